@@ -1,0 +1,359 @@
+//! Who a message is from and for: what may stand in MAIL and RCPT, checked once, by type.
+//!
+//! An [`Address`] that exists can be written into a command: it holds no line break, no blank, no
+//! angle bracket. This module knows the syntax of RFC 5321, 4.1.2 (RFC 6531, 3.3 for letters beyond
+//! ASCII) and nothing of headers, servers or DNS.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// The longest local part in octets (RFC 5321, 4.5.3.1.1).
+const MAX_LOCAL_PART: usize = 64;
+/// The longest domain in octets (RFC 5321, 4.5.3.1.2).
+const MAX_DOMAIN: usize = 255;
+
+/// A mailbox, `local-part@domain`, that is safe to write into a command.
+///
+/// ```
+/// use envoi::Address;
+///
+/// let address = Address::new("alice@example.org")?;
+/// assert_eq!(address.local_part(), "alice");
+/// assert_eq!(address.domain(), "example.org");
+/// assert!(Address::new("alice@example.org>\r\nDATA").is_err());
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address(String);
+
+impl Address {
+    /// Checks an address: a dot-atom or a quoted string without blanks or brackets, an `@`, and a
+    /// domain or an address literal. Letters beyond ASCII are allowed; they need a server with SMTPUTF8.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request), with what is wrong and where.
+    pub fn new(address: impl Into<String>) -> Result<Self> {
+        Self::check(address.into(), Rules::Strict)
+    }
+
+    /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as some carriers
+    /// have given out (`john..doe.@example.org`), and for quoted strings with blanks or brackets (`"john doe"@example.org`).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request), with what is wrong. Line breaks and NUL are refused here too.
+    pub fn lenient(address: impl Into<String>) -> Result<Self> {
+        Self::check(address.into(), Rules::Lenient)
+    }
+
+    /// The part before the last `@`, as it was given.
+    pub fn local_part(&self) -> &str {
+        &self.0[..self.at()]
+    }
+
+    /// The part after the last `@`, as it was given.
+    pub fn domain(&self) -> &str {
+        &self.0[self.at() + 1..]
+    }
+
+    /// The whole address, as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Only ASCII. If not, the server must offer SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.0.is_ascii()
+    }
+
+    fn at(&self) -> usize {
+        self.0.rfind('@').expect("an address was checked to have an @")
+    }
+
+    fn check(address: String, rules: Rules) -> Result<Self> {
+        match fault(&address, rules) {
+            None => Ok(Address(address)),
+            Some(fault) => Err(Error::request(format!("the address {} is not valid: {fault}", quoted(&address)))
+                .with_hint("An address looks like user@example.org, with no name, comment or brackets around it.")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Strict,
+    Lenient,
+}
+
+/// What is wrong with an address, if anything is.
+fn fault(address: &str, rules: Rules) -> Option<String> {
+    if address.is_empty() {
+        return Some("it is empty".into());
+    }
+    if let Some(c) = address.chars().find(|c| c.is_control()) {
+        return Some(format!("it contains {}", named(c)));
+    }
+    let Some(at) = address.rfind('@') else {
+        return Some("it has no @".into());
+    };
+    let (local, domain) = (&address[..at], &address[at + 1..]);
+    if local.len() > MAX_LOCAL_PART {
+        return Some(format!("the part before the @ is longer than {MAX_LOCAL_PART} bytes"));
+    }
+    if domain.len() > MAX_DOMAIN {
+        return Some(format!("the domain is longer than {MAX_DOMAIN} bytes"));
+    }
+    local_part_fault(local, rules).or_else(|| domain_fault(domain))
+}
+
+fn local_part_fault(local: &str, rules: Rules) -> Option<String> {
+    if local.is_empty() {
+        return Some("nothing stands before the @".into());
+    }
+    if let Some(inner) = local.strip_prefix('"') {
+        return quoted_string_fault(inner, rules);
+    }
+    if let Some(c) = local.chars().find(|c| !is_atext(*c) && *c != '.') {
+        return Some(format!("the part before the @ contains {}", named(c)));
+    }
+    if rules == Rules::Strict && local.split('.').any(str::is_empty) {
+        return Some("the part before the @ has a dot at an end, or two together".into());
+    }
+    None
+}
+
+/// `inner` is what follows the opening quote (RFC 5321, 4.1.2: Quoted-string).
+fn quoted_string_fault(inner: &str, rules: Rules) -> Option<String> {
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        let c = match c {
+            '"' if chars.as_str().is_empty() => return None,
+            '"' => return Some("a quote stands inside the quoted part".into()),
+            '\\' => match chars.next() {
+                Some(c) => c,
+                None => break,
+            },
+            c => c,
+        };
+        if rules == Rules::Strict && matches!(c, ' ' | '<' | '>') {
+            return Some(format!("the quoted part contains {}", named(c)));
+        }
+    }
+    Some("the quoted part before the @ does not end".into())
+}
+
+fn domain_fault(domain: &str) -> Option<String> {
+    if domain.is_empty() {
+        return Some("nothing stands after the @".into());
+    }
+    if let Some(literal) = domain.strip_prefix('[') {
+        return literal_fault(literal);
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' || !c.is_ascii();
+    if let Some(c) = domain.chars().find(|c| !allowed(*c) || c.is_whitespace()) {
+        return Some(format!("the domain contains {}", named(c)));
+    }
+    if domain.split('.').any(|label| label.is_empty() || label.len() > 63) {
+        return Some("the domain has an empty label or one longer than 63 bytes".into());
+    }
+    None
+}
+
+/// `literal` is what follows the opening bracket (RFC 5321, 4.1.3).
+fn literal_fault(literal: &str) -> Option<String> {
+    let Some(address) = literal.strip_suffix(']') else {
+        return Some("the address literal does not end with ]".into());
+    };
+    let valid = match address.strip_prefix("IPv6:") {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => address.parse::<std::net::Ipv4Addr>().is_ok(),
+    };
+    (!valid).then(|| "the brackets hold no IPv4 address and no IPv6: address".into())
+}
+
+/// RFC 5322, 3.2.3, and RFC 6531, 3.3 for what lies beyond ASCII.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+}
+
+fn named(c: char) -> String {
+    match c {
+        '\r' => "a carriage return (CR)".into(),
+        '\n' => "a line feed (LF)".into(),
+        '\0' => "a NUL".into(),
+        ' ' => "a blank".into(),
+        '<' | '>' => format!("an angle bracket ({c})"),
+        c => format!("{:?}", c),
+    }
+}
+
+/// For messages: control characters escaped, and cut where it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 100;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(address: &str) -> Result<Self> {
+        Address::new(address)
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = Error;
+
+    fn try_from(address: &str) -> Result<Self> {
+        Address::new(address)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = Error;
+
+    fn try_from(address: String) -> Result<Self> {
+        Address::new(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The envelope of a message: the reverse-path, where bounces go, and who it is for (RFC 5321, 2.3.1).
+///
+/// It decides where the message goes, whatever its headers say.
+///
+/// ```
+/// use envoi::{Address, Envelope};
+///
+/// let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
+/// assert_eq!(envelope.recipients().len(), 1);
+/// // A notification that must not bounce has the null reverse-path, `<>`.
+/// let notice = Envelope::new(None, [Address::new("you@example.com")?])?;
+/// assert!(notice.reverse_path().is_none());
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    reverse_path: Option<Address>,
+    recipients: Vec<Address>,
+}
+
+impl Envelope {
+    /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) where there is no recipient.
+    pub fn new(
+        reverse_path: impl Into<Option<Address>>,
+        recipients: impl IntoIterator<Item = Address>,
+    ) -> Result<Self> {
+        let recipients: Vec<Address> = recipients.into_iter().collect();
+        if recipients.is_empty() {
+            return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
+        }
+        Ok(Envelope { reverse_path: reverse_path.into(), recipients })
+    }
+
+    /// Where bounces go; `None` is the null reverse-path.
+    pub fn reverse_path(&self) -> Option<&Address> {
+        self.reverse_path.as_ref()
+    }
+
+    /// Whom the message is for, in the order given; never empty.
+    pub fn recipients(&self) -> &[Address] {
+        &self.recipients
+    }
+
+    /// Every address is ASCII. If not, the server must offer SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.reverse_path.iter().chain(&self.recipients).all(Address::is_ascii)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_rfc_5321_allows() {
+        for address in [
+            "alice@example.org",
+            "a.b+tag@sub.example.org",
+            "\"a@b\"@example.org",
+            "\"a\\\"b\"@example.org",
+            "postmaster@[192.0.2.1]",
+            "postmaster@[IPv6:2001:db8::1]",
+            "jörg@exämple.org",
+            "o'brien@x",
+        ] {
+            assert!(Address::new(address).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn refuses_and_names_the_fault() {
+        for (address, fault) in [
+            ("", "empty"),
+            ("alice", "no @"),
+            ("@example.org", "before the @"),
+            ("alice@", "after the @"),
+            ("a b@example.org", "a blank"),
+            ("alice@exa mple.org", "a blank"),
+            ("<alice@example.org>", "angle bracket"),
+            ("alice@example.org\r\nDATA", "CR"),
+            ("alice\n@example.org", "LF"),
+            ("alice\0@example.org", "NUL"),
+            ("\"a b\"@example.org", "a blank"),
+            ("\"a>\"@example.org", "angle bracket"),
+            ("\"a\"b\"@example.org", "a quote"),
+            ("\"a\\\"@example.org", "does not end"),
+            ("a..b@example.org", "two together"),
+            (".a@example.org", "a dot at an end"),
+            ("a@b@c", "'@'"),
+            ("\"a\\@example.org", "does not end"),
+            ("a@example..org", "empty label"),
+            ("a@[1.2.3]", "brackets"),
+            ("a@[1.2.3.4", "does not end"),
+            ("a\u{2028}b@example.org", "before the @"),
+        ] {
+            let error = Address::new(address).unwrap_err().to_string();
+            assert!(error.contains(fault), "{address:?}: {error}");
+        }
+        assert!(Address::new(format!("{}@example.org", "a".repeat(65))).is_err());
+        assert!(Address::new(format!("a@{}", "a.".repeat(128))).is_err());
+    }
+
+    #[test]
+    fn lenient_takes_what_carriers_gave_out_but_no_line_break() {
+        assert!(Address::new("test.test.@example.jp").is_err());
+        for address in ["test.test.@example.jp", "a..b@example.jp", "\"a b\"@example.org"] {
+            assert_eq!(Address::lenient(address).unwrap().as_str(), address);
+        }
+        for address in ["a\r\n@example.org", "\"a\r\nb\"@example.org", "a b@example.org", "a>@example.org"] {
+            assert!(Address::lenient(address).is_err(), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_has_a_recipient() {
+        assert!(Envelope::new(None, []).unwrap_err().to_string().contains("no recipient"));
+    }
+}

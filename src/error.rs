@@ -1,0 +1,303 @@
+//! What went wrong, said to people and to programs.
+//!
+//! One [`Error`] for the whole crate: its [`Kind`] says what to do about it, its [`Phase`] where it
+//! came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step. This
+//! module knows plain data only, no socket and no TLS library.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::proto::Reply;
+
+/// What sort of failure it is, and so what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The request itself is bad: an address, a header, a URL, a call out of order. Nothing was sent.
+    Request,
+    /// An input of the message cannot be read: a file that is missing, or a stream that failed.
+    Input,
+    /// The configuration cannot be used: a trust store that cannot be read, for example.
+    Config,
+    /// No connection to the server: its name was not found, or it refused, or it cannot be reached.
+    Connect,
+    /// The connection ended or failed before the conversation did.
+    Closed,
+    /// The server, or the whole call, took longer than allowed.
+    Timeout,
+    /// The peer does not keep to SMTP: a reply that nobody asked for, one that cannot be read, or one past a limit.
+    Protocol,
+    /// TLS could not be established as the policy demands.
+    Tls,
+    /// Credentials would have to cross an unprotected connection.
+    Insecure,
+    /// The server did not accept the login, or offers no mechanism that can be used.
+    Auth,
+    /// The server refused: the session, the sender, every recipient, or the message.
+    Refused,
+    /// The server lacks an extension that the message needs, or the message is larger than it takes.
+    Unsupported,
+}
+
+impl Kind {
+    /// The kind as one lower-case word, as logs and JSON have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Request => "request",
+            Kind::Input => "input",
+            Kind::Config => "config",
+            Kind::Connect => "connect",
+            Kind::Closed => "closed",
+            Kind::Timeout => "timeout",
+            Kind::Protocol => "protocol",
+            Kind::Tls => "tls",
+            Kind::Insecure => "insecure",
+            Kind::Auth => "auth",
+            Kind::Refused => "refused",
+            Kind::Unsupported => "unsupported",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where in the session something happened. Each phase has a time limit of its own (RFC 5321, 4.5.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Before any connection: the message, the settings, the files are looked at.
+    Setup,
+    /// The host is looked up and connected to.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// The server's first reply.
+    Greeting,
+    /// EHLO or HELO and its answer.
+    Hello,
+    /// The STARTTLS command and its answer.
+    StartTls,
+    /// The login.
+    Auth,
+    /// MAIL: the sender.
+    Mail,
+    /// RCPT: a recipient.
+    Rcpt,
+    /// DATA, up to the go-ahead.
+    Data,
+    /// The message itself goes out.
+    Body,
+    /// The message is out, its final reply is awaited.
+    EndOfData,
+    /// RSET.
+    Reset,
+    /// NOOP.
+    Noop,
+    /// Another command.
+    Command,
+    /// QUIT.
+    Quit,
+}
+
+impl Phase {
+    /// The phase as one lower-case word, as logs and JSON have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Setup => "setup",
+            Phase::Connect => "connect",
+            Phase::Tls => "tls",
+            Phase::Greeting => "greeting",
+            Phase::Hello => "ehlo",
+            Phase::StartTls => "starttls",
+            Phase::Auth => "auth",
+            Phase::Mail => "mail",
+            Phase::Rcpt => "rcpt",
+            Phase::Data => "data",
+            Phase::Body => "body",
+            Phase::EndOfData => "end-of-data",
+            Phase::Reset => "rset",
+            Phase::Noop => "noop",
+            Phase::Command => "command",
+            Phase::Quit => "quit",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failure: what happened, in which phase, the server's words and what to do now.
+///
+/// `Display` gives all of it in one line; the parts can be had one by one.
+///
+/// ```
+/// let error = envoi::Address::new("no at sign").unwrap_err();
+/// assert_eq!(error.kind(), envoi::Kind::Request);
+/// assert!(error.is_permanent());
+/// println!("{error}");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    phase: Phase,
+    message: String,
+    hint: Option<String>,
+    reply: Option<Reply>,
+    outcome_unknown: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    #[cfg(feature = "client")]
+    receipt: Option<Box<crate::Receipt>>,
+}
+
+/// `Result` with envoi's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(kind: Kind, phase: Phase, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            phase,
+            message: message.into(),
+            hint: None,
+            reply: None,
+            outcome_unknown: false,
+            source: None,
+            #[cfg(feature = "client")]
+            receipt: None,
+        }))
+    }
+
+    /// A request that is bad in itself, found before anything was sent.
+    pub(crate) fn request(message: impl Into<String>) -> Self {
+        Self::new(Kind::Request, Phase::Setup, message)
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn with_reply(mut self, reply: Reply) -> Self {
+        self.0.reply = Some(reply);
+        self
+    }
+
+    pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
+        self.0.outcome_unknown = unknown;
+        self
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn with_receipt(mut self, receipt: crate::Receipt) -> Self {
+        self.0.receipt = Some(Box::new(receipt));
+        self
+    }
+
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Where it came up.
+    pub fn phase(&self) -> Phase {
+        self.0.phase
+    }
+
+    /// What happened, without the server's words and the hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do now, where something can be advised.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The server's reply that caused the failure, if a reply did.
+    pub fn reply(&self) -> Option<&Reply> {
+        self.0.reply.as_ref()
+    }
+
+    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time.
+    #[cfg(feature = "client")]
+    pub fn receipt(&self) -> Option<&crate::Receipt> {
+        self.0.receipt.as_deref()
+    }
+
+    /// The message may or may not have been delivered: it was handed over whole, and no
+    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1). Neither retrying nor giving up is right by itself.
+    pub fn outcome_unknown(&self) -> bool {
+        self.0.outcome_unknown
+    }
+
+    /// The same request may work later: a 4xx reply, no connection, a connection that was lost, a
+    /// timeout. Never true where the [outcome is unknown](Self::outcome_unknown).
+    pub fn is_transient(&self) -> bool {
+        if self.0.outcome_unknown {
+            return false;
+        }
+        match &self.0.reply {
+            Some(reply) => reply.is_transient(),
+            None => matches!(self.0.kind, Kind::Connect | Kind::Closed | Kind::Timeout),
+        }
+    }
+
+    /// The same request will fail again until somebody changes something. Never true where the
+    /// [outcome is unknown](Self::outcome_unknown).
+    pub fn is_permanent(&self) -> bool {
+        !self.0.outcome_unknown && !self.is_transient()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(reply) = &self.0.reply {
+            write!(f, "; the server said: {reply}")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, ". {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Error");
+        fields.field("kind", &self.0.kind).field("phase", &self.0.phase).field("message", &self.0.message);
+        if let Some(reply) = &self.0.reply {
+            fields.field("reply", &format_args!("{reply}"));
+        }
+        if self.0.outcome_unknown {
+            fields.field("outcome_unknown", &true);
+        }
+        if let Some(source) = &self.0.source {
+            fields.field("source", source);
+        }
+        if let Some(hint) = &self.0.hint {
+            fields.field("hint", hint);
+        }
+        fields.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}

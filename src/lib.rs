@@ -1,0 +1,17 @@
+//! envoi sends mail.
+
+pub mod proto;
+
+mod address;
+mod error;
+#[cfg(feature = "client")]
+mod receipt;
+mod secret;
+#[cfg(feature = "client")]
+pub mod tls;
+
+pub use address::{Address, Envelope};
+pub use error::{Error, Kind, Phase, Result};
+#[cfg(feature = "client")]
+pub use receipt::{Outcome, Receipt, Recipient};
+pub use secret::{Credentials, Secret};

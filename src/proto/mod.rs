@@ -1,0 +1,6 @@
+//! The protocol.
+
+pub mod dot;
+mod reply;
+
+pub use reply::{EnhancedCode, Reply};

@@ -1,0 +1,75 @@
+//! What became of a message: the [`Receipt`], with an outcome for each recipient.
+
+use std::time::Duration;
+
+use crate::Address;
+use crate::proto::Reply;
+use crate::tls::TlsInfo;
+
+/// What became of one message: per recipient, and how it travelled.
+#[derive(Clone, Debug)]
+#[must_use = "a message that was accepted for one recipient may have been refused for another: look at `recipients`"]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The host that was connected to, as it was asked for.
+    pub server: String,
+    /// The outcome for each recipient of the envelope, in its order.
+    pub recipients: Vec<Recipient>,
+    /// The server's final words on the message; its queue id is usually in them.
+    pub reply: Option<Reply>,
+    /// What protected the connection; `None` where it was plaintext.
+    pub tls: Option<TlsInfo>,
+    /// Why an opportunistic connection is not encrypted.
+    pub plaintext_because: Option<String>,
+    /// The SASL mechanism that logged in, if any did.
+    pub auth: Option<String>,
+    /// Bytes of the message as it went, without dot-stuffing and the final dot.
+    pub bytes: u64,
+    /// How often the sender had to wait for the server, from the first byte of the session to this receipt.
+    pub round_trips: u32,
+    /// From the call to this receipt.
+    pub elapsed: Duration,
+}
+
+impl Receipt {
+    /// The message was accepted for every recipient.
+    pub fn all_accepted(&self) -> bool {
+        self.recipients.iter().all(|recipient| recipient.outcome.is_accepted())
+    }
+
+    /// The recipients that the message was not accepted for, whatever the reason.
+    pub fn not_accepted(&self) -> impl Iterator<Item = &Recipient> {
+        self.recipients.iter().filter(|recipient| !recipient.outcome.is_accepted())
+    }
+}
+
+/// One recipient and what became of the message for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Recipient {
+    /// The address as it was given.
+    pub address: Address,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a message for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "only an accepted recipient will get the message"]
+pub enum Outcome {
+    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT.
+    Accepted(Reply),
+    /// The server refused: the recipient, or the message after it had accepted the recipient.
+    Refused(Reply),
+    /// The message was handed over whole and no final reply came: it may have been delivered, or not.
+    Unknown,
+    /// It did not come to this recipient: the session or the transaction ended before.
+    NotTried,
+}
+
+impl Outcome {
+    /// The server took the message for this recipient.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Outcome::Accepted(_))
+    }
+}

@@ -1,0 +1,367 @@
+#!/bin/bash
+# Real Postfix and real Exim on 127.0.0.1, with everything that they need in one folder.
+#
+#   servers.sh start DIR   starts them; returns when every port answers
+#   servers.sh stop DIR    ends them, also after a start that failed
+#   servers.sh run DIR     start, print "ready", and stop when stdin ends: so that they end with
+#                          the program that started them, however that one ends
+#
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP} and EXIM_PORT_{25,587,465}.
+# README.md beside this file says what each of them offers and where the mail is found.
+# Several may run at a time, each with its own folder and ports. Run as root.
+set -euo pipefail
+
+cache=${ENVOI_INTEROP_CACHE:-/var/cache/envoi-interop}
+exim=$cache/exim/usr/sbin/exim4
+here=$(dirname "$(realpath "$0")")
+wait_seconds=30
+
+die() { echo "servers.sh: $*" >&2; exit 1; }
+
+# Polls a command until it succeeds, or for at most so many seconds.
+wait_until() {
+    local tries=$(($1 * 20))
+    shift
+    until "$@" 2>/dev/null; do
+        [ $((tries -= 1)) -gt 0 ] || return 1
+        sleep 0.05
+    done
+}
+
+# ---- what both servers share -------------------------------------------------------------------
+
+# The passwords hold what breaks careless quoting: a blank, + / = of base64, and for bob also what
+# is special in a URL, and a letter beyond ASCII. A colon cannot be: it ends the field in Dovecot's file.
+users() {
+    echo 'alice@envoi.test:dummy 123+/='
+    echo 'bob@envoi.test:Grüße@1%20?#&'
+}
+
+make_certificates() {
+    mkdir "$dir/tls"
+    (
+        cd "$dir/tls"
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+            -subj '/O=envoi tests/CN=envoi test CA' \
+            -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
+            -keyout ca.key -out ca.pem
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+            -subj /CN=mail.envoi.test -keyout server.key -out server.csr
+        # Serverauth and no CA: what a strict verifier wants to see in the last certificate.
+        printf '%s\n' basicConstraints=critical,CA:FALSE keyUsage=critical,digitalSignature \
+            extendedKeyUsage=serverAuth 'subjectAltName=DNS:localhost,DNS:mail.envoi.test,IP:127.0.0.1' >server.ext
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 30 -extfile server.ext -out server.crt
+        cat server.crt ca.pem >server.pem
+        # Exim reads them as its own user; a key that lives for one test run needs no secrecy.
+        chmod 644 server.key
+    ) >"$dir/log/openssl.log" 2>&1 || { cat "$dir/log/openssl.log" >&2; die "openssl failed"; }
+}
+
+# A mail folder that the server's delivery may write into.
+make_mail_folder() { install -d -o nobody -g nogroup -m 777 "$dir/mail/$1"; }
+
+# ---- Dovecot: Postfix's AUTH -------------------------------------------------------------------
+
+start_dovecot() {
+    mkdir -p "$dir/dovecot"
+    users | sed 's/:/:{PLAIN}/; s/$/::::::/' >"$dir/dovecot/users"
+    cat >"$dir/dovecot/dovecot.conf" <<CONF
+base_dir = $dir/dovecot/run
+state_dir = $dir/dovecot/run
+instance_name = envoi
+protocols =
+listen = 127.0.0.1
+ssl = no
+log_path = $dir/log/dovecot.log
+auth_mechanisms = plain login
+# A wrong password is answered at once: tests try many.
+auth_failure_delay = 0
+passdb {
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u $dir/dovecot/users
+}
+userdb {
+  driver = static
+  args = uid=nobody gid=nogroup home=/nonexistent
+}
+service auth {
+  unix_listener auth-smtp {
+    mode = 0666
+  }
+}
+CONF
+    setsid dovecot -F -c "$dir/dovecot/dovecot.conf" >>"$dir/log/dovecot.log" 2>&1 </dev/null &
+    echo $! >"$dir/dovecot/session"
+    wait_until $wait_seconds [ -S "$dir/dovecot/run/auth-smtp" ] ||
+        { cat "$dir/log/dovecot.log" >&2; die "Dovecot does not start"; }
+}
+
+# ---- Postfix -----------------------------------------------------------------------------------
+
+start_postfix() {
+    mkdir -p "$dir/postfix/queue" "$dir/postfix/data"
+    chown postfix "$dir/postfix/data"
+    make_mail_folder postfix
+    local lib=/usr/lib/postfix/sbin
+    cat >"$dir/postfix/main.cf" <<CONF
+compatibility_level = 3.6
+queue_directory = $dir/postfix/queue
+data_directory = $dir/postfix/data
+daemon_directory = $lib
+command_directory = /usr/sbin
+maillog_file = $dir/log/postfix.log
+maillog_file_prefixes = $dir
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mail.envoi.test
+mydestination =
+mynetworks = 127.0.0.1/32
+smtputf8_enable = yes
+
+# Every address here has a mailbox but nobody@; nothing ever leaves the machine.
+virtual_mailbox_domains = envoi.test
+virtual_mailbox_maps = regexp:$dir/postfix/mailboxes
+virtual_transport = deliver
+deliver_destination_recipient_limit = 1
+default_transport = discard
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_recipient_restrictions = check_recipient_access regexp:$dir/postfix/recipients
+
+# The tests want to see what the client sent: nothing is rewritten, completed or dropped (by
+# default Postfix drops Bcc), and a bare LF after DATA is refused.
+local_header_rewrite_clients =
+message_drop_headers =
+smtpd_forbid_bare_newline = reject
+smtpd_forbid_bare_newline_exclusions =
+
+# No limit that a test could reach; no sleep after errors; no DNS.
+message_size_limit = 3000000000
+mailbox_size_limit = 0
+smtpd_error_sleep_time = 0
+smtpd_soft_error_limit = 1000
+smtpd_hard_error_limit = 1000
+smtpd_peername_lookup = no
+disable_dns_lookups = yes
+
+smtpd_tls_cert_file = $dir/tls/server.pem
+smtpd_tls_key_file = $dir/tls/server.key
+smtpd_tls_received_header = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = $dir/dovecot/run/auth-smtp
+smtpd_tls_auth_only = yes
+# The old form AUTH=PLAIN LOGIN beside the new one, as many servers still give it.
+broken_sasl_auth_clients = yes
+CONF
+    echo '!/^nobody@/ yes' >"$dir/postfix/mailboxes"
+    echo '/^later@/ 450 4.2.1 Mailbox busy, try again later' >"$dir/postfix/recipients"
+
+    local auth='-o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject'
+    cat >"$dir/postfix/master.cf" <<CONF
+127.0.0.1:$POSTFIX_PORT_25 inet n - n - - smtpd
+127.0.0.1:$POSTFIX_PORT_587 inet n - n - - smtpd -o syslog_name=postfix/587
+    -o smtpd_tls_security_level=encrypt $auth
+127.0.0.1:$POSTFIX_PORT_465 inet n - n - - smtpd -o syslog_name=postfix/465
+    -o smtpd_tls_wrappermode=yes $auth
+127.0.0.1:$POSTFIX_PORT_LOCKSTEP inet n - n - - smtpd -o syslog_name=postfix/lockstep
+    -o smtpd_tls_security_level=encrypt $auth
+    -o smtpd_discard_ehlo_keywords=silent-discard,pipelining,chunking
+deliver   unix - n n - - pipe flags=DORX user=nobody argv=$here/deliver.sh $dir/mail/postfix \${recipient}
+postlog   unix-dgram n - n - 1 postlogd
+cleanup   unix n - n - 0 cleanup
+qmgr      unix n - n 300 1 qmgr
+tlsmgr    unix - - n 1000? 1 tlsmgr
+rewrite   unix - - n - - trivial-rewrite
+bounce    unix - - n - 0 bounce
+defer     unix - - n - 0 bounce
+trace     unix - - n - 0 bounce
+flush     unix n - n 1000? 0 flush
+proxymap  unix - - n - - proxymap
+anvil     unix - - n - 1 anvil
+error     unix - - n - - error
+retry     unix - - n - - error
+discard   unix - - n - - discard
+CONF
+    # It makes its queue's folders, goes into a session of its own and returns.
+    postfix -c "$dir/postfix" start >"$dir/log/postfix-start.log" 2>&1 ||
+        { cat "$dir/log/postfix-start.log" "$dir/log/postfix.log" >&2; die "Postfix does not start"; }
+}
+
+# ---- Exim --------------------------------------------------------------------------------------
+
+start_exim() {
+    install -d -o Debian-exim -g Debian-exim "$dir/exim" "$dir/exim/spool"
+    # Its log folder is its own, as it opens the files as its own user.
+    install -d -o Debian-exim -g Debian-exim "$dir/log/exim"
+    make_mail_folder exim
+    users | sed 's/:/: /' >"$dir/exim/users"
+    cat >"$dir/exim/exim.conf" <<CONF
+exim_path = $exim
+exim_user = Debian-exim
+exim_group = Debian-exim
+spool_directory = $dir/exim/spool
+log_file_path = $dir/log/exim/%slog
+pid_file_path = $dir/exim/pid
+keep_environment =
+# It was started with a configuration that is not the system's: only so may its children read it too.
+deliver_drop_privilege = true
+never_users =
+
+primary_hostname = mail.envoi.test
+local_interfaces = <; 127.0.0.1
+daemon_smtp_ports = <; $EXIM_PORT_25 ; $EXIM_PORT_587 ; $EXIM_PORT_465
+tls_on_connect_ports = $EXIM_PORT_465
+tls_advertise_hosts = \${if eq{\$received_port}{$EXIM_PORT_25}{}{*}}
+tls_certificate = $dir/tls/server.pem
+tls_privatekey = $dir/tls/server.key
+auth_advertise_hosts = \${if eq{\$tls_in_cipher}{}{}{*}}
+prdr_enable = true
+dsn_advertise_hosts = *
+smtputf8_advertise_hosts = *
+chunking_advertise_hosts = *
+
+# No limit that a test could reach (this one is the highest that Exim knows); no DNS, no ident.
+message_size_limit = 2147483647
+smtp_accept_max = 0
+smtp_accept_queue_per_connection = 0
+host_lookup =
+rfc1413_query_timeout = 0s
+
+# The tests want to see what the client sent: nothing is dropped.
+return_path_remove = false
+envelope_to_remove = false
+delivery_date_remove = false
+
+acl_smtp_rcpt = rcpt
+acl_smtp_data = accept
+
+begin acl
+rcpt:
+  deny  message = 530 5.7.0 Authentication required
+        condition = \${if !eq{\$received_port}{$EXIM_PORT_25}}
+        !authenticated = *
+  deny  message = 550 5.7.1 Relay access denied
+        !domains = envoi.test
+  deny  message = 550 5.1.1 <\$local_part@\$domain>: Recipient address rejected: User unknown
+        local_parts = nobody
+  defer message = 450 4.2.1 Mailbox busy, try again later
+        local_parts = later
+  accept
+
+begin routers
+mailbox:
+  driver = accept
+  domains = envoi.test
+  transport = mailbox
+# Bounces and the like for elsewhere: nothing ever leaves the machine.
+elsewhere:
+  driver = redirect
+  data = :blackhole:
+
+begin transports
+mailbox:
+  driver = pipe
+  command = $here/deliver.sh $dir/mail/exim "\${local_part}@\${domain}"
+  # Nothing but the message and the envelope: no From_ line, no escaping of From or dots.
+  message_prefix =
+  message_suffix =
+  return_path_add
+  envelope_to_add
+  batch_max = 1
+
+begin retry
+* * F,1h,1m
+
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = \${if eq{\$auth3}{\${lookup{\$auth2}lsearch{$dir/exim/users}}}}
+  server_set_id = \$auth2
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = Username:: : Password::
+  server_condition = \${if eq{\$auth2}{\${lookup{\$auth1}lsearch{$dir/exim/users}}}}
+  server_set_id = \$auth1
+CONF
+    setsid "$exim" -C "$dir/exim/exim.conf" -bdf >"$dir/log/exim/start.log" 2>&1 </dev/null &
+    echo $! >"$dir/exim/session"
+}
+
+# ---- start, stop -------------------------------------------------------------------------------
+
+# A greeting means more than an open port: the server has read its configuration.
+greets() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r -t 5 line <&3 && [[ $line == 220* ]]); }
+handshakes() { timeout 5 openssl s_client -connect "127.0.0.1:$1" -brief </dev/null >/dev/null 2>&1; }
+
+wait_for() {
+    local check=$1 name=$2 port
+    port=${!name}
+    wait_until $wait_seconds "$check" "$port" || {
+        tail -n 20 "$dir"/log/*.log "$dir"/log/exim/* >&2 || true
+        die "$name ($port) does not answer"
+    }
+}
+
+start() {
+    [ "$(id -u)" = 0 ] || die "must run as root"
+    [ -x "$exim" ] && command -v postfix dovecot openssl >/dev/null || die "run install.sh first"
+    local name
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP} EXIM_PORT_{25,587,465}; do
+        [ -n "${!name:-}" ] || die "$name is not set"
+    done
+    # The path of a Unix socket has room for 107 bytes.
+    [ ${#dir} -le 70 ] || die "the path of the folder is too long: $dir"
+    mkdir -p "$dir"
+    [ -z "$(ls "$dir")" ] || die "not an empty folder: $dir"
+    # The servers run as users of their own, and all of them must get at their files.
+    chmod 755 "$dir"
+    setpriv --reuid nobody --clear-groups test -x "$dir" -a -x "$here/deliver.sh" -a -x "$exim" ||
+        die "other users cannot get into $dir, $here or $cache; choose a folder below /tmp"
+
+    mkdir "$dir/log" "$dir/mail"
+    chmod 755 "$dir/log" "$dir/mail"
+    make_certificates
+    start_dovecot
+    start_postfix
+    start_exim
+    for name in POSTFIX EXIM; do
+        wait_for greets ${name}_PORT_25
+        wait_for greets ${name}_PORT_587
+        wait_for handshakes ${name}_PORT_465
+    done
+    wait_for greets POSTFIX_PORT_LOCKSTEP
+}
+
+# Each server leads a session, and all its children stay in it.
+sessions() { cat "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
+all_ended() { ! pgrep --session "$1" >/dev/null; }
+
+stop() {
+    local session
+    for session in $(sessions); do pkill -TERM --session "$session" || true; done
+    for session in $(sessions); do
+        wait_until 5 all_ended "$session" || pkill -KILL --session "$session" || true
+        wait_until 5 all_ended "$session" || die "cannot end session $session"
+    done
+    # A second stop must not meet a foreign process that has got the old number.
+    rm -f "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid"
+}
+
+run() {
+    trap stop EXIT
+    # Ctrl-C at a terminal goes to the whole group; the end of stdin comes after it.
+    trap '' INT
+    start
+    echo ready
+    cat >/dev/null
+}
+
+[ $# = 2 ] || die "usage: servers.sh start|stop|run DIR"
+dir=$(realpath -m "$2")
+umask 022
+case $1 in
+    start | stop | run) "$1" ;;
+    *) die "usage: servers.sh start|stop|run DIR" ;;
+esac
