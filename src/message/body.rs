@@ -1,0 +1,162 @@
+//! [`Body`]: the bytes of a message, one chunk after another.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::input::{BLOCK, Batches, Form, Input, Stream};
+use super::layout::Piece;
+use super::ready::Cutter;
+use super::survey::Facts;
+use crate::proto::dot::{Chunk, Content};
+use crate::{Error, Kind, Phase, Result};
+
+/// The bytes of a message, one chunk after another, with what must be known of them before they go.
+///
+/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before dot-stuffing; line ends and dots are
+/// the business of [`proto::dot`](crate::proto::dot).
+pub struct Body {
+    pieces: Vec<Piece>,
+    next: usize,
+    flow: Flow,
+    cutter: Option<Cutter>,
+    facts: Facts,
+}
+
+/// What is going out.
+enum Flow {
+    /// The next piece is to be started.
+    Next,
+    Text(Bytes),
+    Batches(Batches),
+    Stream(Stream, Form),
+    /// An error was given, or the caller's reader panicked: the end of the message will not come.
+    Failed,
+}
+
+impl Body {
+    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, cutter: Option<Cutter>) -> Self {
+        Body { pieces, next: 0, flow: Flow::Next, cutter, facts }
+    }
+
+    /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last one too, no doubled dots, and
+    /// no final dot. Exact to the byte. `None` where a stream's size is not known.
+    pub fn size(&self) -> Option<u64> {
+        self.facts.size
+    }
+
+    /// Whether it holds bytes beyond ASCII.
+    pub fn content(&self) -> Content {
+        self.facts.content
+    }
+
+    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). Not known of a
+    /// ready message that is a stream: then `false`.
+    pub fn has_utf8_headers(&self) -> bool {
+        self.facts.utf8_headers
+    }
+
+    /// The length of its longest line, without the line end; 76 where that is a line of an attachment whose size is not known.
+    /// Servers need not take more than 998 (RFC 5321, 4.5.3.1.6). `None` for a ready message that is a stream.
+    pub fn longest_line(&self) -> Option<u64> {
+        self.facts.longest_line
+    }
+
+    /// Whether it can be had again from its beginning. It cannot if there is a stream in it.
+    pub fn can_restart(&self) -> bool {
+        !self.pieces.iter().any(|piece| matches!(piece, Piece::Gone | Piece::Input(Input::Reader(_), _)))
+    }
+
+    /// The same body from its beginning, to the byte: with the same Message-ID, date and boundaries. `None` if it
+    /// [cannot be had again](Self::can_restart).
+    pub fn restart(&self) -> Option<Body> {
+        let again = |piece: &Piece| match piece {
+            Piece::Text(text) => Some(Piece::Text(text.clone())),
+            Piece::Input(input, form) => Some(Piece::Input(input.again()?, *form)),
+            Piece::Gone => None,
+        };
+        let pieces = self.pieces.iter().map(again).collect::<Option<Vec<_>>>()?;
+        Some(Body::new(pieces, self.facts.clone(), self.cutter.as_ref().map(Cutter::again)))
+    }
+
+    /// The next chunk; `None` at the end of the message. No chunk is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Input`](crate::Kind::Input): a file is not what it was when the message was prepared, a stream failed or is not of the
+    /// stated size, or its line ends are refused. The message must then not be ended: the connection has to
+    /// be dropped. What comes after an error is an error.
+    pub async fn chunk(&mut self) -> Option<Result<Chunk>> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// [`chunk`](Self::chunk) for callers that poll.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+        // A panic in here leaves it failed.
+        let mut flow = std::mem::replace(&mut self.flow, Flow::Failed);
+        let chunk = self.poll_flow(&mut flow, cx);
+        if !matches!(chunk, Poll::Ready(Some(Err(_)))) {
+            self.flow = flow;
+        }
+        chunk
+    }
+
+    fn poll_flow(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+        loop {
+            if let Some(cutter) = &mut self.cutter
+                && let Some(kept) = cutter.next().transpose()
+            {
+                return Poll::Ready(Some(kept.map(Chunk::from)));
+            }
+            match (ready!(self.poll_pieces(flow, cx)), &mut self.cutter) {
+                (None, Some(cutter)) => return Poll::Ready(cutter.end().map(|kept| kept.map(Chunk::from)).transpose()),
+                (Some(Ok(chunk)), Some(cutter)) => cutter.give(chunk.bytes),
+                (chunk, _) => return Poll::Ready(chunk),
+            }
+        }
+    }
+
+    /// The next chunk before anything is cut out.
+    fn poll_pieces(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+        loop {
+            let chunk = match flow {
+                Flow::Next if self.next == self.pieces.len() => return Poll::Ready(None),
+                Flow::Next => {
+                    *flow = start(&mut self.pieces[self.next]);
+                    self.next += 1;
+                    continue;
+                }
+                Flow::Text(text) if text.is_empty() => None,
+                Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
+                Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
+                Flow::Stream(stream, form) => ready!(stream.poll_chunk(*form, cx)),
+                Flow::Failed => Some(Err(Error::new(Kind::Input, Phase::Body, "the message failed before its end"))),
+            };
+            match chunk {
+                None => *flow = Flow::Next,
+                chunk => return Poll::Ready(chunk),
+            }
+        }
+    }
+}
+
+/// Begins a piece. What can be had again stays where it is.
+fn start(piece: &mut Piece) -> Flow {
+    match piece {
+        Piece::Text(text) => Flow::Text(text.clone()),
+        Piece::Input(Input::Bytes(bytes), form) => Flow::Batches(Batches::of_bytes(bytes.clone(), *form)),
+        Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file.clone(), *form)),
+        Piece::Input(Input::Reader(_), _) | Piece::Gone => match std::mem::replace(piece, Piece::Gone) {
+            Piece::Input(Input::Reader(stream), form) => Flow::Stream(stream, form),
+            _ => Flow::Failed,
+        },
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,183 @@
+//! What is sent: a message of mail-builder's with attachments of any size, or one that is ready.
+//!
+//! A [`Message`] becomes a [`Body`], a stream of chunks, when it is sent. It is built in three steps, each of which fails before
+//! any connection is made: the headers are checked and read for the envelope; files are looked at; the message is laid out
+//! as text with holes for what is read later, so that its size is known and its memory is a few blocks.
+
+mod attachment;
+mod bcc;
+mod body;
+mod headers;
+mod input;
+mod layout;
+mod ready;
+mod survey;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use mail_builder::MessageBuilder;
+use tokio::io::AsyncRead;
+
+pub use attachment::Attachment;
+pub use body::Body;
+pub use ready::LineEnds;
+
+use crate::{Envelope, Error, Result};
+use attachment::Data;
+
+/// A message to be sent.
+///
+/// It is made from mail-builder's [`MessageBuilder`] as it is, or from a message that is ready, headers and all.
+/// The Bcc header of either never leaves the machine.
+///
+/// ```
+/// use envoi::mail_builder::MessageBuilder;
+/// use envoi::{Attachment, Message};
+///
+/// let mail = MessageBuilder::new()
+///     .from(("Alice", "alice@example.org"))
+///     .to("bob@example.com")
+///     .subject("The film")
+///     .text_body("As promised.");
+/// let message = Message::from(mail).attach(Attachment::file("film.mp4"));
+/// ```
+#[must_use = "a message does nothing until it is sent"]
+pub struct Message<'x> {
+    what: What<'x>,
+    attachments: Vec<Attachment>,
+    envelope: Option<Envelope>,
+    line_ends: LineEnds,
+}
+
+enum What<'x> {
+    Built(Box<MessageBuilder<'x>>),
+    Ready(Data),
+}
+
+impl<'x> From<MessageBuilder<'x>> for Message<'x> {
+    /// The builder may have attachments in memory. Those that are streamed are added by [`Message::attach`].
+    fn from(builder: MessageBuilder<'x>) -> Self {
+        Message::new(What::Built(Box::new(builder)))
+    }
+}
+
+impl Message<'static> {
+    /// A message that is ready: its headers, a blank line, its body. It needs an [`envelope`](Self::envelope).
+    ///
+    /// ```
+    /// use envoi::{Address, Envelope, Message};
+    ///
+    /// let envelope = Envelope::new(Address::new("alice@example.org")?, [Address::new("bob@example.com")?])?;
+    /// let message = Message::ready("Subject: Hello\n\nWorld.\n").envelope(envelope);
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    pub fn ready(message: impl Into<Bytes>) -> Self {
+        Message::new(What::Ready(Data::Bytes(message.into())))
+    }
+
+    /// The same from a file. It is read twice: looked over before it goes, and as it goes.
+    pub fn ready_file(path: impl Into<PathBuf>) -> Self {
+        Message::new(What::Ready(Data::File(path.into())))
+    }
+
+    /// The same from a stream, which is read once: its size is not announced to the server, and it cannot be
+    /// sent a second time.
+    pub fn ready_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Message::new(What::Ready(Data::Reader(Box::new(reader))))
+    }
+}
+
+impl<'x> Message<'x> {
+    fn new(what: What<'x>) -> Self {
+        Message { what, attachments: Vec::new(), envelope: None, line_ends: LineEnds::default() }
+    }
+
+    /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing it fails.
+    pub fn attach(mut self, attachment: Attachment) -> Self {
+        self.attachments.push(attachment);
+        self
+    }
+
+    /// Where the message goes, whatever its headers say. Without it, a built message goes from its Sender, or else the first in
+    /// From, to everyone in To, Cc and Bcc.
+    pub fn envelope(mut self, envelope: Envelope) -> Self {
+        self.envelope = Some(envelope);
+        self
+    }
+
+    /// What becomes of line ends that are not CRLF. A built message has none.
+    pub fn line_ends(mut self, line_ends: LineEnds) -> Self {
+        self.line_ends = line_ends;
+        self
+    }
+
+    /// Checks the message, looks at its files, and lays it out. Sending does this first of all; to do it oneself
+    /// finds what is wrong early, and gives the bytes as they will go.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, an invalid address, a line break or NUL in a header,
+    /// or a ready message without an envelope, with attachments or with line ends that are refused.
+    /// [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be read or is none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> envoi::Result<()> {
+    /// use envoi::Message;
+    /// use envoi::mail_builder::MessageBuilder;
+    ///
+    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").bcc("eve@example.net").text_body("Hello");
+    /// let (envelope, mut body) = Message::from(mail).prepare().await?;
+    /// assert_eq!(envelope.recipients().len(), 2);
+    ///
+    /// let mut bytes = Vec::new();
+    /// while let Some(chunk) = body.chunk().await {
+    ///     bytes.extend_from_slice(chunk?.bytes());
+    /// }
+    /// assert!(!String::from_utf8_lossy(&bytes).contains("eve"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn prepare(self) -> Result<(Envelope, Body)> {
+        match self.what {
+            What::Built(builder) => {
+                headers::check(&builder)?;
+                let envelope = match self.envelope {
+                    Some(envelope) => envelope,
+                    None => headers::envelope(&builder.headers)?,
+                };
+                let mut attachments = Vec::with_capacity(self.attachments.len());
+                for attachment in self.attachments {
+                    attachments.push(attachment.look().await?);
+                }
+                let (pieces, facts) = layout::lay_out(*builder, attachments)?;
+                Ok((envelope, Body::new(pieces, facts, None)))
+            }
+            What::Ready(data) => {
+                let envelope = self.envelope.ok_or_else(|| {
+                    Error::request("a ready message needs an envelope")
+                        .with_hint("Give it one: its headers are not read for where it goes.")
+                })?;
+                if !self.attachments.is_empty() {
+                    return Err(Error::request("a ready message takes no attachments")
+                        .with_hint("Only a message of mail-builder's does."));
+                }
+                let (pieces, facts, cutter) = ready::prepare(data, self.line_ends).await?;
+                Ok((envelope, Body::new(pieces, facts, cutter)))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Message");
+        match &self.what {
+            What::Built(builder) => fields.field("builder", builder),
+            What::Ready(data) => fields.field("ready", data),
+        };
+        fields.field("attachments", &self.attachments).field("envelope", &self.envelope).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+//! What a message is, known before it goes: its size on the wire, 8-bit or not, its line ends.
+
+use bytes::Bytes;
+use memchr::memchr2;
+
+use super::bcc::{BccFilter, Kept};
+use crate::proto::dot::Content;
+
+/// Goes over a message once, at the speed of memory: cuts the Bcc fields out, and sums up what stays.
+#[derive(Debug)]
+pub(super) struct Survey {
+    filter: BccFilter,
+    lines: Lines,
+    eight_bit: bool,
+    utf8_headers: bool,
+    size_is_known: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The size on the wire, as RFC 1870 counts it: with CRLF line ends, the last one among them, and without
+    /// what the dialogue adds (doubled dots, the final dot).
+    pub(super) size: Option<u64>,
+    pub(super) content: Content,
+    pub(super) utf8_headers: bool,
+    pub(super) longest_line: Option<u64>,
+    /// The first line that does not end with CRLF.
+    pub(super) bare: Option<Bare>,
+}
+
+/// A line that ends with CR or LF alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bare {
+    pub(super) line: u64,
+    pub(super) byte: u8,
+}
+
+impl Facts {
+    /// Of a stream that can be read only once.
+    pub(super) fn unknown() -> Self {
+        Facts { size: None, content: Content::Unknown, utf8_headers: false, longest_line: None, bare: None }
+    }
+}
+
+impl Survey {
+    pub(super) fn new() -> Self {
+        Survey {
+            filter: BccFilter::new(),
+            lines: Lines::new(),
+            eight_bit: false,
+            utf8_headers: false,
+            size_is_known: true,
+        }
+    }
+
+    /// The next piece of the message; `keep` is given what stays of it.
+    pub(super) fn take(&mut self, mut piece: Bytes, mut keep: impl FnMut(Bytes)) {
+        while let Some(Kept { bytes, headers }) = self.filter.next(&mut piece) {
+            self.look(&bytes, headers);
+            keep(bytes);
+        }
+    }
+
+    /// The same for a caller that reads the message again later: nothing is kept, and the body is not copied.
+    pub(super) fn read(&mut self, piece: &[u8]) {
+        match self.filter.in_headers() {
+            true => self.take(Bytes::copy_from_slice(piece), drop),
+            false => self.look(piece, 0),
+        }
+    }
+
+    /// Lines of base64 between two pieces, of this length if it is known.
+    pub(super) fn skip_base64(&mut self, length: Option<u64>) {
+        let longest = length.map_or(76, |length| length.saturating_sub(2).min(76));
+        self.lines.longest = self.lines.longest.max(longest);
+        match length {
+            Some(length) => self.lines.size += length,
+            None => self.size_is_known = false,
+        }
+    }
+
+    /// The message is over; `keep` is given what was held back.
+    pub(super) fn end(mut self, mut keep: impl FnMut(Bytes)) -> Facts {
+        if let Some(Kept { bytes, headers }) = self.filter.end() {
+            self.look(&bytes, headers);
+            keep(bytes);
+        }
+        self.lines.end();
+        Facts {
+            size: self.size_is_known.then_some(self.lines.size),
+            content: if self.eight_bit { Content::EightBit } else { Content::SevenBit },
+            utf8_headers: self.utf8_headers,
+            longest_line: Some(self.lines.longest),
+            bare: self.lines.bare,
+        }
+    }
+
+    /// What is found in bytes that stay, some of which, at the front, are of the header section.
+    fn look(&mut self, bytes: &[u8], headers: usize) {
+        if !bytes.is_ascii() {
+            self.eight_bit = true;
+            self.utf8_headers |= !bytes[..headers].is_ascii();
+        }
+        self.lines.add_hidden(self.filter.take_hidden_lines());
+        self.lines.feed(bytes);
+    }
+}
+
+/// Counts as the wire will have it: a lone CR or LF becomes CRLF, and a last line without an end gets one.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    size: u64,
+    /// Lines that have ended.
+    count: u64,
+    /// The length so far of the line that has not.
+    line: u64,
+    longest: u64,
+    after_cr: bool,
+    bare: Option<Bare>,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Lines { size: 0, count: 0, line: 0, longest: 0, after_cr: false, bare: None }
+    }
+
+    pub(super) fn bare(&self) -> Option<Bare> {
+        self.bare
+    }
+
+    /// Lines that do not go, but count where a line is named by its number.
+    pub(super) fn add_hidden(&mut self, lines: u64) {
+        self.count += lines;
+    }
+
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        if self.after_cr && !bytes.is_empty() {
+            match bytes.strip_prefix(b"\n") {
+                Some(rest) => bytes = rest,
+                None => self.add(b'\r'),
+            }
+            self.end_line();
+        }
+        while let Some(end) = memchr2(b'\r', b'\n', bytes) {
+            self.line += end as u64;
+            bytes = match bytes[end..] {
+                [b'\r', b'\n', ..] => &bytes[end + 2..],
+                [b'\r'] => {
+                    self.after_cr = true;
+                    return;
+                }
+                _ => {
+                    self.add(bytes[end]);
+                    &bytes[end + 1..]
+                }
+            };
+            self.end_line();
+        }
+        self.line += bytes.len() as u64;
+    }
+
+    pub(super) fn end(&mut self) {
+        if self.after_cr {
+            self.add(b'\r');
+            self.end_line();
+        } else if self.line > 0 {
+            self.size += 2;
+            self.end_line();
+        }
+    }
+
+    /// The line ends with this byte alone: the other one is added on the wire.
+    fn add(&mut self, byte: u8) {
+        self.size += 1;
+        self.bare.get_or_insert(Bare { line: self.count + 1, byte });
+    }
+
+    fn end_line(&mut self) {
+        self.after_cr = false;
+        self.count += 1;
+        self.longest = self.longest.max(self.line);
+        self.line = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(pieces: &[&[u8]]) -> Facts {
+        let mut survey = Survey::new();
+        for piece in pieces {
+            survey.read(piece);
+        }
+        survey.end(drop)
+    }
+
+    #[test]
+    fn counts_what_the_wire_will_have() {
+        for (message, size, longest, bare) in [
+            ("", 0, 0, None),
+            ("a", 3, 1, None),
+            ("a\r\n", 3, 1, None),
+            ("a\n", 3, 1, Some((1, b'\n'))),
+            ("a\r", 3, 1, Some((1, b'\r'))),
+            ("\n\r", 4, 0, Some((1, b'\n'))),
+            ("a\r\r\nbc", 3 + 2 + 4, 2, Some((1, b'\r'))),
+            ("a\r\nb\r\nc\nd", 12, 1, Some((3, b'\n'))),
+            ("To: a\r\nBcc: b\r\n c\r\n\r\nx\ny", 7 + 2 + 3 + 3, 5, Some((5, b'\n'))),
+            ("Bcc: x\nTo: a\r\n\r\n", 9, 5, None),
+        ] {
+            for cut in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(cut);
+                let facts = facts(&[head, tail]);
+                assert_eq!(facts.size, Some(size), "{message:?}, cut at {cut}");
+                assert_eq!(facts.longest_line, Some(longest), "{message:?}, cut at {cut}");
+                let bare = bare.map(|(line, byte)| Bare { line, byte });
+                assert_eq!(facts.bare, bare, "{message:?}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn tells_headers_from_body() {
+        let seven = facts(&[b"To: a\n\nx\n"]);
+        assert_eq!((seven.content, seven.utf8_headers), (Content::SevenBit, false));
+        let body = facts(&["To: a\n\n\u{e4}\n".as_bytes()]);
+        assert_eq!((body.content, body.utf8_headers), (Content::EightBit, false));
+        let headers = facts(&["To: \u{e4}\n\nx\n".as_bytes()]);
+        assert_eq!((headers.content, headers.utf8_headers), (Content::EightBit, true));
+        let hidden = facts(&["Bcc: \u{e4}\n\nx\n".as_bytes()]);
+        assert_eq!((hidden.content, hidden.utf8_headers), (Content::SevenBit, false));
+    }
+}

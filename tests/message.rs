@@ -1,0 +1,567 @@
+//! Messages as they go: the same bytes as mail-builder's in memory, of the size announced, without Bcc.
+#![cfg(feature = "client")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use envoi::mail_builder::MessageBuilder;
+use envoi::mail_builder::headers::address::Address as Mailboxes;
+use envoi::mail_builder::headers::raw::Raw;
+use envoi::mail_builder::headers::text::Text;
+use envoi::mail_builder::mime::MimePart;
+use envoi::message::Body;
+use envoi::proto::dot::Content;
+use envoi::{Address, Attachment, Envelope, Error, Kind, LineEnds, Message, Phase};
+use proptest::prelude::*;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// A reader that gives pieces of the sizes told, and waits between them.
+struct Pieces {
+    pieces: VecDeque<Vec<u8>>,
+    waits: bool,
+}
+
+impl Pieces {
+    fn new(bytes: &[u8], size: usize) -> Self {
+        Pieces { pieces: bytes.chunks(size.max(1)).map(<[u8]>::to_vec).collect(), waits: true }
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.waits = !self.waits;
+        if !self.waits {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(mut piece) = self.pieces.pop_front() {
+            let rest = piece.split_off(piece.len().min(buf.remaining()));
+            buf.put_slice(&piece);
+            if !rest.is_empty() {
+                self.pieces.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+async fn collect(body: &mut Body) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk?;
+        assert!(!chunk.bytes().is_empty());
+        bytes.extend_from_slice(chunk.bytes());
+    }
+    assert!(body.chunk().await.is_none(), "the end is the end");
+    Ok(bytes)
+}
+
+/// The bytes of a message; what is known of them must be true, and they must come again if they can.
+fn bytes_of(message: Message<'_>) -> Vec<u8> {
+    run(async {
+        let (_, mut body) = message.prepare().await.unwrap();
+        let again = body.restart();
+        assert_eq!(again.is_some(), body.can_restart());
+        let bytes = collect(&mut body).await.unwrap();
+        let wire = normalized(&bytes);
+        if let Some(size) = body.size() {
+            assert_eq!(size, wire.len() as u64);
+        }
+        match body.content() {
+            Content::SevenBit => assert!(bytes.is_ascii()),
+            Content::EightBit => assert!(!bytes.is_ascii()),
+            Content::Unknown => {}
+        }
+        if let Some(longest) = body.longest_line() {
+            let lines = wire.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(1));
+            let seen = lines.max().unwrap() as u64;
+            assert!(longest == seen || body.size().is_none() && longest == 76 && seen < 76, "{longest}, {seen}");
+        }
+        if let Some(mut again) = again {
+            assert_eq!(collect(&mut again).await.unwrap(), bytes);
+            assert_eq!(collect(&mut body.restart().unwrap()).await.unwrap(), bytes);
+        }
+        bytes
+    })
+}
+
+fn refused(message: impl Into<Message<'static>>) -> Error {
+    run(message.into().prepare()).expect_err("it is refused")
+}
+
+/// CRLF, as the wire has it.
+fn normalized(bytes: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (line, next) = match rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+            None => (rest, &rest[rest.len()..]),
+            Some(end) if rest[end..].starts_with(b"\r\n") => (&rest[..end], &rest[end + 2..]),
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+        };
+        wire.extend_from_slice(line);
+        wire.extend_from_slice(b"\r\n");
+        rest = next;
+    }
+    wire
+}
+
+/// Boundaries are random: the first one found is named 0, and so on.
+fn with_plain_boundaries(message: &[u8]) -> String {
+    let mut message = String::from_utf8(message.to_vec()).unwrap();
+    let mut from = 0;
+    let mut count = 0;
+    while let Some(at) = message[from..].find("boundary=\"") {
+        from += at + "boundary=\"".len();
+        let boundary = message[from..].split('"').next().unwrap().to_owned();
+        message = message.replace(&boundary, &format!("boundary {count}"));
+        count += 1;
+    }
+    message
+}
+
+fn mail() -> MessageBuilder<'static> {
+    MessageBuilder::new()
+        .from(("Alice", "alice@example.org"))
+        .to("bob@example.com")
+        .subject("Hello")
+        .message_id("1@example.org")
+        .date(1_700_000_000i64)
+}
+
+fn envelope() -> Envelope {
+    Envelope::new(Address::new("a@example.org").unwrap(), [Address::new("b@example.org").unwrap()]).unwrap()
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..size).map(next).collect()
+}
+
+fn in_temporary_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("message-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+const SIZES: [usize; 16] =
+    [0, 1, 56, 57, 58, 32_767, 32_768, 32_769, 58_367, 58_368, 58_369, 116_736, 233_471, 233_472, 233_473, 700_001];
+
+#[test]
+fn attachments_of_any_size_and_kind_go_as_mail_builder_writes_them() {
+    for size in SIZES {
+        let data = noise(size);
+        let expected = mail().text_body("Text").attachment("image/png", "a.png", data.clone());
+        let expected = with_plain_boundaries(&expected.write_to_vec().unwrap());
+
+        let in_memory = mail().text_body("Text").attachment("image/png", "a.png", data.clone());
+        assert_eq!(with_plain_boundaries(&bytes_of(in_memory.into())), expected, "in memory, {size}");
+
+        let borrowed = mail().text_body("Text").attachment("image/png", "a.png", data.as_slice());
+        assert_eq!(with_plain_boundaries(&bytes_of(borrowed.into())), expected, "borrowed, {size}");
+
+        let bytes = Attachment::bytes("a.png", "image/png", data.clone());
+        let bytes = Message::from(mail().text_body("Text")).attach(bytes);
+        assert_eq!(with_plain_boundaries(&bytes_of(bytes)), expected, "bytes, {size}");
+
+        let path = in_temporary_folder(&format!("size-{size}"));
+        std::fs::write(&path, &data).unwrap();
+        let file = Attachment::file(&path).name("a.png").content_type("image/png");
+        let file = Message::from(mail().text_body("Text")).attach(file);
+        assert_eq!(with_plain_boundaries(&bytes_of(file)), expected, "file, {size}");
+
+        for piece in [1, 1000, 58_369] {
+            let reader = Attachment::reader("a.png", "image/png", Pieces::new(&data, piece));
+            let reader = Message::from(mail().text_body("Text")).attach(reader);
+            assert_eq!(with_plain_boundaries(&bytes_of(reader)), expected, "reader, {size} in pieces of {piece}");
+        }
+        let reader = Attachment::reader("a.png", "image/png", io::Cursor::new(data)).size(size as u64);
+        let reader = Message::from(mail().text_body("Text")).attach(reader);
+        assert_eq!(with_plain_boundaries(&bytes_of(reader)), expected, "reader of known size, {size}");
+    }
+}
+
+fn nested(data: &[u8]) -> MessageBuilder<'_> {
+    let inner = MimePart::new(
+        "multipart/related",
+        vec![
+            MimePart::new("text/html", "<p>J\u{f6}rg</p>").inline(),
+            MimePart::new("image/png", data).inline().cid("logo"),
+            MimePart::new("image/png", &[0u8][..]).attachment("zero.png"),
+        ],
+    );
+    let raw = MimePart::raw(&b"Content-Type: application/x-raw\r\n\r\n.as it is\r\n"[..]);
+    let encoded = MimePart::new("application/x-hex", &b"00ff\r\n"[..]).transfer_encoding("x-hex");
+    let parts = vec![MimePart::new("multipart/alternative", vec![inner]), raw, encoded, MimePart::new("a/b", data)];
+    mail().body(MimePart::new("multipart/mixed", parts))
+}
+
+#[test]
+fn nested_parts_go_as_mail_builder_writes_them() {
+    for data in [&b""[..], b"\0", b"data", &noise(100_000)] {
+        let expected = with_plain_boundaries(&nested(data).write_to_vec().unwrap());
+        assert_eq!(with_plain_boundaries(&bytes_of(nested(data).into())), expected);
+    }
+}
+
+#[test]
+fn attachments_go_around_a_body_of_the_callers_making() {
+    let built = || mail().body(MimePart::new("text/x-own", "Own")).attachment("image/png", "a.png", &b"AAA"[..]);
+    let alone = String::from_utf8(bytes_of(built().into())).unwrap();
+    assert!(alone.contains("Content-Type: multipart/mixed") && alone.contains("\r\nQUFB\r\n"), "{alone}");
+    let both = Message::from(built()).attach(Attachment::bytes("b", "image/png", "BBB").inline("the-cid"));
+    let both = String::from_utf8(bytes_of(both)).unwrap();
+    let places = ["Own", "\r\nQUFB\r\n", "Content-ID: <the-cid>", "\r\nQkJC\r\n"].map(|text| both.find(text).unwrap());
+    assert!(places.is_sorted(), "{both}");
+    assert!(both.contains("Content-Disposition: inline; filename=\"b\""), "{both}");
+}
+
+#[test]
+fn text_attachments_arrive_as_they_are() {
+    // mail-builder has them as text; what that cannot carry is base64.
+    for (text, as_text) in [("a\r\nb\r\n", true), ("a\rb", false), ("a\0b", false), ("a\r", false)] {
+        let message = bytes_of(mail().text_body("x").attachment("text/plain", "a.txt", text).into());
+        let message = String::from_utf8(message).unwrap();
+        assert_eq!(message.contains("base64"), !as_text, "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn the_plainest_message_and_utf8() {
+    assert_eq!(
+        String::from_utf8(bytes_of(mail().text_body("Hello\n.\n").into())).unwrap(),
+        "From: \"Alice\" <alice@example.org>\r\nTo: <bob@example.com>\r\nSubject: Hello\r\n\
+         Message-ID: <1@example.org>\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\nHello\r\n.\r\n"
+    );
+    let utf8 = |builder: MessageBuilder<'static>| run(Message::from(builder).prepare()).unwrap().1.has_utf8_headers();
+    assert!(!utf8(mail().subject("J\u{f6}rg").text_body("J\u{f6}rg")));
+    assert!(!utf8(mail().bcc("j\u{f6}rg@example.org")), "it does not leave the machine");
+    assert!(utf8(mail().cc("j\u{f6}rg@example.org")));
+    assert!(utf8(mail().body(MimePart::new("multipart/mixed", vec![MimePart::new("a/b", "").location("\u{f6}")]))));
+    let raw = mail().body(MimePart::new("text/plain", "\u{f6}").transfer_encoding("8bit"));
+    let (_, body) = run(Message::from(raw).prepare()).unwrap();
+    assert_eq!((body.content(), body.has_utf8_headers()), (Content::EightBit, false));
+}
+
+#[test]
+fn known_headers_are_not_written_twice() {
+    let message =
+        mail().header("mime-version", Raw::new("1.0")).header("DATE", Raw::new("Tue, 1 Jul 2003 10:52:37 +0200"));
+    let mut message = message;
+    message.headers.retain(|(name, _)| name != "Date");
+    let message = String::from_utf8(bytes_of(message.text_body("x").into())).unwrap();
+    assert_eq!((message.matches("MIME-Version").count(), message.matches("Date").count()), (1, 1), "{message}");
+}
+
+#[test]
+fn the_envelope_comes_from_the_headers() {
+    let group = Mailboxes::new_group(Some("Team"), vec!["c@example.org".into(), "d@example.org".into()]);
+    let builder = mail()
+        .header("Reply-To", Text::new("nobody"))
+        .cc(Mailboxes::new_list(vec![group, ("Bob", "bob@EXAMPLE.com").into(), "Bob@example.com".into()]))
+        .header("BCC", Mailboxes::from("hidden@example.org"));
+    let of = |builder: MessageBuilder<'static>| run(Message::from(builder).prepare()).unwrap().0;
+    let envelope = of(builder.clone());
+    assert_eq!(envelope.reverse_path().unwrap().as_str(), "alice@example.org");
+    let recipients: Vec<_> = envelope.recipients().iter().map(Address::as_str).collect();
+    let expected = ["bob@example.com", "c@example.org", "d@example.org", "Bob@example.com", "hidden@example.org"];
+    assert_eq!(recipients, expected);
+    let message = String::from_utf8(bytes_of(builder.clone().into())).unwrap();
+    assert!(!message.contains("hidden"), "{message}");
+    assert!(message.contains("\r\nReply-To: nobody\r\n"), "{message}");
+
+    assert_eq!(of(builder.clone().sender("s@example.org")).reverse_path().unwrap().as_str(), "s@example.org");
+    let given = self::envelope();
+    let (used, _) = run(Message::from(builder).envelope(given.clone()).prepare()).unwrap();
+    assert_eq!(used, given);
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_before_any_connection() {
+    let built = |builder: MessageBuilder<'static>| refused(builder);
+    for (error, says) in [
+        (built(MessageBuilder::new().from("a@example.org").text_body("x")), "no recipient"),
+        (built(MessageBuilder::new().to("a@example.org").text_body("x")), "no sender"),
+        (built(mail().subject("a\r\nBcc: b")), "the Subject header contains a line break"),
+        (built(mail().subject("a\nb")), "line break"),
+        (built(mail().subject("a\rb")), "line break"),
+        (built(mail().subject("a\0b")), "the Subject header contains a NUL"),
+        (built(mail().cc(("a\nb", "a@example.org"))), "the Cc header contains a line break"),
+        (built(mail().cc("a\r\n@example.org")), "the Cc header contains a line break"),
+        (built(mail().cc(("group\n", vec![("a", "a@example.org")]))), "the Cc header"),
+        (built(mail().cc("a b@example.org")), "the address \"a b@example.org\" is not valid"),
+        (built(mail().header("To", Text::new("a@example.org"))), "the To header is text"),
+        (built(mail().header("X-A", Raw::new("a\r\n b"))), "the X-A header"),
+        (built(mail().header("X-A: b\r\nX-C", Raw::new("a"))), "is not the name of a header"),
+        (built(mail().header("", Raw::new("a"))), "is not the name of a header"),
+        (built(mail().in_reply_to("a\nb")), "the In-Reply-To header"),
+        (built(mail().attachment("a/b\nc", "a", "x")), "the Content-Type header"),
+        (built(mail().attachment("a/b", "a\r\nb", "x")), "the Content-Disposition header"),
+        (built(mail().body(MimePart::new("m/m", vec![MimePart::new("a/b", "x").cid("\n")]))), "the Content-ID header"),
+        (refused(Message::from(mail()).attach(Attachment::bytes("a\nb", "a/b", ""))), "the Content-Disposition header"),
+        (refused(Message::from(mail()).attach(Attachment::bytes("a", "a\nb", ""))), "the Content-Type header"),
+        (
+            refused(Message::from(mail()).attach(Attachment::bytes("a", "a/b", "").inline("\n"))),
+            "the Content-ID header",
+        ),
+        (refused(Message::from(mail()).attach(Attachment::bytes("a", "a/b", "abc").size(2))), "the 2 bytes"),
+        (refused(Message::ready("x")), "needs an envelope"),
+        (refused(Message::ready("x").envelope(envelope()).attach(Attachment::file("x"))), "takes no attachments"),
+    ] {
+        assert!(error.to_string().contains(says), "{error} should say {says:?}");
+        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup), "{error}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_refused_before_any_connection() {
+    let missing = in_temporary_folder("missing.pdf");
+    let folder = missing.parent().unwrap().to_owned();
+    for message in
+        [Message::from(mail()).attach(Attachment::file(&missing)), Message::ready_file(&missing).envelope(envelope())]
+    {
+        let error = refused(message);
+        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Setup));
+        assert!(error.to_string().contains("missing.pdf"), "{error}");
+    }
+    let error = refused(Message::from(mail()).attach(Attachment::file(&folder)));
+    assert_eq!(error.kind(), Kind::Input);
+    assert!(error.to_string().contains("is a directory"), "{error}");
+    #[cfg(unix)]
+    {
+        let error = refused(Message::from(mail()).attach(Attachment::file("/dev/null")));
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_is_an_error() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("shrinks", |path| std::fs::write(path, noise(999_999)).unwrap()),
+        ("grows", |path| std::fs::write(path, noise(1_000_001)).unwrap()),
+        ("goes", |path| std::fs::remove_file(path).unwrap()),
+        ("is touched", |path| {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        for early in [true, false] {
+            if name == "goes" && !early {
+                continue; // It is open by then.
+            }
+            for ready in [true, false] {
+                let path = in_temporary_folder("changing");
+                std::fs::write(&path, noise(1_000_000)).unwrap();
+                let message = match ready {
+                    true => Message::ready_file(&path).envelope(envelope()),
+                    false => Message::from(mail()).attach(Attachment::file(&path)),
+                };
+                let error = run(async {
+                    let (_, mut body) = message.prepare().await.unwrap();
+                    // The attachment is begun with its first chunk after the headers.
+                    for _ in 0..if early { 0 } else { 2 } {
+                        body.chunk().await.unwrap().unwrap();
+                    }
+                    change(&path);
+                    let error = collect(&mut body).await.unwrap_err();
+                    assert!(body.chunk().await.unwrap().is_err(), "an error is no end");
+                    assert!(body.restart().is_some());
+                    error
+                });
+                assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body), "{name}: {error}");
+                assert!(error.to_string().contains("changing"), "{name}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_as_stated_or_fails_is_an_error() {
+    struct Failing;
+    impl AsyncRead for Failing {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("the disk is on fire")))
+        }
+    }
+    let data = noise(100_000);
+    for (attachment, says) in [
+        (Attachment::reader("a.bin", "a/b", Pieces::new(&data, 999)).size(99_999), "more than the 99999 bytes"),
+        (Attachment::reader("a.bin", "a/b", Pieces::new(&data, 999)).size(100_001), "fewer than the 100001 bytes"),
+        (Attachment::reader("a.bin", "a/b", tokio::io::repeat(1)).size(0), "more than the 0 bytes"),
+        (Attachment::reader("a.bin", "a/b", Failing), "on fire"),
+    ] {
+        let error = run(async {
+            let (_, mut body) = Message::from(mail()).attach(attachment).prepare().await.unwrap();
+            assert!(!body.can_restart());
+            let error = collect(&mut body).await.unwrap_err();
+            assert!(body.chunk().await.unwrap().is_err(), "an error is no end");
+            error
+        });
+        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert!(error.to_string().contains(says) && error.to_string().contains("a.bin"), "{error}");
+    }
+}
+
+#[test]
+fn a_reader_that_panics_is_no_end_of_the_message() {
+    struct Panics;
+    impl AsyncRead for Panics {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            panic!("on purpose")
+        }
+    }
+    run(async {
+        let message = Message::from(mail()).attach(Attachment::reader("a", "a/b", Panics));
+        let (_, mut body) = message.prepare().await.unwrap();
+        body.chunk().await.unwrap().unwrap();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body.poll_chunk(&mut cx).is_ready()));
+        assert!(polled.is_err());
+        assert!(body.chunk().await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn line_ends_are_refused_where_that_is_asked() {
+    let message = "To: a\r\nBcc: b\r\n c\r\n\r\nfine\r\nnot fine\nfine\r\n";
+    let path = in_temporary_folder("bare.eml");
+    std::fs::write(&path, message).unwrap();
+    for ready in [Message::ready(message), Message::ready_file(&path)] {
+        let error = refused(ready.envelope(envelope()).line_ends(LineEnds::Refuse));
+        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup));
+        assert!(error.to_string().contains("line 6 of the message ends with LF alone"), "{error}");
+    }
+    for piece in [1, 7, 100] {
+        let stream = Message::ready_stream(Pieces::new(message.as_bytes(), piece)).envelope(envelope());
+        let error = run(async {
+            let (_, mut body) = stream.line_ends(LineEnds::Refuse).prepare().await.unwrap();
+            collect(&mut body).await.unwrap_err()
+        });
+        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert!(error.to_string().contains("line 6 of the message ends with LF alone"), "{error}");
+    }
+    for last in ["a\r", "a\n"] {
+        assert!(
+            refused(Message::ready(last).envelope(envelope()).line_ends(LineEnds::Refuse))
+                .to_string()
+                .contains("alone")
+        );
+        let stream = Message::ready_stream(last.as_bytes()).envelope(envelope()).line_ends(LineEnds::Refuse);
+        assert!(run(async { collect(&mut stream.prepare().await.unwrap().1).await }).is_err());
+    }
+    let fine = || Message::ready("a\r\n\r\nb").envelope(envelope()).line_ends(LineEnds::Refuse);
+    assert_eq!(bytes_of(fine()), b"a\r\n\r\nb");
+}
+
+/// What a ready message becomes, whatever way it comes.
+fn ready_in_every_way(message: &[u8], piece: usize) -> Vec<u8> {
+    let expected = bytes_of(Message::ready(message.to_vec()).envelope(envelope()));
+    let path = in_temporary_folder(&format!("ready-{:?}", std::thread::current().id()));
+    std::fs::write(&path, message).unwrap();
+    assert_eq!(bytes_of(Message::ready_file(&path).envelope(envelope())), expected, "from a file");
+    let stream = Message::ready_stream(Pieces::new(message, piece)).envelope(envelope());
+    assert_eq!(bytes_of(stream), expected, "from a stream");
+    expected
+}
+
+#[test]
+fn ready_messages_lose_their_bcc_and_nothing_else() {
+    for (message, expected) in [
+        (&b""[..], &b""[..]),
+        (b"Subject: x\r\n\r\n.\r\n..\r\n", b"Subject: x\r\n\r\n.\r\n..\r\n"),
+        (b"bCC: x,\r\n y\r\nTo: z\r\n\r\nBcc: body\r\n", b"To: z\r\n\r\nBcc: body\r\n"),
+        (b"To: z\nResent-Bcc: x\n\tx\n\nbody", b"To: z\n\r\nbody"),
+    ] {
+        assert_eq!(ready_in_every_way(message, 1), expected);
+    }
+    let mut long = b"To: a\r\nBcc: b\r\n\r\n".to_vec();
+    long.extend(b"A line of text, and no more than that.\r\n".repeat(20_000));
+    let mut expected = b"To: a\r\n\r\n".to_vec();
+    expected.extend_from_slice(&long[17..]);
+    assert_eq!(ready_in_every_way(&long, 5_000), expected);
+}
+
+fn any_message() -> impl Strategy<Value = Vec<u8>> {
+    let token = prop_oneof![
+        Just(&b"\r\n"[..]),
+        Just(&b"\n"[..]),
+        Just(&b"\r"[..]),
+        Just(&b"Bcc:"[..]),
+        Just(&b"resent-bcc :"[..]),
+        Just(&b"Bc"[..]),
+        Just(&b"To: a"[..]),
+        Just(&b" "[..]),
+        Just(&b"."[..]),
+        Just(&b"\xff"[..]),
+    ];
+    proptest::collection::vec(token, 0..40).prop_map(|tokens| tokens.concat())
+}
+
+/// The same by looking at whole lines.
+fn without_bcc(message: &[u8]) -> Vec<u8> {
+    let wire = normalized(message);
+    let mut kept = Vec::new();
+    let (mut in_headers, mut hides) = (true, false);
+    for line in wire.split_inclusive(|byte| *byte == b'\n') {
+        if in_headers && line == b"\r\n" {
+            (in_headers, hides) = (false, false);
+        } else if in_headers && !line.starts_with(b" ") {
+            let line = line.to_ascii_lowercase();
+            let names = ["bcc:", "bcc ", "resent-bcc:", "resent-bcc "];
+            hides = names.iter().any(|name| line.starts_with(name.as_bytes()));
+        }
+        if !hides {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bcc_leaves_in_any_message(message in any_message(), piece in 1usize..10) {
+        let sent = ready_in_every_way(&message, piece);
+        prop_assert_eq!(normalized(&sent), without_bcc(&message));
+    }
+
+    #[test]
+    fn any_attachments_in_any_pieces(
+        parts in proptest::collection::vec((0usize..150_000, 1usize..70_000, 0u8..4), 0..4),
+        text in "[ -~\r\n.]{0,300}",
+    ) {
+        let mut in_memory = mail().text_body(text.clone());
+        let mut streamed = Message::from(mail().text_body(text));
+        for (size, piece, way) in parts {
+            let data = noise(size);
+            in_memory = in_memory.attachment("a/b", "a.bin", data.clone());
+            streamed = streamed.attach(match way {
+                0 => Attachment::bytes("a.bin", "a/b", data),
+                1 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)),
+                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)).size(size as u64),
+                _ => {
+                    let path = in_temporary_folder(&format!("any-{size}"));
+                    std::fs::write(&path, data).unwrap();
+                    Attachment::file(path).name("a.bin").content_type("a/b")
+                }
+            });
+        }
+        let expected = with_plain_boundaries(&in_memory.write_to_vec().unwrap());
+        prop_assert_eq!(with_plain_boundaries(&bytes_of(streamed)), expected);
+    }
+}
