@@ -4,6 +4,7 @@ pub mod proto;
 
 mod address;
 mod error;
+mod hint;
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]

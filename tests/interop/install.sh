@@ -14,11 +14,10 @@ installed() { dpkg-query -W -f '${db:Status-Status}\n' "$@" 2>/dev/null | grep -
 
 apt_install() {
     # A package's postinst asks policy-rc.d whether it may start its service: no, it may not.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then
-        trap "rm -f $policy" EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
     fi
     # --no-remove: where another mail server is installed, fail rather than replace it.
     apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 install -y --no-install-recommends --no-remove \

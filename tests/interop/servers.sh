@@ -323,8 +323,10 @@ wait_for() {
 
 start() {
     [ "$(id -u)" = 0 ] || die "must run as root"
-    [ -x "$exim" ] && command -v postfix dovecot openssl >/dev/null || die "run install.sh first"
     local name
+    for name in "$exim" postfix dovecot openssl; do
+        command -v "$name" >/dev/null || die "no $name: run install.sh first"
+    done
     for name in POSTFIX_PORT_{25,587,465,LOCKSTEP} EXIM_PORT_{25,587,465}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
