@@ -13,7 +13,7 @@ use envoi::mail_builder::headers::raw::Raw;
 use envoi::mail_builder::headers::text::Text;
 use envoi::mail_builder::mime::MimePart;
 use envoi::message::Body;
-use envoi::proto::dot::Content;
+use envoi::proto::{Content, Output, Stuffer};
 use envoi::{Address, Attachment, Envelope, Error, Kind, LineEnds, Message, Phase};
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -53,14 +53,26 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn collect(body: &mut Body) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+    let mut chunks = Vec::new();
     while let Some(chunk) = body.chunk().await {
-        let chunk = chunk?;
-        assert!(!chunk.bytes().is_empty());
-        bytes.extend_from_slice(chunk.bytes());
+        chunks.push(chunk?);
     }
     assert!(body.chunk().await.is_none(), "the end is the end");
+    assert!(chunks.iter().all(|chunk| !chunk.bytes().is_empty()));
+    let bytes = chunks.iter().flat_map(|chunk| chunk.bytes()).copied().collect::<Vec<_>>();
+    assert_eq!(stuffed_size(chunks), normalized(&bytes).len() as u64);
     Ok(bytes)
+}
+
+/// What goes on the wire after DATA, without the doubled dots and the final one.
+fn stuffed_size(chunks: impl IntoIterator<Item = envoi::proto::Chunk>) -> u64 {
+    let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+    for chunk in chunks {
+        stuffer.push(chunk, &mut output);
+        output.advance(output.len());
+    }
+    stuffer.finish(&mut output);
+    stuffer.bytes()
 }
 
 /// The bytes of a message; what is known of them must be true, and they must come again if they can.

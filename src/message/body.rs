@@ -10,7 +10,7 @@ use super::input::{BLOCK, Batches, Form, Input, Stream};
 use super::layout::Piece;
 use super::ready::Cutter;
 use super::survey::Facts;
-use crate::proto::dot::{Chunk, Content};
+use crate::proto::{Chunk, Content};
 use crate::{Error, Kind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
@@ -112,7 +112,7 @@ impl Body {
             }
             match (ready!(self.poll_pieces(flow, cx)), &mut self.cutter) {
                 (None, Some(cutter)) => return Poll::Ready(cutter.end().map(|kept| kept.map(Chunk::from)).transpose()),
-                (Some(Ok(chunk)), Some(cutter)) => cutter.give(chunk.bytes),
+                (Some(Ok(chunk)), Some(cutter)) => cutter.give(chunk.bytes().clone()),
                 (chunk, _) => return Poll::Ready(chunk),
             }
         }

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
 use crate::address::quoted;
-use crate::proto::dot::Chunk;
+use crate::proto::Chunk;
 use crate::{Error, Kind, Phase, Result};
 
 /// What is read at once. A multiple of the 57 bytes that make one line of base64, so that each block is whole lines: 78 KiB.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use memchr::memchr2;
 
 use super::bcc::{BccFilter, Kept};
-use crate::proto::dot::Content;
+use crate::proto::Content;
 
 /// Goes over a message once, at the speed of memory: cuts the Bcc fields out, and sums up what stays.
 #[derive(Debug)]

@@ -19,17 +19,6 @@ pub enum Content {
     Unknown,
 }
 
-/// What bytes a message holds, as far as it is known before it goes (RFC 6152).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// ASCII alone.
-    SevenBit,
-    /// There are bytes beyond ASCII.
-    EightBit,
-    /// Nobody has looked: a stream that can be read only once.
-    Unknown,
-}
-
 /// A piece of a message.
 #[derive(Clone, Debug)]
 pub struct Chunk {
