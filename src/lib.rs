@@ -7,6 +7,8 @@ mod error;
 #[cfg(feature = "client")]
 mod receipt;
 mod secret;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "client")]
 pub mod tls;
 
