@@ -4,6 +4,7 @@ pub mod proto;
 
 mod address;
 mod error;
+mod hint;
 #[cfg(feature = "client")]
 mod receipt;
 mod secret;

@@ -1,36 +1,231 @@
 //! The message as DATA carries it: CRLF line ends, and dots doubled (RFC 5321, 2.3.8 and 4.5.2).
 //!
-//! [`Stuffer`] turns any pieces of a message into what goes on the wire, and ends it. It knows
-//! nothing of headers or MIME, and does not buffer: what needs no change passes through uncopied.
+//! A [`Stuffer`] turns any pieces of a message into what goes on the wire, and ends it. It knows
+//! nothing of headers or MIME, and holds nothing back: what needs no change passes through uncopied.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use memchr::{memchr2, memmem};
+use bytes::Bytes;
+use memchr::memchr2;
+
+use super::Output;
+
+/// What bytes a message is made of, where that is known before it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Only ASCII.
+    SevenBit,
+    /// Some bytes beyond ASCII: the server must offer 8BITMIME (RFC 6152).
+    EightBit,
+    /// A stream that nobody has looked at.
+    Unknown,
+}
 
 /// A piece of a message.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    pub(crate) bytes: Bytes,
-    /// Whole lines that end with CRLF, none of which starts with a dot or holds an 8-bit byte: they need no look.
-    pub(crate) is_clean: bool,
+    bytes: Bytes,
+    /// Whole lines of base64: they need no look.
+    is_base64_lines: bool,
 }
 
 impl Chunk {
-    /// Lines of base64, as an encoder made them: each ends with CRLF, and no scan is spent on them.
-    /// The piece before must have ended a line, too.
+    /// Lines of base64 as an encoder made them: each ends with CRLF, and the piece before ended a
+    /// line. No time is spent on looking for dots, line ends and 8-bit bytes in them.
     #[cfg(feature = "client")]
     pub(crate) fn base64_lines(bytes: Bytes) -> Self {
         debug_assert!(bytes.is_empty() || bytes.ends_with(b"\r\n"));
-        Chunk { bytes, is_clean: true }
+        Chunk { bytes, is_base64_lines: true }
     }
 
     /// The bytes of this piece, before dot-stuffing.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
+
+    pub(super) fn is_seven_bit(&self) -> bool {
+        self.is_base64_lines || self.bytes.is_ascii()
+    }
 }
 
 impl<B: Into<Bytes>> From<B> for Chunk {
     fn from(bytes: B) -> Self {
-        Chunk { bytes: bytes.into(), is_clean: false }
+        Chunk { bytes: bytes.into(), is_base64_lines: false }
+    }
+}
+
+/// Doubles the dots at the beginning of lines, and makes every line end a CRLF: a line feed alone
+/// and a carriage return alone each end a line, so that no server can read an end of the message
+/// where there is none.
+///
+/// ```
+/// use envoi::proto::{Output, Stuffer};
+///
+/// let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+/// stuffer.push("a line\n.signature".into(), &mut output);
+/// stuffer.finish(&mut output);
+/// assert_eq!(output.front(), b"a line\r\n..signature\r\n.\r\n");
+/// assert_eq!(stuffer.bytes(), 20); // without the second dot and the final one
+/// ```
+#[derive(Debug)]
+pub struct Stuffer {
+    at_line_start: bool,
+    /// The last byte was a CR, which went already.
+    after_cr: bool,
+    bytes: u64,
+}
+
+impl Default for Stuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stuffer {
+    /// At the beginning of a message.
+    pub fn new() -> Self {
+        Stuffer { at_line_start: true, after_cr: false, bytes: 0 }
+    }
+
+    /// The message so far, with its line ends as they went, without the dots that were added (RFC 1870, 5).
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Puts the next piece of the message into `output`.
+    pub fn push(&mut self, chunk: Chunk, output: &mut Output) {
+        if chunk.bytes.is_empty() {
+            return;
+        }
+        if chunk.is_base64_lines && self.at_line_start {
+            return self.emit(chunk.bytes, output);
+        }
+        let bytes = chunk.bytes;
+        // What lies before `gone` is in the output, what lies before `next` was looked at.
+        let (mut gone, mut next) = (0, 0);
+        if self.after_cr {
+            self.end_cr(&mut next, &bytes, output);
+        }
+        loop {
+            if self.at_line_start && bytes.get(next) == Some(&b'.') {
+                self.emit(bytes.slice(gone..next), output);
+                output.put_slice(b".");
+                gone = next;
+            }
+            let Some(found) = memchr2(b'\r', b'\n', &bytes[next..]) else {
+                self.at_line_start &= next == bytes.len();
+                break;
+            };
+            let end = next + found;
+            next = end + 1;
+            self.at_line_start = true;
+            if bytes[end] == b'\n' {
+                self.emit(bytes.slice(gone..end), output);
+                self.emit_slice(b"\r\n", output);
+                gone = next;
+            } else if next == bytes.len() {
+                self.after_cr = true;
+                self.at_line_start = false;
+                break;
+            } else if bytes[next] == b'\n' {
+                next += 1;
+            } else {
+                self.emit(bytes.slice(gone..next), output);
+                self.emit_slice(b"\n", output);
+                gone = next;
+            }
+        }
+        self.emit(bytes.slice(gone..), output);
+    }
+
+    /// Ends the message: its last line, where that has no end, and the final dot (RFC 5321, 4.1.1.4).
+    pub fn finish(&mut self, output: &mut Output) {
+        if self.after_cr {
+            self.emit_slice(b"\n", output);
+        } else if !self.at_line_start {
+            self.emit_slice(b"\r\n", output);
+        }
+        output.put_slice(b".\r\n");
+        (self.at_line_start, self.after_cr) = (true, false);
+    }
+
+    /// The last piece ended with a CR: the line feed comes first in this one, or was missing.
+    fn end_cr(&mut self, next: &mut usize, bytes: &[u8], output: &mut Output) {
+        (self.at_line_start, self.after_cr) = (true, false);
+        if bytes[0] == b'\n' {
+            *next = 1;
+        } else {
+            self.emit_slice(b"\n", output);
+        }
+    }
+
+    fn emit(&mut self, bytes: Bytes, output: &mut Output) {
+        self.bytes += bytes.len() as u64;
+        output.put_bytes(bytes);
+    }
+
+    fn emit_slice(&mut self, bytes: &[u8], output: &mut Output) {
+        self.bytes += bytes.len() as u64;
+        output.put_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(mut output: Output) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !output.is_empty() {
+            bytes.extend_from_slice(output.front());
+            output.advance(output.front().len());
+        }
+        bytes
+    }
+
+    fn stuffed(pieces: &[&[u8]]) -> (Vec<u8>, u64) {
+        let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+        for piece in pieces {
+            stuffer.push(Bytes::copy_from_slice(piece).into(), &mut output);
+        }
+        stuffer.finish(&mut output);
+        (drained(output), stuffer.bytes())
+    }
+
+    #[test]
+    fn stuffs_and_ends_however_it_is_cut() {
+        for (message, wire) in [
+            ("", ".\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a\n", "a\r\n.\r\n"),
+            ("a\r", "a\r\n.\r\n"),
+            (".", "..\r\n.\r\n"),
+            ("..\r\n.\r\n", "...\r\n..\r\n.\r\n"),
+            ("a\n.\nb", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a\r.\rb", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a\n\n.b", "a\r\n\r\n..b\r\n.\r\n"),
+            ("a\r\r\nb", "a\r\n\r\nb\r\n.\r\n"),
+            ("a\n\rb", "a\r\n\r\nb\r\n.\r\n"),
+            ("a.b\r\nc.", "a.b\r\nc.\r\n.\r\n"),
+            ("a\r\n\r\n", "a\r\n\r\n.\r\n"),
+        ] {
+            let dots = stuffed(&[message.as_bytes()]).1;
+            for cut in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(cut);
+                let (bytes, length) = stuffed(&[head, b"", tail]);
+                assert_eq!(String::from_utf8_lossy(&bytes), wire, "{message:?} cut at {cut}");
+                assert_eq!(length, dots);
+            }
+            let one_by_one: Vec<&[u8]> = message.as_bytes().chunks(1).collect();
+            assert_eq!(stuffed(&one_by_one).0, wire.as_bytes(), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn passes_through_what_needs_no_change() {
+        let text = Bytes::from("a line that is long enough to be sent as it is\r\n".repeat(200));
+        let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+        stuffer.push(text.clone().into(), &mut output);
+        assert_eq!(output.front().as_ptr(), text.as_ptr());
+        assert_eq!(output.len(), text.len());
     }
 }

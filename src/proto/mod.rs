@@ -1,6 +1,1032 @@
-//! The protocol.
+//! The SMTP client as a machine without a socket: what may be said, and when.
+//!
+//! [`Machine`] is deterministic. It knows no network, no clock, no async and no TLS library: the
+//! caller, called the driver here, carries bytes to and from the server and asks for the next
+//! [`Step`]. The same bytes give the same events, however they are cut. `Connection` is such
+//! a driver on tokio; `examples/blocking.rs` is one on a socket of the standard library.
+//!
+//! # The life of a session
+//!
+//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. If TLS
+//! is wanted it says STARTTLS, and asks the driver for the handshake ([`Step::Upgrade`]). All that was learnt
+//! in clear is then forgotten and EHLO is said again. From [`Step::Ready`] on, the driver can
+//! [log in](Machine::login), [begin a transaction](Machine::begin), give a [command](Machine::command), or
+//! [quit](Machine::quit).
+//!
+//! ```text
+//!             220           250            (no STARTTLS wanted)
+//!  Greeting ──────► Hello ───────────────────────────────────────► Ready ──quit──► Closed
+//!                    ▲ │ STARTTLS   220               upgraded()    ▲ │
+//!                    │ └──────────► StartTls ──► Upgrade ──┐        │ │ begin()
+//!                    └──── EHLO again ─────────────────────┘        │ ▼
+//!                                                     Sent, NotSent │ Transaction: MAIL, RCPT…, DATA
+//!                                                                   │ │ 354
+//!                                                                   │ ▼
+//!                                                                   └ Body: pieces, then the final dot
+//! ```
+//!
+//! What may be *written* is the machine's state. What will be *read* is its queue: each command that
+//! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
+//! a group (PIPELINING, RFC 2920) or one by one. 421 may come at any point and ends the session.
+//!
+//! # A session
+//!
+//! ```
+//! use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
+//! use envoi::{Address, Envelope};
+//!
+//! // What a server would send: here it is known beforehand.
+//! let mut server = [
+//!     "220 mail.example.org ESMTP\r\n",
+//!     "250-mail.example.org\r\n250 PIPELINING\r\n",
+//!     "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 Go ahead\r\n",
+//!     "250 2.0.0 Ok: queued as 4F2\r\n",
+//! ]
+//! .into_iter();
+//! let mut sent = Vec::new();
+//!
+//! let mut machine = Machine::new(Settings::new(ClientName::new("client.example.org")?));
+//! let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
+//! let mut begun = false;
+//! let final_words = loop {
+//!     // Write what the machine has to say.
+//!     while !machine.output().is_empty() {
+//!         let n = machine.output().front().len();
+//!         sent.extend_from_slice(machine.output().front());
+//!         machine.wrote(n);
+//!     }
+//!     match machine.step()? {
+//!         // Read.
+//!         Step::Wait { .. } => {
+//!             let bytes = server.next().expect("the server has an answer");
+//!             assert_eq!(machine.input(bytes.as_bytes()), bytes.len());
+//!         }
+//!         Step::Ready if !begun => {
+//!             machine.begin(Transaction::new(&envelope))?;
+//!             begun = true;
+//!         }
+//!         // Body.
+//!         Step::Body { .. } => {
+//!             machine.body("Subject: hello\r\n\r\n.hidden\r\n")?;
+//!             machine.finish()?;
+//!         }
+//!         // Events.
+//!         Step::Recipient { reply, .. } => assert!(reply.is_positive()),
+//!         Step::Sent { reply } => break reply,
+//!         _ => {}
+//!     }
+//! };
+//! assert_eq!(final_words.text(), "Ok: queued as 4F2");
+//! assert!(String::from_utf8_lossy(&sent).ends_with("DATA\r\nSubject: hello\r\n\r\n..hidden\r\n.\r\n"));
+//! # Ok::<(), envoi::Error>(())
+//! ```
 
-pub mod dot;
+mod capabilities;
+mod command;
+mod dot;
+mod output;
 mod reply;
+mod sasl;
+mod transaction;
 
-pub use reply::{EnhancedCode, Reply};
+use std::collections::VecDeque;
+use std::mem;
+
+use bytes::BytesMut;
+
+pub use capabilities::{Capabilities, Keyword};
+pub use command::{ClientName, RawCommand};
+pub use dot::{Chunk, Content, Stuffer};
+pub use output::Output;
+pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
+pub use sasl::Mechanism;
+pub use transaction::Transaction;
+
+use crate::Credentials;
+use crate::address::Address;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+use command::Command;
+use reply::excerpt;
+use sasl::Login;
+use transaction::Progress;
+
+/// While more than this waits to be written, the machine asks for no more of the message.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// What is unread beyond an incomplete line is at most this.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// Bounds on what a server can make the machine hold. No real server comes near the defaults.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes in a line of a reply. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
+    pub line: usize,
+    /// Lines in a reply; 2,000 by default.
+    pub reply_lines: usize,
+    /// Bytes in a reply; 256 KiB by default.
+    pub reply_bytes: usize,
+    /// Challenges in a login; the longest mechanisms need three, the default is 16.
+    pub challenges: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { line: 16 * 1024, reply_lines: 2000, reply_bytes: 256 * 1024, challenges: 16 }
+    }
+}
+
+/// Whether to ask for TLS with STARTTLS (RFC 3207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTls {
+    /// Not at all.
+    Never,
+    /// If the server offers it.
+    IfOffered,
+    /// It must be offered and accepted, or the session fails.
+    Required,
+}
+
+/// How the machine conducts a session.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The name in EHLO.
+    pub client_name: ClientName,
+    /// Whether to ask for TLS.
+    pub starttls: StartTls,
+    /// The transport is protected already, by TLS from the first byte.
+    pub secure: bool,
+    /// Allow a login that shows the password to whoever listens.
+    pub auth_in_clear: bool,
+    /// Bounds on what the server sends.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// No TLS, and no login without it.
+    pub fn new(client_name: ClientName) -> Self {
+        Settings {
+            client_name,
+            starttls: StartTls::Never,
+            secure: false,
+            auth_in_clear: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What is next: something to do for the driver, or an event.
+///
+/// `Wait`, `Upgrade`, `Ready`, `Body` and `Closed` say what the machine waits for, and are said again until it
+/// gets it. The others are events: each is told once, in the order in which the server made them happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a step that is not looked at may be the only news of a recipient's refusal"]
+#[non_exhaustive]
+pub enum Step {
+    /// Write what is in the [output](Machine::output), and read; the phase tells which time limit holds.
+    Wait {
+        /// What the machine waits for.
+        phase: Phase,
+    },
+    /// Make the TLS handshake, then call [`Machine::upgraded`].
+    Upgrade,
+    /// Nothing is under way: give a command, a login or a transaction, or go on with the one that is open, or quit.
+    Ready,
+    /// Give the next piece of the message ([`Machine::body`]) or its end ([`Machine::finish`]).
+    Body {
+        /// So many bytes are welcome now; more are taken, too.
+        room: usize,
+    },
+    /// The session is over.
+    Closed,
+
+    /// The server's verdict on the login.
+    Login {
+        /// Positive for a login that succeeded.
+        reply: Reply,
+    },
+    /// The server's verdict on the sender.
+    Sender {
+        /// The reply to MAIL.
+        reply: Reply,
+    },
+    /// The server's verdict on a recipient.
+    Recipient {
+        /// Which one, counted from 0 in the order given.
+        index: usize,
+        /// The reply to RCPT.
+        reply: Reply,
+    },
+    /// The server took the message, for the recipients that it had accepted.
+    Sent {
+        /// The final reply.
+        reply: Reply,
+    },
+    /// The server did not take the message.
+    NotSent {
+        /// What was refused: the sender, the recipients (all, or one where all had to be accepted),
+        /// DATA, the message under way ([`Phase::Body`]) or the whole message ([`Phase::EndOfData`]).
+        phase: Phase,
+        /// The refusal; of several refused recipients, the last one's.
+        reply: Reply,
+    },
+    /// The answer to [`Machine::noop`], [`Machine::reset`] or [`Machine::command`].
+    Reply {
+        /// The answer, be it positive or not.
+        reply: Reply,
+    },
+}
+
+/// What may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing: the session is being set up, and the machine itself knows what to say.
+    Opening,
+    /// Nothing until the TLS handshake is made.
+    Upgrade,
+    Ready,
+    /// MAIL, RCPT and DATA, as far as [`Progress`] has come.
+    Transaction,
+    Body,
+    Closed,
+}
+
+/// What a reply will answer.
+enum Expected {
+    Greeting,
+    Ehlo,
+    Helo,
+    StartTls,
+    Login(Login),
+    Mail,
+    Rcpt(usize),
+    Data,
+    /// The message whose last byte is at this place of all that was ever written.
+    EndOfData {
+        ends_at: Option<u64>,
+    },
+    /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
+    EmptyData,
+    /// RSET on the machine's own behalf.
+    Cleanup,
+    Reset,
+    Noop,
+    Command,
+    Quit,
+}
+
+impl Expected {
+    fn phase(&self) -> Phase {
+        match self {
+            Expected::Greeting => Phase::Greeting,
+            Expected::Ehlo | Expected::Helo => Phase::Hello,
+            Expected::StartTls => Phase::StartTls,
+            Expected::Login(_) => Phase::Auth,
+            Expected::Mail => Phase::Mail,
+            Expected::Rcpt(_) => Phase::Rcpt,
+            Expected::Data => Phase::Data,
+            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
+            Expected::Cleanup | Expected::Reset => Phase::Reset,
+            Expected::Noop => Phase::Noop,
+            Expected::Command => Phase::Command,
+            Expected::Quit => Phase::Quit,
+        }
+    }
+
+    /// What would be in order, for the message about what is not.
+    fn wanted(&self) -> &'static str {
+        match self {
+            Expected::Greeting => "the greeting, 220",
+            Expected::Ehlo => "the answer to EHLO, 250",
+            Expected::Helo => "the answer to HELO, 250",
+            Expected::StartTls => "the go-ahead for TLS, 220",
+            Expected::Login(_) => "a challenge, 334, or the result of the login, 235",
+            Expected::Mail => "the answer to MAIL, 250",
+            Expected::Rcpt(_) => "the answer to RCPT, 250",
+            Expected::Data => "the go-ahead for the message, 354",
+            Expected::EndOfData { .. } => "the answer to the message, 250, after its end",
+            Expected::EmptyData => "the answer to the empty message",
+            Expected::Cleanup | Expected::Reset => "the answer to RSET, 250",
+            Expected::Noop => "the answer to NOOP, 250",
+            Expected::Command => "the answer to the command",
+            Expected::Quit => "the answer to QUIT, 221",
+        }
+    }
+}
+
+/// The client's side of an SMTP session. [The module](self) tells how it is driven.
+pub struct Machine {
+    settings: Settings,
+    state: State,
+    queue: VecDeque<Expected>,
+    events: VecDeque<Step>,
+    input: BytesMut,
+    input_ended: bool,
+    parser: ReplyParser,
+    output: Output,
+    /// All bytes that the transport ever took.
+    written: u64,
+    capabilities: Capabilities,
+    progress: Option<Progress>,
+    stuffer: Stuffer,
+    /// Something went since the last reply came.
+    in_flight: bool,
+    round_trips: u32,
+}
+
+impl Machine {
+    /// A machine at the beginning of a session: it waits for the greeting.
+    pub fn new(settings: Settings) -> Self {
+        Machine {
+            state: State::Opening,
+            queue: VecDeque::from([Expected::Greeting]),
+            events: VecDeque::new(),
+            input: BytesMut::new(),
+            input_ended: false,
+            parser: ReplyParser::new(settings.limits.clone()),
+            output: Output::default(),
+            written: 0,
+            capabilities: Capabilities::default(),
+            progress: None,
+            stuffer: Stuffer::new(),
+            // The connection itself was asked for.
+            in_flight: true,
+            round_trips: 0,
+            settings,
+        }
+    }
+
+    // ---- Bytes ----
+
+    /// What waits to be written.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// The transport took so many bytes of the output: it answers for them, if only in a buffer.
+    ///
+    /// # Panics
+    ///
+    /// Where so many did not wait.
+    pub fn wrote(&mut self, n: usize) {
+        self.output.advance(n);
+        self.written += n as u64;
+        self.in_flight |= n > 0;
+    }
+
+    /// Stores bytes that the server sent, and says how many it took: all, unless more than the
+    /// [limits](Limits) allow are unread. Give the rest when [`step`](Self::step) has said what these mean.
+    #[must_use = "bytes that were not taken must be given again"]
+    pub fn input(&mut self, bytes: &[u8]) -> usize {
+        let room = (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len());
+        let taken = bytes.len().min(room);
+        self.input.extend_from_slice(&bytes[..taken]);
+        taken
+    }
+
+    /// No more bytes will come: the server closed the connection, or it broke.
+    pub fn input_ended(&mut self) {
+        self.input_ended = true;
+    }
+
+    // ---- What is next ----
+
+    /// What is next. To be called until it says `Wait`, after each change.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends the session before its time: a refusal of the greeting, EHLO or STARTTLS
+    /// ([`Kind::Refused`], [`Kind::Tls`]), a reply out of order or past a limit ([`Kind::Protocol`]), the end of the input
+    /// ([`Kind::Closed`]). It comes after all events that came before it, and [`Step::Closed`] follows.
+    pub fn step(&mut self) -> Result<Step> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if self.state == State::Closed {
+                return Ok(Step::Closed);
+            }
+            let outcome_unknown = self.outcome_unknown();
+            match self.take_reply() {
+                Ok(true) => continue,
+                Ok(false) => return Ok(self.wanted()),
+                Err(error) => {
+                    self.close();
+                    return Err(error.with_outcome_unknown(outcome_unknown));
+                }
+            }
+        }
+    }
+
+    /// The message was handed over whole, and its final reply has not come: it may have been
+    /// delivered, or not. From the final dot on, until a well-formed reply.
+    pub fn outcome_unknown(&self) -> bool {
+        let handed_over = |ends_at: &u64| self.written >= *ends_at;
+        self.queue.iter().any(|expected| match expected {
+            Expected::EndOfData { ends_at } => ends_at.as_ref().is_some_and(handed_over),
+            _ => false,
+        })
+    }
+
+    /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
+    pub fn abort(&mut self, kind: Kind, message: impl Into<String>) -> Error {
+        let error = Error::new(kind, self.phase(), message).with_outcome_unknown(self.outcome_unknown());
+        self.close();
+        error
+    }
+
+    /// What the newest answer to EHLO offered; empty before it and after STARTTLS.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The session is protected by TLS.
+    pub fn is_secure(&self) -> bool {
+        self.settings.secure
+    }
+
+    /// How often the server had to be waited for: each first reply after something was written, the greeting included.
+    pub fn round_trips(&self) -> u32 {
+        self.round_trips
+    }
+
+    /// The bytes of the message that went last or is going, without added dots and the final one.
+    pub fn message_bytes(&self) -> u64 {
+        self.stuffer.bytes()
+    }
+
+    // ---- What the driver can ask for ----
+
+    /// The TLS handshake that [`Step::Upgrade`] asked for was made. All that was learnt in clear is forgotten
+    /// (RFC 3207, 4.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody put them there to be read
+    /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
+    pub fn upgraded(&mut self) -> Result<()> {
+        self.require(State::Upgrade, "the TLS handshake")?;
+        if !self.input.is_empty() {
+            let error = self.injected();
+            self.close();
+            return Err(error);
+        }
+        self.settings.secure = true;
+        self.capabilities = Capabilities::default();
+        self.parser = ReplyParser::new(self.settings.limits.clone());
+        self.state = State::Opening;
+        self.say_ehlo();
+        Ok(())
+    }
+
+    /// Logs in. [`Step::Login`] has the result.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Insecure`] outside TLS, unless the [settings](Settings::auth_in_clear) allow it; [`Kind::Auth`] where
+    /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for a user name or password with a NUL, and where the machine is not ready.
+    pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
+        self.require_ready("a login")?;
+        if !self.settings.secure && !self.settings.auth_in_clear {
+            let message = "the credentials would cross the network unprotected";
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+        }
+        let offered = self.capabilities.auth();
+        if !offered.iter().any(|name| name == mechanism.as_str()) {
+            let message = if offered.is_empty() {
+                "the server offers no login here".to_owned()
+            } else {
+                format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
+            };
+            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
+        }
+        let login = Login::new(mechanism, credentials)?;
+        self.output.put_secret(login.command());
+        self.queue.push_back(Expected::Login(login));
+        Ok(())
+    }
+
+    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], and at last
+    /// [`Step::Sent`] or [`Step::NotSent`].
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] or [`Kind::Request`] where the server cannot take this message, by what it offers:
+    /// nothing was sent then, and the machine stays ready. [`Kind::Request`] without a recipient.
+    pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
+        if transaction.recipients.is_empty() {
+            return Err(Error::request("the message has no recipient"));
+        }
+        self.start(transaction, true)
+    }
+
+    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt). [`Step::Sender`] has the
+    /// answer; if it is negative, no transaction is open.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
+        self.start(transaction, false)
+    }
+
+    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
+    pub fn rcpt(&mut self, address: Address) -> Result<()> {
+        let progress = self.open_transaction("a recipient")?;
+        if !address.is_ascii() && !progress.transaction.needs_utf8() {
+            let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
+            return Err(Error::new(Kind::Request, Phase::Rcpt, message));
+        }
+        progress.transaction.recipients.push(address);
+        self.advance();
+        Ok(())
+    }
+
+    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`] or [`Step::NotSent`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] where no transaction is open or no recipient was accepted.
+    pub fn data(&mut self) -> Result<()> {
+        let progress = self.open_transaction("the message")?;
+        if progress.accepted == 0 {
+            return Err(Error::new(Kind::Request, Phase::Data, "no recipient was accepted, so no message can be sent"));
+        }
+        progress.complete = true;
+        self.advance();
+        Ok(())
+    }
+
+    /// Gives a piece of the message, of any size. Dots are doubled and line ends made CRLF here.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
+    /// 8BITMIME and nobody knew before that there would be one: the session is over then.
+    pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
+        self.require(State::Body, "a piece of the message")?;
+        let chunk = chunk.into();
+        if !self.capabilities.offers("8BITMIME") && !chunk.is_seven_bit() {
+            let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
+            return Err(self
+                .abort(Kind::Unsupported, message)
+                .with_hint("Encode its parts as quoted-printable or base64."));
+        }
+        self.stuffer.push(chunk, &mut self.output);
+        Ok(())
+    }
+
+    /// Ends the message. [`Step::Sent`] or [`Step::NotSent`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn finish(&mut self) -> Result<()> {
+        self.require(State::Body, "the end of the message")?;
+        self.stuffer.finish(&mut self.output);
+        let end = self.written + self.output.len() as u64;
+        if let Some(Expected::EndOfData { ends_at }) = self.queue.back_mut() {
+            *ends_at = Some(end);
+        }
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// Drops the transaction that is open, if one is. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn reset(&mut self) -> Result<()> {
+        self.require_idle("RSET")?;
+        self.progress = None;
+        self.state = State::Ready;
+        self.say(Command::Rset, Expected::Reset);
+        Ok(())
+    }
+
+    /// Asks whether the server is there. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn noop(&mut self) -> Result<()> {
+        self.require_idle("NOOP")?;
+        self.say(Command::Noop, Expected::Noop);
+        Ok(())
+    }
+
+    /// Gives a command of the caller's. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn command(&mut self, command: &RawCommand) -> Result<()> {
+        self.require_idle("a command")?;
+        self.say(Command::Raw(command), Expected::Command);
+        Ok(())
+    }
+
+    /// Ends the session. [`Step::Closed`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn quit(&mut self) -> Result<()> {
+        self.require_idle("QUIT")?;
+        self.say(Command::Quit, Expected::Quit);
+        Ok(())
+    }
+
+    // ---- Replies ----
+
+    /// Takes a reply, if a whole one is there, and acts on it.
+    fn take_reply(&mut self) -> Result<bool> {
+        if self.state == State::Upgrade {
+            return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
+        }
+        match self.parser.parse(&mut self.input) {
+            Ok(Some(reply)) => self.on_reply(reply).map(|()| true),
+            Ok(None) if self.input_ended => self.on_end().map(|()| true),
+            Ok(None) => Ok(false),
+            Err(bad) => {
+                let (wanted, phase) = self
+                    .queue
+                    .front()
+                    .map_or(("nothing", Phase::Command), |expected| (expected.wanted(), expected.phase()));
+                let mut error = Error::new(Kind::Protocol, phase, format!("expected {wanted}, but {bad}"));
+                if let BadReply::NotAReply(line) = &bad
+                    && let Some(hint) = hint::for_stranger(line)
+                {
+                    error = error.with_hint(hint);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply) -> Result<()> {
+        self.round_trips += u32::from(mem::take(&mut self.in_flight));
+        let Some(expected) = self.queue.pop_front() else {
+            return Err(unsolicited(reply));
+        };
+        if reply.code() == 421 {
+            return self.on_shutdown(expected, reply);
+        }
+        let is_refusal = reply.is_transient() || reply.is_permanent();
+        match expected {
+            Expected::Greeting if reply.code() == 220 => self.say_ehlo(),
+            Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
+                self.capabilities = Capabilities::from_reply(&reply);
+                self.after_hello()?;
+            }
+            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
+            Expected::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
+                let hello = Command::Helo(&self.settings.client_name);
+                hello.write(&mut self.output);
+                self.queue.push_back(Expected::Helo);
+            }
+            Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
+            Expected::StartTls if is_refusal => {
+                let message = "the server offers STARTTLS and refused it";
+                return Err(refused(Kind::Tls, Phase::StartTls, message, reply));
+            }
+            Expected::Greeting if is_refusal => {
+                return Err(refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
+            }
+            Expected::Ehlo | Expected::Helo if is_refusal => {
+                let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
+                return Err(refused(Kind::Refused, Phase::Hello, message, reply));
+            }
+            Expected::Login(login) if reply.code() == 334 => self.on_challenge(login)?,
+            Expected::Login(_) if reply.is_positive() || is_refusal => self.events.push_back(Step::Login { reply }),
+            Expected::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
+            Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
+            Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
+            Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
+            Expected::EndOfData { ends_at } if ends_at.is_some_and(|end| self.written >= end) => match reply {
+                reply if reply.is_positive() => self.events.push_back(Step::Sent { reply }),
+                reply if is_refusal => self.events.push_back(Step::NotSent { phase: Phase::EndOfData, reply }),
+                reply => return Err(violation(&Expected::EndOfData { ends_at }, &reply)),
+            },
+            Expected::EndOfData { .. } if is_refusal => {
+                // Its end was not sent, and must not be: the rest of the message would be read as commands.
+                self.close();
+                self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
+            }
+            Expected::EmptyData if reply.is_positive() || is_refusal => {}
+            Expected::Cleanup if reply.is_positive() => {}
+            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
+            Expected::Quit => self.close(),
+            expected => return Err(violation(&expected, &reply)),
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
+    fn on_shutdown(&mut self, expected: Expected, reply: Reply) -> Result<()> {
+        let phase = match expected {
+            Expected::EndOfData { ends_at } if ends_at.is_none_or(|end| self.written < end) => Phase::Body,
+            ref expected => expected.phase(),
+        };
+        let (phase, reply) = match self.progress.take().as_ref().and_then(Progress::refusal) {
+            Some((phase, refusal)) => (phase, refusal.clone()),
+            None => (phase, reply),
+        };
+        match expected {
+            Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
+                return Err(refused(Kind::Refused, phase, "the server does not serve now", reply));
+            }
+            Expected::Login(_) => self.events.push_back(Step::Login { reply }),
+            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
+                self.events.push_back(Step::NotSent { phase, reply });
+            }
+            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
+            // What these were about was told before.
+            Expected::EmptyData | Expected::Cleanup | Expected::Quit => {}
+        }
+        self.close();
+        Ok(())
+    }
+
+    fn on_end(&mut self) -> Result<()> {
+        let phase = self.phase();
+        let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
+            format!("the connection ended in the middle of a reply: {:?}", excerpt(&self.input))
+        } else {
+            match self.queue.front() {
+                // It is over either way.
+                Some(Expected::Quit) => {
+                    self.close();
+                    return Ok(());
+                }
+                Some(_) if phase == Phase::Body => "the connection ended in the middle of the message".into(),
+                Some(expected) => format!("the connection ended instead of {}", expected.wanted()),
+                None => "the server closed the connection".into(),
+            }
+        };
+        let error = Error::new(Kind::Closed, phase, message);
+        Err(match hint::for_end(phase, &self.input) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        })
+    }
+
+    /// The session is set up as far as this answer goes: TLS next, or ready.
+    fn after_hello(&mut self) -> Result<()> {
+        let offered = self.capabilities.offers("STARTTLS");
+        let wanted = !self.settings.secure && self.settings.starttls != StartTls::Never;
+        if wanted && offered {
+            Command::StartTls.write(&mut self.output);
+            self.queue.push_back(Expected::StartTls);
+        } else if wanted && self.settings.starttls == StartTls::Required {
+            return Err(hint::starttls_missing(&self.capabilities));
+        } else {
+            self.state = State::Ready;
+        }
+        Ok(())
+    }
+
+    fn on_challenge(&mut self, mut login: Login) -> Result<()> {
+        let limit = self.settings.limits.challenges;
+        if login.challenges() == limit {
+            let message =
+                format!("the server sent more challenges than the limit of {limit} for {}", login.mechanism());
+            return Err(Error::new(Kind::Protocol, Phase::Auth, message));
+        }
+        self.output.put_secret(login.respond());
+        self.queue.push_back(Expected::Login(login));
+        Ok(())
+    }
+
+    fn on_mail(&mut self, reply: Reply) {
+        if let Some(progress) = &mut self.progress
+            && !reply.is_positive()
+        {
+            progress.mail_refusal = Some(reply.clone());
+        }
+        self.events.push_back(Step::Sender { reply });
+    }
+
+    fn on_rcpt(&mut self, index: usize, reply: Reply) {
+        if let Some(progress) = &mut self.progress {
+            progress.answered += 1;
+            if reply.is_positive() {
+                progress.accepted += 1;
+            } else {
+                progress.last_rcpt_refusal = Some(reply.clone());
+            }
+        }
+        self.events.push_back(Step::Recipient { index, reply });
+    }
+
+    /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
+    fn on_go_ahead(&mut self) {
+        let refusal = self.progress.as_ref().and_then(Progress::refusal).map(|(phase, reply)| (phase, reply.clone()));
+        self.stuffer = Stuffer::new();
+        self.progress = None;
+        match refusal {
+            None => {
+                self.state = State::Body;
+                self.queue.push_back(Expected::EndOfData { ends_at: None });
+            }
+            Some((phase, reply)) => {
+                self.state = State::Ready;
+                self.stuffer.finish(&mut self.output);
+                self.queue.push_back(Expected::EmptyData);
+                self.events.push_back(Step::NotSent { phase, reply });
+            }
+        }
+    }
+
+    // ---- Writing ----
+
+    /// Writes as much of the transaction as may be written now: all up to DATA in one go where the
+    /// server takes PIPELINING, else one command after each reply.
+    fn advance(&mut self) {
+        let pipelining = self.capabilities.offers("PIPELINING");
+        while self.state == State::Transaction && (pipelining || self.queue.is_empty()) {
+            let Some(progress) = &mut self.progress else { return };
+            if let Some((phase, reply)) = progress.refusal()
+                && !progress.data_written
+            {
+                // The answers to what is under way are awaited first.
+                if self.queue.is_empty() {
+                    let reply = reply.clone();
+                    self.end_transaction(phase, reply);
+                }
+                return;
+            }
+            let Transaction { recipients, all_or_nothing, .. } = &progress.transaction;
+            if !progress.mail_written {
+                progress.mail_written = true;
+                let mail = mail_command(&progress.transaction, &self.capabilities);
+                mail.write(&mut self.output);
+                self.queue.push_back(Expected::Mail);
+            } else if let Some(recipient) = recipients.get(progress.written) {
+                Command::Rcpt(recipient).write(&mut self.output);
+                self.queue.push_back(Expected::Rcpt(progress.written));
+                progress.written += 1;
+            } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
+                progress.data_written = true;
+                Command::Data.write(&mut self.output);
+                self.queue.push_back(Expected::Data);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The message will not be sent. A transaction that the server has open is dropped there, too.
+    fn end_transaction(&mut self, phase: Phase, reply: Reply) {
+        let Some(progress) = self.progress.take() else { return };
+        let (phase, reply) = match progress.refusal() {
+            Some((phase, refusal)) => (phase, refusal.clone()),
+            None => (phase, reply),
+        };
+        self.state = State::Ready;
+        if phase != Phase::Mail {
+            self.say(Command::Rset, Expected::Cleanup);
+        }
+        if progress.complete {
+            self.events.push_back(Step::NotSent { phase, reply });
+        }
+    }
+
+    fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
+        self.require_ready("a transaction")?;
+        transaction.check(&self.capabilities)?;
+        self.progress = Some(Progress::new(transaction, complete));
+        self.state = State::Transaction;
+        self.advance();
+        Ok(())
+    }
+
+    fn say(&mut self, command: Command<'_>, expected: Expected) {
+        command.write(&mut self.output);
+        self.queue.push_back(expected);
+    }
+
+    fn say_ehlo(&mut self) {
+        Command::Ehlo(&self.settings.client_name).write(&mut self.output);
+        self.queue.push_back(Expected::Ehlo);
+    }
+
+    // ---- State ----
+
+    fn wanted(&self) -> Step {
+        match self.state {
+            State::Upgrade => Step::Upgrade,
+            State::Body if self.output.len() < HIGH_WATER => Step::Body { room: HIGH_WATER - self.output.len() },
+            State::Ready | State::Transaction if self.queue.is_empty() => Step::Ready,
+            _ => Step::Wait { phase: self.phase() },
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match self.queue.front() {
+            Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
+            Some(expected) => expected.phase(),
+            None if self.state == State::Upgrade => Phase::Tls,
+            None => Phase::Command,
+        }
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.queue.clear();
+        self.output.clear();
+        self.progress = None;
+    }
+
+    fn require(&self, state: State, what: &str) -> Result<()> {
+        if self.state == state {
+            return Ok(());
+        }
+        let message = match self.state {
+            State::Closed => "the session is over".to_owned(),
+            _ => format!("{what} is out of turn now"),
+        };
+        let kind = if self.state == State::Closed { Kind::Closed } else { Kind::Request };
+        Err(Error::new(kind, self.phase(), message))
+    }
+
+    /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
+    fn require_ready(&mut self, what: &str) -> Result<()> {
+        self.require(State::Ready, what)?;
+        self.require_quiet(what)
+    }
+
+    /// Ready, or between the steps of a transaction.
+    fn require_idle(&mut self, what: &str) -> Result<()> {
+        if self.state != State::Transaction {
+            self.require(State::Ready, what)?;
+        }
+        self.require_quiet(what)
+    }
+
+    fn require_quiet(&mut self, what: &str) -> Result<()> {
+        if !self.queue.is_empty() || !self.events.is_empty() {
+            let message =
+                format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
+            return Err(Error::new(Kind::Request, self.phase(), message));
+        }
+        if !self.input.is_empty() || self.parser.is_mid_reply() {
+            let message = format!("the server sent {:?}, and nothing was asked", excerpt(&self.input));
+            return Err(self.abort(Kind::Protocol, message));
+        }
+        Ok(())
+    }
+
+    fn open_transaction(&mut self, what: &str) -> Result<&mut Progress> {
+        self.require(State::Transaction, what)?;
+        self.require_quiet(what)?;
+        self.progress.as_mut().ok_or_else(|| Error::request("no transaction is open"))
+    }
+
+    fn injected(&self) -> Error {
+        let message = format!(
+            "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside it: {:?}",
+            excerpt(&self.input)
+        );
+        Error::new(Kind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)
+    }
+}
+
+/// What MAIL declares: of the server's extensions those that this message needs.
+fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Command<'a> {
+    Command::Mail {
+        reverse_path: transaction.reverse_path.as_ref(),
+        size: transaction.size.filter(|_| server.offers("SIZE")),
+        eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
+        utf8: transaction.needs_utf8(),
+    }
+}
+
+fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Error {
+    let error = Error::new(kind, phase, message);
+    match hint::for_reply(phase, &reply) {
+        Some(hint) => error.with_hint(hint).with_reply(reply),
+        None => error.with_reply(reply),
+    }
+}
+
+fn violation(expected: &Expected, reply: &Reply) -> Error {
+    let message = format!("expected {}, but the server sent {reply}", expected.wanted());
+    Error::new(Kind::Protocol, expected.phase(), message)
+}
+
+/// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
+fn unsolicited(reply: Reply) -> Error {
+    if reply.code() == 421 {
+        return Error::new(Kind::Closed, Phase::Command, "the server ended the session").with_reply(reply);
+    }
+    Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
+}

@@ -1,34 +1,23 @@
 //! Bytes → [`Reply`]: incremental and bounded.
 //!
-//! This module knows the form of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC 3463,
-//! RFC 2034); which command a reply answers, and what it means there, it does not know.
+//! This module knows the form of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC 2034,
+//! RFC 3463). Which command a reply answers, and what it means there, it does not know.
 
 use std::fmt;
 
+use bytes::{Buf, BytesMut};
+use memchr::memchr;
+
+use super::Limits;
+
 /// A server's reply: its code and all its lines.
 ///
-/// Its text is shown as it came, but for control characters, which could do harm on a terminal.
+/// The lines are shown as they came, except that control characters, which could do harm on a
+/// terminal, and what is not UTF-8 are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
     lines: Vec<String>,
-}
-
-/// An enhanced status code, `class.subject.detail` (RFC 3463).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EnhancedCode {
-    /// 2 for success, 4 for a failure that may pass, 5 for one that lasts.
-    pub class: u8,
-    /// What it is about: 1 the address, 2 the mailbox, 3 the mail system, 4 the network, 5 the protocol, 6 the content, 7 policy.
-    pub subject: u16,
-    /// The detail within the subject.
-    pub detail: u16,
-}
-
-impl fmt::Display for EnhancedCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
-    }
 }
 
 impl Reply {
@@ -40,6 +29,17 @@ impl Reply {
     /// The lines without their codes, as they came.
     pub fn lines(&self) -> &[String] {
         &self.lines
+    }
+
+    /// The server's words: the lines without codes and enhanced status codes, with a line feed between them.
+    pub fn text(&self) -> String {
+        let lines: Vec<&str> = self.lines.iter().map(|line| self.split_enhanced(line).1).collect();
+        lines.join("\n")
+    }
+
+    /// The enhanced status code (RFC 3463), where the reply has one that agrees with its code.
+    pub fn enhanced(&self) -> Option<EnhancedCode> {
+        self.lines.first().and_then(|line| self.split_enhanced(line).0)
     }
 
     /// 2xx: done.
@@ -61,14 +61,298 @@ impl Reply {
     pub fn is_permanent(&self) -> bool {
         self.code / 100 == 5
     }
+
+    /// A code of another class than the reply's is text that happens to look like one (RFC 2034, 4).
+    fn split_enhanced<'a>(&self, line: &'a str) -> (Option<EnhancedCode>, &'a str) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match EnhancedCode::parse(word) {
+            Some(code) if u16::from(code.class) == self.code / 100 => (Some(code), rest.trim_start()),
+            _ => (None, line),
+        }
+    }
 }
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
+        if let Some(enhanced) = self.enhanced() {
+            write!(f, " {enhanced}")?;
+        }
         for line in &self.lines {
-            write!(f, " {line}")?;
+            let text = self.split_enhanced(line).1;
+            if !text.is_empty() {
+                write!(f, " {text}")?;
+            }
         }
         Ok(())
+    }
+}
+
+/// An enhanced status code, `class.subject.detail` (RFC 3463).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnhancedCode {
+    /// 2 for success, 4 for a failure that may pass, 5 for one that lasts.
+    pub class: u8,
+    /// What it is about: 1 the address, 2 the mailbox, 3 the mail system, 4 the network, 5 the
+    /// protocol, 6 the content, 7 policy.
+    pub subject: u16,
+    /// The detail within the subject.
+    pub detail: u16,
+}
+
+impl EnhancedCode {
+    fn parse(word: &str) -> Option<Self> {
+        let number = |part: &str| {
+            let digits = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| part.parse::<u16>().ok()).flatten()
+        };
+        let mut parts = word.split('.');
+        let class = match parts.next()? {
+            "2" => 2,
+            "4" => 4,
+            "5" => 5,
+            _ => return None,
+        };
+        let code = EnhancedCode { class, subject: number(parts.next()?)?, detail: number(parts.next()?)? };
+        parts.next().is_none().then_some(code)
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// Why bytes are no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadReply {
+    /// A line that does not start with a code from 200 to 599 and a blank, a hyphen or its end; its beginning is kept.
+    NotAReply(String),
+    /// The lines of one reply have different codes: the first one's, and the line that differs.
+    CodeChanged(u16, String),
+    /// A line is longer than [`Limits::line`].
+    LineTooLong(usize),
+    /// A reply has more lines than [`Limits::reply_lines`].
+    TooManyLines(usize),
+    /// A reply is longer than [`Limits::reply_bytes`].
+    ReplyTooLong(usize),
+}
+
+impl fmt::Display for BadReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadReply::NotAReply(line) => write!(f, "what came is no SMTP reply: {line:?}"),
+            BadReply::CodeChanged(code, line) => write!(f, "a reply that began with {code} went on with {line:?}"),
+            BadReply::LineTooLong(limit) => write!(f, "a line of a reply is longer than the limit of {limit} bytes"),
+            BadReply::TooManyLines(limit) => write!(f, "a reply has more lines than the limit of {limit}"),
+            BadReply::ReplyTooLong(limit) => write!(f, "a reply is longer than the limit of {limit} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for BadReply {}
+
+/// Takes replies out of a buffer, line by line as they come.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use envoi::proto::{Limits, ReplyParser};
+///
+/// let mut parser = ReplyParser::new(Limits::default());
+/// let mut input = BytesMut::from("250-mail.example.org\r\n250 SI");
+/// assert_eq!(parser.parse(&mut input)?, None);
+/// input.extend_from_slice(b"ZE 1000\r\n");
+/// let reply = parser.parse(&mut input)?.expect("the reply is whole");
+/// assert_eq!(reply.lines(), ["mail.example.org", "SIZE 1000"]);
+/// # Ok::<(), envoi::proto::BadReply>(())
+/// ```
+#[derive(Debug)]
+pub struct ReplyParser {
+    limits: Limits,
+    /// The reply that has begun and not ended.
+    partial: Option<Reply>,
+    /// Its length so far.
+    bytes: usize,
+    /// How much of the input is known to hold no line end.
+    scanned: usize,
+}
+
+impl ReplyParser {
+    /// A parser at the beginning of a reply.
+    pub fn new(limits: Limits) -> Self {
+        ReplyParser { limits, partial: None, bytes: 0, scanned: 0 }
+    }
+
+    /// Some lines of a reply were taken, and its last one was not.
+    pub fn is_mid_reply(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Takes the next reply, if it is whole, and leaves what follows it. `input` must go on where the
+    /// last call left it.
+    ///
+    /// # Errors
+    ///
+    /// [`BadReply`], after which this parser is of no more use.
+    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, BadReply> {
+        while let Some(end) = self.line_end(input)? {
+            let line = input.split_to(end);
+            input.advance(1);
+            // A line feed alone ends a line, too: some servers send no CR, and a reply has no other use for either.
+            let is_last = self.take_line(line.strip_suffix(b"\r").unwrap_or(&line), end + 1)?;
+            if is_last {
+                self.bytes = 0;
+                return Ok(self.partial.take());
+            }
+        }
+        Ok(None)
+    }
+
+    fn line_end(&mut self, input: &BytesMut) -> Result<Option<usize>, BadReply> {
+        let end = memchr(b'\n', &input[self.scanned..]).map(|found| self.scanned + found);
+        if end.unwrap_or(input.len()) > self.limits.line {
+            return Err(BadReply::LineTooLong(self.limits.line));
+        }
+        self.scanned = if end.is_some() { 0 } else { input.len() };
+        Ok(end)
+    }
+
+    /// Adds a line to the reply, and says whether it is the last one.
+    fn take_line(&mut self, line: &[u8], length: usize) -> Result<bool, BadReply> {
+        let (code, is_last) = match line {
+            [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] => {
+                let digit = |d: &u8| u16::from(d - b'0');
+                let code = digit(a) * 100 + digit(b) * 10 + digit(c);
+                match rest {
+                    [] | [b' ', ..] => (code, true),
+                    [b'-', ..] => (code, false),
+                    _ => return Err(BadReply::NotAReply(excerpt(line))),
+                }
+            }
+            _ => return Err(BadReply::NotAReply(excerpt(line))),
+        };
+        let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Vec::new() });
+        if reply.code != code {
+            return Err(BadReply::CodeChanged(reply.code, excerpt(line)));
+        }
+        self.bytes += length;
+        if self.bytes > self.limits.reply_bytes {
+            return Err(BadReply::ReplyTooLong(self.limits.reply_bytes));
+        }
+        if reply.lines.len() == self.limits.reply_lines {
+            return Err(BadReply::TooManyLines(self.limits.reply_lines));
+        }
+        reply.lines.push(printable(line.get(4..).unwrap_or_default()));
+        Ok(is_last)
+    }
+}
+
+/// The text of bytes that a stranger sent, with nothing in it that a terminal would obey.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect()
+}
+
+/// The beginning of such a text, for messages.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    const SHOWN: usize = 80;
+    printable(&bytes[..bytes.len().min(SHOWN)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(bytes: &str) -> Result<Option<Reply>, BadReply> {
+        let mut input = BytesMut::from(bytes);
+        ReplyParser::new(Limits::default()).parse(&mut input)
+    }
+
+    fn reply(bytes: &str) -> Reply {
+        parse(bytes).unwrap().unwrap()
+    }
+
+    #[test]
+    fn takes_the_forms_that_servers_write() {
+        assert_eq!(reply("250 ok\r\n").text(), "ok");
+        assert_eq!(reply("250\r\n").text(), "");
+        assert_eq!(reply("250 \r\n").text(), "");
+        assert_eq!(reply("250 ok\n").text(), "ok");
+        assert_eq!(reply("250-a\r\n250-\r\n250-b\r\n250\r\n").lines(), ["a", "", "b", ""]);
+        assert_eq!(reply("599 x\r\n").code(), 599);
+        assert_eq!(parse("250-a\r\n").unwrap(), None);
+        assert_eq!(parse("250 a\r").unwrap(), None);
+    }
+
+    #[test]
+    fn takes_enhanced_codes_apart() {
+        let enhanced = |bytes| reply(bytes).enhanced().map(|code| code.to_string());
+        assert_eq!(enhanced("550 5.1.1 no such user\r\n").as_deref(), Some("5.1.1"));
+        assert_eq!(enhanced("250 2.0.0\r\n").as_deref(), Some("2.0.0"));
+        assert_eq!(enhanced("550 5.7.139 blocked\r\n").as_deref(), Some("5.7.139"));
+        for none in [
+            "550 4.1.1 x\r\n",
+            "250 2.0 x\r\n",
+            "250 2.0.0.0 x\r\n",
+            "250 2.0.1000 x\r\n",
+            "250 2..0 x\r\n",
+            "354 3.0.0 x\r\n",
+        ] {
+            assert_eq!(enhanced(none), None, "{none}");
+        }
+        let refusal = reply("550-5.7.1 first\r\n550 5.7.1 second\r\n");
+        assert_eq!(refusal.text(), "first\nsecond");
+        assert_eq!(refusal.to_string(), "550 5.7.1 first second");
+    }
+
+    #[test]
+    fn refuses_what_is_no_reply() {
+        for (bytes, fault) in [
+            ("hello\r\n", "no SMTP reply"),
+            ("\r\n", "no SMTP reply"),
+            ("25 x\r\n", "no SMTP reply"),
+            ("250x\r\n", "no SMTP reply"),
+            ("150 x\r\n", "no SMTP reply"),
+            ("600 x\r\n", "no SMTP reply"),
+            ("HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1"),
+            ("250-a\r\n251 b\r\n", "began with 250"),
+        ] {
+            assert!(parse(bytes).unwrap_err().to_string().contains(fault), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn keeps_to_its_limits_however_the_bytes_are_cut() {
+        let limits = Limits { line: 20, reply_lines: 3, reply_bytes: 50, ..Limits::default() };
+        for (bytes, expected) in [
+            (format!("250 {}\r\n", "x".repeat(16)), Err(BadReply::LineTooLong(20))),
+            (format!("250 {}\r\n", "x".repeat(15)), Ok(true)),
+            ("250-\r\n".repeat(3) + "250 \r\n", Err(BadReply::TooManyLines(3))),
+            ("250-\r\n".repeat(2) + "250 \r\n", Ok(true)),
+            (format!("250-{0}\r\n250-{0}\r\n250 {0}\r\n", "x".repeat(12)), Err(BadReply::ReplyTooLong(50))),
+        ] {
+            let mut whole = ReplyParser::new(limits.clone());
+            let at_once = whole.parse(&mut BytesMut::from(bytes.as_str())).map(|reply| reply.is_some());
+            let (mut cut, mut input, mut one_by_one) = (ReplyParser::new(limits.clone()), BytesMut::new(), Ok(false));
+            for byte in bytes.bytes() {
+                input.extend_from_slice(&[byte]);
+                one_by_one = cut.parse(&mut input).map(|reply| reply.is_some());
+                if one_by_one.is_err() {
+                    break;
+                }
+            }
+            assert_eq!(at_once, expected, "{bytes:?}");
+            assert_eq!(one_by_one, expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn shows_nothing_that_a_terminal_would_obey() {
+        assert_eq!(reply("550 \u{1b}[2Jgone\u{7}\r\n").text(), "\u{FFFD}[2Jgone\u{FFFD}");
+        let mut input = BytesMut::from(&b"550 caf\xe9\r\n"[..]);
+        let latin1 = ReplyParser::new(Limits::default()).parse(&mut input).unwrap().unwrap();
+        assert_eq!(latin1.text(), "caf\u{FFFD}");
     }
 }

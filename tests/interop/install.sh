@@ -14,18 +14,14 @@ installed() { dpkg-query -W -f '${db:Status-Status}\n' "$@" 2>/dev/null | grep -
 
 apt_install() {
     # A package's postinst asks policy-rc.d whether it may start its service: no, it may not.
-    local policy=/usr/sbin/policy-rc.d made=
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-        made=yes
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
     fi
     # --no-remove: where another mail server is installed, fail rather than replace it.
-    local status=0
     apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 install -y --no-install-recommends --no-remove \
-        "$@" >"$cache/apt.log" 2>&1 || status=$?
-    [ -z "$made" ] || rm $policy
-    [ $status = 0 ] || { cat "$cache/apt.log" >&2; return $status; }
+        "$@" >"$cache/apt.log" 2>&1 || { cat "$cache/apt.log" >&2; exit 1; }
 }
 
 update_once() {
@@ -77,4 +73,4 @@ flock 9
 install_postfix_and_dovecot
 install_exim
 # Says at once if a library is missing.
-"$cache/exim/usr/sbin/exim4" -C /dev/null -bV >/dev/null
+"$cache/exim/usr/sbin/exim4" -C /dev/null -bV >/dev/null 2>&1 || { ldd "$cache/exim/usr/sbin/exim4" >&2; exit 1; }

@@ -13,17 +13,16 @@ set -euo pipefail
 
 cache=${ENVOI_INTEROP_CACHE:-/var/cache/envoi-interop}
 exim=$cache/exim/usr/sbin/exim4
-here=$(dirname "$(realpath "$0")")
 wait_seconds=30
 
 die() { echo "servers.sh: $*" >&2; exit 1; }
 
 # Polls a command until it succeeds, or for at most so many seconds.
 wait_until() {
-    local tries=$(($1 * 20))
+    local deadline=$((SECONDS + $1))
     shift
     until "$@" 2>/dev/null; do
-        [ $((tries -= 1)) -gt 0 ] || return 1
+        [ $SECONDS -lt $deadline ] || return 1
         sleep 0.05
     done
 }
@@ -57,13 +56,13 @@ make_certificates() {
     ) >"$dir/log/openssl.log" 2>&1 || { cat "$dir/log/openssl.log" >&2; die "openssl failed"; }
 }
 
-# A mail folder that the server's delivery may write into.
-make_mail_folder() { install -d -o nobody -g nogroup -m 777 "$dir/mail/$1"; }
+# Each server delivers as a user of its own.
+make_mail_folder() { install -d -m 777 "$dir/mail/$1"; }
 
 # ---- Dovecot: Postfix's AUTH -------------------------------------------------------------------
 
 start_dovecot() {
-    mkdir -p "$dir/dovecot"
+    mkdir "$dir/dovecot"
     users | sed 's/:/:{PLAIN}/; s/$/::::::/' >"$dir/dovecot/users"
     cat >"$dir/dovecot/dovecot.conf" <<CONF
 base_dir = $dir/dovecot/run
@@ -74,8 +73,13 @@ listen = 127.0.0.1
 ssl = no
 log_path = $dir/log/dovecot.log
 auth_mechanisms = plain login
-# A wrong password is answered at once: tests try many.
+# A wrong password is answered at once, and costs the next login no time: tests try many.
 auth_failure_delay = 0
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 passdb {
   driver = passwd-file
   args = scheme=PLAIN username_format=%u $dir/dovecot/users
@@ -99,11 +103,11 @@ CONF
 # ---- Postfix -----------------------------------------------------------------------------------
 
 start_postfix() {
-    mkdir -p "$dir/postfix/queue" "$dir/postfix/data"
+    mkdir -p "$dir"/postfix/{conf,queue,data}
     chown postfix "$dir/postfix/data"
     make_mail_folder postfix
     local lib=/usr/lib/postfix/sbin
-    cat >"$dir/postfix/main.cf" <<CONF
+    cat >"$dir/postfix/conf/main.cf" <<CONF
 compatibility_level = 3.6
 queue_directory = $dir/postfix/queue
 data_directory = $dir/postfix/data
@@ -115,17 +119,18 @@ inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 myhostname = mail.envoi.test
 mydestination =
+alias_maps =
 mynetworks = 127.0.0.1/32
 smtputf8_enable = yes
 
 # Every address here has a mailbox but nobody@; nothing ever leaves the machine.
 virtual_mailbox_domains = envoi.test
-virtual_mailbox_maps = regexp:$dir/postfix/mailboxes
+virtual_mailbox_maps = regexp:$dir/postfix/conf/mailboxes
 virtual_transport = deliver
 deliver_destination_recipient_limit = 1
 default_transport = discard
 smtpd_relay_restrictions = reject_unauth_destination
-smtpd_recipient_restrictions = check_recipient_access regexp:$dir/postfix/recipients
+smtpd_recipient_restrictions = check_recipient_access regexp:$dir/postfix/conf/recipients
 
 # The tests want to see what the client sent: nothing is rewritten, completed or dropped (by
 # default Postfix drops Bcc), and a bare LF after DATA is refused.
@@ -152,11 +157,11 @@ smtpd_tls_auth_only = yes
 # The old form AUTH=PLAIN LOGIN beside the new one, as many servers still give it.
 broken_sasl_auth_clients = yes
 CONF
-    echo '!/^nobody@/ yes' >"$dir/postfix/mailboxes"
-    echo '/^later@/ 450 4.2.1 Mailbox busy, try again later' >"$dir/postfix/recipients"
+    echo '!/^nobody@/ yes' >"$dir/postfix/conf/mailboxes"
+    echo '/^later@/ 450 4.2.1 Mailbox busy, try again later' >"$dir/postfix/conf/recipients"
 
     local auth='-o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject'
-    cat >"$dir/postfix/master.cf" <<CONF
+    cat >"$dir/postfix/conf/master.cf" <<CONF
 127.0.0.1:$POSTFIX_PORT_25 inet n - n - - smtpd
 127.0.0.1:$POSTFIX_PORT_587 inet n - n - - smtpd -o syslog_name=postfix/587
     -o smtpd_tls_security_level=encrypt $auth
@@ -165,7 +170,7 @@ CONF
 127.0.0.1:$POSTFIX_PORT_LOCKSTEP inet n - n - - smtpd -o syslog_name=postfix/lockstep
     -o smtpd_tls_security_level=encrypt $auth
     -o smtpd_discard_ehlo_keywords=silent-discard,pipelining,chunking
-deliver   unix - n n - - pipe flags=DORX user=nobody argv=$here/deliver.sh $dir/mail/postfix \${recipient}
+deliver   unix - n n - - pipe flags=DORX user=nobody argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
@@ -182,7 +187,7 @@ retry     unix - - n - - error
 discard   unix - - n - - discard
 CONF
     # It makes its queue's folders, goes into a session of its own and returns.
-    postfix -c "$dir/postfix" start >"$dir/log/postfix-start.log" 2>&1 ||
+    postfix -c "$dir/postfix/conf" start >"$dir/log/postfix-start.log" 2>&1 </dev/null ||
         { cat "$dir/log/postfix-start.log" "$dir/log/postfix.log" >&2; die "Postfix does not start"; }
 }
 
@@ -225,6 +230,8 @@ smtp_accept_max = 0
 smtp_accept_queue_per_connection = 0
 host_lookup =
 rfc1413_query_timeout = 0s
+# A port that is taken ends the start at once.
+daemon_startup_retries = 0
 
 # The tests want to see what the client sent: nothing is dropped.
 return_path_remove = false
@@ -260,7 +267,8 @@ elsewhere:
 begin transports
 mailbox:
   driver = pipe
-  command = $here/deliver.sh $dir/mail/exim "\${local_part}@\${domain}"
+  # It takes the recipient from the environment: Exim lets no text of the client into a command.
+  command = $dir/deliver.sh $dir/mail/exim
   # Nothing but the message and the envelope: no From_ line, no escaping of From or dots.
   message_prefix =
   message_suffix =
@@ -291,23 +299,34 @@ CONF
 
 # ---- start, stop -------------------------------------------------------------------------------
 
+# Each server leads a session, and all its children stay in it.
+sessions() { cat "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
+all_ended() { ! pgrep --session "$1" >/dev/null; }
+all_run() {
+    local session
+    for session in $(sessions); do kill -0 "$session" 2>/dev/null || return 1; done
+}
+
 # A greeting means more than an open port: the server has read its configuration.
-greets() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r -t 5 line <&3 && [[ $line == 220* ]]); }
+greets() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r -t 2 line <&3 && [[ $line == 220* ]]); }
 handshakes() { timeout 5 openssl s_client -connect "127.0.0.1:$1" -brief </dev/null >/dev/null 2>&1; }
 
+answers_or_died() { "$@" || ! all_run; }
+
 wait_for() {
-    local check=$1 name=$2 port
-    port=${!name}
-    wait_until $wait_seconds "$check" "$port" || {
-        tail -n 20 "$dir"/log/*.log "$dir"/log/exim/* >&2 || true
-        die "$name ($port) does not answer"
-    }
+    local check=$1 name=$2 log
+    if wait_until $wait_seconds answers_or_died "$check" "${!name}" && all_run; then return; fi
+    for log in "$dir"/log/*.log "$dir"/log/exim/*log; do tail -n 20 "$log" >&2; done
+    all_run || die "a server ended while it started (see above)"
+    die "$name (${!name}) does not answer"
 }
 
 start() {
     [ "$(id -u)" = 0 ] || die "must run as root"
-    [ -x "$exim" ] && command -v postfix dovecot openssl >/dev/null || die "run install.sh first"
     local name
+    for name in "$exim" postfix dovecot openssl; do
+        command -v "$name" >/dev/null || die "no $name: run install.sh first"
+    done
     for name in POSTFIX_PORT_{25,587,465,LOCKSTEP} EXIM_PORT_{25,587,465}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
@@ -317,11 +336,14 @@ start() {
     [ -z "$(ls "$dir")" ] || die "not an empty folder: $dir"
     # The servers run as users of their own, and all of them must get at their files.
     chmod 755 "$dir"
-    setpriv --reuid nobody --clear-groups test -x "$dir" -a -x "$here/deliver.sh" -a -x "$exim" ||
-        die "other users cannot get into $dir, $here or $cache; choose a folder below /tmp"
+    setpriv --reuid nobody --clear-groups test -x "$dir" -a -x "$exim" ||
+        die "other users cannot get into $dir or $cache; choose a folder below /tmp"
 
+    # A start that fails half way, or is killed, leaves no process either; its logs stay.
+    trap stop EXIT
     mkdir "$dir/log" "$dir/mail"
-    chmod 755 "$dir/log" "$dir/mail"
+    # A copy: the checkout may be where only root can read.
+    install -m 755 "$(dirname "$0")/deliver.sh" "$dir/deliver.sh"
     make_certificates
     start_dovecot
     start_postfix
@@ -333,10 +355,6 @@ start() {
     done
     wait_for greets POSTFIX_PORT_LOCKSTEP
 }
-
-# Each server leads a session, and all its children stay in it.
-sessions() { cat "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
-all_ended() { ! pgrep --session "$1" >/dev/null; }
 
 stop() {
     local session
@@ -350,7 +368,6 @@ stop() {
 }
 
 run() {
-    trap stop EXIT
     # Ctrl-C at a terminal goes to the whole group; the end of stdin comes after it.
     trap '' INT
     start
@@ -362,6 +379,11 @@ run() {
 dir=$(realpath -m "$2")
 umask 022
 case $1 in
-    start | stop | run) "$1" ;;
+    start)
+        start
+        trap - EXIT
+        ;;
+    stop) stop ;;
+    run) run ;;
     *) die "usage: servers.sh start|stop|run DIR" ;;
 esac

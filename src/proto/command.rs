@@ -1,0 +1,187 @@
+//! Command → bytes: what cannot hold a line break cannot smuggle a second command.
+//!
+//! The types here check their text once, when they are made; [`Command`] only puts it together. When
+//! a command may be given is the machine's business.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
+
+use crate::address::{Address, quoted};
+use crate::error::{Error, Result};
+
+/// The name that the client gives itself in EHLO: a domain or an address literal (RFC 5321, 4.1.4).
+///
+/// ```
+/// use envoi::proto::ClientName;
+///
+/// let name = ClientName::new("client.example.org")?;
+/// assert_eq!(name.as_str(), "client.example.org");
+/// let literal = ClientName::literal("192.0.2.1".parse().unwrap());
+/// assert_eq!(literal.as_str(), "[192.0.2.1]");
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientName(String);
+
+impl ClientName {
+    /// Checks a name: up to 255 printable ASCII characters without a blank.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request).
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::request(format!("{} cannot be the client's name in EHLO", quoted(&name)))
+                .with_hint("Give the full name of this host, such as app.example.org, or its address in brackets."));
+        }
+        Ok(ClientName(name))
+    }
+
+    /// The address literal, which any server understands and no DNS must confirm.
+    pub fn literal(address: IpAddr) -> Self {
+        ClientName(match address {
+            IpAddr::V4(v4) => format!("[{v4}]"),
+            IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+        })
+    }
+
+    /// The name as it goes into EHLO.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A command that envoi has no method for, such as `VRFY alice`, as one line of printable text.
+///
+/// ```
+/// use envoi::proto::RawCommand;
+///
+/// assert!(RawCommand::new("VRFY alice").is_ok());
+/// assert!(RawCommand::new("NOOP\r\nMAIL FROM:<>").is_err());
+/// assert!(RawCommand::new("DATA").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCommand(String);
+
+/// Commands that change what may follow; the machine would lose count if they went past it.
+const MANAGED: [&str; 12] =
+    ["AUTH", "BDAT", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET", "STARTTLS", "X-EXPS"];
+
+/// The longest command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets, extensions add to it).
+const MAX_COMMAND: usize = 2000;
+
+impl RawCommand {
+    /// Checks a command line, without its CRLF.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request): a control character, an empty or overlong line, or a
+    /// command that changes the session's state, for which there is a method.
+    pub fn new(line: impl Into<String>) -> Result<Self> {
+        let line = line.into();
+        let verb = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
+        let fault = if let Some(c) = line.chars().find(|c| c.is_control()) {
+            format!("it contains the control character {c:?}")
+        } else if verb.is_empty() {
+            "it does not start with a word".into()
+        } else if line.len() > MAX_COMMAND {
+            format!("it is longer than {MAX_COMMAND} bytes")
+        } else if MANAGED.iter().any(|managed| managed.eq_ignore_ascii_case(verb)) {
+            format!("{} changes the session; there is a method for it", verb.to_ascii_uppercase())
+        } else {
+            return Ok(RawCommand(line));
+        };
+        Err(Error::request(format!("the command {} cannot be sent: {fault}", quoted(&line))))
+    }
+
+    /// The line without its CRLF.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the machine says, but for the lines of a login, which are secret.
+pub(super) enum Command<'a> {
+    Ehlo(&'a ClientName),
+    Helo(&'a ClientName),
+    StartTls,
+    Mail { reverse_path: Option<&'a Address>, size: Option<u64>, eight_bit: bool, utf8: bool },
+    Rcpt(&'a Address),
+    Data,
+    Rset,
+    Noop,
+    Quit,
+    Raw(&'a RawCommand),
+}
+
+impl Command<'_> {
+    pub(super) fn write(&self, output: &mut super::Output) {
+        let mut line = BytesMut::with_capacity(64);
+        // Writing to memory cannot fail.
+        fmt::write(&mut line, format_args!("{self}\r\n")).expect("memory takes a command");
+        output.put_slice(&line);
+    }
+}
+
+impl fmt::Display for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Ehlo(name) => write!(f, "EHLO {}", name.as_str()),
+            Command::Helo(name) => write!(f, "HELO {}", name.as_str()),
+            Command::StartTls => f.write_str("STARTTLS"),
+            Command::Mail { reverse_path, size, eight_bit, utf8 } => {
+                // No blank behind the colon (RFC 5321, 4.1.1.2).
+                write!(f, "MAIL FROM:<{}>", reverse_path.map_or("", Address::as_str))?;
+                if let Some(size) = size {
+                    write!(f, " SIZE={size}")?;
+                }
+                if *eight_bit {
+                    f.write_str(" BODY=8BITMIME")?;
+                }
+                if *utf8 {
+                    f.write_str(" SMTPUTF8")?;
+                }
+                Ok(())
+            }
+            Command::Rcpt(address) => write!(f, "RCPT TO:<{address}>"),
+            Command::Data => f.write_str("DATA"),
+            Command::Rset => f.write_str("RSET"),
+            Command::Noop => f.write_str("NOOP"),
+            Command::Quit => f.write_str("QUIT"),
+            Command::Raw(command) => f.write_str(command.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_raw_commands_hold_one_line() {
+        for name in ["", "a b", "a\r\nMAIL", "a\0", "hôte"] {
+            assert!(ClientName::new(name).is_err(), "{name:?}");
+        }
+        assert_eq!(ClientName::literal("::1".parse().unwrap()).as_str(), "[IPv6:::1]");
+        for line in [
+            "",
+            " NOOP",
+            "NOOP\n",
+            "NOOP\r\nQUIT",
+            "X\0",
+            "data",
+            "STARTTLS",
+            "Auth PLAIN",
+            "MAIL\tFROM:<>",
+            "RCPT TO:<a@b>",
+        ] {
+            assert!(RawCommand::new(line).is_err(), "{line:?}");
+        }
+        for line in ["VRFY alice", "EXPN staff", "HELP", "ETRN example.org", "XCLIENT NAME=x", "DATABASE"] {
+            assert!(RawCommand::new(line).is_ok(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What waits to be written: commands that go out together, and pieces of the message uncopied.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+use zeroize::Zeroizing;
+
+/// A piece up to this size is copied behind the one before it, which costs less than another segment in a write.
+const COPIED: usize = 4096;
+
+/// Bytes on their way to the transport, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    segments: VecDeque<Bytes>,
+    /// Small pieces put together; it goes behind the segments.
+    tail: BytesMut,
+}
+
+impl Output {
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.tail.is_empty()
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.segments.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
+    }
+
+    /// The first bytes that wait; empty only where nothing waits.
+    pub fn front(&self) -> &[u8] {
+        self.segments.front().map_or(&self.tail[..], |segment| &segment[..])
+    }
+
+    /// Fills `slices` with what waits, for a vectored write, and says how many it filled.
+    pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        let pieces = self.segments.iter().map(|segment| &segment[..]).chain(tail);
+        slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+    }
+
+    /// Takes away the first `n` bytes, which went.
+    ///
+    /// # Panics
+    ///
+    /// Where fewer than `n` wait.
+    pub fn advance(&mut self, mut n: usize) {
+        while let Some(segment) = self.segments.front_mut() {
+            if n < segment.len() {
+                segment.advance(n);
+                return;
+            }
+            n -= segment.len();
+            self.segments.pop_front();
+        }
+        self.tail.advance(n);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Output::default();
+    }
+
+    pub(super) fn put_slice(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    pub(super) fn put_bytes(&mut self, bytes: Bytes) {
+        if bytes.len() <= COPIED {
+            self.put_slice(&bytes);
+        } else {
+            self.put_segment(bytes);
+        }
+    }
+
+    /// The line is wiped as soon as it went.
+    pub(super) fn put_secret(&mut self, line: Zeroizing<Vec<u8>>) {
+        self.put_segment(Bytes::from_owner(line));
+    }
+
+    fn put_segment(&mut self, bytes: Bytes) {
+        if !self.tail.is_empty() {
+            self.segments.push_back(self.tail.split().freeze());
+        }
+        self.segments.push_back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_order_and_copies_only_what_is_small() {
+        let large = Bytes::from(vec![b'x'; COPIED + 1]);
+        let mut output = Output::default();
+        output.put_slice(b"DATA\r\n");
+        output.put_bytes(large.clone());
+        output.put_bytes(Bytes::from_static(b".\r\n"));
+        assert_eq!(output.len(), 6 + large.len() + 3);
+        let mut slices = [IoSlice::new(&[]); 4];
+        assert_eq!(output.io_slices(&mut slices), 3);
+        assert_eq!(slices[1].as_ptr(), large.as_ptr());
+
+        output.advance(6 + large.len() - 1);
+        assert_eq!(output.front(), b"x");
+        output.advance(2);
+        assert_eq!(output.front(), b"\r\n");
+        output.advance(2);
+        assert!(output.is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! One mail transaction: what is asked for, and how far it came (RFC 5321, 3.3).
+
+use super::{Capabilities, Content, Reply};
+use crate::address::{Address, Envelope};
+use crate::error::{Error, Kind, Phase, Result};
+
+/// What the machine must know to offer a message to the server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Transaction {
+    /// Where bounces go; `None` is the null reverse-path.
+    pub reverse_path: Option<Address>,
+    /// Whom the message is for.
+    pub recipients: Vec<Address>,
+    /// The size of the message, where it is known (RFC 1870): declared, and checked against the server's limit.
+    pub size: Option<u64>,
+    /// Whether the message has bytes beyond ASCII.
+    pub content: Content,
+    /// The message's headers are not ASCII, so that the server must offer SMTPUTF8 (RFC 6531). Addresses
+    /// are looked at apart.
+    pub utf8_headers: bool,
+    /// Send to every recipient or to none.
+    pub all_or_nothing: bool,
+}
+
+impl Transaction {
+    /// A transaction for an envelope, and for a message of which nothing is known.
+    pub fn new(envelope: &Envelope) -> Self {
+        Transaction { recipients: envelope.recipients().to_vec(), ..Self::open(envelope.reverse_path().cloned()) }
+    }
+
+    /// A transaction that gets its recipients one by one.
+    pub fn open(reverse_path: Option<Address>) -> Self {
+        Transaction {
+            reverse_path,
+            recipients: Vec::new(),
+            size: None,
+            content: Content::Unknown,
+            utf8_headers: false,
+            all_or_nothing: false,
+        }
+    }
+
+    pub(super) fn needs_utf8(&self) -> bool {
+        self.utf8_headers || self.reverse_path.iter().chain(&self.recipients).any(|address| !address.is_ascii())
+    }
+
+    /// The server can take this message, as far as it said what it can.
+    pub(super) fn check(&self, server: &Capabilities) -> Result<()> {
+        if let (Some(size), Some(limit)) = (self.size, server.size_limit())
+            && size > limit
+        {
+            let message = format!("the message has {size} bytes, and the server takes at most {limit}");
+            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+                .with_hint("Send less in one message, or put the attachment where it can be fetched from."));
+        }
+        if self.content == Content::EightBit && !server.offers("8BITMIME") {
+            let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME";
+            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+                .with_hint("Encode its parts as quoted-printable or base64."));
+        }
+        if self.needs_utf8() && !server.offers("SMTPUTF8") {
+            return Err(self.utf8_missing());
+        }
+        Ok(())
+    }
+
+    fn utf8_missing(&self) -> Error {
+        match self.reverse_path.iter().chain(&self.recipients).find(|address| !address.is_ascii()) {
+            Some(address) => {
+                let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
+                Error::new(Kind::Request, Phase::Mail, message)
+                    .with_hint("Use an ASCII form of the address, or a server that knows internationalized mail.")
+            }
+            None => {
+                let message = "the message has headers that are not ASCII, and the server does not offer SMTPUTF8";
+                Error::new(Kind::Unsupported, Phase::Mail, message)
+                    .with_hint("Encode the headers (RFC 2047), and use ASCII addresses in them.")
+            }
+        }
+    }
+}
+
+/// How far the transaction under way came.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) transaction: Transaction,
+    /// All recipients are known: DATA may follow them.
+    pub(super) complete: bool,
+    pub(super) mail_written: bool,
+    pub(super) data_written: bool,
+    /// How many RCPT were written, answered and accepted.
+    pub(super) written: usize,
+    pub(super) answered: usize,
+    pub(super) accepted: usize,
+    pub(super) mail_refusal: Option<Reply>,
+    pub(super) last_rcpt_refusal: Option<Reply>,
+}
+
+impl Progress {
+    pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
+        Progress {
+            transaction,
+            complete,
+            mail_written: false,
+            data_written: false,
+            written: 0,
+            answered: 0,
+            accepted: 0,
+            mail_refusal: None,
+            last_rcpt_refusal: None,
+        }
+    }
+
+    /// Every recipient was written and answered.
+    pub(super) fn all_answered(&self) -> bool {
+        self.answered == self.transaction.recipients.len()
+    }
+
+    /// Why the message will not be sent, if that is certain by now.
+    pub(super) fn refusal(&self) -> Option<(Phase, &Reply)> {
+        if let Some(reply) = &self.mail_refusal {
+            return Some((Phase::Mail, reply));
+        }
+        let reply = self.last_rcpt_refusal.as_ref()?;
+        let none_accepted = self.complete && self.all_answered() && self.accepted == 0;
+        (self.transaction.all_or_nothing || none_accepted).then_some((Phase::Rcpt, reply))
+    }
+}
