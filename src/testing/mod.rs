@@ -46,6 +46,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// What needs no escape in a URL's user, password or path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -302,6 +303,12 @@ impl Server {
     /// The file with [`ca_pem`](Self::ca_pem), in the server's temporary folder.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
+    }
+
+    /// The server's end of TLS, with its certificate and key, for a server of the test's own that does what this
+    /// one does not.
+    pub fn tls_config(&self) -> Arc<ServerConfig> {
+        self.shared.tls.config().clone()
     }
 
     /// The messages that were accepted, in the order in which they were.
