@@ -181,8 +181,11 @@ impl OpenFile {
 /// No thread waits for a slow server.
 pub(super) struct Batches {
     ready: VecDeque<Chunk>,
-    running: Option<JoinHandle<Result<(VecDeque<Chunk>, Option<Supply>)>>>,
+    running: Option<JoinHandle<Result<Batch>>>,
 }
+
+/// What was read, and where the rest comes from, unless that was all.
+type Batch = (VecDeque<Chunk>, Option<Supply>);
 
 impl Batches {
     /// The blocks of these bytes. If they are one block, no thread is asked.
