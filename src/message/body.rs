@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::input::{BLOCK, Batches, Form, Input, Stream};
+use super::input::{BLOCK, Batches, Encoder, Input, Stream};
 use super::layout::Piece;
 use super::ready::Cutter;
 use super::survey::Facts;
@@ -31,7 +31,7 @@ enum Flow {
     Next,
     Text(Bytes),
     Batches(Batches),
-    Stream(Stream, Form),
+    Stream(Box<(Stream, Encoder)>),
     /// An error was given, or the caller's reader panicked: the end of the message will not come.
     Failed,
 }
@@ -131,7 +131,7 @@ impl Body {
                 Flow::Text(text) if text.is_empty() => None,
                 Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
                 Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
-                Flow::Stream(stream, form) => ready!(stream.poll_chunk(*form, cx)),
+                Flow::Stream(stream) => ready!(stream.0.poll_chunk(&mut stream.1, cx)),
                 Flow::Failed => Some(Err(Error::new(Kind::Input, Phase::Body, "the message failed before its end"))),
             };
             match chunk {
@@ -149,7 +149,7 @@ fn start(piece: &mut Piece) -> Flow {
         Piece::Input(Input::Bytes(bytes), form) => Flow::Batches(Batches::of_bytes(bytes.clone(), *form)),
         Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file.clone(), *form)),
         Piece::Input(Input::Reader(_), _) | Piece::Gone => match std::mem::replace(piece, Piece::Gone) {
-            Piece::Input(Input::Reader(stream), form) => Flow::Stream(stream, form),
+            Piece::Input(Input::Reader(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
             _ => Flow::Failed,
         },
     }

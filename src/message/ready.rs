@@ -38,7 +38,11 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
                 let file = KnownFile::look(path)?;
                 let mut survey = Survey::new();
                 let mut open = file.open(Phase::Setup)?;
-                while let Some(block) = open.next_block()? {
+                let mut block = Vec::new();
+                while {
+                    open.read_block(&mut block)?;
+                    !block.is_empty()
+                } {
                     survey.read(&block);
                 }
                 Ok((file, survey.end(drop)))
