@@ -10,6 +10,8 @@ pub mod message;
 #[cfg(feature = "client")]
 mod receipt;
 mod secret;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "client")]
 pub mod tls;
 

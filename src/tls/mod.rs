@@ -1,5 +1,53 @@
-//! TLS: the policy, trust, what was negotiated, what went wrong.
+//! TLS: the policy in one word, trust as a value, what was negotiated, and what went wrong.
+//!
+//! - [`Security`] says when TLS is used: `None`, `Opportunistic`, `Required`, `Implicit`.
+//! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or both.
+//!   It is put together, loaded and summed up before any connection is made.
+//! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls` configuration of your own.
+//! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
+//! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::Kind::Tls) that names the
+//!   certificate, the reason and the next step; its source is a [`CertificateFailure`] with the chain that
+//!   the server sent.
+//!
+//! ```
+//! use envoi::tls::{TlsSettings, TlsVersion, Trust};
+//!
+//! # fn main() -> envoi::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("company-ca.pem");
+//! # std::fs::write(&path, rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem()).unwrap();
+//! let trust = Trust::empty().path(&path);
+//! for anchor in trust.load()?.anchors {
+//!     println!("{} (expires {})", anchor.certificate.subject, anchor.certificate.not_after_text());
+//! }
+//! let settings = TlsSettings::new(trust).min_version(TlsVersion::Tls13);
+//! # let _ = settings;
+//! # Ok(())
+//! # }
+//! ```
 
-/// What protected a connection.
-#[derive(Clone, Debug)]
-pub struct TlsInfo {}
+mod certificate;
+mod connector;
+mod formats;
+mod handshake;
+mod info;
+mod security;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod trust;
+mod verify;
+
+pub use certificate::Certificate;
+pub use info::TlsInfo;
+pub use security::{Security, TlsVersion};
+pub use settings::TlsSettings;
+pub use trust::{Anchor, Trust, TrustSummary};
+pub use verify::{CertificateFailure, CertificateProblem};
+
+/// The version of `rustls` that envoi uses, for those who hand over a
+/// [configuration of their own](TlsSettings::rustls_config).
+pub use tokio_rustls::rustls;
+
+pub(crate) use connector::{Connector, Demand, Opening, TlsStream};
+pub(crate) use handshake::{late_alert, speaks_tls};

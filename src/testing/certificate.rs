@@ -1,0 +1,57 @@
+//! A CA and a certificate that it signed, made for one server and gone with it.
+
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto;
+
+pub(super) struct Certificate {
+    pub(super) ca_pem: String,
+    pub(super) acceptor: TlsAcceptor,
+}
+
+impl Certificate {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name = name("envoi testing CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().map_err(io::Error::other)?)
+            .map_err(io::Error::other)?;
+
+        // An address among these names becomes one of the certificate's addresses.
+        let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+        let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
+        leaf.distinguished_name = name("localhost");
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let leaf = leaf.signed_by(&key, &ca).map_err(io::Error::other)?;
+
+        // Named outright: a program with two providers compiled in has no default.
+        #[cfg(feature = "aws-lc-rs")]
+        let provider = crypto::aws_lc_rs::default_provider();
+        #[cfg(not(feature = "aws-lc-rs"))]
+        let provider = crypto::ring::default_provider();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key.into())
+            .map_err(io::Error::other)?;
+        Ok(Certificate { ca_pem: ca.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+}
+
+fn name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}

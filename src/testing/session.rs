@@ -1,0 +1,577 @@
+//! One connection: the server's end of the dialogue.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Buf, BytesMut};
+use memchr::memchr;
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::body::Decoder;
+use super::{Captured, Security, Session, Shared};
+
+/// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321, 4.5.3.1.4.
+const LINE_LIMIT: usize = 12_288;
+/// How much is read from the socket and written to a file at once.
+const BLOCK: usize = 256 * 1024;
+
+/// What is read from and written to, TLS or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+struct Conversation {
+    server: Arc<Shared>,
+    /// Its place in the log.
+    number: usize,
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// Replies went out since the last command: the next one starts a new group.
+    is_new_group: bool,
+    tls: Option<String>,
+    helo: Option<String>,
+    /// The client said EHLO, so it may use extensions.
+    is_extended: bool,
+    login: Option<String>,
+    transaction: Option<Transaction>,
+}
+
+#[derive(Default)]
+struct Transaction {
+    reverse_path: Option<String>,
+    parameters: Vec<String>,
+    is_utf8: bool,
+    recipients: Vec<String>,
+}
+
+/// Talks to one client until either has had enough.
+pub(super) async fn serve(stream: TcpStream, server: Arc<Shared>) {
+    // Without it a reply may wait for the client's delayed acknowledgement. Where it fails, the connection is gone.
+    let _ = stream.set_nodelay(true);
+    let number = {
+        let mut log = server.log();
+        log.sessions.push(Session { is_open: true, ..Session::default() });
+        log.sessions.len() - 1
+    };
+    let conversation = Conversation {
+        server: server.clone(),
+        number,
+        stream: Box::new(stream),
+        input: BytesMut::new(),
+        output: Vec::new(),
+        is_new_group: true,
+        tls: None,
+        helo: None,
+        is_extended: false,
+        login: None,
+        transaction: None,
+    };
+    let end = conversation.run().await;
+    let mut log = server.log();
+    log.sessions[number].is_open = false;
+    log.sessions[number].failure = end.err().map(|error| error.to_string());
+}
+
+impl Conversation {
+    async fn run(mut self) -> io::Result<()> {
+        if self.server.settings.security == Security::Implicit {
+            self = self.handshake().await?;
+        }
+        self.reply("220 localhost ESMTP envoi");
+        while let Some(line) = self.line().await? {
+            let line = match line {
+                Ok(line) => line,
+                Err(reply) => {
+                    self.record("<unreadable>");
+                    self.reply(reply);
+                    continue;
+                }
+            };
+            let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+            let verb = verb.to_ascii_uppercase();
+            let shown = match argument.split_once(' ') {
+                Some((mechanism, _)) if verb == "AUTH" => format!("AUTH {mechanism} <secret>"),
+                _ => line.clone(),
+            };
+            self.record(&shown);
+            if let Some(reply) = self.other_answer(&shown) {
+                self.reply(&reply);
+                if reply.starts_with("421") {
+                    break;
+                }
+                continue;
+            }
+            match verb.as_str() {
+                "EHLO" | "HELO" => self.hello(&verb, argument),
+                "STARTTLS" => {
+                    if let Some(refusal) = self.refusal_of_tls(argument) {
+                        self.reply(refusal);
+                    } else if !self.input.is_empty() {
+                        // What came in clear must not be taken for what was said inside TLS (RFC 3207, 4.2).
+                        self.reply("554 5.5.0 Commands behind STARTTLS are not taken");
+                        break;
+                    } else {
+                        self.reply("220 2.0.0 Ready to start TLS");
+                        self.flush().await?;
+                        self = self.handshake().await?;
+                    }
+                }
+                "AUTH" => {
+                    let reply = self.auth(argument).await?;
+                    self.reply(reply);
+                }
+                "MAIL" => {
+                    let reply = self.mail(argument);
+                    self.reply(reply);
+                }
+                "RCPT" => {
+                    let reply = self.rcpt(argument);
+                    self.reply(&reply);
+                }
+                "DATA" => {
+                    let reply = self.data(argument).await?;
+                    self.reply(&reply);
+                    if reply.starts_with("421") {
+                        break;
+                    }
+                }
+                "RSET" => {
+                    self.transaction = None;
+                    self.reply("250 2.0.0 Ok");
+                }
+                "NOOP" => self.reply("250 2.0.0 Ok"),
+                "VRFY" => self.reply("252 2.0.0 Cannot verify, but will take the message and try"),
+                "HELP" => self.reply("214 2.0.0 See RFC 5321"),
+                "QUIT" => {
+                    self.reply("221 2.0.0 Bye");
+                    break;
+                }
+                "EXPN" | "ETRN" | "TURN" | "BDAT" => self.reply("502 5.5.1 Command not implemented"),
+                _ => self.reply("500 5.5.2 Command not recognised"),
+            }
+        }
+        self.flush().await?;
+        // The client may have gone without waiting: that is no failure.
+        let _ = self.stream.shutdown().await;
+        Ok(())
+    }
+
+    /// Everything learnt in clear is forgotten (RFC 3207, 4.2).
+    async fn handshake(self) -> io::Result<Self> {
+        // rustls asks the stream for 4 KiB at a time.
+        let stream = BufReader::with_capacity(BLOCK, self.stream);
+        let tls = self.server.tls.accept(stream).await?;
+        let version = tls.get_ref().1.protocol_version().and_then(|version| version.as_str());
+        let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
+        self.server.log().sessions[self.number].tls = version.clone();
+        Ok(Conversation {
+            stream: Box::new(tls),
+            tls: version,
+            helo: None,
+            is_extended: false,
+            login: None,
+            transaction: None,
+            ..self
+        })
+    }
+
+    fn hello(&mut self, verb: &str, name: &str) {
+        if name.is_empty() || name.contains(' ') {
+            self.reply("501 5.5.4 The client's name is missing, or more than a name");
+            return;
+        }
+        self.transaction = None;
+        self.helo = Some(name.to_string());
+        self.is_extended = verb == "EHLO";
+        if !self.is_extended {
+            self.reply("250 localhost");
+            return;
+        }
+        let mut lines = vec![format!("localhost greets {name}")];
+        for keyword in ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH"] {
+            let is_offered = match keyword {
+                "STARTTLS" => self.offers_tls(),
+                "AUTH" => self.offers_auth(),
+                _ => self.server.offers(keyword),
+            };
+            if is_offered {
+                lines.push(match keyword {
+                    "SIZE" => format!("SIZE {}", self.server.settings.max_size.unwrap_or(0)),
+                    "AUTH" => "AUTH PLAIN LOGIN".into(),
+                    _ => keyword.into(),
+                });
+            }
+        }
+        for (i, line) in lines.iter().enumerate() {
+            let separator = if i + 1 == lines.len() { ' ' } else { '-' };
+            self.output.extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
+        }
+    }
+
+    fn offers_tls(&self) -> bool {
+        self.server.settings.security == Security::StartTls && self.tls.is_none() && self.server.offers("STARTTLS")
+    }
+
+    fn offers_auth(&self) -> bool {
+        let settings = &self.server.settings;
+        !settings.logins.is_empty() && (self.tls.is_some() || settings.auth_in_clear) && self.server.offers("AUTH")
+    }
+
+    fn refusal_of_tls(&self, argument: &str) -> Option<&'static str> {
+        if self.tls.is_some() {
+            Some("554 5.5.1 TLS is active already")
+        } else if !self.offers_tls() {
+            Some("502 5.5.1 Command not implemented")
+        } else if !argument.is_empty() {
+            Some("501 5.5.4 STARTTLS has no parameter")
+        } else if !self.is_extended {
+            Some("503 5.5.1 Say EHLO first")
+        } else {
+            None
+        }
+    }
+
+    /// AUTH (RFC 4954) with PLAIN (RFC 4616) or LOGIN.
+    async fn auth(&mut self, argument: &str) -> io::Result<&'static str> {
+        if !self.is_extended {
+            return Ok("503 5.5.1 Say EHLO first");
+        }
+        if !self.offers_auth() {
+            let needs_tls = self.tls.is_none() && !self.server.settings.logins.is_empty();
+            return Ok(match needs_tls {
+                true => "538 5.7.11 Encryption required for requested authentication mechanism",
+                false => "502 5.5.1 Command not implemented",
+            });
+        }
+        if self.login.is_some() || self.transaction.is_some() {
+            return Ok("503 5.5.1 Already logged in, or in the middle of a transaction");
+        }
+        let (mechanism, initial) = match argument.split_once(' ') {
+            Some((mechanism, initial)) => (mechanism, Some(initial)),
+            None => (argument, None),
+        };
+        let credentials = match mechanism.to_ascii_uppercase().as_str() {
+            "PLAIN" => self.plain(initial).await?,
+            "LOGIN" => self.login(initial).await?,
+            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
+        };
+        let credentials = match credentials {
+            Ok(credentials) => credentials,
+            Err(reply) => return Ok(reply),
+        };
+        if self.server.settings.logins.contains(&credentials) {
+            self.login = Some(credentials.0);
+            Ok("235 2.7.0 Authentication successful")
+        } else {
+            Ok("535 5.7.8 Authentication credentials invalid")
+        }
+    }
+
+    /// User and password, or the reply that ends the exchange.
+    async fn plain(&mut self, initial: Option<&str>) -> io::Result<Result<(String, String), &'static str>> {
+        let response = match initial {
+            // A response of no bytes (RFC 4954, 4).
+            Some("=") => Ok(String::new()),
+            Some(initial) => decoded(initial),
+            None => self.challenge("334 ").await?,
+        };
+        Ok(response.and_then(|response| match response.split('\0').collect::<Vec<_>>()[..] {
+            [identity, user, password] if identity.is_empty() || identity == user => Ok((user.into(), password.into())),
+            [_, _, _] => Err("535 5.7.8 Not allowed to act for another user"),
+            _ => Err("501 5.5.2 Not identity, NUL, user, NUL, password"),
+        }))
+    }
+
+    async fn login(&mut self, initial: Option<&str>) -> io::Result<Result<(String, String), &'static str>> {
+        let user = match initial {
+            Some(initial) => decoded(initial),
+            None => self.challenge("334 VXNlcm5hbWU6").await?,
+        };
+        let user = match user {
+            Ok(user) => user,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        let password = self.challenge("334 UGFzc3dvcmQ6").await?;
+        Ok(password.map(|password| (user, password)))
+    }
+
+    async fn challenge(&mut self, challenge: &str) -> io::Result<Result<String, &'static str>> {
+        self.output.extend_from_slice(challenge.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        let Some(response) = self.line().await? else {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed in the middle of AUTH"));
+        };
+        self.record("<secret>");
+        Ok(match response {
+            Ok(response) if response == "*" => Err("501 5.7.0 Authentication aborted"),
+            Ok(response) => decoded(&response),
+            Err(reply) => Err(reply),
+        })
+    }
+
+    fn mail(&mut self, argument: &str) -> &'static str {
+        let settings = &self.server.settings;
+        if self.helo.is_none() {
+            return "503 5.5.1 Say EHLO or HELO first";
+        }
+        if settings.require_login && self.login.is_none() {
+            return "530 5.7.0 Authentication required";
+        }
+        if self.transaction.is_some() {
+            return "503 5.5.1 Sender already given";
+        }
+        let Some((path, parameters)) = path(argument, "FROM:") else {
+            return "501 5.5.4 Syntax: MAIL FROM:<address>";
+        };
+        let mut transaction = Transaction {
+            reverse_path: (!path.is_empty()).then(|| path.to_string()),
+            parameters: parameters.clone().map(String::from).collect(),
+            ..Transaction::default()
+        };
+        for parameter in parameters {
+            let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match keyword.to_ascii_uppercase().as_str() {
+                _ if !self.is_extended => return "555 5.5.4 Parameters need EHLO",
+                "SIZE" if self.server.offers("SIZE") => match (value.parse::<u64>(), settings.max_size) {
+                    (Err(_), _) => return "501 5.5.4 SIZE is not a number",
+                    (Ok(size), Some(max)) if size > max => return "552 5.3.4 Message size exceeds fixed limit",
+                    _ => {}
+                },
+                "BODY" if self.server.offers("8BITMIME") => {
+                    if !["7BIT", "8BITMIME"].iter().any(|body| value.eq_ignore_ascii_case(body)) {
+                        return "501 5.5.4 BODY is neither 7BIT nor 8BITMIME";
+                    }
+                }
+                "SMTPUTF8" if value.is_empty() && self.server.offers("SMTPUTF8") => transaction.is_utf8 = true,
+                "AUTH" if self.offers_auth() => {}
+                _ => return "555 5.5.4 Unsupported parameter",
+            }
+        }
+        if !path.is_empty() && !is_mailbox(path) {
+            return "501 5.1.7 Bad sender address syntax";
+        }
+        if !path.is_ascii() && !transaction.is_utf8 {
+            return "550 5.6.7 A non-ASCII address needs SMTPUTF8";
+        }
+        self.transaction = Some(transaction);
+        "250 2.1.0 Ok"
+    }
+
+    fn rcpt(&mut self, argument: &str) -> Cow<'static, str> {
+        let Some(transaction) = &mut self.transaction else {
+            return "503 5.5.1 Say MAIL first".into();
+        };
+        let Some((path, mut parameters)) = path(argument, "TO:") else {
+            return "501 5.5.4 Syntax: RCPT TO:<address>".into();
+        };
+        if parameters.next().is_some() {
+            return "555 5.5.4 Unsupported parameter".into();
+        }
+        // RFC 5321, 4.1.1.3: this one has no domain.
+        if !is_mailbox(path) && !path.eq_ignore_ascii_case("postmaster") {
+            return "501 5.1.3 Bad recipient address syntax".into();
+        }
+        if !path.is_ascii() && !transaction.is_utf8 {
+            return "550 5.6.7 A non-ASCII address needs SMTPUTF8".into();
+        }
+        let refused = &self.server.settings.refused;
+        if let Some((_, reply)) = refused.iter().find(|(address, _)| address.eq_ignore_ascii_case(path)) {
+            return reply.clone().into();
+        }
+        transaction.recipients.push(path.to_string());
+        "250 2.1.5 Ok".into()
+    }
+
+    async fn data(&mut self, argument: &str) -> io::Result<Cow<'static, str>> {
+        if !argument.is_empty() {
+            return Ok("501 5.5.4 DATA has no parameter".into());
+        }
+        let Some(transaction) = self.transaction.take_if(|transaction| !transaction.recipients.is_empty()) else {
+            return Ok(match self.transaction {
+                Some(_) => "554 5.5.1 No valid recipients".into(),
+                None => "503 5.5.1 Say MAIL and RCPT first".into(),
+            });
+        };
+        self.reply("354 End data with <CR><LF>.<CR><LF>");
+
+        let id = {
+            let mut log = self.server.log();
+            log.ids += 1;
+            format!("{:08X}", log.ids)
+        };
+        let path = self.server.folder.path().join(format!("{id}.eml"));
+        let mut file = match self.server.settings.discard {
+            true => None,
+            false => Some(File::create(&path).await?),
+        };
+        let max_size = self.server.settings.max_size.unwrap_or(u64::MAX);
+        let mut decoder = Decoder::default();
+        let mut block = Vec::new();
+        let mut size = 0;
+        loop {
+            if self.input.is_empty() && !self.fill().await? {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("the client closed after {size} bytes of a message"),
+                ));
+            }
+            let before = block.len();
+            let end = decoder.decode(&self.input, &mut block);
+            self.input.advance(end.unwrap_or(self.input.len()));
+            size += (block.len() - before) as u64;
+            if block.len() >= BLOCK || end.is_some() {
+                // tokio writes it on a thread of its own, while the next block is read.
+                if let Some(file) = &mut file
+                    && size <= max_size
+                {
+                    file.write_all(&block).await?;
+                }
+                block.clear();
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        if let Some(file) = &mut file {
+            file.flush().await?;
+        }
+        self.record(".");
+        let refusal = match self.other_answer(".") {
+            None if size > max_size => Some("552 5.3.4 Message size exceeds fixed limit".into()),
+            other => other,
+        };
+        if let Some(refusal) = refusal {
+            if file.is_some() {
+                tokio::fs::remove_file(&path).await?;
+            }
+            return Ok(refusal.into());
+        }
+        let reply = format!("250 2.0.0 Ok: queued as {id}");
+        self.server.log().messages.push(Captured {
+            id,
+            connection: self.number,
+            helo: self.helo.clone().unwrap_or_default(),
+            tls: self.tls.clone(),
+            login: self.login.clone(),
+            reverse_path: transaction.reverse_path,
+            parameters: transaction.parameters,
+            recipients: transaction.recipients,
+            size,
+            bare_line_ends: decoder.bare_line_ends,
+            path,
+            _folder: self.server.folder.clone(),
+        });
+        self.server.arrived.notify_waiters();
+        Ok(reply.into())
+    }
+
+    /// The next line without its CRLF, or what to reply where it is none; `None` at the end of the stream.
+    async fn line(&mut self) -> io::Result<Option<Result<String, &'static str>>> {
+        let mut searched = 0;
+        let mut is_too_long = false;
+        let end = loop {
+            if let Some(found) = memchr(b'\n', &self.input[searched..]) {
+                break searched + found;
+            }
+            if self.input.len() > LINE_LIMIT {
+                is_too_long = true;
+                self.input.clear();
+            }
+            searched = self.input.len();
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        };
+        let line = self.input.split_to(end + 1);
+        if is_too_long || line.len() > LINE_LIMIT {
+            return Ok(Some(Err("500 5.5.2 Line too long")));
+        }
+        Ok(Some(match line.strip_suffix(b"\r\n") {
+            None => Err("500 5.5.2 Line ends with LF alone"),
+            Some(line) if line.iter().any(u8::is_ascii_control) => Err("500 5.5.2 Control character in a command"),
+            Some(line) => String::from_utf8(line.to_vec()).map_err(|_| "500 5.5.2 Neither ASCII nor UTF-8"),
+        }))
+    }
+
+    /// Reads what is there, after the client has been told what it waits for. `false` at the end of the stream.
+    async fn fill(&mut self) -> io::Result<bool> {
+        self.flush().await?;
+        self.input.reserve(BLOCK);
+        Ok(self.stream.read_buf(&mut self.input).await? > 0)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.output.is_empty() {
+            self.is_new_group = true;
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await?;
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    /// A reply with a code of RFC 3463 in it, which is left out where its extension is.
+    fn reply(&mut self, reply: &str) {
+        let has_codes = self.server.offers("ENHANCEDSTATUSCODES");
+        for line in reply.lines() {
+            let is_code =
+                |word: &str| word.split('.').count() == 3 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.'));
+            match line.get(4..).and_then(|rest| rest.split_once(' ')) {
+                Some((word, text)) if !has_codes && is_code(word) => {
+                    self.output.extend_from_slice(&line.as_bytes()[..4]);
+                    self.output.extend_from_slice(text.as_bytes());
+                }
+                _ => self.output.extend_from_slice(line.as_bytes()),
+            }
+            self.output.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn other_answer(&self, command: &str) -> Option<String> {
+        self.server.settings.answer.as_ref().and_then(|answer| answer(command))
+    }
+
+    fn record(&mut self, command: &str) {
+        let groups = &mut self.server.log().sessions[self.number].groups;
+        if std::mem::take(&mut self.is_new_group) || groups.is_empty() {
+            groups.push(Vec::new());
+        }
+        if let Some(group) = groups.last_mut() {
+            group.push(command.to_string());
+        }
+    }
+}
+
+fn decoded(response: &str) -> Result<String, &'static str> {
+    let bytes = BASE64.decode(response).map_err(|_| "501 5.5.2 Cannot decode the response")?;
+    String::from_utf8(bytes).map_err(|_| "501 5.5.2 The response is not UTF-8")
+}
+
+/// `FROM:<path> parameters` → the path, without its brackets, and the parameters.
+fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, impl Iterator<Item = &'a str> + Clone)> {
+    let (start, rest) = argument.split_at_checked(keyword.len())?;
+    if !start.eq_ignore_ascii_case(keyword) {
+        return None;
+    }
+    let rest = rest.strip_prefix('<')?;
+    let mut in_quotes = false;
+    let mut is_escaped = false;
+    let end = rest.find(|c| {
+        let is_end = c == '>' && !in_quotes;
+        in_quotes ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && in_quotes && !is_escaped;
+        is_end
+    })?;
+    let parameters = &rest[end + 1..];
+    (parameters.is_empty() || parameters.starts_with(' ')).then(|| (&rest[..end], parameters.split_ascii_whitespace()))
+}
+
+fn is_mailbox(path: &str) -> bool {
+    path.rsplit_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains(' '))
+}

@@ -1,0 +1,235 @@
+//! From a plain stream to a protected one.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
+
+use super::handshake;
+use super::verify::Verifier;
+use super::{Certificate, TlsInfo, TlsSettings, TlsVersion};
+use crate::{Error, Kind, Phase, Result};
+
+/// What is demanded of the server's certificate. One connector has one demand: a session that began without
+/// verification is never resumed where it is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// It must be trusted.
+    Verified,
+    /// It may be anything; whether it is trusted is said in the [`TlsInfo`].
+    Reported,
+}
+
+/// How TLS began: what to advise differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// With the first byte.
+    Implicit,
+    /// After STARTTLS.
+    StartTls,
+}
+
+/// The protected stream over `S`.
+pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<Overheard<S>>;
+
+/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    config: Arc<ClientConfig>,
+    /// `None` where the caller's own configuration verifies.
+    verifier: Option<Arc<Verifier>>,
+    server_name: Option<ServerName<'static>>,
+    versions: String,
+}
+
+impl Connector {
+    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds.
+    pub(crate) fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
+        let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
+        let versions = versions(settings.min, settings.max)?;
+        let text = versions.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ");
+        if let Some(config) = &settings.config {
+            return Ok(Connector { config: config.clone(), verifier: None, server_name, versions: text });
+        }
+        let provider = provider()?;
+        let store = settings.trust.read()?;
+        if demand == Demand::Verified {
+            store.demand_anchors()?;
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Arc::new(Verifier { store: Arc::new(store), demand, algorithms });
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions)
+            .map_err(|error| {
+                Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
+            })?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_no_client_auth();
+        Ok(Connector { config: Arc::new(config), verifier: Some(verifier), server_name, versions: text })
+    }
+
+    /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
+    /// trailing dot or brackets. It takes as long as the server does: bound it by a timeout.
+    pub(crate) async fn handshake<S>(&self, host: &str, stream: S, opening: Opening) -> Result<(TlsStream<S>, TlsInfo)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let server = match &self.server_name {
+            Some(name) => name.clone(),
+            None => server_name(host, Phase::Tls)?,
+        };
+        let stream = Overheard { inner: stream, heard: Some(Vec::new()) };
+        let connect = TlsConnector::from(self.config.clone()).connect(server.clone(), stream).into_fallible();
+        let mut stream = connect.await.map_err(|(error, stream)| {
+            let heard = stream.heard.unwrap_or_default();
+            handshake::explain(error, &heard, &server.to_str(), opening, &self.versions)
+        })?;
+        stream.get_mut().0.heard = None;
+        let info = self.info(stream.get_ref().1, &server)?;
+        Ok((stream, info))
+    }
+
+    /// What was negotiated. Fails where a session was resumed whose certificate would not be accepted any more.
+    fn info(&self, connection: &ClientConnection, server: &ServerName<'_>) -> Result<TlsInfo> {
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let (verified_by, not_verified_because) = self.judgement(chain, server)?;
+        Ok(TlsInfo {
+            version: connection.protocol_version().map(version_text).unwrap_or_default(),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("unknown")
+                .to_owned(),
+            key_exchange: connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
+            chain: chain.iter().filter_map(|der| Certificate::read(der)).collect(),
+            verified: not_verified_because.is_none(),
+            not_verified_because,
+            verified_by,
+            resumed,
+        })
+    }
+
+    /// By whom the certificate is verified, or why it is not.
+    fn judgement(
+        &self,
+        chain: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+    ) -> Result<(Option<String>, Option<String>)> {
+        let Some(verifier) = &self.verifier else {
+            // The caller's own verifier let it pass.
+            return Ok((Some("the rustls configuration given".into()), None));
+        };
+        match verifier.judge(chain, server, UnixTime::now()) {
+            Ok(anchor) => Ok((Some(anchor), None)),
+            Err(failure) if verifier.demand == Demand::Reported => Ok((None, Some(failure.to_string()))),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+}
+
+/// The versions from `min` to `max`.
+fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>> {
+    if min > max {
+        let message = format!("the minimum version of TLS, {min}, is above the maximum, {max}");
+        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other"));
+    }
+    let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
+    Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect())
+}
+
+/// The cryptography, always named: never the default of the process, which another crate may set, or nobody.
+pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
+    #[cfg(feature = "aws-lc-rs")]
+    return Ok(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
+    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+    Err(Error::new(Kind::Config, Phase::Setup, "this build has no cryptography for TLS")
+        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own"))
+}
+
+/// A host as TLS knows it: without the root's dot, without brackets and zone.
+fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = bare.split('%').next().unwrap_or(bare);
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    ServerName::try_from(bare.to_owned()).map_err(|error| {
+        Error::new(Kind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
+            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name")
+            .with_source(error)
+    })
+}
+
+fn version_text(version: ProtocolVersion) -> String {
+    match version {
+        ProtocolVersion::TLSv1_2 => TlsVersion::Tls12.to_string(),
+        ProtocolVersion::TLSv1_3 => TlsVersion::Tls13.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// How much of the server's first bytes is kept: more than a line of SMTP (RFC 5321, 4.5.3.1.5).
+const HEARD: usize = 1024;
+
+/// A stream that remembers the first bytes from the server until the handshake is over: what they are, if they are not
+/// TLS, explains the failure.
+#[derive(Debug)]
+pub(crate) struct Overheard<S> {
+    inner: S,
+    /// `None` once the handshake is over.
+    heard: Option<Vec<u8>>,
+}
+
+impl<S> Overheard<S> {
+    /// The stream below.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if let Some(heard) = &mut self.heard {
+            let new = &buf.filled()[before..];
+            heard.extend_from_slice(&new[..new.len().min(HEARD - heard.len())]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Overheard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

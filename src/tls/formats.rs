@@ -1,0 +1,143 @@
+//! The certificates in a file, whatever it is called: the format is recognised by its content.
+
+use std::borrow::Cow;
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::{PemObject as _, SectionKind};
+
+use super::Certificate;
+
+/// The certificates that were found, and what else was seen on the way.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Why there is no certificate in it: the rest of a sentence that begins with the name of the file.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) reason: String,
+    pub(super) hint: String,
+}
+
+impl Unusable {
+    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Unusable { reason: reason.into(), hint: hint.into() }
+    }
+}
+
+/// Finds the certificates in the content of a file.
+pub(super) fn certificates(bytes: &[u8]) -> Result<Found, Unusable> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form"));
+    }
+    // Magic numbers: a Java key store, the same with stronger encryption, an Oracle auto-login wallet.
+    match bytes {
+        [0xFE, 0xED, 0xFE, 0xED, ..] => return Err(key_store("is a Java key store (JKS)")),
+        [0xCE, 0xCE, 0xCE, 0xCE, ..] => return Err(key_store("is a Java key store (JCEKS)")),
+        [0xA1, 0xF8, 0x4E, ..] => {
+            return Err(Unusable::new(
+                "is an auto-login wallet of Oracle (cwallet.sso), whose form is not public",
+                "Use the ewallet.p12 beside it, or export its certificates with orapki wallet export",
+            ));
+        }
+        _ => {}
+    }
+    match first_element(bytes) {
+        Some([0x02, 0x01, 0x03, ..]) => Err(key_store("is a key store (PKCS#12)")),
+        // PKCS#8 and PKCS#1 begin with version 0, SEC 1 with version 1.
+        Some([0x02, 0x01, 0x00 | 0x01, ..]) => Err(private_key()),
+        // The object identifier of signedData (RFC 2315, 14).
+        Some([0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x07, 0x02, ..]) => Err(pkcs7()),
+        Some(_) if Certificate::read(bytes).is_some() => {
+            Ok(Found { certificates: vec![CertificateDer::from(bytes.to_vec())], notes: Vec::new() })
+        }
+        Some(_) => Err(Unusable::new(
+            "is DER, but not a certificate that can be read",
+            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones)",
+        )),
+        None => pem(&utf8(bytes)),
+    }
+}
+
+fn pem(text: &[u8]) -> Result<Found, Unusable> {
+    let mut found = Found { certificates: Vec::new(), notes: Vec::new() };
+    let (mut key, mut other) = (false, false);
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
+        match section {
+            Ok((SectionKind::Certificate, der)) => found.certificates.push(der.into()),
+            Ok((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _)) => key = true,
+            Ok(_) => other = true,
+            Err(error) => found.notes.push(format!("has a section that is damaged ({error})")),
+        }
+    }
+    let has = |label: &str| memchr::memmem::find(text, label.as_bytes()).is_some();
+    if !found.certificates.is_empty() {
+        if key {
+            found.notes.push("holds a private key too; only its certificates are used".into());
+        }
+        Ok(found)
+    } else if key || has("PRIVATE KEY-----") {
+        Err(private_key())
+    } else if has("-----BEGIN PKCS7-----") {
+        Err(pkcs7())
+    } else if has("-----BEGIN TRUSTED CERTIFICATE-----") {
+        Err(Unusable::new(
+            "has its certificate in the form that openssl alone reads (TRUSTED CERTIFICATE)",
+            "Convert it: openssl x509 -in FILE -out ca.pem",
+        ))
+    } else if let Some(note) = found.notes.pop() {
+        Err(Unusable::new(note, "Get the file anew: a PEM section was cut or changed on the way"))
+    } else if other || has("-----BEGIN ") {
+        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE"))
+    } else {
+        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form"))
+    }
+}
+
+/// PowerShell's `>` writes UTF-16, editors put a byte order mark before UTF-8; what they hold is ASCII all the same.
+fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let utf16 = |unit: fn([u8; 2]) -> u16| {
+        let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        Cow::Owned(char::decode_utf16(units).map(|char| char.unwrap_or('\u{FFFD}')).collect::<String>().into_bytes())
+    };
+    match bytes {
+        [0xFF, 0xFE, ..] => utf16(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] => utf16(u16::from_be_bytes),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
+        _ => Cow::Borrowed(bytes),
+    }
+}
+
+/// What a DER SEQUENCE begins with: enough to tell a certificate from a key and a key store.
+fn first_element(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        // A long length is preceded by the number of its bytes.
+        [0x30, length @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(length - 0x80)..),
+        // A short length, or (some key stores, in BER) an indefinite one.
+        [0x30, 0x00..=0x80, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+fn private_key() -> Unusable {
+    Unusable::new(
+        "holds a private key, not a certificate",
+        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner",
+    )
+}
+
+fn pkcs7() -> Unusable {
+    Unusable::new(
+        "is a PKCS#7 bundle, which is not read",
+        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text)",
+    )
+}
+
+fn key_store(what: &str) -> Unusable {
+    Unusable::new(
+        format!("{what}, which this build does not read"),
+        "Export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or keytool -exportcert -rfc",
+    )
+}

@@ -1,0 +1,269 @@
+//! Why a handshake failed, from what `rustls` says and from the server's first bytes.
+
+use std::io;
+
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+
+use super::{CertificateFailure, Opening};
+use crate::{Error, Kind, Phase};
+
+/// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are the versions that we speak.
+pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Opening, offered: &str) -> Error {
+    if !heard.is_empty() && !speaks_tls(heard) {
+        return plaintext(heard, host, opening).with_source(error);
+    }
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            match other.0.downcast_ref::<CertificateFailure>() {
+                Some(failure) => failure.clone().into_error(),
+                None => certificate(host, &CertificateError::Other(other.clone())).with_source(error),
+            }
+        }
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate(host, problem).with_source(error),
+        Some(rustls::Error::AlertReceived(alert)) => explain_alert(*alert, heard, host, offered).with_source(error),
+        Some(rustls::Error::PeerIncompatible(reason)) => match spoken(heard) {
+            Some(version) if !offered.contains(version) => no_version(host, Some(version), offered).with_source(error),
+            _ => nothing_in_common(host, &format!("{reason:?}")).with_source(error),
+        },
+        Some(rustls::Error::NoCertificatesPresented) => {
+            tls(format!("{host} sent no certificate"), "The server's administrator must install one").with_source(error)
+        }
+        Some(problem) => tls(
+            format!("the TLS handshake with {host} failed: {problem}"),
+            "The server, or a device between, does not keep to TLS. Show this message to the server's administrator",
+        )
+        .with_source(error),
+        None => cut_off(error, heard, host, opening),
+    }
+}
+
+/// TLS 1.3 lets the server refuse when the handshake is over for the client: a certificate that it misses or does not
+/// accept (RFC 8446, 4.4.2.4). So an alert instead of the first reply inside TLS belongs to the handshake, and this is what it means.
+pub(crate) fn late_alert(error: &io::Error, host: &str) -> Option<Error> {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
+    match cause {
+        // The handshake was agreed upon, so that it is about the client's certificate is all that is left.
+        rustls::Error::AlertReceived(alert) => {
+            Some(explain_alert(*alert, &[HANDSHAKE], host, "").with_source(cause.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// These are the first bytes of TLS, and not of SMTP: a record's type (RFC 8446, 5.1), then the major version 3.
+pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
+}
+
+/// The types of records (RFC 8446, 5.1).
+const ALERT: u8 = 0x15;
+const HANDSHAKE: u8 = 0x16;
+
+fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(Kind::Tls, Phase::Tls, message).with_hint(hint)
+}
+
+/// The server went on in clear text, where TLS was to begin.
+fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
+    let line = first_line(heard);
+    if opening == Opening::StartTls {
+        return tls(
+            format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
+            "Its TLS is broken, or a device between you and the server interferes. Show this message to the server's administrator",
+        );
+    }
+    let other = match heard {
+        [b'S', b'S', b'H', b'-', ..] => Some("an SSH server"),
+        [b'H', b'T', b'T', b'P', b'/', ..] | [b'<', ..] => Some("a web server"),
+        [b'*', b' ', b'O', b'K', ..] => Some("an IMAP server"),
+        [b'+', b'O', b'K', ..] => Some("a POP3 server"),
+        _ => None,
+    };
+    if let Some(other) = other {
+        return tls(
+            format!("{host} is {other} on this port, and not a mail server that speaks TLS: it says {line:?}"),
+            "Check host and port: a mail server takes TLS from the first byte on port 465",
+        );
+    }
+    match heard {
+        [b'2', b'2', b'0', ..] => tls(
+            format!(
+                "{host} speaks plaintext on this port, where TLS was to begin with the first byte: it says {line:?}"
+            ),
+            format!(
+                "Use STARTTLS, which begins in plaintext: smtp://{host}:587 (with the port that you have, if it is another) instead of smtps://"
+            ),
+        ),
+        [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
+            format!(
+                "{host} refuses the connection, and in plaintext, where TLS was to begin with the first byte: it says {line:?}"
+            ),
+            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// instead of smtps://",
+        ),
+        _ => tls(
+            format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
+            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, STARTTLS (smtp://) on port 587",
+        ),
+    }
+}
+
+/// The first line, cut where it is long; what is not printable ASCII is a dot.
+fn first_line(heard: &[u8]) -> String {
+    let line = heard.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let printable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' };
+    let mut text: String = line.iter().take(120).map(printable).collect();
+    if line.len() > 120 {
+        text.push('…');
+    }
+    text
+}
+
+/// The connection ended or failed below TLS.
+fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: Opening) -> Error {
+    use io::ErrorKind as E;
+    let closed = matches!(
+        error.kind(),
+        E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe | E::WriteZero
+    );
+    if !closed {
+        let kind = if error.kind() == E::TimedOut { Kind::Timeout } else { Kind::Closed };
+        return Error::new(
+            kind,
+            Phase::Tls,
+            format!("the connection to {host} failed during the TLS handshake: {error}"),
+        )
+        .with_source(error);
+    }
+    let how = if error.kind() == E::UnexpectedEof { "closed the connection" } else { "broke off the connection" };
+    let (when, hint) = match (heard.is_empty(), opening) {
+        (true, Opening::Implicit) => (
+            "instead of answering the TLS handshake",
+            "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port 587). If it should, the \
+             server's TLS is not set up, or it does not take connections from here: its log says more",
+        ),
+        (true, Opening::StartTls) => (
+            "instead of answering the TLS handshake, though it had agreed to STARTTLS",
+            "The server's TLS is not set up as it should be (a certificate or key that it cannot read, as a rule): its log says more",
+        ),
+        (false, _) => (
+            "in the middle of the TLS handshake",
+            "The server gives no reason: its log may say more. It may not like what was offered, or a device between cuts TLS off",
+        ),
+    };
+    tls(format!("{host} {how} {when}"), hint).with_source(error)
+}
+
+/// What the caller's own verifier said, or a signature of the handshake that does not match.
+fn certificate(host: &str, problem: &CertificateError) -> Error {
+    match problem {
+        CertificateError::BadSignature => tls(
+            format!("{host} does not hold the key of the certificate that it shows: its signature does not match"),
+            "Do not trust it: somebody may be answering in the server's place. If it is your own server, certificate and key do not belong together",
+        ),
+        _ => tls(
+            format!("the certificate of {host} was not accepted: {problem}"),
+            "The reason is the verifier's. Show this message to the server's administrator",
+        ),
+    }
+}
+
+fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &str) -> Error {
+    use AlertDescription as A;
+    let at_once = heard.first() == Some(&ALERT);
+    match alert {
+        A::ProtocolVersion => no_version(host, spoken(heard), offered),
+        A::HandshakeFailure | A::InsufficientSecurity if at_once => {
+            nothing_in_common(host, "the server refused at once")
+        }
+        A::CertificateRequired | A::NoCertificate => {
+            client_certificate(host, "demands a client certificate, and none was sent", alert)
+        }
+        // Before TLS 1.3 there is no word of its own for a certificate that is missing.
+        A::HandshakeFailure => client_certificate(
+            host,
+            "broke off the TLS handshake after it had shown its certificate: as a rule, it demands a client certificate",
+            alert,
+        ),
+        A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::CertificateExpired
+        | A::CertificateUnknown
+        | A::UnknownCA
+        | A::AccessDenied
+        | A::DecryptError => {
+            client_certificate(host, "does not accept the client certificate, or demands one and got none", alert)
+        }
+        A::UnrecognisedName => tls(
+            format!("{host} says that it does not know this name (TLS alert {})", name(alert)),
+            "Connect by the name that the server is set up for, or give that as server name (TlsSettings::server_name, server-name= in the URL)",
+        ),
+        A::InternalError => tls(
+            format!("{host} failed in the TLS handshake by its own account (TLS alert {})", name(alert)),
+            "The server's log says why; its certificate or key is not set up well, as a rule",
+        ),
+        _ => tls(
+            format!("{host} broke off the TLS handshake (TLS alert {})", name(alert)),
+            "The server's log says more. Show this message to its administrator",
+        ),
+    }
+}
+
+fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error {
+    tls(
+        format!("{host} {what} (TLS alert {})", name(alert)),
+        "Get a client certificate from the server's administrator, or ask for access without one",
+    )
+}
+
+fn nothing_in_common(host: &str, detail: &str) -> Error {
+    tls(
+        format!("{host} and this client have no cipher suite, key exchange or signature in common ({detail})"),
+        "The server allows only what is outdated or unusual: its administrator must enable the usual suites of TLS 1.2 or 1.3 \
+         (ECDHE with AES-GCM or ChaCha20)",
+    )
+}
+
+fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
+    let server = match spoken {
+        Some(version) => format!("the server speaks {version}"),
+        None => "the server does not say what it speaks".into(),
+    };
+    let hint = match spoken {
+        Some("TLSv1.2" | "TLSv1.3") => {
+            "Allow that version (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
+        }
+        _ => {
+            "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must enable TLS 1.2 or 1.3"
+        }
+    };
+    tls(
+        format!("{host} and this client have no version of TLS in common: {server}, this client offers {offered}"),
+        hint,
+    )
+}
+
+/// The version that the server names: in its hello (RFC 5246, 7.4.1.3), or in the record of its alert.
+fn spoken(heard: &[u8]) -> Option<&'static str> {
+    let minor = match heard {
+        [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] => minor,
+        [ALERT, 3, minor, ..] => minor,
+        _ => return None,
+    };
+    ["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"].get(usize::from(*minor)).copied()
+}
+
+/// An alert by its name in the RFC: `handshake_failure`, and its number.
+fn name(alert: AlertDescription) -> String {
+    let number = u8::from(alert);
+    let mut text = String::new();
+    for letter in alert.as_str().unwrap_or("unknown").chars() {
+        // UnknownCA, RecordOverflow: a new word where a capital follows a small letter.
+        if letter.is_ascii_uppercase() && text.ends_with(|last: char| last.is_ascii_lowercase()) {
+            text.push('_');
+        }
+        text.push(letter);
+    }
+    format!("{}, {number}", text.to_ascii_lowercase())
+}

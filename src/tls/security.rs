@@ -1,0 +1,120 @@
+//! The policy and the protocol versions: two words that settings and URLs share.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Error, Result};
+
+/// When a connection is protected by TLS. The meaning is the same on every path, whoever asks.
+///
+/// The words are those of the `tls` key in a URL: `none`, `opportunistic`, `required`. `implicit` is not
+/// among them: there, the scheme `smtps:` says it.
+///
+/// ```
+/// use envoi::tls::Security;
+///
+/// assert_eq!("opportunistic".parse::<Security>()?, Security::Opportunistic);
+/// assert_eq!(Security::default().to_string(), "required");
+/// assert!("maybe".parse::<Security>().is_err());
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Never TLS: everything goes in plaintext.
+    None,
+    /// TLS if the server offers STARTTLS and it works; else, on a new connection, plaintext. The certificate
+    /// need not be trusted. With credentials, it is as strict as `Required`.
+    Opportunistic,
+    /// STARTTLS (RFC 3207) with a certificate that is trusted, or no mail at all.
+    #[default]
+    Required,
+    /// TLS from the first byte (RFC 8314, 3.3; port 465) with a certificate that is trusted.
+    Implicit,
+}
+
+impl Security {
+    /// The policy as one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Security::None => "none",
+            Security::Opportunistic => "opportunistic",
+            Security::Required => "required",
+            Security::Implicit => "implicit",
+        }
+    }
+}
+
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Security {
+    type Err = Error;
+
+    /// Reads `none`, `opportunistic` or `required`.
+    ///
+    /// # Errors
+    ///
+    /// Any other word, also `implicit`, which the scheme `smtps:` says.
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "none" => Ok(Security::None),
+            "opportunistic" => Ok(Security::Opportunistic),
+            "required" => Ok(Security::Required),
+            "implicit" => Err(Error::request("tls=implicit is not a policy of a smtp: URL")
+                .with_hint("Write smtps://host:465 for TLS from the first byte")),
+            _ => Err(Error::request(format!("no TLS policy is called {word:?}"))
+                .with_hint("Use none, opportunistic or required")),
+        }
+    }
+}
+
+/// A version of TLS that can be spoken. Older ones (SSL 3, TLS 1.0 and 1.1) are broken and not supported
+/// (RFC 8996).
+///
+/// ```
+/// use envoi::tls::TlsVersion;
+///
+/// assert_eq!("1.3".parse::<TlsVersion>()?, TlsVersion::Tls13);
+/// assert_eq!(TlsVersion::Tls12.to_string(), "TLSv1.2");
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsVersion::Tls12 => "TLSv1.2",
+            TlsVersion::Tls13 => "TLSv1.3",
+        })
+    }
+}
+
+impl FromStr for TlsVersion {
+    type Err = Error;
+
+    /// Reads `1.2` or `1.3`, with or without `TLS` or `TLSv` before it.
+    ///
+    /// # Errors
+    ///
+    /// Anything else, older versions of TLS among them.
+    fn from_str(text: &str) -> Result<Self> {
+        let lower = text.to_ascii_lowercase();
+        let number = lower.strip_prefix("tlsv").or_else(|| lower.strip_prefix("tls")).unwrap_or(&lower);
+        match number {
+            "1.2" => Ok(TlsVersion::Tls12),
+            "1.3" => Ok(TlsVersion::Tls13),
+            _ => Err(Error::request(format!("{text:?} is not a version of TLS that is supported"))
+                .with_hint("Use 1.2 or 1.3")),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a client wants of TLS.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use super::{TlsVersion, Trust};
+
+/// What a client wants of TLS: whom to trust, which versions, under which name the server is checked.
+///
+/// The default trusts the [system's store](Trust::system) and speaks TLS 1.2 and 1.3.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    pub(super) trust: Trust,
+    pub(super) min: TlsVersion,
+    pub(super) max: TlsVersion,
+    pub(super) server_name: Option<String>,
+    pub(super) config: Option<Arc<ClientConfig>>,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        TlsSettings::new(Trust::system())
+    }
+}
+
+impl TlsSettings {
+    /// TLS 1.2 and 1.3, and this trust.
+    pub fn new(trust: Trust) -> Self {
+        TlsSettings { trust, min: TlsVersion::Tls12, max: TlsVersion::Tls13, server_name: None, config: None }
+    }
+
+    /// The oldest version to speak; TLS 1.2 unless set.
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.min = version;
+        self
+    }
+
+    /// The newest version to speak; TLS 1.3 unless set.
+    pub fn max_version(mut self, version: TlsVersion) -> Self {
+        self.max = version;
+        self
+    }
+
+    /// The name, or IP address, that the server's certificate must bear, and that is sent as SNI (RFC 6066, 3),
+    /// in place of the host connected to. For servers that are reached by another name than their own.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides alone: trust, versions and
+    /// verification are its own, and the other settings but the server name are not looked at.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use envoi::tls::{TlsSettings, rustls};
+    ///
+    /// # fn provider() -> rustls::crypto::CryptoProvider { rustls::crypto::aws_lc_rs::default_provider() }
+    /// let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_root_certificates(rustls::RootCertStore::empty())
+    ///     .with_no_client_auth();
+    /// let settings = TlsSettings::default().rustls_config(Arc::new(config));
+    /// # let _ = settings;
+    /// # Ok::<(), rustls::Error>(())
+    /// ```
+    pub fn rustls_config(mut self, config: Arc<ClientConfig>) -> Self {
+        self.config = Some(config);
+        self
+    }
+}

@@ -1,0 +1,354 @@
+//! Whom to believe: a value, put together before any connection and summed up when it is loaded.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
+
+use super::Certificate;
+use super::certificate::apart;
+use super::formats::{self, Unusable};
+use crate::{Error, Kind, Phase, Result};
+
+/// No trust store is larger; a file that is was named by mistake.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// An authority that expires within this time is worth a warning.
+const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Whom to believe when a server shows its certificate: the system's store, files and folders, or both.
+///
+/// A certificate that is trusted is usually that of an authority, which then vouches for the servers; it may also be
+/// a server's own, self-signed or not.
+///
+/// Nothing is read until the trust is [loaded](Self::load), and the system's store is not read at all unless it was
+/// asked for. It is read by `rustls-native-certs`, not by `rustls-platform-verifier`: so every certificate can be
+/// listed, combined with files, and named when a verification fails. On Linux it is the file or folder that OpenSSL
+/// uses (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), on macOS the keychain, on Windows the `ROOT` store.
+///
+/// ```no_run
+/// use envoi::tls::Trust;
+///
+/// let company = Trust::empty().path("/etc/company/ca.pem");    // these alone
+/// let both = Trust::system().path("/etc/company/ca.pem");      // and the system's
+/// println!("{}", both.load()?);
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    system: bool,
+    sources: Vec<Source>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    File(PathBuf),
+    Folder(PathBuf),
+    /// A file or a folder: whichever is there.
+    Path(PathBuf),
+    Bytes(Arc<[u8]>),
+}
+
+impl Trust {
+    /// The system's store, as browsers and other programs here have it.
+    pub fn system() -> Self {
+        Trust::empty().with_system()
+    }
+
+    /// Nothing yet: add to it. Left as it is, it cannot be loaded.
+    pub fn empty() -> Self {
+        Trust::default()
+    }
+
+    /// Adds the system's store.
+    pub fn with_system(mut self) -> Self {
+        self.system = true;
+        self
+    }
+
+    /// Adds the certificates of a file, PEM (any number of them) or DER, recognised by its content.
+    pub fn file(self, path: impl Into<PathBuf>) -> Self {
+        self.with(Source::File(path.into()))
+    }
+
+    /// Adds the certificates of all files of a folder, but not of the folders in it. What holds no certificate is
+    /// listed as skipped in the [summary](TrustSummary::warnings).
+    pub fn folder(self, path: impl Into<PathBuf>) -> Self {
+        self.with(Source::Folder(path.into()))
+    }
+
+    /// Adds a [file](Self::file) or a [folder](Self::folder), whichever it is.
+    pub fn path(self, path: impl Into<PathBuf>) -> Self {
+        self.with(Source::Path(path.into()))
+    }
+
+    /// Adds certificates from memory, in any form that a [file](Self::file) may have.
+    ///
+    /// ```
+    /// # let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+    /// let trust = envoi::tls::Trust::empty().pem(ca);
+    /// assert_eq!(trust.load()?.anchors.len(), 1);
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    pub fn pem(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.with(Source::Bytes(bytes.as_ref().into()))
+    }
+
+    fn with(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Loads it now, and says what was found. A client does the same by itself; call this to check a setting
+    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Config`]: a file or folder that was named cannot be read, is empty or holds no certificate (the message
+    /// says what it holds instead); or there is no certificate in all of it.
+    pub fn load(&self) -> Result<TrustSummary> {
+        let store = self.read()?;
+        store.demand_anchors()?;
+        Ok(store.summary)
+    }
+
+    /// Reads every source. That the system's store is empty is no error yet: where nothing is verified, it need not be.
+    pub(super) fn read(&self) -> Result<TrustStore> {
+        let mut store = TrustStore::default();
+        if self.system {
+            store.add_system();
+        }
+        for source in &self.sources {
+            match source {
+                Source::Bytes(bytes) => {
+                    let origin = "the certificates given in memory";
+                    let content = formats::certificates(bytes).map_err(|why| unusable(origin, why))?;
+                    store.add_all(content, origin)?;
+                    store.origins.push(origin.into());
+                }
+                Source::File(path) => store.add_file(path)?,
+                Source::Folder(path) => store.add_folder(path)?,
+                Source::Path(path) if path.is_dir() => store.add_folder(path)?,
+                Source::Path(path) => store.add_file(path)?,
+            }
+        }
+        store.sum_up();
+        Ok(store)
+    }
+}
+
+/// One certificate that is trusted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Anchor {
+    /// Its facts: subject, issuer, validity, fingerprint.
+    pub certificate: Certificate,
+    /// Where it comes from: the path of a file, or `the system's store`.
+    pub origin: String,
+}
+
+/// What a [`Trust`] holds. `Display` gives the certificates and the warnings, one a line.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TrustSummary {
+    /// The certificates that are trusted, each once.
+    pub anchors: Vec<Anchor>,
+    /// What somebody should look at: authorities that expired, or will within 30 days, and files that were skipped.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for TrustSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.anchors.len() == 1 { "" } else { "s" };
+        writeln!(f, "{} trusted certificate{plural}", self.anchors.len())?;
+        for anchor in &self.anchors {
+            let certificate = &anchor.certificate;
+            writeln!(f, "  {} (expires {}; {})", certificate.subject, certificate.not_after_text(), anchor.origin)?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A trust that was read: the same certificates, as people read them and as `webpki` takes them.
+#[derive(Debug, Default)]
+pub(super) struct TrustStore {
+    /// In the order of `summary.anchors`, one for one.
+    pub(super) roots: Vec<TrustAnchor<'static>>,
+    pub(super) summary: TrustSummary,
+    /// Where they come from, each source once, for the sentence that says what was trusted.
+    origins: Vec<String>,
+}
+
+impl TrustStore {
+    /// Fails where there is nobody to trust.
+    pub(super) fn demand_anchors(&self) -> Result<()> {
+        if !self.roots.is_empty() {
+            return Ok(());
+        }
+        let mut message = String::from("no trusted certificate was found, so no server can be verified");
+        for warning in &self.summary.warnings {
+            message.push_str("; ");
+            message.push_str(warning);
+        }
+        let hint = if self.origins.is_empty() {
+            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)"
+        } else {
+            "Install the system's store (on Debian and Alpine the package ca-certificates), or name a file with the \
+             certificates to trust (Trust::path, trust= in the URL)"
+        };
+        Err(config(message).with_hint(hint))
+    }
+
+    /// What was trusted: "the 2 trusted certificates (ca.pem)".
+    pub(super) fn text(&self) -> String {
+        let origins = self.origins.join(", ");
+        match self.roots.len() {
+            0 => "the trusted certificates: there are none".into(),
+            1 => format!(
+                "the trusted certificates: there is one, {:?} ({origins})",
+                self.summary.anchors[0].certificate.subject
+            ),
+            number => format!("the {number} trusted certificates ({origins})"),
+        }
+    }
+
+    fn add_system(&mut self) {
+        let origin = "the system's store";
+        self.origins.push(origin.into());
+        let result = rustls_native_certs::load_native_certs();
+        for der in &result.certs {
+            // One that cannot be used says nothing about the others, and nobody here can mend it.
+            let _ = self.add(der, origin);
+        }
+        for error in result.errors {
+            self.summary.warnings.push(format!("{origin}: {error}"));
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let origin = path.display().to_string();
+        let bytes = read(path).map_err(|error| cannot_read(path, error))?;
+        let found = formats::certificates(&bytes).map_err(|why| unusable(&origin, why))?;
+        self.add_all(found, &origin)?;
+        self.origins.push(origin);
+        Ok(())
+    }
+
+    fn add_folder(&mut self, path: &Path) -> Result<()> {
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut paths: Vec<_> =
+            entries.map_err(|error| cannot_read(path, error))?.iter().map(fs::DirEntry::path).collect();
+        paths.sort();
+
+        let before = self.summary.anchors.len();
+        let skipped = self.summary.warnings.len();
+        let mut certificates = 0;
+        for path in paths {
+            // A pipe or a device would be waited for.
+            let bytes =
+                if path.is_file() { read(&path).map_err(|e| e.to_string()) } else { Err("it is not a file".into()) };
+            let skip = match bytes {
+                Ok(bytes) => match formats::certificates(&bytes) {
+                    Ok(found) => {
+                        certificates += found.certificates.len();
+                        self.add_all(found, &path.display().to_string()).err().map(|error| error.message().to_owned())
+                    }
+                    Err(why) => Some(format!("it {}", why.reason)),
+                },
+                Err(error) => Some(error),
+            };
+            if let Some(reason) = skip {
+                self.summary.warnings.push(format!("{} was skipped: {reason}", path.display()));
+            }
+        }
+        self.origins.push(path.display().to_string());
+        if certificates == 0 && self.summary.anchors.len() == before {
+            let looked_at = self.summary.warnings.len() - skipped;
+            return Err(config(format!("{} holds no certificate ({looked_at} files were looked at)", path.display()))
+                .with_hint("Put the certificates to trust into it, in PEM or DER form"));
+        }
+        Ok(())
+    }
+
+    /// Adds what a source holds; fails if none of it can be trusted.
+    fn add_all(&mut self, found: formats::Found, origin: &str) -> Result<()> {
+        for note in found.notes {
+            self.summary.warnings.push(format!("{origin} {note}"));
+        }
+        let mut usable = false;
+        for der in &found.certificates {
+            match self.add(der, origin) {
+                Ok(()) => usable = true,
+                Err(reason) => self.summary.warnings.push(format!("a certificate of {origin} was skipped: {reason}")),
+            }
+        }
+        if usable {
+            return Ok(());
+        }
+        Err(config(format!("no certificate of {origin} can be read")).with_hint("Get the file anew: it is damaged"))
+    }
+
+    fn add(&mut self, der: &CertificateDer<'_>, origin: &str) -> Result<(), String> {
+        if self.summary.anchors.iter().any(|anchor| anchor.certificate.der() == der.as_ref()) {
+            return Ok(());
+        }
+        let certificate = Certificate::read(der).ok_or("it cannot be read")?;
+        let root = webpki::anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        self.roots.push(root);
+        self.summary.anchors.push(Anchor { certificate, origin: origin.into() });
+        Ok(())
+    }
+
+    /// Warns of certificates that expired or soon will.
+    fn sum_up(&mut self) {
+        let now = SystemTime::now();
+        for anchor in &self.summary.anchors {
+            let certificate = &anchor.certificate;
+            let (subject, until, origin) = (&certificate.subject, certificate.not_after_text(), &anchor.origin);
+            if certificate.not_after < now {
+                let ago = apart(certificate.not_after, now);
+                self.summary.warnings.push(format!("{subject} ({origin}) expired {ago} ago, at {until}"));
+            } else if certificate.not_after < now + SOON {
+                let left = apart(now, certificate.not_after);
+                self.summary.warnings.push(format!("{subject} ({origin}) expires in {left}, at {until}"));
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("it is larger than 16 MiB, and so no trust store"));
+    }
+    Ok(bytes)
+}
+
+fn config(message: impl Into<String>) -> Error {
+    Error::new(Kind::Config, Phase::Setup, message)
+}
+
+fn cannot_read(path: &Path, error: io::Error) -> Error {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "Check the path",
+        io::ErrorKind::PermissionDenied => "Let the user that runs this program read it",
+        io::ErrorKind::IsADirectory => "This is a folder: use Trust::folder or Trust::path",
+        io::ErrorKind::NotADirectory => "This is a file: use Trust::file or Trust::path",
+        _ => "Give a file or folder with the certificates to trust",
+    };
+    config(format!("the trusted certificates cannot be read from {}: {error}", path.display()))
+        .with_hint(hint)
+        .with_source(error)
+}
+
+fn unusable(origin: &str, why: Unusable) -> Error {
+    config(format!("{origin} {}", why.reason)).with_hint(why.hint)
+}

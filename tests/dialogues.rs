@@ -1,0 +1,311 @@
+//! Plays the conversations of `tests/dialogues` against the machine: no socket, no clock, no TLS.
+
+mod support;
+
+use std::path::Path;
+
+use envoi::proto::{ClientName, Content, Machine, Settings, StartTls, Step, Transaction};
+use envoi::{Address, Credentials};
+use proptest::prelude::*;
+use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
+
+fn dialogues() -> Vec<(String, Dialogue)> {
+    read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))
+}
+
+/// How bytes are cut: the sizes are used one after another, over and over. Empty: not at all.
+#[derive(Clone, Default)]
+struct Cuts {
+    sizes: Vec<usize>,
+    used: usize,
+}
+
+impl Cuts {
+    fn next(&mut self, at_most: usize) -> usize {
+        if self.sizes.is_empty() {
+            return at_most;
+        }
+        self.used += 1;
+        self.sizes[(self.used - 1) % self.sizes.len()].min(at_most)
+    }
+}
+
+/// The client's side: the machine, and a caller that does what the dialogue asks for.
+struct Player<'a> {
+    name: &'a str,
+    dialogue: &'a Dialogue,
+    machine: Machine,
+    /// What was written since the client's last turn.
+    said: Vec<u8>,
+    events: Vec<String>,
+    /// What became of the messages, as `expect:` has it, and of their recipients.
+    outcomes: Vec<String>,
+    recipients: Vec<Vec<String>>,
+    is_login_due: bool,
+    /// With `steps: yes`: how many recipients of the transaction that is open were given.
+    open: Option<usize>,
+    /// How many bytes of the message were given.
+    given: usize,
+    cuts: Cuts,
+}
+
+impl<'a> Player<'a> {
+    fn new(name: &'a str, dialogue: &'a Dialogue, cuts: Cuts) -> Self {
+        let mut settings = Settings::new(ClientName::new(&*dialogue.helo).unwrap());
+        settings.auth_in_clear = dialogue.auth_in_clear;
+        settings.secure = dialogue.tls == Tls::Implicit;
+        settings.starttls = match dialogue.tls {
+            Tls::None | Tls::Implicit => StartTls::Never,
+            Tls::Opportunistic => StartTls::IfOffered,
+            Tls::Required => StartTls::Required,
+        };
+        Player {
+            name,
+            dialogue,
+            machine: Machine::new(settings),
+            said: Vec::new(),
+            events: Vec::new(),
+            outcomes: Vec::new(),
+            recipients: dialogue.sends.iter().map(|send| vec!["-".into(); send.to.len()]).collect(),
+            is_login_due: dialogue.auth.is_some(),
+            open: None,
+            given: 0,
+            cuts,
+        }
+    }
+
+    fn play(mut self) -> (Vec<String>, Vec<String>) {
+        let name = self.name;
+        for (i, turn) in self.dialogue.script.iter().enumerate() {
+            match turn {
+                Turn::Server(bytes) => {
+                    self.run(false, 0);
+                    assert_eq!(text(&self.said), "", "{name}, turn {i}: said before the server's {:?}", text(bytes));
+                    self.hear(bytes);
+                }
+                Turn::Client(bytes) => {
+                    self.run(true, usize::MAX);
+                    assert_eq!(text(&self.said), text(bytes), "{name}, turn {i}");
+                    self.said.clear();
+                }
+                Turn::Body(size) => {
+                    self.run(true, *size);
+                    assert_eq!(self.given, *size, "{name}, turn {i}: the machine took no more of the message");
+                    assert!(self.said.len() + 2 >= *size, "{name}, turn {i}: more is held back than the end of a line");
+                    self.said.clear();
+                }
+                Turn::Tls if i == 0 => assert_eq!(self.dialogue.tls, Tls::Implicit),
+                Turn::Tls => {
+                    self.run(false, 0);
+                    assert_eq!(self.machine.step().unwrap(), Step::Upgrade, "{name}, turn {i}");
+                    self.machine.upgraded().unwrap();
+                }
+                Turn::Close => {
+                    self.machine.input_ended();
+                    self.run(false, 0);
+                }
+                Turn::WaitClose => {
+                    self.run(true, usize::MAX);
+                    assert_eq!(self.machine.step().unwrap(), Step::Closed, "{name}, turn {i}");
+                }
+            }
+        }
+        self.run(false, 0);
+        assert_eq!(text(&self.said), "", "{name}: said after the end");
+        assert_eq!(self.machine.step().unwrap(), Step::Closed);
+        if let Some(round_trips) = self.dialogue.round_trips {
+            assert_eq!(self.machine.round_trips(), round_trips, "{name}: round trips");
+        }
+        self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
+        for (i, send) in self.dialogue.sends.iter().enumerate() {
+            assert_eq!(self.outcomes[i], send.expect, "{name}: the outcome of message {i}");
+            assert_eq!(self.recipients[i].join(" "), send.recipients, "{name}: the recipients of message {i}");
+        }
+        (self.outcomes, self.events)
+    }
+
+    /// The server's bytes, in pieces; the machine does by itself what follows from each.
+    fn hear(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let size = self.cuts.next(bytes.len());
+            let taken = self.machine.input(&bytes[..size]);
+            bytes = &bytes[taken..];
+            self.run(false, 0);
+        }
+    }
+
+    /// Goes on until the machine waits for the server, or for the caller if that shall not `act`;
+    /// no more than so many bytes of the message are given.
+    fn run(&mut self, act: bool, message_bytes: usize) {
+        loop {
+            let step = self.machine.step();
+            let wrote = self.write();
+            match step {
+                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) if wrote => {}
+                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) => return,
+                Ok(Step::Ready) if act => self.act(),
+                Ok(Step::Body { .. }) if act && self.given < message_bytes => self.give(message_bytes),
+                Ok(Step::Ready | Step::Body { .. }) => return,
+                Ok(event) => {
+                    self.events.push(format!("{event:?}"));
+                    self.on_event(event);
+                }
+                Err(error) => self.on_error(error),
+            }
+        }
+    }
+
+    fn write(&mut self) -> bool {
+        let wrote = !self.machine.output().is_empty();
+        while !self.machine.output().is_empty() {
+            let front = self.machine.output().front();
+            let size = self.cuts.next(front.len());
+            self.said.extend_from_slice(&front[..size]);
+            self.machine.wrote(size);
+        }
+        wrote
+    }
+
+    /// The message that has no outcome yet.
+    fn current(&self) -> Option<&'a Send> {
+        self.dialogue.sends.get(self.outcomes.len())
+    }
+
+    fn act(&mut self) {
+        if let Some(auth) = &self.dialogue.auth
+            && std::mem::take(&mut self.is_login_due)
+        {
+            let credentials = Credentials::new(&*auth.user, &*auth.password);
+            if let Err(error) = self.machine.login(auth.mechanism.parse().unwrap(), &credentials) {
+                self.on_error(error);
+                self.give_up();
+            }
+            return;
+        }
+        let Some(send) = self.current() else {
+            return self.machine.quit().unwrap();
+        };
+        let result = match self.open {
+            Some(next) if next < send.to.len() => {
+                self.open = Some(next + 1);
+                self.machine.rcpt(address(&send.to[next]))
+            }
+            Some(_) => {
+                self.open = None;
+                let replies = &self.recipients[self.outcomes.len()];
+                if replies.iter().any(|code| code.starts_with('2')) {
+                    self.machine.data()
+                } else {
+                    self.outcomes.push(format!("refused rcpt {}", replies.last().unwrap()));
+                    self.machine.reset()
+                }
+            }
+            None => {
+                let mut transaction = Transaction::open(send.from.as_deref().map(address));
+                transaction.size = send.size_known.then_some(send.message.len() as u64);
+                transaction.content = match send.eight_bit {
+                    None => Content::Unknown,
+                    Some(false) => Content::SevenBit,
+                    Some(true) => Content::EightBit,
+                };
+                transaction.all_or_nothing = send.all_or_nothing;
+                self.given = 0;
+                if self.dialogue.steps {
+                    self.open = Some(0);
+                    self.machine.mail(transaction)
+                } else {
+                    transaction.recipients = send.to.iter().map(|to| address(to)).collect();
+                    self.machine.begin(transaction)
+                }
+            }
+        };
+        if let Err(error) = result {
+            self.on_error(error);
+        }
+    }
+
+    fn give(&mut self, message_bytes: usize) {
+        let message = &self.current().expect("a message is under way").message;
+        let end = message.len().min(message_bytes);
+        if self.given == message.len() {
+            self.given = usize::MAX;
+            self.machine.finish().unwrap();
+        } else {
+            let size = self.cuts.next(end - self.given);
+            self.machine.body(message[self.given..self.given + size].to_vec()).unwrap();
+            self.given += size;
+        }
+    }
+
+    fn on_event(&mut self, event: Step) {
+        match event {
+            Step::Login { reply } if !reply.is_positive() => {
+                self.outcomes.push(format!("refused auth {}", reply.code()));
+                self.give_up();
+            }
+            Step::Sender { reply } if self.dialogue.steps && !reply.is_positive() => {
+                self.open = None;
+                self.outcomes.push(format!("refused mail {}", reply.code()));
+            }
+            Step::Recipient { index, reply } => {
+                self.recipients[self.outcomes.len()][index] = reply.code().to_string();
+            }
+            Step::Sent { reply } => self.outcomes.push(format!("sent {}", reply.code())),
+            Step::NotSent { phase, reply } => self.outcomes.push(format!("refused {phase} {}", reply.code())),
+            _ => {}
+        }
+    }
+
+    fn on_error(&mut self, error: envoi::Error) {
+        let word = if error.outcome_unknown() { "unknown" } else { "failed" };
+        let outcome = format!("{word} {} {}", error.kind(), error.phase());
+        self.events.push(outcome.clone());
+        if self.current().is_some() {
+            self.outcomes.push(outcome);
+        }
+    }
+
+    /// Without a login, no message is tried.
+    fn give_up(&mut self) {
+        self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
+    }
+}
+
+fn address(address: &str) -> Address {
+    Address::new(address).unwrap()
+}
+
+/// For people to read: what is wrong with a long message shows at its beginning.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
+}
+
+#[test]
+fn every_dialogue() {
+    for (name, dialogue) in dialogues() {
+        Player::new(&name, &dialogue, Cuts::default()).play();
+    }
+}
+
+#[test]
+fn byte_by_byte() {
+    for (name, dialogue) in dialogues() {
+        let whole = Player::new(&name, &dialogue, Cuts::default()).play();
+        let cut = Player::new(&name, &dialogue, Cuts { sizes: vec![1], used: 0 }).play();
+        assert_eq!(whole, cut, "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The same bytes give the same events, whole sessions long, however both sides' bytes are cut.
+    #[test]
+    fn any_cut_gives_the_same_events(sizes in prop::collection::vec(1..40usize, 1..12)) {
+        for (name, dialogue) in dialogues() {
+            let whole = Player::new(&name, &dialogue, Cuts::default()).play();
+            let cut = Player::new(&name, &dialogue, Cuts { sizes: sizes.clone(), used: 0 }).play();
+            prop_assert_eq!(whole, cut, "{}", name);
+        }
+    }
+}

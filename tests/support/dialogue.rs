@@ -1,0 +1,322 @@
+//! Reads the dialogues of `tests/dialogues`; their README has the format.
+
+use std::fs;
+use std::path::Path;
+
+/// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
+#[derive(Debug, PartialEq)]
+pub struct Dialogue {
+    pub helo: String,
+    pub tls: Tls,
+    pub auth: Option<Auth>,
+    pub auth_in_clear: bool,
+    pub steps: bool,
+    pub round_trips: Option<u32>,
+    pub sends: Vec<Send>,
+    pub script: Vec<Turn>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tls {
+    None,
+    Opportunistic,
+    Required,
+    Implicit,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Auth {
+    pub mechanism: String,
+    pub user: String,
+    pub password: String,
+}
+
+/// A message, and what must come of it.
+#[derive(Debug, PartialEq)]
+pub struct Send {
+    /// `None` is the null sender.
+    pub from: Option<String>,
+    pub to: Vec<String>,
+    pub all_or_nothing: bool,
+    pub message: Vec<u8>,
+    /// Whether it has bytes beyond ASCII, where that is known beforehand.
+    pub eight_bit: Option<bool>,
+    pub size_known: bool,
+    /// As the file has it: codes and `-`, with one blank between them.
+    pub recipients: String,
+    /// As the file has it: `sent 250`.
+    pub expect: String,
+}
+
+/// What one side does until it is the other's turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Turn {
+    Server(Vec<u8>),
+    Client(Vec<u8>),
+    Body(usize),
+    Tls,
+    Close,
+    WaitClose,
+}
+
+/// The `.txt` files of a folder with their names, in order.
+///
+/// # Panics
+///
+/// With the file and the line, where one cannot be read: these are tests.
+pub fn read_folder(folder: &Path) -> Vec<(String, Dialogue)> {
+    let mut paths: Vec<_> = fs::read_dir(folder).expect("the folder of dialogues").map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let files = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    files
+        .map(|path| {
+            let text = fs::read_to_string(path).unwrap();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (name, parse(&text).unwrap_or_else(|error| panic!("{}:{error}", path.display())))
+        })
+        .collect()
+}
+
+/// Reads a dialogue. The error starts with the number of its line.
+pub fn parse(text: &str) -> Result<Dialogue, String> {
+    let mut dialogue = Dialogue {
+        helo: "client.example.org".into(),
+        tls: Tls::None,
+        auth: None,
+        auth_in_clear: false,
+        steps: false,
+        round_trips: None,
+        sends: Vec::new(),
+        script: Vec::new(),
+    };
+    let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
+    let mut in_script = false;
+    while let Some((number, line)) = lines.next() {
+        if line.starts_with('#') {
+            continue;
+        }
+        let result = if line.trim().is_empty() {
+            in_script |= !dialogue.sends.is_empty();
+            Ok(())
+        } else if !in_script {
+            setting(&mut dialogue, line)
+        } else if line == "C<<" {
+            let mut body = Vec::new();
+            loop {
+                let Some((_, line)) = lines.next() else { break Err("no `.` ends it".into()) };
+                body.extend_from_slice(line.as_bytes());
+                body.extend_from_slice(b"\r\n");
+                if line == "." {
+                    push(&mut dialogue.script, Turn::Client(body));
+                    break Ok(());
+                }
+            }
+        } else {
+            turn(line).map(|turn| push(&mut dialogue.script, turn))
+        };
+        result.map_err(|error: String| format!("{number}: {error}: {line}"))?;
+    }
+    for send in &dialogue.sends {
+        if send.expect.is_empty() {
+            return Err(format!("0: nothing is expected of the message to {}", send.to.join(" ")));
+        }
+    }
+    if dialogue.script.is_empty() {
+        return Err("0: there is no script".into());
+    }
+    Ok(dialogue)
+}
+
+fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
+    let (name, value) = line.split_once(": ").ok_or("not `name: value`")?;
+    let words: Vec<&str> = value.split_whitespace().collect();
+    match (name, &words[..]) {
+        ("helo", [name]) => dialogue.helo = name.to_string(),
+        ("tls", ["none"]) => dialogue.tls = Tls::None,
+        ("tls", ["opportunistic"]) => dialogue.tls = Tls::Opportunistic,
+        ("tls", ["required"]) => dialogue.tls = Tls::Required,
+        ("tls", ["implicit"]) => dialogue.tls = Tls::Implicit,
+        ("auth", [mechanism, user, password]) => {
+            let [mechanism, user, password] = [mechanism, user, password].map(|word| word.to_string());
+            dialogue.auth = Some(Auth { mechanism, user, password });
+        }
+        ("auth-in-clear", ["yes"]) => dialogue.auth_in_clear = true,
+        ("steps", ["yes"]) => dialogue.steps = true,
+        ("round-trips", [number]) => {
+            dialogue.round_trips = Some(number.parse().map_err(|_| "not a number")?);
+        }
+        ("send", ["from", from, "to", to @ ..]) if !to.is_empty() => dialogue.sends.push(Send {
+            from: (*from != "<>").then(|| from.to_string()),
+            to: to.iter().map(|address| address.to_string()).collect(),
+            all_or_nothing: false,
+            message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
+            eight_bit: None,
+            size_known: false,
+            recipients: vec!["-"; to.len()].join(" "),
+            expect: String::new(),
+        }),
+        _ => {
+            let send = dialogue.sends.last_mut().ok_or("no such setting before `send:`")?;
+            match (name, &words[..]) {
+                ("all-or-nothing", ["yes"]) => send.all_or_nothing = true,
+                ("message", _) => send.message = unescape(value)?,
+                ("message-lines", [number]) => {
+                    let number = number.parse().map_err(|_| "not a number")?;
+                    let line = format!("{}\r\n", "x".repeat(76));
+                    send.message.extend_from_slice(line.repeat(number).as_bytes());
+                }
+                ("content", ["7bit"]) => send.eight_bit = Some(false),
+                ("content", ["8bit"]) => send.eight_bit = Some(true),
+                ("size", ["known"]) => send.size_known = true,
+                ("recipients", codes) if codes.len() == send.to.len() => send.recipients = codes.join(" "),
+                ("expect", ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"]) => {
+                    send.expect = words.join(" ");
+                }
+                _ => return Err("no such setting".into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn turn(line: &str) -> Result<Turn, String> {
+    // A line without text may have lost its last blank.
+    let (word, text) = line.split_once(' ').unwrap_or((line, ""));
+    Ok(match word {
+        "S:" => Turn::Server(format!("{text}\r\n").into_bytes()),
+        "S*" => Turn::Server(unescape(text)?),
+        "C:" => Turn::Client(format!("{text}\r\n").into_bytes()),
+        "C*" => Turn::Client(unescape(text)?),
+        "BODY" => Turn::Body(text.parse().map_err(|_| "not a number")?),
+        "TLS" if text.is_empty() => Turn::Tls,
+        "CLOSE" if text.is_empty() => Turn::Close,
+        "WAIT-CLOSE" if text.is_empty() => Turn::WaitClose,
+        _ => return Err("not a line of a script".into()),
+    })
+}
+
+/// Adds to the group of the same side, if it is still that side's turn.
+fn push(script: &mut Vec<Turn>, turn: Turn) {
+    match (script.last_mut(), turn) {
+        (Some(Turn::Server(group)), Turn::Server(more)) => group.extend(more),
+        (Some(Turn::Client(group)), Turn::Client(more)) => group.extend(more),
+        (_, turn) => script.push(turn),
+    }
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        let escape = after.chars().next().ok_or("a lone backslash at the end")?;
+        let mut length = escape.len_utf8();
+        bytes.push(match escape {
+            'r' => b'\r',
+            'n' => b'\n',
+            't' => b'\t',
+            '0' => b'\0',
+            '\\' => b'\\',
+            'x' => {
+                let digits = after.get(1..3).ok_or("\\x without two digits")?;
+                length = 3;
+                u8::from_str_radix(digits, 16).map_err(|_| "\\x without two digits")?
+            }
+            other => return Err(format!("no such escape: \\{other}")),
+        });
+        rest = &after[length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "# comment\n\nsend: from a@b to c@d\nexpect: sent 250\n\nS: 220 x\n";
+
+    #[test]
+    fn a_dialogue_with_everything_in_it() {
+        let text = "\
+# A comment.
+helo: me
+tls: required
+auth: PLAIN alice secret
+auth-in-clear: yes
+round-trips: 3
+send: from <> to a@b c@d
+all-or-nothing: yes
+message: a\\r\\n\\x2e\\\\
+content: 8bit
+size: known
+recipients: 250 -
+expect: refused rcpt 550
+send: from a@b to c@d
+message-lines: 2
+steps: yes
+expect: unknown closed end-of-data
+
+S: 220 hi
+C: EHLO me
+C: 
+# Between two groups.
+S* 25
+S* 0 x\\r\\n
+TLS
+C<<
+..a
+
+# not a comment
+.
+C: QUIT
+BODY 12
+CLOSE
+WAIT-CLOSE
+";
+        let dialogue = parse(text).unwrap();
+        assert_eq!((dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips), ("me", Tls::Required, Some(3)));
+        assert!(dialogue.auth_in_clear && dialogue.steps);
+        assert_eq!(dialogue.auth.unwrap().password, "secret");
+        let [first, second] = &dialogue.sends[..] else { panic!("two messages") };
+        assert_eq!((first.from.as_deref(), &first.to[..]), (None, &["a@b".to_string(), "c@d".into()][..]));
+        assert!(first.all_or_nothing && first.size_known && first.eight_bit == Some(true));
+        assert_eq!(first.message, b"a\r\n.\\");
+        assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
+        assert_eq!(second.message.len(), 24 + 2 * 78);
+        assert_eq!((second.recipients.as_str(), second.expect.as_str()), ("-", "unknown closed end-of-data"));
+        assert_eq!(
+            dialogue.script,
+            [
+                Turn::Server(b"220 hi\r\n".to_vec()),
+                Turn::Client(b"EHLO me\r\n\r\n".to_vec()),
+                Turn::Server(b"250 x\r\n".to_vec()),
+                Turn::Tls,
+                Turn::Client(b"..a\r\n\r\n# not a comment\r\n.\r\nQUIT\r\n".to_vec()),
+                Turn::Body(12),
+                Turn::Close,
+                Turn::WaitClose,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (wrong, error) in [
+            ("", "0: there is no script"),
+            ("send: from a@b to c@d\n\nS: 220 x", "0: nothing is expected of the message to c@d"),
+            ("tls: maybe", "1: no such setting before `send:`: tls: maybe"),
+            ("tls", "1: not `name: value`: tls"),
+            ("expect: sent 250", "1: no such setting before `send:`: expect: sent 250"),
+            (&format!("{SMALL}X: hm"), "7: not a line of a script: X: hm"),
+            (&format!("{SMALL}C<<\nbody\n"), "7: no `.` ends it: C<<"),
+            (&format!("{SMALL}S* \\q"), "7: no such escape: \\q: S* \\q"),
+            (&format!("{SMALL}S* \\xg0"), "7: \\x without two digits: S* \\xg0"),
+            (&format!("{SMALL}S* \\"), "7: a lone backslash at the end: S* \\"),
+            (&format!("{SMALL}BODY x"), "7: not a number: BODY x"),
+            (&SMALL.replace("250", "250 x"), "4: no such setting: expect: sent 250 x"),
+        ] {
+            assert_eq!(parse(wrong).unwrap_err(), error, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What several tests need; each uses its part.
+#![allow(dead_code)]
+
+pub mod dialogue;
+pub mod stage;
