@@ -67,15 +67,13 @@ impl Encoder {
     fn chunk(&mut self, block: &[u8]) -> Chunk {
         let buffer = &mut self.buffers[self.turn];
         self.turn = (self.turn + 1) % Self::BUFFERS;
+        // Growing takes the whole buffer again if its chunk is gone, and a new one if not.
         match self.form {
             Form::AsIs => {
-                buffer.reserve(BLOCK);
                 buffer.extend_from_slice(block);
                 Chunk::from(buffer.split().freeze())
             }
             Form::Base64 => {
-                // Reserving takes the whole buffer again if its chunk is gone, and a new one if not.
-                buffer.reserve(MIME.encoded_len(BLOCK));
                 buffer.resize(MIME.encoded_len(block.len()), 0);
                 MIME.encode_slice(block, buffer).expect("the room was made for it");
                 Chunk::base64_lines(buffer.split().freeze())
@@ -88,7 +86,7 @@ impl Encoder {
 pub(super) enum Input {
     Bytes(Bytes),
     File(KnownFile),
-    Reader(Stream),
+    Stream(Stream),
 }
 
 impl Input {
@@ -96,16 +94,7 @@ impl Input {
         match self {
             Input::Bytes(bytes) => Some(bytes.len() as u64),
             Input::File(file) => Some(file.size),
-            Input::Reader(stream) => stream.size,
-        }
-    }
-
-    /// The same from its beginning; `None` where it can be read only once.
-    pub(super) fn again(&self) -> Option<Self> {
-        match self {
-            Input::Bytes(bytes) => Some(Input::Bytes(bytes.clone())),
-            Input::File(file) => Some(Input::File(file.clone())),
-            Input::Reader(_) => None,
+            Input::Stream(stream) => stream.size,
         }
     }
 }
@@ -131,25 +120,22 @@ pub(super) struct KnownFile {
 
 impl KnownFile {
     pub(super) fn look(path: PathBuf) -> Result<Self> {
-        let fault = |what: String| Error::new(Kind::Input, Phase::Setup, what);
-        let shown = quoted(&path.to_string_lossy());
+        let failed = |error| unreadable(&path, Phase::Setup, error);
         // Asked before it is opened: opening a pipe would wait for its other end.
-        let failed = |error: io::Error| fault(format!("cannot read the file {shown}: {error}")).with_source(error);
-        let metadata = std::fs::metadata(&path).map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(fault(format!("{shown} is a directory, not a file")));
-        }
-        if !metadata.is_file() {
-            return Err(fault(format!("{shown} is not a regular file"))
-                .with_hint("Read a pipe or a device with a reader, as a stream."));
+        let kind = std::fs::metadata(&path).map_err(failed)?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "a directory, not a file" } else { "not a regular file" };
+            let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
+            return Err(Error::new(Kind::Input, Phase::Setup, message)
+                .with_hint("A pipe or a device can be read as a stream, by a reader."));
         }
         let metadata = File::open(&path).and_then(|file| file.metadata()).map_err(failed)?;
         Ok(KnownFile { path: path.into(), size: metadata.len(), modified: metadata.modified().ok() })
     }
 
+    /// Opens it again, if it is still the same.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
-        let failed = |error| self.failed(phase, error);
-        let file = File::open(&self.path).map_err(failed)?;
+        let file = File::open(&self.path).map_err(|error| unreadable(&self.path, phase, error))?;
         let file = OpenFile { file, known: self.clone(), left: self.size, phase };
         file.check_unchanged()?;
         Ok(file)
@@ -158,11 +144,11 @@ impl KnownFile {
     fn is_as(&self, metadata: &Metadata) -> bool {
         metadata.len() == self.size && metadata.modified().ok() == self.modified
     }
+}
 
-    fn failed(&self, phase: Phase, error: io::Error) -> Error {
-        let shown = quoted(&self.path.to_string_lossy());
-        Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
-    }
+fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
+    let shown = quoted(&path.to_string_lossy());
+    Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
 }
 
 /// A file while it is read.
@@ -174,29 +160,30 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Reads the next block: full, but for the last one. After that an empty one, and it is certain that the
+    /// Reads the next block: full, but for the last one. `false` when there is none, and then it is certain that the
     /// file is still the one that was looked at.
-    pub(super) fn read_block(&mut self, block: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn read_block(&mut self, block: &mut Vec<u8>) -> Result<bool> {
         block.resize(BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK)), 0);
         if block.is_empty() {
-            return self.check_unchanged();
+            self.check_unchanged()?;
+            return Ok(false);
         }
         match self.file.read_exact(block) {
             Ok(()) => self.left -= block.len() as u64,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.changed()),
-            Err(error) => return Err(self.known.failed(self.phase, error)),
+            Err(error) => return Err(unreadable(&self.known.path, self.phase, error)),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let metadata = self.file.metadata().map_err(|error| self.known.failed(self.phase, error))?;
+        let metadata = self.file.metadata().map_err(|error| unreadable(&self.known.path, self.phase, error))?;
         if self.known.is_as(&metadata) { Ok(()) } else { Err(self.changed()) }
     }
 
     fn changed(&self) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
-        Error::new(Kind::Input, self.phase, format!("the file {shown} was changed while the message was sent"))
+        Error::new(Kind::Input, self.phase, format!("the file {shown} has changed since it was looked at"))
             .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
     }
 }
@@ -294,7 +281,7 @@ impl Supply {
                     None => open.insert(known.open(Phase::Body)?),
                 };
                 file.read_block(&mut self.block)?;
-                &self.block[..]
+                &self.block[..] // Empty at the end of the file.
             }
         };
         Ok((!block.is_empty()).then(|| self.encoder.chunk(block)))
