@@ -207,6 +207,11 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "client")]
+    pub(crate) fn take_receipt(&mut self) -> Option<crate::Receipt> {
+        self.0.receipt.take().map(|receipt| *receipt)
+    }
+
     /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         self.0.kind

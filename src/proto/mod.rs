@@ -673,11 +673,12 @@ impl Machine {
 
     fn on_reply(&mut self, reply: Reply) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
+        let phase = self.phase();
         let Some(expected) = self.queue.pop_front() else {
             return Err(unsolicited(reply));
         };
         if reply.code() == 421 {
-            return self.on_shutdown(expected, reply);
+            return self.on_shutdown(expected, phase, reply);
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
@@ -713,7 +714,7 @@ impl Machine {
             Expected::EndOfData { ends_at } if ends_at.is_some_and(|end| self.written >= end) => match reply {
                 reply if reply.is_positive() => self.events.push_back(Step::Sent { reply }),
                 reply if is_refusal => self.events.push_back(Step::NotSent { phase: Phase::EndOfData, reply }),
-                reply => return Err(violation(&Expected::EndOfData { ends_at }, &reply)),
+                reply => return Err(violation(&Expected::EndOfData { ends_at }, phase, &reply)),
             },
             Expected::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
@@ -724,18 +725,14 @@ impl Machine {
             Expected::Cleanup if reply.is_positive() => {}
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             Expected::Quit => self.close(),
-            expected => return Err(violation(&expected, &reply)),
+            expected => return Err(violation(&expected, phase, &reply)),
         }
         self.advance();
         Ok(())
     }
 
     /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
-    fn on_shutdown(&mut self, expected: Expected, reply: Reply) -> Result<()> {
-        let phase = match expected {
-            Expected::EndOfData { ends_at } if ends_at.is_none_or(|end| self.written < end) => Phase::Body,
-            ref expected => expected.phase(),
-        };
+    fn on_shutdown(&mut self, expected: Expected, phase: Phase, reply: Reply) -> Result<()> {
         let (phase, reply) = match self.progress.take().as_ref().and_then(Progress::refusal) {
             Some((phase, refusal)) => (phase, refusal.clone()),
             None => (phase, reply),
@@ -1018,9 +1015,9 @@ fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -
     }
 }
 
-fn violation(expected: &Expected, reply: &Reply) -> Error {
+fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
     let message = format!("expected {}, but the server sent {reply}", expected.wanted());
-    Error::new(Kind::Protocol, expected.phase(), message)
+    Error::new(Kind::Protocol, phase, message)
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
