@@ -195,9 +195,6 @@ pub(super) struct Batches {
     running: Option<JoinHandle<Result<Batch>>>,
 }
 
-/// What was read, and where the rest comes from, unless that was all.
-type Batch = (VecDeque<Chunk>, Option<Supply>);
-
 impl Batches {
     /// The blocks of these bytes. If they are one block, no thread is asked.
     pub(super) fn of_bytes(bytes: Bytes, form: Form) -> Self {
