@@ -620,6 +620,8 @@ impl Driver {
     /// Until nothing that was sent before is unanswered. What came unasked since is looked at first: a
     /// connection that the server has given up says so before anything is sent on it.
     async fn until_ready(&mut self) -> Result<()> {
+        // The runtime asks the system what has come only when tasks rest.
+        tokio::task::yield_now().await;
         poll_fn(|cx| {
             let _ = self.poll_read(cx);
             Poll::Ready(())
