@@ -112,7 +112,7 @@ async fn scripted(lines: &'static [&'static str]) -> (u16, tokio::task::JoinHand
         let (mut stream, _) = listener.accept().await.unwrap();
         for (i, line) in lines.iter().enumerate() {
             if i > 0 {
-                stream.read(&mut [0; 4096]).await.unwrap();
+                let _heard = stream.read(&mut [0; 4096]).await.unwrap();
             }
             stream.write_all(line.as_bytes()).await.unwrap();
         }
@@ -172,7 +172,7 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
         let (mut first, _) = listener.accept().await.unwrap();
         for line in ["220 hello\r\n", "250-hello\r\n250 STARTTLS\r\n", "220 go\r\n"] {
             first.write_all(line.as_bytes()).await.unwrap();
-            first.read(&mut [0; 4096]).await.unwrap();
+            let _heard = first.read(&mut [0; 4096]).await.unwrap();
         }
         drop(first);
         let (mut second, _) = listener.accept().await.unwrap();

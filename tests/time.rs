@@ -53,7 +53,7 @@ async fn send(
 async fn converse(stream: &mut DuplexStream, lines: &[&str]) {
     for line in lines {
         stream.write_all(line.as_bytes()).await.unwrap();
-        stream.read(&mut [0; 4096]).await.unwrap();
+        let _heard = stream.read(&mut [0; 4096]).await.unwrap();
     }
 }
 
@@ -138,7 +138,7 @@ async fn a_server_that_takes_too_little_of_the_message() {
         stream.write_all(b"354 go\r\n").await.unwrap();
         loop {
             sleep(seconds(1)).await;
-            stream.read(&mut [0; 100]).await.unwrap();
+            let _heard = stream.read(&mut [0; 100]).await.unwrap();
         }
     })
     .await;
@@ -202,7 +202,7 @@ async fn the_deadline_ends_everything() {
         stream.write_all(b"354 go\r\n").await.unwrap();
         loop {
             sleep(seconds(1)).await;
-            stream.read(&mut [0; 1000]).await.unwrap();
+            let _heard = stream.read(&mut [0; 1000]).await.unwrap();
         }
     });
     let outcome = outcome.await;

@@ -84,9 +84,11 @@
 mod capabilities;
 mod command;
 mod dot;
+mod expected;
 mod output;
 mod reply;
 mod sasl;
+mod settings;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -100,6 +102,7 @@ pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
 pub use sasl::Mechanism;
+pub use settings::{Limits, Settings, StartTls};
 pub use transaction::Transaction;
 
 use crate::Credentials;
@@ -107,6 +110,7 @@ use crate::address::Address;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use command::Command;
+use expected::Expected;
 use reply::excerpt;
 use sasl::Login;
 use transaction::Progress;
@@ -116,66 +120,6 @@ const HIGH_WATER: usize = 256 * 1024;
 
 /// What is unread beyond an incomplete line is at most this.
 const READ_AHEAD: usize = 64 * 1024;
-
-/// Bounds on what a server can make the machine hold. No real server comes near the defaults.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes in a line of a reply. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
-    pub line: usize,
-    /// Lines in a reply; 2,000 by default.
-    pub reply_lines: usize,
-    /// Bytes in a reply; 256 KiB by default.
-    pub reply_bytes: usize,
-    /// Challenges in a login; the longest mechanisms need three, the default is 16.
-    pub challenges: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { line: 16 * 1024, reply_lines: 2000, reply_bytes: 256 * 1024, challenges: 16 }
-    }
-}
-
-/// Whether to ask for TLS with STARTTLS (RFC 3207).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartTls {
-    /// Not at all.
-    Never,
-    /// If the server offers it.
-    IfOffered,
-    /// It must be offered and accepted, or the session fails.
-    Required,
-}
-
-/// How the machine conducts a session.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Settings {
-    /// The name in EHLO.
-    pub client_name: ClientName,
-    /// Whether to ask for TLS.
-    pub starttls: StartTls,
-    /// The transport is protected already, by TLS from the first byte.
-    pub secure: bool,
-    /// Allow a login that shows the password to whoever listens.
-    pub auth_in_clear: bool,
-    /// Bounds on what the server sends.
-    pub limits: Limits,
-}
-
-impl Settings {
-    /// No TLS, and no login without it.
-    pub fn new(client_name: ClientName) -> Self {
-        Settings {
-            client_name,
-            starttls: StartTls::Never,
-            secure: false,
-            auth_in_clear: false,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// What is next: something to do for the driver, or an event.
 ///
@@ -251,69 +195,6 @@ enum State {
     Transaction,
     Body,
     Closed,
-}
-
-/// What a reply will answer.
-enum Expected {
-    Greeting,
-    Ehlo,
-    Helo,
-    StartTls,
-    Login(Login),
-    Mail,
-    Rcpt(usize),
-    Data,
-    /// The message whose last byte is at this place of all that was ever written.
-    EndOfData {
-        ends_at: Option<u64>,
-    },
-    /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
-    EmptyData,
-    /// RSET on the machine's own behalf.
-    Cleanup,
-    Reset,
-    Noop,
-    Command,
-    Quit,
-}
-
-impl Expected {
-    fn phase(&self) -> Phase {
-        match self {
-            Expected::Greeting => Phase::Greeting,
-            Expected::Ehlo | Expected::Helo => Phase::Hello,
-            Expected::StartTls => Phase::StartTls,
-            Expected::Login(_) => Phase::Auth,
-            Expected::Mail => Phase::Mail,
-            Expected::Rcpt(_) => Phase::Rcpt,
-            Expected::Data => Phase::Data,
-            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
-            Expected::Cleanup | Expected::Reset => Phase::Reset,
-            Expected::Noop => Phase::Noop,
-            Expected::Command => Phase::Command,
-            Expected::Quit => Phase::Quit,
-        }
-    }
-
-    /// What would be in order, for the message about what is not.
-    fn wanted(&self) -> &'static str {
-        match self {
-            Expected::Greeting => "the greeting, 220",
-            Expected::Ehlo => "the answer to EHLO, 250",
-            Expected::Helo => "the answer to HELO, 250",
-            Expected::StartTls => "the go-ahead for TLS, 220",
-            Expected::Login(_) => "a challenge, 334, or the result of the login, 235",
-            Expected::Mail => "the answer to MAIL, 250",
-            Expected::Rcpt(_) => "the answer to RCPT, 250",
-            Expected::Data => "the go-ahead for the message, 354",
-            Expected::EndOfData { .. } => "the answer to the message, 250, after its end",
-            Expected::EmptyData => "the answer to the empty message",
-            Expected::Cleanup | Expected::Reset => "the answer to RSET, 250",
-            Expected::Noop => "the answer to NOOP, 250",
-            Expected::Command => "the answer to the command",
-            Expected::Quit => "the answer to QUIT, 221",
-        }
-    }
 }
 
 /// The client's side of an SMTP session. [The module](self) tells how it is driven.
@@ -696,14 +577,14 @@ impl Machine {
             Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             Expected::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
-                return Err(refused(Kind::Tls, Phase::StartTls, message, reply));
+                return Err(Error::refused(Kind::Tls, Phase::StartTls, message, reply));
             }
             Expected::Greeting if is_refusal => {
-                return Err(refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
+                return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
             Expected::Ehlo | Expected::Helo if is_refusal => {
                 let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
-                return Err(refused(Kind::Refused, Phase::Hello, message, reply));
+                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.code() == 334 => self.on_challenge(login)?,
             Expected::Login(_) if reply.is_positive() || is_refusal => self.events.push_back(Step::Login { reply }),
@@ -739,7 +620,7 @@ impl Machine {
         };
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
-                return Err(refused(Kind::Refused, phase, "the server does not serve now", reply));
+                return Err(Error::refused(Kind::Refused, phase, "the server does not serve now", reply));
             }
             Expected::Login(_) => self.events.push_back(Step::Login { reply }),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
@@ -769,11 +650,7 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        let error = Error::new(Kind::Closed, phase, message);
-        Err(match hint::for_end(phase, &self.input) {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        })
+        Err(Error::new(Kind::Closed, phase, message).with_hint_if(hint::for_end(phase, &self.input)))
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -1004,14 +881,6 @@ fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Comm
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
         utf8: transaction.needs_utf8(),
-    }
-}
-
-fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Error {
-    let error = Error::new(kind, phase, message);
-    match hint::for_reply(phase, &reply) {
-        Some(hint) => error.with_hint(hint).with_reply(reply),
-        None => error.with_reply(reply),
     }
 }
 
