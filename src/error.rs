@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::hint;
-use crate::proto::Reply;
+use crate::proto::{Reply, Secrets};
 
 /// What sort of failure it is, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,6 +204,14 @@ impl Error {
 
     pub(crate) fn with_reply(mut self, reply: Reply) -> Self {
         self.0.reply = Some(reply);
+        self
+    }
+
+    /// Takes out of the message what nobody may see.
+    pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
+        if let Some(redacted) = secrets.redacted(&self.0.message) {
+            self.0.message = redacted;
+        }
         self
     }
 

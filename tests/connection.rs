@@ -209,3 +209,23 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
     assert_eq!(error.kind(), Kind::Tls, "{error}");
     assert!(server.messages().is_empty());
 }
+
+#[tokio::test]
+async fn a_password_that_the_server_echoes_is_not_shown() {
+    let (port, server) = scripted(&[
+        "220 hello\r\n",
+        "250-hello\r\n250 AUTH PLAIN\r\n",
+        "535 5.7.8 no such password: hunter22 (AGFsaWNlAGh1bnRlcjIy)\r\n",
+    ])
+    .await;
+    let endpoint = plaintext(port).auth_in_clear().user("alice").password("hunter22");
+    let error = Connection::connect(&endpoint).await.err().unwrap();
+    server.await.unwrap();
+    let transcript = error.receipt().unwrap().transcript.to_string();
+    for text in [error.to_string(), format!("{error:?}"), transcript.clone()] {
+        assert!(!text.contains("hunter22") && !text.contains("AGFsaWNl"), "{text}");
+        assert!(text.contains("no such password: *** (***)"), "{text}");
+    }
+    assert!(transcript.contains("C: AUTH PLAIN ***\n"), "{transcript}");
+    assert_eq!(error.kind(), Kind::Auth);
+}

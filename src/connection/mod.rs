@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::{Body, Message};
-use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction};
+use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
@@ -241,6 +241,11 @@ impl Connection {
         self.auth
     }
 
+    /// The dialogue so far, without secrets.
+    pub fn transcript(&self) -> &Transcript {
+        self.driver.machine.transcript()
+    }
+
     /// How often the server had to be waited for, from the greeting on.
     pub fn round_trips(&self) -> u32 {
         self.driver.machine.round_trips()
@@ -272,6 +277,7 @@ impl Connection {
             bytes: 0,
             round_trips: self.driver.machine.round_trips() - self.round_trips_told,
             elapsed: started.elapsed(),
+            transcript: self.driver.machine.transcript().clone(),
         }
     }
 }

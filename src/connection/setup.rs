@@ -1,6 +1,7 @@
 //! From nothing to a session that is ready: connected, secured as the policy says, logged in.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -46,31 +47,42 @@ impl Connection {
         session.logged_in(endpoint).await
     }
 
-    pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
+    pub(crate) async fn connect_by(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
         endpoint.check()?;
         let connector = connector_for(endpoint).await?;
-        let mut clock = clock;
         let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
         let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, transport::connect(host, port)).await?;
         let peer = stream.peer_addr();
         let name = client_name(endpoint, &stream);
+        let began = Instant::now();
         let setting_up =
             Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock.clone());
         let session = match (setting_up.await, peer) {
             (Err(error), Ok(peer)) if may_fall_back(endpoint, &error) => {
-                // Once, in clear, to the same address: never a loop.
-                let connecting =
-                    async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
-                let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, connecting).await?;
-                let name = client_name(endpoint, &stream);
-                let mut session =
-                    Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
-                session.plaintext_because = Some(error.to_string());
-                session
+                clock.spend(began);
+                Connection::fall_back(endpoint, peer, error, clock).await?
             }
             (outcome, _) => outcome?,
         };
         session.logged_in(endpoint).await
+    }
+
+    /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a loop.
+    async fn fall_back(
+        endpoint: &Endpoint,
+        peer: SocketAddr,
+        mut error: Error,
+        mut clock: Clock,
+    ) -> Result<Connection> {
+        let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
+        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, connecting).await?;
+        let name = client_name(endpoint, &stream);
+        let mut session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
+        if let Some(receipt) = error.take_receipt() {
+            session.driver.machine.transcript_mut().precede(&receipt.transcript);
+        }
+        session.plaintext_because = Some(error.to_string());
+        Ok(session)
     }
 
     /// From a connected stream to a session that is ready.
@@ -102,24 +114,31 @@ impl Connection {
             round_trips_told: 0,
             in_call: false,
         };
+        match session.set_up(endpoint, security, connector).await {
+            Ok(()) => Ok(session),
+            Err(error) => Err(session.told(error)),
+        }
+    }
+
+    async fn set_up(&mut self, endpoint: &Endpoint, security: Security, connector: Option<&Connector>) -> Result<()> {
         if security == Security::Implicit {
-            session.handshake(endpoint, connector).await?;
+            self.handshake(endpoint, connector).await?;
         }
         loop {
-            match session.driver.next(None).await {
+            match self.driver.next(None).await {
                 Ok(Step::Upgrade) => {
-                    session.handshake(endpoint, connector).await?;
-                    session.driver.machine.upgraded()?;
+                    self.handshake(endpoint, connector).await?;
+                    self.driver.machine.upgraded()?;
                 }
                 Ok(Step::Ready) => break,
                 Ok(_) => {}
-                Err(error) => return Err(session.explained(error)),
+                Err(error) => return Err(self.explained(error)),
             }
         }
-        if security == Security::Opportunistic && session.tls.is_none() {
-            session.plaintext_because = Some("the server does not offer STARTTLS".into());
+        if security == Security::Opportunistic && self.tls.is_none() {
+            self.plaintext_because = Some("the server does not offer STARTTLS".into());
         }
-        Ok(session)
+        Ok(())
     }
 
     async fn handshake(&mut self, endpoint: &Endpoint, connector: Option<&Connector>) -> Result<()> {
@@ -131,10 +150,20 @@ impl Connection {
         };
         let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
         let handshake = connector.handshake(&endpoint.host, stream, opening);
-        let (stream, info) = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await?;
-        self.driver.transport = Transport::Tls(Box::new(stream));
-        self.tls = Some(info);
-        Ok(())
+        let outcome = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await;
+        let transcript = self.driver.machine.transcript_mut();
+        match outcome {
+            Ok((stream, info)) => {
+                transcript.note(&format!("TLS handshake: {}, {}", info.version, info.cipher));
+                self.driver.transport = Transport::Tls(Box::new(stream));
+                self.tls = Some(info);
+                Ok(())
+            }
+            Err(error) => {
+                transcript.note(&format!("TLS handshake failed: {}", error.message()));
+                Err(error)
+            }
+        }
     }
 
     /// TLS 1.3 lets the server refuse a client's certificate after the client's part of the handshake is
@@ -151,11 +180,13 @@ impl Connection {
         let Some(credentials) = endpoint.login()? else { return Ok(self) };
         match self.login_with(endpoint.mechanism, &credentials).await {
             Ok(_) => Ok(self),
-            Err(error) => {
-                let receipt = self.receipt(Instant::now());
-                Err(error.with_receipt(receipt))
-            }
+            Err(error) => Err(self.told(error)),
         }
+    }
+
+    /// The error with what is known of the session.
+    fn told(&self, error: Error) -> Error {
+        error.with_receipt(self.receipt(Instant::now()))
     }
 }
 

@@ -1,7 +1,37 @@
-//! What is outstanding: a queue of these says which command the next reply answers.
+//! What was said, and what will be answered: a command goes into the output and its answer into the queue in one step.
 
-use super::sasl::Login;
-use crate::Phase;
+use std::collections::VecDeque;
+
+use super::command::Command;
+use super::sasl::{Login, SecretLine};
+use super::transcript::Transcript;
+use super::{Output, Phase};
+
+/// The machine's side of the dialogue.
+#[derive(Default)]
+pub(super) struct Wire {
+    pub(super) output: Output,
+    /// What is outstanding; its front is what the next reply answers.
+    pub(super) queue: VecDeque<Expected>,
+    pub(super) transcript: Transcript,
+}
+
+impl Wire {
+    pub(super) fn say(&mut self, command: Command<'_>, expected: Expected) {
+        let line = command.to_string();
+        self.output.put_slice(line.as_bytes());
+        self.output.put_slice(b"\r\n");
+        self.transcript.client(&line);
+        self.queue.push_back(expected);
+    }
+
+    /// A line of a login, and what is to be shown of it.
+    pub(super) fn say_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
+        self.output.put_secret(line);
+        self.transcript.client(shown);
+        self.queue.push_back(Expected::Login(login));
+    }
+}
 
 /// What a reply will answer.
 pub(super) enum Expected {
