@@ -192,7 +192,7 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
             Some(position) => format!("argument {position} is not an option that send knows"),
             None => "there is an option that send does not know".into(),
         },
-        ErrorKind::MissingRequiredArgument => format!("{} is missing", option()),
+        ErrorKind::MissingRequiredArgument => format!("this is missing: {}", option()),
         ErrorKind::ArgumentConflict if option() == names(ContextKind::PriorArg) => {
             format!("{} is given twice", option())
         }

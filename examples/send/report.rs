@@ -18,7 +18,7 @@ pub struct Failure {
     reply: Option<Reply>,
     transient: bool,
     unknown: bool,
-    receipt: Option<Receipt>,
+    receipt: Option<Box<Receipt>>,
 }
 
 impl Failure {
@@ -92,7 +92,7 @@ impl From<Error> for Failure {
             reply: error.reply().cloned(),
             transient: error.is_transient(),
             unknown: error.outcome_unknown(),
-            receipt: error.receipt().cloned(),
+            receipt: error.receipt().cloned().map(Box::new),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Report {
                 let failure = Failure::partial(&receipt);
                 (Some(receipt), failure)
             }
-            Err(mut failure) => (failure.receipt.take(), Some(failure)),
+            Err(mut failure) => (failure.receipt.take().map(|receipt| *receipt), Some(failure)),
         };
         Report { receipt, failure, elapsed }
     }
