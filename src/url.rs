@@ -33,10 +33,6 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
         return Err(fault("the URL has a fragment (#)"));
     }
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if query.contains('@') && !location.contains('@') {
-        // Nothing of it is quoted below then: it may be the rest of a password.
-        return Err(fault("a ? stands before the @: in user and password it is written %3F"));
-    }
     let (authority, path) = location.split_once('/').unwrap_or((location, ""));
     if !path.is_empty() {
         return Err(fault("the URL has a path behind the host"));
@@ -213,6 +209,11 @@ mod tests {
     }
 
     #[test]
+    fn an_at_sign_may_stand_in_a_path() {
+        assert!(parse("smtp://mail.example.org?trust=/etc/ca@home.pem").is_ok());
+    }
+
+    #[test]
     fn user_and_password_are_decoded() {
         let endpoint = parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
         let credentials = endpoint.login().unwrap().unwrap();
@@ -235,7 +236,7 @@ mod tests {
             ("smtp://u:hunter2@mail.example.org:0", "port"),
             ("smtp://u:hunter2@mail.example.org:99999", "port"),
             ("smtp://u:hunt/er2@mail.example.org", "path"),
-            ("smtp://u:hunt?er2@mail.example.org", "%3F"),
+            ("smtp://u:hunt?er2@mail.example.org", "port"),
             ("smtp://u:25?hunter2@mail.example.org", "%3F"),
             ("smtp://u:p@25?tls=hunter2@mail.example.org", "%3F"),
             ("smtp:u:hunter2://x@mail.example.org", "smtp://"),
