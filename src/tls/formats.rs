@@ -69,7 +69,7 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
             Ok((SectionKind::Certificate, der)) => found.certificates.push(der.into()),
             Ok((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _)) => key = true,
             Ok(_) => other = true,
-            Err(error) => found.notes.push(format!("has a section that is damaged ({error})")),
+            Err(_) => found.notes.push("has a PEM section that is cut off or damaged".into()),
         }
     }
     let has = |label: &str| memchr::memmem::find(text, label.as_bytes()).is_some();
@@ -88,7 +88,7 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
             "Convert it: openssl x509 -in FILE -out ca.pem",
         ))
     } else if let Some(note) = found.notes.pop() {
-        Err(Unusable::new(note, "Get the file anew: a PEM section was cut or changed on the way"))
+        Err(Unusable::new(note, "Get the file anew: it was changed on the way"))
     } else if other || has("-----BEGIN ") {
         Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE"))
     } else {

@@ -226,16 +226,18 @@ fn nothing_in_common(host: &str, detail: &str) -> Error {
 }
 
 fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
+    // The alert of a server that speaks TLS 1.3 alone bears the number of TLS 1.2 (RFC 8446, 5.1): that says nothing.
+    let spoken = spoken.filter(|version| !offered.contains(version));
     let server = match spoken {
         Some(version) => format!("the server speaks {version}"),
         None => "the server does not say what it speaks".into(),
     };
+    let all_offered = offered.contains("TLSv1.2") && offered.contains("TLSv1.3");
     let hint = match spoken {
-        Some("TLSv1.2" | "TLSv1.3") => {
-            "Allow that version (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
-        }
+        Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
+        None if all_offered => OLD_SERVER,
         _ => {
-            "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must enable TLS 1.2 or 1.3"
+            "Allow the other version of TLS (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
         }
     };
     tls(
@@ -243,6 +245,9 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
         hint,
     )
 }
+
+const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must \
+                          enable TLS 1.2 or 1.3";
 
 /// The version that the server names: in its hello (RFC 5246, 7.4.1.3), or in the record of its alert.
 fn spoken(heard: &[u8]) -> Option<&'static str> {

@@ -28,6 +28,7 @@
 
 mod certificate;
 mod connector;
+mod failure;
 mod formats;
 mod handshake;
 mod info;
@@ -39,11 +40,11 @@ mod trust;
 mod verify;
 
 pub use certificate::Certificate;
+pub use failure::{CertificateFailure, CertificateProblem};
 pub use info::TlsInfo;
 pub use security::{Security, TlsVersion};
 pub use settings::TlsSettings;
 pub use trust::{Anchor, Trust, TrustSummary};
-pub use verify::{CertificateFailure, CertificateProblem};
 
 /// The version of `rustls` that envoi uses, for those who hand over a
 /// [configuration of their own](TlsSettings::rustls_config).

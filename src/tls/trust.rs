@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use super::Certificate;
@@ -42,6 +44,8 @@ const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct Trust {
     system: bool,
     sources: Vec<Source>,
+    pins: Vec<String>,
+    accepts_anything: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +102,39 @@ impl Trust {
         self.with(Source::Bytes(bytes.as_ref().into()))
     }
 
+    /// Adds a pin: the SHA-256 hash of the server's public key, as [`Certificate::pin`] gives it (`sha256//` and Base64, as
+    /// curl writes it; plain Base64 and hexadecimal digits do, too). With several pins, one must match: so a key can be
+    /// changed without a gap.
+    ///
+    /// Alone, on an [empty](Self::empty) trust, the key is all that counts: not the issuer, not the dates, not the name. On top of
+    /// other trust, the certificate must be verified as ever, and must have a pinned key.
+    ///
+    /// ```
+    /// # let der = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
+    /// # let summary = envoi::tls::Trust::empty().pem(der.pem()).load()?;
+    /// # let certificate = &summary.anchors[0].certificate;
+    /// use envoi::tls::Trust;
+    ///
+    /// let pin = certificate.pin();
+    /// let trust = Trust::empty().pin(pin);
+    /// trust.load()?;
+    /// assert!(Trust::empty().pin("not a hash").load().is_err());
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    pub fn pin(mut self, hash: impl Into<String>) -> Self {
+        self.pins.push(hash.into());
+        self
+    }
+
+    /// Accepts any certificate whatsoever: there is encryption, but **whoever sits between can read and change everything,
+    /// the password of the login included**. For a test on your own machine; to use a self-signed certificate, trust
+    /// [it](Self::path) or [its key](Self::pin) instead.
+    ///
+    /// [`TlsInfo::verified`](super::TlsInfo::verified) then says what the verification by what is added to it would have given.
+    pub fn dangerous_accept_anything() -> Self {
+        Trust { accepts_anything: true, ..Trust::default() }
+    }
+
     fn with(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
@@ -125,7 +162,7 @@ impl Trust {
         for source in &self.sources {
             match source {
                 Source::Bytes(bytes) => {
-                    let origin = "the certificates given in memory";
+                    let origin = "what was given in memory";
                     let content = formats::certificates(bytes).map_err(|why| unusable(origin, why))?;
                     store.add_all(content, origin)?;
                     store.origins.push(origin.into());
@@ -136,6 +173,8 @@ impl Trust {
                 Source::Path(path) => store.add_file(path)?,
             }
         }
+        store.pins = self.pins.iter().map(|pin| key_hash(pin)).collect::<Result<_>>()?;
+        store.accepts_anything = self.accepts_anything;
         store.sum_up();
         Ok(store)
     }
@@ -182,6 +221,9 @@ pub(super) struct TrustStore {
     /// In the order of `summary.anchors`, one for one.
     pub(super) roots: Vec<TrustAnchor<'static>>,
     pub(super) summary: TrustSummary,
+    /// SHA-256 hashes of public keys, one of which the server's must have.
+    pub(super) pins: Vec<[u8; 32]>,
+    pub(super) accepts_anything: bool,
     /// Where they come from, each source once, for the sentence that says what was trusted.
     origins: Vec<String>,
 }
@@ -189,7 +231,7 @@ pub(super) struct TrustStore {
 impl TrustStore {
     /// Fails where there is nobody to trust.
     pub(super) fn demand_anchors(&self) -> Result<()> {
-        if !self.roots.is_empty() {
+        if !self.roots.is_empty() || !self.pins.is_empty() || self.accepts_anything {
             return Ok(());
         }
         let mut message = String::from("no trusted certificate was found, so no server can be verified");
@@ -206,16 +248,13 @@ impl TrustStore {
         Err(config(message).with_hint(hint))
     }
 
-    /// What was trusted: "the 2 trusted certificates (ca.pem)".
+    /// What was trusted, as a part of a sentence: "what is trusted (2 certificates, from ca.pem)".
     pub(super) fn text(&self) -> String {
         let origins = self.origins.join(", ");
-        match self.roots.len() {
-            0 => "the trusted certificates: there are none".into(),
-            1 => format!(
-                "the trusted certificates: there is one, {:?} ({origins})",
-                self.summary.anchors[0].certificate.subject
-            ),
-            number => format!("the {number} trusted certificates ({origins})"),
+        match &self.summary.anchors[..] {
+            [] => "what is trusted (no certificate at all)".into(),
+            [only] => format!("what is trusted (one certificate, \"{}\", from {origins})", only.certificate.subject),
+            [..] => format!("what is trusted ({} certificates, from {origins})", self.summary.anchors.len()),
         }
     }
 
@@ -330,6 +369,23 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is larger than 16 MiB, and so no trust store"));
     }
     Ok(bytes)
+}
+
+/// The hash that a pin says.
+fn key_hash(pin: &str) -> Result<[u8; 32]> {
+    let digits = pin.strip_prefix("sha256//").or_else(|| pin.strip_prefix("sha256:")).unwrap_or(pin).trim();
+    let hex: String = digits.chars().filter(|digit| *digit != ':').collect();
+    let bytes = if hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
+    } else {
+        STANDARD_NO_PAD.decode(digits.trim_end_matches('=')).ok()
+    };
+    bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).ok_or_else(|| {
+        config(format!("{pin:?} is no pin: that is the SHA-256 hash of a public key, 32 bytes in Base64 or hexadecimal digits")).with_hint(
+            "Get it from the server's certificate: openssl x509 -in FILE -noout -pubkey | openssl pkey -pubin -outform DER | \
+             openssl dgst -sha256 -binary | base64",
+        )
+    })
 }
 
 fn config(message: impl Into<String>) -> Error {
