@@ -32,6 +32,10 @@ mod failure;
 mod formats;
 mod handshake;
 mod info;
+#[cfg(feature = "keystores")]
+mod jks;
+#[cfg(feature = "keystores")]
+mod keystore;
 mod security;
 mod settings;
 #[cfg(test)]

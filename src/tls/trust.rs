@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use super::Certificate;
 use super::certificate::apart;
 use super::formats::{self, Unusable};
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, Kind, Phase, Result, Secret};
 
 /// No trust store is larger; a file that is was named by mistake.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -40,12 +40,23 @@ const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// println!("{}", both.load()?);
 /// # Ok::<(), envoi::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Trust {
     system: bool,
+    #[cfg(feature = "mozilla-roots")]
+    mozilla: bool,
     sources: Vec<Source>,
     pins: Vec<String>,
     accepts_anything: bool,
+    password: Option<Secret>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Trust");
+        fields.field("system", &self.system).field("sources", &self.sources).field("pins", &self.pins);
+        fields.field("accepts_anything", &self.accepts_anything).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -74,13 +85,26 @@ impl Trust {
         self
     }
 
-    /// Adds the certificates of a file, PEM (any number of them) or DER, recognised by its content.
+    /// Adds Mozilla's root certificates, as they were when this program was built.
+    #[cfg(feature = "mozilla-roots")]
+    pub fn with_mozilla(mut self) -> Self {
+        self.mozilla = true;
+        self
+    }
+
+    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature `keystores` PKCS#12 and
+    /// JKS. The format is recognised by the content, not by the name.
+    ///
+    /// Of a key store those certificates count that are marked as trusted, as Java and Oracle do, or that do not belong to a
+    /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the [password](Self::password). A path may
+    /// begin with `file:`, as Oracle writes them.
     pub fn file(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::File(path.into()))
     }
 
     /// Adds the certificates of all files of a folder, but not of the folders in it. What holds no certificate is
-    /// listed as skipped in the [summary](TrustSummary::warnings).
+    /// listed as skipped in the [summary](TrustSummary::warnings). The folder may be an Oracle wallet: its `ewallet.p12` is
+    /// then read as if it were named itself.
     pub fn folder(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::Folder(path.into()))
     }
@@ -100,6 +124,12 @@ impl Trust {
     /// ```
     pub fn pem(self, bytes: impl AsRef<[u8]>) -> Self {
         self.with(Source::Bytes(bytes.as_ref().into()))
+    }
+
+    /// The password of the key stores among the files: one for all of them. The other files need none.
+    pub fn password(mut self, password: impl Into<Secret>) -> Self {
+        self.password = Some(password.into());
+        self
     }
 
     /// Adds a pin: the SHA-256 hash of the server's public key, as [`Certificate::pin`] gives it (`sha256//` and Base64, as
@@ -159,18 +189,22 @@ impl Trust {
         if self.system {
             store.add_system();
         }
+        #[cfg(feature = "mozilla-roots")]
+        if self.mozilla {
+            store.add_mozilla();
+        }
+        let password = self.password.as_ref();
         for source in &self.sources {
             match source {
                 Source::Bytes(bytes) => {
                     let origin = "what was given in memory";
-                    let content = formats::certificates(bytes).map_err(|why| unusable(origin, why))?;
-                    store.add_all(content, origin)?;
+                    let found = formats::certificates(bytes, password).map_err(|why| unusable(origin, why))?;
+                    store.add_all(found, origin)?;
                     store.origins.push(origin.into());
                 }
-                Source::File(path) => store.add_file(path)?,
-                Source::Folder(path) => store.add_folder(path)?,
-                Source::Path(path) if path.is_dir() => store.add_folder(path)?,
-                Source::Path(path) => store.add_file(path)?,
+                Source::File(path) => store.add_path(&local(path), false, password)?,
+                Source::Folder(path) => store.add_path(&local(path), true, password)?,
+                Source::Path(path) => store.add_path(&local(path), local(path).is_dir(), password)?,
             }
         }
         store.pins = self.pins.iter().map(|pin| key_hash(pin)).collect::<Result<_>>()?;
@@ -271,49 +305,76 @@ impl TrustStore {
         }
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<()> {
-        let origin = path.display().to_string();
-        let bytes = read(path).map_err(|error| cannot_read(path, error))?;
-        let found = formats::certificates(&bytes).map_err(|why| unusable(&origin, why))?;
-        self.add_all(found, &origin)?;
-        self.origins.push(origin);
-        Ok(())
+    /// Each with what Mozilla allows it, which its certificate does not say.
+    #[cfg(feature = "mozilla-roots")]
+    fn add_mozilla(&mut self) {
+        let origin = "Mozilla's roots";
+        self.origins.push(origin.into());
+        for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+            let Ok(own) = webpki::anchor_from_trusted_cert(der) else { continue };
+            let same = |root: &&TrustAnchor<'_>| {
+                root.subject == own.subject && root.subject_public_key_info == own.subject_public_key_info
+            };
+            if let Some(allowed) = webpki_roots::TLS_SERVER_ROOTS.iter().find(same)
+                && self.add(der, origin).is_ok()
+                && let Some(added) = self.roots.last_mut().filter(|added| same(&&**added))
+            {
+                *added = allowed.clone();
+            }
+        }
     }
 
-    fn add_folder(&mut self, path: &Path) -> Result<()> {
+    fn add_path(&mut self, path: &Path, folder: bool, password: Option<&Secret>) -> Result<()> {
+        self.origins.push(path.display().to_string());
+        if folder { self.add_folder(path, password) } else { self.add_file(path, password) }
+    }
+
+    fn add_file(&mut self, path: &Path, password: Option<&Secret>) -> Result<()> {
+        let origin = path.display().to_string();
+        let bytes = read(path).map_err(|error| cannot_read(path, error))?;
+        let found = formats::certificates(&bytes, password).map_err(|why| unusable(&origin, why))?;
+        self.add_all(found, &origin)
+    }
+
+    fn add_folder(&mut self, path: &Path, password: Option<&Secret>) -> Result<()> {
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut paths: Vec<_> =
             entries.map_err(|error| cannot_read(path, error))?.iter().map(fs::DirEntry::path).collect();
         paths.sort();
 
-        let before = self.summary.anchors.len();
-        let skipped = self.summary.warnings.len();
-        let mut certificates = 0;
+        let mut found_any = false;
+        let mut skipped = Vec::new();
         for path in paths {
-            // A pipe or a device would be waited for.
-            let bytes =
-                if path.is_file() { read(&path).map_err(|e| e.to_string()) } else { Err("it is not a file".into()) };
-            let skip = match bytes {
-                Ok(bytes) => match formats::certificates(&bytes) {
-                    Ok(found) => {
-                        certificates += found.certificates.len();
-                        self.add_all(found, &path.display().to_string()).err().map(|error| error.message().to_owned())
-                    }
-                    Err(why) => Some(format!("it {}", why.reason)),
-                },
-                Err(error) => Some(error),
-            };
-            if let Some(reason) = skip {
-                self.summary.warnings.push(format!("{} was skipped: {reason}", path.display()));
+            if path.file_name().is_some_and(|name| name == WALLET) {
+                // This file is why the folder was named.
+                self.add_file(&path, password)?;
+                found_any = true;
+            } else {
+                match self.add_if_certificate(&path, password) {
+                    Ok(()) => found_any = true,
+                    Err(why) => skipped.push((path, why)),
+                }
             }
         }
-        self.origins.push(path.display().to_string());
-        if certificates == 0 && self.summary.anchors.len() == before {
-            let looked_at = self.summary.warnings.len() - skipped;
-            return Err(config(format!("{} holds no certificate ({looked_at} files were looked at)", path.display()))
-                .with_hint("Put the certificates to trust into it, in PEM or DER form"));
+        if !found_any {
+            return Err(nothing_in(path, skipped));
+        }
+        for (path, why) in skipped {
+            self.summary.warnings.push(format!("{} was skipped: it {}", path.display(), why.reason));
         }
         Ok(())
+    }
+
+    /// Adds a file of a folder, of which nobody said that it holds a certificate.
+    fn add_if_certificate(&mut self, path: &Path, password: Option<&Secret>) -> Result<(), Unusable> {
+        // A pipe or a device would be waited for.
+        if !path.is_file() {
+            return Err(Unusable::new("is not a file", ""));
+        }
+        let bytes = read(path).map_err(|error| Unusable::new(format!("cannot be read: {error}"), ""))?;
+        let found = formats::certificates(&bytes, password)?;
+        self.add_all(found, &path.display().to_string())
+            .map_err(|error| Unusable::new(format!("cannot be used: {}", error.message()), ""))
     }
 
     /// Adds what a source holds; fails if none of it can be trusted.
@@ -360,6 +421,35 @@ impl TrustStore {
             }
         }
     }
+}
+
+/// The key store in the folder of an Oracle wallet.
+const WALLET: &str = "ewallet.p12";
+
+/// A path without the prefix that Oracle writes before that of a wallet: `file:/etc/wallet`.
+fn local(path: &Path) -> PathBuf {
+    let rest = path.to_str().and_then(|text| text.strip_prefix("file:"));
+    let rest = rest.map(|rest| if rest.starts_with("///") { &rest[2..] } else { rest });
+    rest.map_or_else(|| path.to_owned(), PathBuf::from)
+}
+
+/// A folder without a certificate: what there is instead.
+fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
+    let mut message = format!("{} holds no certificate", path.display());
+    for (path, why) in skipped.iter().take(3) {
+        let name = path.file_name().unwrap_or_default().display();
+        message.push_str(&format!("; {name} {}", why.reason));
+    }
+    if skipped.len() > 3 {
+        message.push_str(&format!("; and {} more files are none either", skipped.len() - 3));
+    }
+    if skipped.is_empty() {
+        message.push_str(": it is empty");
+    }
+    // The lock files of a wallet are empty: what to do with the wallet says the file beside them.
+    let hint = skipped.into_iter().find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
+    config(message)
+        .with_hint(hint.map_or("Put the certificates to trust into it, in PEM or DER form".into(), |(_, why)| why.hint))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
 
+mod stores;
 mod trust;
 
 use std::error::Error as _;

@@ -3,7 +3,7 @@
 use super::*;
 use std::fs;
 
-fn config_error(trust: Trust) -> Error {
+pub(super) fn config_error(trust: Trust) -> Error {
     let error = trust.load().unwrap_err();
     assert_eq!((error.kind(), error.phase()), (Kind::Config, Phase::Setup));
     assert!(error.hint().is_some(), "{error}");
@@ -79,10 +79,13 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn folders_skip_what_holds_no_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let a = Party::authority("A", None);
-    says(&config_error(Trust::empty().folder(folder.path())), &["holds no certificate (0 files were looked at)"]);
+    says(&config_error(Trust::empty().folder(folder.path())), &["holds no certificate: it is empty"]);
     fs::write(folder.path().join("README"), "no certificate").unwrap();
     fs::create_dir(folder.path().join("more")).unwrap();
-    says(&config_error(Trust::empty().path(folder.path())), &["holds no certificate (2 files were looked at)"]);
+    says(
+        &config_error(Trust::empty().path(folder.path())),
+        &["holds no certificate; README holds no certificate; more is not a file"],
+    );
     fs::write(folder.path().join("a.pem"), &a.pem).unwrap();
     fs::write(folder.path().join("same.pem"), &a.pem).unwrap();
     let summary = Trust::empty().path(folder.path()).load().unwrap();
