@@ -112,6 +112,11 @@ impl Certificate {
         Sha256::digest(key.unwrap_or_default()).into()
     }
 
+    /// This is its public key, as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        self.key_hash() == <[u8; 32]>::from(Sha256::digest(key))
+    }
+
     /// Its issuer is itself, by name: no other authority vouches for it.
     pub fn is_self_issued(&self) -> bool {
         self.subject_name == self.issuer_name

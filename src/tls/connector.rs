@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 
@@ -125,14 +126,18 @@ impl Loaded {
         }
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier { store, demand, algorithms });
+        let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider)).transpose()?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&supported)
             .map_err(|error| {
                 Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
             })?
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier.clone());
+        let config = match own {
+            Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+            None => config.with_no_client_auth(),
+        };
         Ok(Loaded { config: Arc::new(config), verifier: Some(verifier), server_name, versions })
     }
 

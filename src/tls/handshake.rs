@@ -213,7 +213,8 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
 fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error {
     tls(
         format!("{host} {what} (TLS alert {})", name(alert)),
-        "Get a client certificate from the server's administrator, or ask for access without one",
+        "Get a client certificate that the server's administrator accepts, and give it (TlsSettings::client_certificate). If you \
+         gave one, look at its dates and its issuer",
     )
 }
 

@@ -4,6 +4,7 @@
 //! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or both.
 //!   It is put together, loaded and summed up before any connection is made.
 //! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls` configuration of your own.
+//! - [`ClientCertificate`] is what we show to a server that asks who we are.
 //! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
 //! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::Kind::Tls) that names the
 //!   certificate, the reason and the next step; its source is a [`CertificateFailure`] with the chain that
@@ -27,6 +28,7 @@
 //! ```
 
 mod certificate;
+mod client_certificate;
 mod connector;
 mod failure;
 mod formats;
@@ -44,6 +46,7 @@ mod trust;
 mod verify;
 
 pub use certificate::Certificate;
+pub use client_certificate::ClientCertificate;
 pub use failure::{CertificateFailure, CertificateProblem};
 pub use info::TlsInfo;
 pub use security::{Security, TlsVersion};

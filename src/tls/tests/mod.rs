@@ -1,5 +1,6 @@
 //! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
 
+mod client_certificate;
 mod stores;
 mod trust;
 
@@ -537,12 +538,10 @@ async fn no_cipher_in_common() {
     says(&error, &["no cipher suite, key exchange or signature in common"]);
 }
 
-#[tokio::test]
-async fn client_certificate_demanded() {
-    let root = Party::authority("Root", None);
-    let server = Party::server(Some(&root));
+/// A server that demands a client certificate issued by `root`.
+fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.der.clone()).unwrap();
+    roots.add(root.clone()).unwrap();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
@@ -551,21 +550,40 @@ async fn client_certificate_demanded() {
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![server.der.clone()], key)
         .unwrap();
-    let config = Arc::new(config);
+    Arc::new(config)
+}
 
-    let settings = trusting(&root).max_version(TlsVersion::Tls12);
-    let error = connector(&settings).handshake(HOST, serve(&config), Opening::StartTls).await.unwrap_err();
-    says(&error, &["client certificate"]);
+/// The first reply inside TLS, or why there is none.
+async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
+    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), Opening::StartTls).await?;
+    stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
+}
 
-    // TLS 1.3 says so only when the handshake is over.
-    let (mut stream, _) = connector(&trusting(&root)).handshake(HOST, serve(&config), Opening::StartTls).await.unwrap();
-    let error = stream.read_u8().await.unwrap_err();
-    let error = late_alert(&error, HOST).unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
-    says(
-        &error,
-        &["mail.example.com demands a client certificate, and none was sent (TLS alert certificate_required, 116)"],
-    );
+#[tokio::test]
+async fn client_certificate_demanded() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let config = demanding(&root.der, &server);
+    for (version, text) in [
+        (TlsVersion::Tls12, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+        // TLS 1.3 says so only when the handshake is over.
+        (TlsVersion::Tls13, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+    ] {
+        let settings = trusting(&root).min_version(version).max_version(version);
+        let error = first_reply(&settings, &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &[text, "TlsSettings::client_certificate"]);
+
+        let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
+        let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
+        let error = first_reply(&settings.clone().client_certificate(stranger), &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &["does not accept the client certificate"]);
+
+        let client = Party::new(named("client", &[]), Some(&root));
+        let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);
+        first_reply(&settings.client_certificate(client), &config).await.unwrap();
+    }
 }
 
 /// A server that says this as soon as it heard something, and closes.

@@ -8,7 +8,9 @@ password=changeit
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 36500 \
     -subj "/O=Example/CN=Example CA" -keyout ca.key -out ca.pem
 openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj "/CN=client" -keyout client.key -out client.csr
-openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -set_serial 2 -days 36500 -out client.pem
+openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -set_serial 2 -days 36500 -out client-v1.pem
+echo "basicConstraints = CA:FALSE" > v3
+openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -set_serial 2 -days 36500 -extfile v3 -out client.pem
 openssl x509 -in ca.pem -outform DER -out ca.der
 
 # Only certificates, without Java's mark that they are trusted.
@@ -35,4 +37,4 @@ cp keys.PKCS12 ewallet.p12
 import ewallet.p12 PKCS12
 mv keys.PKCS12 keys.p12
 mv keys.JKS keys.jks
-rm ca.key client.csr
+rm ca.key client.csr v3
