@@ -1,6 +1,7 @@
 //! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
 
 mod client_certificate;
+mod openssl;
 mod stores;
 mod trust;
 
@@ -632,7 +633,13 @@ async fn no_tls_at_the_other_end() {
         (
             Opening::StartTls,
             b"\x15\x03\x01\x00\x02\x02\x46",
-            &["the server speaks TLSv1.0, this client offers TLSv1.3 and TLSv1.2"],
+            &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2"],
+        ),
+        // The hello of an old server, which takes no notice of what it does not know.
+        (
+            Opening::StartTls,
+            b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random rand\x00\x00\x2f\x00",
+            &["the server speaks TLSv1.1, this client offers TLSv1.3 and TLSv1.2"],
         ),
         (Opening::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
         (
