@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::UnixTime;
 
 use super::Certificate;
 use super::certificate::{apart, pin_text, utc};
-use super::trust::TrustStore;
+use super::store::TrustStore;
 use crate::{Error, Kind, Phase};
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
@@ -149,8 +149,8 @@ impl Story<'_> {
             E::CertRevoked => told(
                 CertificateProblem::Revoked,
                 None,
-                format!("the certificate of {host} was revoked by its issuer"),
-                "Do not send anything to it. The server's administrator must get a new certificate",
+                format!("the certificate of {host}, or one above it, was revoked by its issuer"),
+                "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one",
             ),
             E::CaUsedAsEndEntity => told(
                 CertificateProblem::WrongPurpose,

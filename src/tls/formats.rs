@@ -63,6 +63,22 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
     }
 }
 
+/// The lists of revoked certificates in the content of a file.
+pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
+    if first_element(bytes).is_some() {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
+    let lists: Vec<_> = sections.flatten().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der).collect();
+    if lists.is_empty() {
+        return Err(Unusable::new(
+            "holds no list of revoked certificates",
+            "Give a file with a section BEGIN X509 CRL",
+        ));
+    }
+    Ok(lists)
+}
+
 fn pem(text: &[u8]) -> Result<Found, Unusable> {
     let mut found = Found { certificates: Vec::new(), notes: Vec::new() };
     let (mut key, mut other) = (false, false);

@@ -40,6 +40,7 @@ mod jks;
 mod keystore;
 mod security;
 mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -7,10 +7,10 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 
 use super::failure::Why;
-use super::trust::TrustStore;
+use super::store::TrustStore;
 use super::{Certificate, CertificateFailure, Demand};
 
 /// Judges the certificates of servers by one trust.
@@ -70,13 +70,21 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<String, webpki::Error> {
+        let lists: Vec<_> = self.store.revocation_lists.iter().collect();
+        // None at all is no options at all; else what is on a list is refused, and what is on none is not.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build()
+        });
         let path = certificate.verify_for_usage(
             self.algorithms.all,
             &self.store.roots,
             intermediates,
             now,
             KeyUsage::server_auth(),
-            None,
+            revocation,
             None,
         );
         let anchors = &self.store.summary.anchors;

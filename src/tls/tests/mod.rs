@@ -453,6 +453,43 @@ async fn pinned_keys() {
 }
 
 #[tokio::test]
+async fn revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.pem");
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    params.serial_number = Some(77.into());
+    let server = Party::new(params, Some(&root));
+    let list = |serial: u64, until: i32| {
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(&path, list.signed_by(&root.issuer).unwrap().pem().unwrap()).unwrap();
+    };
+    list(77, 4000);
+    let trust = Trust::empty().pem(&root.pem).revocation_list(&path);
+    let error = connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
+    says(&error, &["was revoked by its issuer. Do not send anything to it"]);
+
+    list(78, 2002);
+    assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));
+    assert!(connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap().verified);
+    std::fs::write(&path, &root.pem).unwrap();
+    assert_eq!(trust.load().unwrap_err().kind(), Kind::Config);
+}
+
+#[tokio::test]
 async fn anything_goes_if_asked_for() {
     let server = Party::server(None);
     let settings = TlsSettings::new(Trust::dangerous_accept_anything());
