@@ -52,11 +52,15 @@ pub(crate) fn for_stranger(line: &str) -> Option<&'static str> {
     }
 }
 
+/// These are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major version 3.
+pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
+}
+
 /// The connection ended in this phase, with these bytes unread.
 pub(crate) fn for_end(phase: Phase, unread: &[u8]) -> Option<&'static str> {
     match (phase, unread) {
-        // The start of a TLS record: an alert, or a handshake message (RFC 8446, 5.1).
-        (Phase::Greeting, [0x15 | 0x16, 0x03, ..]) => {
+        (Phase::Greeting, bytes) if speaks_tls(bytes) => {
             Some("That was TLS: this port speaks TLS from the first byte. Use smtps:// (port 465).")
         }
         (Phase::Greeting, []) => Some(
@@ -64,6 +68,24 @@ pub(crate) fn for_end(phase: Phase, unread: &[u8]) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// Nothing came in this phase for as long as was allowed.
+#[cfg(feature = "client")]
+pub(crate) fn for_silence(phase: Phase) -> Option<&'static str> {
+    Some(match phase {
+        Phase::Connect => {
+            "Check host and port, and whether a firewall drops connections to this port: 25 is blocked in many networks, 587 and 465 are not."
+        }
+        Phase::Greeting => {
+            "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server waits for you to begin."
+        }
+        Phase::Tls => {
+            "The server is silent in the middle of the handshake: check that the port and the kind of TLS (STARTTLS or implicit) fit together."
+        }
+        Phase::EndOfData => "The message may have been delivered: look at the server's log before you send it again.",
+        _ => return None,
+    })
 }
 
 /// A refusal in this phase.

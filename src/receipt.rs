@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Address;
-use crate::proto::Reply;
+use crate::proto::{Mechanism, Reply, Transcript};
 use crate::tls::TlsInfo;
 
 /// What became of one message: per recipient, and how it travelled.
@@ -22,16 +22,34 @@ pub struct Receipt {
     /// Why an opportunistic connection is not encrypted.
     pub plaintext_because: Option<String>,
     /// The SASL mechanism that logged in, if any did.
-    pub auth: Option<String>,
+    pub auth: Option<Mechanism>,
     /// Bytes of the message as it went, without dot-stuffing and the final dot.
     pub bytes: u64,
     /// How often the sender had to wait for the server, from the first byte of the session to this receipt.
     pub round_trips: u32,
     /// From the call to this receipt.
     pub elapsed: Duration,
+    /// What was said on the connection so far, without secrets.
+    pub transcript: Transcript,
 }
 
 impl Receipt {
+    /// Of a session that has just begun.
+    pub(crate) fn nothing_sent(server: &str) -> Self {
+        Receipt {
+            server: server.to_owned(),
+            recipients: Vec::new(),
+            reply: None,
+            tls: None,
+            plaintext_because: None,
+            auth: None,
+            bytes: 0,
+            round_trips: 0,
+            elapsed: Duration::ZERO,
+            transcript: Transcript::default(),
+        }
+    }
+
     /// The message was accepted for every recipient.
     pub fn all_accepted(&self) -> bool {
         self.recipients.iter().all(|recipient| recipient.outcome.is_accepted())

@@ -47,6 +47,11 @@ impl Credentials {
         &self.user
     }
 
+    #[cfg(feature = "client")]
+    pub(crate) fn into_parts(self) -> (String, Secret) {
+        (self.user, self.secret)
+    }
+
     pub(crate) fn secret(&self) -> &str {
         self.secret.expose()
     }

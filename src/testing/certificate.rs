@@ -9,7 +9,8 @@ use rcgen::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto;
+
+use crate::tls;
 
 pub(super) struct Certificate {
     pub(super) ca_pem: String,
@@ -35,12 +36,7 @@ impl Certificate {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let leaf = leaf.signed_by(&key, &ca).map_err(io::Error::other)?;
 
-        // Named outright: a program with two providers compiled in has no default.
-        #[cfg(feature = "aws-lc-rs")]
-        let provider = crypto::aws_lc_rs::default_provider();
-        #[cfg(not(feature = "aws-lc-rs"))]
-        let provider = crypto::ring::default_provider();
-        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        let config = ServerConfig::builder_with_provider(tls::provider().map_err(io::Error::other)?)
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_no_client_auth()

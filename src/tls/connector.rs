@@ -191,7 +191,7 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedPr
 }
 
 /// The cryptography, always named: never the default of the process, which another crate may set, or nobody.
-pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
+pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
     return Ok(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
@@ -231,13 +231,6 @@ pub(crate) struct Overheard<S> {
     inner: S,
     /// `None` once the handshake is over.
     heard: Option<Vec<u8>>,
-}
-
-impl<S> Overheard<S> {
-    /// The stream below.
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.inner
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {

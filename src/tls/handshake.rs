@@ -5,6 +5,7 @@ use std::io;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::{CertificateFailure, Opening};
+use crate::hint::speaks_tls;
 use crate::{Error, Kind, Phase};
 
 /// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are the versions that we speak.
@@ -49,11 +50,6 @@ pub(crate) fn late_alert(error: &io::Error, host: &str) -> Option<Error> {
         }
         _ => None,
     }
-}
-
-/// These are the first bytes of TLS, and not of SMTP: a record's type (RFC 8446, 5.1), then the major version 3.
-pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
 }
 
 /// The types of records (RFC 8446, 5.1).

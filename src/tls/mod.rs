@@ -58,5 +58,7 @@ pub use trust::{Anchor, Trust, TrustSummary};
 /// [configuration of their own](TlsSettings::rustls_config).
 pub use tokio_rustls::rustls;
 
+#[cfg(feature = "testing")]
+pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, Demand, Opening, TlsStream};
-pub(crate) use handshake::{late_alert, speaks_tls};
+pub(crate) use handshake::late_alert;

@@ -38,6 +38,12 @@ impl TlsSettings {
         }
     }
 
+    /// Whom to trust, in place of what was set before.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
     /// The oldest version to speak; TLS 1.2 unless set.
     pub fn min_version(mut self, version: TlsVersion) -> Self {
         self.min = version;

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::*;
+use crate::hint::speaks_tls;
 use crate::{Error, Kind, Phase, Result};
 
 const HOST: &str = "mail.example.com";

@@ -1,0 +1,114 @@
+//! A [`Client`]: from a URL to sent, one connection for each message.
+
+use std::str::FromStr;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::timeouts::Clock;
+use crate::{Connection, Endpoint};
+
+/// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
+/// [`Connection`] instead, from [`connect`](Self::connect).
+///
+/// Cheap to clone, and clones share the trust store and the TLS sessions.
+///
+/// ```no_run
+/// use envoi::Client;
+/// use envoi::mail_builder::MessageBuilder;
+///
+/// # async fn example() -> envoi::Result<()> {
+/// let client = Client::from_url("smtp://alice%40example.org:secret@mail.example.org:587")?;
+/// let message = MessageBuilder::new()
+///     .from("alice@example.org")
+///     .to("bob@example.com")
+///     .subject("Hello")
+///     .text_body("Hello Bob.");
+/// let receipt = client.send(message).await?;
+/// for recipient in receipt.not_accepted() {
+///     eprintln!("{} will not get it: {:?}", recipient.address, recipient.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+impl Client {
+    /// A client for the server that the endpoint describes.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Client { endpoint }
+    }
+
+    /// A client from a URL; [`Endpoint::from_url`] tells what may stand in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request), with what is wrong in the URL, and without the password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        Endpoint::from_url(url).map(Client::new)
+    }
+
+    /// The server and how to talk with it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Opens a connection, secured and logged in, for any number of messages.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Connection::connect`].
+    pub async fn connect(&self) -> Result<Connection> {
+        Connection::connect(&self.endpoint).await
+    }
+
+    /// Sends a message over a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// Bad input is found before anything is connected to. An error says that the message was accepted
+    /// for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for
+    /// each recipient. Where the message was accepted for some and refused for others, the receipt tells who got it.
+    pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let started = Instant::now();
+        self.endpoint.check()?;
+        let (envelope, body) = message.into().prepare().await?;
+        let clock = Clock::start(&self.endpoint.timeouts);
+        let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let untried =
+                    |address: &crate::Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
+                let recipients = envelope.recipients().iter().map(untried).collect();
+                return Err(with_recipients(error, &self.endpoint, recipients, started));
+            }
+        };
+        // After a failure the connection is dropped without a word: whatever else came of it would only take time.
+        let mut receipt = connection.send_prepared(envelope, body, started).await?;
+        connection.quit().await;
+        receipt.elapsed = started.elapsed();
+        Ok(receipt)
+    }
+}
+
+/// The error of a connection that was not made, with what it says of the message.
+fn with_recipients(mut error: Error, endpoint: &Endpoint, recipients: Vec<Recipient>, started: Instant) -> Error {
+    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(endpoint.host()));
+    receipt.recipients = recipients;
+    receipt.reply = error.reply().cloned();
+    receipt.elapsed = started.elapsed();
+    error.with_receipt(receipt)
+}
+
+impl FromStr for Client {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Client::from_url(url)
+    }
+}

@@ -1,0 +1,253 @@
+//! A URL → an [`Endpoint`]: everything a program must know of its server in one line of its configuration.
+//!
+//! No message quotes the URL, since a password may be in it.
+
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+
+use crate::address::quoted;
+use crate::error::{Error, Result};
+use crate::proto::ClientName;
+use crate::tls::{Security, TlsVersion, Trust};
+use crate::{Endpoint, Secret, Timeouts};
+
+const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), smtps://user:password@mail.example.org:465 \
+    (TLS from the first byte) or smtp://mail.example.org:25?tls=none. Characters such as @ : / ? # % in user and password are \
+    percent-encoded (%40 %3A %2F %3F %23 %25).";
+
+pub(crate) fn parse(url: &str) -> Result<Endpoint> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(no_scheme(url));
+    };
+    let implicit = match scheme.to_ascii_lowercase().as_str() {
+        "smtp" => false,
+        "smtps" => true,
+        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not supported yet")),
+        other => return Err(fault(format!("{} is no scheme that envoi knows", quoted(other)))),
+    };
+    if rest.contains('#') {
+        return Err(fault("the URL has a fragment (#)"));
+    }
+    let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if query.contains('@') && !location.contains('@') {
+        // Nothing of it is quoted below then: it may be the rest of a password.
+        return Err(fault("a ? stands before the @: in user and password it is written %3F"));
+    }
+    let (authority, path) = location.split_once('/').unwrap_or((location, ""));
+    if !path.is_empty() {
+        return Err(fault("the URL has a path behind the host"));
+    }
+    let (user_info, host_and_port) = match authority.rsplit_once('@') {
+        Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
+        None => (None, authority),
+    };
+    let (host, port) = split_port(host_and_port)?;
+    let mut endpoint = Endpoint::new(host);
+    if let Some(port) = port {
+        endpoint = endpoint.port(port);
+    }
+    if implicit {
+        endpoint = endpoint.security(Security::Implicit);
+    }
+    if let Some(user_info) = user_info {
+        endpoint = with_user(endpoint, user_info)?;
+    }
+    with_query(endpoint, query, implicit)
+}
+
+/// What people write who have no URL yet.
+fn no_scheme(text: &str) -> Error {
+    let error = Error::request("the server's URL does not begin with smtp:// or smtps://");
+    match text.to_ascii_uppercase().starts_with("STARTTLS:") {
+        true => error.with_hint(
+            "For STARTTLS write smtp:// and the host: STARTTLS on port 587 is what smtp:// does by default.",
+        ),
+        false => error.with_hint(HINT),
+    }
+}
+
+fn split_port(text: &str) -> Result<(String, Option<u16>)> {
+    let (host, port) = if let Some(literal) = text.strip_prefix('[') {
+        let Some((address, rest)) = literal.split_once(']') else {
+            return Err(fault("the bracket around the IPv6 address is not closed"));
+        };
+        if address.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(fault(format!("{} is no IPv6 address", quoted(address))));
+        }
+        match rest {
+            "" => (address.to_owned(), None),
+            rest => match rest.strip_prefix(':') {
+                Some(port) => (address.to_owned(), Some(port)),
+                None => return Err(fault("something stands between the IPv6 address and the port")),
+            },
+        }
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (decoded(host, "host")?, Some(port)),
+            None => (decoded(text, "host")?, None),
+        }
+    };
+    if host.is_empty() {
+        return Err(fault("the URL names no host"));
+    }
+    let port = match port {
+        None => None,
+        Some(port) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => Some(port),
+            // It is not quoted: where an @ in a password was not encoded, this is a part of the password.
+            _ => return Err(fault("the port is no number from 1 to 65535")),
+        },
+    };
+    Ok((host, port))
+}
+
+fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
+    let (user, password) = match user_info.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (user_info, None),
+    };
+    let user = decoded(user, "user")?;
+    if user.is_empty() {
+        return Err(fault("the URL has an empty user name"));
+    }
+    let endpoint = endpoint.user(user);
+    Ok(match password {
+        Some(password) => endpoint.password(Secret::new(decoded(password, "password")?)),
+        None => endpoint,
+    })
+}
+
+fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<Endpoint> {
+    let mut seen: Vec<String> = Vec::new();
+    let mut trust: Option<Trust> = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decoded(key, "query")?, decoded(value, key)?);
+        if key != "trust" && seen.contains(&key) {
+            return Err(fault(format!("the key {key} is given twice")));
+        }
+        let tls = endpoint.tls.clone();
+        endpoint = match key.as_str() {
+            "tls" if implicit => return Err(fault("smtps:// is TLS already: the key tls goes with smtp:// only")),
+            "tls" => endpoint.security(match value.as_str() {
+                "none" => Security::None,
+                "opportunistic" => Security::Opportunistic,
+                "required" => Security::Required,
+                other => {
+                    let message = format!("tls={other} is not known; it is none, opportunistic or required");
+                    return Err(fault(message));
+                }
+            }),
+            "auth" => endpoint.mechanism(value.parse()?),
+            "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(),
+            "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),
+            "helo" => endpoint.client_name(ClientName::new(value)?),
+            "trust" => {
+                trust = Some(trust.unwrap_or_else(Trust::empty).path(value));
+                endpoint
+            }
+            "server-name" => endpoint.tls(tls.server_name(value)),
+            "min-tls" => endpoint.tls(tls.min_version(value.parse::<TlsVersion>()?)),
+            "max-tls" => endpoint.tls(tls.max_version(value.parse::<TlsVersion>()?)),
+            "timeout" => match value.parse::<f64>() {
+                Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
+                    endpoint.timeouts(Timeouts::of(Duration::from_secs_f64(seconds)))
+                }
+                _ => return Err(fault(format!("timeout={value} is no number of seconds"))),
+            },
+            "pin" | "trust-password-file" => return Err(fault(format!("the key {key} is not supported yet"))),
+            other => return Err(fault(format!("the key {} is not known", quoted(other)))),
+        };
+        seen.push(key);
+    }
+    Ok(match trust {
+        Some(trust) => endpoint.trust(trust),
+        None => endpoint,
+    })
+}
+
+/// `what` names the part, for the message.
+fn decoded(text: &str, what: &str) -> Result<String> {
+    let stray = text.split('%').skip(1).any(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if stray {
+        return Err(fault(format!("a % in the {what} is not followed by two hexadecimal digits")));
+    }
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(|text| text.into_owned()).map_err(|_| fault(format!("the {what} is not UTF-8 when decoded")))
+}
+
+fn fault(message: impl Into<String>) -> Error {
+    Error::request(message).with_hint(HINT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemes_and_ports() {
+        for (url, host, port, security) in [
+            ("smtp://mail.example.org", "mail.example.org", 587, Security::Required),
+            ("SMTP://mail.example.org/", "mail.example.org", 587, Security::Required),
+            ("smtp://mail.example.org:25?tls=none", "mail.example.org", 25, Security::None),
+            ("smtp://mail.example.org:25?tls=opportunistic", "mail.example.org", 25, Security::Opportunistic),
+            ("smtps://mail.example.org", "mail.example.org", 465, Security::Implicit),
+            ("smtps://[::1]:10465", "::1", 10465, Security::Implicit),
+            ("smtp://[2001:db8::1]", "2001:db8::1", 587, Security::Required),
+        ] {
+            let endpoint = parse(url).unwrap();
+            assert_eq!((endpoint.host(), endpoint.port_number()), (host, port), "{url}");
+            assert_eq!(endpoint.security, security, "{url}");
+        }
+    }
+
+    #[test]
+    fn user_and_password_are_decoded() {
+        let endpoint = parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
+        let credentials = endpoint.login().unwrap().unwrap();
+        assert_eq!(credentials.user(), "alice@example.org");
+        assert_eq!(credentials.secret(), "p@ss:/?%");
+        // An @ that was not encoded: the last one is the one before the host.
+        let endpoint = parse("smtp://alice@example.org:pass@mail.example.org").unwrap();
+        assert_eq!(endpoint.login().unwrap().unwrap().user(), "alice@example.org");
+        assert!(parse("smtp://alice@mail.example.org").unwrap().login().is_err());
+    }
+
+    #[test]
+    fn faults_are_named_and_show_no_password() {
+        for (url, says) in [
+            ("mail.example.org:587", "smtp://"),
+            ("STARTTLS:mail.example.org", "by default"),
+            ("imap://mail.example.org", "imap"),
+            ("smtp://", "no host"),
+            ("smtp://u:hunter2@", "no host"),
+            ("smtp://u:hunter2@mail.example.org:0", "port"),
+            ("smtp://u:hunter2@mail.example.org:99999", "port"),
+            ("smtp://u:hunt/er2@mail.example.org", "path"),
+            ("smtp://u:hunt?er2@mail.example.org", "%3F"),
+            ("smtp://u:hunter2#x@mail.example.org", "fragment"),
+            ("smtp://u:hunter2%zz@mail.example.org", "hexadecimal"),
+            ("smtp://u:hunter2@mail.example.org/path", "path"),
+            ("smtp://u:hunter2@mail.example.org?colour=red", "colour"),
+            ("smtp://u:hunter2@mail.example.org?tls=none&tls=required", "twice"),
+            ("smtp://u:hunter2@mail.example.org?tls=maybe", "maybe"),
+            ("smtps://u:hunter2@mail.example.org?tls=required", "smtps"),
+            ("smtp://u:hunter2@mail.example.org?auth=NTLM", "NTLM"),
+            ("smtp://u:hunter2@mail.example.org?auth-in-clear=true", "yes"),
+            ("smtp://u:hunter2@mail.example.org?helo=a%0d%0ab", "EHLO"),
+            ("smtp://u:hunter2@mail.example.org?timeout=soon", "soon"),
+            ("smtp://u:hunter2@[::1", "bracket"),
+            ("smtp://u:hunter2@[fe80]:25", "IPv6"),
+        ] {
+            let error = parse(url).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Request);
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(says), "{url}: {text}");
+            assert!(!text.contains("hunter2") && !text.contains("er2@"), "{url}: {text}");
+        }
+    }
+}
