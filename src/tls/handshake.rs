@@ -209,7 +209,8 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
 fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error {
     tls(
         format!("{host} {what} (TLS alert {})", name(alert)),
-        "Get a client certificate from the server's administrator, or ask for access without one",
+        "Get a client certificate that the server's administrator accepts, and give it (TlsSettings::client_certificate). If you \
+         gave one, look at its dates and its issuer",
     )
 }
 
@@ -222,16 +223,19 @@ fn nothing_in_common(host: &str, detail: &str) -> Error {
 }
 
 fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
-    let server = match spoken {
-        Some(version) => format!("the server speaks {version}"),
-        None => "the server does not say what it speaks".into(),
+    let (old, new) = (offered.contains("TLSv1.2"), offered.contains("TLSv1.3"));
+    let server = match (spoken, old, new) {
+        (Some(version), ..) => format!("the server speaks {version}"),
+        // Nobody speaks more than TLS 1.3 yet, so that what remains is less than is offered.
+        (None, true, true) => "the server speaks TLSv1.1 or older".into(),
+        (None, false, true) => "the server speaks TLSv1.2 or older".into(),
+        (None, ..) => "the server speaks another".into(),
     };
     let hint = match spoken {
-        Some("TLSv1.2" | "TLSv1.3") => {
-            "Allow that version (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
-        }
+        Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
+        None if old && new => OLD_SERVER,
         _ => {
-            "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must enable TLS 1.2 or 1.3"
+            "Allow the other version of TLS (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
         }
     };
     tls(
@@ -240,13 +244,13 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
     )
 }
 
-/// The version that the server names: in its hello (RFC 5246, 7.4.1.3), or in the record of its alert.
+const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must \
+                          enable TLS 1.2 or 1.3";
+
+/// The version that the server chose, in its hello (RFC 5246, 7.4.1.3). The number in the record of an alert says nothing: it is
+/// that of TLS 1.2 as a rule, whatever the server speaks.
 fn spoken(heard: &[u8]) -> Option<&'static str> {
-    let minor = match heard {
-        [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] => minor,
-        [ALERT, 3, minor, ..] => minor,
-        _ => return None,
-    };
+    let [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] = heard else { return None };
     ["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"].get(usize::from(*minor)).copied()
 }
 
