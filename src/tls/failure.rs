@@ -289,7 +289,7 @@ impl Story<'_> {
     fn wrong_key(&self) -> Told {
         let host = self.host;
         let Some(leaf) = self.chain.first() else { return self.malformed() };
-        let pins: Vec<_> = self.store.pins.iter().map(|hash| pin_text(hash)).collect();
+        let pins: Vec<_> = self.store.pins.iter().map(pin_text).collect();
         let (key, pinned) = (leaf.pin(), pins.join(" or "));
         let message = format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
         let hint = if pins.iter().any(|pin| *pin == pin_text(&leaf.hash())) {
