@@ -171,7 +171,7 @@ CONF
 127.0.0.1:$POSTFIX_PORT_LOCKSTEP inet n - n - - smtpd -o syslog_name=postfix/lockstep
     -o smtpd_tls_security_level=encrypt $auth
     -o smtpd_discard_ehlo_keywords=silent-discard,pipelining,chunking
-deliver   unix - n n - - pipe flags=DORX user=nobody argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
+deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
