@@ -71,6 +71,7 @@ pub(crate) fn for_end(phase: Phase, unread: &[u8]) -> Option<&'static str> {
 }
 
 /// Nothing came in this phase for as long as was allowed.
+#[cfg(feature = "client")]
 pub(crate) fn for_silence(phase: Phase) -> Option<&'static str> {
     Some(match phase {
         Phase::Connect => {
