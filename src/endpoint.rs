@@ -1,6 +1,7 @@
 //! Where a server is, and how to talk with it: the settings that a connection is made with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -170,6 +171,13 @@ impl Endpoint {
         self
     }
 
+    /// A limit for the whole call, the message included; the other [time limits](Self::timeouts) stay as they are.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.timeouts.deadline = Some(deadline);
+        self
+    }
+
     /// Bounds on what the server sends.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -199,7 +207,8 @@ impl Endpoint {
         match (&self.user, &self.password) {
             (Some(user), Some(password)) => Ok(Some(Credentials::new(user, password.clone()))),
             (None, None) => Ok(None),
-            (Some(user), None) => Err(Error::request(format!("the user {user:?} has no password"))
+            // The user is not named: with a colon that was encoded, the password is a part of it.
+            (Some(_), None) => Err(Error::request("there is a user name and no password")
                 .with_hint("Give one, or leave the user out to send without a login.")),
             (None, Some(_)) => Err(Error::request("there is a password and no user name")),
         }

@@ -23,8 +23,11 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     let implicit = match scheme.to_ascii_lowercase().as_str() {
         "smtp" => false,
         "smtps" => true,
-        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not supported yet")),
-        other => return Err(fault(format!("{} is no scheme that envoi knows", quoted(other)))),
+        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not yet supported")),
+        other if other.chars().all(|c| c.is_ascii_alphanumeric()) => {
+            return Err(fault(format!("{other} is no scheme that envoi knows")));
+        }
+        _ => return Err(no_scheme(url)),
     };
     if rest.contains('#') {
         return Err(fault("the URL has a fragment (#)"));
@@ -53,7 +56,11 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     if let Some(user_info) = user_info {
         endpoint = with_user(endpoint, user_info)?;
     }
-    with_query(endpoint, query, implicit)
+    // A password with an @ and a ? that were not encoded: here, too, its rest must not be quoted.
+    with_query(endpoint, query, implicit).map_err(|error| match query.contains('@') {
+        true => fault("the part behind the ? cannot be used; if the ? is the password's, it is written %3F"),
+        false => error,
+    })
 }
 
 /// What people write who have no URL yet.
@@ -156,7 +163,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 }
                 _ => return Err(fault(format!("timeout={value} is no number of seconds"))),
             },
-            "pin" | "trust-password-file" => return Err(fault(format!("the key {key} is not supported yet"))),
+            "pin" | "trust-password-file" => return Err(fault(format!("the key {key} is not yet supported"))),
             other => return Err(fault(format!("the key {} is not known", quoted(other)))),
         };
         seen.push(key);
@@ -229,6 +236,9 @@ mod tests {
             ("smtp://u:hunter2@mail.example.org:99999", "port"),
             ("smtp://u:hunt/er2@mail.example.org", "path"),
             ("smtp://u:hunt?er2@mail.example.org", "%3F"),
+            ("smtp://u:25?hunter2@mail.example.org", "%3F"),
+            ("smtp://u:p@25?tls=hunter2@mail.example.org", "%3F"),
+            ("smtp:u:hunter2://x@mail.example.org", "smtp://"),
             ("smtp://u:hunter2#x@mail.example.org", "fragment"),
             ("smtp://u:hunter2%zz@mail.example.org", "hexadecimal"),
             ("smtp://u:hunter2@mail.example.org/path", "path"),
