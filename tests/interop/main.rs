@@ -3,7 +3,9 @@
 //! Skipped unless `ENVOI_INTEROP` is set; README.md in this folder says what the servers offer and how they are had.
 
 mod content;
+mod example;
 mod failures;
+mod memory;
 mod recipients;
 mod servers;
 mod settings;
