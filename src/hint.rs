@@ -124,6 +124,8 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (Phase::Rcpt, _, Some((5, 1, 1))) => "There is no such mailbox: check the recipient's address.",
         (Phase::Rcpt, _, Some((5, 7, 1))) if says("relay") => RELAY,
         (Phase::Rcpt, _, _) if says("relay") => RELAY,
+        // Postfix's words on a submission port, to those who have not logged in.
+        (Phase::Mail | Phase::Rcpt, 554, Some((5, 7, 1))) if says("client host rejected: access denied") => RELAY,
         // What Postfix says on a submission port to those who have not logged in.
         (_, 554, _) if says("client host rejected: access denied") => {
             "The server takes no mail from this client as it is; it may after a login: give a user name and a password."
