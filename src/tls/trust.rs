@@ -164,6 +164,12 @@ impl Trust {
         Trust { accepts_anything: true, ..Trust::default() }
     }
 
+    /// Whoever changes what is trusted does not mean to drop a pin.
+    pub(crate) fn with_pins_of(mut self, other: &Trust) -> Self {
+        self.pins.extend(other.pins.iter().cloned());
+        self
+    }
+
     fn with(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
