@@ -23,6 +23,8 @@ mod timeouts;
 #[cfg(feature = "client")]
 pub mod tls;
 #[cfg(feature = "client")]
+mod trace;
+#[cfg(feature = "client")]
 mod transport;
 #[cfg(feature = "client")]
 mod url;

@@ -17,7 +17,7 @@ use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Credentials, Envelope};
+use crate::{Credentials, Envelope, trace};
 use driver::Driver;
 
 pub use steps::DataWriter;
@@ -123,7 +123,8 @@ impl Connection {
 
     pub(crate) async fn send_prepared(&mut self, envelope: Envelope, body: Body, started: Instant) -> Result<Receipt> {
         self.begin_call()?;
-        let result = self.transact(envelope, body, started).await;
+        let server = self.server.clone();
+        let result = trace::step("send", &server, self.transact(envelope, body, started)).await;
         self.end_call(result)
     }
 
