@@ -7,8 +7,9 @@ use tokio::sync::OnceCell;
 
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
-use crate::proto::{ClientName, Limits, Mechanism};
+use crate::proto::{ClientName, Limits, Mechanism, SaslExchange, SaslFailure};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust};
+use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, Kind, Secret, Timeouts};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
@@ -34,7 +35,10 @@ pub struct Endpoint {
     pub(crate) client_name: Option<ClientName>,
     user: Option<String>,
     password: Option<Secret>,
-    pub(crate) mechanism: Option<Mechanism>,
+    credentials: Option<Credentials>,
+    tokens: Option<TokenSource>,
+    exchanges: Option<Exchanges>,
+    pub(crate) mechanisms: Vec<Mechanism>,
     pub(crate) auth_in_clear: bool,
     pub(crate) all_or_nothing: bool,
     pub(crate) timeouts: Timeouts,
@@ -53,7 +57,7 @@ impl Endpoint {
     /// | `smtp://host:25?tls=opportunistic` | TLS when it works, else plaintext, said in the receipt |
     /// | `smtp://host:25?tls=none` | never TLS |
     ///
-    /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism),
+    /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
     /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may be repeated), `trust-password-file` (the file with the key stores' password), `pin`
     /// (the SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
     /// (seconds, as [`Timeouts::of`]).
@@ -75,7 +79,10 @@ impl Endpoint {
             client_name: None,
             user: None,
             password: None,
-            mechanism: None,
+            credentials: None,
+            tokens: None,
+            exchanges: None,
+            mechanisms: Vec::new(),
             auth_in_clear: false,
             all_or_nothing: false,
             timeouts: Timeouts::default(),
@@ -109,12 +116,13 @@ impl Endpoint {
 
     /// Log in after connecting.
     #[must_use]
-    pub fn credentials(self, credentials: Credentials) -> Self {
-        let (user, password) = credentials.into_parts();
-        self.user(user).password(password)
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self.connector = Arc::default();
+        self
     }
 
-    /// Who logs in; the [password](Self::password) comes apart.
+    /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go before both.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
@@ -122,10 +130,46 @@ impl Endpoint {
         self
     }
 
-    /// The password of the [user](Self::user), who may be named in the URL.
+    /// The password of the [user](Self::user), who may be named in the URL; it is taken for a token where only OAUTHBEARER or
+    /// XOAUTH2 is [allowed](Self::mechanism).
     #[must_use]
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.password = Some(password.into());
+        self
+    }
+
+    /// Log the [user](Self::user) in with a token of OAuth 2 that this function gives. It is asked at each login, and once more where the server does
+    /// not accept the token, as it does when that has expired.
+    ///
+    /// ```
+    /// use envoi::{Endpoint, TokenRequest};
+    ///
+    /// async fn token(request: TokenRequest) -> Result<String, std::io::Error> {
+    ///     match request {
+    ///         TokenRequest::Current => Ok("the one in the cache, if it is good for some minutes".into()),
+    ///         TokenRequest::Fresh => Ok("a new one from the identity provider".into()),
+    ///     }
+    /// }
+    ///
+    /// let endpoint = Endpoint::new("smtp.example.org").user("alice@example.org").token_source(token);
+    /// ```
+    #[must_use]
+    pub fn token_source<F, T, E>(mut self, source: impl Fn(TokenRequest) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<Secret>,
+        E: Into<SaslFailure>,
+    {
+        self.tokens = Some(TokenSource::new(source));
+        self.connector = Arc::default();
+        self
+    }
+
+    /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
+    #[must_use]
+    pub fn login_by<X: SaslExchange + 'static>(mut self, exchange: impl Fn() -> X + Send + Sync + 'static) -> Self {
+        self.exchanges = Some(Arc::new(move || Box::new(exchange())));
+        self.connector = Arc::default();
         self
     }
 
@@ -167,8 +211,16 @@ impl Endpoint {
 
     /// Log in with this mechanism alone, not with the best one that both sides know.
     #[must_use]
-    pub fn mechanism(mut self, mechanism: Mechanism) -> Self {
-        self.mechanism = Some(mechanism);
+    pub fn mechanism(self, mechanism: Mechanism) -> Self {
+        self.mechanisms([mechanism])
+    }
+
+    /// Log in with one of these mechanisms, the first one that the server offers and the credentials fit: another order than
+    /// that of [`Mechanism::ALL`], or fewer.
+    #[must_use]
+    pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
+        self.mechanisms = order.into_iter().collect();
+        self.connector = Arc::default();
         self
     }
 
@@ -233,15 +285,36 @@ impl Endpoint {
     /// # Errors
     ///
     /// A user without a password, or the reverse.
-    pub(crate) fn login(&self) -> Result<Option<Credentials>> {
-        match (&self.user, &self.password) {
-            (Some(user), Some(password)) => Ok(Some(Credentials::new(user, password.clone()))),
-            (None, None) => Ok(None),
-            // The user is not named: with a colon that was encoded, the password is a part of it.
-            (Some(_), None) => Err(Error::request("there is a user name and no password")
-                .with_hint("Give one, or leave the user out to send without a login.")),
-            (None, Some(_)) => Err(Error::request("there is a password and no user name")),
+    pub(crate) fn login(&self) -> Result<Option<LoginWith<'_>>> {
+        if let Some(exchanges) = &self.exchanges {
+            return Ok(Some(LoginWith::Exchange(exchanges())));
         }
+        if let Some(credentials) = &self.credentials {
+            return Ok(Some(LoginWith::Credentials(credentials.clone())));
+        }
+        let takes_token =
+            !self.mechanisms.is_empty() && self.mechanisms.iter().all(|mechanism| mechanism.takes_token());
+        let credentials = match (&self.user, &self.password, &self.tokens) {
+            (Some(user), None, Some(source)) => return Ok(Some(LoginWith::Tokens { user, source })),
+            (_, _, Some(_)) => {
+                return Err(Error::request("tokens from a source go with a user name, and without a password"));
+            }
+            (Some(user), Some(token), None) if takes_token => Credentials::token(user, token.clone()),
+            (Some(user), Some(password), None) => Credentials::new(user, password.clone()),
+            (None, Some(_), None) => return Err(Error::request("there is a password and no user name")),
+            (user, None, None) => match (user, &self.mechanisms[..]) {
+                (None, [Mechanism::External]) => Credentials::external(),
+                (Some(user), [Mechanism::External]) => Credentials::external().authorize_as(user),
+                (user, [Mechanism::Anonymous]) => Credentials::anonymous(user.clone().unwrap_or_default()),
+                (None, _) => return Ok(None),
+                // The user is not named: with a colon that was encoded, the password is a part of it.
+                (Some(_), _) => {
+                    return Err(Error::request("there is a user name and no password")
+                        .with_hint("Give one, or leave the user out to send without a login."));
+                }
+            },
+        };
+        Ok(Some(LoginWith::Credentials(credentials)))
     }
 
     /// What can be known to be wrong before anything is connected to.
@@ -256,7 +329,16 @@ impl Endpoint {
 
     /// Credentials that must not be shown to just anybody: opportunistic TLS is verified then, and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
-        self.security != Security::Opportunistic || self.user.is_some()
+        self.security != Security::Opportunistic || self.logs_in()
+    }
+
+    fn logs_in(&self) -> bool {
+        let needs_no_user = matches!(self.mechanisms[..], [Mechanism::External | Mechanism::Anonymous]);
+        self.user.is_some()
+            || self.credentials.is_some()
+            || self.tokens.is_some()
+            || self.exchanges.is_some()
+            || needs_no_user
     }
 
     /// The trust store is read on first use, on a thread that may block.
@@ -273,6 +355,16 @@ impl Endpoint {
     }
 }
 
+/// What an endpoint logs in with.
+pub(crate) enum LoginWith<'a> {
+    Credentials(Credentials),
+    Tokens { user: &'a str, source: &'a TokenSource },
+    Exchange(Box<dyn SaslExchange>),
+}
+
+/// Makes the exchanges of a mechanism of another maker, one for each connection.
+type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;
+
 impl std::fmt::Debug for Endpoint {
     /// Without the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -280,7 +372,7 @@ impl std::fmt::Debug for Endpoint {
             .field("host", &self.host)
             .field("port", &self.port_number())
             .field("security", &self.security)
-            .field("login", &self.user.is_some())
+            .field("login", &self.logs_in())
             .finish_non_exhaustive()
     }
 }

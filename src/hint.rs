@@ -3,6 +3,8 @@
 //! The texts say the next step, not the theory. They know replies and phases; of sockets and TLS they know nothing.
 
 use crate::error::{Error, Kind, Phase};
+#[cfg(feature = "client")]
+use crate::proto::Mechanism;
 use crate::proto::{Capabilities, Reply};
 
 pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465), \
@@ -101,16 +103,24 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (Phase::StartTls, 554 | 503, _) if says("already") => {
             "TLS is active on this port from the first byte: use smtps:// instead of smtp://."
         }
-        (Phase::Auth, _, Some((5, 7, 9))) => {
+        (Phase::Auth, _, Some((5, 7, 9))) if says("password") => {
             "The account needs an application-specific password or another way to log in; create one in the account's security settings."
         }
         (Phase::Auth, _, Some((5, 7, 139))) => {
             "Basic authentication is switched off for this mailbox or tenant: an administrator must allow SMTP AUTH, or use OAuth 2."
         }
         (Phase::Auth, 454 | 421, _) => "The server cannot check logins at the moment: try again later.",
-        (Phase::Auth, 432, _) => "The password must be changed before this mechanism works: log in once another way.",
-        (Phase::Auth, 534 | 538, _) => {
-            "The server wants another mechanism, or TLS, or a stronger one for this account."
+        (Phase::Auth, 432, _) => {
+            "The server must see the password once before this mechanism works for the account: log in with PLAIN (auth=PLAIN), inside TLS, or set the password anew."
+        }
+        (Phase::Auth, 534, _) => {
+            "The server wants a stronger mechanism for this account: leave the choice to envoi, with its feature sasl, or choose another one that the server offers (auth=…)."
+        }
+        (Phase::Auth, 538, _) => {
+            "The server wants TLS for this mechanism: use tls=required (the default of smtp://) on port 587, or smtps:// on port 465."
+        }
+        (Phase::Auth, 504, _) | (Phase::Auth, _, Some((5, 5, 4) | (5, 7, 4))) => {
+            "The server does not take this mechanism, though it may offer it: choose another one (auth=…)."
         }
         (Phase::Auth, 535, _) => {
             "Check user name and password; many servers want the whole address as the user name, and some an application password."
@@ -137,6 +147,15 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (_, 450..=452, _) => "The server asks to try again later.",
         _ => return None,
     })
+}
+
+/// A refusal of a login with this mechanism, where that makes a difference.
+#[cfg(feature = "client")]
+pub(crate) fn for_login(mechanism: Mechanism, reply: &Reply) -> Option<&'static str> {
+    (mechanism.takes_token() && reply.code() == 535).then_some(
+        "The token has expired, or is not one for sending by SMTP: check its scope (https://mail.google.com/ at Google, \
+         https://outlook.office.com/SMTP.Send at Microsoft), that it is this user's, and that the mailbox allows SMTP AUTH.",
+    )
 }
 
 const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password.";

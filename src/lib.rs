@@ -23,6 +23,8 @@ mod timeouts;
 #[cfg(feature = "client")]
 pub mod tls;
 #[cfg(feature = "client")]
+mod token;
+#[cfg(feature = "client")]
 mod trace;
 #[cfg(feature = "client")]
 mod transport;
@@ -47,3 +49,5 @@ pub use receipt::{Outcome, Receipt, Recipient};
 pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;
+#[cfg(feature = "client")]
+pub use token::TokenRequest;

@@ -29,17 +29,64 @@ impl<S: Into<String>> From<S> for Secret {
     }
 }
 
-/// Who logs in, and with what.
+/// Who logs in, and with what. What is given decides which [mechanisms](crate::proto::Mechanism) can be used.
+///
+/// ```
+/// use envoi::Credentials;
+///
+/// // A password: SCRAM, CRAM-MD5, PLAIN or LOGIN.
+/// let password = Credentials::new("alice@example.org", "correct horse");
+/// // A token of OAuth 2: OAUTHBEARER or XOAUTH2.
+/// let token = Credentials::token("alice@example.org", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg");
+/// // The client's certificate, or whatever else the server knows of the connection: EXTERNAL.
+/// let external = Credentials::external();
+/// // An administrator who sends as somebody else.
+/// let proxy = Credentials::new("admin", "secret").authorize_as("alice@example.org");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     user: String,
-    secret: Secret,
+    authorize_as: Option<String>,
+    proof: Proof,
+}
+
+/// What proves that it is the user who logs in.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    Password(Secret),
+    Token(Secret),
+    External,
+    Anonymous,
 }
 
 impl Credentials {
     /// A user name as the server knows it (often the whole address), and the password.
     pub fn new(user: impl Into<String>, secret: impl Into<Secret>) -> Self {
-        Credentials { user: user.into(), secret: secret.into() }
+        Self::with(user, Proof::Password(secret.into()))
+    }
+
+    /// A user name, and an access token of OAuth 2 (RFC 6750) as it came, without `Bearer`.
+    pub fn token(user: impl Into<String>, token: impl Into<Secret>) -> Self {
+        Self::with(user, Proof::Token(token.into()))
+    }
+
+    /// What the server knows already tells who it is: the client's certificate, or the user at the other end of a
+    /// Unix socket (EXTERNAL; RFC 4422, A).
+    pub fn external() -> Self {
+        Self::with("", Proof::External)
+    }
+
+    /// Nobody in particular (RFC 4505). The trace, an address or any word, is for the server's log, and may be empty.
+    pub fn anonymous(trace: impl Into<String>) -> Self {
+        Self::with(trace, Proof::Anonymous)
+    }
+
+    /// Acts for another user than the one who logs in; the server decides whether that is allowed. PLAIN, SCRAM, OAUTHBEARER
+    /// and EXTERNAL can say it, and only they are used then.
+    #[must_use]
+    pub fn authorize_as(mut self, user: impl Into<String>) -> Self {
+        self.authorize_as = Some(user.into());
+        self
     }
 
     /// The user name.
@@ -47,12 +94,24 @@ impl Credentials {
         &self.user
     }
 
-    #[cfg(feature = "client")]
-    pub(crate) fn into_parts(self) -> (String, Secret) {
-        (self.user, self.secret)
+    fn with(user: impl Into<String>, proof: Proof) -> Self {
+        Credentials { user: user.into(), authorize_as: None, proof }
     }
 
+    /// For whom the user acts, where that is another one.
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.authorize_as.as_deref()
+    }
+
+    pub(crate) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// The password or token; empty where there is none.
     pub(crate) fn secret(&self) -> &str {
-        self.secret.expose()
+        match &self.proof {
+            Proof::Password(secret) | Proof::Token(secret) => secret.expose(),
+            Proof::External | Proof::Anonymous => "",
+        }
     }
 }

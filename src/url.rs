@@ -143,7 +143,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                     return Err(fault(message));
                 }
             }),
-            "auth" => endpoint.mechanism(value.parse()?),
+            "auth" => endpoint.mechanisms(value.split(',').map(str::parse).collect::<Result<Vec<_>>>()?),
             "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(),
             "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),
             "helo" => endpoint.client_name(ClientName::new(value)?),
@@ -216,6 +216,9 @@ fn fault(message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Credentials;
+    use crate::endpoint::LoginWith;
+    use crate::proto::Mechanism;
 
     #[test]
     fn schemes_and_ports() {
@@ -239,15 +242,41 @@ mod tests {
         assert!(parse("smtp://mail.example.org?trust=/etc/ca@home.pem").is_ok());
     }
 
+    fn credentials(endpoint: &Endpoint) -> Credentials {
+        match endpoint.login().unwrap() {
+            Some(LoginWith::Credentials(credentials)) => credentials,
+            _ => panic!("no credentials"),
+        }
+    }
+
+    #[test]
+    fn mechanisms_decide_what_user_and_password_are() {
+        for (url, expected) in [
+            ("smtp://u:p@h", Credentials::new("u", "p")),
+            ("smtp://u:p@h?auth=login", Credentials::new("u", "p")),
+            ("smtp://u:p@h?auth=XOAUTH2", Credentials::token("u", "p")),
+            ("smtp://u:p@h?auth=OAUTHBEARER,xoauth2", Credentials::token("u", "p")),
+            ("smtp://u:p@h?auth=OAUTHBEARER,PLAIN", Credentials::new("u", "p")),
+            ("smtp://h?auth=EXTERNAL", Credentials::external()),
+            ("smtp://u@h?auth=EXTERNAL", Credentials::external().authorize_as("u")),
+            ("smtp://h?auth=ANONYMOUS", Credentials::anonymous("")),
+        ] {
+            assert!(credentials(&parse(url).unwrap()) == expected, "{url}");
+        }
+        let order = parse("smtp://u:p@h?auth=SCRAM-SHA-256,PLAIN").unwrap().mechanisms;
+        assert_eq!(order, [Mechanism::ScramSha256, Mechanism::Plain]);
+        assert!(parse("smtp://u:p@h?auth=PLAIN,").is_err());
+    }
+
     #[test]
     fn user_and_password_are_decoded() {
         let endpoint = parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
-        let credentials = endpoint.login().unwrap().unwrap();
-        assert_eq!(credentials.user(), "alice@example.org");
-        assert_eq!(credentials.secret(), "p@ss:/?%");
+        let given = credentials(&endpoint);
+        assert_eq!(given.user(), "alice@example.org");
+        assert_eq!(given.secret(), "p@ss:/?%");
         // An @ that was not encoded: the last one is the one before the host.
         let endpoint = parse("smtp://alice@example.org:pass@mail.example.org").unwrap();
-        assert_eq!(endpoint.login().unwrap().unwrap().user(), "alice@example.org");
+        assert_eq!(credentials(&endpoint).user(), "alice@example.org");
         assert!(parse("smtp://alice@mail.example.org").unwrap().login().is_err());
     }
 

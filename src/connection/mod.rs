@@ -1,9 +1,10 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `steps.rs` gives it step by step, and `driver.rs` is the one place where
+//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, and `driver.rs` is the one place where
 //! bytes, time and the machine meet. What may be said when, the machine knows.
 
 mod driver;
+mod login;
 mod setup;
 mod steps;
 
@@ -11,13 +12,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
 use crate::message::{Body, Message};
 use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Credentials, Envelope, trace};
+use crate::{Envelope, trace};
 use driver::Driver;
 
 pub use steps::DataWriter;
@@ -53,6 +53,8 @@ pub struct Connection {
     tls: Option<TlsInfo>,
     plaintext_because: Option<String>,
     auth: Option<Mechanism>,
+    /// Those that a login may use, in this order; empty for any.
+    mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
     all_or_nothing: bool,
     /// Of the machine's round trips, those that the next receipt need not tell of.
@@ -62,50 +64,6 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Logs in, with the mechanism given or the best one that both sides know.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Insecure`], where the connection does not protect the credentials; [`Kind::Auth`], where no mechanism can be used or the
-    /// server refuses.
-    pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
-        self.begin_call()?;
-        let result = self.login_with(mechanism, credentials).await;
-        self.end_call(result)
-    }
-
-    async fn login_with(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
-        self.driver.until_ready().await?;
-        if let Some(tls) = &self.tls
-            && !tls.verified
-            && !self.auth_in_clear
-        {
-            let message = "the credentials would go to a server whose certificate was not verified";
-            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
-        }
-        let offered = self.driver.machine.capabilities().auth();
-        let best = || Mechanism::ALL.into_iter().find(|known| offered.iter().any(|name| name == known.as_str()));
-        // Where none is offered, the machine says so for whichever is asked for.
-        let Some(mechanism) = mechanism.or_else(best).or(offered.is_empty().then_some(Mechanism::Plain)) else {
-            let message = format!("no mechanism in common: the server offers {}", offered.join(", "));
-            return Err(Error::new(Kind::Auth, Phase::Auth, message)
-                .with_hint("envoi knows PLAIN and LOGIN. Have one of them switched on at the server."));
-        };
-        self.driver.machine.login(mechanism, credentials)?;
-        match self.driver.next(None).await? {
-            Step::Login { reply } if reply.is_positive() => {
-                self.auth = Some(mechanism);
-                Ok(reply)
-            }
-            Step::Login { reply } => {
-                let message =
-                    format!("the server did not accept the login of {:?} with {mechanism}", credentials.user());
-                Err(Error::refused(Kind::Auth, Phase::Auth, message, reply))
-            }
-            step => Err(not_sent(step)),
-        }
-    }
-
     /// Sends a message, and waits for the server's final word on it.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
-use crate::tls::{Connector, Opening, Security};
+use crate::tls::{Connector, Opening, Security, channel_binding};
 use crate::transport::{self, Stream, Transport};
 use crate::{Endpoint, Timeouts, trace};
 
@@ -106,6 +106,7 @@ impl Connection {
         };
         settings.secure = security == Security::Implicit;
         settings.auth_in_clear = endpoint.auth_in_clear;
+        settings.server = Some((endpoint.host.clone(), endpoint.port_number()));
         settings.limits = endpoint.limits.clone();
         let mut session = Connection {
             driver: Driver::new(Machine::new(settings), stream, endpoint.timeouts.clone(), clock),
@@ -113,6 +114,7 @@ impl Connection {
             tls: None,
             plaintext_because: None,
             auth: None,
+            mechanisms: endpoint.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
             all_or_nothing: endpoint.all_or_nothing,
             round_trips_told: 0,
@@ -159,6 +161,9 @@ impl Connection {
         match outcome {
             Ok((stream, info)) => {
                 transcript.note(&format!("TLS handshake: {}, {}", info.version, info.cipher));
+                if let Some(channel) = channel_binding(stream.get_ref().1) {
+                    self.driver.machine.set_channel_binding(channel);
+                }
                 self.driver.transport = Transport::Tls(Box::new(stream));
                 self.tls = Some(info);
                 Ok(())
@@ -181,9 +186,8 @@ impl Connection {
     }
 
     async fn logged_in(mut self, endpoint: &Endpoint) -> Result<Connection> {
-        let Some(credentials) = endpoint.login()? else { return Ok(self) };
-        match trace::step("login", &endpoint.host, self.login_with(endpoint.mechanism, &credentials)).await {
-            Ok(_) => Ok(self),
+        match self.log_in(endpoint).await {
+            Ok(()) => Ok(self),
             Err(error) => Err(self.told(error)),
         }
     }

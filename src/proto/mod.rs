@@ -95,14 +95,17 @@ mod wire;
 use std::collections::VecDeque;
 use std::mem;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
+use zeroize::Zeroizing;
 
 pub use capabilities::{Capabilities, Keyword};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
-pub use sasl::Mechanism;
+pub use sasl::{ChannelBinding, Mechanism, SaslExchange, SaslFailure, SaslSession};
 pub use settings::{Limits, Settings, StartTls};
 pub use transaction::Transaction;
 pub use transcript::Transcript;
@@ -153,6 +156,9 @@ pub enum Step {
     Login {
         /// Positive for a login that succeeded.
         reply: Reply,
+        /// Why it did not, where that is known better than by the reply: the client gave it up for this reason, or the server
+        /// explained itself in the mechanism's own words.
+        reason: Option<String>,
     },
     /// The server's verdict on the sender.
     Sender {
@@ -213,6 +219,7 @@ pub struct Machine {
     /// All bytes that the transport ever took.
     written: u64,
     capabilities: Capabilities,
+    channel: Option<ChannelBinding>,
     progress: Option<Progress>,
     stuffer: Stuffer,
     /// Something went since the last reply came.
@@ -233,6 +240,7 @@ impl Machine {
             parser: ReplyParser::new(settings.limits.clone()),
             written: 0,
             capabilities: Capabilities::default(),
+            channel: None,
             progress: None,
             stuffer: Stuffer::new(),
             // The connection itself was asked for.
@@ -379,20 +387,60 @@ impl Machine {
         Ok(())
     }
 
+    /// What ties a login to the TLS connection, for the mechanisms that can be tied to one. To be told after the handshake.
+    pub fn set_channel_binding(&mut self, channel: ChannelBinding) {
+        self.channel = Some(channel);
+    }
+
+    /// The mechanisms that can log in here with these credentials, the best one first: the server offers them, and this build has
+    /// them. Those that show the password come last outside TLS.
+    pub fn mechanisms(&self, credentials: &Credentials) -> Vec<Mechanism> {
+        let offered = self.capabilities.auth();
+        let usable = |mechanism: &Mechanism| {
+            offered.iter().any(|name| name == mechanism.as_str())
+                && (self.channel.is_some() || !mechanism.is_bound())
+                && mechanism.exchange(credentials).is_ok()
+        };
+        let mut mechanisms: Vec<_> = Mechanism::ALL.into_iter().filter(usable).collect();
+        if !self.settings.secure {
+            mechanisms.sort_by_key(|mechanism| mechanism.shows_secret());
+        }
+        mechanisms
+    }
+
     /// Logs in. [`Step::Login`] has the result.
     ///
     /// # Errors
     ///
     /// [`Kind::Insecure`] outside TLS, unless the [settings](Settings::auth_in_clear) allow it; [`Kind::Auth`] where
-    /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for a user name or password with a NUL, and where the machine is not ready.
+    /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
     pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
+        self.require_login(mechanism)?;
+        let exchange = mechanism.exchange(credentials).map_err(unusable)?;
+        for secret in [credentials.secret().to_owned(), BASE64.encode(credentials.secret())] {
+            self.secrets.add(Zeroizing::new(secret));
+        }
+        self.begin_login(exchange)
+    }
+
+    /// Logs in by a mechanism of another maker. [`Step::Login`] has the result.
+    ///
+    /// # Errors
+    ///
+    /// As for [`login`](Self::login).
+    pub fn login_by(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+        self.require_login(exchange.mechanism())?;
+        self.begin_login(exchange)
+    }
+
+    fn require_login(&mut self, mechanism: Mechanism) -> Result<()> {
         self.require_ready("a login")?;
         if !self.settings.secure && !self.settings.auth_in_clear {
             let message = "the credentials would cross the network unprotected";
             return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
         }
         let offered = self.capabilities.auth();
-        if !offered.iter().any(|name| name == mechanism.as_str()) {
+        if !offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.as_str())) {
             let message = if offered.is_empty() {
                 "the server offers no login here".to_owned()
             } else {
@@ -400,9 +448,14 @@ impl Machine {
             };
             return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
         }
-        let login = Login::new(mechanism, credentials)?;
-        login.secrets().into_iter().for_each(|secret| self.secrets.add(secret));
-        self.wire.say_secret(login.command(), login.shown(), login);
+        Ok(())
+    }
+
+    fn begin_login(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+        let session =
+            SaslSession { settings: &self.settings, capabilities: &self.capabilities, channel: self.channel.as_ref() };
+        let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
+        self.wire.say_secret(line, &shown, login);
         Ok(())
     }
 
@@ -553,9 +606,11 @@ impl Machine {
         }
         match self.parser.parse(&mut self.input) {
             Ok(Some(mut reply)) => {
+                // A challenge is answered as it came, also where it happens to hold what is a secret.
+                let challenge = if reply.code() == 334 { reply.lines().concat() } else { String::new() };
                 reply.redact(&self.secrets);
                 self.wire.transcript.server(&reply);
-                self.on_reply(reply).map(|()| true)
+                self.on_reply(reply, &challenge).map(|()| true)
             }
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
@@ -571,7 +626,7 @@ impl Machine {
         }
     }
 
-    fn on_reply(&mut self, reply: Reply) -> Result<()> {
+    fn on_reply(&mut self, reply: Reply, challenge: &str) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
         let phase = self.phase();
         let Some(expected) = self.wire.queue.pop_front() else {
@@ -603,8 +658,18 @@ impl Machine {
                 let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
-            Expected::Login(login) if reply.code() == 334 => self.on_challenge(login)?,
-            Expected::Login(_) if reply.is_positive() || is_refusal => self.events.push_back(Step::Login { reply }),
+            Expected::Login(login) if reply.is_positive() => {
+                login.verify().map_err(|failure| {
+                    let message = format!("the login with {} failed: {failure}", login.mechanism());
+                    Error::new(Kind::Auth, Phase::Auth, message)
+                })?;
+                self.events.push_back(Step::Login { reply, reason: None });
+            }
+            Expected::Login(login) if is_refusal => {
+                let reason = login.reason().map(|reason| self.secrets.redacted(&reason).unwrap_or(reason));
+                self.events.push_back(Step::Login { reply, reason });
+            }
+            Expected::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
             Expected::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
             Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
             Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
@@ -639,7 +704,7 @@ impl Machine {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
                 return Err(Error::refused(Kind::Refused, phase, "the server does not serve now", reply));
             }
-            Expected::Login(_) => self.events.push_back(Step::Login { reply }),
+            Expected::Login(login) => self.events.push_back(Step::Login { reply, reason: login.reason() }),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
                 self.events.push_back(Step::NotSent { phase, reply });
             }
@@ -684,14 +749,19 @@ impl Machine {
         Ok(())
     }
 
-    fn on_challenge(&mut self, mut login: Login) -> Result<()> {
-        let limit = self.settings.limits.challenges;
-        if login.challenges() == limit {
-            let message =
-                format!("the server sent more challenges than the limit of {limit} for {}", login.mechanism());
+    fn on_challenge(&mut self, mut login: Login, challenge: &str) -> Result<()> {
+        let limits = &self.settings.limits;
+        if login.challenges() == limits.challenges || challenge.len() > limits.line {
+            let message = if challenge.len() > limits.line {
+                format!("the server sent a challenge longer than the limit of {} bytes", limits.line)
+            } else {
+                let (limit, mechanism) = (limits.challenges, login.mechanism());
+                format!("the server sent more challenges than the limit of {limit} for {mechanism}")
+            };
             return Err(Error::new(Kind::Protocol, Phase::Auth, message));
         }
-        self.wire.say_secret(login.respond(), "***", login);
+        let (line, shown) = login.respond(challenge, &mut self.secrets);
+        self.wire.say_secret(line, shown, login);
         Ok(())
     }
 
@@ -895,6 +965,11 @@ fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Comm
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
         utf8: transaction.needs_utf8(),
     }
+}
+
+/// Credentials that the mechanism does not take, or a mechanism that cannot begin.
+fn unusable(failure: SaslFailure) -> Error {
+    Error::new(Kind::Request, Phase::Auth, failure.to_string())
 }
 
 fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {

@@ -1,12 +1,14 @@
 //! How a session is conducted, and the bounds on what its server sends.
 
+use std::ops::RangeInclusive;
+
 use super::ClientName;
 
 /// Bounds on what a server can make the machine hold. No real server comes near the defaults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes in a line of a reply. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
+    /// Bytes in a line of a reply, and in a challenge. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
     pub line: usize,
     /// Lines in a reply; 2,000 by default.
     pub reply_lines: usize,
@@ -14,11 +16,21 @@ pub struct Limits {
     pub reply_bytes: usize,
     /// Challenges in a login; the longest mechanisms need three, the default is 16.
     pub challenges: usize,
+    /// Rounds in which SCRAM hashes the password; 4,096 to 600,000 by default. RFC 7677, 4 asks for no fewer, as whoever
+    /// answers in the server's place could try passwords that much faster. No more are recommended anywhere, and these take
+    /// about half a second: a server could keep the client busy with them.
+    pub scram_iterations: RangeInclusive<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { line: 16 * 1024, reply_lines: 2000, reply_bytes: 256 * 1024, challenges: 16 }
+        Limits {
+            line: 16 * 1024,
+            reply_lines: 2000,
+            reply_bytes: 256 * 1024,
+            challenges: 16,
+            scram_iterations: 4096..=600_000,
+        }
     }
 }
 
@@ -43,8 +55,13 @@ pub struct Settings {
     pub starttls: StartTls,
     /// The transport is protected already, by TLS from the first byte.
     pub secure: bool,
-    /// Allow a login that shows the password to whoever listens.
+    /// Allow a login without TLS, though whoever listens may get the password from it.
     pub auth_in_clear: bool,
+    /// The host that was connected to and its port, which some mechanisms tell the server (RFC 7628, 3.1) or need to know.
+    pub server: Option<(String, u16)>,
+    /// The client's nonce in SCRAM, printable and without a comma. `None`, as it must be but in tests and fuzzers that
+    /// want the same bytes again: a fresh random one for each login.
+    pub nonce: Option<String>,
     /// Bounds on what the server sends.
     pub limits: Limits,
 }
@@ -57,6 +74,8 @@ impl Settings {
             starttls: StartTls::Never,
             secure: false,
             auth_in_clear: false,
+            server: None,
+            nonce: None,
             limits: Limits::default(),
         }
     }

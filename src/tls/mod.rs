@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod binding;
 mod certificate;
 mod client_certificate;
 mod connector;
@@ -58,6 +59,7 @@ pub use trust::{Anchor, Trust, TrustSummary};
 /// [configuration of their own](TlsSettings::rustls_config).
 pub use tokio_rustls::rustls;
 
+pub(crate) use binding::channel_binding;
 #[cfg(feature = "testing")]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, Demand, Opening, TlsStream};

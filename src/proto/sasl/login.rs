@@ -1,15 +1,37 @@
 //! LOGIN, which no RFC describes: the user's name, then the password, whatever the prompts say.
 
-use zeroize::Zeroizing;
-
+use super::single::no_nul;
+use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::secret::Credentials;
 
-/// Prompts are in any language, empty, or not even base64; only their order counts.
-pub(super) fn respond(credentials: &Credentials, challenges: usize) -> Option<Zeroizing<Vec<u8>>> {
-    let response = match challenges {
-        0 => credentials.user(),
-        1 => credentials.secret(),
-        _ => return None,
-    };
-    Some(Zeroizing::new(response.as_bytes().to_vec()))
+pub(super) struct LoginExchange {
+    credentials: Credentials,
+    prompts: usize,
+}
+
+impl LoginExchange {
+    pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
+        no_nul(&[credentials.user(), credentials.secret()])?;
+        Ok(LoginExchange { credentials: credentials.clone(), prompts: 0 })
+    }
+}
+
+impl SaslExchange for LoginExchange {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Login
+    }
+
+    fn start(&mut self, _: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        Ok(None)
+    }
+
+    /// Prompts are in any language, empty, or not even base64; only their order counts.
+    fn respond(&mut self, _: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        self.prompts += 1;
+        match self.prompts {
+            1 => Ok(self.credentials.user().into()),
+            2 => Ok(self.credentials.secret().into()),
+            _ => Err("the server asks for more than user name and password".into()),
+        }
+    }
 }

@@ -1,0 +1,174 @@
+//! Logging in: which mechanism, and which next.
+
+use tokio::time::timeout_at;
+
+use super::{Connection, not_sent};
+use crate::endpoint::{Endpoint, LoginWith};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+use crate::proto::{Mechanism, Reply, SaslExchange, Step};
+use crate::token::{TokenRequest, TokenSource};
+use crate::{Credentials, trace};
+
+impl Connection {
+    /// Logs in, with the mechanism given or the best one that both sides know and the credentials fit. Where the server says that the mechanism
+    /// is wrong, and not the password, the next one is tried.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Insecure`], where the connection does not protect the credentials; [`Kind::Auth`], where no mechanism can be used, the
+    /// server refuses, or cannot prove who it is; [`Kind::Request`] for credentials that the mechanism does not take.
+    pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
+        self.begin_call()?;
+        let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
+        let result = self.login_with(&order, credentials).await;
+        self.end_call(result)
+    }
+
+    /// Logs in by a mechanism of another maker.
+    ///
+    /// # Errors
+    ///
+    /// As for [`login`](Self::login).
+    pub async fn login_by(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
+        self.begin_call()?;
+        let result = self.login_by_exchange(Box::new(exchange)).await;
+        self.end_call(result)
+    }
+
+    /// As the endpoint says.
+    pub(super) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
+        let Some(with) = endpoint.login()? else { return Ok(()) };
+        let logging_in = async {
+            match with {
+                LoginWith::Credentials(credentials) => self.login_with(&endpoint.mechanisms, &credentials).await,
+                LoginWith::Exchange(exchange) => self.login_by_exchange(exchange).await,
+                LoginWith::Tokens { user, source } => {
+                    match self.login_with_token(endpoint, user, source, TokenRequest::Current).await {
+                        Err(error) if is_stale(&error) => {
+                            self.login_with_token(endpoint, user, source, TokenRequest::Fresh).await
+                        }
+                        outcome => outcome,
+                    }
+                }
+            }
+        };
+        trace::step("login", &endpoint.host, logging_in).await.map(|_| ())
+    }
+
+    /// The token's source takes its own time: of the limits, only the deadline is one for it.
+    async fn login_with_token(
+        &mut self,
+        endpoint: &Endpoint,
+        user: &str,
+        source: &TokenSource,
+        request: TokenRequest,
+    ) -> Result<Reply> {
+        let limit = self.driver.clock.body_limit(None);
+        let token = timeout_at(limit.at, source.ask(request)).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
+        })?;
+        self.login_with(&endpoint.mechanisms, &Credentials::token(user, token)).await
+    }
+
+    /// With one of these mechanisms, in this order; without any, with those that there are.
+    async fn login_with(&mut self, order: &[Mechanism], credentials: &Credentials) -> Result<Reply> {
+        self.require_protection().await?;
+        let usable = self.driver.machine.mechanisms(credentials);
+        let mut tried = match order {
+            [] => usable,
+            // Whether it can be used, the machine says better.
+            [only] => vec![*only],
+            order => order.iter().copied().filter(|mechanism| usable.contains(mechanism)).collect(),
+        };
+        let offered = self.driver.machine.capabilities().auth();
+        if tried.is_empty() && offered.is_empty() {
+            // The machine says so for whichever is asked for.
+            tried.push(Mechanism::Plain);
+        }
+        let mut refused = None;
+        for mechanism in tried {
+            self.driver.machine.login(mechanism, credentials)?;
+            match self.verdict(mechanism, credentials.user()).await {
+                Err(error) if error.reply().is_some_and(is_about_mechanism) => refused = Some(error),
+                verdict => return verdict,
+            }
+        }
+        Err(refused.unwrap_or_else(|| nothing_in_common(order, &offered)))
+    }
+
+    async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
+        self.require_protection().await?;
+        let mechanism = exchange.mechanism();
+        self.driver.machine.login_by(exchange)?;
+        self.verdict(mechanism, "").await
+    }
+
+    async fn verdict(&mut self, mechanism: Mechanism, user: &str) -> Result<Reply> {
+        match self.driver.next(None).await? {
+            Step::Login { reply, .. } if reply.is_positive() => {
+                self.auth = Some(mechanism);
+                Ok(reply)
+            }
+            Step::Login { reply, reason } => {
+                let whose = if user.is_empty() { String::new() } else { format!(" of {user:?}") };
+                let message = match reason {
+                    Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
+                    None => format!("the server did not accept the login{whose} with {mechanism}"),
+                };
+                let hint = hint::for_login(mechanism, &reply);
+                let error = Error::refused(Kind::Auth, Phase::Auth, message, reply);
+                Err(match hint {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                })
+            }
+            step => Err(not_sent(step)),
+        }
+    }
+
+    async fn require_protection(&mut self) -> Result<()> {
+        self.driver.until_ready().await?;
+        if let Some(tls) = &self.tls
+            && !tls.verified
+            && !self.auth_in_clear
+        {
+            let message = "the credentials would go to a server whose certificate was not verified";
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+        }
+        Ok(())
+    }
+}
+
+/// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed (504, 5.5.4, 5.7.4), too weak
+/// (534), wants encryption (538), or the password must be set anew for it (432). Not where 534 asks for an application's password.
+fn is_about_mechanism(reply: &Reply) -> bool {
+    let enhanced = reply.enhanced().map(|code| (code.class, code.subject, code.detail));
+    let about = matches!(reply.code(), 432 | 504 | 534 | 538)
+        || matches!(enhanced, Some((5, 5, 4) | (5, 7, 4) | (5, 7, 11) | (4, 7, 12)));
+    about && !reply.text().to_ascii_lowercase().contains("application-specific")
+}
+
+/// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.
+fn is_stale(error: &Error) -> bool {
+    error.kind() == Kind::Auth
+        && error.reply().is_some_and(|reply| reply.code() == 535)
+        && !error.message().contains("insufficient_scope")
+}
+
+fn nothing_in_common(order: &[Mechanism], offered: &[String]) -> Error {
+    let wanted: Vec<&str> = order.iter().map(|mechanism| mechanism.as_str()).collect();
+    let wanted = if wanted.is_empty() { String::new() } else { format!(", and allowed are {}", wanted.join(", ")) };
+    let message =
+        format!("no mechanism in common for these credentials: the server offers {}{wanted}", offered.join(", "));
+    let error = Error::new(Kind::Auth, Phase::Auth, message);
+    let missing = Mechanism::ALL
+        .into_iter()
+        .find(|mechanism| !mechanism.is_built() && offered.iter().any(|name| name == mechanism.as_str()));
+    match missing {
+        Some(mechanism) => error.with_hint(format!("For {mechanism}, build envoi with its feature `sasl`.")),
+        None => error.with_hint(
+            "Use credentials of another sort (password, token, certificate), or have one more mechanism switched on at the server.",
+        ),
+    }
+}

@@ -1,0 +1,107 @@
+//! OAUTHBEARER (RFC 7628) and XOAUTH2, its older form: a token that somebody else issued.
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use crate::address::quoted;
+use crate::proto::reply::excerpt;
+use crate::secret::Credentials;
+
+/// Ends each part of a response: ^A.
+const END: &str = "\x01";
+
+pub(super) struct OAuth {
+    mechanism: Mechanism,
+    credentials: Credentials,
+    initial: Zeroizing<Vec<u8>>,
+    repeated: bool,
+    /// What the server says of the token.
+    refusal: Option<String>,
+}
+
+impl OAuth {
+    pub(super) fn new(mechanism: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
+        // RFC 6750, 2.1; the user's name is UTF-8, but for what would end it.
+        if !credentials.secret().bytes().all(|byte| byte.is_ascii_graphic()) || credentials.secret().is_empty() {
+            return Err(
+                "the token is empty, or has a character that no token can have: a blank or line end, as a rule".into(),
+            );
+        }
+        if credentials.user().chars().any(char::is_control) {
+            return Err("the user name contains a control character".into());
+        }
+        let (credentials, initial) = (credentials.clone(), Zeroizing::default());
+        Ok(OAuth { mechanism, credentials, initial, repeated: false, refusal: None })
+    }
+}
+
+impl SaslExchange for OAuth {
+    fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        let (user, token) = (self.credentials.user(), self.credentials.secret());
+        let response = if self.mechanism == Mechanism::XOAuth2 {
+            ["user=", user, END, "auth=Bearer ", token, END, END].concat()
+        } else {
+            // The user stands where GS2 has who is acted for (RFC 7628, 3.1).
+            let user = super::exchange::saslname(self.credentials.authorization().unwrap_or(user));
+            let place = match &session.settings.server {
+                Some((host, port)) => format!("host={host}{END}port={port}{END}"),
+                None => String::new(),
+            };
+            ["n,a=", &user, ",", END, &place, "auth=Bearer ", token, END, END].concat()
+        };
+        self.initial = Zeroizing::new(response.into_bytes());
+        Ok(Some(self.initial.to_vec()))
+    }
+
+    /// An empty challenge asks for the initial response, which was not read. Another one is the server's error, and must be
+    /// answered before the login fails: by ^A (RFC 7628, 3.2.3), or nothing in the older form.
+    fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        if self.refusal.is_some() {
+            return Err("the server asks on after it refused the token".into());
+        }
+        if challenge.is_empty() {
+            if std::mem::replace(&mut self.repeated, true) {
+                return Err("the server asks for the token again and again".into());
+            }
+            return Ok(self.initial.to_vec());
+        }
+        self.refusal = Some(format!("the server does not accept the token: {}", in_words(challenge)));
+        Ok(if self.mechanism == Mechanism::XOAuth2 { Vec::new() } else { END.into() })
+    }
+
+    fn verify(&self) -> Result<(), SaslFailure> {
+        match &self.refusal {
+            Some(refusal) => Err(format!("{refusal}; and then it says that the login succeeded").into()),
+            None => Ok(()),
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        self.refusal.clone()
+    }
+}
+
+/// The error as JSON has it (RFC 7628, 3.2.2), for people: the status first, then what else is said.
+fn in_words(challenge: &[u8]) -> String {
+    const STATUS: &str = "status";
+    let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
+        return quoted(&excerpt(challenge));
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => quoted(text),
+        other => quoted(&other.to_string()).replace('"', ""),
+    };
+    let status = members.get(STATUS).map(text).unwrap_or("no reason is given".into());
+    let rest: Vec<_> = members
+        .iter()
+        .filter(|(name, _)| *name != STATUS)
+        .take(8)
+        .map(|(name, value)| format!("{} {}", excerpt(name.as_bytes()), text(value)))
+        .collect();
+    if rest.is_empty() { status } else { format!("{status} ({})", rest.join(", ")) }
+}

@@ -1,0 +1,308 @@
+//! SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither says it.
+//!
+//! ```text
+//! C: n,,n=user,r=nonce                          the client's first message, behind its GS2 header
+//! S: r=nonce and the server's,s=salt,i=4096
+//! C: c=header and binding,r=both nonces,p=proof
+//! S: v=the server's proof, or e=error           answered by nothing
+//! ```
+
+use std::ops::RangeInclusive;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::exchange::saslname;
+use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use crate::Secret;
+use crate::address::quoted;
+use crate::secret::Credentials;
+
+/// A key or a proof.
+pub(crate) type Key = Zeroizing<Vec<u8>>;
+
+/// The hash function of a mechanism, and what is made of it.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Hash {
+    Sha1,
+    Sha256,
+}
+
+impl Hash {
+    pub(crate) fn digest(self, data: &[u8]) -> Key {
+        Zeroizing::new(match self {
+            Hash::Sha1 => Sha1::digest(data).to_vec(),
+            Hash::Sha256 => Sha256::digest(data).to_vec(),
+        })
+    }
+
+    pub(crate) fn hmac(self, key: &[u8], data: &[u8]) -> Key {
+        Zeroizing::new(match self {
+            Hash::Sha1 => mac::<Hmac<Sha1>>(key, data).finalize().into_bytes().to_vec(),
+            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data).finalize().into_bytes().to_vec(),
+        })
+    }
+
+    /// Whether that HMAC is this one, in a time that does not tell how much of it is.
+    fn is_hmac(self, key: &[u8], data: &[u8], expected: &[u8]) -> bool {
+        match self {
+            Hash::Sha1 => mac::<Hmac<Sha1>>(key, data).verify_slice(expected).is_ok(),
+            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data).verify_slice(expected).is_ok(),
+        }
+    }
+
+    /// The salted password, by PBKDF2.
+    pub(crate) fn salted(self, password: &str, salt: &[u8], iterations: u32) -> Key {
+        let password = password.as_bytes();
+        match self {
+            Hash::Sha1 => {
+                let mut key = Zeroizing::new(vec![0; 20]);
+                pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, iterations, &mut key);
+                key
+            }
+            Hash::Sha256 => {
+                let mut key = Zeroizing::new(vec![0; 32]);
+                pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, iterations, &mut key);
+                key
+            }
+        }
+    }
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> M {
+    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.update(data);
+    mac
+}
+
+/// Each byte of the one with that of the other.
+pub(crate) fn xor(one: &[u8], other: &[u8]) -> Key {
+    Zeroizing::new(one.iter().zip(other).map(|(a, b)| a ^ b).collect())
+}
+
+/// SASLprep (RFC 4013). The failure does not say which character it is: it may be the password's.
+pub(crate) fn prepared(text: &str, what: &str) -> Result<Zeroizing<String>, SaslFailure> {
+    match stringprep::saslprep(text) {
+        Ok(prepared) if !prepared.is_empty() => Ok(Zeroizing::new(prepared.into_owned())),
+        Ok(_) => Err(format!("{what} is empty").into()),
+        Err(_) => Err(format!("{what} has a character that SCRAM does not allow (RFC 4013)").into()),
+    }
+}
+
+pub(super) struct Scram {
+    mechanism: Mechanism,
+    hash: Hash,
+    user: Zeroizing<String>,
+    authorization: Option<Zeroizing<String>>,
+    password: Zeroizing<String>,
+    state: State,
+}
+
+enum State {
+    Fresh,
+    /// The client's first message went.
+    First(First),
+    /// The proof went.
+    Proved {
+        server_key: Key,
+        auth_message: Zeroizing<String>,
+        signature: Secret,
+    },
+    /// The server's proof was right.
+    Verified,
+    /// The server said why it refuses.
+    Refused(String),
+}
+
+/// What the second message is made with.
+struct First {
+    /// The GS2 header, and the bytes of the channel binding.
+    binding: Vec<u8>,
+    /// The first message without its header.
+    bare: Zeroizing<String>,
+    nonce: String,
+    iterations: RangeInclusive<u32>,
+}
+
+impl Scram {
+    pub(super) fn new(mechanism: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
+        let authorization = credentials.authorization().map(|user| prepared(user, "the user to act for"));
+        Ok(Scram {
+            mechanism,
+            hash: match mechanism {
+                Mechanism::ScramSha1 | Mechanism::ScramSha1Plus => Hash::Sha1,
+                _ => Hash::Sha256,
+            },
+            user: prepared(credentials.user(), "the user name")?,
+            authorization: authorization.transpose()?,
+            password: prepared(credentials.secret(), "the password")?,
+            state: State::Fresh,
+        })
+    }
+
+    /// What the client says of channel binding (RFC 5802, 6): that it uses it, or that it would if the server did not seem to
+    /// lack it, which lets a server that has it notice that somebody removed it from the list; and the bytes, if it does.
+    fn binding(&self, session: &SaslSession<'_>) -> Result<(String, Vec<u8>), SaslFailure> {
+        if self.mechanism.is_bound() {
+            let channel = session.channel.ok_or("there is nothing known of the TLS connection to tie the login to")?;
+            return Ok((format!("p={}", channel.name()), channel.data().to_vec()));
+        }
+        let offered =
+            session.capabilities.auth().iter().any(|name| name.starts_with("SCRAM-") && name.ends_with("-PLUS"));
+        let flag = if session.channel.is_some() && !offered { "y" } else { "n" };
+        Ok((flag.into(), Vec::new()))
+    }
+
+    /// The answer to `r=…,s=…,i=…`, and the server's proof to come.
+    fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), SaslFailure> {
+        let malformed = || format!("the server's first message is not as SCRAM has it: {}", quoted(challenge));
+        if challenge.starts_with("m=") {
+            return Err("the server demands an extension of SCRAM that is not known".into());
+        }
+        let mut fields = challenge.split(',');
+        let mut field = |name| fields.next().and_then(|field| field.strip_prefix(name)).ok_or_else(malformed);
+        let (nonce, salt, iterations) = (field("r=")?, field("s=")?, field("i=")?);
+        if !nonce
+            .strip_prefix(&first.nonce)
+            .is_some_and(|own| !own.is_empty() && own.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err("the server's nonce does not continue the client's: the answer belongs to another login".into());
+        }
+        let salt = BASE64.decode(salt).map_err(|_| malformed())?;
+        let iterations = iterations.parse::<u32>().map_err(|_| malformed())?;
+        if iterations < *first.iterations.start() {
+            return Err(format!(
+                "the server wants the password hashed {iterations} times, and fewer than {} times let it be guessed too fast",
+                first.iterations.start()
+            )
+            .into());
+        }
+        if iterations > *first.iterations.end() {
+            return Err(format!(
+                "the server wants the password hashed {iterations} times, and the limit is {}",
+                first.iterations.end()
+            )
+            .into());
+        }
+
+        let salted = self.hash.salted(&self.password, &salt, iterations);
+        let client_key = self.hash.hmac(&salted, b"Client Key");
+        let stored_key = self.hash.digest(&client_key);
+        let without_proof = format!("c={},r={nonce}", BASE64.encode(&first.binding));
+        let auth_message = Zeroizing::new(format!("{},{challenge},{without_proof}", *first.bare));
+        let proof = xor(&client_key, &self.hash.hmac(&stored_key, auth_message.as_bytes()));
+        let response = [&without_proof, ",p=", &*Zeroizing::new(BASE64.encode(&proof))].concat();
+
+        let server_key = self.hash.hmac(&salted, b"Server Key");
+        // With it, passwords can be tried like with the proof.
+        let signature = self.hash.hmac(&server_key, auth_message.as_bytes());
+        let signature = Secret::new(format!("v={}", BASE64.encode(&signature)));
+        Ok((response.into_bytes(), State::Proved { server_key, auth_message, signature }))
+    }
+
+    /// What the server's last message, `v=…` or `e=…`, makes of it.
+    fn conclude(&self, server_key: &[u8], auth_message: &str, challenge: &str) -> Result<State, SaslFailure> {
+        let field = challenge.split(',').next().unwrap_or_default();
+        if let Some(error) = field.strip_prefix("e=") {
+            return Ok(State::Refused(refusal(error)));
+        }
+        let Some(signature) = field.strip_prefix("v=").and_then(|signature| BASE64.decode(signature).ok()) else {
+            return Err(format!("the server's last message is not as SCRAM has it: {}", quoted(challenge)).into());
+        };
+        if !self.hash.is_hmac(server_key, auth_message.as_bytes(), &signature) {
+            return Err(
+                "the server could not prove that it knows the password: somebody may be answering in its place".into(),
+            );
+        }
+        Ok(State::Verified)
+    }
+}
+
+impl SaslExchange for Scram {
+    fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        let (flag, channel_data) = self.binding(session)?;
+        let authorization = self.authorization.as_deref().map(|user| format!("a={}", saslname(user)));
+        let header = format!("{flag},{},", authorization.unwrap_or_default());
+        let nonce = match &session.settings.nonce {
+            Some(nonce) => nonce.clone(),
+            None => random_nonce()?,
+        };
+        let bare = Zeroizing::new(format!("n={},r={nonce}", saslname(&self.user)));
+        let message = format!("{header}{}", *bare).into_bytes();
+        let binding = [header.into_bytes(), channel_data].concat();
+        let iterations = session.settings.limits.scram_iterations.clone();
+        self.state = State::First(First { binding, bare, nonce, iterations });
+        Ok(Some(message))
+    }
+
+    fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        let challenge = std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
+        let (response, state) = match &self.state {
+            State::First(_) if challenge.starts_with("e=") => (Vec::new(), self.conclude(&[], "", challenge)?),
+            State::First(first) => self.prove(first, challenge)?,
+            State::Proved { server_key, auth_message, .. } => {
+                (Vec::new(), self.conclude(server_key, auth_message, challenge)?)
+            }
+            State::Fresh | State::Verified | State::Refused(_) => {
+                return Err("the server sent a challenge that SCRAM does not have".into());
+            }
+        };
+        self.state = state;
+        Ok(response)
+    }
+
+    fn verify(&self) -> Result<(), SaslFailure> {
+        match &self.state {
+            State::Verified => Ok(()),
+            State::Refused(reason) => Err(format!("{reason}; and then it says that the login succeeded").into()),
+            _ => Err("the server says that the login succeeded, and has not proved that it knows the password".into()),
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        match &self.state {
+            State::Refused(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        match &self.state {
+            State::Proved { signature, .. } => vec![signature.clone()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The server's error (RFC 5802, 7), for people.
+fn refusal(error: &str) -> String {
+    match error {
+        "invalid-proof" => "the password is wrong".into(),
+        "unknown-user" => "the server does not know the user".into(),
+        "server-does-support-channel-binding" => {
+            "the server can tie the login to the TLS connection, and its offer of that did not arrive: somebody between may have removed it".into()
+        }
+        "channel-bindings-dont-match" => {
+            "the TLS connection that the server has is not this one: somebody stands between, with a certificate that is trusted here".into()
+        }
+        "unsupported-channel-binding-type" => {
+            "the server ties logins to the TLS connection in another way; a mechanism without -PLUS does without it".into()
+        }
+        other => format!("the server says {}", quoted(other)),
+    }
+}
+
+/// 144 bits, more than can be guessed or come twice.
+fn random_nonce() -> Result<String, SaslFailure> {
+    let mut bytes = [0; 18];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    Ok(BASE64.encode(bytes))
+}

@@ -1,0 +1,62 @@
+//! PLAIN (RFC 4616), EXTERNAL (RFC 4422, A) and ANONYMOUS (RFC 4505): one response, known beforehand.
+
+use zeroize::Zeroizing;
+
+use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use crate::secret::Credentials;
+
+pub(super) struct Single {
+    mechanism: Mechanism,
+    response: Zeroizing<Vec<u8>>,
+    repeated: bool,
+}
+
+impl Single {
+    /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
+    pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
+        let authzid = credentials.authorization().unwrap_or_default();
+        no_nul(&[authzid, credentials.user(), credentials.secret()])?;
+        let response = [authzid, "\0", credentials.user(), "\0", credentials.secret()].concat();
+        Ok(Single::new(Mechanism::Plain, response))
+    }
+
+    /// Whom to act for; nothing where the server is to tell that from what it knows.
+    pub(super) fn external(credentials: &Credentials) -> Self {
+        Single::new(Mechanism::External, credentials.authorization().unwrap_or_default().to_owned())
+    }
+
+    /// The trace.
+    pub(super) fn anonymous(credentials: &Credentials) -> Self {
+        Single::new(Mechanism::Anonymous, credentials.user().to_owned())
+    }
+
+    fn new(mechanism: Mechanism, response: String) -> Self {
+        Single { mechanism, response: Zeroizing::new(response.into_bytes()), repeated: false }
+    }
+}
+
+impl SaslExchange for Single {
+    fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    fn start(&mut self, _: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        Ok(Some(self.response.to_vec()))
+    }
+
+    /// A server that challenges did not read the initial response, and wants it now.
+    fn respond(&mut self, _: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        if std::mem::replace(&mut self.repeated, true) {
+            return Err(format!("the server asks for more than {} has", self.mechanism).into());
+        }
+        Ok(self.response.to_vec())
+    }
+}
+
+/// PLAIN has it as its separator (RFC 4616, 2), and LOGIN's servers read to it.
+pub(super) fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
+    match parts.iter().any(|part| part.contains('\0')) {
+        true => Err("the user name or the password contains a NUL character".into()),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,390 @@
+//! Mechanisms alone, by the RFCs' own examples. Whole sessions are in `tests/dialogues`.
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use super::*;
+use crate::Credentials;
+use crate::proto::{Capabilities, ClientName, Limits, ReplyParser, Settings};
+
+/// What a session knows, for exchanges without one.
+struct Setting {
+    settings: Settings,
+    capabilities: Capabilities,
+    channel: Option<ChannelBinding>,
+}
+
+impl Setting {
+    fn new(offered: &str) -> Self {
+        let mut answer = BytesMut::from(format!("250-mail.example.org\r\n250 AUTH {offered}\r\n").as_str());
+        let reply = ReplyParser::new(Limits::default()).parse(&mut answer).unwrap().unwrap();
+        Setting {
+            settings: Settings::new(ClientName::new("client.example.org").unwrap()),
+            capabilities: Capabilities::from_reply(&reply),
+            channel: None,
+        }
+    }
+
+    fn nonce(mut self, nonce: &str) -> Self {
+        self.settings.nonce = Some(nonce.into());
+        self
+    }
+
+    fn begin(&self, mechanism: Mechanism, credentials: &Credentials) -> Trial {
+        let (settings, capabilities, channel) = (&self.settings, &self.capabilities, self.channel.as_ref());
+        let session = SaslSession { settings, capabilities, channel };
+        let exchange = mechanism.exchange(credentials).unwrap();
+        let mut secrets = Secrets::default();
+        let (login, line, _) = Login::begin(exchange, &session, &mut secrets).unwrap();
+        Trial { login, line: text(&line), secrets }
+    }
+}
+
+struct Trial {
+    login: Login,
+    /// What the client said last: AUTH, or a response.
+    line: String,
+    secrets: Secrets,
+}
+
+impl Trial {
+    /// A challenge as it is before base64, and the response to it, without base64, too.
+    fn ask(&mut self, challenge: &str) -> String {
+        let line = text(&self.login.respond(&BASE64.encode(challenge), &mut self.secrets).0);
+        self.line = line;
+        self.said()
+    }
+
+    fn ask_all(&mut self, challenges: &[&str]) -> String {
+        challenges.iter().fold(String::new(), |_, challenge| self.ask(challenge))
+    }
+
+    /// What the client said last, without base64.
+    fn said(&self) -> String {
+        let word = self.line.split(' ').next_back().unwrap().trim_end();
+        BASE64.decode(word).map_or_else(|_| word.into(), |bytes| text(&bytes))
+    }
+
+    fn reason(&self) -> String {
+        self.login.reason().unwrap_or_default()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn lines(mechanism: Mechanism, credentials: &Credentials, challenges: usize) -> Vec<String> {
+    let mut trial = Setting::new("").begin(mechanism, credentials);
+    let mut lines = vec![trial.line.clone()];
+    lines.extend((0..challenges).map(|_| text(&trial.login.respond("", &mut trial.secrets).0)));
+    lines
+}
+
+#[test]
+fn plain_as_rfc_4616_has_it() {
+    let tim = Credentials::new("tim", "tanstaaftanstaaf");
+    assert_eq!(
+        lines(Mechanism::Plain, &tim, 2),
+        ["AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "*\r\n"]
+    );
+    let kurt = Credentials::new("Kurt", "xipj3plmq").authorize_as("Ursel");
+    assert_eq!(Setting::new("").begin(Mechanism::Plain, &kurt).said(), "Ursel\0Kurt\0xipj3plmq");
+}
+
+#[test]
+fn plain_and_login_send_the_text_as_it_is() {
+    // SASLprep would make these "IX" and "ª".
+    let credentials = Credentials::new("I\u{AD}X", "\u{2168}\u{E000}");
+    assert_eq!(Setting::new("").begin(Mechanism::Plain, &credentials).said(), "\0I\u{AD}X\0\u{2168}\u{E000}");
+    let mut login = Setting::new("").begin(Mechanism::Login, &credentials);
+    assert_eq!([login.ask("User:"), login.ask("Password:")], ["I\u{AD}X", "\u{2168}\u{E000}"]);
+}
+
+#[test]
+fn login_as_servers_have_it() {
+    assert_eq!(
+        lines(Mechanism::Login, &Credentials::new("alice@example.org", "dummy123"), 3),
+        ["AUTH LOGIN\r\n", "YWxpY2VAZXhhbXBsZS5vcmc=\r\n", "ZHVtbXkxMjM=\r\n", "*\r\n"]
+    );
+}
+
+#[test]
+fn a_nul_cannot_be_sent() {
+    assert!(Mechanism::Plain.exchange(&Credentials::new("a\0b", "c")).is_err());
+    assert!(Mechanism::Plain.exchange(&Credentials::new("a", "c").authorize_as("b\0")).is_err());
+    assert!(Mechanism::Login.exchange(&Credentials::new("a", "b\0c")).is_err());
+}
+
+#[test]
+fn names_are_read_in_any_case() {
+    assert_eq!("login".parse::<Mechanism>().unwrap(), Mechanism::Login);
+    for mechanism in Mechanism::ALL {
+        assert_eq!(mechanism.as_str().parse::<Mechanism>().unwrap(), mechanism);
+    }
+    assert!("NTLM".parse::<Mechanism>().unwrap_err().to_string().contains("PLAIN, LOGIN"));
+}
+
+#[test]
+fn external_and_anonymous() {
+    assert_eq!(lines(Mechanism::External, &Credentials::external(), 1), ["AUTH EXTERNAL =\r\n", "\r\n"]);
+    let fred = Credentials::external().authorize_as("fred@example.com");
+    assert_eq!(Setting::new("").begin(Mechanism::External, &fred).said(), "fred@example.com");
+    let trace = Credentials::anonymous("sirhc");
+    assert_eq!(lines(Mechanism::Anonymous, &trace, 0), ["AUTH ANONYMOUS c2lyaGM=\r\n"]);
+}
+
+#[test]
+fn credentials_and_mechanisms_fit_or_say_why_not() {
+    let password = Credentials::new("u", "p");
+    for (mechanism, credentials, says) in [
+        (Mechanism::External, &password, "a password"),
+        (Mechanism::Plain, &Credentials::token("u", "t"), "a token"),
+        (Mechanism::Anonymous, &Credentials::external(), "neither"),
+        (Mechanism::Login, &password.clone().authorize_as("bob"), "acts for \"bob\""),
+    ] {
+        let error = mechanism.exchange(credentials).err().unwrap().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[cfg(feature = "sasl")]
+mod with_feature {
+    use super::*;
+
+    fn user() -> Credentials {
+        Credentials::new("user", "pencil")
+    }
+
+    #[test]
+    fn cram_md5_as_rfc_2195_has_it() {
+        let mut trial = Setting::new("").begin(Mechanism::CramMd5, &Credentials::new("tim", "tanstaaftanstaaf"));
+        assert_eq!(trial.line, "AUTH CRAM-MD5\r\n");
+        let response = trial.ask("<1896.697170952@postoffice.reston.mci.net>");
+        assert_eq!(response, "tim b913a602c7eda7a495b4e6e7334d3890");
+        assert_eq!(trial.ask("<again>"), "*");
+        assert_eq!(trial.reason(), "the server sent a second challenge");
+    }
+
+    #[test]
+    fn scram_sha_1_as_rfc_5802_has_it() {
+        let setting = Setting::new("SCRAM-SHA-1").nonce("fyko+d2lbbFgONRv9qkxdawL");
+        let mut trial = setting.begin(Mechanism::ScramSha1, &user());
+        assert_eq!(trial.said(), "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+        assert_eq!(
+            trial.ask("r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"),
+            "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="
+        );
+        assert!(trial.login.verify().is_err(), "the server has not proved anything");
+        assert_eq!(trial.ask("v=rmF9pqV8S7suAoZWja4dJRkFsKQ="), "");
+        trial.login.verify().unwrap();
+    }
+
+    const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+    const FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+    const LAST: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
+
+    #[test]
+    fn scram_sha_256_as_rfc_7677_has_it() {
+        let mut trial = Setting::new("SCRAM-SHA-256").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+        assert_eq!(trial.said(), format!("n,,n=user,r={NONCE}"));
+        assert_eq!(
+            trial.ask(FIRST),
+            "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+        );
+        // What passwords could be tried with is a secret before the server says it.
+        assert_eq!(trial.secrets.redacted(&BASE64.encode(LAST)).unwrap(), "***");
+        assert_eq!(trial.ask(LAST), "");
+        trial.login.verify().unwrap();
+        assert_eq!(trial.ask("v=more"), "*");
+        assert!(trial.login.verify().is_err());
+    }
+
+    #[test]
+    fn scram_gives_up_for_a_reason() {
+        for (challenges, says) in [
+            (&["r=another,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"][..], "another login"),
+            (&["r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"], "another login"),
+            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4095"], "fewer than 4096"),
+            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600001"], "limit is 600000"),
+            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=99999999999"], "first message"),
+            (&["r=rOprNGfwEbeRWgbNEkqOx,s=?,i=4096"], "first message"),
+            (&["m=x,r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"], "extension"),
+            (&[""], "first message"),
+            (&[FIRST, "v=AAAA"], "in its place"),
+            (&[FIRST, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G5="], "last message"),
+            (&[FIRST, ""], "last message"),
+        ] {
+            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            let last = trial.ask_all(challenges);
+            assert_eq!(last, "*", "{challenges:?}");
+            assert!(trial.reason().contains(says), "{challenges:?}: {}", trial.reason());
+            assert!(trial.login.verify().is_err(), "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn scram_tells_what_the_server_said() {
+        for (challenges, says) in [
+            (&[FIRST, "e=invalid-proof"][..], "password is wrong"),
+            (&["e=unknown-user"], "does not know the user"),
+            (&[FIRST, "e=server-does-support-channel-binding"], "somebody between"),
+            (&[FIRST, "e=odd"], "\"odd\""),
+        ] {
+            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            let last = trial.ask_all(challenges);
+            assert_eq!(last, "", "{challenges:?}");
+            assert!(trial.reason().contains(says), "{challenges:?}: {}", trial.reason());
+            assert!(trial.login.verify().is_err(), "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn scram_says_what_it_knows_of_channel_binding() {
+        let channel = Some(ChannelBinding::tls_exporter(*b"0123"));
+        for (offered, channel, mechanism, begins) in [
+            ("SCRAM-SHA-256", None, Mechanism::ScramSha256, "n,,n="),
+            ("SCRAM-SHA-256", channel.clone(), Mechanism::ScramSha256, "y,,n="),
+            ("SCRAM-SHA-256 SCRAM-SHA-1-PLUS", channel.clone(), Mechanism::ScramSha256, "n,,n="),
+            ("SCRAM-SHA-1-PLUS", channel, Mechanism::ScramSha1Plus, "p=tls-exporter,,n="),
+        ] {
+            let setting = Setting { channel, ..Setting::new(offered) };
+            let said = setting.begin(mechanism, &user()).said();
+            assert!(said.starts_with(begins), "{offered}: {said}");
+        }
+        let setting = Setting::new("SCRAM-SHA-1-PLUS");
+        let (settings, capabilities) = (&setting.settings, &setting.capabilities);
+        let session = SaslSession { settings, capabilities, channel: None };
+        let exchange = Mechanism::ScramSha1Plus.exchange(&user()).unwrap();
+        assert!(Login::begin(exchange, &session, &mut Secrets::default()).is_err());
+    }
+
+    #[test]
+    fn the_second_message_holds_header_and_binding() {
+        let channel = Some(ChannelBinding::tls_server_end_point(*b"\xff\0"));
+        let setting = Setting { channel, ..Setting::new("").nonce(NONCE) };
+        let credentials = user().authorize_as("a,b=c");
+        let mut trial = setting.begin(Mechanism::ScramSha256Plus, &credentials);
+        assert_eq!(trial.said(), format!("p=tls-server-end-point,a=a=2Cb=3Dc,n=user,r={NONCE}"));
+        let binding = BASE64.encode(b"p=tls-server-end-point,a=a=2Cb=3Dc,\xff\0");
+        assert!(trial.ask(FIRST).starts_with(&format!("c={binding},r={NONCE}")));
+    }
+
+    #[test]
+    fn nonces_are_fresh() {
+        let nonce = || Setting::new("").begin(Mechanism::ScramSha1, &user()).said();
+        assert_ne!(nonce(), nonce());
+        assert_eq!(nonce().len(), "n,,n=user,r=".len() + 24);
+    }
+
+    #[test]
+    fn scram_prepares_and_the_password_stays_unsaid() {
+        // RFC 4013, 3: soft hyphen to nothing, Roman nine to IX, private use forbidden.
+        let same = |a: &str, b: &str| *scram::prepared(a, "").unwrap() == b;
+        assert!(same("I\u{AD}X", "IX") && same("\u{2168}", "IX") && same("\u{AA}", "a") && same("user", "user"));
+        let error = Mechanism::ScramSha1.exchange(&Credentials::new("user", "pen\u{7}cil")).err().unwrap().to_string();
+        assert!(error.contains("the password") && !error.contains('\u{7}'), "{error}");
+        assert!(Mechanism::ScramSha1.exchange(&Credentials::new("", "pencil")).is_err());
+    }
+
+    const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
+
+    #[test]
+    fn oauthbearer_as_rfc_7628_has_it() {
+        let mut setting = Setting::new("OAUTHBEARER");
+        setting.settings.server = Some(("server.example.com".into(), 143));
+        let credentials = Credentials::token("user@example.com", TOKEN);
+        let mut trial = setting.begin(Mechanism::OAuthBearer, &credentials);
+        assert_eq!(
+            trial.line,
+            "AUTH OAUTHBEARER bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI\
+             HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB\r\n"
+        );
+        let error = r#"{"status":"invalid_token","scope":"example_scope","openid-configuration":"https://example.com/.well-known/openid-configuration"}"#;
+        assert_eq!(trial.ask(error), "\x01");
+        assert_eq!(
+            trial.reason(),
+            "the server does not accept the token: \"invalid_token\" \
+             (openid-configuration \"https://example.com/.well-known/openid-configuration\", scope \"example_scope\")"
+        );
+        assert!(trial.login.verify().is_err());
+    }
+
+    #[test]
+    fn xoauth2_as_google_has_it() {
+        let mut trial =
+            Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("someuser@example.com", "ya29.vF9"));
+        assert_eq!(trial.said(), "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01");
+        let error = r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#;
+        assert_eq!(trial.ask(error), "");
+        assert!(trial.reason().ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")"));
+    }
+
+    #[test]
+    fn a_refusal_that_is_no_json_is_shown_as_it_is() {
+        let mut trial = Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("u", "t"));
+        assert_eq!(trial.ask("no \x1b[1mway"), "");
+        assert!(trial.reason().ends_with("\"no \u{FFFD}[1mway\""), "{}", trial.reason());
+    }
+
+    #[test]
+    fn a_token_cannot_bring_its_own_parts() {
+        for token in ["", "a b", "a\x01host=x", "a\r\n", "é"] {
+            assert!(Mechanism::XOAuth2.exchange(&Credentials::token("u", token)).is_err(), "{token:?}");
+        }
+        assert!(Mechanism::OAuthBearer.exchange(&Credentials::token("u\x01auth=Bearer x", "t")).is_err());
+    }
+
+    #[test]
+    fn a_long_token_waits_for_the_empty_challenge() {
+        let token = "x".repeat(2000);
+        let mut trial = Setting::new("").begin(Mechanism::OAuthBearer, &Credentials::token("u", token.as_str()));
+        assert_eq!(trial.line, "AUTH OAUTHBEARER\r\n");
+        assert_eq!(trial.ask(""), format!("n,a=u,\x01auth=Bearer {token}\x01\x01"));
+    }
+
+    /// What a server might say: nearly right, or not at all.
+    fn challenge() -> impl Strategy<Value = Vec<u8>> {
+        let scram = "(r=abc?[!-~]{0,6})?,?(s=[A-Za-z0-9+/]{0,8}=?)?,?(i=[0-9]{0,3})?(,[a-z]=.{0,5})?";
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..200),
+            proptest::string::string_regex(scram).unwrap().prop_map(String::into_bytes),
+            "[ve]=[A-Za-z0-9+/]{0,44}=?".prop_map(String::into_bytes),
+            r#"\{"status": ?("[a-z_]{0,9}"|[0-9]{0,4}|\[|null),?("[a-z]{0,3}":"[^"]{0,9}")?\}"#
+                .prop_map(String::into_bytes),
+            Just(Vec::new()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Whatever comes, there is one line for it; who gave up has said why, and is not talked out of it.
+        #[test]
+        fn any_challenges_get_a_line_each(
+            challenges in proptest::collection::vec((challenge(), any::<bool>()), 0..6),
+            mechanism in proptest::sample::select(&Mechanism::ALL[..]),
+        ) {
+            let mut setting = Setting::new("").nonce("abc");
+            setting.settings.limits.scram_iterations = 1..=500;
+            setting.channel = Some(ChannelBinding::tls_exporter([7; 32]));
+            let credentials = match mechanism {
+                Mechanism::External => Credentials::external(),
+                Mechanism::Anonymous => Credentials::anonymous("x"),
+                mechanism if mechanism.takes_token() => Credentials::token("user", "token"),
+                _ => user(),
+            };
+            let mut trial = setting.begin(mechanism, &credentials);
+            let mut given_up = false;
+            for (challenge, encoded) in challenges {
+                let challenge = if encoded { BASE64.encode(&challenge) } else { text(&challenge) };
+                let line = text(&trial.login.respond(&challenge, &mut trial.secrets).0);
+                prop_assert!(line.ends_with("\r\n") && line.matches('\n').count() == 1);
+                prop_assert!(!given_up || line == "*\r\n");
+                given_up |= line == "*\r\n";
+                prop_assert_eq!(given_up && trial.login.verify().is_ok(), false);
+                prop_assert!(!given_up || trial.login.reason().is_some());
+            }
+        }
+    }
+}
