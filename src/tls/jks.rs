@@ -14,7 +14,7 @@ const CHECK_SUM: usize = 20;
 
 /// Opens a JKS or JCEKS store. The keys in it are not read.
 pub(super) fn open(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, Unusable> {
-    let damaged = || Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew");
+    let damaged = || Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.");
     let (content, check_sum) =
         bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
     if let Some(password) = password

@@ -32,7 +32,7 @@ impl KeyStore {
 }
 
 const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool -importcert -file ca.pem -keystore FILE, \
-                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself";
+                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself.";
 
 /// Opens a PKCS#12 store (RFC 7292).
 pub(super) fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, Unusable> {
@@ -89,4 +89,5 @@ fn explain(error: &Error, password_given: bool) -> Unusable {
     }
 }
 
-const REWRITE: &str = "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem";
+const REWRITE: &str =
+    "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem.";
