@@ -205,7 +205,7 @@ impl Connection {
         Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
     }
 
-    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`].
+    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
         if self.begin_call().is_err() {
             return;
@@ -232,7 +232,7 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// Why a connection with [`Security::Opportunistic`] is not encrypted.
+    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
     pub fn plaintext_because(&self) -> Option<&str> {
         self.plaintext_because.as_deref()
     }

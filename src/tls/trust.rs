@@ -180,7 +180,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`]: a file or folder that was named cannot be read, is empty or holds no certificate (the message
+    /// [`Kind::Config`](crate::Kind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
     /// says what it holds instead); or there is no certificate in all of it.
     pub fn load(&self) -> Result<TrustSummary> {
         let store = self.read()?;
