@@ -63,7 +63,8 @@ fn compare(
         let began = Instant::now();
         let receipt = client.block_on(envoi.send(mail())).expect("the message is taken");
         let our_time = began.elapsed();
-        assert_eq!(receipt.bytes, wire.len() as u64);
+        // Message-ID and boundaries are made anew for each, and differ in length by a few bytes.
+        assert!(receipt.bytes.abs_diff(wire.len() as u64) < 100);
         let limit = client.block_on(bare(&server, tls.as_ref(), wire));
         // The first round warms caches up.
         if round > 0 {
