@@ -158,6 +158,7 @@ pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
     matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..]))
 }
 
+#[cfg(feature = "keystores")]
 pub(super) fn wrong_password(given: bool) -> Unusable {
     let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
     match given {
