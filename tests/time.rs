@@ -226,3 +226,20 @@ async fn a_parting_that_is_not_answered_takes_a_second() {
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.ends_with(b"QUIT\r\n"), "{rest:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn limits_beyond_all_time_are_no_limits() {
+    let forever = Timeouts::of(Duration::MAX).with_deadline(Duration::MAX);
+    let (result, _) = send(forever, message(100_000), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        let mut message = Vec::new();
+        while !message.ends_with(b"\r\n.\r\n") {
+            sleep(seconds(1)).await;
+            stream.read_buf(&mut message).await.unwrap();
+        }
+        stream.write_all(b"250 Ok\r\n").await.unwrap();
+    })
+    .await;
+    result.unwrap();
+}

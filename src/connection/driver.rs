@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::Body;
 use crate::proto::{Chunk, Machine, Reply, Step};
-use crate::timeouts::{Clock, Limit, LimitKind};
+use crate::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::transport::{Stream, Transport};
 
 /// After a write failed, a reply may still be waiting to be read: why the server closed.
@@ -197,9 +197,9 @@ impl Driver {
         if !server_is_slow {
             return self.clock.body_limit(None);
         }
-        let stalled = self.stalled_since + self.timeouts.body;
+        let stalled = self.stalled_since + self.timeouts.body.min(FAR);
         let at_rate = Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1));
-        let left = (self.timeouts.body + at_rate).saturating_sub(self.body_wait);
+        let left = self.timeouts.body.saturating_add(at_rate).saturating_sub(self.body_wait).min(FAR);
         self.clock.body_limit(Some(stalled.min(Instant::now() + left)))
     }
 

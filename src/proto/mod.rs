@@ -362,6 +362,10 @@ impl Machine {
     /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
     pub fn upgraded(&mut self) -> Result<()> {
         self.require(State::Upgrade, "the TLS handshake")?;
+        if !self.wire.output.is_empty() {
+            let message = "the TLS handshake is out of turn: STARTTLS has not gone";
+            return Err(Error::new(Kind::Request, Phase::Tls, message));
+        }
         if !self.input.is_empty() {
             let error = self.injected();
             self.close();
@@ -799,7 +803,8 @@ impl Machine {
 
     fn wanted(&self) -> Step {
         match self.state {
-            State::Upgrade => Step::Upgrade,
+            // A go-ahead that came early does not overtake STARTTLS: left over, it would be said inside TLS.
+            State::Upgrade if self.wire.output.is_empty() => Step::Upgrade,
             State::Body if self.wire.output.len() < HIGH_WATER => {
                 Step::Body { room: HIGH_WATER - self.wire.output.len() }
             }

@@ -28,7 +28,8 @@ pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Openi
             _ => nothing_in_common(host, &format!("{reason:?}")).with_source(error),
         },
         Some(rustls::Error::NoCertificatesPresented) => {
-            tls(format!("{host} sent no certificate"), "The server's administrator must install one.").with_source(error)
+            tls(format!("{host} sent no certificate"), "The server's administrator must install one.")
+                .with_source(error)
         }
         Some(problem) => tls(
             format!("the TLS handshake with {host} failed: {problem}"),

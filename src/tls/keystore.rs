@@ -89,4 +89,5 @@ fn explain(error: &Error, password_given: bool) -> Unusable {
     }
 }
 
-const REWRITE: &str = "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem.";
+const REWRITE: &str =
+    "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem.";

@@ -241,8 +241,9 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
     }
     // The lock files of a wallet are empty: what to do with the wallet says the file beside them.
     let hint = skipped.into_iter().find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
-    config(message)
-        .with_hint(hint.map_or("Put the certificates to trust into it, in PEM or DER form.".into(), |(_, why)| why.hint))
+    config(message).with_hint(
+        hint.map_or("Put the certificates to trust into it, in PEM or DER form.".into(), |(_, why)| why.hint),
+    )
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

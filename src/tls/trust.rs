@@ -164,6 +164,12 @@ impl Trust {
         Trust { accepts_anything: true, ..Trust::default() }
     }
 
+    /// Whoever changes what is trusted does not mean to drop a pin.
+    pub(crate) fn with_pins_of(mut self, other: &Trust) -> Self {
+        self.pins.extend(other.pins.iter().cloned());
+        self
+    }
+
     fn with(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
@@ -174,7 +180,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`]: a file or folder that was named cannot be read, is empty or holds no certificate (the message
+    /// [`Kind::Config`](crate::Kind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
     /// says what it holds instead); or there is no certificate in all of it.
     pub fn load(&self) -> Result<TrustSummary> {
         let store = self.read()?;
