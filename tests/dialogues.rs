@@ -4,8 +4,8 @@ mod support;
 
 use std::path::Path;
 
-use envoi::proto::{ClientName, Content, Machine, Settings, StartTls, Step, Transaction};
-use envoi::{Address, Credentials};
+use envoi::proto::{ChannelBinding, ClientName, Content, Machine, Settings, StartTls, Step, Transaction};
+use envoi::{Address, Phase};
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 
@@ -42,6 +42,8 @@ struct Player<'a> {
     outcomes: Vec<String>,
     recipients: Vec<Vec<String>>,
     is_login_due: bool,
+    /// Why it failed.
+    said_of_login: Option<String>,
     /// With `steps: yes`: how many recipients of the transaction that is open were given.
     open: Option<usize>,
     /// How many bytes of the message were given.
@@ -53,6 +55,8 @@ impl<'a> Player<'a> {
     fn new(name: &'a str, dialogue: &'a Dialogue, cuts: Cuts) -> Self {
         let mut settings = Settings::new(ClientName::new(&*dialogue.helo).unwrap());
         settings.auth_in_clear = dialogue.auth_in_clear;
+        settings.nonce = dialogue.nonce.clone();
+        settings.server = dialogue.server.clone();
         settings.secure = dialogue.tls == Tls::Implicit;
         settings.starttls = match dialogue.tls {
             Tls::None | Tls::Implicit => StartTls::Never,
@@ -68,6 +72,7 @@ impl<'a> Player<'a> {
             outcomes: Vec::new(),
             recipients: dialogue.sends.iter().map(|send| vec!["-".into(); send.to.len()]).collect(),
             is_login_due: dialogue.auth.is_some(),
+            said_of_login: None,
             open: None,
             given: 0,
             cuts,
@@ -94,11 +99,15 @@ impl<'a> Player<'a> {
                     assert!(self.said.len() + 2 >= *size, "{name}, turn {i}: more is held back than the end of a line");
                     self.said.clear();
                 }
-                Turn::Tls if i == 0 => assert_eq!(self.dialogue.tls, Tls::Implicit),
+                Turn::Tls if i == 0 => {
+                    assert_eq!(self.dialogue.tls, Tls::Implicit);
+                    self.bind();
+                }
                 Turn::Tls => {
                     self.run(false, 0);
                     assert_eq!(self.machine.step().unwrap(), Step::Upgrade, "{name}, turn {i}");
                     self.machine.upgraded().unwrap();
+                    self.bind();
                 }
                 Turn::Close => {
                     self.machine.input_ended();
@@ -116,12 +125,27 @@ impl<'a> Player<'a> {
         if let Some(round_trips) = self.dialogue.round_trips {
             assert_eq!(self.machine.round_trips(), round_trips, "{name}: round trips");
         }
+        if let Some(reason) = &self.dialogue.reason {
+            let said = self.said_of_login.unwrap_or_default();
+            assert!(said.contains(reason), "{name}: of the login is said {said:?}");
+        }
         self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
         for (i, send) in self.dialogue.sends.iter().enumerate() {
             assert_eq!(self.outcomes[i], send.expect, "{name}: the outcome of message {i}");
             assert_eq!(self.recipients[i].join(" "), send.recipients, "{name}: the recipients of message {i}");
         }
         (self.outcomes, self.events)
+    }
+
+    /// What the handshake told.
+    fn bind(&mut self) {
+        if let Some((name, bytes)) = &self.dialogue.channel_binding {
+            self.machine.set_channel_binding(match name.as_str() {
+                "tls-exporter" => ChannelBinding::tls_exporter(bytes.as_bytes()),
+                "tls-server-end-point" => ChannelBinding::tls_server_end_point(bytes.as_bytes()),
+                name => panic!("{}: no such binding: {name}", self.name),
+            });
+        }
     }
 
     /// The server's bytes, in pieces; the machine does by itself what follows from each.
@@ -175,8 +199,7 @@ impl<'a> Player<'a> {
         if let Some(auth) = &self.dialogue.auth
             && std::mem::take(&mut self.is_login_due)
         {
-            let credentials = Credentials::new(&*auth.user, &*auth.password);
-            if let Err(error) = self.machine.login(auth.mechanism.parse().unwrap(), &credentials) {
+            if let Err(error) = self.machine.login(auth.mechanism.parse().unwrap(), &auth.credentials()) {
                 self.on_error(error);
                 self.give_up();
             }
@@ -239,7 +262,8 @@ impl<'a> Player<'a> {
 
     fn on_event(&mut self, event: Step) {
         match event {
-            Step::Login { reply } if !reply.is_positive() => {
+            Step::Login { reply, reason } if !reply.is_positive() => {
+                self.said_of_login = reason;
                 self.outcomes.push(format!("refused auth {}", reply.code()));
                 self.give_up();
             }
@@ -257,6 +281,9 @@ impl<'a> Player<'a> {
     }
 
     fn on_error(&mut self, error: envoi::Error) {
+        if error.phase() == Phase::Auth {
+            self.said_of_login = Some(error.message().to_owned());
+        }
         let word = if error.outcome_unknown() { "unknown" } else { "failed" };
         let outcome = format!("{word} {} {}", error.kind(), error.phase());
         self.events.push(outcome.clone());

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use envoi::Credentials;
+
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
 #[derive(Debug, PartialEq)]
 pub struct Dialogue {
@@ -10,6 +12,14 @@ pub struct Dialogue {
     pub tls: Tls,
     pub auth: Option<Auth>,
     pub auth_in_clear: bool,
+    /// SCRAM's nonce, where it is to be a certain one.
+    pub nonce: Option<String>,
+    /// The channel binding: its name, and its bytes as text.
+    pub channel_binding: Option<(String, String)>,
+    /// The server's name and port, as a mechanism tells them.
+    pub server: Option<(String, u16)>,
+    /// What is said of a login that failed, in a part of its words.
+    pub reason: Option<String>,
     pub steps: bool,
     pub round_trips: Option<u32>,
     pub sends: Vec<Send>,
@@ -28,7 +38,31 @@ pub enum Tls {
 pub struct Auth {
     pub mechanism: String,
     pub user: String,
+    /// The password, or the token.
     pub password: String,
+    pub authorize_as: Option<String>,
+}
+
+impl Auth {
+    pub fn credentials(&self) -> Credentials {
+        let credentials = match self.mechanism.as_str() {
+            "EXTERNAL" => Credentials::external(),
+            "ANONYMOUS" => Credentials::anonymous(&*self.user),
+            "OAUTHBEARER" | "XOAUTH2" => Credentials::token(&*self.user, &*self.password),
+            _ => Credentials::new(&*self.user, &*self.password),
+        };
+        match &self.authorize_as {
+            Some(user) => credentials.authorize_as(user),
+            None => credentials,
+        }
+    }
+}
+
+impl Dialogue {
+    /// Over a real connection, other bytes would go: the nonce, the binding and the port are made up.
+    pub fn is_for_machine_alone(&self) -> bool {
+        self.nonce.is_some() || self.server.is_some()
+    }
 }
 
 /// A message, and what must come of it.
@@ -84,6 +118,10 @@ pub fn parse(text: &str) -> Result<Dialogue, String> {
         tls: Tls::None,
         auth: None,
         auth_in_clear: false,
+        nonce: None,
+        channel_binding: None,
+        server: None,
+        reason: None,
         steps: false,
         round_trips: None,
         sends: Vec::new(),
@@ -136,10 +174,20 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
         ("tls", ["opportunistic"]) => dialogue.tls = Tls::Opportunistic,
         ("tls", ["required"]) => dialogue.tls = Tls::Required,
         ("tls", ["implicit"]) => dialogue.tls = Tls::Implicit,
-        ("auth", [mechanism, user, password]) => {
-            let [mechanism, user, password] = [mechanism, user, password].map(|word| word.to_string());
-            dialogue.auth = Some(Auth { mechanism, user, password });
+        ("auth", [mechanism, rest @ ..]) if rest.len() <= 2 => {
+            let word = |at: usize| rest.get(at).unwrap_or(&"").to_string();
+            let (mechanism, user, password) = (mechanism.to_string(), word(0), word(1));
+            dialogue.auth = Some(Auth { mechanism, user, password, authorize_as: None });
         }
+        ("authorize-as", [user]) => {
+            dialogue.auth.as_mut().ok_or("no `auth:` before it")?.authorize_as = Some(user.to_string());
+        }
+        ("nonce", [nonce]) => dialogue.nonce = Some(nonce.to_string()),
+        ("channel-binding", [name, bytes]) => dialogue.channel_binding = Some((name.to_string(), bytes.to_string())),
+        ("server", [host, port]) => {
+            dialogue.server = Some((host.to_string(), port.parse().map_err(|_| "not a number")?));
+        }
+        ("reason", [_, ..]) => dialogue.reason = Some(value.to_string()),
         ("auth-in-clear", ["yes"]) => dialogue.auth_in_clear = true,
         ("steps", ["yes"]) => dialogue.steps = true,
         ("round-trips", [number]) => {
@@ -243,6 +291,11 @@ mod tests {
 helo: me
 tls: required
 auth: PLAIN alice secret
+authorize-as: bob
+nonce: abc
+channel-binding: tls-exporter 0123
+server: mail.example.org 587
+reason: a wrong password
 auth-in-clear: yes
 round-trips: 3
 send: from <> to a@b c@d
@@ -277,7 +330,11 @@ WAIT-CLOSE
         let dialogue = parse(text).unwrap();
         assert_eq!((dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips), ("me", Tls::Required, Some(3)));
         assert!(dialogue.auth_in_clear && dialogue.steps);
-        assert_eq!(dialogue.auth.unwrap().password, "secret");
+        let auth = dialogue.auth.unwrap();
+        assert_eq!((auth.password.as_str(), auth.authorize_as.as_deref()), ("secret", Some("bob")));
+        assert_eq!((dialogue.nonce.as_deref(), dialogue.reason.as_deref()), (Some("abc"), Some("a wrong password")));
+        assert_eq!(dialogue.channel_binding, Some(("tls-exporter".into(), "0123".into())));
+        assert_eq!(dialogue.server, Some(("mail.example.org".into(), 587)));
         let [first, second] = &dialogue.sends[..] else { panic!("two messages") };
         assert_eq!((first.from.as_deref(), &first.to[..]), (None, &["a@b".to_string(), "c@d".into()][..]));
         assert!(first.all_or_nothing && first.size_known && first.eight_bit == Some(true));
