@@ -82,9 +82,14 @@ impl Connection {
             order => order.iter().copied().filter(|mechanism| usable.contains(mechanism)).collect(),
         };
         let offered = self.driver.machine.capabilities().auth();
-        if tried.is_empty() && offered.is_empty() {
-            // The machine says so for whichever is asked for.
-            tried.push(Mechanism::Plain);
+        if tried.is_empty() {
+            // The machine says why this one cannot be used, if one is of the right sort, and if no login is offered at all.
+            let suits = |mechanism: &Mechanism| {
+                let is_allowed = order.is_empty() || order.contains(mechanism);
+                is_allowed && mechanism.is_built() && is_offered(*mechanism, &offered) && mechanism.suits(credentials)
+            };
+            let suitable = Mechanism::ALL.into_iter().find(suits);
+            tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
         let mut refused = None;
         for mechanism in tried {
@@ -94,7 +99,7 @@ impl Connection {
                 verdict => return verdict,
             }
         }
-        Err(refused.unwrap_or_else(|| nothing_in_common(order, &offered)))
+        Err(refused.unwrap_or_else(|| nothing_in_common(order, credentials, &offered)))
     }
 
     async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
@@ -156,19 +161,20 @@ fn is_stale(error: &Error) -> bool {
         && !error.message().contains("insufficient_scope")
 }
 
-fn nothing_in_common(order: &[Mechanism], offered: &[String]) -> Error {
+fn is_offered(mechanism: Mechanism, offered: &[String]) -> bool {
+    offered.iter().any(|name| name == mechanism.as_str())
+}
+
+fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[String]) -> Error {
     let wanted: Vec<&str> = order.iter().map(|mechanism| mechanism.as_str()).collect();
     let wanted = if wanted.is_empty() { String::new() } else { format!(", and allowed are {}", wanted.join(", ")) };
-    let message =
-        format!("no mechanism in common for these credentials: the server offers {}{wanted}", offered.join(", "));
-    let error = Error::new(Kind::Auth, Phase::Auth, message);
+    let offers = offered.join(", ");
+    let message = format!("no mechanism in common for these credentials: the server offers {offers}{wanted}");
     let missing = Mechanism::ALL
         .into_iter()
-        .find(|mechanism| !mechanism.is_built() && offered.iter().any(|name| name == mechanism.as_str()));
-    match missing {
-        Some(mechanism) => error.with_hint(format!("For {mechanism}, build envoi with its feature `sasl`.")),
-        None => error.with_hint(
-            "Use credentials of another sort (password, token, certificate), or have one more mechanism switched on at the server.",
-        ),
-    }
+        .find(|mechanism| !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials));
+    Error::new(Kind::Auth, Phase::Auth, message).with_hint(match missing {
+        Some(mechanism) => format!("For {mechanism}, build envoi with its feature `sasl`."),
+        None => "Use credentials of another sort (password, token, certificate), or have one more mechanism switched on at the server.".into(),
+    })
 }

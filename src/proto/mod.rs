@@ -86,7 +86,7 @@ mod command;
 mod dot;
 mod output;
 mod reply;
-mod sasl;
+pub(crate) mod sasl;
 mod settings;
 mod transaction;
 mod transcript;

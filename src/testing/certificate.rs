@@ -7,6 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
+use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -15,6 +16,8 @@ use crate::tls;
 pub(super) struct Certificate {
     pub(super) ca_pem: String,
     pub(super) acceptor: TlsAcceptor,
+    /// Its hash, by that of its signature, ECDSA with SHA-256 (RFC 5929, 4.1).
+    pub(super) end_point: Vec<u8>,
 }
 
 impl Certificate {
@@ -42,7 +45,8 @@ impl Certificate {
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key.into())
             .map_err(io::Error::other)?;
-        Ok(Certificate { ca_pem: ca.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let end_point = Sha256::digest(leaf.der()).to_vec();
+        Ok(Certificate { ca_pem: ca.pem(), acceptor: TlsAcceptor::from(Arc::new(config)), end_point })
     }
 }
 

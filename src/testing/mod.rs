@@ -48,6 +48,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::proto::Mechanism;
+
 /// What needs no escape in a URL's user, password or path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
@@ -64,6 +66,8 @@ type Answer = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 struct Settings {
     security: Security,
     logins: Vec<(String, String)>,
+    tokens: Vec<(String, String)>,
+    mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
     require_login: bool,
     max_size: Option<u64>,
@@ -99,10 +103,38 @@ impl Builder {
         self
     }
 
-    /// Accepts this user with this password, by AUTH PLAIN and AUTH LOGIN; called again, another one
-    /// too. AUTH is offered inside TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
+    /// Accepts this user with this password; called again, another one too. AUTH is offered inside TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.logins.push((user.into(), password.into()));
+        self
+    }
+
+    /// Accepts this user with this token of OAuth 2, if OAUTHBEARER or XOAUTH2 is among the [mechanisms](Self::mechanisms);
+    /// called again, another one too.
+    pub fn token(mut self, user: impl Into<String>, token: impl Into<String>) -> Self {
+        self.settings.tokens.push((user.into(), token.into()));
+        self
+    }
+
+    /// Offers these mechanisms, in place of PLAIN and LOGIN: those, SCRAM, CRAM-MD5, OAUTHBEARER and XOAUTH2 are known.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::proto::Mechanism;
+    ///
+    /// let server = envoi::testing::Server::builder()
+    ///     .login("alice", "secret")
+    ///     .mechanisms([Mechanism::ScramSha256, Mechanism::ScramSha256Plus])
+    ///     .start()
+    ///     .await?;
+    /// let connection = envoi::Client::from_url(&server.url())?.connect().await?;
+    /// assert_eq!(connection.mechanism(), Some(Mechanism::ScramSha256Plus));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn mechanisms(mut self, mechanisms: impl IntoIterator<Item = Mechanism>) -> Self {
+        self.settings.mechanisms = mechanisms.into_iter().collect();
         self
     }
 
@@ -182,6 +214,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             settings: self.settings,
             tls: certificate.acceptor,
+            end_point: certificate.end_point,
             folder: Arc::new(folder),
             log: Mutex::default(),
             arrived: Notify::new(),
@@ -256,6 +289,8 @@ impl Server {
             settings: Settings {
                 security: Security::StartTls,
                 logins: Vec::new(),
+                tokens: Vec::new(),
+                mechanisms: vec![Mechanism::Plain, Mechanism::Login],
                 auth_in_clear: false,
                 require_login: false,
                 max_size: None,
@@ -419,6 +454,8 @@ impl Session {
 struct Shared {
     settings: Settings,
     tls: TlsAcceptor,
+    /// The hash of the certificate.
+    end_point: Vec<u8>,
     folder: Arc<TempDir>,
     log: Mutex<Log>,
     arrived: Notify,

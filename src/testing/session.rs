@@ -1,19 +1,22 @@
 //! One connection: the server's end of the dialogue.
 
+mod login;
+mod scram;
+
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ProtocolVersion;
 
 use super::body::Decoder;
 use super::{Captured, Security, Session, Shared};
+use crate::proto::ChannelBinding;
 
 /// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321, 4.5.3.1.4.
 const LINE_LIMIT: usize = 12_288;
@@ -34,6 +37,8 @@ struct Conversation {
     /// Replies went out since the last command: the next one starts a new group.
     is_new_group: bool,
     tls: Option<String>,
+    /// What ties a login to the TLS connection.
+    channels: Vec<ChannelBinding>,
     helo: Option<String>,
     /// The client said EHLO, so it may use extensions.
     is_extended: bool,
@@ -66,6 +71,7 @@ pub(super) async fn serve(stream: TcpStream, server: Arc<Shared>) {
         output: Vec::new(),
         is_new_group: true,
         tls: None,
+        channels: Vec::new(),
         helo: None,
         is_extended: false,
         login: None,
@@ -169,9 +175,15 @@ impl Conversation {
         let version = tls.get_ref().1.protocol_version().and_then(|version| version.as_str());
         let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
         self.server.log().sessions[self.number].tls = version.clone();
+        let mut channels = vec![ChannelBinding::tls_server_end_point(self.server.end_point.clone())];
+        if tls.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+            let exported = tls.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
+            channels.push(ChannelBinding::tls_exporter(exported.map_err(io::Error::other)?));
+        }
         Ok(Conversation {
             stream: Box::new(tls),
             tls: version,
+            channels,
             helo: None,
             is_extended: false,
             login: None,
@@ -202,7 +214,7 @@ impl Conversation {
             if is_offered {
                 lines.push(match keyword {
                     "SIZE" => format!("SIZE {}", self.server.settings.max_size.unwrap_or(0)),
-                    "AUTH" => "AUTH PLAIN LOGIN".into(),
+                    "AUTH" => format!("AUTH {}", self.offered_mechanisms().join(" ")),
                     _ => keyword.into(),
                 });
             }
@@ -218,8 +230,7 @@ impl Conversation {
     }
 
     fn offers_auth(&self) -> bool {
-        let settings = &self.server.settings;
-        !settings.logins.is_empty() && (self.tls.is_some() || settings.auth_in_clear) && self.server.offers("AUTH")
+        !self.offered_mechanisms().is_empty()
     }
 
     fn refusal_of_tls(&self, argument: &str) -> Option<&'static str> {
@@ -234,84 +245,6 @@ impl Conversation {
         } else {
             None
         }
-    }
-
-    /// AUTH (RFC 4954) with PLAIN (RFC 4616) or LOGIN.
-    async fn auth(&mut self, argument: &str) -> io::Result<&'static str> {
-        if !self.is_extended {
-            return Ok("503 5.5.1 Say EHLO first");
-        }
-        if !self.offers_auth() {
-            let needs_tls = self.tls.is_none() && !self.server.settings.logins.is_empty();
-            return Ok(match needs_tls {
-                true => "538 5.7.11 Encryption required for requested authentication mechanism",
-                false => "502 5.5.1 Command not implemented",
-            });
-        }
-        if self.login.is_some() || self.transaction.is_some() {
-            return Ok("503 5.5.1 Already logged in, or in the middle of a transaction");
-        }
-        let (mechanism, initial) = match argument.split_once(' ') {
-            Some((mechanism, initial)) => (mechanism, Some(initial)),
-            None => (argument, None),
-        };
-        let credentials = match mechanism.to_ascii_uppercase().as_str() {
-            "PLAIN" => self.plain(initial).await?,
-            "LOGIN" => self.login(initial).await?,
-            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
-        };
-        let credentials = match credentials {
-            Ok(credentials) => credentials,
-            Err(reply) => return Ok(reply),
-        };
-        if self.server.settings.logins.contains(&credentials) {
-            self.login = Some(credentials.0);
-            Ok("235 2.7.0 Authentication successful")
-        } else {
-            Ok("535 5.7.8 Authentication credentials invalid")
-        }
-    }
-
-    /// User and password, or the reply that ends the exchange.
-    async fn plain(&mut self, initial: Option<&str>) -> io::Result<Result<(String, String), &'static str>> {
-        let response = match initial {
-            // A response of no bytes (RFC 4954, 4).
-            Some("=") => Ok(String::new()),
-            Some(initial) => decoded(initial),
-            None => self.challenge("334 ").await?,
-        };
-        Ok(response.and_then(|response| match response.split('\0').collect::<Vec<_>>()[..] {
-            [identity, user, password] if identity.is_empty() || identity == user => Ok((user.into(), password.into())),
-            [_, _, _] => Err("535 5.7.8 Not allowed to act for another user"),
-            _ => Err("501 5.5.2 Not identity, NUL, user, NUL, password"),
-        }))
-    }
-
-    async fn login(&mut self, initial: Option<&str>) -> io::Result<Result<(String, String), &'static str>> {
-        let user = match initial {
-            Some(initial) => decoded(initial),
-            None => self.challenge("334 VXNlcm5hbWU6").await?,
-        };
-        let user = match user {
-            Ok(user) => user,
-            Err(reply) => return Ok(Err(reply)),
-        };
-        let password = self.challenge("334 UGFzc3dvcmQ6").await?;
-        Ok(password.map(|password| (user, password)))
-    }
-
-    async fn challenge(&mut self, challenge: &str) -> io::Result<Result<String, &'static str>> {
-        self.output.extend_from_slice(challenge.as_bytes());
-        self.output.extend_from_slice(b"\r\n");
-        let Some(response) = self.line().await? else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed in the middle of AUTH"));
-        };
-        self.record("<secret>");
-        Ok(match response {
-            Ok(response) if response == "*" => Err("501 5.7.0 Authentication aborted"),
-            Ok(response) => decoded(&response),
-            Err(reply) => Err(reply),
-        })
     }
 
     fn mail(&mut self, argument: &str) -> &'static str {
@@ -545,11 +478,6 @@ impl Conversation {
             group.push(command.to_string());
         }
     }
-}
-
-fn decoded(response: &str) -> Result<String, &'static str> {
-    let bytes = BASE64.decode(response).map_err(|_| "501 5.5.2 Cannot decode the response")?;
-    String::from_utf8(bytes).map_err(|_| "501 5.5.2 The response is not UTF-8")
 }
 
 /// `FROM:<path> parameters` → the path, without its brackets, and the parameters.

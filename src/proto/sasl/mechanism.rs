@@ -107,19 +107,32 @@ impl Mechanism {
         matches!(self, Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus)
     }
 
+    /// It is for credentials of this sort.
+    pub(crate) fn suits(self, credentials: &Credentials) -> bool {
+        self.proves(credentials) && (credentials.authorization().is_none() || self.authorizes())
+    }
+
+    fn proves(self, credentials: &Credentials) -> bool {
+        match credentials.proof() {
+            Proof::Password(_) => !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token(),
+            Proof::Token(_) => self.takes_token(),
+            Proof::External => self == Mechanism::External,
+            Proof::Anonymous => self == Mechanism::Anonymous,
+        }
+    }
+
+    /// It can say that the user acts for another one.
+    fn authorizes(self) -> bool {
+        !matches!(self, Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2 | Mechanism::Anonymous)
+    }
+
     /// An exchange that logs in with these credentials.
     ///
     /// # Errors
     ///
     /// They do not fit, with the reason; or the mechanism is not built in.
     pub(in crate::proto) fn exchange(self, credentials: &Credentials) -> Result<Box<dyn SaslExchange>, SaslFailure> {
-        let fits = match credentials.proof() {
-            Proof::Password(_) => !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token(),
-            Proof::Token(_) => self.takes_token(),
-            Proof::External => self == Mechanism::External,
-            Proof::Anonymous => self == Mechanism::Anonymous,
-        };
-        if !fits {
+        if !self.proves(credentials) {
             let given = match credentials.proof() {
                 Proof::Password(_) => "a password",
                 Proof::Token(_) => "a token",
@@ -128,9 +141,7 @@ impl Mechanism {
             };
             return Err(format!("{self} is no mechanism for {given}").into());
         }
-        let cannot_authorize =
-            matches!(self, Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2 | Mechanism::Anonymous);
-        if let Some(other) = credentials.authorization().filter(|_| cannot_authorize) {
+        if let Some(other) = credentials.authorization().filter(|_| !self.authorizes()) {
             return Err(format!("{self} cannot say that the user acts for {}", quoted(other)).into());
         }
         Ok(match self {

@@ -4,7 +4,7 @@
 //! into lines. When a login may be tried, and what its reply means, the machine knows; nothing here touches the wire.
 
 #[cfg(feature = "sasl")]
-mod cram_md5;
+pub(crate) mod cram_md5;
 mod exchange;
 mod login;
 mod mechanism;

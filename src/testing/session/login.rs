@@ -1,0 +1,189 @@
+//! AUTH (RFC 4954): the server's ends of the mechanisms.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::Conversation;
+use super::scram::Scram;
+use crate::proto::Mechanism;
+use crate::proto::sasl::{cram_md5, scram::Hash};
+
+/// Why a login ended without success: a reply says it, or the connection is gone.
+enum Failure {
+    Reply(&'static str),
+    Gone(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Gone(error)
+    }
+}
+
+const INVALID: Failure = Failure::Reply("535 5.7.8 Authentication credentials invalid");
+
+impl Conversation {
+    /// What follows the word AUTH in the answer to EHLO; nothing where AUTH is not offered now.
+    pub(super) fn offered_mechanisms(&self) -> Vec<&'static str> {
+        let settings = &self.server.settings;
+        let has_logins = !settings.logins.is_empty() || !settings.tokens.is_empty();
+        if !has_logins || (self.tls.is_none() && !settings.auth_in_clear) || !self.server.offers("AUTH") {
+            return Vec::new();
+        }
+        let names = settings.mechanisms.iter().map(|mechanism| mechanism.as_str());
+        names.filter(|name| self.tls.is_some() || !name.ends_with("-PLUS")).collect()
+    }
+
+    pub(super) async fn auth(&mut self, argument: &str) -> io::Result<&'static str> {
+        if !self.is_extended {
+            return Ok("503 5.5.1 Say EHLO first");
+        }
+        let offered = self.offered_mechanisms();
+        if offered.is_empty() {
+            let needs_tls = self.tls.is_none() && !self.server.settings.logins.is_empty();
+            return Ok(match needs_tls {
+                true => "538 5.7.11 Encryption required for requested authentication mechanism",
+                false => "502 5.5.1 Command not implemented",
+            });
+        }
+        if self.login.is_some() || self.transaction.is_some() {
+            return Ok("503 5.5.1 Already logged in, or in the middle of a transaction");
+        }
+        let (mechanism, initial) = match argument.split_once(' ') {
+            Some((mechanism, initial)) => (mechanism, Some(initial)),
+            None => (argument, None),
+        };
+        let mechanism = match mechanism.parse::<Mechanism>() {
+            Ok(mechanism) if offered.contains(&mechanism.as_str()) => mechanism,
+            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
+        };
+        let user = match mechanism {
+            Mechanism::Plain => self.plain(initial).await,
+            Mechanism::Login => self.login(initial).await,
+            Mechanism::CramMd5 => self.cram_md5().await,
+            Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus | Mechanism::ScramSha256 | Mechanism::ScramSha1 => {
+                self.scram(mechanism, initial).await
+            }
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => self.token(initial).await,
+            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
+        };
+        match user {
+            Ok(user) => {
+                self.login = Some(user);
+                Ok("235 2.7.0 Authentication successful")
+            }
+            Err(Failure::Reply(reply)) => Ok(reply),
+            Err(Failure::Gone(error)) => Err(error),
+        }
+    }
+
+    async fn plain(&mut self, initial: Option<&str>) -> Result<String, Failure> {
+        let response = self.initial(initial).await?;
+        match response.split('\0').collect::<Vec<_>>()[..] {
+            [identity, user, password] if identity.is_empty() || identity == user => self.checked(user, password),
+            [_, _, _] => Err(Failure::Reply("535 5.7.8 Not allowed to act for another user")),
+            _ => Err(Failure::Reply("501 5.5.2 Not identity, NUL, user, NUL, password")),
+        }
+    }
+
+    async fn login(&mut self, initial: Option<&str>) -> Result<String, Failure> {
+        let user = match initial {
+            Some(initial) => decoded(initial)?,
+            None => self.challenge("Username:").await?,
+        };
+        let password = self.challenge("Password:").await?;
+        self.checked(&user, &password)
+    }
+
+    async fn cram_md5(&mut self) -> Result<String, Failure> {
+        let challenge = format!("<{}@localhost>", self.number);
+        let response = self.challenge(&challenge).await?;
+        let (user, signature) = response.rsplit_once(' ').ok_or(INVALID)?;
+        let login = self.server.settings.logins.iter().find(|(known, _)| known == user);
+        match login {
+            Some((_, password)) if cram_md5::signature(password, challenge.as_bytes()) == signature => Ok(user.into()),
+            _ => Err(INVALID),
+        }
+    }
+
+    async fn scram(&mut self, mechanism: Mechanism, initial: Option<&str>) -> Result<String, Failure> {
+        let scram = Scram {
+            hash: if mechanism.as_str().contains("SHA-256") { Hash::Sha256 } else { Hash::Sha1 },
+            is_bound: mechanism.as_str().ends_with("-PLUS"),
+            offers_bound: self.offered_mechanisms().iter().any(|name| name.ends_with("-PLUS")),
+            channels: self.channels.clone(),
+        };
+        let message = self.initial(initial).await?;
+        let first = scram.first(&message, &self.server.settings.logins);
+        let (answer, begun) = match first {
+            Ok(begun) => begun,
+            Err(error) => return self.scram_error(error).await,
+        };
+        let message = self.challenge(&answer).await?;
+        match scram.last(&begun, &message) {
+            Ok(answer) => {
+                self.challenge(&answer).await?;
+                Ok(begun.user)
+            }
+            Err(error) => self.scram_error(error).await,
+        }
+    }
+
+    /// The error has no answer but an empty one.
+    async fn scram_error(&mut self, error: &str) -> Result<String, Failure> {
+        self.challenge(&format!("e={error}")).await?;
+        Err(INVALID)
+    }
+
+    async fn token(&mut self, initial: Option<&str>) -> Result<String, Failure> {
+        let response = self.initial(initial).await?;
+        let mut parts = response.split('\x01');
+        let user = parts.next().unwrap_or_default();
+        let user = user.strip_prefix("user=").or(user.strip_prefix("n,a=").and_then(|user| user.strip_suffix(',')));
+        let token = parts.find_map(|part| part.strip_prefix("auth=Bearer "));
+        let given = user.unwrap_or_default().replace("=2C", ",").replace("=3D", "=");
+        let tokens = &self.server.settings.tokens;
+        if tokens.iter().any(|(known, good)| *known == given && Some(good.as_str()) == token) {
+            return Ok(given);
+        }
+        // RFC 7628, 3.2.2.
+        self.challenge(r#"{"status":"invalid_token","scope":"mail"}"#).await?;
+        Err(INVALID)
+    }
+
+    fn checked(&self, user: &str, password: &str) -> Result<String, Failure> {
+        let logins = &self.server.settings.logins;
+        let is_known = logins.iter().any(|(known, right)| known == user && right == password);
+        if is_known { Ok(user.into()) } else { Err(INVALID) }
+    }
+
+    /// The initial response, which may come with AUTH or be asked for.
+    async fn initial(&mut self, initial: Option<&str>) -> Result<String, Failure> {
+        match initial {
+            // A response of no bytes (RFC 4954, 4).
+            Some("=") => Ok(String::new()),
+            Some(initial) => decoded(initial),
+            None => self.challenge("").await,
+        }
+    }
+
+    async fn challenge(&mut self, challenge: &str) -> Result<String, Failure> {
+        self.output.extend_from_slice(format!("334 {}\r\n", BASE64.encode(challenge)).as_bytes());
+        let Some(response) = self.line().await? else {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed in the middle of AUTH").into());
+        };
+        self.record("<secret>");
+        match response {
+            Ok(response) if response == "*" => Err(Failure::Reply("501 5.7.0 Authentication aborted")),
+            Ok(response) => decoded(&response),
+            Err(reply) => Err(Failure::Reply(reply)),
+        }
+    }
+}
+
+fn decoded(response: &str) -> Result<String, Failure> {
+    let bytes = BASE64.decode(response).map_err(|_| Failure::Reply("501 5.5.2 Cannot decode the response"))?;
+    String::from_utf8(bytes).map_err(|_| Failure::Reply("501 5.5.2 The response is not UTF-8"))
+}

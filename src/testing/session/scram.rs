@@ -1,0 +1,88 @@
+//! The server's end of SCRAM (RFC 5802), without lines and base64 around it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::proto::ChannelBinding;
+use crate::proto::sasl::scram::{Hash, Key, prepared, xor};
+
+/// What the server offers of SCRAM on this connection, and what was chosen.
+pub(super) struct Scram {
+    pub(super) hash: Hash,
+    /// The mechanism is one with -PLUS.
+    pub(super) is_bound: bool,
+    /// One with -PLUS was offered.
+    pub(super) offers_bound: bool,
+    pub(super) channels: Vec<ChannelBinding>,
+}
+
+/// What was said in the first messages.
+pub(super) struct Begun {
+    pub(super) user: String,
+    header: String,
+    channel: Vec<u8>,
+    nonce: String,
+    /// Both first messages, the client's without its header.
+    messages: String,
+    salted: Key,
+}
+
+const SALT: &[u8] = b"envoi testing";
+const ITERATIONS: u32 = 4096;
+
+impl Scram {
+    /// The answer to the client's first message, and what to remember of it; or the error.
+    pub(super) fn first(&self, message: &str, logins: &[(String, String)]) -> Result<(String, Begun), &'static str> {
+        let mut fields = message.splitn(3, ',');
+        let mut field = || fields.next().ok_or("other-error");
+        let (flag, authorization, bare) = (field()?, field()?, field()?);
+        let channel = match (flag, flag.strip_prefix("p=")) {
+            (_, Some(name)) if self.is_bound => {
+                let channel = self.channels.iter().find(|channel| channel.name() == name);
+                channel.ok_or("unsupported-channel-binding-type")?.data().to_vec()
+            }
+            ("y", _) if self.offers_bound => return Err("server-does-support-channel-binding"),
+            ("n" | "y", _) if !self.is_bound => Vec::new(),
+            _ => return Err("channel-binding-not-supported"),
+        };
+        let (user, nonce) = bare.strip_prefix("n=").and_then(|rest| rest.split_once(",r=")).ok_or("other-error")?;
+        let user = user.replace("=2C", ",").replace("=3D", "=");
+        let login = logins.iter().find(|(known, _)| prepared(known, "").is_ok_and(|known| *known == user));
+        let (user, password) = login.ok_or("unknown-user")?;
+        let password = prepared(password, "").map_err(|_| "other-error")?;
+        if !authorization.is_empty() && *authorization != format!("a={user}") {
+            return Err("other-error");
+        }
+        // It need not be random here: the client's is.
+        let nonce = format!("{nonce}testing");
+        let answer = format!("r={nonce},s={},i={ITERATIONS}", BASE64.encode(SALT));
+        let begun = Begun {
+            user: user.clone(),
+            header: format!("{flag},{authorization},"),
+            channel,
+            nonce,
+            messages: format!("{bare},{answer}"),
+            salted: self.hash.salted(&password, SALT, ITERATIONS),
+        };
+        Ok((answer, begun))
+    }
+
+    /// The answer to the client's second message, which proves that the server knows the password, too; or the error.
+    pub(super) fn last(&self, begun: &Begun, message: &str) -> Result<String, &'static str> {
+        let (without_proof, proof) = message.rsplit_once(",p=").ok_or("other-error")?;
+        let binding = BASE64.encode([begun.header.as_bytes(), &begun.channel].concat());
+        if without_proof != format!("c={binding},r={}", begun.nonce) {
+            return Err("channel-bindings-dont-match");
+        }
+        let proof = BASE64.decode(proof).map_err(|_| "invalid-encoding")?;
+        let messages = format!("{},{without_proof}", begun.messages);
+        let client_key = self.hash.hmac(&begun.salted, b"Client Key");
+        let stored_key = self.hash.digest(&client_key);
+        let given_key = xor(&proof, &self.hash.hmac(&stored_key, messages.as_bytes()));
+        if *self.hash.digest(&given_key) != *stored_key {
+            return Err("invalid-proof");
+        }
+        let server_key = self.hash.hmac(&begun.salted, b"Server Key");
+        Ok(format!("v={}", BASE64.encode(self.hash.hmac(&server_key, messages.as_bytes()))))
+    }
+}

@@ -1,0 +1,360 @@
+//! Logging in: every mechanism that the embedded server knows, the choice among them, tokens that expire, and somebody in between.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use envoi::testing::Server;
+use envoi::tls::{Security, TlsSettings, TlsVersion, Trust, rustls};
+use envoi::{Connection, Credentials, Endpoint, Error, Kind, Phase, TokenRequest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+const PASSWORD: &str = "correct horse";
+const TOKEN: &str = "ya29.good-token";
+
+const ALL: [Mechanism; 9] = [
+    Mechanism::ScramSha256Plus,
+    Mechanism::ScramSha1Plus,
+    Mechanism::ScramSha256,
+    Mechanism::ScramSha1,
+    Mechanism::Plain,
+    Mechanism::Login,
+    Mechanism::CramMd5,
+    Mechanism::OAuthBearer,
+    Mechanism::XOAuth2,
+];
+
+async fn server(mechanisms: &[Mechanism]) -> Server {
+    let server = Server::builder().login("alice", PASSWORD).token("alice", TOKEN).require_login();
+    server.mechanisms(mechanisms.iter().copied()).start().await.unwrap()
+}
+
+fn endpoint(server: &Server) -> Endpoint {
+    Endpoint::new(server.host()).port(server.port()).trust(Trust::empty().pem(server.ca_pem().as_bytes()))
+}
+
+fn credentials(mechanism: Mechanism, secret: Option<&str>) -> Credentials {
+    match mechanism {
+        Mechanism::OAuthBearer | Mechanism::XOAuth2 => Credentials::token("alice", secret.unwrap_or(TOKEN)),
+        _ => Credentials::new("alice", secret.unwrap_or(PASSWORD)),
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Connection, Error> {
+    Connection::connect(endpoint).await
+}
+
+#[tokio::test]
+async fn every_mechanism_logs_in_and_shows_no_secret() {
+    let server = server(&ALL).await;
+    for mechanism in ALL {
+        let endpoint = endpoint(&server).mechanism(mechanism).credentials(credentials(mechanism, None));
+        let connection = connect(&endpoint).await.unwrap_or_else(|error| panic!("{mechanism}: {error}"));
+        assert_eq!(connection.mechanism(), Some(mechanism));
+        let transcript = connection.transcript().to_string();
+        for secret in [PASSWORD, TOKEN, "Y29ycmVjdCBob3JzZQ", "eWEyOS5nb29kLXRva2Vu", "dj0"] {
+            assert!(!transcript.contains(secret), "{mechanism}: {transcript}");
+        }
+        assert!(transcript.contains(&format!("AUTH {mechanism}")), "{transcript}");
+        connection.quit().await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_token_is_said_to_be_one() {
+    let server = server(&ALL).await;
+    for mechanism in ALL {
+        let endpoint =
+            endpoint(&server).mechanism(mechanism).credentials(credentials(mechanism, Some("battery-staple")));
+        let error = connect(&endpoint).await.err().unwrap();
+        assert_eq!((error.kind(), error.phase()), (Kind::Auth, Phase::Auth), "{mechanism}: {error}");
+        assert_eq!(error.reply().unwrap().code(), 535, "{mechanism}: {error}");
+        let (says, advises) = match mechanism {
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => ("\"invalid_token\" (scope \"mail\")", "expired"),
+            Mechanism::Plain | Mechanism::Login | Mechanism::CramMd5 => ("did not accept", "password"),
+            _ => ("the password is wrong", "password"),
+        };
+        assert!(error.message().contains(says), "{mechanism}: {error}");
+        assert!(error.hint().unwrap().contains(advises), "{mechanism}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_login_is_tied_to_either_version_of_tls() {
+    for security in [Security::Required, Security::Implicit] {
+        let server = Server::builder().login("alice", PASSWORD);
+        let server = if security == Security::Implicit { server.implicit_tls() } else { server };
+        let server = server.mechanisms([Mechanism::ScramSha1Plus, Mechanism::ScramSha256Plus]).start().await.unwrap();
+        for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+            let trust = Trust::empty().pem(server.ca_pem().as_bytes());
+            let endpoint = endpoint(&server)
+                .security(security)
+                .tls(TlsSettings::new(trust).min_version(version).max_version(version))
+                .credentials(Credentials::new("alice", PASSWORD));
+            // The second time, the TLS session may be resumed.
+            for _ in 0..2 {
+                let connection = connect(&endpoint).await.unwrap();
+                assert_eq!(connection.tls().unwrap().version, version.to_string());
+                assert_eq!(connection.mechanism(), Some(Mechanism::ScramSha256Plus));
+                connection.quit().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_strongest_that_fits_is_used() {
+    for (offered, credentials, used) in [
+        (&ALL[..], Credentials::new("alice", PASSWORD), Mechanism::ScramSha256Plus),
+        (&ALL[3..], Credentials::new("alice", PASSWORD), Mechanism::ScramSha1),
+        (&ALL[4..], Credentials::new("alice", PASSWORD), Mechanism::Plain),
+        (&ALL[..], Credentials::token("alice", TOKEN), Mechanism::OAuthBearer),
+        (&[Mechanism::CramMd5, Mechanism::XOAuth2], Credentials::new("alice", PASSWORD), Mechanism::CramMd5),
+    ] {
+        let server = server(offered).await;
+        let connection = connect(&endpoint(&server).credentials(credentials)).await.unwrap();
+        assert_eq!(connection.mechanism(), Some(used), "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_scram_cannot_have_goes_another_way() {
+    let server = Server::builder().login("alice", "pass\u{1F511}word").mechanisms(ALL).start().await.unwrap();
+    let connection = connect(&endpoint(&server).credentials(Credentials::new("alice", "pass\u{1F511}word"))).await;
+    assert_eq!(connection.unwrap().mechanism(), Some(Mechanism::Plain));
+}
+
+#[tokio::test]
+async fn the_order_is_the_callers() {
+    let server = server(&ALL).await;
+    let order = [Mechanism::External, Mechanism::CramMd5, Mechanism::ScramSha256];
+    let mine = endpoint(&server).credentials(Credentials::new("alice", PASSWORD)).mechanisms(order);
+    assert_eq!(connect(&mine).await.unwrap().mechanism(), Some(Mechanism::CramMd5));
+
+    let error = connect(&mine.clone().mechanisms([Mechanism::External, Mechanism::XOAuth2])).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Auth);
+    assert!(error.message().contains("SCRAM-SHA-256-PLUS") && error.message().contains("EXTERNAL, XOAUTH2"), "{error}");
+    let error = connect(&mine.mechanism(Mechanism::XOAuth2)).await.err().unwrap();
+    assert_eq!(error.message(), "XOAUTH2 is no mechanism for a password");
+}
+
+#[tokio::test]
+async fn outside_tls_what_shows_the_password_comes_last() {
+    let server = Server::builder().plaintext().auth_in_clear().login("alice", PASSWORD).mechanisms(ALL);
+    let server = server.answer(|command| command.starts_with("AUTH SCRAM").then(|| "504 5.5.4 Not me".into()));
+    let server = server.start().await.unwrap();
+    let endpoint = endpoint(&server).security(Security::None).credentials(Credentials::new("alice", PASSWORD));
+    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), Kind::Insecure);
+    let connection = connect(&endpoint.auth_in_clear()).await.unwrap();
+    assert_eq!(connection.mechanism(), Some(Mechanism::CramMd5));
+    let session = &server.connections()[1];
+    let tried: Vec<_> = session.commands().filter(|command| command.starts_with("AUTH")).collect();
+    assert_eq!(tried, ["AUTH SCRAM-SHA-256 <secret>", "AUTH SCRAM-SHA-1 <secret>", "AUTH CRAM-MD5"]);
+}
+
+#[tokio::test]
+async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
+    for (reply, next) in [
+        ("504 5.5.4 Unrecognized authentication type", true),
+        ("534 5.7.9 Authentication mechanism is too weak", true),
+        ("538 5.7.11 Encryption required", true),
+        ("432 4.7.12 A password transition is needed", true),
+        ("535 5.7.4 Security features not supported", true),
+        ("535 5.7.8 Authentication credentials invalid", false),
+        ("534 5.7.9 Application-specific password required", false),
+        ("454 4.7.0 Temporary authentication failure", false),
+        ("530 5.7.0 Must issue a STARTTLS command first", false),
+    ] {
+        let server = Server::builder().login("alice", PASSWORD).mechanisms([Mechanism::ScramSha256, Mechanism::Plain]);
+        let server = server.answer(move |command| command.starts_with("AUTH SCRAM").then(|| reply.into()));
+        let server = server.start().await.unwrap();
+        let outcome = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await;
+        match outcome {
+            Ok(connection) => assert!(next && connection.mechanism() == Some(Mechanism::Plain), "{reply}"),
+            Err(error) => {
+                assert!(!next && error.kind() == Kind::Auth, "{reply}: {error}");
+                assert_eq!(error.is_transient(), reply.starts_with('4'), "{reply}");
+                assert!(error.hint().is_some(), "{reply}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let mut hints = Vec::new();
+    for reply in
+        ["535 5.7.8 x", "454 4.7.0 x", "530 5.7.0 x", "534 5.7.9 x", "538 5.7.11 x", "432 4.7.12 x", "504 5.5.4 x"]
+    {
+        let server = Server::builder().login("alice", PASSWORD);
+        let server =
+            server.answer(move |command| command.starts_with("AUTH").then(|| reply.into())).start().await.unwrap();
+        let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+        assert_eq!(error.reply().unwrap().code().to_string(), reply[..3]);
+        hints.push(error.hint().unwrap().to_owned());
+    }
+    let all = hints.len();
+    hints.sort();
+    hints.dedup();
+    assert_eq!(hints.len(), all, "{hints:#?}");
+}
+
+/// Asks in order for these tokens, and counts.
+fn source(
+    tokens: &[&'static str],
+) -> (Arc<AtomicUsize>, impl Fn(TokenRequest) -> std::future::Ready<Result<&'static str, String>> + use<>) {
+    let (asked, tokens) = (Arc::new(AtomicUsize::new(0)), tokens.to_vec());
+    let count = asked.clone();
+    let source = move |request| {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(request == TokenRequest::Fresh, before > 0);
+        std::future::ready(tokens.get(before).copied().ok_or("the identity provider is away".to_owned()))
+    };
+    (asked, source)
+}
+
+#[tokio::test]
+async fn a_token_that_expired_is_renewed_once() {
+    let server = server(&[Mechanism::Plain, Mechanism::OAuthBearer, Mechanism::XOAuth2]).await;
+    for (tokens, times, outcome) in [
+        (&[TOKEN][..], 1, Ok(())),
+        (&["old", TOKEN], 2, Ok(())),
+        (&["old", "older", TOKEN], 2, Err("\"invalid_token\"")),
+        (&["old"], 2, Err("no token can be had to log in with: the identity provider is away")),
+        (&[], 1, Err("the identity provider is away")),
+        (&["two words"], 1, Err("no token can have")),
+    ] {
+        let (asked, source) = source(tokens);
+        let connection = connect(&endpoint(&server).user("alice").token_source(source)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), times, "{tokens:?}");
+        match (connection, outcome) {
+            (Ok(connection), outcome) => {
+                assert!(outcome.is_ok(), "{tokens:?}");
+                assert_eq!(connection.mechanism(), Some(Mechanism::OAuthBearer));
+                assert!(!connection.transcript().to_string().contains(TOKEN));
+            }
+            (Err(error), Err(says)) => {
+                assert!(error.message().contains(says), "{tokens:?}: {error}");
+                assert_eq!(error.phase(), Phase::Auth);
+            }
+            (Err(error), Ok(())) => panic!("{tokens:?}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_granted_too_little_is_not_renewed() {
+    // {"status":"insufficient_scope"}, and what follows its answer.
+    let server = Server::builder().token("alice", TOKEN).mechanisms([Mechanism::OAuthBearer]).answer(|command| {
+        let refusal = "334 eyJzdGF0dXMiOiJpbnN1ZmZpY2llbnRfc2NvcGUifQ==";
+        match command {
+            command if command.starts_with("AUTH") => Some(refusal.into()),
+            "AQ==" => Some("535 5.7.8 No".into()),
+            _ => None,
+        }
+    });
+    let server = server.start().await.unwrap();
+    let (asked, source) = source(&["a", "b"]);
+    let error = connect(&endpoint(&server).user("alice").token_source(source)).await.err().unwrap();
+    assert!(error.message().contains("insufficient_scope"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// A mechanism that envoi has not: the server asks, and the answer is the question backwards.
+struct Backwards(Arc<Mutex<Option<String>>>);
+
+impl SaslExchange for Backwards {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Other("BACKWARDS")
+    }
+
+    fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        let (host, _) = session.settings.server.as_ref().ok_or("no host")?;
+        *self.0.lock().unwrap() = Some(format!("{host} {}", session.channel.ok_or("no TLS")?.name()));
+        Ok(None)
+    }
+
+    fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        Ok(challenge.iter().rev().copied().collect())
+    }
+}
+
+#[tokio::test]
+async fn a_mechanism_of_another_maker() {
+    let server = Server::builder().implicit_tls().answer(|command| match command {
+        command if command.starts_with("EHLO") => Some("250-localhost\n250 AUTH BACKWARDS".into()),
+        "AUTH BACKWARDS" => Some("334 YWJj".into()),
+        "Y2Jh" => Some("235 2.7.0 Ok".into()),
+        _ => None,
+    });
+    let server = server.start().await.unwrap();
+    let seen = Arc::new(Mutex::new(None));
+    let exchange = seen.clone();
+    let secure = endpoint(&server).security(Security::Implicit);
+    let connection = connect(&secure.clone().login_by(move || Backwards(exchange.clone()))).await.unwrap();
+    assert_eq!(connection.mechanism(), Some(Mechanism::Other("BACKWARDS")));
+    assert_eq!(seen.lock().unwrap().as_deref(), Some("localhost tls-exporter"));
+    assert!(connection.transcript().to_string().contains("C: AUTH BACKWARDS\nS: 334 YWJj\nC: ***\nS: 235"));
+
+    let mut connection = connect(&secure).await.unwrap();
+    connection.login_by(Backwards(seen)).await.unwrap();
+}
+
+/// Somebody who stands between: the client trusts his certificate, and what he hears inside TLS he passes on, changed or not.
+async fn stand_between(own: &Server, real: &Server, change: fn(&str) -> String) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(own.tls_config());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(real.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+    let target = (real.host().to_owned(), real.port());
+    tokio::spawn(async move {
+        let client = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let server = TcpStream::connect((target.0.as_str(), target.1)).await.unwrap();
+        let server = connector.connect("localhost".try_into().unwrap(), server).await.unwrap();
+        let (mut from_client, mut to_client) = tokio::io::split(client);
+        let (mut from_server, mut to_server) = tokio::io::split(server);
+        let upwards = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+        let downwards = async {
+            let mut buffer = [0; 4096];
+            loop {
+                match from_server.read(&mut buffer).await {
+                    Ok(size @ 1..) => {
+                        let said = change(std::str::from_utf8(&buffer[..size]).unwrap());
+                        to_client.write_all(said.as_bytes()).await?;
+                        to_client.flush().await?;
+                    }
+                    _ => return to_client.shutdown().await,
+                }
+            }
+        };
+        let _ = tokio::join!(upwards, downwards);
+    });
+    port
+}
+
+#[tokio::test]
+async fn somebody_in_between_is_noticed() {
+    let offered = [Mechanism::ScramSha256, Mechanism::ScramSha256Plus];
+    let real = Server::builder().implicit_tls().login("alice", PASSWORD).mechanisms(offered).start().await.unwrap();
+    let own = Server::builder().implicit_tls().start().await.unwrap();
+    let takes_plus_out = |said: &str| said.replace("SCRAM-SHA-256-PLUS", "NOTHING");
+    for (change, version, says) in [
+        (str::to_owned as fn(&str) -> String, TlsVersion::Tls13, "somebody stands between"),
+        (str::to_owned, TlsVersion::Tls12, "somebody stands between"),
+        (takes_plus_out, TlsVersion::Tls13, "somebody between may have removed it"),
+    ] {
+        let port = stand_between(&own, &real, change).await;
+        let tls = TlsSettings::new(Trust::empty().pem(own.ca_pem().as_bytes())).max_version(version);
+        let endpoint = Endpoint::new("localhost").port(port).security(Security::Implicit).tls(tls);
+        let error = connect(&endpoint.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Auth, "{error}");
+        assert!(error.message().contains(says), "{error}");
+    }
+}
