@@ -7,7 +7,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::proto::Reply;
+use crate::hint;
+use crate::proto::{Reply, Secrets};
 
 /// What sort of failure it is, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,13 +181,37 @@ impl Error {
         Self::new(Kind::Request, Phase::Setup, message)
     }
 
+    /// The server's refusal, with what can be advised about it.
+    pub(crate) fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
+        Self::new(kind, phase, message).with_hint_if(hint::for_reply(phase, &reply)).with_reply(reply)
+    }
+
+    /// A connection that the machine has no part in yet, or no more.
+    #[cfg(feature = "client")]
+    pub(crate) fn lost(phase: Phase, cause: std::io::Error) -> Self {
+        Self::new(Kind::Closed, phase, format!("the connection failed: {cause}")).with_source(cause)
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
+    pub(crate) fn with_hint_if(mut self, hint: Option<&str>) -> Self {
+        self.0.hint = hint.map(str::to_owned);
+        self
+    }
+
     pub(crate) fn with_reply(mut self, reply: Reply) -> Self {
         self.0.reply = Some(reply);
+        self
+    }
+
+    /// Takes out of the message what nobody may see.
+    pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
+        if let Some(redacted) = secrets.redacted(&self.0.message) {
+            self.0.message = redacted;
+        }
         self
     }
 

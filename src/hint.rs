@@ -71,6 +71,7 @@ pub(crate) fn for_end(phase: Phase, unread: &[u8]) -> Option<&'static str> {
 }
 
 /// Nothing came in this phase for as long as was allowed.
+#[cfg(feature = "client")]
 pub(crate) fn for_silence(phase: Phase) -> Option<&'static str> {
     Some(match phase {
         Phase::Connect => {
@@ -96,7 +97,7 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (_, 530, _) if says("starttls") => {
             "The server wants TLS first: use tls=required (the default of smtp://) on port 587, or smtps:// on port 465."
         }
-        (_, 530, _) => "The server wants a login first: give a user name and a password.",
+        (_, 530, _) => LOGIN_FIRST,
         (Phase::StartTls, 554 | 503, _) if says("already") => {
             "TLS is active on this port from the first byte: use smtps:// instead of smtp://."
         }
@@ -123,6 +124,12 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (Phase::Rcpt, _, Some((5, 1, 1))) => "There is no such mailbox: check the recipient's address.",
         (Phase::Rcpt, _, Some((5, 7, 1))) if says("relay") => RELAY,
         (Phase::Rcpt, _, _) if says("relay") => RELAY,
+        // Postfix's words on a submission port, to those who have not logged in.
+        (Phase::Mail | Phase::Rcpt, 554, Some((5, 7, 1))) if says("client host rejected: access denied") => LOGIN_FIRST,
+        // What Postfix says on a submission port to those who have not logged in.
+        (_, 554, _) if says("client host rejected: access denied") => {
+            "The server takes no mail from this client as it is; it may after a login: give a user name and a password."
+        }
         (Phase::Mail | Phase::EndOfData | Phase::Body, 552, _) | (_, _, Some((5, 3, 4))) => {
             "The message is larger than the server or the mailbox takes: send less, or put the attachment where it can be fetched from."
         }
@@ -131,5 +138,7 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password.";
 
 const RELAY: &str = "The server forwards mail to other domains only for those who log in: give credentials, or use the server that is meant for sending.";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Address;
-use crate::proto::{Mechanism, Reply};
+use crate::proto::{Mechanism, Reply, Transcript};
 use crate::tls::TlsInfo;
 
 /// What became of one message: per recipient, and how it travelled.
@@ -30,6 +30,8 @@ pub struct Receipt {
     pub round_trips: u32,
     /// From the call to its end.
     pub elapsed: Duration,
+    /// What was said on the connection so far, without secrets.
+    pub transcript: Transcript,
 }
 
 impl Receipt {
@@ -45,6 +47,7 @@ impl Receipt {
             bytes: 0,
             round_trips: 0,
             elapsed: Duration::ZERO,
+            transcript: Transcript::default(),
         }
     }
 

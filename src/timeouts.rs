@@ -129,7 +129,7 @@ pub(crate) enum LimitKind {
 }
 
 /// Further away than anybody waits, and within what the timer can count.
-const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Clock {
     /// Begins to count now.
@@ -141,7 +141,7 @@ impl Clock {
     /// When a wait that began at `since` and may take `limit` ends, unless another limit comes first.
     pub(crate) fn limit(&self, since: Instant, limit: Duration) -> Limit {
         let mut nearest = Limit { at: since + limit.min(FAR), why: LimitKind::Phase };
-        if let Some(left) = self.left
+        if let Some(left) = self.left.map(|left| left.min(FAR))
             && since + left < nearest.at
         {
             nearest = Limit { at: since + left, why: LimitKind::Waiting };

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use crate::address::quoted;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::ClientName;
 use crate::tls::{Security, TlsVersion, Trust};
 use crate::{Endpoint, Secret, Timeouts};
@@ -23,17 +24,16 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     let implicit = match scheme.to_ascii_lowercase().as_str() {
         "smtp" => false,
         "smtps" => true,
-        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not supported yet")),
-        other => return Err(fault(format!("{} is no scheme that envoi knows", quoted(other)))),
+        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not yet supported")),
+        other if other.chars().all(|c| c.is_ascii_alphanumeric()) => {
+            return Err(fault(format!("{other} is no scheme that envoi knows")));
+        }
+        _ => return Err(no_scheme(url)),
     };
     if rest.contains('#') {
         return Err(fault("the URL has a fragment (#)"));
     }
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if query.contains('@') && !location.contains('@') {
-        // Nothing of it is quoted below then: it may be the rest of a password.
-        return Err(fault("a ? stands before the @: in user and password it is written %3F"));
-    }
     let (authority, path) = location.split_once('/').unwrap_or((location, ""));
     if !path.is_empty() {
         return Err(fault("the URL has a path behind the host"));
@@ -53,7 +53,11 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     if let Some(user_info) = user_info {
         endpoint = with_user(endpoint, user_info)?;
     }
-    with_query(endpoint, query, implicit)
+    // A password with an @ and a ? that were not encoded: here, too, its rest must not be quoted.
+    with_query(endpoint, query, implicit).map_err(|error| match query.contains('@') {
+        true => fault("the part behind the ? cannot be used; if the ? is the password's, it is written %3F"),
+        false => error,
+    })
 }
 
 /// What people write who have no URL yet.
@@ -120,7 +124,7 @@ fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
 
 fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<Endpoint> {
     let mut seen: Vec<String> = Vec::new();
-    let mut trust: Option<Trust> = None;
+    let (mut trust, mut pin, mut trust_password) = (None::<Trust>, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (decoded(key, "query")?, decoded(value, key)?);
@@ -147,6 +151,14 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 trust = Some(trust.unwrap_or_else(Trust::empty).path(value));
                 endpoint
             }
+            "trust-password-file" => {
+                trust_password = Some(password_in(&value)?);
+                endpoint
+            }
+            "pin" => {
+                pin = Some(value);
+                endpoint
+            }
             "server-name" => endpoint.tls(tls.server_name(value)),
             "min-tls" => endpoint.tls(tls.min_version(value.parse::<TlsVersion>()?)),
             "max-tls" => endpoint.tls(tls.max_version(value.parse::<TlsVersion>()?)),
@@ -156,15 +168,32 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 }
                 _ => return Err(fault(format!("timeout={value} is no number of seconds"))),
             },
-            "pin" | "trust-password-file" => return Err(fault(format!("the key {key} is not supported yet"))),
             other => return Err(fault(format!("the key {} is not known", quoted(other)))),
         };
         seen.push(key);
     }
-    Ok(match trust {
-        Some(trust) => endpoint.trust(trust),
+    if let Some(trust) = trust {
+        endpoint = endpoint.trust(trust);
+    } else if pin.is_some() {
+        // The key is known: nobody else must vouch for it.
+        endpoint = endpoint.trust(Trust::empty());
+    }
+    if let Some(pin) = pin {
+        endpoint = endpoint.pin(pin);
+    }
+    Ok(match trust_password {
+        Some(password) => endpoint.trust_password(password),
         None => endpoint,
     })
+}
+
+/// The first line of a file.
+fn password_in(path: &str) -> Result<Secret> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("the file {} with the trust store's password cannot be read: {error}", quoted(path));
+        Error::new(Kind::Config, Phase::Setup, message).with_source(error)
+    })?);
+    Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
 /// `what` names the part, for the message.
@@ -206,6 +235,11 @@ mod tests {
     }
 
     #[test]
+    fn an_at_sign_may_stand_in_a_path() {
+        assert!(parse("smtp://mail.example.org?trust=/etc/ca@home.pem").is_ok());
+    }
+
+    #[test]
     fn user_and_password_are_decoded() {
         let endpoint = parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
         let credentials = endpoint.login().unwrap().unwrap();
@@ -228,7 +262,10 @@ mod tests {
             ("smtp://u:hunter2@mail.example.org:0", "port"),
             ("smtp://u:hunter2@mail.example.org:99999", "port"),
             ("smtp://u:hunt/er2@mail.example.org", "path"),
-            ("smtp://u:hunt?er2@mail.example.org", "%3F"),
+            ("smtp://u:hunt?er2@mail.example.org", "port"),
+            ("smtp://u:25?hunter2@mail.example.org", "%3F"),
+            ("smtp://u:p@25?tls=hunter2@mail.example.org", "%3F"),
+            ("smtp:u:hunter2://x@mail.example.org", "smtp://"),
             ("smtp://u:hunter2#x@mail.example.org", "fragment"),
             ("smtp://u:hunter2%zz@mail.example.org", "hexadecimal"),
             ("smtp://u:hunter2@mail.example.org/path", "path"),

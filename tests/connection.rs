@@ -2,8 +2,11 @@
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
-use envoi::{Address, Attachment, Client, Connection, Endpoint, Kind, Message, Outcome};
+use envoi::tls::{Security, Trust};
+use envoi::{Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, Message, Outcome, Phase};
 use futures::FutureExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 fn hello_to(to: Vec<&'static str>) -> MessageBuilder<'static> {
     MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n.dot\n")
@@ -99,4 +102,130 @@ async fn futures_can_be_spawned() {
     let client = Client::from_url(&server.url()).unwrap();
     let receipt = tokio::spawn(async move { client.send(hello()).await }).await.unwrap().unwrap();
     assert!(receipt.all_accepted());
+}
+
+/// A server that greets, and says each of the other lines when it has read something.
+async fn scripted(lines: &'static [&'static str]) -> (u16, tokio::task::JoinHandle<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for (i, line) in lines.iter().enumerate() {
+            if i > 0 {
+                let _heard = stream.read(&mut [0; 4096]).await.unwrap();
+            }
+            stream.write_all(line.as_bytes()).await.unwrap();
+        }
+        stream
+    });
+    (port, task)
+}
+
+fn plaintext(port: u16) -> Endpoint {
+    Endpoint::new("127.0.0.1").port(port).security(Security::None)
+}
+
+#[tokio::test]
+async fn the_reply_that_a_reset_would_hide_is_found() {
+    let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
+    let refusing = tokio::spawn(async move {
+        let mut stream = server.await.unwrap();
+        stream.read_exact(&mut [0; 100_000]).await.unwrap();
+        stream.write_all(b"552 5.3.4 Message too big\r\n").await.unwrap();
+        // Closed with bytes unread, which the system tells the client by a reset.
+        drop(stream);
+    });
+    let large = Message::ready_stream(std::io::Cursor::new(vec![b'x'; 50_000_000]));
+    let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
+    let error = Client::new(plaintext(port)).send(large.envelope(envelope)).await.unwrap_err();
+    refusing.await.unwrap();
+    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Body), "{error}");
+    assert_eq!(error.reply().unwrap().code(), 552);
+    assert!(!error.outcome_unknown());
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
+    let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
+    let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
+    let mut stream = server.await.unwrap();
+    stream.write_all(b"421 4.4.2 idle for too long\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    // Until it has come.
+    connection.verify().await.unwrap_err();
+    let error = connection.send(hello()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Closed, "{error}");
+
+    let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
+    let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
+    server.await.unwrap().write_all(b"250 what?\r\n").await.unwrap();
+    let error = connection.verify().await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Protocol | Kind::Closed), "{error}");
+}
+
+#[tokio::test]
+async fn opportunistic_falls_back_once_to_the_same_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        // The first connection agrees to TLS and breaks it off.
+        let (mut first, _) = listener.accept().await.unwrap();
+        for line in ["220 hello\r\n", "250-hello\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+            first.write_all(line.as_bytes()).await.unwrap();
+            let _heard = first.read(&mut [0; 4096]).await.unwrap();
+        }
+        drop(first);
+        let (mut second, _) = listener.accept().await.unwrap();
+        let lines = [
+            "220 hello\r\n",
+            "250-hello\r\n250 STARTTLS\r\n",
+            "250 Ok\r\n",
+            "250 Ok\r\n",
+            "354 go\r\n",
+            "250 Ok\r\n",
+            "221 bye\r\n",
+        ];
+        let mut heard = String::new();
+        for line in lines {
+            second.write_all(line.as_bytes()).await.unwrap();
+            let mut buffer = [0; 4096];
+            let n = second.read(&mut buffer).await.unwrap();
+            heard += &String::from_utf8_lossy(&buffer[..n]);
+        }
+        heard
+    });
+    let endpoint = plaintext(port).security(Security::Opportunistic).trust(Trust::empty());
+    let receipt = Client::new(endpoint.clone()).send(hello()).await.unwrap();
+    assert!(receipt.tls.is_none());
+    let reason = receipt.plaintext_because.unwrap();
+    assert!(reason.contains("handshake"), "{reason}");
+    assert!(!server.await.unwrap().contains("STARTTLS"));
+
+    // With credentials, it verifies and does not fall back.
+    let server = Server::builder().login("alice", "secret").start().await.unwrap();
+    let endpoint = Endpoint::new("localhost").port(server.port()).security(Security::Opportunistic);
+    let with_login = endpoint.trust(Trust::system()).user("alice").password("secret");
+    let error = Client::new(with_login).send(hello()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert!(server.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_password_that_the_server_echoes_is_not_shown() {
+    let (port, server) = scripted(&[
+        "220 hello\r\n",
+        "250-hello\r\n250 AUTH PLAIN\r\n",
+        "535 5.7.8 no such password: hunter22 (AGFsaWNlAGh1bnRlcjIy)\r\n",
+    ])
+    .await;
+    let endpoint = plaintext(port).auth_in_clear().user("alice").password("hunter22");
+    let error = Connection::connect(&endpoint).await.err().unwrap();
+    server.await.unwrap();
+    let transcript = error.receipt().unwrap().transcript.to_string();
+    for text in [error.to_string(), format!("{error:?}"), transcript.clone()] {
+        assert!(!text.contains("hunter22") && !text.contains("AGFsaWNl"), "{text}");
+        assert!(text.contains("no such password: *** (***)"), "{text}");
+    }
+    assert!(transcript.contains("C: AUTH PLAIN ***\n"), "{transcript}");
+    assert_eq!(error.kind(), Kind::Auth);
 }

@@ -215,7 +215,10 @@ fn nested(data: &[u8]) -> MessageBuilder<'_> {
     );
     let raw = MimePart::raw(&b"Content-Type: application/x-raw\r\n\r\n.as it is\r\n"[..]);
     let encoded = MimePart::new("application/x-hex", &b"00ff\r\n"[..]).transfer_encoding("x-hex");
-    let parts = vec![MimePart::new("multipart/alternative", vec![inner]), raw, encoded, MimePart::new("a/b", data)];
+    // What stands for an attachment while the message is laid out is such a byte, but not this one.
+    let byte = MimePart::new("a/b", &b"\0"[..]).transfer_encoding("8bit");
+    let parts =
+        vec![MimePart::new("multipart/alternative", vec![inner]), raw, encoded, byte, MimePart::new("a/b", data)];
     mail().body(MimePart::new("multipart/mixed", parts))
 }
 
@@ -311,7 +314,8 @@ fn what_cannot_be_sent_is_refused_before_any_connection() {
         (built(mail().subject("a\rb")), "line break"),
         (built(mail().subject("a\0b")), "the Subject header contains a NUL"),
         (built(mail().cc(("a\nb", "a@example.org"))), "the Cc header contains a line break"),
-        (built(mail().cc("a\r\n@example.org")), "the Cc header contains a line break"),
+        (built(mail().cc("a\r\n@example.org")), "it contains a carriage return"),
+        (built(mail().reply_to("a\r\n@example.org")), "the Reply-To header contains a line break"),
         (built(mail().cc(("group\n", vec![("a", "a@example.org")]))), "the Cc header"),
         (built(mail().cc("a b@example.org")), "the address \"a b@example.org\" is not valid"),
         (built(mail().header("To", Text::new("a@example.org"))), "the To header is text"),

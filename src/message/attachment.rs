@@ -112,7 +112,7 @@ impl Attachment {
         let input = match data {
             Data::Bytes(bytes) => Input::Bytes(bytes),
             Data::File(path) => Input::File(on_blocking_thread(move || KnownFile::look(path)).await?),
-            Data::Reader(reader) => return Ok((label, Input::Reader(Stream::new(reader, size, what)))),
+            Data::Reader(reader) => return Ok((label, Input::Stream(Stream::new(reader, size, what)))),
         };
         match size {
             Some(stated) if input.size() != size => {
@@ -171,5 +171,24 @@ fn guess_content_type(path: &Path) -> &'static str {
         "xml" => "application/xml",
         "zip" => "application/zip",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_name() {
+        for (path, name, content_type) in [
+            ("a/report.PDF", "report.PDF", "application/pdf"),
+            ("/photo.jpeg", "photo.jpeg", "image/jpeg"),
+            ("archive.tar.gz", "archive.tar.gz", "application/gzip"),
+            ("README", "README", "application/octet-stream"),
+            ("forwarded.eml", "forwarded.eml", "application/octet-stream"),
+        ] {
+            let label = Attachment::file(path).label;
+            assert_eq!((label.name.as_str(), label.content_type.as_str()), (name, content_type));
+        }
     }
 }

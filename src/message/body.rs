@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::input::{BLOCK, Batches, Form, Input, Stream};
+use super::input::{BLOCK, Batches, Encoder, Input, Stream};
 use super::layout::Piece;
 use super::ready::Cutter;
 use super::survey::Facts;
@@ -15,8 +15,8 @@ use crate::{Error, Kind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
 ///
-/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before dot-stuffing; line ends and dots are
-/// the business of [`proto::dot`](crate::proto::dot).
+/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before dot-stuffing: line ends and dots are
+/// the business of the [`Stuffer`](crate::proto::Stuffer).
 pub struct Body {
     pieces: Vec<Piece>,
     next: usize,
@@ -31,7 +31,7 @@ enum Flow {
     Next,
     Text(Bytes),
     Batches(Batches),
-    Stream(Stream, Form),
+    Stream(Box<(Stream, Encoder)>),
     /// An error was given, or the caller's reader panicked: the end of the message will not come.
     Failed,
 }
@@ -52,8 +52,8 @@ impl Body {
         self.facts.content
     }
 
-    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). Not known of a
-    /// ready message that is a stream: then `false`.
+    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). In a ready message the headers
+    /// of its parts are not looked at, and in one that is a stream none are: then it is `false`.
     pub fn has_utf8_headers(&self) -> bool {
         self.facts.utf8_headers
     }
@@ -66,18 +66,13 @@ impl Body {
 
     /// Whether it can be had again from its beginning. It cannot if there is a stream in it.
     pub fn can_restart(&self) -> bool {
-        !self.pieces.iter().any(|piece| matches!(piece, Piece::Gone | Piece::Input(Input::Reader(_), _)))
+        self.pieces.iter().all(|piece| piece.again().is_some())
     }
 
     /// The same body from its beginning, to the byte: with the same Message-ID, date and boundaries. `None` if it
     /// [cannot be had again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
-        let again = |piece: &Piece| match piece {
-            Piece::Text(text) => Some(Piece::Text(text.clone())),
-            Piece::Input(input, form) => Some(Piece::Input(input.again()?, *form)),
-            Piece::Gone => None,
-        };
-        let pieces = self.pieces.iter().map(again).collect::<Option<Vec<_>>>()?;
+        let pieces = self.pieces.iter().map(Piece::again).collect::<Option<Vec<_>>>()?;
         Some(Body::new(pieces, self.facts.clone(), self.cutter.as_ref().map(Cutter::again)))
     }
 
@@ -131,7 +126,7 @@ impl Body {
                 Flow::Text(text) if text.is_empty() => None,
                 Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
                 Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
-                Flow::Stream(stream, form) => ready!(stream.poll_chunk(*form, cx)),
+                Flow::Stream(stream) => ready!(stream.0.poll_chunk(&mut stream.1, cx)),
                 Flow::Failed => Some(Err(Error::new(Kind::Input, Phase::Body, "the message failed before its end"))),
             };
             match chunk {
@@ -144,14 +139,13 @@ impl Body {
 
 /// Begins a piece. What can be had again stays where it is.
 fn start(piece: &mut Piece) -> Flow {
-    match piece {
-        Piece::Text(text) => Flow::Text(text.clone()),
-        Piece::Input(Input::Bytes(bytes), form) => Flow::Batches(Batches::of_bytes(bytes.clone(), *form)),
-        Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file.clone(), *form)),
-        Piece::Input(Input::Reader(_), _) | Piece::Gone => match std::mem::replace(piece, Piece::Gone) {
-            Piece::Input(Input::Reader(stream), form) => Flow::Stream(stream, form),
-            _ => Flow::Failed,
-        },
+    let left = piece.again().unwrap_or(Piece::Gone);
+    match std::mem::replace(piece, left) {
+        Piece::Text(text) => Flow::Text(text),
+        Piece::Input(Input::Bytes(bytes), form) => Flow::Batches(Batches::of_bytes(bytes, form)),
+        Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file, form)),
+        Piece::Input(Input::Stream(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
+        Piece::Gone => Flow::Failed,
     }
 }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address as Mailboxes;
 use mail_builder::headers::{Header, HeaderType};
 use mail_builder::mime::{BodyPart, MimePart};
@@ -14,34 +13,17 @@ use crate::{Address, Envelope, Error, Result};
 /// A list of headers as mail-builder has it.
 type Headers<'x> = [(Cow<'x, str>, HeaderType<'x>)];
 
-/// Checks every header of the message and its parts: no name or value may break out of its line.
-///
-/// mail-builder drops or folds a line break in silence; here it is an error, since what brought it was an accident or an attack.
-pub(super) fn check(builder: &MessageBuilder<'_>) -> Result<()> {
-    check_list(&builder.headers)?;
-    parts(builder).try_for_each(check_part)
-}
-
-/// Whether a header of some part has bytes beyond ASCII on the wire (RFC 6532, 3.7). Those of the message itself are not asked.
-pub(super) fn parts_have_utf8(builder: &MessageBuilder<'_>) -> bool {
-    parts(builder).any(part_has_utf8)
-}
-
-/// The parts that a message is made of, at the top.
-fn parts<'a, 'x>(builder: &'a MessageBuilder<'x>) -> impl Iterator<Item = &'a MimePart<'x>> {
-    let bodies = [&builder.body, &builder.text_body, &builder.html_body];
-    bodies.into_iter().flatten().chain(builder.attachments.iter().flatten())
-}
-
-fn check_part(part: &MimePart<'_>) -> Result<()> {
-    check_list(&part.headers)?;
+/// Checks the headers of a part and of the parts in it.
+pub(super) fn check_part(part: &MimePart<'_>) -> Result<()> {
+    check(&part.headers)?;
     match &part.contents {
         BodyPart::Multipart(parts) => parts.iter().try_for_each(check_part),
         _ => Ok(()),
     }
 }
 
-fn part_has_utf8(part: &MimePart<'_>) -> bool {
+/// Whether a header of a part, or of the parts in it, has bytes beyond ASCII on the wire (RFC 6532, 3.7).
+pub(super) fn part_has_utf8(part: &MimePart<'_>) -> bool {
     let mut written = Vec::new();
     part.headers.iter().for_each(|(_, value)| value.write_header(&mut written, 0));
     let inner = match &part.contents {
@@ -51,7 +33,10 @@ fn part_has_utf8(part: &MimePart<'_>) -> bool {
     inner || !written.is_ascii()
 }
 
-fn check_list(headers: &Headers<'_>) -> Result<()> {
+/// Checks headers: no name or value may break out of its line.
+///
+/// mail-builder drops or folds a line break in silence; here it is an error, since what brought it was an accident or an attack.
+pub(super) fn check(headers: &Headers<'_>) -> Result<()> {
     for (name, value) in headers {
         // RFC 5322, 3.6.8: printable ASCII but the colon.
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {

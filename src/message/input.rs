@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use encodify::base64::MIME;
 use tokio::io::AsyncReadExt;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -19,11 +19,12 @@ use crate::address::quoted;
 use crate::proto::Chunk;
 use crate::{Error, Kind, Phase, Result};
 
-/// What is read at once. A multiple of the 57 bytes that make one line of base64, so that each block is whole lines: 78 KiB.
+/// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.
 pub(super) const BLOCK: usize = 57 * 1024;
 
-/// How many blocks are read and encoded by one call on a blocking thread, while as many are on their way out.
-const BATCH: usize = 4;
+/// How many blocks are read and encoded by one call on a blocking thread, while as many are on their way out. Waking the
+/// thread costs as much as encoding four.
+const BATCH: usize = 8;
 
 /// How the bytes go.
 #[derive(Clone, Copy)]
@@ -44,27 +45,48 @@ impl Form {
             }
         }
     }
-
-    /// A block in this form. All blocks but the last are [`BLOCK`] bytes.
-    fn chunk(self, block: Bytes) -> Chunk {
-        match self {
-            Form::AsIs => Chunk::from(block),
-            Form::Base64 => base64(&block),
-        }
-    }
 }
 
-fn base64(block: &[u8]) -> Chunk {
-    let mut lines = Vec::with_capacity(MIME.encoded_len(block.len()));
-    MIME.encode_append(block, &mut lines);
-    Chunk::base64_lines(lines.into())
+/// Makes chunks of blocks, in buffers that are used again when their chunks are gone: a large
+/// message needs no memory for each chunk.
+pub(super) struct Encoder {
+    form: Form,
+    buffers: [BytesMut; Encoder::BUFFERS],
+    turn: usize,
+}
+
+impl Encoder {
+    /// One batch is made while the one before goes, and the connection holds some chunks too.
+    const BUFFERS: usize = 2 * BATCH + 4;
+
+    pub(super) fn new(form: Form) -> Self {
+        Encoder { form, buffers: Default::default(), turn: 0 }
+    }
+
+    /// The chunk for a block. All blocks but the last are full.
+    fn chunk(&mut self, block: &[u8]) -> Chunk {
+        let buffer = &mut self.buffers[self.turn];
+        self.turn = (self.turn + 1) % Self::BUFFERS;
+        // Growing takes the whole buffer again if its chunk is gone, and a new one if not.
+        match self.form {
+            Form::AsIs => {
+                buffer.extend_from_slice(block);
+                Chunk::from(buffer.split().freeze())
+            }
+            Form::Base64 => {
+                buffer.resize(MIME.encoded_len(block.len()), 0);
+                MIME.encode_slice(block, buffer).expect("the room was made for it");
+                Chunk::base64_lines(buffer.split().freeze())
+            }
+        }
+    }
 }
 
 /// What is read when its turn comes.
 pub(super) enum Input {
     Bytes(Bytes),
     File(KnownFile),
-    Reader(Stream),
+    Stream(Stream),
 }
 
 impl Input {
@@ -72,16 +94,7 @@ impl Input {
         match self {
             Input::Bytes(bytes) => Some(bytes.len() as u64),
             Input::File(file) => Some(file.size),
-            Input::Reader(stream) => stream.size,
-        }
-    }
-
-    /// The same from its beginning; `None` where it can be read only once.
-    pub(super) fn again(&self) -> Option<Self> {
-        match self {
-            Input::Bytes(bytes) => Some(Input::Bytes(bytes.clone())),
-            Input::File(file) => Some(Input::File(file.clone())),
-            Input::Reader(_) => None,
+            Input::Stream(stream) => stream.size,
         }
     }
 }
@@ -107,25 +120,22 @@ pub(super) struct KnownFile {
 
 impl KnownFile {
     pub(super) fn look(path: PathBuf) -> Result<Self> {
-        let fault = |what: String| Error::new(Kind::Input, Phase::Setup, what);
-        let shown = quoted(&path.to_string_lossy());
+        let failed = |error| unreadable(&path, Phase::Setup, error);
         // Asked before it is opened: opening a pipe would wait for its other end.
-        let failed = |error: io::Error| fault(format!("cannot read the file {shown}: {error}")).with_source(error);
-        let metadata = std::fs::metadata(&path).map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(fault(format!("{shown} is a directory, not a file")));
-        }
-        if !metadata.is_file() {
-            return Err(fault(format!("{shown} is not a regular file"))
-                .with_hint("Read a pipe or a device with a reader, as a stream."));
+        let kind = std::fs::metadata(&path).map_err(failed)?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "a directory, not a file" } else { "not a regular file" };
+            let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
+            return Err(Error::new(Kind::Input, Phase::Setup, message)
+                .with_hint("A pipe or a device can be read as a stream, by a reader."));
         }
         let metadata = File::open(&path).and_then(|file| file.metadata()).map_err(failed)?;
         Ok(KnownFile { path: path.into(), size: metadata.len(), modified: metadata.modified().ok() })
     }
 
+    /// Opens it again, if it is still the same.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
-        let failed = |error| self.failed(phase, error);
-        let file = File::open(&self.path).map_err(failed)?;
+        let file = File::open(&self.path).map_err(|error| unreadable(&self.path, phase, error))?;
         let file = OpenFile { file, known: self.clone(), left: self.size, phase };
         file.check_unchanged()?;
         Ok(file)
@@ -134,11 +144,11 @@ impl KnownFile {
     fn is_as(&self, metadata: &Metadata) -> bool {
         metadata.len() == self.size && metadata.modified().ok() == self.modified
     }
+}
 
-    fn failed(&self, phase: Phase, error: io::Error) -> Error {
-        let shown = quoted(&self.path.to_string_lossy());
-        Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
-    }
+fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
+    let shown = quoted(&path.to_string_lossy());
+    Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
 }
 
 /// A file while it is read.
@@ -150,29 +160,30 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// The next block: full, but for the last one. Then `None`, and it is certain that the file is the one that was looked at.
-    pub(super) fn next_block(&mut self) -> Result<Option<Bytes>> {
-        if self.left == 0 {
+    /// Reads the next block: full, but for the last one. `false` when there is none, and then it is certain that the
+    /// file is still the one that was looked at.
+    pub(super) fn read_block(&mut self, block: &mut Vec<u8>) -> Result<bool> {
+        block.resize(BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK)), 0);
+        if block.is_empty() {
             self.check_unchanged()?;
-            return Ok(None);
+            return Ok(false);
         }
-        let mut block = vec![0; BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK))];
-        match self.file.read_exact(&mut block) {
+        match self.file.read_exact(block) {
             Ok(()) => self.left -= block.len() as u64,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.changed()),
-            Err(error) => return Err(self.known.failed(self.phase, error)),
+            Err(error) => return Err(unreadable(&self.known.path, self.phase, error)),
         }
-        Ok(Some(block.into()))
+        Ok(true)
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let metadata = self.file.metadata().map_err(|error| self.known.failed(self.phase, error))?;
+        let metadata = self.file.metadata().map_err(|error| unreadable(&self.known.path, self.phase, error))?;
         if self.known.is_as(&metadata) { Ok(()) } else { Err(self.changed()) }
     }
 
     fn changed(&self) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
-        Error::new(Kind::Input, self.phase, format!("the file {shown} was changed while the message was sent"))
+        Error::new(Kind::Input, self.phase, format!("the file {shown} has changed since it was looked at"))
             .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
     }
 }
@@ -184,25 +195,22 @@ pub(super) struct Batches {
     running: Option<JoinHandle<Result<Batch>>>,
 }
 
-/// What was read, and where the rest comes from, unless that was all.
-type Batch = (VecDeque<Chunk>, Option<Supply>);
-
 impl Batches {
     /// The blocks of these bytes. If they are one block, no thread is asked.
     pub(super) fn of_bytes(bytes: Bytes, form: Form) -> Self {
         if bytes.len() <= BLOCK {
-            let chunk = (!bytes.is_empty()).then(|| form.chunk(bytes));
+            let chunk = (!bytes.is_empty()).then(|| Encoder::new(form).chunk(&bytes));
             return Batches { ready: chunk.into_iter().collect(), running: None };
         }
-        Self::start(Supply { source: Source::Bytes(bytes), form })
+        Self::start(Supply::new(Source::Bytes(bytes), form))
     }
 
     pub(super) fn of_file(file: KnownFile, form: Form) -> Self {
-        Self::start(Supply { source: Source::Closed(file), form })
+        Self::start(Supply::new(Source::File(file, None), form))
     }
 
-    fn start(supply: Supply) -> Self {
-        Batches { ready: VecDeque::new(), running: Some(spawn_blocking(move || supply.batch())) }
+    fn start(supply: Box<Supply>) -> Self {
+        Batches { ready: VecDeque::new(), running: Some(supply.next_batch()) }
     }
 
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
@@ -215,50 +223,68 @@ impl Batches {
             };
             match ready!(Pin::new(running).poll(cx)).unwrap_or_else(|failure| Err(thread_failed(failure))) {
                 Err(error) => return Poll::Ready(Some(Err(error))),
-                Ok((batch, supply)) => {
-                    self.ready = batch;
-                    self.running = supply.map(|supply| spawn_blocking(move || supply.batch()));
+                Ok(batch) => {
+                    self.ready = batch.chunks;
+                    self.running = batch.rest.map(Supply::next_batch);
                 }
             }
         }
     }
 }
 
-/// What batches are made from.
+struct Batch {
+    chunks: VecDeque<Chunk>,
+    /// What the next batch is made of, if there is one.
+    rest: Option<Box<Supply>>,
+}
+
+/// What batches are made of.
 struct Supply {
     source: Source,
-    form: Form,
+    /// What was read of a file.
+    block: Vec<u8>,
+    encoder: Encoder,
 }
 
 enum Source {
     Bytes(Bytes),
-    Closed(KnownFile),
-    Open(OpenFile),
+    /// Opened when its turn comes.
+    File(KnownFile, Option<OpenFile>),
 }
 
 impl Supply {
-    /// The next batch, and what there is for the one after.
-    fn batch(mut self) -> Result<(VecDeque<Chunk>, Option<Self>)> {
-        let mut batch = VecDeque::with_capacity(BATCH);
-        while batch.len() < BATCH {
-            match self.next_block()? {
-                Some(block) => batch.push_back(self.form.chunk(block)),
-                None => return Ok((batch, None)),
-            }
-        }
-        Ok((batch, Some(self)))
+    fn new(source: Source, form: Form) -> Box<Self> {
+        Box::new(Supply { source, block: Vec::new(), encoder: Encoder::new(form) })
     }
 
-    fn next_block(&mut self) -> Result<Option<Bytes>> {
-        if let Source::Closed(file) = &self.source {
-            self.source = Source::Open(file.open(Phase::Body)?);
+    fn next_batch(self: Box<Self>) -> JoinHandle<Result<Batch>> {
+        spawn_blocking(move || self.batch())
+    }
+
+    fn batch(mut self: Box<Self>) -> Result<Batch> {
+        let mut chunks = VecDeque::with_capacity(BATCH);
+        while chunks.len() < BATCH {
+            match self.next_chunk()? {
+                Some(chunk) => chunks.push_back(chunk),
+                None => return Ok(Batch { chunks, rest: None }),
+            }
         }
-        match &mut self.source {
-            Source::Bytes(bytes) if bytes.is_empty() => Ok(None),
-            Source::Bytes(bytes) => Ok(Some(bytes.split_to(BLOCK.min(bytes.len())))),
-            Source::Open(file) => file.next_block(),
-            Source::Closed(_) => Ok(None), // It was opened above.
-        }
+        Ok(Batch { chunks, rest: Some(self) })
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        let block = match &mut self.source {
+            Source::Bytes(bytes) => &bytes.split_to(BLOCK.min(bytes.len())),
+            Source::File(known, open) => {
+                let file = match open {
+                    Some(file) => file,
+                    None => open.insert(known.open(Phase::Body)?),
+                };
+                file.read_block(&mut self.block)?;
+                &self.block[..] // Empty at the end of the file.
+            }
+        };
+        Ok((!block.is_empty()).then(|| self.encoder.chunk(block)))
     }
 }
 
@@ -279,7 +305,7 @@ impl Stream {
     }
 
     /// The next block, full but for the last one, whatever the pieces that the reader gives.
-    pub(super) fn poll_chunk(&mut self, form: Form, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    pub(super) fn poll_chunk(&mut self, encoder: &mut Encoder, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         self.block.reserve_exact(BLOCK - self.block.len());
         while !self.ended && self.block.len() < BLOCK {
             let room = BLOCK - self.block.len();
@@ -299,10 +325,7 @@ impl Stream {
         if self.block.is_empty() {
             return Poll::Ready(None);
         }
-        let chunk = match form {
-            Form::AsIs => Chunk::from(std::mem::take(&mut self.block)),
-            Form::Base64 => base64(&self.block),
-        };
+        let chunk = encoder.chunk(&self.block);
         self.block.clear();
         Poll::Ready(Some(Ok(chunk)))
     }

@@ -13,7 +13,6 @@ use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 use mail_builder::{MessageBuilder, Writer};
-
 use memchr::{memchr, memchr_iter};
 
 use super::attachment::Label;
@@ -32,6 +31,18 @@ pub(super) enum Piece {
     Gone,
 }
 
+impl Piece {
+    /// The same from its beginning; `None` where it can be read only once.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Piece::Text(text) => Some(Piece::Text(text.clone())),
+            Piece::Input(Input::Bytes(bytes), form) => Some(Piece::Input(Input::Bytes(bytes.clone()), *form)),
+            Piece::Input(Input::File(file), form) => Some(Piece::Input(Input::File(file.clone()), *form)),
+            Piece::Input(Input::Stream(_), _) | Piece::Gone => None,
+        }
+    }
+}
+
 /// Lays a message out, with attachments that were looked at.
 pub(super) fn lay_out(
     mut builder: MessageBuilder<'_>,
@@ -46,10 +57,11 @@ pub(super) fn lay_out(
     for (label, input) in attachments {
         builder.attachments.get_or_insert_default().push(part_of(label, holes.dig(input)));
     }
-    parts(&mut builder).for_each(|part| dig(part, &mut holes));
     wrap_body(&mut builder);
-    headers::check(&builder)?;
-    let parts_have_utf8 = headers::parts_have_utf8(&builder);
+    headers::check(&builder.headers)?;
+    parts(&mut builder).try_for_each(|part| headers::check_part(part))?;
+    let parts_have_utf8 = parts(&mut builder).any(|part| headers::part_has_utf8(part));
+    parts(&mut builder).for_each(|part| dig(part, &mut holes));
 
     let mut paper = Paper { holes, text: Vec::new(), pieces: Vec::new() };
     builder.serialize(&mut paper);
@@ -87,11 +99,12 @@ fn spell_as_mail_builder_does(builder: &mut MessageBuilder<'_>) {
     }
 }
 
-/// Beside a body of the caller's making mail-builder leaves the attachments out: they go around it.
+/// Beside a body of the caller's making mail-builder leaves all else out: attachments go around it.
 fn wrap_body(builder: &mut MessageBuilder<'_>) {
-    if let Some(body) = &mut builder.body
-        && let Some(attachments) = builder.attachments.take_if(|list| !list.is_empty())
-    {
+    let Some(body) = &mut builder.body else { return };
+    (builder.text_body, builder.html_body) = (None, None);
+    let attachments = builder.attachments.take().unwrap_or_default();
+    if !attachments.is_empty() {
         let mut parts = vec![std::mem::replace(body, MimePart::raw(""))];
         parts.extend(attachments);
         *body = MimePart::new("multipart/mixed", parts);

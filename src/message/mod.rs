@@ -143,7 +143,6 @@ impl<'x> Message<'x> {
     pub async fn prepare(self) -> Result<(Envelope, Body)> {
         match self.what {
             What::Built(builder) => {
-                headers::check(&builder)?;
                 let envelope = match self.envelope {
                     Some(envelope) => envelope,
                     None => headers::envelope(&builder.headers)?,
@@ -179,5 +178,19 @@ impl fmt::Debug for Message<'_> {
             What::Ready(data) => fields.field("ready", data),
         };
         fields.field("attachments", &self.attachments).field("envelope", &self.envelope).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_can_be_sent_from_any_task() {
+        fn is_send<T: Send>(_: &T) {}
+        let message = Message::from(MessageBuilder::new()).attach(Attachment::reader("a", "a/b", tokio::io::empty()));
+        is_send(&message);
+        is_send(&message.prepare());
+        is_send(&None::<Body>);
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::attachment::Data;
 use super::bcc::{BccFilter, Kept};
-use super::input::{Form, Input, KnownFile, Stream, on_blocking_thread};
+use super::input::{BLOCK, Form, Input, KnownFile, Stream, on_blocking_thread};
 use super::layout::Piece;
 use super::survey::{Bare, Facts, Lines, Survey};
 use crate::{Error, Kind, Phase, Result};
@@ -26,19 +26,15 @@ pub enum LineEnds {
 /// Looks a ready message over.
 pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piece>, Facts, Option<Cutter>)> {
     let (pieces, facts, cutter) = match data {
-        Data::Bytes(bytes) => {
-            let mut pieces = Vec::new();
-            let mut survey = Survey::new();
-            survey.take(bytes, |kept| pieces.push(Piece::Text(kept)));
-            let facts = survey.end(|kept| pieces.push(Piece::Text(kept)));
-            (pieces, facts, None)
-        }
+        Data::Bytes(bytes) if bytes.len() <= BLOCK => survey(bytes),
+        Data::Bytes(bytes) => on_blocking_thread(|| Ok(survey(bytes))).await?,
         Data::File(path) => {
             let (file, facts) = on_blocking_thread(move || {
                 let file = KnownFile::look(path)?;
                 let mut survey = Survey::new();
                 let mut open = file.open(Phase::Setup)?;
-                while let Some(block) = open.next_block()? {
+                let mut block = Vec::new();
+                while open.read_block(&mut block)? {
                     survey.read(&block);
                 }
                 Ok((file, survey.end(drop)))
@@ -48,7 +44,7 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
             (vec![Piece::Input(Input::File(file), Form::AsIs)], facts, Some(Cutter::new(LineEnds::Normalize)))
         }
         Data::Reader(reader) => {
-            let stream = Input::Reader(Stream::new(reader, None, "the message's stream"));
+            let stream = Input::Stream(Stream::new(reader, None, "the message's stream"));
             (vec![Piece::Input(stream, Form::AsIs)], Facts::unknown(), Some(Cutter::new(line_ends)))
         }
     };
@@ -56,6 +52,14 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
         Some(bare) if line_ends == LineEnds::Refuse => Err(refused(Kind::Request, Phase::Setup, bare)),
         _ => Ok((pieces, facts, cutter)),
     }
+}
+
+fn survey(bytes: Bytes) -> (Vec<Piece>, Facts, Option<Cutter>) {
+    let mut pieces = Vec::new();
+    let mut survey = Survey::new();
+    survey.take(bytes, |kept| pieces.push(Piece::Text(kept)));
+    let facts = survey.end(|kept| pieces.push(Piece::Text(kept)));
+    (pieces, facts, None)
 }
 
 fn refused(kind: Kind, phase: Phase, bare: Bare) -> Error {

@@ -6,8 +6,6 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use bytes::BytesMut;
-
 use crate::address::{Address, quoted};
 use crate::error::{Error, Result};
 
@@ -117,15 +115,7 @@ pub(super) enum Command<'a> {
     Raw(&'a RawCommand),
 }
 
-impl Command<'_> {
-    pub(super) fn write(&self, output: &mut super::Output) {
-        let mut line = BytesMut::with_capacity(64);
-        // Writing to memory cannot fail.
-        fmt::write(&mut line, format_args!("{self}\r\n")).expect("memory takes a command");
-        output.put_slice(&line);
-    }
-}
-
+/// The line without its CRLF.
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -102,7 +102,10 @@ mod dot;
 mod output;
 mod reply;
 mod sasl;
+mod settings;
 mod transaction;
+mod transcript;
+mod wire;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -115,7 +118,9 @@ pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
 pub use sasl::Mechanism;
+pub use settings::{Limits, Settings, StartTls};
 pub use transaction::Transaction;
+pub use transcript::Transcript;
 
 use crate::Credentials;
 use crate::address::Address;
@@ -125,72 +130,14 @@ use command::Command;
 use reply::excerpt;
 use sasl::Login;
 use transaction::Progress;
+pub(crate) use transcript::Secrets;
+use wire::{Expected, Wire};
 
 /// While more than this waits to be written, the machine asks for no more of the message.
 const HIGH_WATER: usize = 256 * 1024;
 
 /// What is unread beyond an incomplete line is at most this.
 const READ_AHEAD: usize = 64 * 1024;
-
-/// Bounds on what a server can make the machine hold. No real server comes near the defaults.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes in a line of a reply. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
-    pub line: usize,
-    /// Lines in a reply; 2,000 by default.
-    pub reply_lines: usize,
-    /// Bytes in a reply; 256 KiB by default.
-    pub reply_bytes: usize,
-    /// Challenges in a login; the longest mechanisms need three, the default is 16.
-    pub challenges: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { line: 16 * 1024, reply_lines: 2000, reply_bytes: 256 * 1024, challenges: 16 }
-    }
-}
-
-/// Whether to ask for TLS with STARTTLS (RFC 3207).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartTls {
-    /// Not at all.
-    Never,
-    /// If the server offers it.
-    IfOffered,
-    /// It must be offered and accepted, or the session fails.
-    Required,
-}
-
-/// How the machine conducts a session.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Settings {
-    /// The name in EHLO.
-    pub client_name: ClientName,
-    /// Whether to ask for TLS.
-    pub starttls: StartTls,
-    /// The transport is protected already, by TLS from the first byte.
-    pub secure: bool,
-    /// Allow a login that shows the password to whoever listens.
-    pub auth_in_clear: bool,
-    /// Bounds on what the server sends.
-    pub limits: Limits,
-}
-
-impl Settings {
-    /// No TLS, and no login without it.
-    pub fn new(client_name: ClientName) -> Self {
-        Settings {
-            client_name,
-            starttls: StartTls::Never,
-            secure: false,
-            auth_in_clear: false,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// What is next: something to do for the driver, or an event.
 ///
@@ -268,79 +215,16 @@ enum State {
     Closed,
 }
 
-/// What a reply will answer.
-enum Expected {
-    Greeting,
-    Ehlo,
-    Helo,
-    StartTls,
-    Login(Login),
-    Mail,
-    Rcpt(usize),
-    Data,
-    /// The message whose last byte is at this place of all that was ever written.
-    EndOfData {
-        ends_at: Option<u64>,
-    },
-    /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
-    EmptyData,
-    /// RSET on the machine's own behalf.
-    Cleanup,
-    Reset,
-    Noop,
-    Command,
-    Quit,
-}
-
-impl Expected {
-    fn phase(&self) -> Phase {
-        match self {
-            Expected::Greeting => Phase::Greeting,
-            Expected::Ehlo | Expected::Helo => Phase::Hello,
-            Expected::StartTls => Phase::StartTls,
-            Expected::Login(_) => Phase::Auth,
-            Expected::Mail => Phase::Mail,
-            Expected::Rcpt(_) => Phase::Rcpt,
-            Expected::Data => Phase::Data,
-            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
-            Expected::Cleanup | Expected::Reset => Phase::Reset,
-            Expected::Noop => Phase::Noop,
-            Expected::Command => Phase::Command,
-            Expected::Quit => Phase::Quit,
-        }
-    }
-
-    /// What would be in order, for the message about what is not.
-    fn wanted(&self) -> &'static str {
-        match self {
-            Expected::Greeting => "the greeting, 220",
-            Expected::Ehlo => "the answer to EHLO, 250",
-            Expected::Helo => "the answer to HELO, 250",
-            Expected::StartTls => "the go-ahead for TLS, 220",
-            Expected::Login(_) => "a challenge, 334, or the result of the login, 235",
-            Expected::Mail => "the answer to MAIL, 250",
-            Expected::Rcpt(_) => "the answer to RCPT, 250",
-            Expected::Data => "the go-ahead for the message, 354",
-            Expected::EndOfData { .. } => "the answer to the message, 250, after its end",
-            Expected::EmptyData => "the answer to the empty message",
-            Expected::Cleanup | Expected::Reset => "the answer to RSET, 250",
-            Expected::Noop => "the answer to NOOP, 250",
-            Expected::Command => "the answer to the command",
-            Expected::Quit => "the answer to QUIT, 221",
-        }
-    }
-}
-
 /// The client's side of an SMTP session. [The module](self) tells how it is driven.
 pub struct Machine {
     settings: Settings,
     state: State,
-    queue: VecDeque<Expected>,
+    wire: Wire,
+    secrets: Secrets,
     events: VecDeque<Step>,
     input: BytesMut,
     input_ended: bool,
     parser: ReplyParser,
-    output: Output,
     /// All bytes that the transport ever took.
     written: u64,
     capabilities: Capabilities,
@@ -356,12 +240,12 @@ impl Machine {
     pub fn new(settings: Settings) -> Self {
         Machine {
             state: State::Opening,
-            queue: VecDeque::from([Expected::Greeting]),
+            wire: Wire { queue: VecDeque::from([Expected::Greeting]), ..Wire::default() },
+            secrets: Secrets::default(),
             events: VecDeque::new(),
             input: BytesMut::new(),
             input_ended: false,
             parser: ReplyParser::new(settings.limits.clone()),
-            output: Output::default(),
             written: 0,
             capabilities: Capabilities::default(),
             progress: None,
@@ -377,7 +261,7 @@ impl Machine {
 
     /// What waits to be written.
     pub fn output(&self) -> &Output {
-        &self.output
+        &self.wire.output
     }
 
     /// The transport took so many bytes of the output: it answers for them, if only in a buffer.
@@ -386,7 +270,7 @@ impl Machine {
     ///
     /// Where so many did not wait.
     pub fn wrote(&mut self, n: usize) {
-        self.output.advance(n);
+        self.wire.output.advance(n);
         self.written += n as u64;
         self.in_flight |= n > 0;
     }
@@ -429,7 +313,7 @@ impl Machine {
                 Ok(false) => return Ok(self.wanted()),
                 Err(error) => {
                     self.close();
-                    return Err(error.with_outcome_unknown(outcome_unknown));
+                    return Err(error.with_outcome_unknown(outcome_unknown).redacted(&self.secrets));
                 }
             }
         }
@@ -439,7 +323,7 @@ impl Machine {
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
         let handed_over = |ends_at: &u64| self.written >= *ends_at;
-        self.queue.iter().any(|expected| match expected {
+        self.wire.queue.iter().any(|expected| match expected {
             Expected::EndOfData { ends_at } => ends_at.as_ref().is_some_and(handed_over),
             _ => false,
         })
@@ -449,7 +333,7 @@ impl Machine {
     pub fn abort(&mut self, kind: Kind, message: impl Into<String>) -> Error {
         let error = Error::new(kind, self.phase(), message).with_outcome_unknown(self.outcome_unknown());
         self.close();
-        error
+        error.redacted(&self.secrets)
     }
 
     /// What the newest answer to EHLO offered; empty before it and after STARTTLS.
@@ -472,6 +356,16 @@ impl Machine {
         self.stuffer.bytes()
     }
 
+    /// The dialogue so far, without secrets.
+    pub fn transcript(&self) -> &Transcript {
+        &self.wire.transcript
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
+        &mut self.wire.transcript
+    }
+
     // ---- What the driver can ask for ----
 
     /// The TLS handshake that [`Step::Upgrade`] asked for was made. All that was learnt in clear is forgotten
@@ -483,6 +377,10 @@ impl Machine {
     /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
     pub fn upgraded(&mut self) -> Result<()> {
         self.require(State::Upgrade, "the TLS handshake")?;
+        if !self.wire.output.is_empty() {
+            let message = "the TLS handshake is out of turn: STARTTLS has not gone";
+            return Err(Error::new(Kind::Request, Phase::Tls, message));
+        }
         if !self.input.is_empty() {
             let error = self.injected();
             self.close();
@@ -518,8 +416,8 @@ impl Machine {
             return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
         }
         let login = Login::new(mechanism, credentials)?;
-        self.output.put_secret(login.command());
-        self.queue.push_back(Expected::Login(login));
+        login.secrets().into_iter().for_each(|secret| self.secrets.add(secret));
+        self.wire.say_secret(login.command(), login.shown(), login);
         Ok(())
     }
 
@@ -593,7 +491,7 @@ impl Machine {
                 .abort(Kind::Unsupported, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
-        self.stuffer.push(chunk, &mut self.output);
+        self.stuffer.push(chunk, &mut self.wire.output);
         Ok(())
     }
 
@@ -604,9 +502,11 @@ impl Machine {
     /// [`Kind::Request`] out of turn.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
-        self.stuffer.finish(&mut self.output);
-        let end = self.written + self.output.len() as u64;
-        if let Some(Expected::EndOfData { ends_at }) = self.queue.back_mut() {
+        self.stuffer.finish(&mut self.wire.output);
+        self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
+        self.wire.transcript.client(".");
+        let end = self.written + self.wire.output.len() as u64;
+        if let Some(Expected::EndOfData { ends_at }) = self.wire.queue.back_mut() {
             *ends_at = Some(end);
         }
         self.state = State::Ready;
@@ -622,7 +522,7 @@ impl Machine {
         self.require_idle("RSET")?;
         self.progress = None;
         self.state = State::Ready;
-        self.say(Command::Rset, Expected::Reset);
+        self.wire.say(Command::Rset, Expected::Reset);
         Ok(())
     }
 
@@ -633,7 +533,7 @@ impl Machine {
     /// [`Kind::Request`] out of turn.
     pub fn noop(&mut self) -> Result<()> {
         self.require_idle("NOOP")?;
-        self.say(Command::Noop, Expected::Noop);
+        self.wire.say(Command::Noop, Expected::Noop);
         Ok(())
     }
 
@@ -644,7 +544,7 @@ impl Machine {
     /// [`Kind::Request`] out of turn.
     pub fn command(&mut self, command: &RawCommand) -> Result<()> {
         self.require_idle("a command")?;
-        self.say(Command::Raw(command), Expected::Command);
+        self.wire.say(Command::Raw(command), Expected::Command);
         Ok(())
     }
 
@@ -655,7 +555,7 @@ impl Machine {
     /// [`Kind::Request`] out of turn.
     pub fn quit(&mut self) -> Result<()> {
         self.require_idle("QUIT")?;
-        self.say(Command::Quit, Expected::Quit);
+        self.wire.say(Command::Quit, Expected::Quit);
         Ok(())
     }
 
@@ -667,21 +567,21 @@ impl Machine {
             return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
         }
         match self.parser.parse(&mut self.input) {
-            Ok(Some(reply)) => self.on_reply(reply).map(|()| true),
+            Ok(Some(mut reply)) => {
+                reply.redact(&self.secrets);
+                self.wire.transcript.server(&reply);
+                self.on_reply(reply).map(|()| true)
+            }
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
             Err(bad) => {
-                let (wanted, phase) = self
-                    .queue
-                    .front()
-                    .map_or(("nothing", Phase::Command), |expected| (expected.wanted(), expected.phase()));
-                let mut error = Error::new(Kind::Protocol, phase, format!("expected {wanted}, but {bad}"));
-                if let BadReply::NotAReply(line) = &bad
-                    && let Some(hint) = hint::for_stranger(line)
-                {
-                    error = error.with_hint(hint);
-                }
-                Err(error)
+                let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
+                let hint = match &bad {
+                    BadReply::NotAReply(line) => hint::for_stranger(line),
+                    _ => None,
+                };
+                let message = format!("expected {wanted}, but {bad}");
+                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint_if(hint))
             }
         }
     }
@@ -689,7 +589,7 @@ impl Machine {
     fn on_reply(&mut self, reply: Reply) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
         let phase = self.phase();
-        let Some(expected) = self.queue.pop_front() else {
+        let Some(expected) = self.wire.queue.pop_front() else {
             return Err(unsolicited(reply));
         };
         if reply.code() == 421 {
@@ -704,21 +604,19 @@ impl Machine {
             }
             // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
             Expected::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
-                let hello = Command::Helo(&self.settings.client_name);
-                hello.write(&mut self.output);
-                self.queue.push_back(Expected::Helo);
+                self.wire.say(Command::Helo(&self.settings.client_name), Expected::Helo);
             }
             Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             Expected::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
-                return Err(refused(Kind::Tls, Phase::StartTls, message, reply));
+                return Err(Error::refused(Kind::Tls, Phase::StartTls, message, reply));
             }
             Expected::Greeting if is_refusal => {
-                return Err(refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
+                return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
             Expected::Ehlo | Expected::Helo if is_refusal => {
                 let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
-                return Err(refused(Kind::Refused, Phase::Hello, message, reply));
+                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.code() == 334 => self.on_challenge(login)?,
             Expected::Login(_) if reply.is_positive() || is_refusal => self.events.push_back(Step::Login { reply }),
@@ -754,7 +652,7 @@ impl Machine {
         };
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
-                return Err(refused(Kind::Refused, phase, "the server does not serve now", reply));
+                return Err(Error::refused(Kind::Refused, phase, "the server does not serve now", reply));
             }
             Expected::Login(_) => self.events.push_back(Step::Login { reply }),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
@@ -773,7 +671,7 @@ impl Machine {
         let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
             format!("the connection ended in the middle of a reply: {:?}", excerpt(&self.input))
         } else {
-            match self.queue.front() {
+            match self.wire.queue.front() {
                 // It is over either way.
                 Some(Expected::Quit) => {
                     self.close();
@@ -784,11 +682,7 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        let error = Error::new(Kind::Closed, phase, message);
-        Err(match hint::for_end(phase, &self.input) {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        })
+        Err(Error::new(Kind::Closed, phase, message).with_hint_if(hint::for_end(phase, &self.input)))
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -796,8 +690,7 @@ impl Machine {
         let offered = self.capabilities.offers("STARTTLS");
         let wanted = !self.settings.secure && self.settings.starttls != StartTls::Never;
         if wanted && offered {
-            Command::StartTls.write(&mut self.output);
-            self.queue.push_back(Expected::StartTls);
+            self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
             return Err(hint::starttls_missing(&self.capabilities));
         } else {
@@ -813,8 +706,7 @@ impl Machine {
                 format!("the server sent more challenges than the limit of {limit} for {}", login.mechanism());
             return Err(Error::new(Kind::Protocol, Phase::Auth, message));
         }
-        self.output.put_secret(login.respond());
-        self.queue.push_back(Expected::Login(login));
+        self.wire.say_secret(login.respond(), "***", login);
         Ok(())
     }
 
@@ -847,12 +739,13 @@ impl Machine {
         match refusal {
             None => {
                 self.state = State::Body;
-                self.queue.push_back(Expected::EndOfData { ends_at: None });
+                self.wire.queue.push_back(Expected::EndOfData { ends_at: None });
             }
             Some((phase, reply)) => {
                 self.state = State::Ready;
-                self.stuffer.finish(&mut self.output);
-                self.queue.push_back(Expected::EmptyData);
+                self.stuffer.finish(&mut self.wire.output);
+                self.wire.transcript.client(".");
+                self.wire.queue.push_back(Expected::EmptyData);
                 self.events.push_back(Step::NotSent { phase, reply });
             }
         }
@@ -864,13 +757,13 @@ impl Machine {
     /// server takes PIPELINING, else one command after each reply.
     fn advance(&mut self) {
         let pipelining = self.capabilities.offers("PIPELINING");
-        while self.state == State::Transaction && (pipelining || self.queue.is_empty()) {
+        while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
             let Some(progress) = &mut self.progress else { return };
             if let Some((phase, reply)) = progress.refusal()
                 && !progress.data_written
             {
                 // The answers to what is under way are awaited first.
-                if self.queue.is_empty() {
+                if self.wire.queue.is_empty() {
                     let reply = reply.clone();
                     self.end_transaction(phase, reply);
                 }
@@ -879,17 +772,13 @@ impl Machine {
             let Transaction { recipients, all_or_nothing, .. } = &progress.transaction;
             if !progress.mail_written {
                 progress.mail_written = true;
-                let mail = mail_command(&progress.transaction, &self.capabilities);
-                mail.write(&mut self.output);
-                self.queue.push_back(Expected::Mail);
+                self.wire.say(mail_command(&progress.transaction, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                Command::Rcpt(recipient).write(&mut self.output);
-                self.queue.push_back(Expected::Rcpt(progress.written));
+                self.wire.say(Command::Rcpt(recipient), Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
-                Command::Data.write(&mut self.output);
-                self.queue.push_back(Expected::Data);
+                self.wire.say(Command::Data, Expected::Data);
             } else {
                 return;
             }
@@ -905,7 +794,7 @@ impl Machine {
         };
         self.state = State::Ready;
         if phase != Phase::Mail {
-            self.say(Command::Rset, Expected::Cleanup);
+            self.wire.say(Command::Rset, Expected::Cleanup);
         }
         if progress.complete {
             self.events.push_back(Step::NotSent { phase, reply });
@@ -921,29 +810,26 @@ impl Machine {
         Ok(())
     }
 
-    fn say(&mut self, command: Command<'_>, expected: Expected) {
-        command.write(&mut self.output);
-        self.queue.push_back(expected);
-    }
-
     fn say_ehlo(&mut self) {
-        Command::Ehlo(&self.settings.client_name).write(&mut self.output);
-        self.queue.push_back(Expected::Ehlo);
+        self.wire.say(Command::Ehlo(&self.settings.client_name), Expected::Ehlo);
     }
 
     // ---- State ----
 
     fn wanted(&self) -> Step {
         match self.state {
-            State::Upgrade => Step::Upgrade,
-            State::Body if self.output.len() < HIGH_WATER => Step::Body { room: HIGH_WATER - self.output.len() },
-            State::Ready | State::Transaction if self.queue.is_empty() => Step::Ready,
+            // A go-ahead that came early does not overtake STARTTLS: left over, it would be said inside TLS.
+            State::Upgrade if self.wire.output.is_empty() => Step::Upgrade,
+            State::Body if self.wire.output.len() < HIGH_WATER => {
+                Step::Body { room: HIGH_WATER - self.wire.output.len() }
+            }
+            State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
             _ => Step::Wait { phase: self.phase() },
         }
     }
 
     fn phase(&self) -> Phase {
-        match self.queue.front() {
+        match self.wire.queue.front() {
             Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
             None if self.state == State::Upgrade => Phase::Tls,
@@ -952,9 +838,13 @@ impl Machine {
     }
 
     fn close(&mut self) {
+        if self.state == State::Body {
+            let bytes = self.stuffer.bytes();
+            self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
+        }
         self.state = State::Closed;
-        self.queue.clear();
-        self.output.clear();
+        self.wire.queue.clear();
+        self.wire.output.clear();
         self.progress = None;
     }
 
@@ -985,7 +875,7 @@ impl Machine {
     }
 
     fn require_quiet(&mut self, what: &str) -> Result<()> {
-        if !self.queue.is_empty() || !self.events.is_empty() {
+        if !self.wire.queue.is_empty() || !self.events.is_empty() {
             let message =
                 format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
             return Err(Error::new(Kind::Request, self.phase(), message));
@@ -1019,14 +909,6 @@ fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Comm
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
         utf8: transaction.needs_utf8(),
-    }
-}
-
-fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Error {
-    let error = Error::new(kind, phase, message);
-    match hint::for_reply(phase, &reply) {
-        Some(hint) => error.with_hint(hint).with_reply(reply),
-        None => error.with_reply(reply),
     }
 }
 

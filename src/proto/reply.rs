@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use memchr::memchr;
 
 use super::Limits;
+use super::transcript::Secrets;
 
 /// A server's reply: its code and all its lines.
 ///
@@ -60,6 +61,14 @@ impl Reply {
     /// 5xx: no.
     pub fn is_permanent(&self) -> bool {
         self.code / 100 == 5
+    }
+
+    pub(super) fn redact(&mut self, secrets: &Secrets) {
+        for line in &mut self.lines {
+            if let Some(redacted) = secrets.redacted(line) {
+                *line = redacted;
+            }
+        }
     }
 
     /// A code of another class than the reply's is text that happens to look like one (RFC 2034, 4).

@@ -9,9 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Encode as _;
+use x509_cert::der::oid::db::rfc5280::ID_AD_CA_ISSUERS;
 use x509_cert::der::{DateTime, Decode as _};
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, SubjectAltName};
 use x509_cert::name::Name;
 
 /// The facts of one X.509 certificate.
@@ -34,6 +36,7 @@ pub struct Certificate {
     pub sha256: String,
     subject_name: Name,
     issuer_name: Name,
+    issuer_at: Option<String>,
     der: CertificateDer<'static>,
 }
 
@@ -57,6 +60,7 @@ impl Certificate {
             sha256: fingerprint(der),
             subject_name: certificate.subject().clone(),
             issuer_name: certificate.issuer().clone(),
+            issuer_at: certificate.get_extension().ok().flatten().and_then(|(_, access)| issuer_at(&access)),
             der: CertificateDer::from(der.to_vec()),
         })
     }
@@ -91,6 +95,28 @@ impl Certificate {
         utc(self.not_after)
     }
 
+    /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin) takes: `sha256//AbC…=`. It stays the
+    /// same when a certificate is renewed for the same key.
+    pub fn pin(&self) -> String {
+        pin_text(&self.key_hash())
+    }
+
+    pub(super) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(&self.der).into()
+    }
+
+    pub(super) fn key_hash(&self) -> [u8; 32] {
+        let parsed = CertificateInner::<Raw>::from_der(&self.der);
+        let key = parsed.and_then(|parsed| parsed.tbs_certificate().subject_public_key_info().to_der());
+        // It was parsed before; and the hash of nothing is no key's.
+        Sha256::digest(key.unwrap_or_default()).into()
+    }
+
+    /// This is its public key, as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        self.key_hash() == <[u8; 32]>::from(Sha256::digest(key))
+    }
+
     /// Its issuer is itself, by name: no other authority vouches for it.
     pub fn is_self_issued(&self) -> bool {
         self.subject_name == self.issuer_name
@@ -99,6 +125,11 @@ impl Certificate {
     /// `other` bears the name of this certificate's issuer.
     pub(super) fn is_issued_by(&self, other: &Certificate) -> bool {
         self.issuer_name == other.subject_name
+    }
+
+    /// Where the certificate of its issuer can be had, by its own account.
+    pub(super) fn issuer_at(&self) -> Option<&str> {
+        self.issuer_at.as_deref()
     }
 }
 
@@ -135,9 +166,26 @@ fn name_text(name: &GeneralName) -> Option<String> {
     }
 }
 
+/// The address of the issuer's certificate (RFC 5280, 4.2.2.1), for a browser; not those for a directory (`ldap:`).
+fn issuer_at(access: &AuthorityInfoAccessSyntax) -> Option<String> {
+    access.0.iter().filter(|access| access.access_method == ID_AD_CA_ISSUERS).find_map(|access| {
+        match &access.access_location {
+            GeneralName::UniformResourceIdentifier(uri) if uri.as_str().starts_with("http") => {
+                Some(uri.as_str().escape_default().to_string())
+            }
+            _ => None,
+        }
+    })
+}
+
 fn fingerprint(der: &[u8]) -> String {
     let bytes: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
     bytes.join(":")
+}
+
+/// A pin as curl and [`Trust::pin`](super::Trust::pin) write it.
+pub(super) fn pin_text(hash: &[u8; 32]) -> String {
+    format!("sha256//{}", STANDARD.encode(hash))
 }
 
 /// A moment as RFC 3339 text, to the second.
@@ -156,7 +204,8 @@ pub(super) fn apart(earlier: SystemTime, later: SystemTime) -> String {
         0..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),
         3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
+        86_400..94_608_000 => (seconds / 86_400, "day"),
+        _ => (seconds / 31_557_600, "year"),
     };
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{plural}")

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 
 use super::handshake;
 use super::verify::Verifier;
-use super::{Certificate, TlsInfo, TlsSettings, TlsVersion};
+use super::{Certificate, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, Kind, Phase, Result};
 
 /// What is demanded of the server's certificate. One connector has one demand: a session that began without
@@ -39,9 +40,23 @@ pub(crate) enum Opening {
 /// The protected stream over `S`.
 pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<Overheard<S>>;
 
-/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume.
+/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume. Clones are the same connector.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: TlsSettings,
+    demand: Demand,
+    loaded: RwLock<Arc<Loaded>>,
+}
+
+/// What the settings come to. Replaced as a whole when they are loaded anew, and the sessions with it: what was verified by
+/// another trust is not resumed.
+#[derive(Debug)]
+struct Loaded {
     config: Arc<ClientConfig>,
     /// `None` where the caller's own configuration verifies.
     verifier: Option<Arc<Verifier>>,
@@ -52,28 +67,22 @@ pub(crate) struct Connector {
 impl Connector {
     /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds.
     pub(crate) fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
-        let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
-        let versions = versions(settings.min, settings.max)?;
-        let text = versions.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ");
-        if let Some(config) = &settings.config {
-            return Ok(Connector { config: config.clone(), verifier: None, server_name, versions: text });
-        }
-        let provider = provider()?;
-        let store = settings.trust.read()?;
-        if demand == Demand::Verified {
-            store.demand_anchors()?;
-        }
-        let algorithms = provider.signature_verification_algorithms;
-        let verifier = Arc::new(Verifier { store: Arc::new(store), demand, algorithms });
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions)
-            .map_err(|error| {
-                Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
-            })?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_no_client_auth();
-        Ok(Connector { config: Arc::new(config), verifier: Some(verifier), server_name, versions: text })
+        let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand)?));
+        Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
+    }
+
+    /// Loads everything again, for the handshakes from now on, and says what is trusted: nothing, where a configuration of the
+    /// caller's own decides. If it fails, all stays as it was.
+    pub(crate) fn reload(&self) -> Result<TrustSummary> {
+        let fresh = Loaded::new(&self.shared.settings, self.shared.demand)?;
+        let trusted = fresh.verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default();
+        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(trusted)
+    }
+
+    fn loaded(&self) -> Arc<Loaded> {
+        // Nothing can panic while it is held, and it is always whole.
+        self.shared.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
@@ -82,19 +91,51 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let server = match &self.server_name {
+        let loaded = self.loaded();
+        let server = match &loaded.server_name {
             Some(name) => name.clone(),
             None => server_name(host, Phase::Tls)?,
         };
         let stream = Overheard { inner: stream, heard: Some(Vec::new()) };
-        let connect = TlsConnector::from(self.config.clone()).connect(server.clone(), stream).into_fallible();
+        let connect = TlsConnector::from(loaded.config.clone()).connect(server.clone(), stream).into_fallible();
         let mut stream = connect.await.map_err(|(error, stream)| {
             let heard = stream.heard.unwrap_or_default();
-            handshake::explain(error, &heard, &server.to_str(), opening, &self.versions)
+            handshake::explain(error, &heard, &server.to_str(), opening, &loaded.versions)
         })?;
         stream.get_mut().0.heard = None;
-        let info = self.info(stream.get_ref().1, &server)?;
+        let info = loaded.info(stream.get_ref().1, &server)?;
         Ok((stream, info))
+    }
+}
+
+impl Loaded {
+    fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
+        let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
+        let supported = versions(settings.min, settings.max)?;
+        let versions = supported.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ");
+        if let Some(config) = &settings.config {
+            return Ok(Loaded { config: config.clone(), verifier: None, server_name, versions });
+        }
+        let provider = provider()?;
+        let store = settings.trust.read()?;
+        if demand == Demand::Verified {
+            store.demand_anchors()?;
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Arc::new(Verifier { store, demand, algorithms });
+        let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider)).transpose()?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&supported)
+            .map_err(|error| {
+                Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
+            })?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone());
+        let config = match own {
+            Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+            None => config.with_no_client_auth(),
+        };
+        Ok(Loaded { config: Arc::new(config), verifier: Some(verifier), server_name, versions })
     }
 
     /// What was negotiated. Fails where a session was resumed whose certificate would not be accepted any more.
@@ -130,7 +171,7 @@ impl Connector {
         };
         match verifier.judge(chain, server, UnixTime::now()) {
             Ok(anchor) => Ok((Some(anchor), None)),
-            Err(failure) if verifier.demand == Demand::Reported => Ok((None, Some(failure.to_string()))),
+            Err(failure) if verifier.only_reports() => Ok((None, Some(failure.to_string()))),
             Err(failure) => Err(failure.into_error()),
         }
     }
@@ -140,7 +181,7 @@ impl Connector {
 fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>> {
     if min > max {
         let message = format!("the minimum version of TLS, {min}, is above the maximum, {max}");
-        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other"));
+        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other."));
     }
     let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
     Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect())
@@ -154,7 +195,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
     Err(Error::new(Kind::Config, Phase::Setup, "this build has no cryptography for TLS")
-        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own"))
+        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own."))
 }
 
 /// A host as TLS knows it: without the root's dot, without brackets and zone.
@@ -164,7 +205,7 @@ fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
         Error::new(Kind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
-            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name")
+            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name.")
             .with_source(error)
     })
 }

@@ -6,6 +6,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{PemObject as _, SectionKind};
 
 use super::Certificate;
+use crate::Secret;
 
 /// The certificates that were found, and what else was seen on the way.
 #[derive(Debug)]
@@ -22,30 +23,31 @@ pub(super) struct Unusable {
 }
 
 impl Unusable {
-    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Unusable { reason: reason.into(), hint: hint.into() }
     }
 }
 
-/// Finds the certificates in the content of a file.
-pub(super) fn certificates(bytes: &[u8]) -> Result<Found, Unusable> {
+/// Finds the certificates to trust in the content of a file. The password is for a key store; others need none.
+pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
     if bytes.trim_ascii().is_empty() {
-        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form"));
+        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form."));
     }
     // Magic numbers: a Java key store, the same with stronger encryption, an Oracle auto-login wallet.
     match bytes {
-        [0xFE, 0xED, 0xFE, 0xED, ..] => return Err(key_store("is a Java key store (JKS)")),
-        [0xCE, 0xCE, 0xCE, 0xCE, ..] => return Err(key_store("is a Java key store (JCEKS)")),
+        [0xFE, 0xED, 0xFE, 0xED, ..] | [0xCE, 0xCE, 0xCE, 0xCE, ..] => return jks(bytes, password),
         [0xA1, 0xF8, 0x4E, ..] => {
             return Err(Unusable::new(
                 "is an auto-login wallet of Oracle (cwallet.sso), whose form is not public",
-                "Use the ewallet.p12 beside it, or export its certificates with orapki wallet export",
+                "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export.",
             ));
         }
         _ => {}
     }
+    if is_pkcs12(bytes) {
+        return pkcs12(bytes, password);
+    }
     match first_element(bytes) {
-        Some([0x02, 0x01, 0x03, ..]) => Err(key_store("is a key store (PKCS#12)")),
         // PKCS#8 and PKCS#1 begin with version 0, SEC 1 with version 1.
         Some([0x02, 0x01, 0x00 | 0x01, ..]) => Err(private_key()),
         // The object identifier of signedData (RFC 2315, 14).
@@ -55,10 +57,26 @@ pub(super) fn certificates(bytes: &[u8]) -> Result<Found, Unusable> {
         }
         Some(_) => Err(Unusable::new(
             "is DER, but not a certificate that can be read",
-            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones)",
+            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones).",
         )),
         None => pem(&utf8(bytes)),
     }
+}
+
+/// The lists of revoked certificates in the content of a file.
+pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
+    if first_element(bytes).is_some() {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
+    let lists: Vec<_> = sections.flatten().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der).collect();
+    if lists.is_empty() {
+        return Err(Unusable::new(
+            "holds no list of revoked certificates",
+            "Give a file with a section BEGIN X509 CRL.",
+        ));
+    }
+    Ok(lists)
 }
 
 fn pem(text: &[u8]) -> Result<Found, Unusable> {
@@ -69,7 +87,7 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
             Ok((SectionKind::Certificate, der)) => found.certificates.push(der.into()),
             Ok((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _)) => key = true,
             Ok(_) => other = true,
-            Err(error) => found.notes.push(format!("has a section that is damaged ({error})")),
+            Err(_) => found.notes.push("has a PEM section that is cut off or damaged".into()),
         }
     }
     let has = |label: &str| memchr::memmem::find(text, label.as_bytes()).is_some();
@@ -85,19 +103,19 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
     } else if has("-----BEGIN TRUSTED CERTIFICATE-----") {
         Err(Unusable::new(
             "has its certificate in the form that openssl alone reads (TRUSTED CERTIFICATE)",
-            "Convert it: openssl x509 -in FILE -out ca.pem",
+            "Convert it: openssl x509 -in FILE -out ca.pem.",
         ))
     } else if let Some(note) = found.notes.pop() {
-        Err(Unusable::new(note, "Get the file anew: a PEM section was cut or changed on the way"))
+        Err(Unusable::new(note, "Get the file anew: it was changed on the way."))
     } else if other || has("-----BEGIN ") {
-        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE"))
+        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE."))
     } else {
-        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form"))
+        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form."))
     }
 }
 
-/// PowerShell's `>` writes UTF-16, editors put a byte order mark before UTF-8; what they hold is ASCII all the same.
-fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+/// The text of a file: PowerShell's `>` writes UTF-16, editors put a byte order mark before UTF-8; what they hold is ASCII all the same.
+pub(super) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
         Cow::Owned(char::decode_utf16(units).map(|char| char.unwrap_or('\u{FFFD}')).collect::<String>().into_bytes())
@@ -124,20 +142,58 @@ fn first_element(bytes: &[u8]) -> Option<&[u8]> {
 fn private_key() -> Unusable {
     Unusable::new(
         "holds a private key, not a certificate",
-        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner",
+        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner.",
     )
 }
 
 fn pkcs7() -> Unusable {
     Unusable::new(
         "is a PKCS#7 bundle, which is not read",
-        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text)",
+        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text).",
     )
 }
 
-fn key_store(what: &str) -> Unusable {
+/// It is a PKCS#12 key store (RFC 7292, 4): its version, 3, comes first.
+pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
+    matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..]))
+}
+
+#[cfg(feature = "keystores")]
+pub(super) fn wrong_password(given: bool) -> Unusable {
+    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
+    match given {
+        true => Unusable::new("is a key store that the password given does not open", hint),
+        false => Unusable::new("is a key store that needs a password, and none was given", hint),
+    }
+}
+
+#[cfg(feature = "keystores")]
+fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
+    let certificates = super::keystore::pkcs12(bytes, password)?.into_trusted()?;
+    Ok(Found { certificates, notes: Vec::new() })
+}
+
+#[cfg(feature = "keystores")]
+fn jks(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
+    let certificates = super::jks::open(bytes, password)?.into_trusted()?;
+    Ok(Found { certificates, notes: Vec::new() })
+}
+
+#[cfg(not(feature = "keystores"))]
+fn pkcs12(_: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
+    Err(not_built("is a key store (PKCS#12)"))
+}
+
+#[cfg(not(feature = "keystores"))]
+fn jks(_: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
+    Err(not_built("is a Java key store (JKS)"))
+}
+
+#[cfg(not(feature = "keystores"))]
+pub(super) fn not_built(what: &str) -> Unusable {
     Unusable::new(
         format!("{what}, which this build does not read"),
-        "Export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or keytool -exportcert -rfc",
+        "Build envoi with the feature keystores; or export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or \
+         keytool -exportcert -rfc.",
     )
 }

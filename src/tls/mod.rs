@@ -4,6 +4,7 @@
 //! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or both.
 //!   It is put together, loaded and summed up before any connection is made.
 //! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls` configuration of your own.
+//! - [`ClientCertificate`] is what we show to a server that asks who we are.
 //! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
 //! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::Kind::Tls) that names the
 //!   certificate, the reason and the next step; its source is a [`CertificateFailure`] with the chain that
@@ -27,23 +28,31 @@
 //! ```
 
 mod certificate;
+mod client_certificate;
 mod connector;
+mod failure;
 mod formats;
 mod handshake;
 mod info;
+#[cfg(feature = "keystores")]
+mod jks;
+#[cfg(feature = "keystores")]
+mod keystore;
 mod security;
 mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
 mod trust;
 mod verify;
 
 pub use certificate::Certificate;
+pub use client_certificate::ClientCertificate;
+pub use failure::{CertificateFailure, CertificateProblem};
 pub use info::TlsInfo;
 pub use security::{Security, TlsVersion};
 pub use settings::TlsSettings;
 pub use trust::{Anchor, Trust, TrustSummary};
-pub use verify::{CertificateFailure, CertificateProblem};
 
 /// The version of `rustls` that envoi uses, for those who hand over a
 /// [configuration of their own](TlsSettings::rustls_config).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
-use super::{TlsVersion, Trust};
+use super::{ClientCertificate, TlsVersion, Trust};
 
 /// What a client wants of TLS: whom to trust, which versions, under which name the server is checked.
 ///
@@ -15,6 +15,7 @@ pub struct TlsSettings {
     pub(super) min: TlsVersion,
     pub(super) max: TlsVersion,
     pub(super) server_name: Option<String>,
+    pub(super) client_certificate: Option<ClientCertificate>,
     pub(super) config: Option<Arc<ClientConfig>>,
 }
 
@@ -27,12 +28,24 @@ impl Default for TlsSettings {
 impl TlsSettings {
     /// TLS 1.2 and 1.3, and this trust.
     pub fn new(trust: Trust) -> Self {
-        TlsSettings { trust, min: TlsVersion::Tls12, max: TlsVersion::Tls13, server_name: None, config: None }
+        TlsSettings {
+            trust,
+            min: TlsVersion::Tls12,
+            max: TlsVersion::Tls13,
+            server_name: None,
+            client_certificate: None,
+            config: None,
+        }
     }
 
     /// Whom to trust, in place of what was set before.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    pub(crate) fn map_trust(mut self, change: impl FnOnce(Trust) -> Trust) -> Self {
+        self.trust = change(self.trust);
         self
     }
 
@@ -55,6 +68,12 @@ impl TlsSettings {
         self
     }
 
+    /// The certificate to show to a server that asks the client for one; none unless set.
+    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.client_certificate = Some(certificate);
+        self
+    }
+
     /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides alone: trust, versions and
     /// verification are its own, and the other settings but the server name are not looked at.
     ///
@@ -62,14 +81,9 @@ impl TlsSettings {
     /// use std::sync::Arc;
     /// use envoi::tls::{TlsSettings, rustls};
     ///
-    /// # fn provider() -> rustls::crypto::CryptoProvider { rustls::crypto::aws_lc_rs::default_provider() }
-    /// let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
-    ///     .with_safe_default_protocol_versions()?
-    ///     .with_root_certificates(rustls::RootCertStore::empty())
-    ///     .with_no_client_auth();
-    /// let settings = TlsSettings::default().rustls_config(Arc::new(config));
-    /// # let _ = settings;
-    /// # Ok::<(), rustls::Error>(())
+    /// fn settings(config: rustls::ClientConfig) -> TlsSettings {
+    ///     TlsSettings::default().rustls_config(Arc::new(config))
+    /// }
     /// ```
     pub fn rustls_config(mut self, config: Arc<ClientConfig>) -> Self {
         self.config = Some(config);

@@ -1,101 +1,22 @@
-//! Is this the server that it says it is? And if not: which certificate, why, and what to do.
-//!
-//! `webpki` decides; it names a reason, but no certificate. So the chain that the server sent is kept, and the
-//! reason is looked up in it.
+//! Is this the server that it says it is? `webpki` decides; here it is asked, and its refusal kept with the chain.
 
-use std::error::Error as StdError;
-use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 
-use super::certificate::{apart, utc};
-use super::trust::TrustStore;
-use super::{Certificate, Demand};
-use crate::{Error, Kind, Phase};
-
-/// Why the server's certificate was not accepted, with the chain that it sent.
-///
-/// It is the [source](std::error::Error::source) of the [`Error`](crate::Error) that a failed verification gives:
-///
-/// ```
-/// use std::error::Error;
-/// use envoi::tls::CertificateFailure;
-///
-/// fn save_chain(error: &envoi::Error) -> Option<String> {
-///     let failure = error.source()?.downcast_ref::<CertificateFailure>()?;
-///     Some(failure.chain.iter().map(|certificate| certificate.to_pem()).collect())
-/// }
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct CertificateFailure {
-    /// What is wrong.
-    pub problem: CertificateProblem,
-    /// The certificates that the server sent, its own first. What cannot be read as a certificate is left out.
-    pub chain: Vec<Certificate>,
-    /// Which of the chain it concerns, as an index.
-    pub culprit: Option<usize>,
-    message: String,
-    hint: String,
-}
-
-/// What is wrong with a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CertificateProblem {
-    /// It leads to no certificate that is trusted.
-    UnknownIssuer,
-    /// It vouches for itself, and is not trusted.
-    SelfSigned,
-    /// It was good until some time ago.
-    Expired,
-    /// It will be good from some time on.
-    NotYetValid,
-    /// It is for other names than the one connected to.
-    WrongName,
-    /// A signature in the chain does not match.
-    BadSignature,
-    /// It was revoked by its issuer.
-    Revoked,
-    /// It is not meant for a server, or that of an authority.
-    WrongPurpose,
-    /// It cannot be read, or the server sent none.
-    Malformed,
-    /// Something else; the message has the words.
-    Other,
-}
-
-impl CertificateFailure {
-    /// What to do now.
-    pub fn hint(&self) -> &str {
-        &self.hint
-    }
-
-    pub(super) fn into_error(self) -> Error {
-        Error::new(Kind::Tls, Phase::Tls, self.message.clone()).with_hint(self.hint.clone()).with_source(self)
-    }
-}
-
-impl fmt::Display for CertificateFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl StdError for CertificateFailure {}
+use super::failure::Why;
+use super::store::TrustStore;
+use super::{Certificate, CertificateFailure, Demand};
 
 /// Judges the certificates of servers by one trust.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) store: Arc<TrustStore>,
+    pub(super) store: TrustStore,
     pub(super) demand: Demand,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
@@ -109,14 +30,36 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<String, CertificateFailure> {
         let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(self.failure(chain, server, now, None));
+            return Err(self.failure(chain, server, now, Why::NoCertificate));
         };
-        let judgement = EndEntityCert::try_from(leaf).and_then(|certificate| {
-            let anchor = self.anchor(&certificate, leaf, intermediates, now)?;
-            certificate.verify_is_valid_for_subject_name(server)?;
-            Ok(anchor)
-        });
-        judgement.map_err(|error| self.failure(chain, server, now, Some(error)))
+        self.vouch(leaf, intermediates, server, now).map_err(|why| self.failure(chain, server, now, why))
+    }
+
+    fn vouch(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<String, Why> {
+        // First of all, as the signature of the handshake is not checked for a certificate that webpki cannot read.
+        let certificate = EndEntityCert::try_from(leaf).map_err(Why::Invalid)?;
+        let pins = &self.store.pins;
+        if !pins.is_empty() {
+            let pinned = Certificate::read(leaf).filter(|certificate| pins.contains(&certificate.key_hash()));
+            let pinned = pinned.ok_or(Why::WrongKey)?;
+            if self.store.roots.is_empty() {
+                return Ok(format!("the pinned key {}", pinned.pin()));
+            }
+        }
+        let anchor = self.anchor(&certificate, leaf, intermediates, now).map_err(Why::Invalid)?;
+        certificate.verify_is_valid_for_subject_name(server).map_err(Why::Invalid)?;
+        Ok(anchor)
+    }
+
+    /// Whether the handshake goes on, whatever the judgement.
+    pub(super) fn only_reports(&self) -> bool {
+        self.demand == Demand::Reported || self.store.accepts_anything
     }
 
     /// The subject of the trusted certificate at the end of the path.
@@ -127,13 +70,21 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<String, webpki::Error> {
+        let lists: Vec<_> = self.store.revocation_lists.iter().collect();
+        // None at all is no options at all; else what is on a list is refused, and what is on none is not.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build()
+        });
         let path = certificate.verify_for_usage(
             self.algorithms.all,
             &self.store.roots,
             intermediates,
             now,
             KeyUsage::server_auth(),
-            None,
+            revocation,
             None,
         );
         let anchors = &self.store.summary.anchors;
@@ -153,19 +104,15 @@ impl Verifier {
         }
     }
 
-    /// The failure in words. `None`: the server sent no certificate.
     fn failure(
         &self,
         chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
         now: UnixTime,
-        error: Option<webpki::Error>,
+        why: Why,
     ) -> CertificateFailure {
-        let chain: Vec<_> = chain.iter().filter_map(|der| Certificate::read(der)).collect();
-        let host = server.to_str().into_owned();
-        let story = Story { chain: &chain, host: &host, store: &self.store, now: system_time(now) };
-        let Told { problem, culprit, message, hint } = story.tell(error);
-        CertificateFailure { problem, chain, culprit, message, hint }
+        let chain = chain.iter().filter_map(|der| Certificate::read(der)).collect();
+        CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)
     }
 }
 
@@ -179,7 +126,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         // Where it is only reported, it is judged once the handshake is over.
-        if self.demand == Demand::Verified {
+        if !self.only_reports() {
             let chain: Vec<_> = [leaf].into_iter().chain(intermediates).cloned().collect();
             let failure = |failure| CertificateError::Other(OtherError(Arc::new(failure)));
             self.judge(&chain, server, now).map_err(failure)?;
@@ -218,315 +165,9 @@ impl Verifier {
         certificate: &CertificateDer<'_>,
         result: Result<HandshakeSignatureValid, rustls::Error>,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if self.demand == Demand::Reported && EndEntityCert::try_from(certificate).is_err() {
+        if self.only_reports() && EndEntityCert::try_from(certificate).is_err() {
             return Ok(HandshakeSignatureValid::assertion());
         }
         result
     }
-}
-
-/// What there is to tell from.
-struct Story<'a> {
-    chain: &'a [Certificate],
-    host: &'a str,
-    store: &'a TrustStore,
-    now: SystemTime,
-}
-
-struct Told {
-    problem: CertificateProblem,
-    culprit: Option<usize>,
-    message: String,
-    hint: String,
-}
-
-const TRUST_IT: &str = "(Trust::path, or trust= in the URL)";
-
-impl Story<'_> {
-    fn tell(&self, error: Option<webpki::Error>) -> Told {
-        use webpki::Error as E;
-        let host = self.host;
-        match error {
-            None => told(
-                CertificateProblem::Malformed,
-                None,
-                format!("{host} sent no certificate"),
-                "Ask the administrator of the server for one that has a certificate",
-            ),
-            Some(E::UnknownIssuer) => self.unknown_issuer(),
-            // It is looked at before the issuer is, though that nobody trusts it says more.
-            Some(E::CaUsedAsEndEntity) if self.chain.first().is_some_and(Certificate::is_self_issued) => {
-                self.unknown_issuer()
-            }
-            Some(E::CertExpired { not_after, .. }) => self.expired(system_time(not_after)),
-            Some(E::CertNotValidYet { not_before, .. }) => self.not_yet_valid(system_time(not_before)),
-            Some(E::CertNotValidForName(_)) => self.wrong_name(),
-            Some(E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch) => self.bad_signature(),
-            Some(E::CertRevoked) => told(
-                CertificateProblem::Revoked,
-                None,
-                format!("the certificate of {host} was revoked by its issuer"),
-                "Do not send anything to it. The server's administrator must get a new certificate",
-            ),
-            Some(E::CaUsedAsEndEntity) => told(
-                CertificateProblem::WrongPurpose,
-                Some(0),
-                format!(
-                    "the certificate of {host}, {}, is that of an authority (CA:TRUE), not of a server",
-                    self.subject(0)
-                ),
-                format!(
-                    "The server's administrator must have one issued for a server; or, if you know that this is the \
-                     server's, trust this very certificate: add it {TRUST_IT}"
-                ),
-            ),
-            Some(E::EndEntityUsedAsCa) => told(
-                CertificateProblem::WrongPurpose,
-                None,
-                format!(
-                    "the certificate of {host} was issued by one that may not issue any: it is no authority (CA:TRUE is missing)"
-                ),
-                "The server's administrator must have its certificate issued anew",
-            ),
-            Some(E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension) => told(
-                CertificateProblem::WrongPurpose,
-                Some(0),
-                format!(
-                    "the certificate of {host}, {}, is not meant for a server (its extended key usage lacks serverAuth)",
-                    self.subject(0)
-                ),
-                "The server's administrator must have it issued anew, for a TLS server",
-            ),
-            Some(E::UnsupportedCertVersion) => told(
-                CertificateProblem::Malformed,
-                Some(0),
-                format!(
-                    "the certificate of {host}, {}, is of an old form (X.509 version 1 or 2) without server names",
-                    self.subject(0)
-                ),
-                "The server's administrator must have it issued anew, as X.509 version 3 with the server's name",
-            ),
-            Some(E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions) => told(
-                CertificateProblem::Malformed,
-                None,
-                format!("a certificate that {host} sent cannot be read"),
-                "The server's administrator must have it issued anew",
-            ),
-            Some(
-                E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_),
-            ) => told(
-                CertificateProblem::BadSignature,
-                None,
-                format!(
-                    "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
-                ),
-                "The server's administrator must have it issued anew, signed with SHA-256",
-            ),
-            Some(E::NameConstraintViolation) => told(
-                CertificateProblem::UnknownIssuer,
-                None,
-                format!(
-                    "the certificate of {host} was issued by an authority that may not issue any for this name (name constraints)"
-                ),
-                "The server's administrator must have it issued by another authority",
-            ),
-            Some(error) => told(
-                CertificateProblem::Other,
-                None,
-                format!("the certificate of {host} cannot be verified: {error}"),
-                "Show this message to the server's administrator",
-            ),
-        }
-    }
-
-    /// Walks from the server's certificate to the one whose issuer is neither sent nor trusted.
-    fn unknown_issuer(&self) -> Told {
-        let host = self.host;
-        let trusted = self.store.text();
-        if self.chain.is_empty() {
-            return told(
-                CertificateProblem::Malformed,
-                None,
-                format!("the certificate of {host} cannot be read"),
-                "The server's administrator must have it issued anew",
-            );
-        }
-        let mut at = 0;
-        let mut seen = vec![0];
-        while !self.chain[at].is_self_issued()
-            && let Some(next) = (0..self.chain.len())
-                .find(|next| !seen.contains(next) && self.chain[at].is_issued_by(&self.chain[*next]))
-        {
-            seen.push(next);
-            at = next;
-        }
-        let (last, subject) = (&self.chain[at], self.subject(at));
-        let fingerprint = &last.sha256;
-        if at == 0 && last.is_self_issued() {
-            return told(
-                CertificateProblem::SelfSigned,
-                Some(at),
-                format!(
-                    "the certificate of {host}, {subject}, is self-signed: no authority vouches for it, and it is not among {trusted}"
-                ),
-                format!(
-                    "If its SHA-256 fingerprint is the one that the server's administrator names ({fingerprint}), save the \
-                     certificate as a file and trust that {TRUST_IT}; else this is not your server"
-                ),
-            );
-        }
-        if last.is_self_issued() {
-            return told(
-                CertificateProblem::UnknownIssuer,
-                Some(at),
-                format!(
-                    "the certificate of {host}, {}, was issued under {subject}, which is not among {trusted}",
-                    self.subject(0)
-                ),
-                format!(
-                    "If {subject} is your own authority, or that of the server's owner (ask for its SHA-256 fingerprint: {fingerprint}), \
-                     save its certificate as a file and trust that {TRUST_IT}"
-                ),
-            );
-        }
-        let issuer = quoted(&last.issuer);
-        let sent = match self.chain.len() {
-            1 => "the server sent no other certificate".to_owned(),
-            number => format!("it is not among the {number} certificates that the server sent"),
-        };
-        let which = match at {
-            0 => format!("the certificate of {host}, {subject}, was issued by {issuer}, which is missing"),
-            _ => format!("the certificate of {host} leads to {subject}, whose issuer {issuer} is missing"),
-        };
-        told(
-            CertificateProblem::UnknownIssuer,
-            Some(at),
-            format!("{which}: {sent}, nor is it among {trusted}"),
-            format!(
-                "If {issuer} is an authority of your own, save its certificate as a file and trust that {TRUST_IT}. If it is an \
-                 intermediate of a public one, the server should send it: its administrator must install the full chain"
-            ),
-        )
-    }
-
-    fn expired(&self, not_after: SystemTime) -> Told {
-        let at = self.chain.iter().position(|certificate| same_second(certificate.not_after, not_after));
-        let (ago, now) = (apart(not_after, self.now), utc(self.now));
-        told(
-            CertificateProblem::Expired,
-            at,
-            format!("{} expired {ago} ago, at {} (now it is {now})", self.which(at), utc(not_after)),
-            "The server's administrator must install a new one (and reload the server, if there is one already). \
-             If the time given as now is wrong, set this machine's clock",
-        )
-    }
-
-    fn not_yet_valid(&self, not_before: SystemTime) -> Told {
-        let at = self.chain.iter().position(|certificate| same_second(certificate.not_before, not_before));
-        let (left, now) = (apart(self.now, not_before), utc(self.now));
-        told(
-            CertificateProblem::NotYetValid,
-            at,
-            format!(
-                "{} is not valid yet: it will be in {left}, from {} on (now it is {now})",
-                self.which(at),
-                utc(not_before)
-            ),
-            "If the time given as now is wrong, set this machine's clock; else the server's administrator installed the \
-             certificate too early",
-        )
-    }
-
-    fn wrong_name(&self) -> Told {
-        let host = self.host;
-        let wanted = match host.parse::<IpAddr>() {
-            Ok(_) => format!("the IP address {host}"),
-            Err(_) => host.to_owned(),
-        };
-        let names = self.chain.first().map_or(&[][..], |leaf| &leaf.names);
-        if names.is_empty() {
-            return told(
-                CertificateProblem::WrongName,
-                Some(0),
-                format!(
-                    "the certificate that {host} sent, {}, names no server at all: it has no subject alternative name \
-                     (the CN does not count: RFC 9525, 2)",
-                    self.subject(0)
-                ),
-                format!(
-                    "The server's administrator must have it issued anew, with {wanted} as subject alternative name"
-                ),
-            );
-        }
-        let mut list = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        if names.len() > 8 {
-            list.push_str(&format!(" and {} more", names.len() - 8));
-        }
-        told(
-            CertificateProblem::WrongName,
-            Some(0),
-            format!("the certificate that {host} sent is for {list}, not for {wanted}"),
-            "Connect to a name that it is for; or, if you are sure that this is the server you mean, set that name as the \
-             server name (TlsSettings::server_name, or server-name= in the URL)",
-        )
-    }
-
-    fn bad_signature(&self) -> Told {
-        let anchors = &self.store.summary.anchors;
-        let namesake = self.chain.iter().enumerate().find_map(|(at, certificate)| {
-            let anchor = anchors.iter().find(|anchor| certificate.is_issued_by(&anchor.certificate))?;
-            Some((at, anchor))
-        });
-        let (at, message) = match namesake {
-            Some((at, anchor)) => (
-                Some(at),
-                format!(
-                    "{} says that {} issued it, but its signature is not by the key of the certificate of that name which is trusted ({})",
-                    self.which(Some(at)),
-                    quoted(&anchor.certificate.subject),
-                    anchor.origin
-                ),
-            ),
-            None => (None, format!("a signature in the chain of certificates that {} sent does not match", self.host)),
-        };
-        told(
-            CertificateProblem::BadSignature,
-            at,
-            message,
-            "The authority has probably got a new key: get its present certificate and trust that. If it has not, somebody \
-             else answers in the server's place",
-        )
-    }
-
-    fn subject(&self, at: usize) -> String {
-        self.chain.get(at).map_or_else(|| "which cannot be read".into(), |certificate| quoted(&certificate.subject))
-    }
-
-    fn which(&self, at: Option<usize>) -> String {
-        let host = self.host;
-        match at {
-            Some(0) => format!("the certificate of {host}, {},", self.subject(0)),
-            Some(at) => {
-                format!("a certificate in the chain that {host} sent, {} (not the server's own),", self.subject(at))
-            }
-            None => format!("a certificate in the chain of {host}"),
-        }
-    }
-}
-
-fn told(problem: CertificateProblem, culprit: Option<usize>, message: String, hint: impl Into<String>) -> Told {
-    Told { problem, culprit, message, hint: hint.into() }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{name}\"")
-}
-
-fn system_time(time: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
-}
-
-fn same_second(a: SystemTime, b: SystemTime) -> bool {
-    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs()).ok();
-    seconds(a) == seconds(b)
 }

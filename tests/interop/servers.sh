@@ -4,7 +4,8 @@
 #   servers.sh start DIR   starts them; returns when every port answers
 #   servers.sh stop DIR    ends them, also after a start that failed
 #   servers.sh run DIR     start, print "ready", and stop when stdin ends: so that they end with
-#                          the program that started them, however that one ends
+#                          the program that started them, however that one ends; DIR is removed
+#                          then, unless ENVOI_INTEROP_KEEP is set
 #
 # Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP} and EXIM_PORT_{25,587,465}.
 # README.md beside this file says what each of them offers and where the mail is found.
@@ -170,7 +171,7 @@ CONF
 127.0.0.1:$POSTFIX_PORT_LOCKSTEP inet n - n - - smtpd -o syslog_name=postfix/lockstep
     -o smtpd_tls_security_level=encrypt $auth
     -o smtpd_discard_ehlo_keywords=silent-discard,pipelining,chunking
-deliver   unix - n n - - pipe flags=DORX user=nobody argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
+deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
@@ -373,6 +374,9 @@ run() {
     start
     echo ready
     cat >/dev/null
+    trap - EXIT
+    stop
+    if [ -z "${ENVOI_INTEROP_KEEP:-}" ]; then rm -rf "$dir"; fi
 }
 
 [ $# = 2 ] || die "usage: servers.sh start|stop|run DIR"

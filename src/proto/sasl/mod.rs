@@ -60,7 +60,7 @@ impl FromStr for Mechanism {
 }
 
 /// A line of a login without its CRLF: secret, and wiped when it went.
-type SecretLine = Zeroizing<Vec<u8>>;
+pub(super) type SecretLine = Zeroizing<Vec<u8>>;
 
 /// A login under way.
 pub(super) struct Login {
@@ -82,6 +82,25 @@ impl Login {
 
     pub(super) fn mechanism(&self) -> Mechanism {
         self.mechanism
+    }
+
+    /// The command as it may be shown.
+    pub(super) fn shown(&self) -> &'static str {
+        match self.mechanism {
+            Mechanism::Plain => "AUTH PLAIN ***",
+            Mechanism::Login => "AUTH LOGIN",
+        }
+    }
+
+    /// What a server could echo and nobody may see.
+    pub(super) fn secrets(&self) -> [Zeroizing<String>; 3] {
+        let encoded = |secret: &[u8]| Zeroizing::new(BASE64.encode(secret));
+        let password = self.credentials.secret();
+        [
+            Zeroizing::new(password.to_owned()),
+            encoded(password.as_bytes()),
+            encoded(&plain::response(&self.credentials)),
+        ]
     }
 
     /// How many challenges the server has sent.

@@ -1,5 +1,10 @@
 //! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
 
+mod client_certificate;
+mod openssl;
+mod stores;
+mod trust;
+
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -214,15 +219,33 @@ async fn unknown_issuer_without_intermediate() {
         &[
             "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \"CN=Middle\", which is missing",
             "the server sent no other certificate",
-            "there is one, \"CN=Other\" (the certificates given in memory)",
-            "its administrator must install the full chain",
+            "what is trusted (one certificate, \"CN=Other\", from what was given in memory)",
+            "If \"CN=Middle\" is an authority of your own, save its certificate as a file and trust that",
         ],
     );
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
     assert_eq!(cause(&error).culprit, Some(0));
     assert_eq!(cause(&error).chain[0].der(), server.der.as_ref());
+    let mut params = named(HOST, &[HOST]);
+    let mut access =
+        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], issuer_at("http://ca.example/1.crt"));
+    access.set_criticality(false);
+    params.custom_extensions = vec![access];
+    let error = failure(&other, &[&Party::new(params, Some(&middle))]).await;
+    says(
+        &error,
+        &["most likely left out an intermediate certificate", "the missing one is at http://ca.example/1.crt"],
+    );
     // The same with the right root: the intermediate is still missing.
     says(&failure(&root, &[&server]).await, &["\"CN=Middle\", which is missing"]);
+}
+
+/// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1).
+fn issuer_at(address: &str) -> Vec<u8> {
+    let length = address.len() as u8;
+    let mut der = vec![0x30, length + 14, 0x30, length + 12, 6, 8, 0x2B, 6, 1, 5, 5, 7, 0x30, 2, 0x86, length];
+    der.extend_from_slice(address.as_bytes());
+    der
 }
 
 #[tokio::test]
@@ -241,7 +264,7 @@ async fn unknown_issuer_of_an_intermediate() {
     assert_eq!(cause(&error).culprit, Some(1));
     // The root is sent too, which proves nothing.
     let error = failure(&other, &[&server, &middle, &root]).await;
-    says(&error, &["was issued under \"CN=Root\", which is not among the trusted certificates"]);
+    says(&error, &["was issued under \"CN=Root\", which is not among what is trusted"]);
     assert_eq!(cause(&error).culprit, Some(2));
     assert_eq!(cause(&error).chain.len(), 3);
 }
@@ -391,6 +414,124 @@ async fn only_reported() {
 }
 
 #[tokio::test]
+async fn pinned_keys() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let pin = Certificate::read(&server.der).unwrap().pin();
+    let hash = Certificate::read(&server.der).unwrap().key_hash();
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let colons: Vec<_> = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+    let other = Certificate::read(&root.der).unwrap().pin();
+
+    // Alone, in every form: neither issuer nor name count.
+    let forms = [&pin, pin.trim_start_matches("sha256//"), pin.trim_end_matches('='), &hex, &colons.join(":")]
+        .map(str::to_owned);
+    for form in forms {
+        let settings = TlsSettings::new(Trust::empty().pin(&other).pin(form)).server_name("other.example.com");
+        let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+        assert_eq!(info.verified_by.unwrap(), format!("the pinned key {pin}"));
+    }
+    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(&other))), server_config(&[&server]))
+        .await
+        .unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::WrongKey);
+    says(&error, &[&format!("the key of mail.example.com is {pin}, and not the one that is pinned, {other}")]);
+
+    // The fingerprint of the certificate, by mistake.
+    let fingerprint = &cause(&error).chain[0].sha256;
+    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(fingerprint))), server_config(&[&server]))
+        .await
+        .unwrap_err();
+    says(&error, &[&format!("Pin the hash of its key instead, which is {pin}")]);
+
+    // On top of other trust, both count.
+    let on_top = |trusted: &Party, pin: &str| connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)));
+    let info = connect(&on_top(&root, &pin), server_config(&[&server])).await.unwrap();
+    assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
+    assert!(connect(&on_top(&root, &other), server_config(&[&server])).await.is_err());
+    let error = connect(&on_top(&Party::authority("Other", None), &pin), server_config(&[&server])).await.unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
+}
+
+#[tokio::test]
+async fn revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.pem");
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    params.serial_number = Some(77.into());
+    let server = Party::new(params, Some(&root));
+    let list = |serial: u64, until: i32| {
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(&path, list.signed_by(&root.issuer).unwrap().pem().unwrap()).unwrap();
+    };
+    list(77, 4000);
+    let trust = Trust::empty().pem(&root.pem).revocation_list(&path);
+    let error = connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
+    says(&error, &["was revoked by its issuer. Do not send anything to it"]);
+
+    list(78, 2002);
+    assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));
+    assert!(connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap().verified);
+    std::fs::write(&path, &root.pem).unwrap();
+    assert_eq!(trust.load().unwrap_err().kind(), Kind::Config);
+}
+
+#[tokio::test]
+async fn anything_goes_if_asked_for() {
+    let server = Party::server(None);
+    let settings = TlsSettings::new(Trust::dangerous_accept_anything());
+    let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+    assert!(!info.verified);
+    assert!(info.not_verified_because.unwrap().contains("is self-signed"));
+    let settings = TlsSettings::new(Trust::dangerous_accept_anything().pem(&server.pem));
+    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+}
+
+#[tokio::test]
+async fn loads_again_while_it_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let (old, new) = (Party::authority("Old", None), Party::authority("New", None));
+    let server = Party::server(Some(&new));
+    std::fs::write(&path, &old.pem).unwrap();
+    let connector = connector(&TlsSettings::new(Trust::empty().path(&path)));
+    let clone = connector.clone();
+    assert!(connect(&clone, server_config(&[&server])).await.is_err());
+
+    std::fs::write(&path, &new.pem).unwrap();
+    assert_eq!(connector.reload().unwrap().anchors[0].certificate.subject, "CN=New");
+    let config = Arc::new(server_config(&[&server]));
+    let (mut stream, _) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    stream.read_exact(&mut [0; 11]).await.unwrap();
+
+    // What cannot be loaded changes nothing.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(connector.reload().unwrap_err().kind(), Kind::Config);
+    let (mut stream, info) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    stream.read_exact(&mut [0; 11]).await.unwrap();
+    assert!(info.resumed);
+
+    // A session that another trust let begin is not resumed.
+    std::fs::write(&path, &old.pem).unwrap();
+    connector.reload().unwrap();
+    assert!(clone.handshake(HOST, serve(&config), Opening::Implicit).await.is_err());
+}
+
+#[tokio::test]
 async fn no_version_in_common() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
@@ -404,7 +545,10 @@ async fn no_version_in_common() {
             .unwrap();
         let settings = trusting(&root).min_version(ours).max_version(ours);
         let error = connect(&connector(&settings), config).await.unwrap_err();
-        says(&error, &["have no version of TLS in common", &format!("this client offers {ours}")]);
+        says(
+            &error,
+            &["have no version of TLS in common", &format!("this client offers {ours}. Allow the other version")],
+        );
     }
     let error = Connector::new(
         &trusting(&root).min_version(TlsVersion::Tls13).max_version(TlsVersion::Tls12),
@@ -433,12 +577,10 @@ async fn no_cipher_in_common() {
     says(&error, &["no cipher suite, key exchange or signature in common"]);
 }
 
-#[tokio::test]
-async fn client_certificate_demanded() {
-    let root = Party::authority("Root", None);
-    let server = Party::server(Some(&root));
+/// A server that demands a client certificate issued by `root`.
+fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(root.der.clone()).unwrap();
+    roots.add(root.clone()).unwrap();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
@@ -447,21 +589,40 @@ async fn client_certificate_demanded() {
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![server.der.clone()], key)
         .unwrap();
-    let config = Arc::new(config);
+    Arc::new(config)
+}
 
-    let settings = trusting(&root).max_version(TlsVersion::Tls12);
-    let error = connector(&settings).handshake(HOST, serve(&config), Opening::StartTls).await.unwrap_err();
-    says(&error, &["client certificate"]);
+/// The first reply inside TLS, or why there is none.
+async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
+    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), Opening::StartTls).await?;
+    stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
+}
 
-    // TLS 1.3 says so only when the handshake is over.
-    let (mut stream, _) = connector(&trusting(&root)).handshake(HOST, serve(&config), Opening::StartTls).await.unwrap();
-    let error = stream.read_u8().await.unwrap_err();
-    let error = late_alert(&error, HOST).unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
-    says(
-        &error,
-        &["mail.example.com demands a client certificate, and none was sent (TLS alert certificate_required, 116)"],
-    );
+#[tokio::test]
+async fn client_certificate_demanded() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let config = demanding(&root.der, &server);
+    for (version, text) in [
+        (TlsVersion::Tls12, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+        // TLS 1.3 says so only when the handshake is over.
+        (TlsVersion::Tls13, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+    ] {
+        let settings = trusting(&root).min_version(version).max_version(version);
+        let error = first_reply(&settings, &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &[text, "TlsSettings::client_certificate"]);
+
+        let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
+        let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
+        let error = first_reply(&settings.clone().client_certificate(stranger), &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &["does not accept the client certificate"]);
+
+        let client = Party::new(named("client", &[]), Some(&root));
+        let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);
+        first_reply(&settings.client_certificate(client), &config).await.unwrap();
+    }
 }
 
 /// A server that says this as soon as it heard something, and closes.
@@ -510,7 +671,13 @@ async fn no_tls_at_the_other_end() {
         (
             Opening::StartTls,
             b"\x15\x03\x01\x00\x02\x02\x46",
-            &["the server speaks TLSv1.0, this client offers TLSv1.3 and TLSv1.2"],
+            &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2"],
+        ),
+        // The hello of an old server, which takes no notice of what it does not know.
+        (
+            Opening::StartTls,
+            b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random rand\x00\x00\x2f\x00",
+            &["the server speaks TLSv1.1, this client offers TLSv1.3 and TLSv1.2"],
         ),
         (Opening::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
         (
@@ -567,143 +734,6 @@ async fn a_configuration_of_the_callers_own() {
     let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(RootCertStore::empty())));
     let error = connect(&connector(&settings), server_config(&[&server])).await.unwrap_err();
     says(&error, &["the certificate of mail.example.com was not accepted: "]);
-}
-
-mod trust {
-    use super::*;
-    use std::fs;
-
-    fn config_error(trust: Trust) -> Error {
-        let error = trust.load().unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Config, Phase::Setup));
-        assert!(error.hint().is_some(), "{error}");
-        error
-    }
-
-    #[test]
-    fn files_are_recognised_by_their_content() {
-        let folder = tempfile::tempdir().unwrap();
-        let (a, b) = (Party::authority("A", None), Party::authority("B", None));
-        let utf16: Vec<u8> = [0xFEFF].into_iter().chain(a.pem.encode_utf16()).flat_map(u16::to_le_bytes).collect();
-        for (name, content, subjects) in [
-            ("pem", a.pem.clone().into_bytes(), &["CN=A"][..]),
-            ("two.der", format!("{}junk\n{}", a.pem, b.pem).into_bytes(), &["CN=A", "CN=B"]),
-            ("twice", format!("{0}{0}", a.pem).into_bytes(), &["CN=A"]),
-            ("der.pem", a.der.to_vec(), &["CN=A"]),
-            ("crlf", a.pem.replace('\n', "\r\n").into_bytes(), &["CN=A"]),
-            ("byte-order-mark", format!("\u{FEFF}{}", a.pem).into_bytes(), &["CN=A"]),
-            ("utf-16", utf16, &["CN=A"]),
-        ] {
-            let path = folder.path().join(name);
-            fs::write(&path, &content).unwrap();
-            for trust in [Trust::empty().file(&path), Trust::empty().path(&path), Trust::empty().pem(&content)] {
-                let summary = trust.load().unwrap_or_else(|error| panic!("{name}: {error}"));
-                let found: Vec<_> = summary.anchors.iter().map(|anchor| anchor.certificate.subject.as_str()).collect();
-                assert_eq!(found, subjects, "{name}");
-                assert!(summary.warnings.is_empty(), "{summary}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_certificate_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let a = Party::authority("A", None);
-        let key = pem("PRIVATE KEY", &a.key);
-        let cut = a.pem.split_at(a.pem.len() / 2).0;
-        for (content, text) in [
-            (&b""[..], "is empty"),
-            (b" \r\n", "is empty"),
-            (b"hello", "holds no certificate"),
-            (key.as_bytes(), "holds a private key, not a certificate"),
-            (&a.key, "holds a private key, not a certificate"),
-            (pem("ENCRYPTED PRIVATE KEY", &a.key).as_bytes(), "holds a private key, not a certificate"),
-            (cut.as_bytes(), "has a section that is damaged"),
-            (pem("CERTIFICATE", b"nonsense").as_bytes(), "can be read"),
-            (&a.der[..a.der.len() - 1], "is DER, but not a certificate that can be read"),
-            (pem("PUBLIC KEY", &a.key).as_bytes(), "is PEM, but holds no certificate"),
-            (pem("PKCS7", &a.key).as_bytes(), "is a PKCS#7 bundle"),
-            (pem("TRUSTED CERTIFICATE", &a.der).as_bytes(), "that openssl alone reads"),
-            (b"\xFE\xED\xFE\xED\0\0\0\x02", "is a Java key store (JKS)"),
-            (b"\xA1\xF8\x4E\x36", "auto-login wallet of Oracle"),
-            (b"\x30\x82\x01\x00\x02\x01\x03\x30", "is a key store (PKCS#12)"),
-        ] {
-            let path = folder.path().join("file.pem");
-            fs::write(&path, content).unwrap();
-            let error = config_error(Trust::empty().file(&path));
-            says(&error, &[text, &path.display().to_string()]);
-        }
-        says(&config_error(Trust::empty().file(folder.path().join("none"))), &["/none: No such file"]);
-        says(
-            &config_error(Trust::empty().path(folder.path().join("none"))),
-            &["/none: No such file", "Check the path"],
-        );
-        says(&config_error(Trust::empty().file(folder.path())), &["use Trust::folder or Trust::path"]);
-        says(&config_error(Trust::empty()), &["no trusted certificate was found"]);
-    }
-
-    fn pem(label: &str, der: &[u8]) -> String {
-        use base64::Engine as _;
-        let base64 = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
-    }
-
-    #[test]
-    fn folders_skip_what_holds_no_certificate() {
-        let folder = tempfile::tempdir().unwrap();
-        let a = Party::authority("A", None);
-        says(&config_error(Trust::empty().folder(folder.path())), &["holds no certificate (0 files were looked at)"]);
-        fs::write(folder.path().join("README"), "no certificate").unwrap();
-        fs::create_dir(folder.path().join("more")).unwrap();
-        says(&config_error(Trust::empty().path(folder.path())), &["holds no certificate (2 files were looked at)"]);
-        fs::write(folder.path().join("a.pem"), &a.pem).unwrap();
-        fs::write(folder.path().join("same.pem"), &a.pem).unwrap();
-        let summary = Trust::empty().path(folder.path()).load().unwrap();
-        assert_eq!(summary.anchors.len(), 1);
-        assert!(summary.anchors[0].origin.ends_with("a.pem"));
-        assert_eq!(summary.warnings.len(), 2, "{summary}");
-        assert!(summary.warnings[0].ends_with("README was skipped: it holds no certificate"), "{summary}");
-        assert!(
-            summary.to_string().starts_with("1 trusted certificate\n  CN=A (expires 4096-01-01T00:00:00Z; "),
-            "{summary}"
-        );
-    }
-
-    #[test]
-    fn warns_of_what_expires() {
-        let mut params = named("Old", &[]);
-        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
-        let old = Party::new(params.clone(), None);
-        params.not_after = (SystemTime::now() + Duration::from_secs(20 * 86_400 + 60)).into();
-        let soon = Party::new(params, None);
-        let summary = Trust::empty().pem(old.pem).pem(soon.pem).load().unwrap();
-        assert_eq!(summary.warnings.len(), 2, "{summary}");
-        assert!(summary.warnings[0].contains("days ago, at 2002-01-01T00:00:00Z"), "{summary}");
-        assert!(summary.warnings[1].contains("expires in 20 days, at 2"), "{summary}");
-    }
-
-    #[test]
-    fn says_what_else_a_file_holds() {
-        let a = Party::authority("A", None);
-        let summary = Trust::empty().pem(format!("{}{}", pem("PRIVATE KEY", &a.key), a.pem)).load().unwrap();
-        assert_eq!(
-            summary.warnings,
-            ["the certificates given in memory holds a private key too; only its certificates are used"]
-        );
-    }
-
-    #[test]
-    fn the_systems_store_is_read_only_if_asked_for() {
-        let a = Party::authority("A", None);
-        assert_eq!(Trust::empty().pem(&a.pem).load().unwrap().anchors.len(), 1);
-        // A machine may have none; where there is one, all of it can be read.
-        let native = rustls_native_certs::load_native_certs().certs;
-        let summary = Trust::system().pem(&a.pem).load().unwrap();
-        let unreadable = native.iter().filter(|der| Certificate::read(der).is_none()).count();
-        assert_eq!(unreadable, 0);
-        assert_eq!(summary.anchors.len(), native.len() + 1, "{summary}");
-    }
 }
 
 #[test]

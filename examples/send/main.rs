@@ -1,0 +1,194 @@
+//! Sends one message from the command line: `send --help` says how, the exit code what came of it.
+//!
+//!     cargo run --example send -- --url smtp://alice@mail.example.org --password-file secret.txt \
+//!         --from alice@example.org --to bob@example.com --subject Hello --body "Hello Bob." --attach film.mp4
+//!
+//! The whole of it is in [`send`]: an endpoint, a message, and one call.
+
+mod options;
+mod report;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use envoi::mail_builder::MessageBuilder;
+use envoi::proto::ClientName;
+use envoi::tls::{ClientCertificate, Trust};
+use envoi::{Address, Attachment, Client, Endpoint, Envelope, Message, Receipt, Timeouts};
+
+use options::{Options, is_stdin};
+use report::{Failure, Report};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let started = Instant::now();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut transcript = None;
+    let (result, as_json) = match Options::try_parse_from(&args) {
+        Ok(options) => (send(&options, &mut transcript).await, options.json),
+        // --help and --version come as errors, too.
+        Err(asked) if asked.exit_code() == 0 => asked.exit(),
+        Err(error) => (Err(options::explain(&error, &args)), args.iter().any(|arg| arg == "--json")),
+    };
+    let report = Report::new(result, started.elapsed());
+    report.print(as_json);
+    if let Some(mut file) = transcript {
+        // Where it cannot be written, the message is sent nevertheless.
+        let _ = file.write_all(report.transcript().as_bytes());
+    }
+    // Not by returning: that would wait for a thread that still reads standard input or looks up a name.
+    std::process::exit(report.exit_code().into());
+}
+
+/// The file for the transcript is made before anything is sent: what cannot be written is a bad request.
+async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Result<Receipt, Failure> {
+    options.check()?;
+    *transcript = options.transcript.as_deref().map(output).transpose()?;
+    let client = Client::new(endpoint(options)?);
+    Ok(client.send(message(options)?).await?)
+}
+
+fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
+    let mut endpoint = Endpoint::from_url(&options.url)?;
+    if !options.trust.is_empty() {
+        endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
+    }
+    if options.system_trust {
+        endpoint = endpoint.system_trust();
+    }
+    if let Some(password) = &options.trust_password {
+        endpoint = endpoint.trust_password(password);
+    }
+    if let Some(path) = &options.client_cert {
+        endpoint = endpoint.client_certificate(client_certificate(path, options));
+    }
+    if let Some(name) = &options.helo {
+        endpoint = endpoint.client_name(ClientName::new(name)?);
+    }
+    if let Some(mechanism) = &options.auth {
+        endpoint = endpoint.mechanism(mechanism.parse()?);
+    }
+    if let Some(password) = password(options)? {
+        endpoint = endpoint.password(password);
+    }
+    if options.all_or_nothing {
+        endpoint = endpoint.all_or_nothing();
+    }
+    if let Some(seconds) = &options.timeout {
+        endpoint = endpoint.timeouts(Timeouts::of(duration(seconds, "--timeout")?));
+    }
+    if let Some(seconds) = &options.deadline {
+        endpoint = endpoint.deadline(duration(seconds, "--deadline")?);
+    }
+    Ok(endpoint)
+}
+
+fn client_certificate(path: &Path, options: &Options) -> ClientCertificate {
+    let mut certificate = ClientCertificate::file(path);
+    if let Some(key) = &options.client_key {
+        certificate = certificate.key(key);
+    }
+    if let Some(password) = &options.trust_password {
+        certificate = certificate.password(password);
+    }
+    certificate
+}
+
+fn message(options: &Options) -> Result<Message<'_>, Failure> {
+    let envelope = envelope(options)?;
+    if let Some(path) = &options.message {
+        let ready = if is_stdin(path) { Message::ready_stream(tokio::io::stdin()) } else { Message::ready_file(path) };
+        return Ok(ready.envelope(envelope));
+    }
+    let mut mail = MessageBuilder::new();
+    if let Some(sender) = envelope.reverse_path() {
+        mail = mail.from(sender.to_string());
+    }
+    if !options.to.is_empty() {
+        mail = mail.to(addresses(&options.to));
+    }
+    if !options.cc.is_empty() {
+        mail = mail.cc(addresses(&options.cc));
+    }
+    if let Some(subject) = &options.subject {
+        mail = mail.subject(subject);
+    }
+    let text = match (&options.body, &options.body_file) {
+        (Some(text), _) => Some(text.clone()),
+        (None, Some(path)) => Some(read_text(path, "--body-file")?),
+        (None, None) => None,
+    };
+    if let Some(path) = &options.html {
+        mail = mail.html_body(read_text(path, "--html")?);
+    }
+    if text.is_some() || options.html.is_none() {
+        mail = mail.text_body(text.unwrap_or_default());
+    }
+    let attachments = options.attach.iter().map(|path| match is_stdin(path) {
+        true => Attachment::reader("attachment", "application/octet-stream", tokio::io::stdin()),
+        false => Attachment::file(path),
+    });
+    Ok(attachments.fold(Message::from(mail).envelope(envelope), Message::attach))
+}
+
+/// Who gets it and whom it is from, whatever its headers say. That is also how a Bcc comes to nobody's eyes.
+fn envelope(options: &Options) -> Result<Envelope, Failure> {
+    let sender = match options.from.as_str() {
+        "" | "<>" => None,
+        address => Some(Address::new(address)?),
+    };
+    let recipients = options.to.iter().chain(&options.cc).chain(&options.bcc);
+    let recipients: Vec<Address> = recipients.map(Address::new).collect::<Result<_, _>>()?;
+    Ok(Envelope::new(sender, recipients)?)
+}
+
+fn addresses(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+fn password(options: &Options) -> Result<Option<String>, Failure> {
+    if let Some(variable) = &options.password_env {
+        // Neither the error, which may hold the value, nor the name, which may be the password given by mistake.
+        let failure = |_| Failure::request("the environment variable of --password-env is not set, or not UTF-8");
+        return std::env::var(variable).map(Some).map_err(failure);
+    }
+    let Some(path) = &options.password_file else { return Ok(None) };
+    let mut password = read_text(path, "--password-file")?;
+    if password.ends_with('\n') {
+        password.pop();
+        if password.ends_with('\r') {
+            password.pop();
+        }
+    }
+    Ok(Some(password))
+}
+
+/// A file that is written anew, or standard error.
+fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stderr()));
+    }
+    let failure = |error| Failure::request(format!("the file of --transcript cannot be written: {error}"));
+    Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
+}
+
+/// A file of text, or standard input.
+fn read_text(path: &Path, option: &str) -> Result<String, Failure> {
+    let read = match is_stdin(path) {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
+    };
+    read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))
+}
+
+fn duration(seconds: &str, option: &str) -> Result<Duration, Failure> {
+    // Thirty years are more than anybody waits.
+    let seconds = seconds.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        Failure::request(format!("{option} takes a number of seconds"))
+            .with_hint("Give one above 0, such as 20 or 0.5.")
+    })
+}

@@ -1,0 +1,210 @@
+//! The command line: what may be said, and what is wrong with it.
+//!
+//! Everything is taken as plain text: what it means, envoi says. No message repeats what was given, as a
+//! password may be in it; clap's own messages do, and are not shown.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::report::Failure;
+
+/// Sends one message, and says what became of it.
+///
+/// The exit code is 0 when every recipient was accepted; 64 for a bad request, 66 for an input file that cannot be read,
+/// 69 for a refusal, 75 for a failure that may pass, 76 for TLS and protocol, 77 for the login, 78 for the configuration, 79 when
+/// nobody knows whether the message was delivered.
+#[derive(Parser)]
+#[command(name = "send", version)]
+pub struct Options {
+    /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465, smtp://host:25?tls=none
+    #[arg(long)]
+    pub url: String,
+    /// The sender; '' or '<>' for a notification that must not bounce, which then has no From header
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: String,
+    /// Recipients
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    pub to: Vec<String>,
+    /// Recipients of a copy
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    pub cc: Vec<String>,
+    /// Recipients that the others do not see
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    pub bcc: Vec<String>,
+
+    /// The subject
+    #[arg(long, value_name = "TEXT")]
+    pub subject: Option<String>,
+    /// The text
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    pub body: Option<String>,
+    /// A file with the text, UTF-8; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub body_file: Option<PathBuf>,
+    /// A file with the text as HTML, UTF-8, alone or beside the plain text
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Files that go along, of any size; - is standard input
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub attach: Vec<PathBuf>,
+    /// A message that is ready, headers and all; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "body", "body_file", "html", "attach"])]
+    pub message: Option<PathBuf>,
+
+    /// Trust the certificates of these files or folders, and no others
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub trust: Vec<PathBuf>,
+    /// The password of a trust store (PKCS#12, JKS), and of the client's certificate
+    #[arg(long, value_name = "PASSWORD")]
+    pub trust_password: Option<String>,
+    /// Trust the system's store as well
+    #[arg(long)]
+    pub system_trust: bool,
+    /// The certificate to show to the server: PEM, or PKCS#12 with its key
+    #[arg(long, value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
+    /// The name to give to the server; by default the address of this machine
+    #[arg(long, value_name = "NAME")]
+    pub helo: Option<String>,
+    /// Log in by this mechanism; by default the best that both sides know
+    #[arg(long, value_name = "MECHANISM")]
+    pub auth: Option<String>,
+    /// A file with the password of the user in the URL; one line end at its end does not belong to it
+    #[arg(long, value_name = "FILE", conflicts_with = "password_env")]
+    pub password_file: Option<PathBuf>,
+    /// An environment variable with the password of the user in the URL
+    #[arg(long, value_name = "VARIABLE")]
+    pub password_env: Option<String>,
+
+    /// Send to all recipients or to none
+    #[arg(long)]
+    pub all_or_nothing: bool,
+    /// Ask for reports of delivery (not yet)
+    #[arg(long, value_name = "LIST")]
+    pub notify: Option<String>,
+    /// What a report should bring back, full or hdrs (not yet)
+    #[arg(long, value_name = "WHAT")]
+    pub ret: Option<String>,
+    /// The name of this message in reports (not yet)
+    #[arg(long, value_name = "ID")]
+    pub envid: Option<String>,
+    /// Deliver within this time (not yet)
+    #[arg(long, value_name = "SECS")]
+    pub deliver_by: Option<String>,
+    /// Deliver after this time (not yet)
+    #[arg(long, value_name = "SECS")]
+    pub hold: Option<String>,
+    /// The priority (not yet)
+    #[arg(long, value_name = "N")]
+    pub priority: Option<String>,
+    /// Have TLS demanded all the way (not yet)
+    #[arg(long)]
+    pub require_tls: bool,
+    /// Send attachments without base64 where the server can (not yet)
+    #[arg(long)]
+    pub binary: bool,
+    /// Connect through a proxy (not yet)
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// Connect from this address (not yet)
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<String>,
+
+    /// Limit connecting and each answer; by default the limits of RFC 5321
+    #[arg(long, value_name = "SECS")]
+    pub timeout: Option<String>,
+    /// Limit the whole
+    #[arg(long, value_name = "SECS")]
+    pub deadline: Option<String>,
+    /// Try again after failures that may pass (not yet)
+    #[arg(long, value_name = "N")]
+    pub retries: Option<String>,
+    /// Show how far the message is (not yet)
+    #[arg(long)]
+    pub progress: bool,
+    /// Write the dialogue to a file, without secrets; - is standard error
+    #[arg(long, value_name = "FILE")]
+    pub transcript: Option<PathBuf>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Options {
+    /// What clap does not see.
+    pub fn check(&self) -> Result<(), Failure> {
+        let retries = match self.retries.as_deref().map(str::parse::<u32>) {
+            Some(Err(_)) => return Err(Failure::request("--retries takes a number")),
+            Some(Ok(number)) => number,
+            None => 0,
+        };
+        let not_built = [
+            ("--notify", self.notify.is_some()),
+            ("--ret", self.ret.is_some()),
+            ("--envid", self.envid.is_some()),
+            ("--deliver-by", self.deliver_by.is_some()),
+            ("--hold", self.hold.is_some()),
+            ("--priority", self.priority.is_some()),
+            ("--require-tls", self.require_tls),
+            ("--binary", self.binary),
+            ("--proxy", self.proxy.is_some()),
+            ("--bind", self.bind.is_some()),
+            ("--retries", retries > 0),
+            ("--progress", self.progress),
+        ];
+        if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
+            return Err(Failure::request(format!("{name} is not yet supported")));
+        }
+        let inputs = [&self.body_file, &self.html, &self.message, &self.password_file];
+        let inputs = inputs.into_iter().flatten().chain(&self.attach);
+        if inputs.filter(|path| is_stdin(path)).count() > 1 {
+            return Err(Failure::request("only one option may read standard input (-)"));
+        }
+        Ok(())
+    }
+}
+
+pub fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Says what clap found, in words of our own.
+pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
+    // The names of our options, of which these kinds of errors speak. Only `UnknownArgument` has what the user wrote there.
+    let names = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => name.clone(),
+        Some(ContextValue::Strings(names)) => names.join(", "),
+        _ => "an option".into(),
+    };
+    let option = || names(ContextKind::InvalidArg);
+    let failure = Failure::request(match error.kind() {
+        ErrorKind::UnknownArgument => match position(&option(), args) {
+            Some(position) => format!("argument {position} is not an option that send knows"),
+            None => "there is an option that send does not know".into(),
+        },
+        ErrorKind::MissingRequiredArgument => format!("this is missing: {}", option()),
+        ErrorKind::ArgumentConflict if option() == names(ContextKind::PriorArg) => {
+            format!("{} is given twice", option())
+        }
+        ErrorKind::ArgumentConflict => format!("{} does not go with {}", option(), names(ContextKind::PriorArg)),
+        ErrorKind::TooManyValues => format!("{} takes no value", option()),
+        ErrorKind::InvalidValue | ErrorKind::TooFewValues => format!("{} needs a value", option()),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),
+        kind => kind.as_str().unwrap_or("the command line is not understood").to_lowercase(),
+    });
+    failure.with_hint(match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(name)) => format!("Did you mean {name}? All options are in --help."),
+        _ => "All options are in --help. A value with blanks needs quotes; one that begins with a hyphen is given as --option=value.".into(),
+    })
+}
+
+/// Where the unknown argument stands. It is not shown: it may be a part of a password that was not quoted.
+fn position(unknown: &str, args: &[OsString]) -> Option<usize> {
+    args.iter().skip(1).position(|arg| arg.to_string_lossy().starts_with(unknown)).map(|index| index + 1)
+}

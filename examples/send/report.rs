@@ -1,0 +1,251 @@
+//! What became of it: for people, for programs, and as the exit code.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use envoi::proto::Reply;
+use envoi::tls::TlsInfo;
+use envoi::{Error, Kind, Outcome, Phase, Receipt, Recipient};
+use serde_json::{Value, json};
+
+/// Why the message was not accepted for everyone.
+pub struct Failure {
+    kind: Kind,
+    phase: Phase,
+    message: String,
+    hint: Option<String>,
+    reply: Option<Reply>,
+    transient: bool,
+    unknown: bool,
+    receipt: Option<Box<Receipt>>,
+}
+
+impl Failure {
+    fn new(kind: Kind, phase: Phase, message: String) -> Self {
+        Failure { kind, phase, message, hint: None, reply: None, transient: false, unknown: false, receipt: None }
+    }
+
+    /// What is asked for makes no sense.
+    pub fn request(message: impl Into<String>) -> Self {
+        Failure::new(Kind::Request, Phase::Setup, message.into())
+    }
+
+    /// An input file cannot be read.
+    pub fn input(message: impl Into<String>) -> Self {
+        Failure::new(Kind::Input, Phase::Setup, message.into())
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Of a message that some recipients will not get, `None` if there are none.
+    fn partial(receipt: &Receipt) -> Option<Self> {
+        let without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+        if without.is_empty() {
+            return None;
+        }
+        let message = format!("the message was not accepted for {}", without.join(", "));
+        let mut failure = Failure::new(Kind::Refused, Phase::Rcpt, message);
+        failure.unknown = receipt.not_accepted().any(|recipient| recipient.outcome == Outcome::Unknown);
+        failure.transient = !failure.unknown && !refused_for_good(receipt);
+        Some(failure)
+    }
+
+    fn exit_code(&self, receipt: Option<&Receipt>) -> u8 {
+        let code = match self.kind {
+            _ if self.unknown => 79,
+            Kind::Request => 64,
+            Kind::Input => 66,
+            Kind::Config => 78,
+            Kind::Protocol | Kind::Insecure => 76,
+            // A login or STARTTLS that was answered with 4xx counts as any other 4xx.
+            _ if self.transient => 75,
+            Kind::Tls => 76,
+            Kind::Auth => 77,
+            _ => 69,
+        };
+        // What was said to one recipient for good outweighs what may pass.
+        if code == 75 && receipt.is_some_and(refused_for_good) { 69 } else { code }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "kind": self.kind.as_str(),
+            "phase": self.phase.as_str(),
+            "message": self.message,
+            "hint": self.hint,
+            "transient": self.transient,
+        })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure {
+            kind: error.kind(),
+            phase: error.phase(),
+            message: error.message().to_owned(),
+            hint: error.hint().map(str::to_owned),
+            reply: error.reply().cloned(),
+            transient: error.is_transient(),
+            unknown: error.outcome_unknown(),
+            receipt: error.receipt().cloned().map(Box::new),
+        }
+    }
+}
+
+/// Everything that there is to say.
+pub struct Report {
+    receipt: Option<Receipt>,
+    failure: Option<Failure>,
+    elapsed: Duration,
+}
+
+impl Report {
+    pub fn new(result: Result<Receipt, Failure>, elapsed: Duration) -> Self {
+        let (receipt, failure) = match result {
+            Ok(receipt) => {
+                let failure = Failure::partial(&receipt);
+                (Some(receipt), failure)
+            }
+            Err(mut failure) => (failure.receipt.take().map(|receipt| *receipt), Some(failure)),
+        };
+        Report { receipt, failure, elapsed }
+    }
+
+    /// The dialogue, as far as there was one.
+    pub fn transcript(&self) -> String {
+        self.receipt.as_ref().map(|receipt| receipt.transcript.to_string()).unwrap_or_default()
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        self.failure.as_ref().map_or(0, |failure| failure.exit_code(self.receipt.as_ref()))
+    }
+
+    /// Tells it: the failure on standard error, the rest on standard output.
+    pub fn print(&self, as_json: bool) {
+        if as_json {
+            line(io::stdout(), self.json());
+        } else if let Some(receipt) = &self.receipt {
+            self.print_receipt(receipt);
+        }
+        if let Some(failure) = &self.failure {
+            line(io::stderr(), format_args!("send: {}", failure.message));
+            if let Some(reply) = &failure.reply {
+                line(io::stderr(), format_args!("  the server said: {reply}"));
+            }
+            if let Some(hint) = &failure.hint {
+                line(io::stderr(), format_args!("  hint: {hint}"));
+            }
+        }
+    }
+
+    fn print_receipt(&self, receipt: &Receipt) {
+        let out = io::stdout;
+        for Recipient { address, outcome, .. } in &receipt.recipients {
+            match outcome {
+                Outcome::Accepted(_) => line(out(), format_args!("accepted for {address}")),
+                Outcome::Refused(reply) => line(out(), format_args!("refused for {address}: {reply}")),
+                Outcome::Unknown => line(out(), format_args!("unknown for {address}: it may have been delivered")),
+                Outcome::NotTried => line(out(), format_args!("not tried for {address}")),
+            }
+        }
+        let told_with_failure = self.failure.as_ref().is_some_and(|failure| failure.reply.is_some());
+        if let Some(reply) = receipt.reply.as_ref().filter(|_| !told_with_failure) {
+            line(out(), format_args!("{} said: {reply}", receipt.server));
+        }
+        match (&receipt.tls, &receipt.plaintext_because) {
+            (Some(tls), _) => line(out(), tls),
+            (None, Some(reason)) => line(out(), format_args!("not encrypted: {reason}")),
+            (None, None) => {}
+        }
+        if let Some(mechanism) = receipt.auth {
+            line(out(), format_args!("logged in with {mechanism}"));
+        }
+        if receipt.bytes > 0 {
+            let (bytes, trips, seconds) = (receipt.bytes, receipt.round_trips, receipt.elapsed.as_secs_f64());
+            line(out(), format_args!("{bytes} bytes, {trips} round trips, {seconds:.2} s"));
+        }
+    }
+
+    fn json(&self) -> Value {
+        let receipt = self.receipt.as_ref();
+        let reply = receipt.and_then(|receipt| receipt.reply.as_ref());
+        let failed_by = self.failure.as_ref().and_then(|failure| failure.reply.as_ref());
+        let elapsed = receipt.map_or(self.elapsed, |receipt| receipt.elapsed);
+        json!({
+            "outcome": self.outcome(),
+            "server": receipt.map(|receipt| &receipt.server),
+            "reply": reply.or(failed_by).map(reply_json),
+            "recipients": receipt.map(|receipt| receipt.recipients.iter().map(recipient_json).collect::<Vec<_>>()),
+            "tls": receipt.and_then(|receipt| receipt.tls.as_ref()).map(tls_json),
+            "auth": receipt.and_then(|receipt| receipt.auth).map(|mechanism| mechanism.as_str()),
+            "bytes": receipt.map(|receipt| receipt.bytes),
+            "round_trips": receipt.map(|receipt| receipt.round_trips),
+            "seconds": elapsed.as_secs_f64(),
+            "error": self.failure.as_ref().map(Failure::json),
+        })
+    }
+
+    fn outcome(&self) -> &'static str {
+        let accepted = |receipt: &Receipt| receipt.recipients.iter().any(|recipient| recipient.outcome.is_accepted());
+        match &self.failure {
+            None => "sent",
+            Some(failure) if failure.unknown => "unknown",
+            Some(_) if self.receipt.as_ref().is_some_and(accepted) => "partial",
+            Some(_) => "failed",
+        }
+    }
+}
+
+fn refused_for_good(receipt: &Receipt) -> bool {
+    let for_good = |outcome: &Outcome| matches!(outcome, Outcome::Refused(reply) if reply.is_permanent());
+    receipt.recipients.iter().any(|recipient| for_good(&recipient.outcome))
+}
+
+fn reply_json(reply: &Reply) -> Value {
+    json!({
+        "code": reply.code(),
+        "enhanced": reply.enhanced().map(|code| code.to_string()),
+        "text": reply.text(),
+    })
+}
+
+fn recipient_json(recipient: &Recipient) -> Value {
+    let (outcome, accepted, reply) = match &recipient.outcome {
+        Outcome::Accepted(reply) => ("accepted", Some(true), Some(reply)),
+        Outcome::Refused(reply) => ("refused", Some(false), Some(reply)),
+        Outcome::Unknown => ("unknown", None, None),
+        Outcome::NotTried => ("not-tried", None, None),
+    };
+    json!({
+        "address": recipient.address.as_str(),
+        "outcome": outcome,
+        "accepted": accepted,
+        "code": reply.map(Reply::code),
+        "enhanced": reply.and_then(Reply::enhanced).map(|code| code.to_string()),
+        "text": reply.map(Reply::text),
+    })
+}
+
+fn tls_json(tls: &TlsInfo) -> Value {
+    let peer = tls.peer();
+    json!({
+        "version": tls.version,
+        "cipher": tls.cipher,
+        "peer": peer.map(|certificate| &certificate.subject),
+        "issuer": peer.map(|certificate| &certificate.issuer),
+        "not_after": peer.map(|certificate| certificate.not_after_text()),
+        "verified": tls.verified,
+    })
+}
+
+/// Prints a line. Control characters, which a certificate may have in its names, do not reach the terminal.
+fn line(mut out: impl Write, text: impl Display) {
+    let text = text.to_string().replace(char::is_control, "\u{fffd}");
+    // Whoever reads may be gone; the exit code says the same.
+    let _ = writeln!(out, "{text}");
+}

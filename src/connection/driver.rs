@@ -1,0 +1,310 @@
+//! The driver of the machine: the one place where bytes, time and the protocol meet.
+//!
+//! [`Driver::next`] writes what the socket takes and reads what is there in the same poll, so that a server that answers
+//! early is heard at once, and none can make both sides wait for each other.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::not_sent;
+use crate::Timeouts;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+use crate::message::Body;
+use crate::proto::{Chunk, Machine, Reply, Step};
+use crate::timeouts::{Clock, FAR, Limit, LimitKind};
+use crate::transport::{Stream, Transport};
+
+/// After a write failed, a reply may still be waiting to be read: why the server closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How much is read at a time; replies are short.
+const READ_SIZE: usize = 8 * 1024;
+
+/// The machine with its stream and its clock.
+pub(super) struct Driver {
+    pub(super) machine: Machine,
+    pub(super) transport: Transport,
+    buffer: Box<[u8]>,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// Nothing more can be read.
+    ended: bool,
+    /// Why the transport broke, if it did.
+    broken: Option<io::Error>,
+    /// Since when the server has taken nothing of what waits for it.
+    stalled_since: Instant,
+    /// How long this message has waited for the server, all in all.
+    body_wait: Duration,
+    pub(super) timeouts: Timeouts,
+    pub(super) clock: Clock,
+}
+
+impl Driver {
+    pub(super) fn new(machine: Machine, stream: Box<dyn Stream>, timeouts: Timeouts, clock: Clock) -> Self {
+        Driver {
+            machine,
+            transport: Transport::Plain(stream),
+            buffer: vec![0; READ_SIZE].into(),
+            unflushed: false,
+            ended: false,
+            broken: None,
+            stalled_since: Instant::now(),
+            body_wait: Duration::ZERO,
+            timeouts,
+            clock,
+        }
+    }
+
+    /// Until the machine has more to say than that it waits. What it wants of the message comes from `body`, if that is given.
+    pub(super) async fn next(&mut self, mut body: Option<&mut Body>) -> Result<Step> {
+        let mut wait: Option<(Phase, Instant)> = None;
+        loop {
+            match (self.step()?, body.as_deref_mut()) {
+                (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
+                (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
+                (Step::Wait { phase }, _) => {
+                    // One limit for a reply as a whole, however many reads it takes.
+                    let since =
+                        wait.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, since)| since);
+                    wait = Some((phase, since));
+                    self.exchange(phase, since).await?;
+                }
+                (step, _) => return Ok(step),
+            }
+        }
+    }
+
+    /// Until all that the machine has of the message is with the transport, or something else is to be told.
+    pub(super) async fn pass_on(&mut self) -> Result<Step> {
+        loop {
+            match self.step()? {
+                Step::Body { .. } | Step::Wait { .. } if !self.machine.output().is_empty() => self.feed(None).await?,
+                step => return Ok(step),
+            }
+        }
+    }
+
+    /// Until nothing that was sent before is unanswered. What came unasked since is looked at first: a
+    /// connection that the server has given up says so before anything is sent on it.
+    pub(super) async fn until_ready(&mut self) -> Result<()> {
+        // The runtime asks the system what has come only when tasks rest.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| {
+            let _ = self.poll_read(cx);
+            Poll::Ready(())
+        })
+        .await;
+        self.body_wait = Duration::ZERO;
+        loop {
+            match self.next(None).await? {
+                Step::Ready => return Ok(()),
+                Step::Closed => return Err(Error::new(Kind::Closed, Phase::Setup, "the session is over")),
+                // The answer to something that nobody waits for any more.
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives a command, and waits for its reply.
+    pub(super) async fn ask(&mut self, give: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Reply> {
+        self.until_ready().await?;
+        give(&mut self.machine)?;
+        match self.next(None).await? {
+            Step::Sender { reply } | Step::Recipient { reply, .. } | Step::Reply { reply } => Ok(reply),
+            step => Err(not_sent(step)),
+        }
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        self.machine.step().map_err(|error| match self.broken.take() {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        })
+    }
+
+    /// Writes and reads until something happens, or this reply has taken too long.
+    async fn exchange(&mut self, phase: Phase, since: Instant) -> Result<()> {
+        let limit = self.clock.limit(since, self.timeouts.limit(phase));
+        let began = Instant::now();
+        let mut sleep = pin!(sleep_until(limit.at));
+        let in_time = poll_fn(|cx| match self.poll_io(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
+        })
+        .await;
+        self.clock.spend(began);
+        if in_time { self.last_words().await } else { Err(self.timed_out(phase, limit.why)) }
+    }
+
+    /// Writes the message and reads, and gives the machine the next piece if it comes first. Only the time counts in
+    /// which the server could have taken something: a slow source is no fault of the server's.
+    async fn feed(&mut self, mut body: Option<&mut Body>) -> Result<()> {
+        enum Event {
+            Io,
+            Chunk(Option<Result<Chunk>>),
+            TooSlow(LimitKind),
+        }
+        let began = Instant::now();
+        let mut server_is_slow = false;
+        let mut sleep: Option<(Pin<Box<Sleep>>, LimitKind)> = None;
+        let event = poll_fn(|cx| {
+            if self.poll_io(cx).is_ready() {
+                return Poll::Ready(Event::Io);
+            }
+            if let Some(body) = body.as_deref_mut()
+                && let Poll::Ready(chunk) = body.poll_chunk(cx)
+            {
+                return Poll::Ready(Event::Chunk(chunk));
+            }
+            server_is_slow = !self.machine.output().is_empty();
+            let (timer, why) = sleep.get_or_insert_with(|| {
+                let limit = self.body_limit(server_is_slow);
+                (Box::pin(sleep_until(limit.at)), limit.why)
+            });
+            timer.as_mut().poll(cx).map(|()| Event::TooSlow(*why))
+        })
+        .await;
+        if server_is_slow {
+            self.body_wait += began.elapsed();
+        }
+        match event {
+            Event::Io => self.last_words().await,
+            Event::Chunk(Some(Ok(chunk))) => {
+                if !server_is_slow {
+                    self.stalled_since = Instant::now();
+                }
+                self.machine.body(chunk)
+            }
+            Event::Chunk(None) => self.machine.finish(),
+            // What is missing must not look like the end: the session ends before the final dot.
+            Event::Chunk(Some(Err(error))) => {
+                self.machine.abort(error.kind(), error.message());
+                Err(error)
+            }
+            Event::TooSlow(why) => Err(self.timed_out(Phase::Body, why)),
+        }
+    }
+
+    /// When a server that takes nothing, or too little in all, has had its time.
+    fn body_limit(&self, server_is_slow: bool) -> Limit {
+        if !server_is_slow {
+            return self.clock.body_limit(None);
+        }
+        let stalled = self.stalled_since + self.timeouts.body.min(FAR);
+        let at_rate = Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1));
+        let left = self.timeouts.body.saturating_add(at_rate).saturating_sub(self.body_wait).min(FAR);
+        self.clock.body_limit(Some(stalled.min(Instant::now() + left)))
+    }
+
+    /// Writes what the transport takes and reads what is there. Ready, if anything came of it.
+    fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wrote = self.poll_write(cx);
+        let read = self.poll_read(cx);
+        if wrote.is_ready() { wrote } else { read }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut progress = Poll::Pending;
+        while self.broken.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
+            let output = self.machine.output();
+            let written = if output.is_empty() {
+                // Before a reply is waited for, everything must have left.
+                Pin::new(&mut self.transport).poll_flush(cx).map_ok(|()| None)
+            } else {
+                let mut slices = [IoSlice::new(&[]); 16];
+                let filled = output.io_slices(&mut slices);
+                Pin::new(&mut self.transport).poll_write_vectored(cx, &slices[..filled]).map_ok(Some)
+            };
+            match written {
+                Poll::Pending => break,
+                Poll::Ready(Ok(None)) => self.unflushed = false,
+                Poll::Ready(Ok(Some(0))) => self.broken = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(Some(n))) => {
+                    self.machine.wrote(n);
+                    self.unflushed = true;
+                    self.stalled_since = Instant::now();
+                }
+                Poll::Ready(Err(error)) => self.broken = Some(error),
+            }
+            progress = Poll::Ready(());
+        }
+        progress
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended {
+            return Poll::Pending;
+        }
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer));
+        let bytes = buffer.filled();
+        match read {
+            // The machine looks at what it has before it is given more, so it has room.
+            Ok(()) if !bytes.is_empty() && self.machine.input(bytes) == bytes.len() => return Poll::Ready(()),
+            Ok(()) => {}
+            Err(error) => {
+                self.broken.get_or_insert(error);
+            }
+        }
+        self.ended = true;
+        self.machine.input_ended();
+        Poll::Ready(())
+    }
+
+    /// After a write failed, whatever the server said before it closed is read: it is the reason, and the
+    /// failure only its consequence.
+    async fn last_words(&mut self) -> Result<()> {
+        if self.broken.is_some() && !self.ended {
+            let reading = poll_fn(|cx| {
+                while !self.ended {
+                    ready!(self.poll_read(cx));
+                }
+                Poll::Ready(())
+            });
+            // In vain or not: the connection is broken.
+            let _: Result<(), _> = timeout(LAST_WORDS, reading).await;
+            self.ended = true;
+            self.machine.input_ended();
+        }
+        Ok(())
+    }
+
+    fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
+        let message = too_slow(phase, why, &self.timeouts);
+        self.machine.abort(Kind::Timeout, message).with_hint_if(hint::for_silence(phase))
+    }
+}
+
+/// What took too long, in words.
+pub(super) fn too_slow(phase: Phase, why: LimitKind, timeouts: &Timeouts) -> String {
+    let what = match phase {
+        Phase::Connect => "the connection was not made",
+        Phase::Tls => "the TLS handshake did not end",
+        Phase::Greeting => "the server did not greet",
+        Phase::Hello => "the server did not answer EHLO",
+        Phase::StartTls => "the server did not answer STARTTLS",
+        Phase::Auth => "the server did not answer the login",
+        Phase::Mail => "the server did not answer MAIL",
+        Phase::Rcpt => "the server did not answer RCPT",
+        Phase::Data => "the server did not answer DATA",
+        Phase::Body => "the server did not take the message fast enough",
+        Phase::EndOfData => "the server did not confirm the message",
+        _ => "the server did not answer",
+    };
+    match why {
+        LimitKind::Phase => format!("{what} within {:?}", timeouts.limit(phase)),
+        LimitKind::Waiting => {
+            format!("{what}, and the {:?} allowed for waiting are over", timeouts.waiting.unwrap_or_default())
+        }
+        LimitKind::Deadline => {
+            format!("{what} before the deadline of {:?}", timeouts.deadline.unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A [`Connection`]: a session with a server, and the small API on it.
+//!
+//! `setup.rs` brings it about, `steps.rs` gives it step by step, and `driver.rs` is the one place where
+//! bytes, time and the machine meet. What may be said when, the machine knows.
+
+mod driver;
+mod setup;
+mod steps;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout};
+
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+use crate::message::{Body, Message};
+use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
+use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::timeouts::Clock;
+use crate::tls::TlsInfo;
+use crate::{Credentials, Envelope, trace};
+use driver::Driver;
+
+pub use steps::DataWriter;
+
+/// A session with a server: set up, secured and logged in, ready for any number of messages.
+///
+/// A future of a connection's that is dropped before it ended leaves the session in the middle of
+/// something; the connection knows that and refuses further use.
+///
+/// ```no_run
+/// use envoi::{Connection, Credentials, Endpoint};
+/// use envoi::mail_builder::MessageBuilder;
+///
+/// # async fn example() -> envoi::Result<()> {
+/// let endpoint = Endpoint::new("mail.example.org").credentials(Credentials::new("me@example.org", "secret"));
+/// let mut connection = Connection::connect(&endpoint).await?;
+/// for customer in ["a@example.com", "b@example.com"] {
+///     let message = MessageBuilder::new()
+///         .from("me@example.org")
+///         .to(customer)
+///         .subject("Your invoice")
+///         .text_body("See attachment.");
+///     let receipt = connection.send(message).await?;
+///     println!("{}", receipt.reply.unwrap());
+/// }
+/// connection.quit().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    driver: Driver,
+    server: String,
+    tls: Option<TlsInfo>,
+    plaintext_because: Option<String>,
+    auth: Option<Mechanism>,
+    auth_in_clear: bool,
+    all_or_nothing: bool,
+    /// Of the machine's round trips, those that the next receipt need not tell of.
+    round_trips_told: u32,
+    /// A call has begun and not come to its end: it is running, or its future was dropped.
+    in_call: bool,
+}
+
+impl Connection {
+    /// Logs in, with the mechanism given or the best one that both sides know.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Insecure`], where the connection does not protect the credentials; [`Kind::Auth`], where no mechanism can be used or the
+    /// server refuses.
+    pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
+        self.begin_call()?;
+        let result = self.login_with(mechanism, credentials).await;
+        self.end_call(result)
+    }
+
+    async fn login_with(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
+        self.driver.until_ready().await?;
+        if let Some(tls) = &self.tls
+            && !tls.verified
+            && !self.auth_in_clear
+        {
+            let message = "the credentials would go to a server whose certificate was not verified";
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+        }
+        let offered = self.driver.machine.capabilities().auth();
+        let best = || Mechanism::ALL.into_iter().find(|known| offered.iter().any(|name| name == known.as_str()));
+        // Where none is offered, the machine says so for whichever is asked for.
+        let Some(mechanism) = mechanism.or_else(best).or(offered.is_empty().then_some(Mechanism::Plain)) else {
+            let message = format!("no mechanism in common: the server offers {}", offered.join(", "));
+            return Err(Error::new(Kind::Auth, Phase::Auth, message)
+                .with_hint("envoi knows PLAIN and LOGIN. Have one of them switched on at the server."));
+        };
+        self.driver.machine.login(mechanism, credentials)?;
+        match self.driver.next(None).await? {
+            Step::Login { reply } if reply.is_positive() => {
+                self.auth = Some(mechanism);
+                Ok(reply)
+            }
+            Step::Login { reply } => {
+                let message =
+                    format!("the server did not accept the login of {:?} with {mechanism}", credentials.user());
+                Err(Error::refused(Kind::Auth, Phase::Auth, message, reply))
+            }
+            step => Err(not_sent(step)),
+        }
+    }
+
+    /// Sends a message, and waits for the server's final word on it.
+    ///
+    /// # Errors
+    ///
+    /// An error, where the message was accepted for nobody, or nobody knows
+    /// ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for each recipient. Where it was accepted for some, the
+    /// receipt tells who got it. A refused message leaves the connection ready for the next one.
+    pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let started = Instant::now();
+        self.driver.clock = Clock::start(&self.driver.timeouts);
+        let (envelope, body) = message.into().prepare().await?;
+        self.round_trips_told = self.driver.machine.round_trips();
+        self.send_prepared(envelope, body, started).await
+    }
+
+    pub(crate) async fn send_prepared(&mut self, envelope: Envelope, body: Body, started: Instant) -> Result<Receipt> {
+        self.begin_call()?;
+        let server = self.server.clone();
+        let result = trace::step("send", &server, self.transact(envelope, body, started)).await;
+        self.end_call(result)
+    }
+
+    async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
+        self.driver.until_ready().await?;
+        let mut transaction = Transaction::new(&envelope);
+        transaction.size = body.size();
+        transaction.content = body.content();
+        transaction.utf8_headers = body.has_utf8_headers();
+        transaction.all_or_nothing = self.all_or_nothing;
+        let mut outcomes = vec![Outcome::NotTried; envelope.recipients().len()];
+        let result = match self.driver.machine.begin(transaction) {
+            Ok(()) => self.conduct(&envelope, &mut body, &mut outcomes).await,
+            Err(error) => Err(error),
+        };
+        let mut receipt = self.receipt(started);
+        receipt.bytes = if result.is_ok() { self.driver.machine.message_bytes() } else { 0 };
+        let recipients = envelope.recipients().iter().cloned().zip(outcomes);
+        receipt.recipients = recipients.map(|(address, outcome)| Recipient { address, outcome }).collect();
+        match result {
+            Ok(reply) => {
+                receipt.reply = Some(reply);
+                Ok(receipt)
+            }
+            Err(error) => {
+                receipt.reply = error.reply().cloned();
+                Err(error.with_receipt(receipt))
+            }
+        }
+    }
+
+    /// From MAIL to the final reply; what became of the recipients is in `outcomes`, however it ends.
+    async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, outcomes: &mut [Outcome]) -> Result<Reply> {
+        let (error, accepted_become) = loop {
+            match self.driver.next(Some(body)).await {
+                Ok(Step::Recipient { index, reply }) => {
+                    outcomes[index] =
+                        if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
+                }
+                Ok(Step::Sent { reply }) => return Ok(reply),
+                Ok(Step::NotSent { phase: Phase::Mail, reply }) => {
+                    // The replies to RCPT behind it only say that MAIL was missing.
+                    outcomes.fill(Outcome::NotTried);
+                    break (
+                        Error::refused(Kind::Refused, Phase::Mail, sender_refused(envelope), reply),
+                        Outcome::NotTried,
+                    );
+                }
+                Ok(Step::NotSent { phase: Phase::Rcpt, reply }) => {
+                    let message = recipients_refused(envelope, outcomes);
+                    break (Error::refused(Kind::Refused, Phase::Rcpt, message, reply), Outcome::NotTried);
+                }
+                Ok(Step::NotSent { phase, reply }) => {
+                    break (not_sent(Step::NotSent { phase, reply: reply.clone() }), Outcome::Refused(reply));
+                }
+                Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
+                Ok(_) => {}
+                Err(error) if error.outcome_unknown() => break (error, Outcome::Unknown),
+                Err(error) => break (error, Outcome::NotTried),
+            }
+        };
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_accepted()) {
+            *outcome = accepted_become.clone();
+        }
+        Err(error)
+    }
+
+    /// Asks whether the server is still there (NOOP).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Closed`] and others, where it is not; the connection is of no more use then.
+    pub async fn verify(&mut self) -> Result<()> {
+        let reply = self.noop().await?;
+        if reply.is_positive() {
+            return Ok(());
+        }
+        Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
+    }
+
+    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
+    pub async fn quit(mut self) {
+        if self.begin_call().is_err() {
+            return;
+        }
+        let limit = self.driver.timeouts.quit;
+        let driver = &mut self.driver;
+        let parting = async {
+            driver.until_ready().await?;
+            driver.machine.quit()?;
+            while driver.next(None).await? != Step::Closed {}
+            driver.transport.shutdown().await.map_err(|error| Error::lost(Phase::Quit, error))
+        };
+        // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.
+        let _: Result<Result<()>, _> = timeout(limit, parting).await;
+    }
+
+    /// What the server offers, by its newest answer to EHLO.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.driver.machine.capabilities()
+    }
+
+    /// What protects the connection; `None` where it is plaintext.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
+    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
+    pub fn plaintext_because(&self) -> Option<&str> {
+        self.plaintext_because.as_deref()
+    }
+
+    /// The mechanism that logged in, if any did.
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        self.auth
+    }
+
+    /// The dialogue so far, without secrets.
+    pub fn transcript(&self) -> &Transcript {
+        self.driver.machine.transcript()
+    }
+
+    /// How often the server had to be waited for, from the greeting on.
+    pub fn round_trips(&self) -> u32 {
+        self.driver.machine.round_trips()
+    }
+
+    fn begin_call(&mut self) -> Result<()> {
+        if self.in_call {
+            let message = "an earlier call on this connection was given up before it ended";
+            return Err(Error::new(Kind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
+        }
+        self.in_call = true;
+        Ok(())
+    }
+
+    /// A call came to its end, by whatever result: the machine knows whether the session goes on.
+    fn end_call<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.in_call = false;
+        result
+    }
+
+    fn receipt(&self, started: Instant) -> Receipt {
+        Receipt {
+            server: self.server.clone(),
+            recipients: Vec::new(),
+            reply: None,
+            tls: self.tls.clone(),
+            plaintext_because: self.plaintext_because.clone(),
+            auth: self.auth,
+            bytes: 0,
+            round_trips: self.driver.machine.round_trips() - self.round_trips_told,
+            elapsed: started.elapsed(),
+            transcript: self.driver.machine.transcript().clone(),
+        }
+    }
+}
+
+fn sender_refused(envelope: &Envelope) -> String {
+    match envelope.reverse_path() {
+        Some(address) => format!("the server refused the sender {address}"),
+        None => "the server refused the null reverse-path <>".into(),
+    }
+}
+
+fn recipients_refused(envelope: &Envelope, outcomes: &[Outcome]) -> String {
+    let refused = envelope.recipients().iter().zip(outcomes);
+    let refused = refused.filter(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
+    let names: Vec<&str> = refused.map(|(address, _)| address.as_str()).collect();
+    match names[..] {
+        [name] if envelope.recipients().len() == 1 => format!("the server refused the recipient {name}"),
+        _ if names.len() == envelope.recipients().len() => {
+            format!("the server refused all {} recipients, {} among them", names.len(), names[0])
+        }
+        _ => format!("the message was to go to all recipients or none, and the server refused {}", names.join(", ")),
+    }
+}
+
+/// A step that came where the message's fate or an answer was awaited.
+fn not_sent(step: Step) -> Error {
+    match step {
+        Step::NotSent { phase: phase @ Phase::Data, reply } => {
+            Error::refused(Kind::Refused, phase, "the server refused to take the message", reply)
+        }
+        Step::NotSent { phase: phase @ Phase::Body, reply } => {
+            Error::refused(Kind::Refused, phase, "the server refused the message while it was being sent", reply)
+        }
+        Step::NotSent { phase: phase @ Phase::EndOfData, reply } => {
+            Error::refused(Kind::Refused, phase, "the server refused the message", reply)
+        }
+        Step::NotSent { phase, reply } => Error::refused(Kind::Refused, phase, "the server ended the session", reply),
+        Step::Closed => Error::new(Kind::Closed, Phase::Setup, "the session is over"),
+        step => Error::new(Kind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}")),
+    }
+}

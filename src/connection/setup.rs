@@ -1,0 +1,231 @@
+//! From nothing to a session that is ready: connected, secured as the policy says, logged in.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::Connection;
+use super::driver::{Driver, too_slow};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
+use crate::timeouts::Clock;
+use crate::tls::{Connector, Opening, Security};
+use crate::transport::{self, Stream, Transport};
+use crate::{Endpoint, Timeouts, trace};
+
+impl Connection {
+    /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
+    ///
+    /// # Errors
+    ///
+    /// Whatever can go wrong on the way, with the phase: no connection ([`Kind::Connect`]), no TLS as demanded
+    /// ([`Kind::Tls`]), a refused session ([`Kind::Refused`]) or login ([`Kind::Auth`]), a trust store that cannot be read ([`Kind::Config`]) …
+    pub async fn connect(endpoint: &Endpoint) -> Result<Connection> {
+        let clock = Clock::start(&endpoint.timeouts);
+        Connection::connect_by(endpoint, clock).await
+    }
+
+    /// Conducts the session over a stream of the caller's, which is connected to the server already.
+    /// The endpoint's host is the name that the server's certificate is checked against. Unless the endpoint has a
+    /// [name for the client](Endpoint::client_name), EHLO says `[127.0.0.1]`: the stream need not have an address.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an error here, as there is only one stream.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        endpoint: &Endpoint,
+    ) -> Result<Connection> {
+        let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
+        let connector = connector_for(endpoint).await?;
+        let clock = Clock::start(&endpoint.timeouts);
+        let session =
+            Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock).await?;
+        session.logged_in(endpoint).await
+    }
+
+    pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
+        trace::step("connect", &endpoint.host, Connection::connect_in(endpoint, clock)).await
+    }
+
+    async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
+        endpoint.check()?;
+        let connector = connector_for(endpoint).await?;
+        let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
+        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, transport::connect(host, port)).await?;
+        let peer = stream.peer_addr();
+        let name = client_name(endpoint, &stream);
+        let began = Instant::now();
+        let setting_up =
+            Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock.clone());
+        let session = match (setting_up.await, peer) {
+            (Err(error), Ok(peer)) if may_fall_back(endpoint, &error) => {
+                clock.spend(began);
+                Connection::fall_back(endpoint, peer, error, clock).await?
+            }
+            (outcome, _) => outcome?,
+        };
+        session.logged_in(endpoint).await
+    }
+
+    /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a loop.
+    async fn fall_back(
+        endpoint: &Endpoint,
+        peer: SocketAddr,
+        mut error: Error,
+        mut clock: Clock,
+    ) -> Result<Connection> {
+        let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
+        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, connecting).await?;
+        let name = client_name(endpoint, &stream);
+        let mut session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
+        if let Some(receipt) = error.take_receipt() {
+            session.driver.machine.transcript_mut().precede(&receipt.transcript);
+        }
+        session.plaintext_because = Some(error.to_string());
+        Ok(session)
+    }
+
+    /// From a connected stream to a session that is ready.
+    async fn establish(
+        endpoint: &Endpoint,
+        stream: Box<dyn Stream>,
+        client_name: ClientName,
+        security: Security,
+        connector: Option<&Connector>,
+        clock: Clock,
+    ) -> Result<Connection> {
+        let mut settings = Settings::new(client_name);
+        settings.starttls = match security {
+            Security::Required => StartTls::Required,
+            Security::Opportunistic => StartTls::IfOffered,
+            _ => StartTls::Never,
+        };
+        settings.secure = security == Security::Implicit;
+        settings.auth_in_clear = endpoint.auth_in_clear;
+        settings.limits = endpoint.limits.clone();
+        let mut session = Connection {
+            driver: Driver::new(Machine::new(settings), stream, endpoint.timeouts.clone(), clock),
+            server: endpoint.host.clone(),
+            tls: None,
+            plaintext_because: None,
+            auth: None,
+            auth_in_clear: endpoint.auth_in_clear,
+            all_or_nothing: endpoint.all_or_nothing,
+            round_trips_told: 0,
+            in_call: false,
+        };
+        match session.set_up(endpoint, security, connector).await {
+            Ok(()) => Ok(session),
+            Err(error) => Err(session.told(error)),
+        }
+    }
+
+    async fn set_up(&mut self, endpoint: &Endpoint, security: Security, connector: Option<&Connector>) -> Result<()> {
+        if security == Security::Implicit {
+            self.handshake(endpoint, connector).await?;
+        }
+        loop {
+            match self.driver.next(None).await {
+                Ok(Step::Upgrade) => {
+                    self.handshake(endpoint, connector).await?;
+                    self.driver.machine.upgraded()?;
+                }
+                Ok(Step::Ready) => break,
+                Ok(_) => {}
+                Err(error) => return Err(self.explained(error)),
+            }
+        }
+        if security == Security::Opportunistic && self.tls.is_none() {
+            self.plaintext_because = Some("the server does not offer STARTTLS".into());
+        }
+        Ok(())
+    }
+
+    async fn handshake(&mut self, endpoint: &Endpoint, connector: Option<&Connector>) -> Result<()> {
+        let Transport::Plain(stream) = std::mem::replace(&mut self.driver.transport, Transport::Gone) else {
+            return Err(Error::request("TLS is active already"));
+        };
+        let Some(connector) = connector else {
+            return Err(Error::request("TLS was not prepared"));
+        };
+        let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
+        let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
+        let outcome = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await;
+        let transcript = self.driver.machine.transcript_mut();
+        match outcome {
+            Ok((stream, info)) => {
+                transcript.note(&format!("TLS handshake: {}, {}", info.version, info.cipher));
+                self.driver.transport = Transport::Tls(Box::new(stream));
+                self.tls = Some(info);
+                Ok(())
+            }
+            Err(error) => {
+                transcript.note(&format!("TLS handshake failed: {}", error.message()));
+                Err(error)
+            }
+        }
+    }
+
+    /// TLS 1.3 lets the server refuse a client's certificate after the client's part of the handshake is
+    /// over: what ends the connection before the first reply inside TLS belongs to the handshake.
+    fn explained(&self, error: Error) -> Error {
+        let first_inside_tls = self.tls.is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
+        match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>()) {
+            Some(source) if first_inside_tls => crate::tls::late_alert(source, &self.server).unwrap_or(error),
+            _ => error,
+        }
+    }
+
+    async fn logged_in(mut self, endpoint: &Endpoint) -> Result<Connection> {
+        let Some(credentials) = endpoint.login()? else { return Ok(self) };
+        match trace::step("login", &endpoint.host, self.login_with(endpoint.mechanism, &credentials)).await {
+            Ok(_) => Ok(self),
+            Err(error) => Err(self.told(error)),
+        }
+    }
+
+    /// The error with what is known of the session.
+    fn told(&self, error: Error) -> Error {
+        error.with_receipt(self.receipt(Instant::now()))
+    }
+}
+
+async fn connector_for(endpoint: &Endpoint) -> Result<Option<&Connector>> {
+    Ok(match endpoint.security {
+        Security::None => None,
+        _ => Some(endpoint.connector().await?),
+    })
+}
+
+fn client_name(endpoint: &Endpoint, stream: &TcpStream) -> ClientName {
+    let own_address = || ClientName::literal(transport::local_ip(stream).unwrap_or([127, 0, 0, 1].into()));
+    endpoint.client_name.clone().unwrap_or_else(own_address)
+}
+
+/// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send, plaintext will do.
+fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
+    let about_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
+    about_tls && error.kind() != Kind::Protocol && !endpoint.demands_trust()
+}
+
+/// Sets a limit to something that the machine has no part in.
+async fn within<T>(
+    clock: &mut Clock,
+    timeouts: &Timeouts,
+    phase: Phase,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let began = Instant::now();
+    let limit = clock.limit(began, timeouts.limit(phase));
+    let outcome = timeout_at(limit.at, future).await;
+    clock.spend(began);
+    outcome.unwrap_or_else(|_| {
+        Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
+            .with_hint_if(hint::for_silence(phase)))
+    })
+}

@@ -1,0 +1,132 @@
+//! The session step by step, as test tools and old APIs have it: MAIL, RCPT, DATA, and each with its reply.
+
+use bytes::Bytes;
+
+use super::{Connection, not_sent};
+use crate::Address;
+use crate::error::Result;
+use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
+use crate::timeouts::Clock;
+
+impl Connection {
+    /// MAIL: opens a transaction. A negative reply is returned like a positive one, and opens none.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    pub async fn mail(&mut self, reverse_path: impl Into<Option<Address>>) -> Result<Reply> {
+        self.begin_call()?;
+        self.driver.clock = Clock::start(&self.driver.timeouts);
+        let transaction = Transaction::open(reverse_path.into());
+        let result = self.driver.ask(|machine| machine.mail(transaction)).await;
+        self.end_call(result)
+    }
+
+    /// RCPT: adds a recipient to the open transaction. A negative reply is returned like a positive one.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) where no transaction is open; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
+        self.begin_call()?;
+        let result = self.driver.ask(|machine| machine.rcpt(recipient)).await;
+        self.end_call(result)
+    }
+
+    /// DATA: asks to give the message, and returns what takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Refused`](crate::Kind::Refused) where the server does not want it; [`Kind::Request`](crate::Kind::Request) where no recipient was accepted.
+    pub async fn data(&mut self) -> Result<DataWriter<'_>> {
+        self.begin_call()?;
+        let asked = async {
+            self.driver.until_ready().await?;
+            self.driver.machine.data()?;
+            match self.driver.next(None).await? {
+                Step::Body { .. } => Ok(()),
+                step => Err(not_sent(step)),
+            }
+        };
+        match asked.await {
+            // The call goes on until the writer has finished.
+            Ok(()) => Ok(DataWriter { connection: self }),
+            Err(error) => self.end_call(Err(error)),
+        }
+    }
+
+    /// RSET: drops the open transaction.
+    ///
+    /// # Errors
+    ///
+    /// Where the session ends.
+    pub async fn reset(&mut self) -> Result<Reply> {
+        self.begin_call()?;
+        let result = self.driver.ask(Machine::reset).await;
+        self.end_call(result)
+    }
+
+    /// NOOP.
+    ///
+    /// # Errors
+    ///
+    /// Where the session ends.
+    pub async fn noop(&mut self) -> Result<Reply> {
+        self.begin_call()?;
+        let result = self.driver.ask(Machine::noop).await;
+        self.end_call(result)
+    }
+
+    /// Gives any other command, such as `VRFY alice`, and returns the answer, be it positive or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) for what is not one printable line, or changes the session's state; others where the session ends.
+    pub async fn command(&mut self, line: &str) -> Result<Reply> {
+        let command = RawCommand::new(line)?;
+        self.begin_call()?;
+        let result = self.driver.ask(|machine| machine.command(&command)).await;
+        self.end_call(result)
+    }
+}
+
+/// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the message is not
+/// sent, and the connection refuses further use.
+#[must_use = "the message is sent by `finish` only"]
+pub struct DataWriter<'c> {
+    connection: &'c mut Connection,
+}
+
+impl DataWriter<'_> {
+    /// Gives the next piece of the message, of any size. Line ends become CRLF, and dots are doubled where they must be.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Refused`](crate::Kind::Refused) where the server refuses the message before its end; others where the session ends.
+    pub async fn write(&mut self, piece: impl Into<Bytes>) -> Result<()> {
+        let driver = &mut self.connection.driver;
+        driver.machine.body(piece.into())?;
+        match driver.pass_on().await? {
+            Step::Body { .. } => Ok(()),
+            step => Err(not_sent(step)),
+        }
+    }
+
+    /// Ends the message, and waits for the server's final word on it, which is positive.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes.
+    pub async fn finish(self) -> Result<Reply> {
+        let driver = &mut self.connection.driver;
+        let finished = async {
+            driver.machine.finish()?;
+            match driver.next(None).await? {
+                Step::Sent { reply } => Ok(reply),
+                step => Err(not_sent(step)),
+            }
+        };
+        let result = finished.await;
+        self.connection.end_call(result)
+    }
+}

@@ -1,0 +1,152 @@
+//! The dialogue as people read it: bounded, without secrets, without the message.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::Reply;
+
+/// Lines that are kept from the beginning of a session, and the newest ones.
+const HEAD: usize = 100;
+const TAIL: usize = 300;
+/// What is shown of a line, and of the lines of one reply.
+const LINE: usize = 400;
+const REPLY_LINES: usize = 60;
+
+/// What both sides said, for a log or a support request. Secrets are replaced, the message is not in it, and a long session
+/// is cut in the middle. Its `Display` is one line for each line of the dialogue.
+///
+/// ```text
+/// S: 220 mail.example.org ESMTP
+/// C: EHLO client.example.org
+/// S: 250-mail.example.org
+/// S: 250 AUTH PLAIN LOGIN
+/// C: AUTH PLAIN ***
+/// S: 235 2.7.0 Authentication successful
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Transcript {
+    head: Vec<String>,
+    omitted: usize,
+    tail: VecDeque<String>,
+}
+
+impl Transcript {
+    /// The lines, in order; where some were left out, one says how many.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted));
+        self.head.iter().cloned().chain(gap).chain(self.tail.iter().cloned())
+    }
+
+    /// Nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty()
+    }
+
+    /// Something that happened between the lines.
+    pub(crate) fn note(&mut self, text: &str) {
+        self.push("--", text);
+    }
+
+    pub(super) fn client(&mut self, line: &str) {
+        self.push("C:", line);
+    }
+
+    pub(super) fn server(&mut self, reply: &Reply) {
+        let last = reply.lines().len().saturating_sub(1);
+        for (i, line) in reply.lines().iter().enumerate().take(REPLY_LINES) {
+            let mark = if i == last { ' ' } else { '-' };
+            self.push("S:", &format!("{}{mark}{line}", reply.code()));
+        }
+        if last >= REPLY_LINES {
+            self.note(&format!("{} more lines of this reply", last + 1 - REPLY_LINES));
+        }
+    }
+
+    /// The dialogue of another connection goes before this one.
+    #[cfg(feature = "client")]
+    pub(crate) fn precede(&mut self, earlier: &Transcript) {
+        let later = std::mem::replace(self, earlier.clone());
+        later.lines().for_each(|line| self.keep(line));
+    }
+
+    fn push(&mut self, who: &str, text: &str) {
+        let line = match text.char_indices().nth(LINE) {
+            Some((cut, _)) => format!("{who} {}…", &text[..cut]),
+            None => format!("{who} {text}"),
+        };
+        #[cfg(feature = "tracing")]
+        tracing::debug!(target: "envoi::dialogue", "{line}");
+        self.keep(line);
+    }
+
+    fn keep(&mut self, line: String) {
+        if self.head.len() < HEAD {
+            return self.head.push(line);
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+            self.omitted += 1;
+        }
+        self.tail.push_back(line);
+    }
+}
+
+impl fmt::Display for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// What must not be shown, though a server may echo it.
+#[derive(Default)]
+pub(crate) struct Secrets(Vec<Zeroizing<String>>);
+
+/// A shorter secret would be found in innocent words.
+const SHORTEST: usize = 4;
+
+impl Secrets {
+    pub(super) fn add(&mut self, secret: Zeroizing<String>) {
+        if secret.len() >= SHORTEST && !self.0.contains(&secret) {
+            self.0.push(secret);
+        }
+    }
+
+    /// The text with stars for secrets, if it holds one.
+    pub(crate) fn redacted(&self, text: &str) -> Option<String> {
+        let mut redacted = None;
+        for secret in &self.0 {
+            let shown: &str = redacted.as_deref().unwrap_or(text);
+            if shown.contains(secret.as_str()) {
+                redacted = Some(shown.replace(secret.as_str(), "***"));
+            }
+        }
+        redacted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_session_is_cut_in_the_middle() {
+        let mut transcript = Transcript::default();
+        (0..1000).for_each(|n| transcript.client(&format!("NOOP {n}")));
+        let lines: Vec<String> = transcript.lines().collect();
+        assert_eq!(lines.len(), HEAD + 1 + TAIL);
+        assert_eq!(lines[0], "C: NOOP 0");
+        assert_eq!(lines[HEAD], "-- 600 lines left out");
+        assert_eq!(lines.last().unwrap(), "C: NOOP 999");
+    }
+
+    #[test]
+    fn echoed_secrets_are_replaced() {
+        let mut secrets = Secrets::default();
+        secrets.add(Zeroizing::new("hunter2".into()));
+        secrets.add(Zeroizing::new("a".into()));
+        assert_eq!(secrets.redacted("bad password hunter2, hunter2").unwrap(), "bad password ***, ***");
+        assert_eq!(secrets.redacted("a bad password"), None);
+    }
+}

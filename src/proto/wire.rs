@@ -1,0 +1,97 @@
+//! What was said, and what will be answered: a command goes into the output and its answer into the queue in one step.
+
+use std::collections::VecDeque;
+
+use super::command::Command;
+use super::sasl::{Login, SecretLine};
+use super::transcript::Transcript;
+use super::{Output, Phase};
+
+/// The machine's side of the dialogue.
+#[derive(Default)]
+pub(super) struct Wire {
+    pub(super) output: Output,
+    /// What is outstanding; its front is what the next reply answers.
+    pub(super) queue: VecDeque<Expected>,
+    pub(super) transcript: Transcript,
+}
+
+impl Wire {
+    pub(super) fn say(&mut self, command: Command<'_>, expected: Expected) {
+        let line = command.to_string();
+        self.output.put_slice(line.as_bytes());
+        self.output.put_slice(b"\r\n");
+        self.transcript.client(&line);
+        self.queue.push_back(expected);
+    }
+
+    /// A line of a login, and what is to be shown of it.
+    pub(super) fn say_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
+        self.output.put_secret(line);
+        self.transcript.client(shown);
+        self.queue.push_back(Expected::Login(login));
+    }
+}
+
+/// What a reply will answer.
+pub(super) enum Expected {
+    Greeting,
+    Ehlo,
+    Helo,
+    StartTls,
+    Login(Login),
+    Mail,
+    Rcpt(usize),
+    Data,
+    /// The message whose last byte is at this place of all that was ever written.
+    EndOfData {
+        ends_at: Option<u64>,
+    },
+    /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
+    EmptyData,
+    /// RSET on the machine's own behalf.
+    Cleanup,
+    Reset,
+    Noop,
+    Command,
+    Quit,
+}
+
+impl Expected {
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            Expected::Greeting => Phase::Greeting,
+            Expected::Ehlo | Expected::Helo => Phase::Hello,
+            Expected::StartTls => Phase::StartTls,
+            Expected::Login(_) => Phase::Auth,
+            Expected::Mail => Phase::Mail,
+            Expected::Rcpt(_) => Phase::Rcpt,
+            Expected::Data => Phase::Data,
+            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
+            Expected::Cleanup | Expected::Reset => Phase::Reset,
+            Expected::Noop => Phase::Noop,
+            Expected::Command => Phase::Command,
+            Expected::Quit => Phase::Quit,
+        }
+    }
+
+    /// What would be in order, for the message about what is not.
+    pub(super) fn wanted(&self) -> &'static str {
+        match self {
+            Expected::Greeting => "the greeting, 220",
+            Expected::Ehlo => "the answer to EHLO, 250",
+            Expected::Helo => "the answer to HELO, 250",
+            Expected::StartTls => "the go-ahead for TLS, 220",
+            Expected::Login(_) => "a challenge, 334, or the result of the login, 235",
+            Expected::Mail => "the answer to MAIL, 250",
+            Expected::Rcpt(_) => "the answer to RCPT, 250",
+            Expected::Data => "the go-ahead for the message, 354",
+            Expected::EndOfData { .. } => "the answer to the message, 250, after its end",
+            Expected::EmptyData => "the answer to the empty message",
+            Expected::Cleanup | Expected::Reset => "the answer to RSET, 250",
+            Expected::Noop => "the answer to NOOP, 250",
+            Expected::Command => "the answer to the command",
+            Expected::Quit => "the answer to QUIT, 221",
+        }
+    }
+}

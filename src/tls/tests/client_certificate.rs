@@ -1,0 +1,66 @@
+//! The client's own certificate: where it may come from, and what may be wrong with it.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+fn store(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores").join(name)
+}
+
+#[tokio::test]
+async fn is_sent_from_every_form() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let ca = fs::read(store("ca.der")).unwrap();
+    let config = demanding(&CertificateDer::from(ca), &server);
+
+    // Of X.509 version 1: servers on rustls do not take it, others do.
+    let old = ClientCertificate::file(store("client-v1.pem")).key(store("client.key"));
+    assert_eq!(old.load().unwrap().subject, "CN=client");
+    connector(&trusting(&root).client_certificate(old));
+
+    let (certificate, key) = (fs::read(store("client.pem")).unwrap(), fs::read(store("client.key")).unwrap());
+    let ca = fs::read(store("ca.pem")).unwrap();
+    for own in [
+        ClientCertificate::file(store("client.pem")).key(store("client.key")),
+        ClientCertificate::pem([&certificate[..], &key].concat()),
+        // In whatever order.
+        ClientCertificate::pem([&key[..], &ca, &certificate].concat()),
+        ClientCertificate::pem(&certificate).key_pem(&key),
+        ClientCertificate::file(store("client.p12")).password("changeit"),
+        ClientCertificate::file(store("client-legacy.p12")).password("changeit"),
+        ClientCertificate::file(store("keys.p12")).password("changeit"),
+        ClientCertificate::file(store("ewallet.p12")).password("changeit"),
+    ] {
+        assert_eq!(own.load().unwrap().subject, "CN=client", "{own:?}");
+        first_reply(&trusting(&root).client_certificate(own), &config).await.unwrap();
+    }
+}
+
+#[test]
+fn says_what_is_wrong_with_it() {
+    let (client, ca) = (store("client.pem"), store("ca.pem"));
+    let folder = tempfile::tempdir().unwrap();
+    let encrypted = folder.path().join("encrypted.key");
+    fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+        .unwrap();
+    for (own, text) in [
+        (ClientCertificate::file("/none/client.pem"), "cannot be read from /none/client.pem: No such file"),
+        (ClientCertificate::file(&client), "client.pem holds no private key"),
+        (ClientCertificate::file(&client).key(&ca), "ca.pem holds no private key"),
+        (ClientCertificate::file(&client).key(&encrypted), "encrypted.key holds a key that is encrypted"),
+        (ClientCertificate::file(&ca).key(store("client.key")), "certificate and key do not belong together"),
+        (ClientCertificate::file(store("client.key")), "client.key holds a private key, not a certificate"),
+        (ClientCertificate::file(store("client.p12")), "that needs a password, and none was given"),
+        (ClientCertificate::file(store("client.p12")).password("wrong"), "that the password given does not open"),
+        (ClientCertificate::file(store("openssl.p12")).password("changeit"), "without a key that has a certificate"),
+    ] {
+        let error = own.load().unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Config, Phase::Setup));
+        says(&error, &["the client certificate", text]);
+        let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
+        assert_eq!(Connector::new(&settings, Demand::Verified).unwrap_err().to_string(), error.to_string());
+    }
+}

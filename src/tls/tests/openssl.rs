@@ -1,0 +1,134 @@
+//! Handshakes with `openssl s_server`, which can be as old, as odd or as demanding as some servers are.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use tokio::net::TcpStream;
+
+use super::*;
+
+struct Server {
+    process: Child,
+    address: String,
+    // It ends when its input does.
+    _input: ChildStdin,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A server with the certificate of `party`, on a port of its own; `None` where there is no openssl.
+fn start(party: &Party, options: &[&str]) -> Option<Server> {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+    std::fs::write(&certificate, &party.pem).unwrap();
+    std::fs::write(&key, &party.key).unwrap();
+    serve_files(&certificate, &key, options)
+}
+
+fn serve_files(certificate: &Path, key: &Path, options: &[&str]) -> Option<Server> {
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(certificate).arg("-key").arg(key);
+    command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut process) = command.spawn() else {
+        eprintln!("skipped: openssl is not installed");
+        return None;
+    };
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    // Whatever else it says is read, lest it wait for that.
+    std::thread::spawn(move || lines.for_each(drop));
+    let _input = process.stdin.take().unwrap();
+    Some(Server { process, address, _input })
+}
+
+async fn handshake(server: &Server, settings: &TlsSettings, demand: Demand) -> Result<TlsInfo> {
+    let stream = TcpStream::connect(&server.address).await.unwrap();
+    Ok(Connector::new(settings, demand).unwrap().handshake(HOST, stream, Opening::Implicit).await?.1)
+}
+
+#[tokio::test]
+async fn old_versions_are_named() {
+    let root = Party::authority("Root", None);
+    let party = Party::server(Some(&root));
+    for option in ["-tls1", "-tls1_1"] {
+        let Some(server) = start(&party, &[option, "-cipher", "ALL:@SECLEVEL=0"]) else { return };
+        let error = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2", "is too old"]);
+    }
+    let Some(server) = start(&party, &["-tls1_2"]) else { return };
+    let settings = trusting(&root).min_version(TlsVersion::Tls13);
+    let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
+    says(&error, &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow the other version"]);
+    let Some(server) = start(&party, &["-tls1_3"]) else { return };
+    let settings = trusting(&root).max_version(TlsVersion::Tls12);
+    let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
+    says(&error, &["the server speaks another, this client offers TLSv1.2. Allow the other version"]);
+}
+
+#[tokio::test]
+async fn no_cipher_in_common_with_openssl() {
+    let root = Party::authority("Root", None);
+    // Without forward secrecy.
+    let Some(server) = start(&Party::server(Some(&root)), &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"]) else {
+        return;
+    };
+    let error = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap_err();
+    says(&error, &["have no cipher suite, key exchange or signature in common (the server refused at once)"]);
+}
+
+#[tokio::test]
+async fn client_certificate_demanded_by_openssl() {
+    let root = Party::authority("Root", None);
+    let party = Party::server(Some(&root));
+    let Some(server) = start(&party, &["-Verify", "1", "-tls1_2", "-verify_return_error"]) else { return };
+    let error = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap_err();
+    says(&error, &["broke off the TLS handshake after it had shown its certificate", "demands a client certificate"]);
+
+    let Some(server) = start(&party, &["-Verify", "1", "-tls1_3", "-verify_return_error"]) else { return };
+    let stream = TcpStream::connect(&server.address).await.unwrap();
+    let connector = connector(&trusting(&root));
+    let (mut stream, _) = connector.handshake(HOST, stream, Opening::Implicit).await.unwrap();
+    let error = late_alert(&stream.read_u8().await.unwrap_err(), HOST).unwrap();
+    says(&error, &["demands a client certificate, and none was sent (TLS alert certificate_required, 116)"]);
+}
+
+/// `openssl x509 -req` makes such certificates, and old servers have them.
+#[tokio::test]
+async fn a_certificate_of_version_1() {
+    let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores");
+    let settings = TlsSettings::new(Trust::empty().path(stores.join("ca.pem")));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let start = || serve_files(&stores.join("client-v1.pem"), &stores.join("client.key"), &[version]);
+        let Some(server) = start() else { return };
+        let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
+        says(&error, &["\"CN=client\", is of an old form (X.509 version 1 or 2) without server names"]);
+
+        let Some(server) = start() else { return };
+        let info = handshake(&server, &settings, Demand::Reported).await.unwrap();
+        assert!(!info.verified);
+        assert!(info.not_verified_because.unwrap().contains("is of an old form"));
+        // Its key cannot be checked, so that a pin proves nothing.
+        let pin = info.chain[0].pin();
+        let Some(server) = start() else { return };
+        let info = handshake(&server, &TlsSettings::new(Trust::empty().pin(pin)), Demand::Reported).await.unwrap();
+        assert!(!info.verified);
+    }
+}
+
+#[tokio::test]
+async fn speaks_with_openssl() {
+    let root = Party::authority("Root", None);
+    for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let Some(server) = start(&Party::server(Some(&root)), &[option]) else { return };
+        let info = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap();
+        assert_eq!(info.version, version);
+        assert!(info.verified);
+    }
+}

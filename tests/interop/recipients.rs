@@ -1,0 +1,138 @@
+//! Several recipients, each with an outcome of its own.
+
+use envoi::mail_builder::MessageBuilder;
+use envoi::{Address, Client, Connection, Endpoint, Envelope, Kind, Message, Outcome, Phase};
+
+use crate::servers::{ALICE, Server, both, lockstep, someone};
+use crate::settings::hello;
+
+fn address(address: &str) -> Address {
+    Address::new(address).unwrap()
+}
+
+fn nobody() -> Address {
+    address("nobody@envoi.test")
+}
+
+fn later() -> Address {
+    address("later@envoi.test")
+}
+
+fn to_all(recipients: impl IntoIterator<Item = Address>) -> Message<'static> {
+    let envelope = Envelope::new(address("alice@envoi.test"), recipients).unwrap();
+    Message::from(hello(&nobody())).envelope(envelope)
+}
+
+fn assert_refused(outcome: &Outcome, code: u16, enhanced: &str) {
+    let Outcome::Refused(reply) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reply.code(), code, "{reply}");
+    // Exim's enhanced code is part of its text; it is found all the same.
+    assert_eq!(reply.enhanced().unwrap().to_string(), enhanced, "{reply}");
+}
+
+#[tokio::test]
+async fn a_refused_one_beside_others() {
+    for server in both() {
+        for url in server.settings() {
+            let (first, last) = (someone("first"), someone("last"));
+            let client = Client::from_url(&url).unwrap();
+            let receipt = client.send(to_all([first.clone(), nobody(), later(), last.clone()])).await.unwrap();
+            let outcomes: Vec<&Outcome> = receipt.recipients.iter().map(|recipient| &recipient.outcome).collect();
+            assert!(outcomes[0].is_accepted() && outcomes[3].is_accepted(), "{outcomes:?}");
+            assert_refused(outcomes[1], 550, "5.1.1");
+            assert_refused(outcomes[2], 450, "4.2.1");
+            assert!(!receipt.all_accepted());
+            let without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+            assert_eq!(without, ["nobody@envoi.test", "later@envoi.test"]);
+            for to in [first, last] {
+                assert!(server.delivered(&to).await.text().ends_with("Hello.\r\n"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_or_nothing() {
+    for server in both() {
+        all_or_nothing_at(server).await;
+    }
+    if let Some(server) = lockstep() {
+        all_or_nothing_at(&server).await;
+    }
+}
+
+async fn all_or_nothing_at(server: &Server) {
+    let endpoint = Endpoint::from_url(&server.starttls(ALICE)).unwrap().all_or_nothing();
+    let mut connection = Connection::connect(&endpoint).await.unwrap();
+    let to = someone("all");
+    let error = connection.send(to_all([to.clone(), nobody()])).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+    assert!(error.message().contains("nobody@envoi.test"), "{error}");
+    let recipients = &error.receipt().unwrap().recipients;
+    assert_eq!(recipients[0].outcome, Outcome::NotTried);
+    assert_refused(&recipients[1].outcome, 550, "5.1.1");
+    // The session goes on, and what comes next is all that arrives.
+    let other = someone("all");
+    let receipt = connection.send(to_all([to.clone(), other.clone()])).await.unwrap();
+    assert!(receipt.all_accepted());
+    connection.quit().await;
+    let _ = server.delivered(&to).await;
+    let _ = server.delivered(&other).await;
+}
+
+#[tokio::test]
+async fn nobody_is_left() {
+    for server in both() {
+        let mut connection = Client::from_url(&server.plain()).unwrap().connect().await.unwrap();
+        let error = connection.send(to_all([nobody()])).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+        assert!(error.is_permanent() && !error.outcome_unknown());
+        assert_eq!(error.message(), "the server refused the recipient nobody@envoi.test");
+        assert!(error.hint().unwrap().contains("no such mailbox"), "{error}");
+
+        let error = connection.send(to_all([later()])).await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert_eq!(error.reply().unwrap().code(), 450);
+        assert!(error.hint().unwrap().contains("later"), "{error}");
+
+        let error = connection.send(to_all([later(), nobody()])).await.unwrap_err();
+        assert_eq!(error.message(), "the server refused all 2 recipients, later@envoi.test among them");
+        let recipients = &error.receipt().unwrap().recipients;
+        assert_refused(&recipients[0].outcome, 450, "4.2.1");
+        assert_refused(&recipients[1].outcome, 550, "5.1.1");
+
+        // With PIPELINING, the server may have said 354 all the same: the session is in order.
+        let to = someone("left");
+        let receipt = connection.send(hello(&to)).await.unwrap();
+        assert!(receipt.all_accepted());
+        connection.quit().await;
+        assert!(server.delivered(&to).await.text().ends_with("Hello.\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_recipients() {
+    for server in both() {
+        let to: Vec<Address> = (0..100).map(|_| someone("hundred")).collect();
+        let receipt = Client::from_url(&server.plain()).unwrap().send(to_all(to.clone())).await.unwrap();
+        assert!(receipt.all_accepted());
+        assert_eq!(receipt.round_trips, 4, "greeting, EHLO, one group, the message");
+        for to in [&to[0], &to[50], &to[99]] {
+            let _ = server.delivered(to).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_null_reverse_path() {
+    for server in both() {
+        let to = someone("null");
+        let envelope = Envelope::new(None, [to.clone()]).unwrap();
+        let message = MessageBuilder::new().from("daemon@envoi.test").to("x@envoi.test").text_body("a notice\n");
+        let receipt =
+            Client::from_url(&server.starttls(ALICE)).unwrap().send(Message::from(message).envelope(envelope)).await;
+        assert!(receipt.unwrap().all_accepted());
+        let trace = server.delivered(&to).await.trace.to_ascii_lowercase();
+        assert!(trace.starts_with("return-path: <>\n"), "{trace}");
+    }
+}

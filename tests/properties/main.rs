@@ -1,0 +1,6 @@
+//! What must hold for any server, any message and any cut of the bytes.
+
+mod arrival;
+mod dots;
+mod session;
+mod sessions;

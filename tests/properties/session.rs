@@ -1,0 +1,497 @@
+//! A machine under a caller that notes what it says and checks, at every turn, what must hold for any
+//! server and any caller. The properties here and the fuzz target `machine` share it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use envoi::proto::{Machine, Mechanism, RawCommand, Reply, Settings, Step, Transaction};
+use envoi::{Address, Credentials, Error, Kind, Phase, Result};
+
+/// No address and no command holds these.
+const USER: &str = "submitter#7";
+const PASSWORD: &str = "correct-horse#7";
+
+/// How the server's bytes reach the machine.
+#[derive(Clone, Debug)]
+pub enum Cut {
+    /// All that is there at once.
+    Nowhere,
+    Everywhere,
+    /// In pieces of these lengths, over and over.
+    Into(Vec<usize>),
+    /// In such pieces too, and what the machine says to one goes out before the next comes.
+    AndAnswered(Vec<usize>),
+}
+
+/// What the caller of a machine gets to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Step(Step),
+    Failed { kind: Kind, phase: Phase, message: String, reply: Option<Reply>, outcome_unknown: bool },
+}
+
+/// A transaction as its caller sees it.
+#[derive(Default)]
+struct Transfer {
+    recipients: usize,
+    /// The recipients that were told of.
+    told: Vec<usize>,
+    text: Vec<u8>,
+    /// Where it begins and ends on the wire.
+    starts_at: Option<usize>,
+    ends_at: Option<usize>,
+    /// Its outcome was told, or the session failed.
+    is_over: bool,
+}
+
+pub struct Session {
+    machine: Machine,
+    cut: Cut,
+    /// What the machine wants by its last step.
+    pub want: Step,
+    events: Vec<Event>,
+    /// What the transport took.
+    pub wire: Vec<u8>,
+    protected: bool,
+    auth_in_clear: bool,
+    upgraded_at: Option<usize>,
+    /// What the server said since the upgrade, or since the beginning.
+    heard: Vec<u8>,
+    fed: usize,
+    told: usize,
+    logins: usize,
+    replies: usize,
+    raw: Vec<String>,
+    transfers: Vec<Transfer>,
+}
+
+impl Session {
+    pub fn new(settings: Settings, cut: Cut) -> Self {
+        let (protected, auth_in_clear) = (settings.secure, settings.auth_in_clear);
+        let mut session = Session {
+            machine: Machine::new(settings),
+            cut,
+            want: Step::Ready,
+            events: Vec::new(),
+            wire: Vec::new(),
+            protected,
+            auth_in_clear,
+            upgraded_at: None,
+            heard: Vec::new(),
+            fed: 0,
+            told: 0,
+            logins: 0,
+            replies: 0,
+            raw: Vec::new(),
+            transfers: Vec::new(),
+        };
+        session.settle();
+        session
+    }
+
+    // ---- The server's side ----
+
+    /// The server says this.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let (lengths, answered) = match self.cut.clone() {
+            Cut::Nowhere => (vec![bytes.len().max(1)], false),
+            Cut::Everywhere => (vec![1], false),
+            Cut::Into(lengths) => (lengths, false),
+            Cut::AndAnswered(lengths) => (lengths, true),
+        };
+        let mut rest = bytes;
+        for length in lengths.into_iter().cycle() {
+            if rest.is_empty() {
+                return;
+            }
+            let (mut piece, behind) = rest.split_at(length.min(rest.len()));
+            rest = behind;
+            while !piece.is_empty() {
+                let taken = self.machine.input(piece);
+                self.heard.extend_from_slice(&piece[..taken]);
+                self.fed += taken;
+                self.settle();
+                if self.want == Step::Closed {
+                    return;
+                }
+                assert!(taken > 0, "a machine that wants {:?} takes no input", self.want);
+                piece = &piece[taken..];
+                // What is under way of a message is the caller's to give out.
+                if answered && self.transfer().is_none_or(|transfer| transfer.starts_at.is_none()) {
+                    self.take(usize::MAX);
+                }
+            }
+        }
+    }
+
+    /// The server says no more.
+    pub fn end(&mut self) {
+        self.machine.input_ended();
+        self.settle();
+    }
+
+    /// The transport takes up to so many bytes.
+    pub fn take(&mut self, most: usize) {
+        let mut left = most.min(self.machine.output().len());
+        while left > 0 {
+            let front = self.machine.output().front();
+            let n = left.min(front.len());
+            assert!(n > 0, "bytes wait, and the first ones are none");
+            self.wire.extend_from_slice(&front[..n]);
+            self.machine.wrote(n);
+            left -= n;
+        }
+        self.settle();
+    }
+
+    /// How many bytes wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.machine.output().len()
+    }
+
+    // ---- The caller's side ----
+
+    pub fn upgraded(&mut self) {
+        if self.call(Machine::upgraded) {
+            assert!(self.machine.is_secure());
+            assert!(self.machine.capabilities().keywords().is_empty(), "what was learnt in clear is forgotten");
+            self.upgraded_at = Some(self.wire.len());
+            self.protected = true;
+            self.heard.clear();
+        }
+        self.settle();
+    }
+
+    pub fn login(&mut self, mechanism: Mechanism) {
+        if self.call(|machine| machine.login(mechanism, &Credentials::new(USER, PASSWORD))) {
+            assert!(self.protected || self.auth_in_clear, "a login in clear that nobody allowed");
+            let heard = self.heard.to_ascii_uppercase();
+            assert!(contains(&heard, b"AUTH"), "a login that the newest EHLO did not offer");
+            self.logins += 1;
+        }
+        self.settle();
+    }
+
+    pub fn begin(&mut self, transaction: Transaction) {
+        let recipients = transaction.recipients.len();
+        if self.call(|machine| machine.begin(transaction)) {
+            self.transfers.push(Transfer { recipients, ..Transfer::default() });
+        }
+        self.settle();
+    }
+
+    pub fn mail(&mut self, transaction: Transaction) {
+        let recipients = transaction.recipients.len();
+        if self.call(|machine| machine.mail(transaction)) {
+            self.transfers.push(Transfer { recipients, ..Transfer::default() });
+        }
+        self.settle();
+    }
+
+    pub fn rcpt(&mut self, address: Address) {
+        if self.call(|machine| machine.rcpt(address))
+            && let Some(transfer) = self.transfers.last_mut()
+        {
+            transfer.recipients += 1;
+        }
+        self.settle();
+    }
+
+    pub fn data(&mut self) {
+        self.call(Machine::data);
+        self.settle();
+    }
+
+    pub fn body(&mut self, piece: &[u8]) {
+        if self.call(|machine| machine.body(Bytes::copy_from_slice(piece)))
+            && let Some(transfer) = self.transfers.last_mut()
+        {
+            transfer.text.extend_from_slice(piece);
+        }
+        self.settle();
+    }
+
+    pub fn finish(&mut self) {
+        if self.call(Machine::finish) {
+            let end = self.wire.len() + self.waiting();
+            self.transfers.last_mut().expect("no message ends that did not begin").ends_at = Some(end);
+        }
+        self.settle();
+    }
+
+    pub fn reset(&mut self) {
+        self.replies += usize::from(self.call(Machine::reset));
+        self.settle();
+    }
+
+    pub fn noop(&mut self) {
+        self.replies += usize::from(self.call(Machine::noop));
+        self.settle();
+    }
+
+    pub fn command(&mut self, command: &RawCommand) {
+        if self.call(|machine| machine.command(command)) {
+            self.replies += 1;
+            self.raw.push(command.as_str().to_owned());
+        }
+        self.settle();
+    }
+
+    pub fn quit(&mut self) {
+        self.call(Machine::quit);
+        self.settle();
+    }
+
+    /// The driver gives up.
+    pub fn abort(&mut self) {
+        let unknown = self.outcome_is_unknown();
+        let error = self.machine.abort(Kind::Timeout, "that took too long");
+        assert_eq!(error.outcome_unknown(), unknown);
+        self.failed(&error);
+        self.settle();
+        assert_eq!(self.want, Step::Closed);
+    }
+
+    /// Checks all that was written, and gives what there is to compare: the events and the bytes.
+    pub fn conclude(self) -> (Vec<Event>, Vec<u8>) {
+        self.check_commands();
+        self.check_messages();
+        (self.events, self.wire)
+    }
+
+    // ---- What must hold ----
+
+    /// Makes a call; one that is out of turn must change nothing.
+    fn call(&mut self, call: impl FnOnce(&mut Machine) -> Result<()>) -> bool {
+        let (waiting, unknown) = (self.waiting(), self.outcome_is_unknown());
+        let Err(error) = call(&mut self.machine) else { return true };
+        if error.kind() == Kind::Request {
+            assert_eq!(self.waiting(), waiting, "{error}");
+            assert_eq!(self.machine.step().expect("a bad request ends no session"), self.want, "{error}");
+        } else {
+            assert!(!error.outcome_unknown() || unknown, "{error:?}");
+        }
+        self.failed(&error);
+        false
+    }
+
+    /// Takes all events there are.
+    fn settle(&mut self) {
+        loop {
+            // A reply has four bytes at least, and makes two events at most.
+            assert!(self.told <= self.fed / 2, "more events than the server can have caused");
+            match self.machine.step() {
+                Ok(want @ (Step::Wait { .. } | Step::Upgrade | Step::Ready | Step::Body { .. } | Step::Closed)) => {
+                    self.want = want;
+                    break;
+                }
+                Ok(event) => {
+                    self.check_event(&event);
+                    self.told += 1;
+                    self.events.push(Event::Step(event));
+                }
+                Err(error) => {
+                    let unknown = self.outcome_is_unknown();
+                    assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
+                    if self.transfer().is_some_and(|transfer| !transfer.is_over && transfer.starts_at.is_some()) {
+                        assert_eq!(error.phase(), if unknown { Phase::EndOfData } else { Phase::Body }, "{error:?}");
+                    }
+                    self.failed(&error);
+                    assert!(matches!(self.machine.step(), Ok(Step::Closed)), "what failed is over");
+                }
+            }
+        }
+        match self.want {
+            Step::Upgrade => {
+                assert_eq!(self.waiting(), 0, "the handshake comes behind all that was said in clear");
+                assert!(self.wire.ends_with(b"\r\nSTARTTLS\r\n"));
+            }
+            Step::Body { .. } => {
+                let start = self.wire.len() + self.waiting();
+                let transfer = self.transfers.last_mut().expect("a body belongs to a transaction");
+                assert!(!transfer.is_over && transfer.ends_at.is_none());
+                transfer.starts_at.get_or_insert(start);
+            }
+            Step::Closed => assert_eq!(self.waiting(), 0, "what is over has no more to say"),
+            _ => {}
+        }
+        assert_eq!(self.machine.outcome_unknown(), self.outcome_is_unknown());
+    }
+
+    fn check_event(&mut self, event: &Step) {
+        let taken = self.wire.len();
+        match event {
+            Step::Login { .. } => self.logins = self.logins.checked_sub(1).expect("a login that was asked for"),
+            Step::Reply { .. } => self.replies = self.replies.checked_sub(1).expect("a command that was given"),
+            Step::Sender { .. } => assert!(self.transfer().is_some_and(|transfer| transfer.told.is_empty())),
+            Step::Recipient { index, .. } => {
+                let transfer = self.transfers.last_mut().expect("a recipient belongs to a transaction");
+                assert!(!transfer.is_over);
+                assert!(*index < transfer.recipients && *index == transfer.told.len(), "{event:?}");
+                transfer.told.push(*index);
+            }
+            Step::Sent { reply } => {
+                assert!(reply.is_positive());
+                let transfer = self.transfers.last_mut().expect("what was sent was begun");
+                assert!(!transfer.is_over, "a message has one outcome");
+                assert!(transfer.ends_at.is_some_and(|end| taken >= end), "sent, and its last byte was not taken");
+                transfer.is_over = true;
+            }
+            Step::NotSent { phase, reply } => {
+                assert!(reply.is_transient() || reply.is_permanent());
+                let transfer = self.transfers.last_mut().expect("what was not sent was begun");
+                assert!(!transfer.is_over, "a message has one outcome");
+                let handed_over = transfer.ends_at.is_some_and(|end| taken >= end);
+                assert_eq!(*phase == Phase::EndOfData, handed_over, "{event:?}");
+                // A refusal right behind the go-ahead is there before a body was asked for.
+                assert!(*phase == Phase::Body || handed_over || transfer.starts_at.is_none(), "{event:?}");
+                transfer.is_over = true;
+            }
+            other => panic!("an event that nobody knows: {other:?}"),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        // A call that was out of turn ends nothing.
+        if matches!(self.machine.step(), Ok(Step::Closed))
+            && let Some(transfer) = self.transfers.last_mut()
+        {
+            transfer.is_over = true;
+        }
+        self.events.push(Event::Failed {
+            kind: error.kind(),
+            phase: error.phase(),
+            message: without_quoted_rest(error),
+            reply: error.reply().cloned(),
+            outcome_unknown: error.outcome_unknown(),
+        });
+    }
+
+    fn transfer(&self) -> Option<&Transfer> {
+        self.transfers.last()
+    }
+
+    /// By what went: from the last byte of the message to its outcome.
+    fn outcome_is_unknown(&self) -> bool {
+        let handed_over = |transfer: &Transfer| transfer.ends_at.is_some_and(|end| self.wire.len() >= end);
+        self.transfer().is_some_and(|transfer| !transfer.is_over && handed_over(transfer))
+    }
+
+    /// Each command is one line; none of them shows a secret, or is one that nobody gave.
+    fn check_commands(&self) {
+        const VERBS: [&str; 11] =
+            ["EHLO ", "HELO ", "STARTTLS", "AUTH ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "NOOP", "QUIT", "."];
+        let (mut commands, mut from) = (Vec::new(), 0);
+        for transfer in &self.transfers {
+            let Some(start) = transfer.starts_at else { continue };
+            // What a failure kept from being written is not there.
+            let place = |at: usize| at.min(self.wire.len());
+            commands.extend_from_slice(&self.wire[from..place(start)]);
+            from = place(transfer.ends_at.unwrap_or(usize::MAX));
+        }
+        commands.extend_from_slice(&self.wire[from..]);
+
+        let in_clear = if self.auth_in_clear || (self.protected && self.upgraded_at.is_none()) {
+            0
+        } else {
+            // No message goes before the upgrade, so places in the commands are places on the wire.
+            self.upgraded_at.unwrap_or(commands.len())
+        };
+        let (mut at, mut in_login) = (0, false);
+        // What was taken may end in the middle of a letter.
+        let text = String::from_utf8_lossy(&commands);
+        for line in text.split_inclusive("\r\n") {
+            let Some(command) = line.strip_suffix("\r\n") else {
+                assert!(self.want == Step::Closed || self.waiting() > 0, "a command without its end: {line:?}");
+                break;
+            };
+            assert!(!command.contains(['\r', '\n']), "a line in a line: {line:?}");
+            let known = VERBS.iter().any(|verb| command.starts_with(verb));
+            let is_raw = self.raw.iter().any(|raw| raw == command);
+            let is_response = in_login && (command == "*" || BASE64.decode(command).is_ok());
+            assert!(known || is_raw || is_response, "nobody asked for {line:?}");
+            if at < in_clear && !is_raw && !command.contains(":<") {
+                assert!(!command.starts_with("AUTH"), "a login in clear");
+                for secret in secrets() {
+                    assert!(!contains(command.as_bytes(), &secret), "a secret in clear: {line:?}");
+                }
+            }
+            in_login = command.starts_with("AUTH ") || is_response;
+            at += line.len();
+        }
+    }
+
+    /// What went of each message is what was given.
+    fn check_messages(&self) {
+        for transfer in &self.transfers {
+            let (Some(start), Some(end)) = (transfer.starts_at, transfer.ends_at) else { continue };
+            if let Some(message) = self.wire.get(start..end) {
+                assert_eq!(unstuffed(message).expect("the message has an end"), normalised(&transfer.text));
+            }
+        }
+    }
+}
+
+fn secrets() -> [Vec<u8>; 4] {
+    [
+        PASSWORD.into(),
+        BASE64.encode(USER).into(),
+        BASE64.encode(PASSWORD).into(),
+        BASE64.encode(format!("\0{USER}\0{PASSWORD}")).into(),
+    ]
+}
+
+/// What came in clear behind the go-ahead for TLS is quoted as far as it was there, which the cut decides.
+fn without_quoted_rest(error: &Error) -> String {
+    match error.message().split_once(": \"") {
+        Some((message, _)) if error.phase() == Phase::StartTls => message.to_owned(),
+        _ => error.message().to_owned(),
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// The text as a server must get it: each line ends with CRLF, the last one too.
+pub fn normalised(text: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut bytes = text.iter().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\r' => {
+                bytes.next_if_eq(&&b'\n');
+                lines.extend_from_slice(b"\r\n");
+            }
+            b'\n' => lines.extend_from_slice(b"\r\n"),
+            byte => lines.push(*byte),
+        }
+    }
+    if !lines.is_empty() && !lines.ends_with(b"\n") {
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
+
+/// Takes the dots out of a message as the strictest server would (RFC 5321, 2.3.8 and 4.5.2).
+///
+/// # Errors
+///
+/// A CR or LF that is no line end, or an end of the message that is missing or not at the end.
+pub fn unstuffed(wire: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut message, mut rest) = (Vec::new(), wire);
+    loop {
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").ok_or("the message does not end")?;
+        let (line, behind) = (&rest[..end], &rest[end + 2..]);
+        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            return Err(format!("a bare line end in {:?}", String::from_utf8_lossy(line)));
+        }
+        match line {
+            b"." if behind.is_empty() => return Ok(message),
+            b"." => return Err("the message ends before its end".into()),
+            line => message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)),
+        }
+        message.extend_from_slice(b"\r\n");
+        rest = behind;
+    }
+}

@@ -1,0 +1,245 @@
+//! Time: a limit for each phase that a trickle does not renew, and limits for the whole. The clock is tokio's, paused,
+//! so that ten minutes pass at once.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use envoi::tls::Security;
+use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Phase, Timeouts};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep};
+
+/// Room on the wire for bytes that nobody has read.
+const WIRE: usize = 16 * 1024;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn address(address: &str) -> Address {
+    Address::new(address).unwrap()
+}
+
+fn message(bytes: usize) -> Message<'static> {
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+    Message::ready_stream(Cursor::new(vec![b'x'; bytes])).envelope(envelope)
+}
+
+/// Sends a message to the server, and tells what came of it and how long it took.
+async fn send(
+    timeouts: Timeouts,
+    message: Message<'static>,
+    server: impl AsyncFnOnce(DuplexStream),
+) -> (Result<(), Error>, Duration) {
+    let (client, stream) = duplex(WIRE);
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
+    let began = Instant::now();
+    let sending = async {
+        let mut connection = Connection::over(client, &endpoint).await?;
+        connection.send(message).await.map(|_| ())
+    };
+    // The server's part never ends before the client's.
+    let serving = async {
+        server(stream).await;
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        result = sending => (result, began.elapsed()),
+        () = serving => unreachable!(),
+    }
+}
+
+/// Says each line when something was read, but for the first.
+async fn converse(stream: &mut DuplexStream, lines: &[&str]) {
+    for line in lines {
+        stream.write_all(line.as_bytes()).await.unwrap();
+        let _heard = stream.read(&mut [0; 4096]).await.unwrap();
+    }
+}
+
+async fn trickle(stream: &mut DuplexStream, line: &str, every: Duration) {
+    for byte in line.bytes().cycle() {
+        sleep(every).await;
+        if stream.write_all(&[byte]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[track_caller]
+fn assert_timeout(outcome: &(Result<(), Error>, Duration), phase: Phase, after: Duration) {
+    let (result, took) = outcome;
+    let error = result.as_ref().unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, phase), "{error}");
+    assert!(*took >= after && *took < after + seconds(2), "after {took:?}: {error}");
+}
+
+const UP_TO_DATA: [&str; 4] = ["220 mail.example.org\r\n", "250 mail.example.org\r\n", "250 Ok\r\n", "250 Ok\r\n"];
+
+#[tokio::test(start_paused = true)]
+async fn each_phase_has_its_limit() {
+    let silent = send(Timeouts::default(), message(10), async |_stream| std::future::pending().await).await;
+    assert_timeout(&silent, Phase::Greeting, seconds(300));
+    assert!(silent.0.unwrap_err().hint().unwrap().contains("smtps"));
+
+    for (answers, phase, limit) in
+        [(1, Phase::Hello, 300), (2, Phase::Mail, 300), (3, Phase::Rcpt, 300), (4, Phase::Data, 120)]
+    {
+        let outcome = send(Timeouts::default(), message(10), async |mut stream| {
+            converse(&mut stream, &UP_TO_DATA[..answers]).await;
+            std::future::pending().await
+        });
+        assert_timeout(&outcome.await, phase, seconds(limit));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_renews_nothing() {
+    let outcome = send(Timeouts::default(), message(10), async |mut stream| {
+        trickle(&mut stream, "220-still here\r\n", seconds(10)).await;
+    });
+    assert_timeout(&outcome.await, Phase::Greeting, seconds(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_to_the_message_is_an_unknown_outcome() {
+    let outcome = send(Timeouts::default(), message(10), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        converse(&mut stream, &["354 go\r\n"]).await;
+        std::future::pending().await
+    });
+    let outcome = outcome.await;
+    assert_timeout(&outcome, Phase::EndOfData, seconds(600));
+    let error = outcome.0.unwrap_err();
+    assert!(error.outcome_unknown() && !error.is_transient() && !error.is_permanent());
+    assert_eq!(error.receipt().unwrap().recipients[0].outcome, envoi::Outcome::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_nothing_of_the_message() {
+    let outcome = send(Timeouts::default(), message(1_000_000), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        std::future::pending().await
+    });
+    let outcome = outcome.await;
+    assert_timeout(&outcome, Phase::Body, seconds(180));
+    assert!(!outcome.0.unwrap_err().outcome_unknown());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_too_little_of_the_message() {
+    // 100 bytes a second are less than the 500 that are asked for: after 3 minutes' grace, and what the bytes
+    // that went have bought, it is over.
+    let mut timeouts = Timeouts::default();
+    timeouts.min_rate = 500;
+    let (result, took) = send(timeouts, message(1_000_000), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        loop {
+            sleep(seconds(1)).await;
+            let _heard = stream.read(&mut [0; 100]).await.unwrap();
+        }
+    })
+    .await;
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Body), "{error}");
+    assert!(took > seconds(180) && took < seconds(1200), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_no_fault_of_the_server() {
+    let (mut source, reader) = duplex(100);
+    let writing = tokio::spawn(async move {
+        for _ in 0..10 {
+            sleep(seconds(1000)).await;
+            source.write_all(b"a line\r\n").await.unwrap();
+        }
+    });
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+    let slow = Message::ready_stream(reader).envelope(envelope);
+    let (result, took) = send(Timeouts::default(), slow, async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        let mut message = Vec::new();
+        while !message.ends_with(b"\r\n.\r\n") {
+            stream.read_buf(&mut message).await.unwrap();
+        }
+        stream.write_all(b"250 Ok\r\n").await.unwrap();
+        std::future::pending().await
+    })
+    .await;
+    result.unwrap();
+    writing.await.unwrap();
+    assert!(took >= seconds(10_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_number_for_all_phases_bounds_the_whole() {
+    // Each answer comes just in time, and together they take more than four times the limit.
+    let late = Timeouts::of(seconds(10));
+    let outcome = send(late, message(10), async |mut stream| {
+        for line in UP_TO_DATA {
+            sleep(seconds(9)).await;
+            stream.write_all(line.as_bytes()).await.unwrap();
+        }
+        sleep(seconds(9)).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        std::future::pending().await
+    });
+    // `connect` and `send` are two calls here; each has four times the limit.
+    let (result, took) = outcome.await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(took <= seconds(80), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_everything() {
+    let timeouts = Timeouts::default().with_deadline(seconds(30));
+    let outcome = send(timeouts, message(1_000_000), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        loop {
+            sleep(seconds(1)).await;
+            let _heard = stream.read(&mut [0; 1000]).await.unwrap();
+        }
+    });
+    let outcome = outcome.await;
+    assert_timeout(&outcome, Phase::Body, seconds(30));
+    assert!(outcome.0.unwrap_err().to_string().contains("deadline"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parting_that_is_not_answered_takes_a_second() {
+    let (client, mut stream) = duplex(WIRE);
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None);
+    let greeting = converse(&mut stream, &UP_TO_DATA[..2]);
+    let (connection, ()) = tokio::join!(Connection::over(client, &endpoint), async {
+        tokio::time::timeout(seconds(1), greeting).await.ok();
+    });
+    let connection = connection.unwrap();
+    let began = Instant::now();
+    connection.quit().await;
+    assert_eq!(began.elapsed(), seconds(1));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"QUIT\r\n"), "{rest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_beyond_all_time_are_no_limits() {
+    let forever = Timeouts::of(Duration::MAX).with_deadline(Duration::MAX);
+    let (result, _) = send(forever, message(100_000), async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        let mut message = Vec::new();
+        while !message.ends_with(b"\r\n.\r\n") {
+            sleep(seconds(1)).await;
+            stream.read_buf(&mut message).await.unwrap();
+        }
+        stream.write_all(b"250 Ok\r\n").await.unwrap();
+    })
+    .await;
+    result.unwrap();
+}
