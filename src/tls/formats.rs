@@ -159,15 +159,6 @@ pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
 }
 
 #[cfg(feature = "keystores")]
-pub(super) fn wrong_password(given: bool) -> Unusable {
-    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
-    match given {
-        true => Unusable::new("is a key store that the password given does not open", hint),
-        false => Unusable::new("is a key store that needs a password, and none was given", hint),
-    }
-}
-
-#[cfg(feature = "keystores")]
 fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
     let certificates = super::keystore::pkcs12(bytes, password)?.into_trusted()?;
     Ok(Found { certificates, notes: Vec::new() })

@@ -6,8 +6,8 @@
 use sha1::{Digest as _, Sha1};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::formats::{self, Unusable};
-use super::keystore::KeyStore;
+use super::formats::Unusable;
+use super::keystore::{self, KeyStore};
 use crate::Secret;
 
 const CHECK_SUM: usize = 20;
@@ -20,7 +20,7 @@ pub(super) fn open(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, 
     if let Some(password) = password
         && check(content, password.expose()) != check_sum
     {
-        return Err(formats::wrong_password(true));
+        return Err(keystore::wrong_password(true));
     }
     entries(&mut Reader(content)).ok_or_else(damaged)
 }
