@@ -100,7 +100,8 @@
 //!
 //! # Many messages
 //!
-//! A [`Connection`] is kept for as many messages as you like. It has the single steps, too: `mail`, `rcpt`, `data`, `reset`,
+//! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a stream of them without waiting for
+//! the answer to each, so that distance costs no time. It has the single steps, too: `mail`, `rcpt`, `data`, `reset`,
 //! `noop`, and `command` for any other.
 //!
 //! ```no_run

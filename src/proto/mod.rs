@@ -25,9 +25,14 @@
 //!                                                                   └ Body: pieces, then the final dot
 //! ```
 //!
+//! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
+//! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
+//! [`Step::Body`] then comes before the answers to the recipients.
+//!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. 421 may come at any point and ends the session.
+//! a group (PIPELINING, RFC 2920) or one by one. Several transactions can be under way
+//! ([`Machine::may_begin`]). 421 may come at any point and ends the session.
 //!
 //! # What a driver does
 //!
@@ -501,12 +506,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a piece of the message, of any size. Dots are doubled and line ends made CRLF here.
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled where it goes behind DATA.
     ///
     /// # Errors
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one: the session is over then.
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
         let chunk = chunk.into();
@@ -527,7 +533,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
         self.stuffer.finish(&mut self.wire.output);
