@@ -25,9 +25,30 @@
 //!                                                                   └ Body: pieces, then the final dot
 //! ```
 //!
+//! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
+//! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
+//! [`Step::Body`] then comes before the answers to the recipients.
+//!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. 421 may come at any point and ends the session.
+//! a group (PIPELINING, RFC 2920) or one by one. Several transactions can be under way
+//! ([`Machine::may_begin`]). 421 may come at any point and ends the session.
+//!
+//! # What a driver does
+//!
+//! It calls [`Machine::step`] until that says [`Step::Wait`], then carries bytes, then calls it again. It owes the machine:
+//!
+//! - **Writing.** `step` itself may put something into the [output](Machine::output): write *after* it said `Wait`, before a reply
+//!   is waited for. [`Machine::wrote`] is told of each partial write, as what became of a message depends on it.
+//! - **Reading while writing.** A server may answer, or refuse, before it has read everything. A driver that only writes
+//!   does not hear it, and the two may wait for each other. (What fits into the socket's buffer may be written first.)
+//! - **The end.** [`Machine::input_ended`] when nothing more can be read. When writing fails, read on for a moment: the
+//!   server may have said why it closed.
+//! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
+//! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
+//!   the outcome of a message is unknown by then.
+//! - **A look before a command**: on a connection that was kept, take what can be read without waiting. A server that has
+//!   given up said so there.
 //!
 //! # A session
 //!
@@ -49,15 +70,14 @@
 //! let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
 //! let mut begun = false;
 //! let final_words = loop {
-//!     // Write what the machine has to say.
-//!     while !machine.output().is_empty() {
-//!         let n = machine.output().front().len();
-//!         sent.extend_from_slice(machine.output().front());
-//!         machine.wrote(n);
-//!     }
 //!     match machine.step()? {
-//!         // Read.
+//!         // Write what the machine has to say, and read.
 //!         Step::Wait { .. } => {
+//!             while !machine.output().is_empty() {
+//!                 let n = machine.output().front().len();
+//!                 sent.extend_from_slice(machine.output().front());
+//!                 machine.wrote(n);
+//!             }
 //!             let bytes = server.next().expect("the server has an answer");
 //!             assert_eq!(machine.input(bytes.as_bytes()), bytes.len());
 //!         }
@@ -486,12 +506,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a piece of the message, of any size. Dots are doubled and line ends made CRLF here.
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled where it goes behind DATA.
     ///
     /// # Errors
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one: the session is over then.
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
         let chunk = chunk.into();
@@ -512,7 +533,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
         self.stuffer.finish(&mut self.wire.output);
