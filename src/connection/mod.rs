@@ -88,8 +88,9 @@ impl Connection {
         // Where none is offered, the machine says so for whichever is asked for.
         let Some(mechanism) = mechanism.or_else(best).or(offered.is_empty().then_some(Mechanism::Plain)) else {
             let message = format!("no mechanism in common: the server offers {}", offered.join(", "));
+            let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
             return Err(Error::new(Kind::Auth, Phase::Auth, message)
-                .with_hint("envoi knows PLAIN and LOGIN. Have one of them switched on at the server."));
+                .with_hint(format!("envoi knows {known}: ask the server's administrator to switch one of them on.")));
         };
         self.driver.machine.login(mechanism, credentials)?;
         match self.driver.next(None).await? {
@@ -177,11 +178,18 @@ impl Connection {
                     break (Error::refused(Kind::Refused, Phase::Rcpt, message, reply), Outcome::NotTried);
                 }
                 Ok(Step::NotSent { phase, reply }) => {
-                    break (not_sent(Step::NotSent { phase, reply: reply.clone() }), Outcome::Refused(reply));
+                    let error = not_sent(Step::NotSent { phase, reply: reply.clone() });
+                    break (
+                        error.about(format!("the message {} was not taken", addressees(envelope))),
+                        Outcome::Refused(reply),
+                    );
                 }
                 Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
                 Ok(_) => {}
-                Err(error) if error.outcome_unknown() => break (error, Outcome::Unknown),
+                Err(error) if error.outcome_unknown() => {
+                    let what = format!("it is not known whether the server took the message {}", addressees(envelope));
+                    break (error.about(what), Outcome::Unknown);
+                }
                 Err(error) => break (error, Outcome::NotTried),
             }
         };
@@ -286,6 +294,15 @@ fn sender_refused(envelope: &Envelope) -> String {
     match envelope.reverse_path() {
         Some(address) => format!("the server refused the sender {address}"),
         None => "the server refused the null reverse-path <>".into(),
+    }
+}
+
+/// Whom the message is for, in a few words.
+fn addressees(envelope: &Envelope) -> String {
+    match envelope.recipients() {
+        [] => String::new(),
+        [address] => format!("to {address}"),
+        [first, others @ ..] => format!("to {first} and {} more", others.len()),
     }
 }
 

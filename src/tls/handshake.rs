@@ -57,7 +57,7 @@ const ALERT: u8 = 0x15;
 const HANDSHAKE: u8 = 0x16;
 
 fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(Kind::Tls, Phase::Tls, message).with_hint(hint)
+    Error::new(Kind::Tls, Phase::Tls, message).with_hint(format!("{}.", hint.into()))
 }
 
 /// The server went on in clear text, where TLS was to begin.

@@ -48,10 +48,10 @@ impl TrustStore {
             message.push_str(warning);
         }
         let hint = if self.origins.is_empty() {
-            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)"
+            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)."
         } else {
             "Install the system's store (on Debian and Alpine the package ca-certificates), or name a file with the \
-             certificates to trust (Trust::path, trust= in the URL)"
+             certificates to trust (Trust::path, trust= in the URL)."
         };
         Err(config(message).with_hint(hint))
     }
