@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
 use crate::proto::{ClientName, Limits, Mechanism};
-use crate::tls::{Connector, Demand, Security, TlsSettings, Trust};
+use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::{Credentials, Kind, Secret, Timeouts};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
@@ -54,7 +54,8 @@ impl Endpoint {
     /// | `smtp://host:25?tls=none` | never TLS |
     ///
     /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism),
-    /// `auth-in-clear=yes`, `helo`, `trust` (a PEM file or a folder, may be repeated), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
+    /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may be repeated), `trust-password-file` (the file with the key stores' password), `pin`
+    /// (the SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
     /// (seconds, as [`Timeouts::of`]).
     ///
     /// # Errors
@@ -128,10 +129,39 @@ impl Endpoint {
         self
     }
 
-    /// Whom to trust, and the other TLS settings as they are.
+    /// Whom to trust, in place of what was set before. Pinned keys stay pinned, and the other TLS settings are as they were.
     #[must_use]
     pub fn trust(self, trust: Trust) -> Self {
-        let tls = self.tls.clone().trust(trust);
+        self.map_trust(|before| trust.with_pins_of(&before))
+    }
+
+    /// Trust the system's store, too.
+    #[must_use]
+    pub fn system_trust(self) -> Self {
+        self.map_trust(Trust::with_system)
+    }
+
+    /// The server must have this public key; see [`Trust::pin`].
+    #[must_use]
+    pub fn pin(self, hash: impl Into<String>) -> Self {
+        self.map_trust(|trust| trust.pin(hash))
+    }
+
+    /// The password of the key stores that are trusted.
+    #[must_use]
+    pub fn trust_password(self, password: impl Into<Secret>) -> Self {
+        self.map_trust(|trust| trust.password(password))
+    }
+
+    /// The certificate to show to a server that asks for one.
+    #[must_use]
+    pub fn client_certificate(self, certificate: ClientCertificate) -> Self {
+        let tls = self.tls.clone().client_certificate(certificate);
+        self.tls(tls)
+    }
+
+    fn map_trust(self, change: impl FnOnce(Trust) -> Trust) -> Self {
+        let tls = self.tls.clone().map_trust(change);
         self.tls(tls)
     }
 
@@ -240,6 +270,15 @@ impl Endpoint {
             })?
         };
         self.connector.get_or_try_init(load).await
+    }
+
+    /// Reads the trust store again, on a thread that may block.
+    pub(crate) async fn reload_trust(&self) -> Result<TrustSummary> {
+        let connector = self.connector().await?.clone();
+        let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
+        loaded.map_err(|panic| {
+            Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+        })?
     }
 }
 

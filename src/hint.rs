@@ -169,6 +169,8 @@ const REFUSALS: &[Row] = &[
     Row(HELLO, &["500", "502", "504", "530"], &[], &[], "This may be no mail server (an FTP server greets with 220, too): check the host and the port."),
     Row(ANY, &["530"], &[], &[], LOGIN_FIRST),
     Row(ANY, &["5"], &["7.57"], &[], LOGIN_FIRST),
+    // Postfix on a submission port, to those who have not logged in.
+    Row(ANY, &["5"], &["7.1"], &["client host rejected: access denied"], LOGIN_FIRST),
 
     // STARTTLS.
     Row(STARTTLS, &["5"], &[], &["already"], "The server takes this connection for one inside TLS: a tunnel or proxy between has probably added TLS. Connect to the \

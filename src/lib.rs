@@ -12,6 +12,9 @@ mod endpoint;
 mod error;
 mod hint;
 #[cfg(feature = "client")]
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
+#[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
 mod receipt;
@@ -22,6 +25,8 @@ pub mod testing;
 mod timeouts;
 #[cfg(feature = "client")]
 pub mod tls;
+#[cfg(feature = "client")]
+mod trace;
 #[cfg(feature = "client")]
 mod transport;
 #[cfg(feature = "client")]

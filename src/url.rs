@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use crate::address::quoted;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::ClientName;
 use crate::tls::{Security, TlsVersion, Trust};
 use crate::{Endpoint, Secret, Timeouts};
@@ -123,7 +124,7 @@ fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
 
 fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<Endpoint> {
     let mut seen: Vec<String> = Vec::new();
-    let mut trust: Option<Trust> = None;
+    let (mut trust, mut pin, mut trust_password) = (None::<Trust>, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (decoded(key, "query")?, decoded(value, key)?);
@@ -150,6 +151,14 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 trust = Some(trust.unwrap_or_else(Trust::empty).path(value));
                 endpoint
             }
+            "trust-password-file" => {
+                trust_password = Some(password_in(&value)?);
+                endpoint
+            }
+            "pin" => {
+                pin = Some(value);
+                endpoint
+            }
             "server-name" => endpoint.tls(tls.server_name(value)),
             "min-tls" => endpoint.tls(tls.min_version(value.parse::<TlsVersion>()?)),
             "max-tls" => endpoint.tls(tls.max_version(value.parse::<TlsVersion>()?)),
@@ -159,15 +168,32 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 }
                 _ => return Err(fault(format!("timeout={value} is no number of seconds"))),
             },
-            "pin" | "trust-password-file" => return Err(fault(format!("the key {key} is not yet supported"))),
             other => return Err(fault(format!("the key {} is not known", quoted(other)))),
         };
         seen.push(key);
     }
-    Ok(match trust {
-        Some(trust) => endpoint.trust(trust),
+    if let Some(trust) = trust {
+        endpoint = endpoint.trust(trust);
+    } else if pin.is_some() {
+        // The key is known: nobody else must vouch for it.
+        endpoint = endpoint.trust(Trust::empty());
+    }
+    if let Some(pin) = pin {
+        endpoint = endpoint.pin(pin);
+    }
+    Ok(match trust_password {
+        Some(password) => endpoint.trust_password(password),
         None => endpoint,
     })
+}
+
+/// The first line of a file.
+fn password_in(path: &str) -> Result<Secret> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("the file {} with the trust store's password cannot be read: {error}", quoted(path));
+        Error::new(Kind::Config, Phase::Setup, message).with_source(error)
+    })?);
+    Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
 /// `what` names the part, for the message.

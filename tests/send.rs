@@ -584,8 +584,6 @@ async fn inputs_that_cannot_be_read() {
 #[tokio::test]
 async fn not_yet() {
     let options: &[&[&str]] = &[
-        &["--trust-password", "a"],
-        &["--client-cert", "a.pem", "--client-key", "a.key"],
         &["--notify", "failure"],
         &["--ret", "full"],
         &["--envid", "1"],
@@ -598,14 +596,8 @@ async fn not_yet() {
         &["--bind", "127.0.0.1"],
         &["--retries", "1"],
         &["--progress"],
-        &["--transcript", "-"],
     ];
-    let urls = [
-        "lmtp://localhost",
-        "lmtp+unix:///run/lmtp.sock",
-        "smtp://localhost?pin=a",
-        "smtp://localhost?trust-password-file=a",
-    ];
+    let urls = ["lmtp://localhost", "lmtp+unix:///run/lmtp.sock"];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     let cases = options.iter().map(|option| (url.as_str(), *option)).chain(urls.map(|url| (url, &[][..])));
@@ -711,4 +703,77 @@ async fn no_password_in_any_output() {
             assert!(json.is_empty() || run.json()["error"]["message"].is_string());
         }
     }
+}
+
+#[tokio::test]
+async fn the_transcript_tells_the_dialogue_and_no_secret() {
+    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("transcript");
+    send_to(&server.url(), &["--transcript", file.to_str().unwrap()]).await.exits_with(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for line in
+        ["S: 220 ", "C: STARTTLS\n", "-- TLS handshake: TLSv1.3", "C: AUTH PLAIN ***\n", "C: .\n", "S: 250 2.0.0 "]
+    {
+        assert!(text.contains(line), "{line:?} is not in: {text}");
+    }
+    assert!(!text.contains(PASSWORD), "{text}");
+
+    // After a failure, too, and on standard error.
+    let url = server.url().replace("alice", "mallory");
+    send_to(&url, &["--transcript", "-"]).await.exits_with(77).says("S: 535 ").says("C: AUTH PLAIN ***");
+
+    let nowhere = folder.path().join("missing/transcript");
+    send_to(&server.url(), &["--transcript", nowhere.to_str().unwrap()]).await.exits_with(64);
+    assert_eq!(server.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pinned_key_alone_or_on_top() {
+    let server = Server::start().await.unwrap();
+    let client = envoi::Client::from_url(&server.url()).unwrap();
+    let connection = client.connect().await.unwrap();
+    let pin = connection.tls().unwrap().peer().unwrap().pin().replace('/', "%2F").replace('+', "%2B");
+    connection.quit().await;
+
+    let alone = format!("smtp://localhost:{}?pin={pin}", server.port());
+    send_to(&alone, &[]).await.exits_with(0);
+    send_to(&format!("{}&pin={pin}", server.url()), &[]).await.exits_with(0);
+    let other = format!("sha256%2F%2F{}", "A".repeat(43) + "%3D");
+    send_to(&format!("{}&pin={other}", server.url()), &[]).await.exits_with(76);
+    // What is trusted instead does not take the pin away.
+    let ca = server.ca_file().to_str().unwrap();
+    let swapped = format!("smtp://localhost:{}?pin={other}", server.port());
+    send_to(&swapped, &["--trust", ca]).await.exits_with(76);
+    send_to(&format!("smtp://localhost:{}?pin=nonsense", server.port()), &[]).await.exits_with(78);
+}
+
+#[tokio::test]
+async fn trust_stores_with_a_password() {
+    let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
+    let server = Server::start().await.unwrap();
+    let store = format!("{stores}/java.p12");
+    // It is read, and does not hold the server's issuer.
+    send_to(&server.url(), &["--trust", &store, "--trust-password", "changeit"]).await.exits_with(76);
+    send_to(&server.url(), &["--trust", &store, "--trust-password", "wrong"]).await.exits_with(78).says("password");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "changeit\n").unwrap();
+    let url = format!("smtp://localhost:{}?trust={store}&trust-password-file={}", server.port(), file.display());
+    send_to(&url, &[]).await.exits_with(76);
+    send_to(&url, &["--trust", server.ca_file().to_str().unwrap()]).await.exits_with(0);
+    let missing = format!("{}&trust-password-file=/nowhere", server.url());
+    send_to(&missing, &[]).await.exits_with(78);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_clients_own() {
+    let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
+    let server = Server::start().await.unwrap();
+    let (certificate, key) = (format!("{stores}/client.pem"), format!("{stores}/client.key"));
+    send_to(&server.url(), &["--client-cert", &certificate, "--client-key", &key]).await.exits_with(0);
+    send_to(&server.url(), &["--client-cert", &certificate]).await.exits_with(78);
+    send_to(&server.url(), &["--client-key", &key]).await.exits_with(64);
+    let store = format!("{stores}/client.p12");
+    send_to(&server.url(), &["--client-cert", &store, "--trust-password", "wrong"]).await.exits_with(78);
 }

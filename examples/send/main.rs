@@ -9,13 +9,14 @@ mod options;
 mod report;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::ClientName;
-use envoi::tls::Trust;
+use envoi::tls::{ClientCertificate, Trust};
 use envoi::{Address, Attachment, Client, Endpoint, Envelope, Message, Receipt, Timeouts};
 
 use options::{Options, is_stdin};
@@ -25,29 +26,44 @@ use report::{Failure, Report};
 async fn main() {
     let started = Instant::now();
     let args: Vec<OsString> = std::env::args_os().collect();
+    let mut transcript = None;
     let (result, as_json) = match Options::try_parse_from(&args) {
-        Ok(options) => (send(&options).await, options.json),
+        Ok(options) => (send(&options, &mut transcript).await, options.json),
         // --help and --version come as errors, too.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(error) => (Err(options::explain(&error, &args)), args.iter().any(|arg| arg == "--json")),
     };
     let report = Report::new(result, started.elapsed());
     report.print(as_json);
+    if let Some(mut file) = transcript {
+        // Where it cannot be written, the message is sent nevertheless.
+        let _ = file.write_all(report.transcript().as_bytes());
+    }
     // Not by returning: that would wait for a thread that still reads standard input or looks up a name.
     std::process::exit(report.exit_code().into());
 }
 
-async fn send(options: &Options) -> Result<Receipt, Failure> {
+/// The file for the transcript is made before anything is sent: what cannot be written is a bad request.
+async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Result<Receipt, Failure> {
     options.check()?;
+    *transcript = options.transcript.as_deref().map(output).transpose()?;
     let client = Client::new(endpoint(options)?);
     Ok(client.send(message(options)?).await?)
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     let mut endpoint = Endpoint::from_url(&options.url)?;
-    if !options.trust.is_empty() || options.system_trust {
-        let trust = if options.system_trust { Trust::system() } else { Trust::empty() };
-        endpoint = endpoint.trust(options.trust.iter().fold(trust, Trust::path));
+    if !options.trust.is_empty() {
+        endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
+    }
+    if options.system_trust {
+        endpoint = endpoint.system_trust();
+    }
+    if let Some(password) = &options.trust_password {
+        endpoint = endpoint.trust_password(password);
+    }
+    if let Some(path) = &options.client_cert {
+        endpoint = endpoint.client_certificate(client_certificate(path, options));
     }
     if let Some(name) = &options.helo {
         endpoint = endpoint.client_name(ClientName::new(name)?);
@@ -68,6 +84,17 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.deadline(duration(seconds, "--deadline")?);
     }
     Ok(endpoint)
+}
+
+fn client_certificate(path: &Path, options: &Options) -> ClientCertificate {
+    let mut certificate = ClientCertificate::file(path);
+    if let Some(key) = &options.client_key {
+        certificate = certificate.key(key);
+    }
+    if let Some(password) = &options.trust_password {
+        certificate = certificate.password(password);
+    }
+    certificate
 }
 
 fn message(options: &Options) -> Result<Message<'_>, Failure> {
@@ -137,6 +164,15 @@ fn password(options: &Options) -> Result<Option<String>, Failure> {
         }
     }
     Ok(Some(password))
+}
+
+/// A file that is written anew, or standard error.
+fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stderr()));
+    }
+    let failure = |error| Failure::request(format!("the file of --transcript cannot be written: {error}"));
+    Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
 }
 
 /// A file of text, or standard input.

@@ -57,17 +57,17 @@ pub struct Options {
     /// Trust the certificates of these files or folders, and no others
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub trust: Vec<PathBuf>,
-    /// The password of a trust store (not yet)
+    /// The password of a trust store (PKCS#12, JKS), and of the client's certificate
     #[arg(long, value_name = "PASSWORD")]
     pub trust_password: Option<String>,
     /// Trust the system's store as well
     #[arg(long)]
     pub system_trust: bool,
-    /// The certificate to show to the server (not yet)
+    /// The certificate to show to the server: PEM, or PKCS#12 with its key
     #[arg(long, value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
-    /// Its private key (not yet)
-    #[arg(long, value_name = "FILE")]
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
     /// The name to give to the server; by default the address of this machine
     #[arg(long, value_name = "NAME")]
@@ -128,7 +128,7 @@ pub struct Options {
     /// Show how far the message is (not yet)
     #[arg(long)]
     pub progress: bool,
-    /// Write the dialogue to a file, - is standard error (not yet)
+    /// Write the dialogue to a file, without secrets; - is standard error
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
     /// Print one JSON object on standard output
@@ -145,9 +145,6 @@ impl Options {
             None => 0,
         };
         let not_built = [
-            ("--trust-password", self.trust_password.is_some()),
-            ("--client-cert", self.client_cert.is_some()),
-            ("--client-key", self.client_key.is_some()),
             ("--notify", self.notify.is_some()),
             ("--ret", self.ret.is_some()),
             ("--envid", self.envid.is_some()),
@@ -160,7 +157,6 @@ impl Options {
             ("--bind", self.bind.is_some()),
             ("--retries", retries > 0),
             ("--progress", self.progress),
-            ("--transcript", self.transcript.is_some()),
         ];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));

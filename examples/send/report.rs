@@ -116,6 +116,11 @@ impl Report {
         Report { receipt, failure, elapsed }
     }
 
+    /// The dialogue, as far as there was one.
+    pub fn transcript(&self) -> String {
+        self.receipt.as_ref().map(|receipt| receipt.transcript.to_string()).unwrap_or_default()
+    }
+
     pub fn exit_code(&self) -> u8 {
         self.failure.as_ref().map_or(0, |failure| failure.exit_code(self.receipt.as_ref()))
     }

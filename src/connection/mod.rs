@@ -17,7 +17,7 @@ use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Credentials, Envelope};
+use crate::{Credentials, Envelope, trace};
 use driver::Driver;
 
 pub use steps::DataWriter;
@@ -124,7 +124,8 @@ impl Connection {
 
     pub(crate) async fn send_prepared(&mut self, envelope: Envelope, body: Body, started: Instant) -> Result<Receipt> {
         self.begin_call()?;
-        let result = self.transact(envelope, body, started).await;
+        let server = self.server.clone();
+        let result = trace::step("send", &server, self.transact(envelope, body, started)).await;
         self.end_call(result)
     }
 
@@ -212,7 +213,7 @@ impl Connection {
         Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
     }
 
-    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`].
+    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
         if self.begin_call().is_err() {
             return;
@@ -239,7 +240,7 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// Why a connection with [`Security::Opportunistic`] is not encrypted.
+    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
     pub fn plaintext_because(&self) -> Option<&str> {
         self.plaintext_because.as_deref()
     }

@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
 use super::driver::{Driver, too_slow};
-use crate::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security};
 use crate::transport::{self, Stream, Transport};
+use crate::{Endpoint, trace};
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
@@ -47,7 +47,11 @@ impl Connection {
         session.logged_in(endpoint).await
     }
 
-    pub(crate) async fn connect_by(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
+    pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
+        trace::step("connect", &endpoint.host, Connection::connect_in(endpoint, clock)).await
+    }
+
+    async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
         endpoint.check()?;
         let connector = connector_for(endpoint).await?;
         let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
@@ -149,7 +153,7 @@ impl Connection {
             return Err(Error::request("TLS was not prepared"));
         };
         let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
-        let handshake = connector.handshake(&endpoint.host, stream, opening);
+        let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -178,7 +182,7 @@ impl Connection {
 
     async fn logged_in(mut self, endpoint: &Endpoint) -> Result<Connection> {
         let Some(credentials) = endpoint.login()? else { return Ok(self) };
-        match self.login_with(endpoint.mechanism, &credentials).await {
+        match trace::step("login", &endpoint.host, self.login_with(endpoint.mechanism, &credentials)).await {
             Ok(_) => Ok(self),
             Err(error) => Err(self.told(error)),
         }

@@ -76,6 +76,8 @@ impl Transcript {
             Some((cut, _)) => format!("{who} {}…", &text[..cut]),
             None => format!("{who} {text}"),
         };
+        #[cfg(feature = "tracing")]
+        tracing::debug!(target: "envoi::dialogue", "{line}");
         self.keep(line);
     }
 

@@ -44,6 +44,11 @@ impl TlsSettings {
         self
     }
 
+    pub(crate) fn map_trust(mut self, change: impl FnOnce(Trust) -> Trust) -> Self {
+        self.trust = change(self.trust);
+        self
+    }
+
     /// The oldest version to speak; TLS 1.2 unless set.
     pub fn min_version(mut self, version: TlsVersion) -> Self {
         self.min = version;

@@ -1,7 +1,7 @@
 //! Senders, recipients and messages that are refused, in the words of real servers, and outcomes that nobody knows.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Kind, Message, Phase};
+use envoi::{Address, Envelope, Kind, Message, Phase};
 
 use crate::scene::{Case, case, hurried, play};
 use crate::servers::{CLOSE, RESET, SILENCE, Script, Server};
@@ -35,8 +35,10 @@ fn to_three() -> Message<'static> {
 }
 
 fn beyond_ascii() -> Message<'static> {
+    let address = |text| Address::new(text).unwrap();
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
     let text = "From: me@example.org\r\nTo: you@example.com\r\n\r\nGr\u{fc}\u{df}e\r\n";
-    Message::ready(text)
+    Message::ready(text).envelope(envelope)
 }
 
 #[tokio::test]
@@ -144,6 +146,11 @@ async fn messages() {
             69,
         ),
         rcpt("421 to RCPT", &[("RCPT", "421 4.7.0 Too many recipients in this session")], 75),
+        rcpt(
+            "login first, Postfix",
+            &[("RCPT", "554 5.7.1 <client.example.org[192.0.2.7]>: Client host rejected: Access denied")],
+            69,
+        ),
         rcpt("no closer reason", &[("RCPT", "550 Rejected")], 69),
         // The rates.
         rcpt("too much mail, Postfix", &[("RCPT", "450 4.7.1 Error: too much mail from 192.0.2.7")], 75),

@@ -140,7 +140,7 @@ async fn session(mut stream: TcpStream, script: Script, tls: &TlsAcceptor, impli
     }
     let in_clear = async {
         if !converse(&mut stream, script, false).await? {
-            return Ok(false);
+            return Ok::<_, io::Error>(false);
         }
         let Some(answer) = scripted(script, "TLS") else { return Ok(true) };
         let _ = stream.read(&mut [0; 4096]).await?;
