@@ -39,10 +39,10 @@ pub(crate) fn is_rewritten(text: &str) -> bool {
 }
 
 /// No mechanism that can be used, or not the one wanted.
-pub(crate) fn no_mechanism(offered: &Capabilities) -> &'static str {
+pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool) -> &'static str {
     if !offered.auth().is_empty() {
         "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the choice to envoi."
-    } else if offered.offers("STARTTLS") {
+    } else if !secure && offered.offers("STARTTLS") {
         "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is used."
     } else {
         "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 (smtps://), or leave the credentials out."

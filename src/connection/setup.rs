@@ -78,10 +78,13 @@ impl Connection {
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
+        // Whatever goes wrong now, there would be no need for it if TLS worked.
+        let also = |second: Error| second.about(format!("without TLS, which failed first ({})", error.message()));
         let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
-        let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
+        let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await.map_err(also)?;
         let name = client_name(endpoint, &stream);
-        let mut session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
+        let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
+        let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
             session.driver.machine.transcript_mut().precede(&receipt.transcript);
         }

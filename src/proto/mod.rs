@@ -401,7 +401,8 @@ impl Machine {
             } else {
                 format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
             };
-            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure);
+            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
         }
         let login = Login::new(mechanism, credentials)?;
         login.secrets().into_iter().for_each(|secret| self.secrets.add(secret));

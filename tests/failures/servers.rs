@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -46,9 +46,14 @@ pub enum Server {
 
 pub struct Running {
     pub port: u16,
+    /// All that scripted servers heard, connection by connection.
+    pub heard: Heard,
     task: Option<JoinHandle<()>>,
     process: Option<(Child, ChildStdin)>,
 }
+
+/// The commands of each connection.
+pub type Heard = Arc<Mutex<Vec<Vec<String>>>>;
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -69,15 +74,16 @@ pub async fn start(server: &Server, world: &World) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let good = |world: &World| config(&[&world.good()]);
+    let heard = Heard::default();
     let task = match *server {
         Server::Nobody | Server::Openssl(_) => {
             drop(listener);
             None
         }
         Server::Full => return full().await,
-        Server::Plain(script) => Some(serve(listener, script, good(world), false)),
-        Server::Implicit(script) => Some(serve(listener, script, good(world), true)),
-        Server::StartTls(config, script) => Some(serve(listener, script, config(world), false)),
+        Server::Plain(script) => Some(serve(listener, script, good(world), false, &heard)),
+        Server::Implicit(script) => Some(serve(listener, script, good(world), true, &heard)),
+        Server::StartTls(config, script) => Some(serve(listener, script, config(world), false, &heard)),
         Server::Says(text) => Some(tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.write_all(text.as_bytes()).await;
@@ -89,7 +95,7 @@ pub async fn start(server: &Server, world: &World) -> Running {
             let _ = stream.write_all(bytes).await;
         })),
     };
-    Running { port, task, process: None }
+    Running { port, heard, task, process: None }
 }
 
 /// A server with this chain: the certificate of the first, and the others above it.
@@ -103,15 +109,23 @@ pub fn config(chain: &[&Party]) -> ServerConfig {
         .unwrap()
 }
 
-fn serve(listener: TcpListener, script: Script, config: ServerConfig, implicit: bool) -> JoinHandle<()> {
+fn serve(listener: TcpListener, script: Script, config: ServerConfig, implicit: bool, heard: &Heard) -> JoinHandle<()> {
+    let heard = heard.clone();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
+            let number = {
+                let mut heard = heard.lock().unwrap();
+                heard.push(Vec::new());
+                heard.len() - 1
+            };
+            let heard = heard.clone();
+            let log = move |line: &str| heard.lock().unwrap()[number].push(line.to_owned());
             tokio::spawn(async move {
                 // The client may go at any time.
-                let _ = session(stream, script, &acceptor, implicit).await;
+                let _ = session(stream, script, &acceptor, implicit, &log).await;
             });
         }
     })
@@ -130,16 +144,22 @@ async fn full() -> Running {
         let _held = (listener, waiting);
         std::future::pending().await
     });
-    Running { port: address.port(), task: Some(task), process: None }
+    Running { port: address.port(), heard: Heard::default(), task: Some(task), process: None }
 }
 
-async fn session(mut stream: TcpStream, script: Script, tls: &TlsAcceptor, implicit: bool) -> io::Result<()> {
+async fn session(
+    mut stream: TcpStream,
+    script: Script,
+    tls: &TlsAcceptor,
+    implicit: bool,
+    log: &(dyn Fn(&str) + Send + Sync),
+) -> io::Result<()> {
     if implicit {
         let mut stream = tls.accept(stream).await?;
-        return converse(&mut stream, script, false).await.map(drop);
+        return converse(&mut stream, script, false, log).await.map(drop);
     }
     let in_clear = async {
-        if !converse(&mut stream, script, false).await? {
+        if !converse(&mut stream, script, false, log).await? {
             return Ok::<_, io::Error>(false);
         }
         let Some(answer) = scripted(script, "TLS") else { return Ok(true) };
@@ -153,7 +173,7 @@ async fn session(mut stream: TcpStream, script: Script, tls: &TlsAcceptor, impli
         other => return other.map(drop),
     }
     let mut stream = tls.accept(stream).await?;
-    converse(&mut stream, script, true).await.map(drop)
+    converse(&mut stream, script, true, log).await.map(drop)
 }
 
 fn scripted(script: Script, command: &str) -> Option<&'static str> {
@@ -179,6 +199,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     script: Script,
     upgraded: bool,
+    log: &(dyn Fn(&str) + Send + Sync),
 ) -> io::Result<bool> {
     let mut unread = Vec::new();
     if !upgraded && !say(stream, scripted(script, "GREETING").unwrap_or(usual("GREETING", false))).await? {
@@ -190,6 +211,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if in_message && line != "." {
             continue;
         }
+        log(&line);
         let answer = scripted(script, &line).unwrap_or(usual(&line, upgraded));
         in_message = line == "DATA" && answer.starts_with("354");
         if !say(stream, answer).await? {
@@ -252,5 +274,5 @@ fn openssl(world: &World, options: &[&str]) -> Running {
     std::thread::spawn(move || lines.for_each(drop));
     // It ends when its input does.
     let input = process.stdin.take().unwrap();
-    Running { port, task: None, process: Some((process, input)) }
+    Running { port, heard: Heard::default(), task: None, process: Some((process, input)) }
 }
