@@ -286,7 +286,8 @@ impl Error {
         self.0.reply.as_ref()
     }
 
-    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time.
+    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time. `None` where it did not get on its
+    /// way: a request that is bad in itself, or a kept connection that is of no use any more.
     #[cfg(feature = "client")]
     pub fn receipt(&self) -> Option<&crate::Receipt> {
         self.0.receipt.as_deref()

@@ -6,6 +6,7 @@
 mod driver;
 mod setup;
 mod steps;
+mod stream;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
@@ -132,9 +133,7 @@ impl Connection {
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
         self.driver.until_ready().await?;
         let mut transaction = Transaction::new(&envelope);
-        transaction.size = body.size();
-        transaction.content = body.content();
-        transaction.utf8_headers = body.has_utf8_headers();
+        body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         let mut outcomes = vec![Outcome::NotTried; envelope.recipients().len()];
         let result = match self.driver.machine.begin(transaction) {
@@ -182,6 +181,8 @@ impl Connection {
                 Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
                 Ok(_) => {}
                 Err(error) if error.outcome_unknown() => {
+                    // A small message may have gone whole before the replies to RCPT came.
+                    outcomes.iter_mut().for_each(Outcome::become_unknown);
                     let what = format!("it is not known whether the server took the message {}", addressees(envelope));
                     break (error.about(what), Outcome::Unknown);
                 }

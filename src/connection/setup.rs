@@ -30,11 +30,12 @@ impl Connection {
     }
 
     /// Conducts the session over a stream of the caller's, which is connected to the server already.
-    /// The endpoint's host is the name that the server's certificate is checked against.
+    /// The endpoint's host is the name that the server's certificate is checked against. Unless the endpoint has a
+    /// [name for the client](Endpoint::client_name), EHLO says `[127.0.0.1]`: the stream need not have an address.
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Self::connect). Opportunistic TLS cannot fall back here, as there is only one stream.
+    /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an error here, as there is only one stream.
     pub async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,

@@ -12,7 +12,9 @@ pub struct Transaction {
     pub reverse_path: Option<Address>,
     /// Whom the message is for.
     pub recipients: Vec<Address>,
-    /// The size of the message, where it is known (RFC 1870): declared, and checked against the server's limit.
+    /// The size of the message, where it is known, as RFC 1870 counts it: with CRLF at the line ends, without added dots and
+    /// the final one. It is declared, and checked against the server's limit. A small message of a known size goes
+    /// as one chunk (RFC 3030) where the server takes that, and must then be of exactly this size.
     pub size: Option<u64>,
     /// Whether the message has bytes beyond ASCII.
     pub content: Content,
@@ -95,7 +97,12 @@ pub(super) struct Progress {
     pub(super) accepted: usize,
     pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
+    /// The message goes as one chunk of so many bytes (RFC 3030), and not behind DATA.
+    pub(super) chunk: Option<u64>,
 }
+
+/// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains nothing by it.
+const SMALL: u64 = 64 * 1024;
 
 impl Progress {
     pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
@@ -109,12 +116,26 @@ impl Progress {
             accepted: 0,
             mail_refusal: None,
             last_rcpt_refusal: None,
+            chunk: None,
         }
+    }
+
+    /// The size of the one chunk that the message goes in, where it does.
+    pub(super) fn fits_chunk(&self, server: &Capabilities) -> Option<u64> {
+        self.transaction.size.filter(|size| *size <= SMALL && server.offers("CHUNKING"))
     }
 
     /// Every recipient was written and answered.
     pub(super) fn all_answered(&self) -> bool {
         self.answered == self.transaction.recipients.len()
+    }
+
+    /// Why it was not sent: this, unless there was a reason before.
+    pub(super) fn reason(&self, phase: Phase, reply: Reply) -> (Phase, Reply) {
+        match self.refusal() {
+            Some((phase, refusal)) => (phase, refusal.clone()),
+            None => (phase, reply),
+        }
     }
 
     /// Why the message will not be sent, if that is certain by now.

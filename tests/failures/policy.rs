@@ -71,9 +71,9 @@ async fn opportunistic_falls_back_once_and_says_why() {
         (&[("STARTTLS", "454 4.7.0 TLS not available")], 2, "the server said: 454 4.7.0 TLS not available"),
         (&[("STARTTLS", "502 5.5.1 What?")], 2, "the server said: 502 5.5.1 What?"),
         (&[("STARTTLS", CLOSE)], 2, "the connection ended before the go-ahead for TLS"),
-        (&[("STARTTLS", SILENCE)], 2, "the server did not answer STARTTLS within 300ms"),
+        (&[("STARTTLS", SILENCE)], 2, "the server did not answer STARTTLS within 700ms"),
         (&[("TLS", CLOSE)], 2, "instead of answering the TLS handshake"),
-        (&[("TLS", SILENCE)], 2, "the TLS handshake did not end within 300ms"),
+        (&[("TLS", SILENCE)], 2, "the TLS handshake did not end within 700ms"),
     ] {
         let (receipt, heard) = send(Plain(script), &world, hurry).await;
         let receipt = receipt.unwrap();

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits no longer than a case of silence should take. Only where there is no handshake, which may have to wait for a processor.
 pub fn hurried(endpoint: Endpoint, _: &World) -> Endpoint {
-    endpoint.timeouts(Timeouts::of(Duration::from_millis(300)))
+    endpoint.timeouts(Timeouts::of(Duration::from_millis(700)))
 }
 
 /// One failure: how it comes about, and what kind of error it must be. The words are in the snapshot.

@@ -247,8 +247,7 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) ->
         RESET => return Err(io::ErrorKind::ConnectionReset.into()),
         _ => {}
     }
-    stream.write_all(answer.as_bytes()).await?;
-    stream.write_all(b"\r\n").await?;
+    stream.write_all(format!("{answer}\r\n").as_bytes()).await?;
     stream.flush().await?;
     if answer.starts_with("421") {
         // Its words arrive before it closes.
