@@ -15,7 +15,7 @@ use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security};
 use crate::transport::{self, Stream, Transport};
-use crate::{Endpoint, Timeouts, trace};
+use crate::{Endpoint, trace};
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
@@ -57,7 +57,7 @@ impl Connection {
         endpoint.check()?;
         let connector = connector_for(endpoint).await?;
         let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
-        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, transport::connect(host, port)).await?;
+        let stream = within(&mut clock, endpoint, Phase::Connect, transport::connect(host, port)).await?;
         let peer = stream.peer_addr();
         let name = client_name(endpoint, &stream);
         let began = Instant::now();
@@ -80,10 +80,13 @@ impl Connection {
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
+        // Whatever goes wrong now, there would be no need for it if TLS worked.
+        let also = |second: Error| second.about(format!("without TLS, which failed first ({})", error.message()));
         let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
-        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, connecting).await?;
+        let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await.map_err(also)?;
         let name = client_name(endpoint, &stream);
-        let mut session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
+        let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
+        let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
             session.driver.machine.transcript_mut().precede(&receipt.transcript);
         }
@@ -156,7 +159,7 @@ impl Connection {
         };
         let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
         let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
-        let outcome = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await;
+        let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
             Ok((stream, info)) => {
@@ -217,16 +220,19 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
 /// Sets a limit to something that the machine has no part in.
 async fn within<T>(
     clock: &mut Clock,
-    timeouts: &Timeouts,
+    endpoint: &Endpoint,
     phase: Phase,
     future: impl Future<Output = Result<T>>,
 ) -> Result<T> {
+    let timeouts = &endpoint.timeouts;
     let began = Instant::now();
     let limit = clock.limit(began, timeouts.limit(phase));
     let outcome = timeout_at(limit.at, future).await;
     clock.spend(began);
     outcome.unwrap_or_else(|_| {
+        let server = format!("{}, port {}", endpoint.host, endpoint.port_number());
         Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
-            .with_hint_if(hint::for_silence(phase)))
+            .about(server)
+            .with_hint(hint::for_silence(phase, false)))
     })
 }

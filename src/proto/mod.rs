@@ -236,6 +236,8 @@ pub struct Machine {
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
     stuffer: Stuffer,
+    /// A device on the way overwrote the greeting.
+    rewritten: bool,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
@@ -258,6 +260,7 @@ impl Machine {
             capabilities: Capabilities::default(),
             transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
+            rewritten: false,
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
@@ -432,7 +435,8 @@ impl Machine {
             } else {
                 format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
             };
-            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure);
+            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
         }
         let login = Login::new(mechanism, credentials)?;
         login.secrets().into_iter().for_each(|secret| self.secrets.add(secret));
@@ -604,6 +608,10 @@ impl Machine {
         if self.state == State::Upgrade {
             return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
         }
+        // Two bytes, so that it is the same however they come.
+        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input) {
+            return Err(hint::tls_first());
+        }
         match self.parser.parse(&mut self.input) {
             Ok(Some(mut reply)) => {
                 reply.redact(&self.secrets);
@@ -614,12 +622,10 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(bad) => {
                 let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
-                let hint = match &bad {
-                    BadReply::NotAReply(line) => hint::for_stranger(line),
-                    _ => None,
-                };
+                let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
+                let hint = hint::for_stranger(self.phase(), line);
                 let message = format!("expected {wanted}, but {bad}");
-                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint_if(hint))
+                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint(hint))
             }
         }
     }
@@ -635,7 +641,10 @@ impl Machine {
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
-            Expected::Greeting if reply.code() == 220 => self.say_ehlo(),
+            Expected::Greeting if reply.code() == 220 => {
+                self.rewritten = hint::is_rewritten(&reply.text());
+                self.say_ehlo();
+            }
             Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
@@ -653,7 +662,8 @@ impl Machine {
                 return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
             Expected::Ehlo | Expected::Helo if is_refusal => {
-                let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
+                let message =
+                    format!("the server refused EHLO from this client, {}", self.settings.client_name.as_str());
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.code() == 334 => self.on_challenge(login)?,
@@ -690,7 +700,7 @@ impl Machine {
         };
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
-                return Err(Error::refused(Kind::Refused, phase, "the server does not serve now", reply));
+                return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
             }
             Expected::Login(_) => self.events.push_back(Step::Login { reply }),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
@@ -721,11 +731,14 @@ impl Machine {
                     return Ok(());
                 }
                 Some(_) if phase == Phase::Body => "the connection ended in the middle of the message".into(),
-                Some(expected) => format!("the connection ended instead of {}", expected.wanted()),
+                Some(Expected::EndOfData { .. }) => {
+                    "the connection ended before the server confirmed the message".into()
+                }
+                Some(expected) => format!("the connection ended before {} came", expected.wanted()),
                 None => "the server closed the connection".into(),
             }
         };
-        Err(Error::new(Kind::Closed, phase, message).with_hint_if(hint::for_end(phase, &self.input)))
+        Err(Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure)))
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -735,7 +748,7 @@ impl Machine {
         if wanted && offered {
             self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
-            return Err(hint::starttls_missing(&self.capabilities));
+            return Err(hint::starttls_missing(&self.capabilities, self.rewritten));
         } else {
             self.state = State::Ready;
         }
@@ -1005,7 +1018,8 @@ fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
 fn unsolicited(reply: Reply) -> Error {
     if reply.code() == 421 {
-        return Error::new(Kind::Closed, Phase::Command, "the server ended the session").with_reply(reply);
+        let message = "the server ended the session unasked";
+        return Error::refused(Kind::Closed, Phase::Command, message, reply);
     }
     Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
 }
