@@ -189,7 +189,9 @@ impl Error {
     /// A connection that the machine has no part in yet, or no more.
     #[cfg(feature = "client")]
     pub(crate) fn lost(phase: Phase, cause: std::io::Error) -> Self {
-        Self::new(Kind::Closed, phase, format!("the connection failed: {cause}")).with_source(cause)
+        Self::new(Kind::Closed, phase, format!("the connection failed: {cause}"))
+            .with_hint(hint::for_end(phase, false))
+            .with_source(cause)
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -217,7 +219,29 @@ impl Error {
 
     pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
         self.0.outcome_unknown = unknown;
+        if unknown { self.with_hint(hint::UNKNOWN) } else { self }
+    }
+
+    /// What it concerns, before what happened.
+    #[cfg(feature = "client")]
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
         self
+    }
+
+    /// The connection broke, which is why it ended: how it did belongs to what is said.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_broken(mut self, cause: std::io::Error) -> Self {
+        use std::io::ErrorKind as E;
+        // The others say no more than that it ended.
+        let tells = matches!(
+            cause.kind(),
+            E::ConnectionReset | E::ConnectionAborted | E::TimedOut | E::HostUnreachable | E::NetworkUnreachable
+        );
+        if self.0.kind == Kind::Closed && self.0.reply.is_none() && tells {
+            self.0.message = format!("{} ({cause})", self.0.message);
+        }
+        self.with_source(cause)
     }
 
     #[cfg(feature = "client")]
@@ -262,7 +286,8 @@ impl Error {
         self.0.reply.as_ref()
     }
 
-    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time.
+    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time. `None` where it did not get on its
+    /// way: a request that is bad in itself, or a kept connection that is of no use any more.
     #[cfg(feature = "client")]
     pub fn receipt(&self) -> Option<&crate::Receipt> {
         self.0.receipt.as_deref()
@@ -296,11 +321,14 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        if let Some(reply) = &self.0.reply {
+        let reply = self.0.reply.as_ref().map(ToString::to_string).unwrap_or_default();
+        if !reply.is_empty() {
             write!(f, "; the server said: {reply}")?;
         }
         if let Some(hint) = &self.0.hint {
-            write!(f, ". {hint}")?;
+            // Servers end their sentences as they like.
+            let stop = if reply.ends_with(['.', '!', '?']) { "" } else { "." };
+            write!(f, "{stop} {hint}")?;
         }
         Ok(())
     }

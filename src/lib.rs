@@ -1,4 +1,144 @@
-//! envoi sends mail.
+//! envoi sends mail: an async SMTP client to build into programs.
+//!
+//! It streams attachments of any size, tells what became of a message for each recipient, and says what is wrong and
+//! what to do when something fails. This page is a tour of two minutes; those who come from other software find their settings in
+//! [`coming_from`].
+//!
+//! # Send a message
+//!
+//! A [`Client`] is made from a URL. The message is built by [mail-builder](mail_builder), and attachments are added to
+//! it as a [`Message`]; they are read when their turn comes.
+//!
+//! ```no_run
+//! use envoi::{Attachment, Client, Message, mail_builder::MessageBuilder};
+//!
+//! # async fn example() -> envoi::Result<()> {
+//! let client = Client::from_url("smtp://alice%40example.org:secret@mail.example.org")?;
+//! let mail = MessageBuilder::new()
+//!     .from(("Alice", "alice@example.org"))
+//!     .to("bob@example.com")
+//!     .bcc("archive@example.org") // gets it, and is not in it
+//!     .subject("The film")
+//!     .text_body("Enjoy!");
+//! let receipt = client.send(Message::from(mail).attach(Attachment::file("film.mp4"))).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `smtp://` is STARTTLS on port 587, `smtps://` is TLS from the first byte on port 465, and `smtp://host:25?tls=none` is plaintext;
+//! [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
+//!
+//! ```
+//! use std::time::Duration;
+//! use envoi::tls::{Security, Trust};
+//! use envoi::{Client, Credentials, Endpoint};
+//!
+//! let endpoint = Endpoint::new("mail.example.org")
+//!     .security(Security::Implicit)
+//!     .trust(Trust::system().path("/etc/company/ca.pem"))
+//!     .credentials(Credentials::new("alice@example.org", "secret"))
+//!     .deadline(Duration::from_secs(600));
+//! let client = Client::new(endpoint);
+//! ```
+//!
+//! # What became of it
+//!
+//! One refused recipient does not keep the message from the others, unless [`Endpoint::all_or_nothing`] says so. `send`
+//! fails only where nobody will get the message, or nobody knows; so look at the [`Receipt`].
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use envoi::{Client, Outcome, mail_builder::MessageBuilder, testing::Server};
+//!
+//! // A server inside this process, as the tests of a program have it.
+//! let server = Server::builder()
+//!     .login("alice", "secret")
+//!     .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
+//!     .start()
+//!     .await?;
+//!
+//! let mail = MessageBuilder::new()
+//!     .from("alice@example.org")
+//!     .to(vec!["bob@example.com", "nobody@example.com"])
+//!     .subject("Hello")
+//!     .text_body("Hello.");
+//! let receipt = Client::from_url(&server.url())?.send(mail).await?;
+//!
+//! assert!(!receipt.all_accepted());
+//! for recipient in receipt.not_accepted() {
+//!     let Outcome::Refused(reply) = &recipient.outcome else { panic!() };
+//!     assert_eq!(recipient.address.as_str(), "nobody@example.com");
+//!     assert_eq!(reply.to_string(), "550 5.1.1 No such user");
+//! }
+//! let tls = receipt.tls.as_ref().expect("STARTTLS was required");
+//! assert!(tls.verified);
+//! assert_eq!(receipt.reply.as_ref().unwrap().text(), "Ok: queued as 00000001");
+//!
+//! let arrived = server.next_message().await;
+//! assert_eq!(arrived.recipients, ["bob@example.com"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When it fails
+//!
+//! An [`Error`] is made to be shown: its `Display` has what happened, the server's own words and a hint. For the program, its
+//! [`Kind`] says what to do about it, its [`Phase`] where it came up.
+//!
+//! ```no_run
+//! # async fn example(client: envoi::Client, message: envoi::Message<'_>) {
+//! match client.send(message).await {
+//!     Ok(receipt) => println!("sent, {} bytes", receipt.bytes),
+//!     // Handed over whole, and no answer came: it may have been delivered. Sending it again may make two of it.
+//!     Err(error) if error.outcome_unknown() => eprintln!("look at the server's log: {error}"),
+//!     Err(error) if error.is_transient() => eprintln!("later: {error}"),
+//!     Err(error) => eprintln!("{error}"),
+//! }
+//! # }
+//! ```
+//!
+//! # Many messages
+//!
+//! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a stream of them without waiting for
+//! the answer to each, so that distance costs no time. It has the single steps, too: `mail`, `rcpt`, `data`, `reset`,
+//! `noop`, and `command` for any other.
+//!
+//! ```no_run
+//! # async fn example(client: envoi::Client, messages: Vec<envoi::Message<'_>>) -> envoi::Result<()> {
+//! let mut connection = client.connect().await?;
+//! for message in messages {
+//!     let receipt = connection.send(message).await?;
+//!     println!("{:?}", receipt.reply);
+//! }
+//! connection.quit().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! | | |
+//! |---|---|
+//! | [`Client`], [`Endpoint`], [`Timeouts`] | the server, and how to talk with it |
+//! | [`Connection`] | a session that is kept, and its single steps |
+//! | [`message`] | what is sent, and how it becomes a stream of bytes |
+//! | [`Receipt`], [`Outcome`], [`Error`] | what became of it |
+//! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
+//! | [`testing`] | an SMTP server inside the process, for the tests of your program |
+//! | [`proto`] | the protocol as a machine without socket and clock, for other runtimes, tests and fuzzers |
+//! | [`coming_from`] | the settings of Oracle, Java and others, and what they are called here |
+//!
+//! # Features
+//!
+//! | Feature | |
+//! |---|---|
+//! | `client` (default) | everything that touches a socket; without it, there is [`proto`] alone, without tokio and rustls |
+//! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
+//! | `keystores` | trust and client certificates from PKCS#12 and JKS |
+//! | `mozilla-roots` | Mozilla's root certificates inside the program |
+//! | `tracing` | spans and events |
+//! | `testing` | the [`testing`] module |
 
 pub mod proto;
 
@@ -54,3 +194,8 @@ pub use secret::{Credentials, Secret};
 pub use timeouts::Timeouts;
 #[cfg(feature = "client")]
 pub use token::TokenRequest;
+
+/// The README's programs are compiled with the documentation's.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

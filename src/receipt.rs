@@ -25,9 +25,10 @@ pub struct Receipt {
     pub auth: Option<Mechanism>,
     /// Bytes of the message as it went, without dot-stuffing and the final dot.
     pub bytes: u64,
-    /// How often the sender had to wait for the server, from the first byte of the session to this receipt.
+    /// How often the sender had to wait for the server: for this message alone on a [`Connection`](crate::Connection) that
+    /// is kept, else from the greeting on.
     pub round_trips: u32,
-    /// From the call to this receipt.
+    /// From the call to its end.
     pub elapsed: Duration,
     /// What was said on the connection so far, without secrets.
     pub transcript: Transcript,

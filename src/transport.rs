@@ -76,10 +76,10 @@ pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream> {
     let found = tokio::net::lookup_host((host, port)).await;
     let addresses = take_turns(match found {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(not_found(host).with_source(error)),
+        Err(error) => return Err(not_found(host, &error.to_string()).with_source(error)),
     });
     if addresses.is_empty() {
-        return Err(not_found(host));
+        return Err(not_found(host, "it has none"));
     }
     let mut waiting = addresses.iter().copied();
     let mut attempts = FuturesUnordered::new();
@@ -124,8 +124,8 @@ fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     turns
 }
 
-fn not_found(host: &str) -> Error {
-    Error::new(Kind::Connect, Phase::Connect, format!("no address was found for the host {host:?}"))
+fn not_found(host: &str, why: &str) -> Error {
+    Error::new(Kind::Connect, Phase::Connect, format!("no address was found for the host {host:?} ({why})"))
         .with_hint("Check the spelling of the host name and the name servers (DNS) of this machine.")
 }
 

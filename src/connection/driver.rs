@@ -140,7 +140,7 @@ impl Driver {
 
     fn step(&mut self) -> Result<Step> {
         self.machine.step().map_err(|error| match self.broken.take() {
-            Some(cause) => error.with_source(cause),
+            Some(cause) => error.with_broken(cause),
             None => error,
         })
     }
@@ -305,7 +305,8 @@ impl Driver {
 
     fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
         let message = too_slow(phase, why, &self.timeouts);
-        self.machine.abort(Kind::Timeout, message).with_hint_if(hint::for_silence(phase))
+        let hint = hint::for_silence(phase, self.machine.is_secure());
+        self.machine.abort(Kind::Timeout, message).with_hint(hint)
     }
 }
 

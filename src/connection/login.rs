@@ -146,12 +146,13 @@ impl Connection {
 }
 
 /// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed (504, 5.5.4, 5.7.4), too weak
-/// (534), wants encryption (538), or the password must be set anew for it (432). Not where 534 asks for an application's password.
+/// (534), wants encryption (538), or the password must be set anew for it (432). Not where the password must be another one, made for applications.
 fn is_about_mechanism(reply: &Reply) -> bool {
     let enhanced = reply.enhanced().map(|code| (code.class, code.subject, code.detail));
     let about = matches!(reply.code(), 432 | 504 | 534 | 538)
         || matches!(enhanced, Some((5, 5, 4) | (5, 7, 4) | (5, 7, 11) | (4, 7, 12)));
-    about && !reply.text().to_ascii_lowercase().contains("application-specific")
+    let text = reply.text().to_ascii_lowercase();
+    about && !["application", "app password", "app-specific"].iter().any(|word| text.contains(word))
 }
 
 /// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.

@@ -88,15 +88,8 @@ impl Connection {
     }
 
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
-        self.driver.until_ready().await?;
-        let mut transaction = Transaction::new(&envelope);
-        body.describe(&mut transaction);
-        transaction.all_or_nothing = self.all_or_nothing;
         let mut outcomes = vec![Outcome::NotTried; envelope.recipients().len()];
-        let result = match self.driver.machine.begin(transaction) {
-            Ok(()) => self.conduct(&envelope, &mut body, &mut outcomes).await,
-            Err(error) => Err(error),
-        };
+        let result = self.conduct(&envelope, &mut body, &mut outcomes).await;
         let mut receipt = self.receipt(started);
         receipt.bytes = if result.is_ok() { self.driver.machine.message_bytes() } else { 0 };
         let recipients = envelope.recipients().iter().cloned().zip(outcomes);
@@ -115,6 +108,11 @@ impl Connection {
 
     /// From MAIL to the final reply; what became of the recipients is in `outcomes`, however it ends.
     async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, outcomes: &mut [Outcome]) -> Result<Reply> {
+        self.driver.until_ready().await?;
+        let mut transaction = Transaction::new(envelope);
+        body.describe(&mut transaction);
+        transaction.all_or_nothing = self.all_or_nothing;
+        self.driver.machine.begin(transaction)?;
         let (error, accepted_become) = loop {
             match self.driver.next(Some(body)).await {
                 Ok(Step::Recipient { index, reply }) => {
@@ -125,24 +123,23 @@ impl Connection {
                 Ok(Step::NotSent { phase: Phase::Mail, reply }) => {
                     // The replies to RCPT behind it only say that MAIL was missing.
                     outcomes.fill(Outcome::NotTried);
-                    break (
-                        Error::refused(Kind::Refused, Phase::Mail, sender_refused(envelope), reply),
-                        Outcome::NotTried,
-                    );
+                    break (refused(Phase::Mail, sender_refused(envelope), reply), Outcome::NotTried);
                 }
                 Ok(Step::NotSent { phase: Phase::Rcpt, reply }) => {
                     let message = recipients_refused(envelope, outcomes);
-                    break (Error::refused(Kind::Refused, Phase::Rcpt, message, reply), Outcome::NotTried);
+                    break (refused(Phase::Rcpt, message, reply), Outcome::NotTried);
                 }
                 Ok(Step::NotSent { phase, reply }) => {
-                    break (not_sent(Step::NotSent { phase, reply: reply.clone() }), Outcome::Refused(reply));
+                    let message = message_refused(phase, &format!("the message {}", addressees(envelope)));
+                    break (refused(phase, message, reply.clone()), Outcome::Refused(reply));
                 }
                 Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
                 Ok(_) => {}
                 Err(error) if error.outcome_unknown() => {
                     // A small message may have gone whole before the replies to RCPT came.
                     outcomes.iter_mut().for_each(Outcome::become_unknown);
-                    break (error, Outcome::Unknown);
+                    let what = format!("it is not known whether the server took the message {}", addressees(envelope));
+                    break (error.about(what), Outcome::Unknown);
                 }
                 Err(error) => break (error, Outcome::NotTried),
             }
@@ -251,6 +248,15 @@ fn sender_refused(envelope: &Envelope) -> String {
     }
 }
 
+/// Whom the message is for, in a few words.
+fn addressees(envelope: &Envelope) -> String {
+    match envelope.recipients() {
+        [] => String::new(),
+        [address] => format!("to {address}"),
+        [first, others @ ..] => format!("to {first} and {} more", others.len()),
+    }
+}
+
 fn recipients_refused(envelope: &Envelope, outcomes: &[Outcome]) -> String {
     let refused = envelope.recipients().iter().zip(outcomes);
     let refused = refused.filter(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
@@ -264,19 +270,25 @@ fn recipients_refused(envelope: &Envelope, outcomes: &[Outcome]) -> String {
     }
 }
 
+fn message_refused(phase: Phase, message: &str) -> String {
+    match phase {
+        Phase::Data => format!("the server refused to take {message}"),
+        Phase::Body => format!("the server refused {message} while it was being sent"),
+        _ => format!("the server refused {message}"),
+    }
+}
+
+fn refused(phase: Phase, message: String, reply: Reply) -> Error {
+    // 421 is about the session, not about what was asked (RFC 5321, 3.8).
+    let message =
+        if reply.code() == 421 { "the server ended the session before it took the message".into() } else { message };
+    Error::refused(Kind::Refused, phase, message, reply)
+}
+
 /// A step that came where the message's fate or an answer was awaited.
 fn not_sent(step: Step) -> Error {
     match step {
-        Step::NotSent { phase: phase @ Phase::Data, reply } => {
-            Error::refused(Kind::Refused, phase, "the server refused to take the message", reply)
-        }
-        Step::NotSent { phase: phase @ Phase::Body, reply } => {
-            Error::refused(Kind::Refused, phase, "the server refused the message while it was being sent", reply)
-        }
-        Step::NotSent { phase: phase @ Phase::EndOfData, reply } => {
-            Error::refused(Kind::Refused, phase, "the server refused the message", reply)
-        }
-        Step::NotSent { phase, reply } => Error::refused(Kind::Refused, phase, "the server ended the session", reply),
+        Step::NotSent { phase, reply } => refused(phase, message_refused(phase, "the message"), reply),
         Step::Closed => Error::new(Kind::Closed, Phase::Setup, "the session is over"),
         step => Error::new(Kind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}")),
     }

@@ -15,7 +15,7 @@ use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security, channel_binding};
 use crate::transport::{self, Stream, Transport};
-use crate::{Endpoint, Timeouts, trace};
+use crate::{Endpoint, trace};
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
@@ -30,15 +30,17 @@ impl Connection {
     }
 
     /// Conducts the session over a stream of the caller's, which is connected to the server already.
-    /// The endpoint's host is the name that the server's certificate is checked against.
+    /// The endpoint's host is the name that the server's certificate is checked against. Unless the endpoint has a
+    /// [name for the client](Endpoint::client_name), EHLO says `[127.0.0.1]`: the stream need not have an address.
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Self::connect). Opportunistic TLS cannot fall back here, as there is only one stream.
+    /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an error here, as there is only one stream.
     pub async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,
     ) -> Result<Connection> {
+        endpoint.check()?;
         let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
         let connector = connector_for(endpoint).await?;
         let clock = Clock::start(&endpoint.timeouts);
@@ -55,7 +57,7 @@ impl Connection {
         endpoint.check()?;
         let connector = connector_for(endpoint).await?;
         let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
-        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, transport::connect(host, port)).await?;
+        let stream = within(&mut clock, endpoint, Phase::Connect, transport::connect(host, port)).await?;
         let peer = stream.peer_addr();
         let name = client_name(endpoint, &stream);
         let began = Instant::now();
@@ -78,10 +80,13 @@ impl Connection {
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
+        // Whatever goes wrong now, there would be no need for it if TLS worked.
+        let also = |second: Error| second.about(format!("without TLS, which failed first ({})", error.message()));
         let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
-        let stream = within(&mut clock, &endpoint.timeouts, Phase::Connect, connecting).await?;
+        let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await.map_err(also)?;
         let name = client_name(endpoint, &stream);
-        let mut session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await?;
+        let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
+        let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
             session.driver.machine.transcript_mut().precede(&receipt.transcript);
         }
@@ -156,7 +161,7 @@ impl Connection {
         };
         let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
         let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
-        let outcome = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await;
+        let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
             Ok((stream, info)) => {
@@ -219,16 +224,19 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
 /// Sets a limit to something that the machine has no part in.
 async fn within<T>(
     clock: &mut Clock,
-    timeouts: &Timeouts,
+    endpoint: &Endpoint,
     phase: Phase,
     future: impl Future<Output = Result<T>>,
 ) -> Result<T> {
+    let timeouts = &endpoint.timeouts;
     let began = Instant::now();
     let limit = clock.limit(began, timeouts.limit(phase));
     let outcome = timeout_at(limit.at, future).await;
     clock.spend(began);
     outcome.unwrap_or_else(|_| {
+        let server = format!("{}, port {}", endpoint.host, endpoint.port_number());
         Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
-            .with_hint_if(hint::for_silence(phase)))
+            .about(server)
+            .with_hint(hint::for_silence(phase, false)))
     })
 }

@@ -25,9 +25,30 @@
 //!                                                                   └ Body: pieces, then the final dot
 //! ```
 //!
+//! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
+//! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
+//! [`Step::Body`] then comes before the answers to the recipients.
+//!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. 421 may come at any point and ends the session.
+//! a group (PIPELINING, RFC 2920) or one by one. Several transactions can be under way
+//! ([`Machine::may_begin`]). 421 may come at any point and ends the session.
+//!
+//! # What a driver does
+//!
+//! It calls [`Machine::step`] until that says [`Step::Wait`], then carries bytes, then calls it again. It owes the machine:
+//!
+//! - **Writing.** `step` itself may put something into the [output](Machine::output): write *after* it said `Wait`, before a reply
+//!   is waited for. [`Machine::wrote`] is told of each partial write, as what became of a message depends on it.
+//! - **Reading while writing.** A server may answer, or refuse, before it has read everything. A driver that only writes
+//!   does not hear it, and the two may wait for each other. (What fits into the socket's buffer may be written first.)
+//! - **The end.** [`Machine::input_ended`] when nothing more can be read. When writing fails, read on for a moment: the
+//!   server may have said why it closed.
+//! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
+//! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
+//!   the outcome of a message is unknown by then.
+//! - **A look before a command**: on a connection that was kept, take what can be read without waiting. A server that has
+//!   given up said so there.
 //!
 //! # A session
 //!
@@ -49,15 +70,14 @@
 //! let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
 //! let mut begun = false;
 //! let final_words = loop {
-//!     // Write what the machine has to say.
-//!     while !machine.output().is_empty() {
-//!         let n = machine.output().front().len();
-//!         sent.extend_from_slice(machine.output().front());
-//!         machine.wrote(n);
-//!     }
 //!     match machine.step()? {
-//!         // Read.
+//!         // Write what the machine has to say, and read.
 //!         Step::Wait { .. } => {
+//!             while !machine.output().is_empty() {
+//!                 let n = machine.output().front().len();
+//!                 sent.extend_from_slice(machine.output().front());
+//!                 machine.wrote(n);
+//!             }
 //!             let bytes = server.next().expect("the server has an answer");
 //!             assert_eq!(machine.input(bytes.as_bytes()), bytes.len());
 //!         }
@@ -223,6 +243,8 @@ pub struct Machine {
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
     stuffer: Stuffer,
+    /// A device on the way overwrote the greeting.
+    rewritten: bool,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
@@ -246,6 +268,7 @@ impl Machine {
             channel: None,
             transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
+            rewritten: false,
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
@@ -460,7 +483,8 @@ impl Machine {
             } else {
                 format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
             };
-            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::no_mechanism(&self.capabilities)));
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure);
+            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())
     }
@@ -539,12 +563,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a piece of the message, of any size. Dots are doubled and line ends made CRLF here.
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled where it goes behind DATA.
     ///
     /// # Errors
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one: the session is over then.
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
         let chunk = chunk.into();
@@ -565,7 +590,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
         self.stuffer.finish(&mut self.wire.output);
@@ -636,6 +661,10 @@ impl Machine {
         if self.state == State::Upgrade {
             return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
         }
+        // Two bytes, so that it is the same however they come.
+        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input) {
+            return Err(hint::tls_first());
+        }
         match self.parser.parse(&mut self.input) {
             Ok(Some(mut reply)) => {
                 // A challenge is answered as it came, also where it happens to hold what is a secret.
@@ -648,12 +677,10 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(bad) => {
                 let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
-                let hint = match &bad {
-                    BadReply::NotAReply(line) => hint::for_stranger(line),
-                    _ => None,
-                };
+                let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
+                let hint = hint::for_stranger(self.phase(), line);
                 let message = format!("expected {wanted}, but {bad}");
-                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint_if(hint))
+                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint(hint))
             }
         }
     }
@@ -669,7 +696,10 @@ impl Machine {
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
-            Expected::Greeting if reply.code() == 220 => self.say_ehlo(),
+            Expected::Greeting if reply.code() == 220 => {
+                self.rewritten = hint::is_rewritten(&reply.text());
+                self.say_ehlo();
+            }
             Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
@@ -687,7 +717,8 @@ impl Machine {
                 return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
             Expected::Ehlo | Expected::Helo if is_refusal => {
-                let message = format!("the server refused the client's name {}", self.settings.client_name.as_str());
+                let message =
+                    format!("the server refused EHLO from this client, {}", self.settings.client_name.as_str());
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.is_positive() => {
@@ -731,7 +762,7 @@ impl Machine {
         };
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
-                return Err(Error::refused(Kind::Refused, phase, "the server does not serve now", reply));
+                return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
             }
             Expected::Login(login) => self.login_refused(&login, reply),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
@@ -762,11 +793,14 @@ impl Machine {
                     return Ok(());
                 }
                 Some(_) if phase == Phase::Body => "the connection ended in the middle of the message".into(),
-                Some(expected) => format!("the connection ended instead of {}", expected.wanted()),
+                Some(Expected::EndOfData { .. }) => {
+                    "the connection ended before the server confirmed the message".into()
+                }
+                Some(expected) => format!("the connection ended before {} came", expected.wanted()),
                 None => "the server closed the connection".into(),
             }
         };
-        Err(Error::new(Kind::Closed, phase, message).with_hint_if(hint::for_end(phase, &self.input)))
+        Err(Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure)))
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -776,7 +810,7 @@ impl Machine {
         if wanted && offered {
             self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
-            return Err(hint::starttls_missing(&self.capabilities));
+            return Err(hint::starttls_missing(&self.capabilities, self.rewritten));
         } else {
             self.state = State::Ready;
         }
@@ -1061,7 +1095,8 @@ fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
 fn unsolicited(reply: Reply) -> Error {
     if reply.code() == 421 {
-        return Error::new(Kind::Closed, Phase::Command, "the server ended the session").with_reply(reply);
+        let message = "the server ended the session unasked";
+        return Error::refused(Kind::Closed, Phase::Command, message, reply);
     }
     Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
 }

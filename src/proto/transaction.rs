@@ -12,7 +12,9 @@ pub struct Transaction {
     pub reverse_path: Option<Address>,
     /// Whom the message is for.
     pub recipients: Vec<Address>,
-    /// The size of the message, where it is known (RFC 1870): declared, and checked against the server's limit.
+    /// The size of the message, where it is known, as RFC 1870 counts it: with CRLF at the line ends, without added dots and
+    /// the final one. It is declared, and checked against the server's limit. A small message of a known size goes
+    /// as one chunk (RFC 3030) where the server takes that, and must then be of exactly this size.
     pub size: Option<u64>,
     /// Whether the message has bytes beyond ASCII.
     pub content: Content,

@@ -78,20 +78,20 @@ impl Expected {
     /// What would be in order, for the message about what is not.
     pub(super) fn wanted(&self) -> &'static str {
         match self {
-            Expected::Greeting => "the greeting, 220",
-            Expected::Ehlo => "the answer to EHLO, 250",
-            Expected::Helo => "the answer to HELO, 250",
-            Expected::StartTls => "the go-ahead for TLS, 220",
-            Expected::Login(_) => "a challenge, 334, or the result of the login, 235",
-            Expected::Mail => "the answer to MAIL, 250",
-            Expected::Rcpt(_) => "the answer to RCPT, 250",
-            Expected::Data => "the go-ahead for the message, 354",
-            Expected::EndOfData { .. } => "the answer to the message, 250, after its end",
+            Expected::Greeting => "the greeting (220)",
+            Expected::Ehlo => "the answer to EHLO (250)",
+            Expected::Helo => "the answer to HELO (250)",
+            Expected::StartTls => "the go-ahead for TLS (220)",
+            Expected::Login(_) => "a challenge (334) or the result of the login (235)",
+            Expected::Mail => "the answer to MAIL (250)",
+            Expected::Rcpt(_) => "the answer to RCPT (250)",
+            Expected::Data => "the go-ahead for the message (354)",
+            Expected::EndOfData { .. } => "the answer to the whole message (250)",
             Expected::EmptyData => "the answer to the empty message",
-            Expected::Cleanup | Expected::Reset => "the answer to RSET, 250",
-            Expected::Noop => "the answer to NOOP, 250",
+            Expected::Cleanup | Expected::Reset => "the answer to RSET (250)",
+            Expected::Noop => "the answer to NOOP (250)",
             Expected::Command => "the answer to the command",
-            Expected::Quit => "the answer to QUIT, 221",
+            Expected::Quit => "the answer to QUIT (221)",
         }
     }
 }

@@ -258,8 +258,8 @@ impl Story<'_> {
                     self.subject(0)
                 ),
                 format!(
-                    "If {subject} is your own authority, or that of the server's owner (ask for its SHA-256 fingerprint: {fingerprint}), \
-                     save its certificate as a file and trust that {TRUST_IT}."
+                    "If {subject} is your own authority, or that of the server's owner, get its certificate from whoever runs it (its \
+                     SHA-256 fingerprint must be {fingerprint}), save it as a file and trust that {TRUST_IT}."
                 ),
             );
         }
@@ -267,12 +267,12 @@ impl Story<'_> {
         let hint = match last.issuer_at() {
             // Only a certificate that was issued to be found says where: that is a public authority, which issues by an intermediate.
             Some(at) => format!(
-                "The server most likely left out an intermediate certificate: its administrator must install the full chain (the \
-                 missing one is at {at}). Until then you can save that as a file and trust it {TRUST_IT}."
+                "The server most likely left out an intermediate certificate: its administrator must install the full chain (by \
+                 the certificate's own account, the missing one is at {at})."
             ),
             None => format!(
-                "If {issuer} is an authority of your own, save its certificate as a file and trust that {TRUST_IT}. If it is an \
-                 intermediate of a public one, the server left it out: its administrator must install the full chain."
+                "If {issuer} is an authority of your own, get its certificate from whoever runs it, save it as a file and trust that \
+                 {TRUST_IT}. If it is an intermediate of a public one, the server left it out: its administrator must install the full chain."
             ),
         };
         let sent = match self.chain.len() {

@@ -88,9 +88,7 @@ fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
             format!(
                 "{host} speaks plaintext on this port, where TLS was to begin with the first byte: it says {line:?}"
             ),
-            format!(
-                "Use STARTTLS, which begins in plaintext: smtp://{host}:587 (with the port that you have, if it is another) instead of smtps://."
-            ),
+            format!("Use STARTTLS, which begins in plaintext: smtp://{host} instead of smtps://, with the same port."),
         ),
         [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
             format!(
@@ -235,8 +233,11 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
     let hint = match spoken {
         Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
         None if old && new => OLD_SERVER,
+        _ if new => {
+            "Allow TLS 1.2, too (TlsSettings::min_version, min-tls=1.2 in the URL), or have TLS 1.3 enabled at the server."
+        }
         _ => {
-            "Allow the other version of TLS (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)."
+            "Allow TLS 1.3, too (TlsSettings::max_version, max-tls=1.3 in the URL), or have TLS 1.2 enabled at the server."
         }
     };
     tls(

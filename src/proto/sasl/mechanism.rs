@@ -108,6 +108,7 @@ impl Mechanism {
     }
 
     /// It is for credentials of this sort.
+    #[cfg(feature = "client")]
     pub(crate) fn suits(self, credentials: &Credentials) -> bool {
         self.proves(credentials) && (credentials.authorization().is_none() || self.authorizes())
     }

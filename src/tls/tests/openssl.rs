@@ -65,11 +65,11 @@ async fn old_versions_are_named() {
     let Some(server) = start(&party, &["-tls1_2"]) else { return };
     let settings = trusting(&root).min_version(TlsVersion::Tls13);
     let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
-    says(&error, &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow the other version"]);
+    says(&error, &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow TLS 1.2, too"]);
     let Some(server) = start(&party, &["-tls1_3"]) else { return };
     let settings = trusting(&root).max_version(TlsVersion::Tls12);
     let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
-    says(&error, &["the server speaks another, this client offers TLSv1.2. Allow the other version"]);
+    says(&error, &["the server speaks another, this client offers TLSv1.2. Allow TLS 1.3, too"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,147 @@
+//! An SMTP session on a blocking socket of the standard library: no tokio, no async, no TLS.
+//!
+//! The machine in [`envoi::proto`] knows no I/O library. What it needs of one is in [`Session`] below: write what
+//! it has to say, read when it waits, and keep the time.
+//!
+//! ```text
+//! cargo run --example blocking -- localhost:25 alice@example.org bob@example.com
+//! ```
+
+use std::error::Error;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
+use envoi::{Address, Envelope, Kind, Phase};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [server, from, to @ ..] = &arguments[..] else {
+        return Err("usage: blocking HOST:PORT FROM TO…".into());
+    };
+    let to: Vec<Address> = to.iter().map(Address::new).collect::<Result<_, _>>()?;
+    let envelope = Envelope::new(Address::new(from)?, to)?;
+    let message = format!("From: <{from}>\nSubject: Hello\n\nHello.\n.. from a blocking socket\n");
+
+    let mut session = Session::new(TcpStream::connect(server)?)?;
+    for step in session.send(&envelope, message)? {
+        match step {
+            Step::Recipient { index, reply } => println!("{}: {reply}", envelope.recipients()[index]),
+            Step::Sent { reply } => println!("sent: {reply}"),
+            Step::NotSent { phase, reply } => println!("not sent, refused at {phase}: {reply}"),
+            _ => {}
+        }
+    }
+    session.quit();
+    Ok(())
+}
+
+/// Long enough for the slowest phase (RFC 5321, 4.5.3.2).
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The machine, its socket and its clock.
+pub struct Session {
+    machine: Machine,
+    stream: TcpStream,
+    /// Nothing more can be written. What the server said before it closed can still be read.
+    broken: bool,
+}
+
+impl Session {
+    /// A session on a connected socket, at its beginning.
+    pub fn new(stream: TcpStream) -> std::io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let name = ClientName::literal(stream.local_addr()?.ip());
+        Ok(Session { machine: Machine::new(Settings::new(name)), stream, broken: false })
+    }
+
+    /// Sends a message, and tells all that the server made of it; [`Step::Sent`] or [`Step::NotSent`] comes last.
+    pub fn send(&mut self, envelope: &Envelope, message: String) -> envoi::Result<Vec<Step>> {
+        while self.next()? != Step::Ready {}
+        self.machine.begin(Transaction::new(envelope))?;
+        let (mut message, mut told) = (Some(message), Vec::new());
+        loop {
+            match self.next()? {
+                // Pieces of any size; here there is only one.
+                Step::Body { .. } => match message.take() {
+                    Some(text) => self.machine.body(text.into_bytes())?,
+                    None => self.machine.finish()?,
+                },
+                step => {
+                    let last = matches!(step, Step::Sent { .. } | Step::NotSent { .. } | Step::Closed);
+                    told.push(step);
+                    if last {
+                        return Ok(told);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the session. The message has had its answer: whatever comes of this changes nothing.
+    pub fn quit(mut self) {
+        if self.machine.quit().is_ok() {
+            while self.next().is_ok_and(|step| step != Step::Closed) {}
+        }
+    }
+
+    /// Carries bytes until the machine has more to say than that it waits.
+    fn next(&mut self) -> envoi::Result<Step> {
+        let mut waiting: Option<(Phase, Instant)> = None;
+        loop {
+            match self.machine.step()? {
+                Step::Wait { phase } => {
+                    self.write();
+                    // One limit for a reply as a whole: a byte now and then does not renew it.
+                    let since = waiting.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, at)| at);
+                    waiting = Some((phase, since));
+                    self.read(since + PATIENCE)?;
+                }
+                step => return Ok(step),
+            }
+        }
+    }
+
+    /// Writes all before it reads, which is well for messages that fit into the socket's buffer. A driver for larger
+    /// ones reads while it writes, or a server that answers early and the client wait for each other.
+    fn write(&mut self) {
+        while !self.broken && !self.machine.output().is_empty() {
+            match self.stream.write(self.machine.output().front()) {
+                Ok(n) if n > 0 => self.machine.wrote(n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => self.broken = true,
+            }
+        }
+    }
+
+    fn read(&mut self, deadline: Instant) -> envoi::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut buffer = [0; 4096];
+        let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut buffer));
+        match read {
+            Ok(0) => self.machine.input_ended(),
+            Ok(n) => assert_eq!(self.machine.input(&buffer[..n]), n, "a machine that waits has room"),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(self.machine.abort(Kind::Timeout, "the server did not answer in time"));
+            }
+            Err(error) => {
+                return Err(self.machine.abort(Kind::Closed, format!("the connection failed: {error}")));
+            }
+        }
+        Ok(())
+    }
+}

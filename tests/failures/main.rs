@@ -1,0 +1,11 @@
+//! What people read when it does not work: every failure here happens on a real connection, and its whole text is pinned in
+//! `snapshots/`. After a change of words, `UPDATE_SNAPSHOTS=1 cargo test --test failures` writes them anew: read the difference.
+
+mod certificates;
+mod connecting;
+mod handshake;
+mod login;
+mod messages;
+mod policy;
+mod scene;
+mod servers;
