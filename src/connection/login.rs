@@ -91,25 +91,33 @@ impl Connection {
             let suitable = Mechanism::ALL.into_iter().find(suits);
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
-        let mut refused = None;
+        let mut refused: Option<(Mechanism, Error)> = None;
+        let mut names = String::new();
         for mechanism in tried {
+            if let Some((before, error)) = &refused
+                && !error.reply().is_some_and(|reply| is_worth_another(reply, *before, mechanism))
+            {
+                continue;
+            }
             self.driver.machine.login(mechanism, credentials)?;
-            match self.verdict(mechanism, credentials.user()).await {
-                Err(error) if error.reply().is_some_and(is_about_mechanism) => refused = Some(error),
+            names += &if names.is_empty() { mechanism.to_string() } else { format!(" or {mechanism}") };
+            match self.verdict(mechanism, &names, credentials.user()).await {
+                Err(error) if error.reply().is_some_and(is_about_mechanism) => refused = Some((mechanism, error)),
                 verdict => return verdict,
             }
         }
-        Err(refused.unwrap_or_else(|| nothing_in_common(order, credentials, &offered)))
+        Err(refused.map_or_else(|| nothing_in_common(order, credentials, &offered), |(_, error)| error))
     }
 
     async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
         self.require_protection().await?;
         let mechanism = exchange.mechanism();
         self.driver.machine.login_by(exchange)?;
-        self.verdict(mechanism, "").await
+        self.verdict(mechanism, mechanism.as_str(), "").await
     }
 
-    async fn verdict(&mut self, mechanism: Mechanism, user: &str) -> Result<Reply> {
+    /// `names` are all that were tried.
+    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<Reply> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
                 self.auth = Some(mechanism);
@@ -119,7 +127,7 @@ impl Connection {
                 let whose = if user.is_empty() { String::new() } else { format!(" of {user:?}") };
                 let message = match reason {
                     Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
-                    None => format!("the server did not accept the login{whose} with {mechanism}"),
+                    None => format!("the server did not accept the login{whose} with {names}"),
                 };
                 let hint = hint::for_login(mechanism, &reply);
                 let error = Error::refused(Kind::Auth, Phase::Auth, message, reply);
@@ -145,14 +153,30 @@ impl Connection {
     }
 }
 
-/// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed (504, 5.5.4, 5.7.4), too weak
-/// (534), wants encryption (538), or the password must be set anew for it (432). Not where the password must be another one, made for applications.
+/// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed, too weak
+/// (534 5.7.9), wants encryption (538), or the password must be set anew for it (432). Not where the password must be another one,
+/// made for applications, which is said with 534 5.7.9, too.
 fn is_about_mechanism(reply: &Reply) -> bool {
-    let enhanced = reply.enhanced().map(|code| (code.class, code.subject, code.detail));
-    let about = matches!(reply.code(), 432 | 504 | 534 | 538)
-        || matches!(enhanced, Some((5, 5, 4) | (5, 7, 4) | (5, 7, 11) | (4, 7, 12)));
     let text = reply.text().to_ascii_lowercase();
-    about && !["application", "app password", "app-specific"].iter().any(|word| text.contains(word))
+    let about_password = ["application", "app password", "app-specific"].iter().any(|word| text.contains(word));
+    match (reply.code(), enhanced(reply)) {
+        (432 | 538, _) | (_, Some((5, 7, 11) | (4, 7, 12))) => true,
+        (534, Some((5, 7, 9)) | None) => !about_password,
+        _ => is_not_known(reply),
+    }
+}
+
+fn is_not_known(reply: &Reply) -> bool {
+    reply.code() == 504 || matches!(enhanced(reply), Some((5, 5, 4) | (5, 7, 4)))
+}
+
+/// What shows the password is no better for being another mechanism that does: LOGIN is for servers that do not know PLAIN.
+fn is_worth_another(refusal: &Reply, before: Mechanism, next: Mechanism) -> bool {
+    is_not_known(refusal) || !(before.shows_secret() && next.shows_secret())
+}
+
+fn enhanced(reply: &Reply) -> Option<(u8, u16, u16)> {
+    reply.enhanced().map(|code| (code.class, code.subject, code.detail))
 }
 
 /// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.
@@ -174,8 +198,14 @@ fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[
     let missing = Mechanism::ALL
         .into_iter()
         .find(|mechanism| !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials));
-    Error::new(Kind::Auth, Phase::Auth, message).with_hint(match missing {
-        Some(mechanism) => format!("For {mechanism}, build envoi with its feature `sasl`."),
-        None => "Use credentials of another sort (password, token, certificate), or have one more mechanism switched on at the server.".into(),
-    })
+    let error = Error::new(Kind::Auth, Phase::Auth, message);
+    if let Some(mechanism) = missing {
+        return error.with_hint(format!("For {mechanism}, build envoi with its feature `sasl`."));
+    }
+    let suitable = Mechanism::ALL.into_iter().filter(|mechanism| mechanism.is_built() && mechanism.suits(credentials));
+    let names: Vec<&str> = suitable.map(Mechanism::as_str).collect();
+    error.with_hint(format!(
+        "These credentials log in with {}: ask the server's administrator to switch one of them on.",
+        names.join(", ")
+    ))
 }

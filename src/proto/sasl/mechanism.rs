@@ -98,7 +98,7 @@ impl Mechanism {
     }
 
     /// Whoever listens has the password or the token then.
-    pub(in crate::proto) fn shows_secret(self) -> bool {
+    pub(crate) fn shows_secret(self) -> bool {
         matches!(self, Mechanism::Plain | Mechanism::Login) || self.takes_token()
     }
 
