@@ -5,6 +5,7 @@
 mod content;
 mod example;
 mod failures;
+mod logins;
 mod memory;
 mod recipients;
 mod servers;

@@ -166,10 +166,20 @@ pub fn lockstep() -> Option<Server> {
     })
 }
 
+/// Postfix that offers all that Dovecot knows of logins on its submission port.
+pub fn logins() -> Option<Server> {
+    servers().map(|servers| Server {
+        name: "Postfix with more logins",
+        port_587: servers.port_logins,
+        ..servers.postfix.clone()
+    })
+}
+
 struct Servers {
     postfix: Server,
     exim: Server,
     port_lockstep: u16,
+    port_logins: u16,
     /// The script that runs them. It ends them when this process, and with it the script's stdin, ends.
     _script: Child,
 }
@@ -190,11 +200,12 @@ fn servers() -> Option<&'static Servers> {
     }
 }
 
-const PORTS: [&str; 7] = [
+const PORTS: [&str; 8] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
     "POSTFIX_PORT_LOCKSTEP",
+    "POSTFIX_PORT_LOGINS",
     "EXIM_PORT_25",
     "EXIM_PORT_587",
     "EXIM_PORT_465",
@@ -240,7 +251,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         let status = script.wait().map_err(|error| error.to_string())?;
         return Err(format!("servers.sh ended with {status}"));
     }
-    let [p25, p587, p465, port_lockstep, e25, e587, e465] = *ports;
+    let [p25, p587, p465, port_lockstep, port_logins, e25, e587, e465] = *ports;
     let server = |name, mail, port_25, port_587, port_465| {
         let ca = folder.join("tls/ca.pem");
         Server { name, port_25, port_587, port_465, ca, mail: folder.join("mail").join(mail) }
@@ -249,6 +260,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         postfix: server("Postfix", "postfix", p25, p587, p465),
         exim: server("Exim", "exim", e25, e587, e465),
         port_lockstep,
+        port_logins,
         _script: script,
     })
 }

@@ -7,7 +7,7 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP} and EXIM_PORT_{25,587,465}.
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} and EXIM_PORT_{25,587,465}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
 set -euo pipefail
@@ -73,7 +73,7 @@ protocols =
 listen = 127.0.0.1
 ssl = no
 log_path = $dir/log/dovecot.log
-auth_mechanisms = plain login
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256 oauthbearer xoauth2
 # A wrong password is answered at once, and costs the next login no time: tests try many.
 auth_failure_delay = 0
 service anvil {
@@ -81,8 +81,15 @@ service anvil {
     mode = 0
   }
 }
+# A token is a JWT (RFC 7519), signed with this key; nobody is asked about it.
+passdb {
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = $dir/dovecot/oauth2.conf
+}
 passdb {
   driver = passwd-file
+  mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
   args = scheme=PLAIN username_format=%u $dir/dovecot/users
 }
 userdb {
@@ -95,6 +102,13 @@ service auth {
   }
 }
 CONF
+    cat >"$dir/dovecot/oauth2.conf" <<CONF
+introspection_mode = local
+local_validation_key_dict = fs:posix:prefix=$dir/dovecot/keys/
+username_attribute = sub
+CONF
+    mkdir -p "$dir/dovecot/keys/default/HS256"
+    printf 'envoi tests' | base64 >"$dir/dovecot/keys/default/HS256/default"
     setsid dovecot -F -c "$dir/dovecot/dovecot.conf" >>"$dir/log/dovecot.log" 2>&1 </dev/null &
     echo $! >"$dir/dovecot/session"
     wait_until $wait_seconds [ -S "$dir/dovecot/run/auth-smtp" ] ||
@@ -155,6 +169,7 @@ smtpd_tls_received_header = yes
 smtpd_sasl_type = dovecot
 smtpd_sasl_path = $dir/dovecot/run/auth-smtp
 smtpd_tls_auth_only = yes
+smtpd_sasl_mechanism_filter = plain, login
 # The old form AUTH=PLAIN LOGIN beside the new one, as many servers still give it.
 broken_sasl_auth_clients = yes
 CONF
@@ -171,6 +186,9 @@ CONF
 127.0.0.1:$POSTFIX_PORT_LOCKSTEP inet n - n - - smtpd -o syslog_name=postfix/lockstep
     -o smtpd_tls_security_level=encrypt $auth
     -o smtpd_discard_ehlo_keywords=silent-discard,pipelining,chunking
+127.0.0.1:$POSTFIX_PORT_LOGINS inet n - n - - smtpd -o syslog_name=postfix/logins
+    -o smtpd_tls_security_level=encrypt $auth
+    -o smtpd_sasl_mechanism_filter=static:all
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
@@ -328,7 +346,7 @@ start() {
     for name in "$exim" postfix dovecot openssl; do
         command -v "$name" >/dev/null || die "no $name: run install.sh first"
     done
-    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP} EXIM_PORT_{25,587,465}; do
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} EXIM_PORT_{25,587,465}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
     # The path of a Unix socket has room for 107 bytes.
@@ -355,6 +373,7 @@ start() {
         wait_for handshakes ${name}_PORT_465
     done
     wait_for greets POSTFIX_PORT_LOCKSTEP
+    wait_for greets POSTFIX_PORT_LOGINS
 }
 
 stop() {

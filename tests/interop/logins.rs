@@ -1,0 +1,67 @@
+//! Logins by all that Dovecot knows, through Postfix.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use envoi::proto::Mechanism;
+use envoi::{Connection, Credentials, Endpoint, Kind};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::servers::{NOBODY, Server, logins};
+
+const USER: &str = "bob@envoi.test";
+const PASSWORD: &str = "Grüße@1%20?#&";
+
+fn endpoint(server: &Server) -> Endpoint {
+    Endpoint::from_url(&server.starttls(NOBODY)).unwrap()
+}
+
+/// A token that is good from an hour ago, for so many seconds (RFC 7519).
+fn token(seconds: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let since = now - 3600;
+    let claims = format!(r#"{{"sub":"{USER}","iat":{since},"exp":{}}}"#, since + seconds);
+    let signed = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"envoi tests").unwrap();
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+}
+
+#[tokio::test]
+async fn every_mechanism_takes_the_right_secret_and_no_other() {
+    let Some(server) = logins() else { return };
+    for mechanism in [
+        Mechanism::Plain,
+        Mechanism::Login,
+        Mechanism::CramMd5,
+        Mechanism::ScramSha1,
+        Mechanism::ScramSha256,
+        Mechanism::OAuthBearer,
+        Mechanism::XOAuth2,
+    ] {
+        let is_token = matches!(mechanism, Mechanism::OAuthBearer | Mechanism::XOAuth2);
+        let [right, wrong] = match is_token {
+            true => [Credentials::token(USER, token(7200)), Credentials::token(USER, token(60))],
+            false => [Credentials::new(USER, PASSWORD), Credentials::new(USER, "Gruesse")],
+        };
+        let endpoint = endpoint(&server).mechanism(mechanism);
+        let connection = Connection::connect(&endpoint.clone().credentials(right)).await;
+        let connection = connection.unwrap_or_else(|error| panic!("{mechanism}: {error:?}"));
+        assert_eq!(connection.mechanism(), Some(mechanism));
+        connection.quit().await;
+        let error = Connection::connect(&endpoint.credentials(wrong)).await.err().unwrap();
+        assert_eq!((error.kind(), error.reply().map(|reply| reply.code())), (Kind::Auth, Some(535)), "{error}");
+        assert_eq!(error.message().contains("does not accept the token"), is_token, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_strongest_is_chosen() {
+    let Some(server) = logins() else { return };
+    let connection =
+        Connection::connect(&endpoint(&server).credentials(Credentials::new(USER, PASSWORD))).await.unwrap();
+    // Dovecot 2.3 cannot tie a login to Postfix's TLS connection.
+    assert_eq!(connection.mechanism(), Some(Mechanism::ScramSha256));
+}
