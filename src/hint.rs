@@ -11,6 +11,9 @@ pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with START
 pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, or the \
     server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS (smtps://, port 465) if the server has it.";
 
+#[cfg(feature = "client")]
+pub(crate) const SILENT_IN_TLS: &str = "TLS works here, but no mail server speaks inside it: check host and port.";
+
 /// The server offers STARTTLS nowhere in its answer to EHLO.
 pub(crate) fn starttls_missing(offered: &Capabilities) -> Error {
     let names: Vec<&str> = offered.keywords().iter().map(|keyword| keyword.name.as_str()).collect();

@@ -14,6 +14,8 @@ mod hint;
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
+pub mod probe;
+#[cfg(feature = "client")]
 mod receipt;
 mod secret;
 #[cfg(feature = "testing")]
@@ -42,6 +44,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message};
+#[cfg(feature = "client")]
+pub use probe::probe;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 pub use secret::{Credentials, Secret};

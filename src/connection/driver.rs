@@ -278,7 +278,11 @@ impl Driver {
 
     fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
         let message = too_slow(phase, why, &self.timeouts);
-        self.machine.abort(Kind::Timeout, message).with_hint_if(hint::for_silence(phase))
+        let hint = match phase {
+            Phase::Greeting if self.machine.is_secure() => Some(hint::SILENT_IN_TLS),
+            _ => hint::for_silence(phase),
+        };
+        self.machine.abort(Kind::Timeout, message).with_hint_if(hint)
     }
 }
 

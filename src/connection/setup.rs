@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// From a connected stream to a session that is ready.
-    async fn establish(
+    pub(crate) async fn establish(
         endpoint: &Endpoint,
         stream: Box<dyn Stream>,
         client_name: ClientName,
@@ -152,7 +152,7 @@ impl Connection {
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
+        let opening = if self.driver.machine.is_secure() { Opening::Implicit } else { Opening::StartTls };
         let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
         let outcome = within(&mut self.driver.clock, &endpoint.timeouts, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
@@ -213,7 +213,7 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
 }
 
 /// Sets a limit to something that the machine has no part in.
-async fn within<T>(
+pub(crate) async fn within<T>(
     clock: &mut Clock,
     timeouts: &Timeouts,
     phase: Phase,

@@ -212,6 +212,7 @@ pub struct Machine {
     parser: ReplyParser,
     /// All bytes that the transport ever took.
     written: u64,
+    greeting: Option<Reply>,
     capabilities: Capabilities,
     progress: Option<Progress>,
     stuffer: Stuffer,
@@ -232,6 +233,7 @@ impl Machine {
             input_ended: false,
             parser: ReplyParser::new(settings.limits.clone()),
             written: 0,
+            greeting: None,
             capabilities: Capabilities::default(),
             progress: None,
             stuffer: Stuffer::new(),
@@ -319,6 +321,11 @@ impl Machine {
         let error = Error::new(kind, self.phase(), message).with_outcome_unknown(self.outcome_unknown());
         self.close();
         error.redacted(&self.secrets)
+    }
+
+    /// The server's first words, once it has said them.
+    pub fn greeting(&self) -> Option<&Reply> {
+        self.greeting.as_ref()
     }
 
     /// What the newest answer to EHLO offered; empty before it and after STARTTLS.
@@ -582,7 +589,10 @@ impl Machine {
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
-            Expected::Greeting if reply.code() == 220 => self.say_ehlo(),
+            Expected::Greeting if reply.code() == 220 => {
+                self.greeting = Some(reply);
+                self.say_ehlo();
+            }
             Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
