@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
+use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint};
 
 /// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
@@ -56,6 +57,23 @@ impl Client {
     /// The server and how to talk with it.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Loads the trusted certificates and the client certificate again, for the connections made from now on: after a certificate
+    /// was renewed, without a restart. Says what is trusted now.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Config`](crate::Kind::Config), as for [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
+    ///
+    /// ```no_run
+    /// # async fn renewed(client: envoi::Client) -> envoi::Result<()> {
+    /// println!("{}", client.reload_trust().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reload_trust(&self) -> Result<TrustSummary> {
+        self.endpoint.reload_trust().await
     }
 
     /// Opens a connection, secured and logged in, for any number of messages.

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
 use crate::proto::{ClientName, Limits, Mechanism};
-use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust};
+use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::{Credentials, Kind, Secret, Timeouts};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
@@ -270,6 +270,15 @@ impl Endpoint {
             })?
         };
         self.connector.get_or_try_init(load).await
+    }
+
+    /// Reads the trust store again, on a thread that may block.
+    pub(crate) async fn reload_trust(&self) -> Result<TrustSummary> {
+        let connector = self.connector().await?.clone();
+        let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
+        loaded.map_err(|panic| {
+            Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+        })?
     }
 }
 

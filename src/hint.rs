@@ -129,10 +129,6 @@ pub(crate) fn for_reply(phase: Phase, reply: &Reply) -> Option<&'static str> {
         (Phase::Rcpt, _, _) if says("relay") => RELAY,
         // Postfix's words on a submission port, to those who have not logged in.
         (Phase::Mail | Phase::Rcpt, 554, Some((5, 7, 1))) if says("client host rejected: access denied") => LOGIN_FIRST,
-        // What Postfix says on a submission port to those who have not logged in.
-        (_, 554, _) if says("client host rejected: access denied") => {
-            "The server takes no mail from this client as it is; it may after a login: give a user name and a password."
-        }
         (Phase::Mail | Phase::EndOfData | Phase::Body, 552, _) | (_, _, Some((5, 3, 4))) => {
             "The message is larger than the server or the mailbox takes: send less, or put the attachment where it can be fetched from."
         }

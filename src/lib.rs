@@ -12,6 +12,9 @@ mod endpoint;
 mod error;
 mod hint;
 #[cfg(feature = "client")]
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
+#[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
 pub mod probe;

@@ -86,6 +86,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Unless the recipient was refused, nobody knows.
+    pub(crate) fn become_unknown(&mut self) {
+        if !matches!(self, Outcome::Refused(_)) {
+            *self = Outcome::Unknown;
+        }
+    }
+
     /// The server took the message for this recipient.
     pub fn is_accepted(&self) -> bool {
         matches!(self, Outcome::Accepted(_))

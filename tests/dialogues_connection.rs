@@ -96,7 +96,7 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
     }
     if let Some(round_trips) = dialogue.round_trips {
         // QUIT is one more.
-        assert_eq!(connection.round_trips() + 1, round_trips, "round trips");
+        assert_eq!(connection.round_trips() + 1, round_trips, "{outcomes:?}\n{}", connection.transcript());
     }
     connection.quit().await;
     Ok(())

@@ -24,6 +24,9 @@ use crate::transport::{Stream, Transport};
 /// After a write failed, a reply may still be waiting to be read: why the server closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// As long as no more than this waits to be written, the message's next piece is asked for first.
+const TOGETHER: usize = 16 * 1024;
+
 /// How much is read at a time; replies are short.
 const READ_SIZE: usize = 8 * 1024;
 
@@ -63,10 +66,23 @@ impl Driver {
     }
 
     /// Until the machine has more to say than that it waits. What it wants of the message comes from `body`, if that is given.
-    pub(super) async fn next(&mut self, mut body: Option<&mut Body>) -> Result<Step> {
+    pub(super) async fn next(&mut self, body: Option<&mut Body>) -> Result<Step> {
+        match self.until(body, |_| false).await? {
+            Some(step) => Ok(step),
+            None => self.step(),
+        }
+    }
+
+    /// The same, or until another transaction can begin.
+    pub(super) async fn next_unless_free(&mut self, body: Option<&mut Body>) -> Result<Option<Step>> {
+        self.until(body, Machine::may_begin).await
+    }
+
+    async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
         let mut wait: Option<(Phase, Instant)> = None;
         loop {
             match (self.step()?, body.as_deref_mut()) {
+                (Step::Wait { .. } | Step::Ready, _) if enough(&self.machine) => return Ok(None),
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => {
@@ -76,7 +92,7 @@ impl Driver {
                     wait = Some((phase, since));
                     self.exchange(phase, since).await?;
                 }
-                (step, _) => return Ok(step),
+                (step, _) => return Ok(Some(step)),
             }
         }
     }
@@ -105,7 +121,7 @@ impl Driver {
         loop {
             match self.next(None).await? {
                 Step::Ready => return Ok(()),
-                Step::Closed => return Err(Error::new(Kind::Closed, Phase::Setup, "the session is over")),
+                step @ (Step::Closed | Step::Body { .. } | Step::Upgrade) => return Err(not_sent(step)),
                 // The answer to something that nobody waits for any more.
                 _ => {}
             }
@@ -155,13 +171,24 @@ impl Driver {
         let mut server_is_slow = false;
         let mut sleep: Option<(Pin<Box<Sleep>>, LimitKind)> = None;
         let event = poll_fn(|cx| {
+            // What is small goes in one write with the commands before it and the piece behind it.
+            let waits = self.machine.output().len();
+            let mut poll_chunk = |cx: &mut Context<'_>| match body.as_deref_mut() {
+                Some(body) => body.poll_chunk(cx).map(Event::Chunk),
+                None => Poll::Pending,
+            };
+            if waits <= TOGETHER
+                && let Poll::Ready(event) = poll_chunk(cx)
+            {
+                return Poll::Ready(event);
+            }
             if self.poll_io(cx).is_ready() {
                 return Poll::Ready(Event::Io);
             }
-            if let Some(body) = body.as_deref_mut()
-                && let Poll::Ready(chunk) = body.poll_chunk(cx)
+            if waits > TOGETHER
+                && let Poll::Ready(event) = poll_chunk(cx)
             {
-                return Poll::Ready(Event::Chunk(chunk));
+                return Poll::Ready(event);
             }
             server_is_slow = !self.machine.output().is_empty();
             let (timer, why) = sleep.get_or_insert_with(|| {

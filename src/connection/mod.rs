@@ -6,6 +6,7 @@
 mod driver;
 mod setup;
 mod steps;
+mod stream;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
@@ -132,9 +133,7 @@ impl Connection {
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
         self.driver.until_ready().await?;
         let mut transaction = Transaction::new(&envelope);
-        transaction.size = body.size();
-        transaction.content = body.content();
-        transaction.utf8_headers = body.has_utf8_headers();
+        body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         let mut outcomes = vec![Outcome::NotTried; envelope.recipients().len()];
         let result = match self.driver.machine.begin(transaction) {
@@ -183,7 +182,11 @@ impl Connection {
                 }
                 Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
                 Ok(_) => {}
-                Err(error) if error.outcome_unknown() => break (error, Outcome::Unknown),
+                Err(error) if error.outcome_unknown() => {
+                    // A small message may have gone whole before the replies to RCPT came.
+                    outcomes.iter_mut().for_each(Outcome::become_unknown);
+                    break (error, Outcome::Unknown);
+                }
                 Err(error) => break (error, Outcome::NotTried),
             }
         };
@@ -206,7 +209,7 @@ impl Connection {
         Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
     }
 
-    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`].
+    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
         if self.begin_call().is_err() {
             return;
@@ -238,7 +241,7 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// Why a connection with [`Security::Opportunistic`] is not encrypted.
+    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
     pub fn plaintext_because(&self) -> Option<&str> {
         self.plaintext_because.as_deref()
     }

@@ -13,7 +13,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where one is open already; [`Kind::Closed`], [`Kind::Timeout`] and [`Kind::Protocol`] where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
     pub async fn mail(&mut self, reverse_path: impl Into<Option<Address>>) -> Result<Reply> {
         self.begin_call()?;
         self.driver.clock = Clock::start(&self.driver.timeouts);
@@ -26,7 +26,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where no transaction is open; [`Kind::Closed`], [`Kind::Timeout`] and [`Kind::Protocol`] where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) where no transaction is open; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
         self.begin_call()?;
         let result = self.driver.ask(|machine| machine.rcpt(recipient)).await;
@@ -37,7 +37,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`] where the server does not want it; [`Kind::Request`] where no recipient was accepted.
+    /// [`Kind::Refused`](crate::Kind::Refused) where the server does not want it; [`Kind::Request`](crate::Kind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
         self.begin_call()?;
         let asked = async {
@@ -81,7 +81,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] for what is not one printable line, or changes the session's state; others where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) for what is not one printable line, or changes the session's state; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
         self.begin_call()?;
@@ -102,7 +102,7 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`] where the server refuses the message before its end; others where the session ends.
+    /// [`Kind::Refused`](crate::Kind::Refused) where the server refuses the message before its end; others where the session ends.
     pub async fn write(&mut self, piece: impl Into<Bytes>) -> Result<()> {
         let driver = &mut self.connection.driver;
         driver.machine.body(piece.into())?;
@@ -116,7 +116,7 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`] where it is negative; [`Error::outcome_unknown`] where none comes.
+    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes.
     pub async fn finish(self) -> Result<Reply> {
         let driver = &mut self.connection.driver;
         let finished = async {

@@ -10,7 +10,7 @@ use super::input::{BLOCK, Batches, Encoder, Input, Stream};
 use super::layout::Piece;
 use super::ready::Cutter;
 use super::survey::Facts;
-use crate::proto::{Chunk, Content};
+use crate::proto::{Chunk, Content, Transaction};
 use crate::{Error, Kind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
@@ -56,6 +56,13 @@ impl Body {
     /// of its parts are not looked at, and in one that is a stream none are: then it is `false`.
     pub fn has_utf8_headers(&self) -> bool {
         self.facts.utf8_headers
+    }
+
+    /// Says in a transaction what is known of the message.
+    pub(crate) fn describe(&self, transaction: &mut Transaction) {
+        transaction.size = self.size();
+        transaction.content = self.content();
+        transaction.utf8_headers = self.has_utf8_headers();
     }
 
     /// The length of its longest line, without the line end; 76 where that is a line of an attachment whose size is not known.

@@ -106,9 +106,16 @@ pub(super) enum Command<'a> {
     Ehlo(&'a ClientName),
     Helo(&'a ClientName),
     StartTls,
-    Mail { reverse_path: Option<&'a Address>, size: Option<u64>, eight_bit: bool, utf8: bool },
+    Mail {
+        reverse_path: Option<&'a Address>,
+        size: Option<u64>,
+        eight_bit: bool,
+        utf8: bool,
+    },
     Rcpt(&'a Address),
     Data,
+    /// The whole message in one chunk of so many bytes (RFC 3030).
+    BdatLast(u64),
     Rset,
     Noop,
     Quit,
@@ -138,6 +145,7 @@ impl fmt::Display for Command<'_> {
             }
             Command::Rcpt(address) => write!(f, "RCPT TO:<{address}>"),
             Command::Data => f.write_str("DATA"),
+            Command::BdatLast(size) => write!(f, "BDAT {size} LAST"),
             Command::Rset => f.write_str("RSET"),
             Command::Noop => f.write_str("NOOP"),
             Command::Quit => f.write_str("QUIT"),

@@ -70,6 +70,8 @@ pub struct Stuffer {
     at_line_start: bool,
     /// The last byte was a CR, which went already.
     after_cr: bool,
+    /// Dots are doubled, and one ends it.
+    dots: bool,
     bytes: u64,
 }
 
@@ -82,7 +84,12 @@ impl Default for Stuffer {
 impl Stuffer {
     /// At the beginning of a message.
     pub fn new() -> Self {
-        Stuffer { at_line_start: true, after_cr: false, bytes: 0 }
+        Stuffer { at_line_start: true, after_cr: false, dots: true, bytes: 0 }
+    }
+
+    /// For a message whose size was said before (RFC 3030): its line ends are made CRLF, and its dots are left alone.
+    pub fn without_dots() -> Self {
+        Stuffer { dots: false, ..Self::new() }
     }
 
     /// The message so far, with its line ends as they went, without the dots that were added (RFC 1870, 5).
@@ -105,7 +112,7 @@ impl Stuffer {
             self.end_cr(&mut next, &bytes, output);
         }
         loop {
-            if self.at_line_start && bytes.get(next) == Some(&b'.') {
+            if self.dots && self.at_line_start && bytes.get(next) == Some(&b'.') {
                 self.emit(bytes.slice(gone..next), output);
                 output.put_slice(b".");
                 gone = next;
@@ -143,7 +150,9 @@ impl Stuffer {
         } else if !self.at_line_start {
             self.emit_slice(b"\r\n", output);
         }
-        output.put_slice(b".\r\n");
+        if self.dots {
+            output.put_slice(b".\r\n");
+        }
         (self.at_line_start, self.after_cr) = (true, false);
     }
 

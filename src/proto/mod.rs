@@ -214,11 +214,14 @@ pub struct Machine {
     written: u64,
     greeting: Option<Reply>,
     capabilities: Capabilities,
-    progress: Option<Progress>,
+    /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
+    transactions: VecDeque<Progress>,
     stuffer: Stuffer,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
+    /// How many messages had been handed over and not answered when the session ended.
+    left_unknown: usize,
 }
 
 impl Machine {
@@ -235,11 +238,12 @@ impl Machine {
             written: 0,
             greeting: None,
             capabilities: Capabilities::default(),
-            progress: None,
+            transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
+            left_unknown: 0,
             settings,
         }
     }
@@ -309,11 +313,21 @@ impl Machine {
     /// The message was handed over whole, and its final reply has not come: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
-        let handed_over = |ends_at: &u64| self.written >= *ends_at;
-        self.wire.queue.iter().any(|expected| match expected {
-            Expected::EndOfData { ends_at } => ends_at.as_ref().is_some_and(handed_over),
+        self.outstanding_messages() > 0
+    }
+
+    /// How many messages had been handed over whole and had no final reply when the session ended. Of
+    /// [several](Self::may_begin) that were begun they are the first ones without one.
+    pub fn left_unknown(&self) -> usize {
+        self.left_unknown
+    }
+
+    fn outstanding_messages(&self) -> usize {
+        let outstanding = self.wire.queue.iter().filter(|expected| match expected {
+            Expected::EndOfData { ends_at } => ends_at.is_some_and(|end| self.written >= end),
             _ => false,
-        })
+        });
+        outstanding.count()
     }
 
     /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
@@ -413,6 +427,17 @@ impl Machine {
         Ok(())
     }
 
+    /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING, nothing but the answers
+    /// to messages that were given whole. So many messages can be under way; their events come in their order.
+    pub fn may_begin(&self) -> bool {
+        let of_a_message = |expected: &Expected| {
+            matches!(expected, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
+        };
+        let queue = &self.wire.queue;
+        self.state == State::Ready
+            && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
+    }
+
     /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], and at last
     /// [`Step::Sent`] or [`Step::NotSent`].
     ///
@@ -479,12 +504,15 @@ impl Machine {
         let chunk = chunk.into();
         if !self.capabilities.offers("8BITMIME") && !chunk.is_seven_bit() {
             let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
-            return Err(self
-                .abort(Kind::Unsupported, message)
+            self.close();
+            return Err(Error::new(Kind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
         self.stuffer.push(chunk, &mut self.wire.output);
-        Ok(())
+        match self.chunk() {
+            Some(size) if self.stuffer.bytes() > size => Err(self.not_as_announced(size)),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the message. [`Step::Sent`] or [`Step::NotSent`] follows.
@@ -496,7 +524,11 @@ impl Machine {
         self.require(State::Body, "the end of the message")?;
         self.stuffer.finish(&mut self.wire.output);
         self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
-        self.wire.transcript.client(".");
+        match self.chunk() {
+            Some(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
+            Some(_) => {}
+            None => self.wire.transcript.client("."),
+        }
         let end = self.written + self.wire.output.len() as u64;
         if let Some(Expected::EndOfData { ends_at }) = self.wire.queue.back_mut() {
             *ends_at = Some(end);
@@ -512,7 +544,7 @@ impl Machine {
     /// [`Kind::Request`] out of turn.
     pub fn reset(&mut self) -> Result<()> {
         self.require_idle("RSET")?;
-        self.progress = None;
+        self.transactions.clear();
         self.state = State::Ready;
         self.wire.say(Command::Rset, Expected::Reset);
         Ok(())
@@ -619,11 +651,11 @@ impl Machine {
             Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
             Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
             Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
-            Expected::EndOfData { ends_at } if ends_at.is_some_and(|end| self.written >= end) => match reply {
-                reply if reply.is_positive() => self.events.push_back(Step::Sent { reply }),
-                reply if is_refusal => self.events.push_back(Step::NotSent { phase: Phase::EndOfData, reply }),
-                reply => return Err(violation(&Expected::EndOfData { ends_at }, phase, &reply)),
-            },
+            Expected::EndOfData { ends_at: Some(end) }
+                if self.written >= end && (reply.is_positive() || is_refusal) =>
+            {
+                self.on_final_reply(reply);
+            }
             Expected::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
                 self.close();
@@ -641,8 +673,8 @@ impl Machine {
 
     /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
     fn on_shutdown(&mut self, expected: Expected, phase: Phase, reply: Reply) -> Result<()> {
-        let (phase, reply) = match self.progress.take().as_ref().and_then(Progress::refusal) {
-            Some((phase, refusal)) => (phase, refusal.clone()),
+        let (phase, reply) = match self.transactions.front() {
+            Some(progress) => progress.reason(phase, reply),
             None => (phase, reply),
         };
         match expected {
@@ -651,6 +683,11 @@ impl Machine {
             }
             Expected::Login(_) => self.events.push_back(Step::Login { reply }),
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
+                if !matches!(expected, Expected::EndOfData { .. }) {
+                    // What became of this message is certain, even if all of it has gone.
+                    let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
+                    self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
+                }
                 self.events.push_back(Step::NotSent { phase, reply });
             }
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
@@ -706,7 +743,7 @@ impl Machine {
     }
 
     fn on_mail(&mut self, reply: Reply) {
-        if let Some(progress) = &mut self.progress
+        if let Some(progress) = self.transactions.front_mut()
             && !reply.is_positive()
         {
             progress.mail_refusal = Some(reply.clone());
@@ -715,7 +752,7 @@ impl Machine {
     }
 
     fn on_rcpt(&mut self, index: usize, reply: Reply) {
-        if let Some(progress) = &mut self.progress {
+        if let Some(progress) = self.transactions.front_mut() {
             progress.answered += 1;
             if reply.is_positive() {
                 progress.accepted += 1;
@@ -728,15 +765,16 @@ impl Machine {
 
     /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
     fn on_go_ahead(&mut self) {
-        let refusal = self.progress.as_ref().and_then(Progress::refusal).map(|(phase, reply)| (phase, reply.clone()));
         self.stuffer = Stuffer::new();
-        self.progress = None;
+        let refusal =
+            self.transactions.front().and_then(Progress::refusal).map(|(phase, reply)| (phase, reply.clone()));
         match refusal {
             None => {
                 self.state = State::Body;
                 self.wire.queue.push_back(Expected::EndOfData { ends_at: None });
             }
             Some((phase, reply)) => {
+                self.transactions.pop_front();
                 self.state = State::Ready;
                 self.stuffer.finish(&mut self.wire.output);
                 self.wire.transcript.client(".");
@@ -746,6 +784,22 @@ impl Machine {
         }
     }
 
+    /// The verdict on the message. On one that went with its commands, it may only say that nobody was there to get it.
+    fn on_final_reply(&mut self, reply: Reply) {
+        let Some(progress) = self.transactions.pop_front() else { return };
+        if reply.is_positive() && progress.refusal().is_none() {
+            self.events.push_back(Step::Sent { reply });
+            return;
+        }
+        let (phase, reply) = progress.reason(Phase::EndOfData, reply);
+        // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2). Where another
+        // message follows already, RSET went before it.
+        if progress.chunk.is_some() && phase != Phase::Mail && self.transactions.is_empty() {
+            self.wire.say(Command::Rset, Expected::Cleanup);
+        }
+        self.events.push_back(Step::NotSent { phase, reply });
+    }
+
     // ---- Writing ----
 
     /// Writes as much of the transaction as may be written now: all up to DATA in one go where the
@@ -753,7 +807,7 @@ impl Machine {
     fn advance(&mut self) {
         let pipelining = self.capabilities.offers("PIPELINING");
         while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
-            let Some(progress) = &mut self.progress else { return };
+            let Some(progress) = self.transactions.back_mut() else { return };
             if let Some((phase, reply)) = progress.refusal()
                 && !progress.data_written
             {
@@ -773,7 +827,15 @@ impl Machine {
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
-                self.wire.say(Command::Data, Expected::Data);
+                progress.chunk = progress.fits_chunk(&self.capabilities);
+                match progress.chunk {
+                    Some(size) => {
+                        self.wire.say(Command::BdatLast(size), Expected::EndOfData { ends_at: None });
+                        self.stuffer = Stuffer::without_dots();
+                        self.state = State::Body;
+                    }
+                    None => self.wire.say(Command::Data, Expected::Data),
+                }
             } else {
                 return;
             }
@@ -782,11 +844,8 @@ impl Machine {
 
     /// The message will not be sent. A transaction that the server has open is dropped there, too.
     fn end_transaction(&mut self, phase: Phase, reply: Reply) {
-        let Some(progress) = self.progress.take() else { return };
-        let (phase, reply) = match progress.refusal() {
-            Some((phase, refusal)) => (phase, refusal.clone()),
-            None => (phase, reply),
-        };
+        let Some(progress) = self.transactions.pop_front() else { return };
+        let (phase, reply) = progress.reason(phase, reply);
         self.state = State::Ready;
         if phase != Phase::Mail {
             self.wire.say(Command::Rset, Expected::Cleanup);
@@ -797,9 +856,16 @@ impl Machine {
     }
 
     fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
-        self.require_ready("a transaction")?;
+        let follows_others = complete && !self.wire.queue.is_empty() && self.may_begin();
+        if !follows_others {
+            self.require_ready("a transaction")?;
+        }
         transaction.check(&self.capabilities)?;
-        self.progress = Some(Progress::new(transaction, complete));
+        if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
+            // If the chunk before is refused, its transaction may still be open.
+            self.wire.say(Command::Rset, Expected::Cleanup);
+        }
+        self.transactions.push_back(Progress::new(transaction, complete));
         self.state = State::Transaction;
         self.advance();
         Ok(())
@@ -837,10 +903,23 @@ impl Machine {
             let bytes = self.stuffer.bytes();
             self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
         }
+        self.left_unknown += self.outstanding_messages();
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
-        self.progress = None;
+        self.transactions.clear();
+    }
+
+    /// The size of the chunk that is being given, if the message goes as one.
+    fn chunk(&self) -> Option<u64> {
+        self.transactions.back().and_then(|progress| progress.chunk)
+    }
+
+    /// What is beyond the size, or missing, would be read as commands, or commands as the message.
+    fn not_as_announced(&mut self, size: u64) -> Error {
+        let message = format!("the message has another size than the {size} bytes announced; it was not sent");
+        self.close();
+        Error::new(Kind::Input, Phase::Body, message)
     }
 
     fn require(&self, state: State, what: &str) -> Result<()> {
@@ -885,7 +964,7 @@ impl Machine {
     fn open_transaction(&mut self, what: &str) -> Result<&mut Progress> {
         self.require(State::Transaction, what)?;
         self.require_quiet(what)?;
-        self.progress.as_mut().ok_or_else(|| Error::request("no transaction is open"))
+        self.transactions.back_mut().ok_or_else(|| Error::request("no transaction is open"))
     }
 
     fn injected(&self) -> Error {

@@ -95,7 +95,12 @@ pub(super) struct Progress {
     pub(super) accepted: usize,
     pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
+    /// The message goes as one chunk of so many bytes (RFC 3030), and not behind DATA.
+    pub(super) chunk: Option<u64>,
 }
+
+/// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains nothing by it.
+const SMALL: u64 = 64 * 1024;
 
 impl Progress {
     pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
@@ -109,12 +114,26 @@ impl Progress {
             accepted: 0,
             mail_refusal: None,
             last_rcpt_refusal: None,
+            chunk: None,
         }
+    }
+
+    /// The size of the one chunk that the message goes in, where it does.
+    pub(super) fn fits_chunk(&self, server: &Capabilities) -> Option<u64> {
+        self.transaction.size.filter(|size| *size <= SMALL && server.offers("CHUNKING"))
     }
 
     /// Every recipient was written and answered.
     pub(super) fn all_answered(&self) -> bool {
         self.answered == self.transaction.recipients.len()
+    }
+
+    /// Why it was not sent: this, unless there was a reason before.
+    pub(super) fn reason(&self, phase: Phase, reply: Reply) -> (Phase, Reply) {
+        match self.refusal() {
+            Some((phase, refusal)) => (phase, refusal.clone()),
+            None => (phase, reply),
+        }
     }
 
     /// Why the message will not be sent, if that is certain by now.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -27,15 +28,16 @@ const REPLY_LINES: usize = 60;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Transcript {
-    head: Vec<String>,
+    /// Shared with the receipts that have a copy.
+    head: Vec<Arc<str>>,
     omitted: usize,
-    tail: VecDeque<String>,
+    tail: VecDeque<Arc<str>>,
 }
 
 impl Transcript {
     /// The lines, in order; where some were left out, one says how many.
-    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted));
+    pub fn lines(&self) -> impl Iterator<Item = Arc<str>> + '_ {
+        let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted).into());
         self.head.iter().cloned().chain(gap).chain(self.tail.iter().cloned())
     }
 
@@ -78,10 +80,10 @@ impl Transcript {
         };
         #[cfg(feature = "tracing")]
         tracing::debug!(target: "envoi::dialogue", "{line}");
-        self.keep(line);
+        self.keep(line.into());
     }
 
-    fn keep(&mut self, line: String) {
+    fn keep(&mut self, line: Arc<str>) {
         if self.head.len() < HEAD {
             return self.head.push(line);
         }
@@ -134,11 +136,11 @@ mod tests {
     fn a_long_session_is_cut_in_the_middle() {
         let mut transcript = Transcript::default();
         (0..1000).for_each(|n| transcript.client(&format!("NOOP {n}")));
-        let lines: Vec<String> = transcript.lines().collect();
+        let lines: Vec<_> = transcript.lines().collect();
         assert_eq!(lines.len(), HEAD + 1 + TAIL);
-        assert_eq!(lines[0], "C: NOOP 0");
-        assert_eq!(lines[HEAD], "-- 600 lines left out");
-        assert_eq!(lines.last().unwrap(), "C: NOOP 999");
+        assert_eq!(&*lines[0], "C: NOOP 0");
+        assert_eq!(&*lines[HEAD], "-- 600 lines left out");
+        assert_eq!(&**lines.last().unwrap(), "C: NOOP 999");
     }
 
     #[test]

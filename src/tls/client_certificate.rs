@@ -110,7 +110,7 @@ impl ClientCertificate {
         let Some(own) = chain.iter().position(belongs) else {
             return Err(self.certificate.unusable(Unusable::new(
                 "holds no certificate for the key: certificate and key do not belong together",
-                "Give the certificate that was issued for this key, or the key of this certificate",
+                "Give the certificate that was issued for this key, or the key of this certificate.",
             )));
         };
         let leaf = chain.remove(own);
@@ -132,8 +132,8 @@ impl ClientCertificate {
     }
 }
 
-const DAMAGED: &str = "Get the file anew: it is damaged";
-const KEY_KINDS: &str = "Use a key for RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519";
+const DAMAGED: &str = "Get the file anew: it is damaged.";
+const KEY_KINDS: &str = "Use a key for RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519.";
 
 impl Part {
     fn name(&self) -> String {
@@ -160,7 +160,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
         let message = format!("the client certificate cannot be read from {}: {error}", path.display());
         Error::new(Kind::Config, Phase::Setup, message)
-            .with_hint("Check the path, and that the user who runs this program may read it")
+            .with_hint("Check the path, and that the user who runs this program may read it.")
             .with_source(error)
     })
 }
@@ -174,11 +174,11 @@ fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
     if encrypted.iter().any(|label| memchr::memmem::find(&text, label).is_some()) {
         return Err(Unusable::new(
             "holds a key that is encrypted",
-            "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, which may have a password",
+            "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, which may have a password.",
         ));
     }
     PrivateKeyDer::try_from(bytes.to_vec())
-        .map_err(|_| Unusable::new("holds no private key", "Name the file that does (ClientCertificate::key)"))
+        .map_err(|_| Unusable::new("holds no private key", "Name the file that does (ClientCertificate::key)."))
 }
 
 #[cfg(feature = "keystores")]
@@ -191,7 +191,7 @@ fn pkcs12(
     own.ok_or_else(|| {
         Unusable::new(
             "is a key store (PKCS#12) without a key that has a certificate",
-            "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out client.p12",
+            "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out client.p12.",
         )
     })
 }

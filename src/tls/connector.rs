@@ -73,16 +73,13 @@ impl Connector {
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
     }
 
-    /// Loads everything again, for the handshakes from now on, and says what is trusted. If that fails, all stays as it was.
+    /// Loads everything again, for the handshakes from now on, and says what is trusted: nothing, where a configuration of the
+    /// caller's own decides. If it fails, all stays as it was.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
         let fresh = Loaded::new(&self.shared.settings, self.shared.demand)?;
+        let trusted = fresh.verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default();
         *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        Ok(self.trusted())
-    }
-
-    /// What is trusted; empty where a configuration of the caller's own decides.
-    pub(crate) fn trusted(&self) -> TrustSummary {
-        self.loaded().verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default()
+        Ok(trusted)
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -221,7 +218,7 @@ impl Loaded {
 fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>> {
     if min > max {
         let message = format!("the minimum version of TLS, {min}, is above the maximum, {max}");
-        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other"));
+        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other."));
     }
     let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
     Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect())
@@ -235,7 +232,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
     Err(Error::new(Kind::Config, Phase::Setup, "this build has no cryptography for TLS")
-        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own"))
+        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own."))
 }
 
 /// A host as TLS knows it: without the root's dot, without brackets and zone.
@@ -245,7 +242,7 @@ fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
         Error::new(Kind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
-            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name")
+            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name.")
             .with_source(error)
     })
 }

@@ -126,7 +126,7 @@ impl Story<'_> {
                 CertificateProblem::Malformed,
                 None,
                 format!("{host} sent no certificate"),
-                "Ask the administrator of the server for one that has a certificate",
+                "Ask the administrator of the server for one that has a certificate.",
             ),
             Why::WrongKey => self.wrong_key(),
             Why::Invalid(error) => self.invalid(error),
@@ -150,7 +150,7 @@ impl Story<'_> {
                 CertificateProblem::Revoked,
                 None,
                 format!("the certificate of {host}, or one above it, was revoked by its issuer"),
-                "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one",
+                "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one.",
             ),
             E::CaUsedAsEndEntity => told(
                 CertificateProblem::WrongPurpose,
@@ -161,7 +161,7 @@ impl Story<'_> {
                 ),
                 format!(
                     "The server's administrator must have one issued for a server; or, if you know that this is the \
-                     server's, trust this very certificate: add it {TRUST_IT}"
+                     server's, trust this very certificate: add it {TRUST_IT}."
                 ),
             ),
             E::EndEntityUsedAsCa => told(
@@ -170,7 +170,7 @@ impl Story<'_> {
                 format!(
                     "the certificate of {host} was issued by one that may not issue any: it is no authority (CA:TRUE is missing)"
                 ),
-                "The server's administrator must have its certificate issued anew",
+                "The server's administrator must have its certificate issued anew.",
             ),
             E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => told(
                 CertificateProblem::WrongPurpose,
@@ -179,7 +179,7 @@ impl Story<'_> {
                     "the certificate of {host}, {}, is not meant for a server (its extended key usage lacks serverAuth)",
                     self.subject(0)
                 ),
-                "The server's administrator must have it issued anew, for a TLS server",
+                "The server's administrator must have it issued anew, for a TLS server.",
             ),
             E::UnsupportedCertVersion => told(
                 CertificateProblem::Malformed,
@@ -188,7 +188,7 @@ impl Story<'_> {
                     "the certificate of {host}, {}, is of an old form (X.509 version 1 or 2) without server names",
                     self.subject(0)
                 ),
-                "The server's administrator must have it issued anew, as X.509 version 3 with the server's name",
+                "The server's administrator must have it issued anew, as X.509 version 3 with the server's name.",
             ),
             E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions => self.malformed(),
             E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
@@ -198,7 +198,7 @@ impl Story<'_> {
                     format!(
                         "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
                     ),
-                    "The server's administrator must have it issued anew, signed with SHA-256",
+                    "The server's administrator must have it issued anew, signed with SHA-256.",
                 )
             }
             E::NameConstraintViolation => told(
@@ -207,13 +207,13 @@ impl Story<'_> {
                 format!(
                     "the certificate of {host} was issued by an authority that may not issue any for this name (name constraints)"
                 ),
-                "The server's administrator must have it issued by another authority",
+                "The server's administrator must have it issued by another authority.",
             ),
             error => told(
                 CertificateProblem::Other,
                 None,
                 format!("the certificate of {host} cannot be verified: {error}"),
-                "Show this message to the server's administrator",
+                "Show this message to the server's administrator.",
             ),
         }
     }
@@ -245,7 +245,7 @@ impl Story<'_> {
                 ),
                 format!(
                     "If its SHA-256 fingerprint is the one that the server's administrator names ({fingerprint}), save the \
-                     certificate as a file and trust that {TRUST_IT}; else this is not your server"
+                     certificate as a file and trust that {TRUST_IT}; else this is not your server."
                 ),
             );
         }
@@ -259,7 +259,7 @@ impl Story<'_> {
                 ),
                 format!(
                     "If {subject} is your own authority, or that of the server's owner (ask for its SHA-256 fingerprint: {fingerprint}), \
-                     save its certificate as a file and trust that {TRUST_IT}"
+                     save its certificate as a file and trust that {TRUST_IT}."
                 ),
             );
         }
@@ -268,11 +268,11 @@ impl Story<'_> {
             // Only a certificate that was issued to be found says where: that is a public authority, which issues by an intermediate.
             Some(at) => format!(
                 "The server most likely left out an intermediate certificate: its administrator must install the full chain (the \
-                 missing one is at {at}). Until then you can save that as a file and trust it {TRUST_IT}"
+                 missing one is at {at}). Until then you can save that as a file and trust it {TRUST_IT}."
             ),
             None => format!(
                 "If {issuer} is an authority of your own, save its certificate as a file and trust that {TRUST_IT}. If it is an \
-                 intermediate of a public one, the server left it out: its administrator must install the full chain"
+                 intermediate of a public one, the server left it out: its administrator must install the full chain."
             ),
         };
         let sent = match self.chain.len() {
@@ -293,10 +293,10 @@ impl Story<'_> {
         let (key, pinned) = (leaf.pin(), pins.join(" or "));
         let message = format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
         let hint = if pins.iter().any(|pin| *pin == pin_text(&leaf.hash())) {
-            format!("The pin is the hash of the certificate. Pin the hash of its key instead: {key}")
+            format!("The pin is the hash of the certificate. Pin the hash of its key instead, which is {key}")
         } else {
             "The server has probably got a new key: ask its administrator for its hash, and pin that. If it has not, somebody else \
-             answers in the server's place"
+             answers in the server's place."
                 .to_owned()
         };
         told(CertificateProblem::WrongKey, Some(0), message, hint)
@@ -307,7 +307,7 @@ impl Story<'_> {
             CertificateProblem::Malformed,
             None,
             format!("a certificate that {} sent cannot be read", self.host),
-            "The server's administrator must have it issued anew",
+            "The server's administrator must have it issued anew.",
         )
     }
 
@@ -319,7 +319,7 @@ impl Story<'_> {
             at,
             format!("{} expired {ago} ago, at {} (now it is {now})", self.which(at), utc(not_after)),
             "The server's administrator must install a new one (and reload the server, if there is one already). \
-             If the time given as now is wrong, set this machine's clock",
+             If the time given as now is wrong, set this machine's clock.",
         )
     }
 
@@ -335,7 +335,7 @@ impl Story<'_> {
                 utc(not_before)
             ),
             "If the time given as now is wrong, set this machine's clock; else the server's administrator installed the \
-             certificate too early",
+             certificate too early.",
         )
     }
 
@@ -356,7 +356,7 @@ impl Story<'_> {
                     self.subject(0)
                 ),
                 format!(
-                    "The server's administrator must have it issued anew, with {wanted} as subject alternative name"
+                    "The server's administrator must have it issued anew, with {wanted} as subject alternative name."
                 ),
             );
         }
@@ -369,7 +369,7 @@ impl Story<'_> {
             Some(0),
             format!("the certificate that {host} sent is for {list}, not for {wanted}"),
             "Connect to a name that it is for; or, if you are sure that this is the server you mean, set that name as the \
-             server name (TlsSettings::server_name, or server-name= in the URL)",
+             server name (TlsSettings::server_name, or server-name= in the URL).",
         )
     }
 
@@ -396,7 +396,7 @@ impl Story<'_> {
             at,
             message,
             "The authority has probably got a new key: get its present certificate and trust that. If it has not, somebody \
-             else answers in the server's place",
+             else answers in the server's place.",
         )
     }
 

@@ -31,7 +31,7 @@ impl Unusable {
 /// Finds the certificates to trust in the content of a file. The password is for a key store; others need none.
 pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
     if bytes.trim_ascii().is_empty() {
-        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form"));
+        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form."));
     }
     // Magic numbers: a Java key store, the same with stronger encryption, an Oracle auto-login wallet.
     match bytes {
@@ -39,7 +39,7 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
         [0xA1, 0xF8, 0x4E, ..] => {
             return Err(Unusable::new(
                 "is an auto-login wallet of Oracle (cwallet.sso), whose form is not public",
-                "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export",
+                "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export.",
             ));
         }
         _ => {}
@@ -57,7 +57,7 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
         }
         Some(_) => Err(Unusable::new(
             "is DER, but not a certificate that can be read",
-            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones)",
+            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones).",
         )),
         None => pem(&utf8(bytes)),
     }
@@ -73,7 +73,7 @@ pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     if lists.is_empty() {
         return Err(Unusable::new(
             "holds no list of revoked certificates",
-            "Give a file with a section BEGIN X509 CRL",
+            "Give a file with a section BEGIN X509 CRL.",
         ));
     }
     Ok(lists)
@@ -103,14 +103,14 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
     } else if has("-----BEGIN TRUSTED CERTIFICATE-----") {
         Err(Unusable::new(
             "has its certificate in the form that openssl alone reads (TRUSTED CERTIFICATE)",
-            "Convert it: openssl x509 -in FILE -out ca.pem",
+            "Convert it: openssl x509 -in FILE -out ca.pem.",
         ))
     } else if let Some(note) = found.notes.pop() {
-        Err(Unusable::new(note, "Get the file anew: it was changed on the way"))
+        Err(Unusable::new(note, "Get the file anew: it was changed on the way."))
     } else if other || has("-----BEGIN ") {
-        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE"))
+        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE."))
     } else {
-        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form"))
+        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form."))
     }
 }
 
@@ -142,28 +142,20 @@ fn first_element(bytes: &[u8]) -> Option<&[u8]> {
 fn private_key() -> Unusable {
     Unusable::new(
         "holds a private key, not a certificate",
-        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner",
+        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner.",
     )
 }
 
 fn pkcs7() -> Unusable {
     Unusable::new(
         "is a PKCS#7 bundle, which is not read",
-        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text)",
+        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text).",
     )
 }
 
 /// It is a PKCS#12 key store (RFC 7292, 4): its version, 3, comes first.
 pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
     matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..]))
-}
-
-pub(super) fn wrong_password(given: bool) -> Unusable {
-    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL)";
-    match given {
-        true => Unusable::new("is a key store that the password given does not open", hint),
-        false => Unusable::new("is a key store that needs a password, and none was given", hint),
-    }
 }
 
 #[cfg(feature = "keystores")]
@@ -193,6 +185,6 @@ pub(super) fn not_built(what: &str) -> Unusable {
     Unusable::new(
         format!("{what}, which this build does not read"),
         "Build envoi with the feature keystores; or export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or \
-         keytool -exportcert -rfc",
+         keytool -exportcert -rfc.",
     )
 }

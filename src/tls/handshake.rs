@@ -28,11 +28,12 @@ pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Openi
             _ => nothing_in_common(host, &format!("{reason:?}")).with_source(error),
         },
         Some(rustls::Error::NoCertificatesPresented) => {
-            tls(format!("{host} sent no certificate"), "The server's administrator must install one").with_source(error)
+            tls(format!("{host} sent no certificate"), "The server's administrator must install one.")
+                .with_source(error)
         }
         Some(problem) => tls(
             format!("the TLS handshake with {host} failed: {problem}"),
-            "The server, or a device between, does not keep to TLS. Show this message to the server's administrator",
+            "The server, or a device between, does not keep to TLS. Show this message to the server's administrator.",
         )
         .with_source(error),
         None => cut_off(error, heard, host, opening),
@@ -66,7 +67,7 @@ fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
     if opening == Opening::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
-            "Its TLS is broken, or a device between you and the server interferes. Show this message to the server's administrator",
+            "Its TLS is broken, or a device between you and the server interferes. Show this message to the server's administrator.",
         );
     }
     let other = match heard {
@@ -79,7 +80,7 @@ fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
     if let Some(other) = other {
         return tls(
             format!("{host} is {other} on this port, and not a mail server that speaks TLS: it says {line:?}"),
-            "Check host and port: a mail server takes TLS from the first byte on port 465",
+            "Check host and port: a mail server takes TLS from the first byte on port 465.",
         );
     }
     match heard {
@@ -88,18 +89,18 @@ fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
                 "{host} speaks plaintext on this port, where TLS was to begin with the first byte: it says {line:?}"
             ),
             format!(
-                "Use STARTTLS, which begins in plaintext: smtp://{host}:587 (with the port that you have, if it is another) instead of smtps://"
+                "Use STARTTLS, which begins in plaintext: smtp://{host}:587 (with the port that you have, if it is another) instead of smtps://."
             ),
         ),
         [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
             format!(
                 "{host} refuses the connection, and in plaintext, where TLS was to begin with the first byte: it says {line:?}"
             ),
-            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// instead of smtps://",
+            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// instead of smtps://.",
         ),
         _ => tls(
             format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
-            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, STARTTLS (smtp://) on port 587",
+            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, STARTTLS (smtp://) on port 587.",
         ),
     }
 }
@@ -136,15 +137,15 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: Opening) -> Erro
         (true, Opening::Implicit) => (
             "instead of answering the TLS handshake",
             "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port 587). If it should, the \
-             server's TLS is not set up, or it does not take connections from here: its log says more",
+             server's TLS is not set up, or it does not take connections from here: its log says more.",
         ),
         (true, Opening::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
-            "The server's TLS is not set up as it should be (a certificate or key that it cannot read, as a rule): its log says more",
+            "The server's TLS is not set up as it should be (a certificate or key that it cannot read, as a rule): its log says more.",
         ),
         (false, _) => (
             "in the middle of the TLS handshake",
-            "The server gives no reason: its log may say more. It may not like what was offered, or a device between cuts TLS off",
+            "The server gives no reason: its log may say more. It may not like what was offered, or a device between cuts TLS off.",
         ),
     };
     tls(format!("{host} {how} {when}"), hint).with_source(error)
@@ -155,11 +156,11 @@ fn certificate(host: &str, problem: &CertificateError) -> Error {
     match problem {
         CertificateError::BadSignature => tls(
             format!("{host} does not hold the key of the certificate that it shows: its signature does not match"),
-            "Do not trust it: somebody may be answering in the server's place. If it is your own server, certificate and key do not belong together",
+            "Do not trust it: somebody may be answering in the server's place. If it is your own server, certificate and key do not belong together.",
         ),
         _ => tls(
             format!("the certificate of {host} was not accepted: {problem}"),
-            "The reason is the verifier's. Show this message to the server's administrator",
+            "The reason is the verifier's. Show this message to the server's administrator.",
         ),
     }
 }
@@ -193,15 +194,15 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
         }
         A::UnrecognisedName => tls(
             format!("{host} says that it does not know this name (TLS alert {})", name(alert)),
-            "Connect by the name that the server is set up for, or give that as server name (TlsSettings::server_name, server-name= in the URL)",
+            "Connect by the name that the server is set up for, or give that as server name (TlsSettings::server_name, server-name= in the URL).",
         ),
         A::InternalError => tls(
             format!("{host} failed in the TLS handshake by its own account (TLS alert {})", name(alert)),
-            "The server's log says why; its certificate or key is not set up well, as a rule",
+            "The server's log says why; its certificate or key is not set up well, as a rule.",
         ),
         _ => tls(
             format!("{host} broke off the TLS handshake (TLS alert {})", name(alert)),
-            "The server's log says more. Show this message to its administrator",
+            "The server's log says more. Show this message to its administrator.",
         ),
     }
 }
@@ -210,7 +211,7 @@ fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error 
     tls(
         format!("{host} {what} (TLS alert {})", name(alert)),
         "Get a client certificate that the server's administrator accepts, and give it (TlsSettings::client_certificate). If you \
-         gave one, look at its dates and its issuer",
+         gave one, look at its dates and its issuer.",
     )
 }
 
@@ -218,7 +219,7 @@ fn nothing_in_common(host: &str, detail: &str) -> Error {
     tls(
         format!("{host} and this client have no cipher suite, key exchange or signature in common ({detail})"),
         "The server allows only what is outdated or unusual: its administrator must enable the usual suites of TLS 1.2 or 1.3 \
-         (ECDHE with AES-GCM or ChaCha20)",
+         (ECDHE with AES-GCM or ChaCha20).",
     )
 }
 
@@ -235,7 +236,7 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
         Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
         None if old && new => OLD_SERVER,
         _ => {
-            "Allow the other version of TLS (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)"
+            "Allow the other version of TLS (TlsSettings::min_version and max_version, min-tls= and max-tls= in the URL)."
         }
     };
     tls(
@@ -245,7 +246,7 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
 }
 
 const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must \
-                          enable TLS 1.2 or 1.3";
+                          enable TLS 1.2 or 1.3.";
 
 /// The version that the server chose, in its hello (RFC 5246, 7.4.1.3). The number in the record of an alert says nothing: it is
 /// that of TLS 1.2 as a rule, whatever the server speaks.

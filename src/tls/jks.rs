@@ -6,21 +6,21 @@
 use sha1::{Digest as _, Sha1};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::formats::{self, Unusable};
-use super::keystore::KeyStore;
+use super::formats::Unusable;
+use super::keystore::{self, KeyStore};
 use crate::Secret;
 
 const CHECK_SUM: usize = 20;
 
 /// Opens a JKS or JCEKS store. The keys in it are not read.
 pub(super) fn open(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, Unusable> {
-    let damaged = || Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew");
+    let damaged = || Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.");
     let (content, check_sum) =
         bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
     if let Some(password) = password
         && check(content, password.expose()) != check_sum
     {
-        return Err(formats::wrong_password(true));
+        return Err(keystore::wrong_password(true));
     }
     entries(&mut Reader(content)).ok_or_else(damaged)
 }

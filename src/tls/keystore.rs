@@ -5,7 +5,7 @@ use p12_keystore::error::Error;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Certificate;
-use super::formats::{self, Unusable};
+use super::formats::Unusable;
 use crate::Secret;
 
 /// What a key store holds.
@@ -32,7 +32,7 @@ impl KeyStore {
 }
 
 const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool -importcert -file ca.pem -keystore FILE, \
-                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself";
+                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself.";
 
 /// Opens a PKCS#12 store (RFC 7292).
 pub(super) fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, Unusable> {
@@ -76,9 +76,18 @@ fn chain(der: &[u8], all: &[Certificate]) -> Vec<CertificateDer<'static>> {
     chain
 }
 
+/// The store is not opened by the password, or by none.
+pub(super) fn wrong_password(given: bool) -> Unusable {
+    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
+    match given {
+        true => Unusable::new("is a key store that the password given does not open", hint),
+        false => Unusable::new("is a key store that needs a password, and none was given", hint),
+    }
+}
+
 fn explain(error: &Error, password_given: bool) -> Unusable {
     match error {
-        Error::MacError(_) | Error::Pkcs5Error(_) | Error::UnpadError => formats::wrong_password(password_given),
+        Error::MacError(_) | Error::Pkcs5Error(_) | Error::UnpadError => wrong_password(password_given),
         Error::UnsupportedEncryptionScheme | Error::UnsupportedMacAlgorithm | Error::InvalidParameters => {
             Unusable::new(
                 format!("is a key store (PKCS#12) that is protected in a way that is not supported ({error})"),
@@ -89,4 +98,5 @@ fn explain(error: &Error, password_given: bool) -> Unusable {
     }
 }
 
-const REWRITE: &str = "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem";
+const REWRITE: &str =
+    "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem.";

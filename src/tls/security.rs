@@ -64,9 +64,9 @@ impl FromStr for Security {
             "opportunistic" => Ok(Security::Opportunistic),
             "required" => Ok(Security::Required),
             "implicit" => Err(Error::request("tls=implicit is not a policy of a smtp: URL")
-                .with_hint("Write smtps://host:465 for TLS from the first byte")),
+                .with_hint("Write smtps://host:465 for TLS from the first byte.")),
             _ => Err(Error::request(format!("no TLS policy is called {word:?}"))
-                .with_hint("Use none, opportunistic or required")),
+                .with_hint("Use none, opportunistic or required.")),
         }
     }
 }
@@ -114,7 +114,7 @@ impl FromStr for TlsVersion {
             "1.2" => Ok(TlsVersion::Tls12),
             "1.3" => Ok(TlsVersion::Tls13),
             _ => Err(Error::request(format!("{text:?} is not a version of TLS that is supported"))
-                .with_hint("Use 1.2 or 1.3")),
+                .with_hint("Use 1.2 or 1.3.")),
         }
     }
 }

@@ -51,10 +51,10 @@ impl TrustStore {
             message.push_str(warning);
         }
         let hint = if self.origins.is_empty() {
-            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)"
+            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)."
         } else {
             "Install the system's store (on Debian and Alpine the package ca-certificates), or name a file with the \
-             certificates to trust (Trust::path, trust= in the URL)"
+             certificates to trust (Trust::path, trust= in the URL)."
         };
         Err(config(message).with_hint(hint))
     }
@@ -120,7 +120,7 @@ impl TrustStore {
         for der in formats::revocation_lists(&bytes).map_err(|why| unusable(&origin, why))? {
             let list = OwnedCertRevocationList::from_der(&der).map_err(|error| {
                 config(format!("{origin} holds a list of revoked certificates that cannot be used: {error}"))
-                    .with_hint("Get the file anew, or leave it out")
+                    .with_hint("Get the file anew, or leave it out.")
             })?;
             self.revocation_lists.push(CertRevocationList::from(list));
             let next = CertificateList::<Raw>::from_der(&der).ok().and_then(|list| list.tbs_cert_list.next_update);
@@ -195,7 +195,7 @@ impl TrustStore {
         if usable {
             return Ok(());
         }
-        Err(config(format!("no certificate of {origin} can be read")).with_hint("Get the file anew: it is damaged"))
+        Err(config(format!("no certificate of {origin} can be read")).with_hint("Get the file anew: it is damaged."))
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, origin: &str) -> Result<(), String> {
@@ -244,8 +244,9 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
     }
     // The lock files of a wallet are empty: what to do with the wallet says the file beside them.
     let hint = skipped.into_iter().find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
-    config(message)
-        .with_hint(hint.map_or("Put the certificates to trust into it, in PEM or DER form".into(), |(_, why)| why.hint))
+    config(message).with_hint(
+        hint.map_or("Put the certificates to trust into it, in PEM or DER form.".into(), |(_, why)| why.hint),
+    )
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -263,11 +264,11 @@ pub(super) fn config(message: impl Into<String>) -> Error {
 
 fn cannot_read(path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "Check the path",
-        io::ErrorKind::PermissionDenied => "Let the user that runs this program read it",
-        io::ErrorKind::IsADirectory => "This is a folder: use Trust::folder or Trust::path",
-        io::ErrorKind::NotADirectory => "This is a file: use Trust::file or Trust::path",
-        _ => "Give a file or folder with the certificates to trust",
+        io::ErrorKind::NotFound => "Check the path.",
+        io::ErrorKind::PermissionDenied => "Let the user that runs this program read it.",
+        io::ErrorKind::IsADirectory => "This is a folder: use Trust::folder or Trust::path.",
+        io::ErrorKind::NotADirectory => "This is a file: use Trust::file or Trust::path.",
+        _ => "Give a file or folder with the certificates to trust.",
     };
     config(format!("the trusted certificates cannot be read from {}: {error}", path.display()))
         .with_hint(hint)

@@ -180,7 +180,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`]: a file or folder that was named cannot be read, is empty or holds no certificate (the message
+    /// [`Kind::Config`](crate::Kind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
     /// says what it holds instead); or there is no certificate in all of it.
     pub fn load(&self) -> Result<TrustSummary> {
         let store = self.read()?;
@@ -263,8 +263,8 @@ fn key_hash(pin: &str) -> Result<[u8; 32]> {
     };
     bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).ok_or_else(|| {
         config(format!("{pin:?} is no pin: that is the SHA-256 hash of a public key, 32 bytes in Base64 or hexadecimal digits")).with_hint(
-            "Get it from the server's certificate: openssl x509 -in FILE -noout -pubkey | openssl pkey -pubin -outform DER | \
-             openssl dgst -sha256 -binary | base64",
+            "Get it from the server's certificate (openssl x509 -in FILE -noout -pubkey | openssl pkey -pubin -outform DER | \
+             openssl dgst -sha256 -binary | base64).",
         )
     })
 }

@@ -45,8 +45,8 @@ async fn port_25_without_tls_and_login() {
     for server in both() {
         let (receipt, delivered) = deliver(server, &(server.plain() + "&helo=client.envoi.test")).await;
         assert!(receipt.tls.is_none() && receipt.auth.is_none() && receipt.plaintext_because.is_none());
-        // Greeting, EHLO, the group up to DATA, the message.
-        assert_eq!(receipt.round_trips, 4);
+        // Greeting, EHLO, the commands with the message.
+        assert_eq!(receipt.round_trips, 3);
         assert!(delivered.trace.contains("client.envoi.test"), "{}", delivered.trace);
     }
 }
@@ -148,12 +148,33 @@ async fn many_messages_on_one_connection() {
             for to in &to {
                 let receipt = connection.send(hello(to)).await.unwrap();
                 assert!(receipt.all_accepted());
-                assert_eq!(receipt.round_trips, 2, "the group up to DATA, and the message");
+                assert_eq!(receipt.round_trips, 1, "the commands and the message in one group");
             }
             connection.verify().await.unwrap();
             connection.quit().await;
             for to in &to {
                 assert_eq!(server.delivered(to).await.message, hello(to).write_to_vec().unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flow_of_messages() {
+    for server in both() {
+        for url in server.settings() {
+            let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
+            let to: Vec<Address> = (0..50).map(|_| someone("flow")).collect();
+            let messages = futures::stream::iter(to.iter().map(|to| envoi::Message::from(hello(to))));
+            let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
+            assert_eq!(outcomes.len(), to.len());
+            for (outcome, to) in outcomes.iter().zip(&to) {
+                assert_eq!(&outcome.as_ref().unwrap().recipients[0].address, to);
+            }
+            assert!(connection.round_trips() < 40, "{}", connection.round_trips());
+            connection.quit().await;
+            for to in [&to[0], &to[49]] {
+                let _ = server.delivered(to).await;
             }
         }
     }

@@ -55,9 +55,10 @@ async fn attachments_arrive_as_sent() {
             Attachment::reader("stream.bin", "application/octet-stream", stream),
         ] {
             let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("See attachment.");
-            connection.send(Message::from(mail).attach(attachment)).await.unwrap();
+            let receipt = connection.send(Message::from(mail).attach(attachment)).await.unwrap();
             let captured = server.next_message().await;
             assert!(!captured.bare_line_ends);
+            assert_eq!(captured.size, receipt.bytes);
             assert!(attached(&captured.read().unwrap()) == content, "an attachment of {size} bytes");
         }
     }

@@ -398,7 +398,8 @@ impl Session {
             self.upgraded_at.unwrap_or(commands.len())
         };
         let (mut at, mut in_login) = (0, false);
-        let text = String::from_utf8(commands).expect("commands are text");
+        // What was taken may end in the middle of a letter.
+        let text = String::from_utf8_lossy(&commands);
         for line in text.split_inclusive("\r\n") {
             let Some(command) = line.strip_suffix("\r\n") else {
                 assert!(self.want == Step::Closed || self.waiting() > 0, "a command without its end: {line:?}");

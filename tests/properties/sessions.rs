@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use envoi::proto::{ClientName, Content, Mechanism, Settings, StartTls, Step, Transaction};
+use envoi::proto::{ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Envelope};
 use proptest::collection::vec;
 use proptest::option;
@@ -23,8 +23,10 @@ struct Plan {
     offers: [Offer; 2],
     /// Of the greeting and of each command. Behind the last one, the server answers as it should.
     answers: Vec<Answer>,
-    /// Says 354 also where it accepted no recipient.
+    /// The server says 354 also where it accepted no recipient.
     always_goes_ahead: bool,
+    /// The client waits until the server closes, and does not give up before.
+    is_patient: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -185,6 +187,7 @@ impl<'a> Server<'a> {
 enum Task {
     Login(Mechanism),
     Noop,
+    Command,
     Begin(usize),
     Mail(usize),
     Rcpt(usize),
@@ -204,7 +207,7 @@ fn tasks(plan: &Plan) -> VecDeque<Task> {
             tasks.push_back(Task::Begin(index));
         }
     }
-    tasks.extend([Task::Noop, Task::Quit]);
+    tasks.extend([Task::Noop, Task::Command, Task::Quit]);
     tasks
 }
 
@@ -247,7 +250,8 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
             // The server may have more to say before anything is done.
             _ if !said.is_empty() => {}
             // What it said was no answer, and no more comes.
-            Step::Wait { .. } if session.waiting() == 0 => session.end(),
+            Step::Wait { .. } if session.waiting() == 0 && plan.is_patient => session.end(),
+            Step::Wait { .. } if session.waiting() == 0 => session.abort(),
             Step::Wait { .. } => {}
             Step::Upgrade => {
                 session.upgraded();
@@ -272,6 +276,7 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
                 None => return session.conclude(),
                 Some(Task::Login(mechanism)) => session.login(mechanism),
                 Some(Task::Noop) => session.noop(),
+                Some(Task::Command) => session.command(&RawCommand::new("VRFY you").unwrap()),
                 Some(Task::Begin(index)) => {
                     (current, given) = (index, 0);
                     session.begin(transaction(&plan.messages[index]));
@@ -379,17 +384,20 @@ fn plan() -> impl Strategy<Value = Plan> {
         2 => Just(StartTls::Required),
     ];
     let mechanism = option::of(prop_oneof![Just(Mechanism::Plain), Just(Mechanism::Login)]);
-    let settings = (starttls, prop::bool::weighted(0.2), any::<bool>(), mechanism, any::<bool>());
+    let settings = (starttls, prop::bool::weighted(0.2), any::<bool>(), mechanism, any::<[bool; 2]>());
     (settings, vec(message(), 1..4), [offer(), offer()], vec(answer(), 0..24)).prop_map(
-        |((starttls, secure, auth_in_clear, mechanism, always_goes_ahead), messages, offers, answers)| Plan {
-            starttls,
-            secure,
-            auth_in_clear,
-            mechanism,
-            messages,
-            offers,
-            answers,
-            always_goes_ahead,
+        |((starttls, secure, auth_in_clear, mechanism, [always_goes_ahead, is_patient]), messages, offers, answers)| {
+            Plan {
+                starttls,
+                secure,
+                auth_in_clear,
+                mechanism,
+                messages,
+                offers,
+                answers,
+                always_goes_ahead,
+                is_patient,
+            }
         },
     )
 }

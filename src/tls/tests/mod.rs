@@ -446,7 +446,7 @@ async fn pinned_keys() {
     let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(fingerprint))), server_config(&[&server]))
         .await
         .unwrap_err();
-    says(&error, &[&format!("Pin the hash of its key instead: {pin}")]);
+    says(&error, &[&format!("Pin the hash of its key instead, which is {pin}")]);
 
     // On top of other trust, both count.
     let on_top = |trusted: &Party, pin: &str| connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)));

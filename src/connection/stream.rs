@@ -1,0 +1,252 @@
+//! Many messages in a row, without waiting for the answer to one before the next goes.
+
+use std::collections::VecDeque;
+
+use futures::future::{Either, select};
+use futures::stream::{self, Stream, StreamExt as _};
+use tokio::time::Instant;
+
+use super::{Connection, not_sent};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::message::{Body, Message};
+use crate::proto::{Step, Transaction};
+use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::timeouts::Clock;
+
+/// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is 640 messages a second.
+const WINDOW: usize = 64;
+
+impl Connection {
+    /// Sends the messages of a stream, and gives what became of each, in their order.
+    ///
+    /// Where the server takes PIPELINING, a message does not wait for the answer to the one before: so throughput does not depend on
+    /// the distance. With CHUNKING (RFC 3030), small messages follow one another in one flow; otherwise the commands of the next
+    /// ride with the end of the one before. At most 64 are under way.
+    ///
+    /// A message that fails does not keep the next from going. When the connection is lost, each message that was begun still gets its
+    /// outcome, [unknown](Error::outcome_unknown) or not sent, and the stream ends; messages that were not asked for yet are
+    /// not touched. If it is lost between two messages, a last error says so. Dropped before its end, the stream leaves a connection that
+    /// refuses further use.
+    ///
+    /// ```no_run
+    /// use envoi::{Connection, Message, Result};
+    /// use envoi::mail_builder::MessageBuilder;
+    /// use futures::StreamExt as _;
+    ///
+    /// # async fn example(mut connection: Connection, customers: Vec<String>) {
+    /// let messages = futures::stream::iter(customers).map(|customer| {
+    ///     Message::from(MessageBuilder::new().from("me@example.org").to(customer).text_body("Hello."))
+    /// });
+    /// let mut outcomes = std::pin::pin!(connection.send_all(messages));
+    /// while let Some(outcome) = outcomes.next().await {
+    ///     match outcome {
+    ///         Ok(receipt) => println!("{:?}", receipt.reply),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn send_all<'c, 'm: 'c>(
+        &'c mut self,
+        messages: impl Stream<Item = Message<'m>> + 'c,
+    ) -> impl Stream<Item = Result<Receipt>> + 'c {
+        let flow = Flow {
+            connection: self,
+            messages: Box::pin(messages.fuse()),
+            no_more: false,
+            giving: None,
+            under_way: VecDeque::new(),
+        };
+        stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
+    }
+}
+
+/// Messages on their way, in order.
+struct Flow<'c, S> {
+    connection: &'c mut Connection,
+    messages: std::pin::Pin<Box<S>>,
+    /// The stream has ended, or the connection.
+    no_more: bool,
+    /// The message that is being given: the last one under way.
+    giving: Option<Body>,
+    under_way: VecDeque<UnderWay>,
+}
+
+/// A message that was taken from the stream and not answered for.
+struct UnderWay {
+    receipt: Receipt,
+    started: Instant,
+    /// What became of it.
+    outcome: Option<Result<()>>,
+}
+
+impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
+    async fn next(&mut self) -> Option<Result<Receipt>> {
+        loop {
+            if self.under_way.front().is_some_and(|message| message.outcome.is_some()) {
+                return self.under_way.pop_front().map(|message| message.finished(self.connection));
+            }
+            if let Err(error) = self.turn().await {
+                self.lost(error);
+            }
+            if self.no_more && self.under_way.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the next message, or gives more of the one that is being given, or hears what became of those under way.
+    async fn turn(&mut self) -> Result<()> {
+        let unanswered = self.under_way.iter().filter(|message| message.outcome.is_none()).count();
+        if unanswered == 0 {
+            (self.giving, self.connection.in_call) = (None, false);
+            if self.no_more {
+                return Ok(());
+            }
+            self.connection.begin_call()?;
+            self.connection.driver.until_ready().await?;
+            // Waiting for the next message is no call.
+            self.connection.in_call = false;
+        }
+        let driver = &mut self.connection.driver;
+        if self.giving.is_some() {
+            match driver.next_unless_free(self.giving.as_mut()).await? {
+                Some(step) => self.heard(step),
+                None => {
+                    self.giving = None;
+                    let bytes = self.connection.driver.machine.message_bytes();
+                    self.under_way.back_mut().into_iter().for_each(|message| message.receipt.bytes = bytes);
+                }
+            }
+            return Ok(());
+        }
+        if self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
+            let step = driver.next(None).await?;
+            self.heard(step);
+            return Ok(());
+        }
+        if unanswered == 0 {
+            match self.messages.next().await {
+                Some(message) => self.begin(message).await,
+                None => self.no_more = true,
+            }
+            return Ok(());
+        }
+        let came = {
+            let heard = std::pin::pin!(driver.next(None));
+            match select(self.messages.next(), heard).await {
+                Either::Left((message, _)) => Either::Left(message),
+                Either::Right((step, _)) => Either::Right(step?),
+            }
+        };
+        match came {
+            Either::Left(Some(message)) => self.begin(message).await,
+            Either::Left(None) => self.no_more = true,
+            Either::Right(step) => self.heard(step),
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, message: Message<'m>) {
+        let started = Instant::now();
+        let mut receipt = self.connection.receipt(started);
+        // Until it is finished: where the count stood.
+        receipt.round_trips = self.connection.round_trips();
+        let begun = match message.prepare().await {
+            Ok((envelope, body)) => {
+                let untried =
+                    |address: &crate::Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
+                receipt.recipients = envelope.recipients().iter().map(untried).collect();
+                self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
+                let mut transaction = Transaction::new(&envelope);
+                body.describe(&mut transaction);
+                transaction.all_or_nothing = self.connection.all_or_nothing;
+                self.connection.driver.machine.begin(transaction).map(|()| body)
+            }
+            Err(error) => Err(error),
+        };
+        let outcome = match begun {
+            Ok(body) => {
+                self.giving = Some(body);
+                self.connection.in_call = true;
+                None
+            }
+            Err(error) => Some(Err(error)),
+        };
+        self.under_way.push_back(UnderWay { receipt, started, outcome });
+    }
+
+    /// An event is about the first message that has no outcome.
+    fn heard(&mut self, step: Step) {
+        let Some(message) = self.under_way.iter_mut().find(|message| message.outcome.is_none()) else { return };
+        let recipients = &mut message.receipt.recipients;
+        match step {
+            Step::Recipient { index, reply } => {
+                recipients[index].outcome =
+                    if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
+            }
+            Step::Sent { reply } => {
+                message.receipt.reply = Some(reply);
+                message.outcome = Some(Ok(()));
+            }
+            Step::NotSent { phase, reply } => {
+                let accepted_become = match phase {
+                    Phase::Mail | Phase::Rcpt => Outcome::NotTried,
+                    _ => Outcome::Refused(reply.clone()),
+                };
+                for recipient in recipients {
+                    if phase == Phase::Mail || recipient.outcome.is_accepted() {
+                        recipient.outcome = accepted_become.clone();
+                    }
+                }
+                message.receipt.reply = Some(reply.clone());
+                message.outcome = Some(Err(not_sent(Step::NotSent { phase, reply })));
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection is lost. The first ones under way may have been delivered, the others were not sent.
+    fn lost(&mut self, error: Error) {
+        (self.no_more, self.giving, self.connection.in_call) = (true, None, false);
+        let unknown = self.connection.driver.machine.left_unknown();
+        let message = error.message().to_owned();
+        let mut error = Some(error);
+        for (i, message_under_way) in self.under_way.iter_mut().filter(|message| message.outcome.is_none()).enumerate()
+        {
+            let is_unknown = i < unknown;
+            for recipient in &mut message_under_way.receipt.recipients {
+                match is_unknown {
+                    true => recipient.outcome.become_unknown(),
+                    false if recipient.outcome.is_accepted() => recipient.outcome = Outcome::NotTried,
+                    false => {}
+                }
+            }
+            // The first one gets the error itself, with its cause.
+            let error = error.take().unwrap_or_else(|| Error::new(Kind::Closed, Phase::Body, message.as_str()));
+            message_under_way.outcome = Some(Err(error.with_outcome_unknown(is_unknown)));
+        }
+        if let Some(error) = error {
+            // Between two messages: no message has failed, but the next cannot be sent.
+            let started = Instant::now();
+            let mut receipt = self.connection.receipt(started);
+            receipt.round_trips = self.connection.round_trips();
+            self.under_way.push_back(UnderWay { receipt, started, outcome: Some(Err(error)) });
+        }
+    }
+}
+
+impl UnderWay {
+    fn finished(mut self, connection: &Connection) -> Result<Receipt> {
+        self.receipt.elapsed = self.started.elapsed();
+        self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
+        self.receipt.transcript = connection.transcript().clone();
+        match self.outcome {
+            Some(Err(error)) => {
+                self.receipt.bytes = 0;
+                Err(error.with_receipt(self.receipt))
+            }
+            _ => Ok(self.receipt),
+        }
+    }
+}
