@@ -68,7 +68,7 @@ async fn listener<F: Future<Output = ()> + Send + 'static>(
 }
 
 fn impatient(port: u16) -> Endpoint {
-    Endpoint::new("127.0.0.1").port(port).timeouts(Timeouts::of(Duration::from_secs(2))).trust(Trust::empty())
+    Endpoint::new("127.0.0.1").port(port).timeouts(Timeouts::of(Duration::from_secs(4))).trust(Trust::empty())
 }
 
 // ---- What can be used ----
@@ -260,7 +260,7 @@ async fn silence() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    fails(&report, Kind::Timeout, Phase::Greeting, "did not greet within 2s, and does not answer TLS either");
+    fails(&report, Kind::Timeout, Phase::Greeting, "did not greet within 4s, and does not answer TLS either");
     assert!(report.advice.is_none() && only(&report).speaks.is_none());
 }
 
@@ -327,7 +327,7 @@ async fn a_server_that_lets_clients_wait() {
         let _ = stream.read(&mut [0; 1024]).await;
     })
     .await;
-    let report = probe(&impatient(port).timeouts(Timeouts::of(Duration::from_secs(5)))).await;
+    let report = probe(&impatient(port)).await;
     assert_eq!(only(&report).speaks, Some(Speaks::Plaintext));
     assert!(only(&report).timings.greeting.unwrap() >= Duration::from_millis(1300));
     fails(&report, Kind::Tls, Phase::StartTls, "A device between you and the server rewrites SMTP");

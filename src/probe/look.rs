@@ -255,11 +255,13 @@ impl Site<'_> {
         let listening = async {
             let began = Instant::now();
             if let Ok(heard) = timeout(self.head_start(), first_bytes(&stream)).await {
-                port.timings.greeting = Some(began.elapsed());
                 return match &heard?[..] {
                     [] => Err(closed("the server closed the connection without a word")),
                     heard if hint::speaks_tls(heard) => Ok(None),
-                    _ => Ok(Some(stream)),
+                    _ => {
+                        port.timings.greeting = Some(began.elapsed());
+                        Ok(Some(stream))
+                    }
                 };
             }
             // It waits for us to begin, or is only slow. One connection at a time: there are servers that can do no more.
@@ -295,10 +297,11 @@ impl Site<'_> {
     /// How long the greeting may take before TLS is tried. Port 25 has servers that let clients wait on purpose and
     /// note those that speak out of turn.
     fn head_start(&self) -> Duration {
+        let limit = self.observer.endpoint.timeouts.greeting;
         match self.peer.port() {
-            25 => self.observer.endpoint.timeouts.greeting.mul_f32(0.75),
-            465 => Duration::from_millis(100),
-            _ => Duration::from_secs(1),
+            25 => limit.mul_f32(0.75),
+            465 => Duration::from_millis(100).min(limit / 2),
+            _ => Duration::from_secs(1).min(limit / 2),
         }
     }
 

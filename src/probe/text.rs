@@ -11,6 +11,7 @@ use crate::tls::{Certificate, SYSTEM, TlsInfo, apart};
 /// A terminal, or a message to somebody who will help.
 const WIDTH: usize = 100;
 const INDENT: usize = 12;
+const NO_LOGIN: &str = "not offered";
 /// Of a certificate's names so many are shown.
 const NAMES: usize = 5;
 
@@ -26,9 +27,9 @@ impl fmt::Display for Report {
             row(f, "warning", warning)?;
         }
         let mut told = None;
-        for port in &self.ports {
+        for (index, port) in self.ports.iter().enumerate() {
             writeln!(f)?;
-            port.fmt_for(f, self.user.as_deref())?;
+            port.fmt_for(f, self.user.as_deref(), &self.ports[..index])?;
             // What is the same for several ports is said once.
             let hint = port.failure.as_ref().and_then(Error::hint);
             if let Some(hint) = hint.filter(|_| hint != told) {
@@ -54,7 +55,8 @@ impl fmt::Display for Report {
 }
 
 impl Port {
-    fn fmt_for(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>) -> fmt::Result {
+    /// With who logs in, and what was told before.
+    fn fmt_for(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>, earlier: &[Port]) -> fmt::Result {
         let verdict = if self.is_usable() { "can be used" } else { "cannot be used" };
         let begins = match (self.speaks, &self.before_tls) {
             (Some(Speaks::Tls), _) => ", TLS from the first byte",
@@ -78,7 +80,7 @@ impl Port {
             row(f, "size", &format!("messages of up to {limit} bytes ({})", rounded(limit)))?;
         }
         self.fmt_login(f, user)?;
-        self.fmt_tls(f)?;
+        self.fmt_tls(f, earlier)?;
         if let Some(failure) = &self.failure {
             let told = failure.phase() == crate::Phase::Tls
                 && self.tls.as_ref().is_some_and(|tls| tls.not_verified_because.is_some());
@@ -122,7 +124,7 @@ impl Port {
         let inside = list(offered(&self.inside_tls));
         let mut words = match (&clear, &inside) {
             (None, None) if self.before_tls.is_none() && self.inside_tls.is_none() => return Ok(()),
-            (None, None) => "not offered".to_owned(),
+            (None, None) => NO_LOGIN.to_owned(),
             (None, Some(inside)) => format!("{inside}, inside TLS only"),
             (Some(clear), None) if self.inside_tls.is_some() => format!("{clear} in clear, and none inside TLS"),
             (Some(clear), None) => format!("{clear} in clear"),
@@ -131,13 +133,16 @@ impl Port {
         };
         if let (Some(user), Some(mechanism)) = (user, self.login) {
             let _ = write!(words, "; {user} logged in with {mechanism}");
-        } else if user.is_some() && self.failure.as_ref().is_none_or(|failure| failure.phase() != crate::Phase::Auth) {
+        } else if user.is_some()
+            && words != NO_LOGIN
+            && self.failure.as_ref().is_none_or(|failure| failure.phase() != crate::Phase::Auth)
+        {
             words += "; not tried";
         }
         row(f, "login", &words)
     }
 
-    fn fmt_tls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_tls(&self, f: &mut fmt::Formatter<'_>, earlier: &[Port]) -> fmt::Result {
         let name = |version: &Version| version.version.to_string();
         let accepted: Vec<_> = self.versions.iter().filter(|version| version.is_accepted()).map(name).collect();
         let refused: Vec<_> = self.versions.iter().filter(|version| !version.is_accepted()).map(name).collect();
@@ -160,6 +165,11 @@ impl Port {
             row(f, "TLS", &words)?;
         }
         let Some(TlsInfo { chain, verified_by, not_verified_because, .. }) = &self.tls else { return Ok(()) };
+        let same_chain = |port: &&Port| port.tls.as_ref().is_some_and(|tls| tls.chain == *chain);
+        if let Some(Port { number, .. }) = earlier.iter().find(same_chain) {
+            let verdict = if not_verified_because.is_some() { "NOT verified" } else { "verified" };
+            return row(f, "chain", &format!("as on port {number}: {verdict}"));
+        }
         for (index, certificate) in chain.iter().enumerate() {
             row(f, if index == 0 { "chain" } else { "" }, &format!("{index} {}", certificate_words(certificate)))?;
         }

@@ -73,18 +73,25 @@ impl Connector {
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
     }
 
-    /// Loads everything again, for the handshakes from now on, and says what is trusted: nothing, where a configuration of the
-    /// caller's own decides. If it fails, all stays as it was.
+    /// Loads everything again, for the handshakes from now on, and says what is [trusted](Self::trusted). If it fails, all stays as it was.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
         let fresh = Loaded::new(&self.shared.settings, self.shared.demand)?;
-        let trusted = fresh.verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default();
-        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        Ok(trusted)
+        self.replace(fresh);
+        Ok(self.trusted())
+    }
+
+    /// What is trusted: nothing, where a configuration of the caller's own decides.
+    pub(crate) fn trusted(&self) -> TrustSummary {
+        self.loaded().verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default()
     }
 
     fn loaded(&self) -> Arc<Loaded> {
         // Nothing can panic while it is held, and it is always whole.
         self.shared.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, fresh: Loaded) {
+        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
     }
 
     /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
@@ -108,20 +115,19 @@ impl Connector {
         Ok((stream, info))
     }
 
-    /// The same, but each handshake is made in full, and so shows what this very server has.
+    /// Each handshake from now on is made in full, and so shows what this very server has.
     pub(crate) fn without_resumption(self) -> Self {
         let loaded = self.loaded();
         let mut config = ClientConfig::clone(&loaded.config);
         config.resumption = Resumption::disabled();
-        let loaded = Loaded {
+        let Loaded { verifier, server_name, versions, .. } = &*loaded;
+        self.replace(Loaded {
             config: Arc::new(config),
-            verifier: loaded.verifier.clone(),
-            server_name: loaded.server_name.clone(),
-            versions: loaded.versions.clone(),
-        };
-        let Shared { settings, demand, .. } = &*self.shared;
-        let shared = Shared { settings: settings.clone(), demand: *demand, loaded: RwLock::new(Arc::new(loaded)) };
-        Connector { shared: Arc::new(shared) }
+            verifier: verifier.clone(),
+            server_name: server_name.clone(),
+            versions: versions.clone(),
+        });
+        self
     }
 
     /// The first bytes of a handshake with this host, to see what a server says to them.
