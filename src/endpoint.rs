@@ -29,7 +29,7 @@ use crate::{Credentials, Kind, Secret, Timeouts};
 #[derive(Clone)]
 pub struct Endpoint {
     pub(crate) host: String,
-    port: Option<u16>,
+    pub(crate) port: Option<u16>,
     pub(crate) security: Security,
     pub(crate) tls: TlsSettings,
     pub(crate) client_name: Option<ClientName>,
@@ -332,7 +332,14 @@ impl Endpoint {
         self.security != Security::Opportunistic || self.logs_in()
     }
 
-    fn logs_in(&self) -> bool {
+    /// The user's name, where the login has one.
+    pub(crate) fn login_name(&self) -> Option<&str> {
+        let name = self.credentials.as_ref().map(Credentials::user).or(self.user.as_deref());
+        name.filter(|name| !name.is_empty())
+    }
+
+    /// It has something to log in with.
+    pub(crate) fn logs_in(&self) -> bool {
         let needs_no_user = matches!(self.mechanisms[..], [Mechanism::External | Mechanism::Anonymous]);
         self.user.is_some()
             || self.credentials.is_some()

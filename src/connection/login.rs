@@ -37,7 +37,7 @@ impl Connection {
     }
 
     /// As the endpoint says.
-    pub(super) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
+    pub(crate) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
         let Some(with) = endpoint.login()? else { return Ok(()) };
         let logging_in = async {
             match with {

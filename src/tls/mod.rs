@@ -46,6 +46,7 @@ mod store;
 mod tests;
 mod trust;
 mod verify;
+mod words;
 
 pub use certificate::Certificate;
 pub use client_certificate::ClientCertificate;
@@ -60,7 +61,9 @@ pub use trust::{Anchor, Trust, TrustSummary};
 pub use tokio_rustls::rustls;
 
 pub(crate) use binding::channel_binding;
+pub(crate) use certificate::apart;
 #[cfg(feature = "testing")]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, Demand, Opening, TlsStream};
 pub(crate) use handshake::late_alert;
+pub(crate) use store::SYSTEM;
