@@ -287,7 +287,7 @@ impl Endpoint {
     /// A user without a password, or the reverse.
     pub(crate) fn login(&self) -> Result<Option<LoginWith<'_>>> {
         if let Some(exchanges) = &self.exchanges {
-            return Ok(Some(LoginWith::Exchange(exchanges())));
+            return Ok(Some(LoginWith::Exchange(exchanges)));
         }
         if let Some(credentials) = &self.credentials {
             return Ok(Some(LoginWith::Credentials(credentials.clone())));
@@ -375,11 +375,11 @@ impl Endpoint {
 pub(crate) enum LoginWith<'a> {
     Credentials(Credentials),
     Tokens { user: &'a str, source: &'a TokenSource },
-    Exchange(Box<dyn SaslExchange>),
+    Exchange(&'a Exchanges),
 }
 
 /// Makes the exchanges of a mechanism of another maker, one for each connection.
-type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;
+pub(crate) type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;
 
 impl std::fmt::Debug for Endpoint {
     /// Without the credentials.

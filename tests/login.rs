@@ -200,6 +200,17 @@ async fn refusals_are_told_apart() {
     assert_eq!(hints.len(), all, "{hints:#?}");
 }
 
+#[tokio::test]
+async fn a_challenge_without_end_is_cut_off() {
+    let challenge = format!("{}334 \n", format!("334-{}\n", "A".repeat(1000)).repeat(20));
+    let server = Server::builder().login("alice", PASSWORD).mechanisms([Mechanism::CramMd5]);
+    let server = server.answer(move |command| command.starts_with("AUTH").then(|| challenge.clone()));
+    let server = server.start().await.unwrap();
+    let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+    assert_eq!((error.kind(), error.phase()), (Kind::Protocol, Phase::Auth));
+    assert!(error.message().contains("16384 bytes"), "{error}");
+}
+
 /// Asks in order for these tokens, and counts.
 fn source(
     tokens: &[&'static str],

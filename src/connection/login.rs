@@ -42,7 +42,7 @@ impl Connection {
         let logging_in = async {
             match with {
                 LoginWith::Credentials(credentials) => self.login_with(&endpoint.mechanisms, &credentials).await,
-                LoginWith::Exchange(exchange) => self.login_by_exchange(exchange).await,
+                LoginWith::Exchange(exchanges) => self.login_by_exchange(exchanges()).await,
                 LoginWith::Tokens { user, source } => {
                     match self.login_with_token(endpoint, user, source, TokenRequest::Current).await {
                         Err(error) if is_stale(&error) => {
