@@ -184,6 +184,21 @@ async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
 }
 
 #[tokio::test]
+async fn after_an_exchange_that_failed_the_password_is_not_shown_instead() {
+    let server = Server::builder().login("alice", PASSWORD).mechanisms([Mechanism::ScramSha256, Mechanism::Plain]);
+    // r=x,s=AAAA,i=4096: a nonce that is not the client's. The answer is `*`, as a command to this server.
+    let server = server.answer(|command| match command {
+        command if command.starts_with("AUTH SCRAM") => Some("334 cj14LHM9QUFBQSxpPTQwOTY=".into()),
+        "*" => Some("504 5.5.4 Take another one".into()),
+        _ => None,
+    });
+    let server = server.start().await.unwrap();
+    let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+    assert!(error.message().contains("another login"), "{error}");
+    assert!(!server.connections()[0].commands().any(|command| command.starts_with("AUTH PLAIN")));
+}
+
+#[tokio::test]
 async fn refusals_are_told_apart() {
     let mut hints = Vec::new();
     for reply in ["535 5.7.8 x", "454 4.7.0 x", "530 5.7.0 x", "534 5.7.9 x", "538 5.7.11 x", "432 4.7.12 x"] {

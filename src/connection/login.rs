@@ -101,9 +101,10 @@ impl Connection {
             }
             self.driver.machine.login(mechanism, credentials)?;
             names += &if names.is_empty() { mechanism.to_string() } else { format!(" or {mechanism}") };
-            match self.verdict(mechanism, &names, credentials.user()).await {
-                Err(error) if error.reply().is_some_and(is_about_mechanism) => refused = Some((mechanism, error)),
-                verdict => return verdict,
+            match self.verdict(mechanism, &names, credentials.user()).await? {
+                Verdict::Accepted(reply) => return Ok(reply),
+                Verdict::WrongMechanism(error) => refused = Some((mechanism, error)),
+                Verdict::Refused(error) => return Err(error),
             }
         }
         Err(refused.map_or_else(|| nothing_in_common(order, credentials, &offered), |(_, error)| error))
@@ -113,28 +114,33 @@ impl Connection {
         self.require_protection().await?;
         let mechanism = exchange.mechanism();
         self.driver.machine.login_by(exchange)?;
-        self.verdict(mechanism, mechanism.as_str(), "").await
+        match self.verdict(mechanism, mechanism.as_str(), "").await? {
+            Verdict::Accepted(reply) => Ok(reply),
+            Verdict::WrongMechanism(error) | Verdict::Refused(error) => Err(error),
+        }
     }
 
     /// `names` are all that were tried.
-    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<Reply> {
+    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<Verdict> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
                 self.auth = Some(mechanism);
-                Ok(reply)
+                Ok(Verdict::Accepted(reply))
             }
             Step::Login { reply, reason } => {
+                // Where the exchange itself failed, the password is not shown to whoever is at the other end instead.
+                let is_about_mechanism = reason.is_none() && is_about_mechanism(&reply);
                 let whose = if user.is_empty() { String::new() } else { format!(" of {user:?}") };
                 let message = match reason {
                     Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
                     None => format!("the server did not accept the login{whose} with {names}"),
                 };
                 let hint = hint::for_login(mechanism, &reply);
-                let error = Error::refused(Kind::Auth, Phase::Auth, message, reply);
-                Err(match hint {
-                    Some(hint) => error.with_hint(hint),
-                    None => error,
-                })
+                let mut error = Error::refused(Kind::Auth, Phase::Auth, message, reply);
+                if let Some(hint) = hint {
+                    error = error.with_hint(hint);
+                }
+                Ok(if is_about_mechanism { Verdict::WrongMechanism(error) } else { Verdict::Refused(error) })
             }
             step => Err(not_sent(step)),
         }
@@ -151,6 +157,14 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What the server says of a login.
+enum Verdict {
+    Accepted(Reply),
+    /// Another mechanism may do.
+    WrongMechanism(Error),
+    Refused(Error),
 }
 
 /// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed, too weak
