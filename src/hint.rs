@@ -172,6 +172,9 @@ const REFUSALS: &[Row] = &[
     Row(ANY, &["5"], &["7.57"], &[], LOGIN_FIRST),
     // Postfix on a submission port, to those who have not logged in.
     Row(ANY, &["5"], &["7.1"], &["client host rejected: access denied"], LOGIN_FIRST),
+    // Postfix ends the handshake without the certificate, and says so to EHLO.
+    Row(ANY, &["4", "5"], &[], &["client certificate"], "Get a client certificate that the server's administrator accepts, and give it \
+        (TlsSettings::client_certificate). If you gave one, look at its dates and its issuer."),
 
     // STARTTLS.
     Row(STARTTLS, &["5"], &[], &["already"], "The server takes this connection for one inside TLS: a tunnel or proxy between has probably added TLS. Connect to the \

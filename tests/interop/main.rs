@@ -10,3 +10,4 @@ mod recipients;
 mod servers;
 mod settings;
 mod steps;
+mod tls;

@@ -166,10 +166,20 @@ pub fn lockstep() -> Option<Server> {
     })
 }
 
+/// Postfix with TLS of another kind on its submission port: `CHAIN`, `CLIENT`, `TLS12` or `BROKEN`.
+pub fn special(port: &str) -> Option<Server> {
+    servers().map(|servers| {
+        let at = SPECIAL.iter().position(|name| name.ends_with(port)).unwrap();
+        Server { name: "Postfix", port_587: servers.special[at], ..servers.postfix.clone() }
+    })
+}
+
 struct Servers {
     postfix: Server,
     exim: Server,
     port_lockstep: u16,
+    /// In the order of [`SPECIAL`].
+    special: [u16; 4],
     /// The script that runs them. It ends them when this process, and with it the script's stdin, ends.
     _script: Child,
 }
@@ -190,7 +200,9 @@ fn servers() -> Option<&'static Servers> {
     }
 }
 
-const PORTS: [&str; 7] = [
+const SPECIAL: [&str; 4] = ["POSTFIX_PORT_CHAIN", "POSTFIX_PORT_CLIENT", "POSTFIX_PORT_TLS12", "POSTFIX_PORT_BROKEN"];
+
+const PORTS: [&str; 11] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
@@ -198,6 +210,10 @@ const PORTS: [&str; 7] = [
     "EXIM_PORT_25",
     "EXIM_PORT_587",
     "EXIM_PORT_465",
+    SPECIAL[0],
+    SPECIAL[1],
+    SPECIAL[2],
+    SPECIAL[3],
 ];
 
 fn start() -> Result<Servers, String> {
@@ -240,7 +256,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         let status = script.wait().map_err(|error| error.to_string())?;
         return Err(format!("servers.sh ended with {status}"));
     }
-    let [p25, p587, p465, port_lockstep, e25, e587, e465] = *ports;
+    let [p25, p587, p465, port_lockstep, e25, e587, e465, special @ ..] = *ports;
     let server = |name, mail, port_25, port_587, port_465| {
         let ca = folder.join("tls/ca.pem");
         Server { name, port_25, port_587, port_465, ca, mail: folder.join("mail").join(mail) }
@@ -249,6 +265,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         postfix: server("Postfix", "postfix", p25, p587, p465),
         exim: server("Exim", "exim", e25, e587, e465),
         port_lockstep,
+        special,
         _script: script,
     })
 }
