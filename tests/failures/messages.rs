@@ -262,6 +262,14 @@ async fn messages() {
         case("closed at RCPT", Server::Plain(&[("RCPT", CLOSE)]), URL, Kind::Closed, Phase::Rcpt, 75),
         case("no answer to MAIL", Server::Plain(&[("MAIL", SILENCE)]), URL, Kind::Timeout, Phase::Mail, 75)
             .with(hurried),
+        case(
+            "an answer that fits nothing",
+            Server::Plain(&[("MAIL", "354 Go ahead")]),
+            URL,
+            Kind::Protocol,
+            Phase::Mail,
+            76,
+        ),
         // Nobody knows.
         case("closed after the message", Server::Plain(&[(".", CLOSE)]), URL, Kind::Closed, Phase::EndOfData, 79),
         case("no answer to the message", Server::Plain(&[(".", SILENCE)]), URL, Kind::Timeout, Phase::EndOfData, 79)
