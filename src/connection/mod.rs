@@ -132,15 +132,8 @@ impl Connection {
     }
 
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
-        self.driver.until_ready().await?;
-        let mut transaction = Transaction::new(&envelope);
-        body.describe(&mut transaction);
-        transaction.all_or_nothing = self.all_or_nothing;
         let mut recipients = untried(&envelope);
-        let result = match self.driver.machine.begin(transaction) {
-            Ok(()) => self.conduct(&envelope, &mut body, &mut recipients).await,
-            Err(error) => Err(error),
-        };
+        let result = self.conduct(&envelope, &mut body, &mut recipients).await;
         let mut receipt = self.receipt(started);
         receipt.bytes = if result.is_ok() { self.driver.machine.message_bytes() } else { 0 };
         receipt.recipients = recipients;
@@ -158,6 +151,11 @@ impl Connection {
 
     /// From MAIL to the final reply; what became of the recipients is in `recipients`, however it ends.
     async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, recipients: &mut [Recipient]) -> Result<Reply> {
+        self.driver.until_ready().await?;
+        let mut transaction = Transaction::new(envelope);
+        body.describe(&mut transaction);
+        transaction.all_or_nothing = self.all_or_nothing;
+        self.driver.machine.begin(transaction)?;
         let (error, accepted_become) = loop {
             match self.driver.next(Some(body)).await {
                 Ok(Step::Recipient { index, reply }) => {

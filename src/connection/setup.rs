@@ -40,6 +40,7 @@ impl Connection {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,
     ) -> Result<Connection> {
+        endpoint.check()?;
         let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
         let connector = connector_for(endpoint).await?;
         let clock = Clock::start(&endpoint.timeouts);

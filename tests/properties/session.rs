@@ -302,7 +302,7 @@ impl Session {
                     assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
                     // A chunk goes before the replies to its commands came.
                     let is_data = |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.is_chunk;
-                    if self.replied().is_some_and(|transfer| is_data(transfer)) {
+                    if self.replied().is_some_and(is_data) {
                         assert_eq!(error.phase(), if unknown { Phase::EndOfData } else { Phase::Body }, "{error:?}");
                     }
                     self.failed(&error);

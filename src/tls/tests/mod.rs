@@ -220,7 +220,7 @@ async fn unknown_issuer_without_intermediate() {
             "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \"CN=Middle\", which is missing",
             "the server sent no other certificate",
             "what is trusted (one certificate, \"CN=Other\", from what was given in memory)",
-            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs it, save it as a file and trust that",
+            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs it",
         ],
     );
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
