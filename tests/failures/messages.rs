@@ -1,10 +1,11 @@
 //! Senders, recipients and messages that are refused, in the words of real servers, and outcomes that nobody knows.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Envelope, Kind, Message, Phase};
+use envoi::{Address, Client, Envelope, Kind, Message, Phase};
+use futures::StreamExt as _;
 
-use crate::scene::{Case, case, hurried, play};
-use crate::servers::{CLOSE, RESET, SILENCE, Script, Server};
+use crate::scene::{Case, World, case, hurried, play};
+use crate::servers::{CLOSE, RESET, SILENCE, Script, Server, start};
 
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
 
@@ -281,4 +282,33 @@ async fn messages() {
             .message(to_three),
     ];
     play("messages", cases).await;
+}
+
+/// What is said of a message in a stream is what is said of a single one.
+#[tokio::test]
+async fn messages_of_a_stream() {
+    let world = World::new();
+    let script = &[
+        ("MAIL FROM:<bad@", "550 5.1.7 No"),
+        ("RCPT TO:<nobody@", "550 5.1.1 No such user"),
+        ("RCPT TO:<last@", "421 4.3.2 Going down"),
+    ];
+    let running = start(&Server::Plain(script), &world).await.unwrap();
+    let url = URL.replace("{port}", &running.port.to_string());
+    let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
+    let messages = [("me", "you"), ("bad", "you"), ("me", "nobody"), ("me", "last")].map(|(from, to)| {
+        let message = MessageBuilder::new().from(format!("{from}@example.org")).to(format!("{to}@example.com"));
+        Message::from(message.text_body("Hello.\n"))
+    });
+    let outcomes: Vec<_> = connection.send_all(futures::stream::iter(messages)).collect().await;
+    let texts: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().err().map(ToString::to_string)).collect();
+    for (text, begins) in texts[1..].iter().zip([
+        "the server refused the sender bad@example.org; the server said: 550 5.1.7 No. The server does not take this",
+        "the server refused the recipient nobody@example.com; the server said: 550 5.1.1 No such user. There is no such",
+        "the server ended the session before it took the message; the server said: 421 4.3.2 Going down. The server is",
+    ]) {
+        let text = text.as_deref().unwrap_or_default();
+        assert!(text.starts_with(begins), "{text}");
+    }
+    assert_eq!(texts[0], None);
 }
