@@ -30,6 +30,11 @@ fn large() -> Message<'static> {
     ready(&format!("From: me@example.org\r\n\r\n{}", "A line of text.\r\n".repeat(1000)))
 }
 
+/// More than the buffers on the way hold.
+fn huge() -> Message<'static> {
+    ready(&"A line of text.\r\n".repeat(500_000))
+}
+
 fn beyond_ascii() -> Message<'static> {
     ready("From: me@example.org\r\n\r\nGr\u{fc}\u{df}e\r\n")
 }
@@ -274,6 +279,43 @@ async fn messages() {
             Phase::Mail,
             76,
         ),
+        end(
+            "an attachment that is not taken, Gmail",
+            &[(
+                ".",
+                "552-5.7.0 This message was blocked because its content presents a potential\r\n552-5.7.0 security issue. Please visit https://support.google.com/mail/?p=BlockedMessage to\r\n552 5.7.0 review our message content and attachment content guidelines. a1-b2.3 - gsmtp",
+            )],
+            69,
+        ),
+        end("no closer reason, for now", &[(".", "451 4.3.0 Error: queue file write error")], 75),
+        case(
+            "reset in mid-message",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", RESET)]),
+            URL,
+            Kind::Closed,
+            Phase::Body,
+            75,
+        )
+        .message(huge),
+        case(
+            "the message is not taken",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", SILENCE)]),
+            URL,
+            Kind::Timeout,
+            Phase::Body,
+            75,
+        )
+        .message(huge)
+        .with(hurried),
+        case(
+            "the message is refused while it goes",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", "552 5.3.4 Message too big")]),
+            URL,
+            Kind::Refused,
+            Phase::Body,
+            69,
+        )
+        .message(huge),
         // Nobody knows.
         case("closed after the message", Server::Plain(&[(".", CLOSE)]), URL, Kind::Closed, Phase::EndOfData, 79),
         case("no answer to the message", Server::Plain(&[(".", SILENCE)]), URL, Kind::Timeout, Phase::EndOfData, 79)

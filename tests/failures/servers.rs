@@ -16,8 +16,8 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::scene::{Party, World};
 
-/// What a script answers to each command that begins so. `GREETING` and `TLS` (the first bytes of a handshake) are
-/// commands, too, and `.` is the end of the message.
+/// What a script answers to each command that begins so. `GREETING`, `TLS` (the first bytes of a handshake) and `BODY` (the
+/// first bytes of a message) are commands, too, and `.` is the end of the message.
 pub type Script = &'static [(&'static str, &'static str)];
 
 /// Answers that are none.
@@ -215,8 +215,17 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         log(&line);
         let answer = scripted(script, &line).unwrap_or(usual(&line, upgraded));
         in_message = line == "DATA" && answer.starts_with("354");
+        let in_body = scripted(script, "BODY").filter(|_| in_message);
         if !say(stream, answer).await? {
             return Ok(false);
+        }
+        if let Some(answer) = in_body {
+            let _ = stream.read(&mut [0; 4096]).await?;
+            if answer == SILENCE {
+                // What nobody reads soon fills the buffers on the way.
+                std::future::pending::<()>().await;
+            }
+            return say(stream, answer).await.map(|_| false);
         }
         if line == "STARTTLS" && answer.starts_with("220") {
             return Ok(true);
