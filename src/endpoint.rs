@@ -28,7 +28,7 @@ use crate::{Credentials, Kind, Secret, Timeouts};
 #[derive(Clone)]
 pub struct Endpoint {
     pub(crate) host: String,
-    port: Option<u16>,
+    pub(crate) port: Option<u16>,
     pub(crate) security: Security,
     pub(crate) tls: TlsSettings,
     pub(crate) client_name: Option<ClientName>,

@@ -17,10 +17,11 @@ pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have
 
 // ---- What is offered ----
 
-/// The server offers STARTTLS nowhere in its answer to EHLO, or its answer was `rewritten` on the way.
-pub(crate) fn starttls_missing(offered: &Capabilities, rewritten: bool) -> Error {
+/// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.
+pub(crate) fn starttls_missing(offered: &Capabilities, greeting: Option<&Reply>) -> Error {
     let names: Vec<&str> = offered.keywords().iter().map(|keyword| keyword.name.as_str()).collect();
     let offers = if names.is_empty() { "nothing at all".to_owned() } else { names.join(", ") };
+    let rewritten = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
     let hint = if rewritten || names.iter().any(|name| is_rewritten(name)) {
         "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \"fixup\"): have it switched off, \
          or use implicit TLS (smtps://, port 465)."

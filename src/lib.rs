@@ -157,6 +157,8 @@ pub mod coming_from {}
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
+pub mod probe;
+#[cfg(feature = "client")]
 mod receipt;
 mod secret;
 #[cfg(feature = "testing")]
@@ -185,6 +187,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message};
+#[cfg(feature = "client")]
+pub use probe::probe;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 pub use secret::{Credentials, Secret};

@@ -22,6 +22,7 @@ use crate::tls::TlsInfo;
 use crate::{Address, Credentials, Envelope, trace};
 use driver::Driver;
 
+pub(crate) use setup::within;
 pub use steps::DataWriter;
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.
@@ -216,6 +217,11 @@ impl Connection {
         };
         // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.
         let _: Result<Result<()>, _> = timeout(limit, parting).await;
+    }
+
+    /// The server's first words.
+    pub fn greeting(&self) -> Option<&Reply> {
+        self.driver.machine.greeting()
     }
 
     /// What the server offers, by its newest answer to EHLO.

@@ -95,7 +95,7 @@ impl Connection {
     }
 
     /// From a connected stream to a session that is ready.
-    async fn establish(
+    pub(crate) async fn establish(
         endpoint: &Endpoint,
         stream: Box<dyn Stream>,
         client_name: ClientName,
@@ -157,7 +157,7 @@ impl Connection {
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let opening = if endpoint.security == Security::Implicit { Opening::Implicit } else { Opening::StartTls };
+        let opening = if self.driver.machine.is_secure() { Opening::Implicit } else { Opening::StartTls };
         let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
@@ -218,7 +218,7 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
 }
 
 /// Sets a limit to something that the machine has no part in.
-async fn within<T>(
+pub(crate) async fn within<T>(
     clock: &mut Clock,
     endpoint: &Endpoint,
     phase: Phase,

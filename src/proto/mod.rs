@@ -232,12 +232,11 @@ pub struct Machine {
     parser: ReplyParser,
     /// All bytes that the transport ever took.
     written: u64,
+    greeting: Option<Reply>,
     capabilities: Capabilities,
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
     stuffer: Stuffer,
-    /// A device on the way overwrote the greeting.
-    rewritten: bool,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
@@ -257,10 +256,10 @@ impl Machine {
             input_ended: false,
             parser: ReplyParser::new(settings.limits.clone()),
             written: 0,
+            greeting: None,
             capabilities: Capabilities::default(),
             transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
-            rewritten: false,
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
@@ -356,6 +355,11 @@ impl Machine {
         let error = Error::new(kind, self.phase(), message).with_outcome_unknown(self.outcome_unknown());
         self.close();
         error.redacted(&self.secrets)
+    }
+
+    /// The server's first words, once it has said them.
+    pub fn greeting(&self) -> Option<&Reply> {
+        self.greeting.as_ref()
     }
 
     /// What the newest answer to EHLO offered; empty before it and after STARTTLS.
@@ -642,7 +646,7 @@ impl Machine {
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
             Expected::Greeting if reply.code() == 220 => {
-                self.rewritten = hint::is_rewritten(&reply.text());
+                self.greeting = Some(reply);
                 self.say_ehlo();
             }
             Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
@@ -748,7 +752,7 @@ impl Machine {
         if wanted && offered {
             self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
-            return Err(hint::starttls_missing(&self.capabilities, self.rewritten));
+            return Err(hint::starttls_missing(&self.capabilities, self.greeting.as_ref()));
         } else {
             self.state = State::Ready;
         }

@@ -198,7 +198,7 @@ pub(super) fn utc(time: SystemTime) -> String {
 }
 
 /// How far two moments are apart, in words: "3 days", "5 hours".
-pub(super) fn apart(earlier: SystemTime, later: SystemTime) -> String {
+pub(crate) fn apart(earlier: SystemTime, later: SystemTime) -> String {
     let seconds = later.duration_since(earlier).unwrap_or_default().as_secs();
     let (number, unit) = match seconds {
         0..60 => (seconds, "second"),

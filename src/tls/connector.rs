@@ -4,9 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
@@ -15,7 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, Protoc
 
 use super::handshake;
 use super::verify::Verifier;
-use super::{Certificate, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
+use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, Kind, Phase, Result};
 
 /// What is demanded of the server's certificate. One connector has one demand: a session that began without
@@ -71,18 +73,25 @@ impl Connector {
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
     }
 
-    /// Loads everything again, for the handshakes from now on, and says what is trusted: nothing, where a configuration of the
-    /// caller's own decides. If it fails, all stays as it was.
+    /// Loads everything again, for the handshakes from now on, and says what is [trusted](Self::trusted). If it fails, all stays as it was.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
         let fresh = Loaded::new(&self.shared.settings, self.shared.demand)?;
-        let trusted = fresh.verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default();
-        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        Ok(trusted)
+        self.replace(fresh);
+        Ok(self.trusted())
+    }
+
+    /// What is trusted: nothing, where a configuration of the caller's own decides.
+    pub(crate) fn trusted(&self) -> TrustSummary {
+        self.loaded().verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default()
     }
 
     fn loaded(&self) -> Arc<Loaded> {
         // Nothing can panic while it is held, and it is always whole.
         self.shared.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, fresh: Loaded) {
+        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
     }
 
     /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
@@ -92,10 +101,8 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let loaded = self.loaded();
-        let server = match &loaded.server_name {
-            Some(name) => name.clone(),
-            None => server_name(host, Phase::Tls)?,
-        };
+        let server = loaded.server(host)?;
+        let began = Instant::now();
         let stream = Overheard { inner: stream, heard: Some(Vec::new()) };
         let connect = TlsConnector::from(loaded.config.clone()).connect(server.clone(), stream).into_fallible();
         let mut stream = connect.await.map_err(|(error, stream)| {
@@ -103,8 +110,35 @@ impl Connector {
             handshake::explain(error, &heard, &server.to_str(), opening, &loaded.versions)
         })?;
         stream.get_mut().0.heard = None;
-        let info = loaded.info(stream.get_ref().1, &server)?;
+        let mut info = loaded.info(stream.get_ref().1, &server)?;
+        info.took = began.elapsed();
         Ok((stream, info))
+    }
+
+    /// Each handshake from now on is made in full, and so shows what this very server has.
+    pub(crate) fn without_resumption(self) -> Self {
+        let loaded = self.loaded();
+        let mut config = ClientConfig::clone(&loaded.config);
+        config.resumption = Resumption::disabled();
+        let Loaded { verifier, server_name, versions, .. } = &*loaded;
+        self.replace(Loaded {
+            config: Arc::new(config),
+            verifier: verifier.clone(),
+            server_name: server_name.clone(),
+            versions: versions.clone(),
+        });
+        self
+    }
+
+    /// The first bytes of a handshake with this host, to see what a server says to them.
+    pub(crate) fn client_hello(&self, host: &str) -> Result<Vec<u8>> {
+        let loaded = self.loaded();
+        let failure =
+            |error| Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error);
+        let mut connection = ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).map_err(|error| Error::lost(Phase::Tls, error))?;
+        Ok(hello)
     }
 }
 
@@ -138,6 +172,14 @@ impl Loaded {
         Ok(Loaded { config: Arc::new(config), verifier: Some(verifier), server_name, versions })
     }
 
+    /// The name that the server must prove to have.
+    fn server(&self, host: &str) -> Result<ServerName<'static>> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => server_name(host, Phase::Tls),
+        }
+    }
+
     /// What was negotiated. Fails where a session was resumed whose certificate would not be accepted any more.
     fn info(&self, connection: &ClientConnection, server: &ServerName<'_>) -> Result<TlsInfo> {
         let chain = connection.peer_certificates().unwrap_or_default();
@@ -156,6 +198,7 @@ impl Loaded {
             not_verified_because,
             verified_by,
             resumed,
+            took: Duration::ZERO,
         })
     }
 
@@ -164,14 +207,14 @@ impl Loaded {
         &self,
         chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
-    ) -> Result<(Option<String>, Option<String>)> {
+    ) -> Result<(Option<String>, Option<CertificateFailure>)> {
         let Some(verifier) = &self.verifier else {
             // The caller's own verifier let it pass.
             return Ok((Some("the rustls configuration given".into()), None));
         };
         match verifier.judge(chain, server, UnixTime::now()) {
             Ok(anchor) => Ok((Some(anchor), None)),
-            Err(failure) if verifier.only_reports() => Ok((None, Some(failure.to_string()))),
+            Err(failure) if verifier.only_reports() => Ok((None, Some(failure))),
             Err(failure) => Err(failure.into_error()),
         }
     }

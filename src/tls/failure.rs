@@ -81,7 +81,7 @@ impl CertificateFailure {
         &self.hint
     }
 
-    pub(super) fn into_error(self) -> Error {
+    pub(crate) fn into_error(self) -> Error {
         Error::new(Kind::Tls, Phase::Tls, self.message.clone()).with_hint(self.hint.clone()).with_source(self)
     }
 }

@@ -1,8 +1,9 @@
 //! What protected a connection: the proof.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::Certificate;
+use super::{Certificate, CertificateFailure};
 
 /// What protected a connection, and with whom: enough to log, for each message, how it travelled.
 ///
@@ -22,11 +23,13 @@ pub struct TlsInfo {
     /// server's name.
     pub verified: bool,
     /// Why it is not verified, where it need not be (see [`Security::Opportunistic`](super::Security)).
-    pub not_verified_because: Option<String>,
+    pub not_verified_because: Option<CertificateFailure>,
     /// By whom it was verified: the subject of the trusted authority at the end of the chain.
     pub verified_by: Option<String>,
     /// An earlier session with this server was resumed: no certificate was sent anew.
     pub resumed: bool,
+    /// How long the handshake took.
+    pub took: Duration,
 }
 
 impl TlsInfo {

@@ -45,6 +45,7 @@ mod store;
 mod tests;
 mod trust;
 mod verify;
+mod words;
 
 pub use certificate::Certificate;
 pub use client_certificate::ClientCertificate;
@@ -58,7 +59,9 @@ pub use trust::{Anchor, Trust, TrustSummary};
 /// [configuration of their own](TlsSettings::rustls_config).
 pub use tokio_rustls::rustls;
 
+pub(crate) use certificate::apart;
 #[cfg(feature = "testing")]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, Demand, Opening, TlsStream};
 pub(crate) use handshake::late_alert;
+pub(crate) use store::SYSTEM;

@@ -74,6 +74,11 @@ impl TlsSettings {
         self
     }
 
+    /// A configuration of the caller's own decides about the versions.
+    pub(crate) fn has_own_config(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides alone: trust, versions and
     /// verification are its own, and the other settings but the server name are not looked at.
     ///

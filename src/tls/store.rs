@@ -22,6 +22,9 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// An authority that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// The origin of what the system trusts.
+pub(crate) const SYSTEM: &str = "the system's store";
+
 /// A trust that was read: the same certificates, as people read them and as `webpki` takes them.
 #[derive(Debug, Default)]
 pub(super) struct TrustStore {
@@ -67,7 +70,7 @@ impl TrustStore {
     }
 
     pub(super) fn add_system(&mut self) {
-        let origin = "the system's store";
+        let origin = SYSTEM;
         self.origins.push(origin.into());
         let result = rustls_native_certs::load_native_certs();
         for der in &result.certs {

@@ -31,14 +31,14 @@ use crate::{Result, Secret};
 /// ```
 #[derive(Clone, Default)]
 pub struct Trust {
-    system: bool,
+    pub(super) system: bool,
     #[cfg(feature = "mozilla-roots")]
-    mozilla: bool,
-    sources: Vec<Source>,
-    pins: Vec<String>,
-    revocation_lists: Vec<PathBuf>,
-    accepts_anything: bool,
-    password: Option<Secret>,
+    pub(super) mozilla: bool,
+    pub(super) sources: Vec<Source>,
+    pub(super) pins: Vec<String>,
+    pub(super) revocation_lists: Vec<PathBuf>,
+    pub(super) accepts_anything: bool,
+    pub(super) password: Option<Secret>,
 }
 
 impl fmt::Debug for Trust {
@@ -51,7 +51,7 @@ impl fmt::Debug for Trust {
 }
 
 #[derive(Clone, Debug)]
-enum Source {
+pub(super) enum Source {
     File(PathBuf),
     Folder(PathBuf),
     /// A file or a folder: whichever is there.

@@ -51,7 +51,7 @@ async fn opportunistic_takes_any_certificate_and_reports() {
     let tls = receipt.unwrap().tls.expect("TLS is used");
     assert!(!tls.verified && tls.verified_by.is_none());
     let reason = tls.not_verified_because.unwrap();
-    assert!(reason.contains("\"CN=Unknown Root\", which is missing"), "{reason}");
+    assert!(reason.to_string().contains("\"CN=Unknown Root\", which is missing"), "{reason}");
     assert_eq!(heard.len(), 1);
 
     let (receipt, _) = send(StartTls(good, &[]), &world, |endpoint| endpoint).await;

@@ -113,7 +113,7 @@ async fn a_certificate_of_version_1() {
         let Some(server) = start() else { return };
         let info = handshake(&server, &settings, Demand::Reported).await.unwrap();
         assert!(!info.verified);
-        assert!(info.not_verified_because.unwrap().contains("is of an old form"));
+        assert!(info.not_verified_because.unwrap().to_string().contains("is of an old form"));
         // Its key cannot be checked, so that a pin proves nothing.
         let pin = info.chain[0].pin();
         let Some(server) = start() else { return };

@@ -1,0 +1,77 @@
+//! What to use: as a URL, and as lines of Rust.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Port, Speaks};
+use crate::Endpoint;
+use crate::tls::Security;
+
+/// What needs no escape in a URL's user, and what besides in the value of a key.
+const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const VALUE: &AsciiSet = &USER.remove(b'/').remove(b':').remove(b',').remove(b'[').remove(b']');
+
+/// What to use, as text to copy. It holds no password.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Advice {
+    /// The port that it is about.
+    pub port: u16,
+    /// It works as it is. Else it will once the port's [failure](Port::failure) is mended.
+    pub usable: bool,
+    /// The URL, with the user and without the password.
+    pub url: String,
+    /// The lines of Rust, with what a URL cannot say.
+    pub rust: String,
+}
+
+/// `None` where no mail server was met.
+pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
+    let refused = port.failure.as_ref().is_some_and(|failure| failure.reply().is_some());
+    if port.speaks == Some(Speaks::Plaintext) && port.greeting.is_none() && !refused {
+        return None;
+    }
+    let verified = port.tls.as_ref().is_some_and(|tls| tls.verified);
+    let scheme = if port.speaks? == Speaks::Tls { "smtps" } else { "smtp" };
+    let (mut keys, mut calls) = endpoint.tls.in_words();
+    if scheme == "smtp" && port.is_usable() && !verified {
+        let policy = if port.tls.is_some() { endpoint.security } else { Security::None };
+        keys.insert(0, ("tls", policy.to_string()));
+        if policy == Security::None {
+            keys.truncate(1);
+            calls.clear();
+        }
+    }
+    if let Some(mechanism) = endpoint.mechanism {
+        keys.push(("auth", mechanism.to_string()));
+    }
+    if let Some(name) = &endpoint.client_name {
+        keys.push(("helo", name.as_str().to_owned()));
+    }
+
+    let mut url = format!("{scheme}://");
+    let credentials = endpoint.login().ok().flatten();
+    let offers_login = port.inside_tls.as_ref().is_some_and(|offered| !offered.auth().is_empty());
+    if let Some(credentials) = credentials {
+        url += &format!("{}@", utf8_percent_encode(credentials.user(), USER));
+        calls.insert(0, ".password(password)".into());
+    } else if offers_login {
+        calls.insert(0, ".credentials(Credentials::new(\"USER\", \"PASSWORD\"))".into());
+    }
+    url += &if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    if port.number != if scheme == "smtps" { 465 } else { 587 } {
+        url += &format!(":{}", port.number);
+    }
+    for (index, (key, value)) in keys.iter().enumerate() {
+        let separator = if index == 0 { '?' } else { '&' };
+        url += &format!("{separator}{key}={}", utf8_percent_encode(value, VALUE));
+    }
+
+    let rust = match &calls[..] {
+        [] => format!("let client = Client::from_url({url:?})?;"),
+        calls => {
+            let calls = calls.join("\n    ");
+            format!("let endpoint = Endpoint::from_url({url:?})?\n    {calls};\nlet client = Client::new(endpoint);")
+        }
+    };
+    Some(Advice { port: port.number, usable: port.is_usable(), url, rust })
+}

@@ -1,0 +1,402 @@
+//! One port: who begins, what is offered, what TLS does.
+//!
+//! Each question that needs it has a connection of its own, one after another: one in clear, one as a client would have it, and one for
+//! the version of TLS that this did not choose.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::{Port, Speaks, Timings, Version, preference};
+use crate::connection::within;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::proto::ClientName;
+use crate::timeouts::Clock;
+use crate::tls::{Connector, Demand, Security, TlsInfo, TlsVersion, TrustSummary};
+use crate::transport;
+use crate::{Connection, Credentials, Endpoint, Timeouts, hint};
+
+/// Nobody waits for a diagnosis as long as mail can wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A connection that is not made by then, after two repetitions (RFC 6298), is not made because a firewall drops it.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all looks have in common.
+pub(super) struct Observer {
+    /// With the limits that hold here.
+    endpoint: Endpoint,
+    credentials: Option<Credentials>,
+    /// The versions and all else as the endpoint has them. Whatever the certificate is, the handshake goes on, and the
+    /// verdict is reported: so the rest can be seen, too.
+    connector: Connector,
+    /// For one version alone.
+    alone: Vec<(TlsVersion, Connector)>,
+}
+
+/// A port, and the connection that is ready for a login.
+pub(super) struct Look {
+    pub(super) port: Port,
+    pub(super) connection: Option<Connection>,
+}
+
+impl Observer {
+    pub(super) async fn new(endpoint: &Endpoint) -> Result<Self> {
+        let mut endpoint = endpoint.clone();
+        let credentials = endpoint.login()?;
+        endpoint.auth_in_clear = false;
+        if endpoint.timeouts == Timeouts::default() {
+            endpoint.timeouts = Timeouts::of(PATIENCE);
+            endpoint.timeouts.connect = CONNECT_PATIENCE;
+        }
+        let limits = &mut endpoint.timeouts;
+        limits.deadline = limits.deadline.or(limits.waiting);
+        let settings = endpoint.tls.clone();
+        let connectors = tokio::task::spawn_blocking(move || {
+            let connector = |settings| Connector::new(&settings, Demand::Reported).map(Connector::without_resumption);
+            let mut alone = Vec::new();
+            if !settings.has_own_config() {
+                for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
+                    let settings = settings.clone().min_version(version).max_version(version);
+                    alone.push((version, connector(settings)?));
+                }
+            }
+            Ok((connector(settings)?, alone))
+        });
+        let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
+            Err(Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))
+        })?;
+        Ok(Observer { endpoint, credentials, connector, alone })
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.credentials.as_ref().map(Credentials::user)
+    }
+
+    pub(super) fn trusted(&self) -> TrustSummary {
+        self.connector.trusted()
+    }
+
+    pub(super) async fn look(&self, number: u16) -> Look {
+        let mut port = Port {
+            number,
+            address: None,
+            speaks: None,
+            greeting: None,
+            before_tls: None,
+            inside_tls: None,
+            tls: None,
+            versions: Vec::new(),
+            login: None,
+            timings: Timings::default(),
+            failure: None,
+        };
+        let connection = match self.learn(&mut port).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                port.failure = Some(error);
+                None
+            }
+        };
+        Look { port, connection }
+    }
+
+    /// Fills in what can be learnt. The error is why the port cannot be used as it is wanted.
+    async fn learn(&self, port: &mut Port) -> Result<Option<Connection>> {
+        let clock = Clock::start(&self.endpoint.timeouts);
+        let began = Instant::now();
+        let connecting = transport::connect(&self.endpoint.host, port.number);
+        let endpoint = self.endpoint.clone().port(port.number);
+        let stream = within(&mut clock.clone(), &endpoint, Phase::Connect, connecting).await?;
+        port.timings.connect = Some(began.elapsed());
+        let peer = stream.peer_addr().map_err(|error| Error::lost(Phase::Connect, error))?;
+        port.address = Some(peer);
+        let own_name = || ClientName::literal(transport::local_ip(&stream).unwrap_or([127, 0, 0, 1].into()));
+        let name = self.endpoint.client_name.clone().unwrap_or_else(own_name);
+        let site = Site { observer: self, peer, name, clock };
+
+        let Some(stream) = site.who_begins(stream, port).await? else {
+            port.speaks = Some(Speaks::Tls);
+            return site.learn_tls(port, Security::Implicit).await;
+        };
+        port.speaks = Some(Speaks::Plaintext);
+        let session = site.session_over(stream, Security::None, None).await?;
+        port.greeting = session.greeting().cloned();
+        let offered = session.capabilities().clone();
+        port.before_tls = Some(offered.clone());
+        if offered.offers("STARTTLS") {
+            session.quit().await;
+            return site.learn_tls(port, Security::Required).await;
+        }
+        port.timings.ready = Some(began.elapsed());
+        if self.demands_tls() {
+            session.quit().await;
+            return Err(self.unprotected(hint::starttls_missing(&offered, port.greeting.as_ref())));
+        }
+        Ok(Some(session))
+    }
+
+    /// Logs in where there is a connection for it, the best port first. Once a server has refused the login it is not asked
+    /// again: with a wrong password, each attempt may bring the account closer to being locked.
+    pub(super) async fn log_in(&self, looks: &mut [Look]) {
+        let Some(credentials) = &self.credentials else { return };
+        let mut order: Vec<&mut Look> = looks.iter_mut().collect();
+        order.sort_by_key(|look| std::cmp::Reverse(preference(look.port.number)));
+        let mut refused_on = None;
+        for Look { port, connection } in order {
+            let Some(connection) = connection else { continue };
+            if let Some(number) = refused_on {
+                let message = format!("the login was not tried here: it was refused on port {number}");
+                let error = Error::new(Kind::Auth, Phase::Auth, message);
+                port.failure = Some(error.with_hint("Too many failed logins lock the account at some servers."));
+                continue;
+            }
+            let began = Instant::now();
+            match connection.login(self.endpoint.mechanism, credentials).await {
+                Ok(_) => {
+                    port.login = connection.mechanism();
+                    port.timings.login = Some(began.elapsed());
+                }
+                Err(error) => {
+                    refused_on = error.reply().map(|_| port.number);
+                    port.failure = Some(error);
+                }
+            }
+        }
+    }
+
+    /// With credentials, nothing less than verified TLS will do.
+    fn demands_tls(&self) -> bool {
+        self.credentials.is_some() || !matches!(self.endpoint.security, Security::None | Security::Opportunistic)
+    }
+
+    /// Why plaintext will not do.
+    fn unprotected(&self, starttls_missing: Error) -> Error {
+        if self.endpoint.security != Security::None {
+            return starttls_missing;
+        }
+        let message =
+            "the login was not tried: the server offers no TLS, and the password would cross the network in clear";
+        Error::new(Kind::Insecure, Phase::Auth, message).with_hint_if(starttls_missing.hint())
+    }
+}
+
+/// One port at the address that answered.
+struct Site<'a> {
+    observer: &'a Observer,
+    peer: SocketAddr,
+    name: ClientName,
+    /// Its deadline holds for all connections together.
+    clock: Clock,
+}
+
+impl Site<'_> {
+    /// What the server does inside TLS. Gives the connection, if it is as it is wanted.
+    async fn learn_tls(&self, port: &mut Port, security: Security) -> Result<Option<Connection>> {
+        let began = Instant::now();
+        let outcome = self.session(security, &self.observer.connector).await;
+        match &outcome {
+            Ok(session) => {
+                port.timings.ready = Some(began.elapsed());
+                port.note(session);
+            }
+            Err(error) => port.tls = tls_before(error).cloned(),
+        }
+        self.try_versions(port, security).await;
+        port.timings.tls = port.tls.as_ref().map(|tls| tls.took);
+
+        let distrust = port.tls.as_ref().and_then(|tls| tls.not_verified_because.clone());
+        match (outcome, distrust) {
+            (Ok(session), Some(failure)) if self.observer.demands_tls() => {
+                session.quit().await;
+                Err(failure.into_error())
+            }
+            (Ok(session), _) => Ok(Some(session)),
+            // Plaintext will do, and was there.
+            (Err(_), _) if port.before_tls.is_some() && !self.observer.demands_tls() => Ok(None),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Each version alone; not again the one that was chosen before.
+    async fn try_versions(&self, port: &mut Port, security: Security) {
+        for (version, connector) in &self.observer.alone {
+            let chosen = port.tls.as_ref().is_some_and(|tls| tls.version == version.to_string());
+            let failure = if chosen { None } else { self.try_version(port, security, connector).await.err() };
+            port.versions.push(Version { version: *version, failure });
+        }
+    }
+
+    async fn try_version(&self, port: &mut Port, security: Security, connector: &Connector) -> Result<()> {
+        match self.session(security, connector).await {
+            Ok(session) => {
+                if port.tls.is_none() {
+                    port.note(&session);
+                }
+                session.quit().await;
+                Ok(())
+            }
+            // It is not the version that is refused.
+            Err(error) if tls_before(&error).is_some() => {
+                if port.tls.is_none() {
+                    port.tls = tls_before(&error).cloned();
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who speaks first: that tells plaintext from TLS. Gives the connection with a greeting on it, or none where TLS is spoken.
+    async fn who_begins(&self, stream: TcpStream, port: &mut Port) -> Result<Option<TcpStream>> {
+        let listening = async {
+            let began = Instant::now();
+            if let Ok(heard) = timeout(self.head_start(), first_bytes(&stream)).await {
+                return match &heard?[..] {
+                    [] => Err(closed("the server closed the connection without a word")),
+                    heard if hint::speaks_tls(heard) => Ok(None),
+                    _ => {
+                        port.timings.greeting = Some(began.elapsed());
+                        Ok(Some(stream))
+                    }
+                };
+            }
+            // It waits for us to begin, or is only slow. One connection at a time: there are servers that can do no more.
+            drop(stream);
+            let stream = self.connect().await?;
+            let began = Instant::now();
+            match &self.answer_to_hello(stream).await?[..] {
+                [] => Err(closed("the server says nothing, and closes the connection when TLS begins")),
+                heard if hint::speaks_tls(heard) => Ok(None),
+                [b'0'..=b'9', ..] => {
+                    port.timings.greeting = Some(began.elapsed());
+                    self.connect().await.map(Some)
+                }
+                // Something else: the handshake finds the words for it.
+                _ => Err(match self.session(Security::Implicit, &self.observer.connector).await {
+                    Err(error) => error,
+                    Ok(_) => closed("the server speaks TLS at one time and not at another"),
+                }),
+            }
+        };
+        let outcome = within(&mut self.clock.clone(), &self.endpoint(), Phase::Greeting, listening).await;
+        outcome.map_err(|error| match (error.kind(), error.phase()) {
+            (Kind::Timeout, Phase::Greeting) => {
+                let message = format!("{}, and does not answer TLS either", error.message());
+                Error::new(Kind::Timeout, Phase::Greeting, message).with_hint(
+                    "Check the port. A firewall or a proxy that accepts connections for a server that is down looks like this, too.",
+                )
+            }
+            _ => error,
+        })
+    }
+
+    /// How long the greeting may take before TLS is tried. Port 25 has servers that let clients wait on purpose and
+    /// note those that speak out of turn.
+    fn head_start(&self) -> Duration {
+        let limit = self.observer.endpoint.timeouts.greeting;
+        match self.peer.port() {
+            25 => limit.mul_f32(0.75),
+            465 => Duration::from_millis(100).min(limit / 2),
+            _ => Duration::from_secs(1).min(limit / 2),
+        }
+    }
+
+    /// What the server says to the beginning of a TLS handshake.
+    async fn answer_to_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
+        let hello = self.observer.connector.client_hello(&self.observer.endpoint.host)?;
+        stream.write_all(&hello).await.map_err(|error| Error::lost(Phase::Tls, error))?;
+        first_bytes(&stream).await
+    }
+
+    /// With the port that is looked at.
+    fn endpoint(&self) -> Endpoint {
+        self.observer.endpoint.clone().port(self.peer.port())
+    }
+
+    async fn connect(&self) -> Result<TcpStream> {
+        let connecting = async {
+            let stream = TcpStream::connect(self.peer).await.map_err(|error| Error::lost(Phase::Connect, error))?;
+            // As in `transport`: where it cannot be set, things go a little later.
+            stream.set_nodelay(true).ok();
+            Ok(stream)
+        };
+        within(&mut self.clock.clone(), &self.endpoint(), Phase::Connect, connecting).await
+    }
+
+    async fn session(&self, security: Security, connector: &Connector) -> Result<Connection> {
+        self.session_over(self.connect().await?, security, Some(connector)).await
+    }
+
+    async fn session_over(
+        &self,
+        stream: TcpStream,
+        security: Security,
+        connector: Option<&Connector>,
+    ) -> Result<Connection> {
+        let endpoint = &self.observer.endpoint;
+        let (name, clock) = (self.name.clone(), self.clock.clone());
+        Connection::establish(endpoint, Box::new(stream), name, security, connector, clock).await
+    }
+}
+
+impl Port {
+    /// What a session inside TLS tells.
+    fn note(&mut self, session: &Connection) {
+        self.inside_tls = Some(session.capabilities().clone());
+        self.tls = session.tls().cloned();
+        if self.greeting.is_none() {
+            self.greeting = session.greeting().cloned();
+        }
+    }
+}
+
+/// What was negotiated before it went wrong.
+fn tls_before(error: &Error) -> Option<&TlsInfo> {
+    error.receipt().and_then(|receipt| receipt.tls.as_ref())
+}
+
+/// What comes first; it stays in the stream. Nothing at all where the server closes the connection.
+async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 8];
+    let heard = stream.peek(&mut bytes).await.map_err(|error| Error::lost(Phase::Greeting, error))?;
+    bytes.truncate(heard);
+    Ok(bytes)
+}
+
+fn closed(message: &str) -> Error {
+    Error::new(Kind::Closed, Phase::Greeting, message)
+        .with_hint("Check the port. The server, or a firewall before it, may also refuse this client's address.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_login_that_was_refused_is_not_tried_on_the_next_port() {
+        let (first, second) = (server().await, server().await);
+        let trust = crate::tls::Trust::empty().pem(first.ca_pem()).pem(second.ca_pem());
+        let endpoint = Endpoint::new("localhost").trust(trust).credentials(Credentials::new("alice", "wrong"));
+        let observer = Observer::new(&endpoint).await.unwrap();
+        let mut looks = [observer.look(first.port()).await, observer.look(second.port()).await];
+        observer.log_in(&mut looks).await;
+        let failures = looks.map(|look| look.port.failure.unwrap());
+        assert!(failures.iter().all(|failure| failure.kind() == Kind::Auth), "{failures:?}");
+        assert_eq!(failures[0].reply().unwrap().code(), 535);
+        assert!(failures[1].message().contains(&format!("it was refused on port {}", first.port())), "{failures:?}");
+        assert_eq!((logins(&first), logins(&second)), (1, 0));
+    }
+
+    async fn server() -> Server {
+        Server::builder().login("alice", "right").start().await.unwrap()
+    }
+
+    fn logins(server: &Server) -> usize {
+        let sessions = server.connections();
+        sessions.iter().flat_map(|session| session.commands()).filter(|command| command.starts_with("AUTH")).count()
+    }
+}

@@ -1,0 +1,268 @@
+//! The report for people: short enough for a terminal.
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, SystemTime};
+
+use super::{Port, Report, Speaks, Version};
+use crate::Error;
+use crate::proto::Capabilities;
+use crate::tls::{Certificate, SYSTEM, TlsInfo, apart};
+
+/// A terminal, or a message to somebody who will help.
+const WIDTH: usize = 100;
+const INDENT: usize = 12;
+const NO_LOGIN: &str = "not offered";
+/// Of a certificate's names so many are shown.
+const NAMES: usize = 5;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.trusted.anchors.len();
+        let plural = if number == 1 { "" } else { "s" };
+        let took = time(self.elapsed);
+        paragraph(f, &format!("{}: looked at in {took}, trusting {number} certificate{plural}", self.host))?;
+        // The authorities that expired in the system's store are many, and of no use to anybody.
+        let of_system = format!("({SYSTEM})");
+        for warning in self.trusted.warnings.iter().filter(|warning| !warning.contains(&of_system)) {
+            row(f, "warning", warning)?;
+        }
+        let mut told = None;
+        for (index, port) in self.ports.iter().enumerate() {
+            writeln!(f)?;
+            port.fmt_for(f, self.user.as_deref(), &self.ports[..index])?;
+            // What is the same for several ports is said once.
+            let hint = port.failure.as_ref().and_then(Error::hint);
+            if let Some(hint) = hint.filter(|_| hint != told) {
+                row(f, "hint", hint)?;
+            }
+            told = hint;
+        }
+        writeln!(f)?;
+        let Some(advice) = &self.advice else {
+            return paragraph(f, "No mail server was found here.");
+        };
+        if advice.usable {
+            writeln!(f, "Use {}", printable(&advice.url))?;
+        } else {
+            let port = advice.port;
+            let words =
+                format!("No port can be used as it is. Port {port} is closest to it; once its failure is mended, use");
+            paragraph(f, &words)?;
+            writeln!(f, "    {}", printable(&advice.url))?;
+        }
+        advice.rust.lines().try_for_each(|line| writeln!(f, "    {}", printable(line)))
+    }
+}
+
+impl Port {
+    /// With who logs in, and what was told before.
+    fn fmt_for(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>, earlier: &[Port]) -> fmt::Result {
+        let verdict = if self.is_usable() { "can be used" } else { "cannot be used" };
+        let begins = match (self.speaks, &self.before_tls) {
+            (Some(Speaks::Tls), _) => ", TLS from the first byte",
+            (Some(Speaks::Plaintext), Some(offered)) if offered.offers("STARTTLS") => ", plaintext and then STARTTLS",
+            (Some(Speaks::Plaintext), Some(_)) => ", plaintext without STARTTLS",
+            (Some(Speaks::Plaintext), None) => ", plaintext",
+            (None, _) => "",
+        };
+        writeln!(f, "Port {}{begins}: {verdict}", self.number)?;
+        self.fmt_connection(f)?;
+        if let Some(greeting) = &self.greeting {
+            row(f, "greeting", &greeting.to_string())?;
+        }
+        if let Some(offered) = &self.before_tls {
+            row(f, "in clear", &keywords(offered))?;
+        }
+        if let Some(offered) = &self.inside_tls {
+            row(f, "in TLS", &keywords(offered))?;
+        }
+        if let Some(limit) = self.inside_tls.as_ref().or(self.before_tls.as_ref()).and_then(Capabilities::size_limit) {
+            row(f, "size", &format!("messages of up to {limit} bytes ({})", rounded(limit)))?;
+        }
+        self.fmt_login(f, user)?;
+        self.fmt_tls(f, earlier)?;
+        if let Some(failure) = &self.failure {
+            let told = failure.phase() == crate::Phase::Tls
+                && self.tls.as_ref().is_some_and(|tls| tls.not_verified_because.is_some());
+            if !told {
+                let mut words = failure.message().to_owned();
+                if let Some(reply) = failure.reply() {
+                    let _ = write!(words, "; the server said: {reply}");
+                }
+                row(f, "failure", &words)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fmt_connection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(address) = &self.address else { return Ok(()) };
+        let mut words = address.ip().to_string();
+        let steps = [
+            ("in", self.timings.connect),
+            ("greeting after", self.timings.greeting),
+            ("TLS handshake", self.timings.tls),
+            ("ready after", self.timings.ready),
+            ("login", self.timings.login),
+        ];
+        for (step, took) in steps {
+            if let Some(took) = took {
+                let separator = if step == "in" { "" } else { "," };
+                let _ = write!(words, "{separator} {step} {}", time(took));
+            }
+        }
+        row(f, "connected", &words)
+    }
+
+    fn fmt_login(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>) -> fmt::Result {
+        let offered = |capabilities: &Option<Capabilities>| capabilities.as_ref().map(Capabilities::auth);
+        let list = |mechanisms: Option<Vec<String>>| match mechanisms {
+            Some(mechanisms) if !mechanisms.is_empty() => Some(mechanisms.join(", ")),
+            _ => None,
+        };
+        let clear = list(offered(&self.before_tls));
+        let inside = list(offered(&self.inside_tls));
+        let mut words = match (&clear, &inside) {
+            (None, None) if self.before_tls.is_none() && self.inside_tls.is_none() => return Ok(()),
+            (None, None) => NO_LOGIN.to_owned(),
+            (None, Some(inside)) => format!("{inside}, inside TLS only"),
+            (Some(clear), None) if self.inside_tls.is_some() => format!("{clear} in clear, and none inside TLS"),
+            (Some(clear), None) => format!("{clear} in clear"),
+            (Some(clear), Some(inside)) if clear == inside => format!("{inside}, in clear and inside TLS"),
+            (Some(clear), Some(inside)) => format!("{inside} inside TLS, {clear} in clear"),
+        };
+        if let (Some(user), Some(mechanism)) = (user, self.login) {
+            let _ = write!(words, "; {user} logged in with {mechanism}");
+        } else if user.is_some()
+            && words != NO_LOGIN
+            && self.failure.as_ref().is_none_or(|failure| failure.phase() != crate::Phase::Auth)
+        {
+            words += "; not tried";
+        }
+        row(f, "login", &words)
+    }
+
+    fn fmt_tls(&self, f: &mut fmt::Formatter<'_>, earlier: &[Port]) -> fmt::Result {
+        let name = |version: &Version| version.version.to_string();
+        let accepted: Vec<_> = self.versions.iter().filter(|version| version.is_accepted()).map(name).collect();
+        let refused: Vec<_> = self.versions.iter().filter(|version| !version.is_accepted()).map(name).collect();
+        let mut words = match (&accepted[..], &refused[..]) {
+            ([], []) => String::new(),
+            ([], refused) => format!("neither {}", refused.join(" nor ")),
+            (accepted, []) => accepted.join(" and "),
+            (accepted, refused) => format!("{}, not {}", accepted.join(" and "), refused.join(" and ")),
+        };
+        if let Some(tls) = &self.tls {
+            if words.is_empty() {
+                words.clone_from(&tls.version);
+            }
+            let _ = write!(words, "; {}", tls.cipher);
+            if let Some(group) = &tls.key_exchange {
+                let _ = write!(words, ", {group}");
+            }
+        }
+        if !words.is_empty() {
+            row(f, "TLS", &words)?;
+        }
+        let Some(TlsInfo { chain, verified_by, not_verified_because, .. }) = &self.tls else { return Ok(()) };
+        let same_chain = |port: &&Port| port.tls.as_ref().is_some_and(|tls| tls.chain == *chain);
+        if let Some(Port { number, .. }) = earlier.iter().find(same_chain) {
+            let verdict = if not_verified_because.is_some() { "NOT verified" } else { "verified" };
+            return row(f, "chain", &format!("as on port {number}: {verdict}"));
+        }
+        for (index, certificate) in chain.iter().enumerate() {
+            row(f, if index == 0 { "chain" } else { "" }, &format!("{index} {}", certificate_words(certificate)))?;
+        }
+        match (verified_by, not_verified_because) {
+            (_, Some(failure)) => row(f, "trust", &format!("NOT verified: {failure}")),
+            (Some(anchor), None) => row(f, "trust", &format!("verified by {anchor}")),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+fn certificate_words(certificate: &Certificate) -> String {
+    let Certificate { subject, issuer, names, not_after, .. } = certificate;
+    let mut words = subject.clone();
+    if !names.is_empty() {
+        let shown: Vec<_> = names.iter().take(NAMES).map(String::as_str).collect();
+        let _ = write!(words, ", for {}", shown.join(", "));
+        if names.len() > NAMES {
+            let _ = write!(words, " and {} more", names.len() - NAMES);
+        }
+    }
+    let (now, until) = (SystemTime::now(), certificate.not_after_text());
+    let _ = match now < *not_after {
+        true => write!(words, "; expires {until} (in {})", apart(now, *not_after)),
+        false => write!(words, "; EXPIRED {until} ({} ago)", apart(*not_after, now)),
+    };
+    if certificate.is_self_issued() {
+        words += "; self-signed";
+    } else {
+        let _ = write!(words, "; issued by {issuer}");
+    }
+    words
+}
+
+fn keywords(offered: &Capabilities) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for keyword in offered.keywords() {
+        let word = format!("{} {}", keyword.name, keyword.parameters).trim_end().to_owned();
+        // AUTH comes twice where the server offers its old form, too.
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    if words.is_empty() { "no extensions".into() } else { words.join(", ") }
+}
+
+/// A label and what belongs to it.
+fn row(f: &mut fmt::Formatter<'_>, label: &str, words: &str) -> fmt::Result {
+    broken(f, format!("  {label:<width$}", width = INDENT - 2), INDENT, words)
+}
+
+fn paragraph(f: &mut fmt::Formatter<'_>, words: &str) -> fmt::Result {
+    broken(f, String::new(), 0, words)
+}
+
+/// Words, broken into lines at blanks.
+fn broken(f: &mut fmt::Formatter<'_>, mut line: String, indent: usize, words: &str) -> fmt::Result {
+    let mut is_new = true;
+    for word in printable(words).split_whitespace() {
+        if !is_new && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            writeln!(f, "{line}")?;
+            line = " ".repeat(indent);
+            is_new = true;
+        }
+        if !is_new {
+            line.push(' ');
+        }
+        line += word;
+        is_new = false;
+    }
+    writeln!(f, "{line}")
+}
+
+/// Without control characters, which a certificate may have in its names, and a terminal obeys.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
+fn time(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds => format!("{seconds:.1} s"),
+    }
+}
+
+fn rounded(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if amount < 1000.0 {
+            return format!("{amount:.0} {unit}");
+        }
+        amount /= 1000.0;
+    }
+    format!("{amount:.0} TB")
+}
