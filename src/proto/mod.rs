@@ -764,7 +764,7 @@ impl Machine {
         if login.challenges() == limit {
             let message =
                 format!("the server sent more challenges than the limit of {limit} for {}", login.mechanism());
-            return Err(Error::new(Kind::Protocol, Phase::Auth, message));
+            return Err(Error::new(Kind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, "")));
         }
         self.wire.say_secret(login.respond(), "***", login);
         Ok(())
@@ -1016,7 +1016,7 @@ fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Comm
 
 fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
     let message = format!("expected {}, but the server sent {reply}", expected.wanted());
-    Error::new(Kind::Protocol, phase, message)
+    Error::new(Kind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
@@ -1026,4 +1026,5 @@ fn unsolicited(reply: Reply) -> Error {
         return Error::refused(Kind::Closed, Phase::Command, message, reply);
     }
     Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
+        .with_hint(hint::for_stranger(Phase::Command, ""))
 }
