@@ -175,52 +175,74 @@ const SIZED: &[Phase] = &[Phase::Mail, Phase::Body, Phase::EndOfData];
 #[rustfmt::skip]
 const REFUSALS: &[Row] = &[
     // TLS or a login first.
-    Row(HELLO, &["530"], &[], &["starttls"], "The server answers nothing before TLS, not even EHLO, without which there is no STARTTLS: use smtps:// (port 465), \
-        or have its administrator correct that."),
-    Row(ANY, &["530"], &[], &["starttls"], "The server wants TLS first: leave out tls=none, so that STARTTLS is used, or use smtps:// (port 465)."),
-    Row(HELLO, &["500", "502", "504", "530"], &[], &[], "This may be no mail server (an FTP server greets with 220, too): check the host and the port."),
+    Row(HELLO, &["530"], &[], &["starttls"],
+        "The server answers nothing before TLS, not even EHLO, without which there is no STARTTLS: use smtps:// \
+         (port 465), or have its administrator correct that."),
+    Row(ANY, &["530"], &[], &["starttls"],
+        "The server wants TLS first: leave out tls=none, so that STARTTLS is used, or use smtps:// (port 465)."),
+    Row(HELLO, &["500", "502", "504", "530"], &[], &[],
+        "This may be no mail server (an FTP server greets with 220, too): check the host and the port."),
     Row(ANY, &["530"], &[], &[], LOGIN_FIRST),
     Row(ANY, &["5"], &["7.57"], &[], LOGIN_FIRST),
     // Postfix on a submission port, to those who have not logged in.
     Row(ANY, &["5"], &["7.1"], &["client host rejected: access denied"], LOGIN_FIRST),
+    // Postfix ends the handshake without the certificate, and says so to EHLO.
+    Row(ANY, &["4", "5"], &[], &["client certificate"], "Get a client certificate that the server's administrator accepts, and give it \
+        (TlsSettings::client_certificate). If you gave one, look at its dates and its issuer."),
 
     // STARTTLS.
-    Row(STARTTLS, &["5"], &[], &["already"], "The server takes this connection for one inside TLS: a tunnel or proxy between has probably added TLS. Connect to the \
-        server itself. Only where the tunnel begins on this very machine, tls=none leaves TLS to it."),
-    Row(STARTTLS, &["4"], &[], &[], "The server's TLS is out of order: try again later. If it lasts, its administrator must look at its certificate, key and log."),
-    Row(STARTTLS, &["5"], &[], &[], "Use smtps:// (port 465) if the server has that; else its administrator must put STARTTLS in order."),
+    Row(STARTTLS, &["5"], &[], &["already"],
+        "The server takes this connection for one inside TLS: a tunnel or proxy between has probably added TLS. \
+         Connect to the server itself. Only where the tunnel begins on this very machine, tls=none leaves TLS to it."),
+    Row(STARTTLS, &["4"], &[], &[],
+        "The server's TLS is out of order: try again later. If it lasts, its administrator must look at its \
+         certificate, key and log."),
+    Row(STARTTLS, &["5"], &[], &[],
+        "Use smtps:// (port 465) if the server has that; else its administrator must put STARTTLS in order."),
 
     // The login.
-    Row(AUTH, &["534", "535"], &["7.9"], &["application", "app password", "app-specific"], "The account needs a password made for programs (an app password): \
-        create one in the account's security settings, and give it in place of the usual one."),
-    Row(AUTH, &["5"], &["7.14"], &["browser"], "The provider wants the account's owner to confirm this login: log in with a browser, then try again. With an app \
-        password, made in the account's security settings, it does not ask as a rule."),
+    Row(AUTH, &["534", "535"], &["7.9"], &["application", "app password", "app-specific"],
+        "The account needs a password made for programs (an app password): create one in the account's security \
+         settings, and give it in place of the usual one."),
+    Row(AUTH, &["5"], &["7.14"], &["browser"],
+        "The provider wants the account's owner to confirm this login: log in with a browser, then try again. With \
+         an app password, made in the account's security settings, it does not ask as a rule."),
     Row(AUTH, &["5"], &["7.139"], &["credentials were incorrect"], WRONG_PASSWORD),
-    Row(AUTH, &["5"], &["7.139"], &["disabled"], "Logins with a password are switched off here (basic authentication, SMTP AUTH): an administrator must allow SMTP AUTH for this \
-        mailbox or the whole tenant, or the mail must go another way (OAuth 2, another server)."),
-    Row(AUTH, &["5"], &["7.139"], &[], "A rule of the organization stopped this login (conditional access, security defaults, a second factor): its administrator sees \
-        which one in the log of sign-ins."),
-    Row(AUTH, &["5"], &["7.13"], &[], "The account is switched off or locked: ask its administrator."),
-    Row(AUTH, &["432"], &[], &[], "The server must store the password anew for this mechanism: log in once with PLAIN (auth=PLAIN in the URL), inside TLS."),
+    Row(AUTH, &["5"], &["7.139"], &["disabled"],
+        "Logins with a password are switched off here (basic authentication, SMTP AUTH): an administrator must allow \
+         SMTP AUTH for this mailbox or the whole tenant, or the mail must go another way (OAuth 2, another server)."),
+    Row(AUTH, &["5"], &["7.139"], &[],
+        "A rule of the organization stopped this login (conditional access, security defaults, a second factor): its \
+         administrator sees which one in the log of sign-ins."),
+    Row(AUTH, &["5"], &["7.13"], &[],
+        "The account is switched off or locked: ask its administrator."),
+    Row(AUTH, &["432"], &[], &[],
+        "The server must store the password anew for this mechanism: log in once with PLAIN (auth=PLAIN in the URL), \
+         inside TLS."),
     Row(AUTH, &["538"], &[], &[], WANTS_TLS),
     Row(AUTH, &["5"], &["7.11"], &[], WANTS_TLS),
-    Row(AUTH, &["4", "5"], &[], &["too many"], "There were too many logins, or too many wrong ones: check the password, wait some minutes (or hours), and then log in less often: send \
-        many messages over one connection."),
-    Row(AUTH, &["4"], &[], &[], "The server cannot check logins at the moment: try again later."),
+    Row(AUTH, &["4", "5"], &[], &["too many"],
+        "There were too many logins, or too many wrong ones: check the password, wait some minutes (or hours), and \
+         then log in less often: send many messages over one connection."),
+    Row(AUTH, &["4"], &[], &[],
+        "The server cannot check logins at the moment: try again later."),
     Row(AUTH, &["504", "534"], &[], &[], OTHER_MECHANISM),
     Row(AUTH, &["5"], &["7.4", "7.9"], &[], OTHER_MECHANISM),
     Row(AUTH, &["5"], &[], &["invalid authentication mechanism", "mechanism not supported"], OTHER_MECHANISM),
     Row(AUTH, &["5"], &[], &[], WRONG_PASSWORD),
 
     // Where this client comes from.
-    Row(ANY, &["4", "5"], &[], &["blocked using", "block list", "blocklist", "blacklist", "spamhaus", "dnsbl", "banned sending ip", "reputation"], "The network address \
-        that you send from is on a block list: find out why in the list that the server names, and have it removed. From a home or cloud network, send through \
-        your provider's submission server (port 587, with a login) instead."),
+    Row(ANY, &["4", "5"], &[], &["blocked using", "block list", "blocklist", "blacklist", "spamhaus", "dnsbl", "banned sending ip", "reputation"],
+        "The network address that you send from is on a block list: find out why in the list that the server names, \
+         and have it removed. From a home or cloud network, send through your provider's submission server (port \
+         587, with a login) instead."),
     Row(ANY, &["4", "5"], &["7.25"], &[], NO_NAME),
     Row(ANY, &["4", "5"], &[], &["ptr resource", "ptr record", "reverse dns", "reverse hostname", "your hostname"], NO_NAME),
     Row(ANY, &["4", "5"], &[], &["helo command", "ehlo command", "helo name", "ehlo name", "invalid helo", "bad helo"], CLIENT_NAME),
     Row(HELLO, &["5"], &[], &[], CLIENT_NAME),
-    Row(GREETING, &["5"], &[], &[], "The server takes no mail from here: check the host and the port. To send, use your provider's submission server (port 587, with a login)."),
+    Row(GREETING, &["5"], &[], &[],
+        "The server takes no mail from here: check the host and the port. To send, use your provider's submission \
+         server (port 587, with a login)."),
 
     // The sender.
     Row(ANY, &["5"], &["7.60", "2.252"], &[], SEND_AS),
@@ -233,56 +255,81 @@ const REFUSALS: &[Row] = &[
     Row(MAIL, &["501"], &[], &[], SENDER),
 
     // How much and how often.
-    Row(ANY, &["4", "5"], &[], &["greylist", "graylist", "grey-list"], "The server refuses mail from a new sender at first (greylisting): try again in some minutes, from the same machine and \
-        with the same sender."),
+    Row(ANY, &["4", "5"], &[], &["greylist", "graylist", "grey-list"],
+        "The server refuses mail from a new sender at first (greylisting): try again in some minutes, from the same \
+         machine and with the same sender."),
     Row(ANY, &["5"], &["4.5", "1.90"], &[], QUOTA),
     Row(ANY, &["5"], &[], &["sending limit", "daily limit", "submissionquota"], QUOTA),
-    Row(ANY, &["4"], &[], &["too many", "too much", "at a rate", "unusual rate", "rate limit", "limit exceeded", "server busy"], "It was too much in too short a time: try again \
-        later, then send more slowly and over fewer connections."),
+    Row(ANY, &["4"], &[], &["too many", "too much", "at a rate", "unusual rate", "rate limit", "limit exceeded", "server busy"],
+        "It was too much in too short a time: try again later, then send more slowly and over fewer connections."),
 
     // The recipient.
-    Row(ANY, &["4", "5"], &[], &["relay", "rcpthosts"], "The server takes mail for other domains only from those who log in: give a user name and a password, or use the server that is meant for \
-        sending. If you did log in, ask its administrator whether this login may send there."),
-    Row(ANY, &["4"], &["2.2"], &[], "The recipient's mailbox is full: try again later. If it stays full, only its owner can change that."),
-    Row(ANY, &["5"], &["2.2"], &[], "The recipient's mailbox is full: only its owner can change that. Reach the recipient another way."),
+    Row(ANY, &["4", "5"], &[], &["relay", "rcpthosts"],
+        "The server takes mail for other domains only from those who log in: give a user name and a password, or use \
+         the server that is meant for sending. If you did log in, ask its administrator whether this login may send \
+         there."),
+    Row(ANY, &["4"], &["2.2"], &[],
+        "The recipient's mailbox is full: try again later. If it stays full, only its owner can change that."),
+    Row(ANY, &["5"], &["2.2"], &[],
+        "The recipient's mailbox is full: only its owner can change that. Reach the recipient another way."),
     Row(RCPT, &["5"], &["1.1", "1.10"], &[], NO_MAILBOX),
     Row(RCPT, &["5"], &[], &["user unknown", "unknown user", "no such user", "no such recipient", "recipient not found"], NO_MAILBOX),
 
     // The message.
     Row(ANY, &["5"], &["3.4"], &[], TOO_LARGE),
     Row(SIZED, &["552"], &["", "2.3"], &[], TOO_LARGE),
-    Row(ANY, &["4"], &["3.1"], &[], "The server has no room for the message at the moment: try again later, and tell its administrator if that lasts."),
+    Row(ANY, &["4"], &["3.1"], &[],
+        "The server has no room for the message at the moment: try again later, and tell its administrator if that \
+         lasts."),
     Row(ANY, &["4", "5"], &["6.11"], &[], LINE_ENDS),
     Row(ANY, &["4", "5"], &[], &["bare lf", "bare <lf>", "bare cr", "bare <cr>", "bare linefeed", "bare line feed", "smtplf"], LINE_ENDS),
-    Row(ANY, &["5"], &["6.1", "6.3"], &[], "A server on the way does not take text beyond ASCII: encode the message's parts as quoted-printable or base64."),
-    Row(ANY, &["5"], &[], &["security issue", "attachment"], "The server does not take such an attachment (a program, or an archive with one, as a rule): put it where it can be fetched from."),
-    Row(ANY, &["5"], &[], &["spam", "content filter", "unsolicited", "virus"], "A filter takes the message for unwanted: look at its subject, links and attachments. If it is wrong, the \
-        server's administrator can let such mail pass."),
+    Row(ANY, &["5"], &["6.1", "6.3"], &[],
+        "A server on the way does not take text beyond ASCII: encode the message's parts as quoted-printable or \
+         base64."),
+    Row(ANY, &["5"], &[], &["security issue", "attachment"],
+        "The server does not take such an attachment (a program, or an archive with one, as a rule): put it where it \
+         can be fetched from."),
+    Row(ANY, &["5"], &[], &["spam", "content filter", "unsolicited", "virus"],
+        "A filter takes the message for unwanted: look at its subject, links and attachments. If it is wrong, the \
+         server's administrator can let such mail pass."),
 
     // All the rest.
-    Row(ANY, &["421"], &[], &[], "The server is busy or going down, or it limits this client: try again later, over a new connection."),
-    Row(ANY, &["4"], &[], &[], "It is a refusal for the moment: try again later. If it lasts, ask the server's administrator."),
-    Row(RCPT, &["5"], &[], &[], "The server's words say why it takes no mail for this address from here. If they do not, ask its administrator."),
-    Row(ANY, &["5"], &[], &[], "The server's words say why, and the same will be refused again. If they do not say enough, ask its administrator."),
+    Row(ANY, &["421"], &[], &[],
+        "The server is busy or going down, or it limits this client: try again later, over a new connection."),
+    Row(ANY, &["4"], &[], &[],
+        "It is a refusal for the moment: try again later. If it lasts, ask the server's administrator."),
+    Row(RCPT, &["5"], &[], &[],
+        "The server's words say why it takes no mail for this address from here. If they do not, ask its \
+         administrator."),
+    Row(ANY, &["5"], &[], &[],
+        "The server's words say why, and the same will be refused again. If they do not say enough, ask its \
+         administrator."),
 ];
 
-const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and use TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465).";
-const WRONG_PASSWORD: &str = "Check user name and password. Many servers want the whole mail address as the user name, and some a password that is made for programs \
-    (an app password) or for SMTP alone.";
-const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that STARTTLS is used, or use smtps:// (port 465).";
-const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose another one that it offers (auth= in the URL), or ask its administrator which.";
-const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give this machine's full name, as DNS has it (helo= in the URL, Endpoint::client_name).";
-const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that does not lead back to it: have its reverse entry (PTR) set by whoever gave you the \
-    address, or send through your provider's submission server (port 587, with a login).";
-const SEND_AS: &str = "This login may not send as this sender: use the login's own address as sender, or have the right to send as the other one granted.";
-const VOUCH: &str = "The sender's domain does not vouch for mail that comes this way (SPF, DKIM, DMARC): send through the server that is meant for the domain, or have \
-    this one named in its DNS (SPF) and the mail signed (DKIM).";
+const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and use TLS (smtp:// with STARTTLS on port \
+     587, or smtps:// on port 465).";
+const WRONG_PASSWORD: &str = "Check user name and password. Many servers want the whole mail address as the user name, and some a password \
+     that is made for programs (an app password) or for SMTP alone.";
+const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that STARTTLS is used, or use smtps:// \
+     (port 465).";
+const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose another one that it offers (auth= in the URL), \
+     or ask its administrator which.";
+const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give this machine's full name, as DNS has it \
+     (helo= in the URL, Endpoint::client_name).";
+const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that does not lead back to it: have its \
+     reverse entry (PTR) set by whoever gave you the address, or send through your provider's submission server \
+     (port 587, with a login).";
+const SEND_AS: &str = "This login may not send as this sender: use the login's own address as sender, or have the right to send as the \
+     other one granted.";
+const VOUCH: &str = "The sender's domain does not vouch for mail that comes this way (SPF, DKIM, DMARC): send through the server \
+     that is meant for the domain, or have this one named in its DNS (SPF) and the mail signed (DKIM).";
 const SENDER: &str =
     "The server does not take this address as a sender: check its spelling, and whether this login may use it.";
-const SENDER_DOMAIN: &str = "The domain of the sender's address was not found in DNS: check its spelling, or have its DNS entries put in order.";
+const SENDER_DOMAIN: &str = "The domain of the sender's address was not found in DNS: check its spelling, or have its DNS entries put in \
+     order.";
 const QUOTA: &str = "The limit for a day is used up: wait until it is over, or have it raised.";
 const NO_MAILBOX: &str = "There is no such mailbox: check the spelling of the recipient's address.";
 const TOO_LARGE: &str =
     "The message is larger than the server takes: send less, or put the attachment where it can be fetched from.";
-const LINE_ENDS: &str = "Some line does not end with CRLF as it reaches the server. envoi ends every line so: a filter or proxy on this side may change it. Encode the message's parts as \
-    quoted-printable or base64, and nothing can.";
+const LINE_ENDS: &str = "Some line does not end with CRLF as it reaches the server. envoi ends every line so: a filter or proxy on this \
+     side may change it. Encode the message's parts as quoted-printable or base64, and nothing can.";

@@ -322,7 +322,7 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind, timeouts: &Timeouts) -> Str
         Phase::Mail => "the server did not answer MAIL",
         Phase::Rcpt => "the server did not answer RCPT",
         Phase::Data => "the server did not answer DATA",
-        Phase::Body => "the server did not take the message fast enough",
+        Phase::Body => "the server took too little of the message",
         Phase::EndOfData => "the server did not confirm the message",
         _ => "the server did not answer",
     };

@@ -8,6 +8,7 @@ mod login;
 mod setup;
 mod steps;
 mod stream;
+mod words;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
@@ -18,7 +19,7 @@ use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Envelope, trace};
+use crate::{Address, Envelope, trace};
 use driver::Driver;
 
 pub(crate) use setup::within;
@@ -89,12 +90,11 @@ impl Connection {
     }
 
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
-        let mut outcomes = vec![Outcome::NotTried; envelope.recipients().len()];
-        let result = self.conduct(&envelope, &mut body, &mut outcomes).await;
+        let mut recipients = untried(&envelope);
+        let result = self.conduct(&envelope, &mut body, &mut recipients).await;
         let mut receipt = self.receipt(started);
         receipt.bytes = if result.is_ok() { self.driver.machine.message_bytes() } else { 0 };
-        let recipients = envelope.recipients().iter().cloned().zip(outcomes);
-        receipt.recipients = recipients.map(|(address, outcome)| Recipient { address, outcome }).collect();
+        receipt.recipients = recipients;
         match result {
             Ok(reply) => {
                 receipt.reply = Some(reply);
@@ -107,8 +107,8 @@ impl Connection {
         }
     }
 
-    /// From MAIL to the final reply; what became of the recipients is in `outcomes`, however it ends.
-    async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, outcomes: &mut [Outcome]) -> Result<Reply> {
+    /// From MAIL to the final reply; what became of the recipients is in `recipients`, however it ends.
+    async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, recipients: &mut [Recipient]) -> Result<Reply> {
         self.driver.until_ready().await?;
         let mut transaction = Transaction::new(envelope);
         body.describe(&mut transaction);
@@ -117,36 +117,31 @@ impl Connection {
         let (error, accepted_become) = loop {
             match self.driver.next(Some(body)).await {
                 Ok(Step::Recipient { index, reply }) => {
-                    outcomes[index] =
+                    recipients[index].outcome =
                         if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
                 }
                 Ok(Step::Sent { reply }) => return Ok(reply),
-                Ok(Step::NotSent { phase: Phase::Mail, reply }) => {
-                    // The replies to RCPT behind it only say that MAIL was missing.
-                    outcomes.fill(Outcome::NotTried);
-                    break (refused(Phase::Mail, sender_refused(envelope), reply), Outcome::NotTried);
-                }
-                Ok(Step::NotSent { phase: Phase::Rcpt, reply }) => {
-                    let message = recipients_refused(envelope, outcomes);
-                    break (refused(Phase::Rcpt, message, reply), Outcome::NotTried);
-                }
                 Ok(Step::NotSent { phase, reply }) => {
-                    let message = message_refused(phase, &format!("the message {}", addressees(envelope)));
-                    break (refused(phase, message, reply.clone()), Outcome::Refused(reply));
+                    if phase == Phase::Mail {
+                        // The replies to RCPT behind it only say that MAIL was missing.
+                        recipients.iter_mut().for_each(|recipient| recipient.outcome = Outcome::NotTried);
+                    }
+                    let error = words::refusal(phase, reply.clone(), envelope.reverse_path(), recipients);
+                    let were_asked = matches!(phase, Phase::Mail | Phase::Rcpt);
+                    break (error, if were_asked { Outcome::NotTried } else { Outcome::Refused(reply) });
                 }
                 Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
                 Ok(_) => {}
                 Err(error) if error.outcome_unknown() => {
                     // A small message may have gone whole before the replies to RCPT came.
-                    outcomes.iter_mut().for_each(Outcome::become_unknown);
-                    let what = format!("it is not known whether the server took the message {}", addressees(envelope));
-                    break (error.about(what), Outcome::Unknown);
+                    recipients.iter_mut().for_each(|recipient| recipient.outcome.become_unknown());
+                    break (words::unknown(error, recipients), Outcome::Unknown);
                 }
                 Err(error) => break (error, Outcome::NotTried),
             }
         };
-        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_accepted()) {
-            *outcome = accepted_become.clone();
+        for recipient in recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
+            recipient.outcome = accepted_become.clone();
         }
         Err(error)
     }
@@ -247,54 +242,16 @@ impl Connection {
     }
 }
 
-fn sender_refused(envelope: &Envelope) -> String {
-    match envelope.reverse_path() {
-        Some(address) => format!("the server refused the sender {address}"),
-        None => "the server refused the null reverse-path <>".into(),
-    }
-}
-
-/// Whom the message is for, in a few words.
-fn addressees(envelope: &Envelope) -> String {
-    match envelope.recipients() {
-        [] => String::new(),
-        [address] => format!("to {address}"),
-        [first, others @ ..] => format!("to {first} and {} more", others.len()),
-    }
-}
-
-fn recipients_refused(envelope: &Envelope, outcomes: &[Outcome]) -> String {
-    let refused = envelope.recipients().iter().zip(outcomes);
-    let refused = refused.filter(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
-    let names: Vec<&str> = refused.map(|(address, _)| address.as_str()).collect();
-    match names[..] {
-        [name] if envelope.recipients().len() == 1 => format!("the server refused the recipient {name}"),
-        _ if names.len() == envelope.recipients().len() => {
-            format!("the server refused all {} recipients, {} among them", names.len(), names[0])
-        }
-        _ => format!("the message was to go to all recipients or none, and the server refused {}", names.join(", ")),
-    }
-}
-
-fn message_refused(phase: Phase, message: &str) -> String {
-    match phase {
-        Phase::Data => format!("the server refused to take {message}"),
-        Phase::Body => format!("the server refused {message} while it was being sent"),
-        _ => format!("the server refused {message}"),
-    }
-}
-
-fn refused(phase: Phase, message: String, reply: Reply) -> Error {
-    // 421 is about the session, not about what was asked (RFC 5321, 3.8).
-    let message =
-        if reply.code() == 421 { "the server ended the session before it took the message".into() } else { message };
-    Error::refused(Kind::Refused, phase, message, reply)
+/// The recipients, before the server was asked about them.
+fn untried(envelope: &Envelope) -> Vec<Recipient> {
+    let untried = |address: &Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
+    envelope.recipients().iter().map(untried).collect()
 }
 
 /// A step that came where the message's fate or an answer was awaited.
 fn not_sent(step: Step) -> Error {
     match step {
-        Step::NotSent { phase, reply } => refused(phase, message_refused(phase, "the message"), reply),
+        Step::NotSent { phase, reply } => words::refusal(phase, reply, None, &[]),
         Step::Closed => Error::new(Kind::Closed, Phase::Setup, "the session is over"),
         step => Error::new(Kind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}")),
     }

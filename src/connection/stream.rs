@@ -6,11 +6,13 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Connection, not_sent};
+use super::{Connection, untried, words};
+use crate::Address;
 use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
 use crate::message::{Body, Message};
 use crate::proto::{Step, Transaction};
-use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::receipt::{Outcome, Receipt};
 use crate::timeouts::Clock;
 
 /// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is 640 messages a second.
@@ -74,6 +76,7 @@ struct Flow<'c, S> {
 
 /// A message that was taken from the stream and not answered for.
 struct UnderWay {
+    sender: Option<Address>,
     receipt: Receipt,
     started: Instant,
     /// What became of it.
@@ -152,11 +155,11 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         let mut receipt = self.connection.receipt(started);
         // Until it is finished: where the count stood.
         receipt.round_trips = self.connection.round_trips();
+        let mut sender = None;
         let begun = match message.prepare().await {
             Ok((envelope, body)) => {
-                let untried =
-                    |address: &crate::Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
-                receipt.recipients = envelope.recipients().iter().map(untried).collect();
+                sender = envelope.reverse_path().cloned();
+                receipt.recipients = untried(&envelope);
                 self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
                 let mut transaction = Transaction::new(&envelope);
                 body.describe(&mut transaction);
@@ -173,7 +176,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             }
             Err(error) => Some(Err(error)),
         };
-        self.under_way.push_back(UnderWay { receipt, started, outcome });
+        self.under_way.push_back(UnderWay { sender, receipt, started, outcome });
     }
 
     /// An event is about the first message that has no outcome.
@@ -194,13 +197,14 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
                     Phase::Mail | Phase::Rcpt => Outcome::NotTried,
                     _ => Outcome::Refused(reply.clone()),
                 };
-                for recipient in recipients {
+                for recipient in recipients.iter_mut() {
                     if phase == Phase::Mail || recipient.outcome.is_accepted() {
                         recipient.outcome = accepted_become.clone();
                     }
                 }
                 message.receipt.reply = Some(reply.clone());
-                message.outcome = Some(Err(not_sent(Step::NotSent { phase, reply })));
+                let error = words::refusal(phase, reply, message.sender.as_ref(), &message.receipt.recipients);
+                message.outcome = Some(Err(error));
             }
             _ => {}
         }
@@ -223,15 +227,19 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
                 }
             }
             // The first one gets the error itself, with its cause.
-            let error = error.take().unwrap_or_else(|| Error::new(Kind::Closed, Phase::Body, message.as_str()));
-            message_under_way.outcome = Some(Err(error.with_outcome_unknown(is_unknown)));
+            let error = error.take().unwrap_or_else(|| {
+                Error::new(Kind::Closed, Phase::Body, message.as_str()).with_hint(hint::for_end(Phase::Body, false))
+            });
+            let error = error.with_outcome_unknown(is_unknown);
+            let recipients = &message_under_way.receipt.recipients;
+            message_under_way.outcome = Some(Err(if is_unknown { words::unknown(error, recipients) } else { error }));
         }
         if let Some(error) = error {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);
             receipt.round_trips = self.connection.round_trips();
-            self.under_way.push_back(UnderWay { receipt, started, outcome: Some(Err(error)) });
+            self.under_way.push_back(UnderWay { sender: None, receipt, started, outcome: Some(Err(error)) });
         }
     }
 }

@@ -830,7 +830,7 @@ impl Machine {
                 let (limit, mechanism) = (limits.challenges, login.mechanism());
                 format!("the server sent more challenges than the limit of {limit} for {mechanism}")
             };
-            return Err(Error::new(Kind::Protocol, Phase::Auth, message));
+            return Err(Error::new(Kind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, "")));
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
         self.wire.say_secret(line, shown, login);
@@ -1093,7 +1093,7 @@ fn unusable(failure: SaslFailure) -> Error {
 
 fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
     let message = format!("expected {}, but the server sent {reply}", expected.wanted());
-    Error::new(Kind::Protocol, phase, message)
+    Error::new(Kind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
@@ -1103,4 +1103,5 @@ fn unsolicited(reply: Reply) -> Error {
         return Error::refused(Kind::Closed, Phase::Command, message, reply);
     }
     Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
+        .with_hint(hint::for_stranger(Phase::Command, ""))
 }

@@ -55,8 +55,7 @@ fn without_intermediate(world: &World) -> ServerConfig {
     config(&[&Party::new(leaf(&["localhost"]), Some(&world.middle))])
 }
 
-fn of_the_same_name(world: &World) -> ServerConfig {
-    let _ = world;
+fn of_the_same_name(_: &World) -> ServerConfig {
     let namesake = Party::authority("Example Root", None);
     config(&[&Party::new(leaf(&["localhost"]), Some(&namesake))])
 }

@@ -79,6 +79,13 @@ async fn connecting() {
         ),
         // Not wanted here.
         greets("greeting 554", &[("GREETING", "554 5.3.2 No SMTP service here")], 69),
+        row(
+            "a greeting with another code",
+            Plain(&[("GREETING", "250 mail.example.org")]),
+            Kind::Protocol,
+            Phase::Greeting,
+            76,
+        ),
         greets(
             "greeting 421",
             &[("GREETING", "421 4.3.2 mail.example.org Service not available, closing transmission channel")],

@@ -1,10 +1,11 @@
 //! Senders, recipients and messages that are refused, in the words of real servers, and outcomes that nobody knows.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Envelope, Kind, Message, Phase};
+use envoi::{Address, Client, Envelope, Kind, Message, Phase};
+use futures::StreamExt as _;
 
-use crate::scene::{Case, case, hurried, play};
-use crate::servers::{CLOSE, RESET, SILENCE, Script, Server};
+use crate::scene::{Case, World, case, hurried, play};
+use crate::servers::{CLOSE, RESET, SILENCE, Script, Server, start};
 
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
 
@@ -24,21 +25,29 @@ fn end(name: &'static str, script: Script, exit: u8) -> Case {
     refused(name, script, Phase::EndOfData, exit)
 }
 
+/// Of a size that is known to the byte, as a made message's is not: its Message-ID is longer one day than the other.
 fn large() -> Message<'static> {
-    let message = MessageBuilder::new().from("me@example.org").to("you@example.com");
-    message.subject("Large").text_body("A line of text.\n".repeat(1000)).into()
+    ready(&format!("From: me@example.org\r\n\r\n{}", "A line of text.\r\n".repeat(1000)))
+}
+
+/// More than the buffers on the way hold.
+fn huge() -> Message<'static> {
+    ready(&"A line of text.\r\n".repeat(500_000))
+}
+
+fn beyond_ascii() -> Message<'static> {
+    ready("From: me@example.org\r\n\r\nGr\u{fc}\u{df}e\r\n")
+}
+
+fn ready(text: &str) -> Message<'static> {
+    let address = |text| Address::new(text).unwrap();
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+    Message::ready(text.to_owned()).envelope(envelope)
 }
 
 fn to_three() -> Message<'static> {
     let to = vec!["a@example.com", "b@example.com", "c@example.com"];
     MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n").into()
-}
-
-fn beyond_ascii() -> Message<'static> {
-    let address = |text| Address::new(text).unwrap();
-    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    let text = "From: me@example.org\r\nTo: you@example.com\r\n\r\nGr\u{fc}\u{df}e\r\n";
-    Message::ready(text).envelope(envelope)
 }
 
 #[tokio::test]
@@ -262,6 +271,51 @@ async fn messages() {
         case("closed at RCPT", Server::Plain(&[("RCPT", CLOSE)]), URL, Kind::Closed, Phase::Rcpt, 75),
         case("no answer to MAIL", Server::Plain(&[("MAIL", SILENCE)]), URL, Kind::Timeout, Phase::Mail, 75)
             .with(hurried),
+        case(
+            "an answer that fits nothing",
+            Server::Plain(&[("MAIL", "354 Go ahead")]),
+            URL,
+            Kind::Protocol,
+            Phase::Mail,
+            76,
+        ),
+        end(
+            "an attachment that is not taken, Gmail",
+            &[(
+                ".",
+                "552-5.7.0 This message was blocked because its content presents a potential\r\n552-5.7.0 security issue. Please visit https://support.google.com/mail/?p=BlockedMessage to\r\n552 5.7.0 review our message content and attachment content guidelines. a1-b2.3 - gsmtp",
+            )],
+            69,
+        ),
+        end("no closer reason, for now", &[(".", "451 4.3.0 Error: queue file write error")], 75),
+        case(
+            "reset in mid-message",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", RESET)]),
+            URL,
+            Kind::Closed,
+            Phase::Body,
+            75,
+        )
+        .message(huge),
+        case(
+            "the message is not taken",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", SILENCE)]),
+            URL,
+            Kind::Timeout,
+            Phase::Body,
+            75,
+        )
+        .message(huge)
+        .with(hurried),
+        case(
+            "the message is refused while it goes",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", "552 5.3.4 Message too big")]),
+            URL,
+            Kind::Refused,
+            Phase::Body,
+            69,
+        )
+        .message(huge),
         // Nobody knows.
         case("closed after the message", Server::Plain(&[(".", CLOSE)]), URL, Kind::Closed, Phase::EndOfData, 79),
         case("no answer to the message", Server::Plain(&[(".", SILENCE)]), URL, Kind::Timeout, Phase::EndOfData, 79)
@@ -270,4 +324,33 @@ async fn messages() {
             .message(to_three),
     ];
     play("messages", cases).await;
+}
+
+/// What is said of a message in a stream is what is said of a single one.
+#[tokio::test]
+async fn messages_of_a_stream() {
+    let world = World::new();
+    let script = &[
+        ("MAIL FROM:<bad@", "550 5.1.7 No"),
+        ("RCPT TO:<nobody@", "550 5.1.1 No such user"),
+        ("RCPT TO:<last@", "421 4.3.2 Going down"),
+    ];
+    let running = start(&Server::Plain(script), &world).await.unwrap();
+    let url = URL.replace("{port}", &running.port.to_string());
+    let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
+    let messages = [("me", "you"), ("bad", "you"), ("me", "nobody"), ("me", "last")].map(|(from, to)| {
+        let message = MessageBuilder::new().from(format!("{from}@example.org")).to(format!("{to}@example.com"));
+        Message::from(message.text_body("Hello.\n"))
+    });
+    let outcomes: Vec<_> = connection.send_all(futures::stream::iter(messages)).collect().await;
+    let texts: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().err().map(ToString::to_string)).collect();
+    for (text, begins) in texts[1..].iter().zip([
+        "the server refused the sender bad@example.org; the server said: 550 5.1.7 No. The server does not take this",
+        "the server refused the recipient nobody@example.com; the server said: 550 5.1.1 No such user. There is no such",
+        "the server ended the session before it took the message; the server said: 421 4.3.2 Going down. The server is",
+    ]) {
+        let text = text.as_deref().unwrap_or_default();
+        assert!(text.starts_with(begins), "{text}");
+    }
+    assert_eq!(texts[0], None);
 }

@@ -95,7 +95,7 @@ async fn implicit_tls_on_the_starttls_port() {
             assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
             assert!(error.message().contains("220 "), "{error}");
             assert_hint(&error, "Use STARTTLS");
-            assert_hint(&error, "smtp://localhost:587");
+            assert_hint(&error, "smtp://localhost instead of smtps://");
         }
     }
 }
@@ -152,7 +152,7 @@ async fn other_domains_are_not_relayed_to() {
         let error = client.send(hello(&to)).await.unwrap_err();
         assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
         assert!(error.is_permanent());
-        assert_hint(&error, "give credentials");
+        assert_hint(&error, "give a user name and a password");
     }
 }
 
@@ -174,5 +174,5 @@ async fn the_submission_port_without_tls() {
     let error = failure_at(&format!("smtp://localhost:{}?tls=none", server.port_587)).await;
     assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Mail));
     assert_eq!(error.reply().unwrap().code(), 530);
-    assert_hint(&error, "tls=required");
+    assert_hint(&error, "leave out tls=none");
 }

@@ -9,7 +9,7 @@ use envoi::{Connection, Credentials, Endpoint, Kind};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::servers::{NOBODY, Server, logins};
+use crate::servers::{NOBODY, Server, special};
 
 const USER: &str = "bob@envoi.test";
 const PASSWORD: &str = "Grüße@1%20?#&";
@@ -31,7 +31,7 @@ fn token(seconds: i64) -> String {
 
 #[tokio::test]
 async fn every_mechanism_takes_the_right_secret_and_no_other() {
-    let Some(server) = logins() else { return };
+    let Some(server) = special("LOGINS") else { return };
     for mechanism in [
         Mechanism::Plain,
         Mechanism::Login,
@@ -59,7 +59,7 @@ async fn every_mechanism_takes_the_right_secret_and_no_other() {
 
 #[tokio::test]
 async fn the_strongest_is_chosen() {
-    let Some(server) = logins() else { return };
+    let Some(server) = special("LOGINS") else { return };
     let connection =
         Connection::connect(&endpoint(&server).credentials(Credentials::new(USER, PASSWORD))).await.unwrap();
     // Dovecot 2.3 cannot tie a login to Postfix's TLS connection.

@@ -11,3 +11,4 @@ mod recipients;
 mod servers;
 mod settings;
 mod steps;
+mod tls;

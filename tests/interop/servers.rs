@@ -166,12 +166,11 @@ pub fn lockstep() -> Option<Server> {
     })
 }
 
-/// Postfix that offers all that Dovecot knows of logins on its submission port.
-pub fn logins() -> Option<Server> {
-    servers().map(|servers| Server {
-        name: "Postfix with more logins",
-        port_587: servers.port_logins,
-        ..servers.postfix.clone()
+/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`) or more `LOGINS` on its submission port.
+pub fn special(port: &str) -> Option<Server> {
+    servers().map(|servers| {
+        let at = SPECIAL.iter().position(|name| name.ends_with(port)).unwrap();
+        Server { name: "Postfix", port_587: servers.special[at], ..servers.postfix.clone() }
     })
 }
 
@@ -179,7 +178,8 @@ struct Servers {
     postfix: Server,
     exim: Server,
     port_lockstep: u16,
-    port_logins: u16,
+    /// In the order of [`SPECIAL`].
+    special: [u16; SPECIAL.len()],
     /// The script that runs them. It ends them when this process, and with it the script's stdin, ends.
     _script: Child,
 }
@@ -200,15 +200,22 @@ fn servers() -> Option<&'static Servers> {
     }
 }
 
-const PORTS: [&str; 8] = [
+const SPECIAL: [&str; 5] =
+    ["POSTFIX_PORT_CHAIN", "POSTFIX_PORT_CLIENT", "POSTFIX_PORT_TLS12", "POSTFIX_PORT_BROKEN", "POSTFIX_PORT_LOGINS"];
+
+const PORTS: [&str; 12] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
     "POSTFIX_PORT_LOCKSTEP",
-    "POSTFIX_PORT_LOGINS",
     "EXIM_PORT_25",
     "EXIM_PORT_587",
     "EXIM_PORT_465",
+    SPECIAL[0],
+    SPECIAL[1],
+    SPECIAL[2],
+    SPECIAL[3],
+    SPECIAL[4],
 ];
 
 fn start() -> Result<Servers, String> {
@@ -251,7 +258,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         let status = script.wait().map_err(|error| error.to_string())?;
         return Err(format!("servers.sh ended with {status}"));
     }
-    let [p25, p587, p465, port_lockstep, port_logins, e25, e587, e465] = *ports;
+    let [p25, p587, p465, port_lockstep, e25, e587, e465, special @ ..] = *ports;
     let server = |name, mail, port_25, port_587, port_465| {
         let ca = folder.join("tls/ca.pem");
         Server { name, port_25, port_587, port_465, ca, mail: folder.join("mail").join(mail) }
@@ -260,7 +267,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         postfix: server("Postfix", "postfix", p25, p587, p465),
         exim: server("Exim", "exim", e25, e587, e465),
         port_lockstep,
-        port_logins,
+        special,
         _script: script,
     })
 }

@@ -7,7 +7,7 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} and EXIM_PORT_{25,587,465}.
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS} and EXIM_PORT_{25,587,465}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
 set -euo pipefail
@@ -52,6 +52,17 @@ make_certificates() {
             extendedKeyUsage=serverAuth 'subjectAltName=DNS:localhost,DNS:mail.envoi.test,IP:127.0.0.1' >server.ext
         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 30 -extfile server.ext -out server.crt
         cat server.crt ca.pem >server.pem
+        # The same key certified by an intermediate authority, which a server may forget to send.
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+            -subj '/O=envoi tests/CN=envoi test intermediate' -keyout middle.key -out middle.csr
+        printf '%s\n' basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign >middle.ext
+        openssl x509 -req -in middle.csr -CA ca.pem -CAkey ca.key -days 30 -extfile middle.ext -out middle.pem
+        openssl x509 -req -in server.csr -CA middle.pem -CAkey middle.key -days 30 -extfile server.ext -out chain.crt
+        # A certificate that the server takes from a client.
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=client.envoi.test \
+            -keyout client.key -out client.csr
+        printf '%s\n' basicConstraints=critical,CA:FALSE extendedKeyUsage=clientAuth >client.ext
+        openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -days 30 -extfile client.ext -out client.pem
         # Exim reads them as its own user; a key that lives for one test run needs no secrecy.
         chmod 644 server.key
     ) >"$dir/log/openssl.log" 2>&1 || { cat "$dir/log/openssl.log" >&2; die "openssl failed"; }
@@ -189,6 +200,19 @@ CONF
 127.0.0.1:$POSTFIX_PORT_LOGINS inet n - n - - smtpd -o syslog_name=postfix/logins
     -o smtpd_tls_security_level=encrypt $auth
     -o smtpd_sasl_mechanism_filter=static:all
+127.0.0.1:$POSTFIX_PORT_CHAIN inet n - n - - smtpd -o syslog_name=postfix/chain
+    -o smtpd_tls_security_level=may
+    -o smtpd_tls_cert_file=$dir/tls/chain.crt
+127.0.0.1:$POSTFIX_PORT_CLIENT inet n - n - - smtpd -o syslog_name=postfix/client
+    -o smtpd_tls_security_level=encrypt
+    -o smtpd_tls_req_ccert=yes
+    -o smtpd_tls_CAfile=$dir/tls/ca.pem
+127.0.0.1:$POSTFIX_PORT_TLS12 inet n - n - - smtpd -o syslog_name=postfix/tls12
+    -o smtpd_tls_security_level=encrypt
+    -o smtpd_tls_mandatory_protocols=TLSv1.2
+127.0.0.1:$POSTFIX_PORT_BROKEN inet n - n - - smtpd -o syslog_name=postfix/broken
+    -o smtpd_tls_security_level=may
+    -o smtpd_tls_protocols=TLSv1
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup

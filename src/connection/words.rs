@@ -1,0 +1,48 @@
+//! What is said of a message that was not taken.
+
+use crate::Address;
+use crate::error::{Error, Kind, Phase};
+use crate::proto::Reply;
+use crate::receipt::{Outcome, Recipient};
+
+/// The server refused, in this phase. Without `recipients`, where they are not known here.
+pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, recipients: &[Recipient]) -> Error {
+    let message = match phase {
+        // 421 is about the session, not about what was asked (RFC 5321, 3.8).
+        _ if reply.code() == 421 => "the server ended the session before it took the message".into(),
+        Phase::Mail => match sender {
+            Some(address) => format!("the server refused the sender {address}"),
+            None => "the server refused the null reverse-path <>".into(),
+        },
+        Phase::Rcpt => refused_recipients(recipients),
+        Phase::Data => format!("the server refused to take {}", message_to(recipients)),
+        Phase::Body => format!("the server refused {} while it was being sent", message_to(recipients)),
+        _ => format!("the server refused {}", message_to(recipients)),
+    };
+    Error::refused(Kind::Refused, phase, message, reply)
+}
+
+/// The connection ended when the message was handed over, and before the answer came.
+pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
+    error.about(format_args!("it is not known whether the server took {}", message_to(recipients)))
+}
+
+fn refused_recipients(recipients: &[Recipient]) -> String {
+    let refused = recipients.iter().filter(|recipient| matches!(recipient.outcome, Outcome::Refused(_)));
+    let names: Vec<&str> = refused.map(|recipient| recipient.address.as_str()).collect();
+    match names[..] {
+        [name] if recipients.len() == 1 => format!("the server refused the recipient {name}"),
+        [first, ..] if names.len() == recipients.len() => {
+            format!("the server refused all {} recipients, {first} among them", names.len())
+        }
+        _ => format!("the message was to go to all recipients or none, and the server refused {}", names.join(", ")),
+    }
+}
+
+fn message_to(recipients: &[Recipient]) -> String {
+    match recipients {
+        [] => "the message".into(),
+        [only] => format!("the message to {}", only.address),
+        [first, others @ ..] => format!("the message to {} and {} more", first.address, others.len()),
+    }
+}

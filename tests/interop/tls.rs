@@ -1,0 +1,101 @@
+//! TLS as real servers get it wrong, or demand it.
+
+use std::error::Error as _;
+
+use envoi::tls::{CertificateFailure, CertificateProblem, ClientCertificate};
+use envoi::{Client, Endpoint, Kind, Phase};
+
+use crate::servers::{NOBODY, Server, someone, special};
+use crate::settings::hello;
+
+fn endpoint(server: &Server) -> Endpoint {
+    Endpoint::from_url(&server.starttls(NOBODY)).unwrap()
+}
+
+#[tokio::test]
+async fn an_intermediate_that_is_not_sent() {
+    let Some(server) = special("CHAIN") else { return };
+    let to = someone("chain");
+    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{error}");
+    let failure = error.source().unwrap().downcast_ref::<CertificateFailure>().unwrap();
+    assert_eq!(failure.problem, CertificateProblem::UnknownIssuer);
+    assert_eq!(failure.chain.len(), 1);
+    // The missing one is named, and who must install it.
+    assert!(error.to_string().contains("CN=envoi test intermediate"), "{error}");
+    assert!(error.hint().unwrap().contains("administrator"), "{error}");
+
+    // With the intermediate in the trust, the mail goes.
+    let middle = server.ca.with_file_name("middle.pem");
+    let url = format!("{}&trust={}", server.starttls(NOBODY), middle.display());
+    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    assert!(receipt.tls.as_ref().unwrap().verified);
+    let _ = server.delivered(&to).await;
+
+    // Where trust is not demanded, the mail goes and the receipt says what was wrong.
+    let to = someone("chain");
+    let url = format!("smtp://localhost:{}?tls=opportunistic&trust={}", server.port_587, server.ca.display());
+    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    let tls = receipt.tls.as_ref().unwrap();
+    assert!(!tls.verified);
+    assert!(tls.not_verified_because.as_ref().unwrap().to_string().contains("CN=envoi test intermediate"));
+    let _ = server.delivered(&to).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_demanded() {
+    let Some(server) = special("CLIENT") else { return };
+    let to = someone("client");
+    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
+    // Postfix ends the handshake, and then says in SMTP what it misses.
+    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
+    assert!(error.to_string().contains("No client certificate presented"), "{error}");
+    assert!(error.hint().unwrap().contains("Get a client certificate"), "{error}");
+
+    let certificate = ClientCertificate::file(server.ca.with_file_name("client.pem"));
+    let certificate = certificate.key(server.ca.with_file_name("client.key"));
+    let client = Client::new(endpoint(&server).client_certificate(certificate));
+    let receipt = client.send(hello(&to)).await.unwrap();
+    assert!(receipt.all_accepted());
+    let delivered = server.delivered(&to).await;
+    assert!(delivered.trace.contains("client.envoi.test"), "{}", delivered.trace);
+}
+
+#[tokio::test]
+async fn a_server_with_tls_1_2_only() {
+    let Some(server) = special("TLS12") else { return };
+    let to = someone("tls12");
+    let receipt = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap();
+    assert_eq!(receipt.tls.as_ref().unwrap().version, "TLSv1.2");
+    assert!(receipt.tls.as_ref().unwrap().verified);
+    let _ = server.delivered(&to).await;
+
+    let url = format!("{}&min-tls=1.3", server.starttls(NOBODY));
+    let error = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert!(error.to_string().contains("version"), "{error}");
+    assert!(error.hint().unwrap().contains("min-tls=1.2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_whose_tls_is_broken() {
+    let Some(server) = special("BROKEN") else { return };
+    let to = someone("broken");
+    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls, "{error}");
+
+    // Opportunistic: delivered in plaintext, once, and the receipt says why.
+    let url = format!("smtp://localhost:{}?tls=opportunistic&trust={}", server.port_587, server.ca.display());
+    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    assert!(receipt.all_accepted() && receipt.tls.is_none());
+    let reason = receipt.plaintext_because.as_ref().unwrap();
+    assert!(reason.contains("TLS"), "{reason}");
+    println!("{reason}");
+    let delivered = server.delivered(&to).await;
+    assert!(!delivered.trace.contains("TLSv1"), "{}", delivered.trace);
+
+    // With a login, there is no falling back.
+    let error = Client::from_url(&url.replace("localhost", "alice:secret@localhost")).unwrap();
+    let error = error.send(hello(&to)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls, "{error}");
+}
