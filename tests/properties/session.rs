@@ -34,8 +34,10 @@ pub enum Event {
 #[derive(Default)]
 struct Transfer {
     recipients: usize,
-    /// It was opened by MAIL alone: a refusal of that ends it without another word.
+    /// It was opened by MAIL alone.
     by_steps: bool,
+    /// A refusal of that, or of one recipient where all are wanted, ends it without another word.
+    is_doomed: bool,
     all_or_nothing: bool,
     /// Where it begins on the wire, with MAIL.
     begins_at: usize,
@@ -327,6 +329,11 @@ impl Session {
                     (transfer.starts_at, transfer.is_chunk) = (Some(start), said_last);
                 }
             }
+            Step::Ready => {
+                if let Some(transfer) = self.replied_mut() {
+                    transfer.is_over = transfer.is_doomed;
+                }
+            }
             Step::Closed => assert_eq!(self.waiting(), 0, "what is over has no more to say"),
             _ => {}
         }
@@ -341,9 +348,9 @@ impl Session {
             Step::Sender { reply } => {
                 let transfer = self.replied_mut().expect("a sender belongs to a transaction");
                 assert!(transfer.told.is_empty());
-                transfer.is_over = transfer.by_steps && !reply.is_positive();
+                transfer.is_doomed = transfer.by_steps && !reply.is_positive();
             }
-            Step::Recipient { index, .. } => {
+            Step::Recipient { index, reply } => {
                 let open = self.transfers.iter().position(|transfer| !transfer.is_over);
                 let open = open.expect("a recipient belongs to a transaction");
                 let end = self.transfers.get(open + 1).map_or(taken, |next| next.begins_at.min(taken));
@@ -354,6 +361,7 @@ impl Session {
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
                 assert!(!(transfer.all_or_nothing && offered), "the message was offered before every answer");
                 transfer.told.push(*index);
+                transfer.is_doomed |= transfer.by_steps && transfer.all_or_nothing && !reply.is_positive();
             }
             Step::Sent { reply } => {
                 assert!(reply.is_positive());
