@@ -537,6 +537,7 @@ impl Machine {
     }
 
     /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`] has the answer.
+    /// A negative one ends a transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
     ///
     /// # Errors
     ///

@@ -34,12 +34,17 @@ pub enum Event {
 #[derive(Default)]
 struct Transfer {
     recipients: usize,
-    /// It was opened by MAIL alone: a refusal of that ends it without another word.
+    /// It was opened by MAIL alone.
     by_steps: bool,
+    /// A refusal of that, or of one recipient where all are wanted, ends it without another word.
+    is_doomed: bool,
+    all_or_nothing: bool,
+    /// Where it begins on the wire, with MAIL.
+    begins_at: usize,
     /// The recipients that were told of.
     told: Vec<usize>,
     text: Vec<u8>,
-    /// Where it begins and ends on the wire.
+    /// Where the message begins and ends on the wire.
     starts_at: Option<usize>,
     ends_at: Option<usize>,
     /// It goes as one chunk, behind BDAT, and not behind DATA.
@@ -177,17 +182,17 @@ impl Session {
     }
 
     pub fn begin(&mut self, transaction: Transaction) {
-        let recipients = transaction.recipients.len();
+        let transfer = self.transfer_of(&transaction);
         if self.call(|machine| machine.begin(transaction)) {
-            self.transfers.push(Transfer { recipients, ..Transfer::default() });
+            self.transfers.push(transfer);
         }
         self.settle();
     }
 
     pub fn mail(&mut self, transaction: Transaction) {
-        let recipients = transaction.recipients.len();
+        let transfer = self.transfer_of(&transaction);
         if self.call(|machine| machine.mail(transaction)) {
-            self.transfers.push(Transfer { recipients, by_steps: true, ..Transfer::default() });
+            self.transfers.push(Transfer { by_steps: true, ..transfer });
         }
         self.settle();
     }
@@ -324,6 +329,11 @@ impl Session {
                     (transfer.starts_at, transfer.is_chunk) = (Some(start), said_last);
                 }
             }
+            Step::Ready => {
+                if let Some(transfer) = self.replied_mut() {
+                    transfer.is_over = transfer.is_doomed;
+                }
+            }
             Step::Closed => assert_eq!(self.waiting(), 0, "what is over has no more to say"),
             _ => {}
         }
@@ -338,12 +348,20 @@ impl Session {
             Step::Sender { reply } => {
                 let transfer = self.replied_mut().expect("a sender belongs to a transaction");
                 assert!(transfer.told.is_empty());
-                transfer.is_over = transfer.by_steps && !reply.is_positive();
+                transfer.is_doomed = transfer.by_steps && !reply.is_positive();
             }
-            Step::Recipient { index, .. } => {
-                let transfer = self.replied_mut().expect("a recipient belongs to a transaction");
+            Step::Recipient { index, reply } => {
+                let open = self.transfers.iter().position(|transfer| !transfer.is_over);
+                let open = open.expect("a recipient belongs to a transaction");
+                let end = self.transfers.get(open + 1).map_or(taken, |next| next.begins_at.min(taken));
+                let transfer = &mut self.transfers[open];
                 assert!(*index < transfer.recipients && *index == transfer.told.len(), "{event:?}");
+                // Where MAIL still waits, nothing of it has gone.
+                let said = self.wire.get(transfer.begins_at..end).unwrap_or_default();
+                let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
+                assert!(!(transfer.all_or_nothing && offered), "the message was offered before every answer");
                 transfer.told.push(*index);
+                transfer.is_doomed |= transfer.by_steps && transfer.all_or_nothing && !reply.is_positive();
             }
             Step::Sent { reply } => {
                 assert!(reply.is_positive());
@@ -379,6 +397,11 @@ impl Session {
             reply: error.reply().cloned(),
             outcome_unknown: error.outcome_unknown(),
         });
+    }
+
+    fn transfer_of(&self, transaction: &Transaction) -> Transfer {
+        let (recipients, all_or_nothing) = (transaction.recipients.len(), transaction.all_or_nothing);
+        Transfer { recipients, all_or_nothing, begins_at: self.wire.len() + self.waiting(), ..Transfer::default() }
     }
 
     fn transfer(&self) -> Option<&Transfer> {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use envoi::proto::{ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction};
-use envoi::{Address, Envelope};
+use envoi::{Address, Envelope, Phase};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -231,6 +231,8 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
     settings.starttls = plan.starttls;
     settings.secure = plan.secure;
     settings.auth_in_clear = plan.auth_in_clear;
+    // More than one good reply has, and less than all those of a session.
+    settings.limits.reply_bytes = 400;
     let mut session = Session::new(settings, cut);
     let mut server = Server::new(plan);
     let mut tasks = tasks(plan);
@@ -316,8 +318,8 @@ fn bytes_of_a_server() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         6 => vec(line, 1..3).prop_map(|lines| lines.concat().into_bytes()),
         1 => vec(any::<u8>(), 1..40),
-        // Past the limit of a line.
-        1 => (16_000usize..20_000).prop_map(|length| [b"250 ".to_vec(), vec![b'x'; length]].concat()),
+        // Past the limit of a line, and of all that may be unread.
+        1 => prop_oneof![16_000usize..20_000, Just(90_000)].prop_map(|length| [b"250 ".to_vec(), vec![b'x'; length]].concat()),
     ]
 }
 
@@ -417,6 +419,23 @@ proptest! {
         let (cut_events, cut_wire) = play(&plan, Cut::AndAnswered(lengths));
         prop_assert_eq!(&cut_events, &events);
         prop_assert!(cut_wire.starts_with(&wire), "the same bytes go first");
+    }
+
+    #[test]
+    fn a_server_that_does_all_right_gets_every_message(mut plan in plan(), lengths in vec(1usize..40, 1..6)) {
+        plan.answers.retain(|answer| matches!(answer, Answer::Apt | Answer::InLines(_)));
+        plan.offers.iter_mut().for_each(|offer| (offer.starttls, offer.eight_bit) = (true, true));
+        plan.messages.iter_mut().for_each(|message| message.early = None);
+        let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
+        let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Sent { .. }))).count();
+        prop_assert_eq!(sent, plan.messages.len(), "{:?}", events);
+        // A login may not be offered, or not be allowed in clear.
+        let is_failure = |event: &Event| match event {
+            Event::Failed { phase, .. } => *phase != Phase::Auth,
+            Event::Step(_) => false,
+        };
+        prop_assert!(!events.iter().any(is_failure), "{:?}", events);
+        prop_assert!(wire.ends_with(b"\r\nQUIT\r\n"));
     }
 }
 
