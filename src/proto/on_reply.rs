@@ -1,0 +1,269 @@
+//! What each reply means, by the command that it answers (RFC 5321, 4.2 and 4.3.2).
+
+use std::mem;
+
+use super::command::Command;
+use super::reply::excerpt;
+use super::sasl::Login;
+use super::transaction::Progress;
+use super::wire::Expected;
+use super::{BadReply, Capabilities, Machine, Reply, StartTls, State, Step, Stuffer};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
+
+impl Machine {
+    /// Takes a reply, if a whole one is there, and acts on it.
+    pub(super) fn take_reply(&mut self) -> Result<bool> {
+        if self.state == State::Upgrade {
+            return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
+        }
+        // Two bytes, so that it is the same however they come.
+        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input) {
+            return Err(hint::tls_first());
+        }
+        match self.parser.parse(&mut self.input) {
+            Ok(Some(mut reply)) => {
+                // A challenge is answered as it came, also where it happens to hold what is a secret.
+                let challenge = if reply.code() == 334 { reply.lines().concat() } else { String::new() };
+                reply.redact(&self.secrets);
+                self.wire.transcript.server(&reply);
+                self.on_reply(reply, &challenge).map(|()| true)
+            }
+            Ok(None) if self.input_ended => self.on_end().map(|()| true),
+            Ok(None) => Ok(false),
+            Err(bad) => {
+                let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
+                let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
+                let hint = hint::for_stranger(self.phase(), line);
+                let message = format!("expected {wanted}, but {bad}");
+                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint(hint))
+            }
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply, challenge: &str) -> Result<()> {
+        self.round_trips += u32::from(mem::take(&mut self.in_flight));
+        let phase = self.phase();
+        let Some(expected) = self.wire.queue.pop_front() else {
+            return Err(unsolicited(reply));
+        };
+        if reply.code() == 421 {
+            return self.on_shutdown(expected, phase, reply);
+        }
+        let is_refusal = reply.is_transient() || reply.is_permanent();
+        match expected {
+            Expected::Greeting if reply.code() == 220 => {
+                self.greeting = Some(reply);
+                self.say_ehlo();
+            }
+            Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
+                self.capabilities = Capabilities::from_reply(&reply);
+                self.after_hello()?;
+            }
+            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
+            Expected::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
+                self.wire.say(Command::Helo(&self.settings.client_name), Expected::Helo);
+            }
+            Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
+            Expected::StartTls if is_refusal => {
+                let message = "the server offers STARTTLS and refused it";
+                return Err(Error::refused(Kind::Tls, Phase::StartTls, message, reply));
+            }
+            Expected::Greeting if is_refusal => {
+                return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
+            }
+            Expected::Ehlo | Expected::Helo if is_refusal => {
+                let message =
+                    format!("the server refused EHLO from this client, {}", self.settings.client_name.as_str());
+                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
+            }
+            Expected::Login(login) if reply.is_positive() => {
+                login.verify().map_err(|failure| {
+                    let message = format!("the login with {} failed: {failure}", login.mechanism());
+                    Error::new(Kind::Auth, Phase::Auth, message)
+                })?;
+                self.events.push_back(Step::Login { reply, reason: None });
+            }
+            Expected::Login(login) if is_refusal => self.login_refused(&login, reply),
+            Expected::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
+            Expected::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
+            Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
+            Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
+            Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
+            Expected::EndOfData { ends_at: Some(end) }
+                if self.written >= end && (reply.is_positive() || is_refusal) =>
+            {
+                self.on_final_reply(reply);
+            }
+            Expected::EndOfData { .. } if is_refusal => {
+                // Its end was not sent, and must not be: the rest of the message would be read as commands.
+                self.close();
+                self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
+            }
+            Expected::EmptyData if reply.is_positive() || is_refusal => {}
+            Expected::Cleanup if reply.is_positive() => {}
+            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
+            Expected::Quit => self.close(),
+            expected => return Err(violation(&expected, phase, &reply)),
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
+    fn on_shutdown(&mut self, expected: Expected, phase: Phase, reply: Reply) -> Result<()> {
+        let (phase, reply) = match self.transactions.front() {
+            Some(progress) => progress.reason(phase, reply),
+            None => (phase, reply),
+        };
+        match expected {
+            Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
+                return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
+            }
+            Expected::Login(login) => self.login_refused(&login, reply),
+            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
+                if !matches!(expected, Expected::EndOfData { .. }) {
+                    // What became of this message is certain, even if all of it has gone.
+                    let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
+                    self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
+                }
+                self.events.push_back(Step::NotSent { phase, reply });
+            }
+            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
+            // What these were about was told before.
+            Expected::EmptyData | Expected::Cleanup | Expected::Quit => {}
+        }
+        self.close();
+        Ok(())
+    }
+
+    fn on_end(&mut self) -> Result<()> {
+        let phase = self.phase();
+        let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
+            format!("the connection ended in the middle of a reply: {:?}", excerpt(&self.input))
+        } else {
+            match self.wire.queue.front() {
+                // It is over either way.
+                Some(Expected::Quit) => {
+                    self.close();
+                    return Ok(());
+                }
+                Some(_) if phase == Phase::Body => "the connection ended in the middle of the message".into(),
+                Some(Expected::EndOfData { .. }) => {
+                    "the connection ended before the server confirmed the message".into()
+                }
+                Some(expected) => format!("the connection ended before {} came", expected.wanted()),
+                None => "the server closed the connection".into(),
+            }
+        };
+        Err(Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure)))
+    }
+
+    /// The session is set up as far as this answer goes: TLS next, or ready.
+    fn after_hello(&mut self) -> Result<()> {
+        let offered = self.capabilities.offers("STARTTLS");
+        let wanted = !self.settings.secure && self.settings.starttls != StartTls::Never;
+        if wanted && offered {
+            self.wire.say(Command::StartTls, Expected::StartTls);
+        } else if wanted && self.settings.starttls == StartTls::Required {
+            return Err(hint::starttls_missing(&self.capabilities, self.greeting.as_ref()));
+        } else {
+            self.state = State::Ready;
+        }
+        Ok(())
+    }
+
+    fn on_challenge(&mut self, mut login: Login, challenge: &str) -> Result<()> {
+        let limits = &self.settings.limits;
+        if login.challenges() == limits.challenges || challenge.len() > limits.line {
+            let message = if challenge.len() > limits.line {
+                format!("the server sent a challenge longer than the limit of {} bytes", limits.line)
+            } else {
+                let (limit, mechanism) = (limits.challenges, login.mechanism());
+                format!("the server sent more challenges than the limit of {limit} for {mechanism}")
+            };
+            return Err(Error::new(Kind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, "")));
+        }
+        let (line, shown) = login.respond(challenge, &mut self.secrets);
+        self.wire.say_secret(line, shown, login);
+        Ok(())
+    }
+
+    fn login_refused(&mut self, login: &Login, reply: Reply) {
+        let reason = login.reason().map(|reason| self.secrets.redacted(&reason).unwrap_or(reason));
+        self.events.push_back(Step::Login { reply, reason });
+    }
+
+    fn on_mail(&mut self, reply: Reply) {
+        if let Some(progress) = self.transactions.front_mut()
+            && !reply.is_positive()
+        {
+            progress.mail_refusal = Some(reply.clone());
+        }
+        self.events.push_back(Step::Sender { reply });
+    }
+
+    fn on_rcpt(&mut self, index: usize, reply: Reply) {
+        if let Some(progress) = self.transactions.front_mut() {
+            progress.answered += 1;
+            if reply.is_positive() {
+                progress.accepted += 1;
+            } else {
+                progress.last_rcpt_refusal = Some(reply.clone());
+            }
+        }
+        self.events.push_back(Step::Recipient { index, reply });
+    }
+
+    /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
+    fn on_go_ahead(&mut self) {
+        self.stuffer = Stuffer::new();
+        let refusal =
+            self.transactions.front().and_then(Progress::refusal).map(|(phase, reply)| (phase, reply.clone()));
+        match refusal {
+            None => {
+                self.state = State::Body;
+                self.wire.queue.push_back(Expected::EndOfData { ends_at: None });
+            }
+            Some((phase, reply)) => {
+                self.transactions.pop_front();
+                self.state = State::Ready;
+                self.stuffer.finish(&mut self.wire.output);
+                self.wire.transcript.client(".");
+                self.wire.queue.push_back(Expected::EmptyData);
+                self.events.push_back(Step::NotSent { phase, reply });
+            }
+        }
+    }
+
+    /// The verdict on the message. On one that went with its commands, it may only say that nobody was there to get it.
+    fn on_final_reply(&mut self, reply: Reply) {
+        let Some(progress) = self.transactions.pop_front() else { return };
+        if reply.is_positive() && progress.refusal().is_none() {
+            self.events.push_back(Step::Sent { reply });
+            return;
+        }
+        let (phase, reply) = progress.reason(Phase::EndOfData, reply);
+        // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2). Where another
+        // message follows already, RSET went before it.
+        if progress.chunk.is_some() && phase != Phase::Mail && self.transactions.is_empty() {
+            self.wire.say(Command::Rset, Expected::Cleanup);
+        }
+        self.events.push_back(Step::NotSent { phase, reply });
+    }
+}
+
+fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
+    let message = format!("expected {}, but the server sent {reply}", expected.wanted());
+    Error::new(Kind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
+}
+
+/// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
+fn unsolicited(reply: Reply) -> Error {
+    if reply.code() == 421 {
+        let message = "the server ended the session unasked";
+        return Error::refused(Kind::Closed, Phase::Command, message, reply);
+    }
+    Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
+        .with_hint(hint::for_stranger(Phase::Command, ""))
+}
