@@ -181,6 +181,8 @@ pub struct Machine {
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
     stuffer: Stuffer,
+    /// The newest piece of a chunk.
+    held_piece: Option<Chunk>,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
@@ -205,6 +207,7 @@ impl Machine {
             channel: None,
             transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
+            held_piece: None,
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
@@ -521,11 +524,18 @@ impl Machine {
             return Err(Error::new(Kind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
-        self.stuffer.push(chunk, &mut self.wire.output);
-        match self.chunk() {
-            Some(size) if self.stuffer.bytes() > size => Err(self.not_as_announced(size)),
-            _ => Ok(()),
+        let Some(size) = self.chunk() else {
+            self.stuffer.push(chunk, &mut self.wire.output);
+            return Ok(());
+        };
+        // With its last byte the chunk is a message to the server: the last piece waits until it is known to be the last.
+        if chunk.bytes().is_empty() {
+            return Ok(());
         }
+        if let Some(before) = self.held_piece.replace(chunk) {
+            self.stuffer.push(before, &mut self.wire.output);
+        }
+        if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
     }
 
     /// Ends the message. [`Step::Sent`] or [`Step::NotSent`] follows.
@@ -535,6 +545,9 @@ impl Machine {
     /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
+        if let Some(last) = self.held_piece.take() {
+            self.stuffer.push(last, &mut self.wire.output);
+        }
         self.stuffer.finish(&mut self.wire.output);
         self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
         match self.chunk() {
@@ -703,6 +716,7 @@ impl Machine {
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
+        self.held_piece = None;
         self.transactions.clear();
     }
 

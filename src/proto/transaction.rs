@@ -122,7 +122,8 @@ impl Progress {
 
     /// The size of the one chunk that the message goes in, where it does.
     pub(super) fn fits_chunk(&self, server: &Capabilities) -> Option<u64> {
-        self.transaction.size.filter(|size| *size <= SMALL && server.offers("CHUNKING"))
+        // An empty one would be whole with its command already, before its end is known.
+        self.transaction.size.filter(|size| (1..=SMALL).contains(size) && server.offers("CHUNKING"))
     }
 
     /// Every recipient was written and answered.

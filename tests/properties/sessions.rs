@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::session::{Cut, Event, Session};
+use crate::session::{Cut, Event, Session, normalised};
 
 /// A session before it is played.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ struct Message {
     recipients: usize,
     all_or_nothing: bool,
     content: Content,
+    is_size_known: bool,
     step_by_step: bool,
     pieces: Vec<Vec<u8>>,
     /// What the server says when so many pieces went: it need not wait for the end. Behind all
@@ -106,7 +107,12 @@ impl<'a> Server<'a> {
                 (found + 3, vec!["250 2.0.0 Ok: queued".to_owned()])
             } else {
                 let Some(found) = new.windows(2).position(|pair| pair == b"\r\n") else { break };
-                (found + 2, self.apt(std::str::from_utf8(&new[..found]).expect("commands are text")))
+                let command = std::str::from_utf8(&new[..found]).expect("commands are text");
+                let end = found + 2 + size_of_chunk(command);
+                if end > new.len() {
+                    break;
+                }
+                (end, self.apt(command))
             };
             let asked_for_data = self.reads == Reads::Commands && new.starts_with(b"DATA\r\n");
             let is_login = self.reads == Reads::Responses || new.starts_with(b"AUTH");
@@ -166,7 +172,8 @@ impl<'a> Server<'a> {
                 "250 2.1.5 Ok"
             }
             (_, "DATA") if self.accepted > 0 || self.plan.always_goes_ahead => "354 End with a dot",
-            (_, "DATA") => "503 5.5.1 Nobody to send it to",
+            (_, "BDAT") if self.accepted > 0 => "250 2.0.0 Ok: queued",
+            (_, "DATA" | "BDAT") => "503 5.5.1 Nobody to send it to",
             (_, "QUIT") => "221 2.0.0 Bye",
             _ => "250 2.0.0 Ok",
         };
@@ -180,6 +187,12 @@ impl<'a> Server<'a> {
         let lines = ["mail.example.org greets"].into_iter().chain(known).chain(offer.others.iter().copied());
         lines.map(|line| format!("250 {line}")).collect()
     }
+}
+
+/// A chunk comes behind its command (RFC 3030).
+fn size_of_chunk(command: &str) -> usize {
+    let size = command.strip_prefix("BDAT ").and_then(|rest| rest.strip_suffix(" LAST"));
+    size.map_or(0, |size| size.parse().expect("BDAT has a size"))
 }
 
 // ---- The client ----
@@ -223,6 +236,7 @@ fn transaction(message: &Message) -> Transaction {
     };
     transaction.all_or_nothing = message.all_or_nothing;
     transaction.content = message.content;
+    transaction.size = message.is_size_known.then(|| normalised(&message.pieces.concat()).len() as u64);
     transaction
 }
 
@@ -265,7 +279,7 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
                     Some((at, said)) if *at == given => {
                         if given == message.pieces.len() {
                             session.finish();
-                            session.take(session.waiting() - 1);
+                            session.take(session.waiting().saturating_sub(1));
                         }
                         session.feed(said);
                     }
@@ -346,11 +360,12 @@ fn offer() -> impl Strategy<Value = Offer> {
         "auth login",
         "SIZE 1000",
         "SIZE",
+        "CHUNKING",
         "ENHANCEDSTATUSCODES",
         "X-Novelty  one two ",
         "",
     ];
-    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=8))
+    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=9))
         .prop_map(|(pipelining, starttls, eight_bit, others)| Offer { pipelining, starttls, eight_bit, others })
 }
 
@@ -365,12 +380,14 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 
 fn message() -> impl Strategy<Value = Message> {
     let content = prop_oneof![1 => Just(Content::SevenBit), 1 => Just(Content::EightBit), 2 => Just(Content::Unknown)];
-    (1usize..4, any::<bool>(), content, prop::bool::weighted(0.3), vec(piece(), 0..4)).prop_flat_map(
-        |(recipients, all_or_nothing, content, step_by_step, pieces)| {
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
+    (1usize..4, content, flags, vec(piece(), 0..4)).prop_flat_map(
+        |(recipients, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {
             option::weighted(0.2, (0..=pieces.len(), bytes_of_a_server())).prop_map(move |early| Message {
                 recipients,
                 all_or_nothing,
                 content,
+                is_size_known,
                 step_by_step,
                 pieces: pieces.clone(),
                 early,
@@ -424,7 +441,10 @@ proptest! {
     #[test]
     fn a_server_that_does_all_right_gets_every_message(mut plan in plan(), lengths in vec(1usize..40, 1..6)) {
         plan.answers.retain(|answer| matches!(answer, Answer::Apt | Answer::InLines(_)));
-        plan.offers.iter_mut().for_each(|offer| (offer.starttls, offer.eight_bit) = (true, true));
+        for offer in &mut plan.offers {
+            (offer.starttls, offer.eight_bit) = (true, true);
+            offer.others.retain(|keyword| *keyword != "SIZE 1000");
+        }
         plan.messages.iter_mut().for_each(|message| message.early = None);
         let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
         let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Sent { .. }))).count();
@@ -458,4 +478,37 @@ fn nothing_said_in_clear_is_left_for_the_inside_of_tls() {
     session.take(usize::MAX);
     assert!(session.wire.ends_with(b"\r\nSTARTTLS\r\nEHLO client.example.org\r\n"));
     session.conclude();
+}
+
+/// What was announced with BDAT is a message to the server as soon as it is there, whether its end was given or not.
+#[test]
+fn a_chunk_does_not_go_whole_before_its_end_is_known() {
+    let session_in_chunk = || {
+        let mut session = Session::new(Settings::new(ClientName::new("client.example.org").unwrap()), Cut::Nowhere);
+        session.feed(b"220 mail.example.org\r\n");
+        session.take(usize::MAX);
+        session.feed(b"250-mail.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+        let mut transaction = Transaction::new(&Envelope::new(None, [address(0)]).unwrap());
+        transaction.size = Some(7);
+        session.begin(transaction);
+        session.body(b"hello\r\n");
+        session.body(b"");
+        session.take(usize::MAX);
+        session.feed(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+        assert!(session.wire.ends_with(b"BDAT 7 LAST\r\n"), "nothing is left to be told to the server but the end");
+        session
+    };
+    let mut session = session_in_chunk();
+    session.finish();
+    session.take(usize::MAX);
+    assert!(session.wire.ends_with(b"BDAT 7 LAST\r\nhello\r\n"));
+    session.feed(b"250 2.0.0 Ok: queued\r\n");
+    assert!(matches!(session.conclude().0.last(), Some(Event::Step(Step::Sent { .. }))));
+
+    // More than was announced: the error says that nothing was sent, and so it is.
+    let mut session = session_in_chunk();
+    session.body(b"more");
+    session.take(usize::MAX);
+    assert_eq!(session.want, Step::Closed);
+    assert!(session.wire.ends_with(b"BDAT 7 LAST\r\n"));
 }
