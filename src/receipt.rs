@@ -72,6 +72,13 @@ pub struct Recipient {
     pub outcome: Outcome,
 }
 
+impl Recipient {
+    /// Before the server was asked.
+    pub(crate) fn untried(address: Address) -> Self {
+        Recipient { address, outcome: Outcome::NotTried }
+    }
+}
+
 /// What became of a message for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
