@@ -8,7 +8,7 @@ mod program;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use envoi::testing::{Captured, Server};
+use envoi::testing::{Builder, Captured, Server};
 use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -552,16 +552,76 @@ async fn not_yet() {
         &["--retries", "1"],
         &["--progress"],
     ];
-    let urls = ["lmtp://localhost", "lmtp+unix:///run/lmtp.sock"];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
-    let cases = options.iter().map(|option| (url.as_str(), *option)).chain(urls.map(|url| (url, &[][..])));
-    for (url, option) in cases {
-        let run = send_to(url, &[option, &["--json"]].concat()).await;
+    for option in options {
+        let run = send_to(&url, &[*option, &["--json"]].concat()).await;
         run.exits_with(64).says("not yet");
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
     send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+// ---- LMTP ----
+
+fn mailboxes() -> Builder {
+    let server = Server::builder().refuse_message("full@example.com", "552 5.2.2 Mailbox full");
+    server
+        .refuse_message("busy@example.com", "452 4.2.2 Over quota")
+        .refuse_recipient("no@example.com", "550 5.1.1 Unknown")
+}
+
+/// By the recipients of the JSON.
+fn outcomes(run: &Run) -> Vec<(String, u64)> {
+    let json = run.json();
+    let recipients = json["recipients"].as_array().unwrap().iter();
+    let one = |one: &Value| (one["outcome"].as_str().unwrap().to_owned(), one["code"].as_u64().unwrap_or(0));
+    recipients.map(one).collect()
+}
+
+#[tokio::test]
+async fn lmtp_tells_each_recipients_own_answer() {
+    let mut servers = vec![mailboxes().lmtp().start().await.unwrap()];
+    #[cfg(unix)]
+    servers.push(mailboxes().lmtp_unix().start().await.unwrap());
+    for server in servers {
+        let url = server.url();
+        let run = send_to(&url, &["--json"]).await;
+        assert_eq!(run.exits_with(0).json()["outcome"], "sent");
+        assert_eq!(outcomes(&run), [("accepted".to_owned(), 250)]);
+        for (to, code, outcome, codes) in [
+            (&["busy@example.com"][..], 75, "partial", &[250, 452][..]),
+            (&["busy@example.com", "full@example.com"], 69, "partial", &[250, 452, 552]),
+            (&["no@example.com", "busy@example.com"], 69, "partial", &[250, 550, 452]),
+        ] {
+            let run = send_to(&url, &[&["--json", "--to"], to].concat()).await;
+            assert_eq!(run.exits_with(code).json()["outcome"], outcome);
+            assert_eq!(outcomes(&run).iter().map(|(_, code)| *code).collect::<Vec<_>>(), codes, "{url}");
+        }
+        let base = ["--url", &url, "--from", "me@example.org", "--json", "--to"];
+        for (to, code) in [(&["full@example.com", "busy@example.com"][..], 69), (&["busy@example.com"], 75)] {
+            let run = send(&[&base, to].concat()).await;
+            assert_eq!(run.exits_with(code).json()["outcome"], "failed");
+            assert_eq!(run.json()["error"]["phase"], "end-of-data");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lmtp_lost_between_the_answers() {
+    let answer = |command: &str| (command == ".").then(|| "552 5.2.2 Full\n250 2.0.0 Saved\nnonsense".to_owned());
+    let server = Server::builder().lmtp().answer(answer).start().await.unwrap();
+    let run = send_to(&server.url(), &["--json", "--to", "b@example.com", "c@example.com"]).await;
+    assert_eq!(run.exits_with(79).json()["outcome"], "unknown");
+    let expected = [("refused", 552), ("accepted", 250), ("unknown", 0)];
+    assert_eq!(outcomes(&run), expected.map(|(word, code)| (word.to_owned(), code)));
+}
+
+#[tokio::test]
+async fn no_socket_is_there() {
+    let run = send_to("lmtp+unix:///no/such%20socket", &["--json"]).await;
+    run.exits_with(75).says("/no/such socket");
+    assert_eq!(run.json()["server"], "/no/such socket");
 }
 
 #[tokio::test]
