@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::receipt::{Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint};
@@ -100,9 +100,7 @@ impl Client {
         let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
             Ok(connection) => connection,
             Err(error) => {
-                let untried =
-                    |address: &crate::Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
-                let recipients = envelope.recipients().iter().map(untried).collect();
+                let recipients = envelope.recipients().iter().cloned().map(Recipient::untried).collect();
                 return Err(with_recipients(error, &self.endpoint, recipients, started));
             }
         };
@@ -116,7 +114,7 @@ impl Client {
 
 /// The error of a connection that was not made, with what it says of the message.
 fn with_recipients(mut error: Error, endpoint: &Endpoint, recipients: Vec<Recipient>, started: Instant) -> Error {
-    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(endpoint.host()));
+    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
     receipt.recipients = recipients;
     receipt.reply = error.reply().cloned();
     receipt.elapsed = started.elapsed();

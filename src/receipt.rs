@@ -72,11 +72,19 @@ pub struct Recipient {
     pub outcome: Outcome,
 }
 
+impl Recipient {
+    /// Before the server was asked.
+    pub(crate) fn untried(address: Address) -> Self {
+        Recipient { address, outcome: Outcome::NotTried }
+    }
+}
+
 /// What became of a message for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
 pub enum Outcome {
-    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT.
+    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT, or, where the server
+    /// answers to the message for each recipient (LMTP, PRDR), that answer.
     Accepted(Reply),
     /// The server refused: the recipient, or the message after it had accepted the recipient.
     Refused(Reply),

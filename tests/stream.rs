@@ -60,6 +60,10 @@ async fn far_away(mut stream: DuplexStream, chunking: bool, delay: Duration, los
                     }
                     answers += "250 2.0.0 Ok\r\n";
                 }
+                Some("RCPT") if line.contains("leave") => {
+                    stream.write_all(format!("{answers}421 4.3.2 going down\r\n").as_bytes()).await.unwrap();
+                    return messages;
+                }
                 Some("RCPT") if line.contains("nobody") => answers += "550 5.1.1 no\r\n",
                 Some("QUIT") => answers += "221 bye\r\n",
                 _ => answers += "250 2.1.0 Ok\r\n",
@@ -140,6 +144,24 @@ async fn a_lost_connection_leaves_no_message_without_an_outcome() {
         assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::Unknown);
     }
     assert!(connection.verify().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_down_leaves_no_message_without_an_outcome() {
+    let (mut connection, serving) = connect(true, Duration::from_millis(10), None).await;
+    let names = ["one", "leave", "two", "three"];
+    let many = stream::iter(names).map(|name| message(&format!("{name}@example.com")));
+    let outcomes: Vec<_> = connection.send_all(many).collect().await;
+    assert_eq!(serving.await.unwrap(), 1);
+    assert_eq!(outcomes.len(), names.len());
+    assert!(outcomes[0].is_ok());
+    let told: Vec<_> = outcomes.iter().skip(1).map(|outcome| outcome.as_ref().unwrap_err()).collect();
+    assert_eq!(told[0].reply().unwrap().code(), 421);
+    assert!(told[0].is_transient(), "{}", told[0]);
+    for error in &told[1..] {
+        assert_eq!(error.kind(), Kind::Closed, "{error}");
+        assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::Unknown);
+    }
 }
 
 #[tokio::test(start_paused = true)]

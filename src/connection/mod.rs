@@ -1,9 +1,10 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, and `driver.rs` is the one place where
-//! bytes, time and the machine meet. What may be said when, the machine knows.
+//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `fate.rs` tells what becomes of a message, and
+//! `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
 
 mod driver;
+mod fate;
 mod login;
 mod setup;
 mod steps;
@@ -16,11 +17,12 @@ use tokio::time::{Instant, timeout};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
-use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Address, Envelope, trace};
+use crate::{Envelope, trace};
 use driver::Driver;
+use fate::Fate;
 
 pub(crate) use setup::within;
 pub use steps::DataWriter;
@@ -89,61 +91,43 @@ impl Connection {
         self.end_call(result)
     }
 
+    /// From MAIL to the final reply.
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
-        let mut recipients = untried(&envelope);
-        let result = self.conduct(&envelope, &mut body, &mut recipients).await;
+        let mut fate = Fate::new(&envelope);
+        let transaction = self.transaction(&envelope, &body);
+        let result = match self.begin(transaction).await {
+            Ok(()) => loop {
+                let heard = match self.driver.next(Some(&mut body)).await {
+                    Ok(step) => fate.hear(step),
+                    Err(error) => Some(Err(fate.lost(error))),
+                };
+                if let Some(result) = heard {
+                    break result;
+                }
+            },
+            Err(error) => Err(fate.lost(error)),
+        };
         let mut receipt = self.receipt(started);
-        receipt.bytes = if result.is_ok() { self.driver.machine.message_bytes() } else { 0 };
-        receipt.recipients = recipients;
+        (receipt.recipients, receipt.reply) = (fate.recipients, fate.reply);
         match result {
-            Ok(reply) => {
-                receipt.reply = Some(reply);
+            Ok(()) => {
+                receipt.bytes = self.driver.machine.message_bytes();
                 Ok(receipt)
             }
-            Err(error) => {
-                receipt.reply = error.reply().cloned();
-                Err(error.with_receipt(receipt))
-            }
+            Err(error) => Err(error.with_receipt(receipt)),
         }
     }
 
-    /// From MAIL to the final reply; what became of the recipients is in `recipients`, however it ends.
-    async fn conduct(&mut self, envelope: &Envelope, body: &mut Body, recipients: &mut [Recipient]) -> Result<Reply> {
+    async fn begin(&mut self, transaction: Transaction) -> Result<()> {
         self.driver.until_ready().await?;
+        self.driver.machine.begin(transaction)
+    }
+
+    fn transaction(&self, envelope: &Envelope, body: &Body) -> Transaction {
         let mut transaction = Transaction::new(envelope);
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
-        self.driver.machine.begin(transaction)?;
-        let (error, accepted_become) = loop {
-            match self.driver.next(Some(body)).await {
-                Ok(Step::Recipient { index, reply }) => {
-                    recipients[index].outcome =
-                        if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
-                }
-                Ok(Step::Sent { reply }) => return Ok(reply),
-                Ok(Step::NotSent { phase, reply }) => {
-                    if phase == Phase::Mail {
-                        // The replies to RCPT behind it only say that MAIL was missing.
-                        recipients.iter_mut().for_each(|recipient| recipient.outcome = Outcome::NotTried);
-                    }
-                    let error = words::refusal(phase, reply.clone(), envelope.reverse_path(), recipients);
-                    let were_asked = matches!(phase, Phase::Mail | Phase::Rcpt);
-                    break (error, if were_asked { Outcome::NotTried } else { Outcome::Refused(reply) });
-                }
-                Ok(step @ Step::Closed) => break (not_sent(step), Outcome::NotTried),
-                Ok(_) => {}
-                Err(error) if error.outcome_unknown() => {
-                    // A small message may have gone whole before the replies to RCPT came.
-                    recipients.iter_mut().for_each(|recipient| recipient.outcome.become_unknown());
-                    break (words::unknown(error, recipients), Outcome::Unknown);
-                }
-                Err(error) => break (error, Outcome::NotTried),
-            }
-        };
-        for recipient in recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
-            recipient.outcome = accepted_become.clone();
-        }
-        Err(error)
+        transaction
     }
 
     /// Asks whether the server is still there (NOOP).
@@ -240,12 +224,6 @@ impl Connection {
             transcript: self.driver.machine.transcript().clone(),
         }
     }
-}
-
-/// The recipients, before the server was asked about them.
-fn untried(envelope: &Envelope) -> Vec<Recipient> {
-    let untried = |address: &Address| Recipient { address: address.clone(), outcome: Outcome::NotTried };
-    envelope.recipients().iter().map(untried).collect()
 }
 
 /// A step that came where the message's fate or an answer was awaited.

@@ -6,13 +6,13 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Connection, untried, words};
-use crate::Address;
+use super::fate::Fate;
+use super::{Connection, not_sent};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::{Body, Message};
-use crate::proto::{Step, Transaction};
-use crate::receipt::{Outcome, Receipt};
+use crate::proto::Step;
+use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 
 /// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is 640 messages a second.
@@ -76,7 +76,8 @@ struct Flow<'c, S> {
 
 /// A message that was taken from the stream and not answered for.
 struct UnderWay {
-    sender: Option<Address>,
+    /// `None` for what never was one: a message that could not be prepared, or the end of the connection.
+    fate: Option<Fate>,
     receipt: Receipt,
     started: Instant,
     /// What became of it.
@@ -114,7 +115,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
             match driver.next_unless_free(self.giving.as_mut()).await? {
-                Some(step) => self.heard(step),
+                Some(step) => self.heard(step)?,
                 None => {
                     self.giving = None;
                     let bytes = self.connection.driver.machine.message_bytes();
@@ -125,8 +126,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         }
         if self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
             let step = driver.next(None).await?;
-            self.heard(step);
-            return Ok(());
+            return self.heard(step);
         }
         if unanswered == 0 {
             match self.messages.next().await {
@@ -145,7 +145,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         match came {
             Either::Left(Some(message)) => self.begin(message).await,
             Either::Left(None) => self.no_more = true,
-            Either::Right(step) => self.heard(step),
+            Either::Right(step) => self.heard(step)?,
         }
         Ok(())
     }
@@ -155,15 +155,12 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         let mut receipt = self.connection.receipt(started);
         // Until it is finished: where the count stood.
         receipt.round_trips = self.connection.round_trips();
-        let mut sender = None;
+        let mut fate = None;
         let begun = match message.prepare().await {
             Ok((envelope, body)) => {
-                sender = envelope.reverse_path().cloned();
-                receipt.recipients = untried(&envelope);
+                fate = Some(Fate::new(&envelope));
                 self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
-                let mut transaction = Transaction::new(&envelope);
-                body.describe(&mut transaction);
-                transaction.all_or_nothing = self.connection.all_or_nothing;
+                let transaction = self.connection.transaction(&envelope, &body);
                 self.connection.driver.machine.begin(transaction).map(|()| body)
             }
             Err(error) => Err(error),
@@ -176,38 +173,18 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             }
             Err(error) => Some(Err(error)),
         };
-        self.under_way.push_back(UnderWay { sender, receipt, started, outcome });
+        self.under_way.push_back(UnderWay { fate, receipt, started, outcome });
     }
 
-    /// An event is about the first message that has no outcome.
-    fn heard(&mut self, step: Step) {
-        let Some(message) = self.under_way.iter_mut().find(|message| message.outcome.is_none()) else { return };
-        let recipients = &mut message.receipt.recipients;
-        match step {
-            Step::Recipient { index, reply } => {
-                recipients[index].outcome =
-                    if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
-            }
-            Step::Sent { reply } => {
-                message.receipt.reply = Some(reply);
-                message.outcome = Some(Ok(()));
-            }
-            Step::NotSent { phase, reply } => {
-                let accepted_become = match phase {
-                    Phase::Mail | Phase::Rcpt => Outcome::NotTried,
-                    _ => Outcome::Refused(reply.clone()),
-                };
-                for recipient in recipients.iter_mut() {
-                    if phase == Phase::Mail || recipient.outcome.is_accepted() {
-                        recipient.outcome = accepted_become.clone();
-                    }
-                }
-                message.receipt.reply = Some(reply.clone());
-                let error = words::refusal(phase, reply, message.sender.as_ref(), &message.receipt.recipients);
-                message.outcome = Some(Err(error));
-            }
-            _ => {}
+    /// An event is about the first message that has no outcome; the end of the session, about all of those.
+    fn heard(&mut self, step: Step) -> Result<()> {
+        if step == Step::Closed {
+            return Err(not_sent(step));
         }
+        if let Some(message) = self.under_way.iter_mut().find(|message| message.outcome.is_none()) {
+            message.outcome = message.fate.as_mut().and_then(|fate| fate.hear(step));
+        }
+        Ok(())
     }
 
     /// The connection is lost. The first ones under way may have been delivered, the others were not sent.
@@ -216,30 +193,23 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         let unknown = self.connection.driver.machine.left_unknown();
         let message = error.message().to_owned();
         let mut error = Some(error);
-        for (i, message_under_way) in self.under_way.iter_mut().filter(|message| message.outcome.is_none()).enumerate()
-        {
-            let is_unknown = i < unknown;
-            for recipient in &mut message_under_way.receipt.recipients {
-                match is_unknown {
-                    true => recipient.outcome.become_unknown(),
-                    false if recipient.outcome.is_accepted() => recipient.outcome = Outcome::NotTried,
-                    false => {}
-                }
-            }
+        for (i, under_way) in self.under_way.iter_mut().filter(|message| message.outcome.is_none()).enumerate() {
             // The first one gets the error itself, with its cause.
             let error = error.take().unwrap_or_else(|| {
                 Error::new(Kind::Closed, Phase::Body, message.as_str()).with_hint(hint::for_end(Phase::Body, false))
             });
-            let error = error.with_outcome_unknown(is_unknown);
-            let recipients = &message_under_way.receipt.recipients;
-            message_under_way.outcome = Some(Err(if is_unknown { words::unknown(error, recipients) } else { error }));
+            let error = error.with_outcome_unknown(i < unknown);
+            under_way.outcome = Some(Err(match &mut under_way.fate {
+                Some(fate) => fate.lost(error),
+                None => error,
+            }));
         }
         if let Some(error) = error {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);
             receipt.round_trips = self.connection.round_trips();
-            self.under_way.push_back(UnderWay { sender: None, receipt, started, outcome: Some(Err(error)) });
+            self.under_way.push_back(UnderWay { fate: None, receipt, started, outcome: Some(Err(error)) });
         }
     }
 }
@@ -249,6 +219,9 @@ impl UnderWay {
         self.receipt.elapsed = self.started.elapsed();
         self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
         self.receipt.transcript = connection.transcript().clone();
+        if let Some(fate) = self.fate {
+            (self.receipt.recipients, self.receipt.reply) = (fate.recipients, fate.reply);
+        }
         match self.outcome {
             Some(Err(error)) => {
                 self.receipt.bytes = 0;
