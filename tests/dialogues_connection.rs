@@ -49,7 +49,8 @@ async fn play(dialogue: &Dialogue, port: u16, ca_pem: &str) -> Outcomes {
 
 /// The whole conversation; an error is the outcome of a session that came to no message, or to no more of them.
 async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut Outcomes) -> Result<(), String> {
-    let mut endpoint = Endpoint::new("localhost")
+    let endpoint = if dialogue.is_lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
+    let mut endpoint = endpoint
         .port(port)
         .trust(Trust::empty().pem(ca_pem.as_bytes()))
         .client_name(ClientName::new(&*dialogue.helo).unwrap())
@@ -149,7 +150,10 @@ async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String
     for piece in send.message.chunks(7) {
         writer.write(piece.to_vec()).await?;
     }
-    Ok(format!("sent {}", writer.finish().await?.code()))
+    let mut verdicts = vec!["-".to_owned(); send.to.len()];
+    let reply = writer.finish_each(|index, reply| verdicts[index] = reply.code().to_string()).await?;
+    assert_eq!(verdicts.join(" "), send.verdicts);
+    Ok(format!("sent {}", reply.code()))
 }
 
 fn failure(error: &Error) -> String {
@@ -166,9 +170,18 @@ fn refusal(error: &Error) -> String {
     }
 }
 
-/// The dialogue has the reply to each RCPT; what became of the message for an accepted one depends on how it ended.
+/// The dialogue has the reply to each RCPT, and the answer to the message for each where there is one; else what became of the message for an accepted one depends on how it ended.
 fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
-    for (code, outcome) in send.recipients.split(' ').zip(recipients) {
+    for ((code, verdict), outcome) in send.recipients.split(' ').zip(send.verdicts.split(' ')).zip(recipients) {
+        if verdict != "-" {
+            let given = match outcome {
+                Outcome::Accepted(reply) if reply.is_positive() => reply.code().to_string(),
+                Outcome::Refused(reply) if !reply.is_positive() => reply.code().to_string(),
+                other => panic!("{name}: the verdict was {verdict}, and the outcome is {other:?}"),
+            };
+            assert_eq!(given, verdict, "{name}");
+            continue;
+        }
         let fits = match outcome {
             Outcome::Accepted(reply) => send.expect.starts_with("sent") && code == reply.code().to_string(),
             Outcome::Refused(reply) => {

@@ -19,7 +19,8 @@ use crate::report::Failure;
 #[derive(Parser)]
 #[command(name = "send", version)]
 pub struct Options {
-    /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465, smtp://host:25?tls=none
+    /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465, smtp://host:25?tls=none,
+    /// lmtp://host:24, lmtp+unix:///run/lmtp.sock
     #[arg(long)]
     pub url: String,
     /// The sender; '' or '<>' for a notification that must not bounce, which then has no From header

@@ -127,18 +127,32 @@ impl DataWriter<'_> {
         }
     }
 
-    /// Ends the message, and waits for the server's final word on it, which is positive.
+    /// Ends the message, and waits for the server's final word on it, which is positive. In LMTP it is so if the server took the message for one
+    /// recipient at least; [`finish_each`](Self::finish_each) tells of each.
     ///
     /// # Errors
     ///
     /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes.
     pub async fn finish(self) -> Result<Reply> {
+        self.finish_each(|_, _| {}).await
+    }
+
+    /// The same for LMTP: the function is given each accepted recipient's own final reply, as soon as it comes, with the recipient's number by
+    /// the order of [`rcpt`](Connection::rcpt), from 0. What it was given holds, whatever the result is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for those who were not told of is unknown.
+    pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
         let driver = &mut self.connection.driver;
         let finished = async {
             driver.machine.finish()?;
-            match driver.next(None).await? {
-                Step::Sent { reply } => Ok(reply),
-                step => Err(not_sent(step)),
+            loop {
+                match driver.next(None).await? {
+                    Step::Verdict { index, reply } => each(index, &reply),
+                    Step::Sent { reply } => return Ok(reply),
+                    step => return Err(not_sent(step)),
+                }
             }
         };
         let result = finished.await;

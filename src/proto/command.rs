@@ -106,12 +106,14 @@ impl RawCommand {
 pub(super) enum Command<'a> {
     Ehlo(&'a ClientName),
     Helo(&'a ClientName),
+    Lhlo(&'a ClientName),
     StartTls,
     Mail {
         reverse_path: Option<&'a Address>,
         size: Option<u64>,
         eight_bit: bool,
         utf8: bool,
+        prdr: bool,
         delivery: &'a Delivery,
     },
     Rcpt {
@@ -133,8 +135,9 @@ impl fmt::Display for Command<'_> {
         match self {
             Command::Ehlo(name) => write!(f, "EHLO {}", name.as_str()),
             Command::Helo(name) => write!(f, "HELO {}", name.as_str()),
+            Command::Lhlo(name) => write!(f, "LHLO {}", name.as_str()),
             Command::StartTls => f.write_str("STARTTLS"),
-            Command::Mail { reverse_path, size, eight_bit, utf8, delivery } => {
+            Command::Mail { reverse_path, size, eight_bit, utf8, prdr, delivery } => {
                 // No blank behind the colon (RFC 5321, 4.1.1.2).
                 write!(f, "MAIL FROM:<{}>", reverse_path.map_or("", Address::as_str))?;
                 if let Some(size) = size {
@@ -145,6 +148,9 @@ impl fmt::Display for Command<'_> {
                 }
                 if *utf8 {
                     f.write_str(" SMTPUTF8")?;
+                }
+                if *prdr {
+                    f.write_str(" PRDR")?;
                 }
                 delivery.write_mail(f)
             }

@@ -11,6 +11,7 @@ use envoi::{Address, Credentials, Delivery};
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
 #[derive(Debug, PartialEq)]
 pub struct Dialogue {
+    pub is_lmtp: bool,
     pub helo: String,
     pub tls: Tls,
     pub auth: Option<Auth>,
@@ -82,6 +83,7 @@ pub struct Send {
     pub delivery: Delivery,
     /// As the file has it: codes and `-`, with one blank between them.
     pub recipients: String,
+    pub verdicts: String,
     /// As the file has it: `sent 250`.
     pub expect: String,
 }
@@ -118,6 +120,7 @@ pub fn read_folder(folder: &Path) -> Vec<(String, Dialogue)> {
 /// Reads a dialogue. The error starts with the number of its line.
 pub fn parse(text: &str) -> Result<Dialogue, String> {
     let mut dialogue = Dialogue {
+        is_lmtp: false,
         helo: "client.example.org".into(),
         tls: Tls::None,
         auth: None,
@@ -173,6 +176,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
     let (name, value) = line.split_once(": ").ok_or("not `name: value`")?;
     let words: Vec<&str> = value.split_whitespace().collect();
     match (name, &words[..]) {
+        ("protocol", ["lmtp"]) => dialogue.is_lmtp = true,
         ("helo", [name]) => dialogue.helo = name.to_string(),
         ("tls", ["none"]) => dialogue.tls = Tls::None,
         ("tls", ["opportunistic"]) => dialogue.tls = Tls::Opportunistic,
@@ -206,6 +210,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             size_known: false,
             delivery: Delivery::new(),
             recipients: vec!["-"; to.len()].join(" "),
+            verdicts: vec!["-"; to.len()].join(" "),
             expect: String::new(),
         }),
         _ => {
@@ -222,6 +227,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
                 ("content", ["8bit"]) => send.eight_bit = Some(true),
                 ("size", ["known"]) => send.size_known = true,
                 ("recipients", codes) if codes.len() == send.to.len() => send.recipients = codes.join(" "),
+                ("verdicts", codes) if codes.len() == send.to.len() => send.verdicts = codes.join(" "),
                 ("expect", ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"]) => {
                     send.expect = words.join(" ");
                 }
@@ -322,6 +328,7 @@ mod tests {
     fn a_dialogue_with_everything_in_it() {
         let text = "\
 # A comment.
+protocol: lmtp
 helo: me
 tls: required
 auth: PLAIN alice secret
@@ -338,6 +345,7 @@ message: a\\r\\n\\x2e\\\\
 content: 8bit
 size: known
 recipients: 250 -
+verdicts: 452 -
 expect: refused rcpt 550
 send: from a@b to c@d
 message-lines: 2
@@ -363,7 +371,7 @@ WAIT-CLOSE
 ";
         let dialogue = parse(text).unwrap();
         assert_eq!((dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips), ("me", Tls::Required, Some(3)));
-        assert!(dialogue.auth_in_clear && dialogue.steps);
+        assert!(dialogue.auth_in_clear && dialogue.steps && dialogue.is_lmtp);
         let auth = dialogue.auth.unwrap();
         assert_eq!((auth.password.as_str(), auth.authorize_as.as_deref()), ("secret", Some("bob")));
         assert_eq!((dialogue.nonce.as_deref(), dialogue.reason.as_deref()), (Some("abc"), Some("a wrong password")));
@@ -374,6 +382,7 @@ WAIT-CLOSE
         assert!(first.all_or_nothing && first.size_known && first.eight_bit == Some(true));
         assert_eq!(first.message, b"a\r\n.\\");
         assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
+        assert_eq!((first.verdicts.as_str(), second.verdicts.as_str()), ("452 -", "-"));
         assert_eq!(second.message.len(), 24 + 2 * 78);
         assert_eq!((second.recipients.as_str(), second.expect.as_str()), ("-", "unknown closed end-of-data"));
         assert_eq!(
