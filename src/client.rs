@@ -114,7 +114,7 @@ impl Client {
 
 /// The error of a connection that was not made, with what it says of the message.
 fn with_recipients(mut error: Error, endpoint: &Endpoint, recipients: Vec<Recipient>, started: Instant) -> Error {
-    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(endpoint.host()));
+    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
     receipt.recipients = recipients;
     receipt.reply = error.reply().cloned();
     receipt.elapsed = started.elapsed();

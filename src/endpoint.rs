@@ -1,5 +1,6 @@
 //! Where a server is, and how to talk with it: the settings that a connection is made with.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
-use crate::proto::{ClientName, Limits, Mechanism, SaslExchange, SaslFailure};
+use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, Kind, Secret, Timeouts};
@@ -28,7 +29,10 @@ use crate::{Credentials, Kind, Secret, Timeouts};
 /// ```
 #[derive(Clone)]
 pub struct Endpoint {
+    pub(crate) protocol: Protocol,
     pub(crate) host: String,
+    /// The Unix socket to connect to, in place of host and port.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) port: Option<u16>,
     pub(crate) security: Security,
     pub(crate) tls: TlsSettings,
@@ -56,6 +60,8 @@ impl Endpoint {
     /// | `smtps://user:password@host:465` | TLS from the first byte; the port may be left out |
     /// | `smtp://host:25?tls=opportunistic` | TLS when it works, else plaintext, said in the receipt |
     /// | `smtp://host:25?tls=none` | never TLS |
+    /// | `lmtp://host:24` | [LMTP](Self::lmtp), without TLS unless `?tls=` asks for it; the port may be left out |
+    /// | `lmtp+unix:///run/dovecot/lmtp` | [LMTP over a Unix socket](Self::lmtp_unix); the path is percent-encoded |
     ///
     /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
     /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may be repeated), `trust-password-file` (the file with the key stores' password), `pin`
@@ -72,7 +78,9 @@ impl Endpoint {
     /// A server by name or address, with STARTTLS required on port 587, and no login.
     pub fn new(host: impl Into<String>) -> Self {
         Endpoint {
+            protocol: Protocol::Smtp,
             host: host.into(),
+            socket: None,
             port: None,
             security: Security::default(),
             tls: TlsSettings::default(),
@@ -91,7 +99,34 @@ impl Endpoint {
         }
     }
 
-    /// Another port than the usual one, which is 465 for implicit TLS, else 587.
+    /// A server that takes mail by LMTP (RFC 2033) and puts it into mailboxes, such as Dovecot: on port 24, without TLS unless
+    /// [`security`](Self::security) asks for it afterwards.
+    ///
+    /// After a message the server answers for each recipient, and [`Outcome`](crate::Outcome) has each one's own answer: one whose
+    /// mailbox is full does not keep the message from the others.
+    ///
+    /// ```
+    /// use envoi::Endpoint;
+    /// use envoi::tls::Security;
+    ///
+    /// assert_eq!(Endpoint::lmtp("mailbox.example.org").port_number(), 24);
+    /// let protected = Endpoint::lmtp("mailbox.example.org").security(Security::Required);
+    /// ```
+    pub fn lmtp(host: impl Into<String>) -> Self {
+        Endpoint { protocol: Protocol::Lmtp, security: Security::None, ..Endpoint::new(host) }
+    }
+
+    /// A server that takes mail by LMTP at a Unix socket of this machine. It has no port, and its certificate, if it is asked for one, is
+    /// one for `localhost`; opportunistic TLS does not fall back.
+    ///
+    /// ```
+    /// let endpoint = envoi::Endpoint::lmtp_unix("/run/dovecot/lmtp");
+    /// ```
+    pub fn lmtp_unix(socket: impl Into<PathBuf>) -> Self {
+        Endpoint { socket: Some(socket.into()), ..Endpoint::lmtp("localhost") }
+    }
+
+    /// Another port than the usual one, which is 24 for LMTP, 465 for implicit TLS, else 587.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
@@ -267,16 +302,35 @@ impl Endpoint {
         self
     }
 
-    /// The host as it was given.
+    /// SMTP or LMTP.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The Unix socket that is connected to, where it is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// What the server is called in receipts.
+    pub(crate) fn server_name(&self) -> String {
+        match &self.socket {
+            Some(path) => path.display().to_string(),
+            None => self.host.clone(),
+        }
+    }
+
+    /// The host as it was given; `localhost` for a socket.
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The port that is connected to.
     pub fn port_number(&self) -> u16 {
-        self.port.unwrap_or(match self.security {
-            Security::Implicit => 465,
-            _ => 587,
+        self.port.unwrap_or(match (self.protocol, self.security) {
+            (Protocol::Lmtp, _) => 24,
+            (Protocol::Smtp, Security::Implicit) => 465,
+            (Protocol::Smtp, _) => 587,
         })
     }
 
@@ -385,7 +439,9 @@ impl std::fmt::Debug for Endpoint {
     /// Without the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint")
+            .field("protocol", &self.protocol)
             .field("host", &self.host)
+            .field("socket", &self.socket)
             .field("port", &self.port_number())
             .field("security", &self.security)
             .field("login", &self.logs_in())

@@ -14,6 +14,9 @@ pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with START
 pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, or the \
     server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS (smtps://, port 465) if the server has it.";
 
+pub(crate) const NO_LMTP: &str =
+    "This server speaks SMTP, as it seems: use smtp:// or smtps://, or the port or socket where it speaks LMTP.";
+
 pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, or not. Look for it in the server's log, \
     or ask the recipient, before you send it again.";
 
@@ -50,6 +53,15 @@ pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool) -> &'static str
     } else {
         "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 (smtps://), or leave the credentials out."
     }
+}
+
+/// A message that is to go by TLS alone, and a connection that is not so.
+pub(crate) fn must_be_tls(connection: &str) -> Error {
+    let message =
+        format!("the message is to go by TLS alone, all the way (REQUIRETLS), and this connection {connection}");
+    Error::new(Kind::Tls, Phase::Mail, message).with_hint(
+        "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. Otherwise send the message without this demand.",
+    )
 }
 
 // ---- No reply ----
@@ -181,7 +193,8 @@ const REFUSALS: &[Row] = &[
     Row(ANY, &["530"], &[], &["starttls"],
         "The server wants TLS first: leave out tls=none, so that STARTTLS is used, or use smtps:// (port 465)."),
     Row(HELLO, &["500", "502", "504", "530"], &[], &[],
-        "This may be no mail server (an FTP server greets with 220, too): check the host and the port."),
+        "This may be no mail server (an FTP server greets with 220, too), or one that speaks LMTP (lmtp://): check the \
+         host and the port."),
     Row(ANY, &["530"], &[], &[], LOGIN_FIRST),
     Row(ANY, &["5"], &["7.57"], &[], LOGIN_FIRST),
     // Postfix on a submission port, to those who have not logged in.

@@ -26,7 +26,7 @@
 //! ```
 //!
 //! `smtp://` is STARTTLS on port 587, `smtps://` is TLS from the first byte on port 465, and `smtp://host:25?tls=none` is plaintext;
-//! [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
+//! `lmtp://` and `lmtp+unix://` deliver to mailboxes by LMTP. [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
 //!
 //! ```
 //! use std::time::Duration;
@@ -123,9 +123,10 @@
 //! | [`Client`], [`Endpoint`], [`Timeouts`] | the server, and how to talk with it |
 //! | [`Connection`] | a session that is kept, and its single steps |
 //! | [`message`] | what is sent, and how it becomes a stream of bytes |
+//! | [`delivery`] | what is asked for it: reports of delivery, times, priority, TLS all the way |
 //! | [`Receipt`], [`Outcome`], [`Error`] | what became of it |
 //! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
-//! | [`testing`] | an SMTP server inside the process, for the tests of your program |
+//! | [`testing`] | an SMTP or LMTP server inside the process, for the tests of your program |
 //! | [`proto`] | the protocol as a machine without socket and clock, for other runtimes, tests and fuzzers |
 //! | [`coming_from`] | the settings of Oracle, Java and others, and what they are called here |
 //!
@@ -147,6 +148,7 @@ mod address;
 mod client;
 #[cfg(feature = "client")]
 mod connection;
+pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
 mod error;
@@ -184,6 +186,7 @@ pub use address::{Address, Envelope};
 pub use client::Client;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
+pub use delivery::Delivery;
 #[cfg(feature = "client")]
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};

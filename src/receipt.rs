@@ -83,7 +83,8 @@ impl Recipient {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
 pub enum Outcome {
-    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT.
+    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT, or, where the server
+    /// answers to the message for each recipient (LMTP, PRDR), that answer.
     Accepted(Reply),
     /// The server refused: the recipient, or the message after it had accepted the recipient.
     Refused(Reply),

@@ -14,42 +14,51 @@ use crate::tls::{Security, TlsVersion, Trust};
 use crate::{Endpoint, Secret, Timeouts};
 
 const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), smtps://user:password@mail.example.org:465 \
-    (TLS from the first byte) or smtp://mail.example.org:25?tls=none. Characters such as @ : / ? # % in user and password are \
+    (TLS from the first byte), smtp://mail.example.org:25?tls=none, lmtp://mail.example.org:24 or lmtp+unix:///run/lmtp.sock. Characters such as @ : / ? # % in user and password are \
     percent-encoded (%40 %3A %2F %3F %23 %25).";
 
 pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(no_scheme(url));
     };
-    let implicit = match scheme.to_ascii_lowercase().as_str() {
-        "smtp" => false,
-        "smtps" => true,
-        "lmtp" | "lmtp+unix" => return Err(fault("LMTP is not yet supported")),
-        other if other.chars().all(|c| c.is_ascii_alphanumeric()) => {
+    let scheme = scheme.to_ascii_lowercase();
+    let implicit = scheme == "smtps";
+    match scheme.as_str() {
+        "smtp" | "smtps" | "lmtp" | "lmtp+unix" => {}
+        other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
             return Err(fault(format!("{} is no scheme that envoi knows", quoted(other))));
         }
         _ => return Err(no_scheme(url)),
-    };
+    }
     if rest.contains('#') {
         return Err(fault("the URL has a fragment (#)"));
     }
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = location.split_once('/').unwrap_or((location, ""));
-    if !path.is_empty() {
-        return Err(fault("the URL has a path behind the host"));
-    }
     let (user_info, host_and_port) = match authority.rsplit_once('@') {
         Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
         None => (None, authority),
     };
-    let (host, port) = split_port(host_and_port)?;
-    let mut endpoint = Endpoint::new(host);
-    if let Some(port) = port {
-        endpoint = endpoint.port(port);
-    }
-    if implicit {
-        endpoint = endpoint.security(Security::Implicit);
-    }
+    let mut endpoint = if scheme == "lmtp+unix" {
+        if !host_and_port.is_empty() || path.is_empty() {
+            return Err(fault("a socket is named by its whole path: lmtp+unix:///run/lmtp.sock"));
+        }
+        Endpoint::lmtp_unix(format!("/{}", decoded(path, "path")?))
+    } else {
+        if !path.is_empty() {
+            return Err(fault("the URL has a path behind the host"));
+        }
+        let (host, port) = split_port(host_and_port)?;
+        let endpoint = match scheme.as_str() {
+            "lmtp" => Endpoint::lmtp(host),
+            "smtps" => Endpoint::new(host).security(Security::Implicit),
+            _ => Endpoint::new(host),
+        };
+        match port {
+            Some(port) => endpoint.port(port),
+            None => endpoint,
+        }
+    };
     if let Some(user_info) = user_info {
         endpoint = with_user(endpoint, user_info)?;
     }
@@ -133,7 +142,9 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
         }
         let tls = endpoint.tls.clone();
         endpoint = match key.as_str() {
-            "tls" if implicit => return Err(fault("smtps:// is TLS already: the key tls goes with smtp:// only")),
+            "tls" if implicit => {
+                return Err(fault("smtps:// is TLS already: the key tls goes with smtp:// and lmtp://"));
+            }
             "tls" => endpoint.security(match value.as_str() {
                 "none" => Security::None,
                 "opportunistic" => Security::Opportunistic,
@@ -230,11 +241,26 @@ mod tests {
             ("smtps://mail.example.org", "mail.example.org", 465, Security::Implicit),
             ("smtps://[::1]:10465", "::1", 10465, Security::Implicit),
             ("smtp://[2001:db8::1]", "2001:db8::1", 587, Security::Required),
+            ("lmtp://mail.example.org", "mail.example.org", 24, Security::None),
+            ("lmtp://mail.example.org:2024?tls=required", "mail.example.org", 2024, Security::Required),
+            ("lmtp+unix:///run/lmtp.sock", "localhost", 24, Security::None),
         ] {
             let endpoint = parse(url).unwrap();
             assert_eq!((endpoint.host(), endpoint.port_number()), (host, port), "{url}");
             assert_eq!(endpoint.security, security, "{url}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_a_path() {
+        for (url, path) in [
+            ("lmtp+unix:///run/dovecot/lmtp", "/run/dovecot/lmtp"),
+            ("LMTP+Unix:///tmp/a%20b%3Fc%25?helo=me", "/tmp/a b?c%"),
+            ("lmtp+unix://alice:p%2F@/run/lmtp.sock", "/run/lmtp.sock"),
+        ] {
+            assert_eq!(parse(url).unwrap().socket().unwrap().to_str(), Some(path), "{url}");
+        }
+        assert!(parse("lmtp://mail.example.org").unwrap().socket().is_none());
     }
 
     #[test]
@@ -307,6 +333,11 @@ mod tests {
             ("smtp://u:hunter2@mail.example.org?helo=a%0d%0ab", "EHLO"),
             ("smtp://u:hunter2@mail.example.org?timeout=soon", "soon"),
             ("smtp://u:hunter2@[::1", "bracket"),
+            ("lmtp+unix://u:hunter2@run/lmtp.sock", "whole path"),
+            ("lmtp+unix://", "whole path"),
+            ("lmtp+unix:///run/a%zz", "hexadecimal"),
+            ("smtp+unix:///run/smtp.sock", "smtp+unix"),
+            ("lmtp://u:hunter2@h/run/lmtp.sock", "path"),
             ("smtp://u:hunter2@[fe80]:25", "IPv6"),
         ] {
             let error = parse(url).unwrap_err();

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use envoi::proto::{ChannelBinding, ClientName, Content, Machine, Settings, StartTls, Step, Transaction};
+use envoi::proto::{ChannelBinding, ClientName, Content, Machine, Protocol, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Phase};
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
@@ -45,6 +45,7 @@ struct Player<'a> {
     /// What became of the messages, as `expect:` has it, and of their recipients.
     outcomes: Vec<String>,
     recipients: Vec<Vec<String>>,
+    verdicts: Vec<Vec<String>>,
     is_login_due: bool,
     /// Why it failed.
     said_of_login: Option<String>,
@@ -58,6 +59,9 @@ struct Player<'a> {
 impl<'a> Player<'a> {
     fn new(name: &'a str, dialogue: &'a Dialogue, cuts: Cuts) -> Self {
         let mut settings = Settings::new(ClientName::new(&*dialogue.helo).unwrap());
+        if dialogue.is_lmtp {
+            settings.protocol = Protocol::Lmtp;
+        }
         settings.auth_in_clear = dialogue.auth_in_clear;
         settings.nonce = dialogue.nonce.clone();
         settings.server = dialogue.server.clone();
@@ -67,6 +71,7 @@ impl<'a> Player<'a> {
             Tls::Opportunistic => StartTls::IfOffered,
             Tls::Required => StartTls::Required,
         };
+        let nothing: Vec<_> = dialogue.sends.iter().map(|send| vec!["-".to_owned(); send.to.len()]).collect();
         Player {
             name,
             dialogue,
@@ -74,7 +79,8 @@ impl<'a> Player<'a> {
             said: Vec::new(),
             events: Vec::new(),
             outcomes: Vec::new(),
-            recipients: dialogue.sends.iter().map(|send| vec!["-".into(); send.to.len()]).collect(),
+            recipients: nothing.clone(),
+            verdicts: nothing,
             is_login_due: dialogue.auth.is_some(),
             said_of_login: None,
             open: None,
@@ -137,6 +143,7 @@ impl<'a> Player<'a> {
         for (i, send) in self.dialogue.sends.iter().enumerate() {
             assert_eq!(self.outcomes[i], send.expect, "{name}: the outcome of message {i}");
             assert_eq!(self.recipients[i].join(" "), send.recipients, "{name}: the recipients of message {i}");
+            assert_eq!(self.verdicts[i].join(" "), send.verdicts, "{name}: the verdicts on message {i}");
         }
         (self.outcomes, self.events)
     }
@@ -236,6 +243,7 @@ impl<'a> Player<'a> {
                     Some(true) => Content::EightBit,
                 };
                 transaction.all_or_nothing = send.all_or_nothing;
+                transaction.delivery = send.delivery.clone();
                 self.given = 0;
                 if self.dialogue.steps {
                     self.open = Some(0);
@@ -277,6 +285,9 @@ impl<'a> Player<'a> {
             }
             Step::Recipient { index, reply } => {
                 self.recipients[self.outcomes.len()][index] = reply.code().to_string();
+            }
+            Step::Verdict { index, reply } => {
+                self.verdicts[self.outcomes.len()][index] = reply.code().to_string();
             }
             Step::Sent { reply } => self.outcomes.push(format!("sent {}", reply.code())),
             Step::NotSent { phase, reply } => self.outcomes.push(format!("refused {phase} {}", reply.code())),

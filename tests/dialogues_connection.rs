@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::proto::ClientName;
+use envoi::proto::{ClientName, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Outcome, Timeouts};
@@ -49,7 +49,8 @@ async fn play(dialogue: &Dialogue, port: u16, ca_pem: &str) -> Outcomes {
 
 /// The whole conversation; an error is the outcome of a session that came to no message, or to no more of them.
 async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut Outcomes) -> Result<(), String> {
-    let mut endpoint = Endpoint::new("localhost")
+    let endpoint = if dialogue.is_lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
+    let mut endpoint = endpoint
         .port(port)
         .trust(Trust::empty().pem(ca_pem.as_bytes()))
         .client_name(ClientName::new(&*dialogue.helo).unwrap())
@@ -116,7 +117,7 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
     } else {
         Message::ready_stream(Cursor::new(bytes))
     };
-    message.envelope(envelope)
+    message.envelope(envelope).delivery(send.delivery.clone())
 }
 
 /// A stream of which nothing comes.
@@ -129,7 +130,9 @@ impl AsyncRead for Never {
 }
 
 async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String, Error> {
-    let reply = connection.mail(send.from.as_deref().map(address)).await?;
+    let mut transaction = Transaction::open(send.from.as_deref().map(address));
+    transaction.delivery = send.delivery.clone();
+    let reply = connection.mail(transaction).await?;
     if !reply.is_positive() {
         return Ok(format!("refused mail {}", reply.code()));
     }
@@ -147,7 +150,10 @@ async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String
     for piece in send.message.chunks(7) {
         writer.write(piece.to_vec()).await?;
     }
-    Ok(format!("sent {}", writer.finish().await?.code()))
+    let mut verdicts = vec!["-".to_owned(); send.to.len()];
+    let reply = writer.finish_each(|index, reply| verdicts[index] = reply.code().to_string()).await?;
+    assert_eq!(verdicts.join(" "), send.verdicts);
+    Ok(format!("sent {}", reply.code()))
 }
 
 fn failure(error: &Error) -> String {
@@ -164,9 +170,18 @@ fn refusal(error: &Error) -> String {
     }
 }
 
-/// The dialogue has the reply to each RCPT; what became of the message for an accepted one depends on how it ended.
+/// The dialogue has the reply to each RCPT, and the answer to the message for each where there is one; else what became of the message for an accepted one depends on how it ended.
 fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
-    for (code, outcome) in send.recipients.split(' ').zip(recipients) {
+    for ((code, verdict), outcome) in send.recipients.split(' ').zip(send.verdicts.split(' ')).zip(recipients) {
+        if verdict != "-" {
+            let given = match outcome {
+                Outcome::Accepted(reply) if reply.is_positive() => reply.code().to_string(),
+                Outcome::Refused(reply) if !reply.is_positive() => reply.code().to_string(),
+                other => panic!("{name}: the verdict was {verdict}, and the outcome is {other:?}"),
+            };
+            assert_eq!(given, verdict, "{name}");
+            continue;
+        }
         let fits = match outcome {
             Outcome::Accepted(reply) => send.expect.starts_with("sent") && code == reply.code().to_string(),
             Outcome::Refused(reply) => {

@@ -2,16 +2,17 @@
 //!
 //! `cargo test` builds it first. `cargo test --test send` alone does not: then `cargo build --example send` comes before.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+#[path = "support/program.rs"]
+mod program;
+
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use envoi::testing::{Captured, Server};
+use envoi::testing::{Builder, Captured, Server};
+use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Longer than any of these takes; a test that hangs should fail.
@@ -19,54 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const PASSWORD: &str = "Xyzzy-4711";
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
-
-    /// The exit code, with all that was said if it is another.
-    #[track_caller]
-    fn exits_with(&self, code: i32) -> &Self {
-        assert_eq!(self.code, code, "\n{}\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn says(&self, words: &str) -> &Self {
-        assert!(self.stderr.contains(words), "{words:?} is not in: {}", self.stderr);
-        self
-    }
-}
-
-/// Next to the folder of this test's own program.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join("send");
-    let path = path.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.exists(), "{path:?} is missing: run `cargo build --example send`");
-    path
-}
-
 async fn send_with(arguments: &[&str], input: &[u8]) -> Run {
-    let mut command = Command::new(program());
-    command.args(arguments).env("ENVOI_TEST_PASSWORD", PASSWORD).kill_on_drop(true);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // Whoever does not read it closes it.
-    let _ = stdin.write_all(input).await;
-    drop(stdin);
-    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("send hangs").unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    program::run("send", arguments, input, &[("ENVOI_TEST_PASSWORD", PASSWORD)]).await
 }
 
 async fn send(arguments: &[&str]) -> Run {
@@ -368,6 +323,54 @@ async fn what_the_server_cannot_take() {
 }
 
 #[tokio::test]
+async fn what_is_asked_beyond_the_addresses() {
+    let all = [
+        ("DSN", &["--notify", "success,delay"][..]),
+        ("DSN", &["--ret", "hdrs"]),
+        ("DSN", &["--envid", "invoice 4711"]),
+        ("DELIVERBY", &["--deliver-by", "60"]),
+        ("FUTURERELEASE", &["--hold", "3600"]),
+        ("MT-PRIORITY", &["--priority", "-3"]),
+        ("REQUIRETLS", &["--require-tls"]),
+    ];
+    let everything: Vec<&str> = all.iter().flat_map(|(_, option)| option.iter().copied()).collect();
+    let offers = ["DSN", "DELIVERBY 60", "FUTURERELEASE 3600 2030-01-01T00:00:00Z", "MT-PRIORITY MIXER", "REQUIRETLS"];
+    let server = offers.into_iter().fold(Server::builder(), |server, line| server.offer(line)).start().await.unwrap();
+    send_to(&server.url(), &everything).await.exits_with(0);
+    let (message, _) = received(&server).await;
+    let asked = ["RET=HDRS", "ENVID=invoice+204711", "BY=60;R", "HOLDFOR=3600", "MT-PRIORITY=-3", "REQUIRETLS"];
+    let parameters = message.parameters.iter().filter(|parameter| !parameter.starts_with("SIZE"));
+    assert_eq!(parameters.collect::<Vec<_>>(), asked);
+    assert_eq!(message.recipient_parameters, [["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;you@example.com"]]);
+
+    // Nothing of it is offered, or not as much.
+    let bare = Server::start().await.unwrap();
+    for (keyword, option) in all {
+        send_to(&bare.url(), option).await.exits_with(69).says(keyword);
+    }
+    send_to(&server.url(), &["--deliver-by", "59"]).await.exits_with(69);
+    send_to(&server.url(), &["--hold", "3601"]).await.exits_with(69);
+    // TLS is missing here already.
+    let plain = Server::builder().plaintext().offer("REQUIRETLS").start().await.unwrap();
+    send_to(&plain.url(), &["--require-tls"]).await.exits_with(76).says("REQUIRETLS");
+    assert!(bare.messages().is_empty() && plain.messages().is_empty());
+
+    for option in [
+        &["--notify", "never,success"][..],
+        &["--notify", ""],
+        &["--ret", "headers"],
+        &["--envid", "a\nb"],
+        &["--deliver-by", "0"],
+        &["--deliver-by", "soon"],
+        &["--hold", "-1"],
+        &["--priority", "10"],
+        &["--priority", "high"],
+    ] {
+        send_to(&server.url(), option).await.exits_with(64);
+    }
+}
+
+#[tokio::test]
 async fn login() {
     let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
     let url = server.url().replace(PASSWORD, "wrong");
@@ -584,29 +587,82 @@ async fn inputs_that_cannot_be_read() {
 #[tokio::test]
 async fn not_yet() {
     let options: &[&[&str]] = &[
-        &["--notify", "failure"],
-        &["--ret", "full"],
-        &["--envid", "1"],
-        &["--deliver-by", "60"],
-        &["--hold", "60"],
-        &["--priority", "3"],
-        &["--require-tls"],
         &["--binary"],
         &["--proxy", "socks5://localhost"],
         &["--bind", "127.0.0.1"],
         &["--retries", "1"],
         &["--progress"],
     ];
-    let urls = ["lmtp://localhost", "lmtp+unix:///run/lmtp.sock"];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
-    let cases = options.iter().map(|option| (url.as_str(), *option)).chain(urls.map(|url| (url, &[][..])));
-    for (url, option) in cases {
-        let run = send_to(url, &[option, &["--json"]].concat()).await;
+    for option in options {
+        let run = send_to(&url, &[*option, &["--json"]].concat()).await;
         run.exits_with(64).says("not yet");
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
     send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+// ---- LMTP ----
+
+fn mailboxes() -> Builder {
+    let server = Server::builder().refuse_message("full@example.com", "552 5.2.2 Mailbox full");
+    server
+        .refuse_message("busy@example.com", "452 4.2.2 Over quota")
+        .refuse_recipient("no@example.com", "550 5.1.1 Unknown")
+}
+
+/// By the recipients of the JSON.
+fn outcomes(run: &Run) -> Vec<(String, u64)> {
+    let json = run.json();
+    let recipients = json["recipients"].as_array().unwrap().iter();
+    let one = |one: &Value| (one["outcome"].as_str().unwrap().to_owned(), one["code"].as_u64().unwrap_or(0));
+    recipients.map(one).collect()
+}
+
+#[tokio::test]
+async fn lmtp_tells_each_recipients_own_answer() {
+    let mut servers = vec![mailboxes().lmtp().start().await.unwrap()];
+    #[cfg(unix)]
+    servers.push(mailboxes().lmtp_unix().start().await.unwrap());
+    for server in servers {
+        let url = server.url();
+        let run = send_to(&url, &["--json"]).await;
+        assert_eq!(run.exits_with(0).json()["outcome"], "sent");
+        assert_eq!(outcomes(&run), [("accepted".to_owned(), 250)]);
+        for (to, code, outcome, codes) in [
+            (&["busy@example.com"][..], 75, "partial", &[250, 452][..]),
+            (&["busy@example.com", "full@example.com"], 69, "partial", &[250, 452, 552]),
+            (&["no@example.com", "busy@example.com"], 69, "partial", &[250, 550, 452]),
+        ] {
+            let run = send_to(&url, &[&["--json", "--to"], to].concat()).await;
+            assert_eq!(run.exits_with(code).json()["outcome"], outcome);
+            assert_eq!(outcomes(&run).iter().map(|(_, code)| *code).collect::<Vec<_>>(), codes, "{url}");
+        }
+        let base = ["--url", &url, "--from", "me@example.org", "--json", "--to"];
+        for (to, code) in [(&["full@example.com", "busy@example.com"][..], 69), (&["busy@example.com"], 75)] {
+            let run = send(&[&base, to].concat()).await;
+            assert_eq!(run.exits_with(code).json()["outcome"], "failed");
+            assert_eq!(run.json()["error"]["phase"], "end-of-data");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lmtp_lost_between_the_answers() {
+    let answer = |command: &str| (command == ".").then(|| "552 5.2.2 Full\n250 2.0.0 Saved\nnonsense".to_owned());
+    let server = Server::builder().lmtp().answer(answer).start().await.unwrap();
+    let run = send_to(&server.url(), &["--json", "--to", "b@example.com", "c@example.com"]).await;
+    assert_eq!(run.exits_with(79).json()["outcome"], "unknown");
+    let expected = [("refused", 552), ("accepted", 250), ("unknown", 0)];
+    assert_eq!(outcomes(&run), expected.map(|(word, code)| (word.to_owned(), code)));
+}
+
+#[tokio::test]
+async fn no_socket_is_there() {
+    let run = send_to("lmtp+unix:///no/such%20socket", &["--json"]).await;
+    run.exits_with(75).says("/no/such socket");
+    assert_eq!(run.json()["server"], "/no/such socket");
 }
 
 #[tokio::test]

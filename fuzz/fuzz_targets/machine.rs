@@ -11,7 +11,7 @@
 mod session;
 
 use envoi::Address;
-use envoi::proto::{ClientName, Content, Limits, Mechanism, RawCommand, Settings, StartTls, Transaction};
+use envoi::proto::{ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction};
 
 use session::{Cut, Event, Session};
 
@@ -24,6 +24,7 @@ fn settings(letters: &[u8]) -> Settings {
             b's' => settings.secure = true,
             b'c' => settings.auth_in_clear = true,
             b'l' => settings.limits = small_limits(),
+            b'm' => settings.protocol = Protocol::Lmtp,
             _ => {}
         }
     }

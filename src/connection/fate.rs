@@ -11,6 +11,8 @@ pub(super) struct Fate {
     sender: Option<Address>,
     /// In the envelope's order.
     pub(super) recipients: Vec<Recipient>,
+    /// Those whose outcome is final, whatever follows.
+    decided: Vec<bool>,
     /// The server's final words: on the message, or on why it was not sent.
     pub(super) reply: Option<Reply>,
 }
@@ -21,6 +23,7 @@ impl Fate {
         Fate {
             sender: envelope.reverse_path().cloned(),
             recipients: envelope.recipients().iter().cloned().map(Recipient::untried).collect(),
+            decided: vec![false; envelope.recipients().len()],
             reply: None,
         }
     }
@@ -28,9 +31,11 @@ impl Fate {
     /// Takes an event. `Some`, where it was the last one about this message.
     pub(super) fn hear(&mut self, step: Step) -> Option<Result<()>> {
         match step {
-            Step::Recipient { index, reply } => {
+            Step::Recipient { index, ref reply } | Step::Verdict { index, ref reply } => {
+                self.decided[index] = matches!(step, Step::Verdict { .. });
+                let (reply, is_positive) = (reply.clone(), reply.is_positive());
                 self.recipients[index].outcome =
-                    if reply.is_positive() { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
+                    if is_positive { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
                 None
             }
             Step::Sent { reply } => {
@@ -62,7 +67,8 @@ impl Fate {
             return error;
         }
         // A small message may have gone whole before the replies to RCPT came.
-        self.recipients.iter_mut().for_each(|recipient| recipient.outcome.become_unknown());
+        let undecided = self.recipients.iter_mut().zip(&self.decided).filter(|(_, decided)| !**decided);
+        undecided.for_each(|(recipient, _)| recipient.outcome.become_unknown());
         words::unknown(error, &self.recipients)
     }
 

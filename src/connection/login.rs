@@ -53,7 +53,7 @@ impl Connection {
                 }
             }
         };
-        trace::step("login", &endpoint.host, logging_in).await.map(|_| ())
+        trace::step("login", &endpoint.server_name(), logging_in).await.map(|_| ())
     }
 
     /// The token's source takes its own time: of the limits, only the deadline is one for it.

@@ -50,12 +50,19 @@ impl Connection {
     }
 
     pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        trace::step("connect", &endpoint.host, Connection::connect_in(endpoint, clock)).await
+        trace::step("connect", &endpoint.server_name(), Connection::connect_in(endpoint, clock)).await
     }
 
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
         endpoint.check()?;
         let connector = connector_for(endpoint).await?;
+        if let Some(path) = &endpoint.socket {
+            let connecting = transport::connect_to_socket(path);
+            let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
+            let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
+            let session = Connection::establish(endpoint, stream, name, endpoint.security, connector, clock).await?;
+            return session.logged_in(endpoint).await;
+        }
         let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
         let stream = within(&mut clock, endpoint, Phase::Connect, transport::connect(host, port)).await?;
         let peer = stream.peer_addr();
@@ -104,6 +111,7 @@ impl Connection {
         clock: Clock,
     ) -> Result<Connection> {
         let mut settings = Settings::new(client_name);
+        settings.protocol = endpoint.protocol;
         settings.starttls = match security {
             Security::Required => StartTls::Required,
             Security::Opportunistic => StartTls::IfOffered,
@@ -115,7 +123,7 @@ impl Connection {
         settings.limits = endpoint.limits.clone();
         let mut session = Connection {
             driver: Driver::new(Machine::new(settings), stream, endpoint.timeouts.clone(), clock),
-            server: endpoint.host.clone(),
+            server: endpoint.server_name(),
             tls: None,
             plaintext_because: None,
             auth: None,
@@ -234,7 +242,10 @@ pub(crate) async fn within<T>(
     let outcome = timeout_at(limit.at, future).await;
     clock.spend(began);
     outcome.unwrap_or_else(|_| {
-        let server = format!("{}, port {}", endpoint.host, endpoint.port_number());
+        let server = match &endpoint.socket {
+            Some(path) => format!("the socket {}", path.display()),
+            None => format!("{}, port {}", endpoint.host, endpoint.port_number()),
+        };
         Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
             .about(server)
             .with_hint(hint::for_silence(phase, false)))

@@ -9,15 +9,30 @@ use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 use crate::timeouts::Clock;
 
 impl Connection {
-    /// MAIL: opens a transaction. A negative reply is returned like a positive one, and opens none.
+    /// MAIL: opens a transaction, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
+    /// [`Transaction`] has it. A negative reply is returned like a positive one, and opens none.
+    ///
+    /// ```no_run
+    /// use envoi::delivery::Notify;
+    /// use envoi::proto::Transaction;
+    /// use envoi::{Address, Connection, Delivery, Result};
+    ///
+    /// # async fn example(mut connection: Connection) -> Result<()> {
+    /// let mut transaction = Transaction::open(Some(Address::new("alice@example.org")?));
+    /// transaction.delivery = Delivery::new().notify(Notify::SUCCESS);
+    /// let reply = connection.mail(transaction).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
-    pub async fn mail(&mut self, reverse_path: impl Into<Option<Address>>) -> Result<Reply> {
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
+        let transaction = transaction.into();
+        self.check_tls(&transaction)?;
         self.begin_call()?;
         self.driver.clock = Clock::start(&self.driver.timeouts);
-        let transaction = Transaction::open(reverse_path.into());
         let result = self.driver.ask(|machine| machine.mail(transaction)).await;
         self.end_call(result)
     }
@@ -112,18 +127,32 @@ impl DataWriter<'_> {
         }
     }
 
-    /// Ends the message, and waits for the server's final word on it, which is positive.
+    /// Ends the message, and waits for the server's final word on it, which is positive. In LMTP it is so if the server took the message for one
+    /// recipient at least; [`finish_each`](Self::finish_each) tells of each.
     ///
     /// # Errors
     ///
     /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes.
     pub async fn finish(self) -> Result<Reply> {
+        self.finish_each(|_, _| {}).await
+    }
+
+    /// The same for LMTP: the function is given each accepted recipient's own final reply, as soon as it comes, with the recipient's number by
+    /// the order of [`rcpt`](Connection::rcpt), from 0. What it was given holds, whatever the result is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for those who were not told of is unknown.
+    pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
         let driver = &mut self.connection.driver;
         let finished = async {
             driver.machine.finish()?;
-            match driver.next(None).await? {
-                Step::Sent { reply } => Ok(reply),
-                step => Err(not_sent(step)),
+            loop {
+                match driver.next(None).await? {
+                    Step::Verdict { index, reply } => each(index, &reply),
+                    Step::Sent { reply } => return Ok(reply),
+                    step => return Err(not_sent(step)),
+                }
             }
         };
         let result = finished.await;

@@ -24,7 +24,9 @@ pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, reci
 
 /// The connection ended when the message was handed over, and before the answer came.
 pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
-    error.about(format_args!("it is not known whether the server took {}", message_to(recipients)))
+    // In LMTP, what became of it for some may be known.
+    let unknown = recipients.iter().filter(|recipient| recipient.outcome == Outcome::Unknown);
+    error.about(format_args!("it is not known whether the server took {}", message_to(unknown)))
 }
 
 fn refused_recipients(recipients: &[Recipient]) -> String {
@@ -39,10 +41,11 @@ fn refused_recipients(recipients: &[Recipient]) -> String {
     }
 }
 
-fn message_to(recipients: &[Recipient]) -> String {
-    match recipients {
-        [] => "the message".into(),
-        [only] => format!("the message to {}", only.address),
-        [first, others @ ..] => format!("the message to {} and {} more", first.address, others.len()),
+fn message_to<'a>(recipients: impl IntoIterator<Item = &'a Recipient>) -> String {
+    let mut recipients = recipients.into_iter();
+    match (recipients.next(), recipients.count()) {
+        (None, _) => "the message".into(),
+        (Some(only), 0) => format!("the message to {}", only.address),
+        (Some(first), others) => format!("the message to {} and {others} more", first.address),
     }
 }

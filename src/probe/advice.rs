@@ -5,6 +5,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{Port, Speaks};
 use crate::Endpoint;
 use crate::endpoint::LoginWith;
+use crate::proto::Protocol;
 use crate::tls::Security;
 
 /// What needs no escape in a URL's user, and what besides in the value of a key.
@@ -32,7 +33,11 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         return None;
     }
     let verified = port.tls.as_ref().is_some_and(|tls| tls.verified);
-    let scheme = if port.speaks? == Speaks::Tls { "smtps" } else { "smtp" };
+    let (scheme, usual_port) = match (endpoint.protocol(), port.speaks?) {
+        (Protocol::Lmtp, _) => ("lmtp", 24),
+        (Protocol::Smtp, Speaks::Tls) => ("smtps", 465),
+        (Protocol::Smtp, Speaks::Plaintext) => ("smtp", 587),
+    };
     let (mut keys, mut calls) = endpoint.tls.in_words();
     if scheme == "smtp" && port.is_usable() && !verified {
         let policy = if port.tls.is_some() { endpoint.security } else { Security::None };
@@ -41,6 +46,16 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
             keys.truncate(1);
             calls.clear();
         }
+    }
+    // LMTP is without TLS unless it is asked for, and no URL asks for it from the first byte.
+    match (scheme, port.speaks?) {
+        ("lmtp", Speaks::Tls) => calls.insert(0, ".security(Security::Implicit)".into()),
+        ("lmtp", _) if verified => keys.insert(0, ("tls", Security::Required.to_string())),
+        ("lmtp", _) => {
+            keys.clear();
+            calls.clear();
+        }
+        _ => {}
     }
     if !endpoint.mechanisms.is_empty() {
         let names: Vec<&str> = endpoint.mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
@@ -66,7 +81,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         calls.insert(0, call.into());
     }
     url += &if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    if port.number != if scheme == "smtps" { 465 } else { 587 } {
+    if port.number != usual_port {
         url += &format!(":{}", port.number);
     }
     for (index, (key, value)) in keys.iter().enumerate() {

@@ -19,17 +19,18 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::proto::{Capabilities, Mechanism, Reply};
+use crate::proto::{Capabilities, Mechanism, Protocol, Reply};
 use crate::tls::{Certificate, TlsInfo, TlsVersion, TrustSummary};
 use crate::{Endpoint, Error, Result};
 
 pub use advice::Advice;
 use look::Observer;
 
-/// The ports of SMTP: between servers, with TLS from the first byte, and for submission.
+/// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that of LMTP.
 const USUAL: [u16; 3] = [25, 465, 587];
+const USUAL_OF_LMTP: [u16; 1] = [24];
 
-/// Looks at the server of an endpoint: at its port if it has one that was set, else at 25, 465 and 587. [The module](self)
+/// Looks at the server of an endpoint: at its port if it has one that was set, else at 25, 465 and 587, or, for LMTP, at 24. [The module](self)
 /// tells what it looks for.
 ///
 /// The endpoint says whom to trust, with what to log in, and what is wanted: by default a connection with TLS. Its
@@ -38,7 +39,7 @@ const USUAL: [u16; 3] = [25, 465, 587];
 ///
 /// # Errors
 ///
-/// Only what keeps it from looking at all: a host that cannot be one or a user without a password
+/// Only what keeps it from looking at all: a Unix socket, a host that cannot be one or a user without a password
 /// ([`Kind::Request`](crate::Kind::Request)), a trust store that cannot be read ([`Kind::Config`](crate::Kind::Config)). That nobody
 /// answers is a result like any other: see [`Port::failure`].
 ///
@@ -57,9 +58,17 @@ const USUAL: [u16; 3] = [25, 465, 587];
 /// ```
 pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     endpoint.check()?;
+    if let Some(path) = endpoint.socket() {
+        let message = format!("a server is looked at by its ports, and {} is a Unix socket", path.display());
+        return Err(Error::request(message).with_hint("Send it a message: the transcript and the error say the rest."));
+    }
     let began = Instant::now();
     let observer = Observer::new(endpoint).await?;
-    let numbers = endpoint.port.map_or(USUAL.to_vec(), |port| vec![port]);
+    let usual = match endpoint.protocol() {
+        Protocol::Smtp => &USUAL[..],
+        Protocol::Lmtp => &USUAL_OF_LMTP,
+    };
+    let numbers = endpoint.port.map_or(usual.to_vec(), |port| vec![port]);
     let mut looks = join_all(numbers.into_iter().map(|number| observer.look(number))).await;
     observer.log_in(&mut looks).await;
     let (ports, connections): (Vec<_>, Vec<_>) = looks.into_iter().map(|look| (look.port, look.connection)).unzip();

@@ -121,13 +121,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
 use zeroize::Zeroizing;
 
-pub use capabilities::{Capabilities, Keyword};
+pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
 pub use sasl::{ChannelBinding, Mechanism, SaslExchange, SaslFailure, SaslSession};
-pub use settings::{Limits, Settings, StartTls};
+pub use settings::{Limits, Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
@@ -139,11 +139,12 @@ use crate::hint;
 use command::Command;
 use reply::excerpt;
 use sasl::Login;
-use transaction::Progress;
+use transaction::{FinalReplies, Progress};
 pub(crate) use transcript::Secrets;
 use wire::{Expected, Wire};
 
-/// While more than this waits to be written, the machine asks for no more of the message.
+/// When so much waits to be written, the machine asks for no more of the message. It is what is written at once, too: with
+/// less, the calls to the system cost more than the encryption; more gains nothing.
 const HIGH_WATER: usize = 256 * 1024;
 
 /// What is unread beyond an incomplete line is at most this.
@@ -188,6 +189,8 @@ pub struct Machine {
     round_trips: u32,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
+    /// What ends the session, when the events before it were told.
+    failure: Option<Error>,
 }
 
 impl Machine {
@@ -212,6 +215,7 @@ impl Machine {
             in_flight: true,
             round_trips: 0,
             left_unknown: 0,
+            failure: None,
             settings,
         }
     }
@@ -267,7 +271,7 @@ impl Machine {
                 return Ok(Step::Closed);
             }
             let outcome_unknown = self.outcome_unknown();
-            match self.take_reply() {
+            match self.failure.take().map_or_else(|| self.take_reply(), Err) {
                 Ok(true) => continue,
                 Ok(false) => return Ok(self.wanted()),
                 Err(error) => {
@@ -364,7 +368,7 @@ impl Machine {
         self.capabilities = Capabilities::default();
         self.parser = ReplyParser::new(self.settings.limits.clone());
         self.state = State::Opening;
-        self.say_ehlo();
+        self.say_hello();
         Ok(())
     }
 
@@ -500,7 +504,7 @@ impl Machine {
     /// [`Kind::Request`] where no transaction is open or no recipient was accepted.
     pub fn data(&mut self) -> Result<()> {
         let progress = self.open_transaction("the message")?;
-        if progress.accepted == 0 {
+        if progress.accepted.is_empty() {
             return Err(Error::new(Kind::Request, Phase::Data, "no recipient was accepted, so no message can be sent"));
         }
         progress.complete = true;
@@ -630,9 +634,11 @@ impl Machine {
             let Transaction { recipients, all_or_nothing, .. } = &progress.transaction;
             if !progress.mail_written {
                 progress.mail_written = true;
-                self.wire.say(mail_command(&progress.transaction, &self.capabilities), Expected::Mail);
+                progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
+                self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                self.wire.say(Command::Rcpt(recipient), Expected::Rcpt(progress.written));
+                let delivery = &progress.transaction.delivery;
+                self.wire.say(Command::Rcpt { address: recipient, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
@@ -669,7 +675,7 @@ impl Machine {
         if !follows_others {
             self.require_ready("a transaction")?;
         }
-        transaction.check(&self.capabilities)?;
+        transaction.check(&self.capabilities, self.settings.secure)?;
         if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
@@ -680,8 +686,12 @@ impl Machine {
         Ok(())
     }
 
-    fn say_ehlo(&mut self) {
-        self.wire.say(Command::Ehlo(&self.settings.client_name), Expected::Ehlo);
+    fn say_hello(&mut self) {
+        let name = &self.settings.client_name;
+        match self.settings.protocol {
+            Protocol::Smtp => self.wire.say(Command::Ehlo(name), Expected::Ehlo),
+            Protocol::Lmtp => self.wire.say(Command::Lhlo(name), Expected::Lhlo),
+        }
     }
 
     // ---- State ----
@@ -787,12 +797,15 @@ impl Machine {
 }
 
 /// What MAIL declares: of the server's extensions those that this message needs.
-fn mail_command<'a>(transaction: &'a Transaction, server: &Capabilities) -> Command<'a> {
+fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a> {
+    let transaction = &progress.transaction;
     Command::Mail {
         reverse_path: transaction.reverse_path.as_ref(),
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
         utf8: transaction.needs_utf8(),
+        prdr: progress.final_replies == FinalReplies::OneOr353,
+        delivery: &transaction.delivery,
     }
 }
 

@@ -5,9 +5,9 @@ use std::mem;
 use super::command::Command;
 use super::reply::excerpt;
 use super::sasl::Login;
-use super::transaction::Progress;
+use super::transaction::{FinalReplies, Progress};
 use super::wire::Expected;
-use super::{BadReply, Capabilities, Machine, Reply, StartTls, State, Step, Stuffer};
+use super::{BadReply, Capabilities, Machine, Protocol, Reply, StartTls, State, Step, Stuffer};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 
@@ -54,15 +54,19 @@ impl Machine {
         match expected {
             Expected::Greeting if reply.code() == 220 => {
                 self.greeting = Some(reply);
-                self.say_ehlo();
+                self.say_hello();
             }
-            Expected::Ehlo | Expected::Helo if reply.code() == 250 => {
+            Expected::Ehlo | Expected::Helo | Expected::Lhlo if reply.code() == 250 => {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
             }
             // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
             Expected::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
                 self.wire.say(Command::Helo(&self.settings.client_name), Expected::Helo);
+            }
+            Expected::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
+                let message = "the server does not know LHLO, with which LMTP begins";
+                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
             }
             Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             Expected::StartTls if is_refusal => {
@@ -72,9 +76,10 @@ impl Machine {
             Expected::Greeting if is_refusal => {
                 return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
-            Expected::Ehlo | Expected::Helo if is_refusal => {
+            Expected::Ehlo | Expected::Helo | Expected::Lhlo if is_refusal => {
+                let hello = if matches!(expected, Expected::Lhlo) { "LHLO" } else { "EHLO" };
                 let message =
-                    format!("the server refused EHLO from this client, {}", self.settings.client_name.as_str());
+                    format!("the server refused {hello} from this client, {}", self.settings.client_name.as_str());
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.is_positive() => {
@@ -91,9 +96,9 @@ impl Machine {
             Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
             Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
             Expected::EndOfData { ends_at: Some(end) }
-                if self.written >= end && (reply.is_positive() || is_refusal) =>
+                if self.written >= end && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
             {
-                self.on_final_reply(reply);
+                self.on_final_reply(reply, end);
             }
             Expected::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
@@ -104,7 +109,12 @@ impl Machine {
             Expected::Cleanup if reply.is_positive() => {}
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             Expected::Quit => self.close(),
-            expected => return Err(violation(&expected, phase, &reply)),
+            expected => {
+                let error = violation(&expected, phase, &reply);
+                // Unanswered it is still: what became of a message is unknown then.
+                self.wire.queue.push_front(expected);
+                return Err(error);
+            }
         }
         self.advance();
         Ok(())
@@ -117,10 +127,20 @@ impl Machine {
             None => (phase, reply),
         };
         match expected {
-            Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::StartTls => {
+            Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::Lhlo | Expected::StartTls => {
                 return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
             }
             Expected::Login(login) => self.login_refused(&login, reply),
+            // In LMTP it answers for one recipient; for the others, no answer will come.
+            Expected::EndOfData { ends_at: Some(end) }
+                if self.written >= end && self.settings.protocol == Protocol::Lmtp =>
+            {
+                if self.on_final_reply(reply.clone(), end) {
+                    let message = "the server ended the session before it had answered for every recipient";
+                    self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
+                    return Ok(());
+                }
+            }
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
                 if !matches!(expected, Expected::EndOfData { .. }) {
                     // What became of this message is certain, even if all of it has gone.
@@ -207,7 +227,7 @@ impl Machine {
         if let Some(progress) = self.transactions.front_mut() {
             progress.answered += 1;
             if reply.is_positive() {
-                progress.accepted += 1;
+                progress.accepted.push(index);
             } else {
                 progress.last_rcpt_refusal = Some(reply.clone());
             }
@@ -225,6 +245,11 @@ impl Machine {
                 self.state = State::Body;
                 self.wire.queue.push_back(Expected::EndOfData { ends_at: None });
             }
+            // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
+            Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
+                self.close();
+                self.events.push_back(Step::NotSent { phase, reply });
+            }
             Some((phase, reply)) => {
                 self.transactions.pop_front();
                 self.state = State::Ready;
@@ -236,9 +261,47 @@ impl Machine {
         }
     }
 
+    /// 353: the server will answer for each recipient first (PRDR).
+    fn may_announce_each(&self, reply: &Reply) -> bool {
+        let is_asked_for =
+            |progress: &Progress| progress.final_replies == FinalReplies::OneOr353 && progress.refusal().is_none();
+        reply.code() == 353 && self.transactions.front().is_some_and(is_asked_for)
+    }
+
+    /// An answer to the message: as such, or for one of its recipients. Says whether another one must follow.
+    fn on_final_reply(&mut self, reply: Reply, end: u64) -> bool {
+        let Some(progress) = self.transactions.front_mut() else { return false };
+        let another_follows = if reply.is_intermediate() {
+            progress.final_replies = FinalReplies::EachAndOne;
+            true
+        } else if let Some(index) = progress.next_verdict() {
+            let is_last_for_all = progress.final_replies == FinalReplies::EachAndOne;
+            // Before the one for all, the server has taken the message for nobody.
+            if !(is_last_for_all && reply.is_positive()) {
+                self.events.push_back(Step::Verdict { index, reply: reply.clone() });
+            }
+            progress.verdicts.push(reply.clone());
+            is_last_for_all || progress.next_verdict().is_some()
+        } else {
+            false
+        };
+        if another_follows {
+            self.wire.queue.push_front(Expected::EndOfData { ends_at: Some(end) });
+        } else {
+            self.conclude(reply);
+        }
+        another_follows
+    }
+
     /// The verdict on the message. On one that went with its commands, it may only say that nobody was there to get it.
-    fn on_final_reply(&mut self, reply: Reply) {
+    fn conclude(&mut self, last: Reply) {
         let Some(progress) = self.transactions.pop_front() else { return };
+        if progress.final_replies == FinalReplies::EachAndOne && last.is_positive() {
+            let verdicts = progress.accepted.iter().zip(&progress.verdicts);
+            let taken = verdicts.filter(|(_, reply)| reply.is_positive());
+            self.events.extend(taken.map(|(&index, reply)| Step::Verdict { index, reply: reply.clone() }));
+        }
+        let reply = progress.conclusion(last);
         if reply.is_positive() && progress.refusal().is_none() {
             self.events.push_back(Step::Sent { reply });
             return;

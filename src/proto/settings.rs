@@ -45,11 +45,23 @@ pub enum StartTls {
     Required,
 }
 
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// SMTP (RFC 5321): the reply to a message holds for all of its recipients.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033), for delivery into mailboxes: after a message comes a reply for each recipient that was accepted before.
+    Lmtp,
+}
+
 /// How the machine conducts a session.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The name in EHLO.
+    /// SMTP, or LMTP.
+    pub protocol: Protocol,
+    /// The name in EHLO or LHLO.
     pub client_name: ClientName,
     /// Whether to ask for TLS.
     pub starttls: StartTls,
@@ -67,9 +79,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// No TLS, and no login without it.
+    /// SMTP without TLS, and no login without it.
     pub fn new(client_name: ClientName) -> Self {
         Settings {
+            protocol: Protocol::Smtp,
             client_name,
             starttls: StartTls::Never,
             secure: false,

@@ -48,9 +48,17 @@ pub enum Step {
         /// The reply to RCPT.
         reply: Reply,
     },
-    /// The server took the message, for the recipients that it had accepted.
+    /// The server's verdict on the message for one recipient that it had accepted, where it gives one for each
+    /// ([LMTP](super::Protocol::Lmtp), PRDR). It is final, whatever follows. [`Sent`](Self::Sent) or [`NotSent`](Self::NotSent) comes behind the last one.
+    Verdict {
+        /// Which recipient.
+        index: usize,
+        /// The reply to the message for this recipient.
+        reply: Reply,
+    },
+    /// The server took the message, for the recipients that it had accepted; where there was a [`Verdict`](Self::Verdict) for each, for those with a positive one.
     Sent {
-        /// The final reply.
+        /// The final reply; in LMTP the last positive one.
         reply: Reply,
     },
     /// The server did not take the message.

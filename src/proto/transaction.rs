@@ -1,8 +1,10 @@
 //! One mail transaction: what is asked for, and how far it came (RFC 5321, 3.3).
 
-use super::{Capabilities, Content, Reply};
+use super::{Capabilities, Content, Protocol, Reply};
+use crate::Delivery;
 use crate::address::{Address, Envelope};
 use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
 
 /// What the machine must know to offer a message to the server.
 #[derive(Clone, Debug)]
@@ -21,14 +23,21 @@ pub struct Transaction {
     /// The message's headers are not ASCII, so that the server must offer SMTPUTF8 (RFC 6531). Addresses
     /// are looked at apart.
     pub utf8_headers: bool,
-    /// Send to every recipient or to none.
+    /// What is asked of the server beyond taking the message.
+    pub delivery: Delivery,
+    /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
+    /// message, as in LMTP, those that it refuses then do not keep the message from the others.
     pub all_or_nothing: bool,
 }
 
 impl Transaction {
     /// A transaction for an envelope, and for a message of which nothing is known.
     pub fn new(envelope: &Envelope) -> Self {
-        Transaction { recipients: envelope.recipients().to_vec(), ..Self::open(envelope.reverse_path().cloned()) }
+        Transaction {
+            recipients: envelope.recipients().to_vec(),
+            delivery: envelope.delivery().clone(),
+            ..Self::open(envelope.reverse_path().cloned())
+        }
     }
 
     /// A transaction that gets its recipients one by one.
@@ -39,6 +48,7 @@ impl Transaction {
             size: None,
             content: Content::Unknown,
             utf8_headers: false,
+            delivery: Delivery::default(),
             all_or_nothing: false,
         }
     }
@@ -48,7 +58,7 @@ impl Transaction {
     }
 
     /// The server can take this message, as far as it said what it can.
-    pub(super) fn check(&self, server: &Capabilities) -> Result<()> {
+    pub(super) fn check(&self, server: &Capabilities, secure: bool) -> Result<()> {
         if let (Some(size), Some(limit)) = (self.size, server.size_limit())
             && size > limit
         {
@@ -64,7 +74,22 @@ impl Transaction {
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
             return Err(self.utf8_missing());
         }
-        Ok(())
+        if self.delivery.requires_tls() && !secure {
+            return Err(hint::must_be_tls("is not encrypted"));
+        }
+        self.delivery.check(server)
+    }
+
+    /// PRDR is of use with more than one recipient. It is not for a message to all or none: without it the server cannot take that
+    /// for some only.
+    pub(super) fn final_replies(&self, protocol: Protocol, server: &Capabilities) -> FinalReplies {
+        match protocol {
+            Protocol::Lmtp => FinalReplies::Each,
+            Protocol::Smtp if server.offers("PRDR") && self.recipients.len() > 1 && !self.all_or_nothing => {
+                FinalReplies::OneOr353
+            }
+            Protocol::Smtp => FinalReplies::One,
+        }
     }
 
     fn utf8_missing(&self) -> Error {
@@ -83,6 +108,20 @@ impl Transaction {
     }
 }
 
+/// A transaction that gets its recipients one by one.
+impl From<Option<Address>> for Transaction {
+    fn from(reverse_path: Option<Address>) -> Self {
+        Transaction::open(reverse_path)
+    }
+}
+
+/// A transaction that gets its recipients one by one.
+impl From<Address> for Transaction {
+    fn from(reverse_path: Address) -> Self {
+        Transaction::open(Some(reverse_path))
+    }
+}
+
 /// How far the transaction under way came.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -91,14 +130,31 @@ pub(super) struct Progress {
     pub(super) complete: bool,
     pub(super) mail_written: bool,
     pub(super) data_written: bool,
-    /// How many RCPT were written, answered and accepted.
+    /// How many RCPT were written and answered.
     pub(super) written: usize,
     pub(super) answered: usize,
-    pub(super) accepted: usize,
+    /// The recipients that were accepted.
+    pub(super) accepted: Vec<usize>,
+    pub(super) final_replies: FinalReplies,
+    /// The replies to the message for the first ones of those that were accepted.
+    pub(super) verdicts: Vec<Reply>,
     pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
     /// The message goes as one chunk of so many bytes (RFC 3030), and not behind DATA.
     pub(super) chunk: Option<u64>,
+}
+
+/// What the server will say behind the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FinalReplies {
+    /// One reply for all recipients (RFC 5321, 4.1.1.4).
+    One,
+    /// The same; or, as PRDR was asked for, 353, and then what follows that.
+    OneOr353,
+    /// A reply for each accepted recipient, and one for the message (draft-hall-prdr).
+    EachAndOne,
+    /// A reply for each accepted recipient (RFC 2033, 4.2).
+    Each,
 }
 
 /// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains nothing by it.
@@ -113,7 +169,9 @@ impl Progress {
             data_written: false,
             written: 0,
             answered: 0,
-            accepted: 0,
+            accepted: Vec::new(),
+            final_replies: FinalReplies::One,
+            verdicts: Vec::new(),
             mail_refusal: None,
             last_rcpt_refusal: None,
             chunk: None,
@@ -131,6 +189,23 @@ impl Progress {
         self.answered == self.transaction.recipients.len()
     }
 
+    /// Whom the next reply to the message is for, if it is for one recipient.
+    pub(super) fn next_verdict(&self) -> Option<usize> {
+        let for_each = matches!(self.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
+        self.accepted.get(self.verdicts.len()).copied().filter(|_| for_each && self.refusal().is_none())
+    }
+
+    /// What was said of the message in all, when this was said last. It was taken if it was for one recipient at least; Exim ends with 250
+    /// also where it was refused for each, for some of them for good and for others for the moment.
+    pub(super) fn conclusion(&self, last: Reply) -> Reply {
+        let taken = self.verdicts.iter().rfind(|verdict| verdict.is_positive());
+        match (self.final_replies, taken) {
+            (FinalReplies::Each, Some(taken)) => taken.clone(),
+            (FinalReplies::EachAndOne, None) if last.is_positive() => self.verdicts.last().cloned().unwrap_or(last),
+            _ => last,
+        }
+    }
+
     /// Why it was not sent: this, unless there was a reason before.
     pub(super) fn reason(&self, phase: Phase, reply: Reply) -> (Phase, Reply) {
         match self.refusal() {
@@ -145,7 +220,7 @@ impl Progress {
             return Some((Phase::Mail, reply));
         }
         let reply = self.last_rcpt_refusal.as_ref()?;
-        let none_accepted = self.complete && self.all_answered() && self.accepted == 0;
+        let none_accepted = self.complete && self.all_answered() && self.accepted.is_empty();
         (self.transaction.all_or_nothing || none_accepted).then_some((Phase::Rcpt, reply))
     }
 }

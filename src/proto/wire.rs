@@ -38,12 +38,13 @@ pub(super) enum Expected {
     Greeting,
     Ehlo,
     Helo,
+    Lhlo,
     StartTls,
     Login(Login),
     Mail,
     Rcpt(usize),
     Data,
-    /// The message whose last byte is at this place of all that was ever written.
+    /// The message whose last byte is at this place of all that was ever written. It stays in front until the last of its replies.
     EndOfData {
         ends_at: Option<u64>,
     },
@@ -61,7 +62,7 @@ impl Expected {
     pub(super) fn phase(&self) -> Phase {
         match self {
             Expected::Greeting => Phase::Greeting,
-            Expected::Ehlo | Expected::Helo => Phase::Hello,
+            Expected::Ehlo | Expected::Helo | Expected::Lhlo => Phase::Hello,
             Expected::StartTls => Phase::StartTls,
             Expected::Login(_) => Phase::Auth,
             Expected::Mail => Phase::Mail,
@@ -81,6 +82,7 @@ impl Expected {
             Expected::Greeting => "the greeting (220)",
             Expected::Ehlo => "the answer to EHLO (250)",
             Expected::Helo => "the answer to HELO (250)",
+            Expected::Lhlo => "the answer to LHLO (250)",
             Expected::StartTls => "the go-ahead for TLS (220)",
             Expected::Login(_) => "a challenge (334) or the result of the login (235)",
             Expected::Mail => "the answer to MAIL (250)",

@@ -1,4 +1,4 @@
-//! An SMTP server inside the process, for the tests of programs that send mail (feature `testing`).
+//! An SMTP or LMTP server inside the process, for the tests of programs that send mail (feature `testing`).
 //!
 //! [`Server::start`] gives a server on a free port of the loopback interface that offers STARTTLS
 //! with a certificate of its own, made on the spot, and keeps what it is sent. It is strict where a real
@@ -43,12 +43,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::proto::Mechanism;
+use crate::proto::{Mechanism, Protocol};
+use session::Stream;
 
 /// What needs no escape in a URL's user, password or path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -64,6 +67,8 @@ pub struct Builder {
 type Answer = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 struct Settings {
+    protocol: Protocol,
+    is_at_socket: bool,
     security: Security,
     logins: Vec<(String, String)>,
     tokens: Vec<(String, String)>,
@@ -72,7 +77,10 @@ struct Settings {
     require_login: bool,
     max_size: Option<u64>,
     without: Vec<String>,
+    offered: Vec<String>,
     refused: Vec<(String, String)>,
+    prdr: bool,
+    refused_messages: Vec<(String, String)>,
     answer: Option<Answer>,
     discard: bool,
 }
@@ -101,6 +109,37 @@ impl Builder {
     pub fn plaintext(mut self) -> Self {
         self.settings.security = Security::Plaintext;
         self
+    }
+
+    /// Speaks LMTP (RFC 2033) instead of SMTP: LHLO, and an answer for each recipient behind a message. Without TLS, unless
+    /// [`starttls`](Self::starttls) follows.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::{Client, Outcome, mail_builder::MessageBuilder, testing::Server};
+    ///
+    /// let server = Server::builder().lmtp().refuse_message("bob@example.com", "552 5.2.2 Mailbox full").start().await?;
+    /// let mail = MessageBuilder::new()
+    ///     .from("me@example.org")
+    ///     .to(vec!["alice@example.com", "bob@example.com"])
+    ///     .text_body("Hello.");
+    /// let receipt = Client::from_url(&server.url())?.send(mail).await?;
+    /// assert!(receipt.recipients[0].outcome.is_accepted());
+    /// assert!(matches!(&receipt.recipients[1].outcome, Outcome::Refused(reply) if reply.code() == 552));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lmtp(mut self) -> Self {
+        self.settings.protocol = Protocol::Lmtp;
+        self.plaintext()
+    }
+
+    /// [LMTP](Self::lmtp) at a Unix socket in the server's temporary folder.
+    #[cfg(unix)]
+    pub fn lmtp_unix(mut self) -> Self {
+        self.settings.is_at_socket = true;
+        self.lmtp()
     }
 
     /// Accepts this user with this password; called again, another one too. AUTH is offered inside TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
@@ -166,9 +205,47 @@ impl Builder {
         self
     }
 
+    /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
+    /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
+    /// What it was asked for is in [`Captured::parameters`] and [`Captured::recipient_parameters`]; nothing more comes of
+    /// it, but that limits are enforced.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::delivery::Notify;
+    /// use envoi::{Client, Delivery, Message, mail_builder::MessageBuilder};
+    ///
+    /// let server = envoi::testing::Server::builder().offer("DSN").start().await?;
+    /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Hello.");
+    /// let message = Message::from(mail).delivery(Delivery::new().notify(Notify::SUCCESS));
+    /// let receipt = Client::from_url(&server.url())?.send(message).await?;
+    /// let arrived = server.next_message().await;
+    /// assert_eq!(arrived.recipient_parameters, [["NOTIFY=SUCCESS", "ORCPT=rfc822;b@example.org"]]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn offer(mut self, line: impl Into<String>) -> Self {
+        self.settings.offered.push(line.into());
+        self
+    }
+
     /// Refuses a recipient, compared without regard to case, with this reply: `550 5.1.1 No such user`.
     pub fn refuse_recipient(mut self, address: impl Into<String>, reply: impl Into<String>) -> Self {
         self.settings.refused.push((address.into(), reply.into()));
+        self
+    }
+
+    /// Offers PRDR: a client that asks for it gets an answer for each recipient behind the message, as Exim gives it.
+    pub fn prdr(mut self) -> Self {
+        self.settings.prdr = true;
+        self
+    }
+
+    /// Takes this recipient, compared without regard to case, and refuses the message for it with this reply when it has come. Where
+    /// there is one reply for all recipients ([LMTP](Self::lmtp) and [PRDR](Self::prdr) have one for each), it is refused for all.
+    pub fn refuse_message(mut self, recipient: impl Into<String>, reply: impl Into<String>) -> Self {
+        self.settings.refused_messages.push((recipient.into(), reply.into()));
         self
     }
 
@@ -209,8 +286,16 @@ impl Builder {
         let ca_file = folder.path().join("ca.pem");
         std::fs::write(&ca_file, &certificate.ca_pem)?;
 
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
+        let socket = self.settings.is_at_socket.then(|| folder.path().join("lmtp.sock"));
+        let (listener, port) = match &socket {
+            #[cfg(unix)]
+            Some(path) => (Listener::Unix(UnixListener::bind(path)?), 0),
+            _ => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let port = listener.local_addr()?.port();
+                (Listener::Tcp(listener), port)
+            }
+        };
         let shared = Arc::new(Shared {
             settings: self.settings,
             tls: certificate.acceptor,
@@ -220,16 +305,37 @@ impl Builder {
             arrived: Notify::new(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Server { shared, task, port, ca_pem: certificate.ca_pem, ca_file })
+        Ok(Server { shared, task, port, socket, ca_pem: certificate.ca_pem, ca_file })
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Without it a reply may wait for the client's delayed acknowledgement. Where it fails, the connection is gone.
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+            #[cfg(unix)]
+            Listener::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>) {
     // When this task is aborted, the set is dropped, and with it every session.
     let mut sessions = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 sessions.spawn(session::serve(stream, shared.clone()));
             }
             // The client is gone already, or this process has too many files open: no reason to end.
@@ -239,13 +345,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// An SMTP server on the loopback interface. It ends when it is dropped, and all its connections with it.
+/// A mail server on the loopback interface, or at a Unix socket. It ends when it is dropped, and all its connections with it.
 ///
 /// Its files are in a temporary folder, which goes when the server and every [`Captured`] are dropped.
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
     port: u16,
+    socket: Option<PathBuf>,
     ca_pem: String,
     ca_file: PathBuf,
 }
@@ -287,6 +394,8 @@ impl Server {
     pub fn builder() -> Builder {
         Builder {
             settings: Settings {
+                protocol: Protocol::Smtp,
+                is_at_socket: false,
                 security: Security::StartTls,
                 logins: Vec::new(),
                 tokens: Vec::new(),
@@ -295,7 +404,10 @@ impl Server {
                 require_login: false,
                 max_size: None,
                 without: Vec::new(),
+                offered: Vec::new(),
                 refused: Vec::new(),
+                prdr: false,
+                refused_messages: Vec::new(),
                 answer: None,
                 discard: false,
             },
@@ -307,27 +419,44 @@ impl Server {
         "localhost"
     }
 
-    /// The port that was free.
+    /// The port that was free; 0 where the server is at a [socket](Self::socket).
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// All that a client needs to know, in one line: scheme, the first login, host, port, and the CA file to trust.
+    /// The Unix socket that it listens at, if it is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// All that a client needs to know, in one line: scheme, the first login, host, port, and the CA file to trust. There is none for
+    /// LMTP with TLS from the first byte; this one is for LMTP without then.
     pub fn url(&self) -> String {
         let settings = &self.shared.settings;
-        let scheme = if settings.security == Security::Implicit { "smtps" } else { "smtp" };
+        let scheme = match (settings.protocol, settings.security) {
+            (Protocol::Lmtp, _) => "lmtp",
+            (Protocol::Smtp, Security::Implicit) => "smtps",
+            (Protocol::Smtp, _) => "smtp",
+        };
         let login = settings.logins.first().map(|(user, password)| {
             let escape = |text| utf8_percent_encode(text, UNRESERVED);
             format!("{}:{}@", escape(user), escape(password))
         });
-        let query = if settings.security != Security::Plaintext {
-            format!("trust={}", utf8_percent_encode(&self.ca_file.to_string_lossy(), PATH))
+        let trust = format!("trust={}", utf8_percent_encode(&self.ca_file.to_string_lossy(), PATH));
+        let query = if settings.security == Security::StartTls && settings.protocol == Protocol::Lmtp {
+            format!("tls=required&{trust}")
+        } else if settings.security != Security::Plaintext {
+            trust
         } else if settings.auth_in_clear && login.is_some() {
             "tls=none&auth-in-clear=yes".into()
         } else {
             "tls=none".into()
         };
-        format!("{scheme}://{}{}:{}?{query}", login.unwrap_or_default(), self.host(), self.port)
+        let login = login.unwrap_or_default();
+        match &self.socket {
+            Some(path) => format!("lmtp+unix://{login}{}?{query}", utf8_percent_encode(&path.to_string_lossy(), PATH)),
+            None => format!("{scheme}://{login}{}:{}?{query}", self.host(), self.port),
+        }
     }
 
     /// The certificate of the CA that signed the server's, in PEM.
@@ -389,7 +518,7 @@ pub struct Captured {
     pub id: String,
     /// Which of [`Server::connections`] it came on.
     pub connection: usize,
-    /// The name that the client gave with EHLO or HELO.
+    /// The name that the client gave with EHLO, HELO or LHLO.
     pub helo: String,
     /// The TLS version of the connection, such as `TLSv1.3`; `None` where it was plaintext.
     pub tls: Option<String>,
@@ -399,8 +528,10 @@ pub struct Captured {
     pub reverse_path: Option<String>,
     /// MAIL's parameters as they came: `SIZE=1234`, `BODY=8BITMIME`.
     pub parameters: Vec<String>,
-    /// The recipients that the server accepted.
+    /// The recipients that the server accepted, and did not refuse the message for.
     pub recipients: Vec<String>,
+    /// The parameters of RCPT for each of them as they came: `NOTIFY=SUCCESS`.
+    pub recipient_parameters: Vec<Vec<String>>,
     /// The message's size in bytes, without dot-stuffing and the final dot.
     pub size: u64,
     /// There was a CR or an LF that did not belong to a CRLF, which RFC 5321, 2.3.8 forbids.

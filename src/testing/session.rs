@@ -11,12 +11,12 @@ use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::ProtocolVersion;
 
 use super::body::Decoder;
 use super::{Captured, Security, Session, Shared};
-use crate::proto::ChannelBinding;
+use crate::delivery::Notify;
+use crate::proto::{ChannelBinding, Protocol};
 
 /// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321, 4.5.3.1.4.
 const LINE_LIMIT: usize = 12_288;
@@ -24,7 +24,7 @@ const LINE_LIMIT: usize = 12_288;
 const BLOCK: usize = 256 * 1024;
 
 /// What is read from and written to, TLS or not.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 struct Conversation {
@@ -40,7 +40,7 @@ struct Conversation {
     /// What ties a login to the TLS connection.
     channels: Vec<ChannelBinding>,
     helo: Option<String>,
-    /// The client said EHLO, so it may use extensions.
+    /// The client said EHLO or LHLO, so it may use extensions.
     is_extended: bool,
     login: Option<String>,
     transaction: Option<Transaction>,
@@ -51,13 +51,13 @@ struct Transaction {
     reverse_path: Option<String>,
     parameters: Vec<String>,
     is_utf8: bool,
+    is_prdr: bool,
     recipients: Vec<String>,
+    recipient_parameters: Vec<Vec<String>>,
 }
 
 /// Talks to one client until either has had enough.
-pub(super) async fn serve(stream: TcpStream, server: Arc<Shared>) {
-    // Without it a reply may wait for the client's delayed acknowledgement. Where it fails, the connection is gone.
-    let _ = stream.set_nodelay(true);
+pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
     let number = {
         let mut log = server.log();
         log.sessions.push(Session { is_open: true, ..Session::default() });
@@ -66,7 +66,7 @@ pub(super) async fn serve(stream: TcpStream, server: Arc<Shared>) {
     let conversation = Conversation {
         server: server.clone(),
         number,
-        stream: Box::new(stream),
+        stream,
         input: BytesMut::new(),
         output: Vec::new(),
         is_new_group: true,
@@ -88,7 +88,8 @@ impl Conversation {
         if self.server.settings.security == Security::Implicit {
             self = self.handshake().await?;
         }
-        self.reply("220 localhost ESMTP envoi");
+        let greeting = if self.is_lmtp() { "220 localhost LMTP envoi" } else { "220 localhost ESMTP envoi" };
+        self.reply(greeting);
         while let Some(line) = self.line().await? {
             let line = match line {
                 Ok(line) => line,
@@ -113,7 +114,10 @@ impl Conversation {
                 continue;
             }
             match verb.as_str() {
-                "EHLO" | "HELO" => self.hello(&verb, argument),
+                "EHLO" | "HELO" if !self.is_lmtp() => self.hello(&verb, argument),
+                "LHLO" if self.is_lmtp() => self.hello(&verb, argument),
+                // RFC 2033, 4.1.
+                "EHLO" | "HELO" => self.reply("500 5.5.1 This is LMTP: say LHLO"),
                 "STARTTLS" => {
                     if let Some(refusal) = self.refusal_of_tls(argument) {
                         self.reply(refusal);
@@ -140,9 +144,9 @@ impl Conversation {
                     self.reply(&reply);
                 }
                 "DATA" => {
-                    let reply = self.data(argument).await?;
-                    self.reply(&reply);
-                    if reply.starts_with("421") {
+                    let replies = self.data(argument).await?;
+                    replies.iter().for_each(|reply| self.reply(reply));
+                    if replies.iter().any(|reply| reply.starts_with("421")) {
                         break;
                     }
                 }
@@ -199,16 +203,18 @@ impl Conversation {
         }
         self.transaction = None;
         self.helo = Some(name.to_string());
-        self.is_extended = verb == "EHLO";
+        self.is_extended = verb != "HELO";
         if !self.is_extended {
             self.reply("250 localhost");
             return;
         }
         let mut lines = vec![format!("localhost greets {name}")];
-        for keyword in ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH"] {
+        for keyword in ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "PRDR", "STARTTLS", "AUTH"]
+        {
             let is_offered = match keyword {
                 "STARTTLS" => self.offers_tls(),
                 "AUTH" => self.offers_auth(),
+                "PRDR" => self.server.settings.prdr,
                 _ => self.server.offers(keyword),
             };
             if is_offered {
@@ -219,10 +225,23 @@ impl Conversation {
                 });
             }
         }
+        let offered = self.server.settings.offered.iter().filter(|line| self.offers_also(first_word(line)));
+        lines.extend(offered.cloned());
         for (i, line) in lines.iter().enumerate() {
             let separator = if i + 1 == lines.len() { ' ' } else { '-' };
             self.output.extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
         }
+    }
+
+    /// An extension that the server was told to offer.
+    fn offers_also(&self, keyword: &str) -> bool {
+        let is_offered = self.server.settings.offered.iter().any(|line| first_word(line).eq_ignore_ascii_case(keyword));
+        // RFC 8689, 2: only inside TLS.
+        is_offered && (self.tls.is_some() || !keyword.eq_ignore_ascii_case("REQUIRETLS"))
+    }
+
+    fn is_lmtp(&self) -> bool {
+        self.server.settings.protocol == Protocol::Lmtp
     }
 
     fn offers_tls(&self) -> bool {
@@ -280,8 +299,15 @@ impl Conversation {
                         return "501 5.5.4 BODY is neither 7BIT nor 8BITMIME";
                     }
                 }
+                "PRDR" if value.is_empty() && settings.prdr => transaction.is_prdr = true,
                 "SMTPUTF8" if value.is_empty() && self.server.offers("SMTPUTF8") => transaction.is_utf8 = true,
                 "AUTH" if self.offers_auth() => {}
+                "RET" if self.offers_also("DSN") && matches!(value, "FULL" | "HDRS") => {}
+                "ENVID" if self.offers_also("DSN") && is_xtext(value) && value.len() <= 100 => {}
+                "BY" if self.offers_also("DELIVERBY") => {}
+                "HOLDFOR" | "HOLDUNTIL" if self.offers_also("FUTURERELEASE") => {}
+                "MT-PRIORITY" if self.offers_also("MT-PRIORITY") => {}
+                "REQUIRETLS" if self.offers_also("REQUIRETLS") && value.is_empty() => {}
                 _ => return "555 5.5.4 Unsupported parameter",
             }
         }
@@ -296,14 +322,19 @@ impl Conversation {
     }
 
     fn rcpt(&mut self, argument: &str) -> Cow<'static, str> {
+        let offers_dsn = self.offers_also("DSN");
         let Some(transaction) = &mut self.transaction else {
             return "503 5.5.1 Say MAIL first".into();
         };
-        let Some((path, mut parameters)) = path(argument, "TO:") else {
+        let Some((path, parameters)) = path(argument, "TO:") else {
             return "501 5.5.4 Syntax: RCPT TO:<address>".into();
         };
-        if parameters.next().is_some() {
-            return "555 5.5.4 Unsupported parameter".into();
+        for parameter in parameters.clone() {
+            match parameter.split_once('=') {
+                Some(("NOTIFY", value)) if offers_dsn && value.parse::<Notify>().is_ok() => {}
+                Some(("ORCPT", value)) if offers_dsn && value.contains(';') && is_xtext(value) => {}
+                _ => return "555 5.5.4 Unsupported parameter".into(),
+            }
         }
         // RFC 5321, 4.1.1.3: this one has no domain.
         if !is_mailbox(path) && !path.eq_ignore_ascii_case("postmaster") {
@@ -317,18 +348,22 @@ impl Conversation {
             return reply.clone().into();
         }
         transaction.recipients.push(path.to_string());
+        transaction.recipient_parameters.push(parameters.map(String::from).collect());
         "250 2.1.5 Ok".into()
     }
 
-    async fn data(&mut self, argument: &str) -> io::Result<Cow<'static, str>> {
+    /// The replies to the message, or the one that refuses to take one.
+    async fn data(&mut self, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
         if !argument.is_empty() {
-            return Ok("501 5.5.4 DATA has no parameter".into());
+            return Ok(vec!["501 5.5.4 DATA has no parameter".into()]);
         }
         let Some(transaction) = self.transaction.take_if(|transaction| !transaction.recipients.is_empty()) else {
-            return Ok(match self.transaction {
+            return Ok(vec![match self.transaction {
+                // RFC 2033, 4.2.
+                Some(_) if self.is_lmtp() => "503 5.5.1 No valid recipients".into(),
                 Some(_) => "554 5.5.1 No valid recipients".into(),
                 None => "503 5.5.1 Say MAIL and RCPT first".into(),
-            });
+            }]);
         };
         self.reply("354 End data with <CR><LF>.<CR><LF>");
 
@@ -382,9 +417,21 @@ impl Conversation {
             if file.is_some() {
                 tokio::fs::remove_file(&path).await?;
             }
-            return Ok(refusal.into());
+            // It refuses each in the same way, unless it does so line by line.
+            let for_each =
+                if self.is_lmtp() && refusal.lines().count() == 1 { transaction.recipients.len() } else { 1 };
+            return Ok(vec![refusal.into(); for_each]);
         }
-        let reply = format!("250 2.0.0 Ok: queued as {id}");
+        let (replies, recipients) = self.verdicts(&transaction, &id);
+        if recipients.is_empty() {
+            if file.is_some() {
+                tokio::fs::remove_file(&path).await?;
+            }
+            return Ok(replies);
+        }
+        let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
+        let recipient_parameters =
+            parameters.filter(|(to, _)| recipients.contains(to)).map(|(_, parameters)| parameters).collect();
         self.server.log().messages.push(Captured {
             id,
             connection: self.number,
@@ -393,14 +440,40 @@ impl Conversation {
             login: self.login.clone(),
             reverse_path: transaction.reverse_path,
             parameters: transaction.parameters,
-            recipients: transaction.recipients,
+            recipients,
+            recipient_parameters,
             size,
             bare_line_ends: decoder.bare_line_ends,
             path,
             _folder: self.server.folder.clone(),
         });
         self.server.arrived.notify_waiters();
-        Ok(reply.into())
+        Ok(replies)
+    }
+
+    /// What is said of a message that can be taken, and those whom it is taken for.
+    fn verdicts(&self, transaction: &Transaction, id: &str) -> (Vec<Cow<'static, str>>, Vec<String>) {
+        let refusal = |recipient: &String| {
+            let mut refused = self.server.settings.refused_messages.iter();
+            refused.find(|(address, _)| address.eq_ignore_ascii_case(recipient)).map(|(_, reply)| reply)
+        };
+        let taken = || Cow::from(format!("250 2.0.0 Ok: queued as {id}"));
+        let recipients = &transaction.recipients;
+        let is_block = transaction.is_prdr && recipients.len() > 1;
+        if !self.is_lmtp() && !is_block {
+            return match recipients.iter().find_map(refusal) {
+                Some(reply) => (vec![reply.clone().into()], Vec::new()),
+                None => (vec![taken()], recipients.clone()),
+            };
+        }
+        let mut replies: Vec<_> =
+            recipients.iter().map(|to| refusal(to).map_or_else(taken, |reply| reply.clone().into())).collect();
+        let taken_for: Vec<_> = recipients.iter().filter(|to| refusal(to).is_none()).cloned().collect();
+        if is_block {
+            replies.insert(0, "353 The answers for each recipient follow".into());
+            replies.push(if taken_for.is_empty() { "550 5.7.1 Refused for all recipients".into() } else { taken() });
+        }
+        (replies, taken_for)
     }
 
     /// The next line without its CRLF, or what to reply where it is none; `None` at the end of the stream.
@@ -497,6 +570,17 @@ fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, impl Iterator<
     })?;
     let parameters = &rest[end + 1..];
     (parameters.is_empty() || parameters.starts_with(' ')).then(|| (&rest[..end], parameters.split_ascii_whitespace()))
+}
+
+/// RFC 3461, 4: printable ASCII without `=`, and two upper-case hexadecimal digits behind each `+`.
+fn is_xtext(text: &str) -> bool {
+    let is_hex = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'A'..=b'F');
+    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
+        && text.split('+').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(is_hex)))
+}
+
+fn first_word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
 }
 
 fn is_mailbox(path: &str) -> bool {

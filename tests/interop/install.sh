@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the interop tests need on Debian 12: Postfix, Dovecot (its AUTH), Exim, openssl.
+# Installs what the interop tests need on Debian 12: Postfix, Dovecot (AUTH, LMTP, submission), Exim, openssl.
 #
 # Run as root; quick when all is there. Debian lets only one mail server be installed, so Exim is
 # unpacked into a folder of its own and only the libraries that it links are installed. No system
@@ -32,7 +32,7 @@ update_once() {
 
 install_postfix_and_dovecot() {
     local package missing=()
-    for package in postfix dovecot-core openssl procps; do
+    for package in postfix dovecot-core dovecot-lmtpd dovecot-submissiond openssl procps; do
         installed $package || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0

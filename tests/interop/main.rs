@@ -1,12 +1,14 @@
-//! The whole crate against real Postfix and real Exim: what was delivered is read back and compared byte for byte.
+//! The whole crate against real Postfix, Exim and Dovecot: what was delivered is read back and compared byte for byte.
 //!
 //! Skipped unless `ENVOI_INTEROP` is set; README.md in this folder says what the servers offer and how they are had.
 
 mod content;
 mod example;
 mod failures;
+mod lmtp;
 mod logins;
 mod memory;
+mod prdr;
 mod recipients;
 mod servers;
 mod settings;

@@ -174,9 +174,33 @@ pub fn special(port: &str) -> Option<Server> {
     })
 }
 
+pub fn exim() -> Option<&'static Server> {
+    servers().map(|servers| &servers.exim)
+}
+
+/// Dovecot: its mailboxes, and its submission service on port 587, which hands on to Postfix.
+pub fn dovecot() -> Option<&'static Dovecot> {
+    servers().map(|servers| &servers.dovecot)
+}
+
+pub struct Dovecot {
+    pub server: Server,
+    pub port_lmtp: u16,
+    socket: PathBuf,
+}
+
+impl Dovecot {
+    /// LMTP, over TCP and at the Unix socket.
+    pub fn lmtp(&self) -> [String; 2] {
+        let tcp = format!("lmtp://127.0.0.1:{}?timeout=30", self.port_lmtp);
+        [tcp, format!("lmtp+unix://{}?timeout=30", self.socket.display())]
+    }
+}
+
 struct Servers {
     postfix: Server,
     exim: Server,
+    dovecot: Dovecot,
     port_lockstep: u16,
     /// In the order of [`SPECIAL`].
     special: [u16; SPECIAL.len()],
@@ -203,7 +227,7 @@ fn servers() -> Option<&'static Servers> {
 const SPECIAL: [&str; 5] =
     ["POSTFIX_PORT_CHAIN", "POSTFIX_PORT_CLIENT", "POSTFIX_PORT_TLS12", "POSTFIX_PORT_BROKEN", "POSTFIX_PORT_LOGINS"];
 
-const PORTS: [&str; 12] = [
+const PORTS: [&str; 14] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
@@ -211,6 +235,8 @@ const PORTS: [&str; 12] = [
     "EXIM_PORT_25",
     "EXIM_PORT_587",
     "EXIM_PORT_465",
+    "DOVECOT_PORT_LMTP",
+    "DOVECOT_PORT_587",
     SPECIAL[0],
     SPECIAL[1],
     SPECIAL[2],
@@ -258,7 +284,7 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
         let status = script.wait().map_err(|error| error.to_string())?;
         return Err(format!("servers.sh ended with {status}"));
     }
-    let [p25, p587, p465, port_lockstep, e25, e587, e465, special @ ..] = *ports;
+    let [p25, p587, p465, port_lockstep, e25, e587, e465, port_lmtp, d587, special @ ..] = *ports;
     let server = |name, mail, port_25, port_587, port_465| {
         let ca = folder.join("tls/ca.pem");
         Server { name, port_25, port_587, port_465, ca, mail: folder.join("mail").join(mail) }
@@ -266,6 +292,12 @@ fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String
     Ok(Servers {
         postfix: server("Postfix", "postfix", p25, p587, p465),
         exim: server("Exim", "exim", e25, e587, e465),
+        dovecot: Dovecot {
+            // It has no other ports for SMTP.
+            server: server("Dovecot", "dovecot", d587, d587, d587),
+            port_lmtp,
+            socket: folder.join("dovecot/run/lmtp"),
+        },
         port_lockstep,
         special,
         _script: script,

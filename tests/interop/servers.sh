@@ -1,5 +1,5 @@
 #!/bin/bash
-# Real Postfix and real Exim on 127.0.0.1, with everything that they need in one folder.
+# Real Postfix, Exim and Dovecot on 127.0.0.1, with everything that they need in one folder.
 #
 #   servers.sh start DIR   starts them; returns when every port answers
 #   servers.sh stop DIR    ends them, also after a start that failed
@@ -7,7 +7,8 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS} and EXIM_PORT_{25,587,465}.
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS}, EXIM_PORT_{25,587,465} and
+# DOVECOT_PORT_{LMTP,587}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
 set -euo pipefail
@@ -71,18 +72,24 @@ make_certificates() {
 # Each server delivers as a user of its own.
 make_mail_folder() { install -d -m 777 "$dir/mail/$1"; }
 
-# ---- Dovecot: Postfix's AUTH -------------------------------------------------------------------
+# ---- Dovecot: Postfix's AUTH, LMTP, and submission through Postfix -----------------------------
 
 start_dovecot() {
     mkdir "$dir/dovecot"
+    make_mail_folder dovecot
     users | sed 's/:/:{PLAIN}/; s/$/::::::/' >"$dir/dovecot/users"
+    echo 'nobody@envoi.test:::::::' >"$dir/dovecot/unknown"
+    echo "full@envoi.test::$(id -u nobody):$(id -g nobody)::::userdb_quota_rule=*:bytes=1" >"$dir/dovecot/full"
     cat >"$dir/dovecot/dovecot.conf" <<CONF
 base_dir = $dir/dovecot/run
 state_dir = $dir/dovecot/run
 instance_name = envoi
-protocols =
+protocols = lmtp submission
 listen = 127.0.0.1
-ssl = no
+hostname = mail.envoi.test
+ssl = yes
+ssl_cert = <$dir/tls/server.pem
+ssl_key = <$dir/tls/server.key
 log_path = $dir/log/dovecot.log
 auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256 oauthbearer xoauth2
 # A wrong password is answered at once, and costs the next login no time: tests try many.
@@ -103,15 +110,47 @@ passdb {
   mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
   args = scheme=PLAIN username_format=%u $dir/dovecot/users
 }
+# Every address has a mailbox, but nobody@; that of full@ is full, which LMTP says when the message is there.
+userdb {
+  driver = passwd-file
+  args = username_format=%u $dir/dovecot/unknown
+  result_success = return-fail
+}
+userdb {
+  driver = passwd-file
+  args = username_format=%u $dir/dovecot/full
+}
 userdb {
   driver = static
-  args = uid=nobody gid=nogroup home=/nonexistent
+  args = uid=nobody gid=nogroup home=/nonexistent allow_all_users=yes
 }
 service auth {
   unix_listener auth-smtp {
     mode = 0666
   }
 }
+mail_location = maildir:$dir/mail/dovecot/%u
+mail_plugins = quota
+plugin {
+  quota = count:mailbox
+  quota_vsizes = yes
+}
+service lmtp {
+  inet_listener lmtp {
+    port = $DOVECOT_PORT_LMTP
+  }
+  unix_listener lmtp {
+    mode = 0666
+  }
+}
+service submission-login {
+  inet_listener submission {
+    port = $DOVECOT_PORT_587
+  }
+}
+submission_relay_host = 127.0.0.1
+submission_relay_port = $POSTFIX_PORT_25
+submission_relay_trusted = yes
 CONF
     cat >"$dir/dovecot/oauth2.conf" <<CONF
 introspection_mode = local
@@ -283,6 +322,7 @@ delivery_date_remove = false
 
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
+acl_smtp_data_prdr = prdr
 
 begin acl
 rcpt:
@@ -295,6 +335,13 @@ rcpt:
         local_parts = nobody
   defer message = 450 4.2.1 Mailbox busy, try again later
         local_parts = later
+  accept
+# Asked for each recipient when the message is there, if the client asks for PRDR.
+prdr:
+  deny  message = 550 5.7.1 No such messages
+        local_parts = ^choosy
+  defer message = 450 4.7.1 No such messages today
+        local_parts = ^moody
   accept
 
 begin routers
@@ -370,7 +417,7 @@ start() {
     for name in "$exim" postfix dovecot openssl; do
         command -v "$name" >/dev/null || die "no $name: run install.sh first"
     done
-    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} EXIM_PORT_{25,587,465}; do
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
     # The path of a Unix socket has room for 107 bytes.
@@ -398,6 +445,8 @@ start() {
     done
     wait_for greets POSTFIX_PORT_LOCKSTEP
     wait_for greets POSTFIX_PORT_LOGINS
+    wait_for greets DOVECOT_PORT_LMTP
+    wait_for greets DOVECOT_PORT_587
 }
 
 stop() {

@@ -7,7 +7,7 @@ mod decoder;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use envoi::proto::{Machine, Mechanism, RawCommand, Reply, Settings, Step, Transaction};
+use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, Step, Transaction};
 use envoi::{Address, Credentials, Error, Kind, Phase, Result};
 
 pub use decoder::{normalised, unstuffed};
@@ -46,8 +46,11 @@ struct Transfer {
     all_or_nothing: bool,
     /// Where it begins on the wire, with MAIL.
     begins_at: usize,
-    /// The recipients that were told of.
+    /// The recipients that were told of, and those of them that were accepted.
     told: Vec<usize>,
+    accepted: Vec<usize>,
+    /// Who was given a verdict of his own on the message, and whether it was positive.
+    verdicts: Vec<(usize, bool)>,
     text: Vec<u8>,
     /// Where the message begins and ends on the wire.
     starts_at: Option<usize>,
@@ -60,6 +63,7 @@ struct Transfer {
 
 pub struct Session {
     machine: Machine,
+    protocol: Protocol,
     cut: Cut,
     /// What the machine wants by its last step.
     pub want: Step,
@@ -83,6 +87,7 @@ impl Session {
     pub fn new(settings: Settings, cut: Cut) -> Self {
         let (protected, auth_in_clear) = (settings.secure, settings.auth_in_clear);
         let mut session = Session {
+            protocol: settings.protocol,
             machine: Machine::new(settings),
             cut,
             want: Step::Ready,
@@ -366,17 +371,37 @@ impl Session {
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
                 assert!(!(transfer.all_or_nothing && offered), "the message was offered before every answer");
                 transfer.told.push(*index);
+                if reply.is_positive() {
+                    transfer.accepted.push(*index);
+                }
                 transfer.is_doomed |= transfer.by_steps && transfer.all_or_nothing && !reply.is_positive();
+            }
+            Step::Verdict { index, reply } => {
+                assert!(reply.is_positive() || reply.is_transient() || reply.is_permanent());
+                let is_lmtp = self.protocol == Protocol::Lmtp;
+                let transfer = self.replied_mut().expect("a verdict is about a message that was begun");
+                assert!(transfer.ends_at.is_some_and(|end| taken >= end), "a verdict on what was not handed over");
+                assert!(
+                    transfer.accepted.contains(index) && transfer.verdicts.iter().all(|(before, _)| before != index)
+                );
+                assert!(!is_lmtp || transfer.accepted.get(transfer.verdicts.len()) == Some(index), "{event:?}");
+                transfer.verdicts.push((*index, reply.is_positive()));
             }
             Step::Sent { reply } => {
                 assert!(reply.is_positive());
+                let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self.replied_mut().expect("what was sent was begun, and has one outcome");
+                if is_lmtp || !transfer.verdicts.is_empty() {
+                    assert_eq!(transfer.verdicts.len(), transfer.accepted.len(), "each has a verdict");
+                    assert!(transfer.verdicts.iter().any(|(_, positive)| *positive), "sent, and to nobody");
+                }
                 assert!(transfer.ends_at.is_some_and(|end| taken >= end), "sent, and its last byte was not taken");
                 transfer.is_over = true;
             }
             Step::NotSent { phase, reply } => {
                 assert!(reply.is_transient() || reply.is_permanent());
                 let transfer = self.replied_mut().expect("what was not sent was begun, and has one outcome");
+                assert!(transfer.verdicts.iter().all(|(_, positive)| !positive), "a verdict is final: {event:?}");
                 let handed_over = transfer.ends_at.is_some_and(|end| taken >= end);
                 assert!(*phase != Phase::EndOfData || handed_over, "{event:?}");
                 if !transfer.is_chunk {
@@ -393,6 +418,10 @@ impl Session {
     fn failed(&mut self, error: &Error) {
         // A call that was out of turn ends nothing.
         if matches!(self.machine.step(), Ok(Step::Closed)) {
+            assert_eq!(self.machine.left_unknown(), self.handed_over().count());
+            // With PRDR, the server takes the message for nobody before it takes it as a whole.
+            let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
+            assert!(self.protocol == Protocol::Lmtp || !self.replied().is_some_and(is_taken));
             self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
         }
         self.events.push(Event::Failed {
@@ -432,15 +461,21 @@ impl Session {
 
     /// By what went: from the last byte of the message to its outcome.
     fn outcome_is_unknown(&self) -> bool {
-        let handed_over = |transfer: &Transfer| transfer.ends_at.is_some_and(|end| self.wire.len() >= end);
-        self.transfers.iter().any(|transfer| !transfer.is_over && handed_over(transfer))
+        self.handed_over().next().is_some()
+    }
+
+    /// The messages that were given whole and have no outcome.
+    fn handed_over(&self) -> impl Iterator<Item = &Transfer> {
+        let handed_over = |transfer: &&Transfer| transfer.ends_at.is_some_and(|end| self.wire.len() >= end);
+        self.transfers.iter().filter(|transfer| !transfer.is_over).filter(handed_over)
     }
 
     /// Each command is one line; none of them shows a secret, or is one that nobody gave.
     fn check_commands(&self) {
-        const VERBS: [&str; 12] = [
+        const VERBS: [&str; 13] = [
             "EHLO ",
             "HELO ",
+            "LHLO ",
             "STARTTLS",
             "AUTH ",
             "MAIL FROM:<",

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use envoi::proto::{ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction};
+use envoi::proto::{ClientName, Content, Mechanism, Protocol, RawCommand, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Envelope, Phase};
 use proptest::collection::vec;
 use proptest::option;
@@ -14,6 +14,7 @@ use crate::session::{Cut, Event, Session, normalised};
 /// A session before it is played.
 #[derive(Clone, Debug)]
 struct Plan {
+    protocol: Protocol,
     starttls: StartTls,
     secure: bool,
     auth_in_clear: bool,
@@ -72,6 +73,8 @@ struct Server<'a> {
     read: usize,
     is_secure: bool,
     accepted: usize,
+    /// MAIL asked for a reply for each recipient.
+    prdr: bool,
     is_gone: bool,
 }
 
@@ -91,6 +94,7 @@ impl<'a> Server<'a> {
             read: 0,
             is_secure: plan.secure,
             accepted: 0,
+            prdr: false,
             is_gone: false,
         }
     }
@@ -100,11 +104,11 @@ impl<'a> Server<'a> {
         let mut said = Vec::new();
         while !self.is_gone {
             let new = &wire[self.read..];
-            let (end, apt) = if self.reads == Reads::Message {
+            let (end, replies) = if self.reads == Reads::Message {
                 // The line end before the dot may be that of DATA.
                 let from = self.read - 2;
                 let Some(found) = wire[from..].windows(5).position(|bytes| bytes == b"\r\n.\r\n") else { break };
-                (found + 3, vec!["250 2.0.0 Ok: queued".to_owned()])
+                (found + 3, self.final_replies())
             } else {
                 let Some(found) = new.windows(2).position(|pair| pair == b"\r\n") else { break };
                 let command = std::str::from_utf8(&new[..found]).expect("commands are text");
@@ -114,10 +118,12 @@ impl<'a> Server<'a> {
                 }
                 (end, self.apt(command))
             };
+            let is_recipient = new.starts_with(b"RCPT");
             let asked_for_data = self.reads == Reads::Commands && new.starts_with(b"DATA\r\n");
             let is_login = self.reads == Reads::Responses || new.starts_with(b"AUTH");
             self.read += end;
-            let answer = self.say(apt);
+            let answer: Vec<u8> = replies.into_iter().flat_map(|apt| self.say(apt)).collect();
+            self.accepted += usize::from(is_recipient && answer.starts_with(b"2"));
             self.reads = match answer.first() {
                 Some(b'3') if asked_for_data => Reads::Message,
                 Some(b'3') if is_login => Reads::Responses,
@@ -129,6 +135,9 @@ impl<'a> Server<'a> {
     }
 
     fn say(&mut self, mut apt: Vec<String>) -> Vec<u8> {
+        if self.is_gone {
+            return Vec::new();
+        }
         let mut behind = Vec::new();
         match self.answers.next().unwrap_or(&Answer::Apt) {
             Answer::Apt => {}
@@ -152,32 +161,42 @@ impl<'a> Server<'a> {
         said
     }
 
-    fn apt(&mut self, command: &str) -> Vec<String> {
+    /// The replies to a message that came whole.
+    fn final_replies(&self) -> Vec<Vec<String>> {
+        let taken = vec!["250 2.0.0 Ok: queued".to_owned()];
+        let for_each = vec![taken.clone(); self.accepted];
+        match self.plan.protocol {
+            Protocol::Lmtp => for_each,
+            Protocol::Smtp if self.prdr && self.accepted > 1 => {
+                [vec![vec!["353 One by one".to_owned()]], for_each, vec![taken]].concat()
+            }
+            Protocol::Smtp => vec![taken],
+        }
+    }
+
+    fn apt(&mut self, command: &str) -> Vec<Vec<String>> {
         let verb = command.split(' ').next().unwrap_or_default();
         let line = match (self.reads, verb) {
             (Reads::Responses, "*") => "501 5.7.0 Login given up",
             (Reads::Responses, _) if command == "c3VibWl0dGVyIzc=" => "334 UGFzc3dvcmQ6",
             (Reads::Responses, _) => "235 2.7.0 Welcome",
-            (_, "EHLO") => return self.offer(),
+            (_, "EHLO" | "LHLO") => return vec![self.offer()],
             (_, "HELO") => "250 mail.example.org",
             (_, "STARTTLS") => "220 2.0.0 Go ahead",
             (_, "AUTH") if command == "AUTH LOGIN" => "334 VXNlcm5hbWU6",
             (_, "AUTH") => "235 2.7.0 Welcome",
             (_, "MAIL") => {
-                self.accepted = 0;
+                (self.accepted, self.prdr) = (0, command.ends_with(" PRDR"));
                 "250 2.1.0 Ok"
             }
-            (_, "RCPT") => {
-                self.accepted += 1;
-                "250 2.1.5 Ok"
-            }
+            (_, "RCPT") => "250 2.1.5 Ok",
             (_, "DATA") if self.accepted > 0 || self.plan.always_goes_ahead => "354 End with a dot",
-            (_, "BDAT") if self.accepted > 0 => "250 2.0.0 Ok: queued",
+            (_, "BDAT") if self.accepted > 0 => return self.final_replies(),
             (_, "DATA" | "BDAT") => "503 5.5.1 Nobody to send it to",
             (_, "QUIT") => "221 2.0.0 Bye",
             _ => "250 2.0.0 Ok",
         };
-        vec![line.to_owned()]
+        vec![vec![line.to_owned()]]
     }
 
     fn offer(&self) -> Vec<String> {
@@ -242,6 +261,7 @@ fn transaction(message: &Message) -> Transaction {
 
 fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
+    settings.protocol = plan.protocol;
     settings.starttls = plan.starttls;
     settings.secure = plan.secure;
     settings.auth_in_clear = plan.auth_in_clear;
@@ -361,11 +381,12 @@ fn offer() -> impl Strategy<Value = Offer> {
         "SIZE 1000",
         "SIZE",
         "CHUNKING",
+        "PRDR",
         "ENHANCEDSTATUSCODES",
         "X-Novelty  one two ",
         "",
     ];
-    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=9))
+    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=10))
         .prop_map(|(pipelining, starttls, eight_bit, others)| Offer { pipelining, starttls, eight_bit, others })
 }
 
@@ -403,10 +424,18 @@ fn plan() -> impl Strategy<Value = Plan> {
         2 => Just(StartTls::Required),
     ];
     let mechanism = option::of(prop_oneof![Just(Mechanism::Plain), Just(Mechanism::Login)]);
+    let protocol = prop_oneof![3 => Just(Protocol::Smtp), 1 => Just(Protocol::Lmtp)];
+    let starttls = (protocol, starttls);
     let settings = (starttls, prop::bool::weighted(0.2), any::<bool>(), mechanism, any::<[bool; 2]>());
     (settings, vec(message(), 1..4), [offer(), offer()], vec(answer(), 0..24)).prop_map(
-        |((starttls, secure, auth_in_clear, mechanism, [always_goes_ahead, is_patient]), messages, offers, answers)| {
+        |(
+            ((protocol, starttls), secure, auth_in_clear, mechanism, [always_goes_ahead, is_patient]),
+            messages,
+            offers,
+            answers,
+        )| {
             Plan {
+                protocol,
                 starttls,
                 secure,
                 auth_in_clear,

@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use envoi::Credentials;
+use std::time::{Duration, SystemTime};
+
+use envoi::delivery::{DeliverBy, EnvelopeId, Hold, OriginalRecipient};
+use envoi::{Address, Credentials, Delivery};
 
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
 #[derive(Debug, PartialEq)]
 pub struct Dialogue {
+    pub is_lmtp: bool,
     pub helo: String,
     pub tls: Tls,
     pub auth: Option<Auth>,
@@ -76,8 +80,10 @@ pub struct Send {
     /// Whether it has bytes beyond ASCII, where that is known beforehand.
     pub eight_bit: Option<bool>,
     pub size_known: bool,
+    pub delivery: Delivery,
     /// As the file has it: codes and `-`, with one blank between them.
     pub recipients: String,
+    pub verdicts: String,
     /// As the file has it: `sent 250`.
     pub expect: String,
 }
@@ -114,6 +120,7 @@ pub fn read_folder(folder: &Path) -> Vec<(String, Dialogue)> {
 /// Reads a dialogue. The error starts with the number of its line.
 pub fn parse(text: &str) -> Result<Dialogue, String> {
     let mut dialogue = Dialogue {
+        is_lmtp: false,
         helo: "client.example.org".into(),
         tls: Tls::None,
         auth: None,
@@ -169,6 +176,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
     let (name, value) = line.split_once(": ").ok_or("not `name: value`")?;
     let words: Vec<&str> = value.split_whitespace().collect();
     match (name, &words[..]) {
+        ("protocol", ["lmtp"]) => dialogue.is_lmtp = true,
         ("helo", [name]) => dialogue.helo = name.to_string(),
         ("tls", ["none"]) => dialogue.tls = Tls::None,
         ("tls", ["opportunistic"]) => dialogue.tls = Tls::Opportunistic,
@@ -200,7 +208,9 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
             eight_bit: None,
             size_known: false,
+            delivery: Delivery::new(),
             recipients: vec!["-"; to.len()].join(" "),
+            verdicts: vec!["-"; to.len()].join(" "),
             expect: String::new(),
         }),
         _ => {
@@ -217,14 +227,44 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
                 ("content", ["8bit"]) => send.eight_bit = Some(true),
                 ("size", ["known"]) => send.size_known = true,
                 ("recipients", codes) if codes.len() == send.to.len() => send.recipients = codes.join(" "),
+                ("verdicts", codes) if codes.len() == send.to.len() => send.verdicts = codes.join(" "),
                 ("expect", ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"]) => {
                     send.expect = words.join(" ");
                 }
-                _ => return Err("no such setting".into()),
+                _ => send.delivery = wish(send.delivery.clone(), name, &words, value)?,
             }
         }
     }
     Ok(())
+}
+
+/// What is asked for beyond the addresses. Values that cannot be are the business of other tests.
+fn wish(delivery: Delivery, name: &str, words: &[&str], value: &str) -> Result<Delivery, String> {
+    let wish = || {
+        let address = |text: &str| Address::new(text);
+        let seconds = |text: &str| Duration::from_secs(text.parse().expect("a number"));
+        Ok(Some(match (name, words) {
+            ("notify", [list]) => delivery.notify(list.parse()?),
+            ("notify-for", [to, list]) => delivery.notify_for(address(to)?, list.parse()?),
+            ("orcpt", [to, kind, text]) => {
+                delivery.original_recipient(address(to)?, OriginalRecipient::of_type(kind, text)?)
+            }
+            ("ret", [what]) => delivery.returned(what.parse()?),
+            ("envid", _) => delivery.envelope_id(EnvelopeId::new(value)?),
+            ("deliver-by", ["return", time]) => delivery.deliver_by(DeliverBy::or_return(seconds(time))?),
+            ("deliver-by", ["notify", time, "trace"]) => {
+                delivery.deliver_by(DeliverBy::or_notify(seconds(time))?.traced())
+            }
+            ("hold-for", [time]) => delivery.hold(Hold::for_duration(seconds(time))?),
+            ("hold-until", [time]) => delivery.hold(Hold::until(SystemTime::UNIX_EPOCH + seconds(time))?),
+            ("priority", [number]) => delivery.priority(number.parse()?),
+            ("require-tls", ["yes"]) => delivery.require_tls(),
+            ("submitter", ["<>"]) => delivery.submitter(None),
+            ("submitter", [from]) => delivery.submitter(address(from)?),
+            _ => return Ok(None),
+        }))
+    };
+    wish().map_err(|error: envoi::Error| error.to_string())?.ok_or_else(|| "no such setting".into())
 }
 
 fn turn(line: &str) -> Result<Turn, String> {
@@ -288,6 +328,7 @@ mod tests {
     fn a_dialogue_with_everything_in_it() {
         let text = "\
 # A comment.
+protocol: lmtp
 helo: me
 tls: required
 auth: PLAIN alice secret
@@ -304,6 +345,7 @@ message: a\\r\\n\\x2e\\\\
 content: 8bit
 size: known
 recipients: 250 -
+verdicts: 452 -
 expect: refused rcpt 550
 send: from a@b to c@d
 message-lines: 2
@@ -329,7 +371,7 @@ WAIT-CLOSE
 ";
         let dialogue = parse(text).unwrap();
         assert_eq!((dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips), ("me", Tls::Required, Some(3)));
-        assert!(dialogue.auth_in_clear && dialogue.steps);
+        assert!(dialogue.auth_in_clear && dialogue.steps && dialogue.is_lmtp);
         let auth = dialogue.auth.unwrap();
         assert_eq!((auth.password.as_str(), auth.authorize_as.as_deref()), ("secret", Some("bob")));
         assert_eq!((dialogue.nonce.as_deref(), dialogue.reason.as_deref()), (Some("abc"), Some("a wrong password")));
@@ -340,6 +382,7 @@ WAIT-CLOSE
         assert!(first.all_or_nothing && first.size_known && first.eight_bit == Some(true));
         assert_eq!(first.message, b"a\r\n.\\");
         assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
+        assert_eq!((first.verdicts.as_str(), second.verdicts.as_str()), ("452 -", "-"));
         assert_eq!(second.message.len(), 24 + 2 * 78);
         assert_eq!((second.recipients.as_str(), second.expect.as_str()), ("-", "unknown closed end-of-data"));
         assert_eq!(
