@@ -143,9 +143,7 @@ impl Machine {
             }
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
                 if !matches!(expected, Expected::EndOfData { .. }) {
-                    // What became of this message is certain, even if all of it has gone.
-                    let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
-                    self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
+                    self.await_no_verdict();
                 }
                 self.events.push_back(Step::NotSent { phase, reply });
             }
@@ -176,7 +174,20 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        Err(Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure)))
+        let error = Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
+        // What was refused by then stays refused, whatever else went with it and got no answer.
+        let begun = self.transactions.front().filter(|progress| progress.complete);
+        let Some((phase, reply)) = begun.and_then(Progress::refusal) else { return Err(error) };
+        self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+        self.await_no_verdict();
+        self.failure = Some(error);
+        Ok(())
+    }
+
+    /// What became of the message is certain, even if all of it has gone.
+    fn await_no_verdict(&mut self) {
+        let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
+        self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
