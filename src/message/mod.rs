@@ -27,7 +27,7 @@ pub use body::Body;
 pub use progress::Progress;
 pub use ready::LineEnds;
 
-use crate::{Envelope, Error, Result};
+use crate::{Delivery, Envelope, Error, Result};
 use attachment::Data;
 use progress::{Listener, Teller};
 
@@ -52,6 +52,7 @@ pub struct Message<'x> {
     what: What<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
+    delivery: Option<Delivery>,
     line_ends: LineEnds,
     listener: Option<Listener>,
 }
@@ -96,7 +97,14 @@ impl Message<'static> {
 
 impl<'x> Message<'x> {
     fn new(what: What<'x>) -> Self {
-        Message { what, attachments: Vec::new(), envelope: None, line_ends: LineEnds::default(), listener: None }
+        Message {
+            what,
+            attachments: Vec::new(),
+            envelope: None,
+            delivery: None,
+            line_ends: LineEnds::default(),
+            listener: None,
+        }
     }
 
     /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing it fails.
@@ -109,6 +117,12 @@ impl<'x> Message<'x> {
     /// From, to everyone in To, Cc and Bcc.
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.envelope = Some(envelope);
+        self
+    }
+
+    /// What is asked of the server beyond taking the message: reports of delivery, times, a priority … in place of what its envelope asks for.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = Some(delivery);
         self
     }
 
@@ -166,8 +180,22 @@ impl<'x> Message<'x> {
     /// # Ok(())
     /// # }
     /// ```
+<<<<<<< HEAD
     pub async fn prepare(self) -> Result<(Envelope, Body)> {
         let teller = self.listener.map(Teller::new);
+=======
+    pub async fn prepare(mut self) -> Result<(Envelope, Body)> {
+        let delivery = self.delivery.take();
+        let (envelope, body) = self.prepare_parts().await?;
+        let envelope = match delivery {
+            Some(delivery) => envelope.with_delivery(delivery)?,
+            None => envelope,
+        };
+        Ok((envelope, body))
+    }
+
+    async fn prepare_parts(self) -> Result<(Envelope, Body)> {
+>>>>>>> main
         match self.what {
             What::Built(builder) => {
                 let envelope = match self.envelope {
