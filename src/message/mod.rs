@@ -180,10 +180,6 @@ impl<'x> Message<'x> {
     /// # Ok(())
     /// # }
     /// ```
-<<<<<<< HEAD
-    pub async fn prepare(self) -> Result<(Envelope, Body)> {
-        let teller = self.listener.map(Teller::new);
-=======
     pub async fn prepare(mut self) -> Result<(Envelope, Body)> {
         let delivery = self.delivery.take();
         let (envelope, body) = self.prepare_parts().await?;
@@ -195,7 +191,7 @@ impl<'x> Message<'x> {
     }
 
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
->>>>>>> main
+        let teller = self.listener.map(Teller::new);
         match self.what {
             What::Built(builder) => {
                 let envelope = match self.envelope {
