@@ -366,8 +366,8 @@ fn files_that_cannot_be_read_are_refused_before_any_connection() {
 fn a_file_that_changes_is_an_error() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [
-        ("shrinks", |path| std::fs::write(path, noise(999_999)).unwrap()),
-        ("grows", |path| std::fs::write(path, noise(1_000_001)).unwrap()),
+        ("shrinks", |path| std::fs::write(path, noise(3_999_999)).unwrap()),
+        ("grows", |path| std::fs::write(path, noise(4_000_001)).unwrap()),
         ("goes", |path| std::fs::remove_file(path).unwrap()),
         ("is touched", |path| {
             let file = std::fs::File::options().write(true).open(path).unwrap();
@@ -381,7 +381,8 @@ fn a_file_that_changes_is_an_error() {
             }
             for ready in [true, false] {
                 let path = in_temporary_folder("changing");
-                std::fs::write(&path, noise(1_000_000)).unwrap();
+                // More than is read ahead.
+                std::fs::write(&path, noise(4_000_000)).unwrap();
                 let message = match ready {
                     true => Message::ready_file(&path).envelope(envelope()),
                     false => Message::from(mail()).attach(Attachment::file(&path)),

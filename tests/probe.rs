@@ -2,7 +2,9 @@
 //!
 //! `cargo test` builds the example first. `cargo test --test probe` alone does not: then `cargo build --example probe` comes before.
 
-use std::path::{Path, PathBuf};
+#[path = "support/program.rs"]
+mod program;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use envoi::probe::{Port, Report, Speaks};
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsVersion, Trust};
 use envoi::{Client, Connection, Credentials, Endpoint, Kind, Phase, Timeouts};
+use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -402,43 +405,8 @@ async fn a_connection_knows_its_greeting() {
 
 // ---- The example as a program ----
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
-
-    /// The exit code, with all that was said if it is another.
-    #[track_caller]
-    fn exits_with(&self, code: i32) -> &Self {
-        assert_eq!(self.code, code, "\n{}\n{}", self.stdout, self.stderr);
-        self
-    }
-}
-
-/// Next to the folder of this test's own program.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join("probe");
-    let path = path.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.exists(), "{path:?} is missing: run `cargo build --example probe`");
-    path
-}
-
 async fn run(arguments: &[&str]) -> Run {
-    let mut command = Command::new(program());
-    command.args(arguments).kill_on_drop(true).stdin(Stdio::null());
-    let output = timeout(PATIENCE, command.output()).await.expect("probe hangs").unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    program::run("probe", arguments, b"", &[]).await
 }
 
 fn keys(object: &Value) -> Vec<&str> {

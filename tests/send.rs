@@ -2,16 +2,17 @@
 //!
 //! `cargo test` builds it first. `cargo test --test send` alone does not: then `cargo build --example send` comes before.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+#[path = "support/program.rs"]
+mod program;
+
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use envoi::testing::{Builder, Captured, Server};
+use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Longer than any of these takes; a test that hangs should fail.
@@ -19,54 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const PASSWORD: &str = "Xyzzy-4711";
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
-
-    /// The exit code, with all that was said if it is another.
-    #[track_caller]
-    fn exits_with(&self, code: i32) -> &Self {
-        assert_eq!(self.code, code, "\n{}\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn says(&self, words: &str) -> &Self {
-        assert!(self.stderr.contains(words), "{words:?} is not in: {}", self.stderr);
-        self
-    }
-}
-
-/// Next to the folder of this test's own program.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join("send");
-    let path = path.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.exists(), "{path:?} is missing: run `cargo build --example send`");
-    path
-}
-
 async fn send_with(arguments: &[&str], input: &[u8]) -> Run {
-    let mut command = Command::new(program());
-    command.args(arguments).env("ENVOI_TEST_PASSWORD", PASSWORD).kill_on_drop(true);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // Whoever does not read it closes it.
-    let _ = stdin.write_all(input).await;
-    drop(stdin);
-    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("send hangs").unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    program::run("send", arguments, input, &[("ENVOI_TEST_PASSWORD", PASSWORD)]).await
 }
 
 async fn send(arguments: &[&str]) -> Run {

@@ -24,9 +24,6 @@ use crate::transport::{Stream, Transport};
 /// After a write failed, a reply may still be waiting to be read: why the server closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// As long as no more than this waits to be written, the message's next piece is asked for first.
-const TOGETHER: usize = 16 * 1024;
-
 /// How much is read at a time; replies are short.
 const READ_SIZE: usize = 8 * 1024;
 
@@ -171,24 +168,14 @@ impl Driver {
         let mut server_is_slow = false;
         let mut sleep: Option<(Pin<Box<Sleep>>, LimitKind)> = None;
         let event = poll_fn(|cx| {
-            // What is small goes in one write with the commands before it and the piece behind it.
-            let waits = self.machine.output().len();
-            let mut poll_chunk = |cx: &mut Context<'_>| match body.as_deref_mut() {
-                Some(body) => body.poll_chunk(cx).map(Event::Chunk),
-                None => Poll::Pending,
-            };
-            if waits <= TOGETHER
-                && let Poll::Ready(event) = poll_chunk(cx)
+            // As long as the machine asks for more, what is there comes first: few large writes cost less than many small ones.
+            if let Some(body) = body.as_deref_mut()
+                && let Poll::Ready(chunk) = body.poll_chunk(cx)
             {
-                return Poll::Ready(event);
+                return Poll::Ready(Event::Chunk(chunk));
             }
             if self.poll_io(cx).is_ready() {
                 return Poll::Ready(Event::Io);
-            }
-            if waits > TOGETHER
-                && let Poll::Ready(event) = poll_chunk(cx)
-            {
-                return Poll::Ready(event);
             }
             server_is_slow = !self.machine.output().is_empty();
             let (timer, why) = sleep.get_or_insert_with(|| {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::input::{BLOCK, Batches, Encoder, Input, Stream};
+use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
 use super::layout::Piece;
 use super::ready::Cutter;
 use super::survey::Facts;
@@ -133,7 +133,7 @@ impl Body {
                 Flow::Text(text) if text.is_empty() => None,
                 Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
                 Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
-                Flow::Stream(stream) => ready!(stream.0.poll_chunk(&mut stream.1, cx)),
+                Flow::Stream(stream) => ready!(stream.0.poll_chunk(&stream.1, cx)),
                 Flow::Failed => Some(Err(Error::new(Kind::Input, Phase::Body, "the message failed before its end"))),
             };
             match chunk {
@@ -149,7 +149,8 @@ fn start(piece: &mut Piece) -> Flow {
     let left = piece.again().unwrap_or(Piece::Gone);
     match std::mem::replace(piece, left) {
         Piece::Text(text) => Flow::Text(text),
-        Piece::Input(Input::Bytes(bytes), form) => Flow::Batches(Batches::of_bytes(bytes, form)),
+        Piece::Input(Input::Bytes(bytes), Form::AsIs) => Flow::Text(bytes),
+        Piece::Input(Input::Bytes(bytes), Form::Base64) => Flow::Batches(Batches::of_bytes(bytes)),
         Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file, form)),
         Piece::Input(Input::Stream(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
         Piece::Gone => Flow::Failed,

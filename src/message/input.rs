@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use encodify::base64::MIME;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
@@ -22,9 +22,12 @@ use crate::{Error, Kind, Phase, Result};
 /// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.
 pub(super) const BLOCK: usize = 57 * 1024;
 
+/// A block as lines of base64.
+const ENCODED_BLOCK: usize = 78 * 1024;
+
 /// How many blocks are read and encoded by one call on a blocking thread, while as many are on their way out. Waking the
-/// thread costs as much as encoding four.
-const BATCH: usize = 8;
+/// thread costs as much as encoding several.
+const BATCH: usize = 16;
 
 /// How the bytes go.
 #[derive(Clone, Copy)]
@@ -47,38 +50,68 @@ impl Form {
     }
 }
 
-/// Makes chunks of blocks, in buffers that are used again when their chunks are gone: a large
-/// message needs no memory for each chunk.
+/// Makes chunks of blocks.
 pub(super) struct Encoder {
     form: Form,
-    buffers: [BytesMut; Encoder::BUFFERS],
-    turn: usize,
+    buffers: Buffers,
 }
 
 impl Encoder {
-    /// One batch is made while the one before goes, and the connection holds some chunks too.
-    const BUFFERS: usize = 2 * BATCH + 4;
-
     pub(super) fn new(form: Form) -> Self {
-        Encoder { form, buffers: Default::default(), turn: 0 }
+        Encoder { form, buffers: Buffers::default() }
     }
 
-    /// The chunk for a block. All blocks but the last are full.
-    fn chunk(&mut self, block: &[u8]) -> Chunk {
-        let buffer = &mut self.buffers[self.turn];
-        self.turn = (self.turn + 1) % Self::BUFFERS;
-        // Growing takes the whole buffer again if its chunk is gone, and a new one if not.
+    /// The chunk for the bytes at the front of a block. All blocks but the last are full.
+    fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
-            Form::AsIs => {
-                buffer.extend_from_slice(block);
-                Chunk::from(buffer.split().freeze())
-            }
-            Form::Base64 => {
-                buffer.resize(MIME.encoded_len(block.len()), 0);
-                MIME.encode_slice(block, buffer).expect("the room was made for it");
-                Chunk::base64_lines(buffer.split().freeze())
-            }
+            Form::AsIs => Chunk::from(block.into_bytes(length)),
+            Form::Base64 => self.base64(&block.bytes[..length]),
         }
+    }
+
+    fn base64(&self, block: &[u8]) -> Chunk {
+        let mut lines = self.buffers.take();
+        let length = MIME.encode_slice(block, &mut lines.bytes).expect("a block fits");
+        Chunk::base64_lines(lines.into_bytes(length))
+    }
+}
+
+/// Buffers that are used again when the chunks in them are gone: a large message needs no memory for each chunk.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// A buffer with room for a block in any form.
+    fn take(&self) -> Buffer {
+        let bytes = self.at_home().pop();
+        Buffer { bytes: bytes.unwrap_or_else(|| vec![0; ENCODED_BLOCK]), home: self.clone() }
+    }
+
+    fn at_home(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Buffer {
+    bytes: Vec<u8>,
+    home: Buffers,
+}
+
+impl Buffer {
+    fn into_bytes(self, length: usize) -> Bytes {
+        Bytes::from_owner(self).split_to(length)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.home.at_home().push(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -160,20 +193,20 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Reads the next block: full, but for the last one. `false` when there is none, and then it is certain that the
-    /// file is still the one that was looked at.
-    pub(super) fn read_block(&mut self, block: &mut Vec<u8>) -> Result<bool> {
-        block.resize(BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK)), 0);
-        if block.is_empty() {
+    /// Reads the next block, and says how long it is: full, but for the last one. 0 when there is none, and then it is certain
+    /// that the file is still the one that was looked at.
+    pub(super) fn read_block(&mut self, block: &mut [u8]) -> Result<usize> {
+        let length = BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK));
+        if length == 0 {
             self.check_unchanged()?;
-            return Ok(false);
+            return Ok(0);
         }
-        match self.file.read_exact(block) {
-            Ok(()) => self.left -= block.len() as u64,
+        match self.file.read_exact(&mut block[..length]) {
+            Ok(()) => self.left -= length as u64,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.changed()),
             Err(error) => return Err(unreadable(&self.known.path, self.phase, error)),
         }
-        Ok(true)
+        Ok(length)
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -196,13 +229,13 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// The blocks of these bytes. If they are one block, no thread is asked.
-    pub(super) fn of_bytes(bytes: Bytes, form: Form) -> Self {
-        if bytes.len() <= BLOCK {
-            let chunk = (!bytes.is_empty()).then(|| Encoder::new(form).chunk(&bytes));
-            return Batches { ready: chunk.into_iter().collect(), running: None };
+    /// These bytes as base64. If they are one block, no thread is asked.
+    pub(super) fn of_bytes(bytes: Bytes) -> Self {
+        if bytes.len() > BLOCK {
+            return Self::start(Supply::new(Source::Bytes(bytes), Form::Base64));
         }
-        Self::start(Supply::new(Source::Bytes(bytes), form))
+        let chunk = (!bytes.is_empty()).then(|| Chunk::base64_lines(MIME.encode(&bytes).into()));
+        Batches { ready: chunk.into_iter().collect(), running: None }
     }
 
     pub(super) fn of_file(file: KnownFile, form: Form) -> Self {
@@ -241,12 +274,11 @@ struct Batch {
 /// What batches are made of.
 struct Supply {
     source: Source,
-    /// What was read of a file.
-    block: Vec<u8>,
     encoder: Encoder,
 }
 
 enum Source {
+    /// They go as base64; what goes as it is needs no batches.
     Bytes(Bytes),
     /// Opened when its turn comes.
     File(KnownFile, Option<OpenFile>),
@@ -254,7 +286,7 @@ enum Source {
 
 impl Supply {
     fn new(source: Source, form: Form) -> Box<Self> {
-        Box::new(Supply { source, block: Vec::new(), encoder: Encoder::new(form) })
+        Box::new(Supply { source, encoder: Encoder::new(form) })
     }
 
     fn next_batch(self: Box<Self>) -> JoinHandle<Result<Batch>> {
@@ -273,18 +305,21 @@ impl Supply {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>> {
-        let block = match &mut self.source {
-            Source::Bytes(bytes) => &bytes.split_to(BLOCK.min(bytes.len())),
+        match &mut self.source {
+            Source::Bytes(bytes) => {
+                let block = bytes.split_to(BLOCK.min(bytes.len()));
+                Ok((!block.is_empty()).then(|| self.encoder.base64(&block)))
+            }
             Source::File(known, open) => {
                 let file = match open {
                     Some(file) => file,
                     None => open.insert(known.open(Phase::Body)?),
                 };
-                file.read_block(&mut self.block)?;
-                &self.block[..] // Empty at the end of the file.
+                let mut block = self.encoder.buffers.take();
+                let length = file.read_block(&mut block.bytes)?;
+                Ok((length > 0).then(|| self.encoder.chunk(block, length)))
             }
-        };
-        Ok((!block.is_empty()).then(|| self.encoder.chunk(block)))
+        }
     }
 }
 
@@ -293,7 +328,9 @@ pub(super) struct Stream {
     reader: Reader,
     size: Option<u64>,
     seen: u64,
-    block: Vec<u8>,
+    /// The block that is being filled, and how far it is.
+    block: Option<Buffer>,
+    filled: usize,
     ended: bool,
     /// What it is, for errors.
     what: String,
@@ -301,18 +338,26 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(reader: Reader, size: Option<u64>, what: impl Into<String>) -> Self {
-        Stream { reader, size, seen: 0, block: Vec::new(), ended: false, what: what.into() }
+        Stream { reader, size, seen: 0, block: None, filled: 0, ended: false, what: what.into() }
     }
 
     /// The next block, full but for the last one, whatever the pieces that the reader gives.
-    pub(super) fn poll_chunk(&mut self, encoder: &mut Encoder, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
-        self.block.reserve_exact(BLOCK - self.block.len());
-        while !self.ended && self.block.len() < BLOCK {
-            let room = BLOCK - self.block.len();
-            match ready!(pin!(self.reader.read_buf(&mut (&mut self.block).limit(room))).poll(cx)) {
-                Ok(0) => self.ended = true,
-                Ok(read) => self.seen += read as u64,
-                Err(error) => return Poll::Ready(Some(Err(self.failed(error)))),
+    pub(super) fn poll_chunk(&mut self, encoder: &Encoder, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+        let mut block = self.block.take().unwrap_or_else(|| encoder.buffers.take());
+        while !self.ended && self.filled < BLOCK {
+            let mut room = ReadBuf::new(&mut block.bytes[self.filled..BLOCK]);
+            match Pin::new(&mut self.reader).poll_read(cx, &mut room) {
+                Poll::Pending => {
+                    self.block = Some(block);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) => {
+                    let read = room.filled().len();
+                    self.ended = read == 0;
+                    self.filled += read;
+                    self.seen += read as u64;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.failed(error)))),
             }
             match self.size {
                 Some(size) if self.seen > size => return Poll::Ready(Some(Err(self.not_as_stated(size, "more")))),
@@ -322,12 +367,8 @@ impl Stream {
                 _ => {}
             }
         }
-        if self.block.is_empty() {
-            return Poll::Ready(None);
-        }
-        let chunk = encoder.chunk(&self.block);
-        self.block.clear();
-        Poll::Ready(Some(Ok(chunk)))
+        let filled = std::mem::take(&mut self.filled);
+        Poll::Ready((filled > 0).then(|| Ok(encoder.chunk(block, filled))))
     }
 
     fn failed(&self, error: io::Error) -> Error {

@@ -33,11 +33,13 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
                 let file = KnownFile::look(path)?;
                 let mut survey = Survey::new();
                 let mut open = file.open(Phase::Setup)?;
-                let mut block = Vec::new();
-                while open.read_block(&mut block)? {
-                    survey.read(&block);
+                let mut block = vec![0; BLOCK];
+                loop {
+                    match open.read_block(&mut block)? {
+                        0 => return Ok((file, survey.end(drop))),
+                        length => survey.read(&block[..length]),
+                    }
                 }
-                Ok((file, survey.end(drop)))
             })
             .await?;
             // Its line ends were looked at, and the file must not change until it goes.
