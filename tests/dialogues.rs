@@ -243,6 +243,7 @@ impl<'a> Player<'a> {
                     Some(true) => Content::EightBit,
                 };
                 transaction.all_or_nothing = send.all_or_nothing;
+                transaction.delivery = send.delivery.clone();
                 self.given = 0;
                 if self.dialogue.steps {
                     self.open = Some(0);
