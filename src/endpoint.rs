@@ -275,7 +275,8 @@ impl Endpoint {
     }
 
     /// Send a message to all of its recipients or to none. By default a refused recipient does not keep
-    /// the message from the others.
+    /// the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient that the server refuses behind the
+    /// message does not take it from the others again.
     #[must_use]
     pub fn all_or_nothing(mut self) -> Self {
         self.all_or_nothing = true;

@@ -7,7 +7,7 @@
 //!
 //! # The life of a session
 //!
-//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. If TLS
+//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. ([In LMTP](Protocol::Lmtp) it is LHLO.) If TLS
 //! is wanted it says STARTTLS, and asks the driver for the handshake ([`Step::Upgrade`]). All that was learnt
 //! in clear is then forgotten and EHLO is said again. From [`Step::Ready`] on, the driver can
 //! [log in](Machine::login), [begin a transaction](Machine::begin), give a [command](Machine::command), or
@@ -28,6 +28,9 @@
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
 //! [`Step::Body`] then comes before the answers to the recipients.
+//!
+//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::Verdict`] comes before [`Step::Sent`].
+//! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
@@ -282,7 +285,7 @@ impl Machine {
         }
     }
 
-    /// The message was handed over whole, and its final reply has not come: it may have been
+    /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
         self.outstanding_messages() > 0
@@ -456,8 +459,8 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], and at last
-    /// [`Step::Sent`] or [`Step::NotSent`].
+    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
+    /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
     ///
     /// # Errors
     ///
