@@ -491,7 +491,7 @@ impl Machine {
     /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
         let progress = self.open_transaction("a recipient")?;
-        if !address.is_ascii() && !progress.transaction.needs_utf8() {
+        if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
@@ -640,8 +640,8 @@ impl Machine {
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
                 self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                let delivery = &progress.transaction.delivery;
-                self.wire.say(Command::Rcpt { address: recipient, delivery }, Expected::Rcpt(progress.written));
+                let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
+                self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
@@ -806,7 +806,7 @@ fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a
         reverse_path: transaction.reverse_path.as_ref(),
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
-        utf8: transaction.needs_utf8(),
+        utf8: progress.utf8,
         prdr: progress.final_replies == FinalReplies::OneOr353,
         delivery: &transaction.delivery,
     }
