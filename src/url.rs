@@ -263,6 +263,17 @@ mod tests {
         assert!(parse("lmtp://mail.example.org").unwrap().socket().is_none());
     }
 
+    #[cfg(feature = "idna")]
+    #[test]
+    fn hosts_beyond_ascii_are_looked_up_as_dns_has_them() {
+        for url in ["smtp://mail.b\u{fc}cher.example", "smtp://mail.b%C3%BCcher.example:25"] {
+            let endpoint = parse(url).unwrap();
+            assert_eq!(endpoint.host(), "mail.xn--bcher-kva.example", "{url}");
+            endpoint.check().unwrap();
+        }
+        assert!(parse("smtp://-\u{fc}.example").unwrap().check().is_err());
+    }
+
     #[test]
     fn an_at_sign_may_stand_in_a_path() {
         assert!(parse("smtp://mail.example.org?trust=/etc/ca@home.pem").is_ok());
