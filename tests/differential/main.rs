@@ -6,21 +6,66 @@
 mod scripts;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use envoi::tls::Security;
 use envoi::{Address, Connection, Endpoint, Envelope, Kind, Message};
 
-use scripts::{Answer, Script};
+use scripts::{Answer, Form, Script};
 
 const SCRIPTS: usize = 1000;
 
 /// Where the two may differ: what is said of the script, of envoi and of smtplib, in this order. The first that fits explains it.
 type Rule = (&'static str, fn(&Script, &str, &str) -> bool);
 
-const RULES: [Rule; 0] = [];
+const RULES: [Rule; 5] = [
+    ("what is no reply, or one too many, is a violation, and smtplib goes by three digits", |script, ours, theirs| {
+        let odd = [Form::Garbage, Form::CodeChanges, Form::TooLong, Form::OneMore];
+        ours == "protocol" && theirs != ours && script.answers().iter().any(|answer| odd.contains(&answer.form))
+    }),
+    ("a reply that was cut off is none: whether it was sent is unknown", |script, ours, _| {
+        ours == "closed" && script.answers().iter().any(|answer| answer.form == Form::Cut && !answer.bytes.is_empty())
+    }),
+    (
+        "HELO is for servers that do not know EHLO (RFC 5321, 3.2); another refusal is meant for the client",
+        |script, ours, _| match script.ehlo.code() {
+            250 | 500 | 502 | 504 => false,
+            code => ours == of_code(code),
+        },
+    ),
+    (
+        "any 2xx is a success and any 3xx a go-ahead (RFC 5321, 4.2.1), and smtplib wants 250 and 354",
+        |script, ours, theirs| {
+            let Script { mail, recipients: [first, second], data, end, .. } = script;
+            let is_success =
+                |answer: &Answer, usual: &[u16]| answer.code() / 100 == 2 && !usual.contains(&answer.code());
+            let unusual = is_success(mail, &[250])
+                || is_success(first, &[250, 251])
+                || is_success(second, &[250, 251])
+                || is_success(end, &[250])
+                || (data.code() / 100 == 3 && data.code() != 354);
+            unusual && ours != "protocol" && !theirs.starts_with("sent + +")
+        },
+    ),
+    (
+        "a go-ahead is no answer to a sender or a recipient, and smtplib takes it for a refusal",
+        |script, ours, theirs| {
+            let Script { mail, recipients: [first, second], .. } = script;
+            let goes_on = [mail, first, second].iter().any(|answer| answer.code() / 100 == 3);
+            goes_on && ours == "protocol" && theirs != "closed"
+        },
+    ),
+];
+
+fn of_code(code: u16) -> &'static str {
+    match code / 100 {
+        4 => "transient",
+        5 => "permanent",
+        _ => "protocol",
+    }
+}
 
 // ---- The server ----
 
@@ -36,53 +81,37 @@ fn serve(listener: &TcpListener, scripts: &[Script]) {
 fn play(script: &Script, stream: TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?);
     let mut recipients = script.recipients.iter();
-    let mut answer = Some(&script.greeting);
+    let mut answer = &script.greeting;
     let ok = Answer::apt("250 2.0.0 Ok");
     loop {
-        if let Some(answer) = answer {
-            (&stream).write_all(&answer.bytes)?;
-            if answer.closes {
-                stream.shutdown(Shutdown::Write)?;
-                // Nothing is left unread, which would throw away what the client has not read yet.
-                return std::io::copy(&mut lines, &mut std::io::sink()).map(drop);
-            }
+        (&stream).write_all(&answer.bytes)?;
+        if answer.closes {
+            stream.shutdown(Shutdown::Write)?;
+            // Nothing is left unread, which would throw away what the client has not read yet.
+            return std::io::copy(&mut lines, &mut std::io::sink()).map(drop);
         }
         let mut line = String::new();
         if lines.read_line(&mut line)? == 0 {
             return Ok(());
         }
         let mut words = line.trim_end().split([' ', ':']);
-        answer = Some(match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
+        answer = match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
             "EHLO" => &script.ehlo,
             "HELO" => &script.helo,
             "MAIL" => &script.mail,
             "RCPT" => recipients.next().unwrap_or(&ok),
-            "DATA" => {
+            "DATA" if script.data.goes_ahead() => {
                 (&stream).write_all(&script.data.bytes)?;
-                if script.data.goes_ahead() {
-                    let mut line = String::new();
-                    while lines.read_line(&mut line)? > 0 && line != ".\r\n" {
-                        line.clear();
-                    }
-                    &script.end
-                } else {
-                    // It was said already.
-                    if script.data.closes {
-                        stream.shutdown(Shutdown::Write)?;
-                        return std::io::copy(&mut lines, &mut std::io::sink()).map(drop);
-                    }
-                    answer = None;
-                    continue;
+                let mut line = String::new();
+                while lines.read_line(&mut line)? > 0 && line != ".\r\n" {
+                    line.clear();
                 }
-            }
-            "BDAT" => {
-                let size = words.next().and_then(|size| size.parse().ok()).unwrap_or(0);
-                std::io::copy(&mut lines.by_ref().take(size), &mut std::io::sink())?;
                 &script.end
             }
+            "DATA" => &script.data,
             "QUIT" => return (&stream).write_all(b"221 2.0.0 Bye\r\n"),
             _ => &ok,
-        });
+        };
     }
 }
 

@@ -67,7 +67,8 @@ impl Script {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, answer) in ["greeting", "EHLO", "HELO", "MAIL", "RCPT", "RCPT", "DATA", "end"].iter().zip(self.answers())
+        for (name, answer) in
+            ["greeting", "EHLO", "HELO", "MAIL", "RCPT", "RCPT", "DATA", "end"].iter().zip(self.answers())
         {
             let text = String::from_utf8_lossy(&answer.bytes[..answer.bytes.len().min(100)]).into_owned();
             writeln!(f, "  {name}: {text:?}{}", if answer.closes { ", closes" } else { "" })?;
