@@ -137,6 +137,7 @@
 //! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
+//! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
 //! | `tracing` | spans and events |
 //! | `testing` | the [`testing`] module |
 
@@ -196,6 +197,10 @@ pub use receipt::{Outcome, Receipt, Recipient};
 pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;
+#[cfg(feature = "client")]
+pub use transport::SocketOptions;
+#[cfg(feature = "proxy")]
+pub use transport::{Proxy, ProxyHeader};
 #[cfg(feature = "client")]
 pub use token::TokenRequest;
 

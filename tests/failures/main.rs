@@ -7,5 +7,6 @@ mod handshake;
 mod login;
 mod messages;
 mod policy;
+mod proxies;
 mod scene;
 mod servers;
