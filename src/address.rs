@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Delivery;
 use crate::error::{Error, Result};
 
 /// The longest local part in octets (RFC 5321, 4.5.3.1.1).
@@ -235,7 +236,8 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The envelope of a message: the reverse-path, where bounces go, and who it is for (RFC 5321, 2.3.1).
+/// The envelope of a message: the reverse-path, where bounces go, who it is for, and what else is asked of the server
+/// (RFC 5321, 2.3.1).
 ///
 /// It decides where the message goes, whatever its headers say.
 ///
@@ -253,6 +255,7 @@ impl fmt::Debug for Address {
 pub struct Envelope {
     reverse_path: Option<Address>,
     recipients: Vec<Address>,
+    delivery: Delivery,
 }
 
 impl Envelope {
@@ -269,7 +272,7 @@ impl Envelope {
         if recipients.is_empty() {
             return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
         }
-        Ok(Envelope { reverse_path: reverse_path.into(), recipients })
+        Ok(Envelope { reverse_path: reverse_path.into(), recipients, delivery: Delivery::default() })
     }
 
     /// Where bounces go; `None` is the null reverse-path.
@@ -280,6 +283,22 @@ impl Envelope {
     /// Whom the message is for, in the order given; never empty.
     pub fn recipients(&self) -> &[Address] {
         &self.recipients
+    }
+
+    /// The same envelope, with what is asked of the server beyond its addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) where something is asked for somebody who is no recipient.
+    pub fn with_delivery(mut self, delivery: Delivery) -> Result<Self> {
+        delivery.check_recipients(&self.recipients)?;
+        self.delivery = delivery;
+        Ok(self)
+    }
+
+    /// What is asked of the server beyond the addresses.
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
     }
 
     /// Every address is ASCII. If not, the server must offer SMTPUTF8.

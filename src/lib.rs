@@ -123,6 +123,7 @@
 //! | [`Client`], [`Endpoint`], [`Timeouts`] | the server, and how to talk with it |
 //! | [`Connection`] | a session that is kept, and its single steps |
 //! | [`message`] | what is sent, and how it becomes a stream of bytes |
+//! | [`delivery`] | what is asked for it: reports of delivery, times, priority, TLS all the way |
 //! | [`Receipt`], [`Outcome`], [`Error`] | what became of it |
 //! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
 //! | [`testing`] | an SMTP or LMTP server inside the process, for the tests of your program |
@@ -148,6 +149,7 @@ mod address;
 mod client;
 #[cfg(feature = "client")]
 mod connection;
+pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
 mod error;
@@ -185,6 +187,7 @@ pub use address::{Address, Envelope};
 pub use client::Client;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
+pub use delivery::Delivery;
 #[cfg(feature = "client")]
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::Delivery;
 use crate::address::{Address, quoted};
 use crate::error::{Error, Result};
 
@@ -113,8 +114,12 @@ pub(super) enum Command<'a> {
         eight_bit: bool,
         utf8: bool,
         prdr: bool,
+        delivery: &'a Delivery,
     },
-    Rcpt(&'a Address),
+    Rcpt {
+        address: &'a Address,
+        delivery: &'a Delivery,
+    },
     Data,
     /// The whole message in one chunk of so many bytes (RFC 3030).
     BdatLast(u64),
@@ -132,7 +137,7 @@ impl fmt::Display for Command<'_> {
             Command::Helo(name) => write!(f, "HELO {}", name.as_str()),
             Command::Lhlo(name) => write!(f, "LHLO {}", name.as_str()),
             Command::StartTls => f.write_str("STARTTLS"),
-            Command::Mail { reverse_path, size, eight_bit, utf8, prdr } => {
+            Command::Mail { reverse_path, size, eight_bit, utf8, prdr, delivery } => {
                 // No blank behind the colon (RFC 5321, 4.1.1.2).
                 write!(f, "MAIL FROM:<{}>", reverse_path.map_or("", Address::as_str))?;
                 if let Some(size) = size {
@@ -147,9 +152,12 @@ impl fmt::Display for Command<'_> {
                 if *prdr {
                     f.write_str(" PRDR")?;
                 }
-                Ok(())
+                delivery.write_mail(f)
             }
-            Command::Rcpt(address) => write!(f, "RCPT TO:<{address}>"),
+            Command::Rcpt { address, delivery } => {
+                write!(f, "RCPT TO:<{address}>")?;
+                delivery.write_rcpt(address, f)
+            }
             Command::Data => f.write_str("DATA"),
             Command::BdatLast(size) => write!(f, "BDAT {size} LAST"),
             Command::Rset => f.write_str("RSET"),
@@ -185,7 +193,7 @@ mod tests {
             assert!(RawCommand::new(line).is_err(), "{line:?}");
         }
         for line in ["VRFY alice", "EXPN staff", "HELP", "ETRN example.org", "XCLIENT NAME=x", "DATABASE"] {
-            assert!(RawCommand::new(line).is_ok(), "{line:?}");
+            assert_eq!(RawCommand::new(line).unwrap().as_str(), line);
         }
     }
 }

@@ -121,7 +121,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
 use zeroize::Zeroizing;
 
-pub use capabilities::{Capabilities, Keyword};
+pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
@@ -637,7 +637,8 @@ impl Machine {
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
                 self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                self.wire.say(Command::Rcpt(recipient), Expected::Rcpt(progress.written));
+                let delivery = &progress.transaction.delivery;
+                self.wire.say(Command::Rcpt { address: recipient, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
@@ -674,7 +675,7 @@ impl Machine {
         if !follows_others {
             self.require_ready("a transaction")?;
         }
-        transaction.check(&self.capabilities)?;
+        transaction.check(&self.capabilities, self.settings.secure)?;
         if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
@@ -804,6 +805,7 @@ fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
         utf8: transaction.needs_utf8(),
         prdr: progress.final_replies == FinalReplies::OneOr353,
+        delivery: &transaction.delivery,
     }
 }
 

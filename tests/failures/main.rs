@@ -3,6 +3,7 @@
 
 mod certificates;
 mod connecting;
+mod extensions;
 mod handshake;
 mod login;
 mod messages;
