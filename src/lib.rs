@@ -201,11 +201,11 @@ pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;
 #[cfg(feature = "client")]
+pub use token::TokenRequest;
+#[cfg(feature = "client")]
 pub use transport::SocketOptions;
 #[cfg(feature = "proxy")]
 pub use transport::{Proxy, ProxyHeader};
-#[cfg(feature = "client")]
-pub use token::TokenRequest;
 
 /// The README's programs are compiled with the documentation's.
 #[cfg(all(doctest, feature = "client"))]

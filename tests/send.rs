@@ -586,13 +586,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] = &[
-        &["--binary"],
-        &["--proxy", "socks5://localhost"],
-        &["--bind", "127.0.0.1"],
-        &["--retries", "1"],
-        &["--progress"],
-    ];
+    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"], &["--progress"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {

@@ -107,7 +107,8 @@ impl Observer {
         let clock = Clock::start(&self.endpoint.timeouts);
         let began = Instant::now();
         let endpoint = self.endpoint.clone().port(port.number);
-        let Opened { stream, reached, own_address } = open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
+        let Opened { stream, reached, own_address } =
+            open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
         port.address = match reached {
             Destination::Address(address) => Some(address),

@@ -53,7 +53,10 @@ impl ProxyHeader {
     /// Version 2, in nobody's name (the command LOCAL): the server takes the connection's own addresses.
     pub fn local() -> Self {
         let mut bytes = Vec::new();
-        Header::with_local().encode_v2(&mut bytes).map(|()| ProxyHeader(bytes)).expect("it has no addresses to be wrong")
+        Header::with_local()
+            .encode_v2(&mut bytes)
+            .map(|()| ProxyHeader(bytes))
+            .expect("it has no addresses to be wrong")
     }
 
     /// Before anything else is said.
@@ -64,8 +67,11 @@ impl ProxyHeader {
 
 fn header(source: SocketAddr, destination: SocketAddr) -> Result<Header<'static>> {
     if source.is_ipv4() != destination.is_ipv4() {
-        let message = format!("{source} and {destination} are of two families, and the PROXY protocol has one for both");
-        return Err(Error::request(message).with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7."));
+        let message =
+            format!("{source} and {destination} are of two families, and the PROXY protocol has one for both");
+        return Err(
+            Error::request(message).with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7.")
+        );
     }
     Ok(Header::with_address(ProxiedAddress::stream(source, destination)))
 }

@@ -23,10 +23,19 @@ const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.ex
 
 const CHECK_PROXY: &str = "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
 
-const NOT_ALLOWED: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: have its administrator allow the mail server \
+const NO_PROXY: &str = "Something else listens there, a mail server or another kind of proxy: check the proxy's host, port and kind (socks5://, socks5h:// \
+    or http://).";
+
+const NOT_ALLOWED: &str = "The proxy's rules forbid it: have its administrator allow the mail server and its port.";
+
+const NO_CONNECT: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: have its administrator allow the mail server \
     and its port (squid: SSL_ports; tinyproxy: ConnectPort).";
 
-const BEYOND: &str = "Check the mail server's host and port. If they are right, the proxy cannot reach it: its log says why.";
+const LOOK_UP_THERE: &str = "Check the spelling of the host name and the name servers (DNS) of this machine, or let the proxy look the name up: \
+    socks5h:// in place of socks5://.";
+
+const BEYOND: &str =
+    "Check the mail server's host and port. If they are right, the proxy cannot reach it: its log says why.";
 
 /// The head of an answer to CONNECT is never as long as this.
 const MAX_HEAD: usize = 16 * 1024;
@@ -72,7 +81,8 @@ impl Proxy {
     /// [`Kind::Request`], with what is wrong. The URL is not quoted, as it may hold a password.
     pub fn from_url(url: &str) -> Result<Self> {
         let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
         let kind = match scheme.to_ascii_lowercase().as_str() {
             "socks5" => ProxyKind::Socks5,
             "socks5h" => ProxyKind::Socks5h,
@@ -138,7 +148,10 @@ impl Proxy {
     /// Connects to the proxy, and through it.
     pub(super) async fn connect(&self, tcp: &Tcp, destination: &Destination, at_proxy: &mut bool) -> Result<Opened> {
         let beyond = match self.kind {
-            ProxyKind::Socks5 => tcp::look_up(destination).await?.into_iter().map(Destination::Address).collect(),
+            ProxyKind::Socks5 => {
+                let found = tcp::look_up(destination).await.map_err(|error| error.with_hint(LOOK_UP_THERE));
+                found?.into_iter().map(Destination::Address).collect()
+            }
             _ => vec![destination.clone()],
         };
         let mut failure = None;
@@ -198,7 +211,7 @@ impl Proxy {
             SocksError::ConnectionRefused => self.fault(Kind::Connect, beyond("the connection was refused"), BEYOND),
             SocksError::TtlExpired => self.fault(Kind::Connect, beyond("it took too long"), BEYOND),
             SocksError::Io(_) => self.ended(destination),
-            _ => self.fault(Kind::Protocol, "does not answer as a SOCKS5 proxy", CHECK_PROXY),
+            _ => self.fault(Kind::Protocol, "does not answer as a SOCKS5 proxy", NO_PROXY),
         }
         .with_source(error))
     }
@@ -235,8 +248,8 @@ impl Proxy {
             407 => self.refused_login(),
             502..=504 => self.fault(Kind::Connect, said("cannot connect to"), BEYOND),
             500..=599 => self.fault(Kind::Connect, said("failed at connecting to"), BEYOND),
-            300..=499 => self.fault(Kind::Refused, said("does not connect to"), NOT_ALLOWED),
-            _ => self.fault(Kind::Protocol, said("gives a strange answer when asked for"), CHECK_PROXY),
+            300..=499 => self.fault(Kind::Refused, said("does not connect to"), NO_CONNECT),
+            _ => self.fault(Kind::Protocol, said("gives a strange answer when asked for"), NO_PROXY),
         })
     }
 
@@ -261,10 +274,16 @@ impl Proxy {
         let line = String::from_utf8_lossy(&head);
         let line = line.lines().next().unwrap_or_default().to_owned();
         let message = format!("does not answer as an HTTP proxy: {}", crate::address::quoted(&line));
-        Err(self.fault(Kind::Protocol, message, match line.starts_with("220") {
-            true => "That is a mail server: check the proxy's host and port, and leave the proxy out if there is none.",
-            false => CHECK_PROXY,
-        }))
+        Err(self.fault(
+            Kind::Protocol,
+            message,
+            match line.starts_with("220") {
+                true => {
+                    "That is a mail server: check the proxy's host and port, and leave the proxy out if there is none."
+                }
+                false => NO_PROXY,
+            },
+        ))
     }
 
     fn refused_login(&self) -> Error {
@@ -302,9 +321,9 @@ impl Proxy {
                 "The proxy cannot reach the mail server, or it is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
             )
         } else {
-            error.about(format!("{self}, was not reached")).with_hint(
-                "Check the proxy's host and port, and whether a firewall drops connections to it.",
-            )
+            error
+                .about(format!("{self}, was not reached"))
+                .with_hint("Check the proxy's host and port, and whether a firewall drops connections to it.")
         }
     }
 }

@@ -113,7 +113,8 @@ impl Tcp {
         match self.local.first() {
             Some(local) if !addresses.iter().any(fits) => {
                 let (mine, others) = if local.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
-                let message = format!("{destination}, has {others} addresses only, and {local}, to connect from, is {mine}");
+                let message =
+                    format!("{destination}, has {others} addresses only, and {local}, to connect from, is {mine}");
                 Err(Error::new(Kind::Config, Phase::Connect, message)
                     .with_hint(format!("Connect from an {others} address as well, or leave the choice to the system.")))
             }
@@ -196,6 +197,28 @@ mod tests {
         // `localhost` has ::1 as well on most machines; nothing listens there.
         let opened = Tcp::default().open(&Destination::Host("localhost".into(), port)).await.unwrap();
         assert_eq!(opened.stream.peer_addr().unwrap().port(), port);
+    }
+
+    #[tokio::test]
+    async fn options_and_address_are_set() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut tcp = Tcp::default();
+        tcp.bind([127, 0, 0, 9].into());
+        // The other family's, and another one of the same.
+        tcp.bind(std::net::Ipv6Addr::LOCALHOST.into());
+        tcp.bind([127, 0, 0, 2].into());
+        tcp.options.keepalive = Some(Duration::from_secs(77));
+        tcp.options.send_buffer = Some(32 * 1024);
+        tcp.options.receive_buffer = Some(16 * 1024);
+        let opened = tcp.open(&Destination::Address(listener.local_addr().unwrap())).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1.ip(), IpAddr::from([127, 0, 0, 2]));
+        assert_eq!(opened.own_address, Some([127, 0, 0, 2].into()));
+        let socket = SockRef::from(&opened.stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        // Linux doubles both, for what it needs itself.
+        assert!((32 * 1024..=64 * 1024).contains(&socket.send_buffer_size().unwrap()));
+        assert!((16 * 1024..=32 * 1024).contains(&socket.recv_buffer_size().unwrap()));
     }
 
     #[tokio::test]

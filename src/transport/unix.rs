@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::Stream;
+use crate::error::{Error, Result};
 #[cfg(unix)]
 use crate::error::{Kind, Phase};
-use crate::error::{Error, Result};
 
 /// Opens a connection to a Unix socket, where another program of this machine listens.
 #[cfg(unix)]
