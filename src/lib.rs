@@ -136,6 +136,7 @@
 //! |---|---|
 //! | `client` (default) | everything that touches a socket; without it, there is [`proto`] alone, without tokio and rustls |
 //! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
+//! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
@@ -154,6 +155,7 @@ pub mod delivery;
 mod endpoint;
 mod error;
 mod hint;
+mod idna;
 #[cfg(feature = "client")]
 #[doc = include_str!("../docs/coming-from.md")]
 pub mod coming_from {}

@@ -323,6 +323,25 @@ async fn what_the_server_cannot_take() {
 }
 
 #[tokio::test]
+async fn addresses_beyond_ascii() {
+    let server = Server::builder().plaintext().without("SMTPUTF8").start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@b\u{fc}cher.example", "--to", "you@ex\u{e4}mple.org", "--json"];
+    let run = send(&to).await;
+    assert_eq!(run.exits_with(0).json()["recipients"][0]["address"], "you@ex\u{e4}mple.org");
+    let (message, text) = received(&server).await;
+    assert_eq!(message.reverse_path.as_deref(), Some("me@xn--bcher-kva.example"));
+    assert_eq!(message.recipients, ["you@xn--exmple-cua.org"]);
+    assert!(text.is_ascii(), "{text}");
+
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@example.org", "--to", "j\u{f6}rg@ex\u{e4}mple.org"];
+    send(&to).await.exits_with(0);
+    assert_eq!(received(&server).await.0.recipients, ["j\u{f6}rg@ex\u{e4}mple.org"]);
+}
+
+#[tokio::test]
 async fn what_is_asked_beyond_the_addresses() {
     let all = [
         ("DSN", &["--notify", "success,delay"][..]),

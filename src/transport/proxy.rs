@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Destination, Opened, Tcp, tcp};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::{Secret, url};
+use crate::{Secret, idna, url};
 
 const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, socks5h:// (the proxy looks the names up) or \
     http://proxy.example.org:3128. Characters such as @ : / ? # % in user and password are percent-encoded (%40 %3A %2F %3F %23 %25).";
@@ -114,7 +114,7 @@ impl Proxy {
             }
             None => None,
         };
-        let proxy = Proxy { kind, at: Destination::Host(host, port), login: None };
+        let proxy = Proxy { kind, at: Destination::Host(idna::host(host), port), login: None };
         match login {
             Some((user, password)) => proxy.login(user, password).map_err(|error| error.with_hint(URL_HINT)),
             None => Ok(proxy),
@@ -220,7 +220,11 @@ impl Proxy {
         let authority = match destination {
             Destination::Host(host, _) if !host.is_ascii() => {
                 let message = format!("takes no host name beyond ASCII, as {host} is");
-                return Err(self.fault(Kind::Request, message, "Write the name as DNS has it (xn--…)."));
+                return Err(self.fault(
+                    Kind::Request,
+                    message,
+                    "Write the name as DNS has it (xn--…), or build envoi with its feature idna.",
+                ));
             }
             Destination::Host(host, port) if host.contains(':') => format!("[{host}]:{port}"),
             Destination::Host(host, port) => format!("{host}:{port}"),

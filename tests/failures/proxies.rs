@@ -138,7 +138,7 @@ async fn proxies() {
         case(
             "a host that HTTP cannot name",
             Replies(&[]),
-            "smtp://b%C3%BCcher.example:{port}",
+            "smtp://b%C3%BC_cher.example:{port}",
             Kind::Request,
             Phase::Connect,
             64,
