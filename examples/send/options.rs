@@ -126,7 +126,7 @@ pub struct Options {
     /// Try again after failures that may pass (not yet)
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
-    /// Show how far the message is (not yet)
+    /// Show how far the message is, on a terminal
     #[arg(long)]
     pub progress: bool,
     /// Write the dialogue to a file, without secrets; - is standard error
@@ -145,7 +145,7 @@ impl Options {
             Some(Ok(number)) => number,
             None => 0,
         };
-        let not_built = [("--binary", self.binary), ("--retries", retries > 0), ("--progress", self.progress)];
+        let not_built = [("--binary", self.binary), ("--retries", retries > 0)];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));
         }

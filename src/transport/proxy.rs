@@ -218,14 +218,6 @@ impl Proxy {
 
     async fn connect_by_http(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
         let authority = match destination {
-            Destination::Host(host, _) if !host.is_ascii() => {
-                let message = format!("takes no host name beyond ASCII, as {host} is");
-                return Err(self.fault(
-                    Kind::Request,
-                    message,
-                    "Write the name as DNS has it (xn--…), or build envoi with its feature idna.",
-                ));
-            }
             Destination::Host(host, port) if host.contains(':') => format!("[{host}]:{port}"),
             Destination::Host(host, port) => format!("{host}:{port}"),
             Destination::Address(address) => address.to_string(),

@@ -5,6 +5,7 @@ mod certificates;
 mod connecting;
 mod extensions;
 mod handshake;
+mod lmtp;
 mod login;
 mod messages;
 mod policy;

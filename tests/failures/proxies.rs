@@ -135,15 +135,6 @@ async fn proxies() {
         ),
         row("a SOCKS5 proxy in place of an HTTP one", Answers(&[5, 0xff]), Kind::Connect, 75).with(http),
         by_http("an answer without an end", &LONG, Kind::Protocol, 76),
-        case(
-            "a host that HTTP cannot name",
-            Replies(&[]),
-            "smtp://b%C3%BC_cher.example:{port}",
-            Kind::Request,
-            Phase::Connect,
-            64,
-        )
-        .with(http),
         // Where to connect from.
         case("an address of the other family", Nobody, "smtp://127.0.0.1:{port}", Kind::Config, Phase::Connect, 78)
             .with(|endpoint, _| endpoint.bind(std::net::Ipv6Addr::LOCALHOST)),
