@@ -37,7 +37,7 @@ impl Results {
         let Results { megabytes, rounds, seconds, .. } = self;
         let _ = writeln!(
             text,
-            "Large messages: {megabytes} MB each, medians of {rounds} rounds, the whole process timed. Measured on {}.\n",
+            "Large messages: {megabytes} MB each, the fastest of {rounds} rounds in which the clients take turns, the whole process timed. Measured on {}.\n",
             machine(&self.load_before)
         );
         text += "| | | time | CPU time | peak memory |\n|---|---|--:|--:|--:|\n";
@@ -60,7 +60,10 @@ impl Results {
                  CPU time of the thriftiest.\n"
             );
         }
-        let _ = writeln!(text, "Small messages (1 KB), messages a second on one connection, {seconds} s each:\n");
+        let _ = writeln!(
+            text,
+            "Small messages (1 KB), messages a second on one connection, the most in {rounds} rounds of {seconds} s:\n"
+        );
         text += "| round trip |";
         for milliseconds in ROUND_TRIPS {
             let _ = write!(text, " {milliseconds} ms |");
@@ -146,7 +149,8 @@ impl Results {
 fn named(who: &str) -> String {
     let lock = include_str!("../Cargo.lock");
     let package = lock.split("[[package]]").find(|package| package.contains(&format!("name = \"{who}\"\n")));
-    let version = package.and_then(|package| package.split("version = \"").nth(1)).and_then(|rest| rest.split('"').next());
+    let version =
+        package.and_then(|package| package.split("version = \"").nth(1)).and_then(|rest| rest.split('"').next());
     assert!(LARGE.contains(&who));
     format!("{who} {}", version.expect("its version"))
 }
