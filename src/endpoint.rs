@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
+use crate::idna;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::token::{TokenRequest, TokenSource};
@@ -75,11 +76,11 @@ impl Endpoint {
         crate::url::parse(url)
     }
 
-    /// A server by name or address, with STARTTLS required on port 587, and no login.
+    /// A server by name (beyond ASCII, too) or address, with STARTTLS required on port 587, and no login.
     pub fn new(host: impl Into<String>) -> Self {
         Endpoint {
             protocol: Protocol::Smtp,
-            host: host.into(),
+            host: idna::host(host.into()),
             socket: None,
             port: None,
             security: Security::default(),
@@ -274,7 +275,8 @@ impl Endpoint {
     }
 
     /// Send a message to all of its recipients or to none. By default a refused recipient does not keep
-    /// the message from the others.
+    /// the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient that the server refuses behind the
+    /// message does not take it from the others again.
     #[must_use]
     pub fn all_or_nothing(mut self) -> Self {
         self.all_or_nothing = true;
@@ -320,7 +322,7 @@ impl Endpoint {
         }
     }
 
-    /// The host as it was given; `localhost` for a socket.
+    /// The host, of a name beyond ASCII the A-labels (`xn--…`); `localhost` for a socket.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -373,7 +375,7 @@ impl Endpoint {
 
     /// What can be known to be wrong before anything is connected to.
     pub(crate) fn check(&self) -> Result<()> {
-        let fine = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
         if self.host.is_empty() || !self.host.chars().all(fine) {
             return Err(Error::request(format!("{} cannot be a host name", quoted(&self.host)))
                 .with_hint("Give a name such as mail.example.org, or an IP address."));

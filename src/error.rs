@@ -294,7 +294,7 @@ impl Error {
     }
 
     /// The message may or may not have been delivered: it was handed over whole, and no
-    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1). Neither retrying nor giving up is right by itself.
+    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither retrying nor giving up is right by itself.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }

@@ -55,6 +55,15 @@ pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool) -> &'static str
     }
 }
 
+/// A message that is to go by TLS alone, and a connection that is not so.
+pub(crate) fn must_be_tls(connection: &str) -> Error {
+    let message =
+        format!("the message is to go by TLS alone, all the way (REQUIRETLS), and this connection {connection}");
+    Error::new(Kind::Tls, Phase::Mail, message).with_hint(
+        "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. Otherwise send the message without this demand.",
+    )
+}
+
 // ---- No reply ----
 
 /// What came instead of a reply in this phase looks like something else that is well known.

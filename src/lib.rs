@@ -123,6 +123,7 @@
 //! | [`Client`], [`Endpoint`], [`Timeouts`] | the server, and how to talk with it |
 //! | [`Connection`] | a session that is kept, and its single steps |
 //! | [`message`] | what is sent, and how it becomes a stream of bytes |
+//! | [`delivery`] | what is asked for it: reports of delivery, times, priority, TLS all the way |
 //! | [`Receipt`], [`Outcome`], [`Error`] | what became of it |
 //! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
 //! | [`testing`] | an SMTP or LMTP server inside the process, for the tests of your program |
@@ -135,6 +136,7 @@
 //! |---|---|
 //! | `client` (default) | everything that touches a socket; without it, there is [`proto`] alone, without tokio and rustls |
 //! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
+//! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
 //! | `tracing` | spans and events |
@@ -147,10 +149,12 @@ mod address;
 mod client;
 #[cfg(feature = "client")]
 mod connection;
+pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
 mod error;
 mod hint;
+mod idna;
 #[cfg(feature = "client")]
 #[doc = include_str!("../docs/coming-from.md")]
 pub mod coming_from {}
@@ -184,6 +188,7 @@ pub use address::{Address, Envelope};
 pub use client::Client;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
+pub use delivery::Delivery;
 #[cfg(feature = "client")]
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};

@@ -26,7 +26,7 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     match scheme.as_str() {
         "smtp" | "smtps" | "lmtp" | "lmtp+unix" => {}
         other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
-            return Err(fault(format!("{other} is no scheme that envoi knows")));
+            return Err(fault(format!("{} is no scheme that envoi knows", quoted(other))));
         }
         _ => return Err(no_scheme(url)),
     }
@@ -136,7 +136,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
     let (mut trust, mut pin, mut trust_password) = (None::<Trust>, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (decoded(key, "query")?, decoded(value, key)?);
+        let (key, value) = (decoded(key, "query")?, decoded(value, &quoted(key))?);
         if key != "trust" && seen.contains(&key) {
             return Err(fault(format!("the key {key} is given twice")));
         }
@@ -150,7 +150,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 "opportunistic" => Security::Opportunistic,
                 "required" => Security::Required,
                 other => {
-                    let message = format!("tls={other} is not known; it is none, opportunistic or required");
+                    let message = format!("tls={} is not known; it is none, opportunistic or required", quoted(other));
                     return Err(fault(message));
                 }
             }),
@@ -177,7 +177,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
                     endpoint.timeouts(Timeouts::of(Duration::from_secs_f64(seconds)))
                 }
-                _ => return Err(fault(format!("timeout={value} is no number of seconds"))),
+                _ => return Err(fault(format!("timeout={} is no number of seconds", quoted(&value)))),
             },
             other => return Err(fault(format!("the key {} is not known", quoted(other)))),
         };
@@ -261,6 +261,17 @@ mod tests {
             assert_eq!(parse(url).unwrap().socket().unwrap().to_str(), Some(path), "{url}");
         }
         assert!(parse("lmtp://mail.example.org").unwrap().socket().is_none());
+    }
+
+    #[cfg(feature = "idna")]
+    #[test]
+    fn hosts_beyond_ascii_are_looked_up_as_dns_has_them() {
+        for url in ["smtp://mail.b\u{fc}cher.example", "smtp://mail.b%C3%BCcher.example:25"] {
+            let endpoint = parse(url).unwrap();
+            assert_eq!(endpoint.host(), "mail.xn--bcher-kva.example", "{url}");
+            endpoint.check().unwrap();
+        }
+        assert!(parse("smtp://-\u{fc}.example").unwrap().check().is_err());
     }
 
     #[test]

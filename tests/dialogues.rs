@@ -139,6 +139,12 @@ impl<'a> Player<'a> {
             let said = self.said_of_login.unwrap_or_default();
             assert!(said.contains(reason), "{name}: of the login is said {said:?}");
         }
+        if let Some(auth) = &self.dialogue.auth
+            && auth.password.len() > 3
+        {
+            let shown = format!("{}{:?}", self.machine.transcript(), self.events);
+            assert!(!shown.contains(&auth.password), "{name}: the secret is shown in {shown}");
+        }
         self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
         for (i, send) in self.dialogue.sends.iter().enumerate() {
             assert_eq!(self.outcomes[i], send.expect, "{name}: the outcome of message {i}");
@@ -243,6 +249,7 @@ impl<'a> Player<'a> {
                     Some(true) => Content::EightBit,
                 };
                 transaction.all_or_nothing = send.all_or_nothing;
+                transaction.delivery = send.delivery.clone();
                 self.given = 0;
                 if self.dialogue.steps {
                     self.open = Some(0);
@@ -261,13 +268,16 @@ impl<'a> Player<'a> {
     fn give(&mut self, message_bytes: usize) {
         let message = &self.current().expect("a message is under way").message;
         let end = message.len().min(message_bytes);
-        if self.given == message.len() {
+        let result = if self.given == message.len() {
             self.given = usize::MAX;
-            self.machine.finish().unwrap();
+            self.machine.finish()
         } else {
             let size = self.cuts.next(end - self.given);
-            self.machine.body(message[self.given..self.given + size].to_vec()).unwrap();
             self.given += size;
+            self.machine.body(message[self.given - size..self.given].to_vec())
+        };
+        if let Err(error) = result {
+            self.on_error(error);
         }
     }
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::proto::ClientName;
+use envoi::proto::{ClientName, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Outcome, Timeouts};
@@ -117,7 +117,7 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
     } else {
         Message::ready_stream(Cursor::new(bytes))
     };
-    message.envelope(envelope)
+    message.envelope(envelope).delivery(send.delivery.clone())
 }
 
 /// A stream of which nothing comes.
@@ -130,7 +130,9 @@ impl AsyncRead for Never {
 }
 
 async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String, Error> {
-    let reply = connection.mail(send.from.as_deref().map(address)).await?;
+    let mut transaction = Transaction::open(send.from.as_deref().map(address));
+    transaction.delivery = send.delivery.clone();
+    let reply = connection.mail(transaction).await?;
     if !reply.is_positive() {
         return Ok(format!("refused mail {}", reply.code()));
     }

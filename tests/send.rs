@@ -323,6 +323,73 @@ async fn what_the_server_cannot_take() {
 }
 
 #[tokio::test]
+async fn addresses_beyond_ascii() {
+    let server = Server::builder().plaintext().without("SMTPUTF8").start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@b\u{fc}cher.example", "--to", "you@ex\u{e4}mple.org", "--json"];
+    let run = send(&to).await;
+    assert_eq!(run.exits_with(0).json()["recipients"][0]["address"], "you@ex\u{e4}mple.org");
+    let (message, text) = received(&server).await;
+    assert_eq!(message.reverse_path.as_deref(), Some("me@xn--bcher-kva.example"));
+    assert_eq!(message.recipients, ["you@xn--exmple-cua.org"]);
+    assert!(text.is_ascii(), "{text}");
+
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@example.org", "--to", "j\u{f6}rg@ex\u{e4}mple.org"];
+    send(&to).await.exits_with(0);
+    assert_eq!(received(&server).await.0.recipients, ["j\u{f6}rg@ex\u{e4}mple.org"]);
+}
+
+#[tokio::test]
+async fn what_is_asked_beyond_the_addresses() {
+    let all = [
+        ("DSN", &["--notify", "success,delay"][..]),
+        ("DSN", &["--ret", "hdrs"]),
+        ("DSN", &["--envid", "invoice 4711"]),
+        ("DELIVERBY", &["--deliver-by", "60"]),
+        ("FUTURERELEASE", &["--hold", "3600"]),
+        ("MT-PRIORITY", &["--priority", "-3"]),
+        ("REQUIRETLS", &["--require-tls"]),
+    ];
+    let everything: Vec<&str> = all.iter().flat_map(|(_, option)| option.iter().copied()).collect();
+    let offers = ["DSN", "DELIVERBY 60", "FUTURERELEASE 3600 2030-01-01T00:00:00Z", "MT-PRIORITY MIXER", "REQUIRETLS"];
+    let server = offers.into_iter().fold(Server::builder(), |server, line| server.offer(line)).start().await.unwrap();
+    send_to(&server.url(), &everything).await.exits_with(0);
+    let (message, _) = received(&server).await;
+    let asked = ["RET=HDRS", "ENVID=invoice+204711", "BY=60;R", "HOLDFOR=3600", "MT-PRIORITY=-3", "REQUIRETLS"];
+    let parameters = message.parameters.iter().filter(|parameter| !parameter.starts_with("SIZE"));
+    assert_eq!(parameters.collect::<Vec<_>>(), asked);
+    assert_eq!(message.recipient_parameters, [["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;you@example.com"]]);
+
+    // Nothing of it is offered, or not as much.
+    let bare = Server::start().await.unwrap();
+    for (keyword, option) in all {
+        send_to(&bare.url(), option).await.exits_with(69).says(keyword);
+    }
+    send_to(&server.url(), &["--deliver-by", "59"]).await.exits_with(69);
+    send_to(&server.url(), &["--hold", "3601"]).await.exits_with(69);
+    // TLS is missing here already.
+    let plain = Server::builder().plaintext().offer("REQUIRETLS").start().await.unwrap();
+    send_to(&plain.url(), &["--require-tls"]).await.exits_with(76).says("REQUIRETLS");
+    assert!(bare.messages().is_empty() && plain.messages().is_empty());
+
+    for option in [
+        &["--notify", "never,success"][..],
+        &["--notify", ""],
+        &["--ret", "headers"],
+        &["--envid", "a\nb"],
+        &["--deliver-by", "0"],
+        &["--deliver-by", "soon"],
+        &["--hold", "-1"],
+        &["--priority", "10"],
+        &["--priority", "high"],
+    ] {
+        send_to(&server.url(), option).await.exits_with(64);
+    }
+}
+
+#[tokio::test]
 async fn login() {
     let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
     let url = server.url().replace(PASSWORD, "wrong");
@@ -539,13 +606,6 @@ async fn inputs_that_cannot_be_read() {
 #[tokio::test]
 async fn not_yet() {
     let options: &[&[&str]] = &[
-        &["--notify", "failure"],
-        &["--ret", "full"],
-        &["--envid", "1"],
-        &["--deliver-by", "60"],
-        &["--hold", "60"],
-        &["--priority", "3"],
-        &["--require-tls"],
         &["--binary"],
         &["--proxy", "socks5://localhost"],
         &["--bind", "127.0.0.1"],

@@ -14,10 +14,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
+use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
-use envoi::{Address, Attachment, Client, Endpoint, Envelope, Message, Receipt, Timeouts};
+use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Receipt, Timeouts};
 
 use options::{Options, is_stdin};
 use report::{Failure, Report};
@@ -48,7 +49,7 @@ async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Res
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let client = Client::new(endpoint(options)?);
-    Ok(client.send(message(options)?).await?)
+    Ok(client.send(message(options)?.delivery(delivery(options)?)).await?)
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
@@ -132,6 +133,33 @@ fn message(options: &Options) -> Result<Message<'_>, Failure> {
         false => Attachment::file(path),
     });
     Ok(attachments.fold(Message::from(mail).envelope(envelope), Message::attach))
+}
+
+/// What is asked of the server beyond taking the message.
+fn delivery(options: &Options) -> Result<Delivery, Failure> {
+    let mut delivery = Delivery::new();
+    if let Some(list) = &options.notify {
+        delivery = delivery.notify(list.parse()?);
+    }
+    if let Some(what) = &options.ret {
+        delivery = delivery.returned(what.parse()?);
+    }
+    if let Some(id) = &options.envid {
+        delivery = delivery.envelope_id(EnvelopeId::new(id)?);
+    }
+    if let Some(seconds) = &options.deliver_by {
+        delivery = delivery.deliver_by(DeliverBy::or_return(duration(seconds, "--deliver-by")?)?);
+    }
+    if let Some(seconds) = &options.hold {
+        delivery = delivery.hold(Hold::for_duration(duration(seconds, "--hold")?)?);
+    }
+    if let Some(number) = &options.priority {
+        delivery = delivery.priority(number.parse()?);
+    }
+    if options.require_tls {
+        delivery = delivery.require_tls();
+    }
+    Ok(delivery)
 }
 
 /// Who gets it and whom it is from, whatever its headers say. That is also how a Bcc comes to nobody's eyes.

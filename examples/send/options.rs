@@ -86,25 +86,25 @@ pub struct Options {
     /// Send to all recipients or to none
     #[arg(long)]
     pub all_or_nothing: bool,
-    /// Ask for reports of delivery (not yet)
+    /// Have reports of delivery: never, or some of success,failure,delay
     #[arg(long, value_name = "LIST")]
     pub notify: Option<String>,
-    /// What a report should bring back, full or hdrs (not yet)
+    /// What a report of failure brings back: full (the message) or hdrs (its headers)
     #[arg(long, value_name = "WHAT")]
     pub ret: Option<String>,
-    /// The name of this message in reports (not yet)
+    /// The name of this message in reports
     #[arg(long, value_name = "ID")]
     pub envid: Option<String>,
-    /// Deliver within this time (not yet)
+    /// Deliver within this time, or return the message
     #[arg(long, value_name = "SECS")]
     pub deliver_by: Option<String>,
-    /// Deliver after this time (not yet)
+    /// Have the server hold the message for this time
     #[arg(long, value_name = "SECS")]
     pub hold: Option<String>,
-    /// The priority (not yet)
-    #[arg(long, value_name = "N")]
+    /// The priority, from -9 to 9
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub priority: Option<String>,
-    /// Have TLS demanded all the way (not yet)
+    /// Send only if TLS is verified here, and promised for the rest of the way
     #[arg(long)]
     pub require_tls: bool,
     /// Send attachments without base64 where the server can (not yet)
@@ -146,13 +146,6 @@ impl Options {
             None => 0,
         };
         let not_built = [
-            ("--notify", self.notify.is_some()),
-            ("--ret", self.ret.is_some()),
-            ("--envid", self.envid.is_some()),
-            ("--deliver-by", self.deliver_by.is_some()),
-            ("--hold", self.hold.is_some()),
-            ("--priority", self.priority.is_some()),
-            ("--require-tls", self.require_tls),
             ("--binary", self.binary),
             ("--proxy", self.proxy.is_some()),
             ("--bind", self.bind.is_some()),

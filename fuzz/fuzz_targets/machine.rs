@@ -5,14 +5,13 @@
 //! letter for each. `^` and a letter begin what is done next; what follows, up to the next `^`, goes along with it:
 //! `^s250 Ok` and a line end is a reply, `^w` writes all that waits, `^w5` five bytes of it.
 
-#![no_main]
+#![cfg_attr(not(test), no_main)]
 
 #[path = "../../tests/properties/session.rs"]
 mod session;
 
 use envoi::Address;
 use envoi::proto::{ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction};
-use libfuzzer_sys::fuzz_target;
 
 use session::{Cut, Event, Session};
 
@@ -100,11 +99,14 @@ fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
     session.conclude()
 }
 
-fuzz_target!(|script: &[u8]| {
+pub fn check(script: &[u8]) {
     let whole = play(script, Cut::Nowhere);
     assert_eq!(play(script, Cut::Everywhere), whole);
     let lengths: Vec<usize> = script.iter().take(5).map(|byte| 1 + usize::from(byte % 16)).chain([3]).collect();
     assert_eq!(play(script, Cut::Into(lengths.clone())), whole);
     // Here more may be written before a step of the script's, so only what must hold always does.
     play(script, Cut::AndAnswered(lengths));
-});
+}
+
+#[cfg(not(test))]
+libfuzzer_sys::fuzz_target!(|script: &[u8]| check(script));

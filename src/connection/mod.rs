@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
 use crate::message::{Body, Message};
 use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
 use crate::receipt::Receipt;
@@ -120,7 +121,22 @@ impl Connection {
 
     async fn begin(&mut self, transaction: Transaction) -> Result<()> {
         self.driver.until_ready().await?;
+        self.begin_now(transaction)
+    }
+
+    fn begin_now(&mut self, transaction: Transaction) -> Result<()> {
+        self.check_tls(&transaction)?;
         self.driver.machine.begin(transaction)
+    }
+
+    /// Of TLS, the machine knows only that it is there.
+    fn check_tls(&self, transaction: &Transaction) -> Result<()> {
+        match &self.tls {
+            Some(tls) if transaction.delivery.requires_tls() && !tls.verified => {
+                Err(hint::must_be_tls("has a certificate that was not verified"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn transaction(&self, envelope: &Envelope, body: &Body) -> Transaction {

@@ -9,15 +9,30 @@ use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 use crate::timeouts::Clock;
 
 impl Connection {
-    /// MAIL: opens a transaction. A negative reply is returned like a positive one, and opens none.
+    /// MAIL: opens a transaction, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
+    /// [`Transaction`] has it. A negative reply is returned like a positive one, and opens none.
+    ///
+    /// ```no_run
+    /// use envoi::delivery::Notify;
+    /// use envoi::proto::Transaction;
+    /// use envoi::{Address, Connection, Delivery, Result};
+    ///
+    /// # async fn example(mut connection: Connection) -> Result<()> {
+    /// let mut transaction = Transaction::open(Some(Address::new("alice@example.org")?));
+    /// transaction.delivery = Delivery::new().notify(Notify::SUCCESS);
+    /// let reply = connection.mail(transaction).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
-    pub async fn mail(&mut self, reverse_path: impl Into<Option<Address>>) -> Result<Reply> {
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
+        let transaction = transaction.into();
+        self.check_tls(&transaction)?;
         self.begin_call()?;
         self.driver.clock = Clock::start(&self.driver.timeouts);
-        let transaction = Transaction::open(reverse_path.into());
         let result = self.driver.ask(|machine| machine.mail(transaction)).await;
         self.end_call(result)
     }

@@ -161,7 +161,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
                 fate = Some(Fate::new(&envelope));
                 self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
                 let transaction = self.connection.transaction(&envelope, &body);
-                self.connection.driver.machine.begin(transaction).map(|()| body)
+                self.connection.begin_now(transaction).map(|()| body)
             }
             Err(error) => Err(error),
         };

@@ -24,7 +24,7 @@ pub use attachment::Attachment;
 pub use body::Body;
 pub use ready::LineEnds;
 
-use crate::{Envelope, Error, Result};
+use crate::{Delivery, Envelope, Error, Result};
 use attachment::Data;
 
 /// A message to be sent.
@@ -48,6 +48,7 @@ pub struct Message<'x> {
     what: What<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
+    delivery: Option<Delivery>,
     line_ends: LineEnds,
 }
 
@@ -91,7 +92,7 @@ impl Message<'static> {
 
 impl<'x> Message<'x> {
     fn new(what: What<'x>) -> Self {
-        Message { what, attachments: Vec::new(), envelope: None, line_ends: LineEnds::default() }
+        Message { what, attachments: Vec::new(), envelope: None, delivery: None, line_ends: LineEnds::default() }
     }
 
     /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing it fails.
@@ -104,6 +105,12 @@ impl<'x> Message<'x> {
     /// From, to everyone in To, Cc and Bcc.
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.envelope = Some(envelope);
+        self
+    }
+
+    /// What is asked of the server beyond taking the message: reports of delivery, times, a priority … in place of what its envelope asks for.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = Some(delivery);
         self
     }
 
@@ -140,7 +147,17 @@ impl<'x> Message<'x> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn prepare(self) -> Result<(Envelope, Body)> {
+    pub async fn prepare(mut self) -> Result<(Envelope, Body)> {
+        let delivery = self.delivery.take();
+        let (envelope, body) = self.prepare_parts().await?;
+        let envelope = match delivery {
+            Some(delivery) => envelope.with_delivery(delivery)?,
+            None => envelope,
+        };
+        Ok((envelope, body))
+    }
+
+    async fn prepare_parts(self) -> Result<(Envelope, Body)> {
         match self.what {
             What::Built(builder) => {
                 let envelope = match self.envelope {

@@ -3,7 +3,10 @@
 //! This module knows how servers write what they offer, also the odd ones. What to make of an offer
 //! is the machine's business.
 
+use std::time::{Duration, SystemTime};
+
 use super::Reply;
+use crate::delivery::date;
 
 /// What a server said that it offers, in its newest answer to EHLO.
 ///
@@ -34,6 +37,28 @@ pub struct Keyword {
     pub parameters: String,
 }
 
+/// For how long a message can be held (RFC 4865).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FutureRelease {
+    /// The longest time; `None` where it cannot be read.
+    pub max_interval: Option<Duration>,
+    /// The latest point in time; `None` where it cannot be read.
+    pub max_until: Option<SystemTime>,
+}
+
+/// How much a server takes at once (RFC 9422).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OfferedLimits {
+    /// Messages in a session.
+    pub mail_max: Option<usize>,
+    /// Recipients of a message.
+    pub rcpt_max: Option<usize>,
+    /// Different domains among the recipients of a message.
+    pub rcpt_domain_max: Option<usize>,
+}
+
 impl Capabilities {
     /// Reads the answer to EHLO. Its first line greets, each other one is a keyword; the answer to
     /// HELO has the first line alone, and so offers nothing.
@@ -61,11 +86,57 @@ impl Capabilities {
         self.keywords.iter().any(|offered| offered.name.eq_ignore_ascii_case(keyword))
     }
 
-    /// The largest message in bytes that the server takes (RFC 1870). `None` where it names no
+    /// What stands behind a keyword that was offered; its case does not matter.
+    pub fn parameters(&self, keyword: &str) -> Option<&str> {
+        let found = self.keywords.iter().find(|offered| offered.name.eq_ignore_ascii_case(keyword))?;
+        Some(&found.parameters)
+    }
+
+    /// The words behind a keyword.
+    fn words(&self, keyword: &str) -> impl Iterator<Item = &str> {
+        self.parameters(keyword).unwrap_or_default().split_whitespace()
+    }
+
+    /// The largest message in bytes that the server takes (SIZE, RFC 1870). `None` where it names no
     /// limit: no SIZE, or one without a value, with 0, or with a value that cannot be read.
     pub fn size_limit(&self) -> Option<u64> {
-        let size = self.keywords.iter().find(|offered| offered.name == "SIZE")?;
-        size.parameters.split_whitespace().next()?.parse().ok().filter(|limit| *limit > 0)
+        self.words("SIZE").next()?.parse().ok().filter(|limit| *limit > 0)
+    }
+
+    /// The shortest time within which a message can be asked to be delivered or returned (DELIVERBY, RFC 2852). `None` where there
+    /// is no such limit, or no DELIVERBY.
+    pub fn min_deliver_by(&self) -> Option<Duration> {
+        self.words("DELIVERBY").next()?.parse().ok().map(Duration::from_secs)
+    }
+
+    /// For how long a message can be held (FUTURERELEASE, RFC 4865); `None` where it cannot be.
+    pub fn future_release(&self) -> Option<FutureRelease> {
+        self.parameters("FUTURERELEASE")?;
+        let mut words = self.words("FUTURERELEASE");
+        Some(FutureRelease {
+            max_interval: words.next().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
+            max_until: words.next().and_then(date::from_text),
+        })
+    }
+
+    /// What priorities mean to the server (MT-PRIORITY, RFC 6710): the name of a profile such as `MIXER`, `STANAG4406` or `NSEP`,
+    /// where it gives one.
+    pub fn priority_profile(&self) -> Option<&str> {
+        self.words("MT-PRIORITY").next()
+    }
+
+    /// How much the server takes at once (LIMITS, RFC 9422). What it does not limit, or not in a way that can be read, is `None`.
+    pub fn limits(&self) -> OfferedLimits {
+        let limit = |name: &str| {
+            let mut named = self.words("LIMITS").filter_map(|word| word.split_once('='));
+            let (_, number) = named.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+            number.parse().ok().filter(|limit| *limit > 0)
+        };
+        OfferedLimits {
+            mail_max: limit("MAILMAX"),
+            rcpt_max: limit("RCPTMAX"),
+            rcpt_domain_max: limit("RCPTDOMAINMAX"),
+        }
     }
 
     /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old form `AUTH=`.
@@ -146,6 +217,29 @@ mod tests {
             assert_eq!(capabilities.size_limit(), limit, "{line}");
             assert!(capabilities.offers("SIZE"), "{line}");
         }
+    }
+
+    #[test]
+    fn reads_what_stands_behind_the_others() {
+        let capabilities = offered(&[
+            "DELIVERBY 240",
+            "FUTURERELEASE 86400 2027-01-01T00:00:00Z",
+            "mt-priority STANAG4406",
+            "LIMITS mailmax=100 RCPTMAX=20 RCPTDOMAINMAX=0 NOVELTY=x y",
+        ]);
+        assert_eq!(capabilities.min_deliver_by(), Some(Duration::from_secs(240)));
+        let offer = capabilities.future_release().unwrap();
+        assert_eq!(offer.max_interval, Some(Duration::from_secs(86400)));
+        assert_eq!(offer.max_until, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600)));
+        assert_eq!(capabilities.priority_profile(), Some("STANAG4406"));
+        let limits = capabilities.limits();
+        assert_eq!((limits.mail_max, limits.rcpt_max, limits.rcpt_domain_max), (Some(100), Some(20), None));
+
+        let bare = offered(&["DELIVERBY", "FUTURERELEASE soon", "MT-PRIORITY", "LIMITS"]);
+        assert_eq!((bare.min_deliver_by(), bare.priority_profile()), (None, None));
+        assert_eq!(bare.future_release(), Some(FutureRelease::default()));
+        assert_eq!(bare.limits(), OfferedLimits::default());
+        assert_eq!(offered(&[]).future_release(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! # The life of a session
 //!
-//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. If TLS
+//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. ([In LMTP](Protocol::Lmtp) it is LHLO.) If TLS
 //! is wanted it says STARTTLS, and asks the driver for the handshake ([`Step::Upgrade`]). All that was learnt
 //! in clear is then forgotten and EHLO is said again. From [`Step::Ready`] on, the driver can
 //! [log in](Machine::login), [begin a transaction](Machine::begin), give a [command](Machine::command), or
@@ -28,6 +28,9 @@
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
 //! [`Step::Body`] then comes before the answers to the recipients.
+//!
+//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::Verdict`] comes before [`Step::Sent`].
+//! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
@@ -121,7 +124,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
 use zeroize::Zeroizing;
 
-pub use capabilities::{Capabilities, Keyword};
+pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
 pub use output::Output;
@@ -282,7 +285,7 @@ impl Machine {
         }
     }
 
-    /// The message was handed over whole, and its final reply has not come: it may have been
+    /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
         self.outstanding_messages() > 0
@@ -456,8 +459,8 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], and at last
-    /// [`Step::Sent`] or [`Step::NotSent`].
+    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
+    /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
     ///
     /// # Errors
     ///
@@ -488,7 +491,7 @@ impl Machine {
     /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
         let progress = self.open_transaction("a recipient")?;
-        if !address.is_ascii() && !progress.transaction.needs_utf8() {
+        if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
@@ -637,7 +640,8 @@ impl Machine {
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
                 self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                self.wire.say(Command::Rcpt(recipient), Expected::Rcpt(progress.written));
+                let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
+                self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
@@ -674,7 +678,7 @@ impl Machine {
         if !follows_others {
             self.require_ready("a transaction")?;
         }
-        transaction.check(&self.capabilities)?;
+        transaction.check(&self.capabilities, self.settings.secure)?;
         if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
@@ -802,8 +806,9 @@ fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a
         reverse_path: transaction.reverse_path.as_ref(),
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
-        utf8: transaction.needs_utf8(),
+        utf8: progress.utf8,
         prdr: progress.final_replies == FinalReplies::OneOr353,
+        delivery: &transaction.delivery,
     }
 }
 

@@ -293,6 +293,11 @@ mod tests {
         assert_eq!(reply("599 x\r\n").code(), 599);
         assert_eq!(parse("250-a\r\n").unwrap(), None);
         assert_eq!(parse("250 a\r").unwrap(), None);
+        for (bytes, is_mid_reply) in [("250-a\r\n25", true), ("250-a\r\n250 b\r\n", false), ("250-a", false)] {
+            let mut parser = ReplyParser::new(Limits::default());
+            let _ = parser.parse(&mut BytesMut::from(bytes)).unwrap();
+            assert_eq!(parser.is_mid_reply(), is_mid_reply, "{bytes:?}");
+        }
     }
 
     #[test]
@@ -300,6 +305,7 @@ mod tests {
         let enhanced = |bytes| reply(bytes).enhanced().map(|code| code.to_string());
         assert_eq!(enhanced("550 5.1.1 no such user\r\n").as_deref(), Some("5.1.1"));
         assert_eq!(enhanced("250 2.0.0\r\n").as_deref(), Some("2.0.0"));
+        assert_eq!(enhanced("452 4.2.2 full\r\n").as_deref(), Some("4.2.2"));
         assert_eq!(enhanced("550 5.7.139 blocked\r\n").as_deref(), Some("5.7.139"));
         for none in [
             "550 4.1.1 x\r\n",
@@ -340,7 +346,8 @@ mod tests {
             (format!("250 {}\r\n", "x".repeat(15)), Ok(true)),
             ("250-\r\n".repeat(3) + "250 \r\n", Err(BadReply::TooManyLines(3))),
             ("250-\r\n".repeat(2) + "250 \r\n", Ok(true)),
-            (format!("250-{0}\r\n250-{0}\r\n250 {0}\r\n", "x".repeat(12)), Err(BadReply::ReplyTooLong(50))),
+            (format!("250-{0}\r\n250-{0}\r\n250 {0}xx\r\n", "x".repeat(10)), Ok(true)),
+            (format!("250-{0}\r\n250-{0}\r\n250 {0}xxx\r\n", "x".repeat(10)), Err(BadReply::ReplyTooLong(50))),
         ] {
             let mut whole = ReplyParser::new(limits.clone());
             let at_once = whole.parse(&mut BytesMut::from(bytes.as_str())).map(|reply| reply.is_some());

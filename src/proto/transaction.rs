@@ -1,8 +1,10 @@
 //! One mail transaction: what is asked for, and how far it came (RFC 5321, 3.3).
 
 use super::{Capabilities, Content, Protocol, Reply};
+use crate::Delivery;
 use crate::address::{Address, Envelope};
 use crate::error::{Error, Kind, Phase, Result};
+use crate::hint;
 
 /// What the machine must know to offer a message to the server.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Transaction {
     /// The message's headers are not ASCII, so that the server must offer SMTPUTF8 (RFC 6531). Addresses
     /// are looked at apart.
     pub utf8_headers: bool,
+    /// What is asked of the server beyond taking the message.
+    pub delivery: Delivery,
     /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
     /// message, as in LMTP, those that it refuses then do not keep the message from the others.
     pub all_or_nothing: bool,
@@ -29,7 +33,11 @@ pub struct Transaction {
 impl Transaction {
     /// A transaction for an envelope, and for a message of which nothing is known.
     pub fn new(envelope: &Envelope) -> Self {
-        Transaction { recipients: envelope.recipients().to_vec(), ..Self::open(envelope.reverse_path().cloned()) }
+        Transaction {
+            recipients: envelope.recipients().to_vec(),
+            delivery: envelope.delivery().clone(),
+            ..Self::open(envelope.reverse_path().cloned())
+        }
     }
 
     /// A transaction that gets its recipients one by one.
@@ -40,16 +48,24 @@ impl Transaction {
             size: None,
             content: Content::Unknown,
             utf8_headers: false,
+            delivery: Delivery::default(),
             all_or_nothing: false,
         }
     }
 
+    /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs it, and the message is lost
+    /// at one that does not have it. A domain beyond ASCII has a form for all of them.
     pub(super) fn needs_utf8(&self) -> bool {
-        self.utf8_headers || self.reverse_path.iter().chain(&self.recipients).any(|address| !address.is_ascii())
+        self.utf8_headers || self.beyond_ascii().is_some()
+    }
+
+    /// The first address that cannot be written in ASCII.
+    fn beyond_ascii(&self) -> Option<&Address> {
+        self.reverse_path.iter().chain(&self.recipients).find(|address| address.to_ascii().is_none())
     }
 
     /// The server can take this message, as far as it said what it can.
-    pub(super) fn check(&self, server: &Capabilities) -> Result<()> {
+    pub(super) fn check(&self, server: &Capabilities, secure: bool) -> Result<()> {
         if let (Some(size), Some(limit)) = (self.size, server.size_limit())
             && size > limit
         {
@@ -65,7 +81,10 @@ impl Transaction {
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
             return Err(self.utf8_missing());
         }
-        Ok(())
+        if self.delivery.requires_tls() && !secure {
+            return Err(hint::must_be_tls("is not encrypted"));
+        }
+        self.delivery.check(server)
     }
 
     /// PRDR is of use with more than one recipient. It is not for a message to all or none: without it the server cannot take that
@@ -81,7 +100,7 @@ impl Transaction {
     }
 
     fn utf8_missing(&self) -> Error {
-        match self.reverse_path.iter().chain(&self.recipients).find(|address| !address.is_ascii()) {
+        match self.beyond_ascii() {
             Some(address) => {
                 let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
                 Error::new(Kind::Request, Phase::Mail, message)
@@ -89,10 +108,25 @@ impl Transaction {
             }
             None => {
                 let message = "the message has headers that are not ASCII, and the server does not offer SMTPUTF8";
-                Error::new(Kind::Unsupported, Phase::Mail, message)
-                    .with_hint("Encode the headers (RFC 2047), and use ASCII addresses in them.")
+                Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+                    "Encode the headers (RFC 2047), and use ASCII addresses in them, with A-labels (xn--) for domains.",
+                )
             }
         }
+    }
+}
+
+/// A transaction that gets its recipients one by one.
+impl From<Option<Address>> for Transaction {
+    fn from(reverse_path: Option<Address>) -> Self {
+        Transaction::open(reverse_path)
+    }
+}
+
+/// A transaction that gets its recipients one by one.
+impl From<Address> for Transaction {
+    fn from(reverse_path: Address) -> Self {
+        Transaction::open(Some(reverse_path))
     }
 }
 
@@ -102,6 +136,8 @@ pub(super) struct Progress {
     pub(super) transaction: Transaction,
     /// All recipients are known: DATA may follow them.
     pub(super) complete: bool,
+    /// SMTPUTF8 was asked for with MAIL.
+    pub(super) utf8: bool,
     pub(super) mail_written: bool,
     pub(super) data_written: bool,
     /// How many RCPT were written and answered.
@@ -137,6 +173,7 @@ const SMALL: u64 = 64 * 1024;
 impl Progress {
     pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
         Progress {
+            utf8: transaction.needs_utf8(),
             transaction,
             complete,
             mail_written: false,

@@ -130,6 +130,9 @@ impl Secrets {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
+    use super::super::{Limits, ReplyParser};
     use super::*;
 
     #[test]
@@ -141,6 +144,42 @@ mod tests {
         assert_eq!(&*lines[0], "C: NOOP 0");
         assert_eq!(&*lines[HEAD], "-- 600 lines left out");
         assert_eq!(&**lines.last().unwrap(), "C: NOOP 999");
+    }
+
+    #[test]
+    fn nothing_is_left_out_of_what_fits() {
+        let mut transcript = Transcript::default();
+        assert!(transcript.is_empty());
+        (0..HEAD + TAIL).for_each(|n| transcript.client(&format!("NOOP {n}")));
+        assert!(!transcript.is_empty());
+        assert_eq!(transcript.lines().count(), HEAD + TAIL);
+        assert!(transcript.lines().all(|line| line.starts_with("C: NOOP")));
+    }
+
+    #[test]
+    fn a_reply_is_shown_line_by_line() {
+        let said = |lines: usize| {
+            let text: String = (1..lines).map(|n| format!("250-{n}\r\n")).collect();
+            let mut bytes = BytesMut::from(format!("{text}250 {lines}\r\n").as_str());
+            let mut transcript = Transcript::default();
+            transcript.server(&ReplyParser::new(Limits::default()).parse(&mut bytes).unwrap().unwrap());
+            transcript.to_string()
+        };
+        assert_eq!(said(1), "S: 250 1\n");
+        assert_eq!(said(3), "S: 250-1\nS: 250-2\nS: 250 3\n");
+        assert!(said(REPLY_LINES).ends_with("S: 250 60\n"));
+        assert!(said(REPLY_LINES + 2).ends_with("S: 250-60\n-- 2 more lines of this reply\n"));
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_earlier_dialogue_goes_before() {
+        let (mut earlier, mut later) = (Transcript::default(), Transcript::default());
+        earlier.client("EHLO a");
+        earlier.note("TLS failed");
+        later.client("EHLO b");
+        later.precede(&earlier);
+        assert_eq!(later.to_string(), "C: EHLO a\n-- TLS failed\nC: EHLO b\n");
     }
 
     #[test]

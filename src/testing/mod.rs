@@ -77,6 +77,7 @@ struct Settings {
     require_login: bool,
     max_size: Option<u64>,
     without: Vec<String>,
+    offered: Vec<String>,
     refused: Vec<(String, String)>,
     prdr: bool,
     refused_messages: Vec<(String, String)>,
@@ -201,6 +202,31 @@ impl Builder {
     /// Without `ENHANCEDSTATUSCODES`, replies have no such codes.
     pub fn without(mut self, keyword: impl Into<String>) -> Self {
         self.settings.without.push(keyword.into());
+        self
+    }
+
+    /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
+    /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
+    /// What it was asked for is in [`Captured::parameters`] and [`Captured::recipient_parameters`]; nothing more comes of
+    /// it, but that limits are enforced.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::delivery::Notify;
+    /// use envoi::{Client, Delivery, Message, mail_builder::MessageBuilder};
+    ///
+    /// let server = envoi::testing::Server::builder().offer("DSN").start().await?;
+    /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Hello.");
+    /// let message = Message::from(mail).delivery(Delivery::new().notify(Notify::SUCCESS));
+    /// let receipt = Client::from_url(&server.url())?.send(message).await?;
+    /// let arrived = server.next_message().await;
+    /// assert_eq!(arrived.recipient_parameters, [["NOTIFY=SUCCESS", "ORCPT=rfc822;b@example.org"]]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn offer(mut self, line: impl Into<String>) -> Self {
+        self.settings.offered.push(line.into());
         self
     }
 
@@ -378,6 +404,7 @@ impl Server {
                 require_login: false,
                 max_size: None,
                 without: Vec::new(),
+                offered: Vec::new(),
                 refused: Vec::new(),
                 prdr: false,
                 refused_messages: Vec::new(),
@@ -503,6 +530,8 @@ pub struct Captured {
     pub parameters: Vec<String>,
     /// The recipients that the server accepted, and did not refuse the message for.
     pub recipients: Vec<String>,
+    /// The parameters of RCPT for each of them as they came: `NOTIFY=SUCCESS`.
+    pub recipient_parameters: Vec<Vec<String>>,
     /// The message's size in bytes, without dot-stuffing and the final dot.
     pub size: u64,
     /// There was a CR or an LF that did not belong to a CRLF, which RFC 5321, 2.3.8 forbids.

@@ -15,6 +15,7 @@ use tokio_rustls::rustls::ProtocolVersion;
 
 use super::body::Decoder;
 use super::{Captured, Security, Session, Shared};
+use crate::delivery::Notify;
 use crate::proto::{ChannelBinding, Protocol};
 
 /// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321, 4.5.3.1.4.
@@ -52,6 +53,7 @@ struct Transaction {
     is_utf8: bool,
     is_prdr: bool,
     recipients: Vec<String>,
+    recipient_parameters: Vec<Vec<String>>,
 }
 
 /// Talks to one client until either has had enough.
@@ -223,10 +225,19 @@ impl Conversation {
                 });
             }
         }
+        let offered = self.server.settings.offered.iter().filter(|line| self.offers_also(first_word(line)));
+        lines.extend(offered.cloned());
         for (i, line) in lines.iter().enumerate() {
             let separator = if i + 1 == lines.len() { ' ' } else { '-' };
             self.output.extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
         }
+    }
+
+    /// An extension that the server was told to offer.
+    fn offers_also(&self, keyword: &str) -> bool {
+        let is_offered = self.server.settings.offered.iter().any(|line| first_word(line).eq_ignore_ascii_case(keyword));
+        // RFC 8689, 2: only inside TLS.
+        is_offered && (self.tls.is_some() || !keyword.eq_ignore_ascii_case("REQUIRETLS"))
     }
 
     fn is_lmtp(&self) -> bool {
@@ -291,6 +302,12 @@ impl Conversation {
                 "PRDR" if value.is_empty() && settings.prdr => transaction.is_prdr = true,
                 "SMTPUTF8" if value.is_empty() && self.server.offers("SMTPUTF8") => transaction.is_utf8 = true,
                 "AUTH" if self.offers_auth() => {}
+                "RET" if self.offers_also("DSN") && matches!(value, "FULL" | "HDRS") => {}
+                "ENVID" if self.offers_also("DSN") && is_xtext(value) && value.len() <= 100 => {}
+                "BY" if self.offers_also("DELIVERBY") => {}
+                "HOLDFOR" | "HOLDUNTIL" if self.offers_also("FUTURERELEASE") => {}
+                "MT-PRIORITY" if self.offers_also("MT-PRIORITY") => {}
+                "REQUIRETLS" if self.offers_also("REQUIRETLS") && value.is_empty() => {}
                 _ => return "555 5.5.4 Unsupported parameter",
             }
         }
@@ -305,14 +322,19 @@ impl Conversation {
     }
 
     fn rcpt(&mut self, argument: &str) -> Cow<'static, str> {
+        let offers_dsn = self.offers_also("DSN");
         let Some(transaction) = &mut self.transaction else {
             return "503 5.5.1 Say MAIL first".into();
         };
-        let Some((path, mut parameters)) = path(argument, "TO:") else {
+        let Some((path, parameters)) = path(argument, "TO:") else {
             return "501 5.5.4 Syntax: RCPT TO:<address>".into();
         };
-        if parameters.next().is_some() {
-            return "555 5.5.4 Unsupported parameter".into();
+        for parameter in parameters.clone() {
+            match parameter.split_once('=') {
+                Some(("NOTIFY", value)) if offers_dsn && value.parse::<Notify>().is_ok() => {}
+                Some(("ORCPT", value)) if offers_dsn && value.contains(';') && is_xtext(value) => {}
+                _ => return "555 5.5.4 Unsupported parameter".into(),
+            }
         }
         // RFC 5321, 4.1.1.3: this one has no domain.
         if !is_mailbox(path) && !path.eq_ignore_ascii_case("postmaster") {
@@ -326,6 +348,7 @@ impl Conversation {
             return reply.clone().into();
         }
         transaction.recipients.push(path.to_string());
+        transaction.recipient_parameters.push(parameters.map(String::from).collect());
         "250 2.1.5 Ok".into()
     }
 
@@ -406,6 +429,9 @@ impl Conversation {
             }
             return Ok(replies);
         }
+        let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
+        let recipient_parameters =
+            parameters.filter(|(to, _)| recipients.contains(to)).map(|(_, parameters)| parameters).collect();
         self.server.log().messages.push(Captured {
             id,
             connection: self.number,
@@ -415,6 +441,7 @@ impl Conversation {
             reverse_path: transaction.reverse_path,
             parameters: transaction.parameters,
             recipients,
+            recipient_parameters,
             size,
             bare_line_ends: decoder.bare_line_ends,
             path,
@@ -543,6 +570,17 @@ fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, impl Iterator<
     })?;
     let parameters = &rest[end + 1..];
     (parameters.is_empty() || parameters.starts_with(' ')).then(|| (&rest[..end], parameters.split_ascii_whitespace()))
+}
+
+/// RFC 3461, 4: printable ASCII without `=`, and two upper-case hexadecimal digits behind each `+`.
+fn is_xtext(text: &str) -> bool {
+    let is_hex = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'A'..=b'F');
+    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
+        && text.split('+').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(is_hex)))
+}
+
+fn first_word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
 }
 
 fn is_mailbox(path: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::address::quoted;
 use crate::{Error, Result};
 
 /// When a connection is protected by TLS. The meaning is the same on every path, whoever asks.
@@ -65,7 +66,7 @@ impl FromStr for Security {
             "required" => Ok(Security::Required),
             "implicit" => Err(Error::request("tls=implicit is not a policy of a smtp: URL")
                 .with_hint("Write smtps://host:465 for TLS from the first byte.")),
-            _ => Err(Error::request(format!("no TLS policy is called {word:?}"))
+            _ => Err(Error::request(format!("no TLS policy is called {}", quoted(word)))
                 .with_hint("Use none, opportunistic or required.")),
         }
     }
@@ -113,7 +114,7 @@ impl FromStr for TlsVersion {
         match number {
             "1.2" => Ok(TlsVersion::Tls12),
             "1.3" => Ok(TlsVersion::Tls13),
-            _ => Err(Error::request(format!("{text:?} is not a version of TLS that is supported"))
+            _ => Err(Error::request(format!("{} is not a version of TLS that is supported", quoted(text)))
                 .with_hint("Use 1.2 or 1.3.")),
         }
     }

@@ -3,7 +3,9 @@
 
 mod certificates;
 mod connecting;
+mod extensions;
 mod handshake;
+mod lmtp;
 mod login;
 mod messages;
 mod policy;

@@ -1,11 +1,16 @@
 //! A machine under a caller that notes what it says and checks, at every turn, what must hold for any
 //! server and any caller. The properties here and the fuzz target `machine` share it.
 
+#[path = "decoder.rs"]
+mod decoder;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, Step, Transaction};
 use envoi::{Address, Credentials, Error, Kind, Phase, Result};
+
+pub use decoder::{normalised, unstuffed};
 
 /// No address and no command holds these.
 const USER: &str = "submitter#7";
@@ -412,7 +417,7 @@ impl Session {
 
     fn failed(&mut self, error: &Error) {
         // A call that was out of turn ends nothing.
-        if matches!(self.machine.step(), Ok(Step::Closed)) {
+        if matches!(self.machine.step(), Ok(Step::Closed)) && self.want != Step::Closed {
             assert_eq!(self.machine.left_unknown(), self.handed_over().count());
             // With PRDR, the server takes the message for nobody before it takes it as a whole.
             let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
@@ -553,47 +558,4 @@ fn without_quoted_rest(error: &Error) -> String {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
-}
-
-/// The text as a server must get it: each line ends with CRLF, the last one too.
-pub fn normalised(text: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let mut bytes = text.iter().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\r' => {
-                bytes.next_if_eq(&&b'\n');
-                lines.extend_from_slice(b"\r\n");
-            }
-            b'\n' => lines.extend_from_slice(b"\r\n"),
-            byte => lines.push(*byte),
-        }
-    }
-    if !lines.is_empty() && !lines.ends_with(b"\n") {
-        lines.extend_from_slice(b"\r\n");
-    }
-    lines
-}
-
-/// Takes the dots out of a message as the strictest server would (RFC 5321, 2.3.8 and 4.5.2).
-///
-/// # Errors
-///
-/// A CR or LF that is no line end, or an end of the message that is missing or not at the end.
-pub fn unstuffed(wire: &[u8]) -> Result<Vec<u8>, String> {
-    let (mut message, mut rest) = (Vec::new(), wire);
-    loop {
-        let end = rest.windows(2).position(|pair| pair == b"\r\n").ok_or("the message does not end")?;
-        let (line, behind) = (&rest[..end], &rest[end + 2..]);
-        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
-            return Err(format!("a bare line end in {:?}", String::from_utf8_lossy(line)));
-        }
-        match line {
-            b"." if behind.is_empty() => return Ok(message),
-            b"." => return Err("the message ends before its end".into()),
-            line => message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)),
-        }
-        message.extend_from_slice(b"\r\n");
-        rest = behind;
-    }
 }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use envoi::Credentials;
+use std::time::{Duration, SystemTime};
+
+use envoi::delivery::{DeliverBy, EnvelopeId, Hold, OriginalRecipient};
+use envoi::{Address, Credentials, Delivery};
 
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
 #[derive(Debug, PartialEq)]
@@ -77,6 +80,7 @@ pub struct Send {
     /// Whether it has bytes beyond ASCII, where that is known beforehand.
     pub eight_bit: Option<bool>,
     pub size_known: bool,
+    pub delivery: Delivery,
     /// As the file has it: codes and `-`, with one blank between them.
     pub recipients: String,
     pub verdicts: String,
@@ -204,6 +208,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
             eight_bit: None,
             size_known: false,
+            delivery: Delivery::new(),
             recipients: vec!["-"; to.len()].join(" "),
             verdicts: vec!["-"; to.len()].join(" "),
             expect: String::new(),
@@ -226,11 +231,40 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
                 ("expect", ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"]) => {
                     send.expect = words.join(" ");
                 }
-                _ => return Err("no such setting".into()),
+                _ => send.delivery = wish(send.delivery.clone(), name, &words, value)?,
             }
         }
     }
     Ok(())
+}
+
+/// What is asked for beyond the addresses. Values that cannot be are the business of other tests.
+fn wish(delivery: Delivery, name: &str, words: &[&str], value: &str) -> Result<Delivery, String> {
+    let wish = || {
+        let address = |text: &str| Address::new(text);
+        let seconds = |text: &str| Duration::from_secs(text.parse().expect("a number"));
+        Ok(Some(match (name, words) {
+            ("notify", [list]) => delivery.notify(list.parse()?),
+            ("notify-for", [to, list]) => delivery.notify_for(address(to)?, list.parse()?),
+            ("orcpt", [to, kind, text]) => {
+                delivery.original_recipient(address(to)?, OriginalRecipient::of_type(kind, text)?)
+            }
+            ("ret", [what]) => delivery.returned(what.parse()?),
+            ("envid", _) => delivery.envelope_id(EnvelopeId::new(value)?),
+            ("deliver-by", ["return", time]) => delivery.deliver_by(DeliverBy::or_return(seconds(time))?),
+            ("deliver-by", ["notify", time, "trace"]) => {
+                delivery.deliver_by(DeliverBy::or_notify(seconds(time))?.traced())
+            }
+            ("hold-for", [time]) => delivery.hold(Hold::for_duration(seconds(time))?),
+            ("hold-until", [time]) => delivery.hold(Hold::until(SystemTime::UNIX_EPOCH + seconds(time))?),
+            ("priority", [number]) => delivery.priority(number.parse()?),
+            ("require-tls", ["yes"]) => delivery.require_tls(),
+            ("submitter", ["<>"]) => delivery.submitter(None),
+            ("submitter", [from]) => delivery.submitter(address(from)?),
+            _ => return Ok(None),
+        }))
+    };
+    wish().map_err(|error: envoi::Error| error.to_string())?.ok_or_else(|| "no such setting".into())
 }
 
 fn turn(line: &str) -> Result<Turn, String> {

@@ -388,3 +388,15 @@ mod with_feature {
         }
     }
 }
+
+#[test]
+fn a_command_is_no_longer_than_servers_must_take() {
+    let begins_with = |password: usize| {
+        let credentials = Credentials::new("alice", "x".repeat(password));
+        Setting::new("PLAIN").begin(Mechanism::Plain, &credentials).line
+    };
+    // `AUTH PLAIN ` and CRLF are 13 of the 512 bytes (RFC 5321, 4.5.3.1.4); "\0alice\0" is 7 of what is encoded.
+    let longest = (512 - 13) / 4 * 3 - 7;
+    assert!(begins_with(longest).starts_with("AUTH PLAIN "));
+    assert_eq!(begins_with(longest + 1).trim_end(), "AUTH PLAIN");
+}

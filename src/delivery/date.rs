@@ -1,0 +1,100 @@
+//! Points in time as RFC 4865 has them: `2026-12-24T18:00:00Z`, the form of RFC 3339 in UTC.
+
+use std::time::{Duration, SystemTime};
+
+/// The first second that has five digits in its year.
+const END: u64 = 253_402_300_800;
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// Seconds since 1970 began, if they can be written.
+pub(super) fn seconds(time: SystemTime) -> Option<u64> {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    (seconds < END).then_some(seconds)
+}
+
+/// The text for seconds since 1970 began.
+pub(super) fn to_text(seconds: u64) -> String {
+    let (year, month, day) = civil(seconds / DAY);
+    let of_day = seconds % DAY;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The time that a text gives, if it gives one after 1970 and in UTC.
+pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
+    let number = |from: usize, to: usize| {
+        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        digits.parse::<u64>().ok()
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if !(1970..).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let time = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
+    // What is no such day or time is not written the same.
+    (to_text(time).eq_ignore_ascii_case(text)).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(time))
+}
+
+/// Days since 1970 began → year, month and day. Years are counted from 1 March of the year 0 on, so that a leap day is the last of
+/// its year; 400 years have 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+/// The reverse.
+fn days(year: u64, month: u64, day: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_days() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:00:00Z", 951_825_600),
+            ("2023-11-14T22:13:20Z", 1_700_000_000),
+            ("9999-12-31T23:59:59Z", END - 1),
+        ] {
+            assert_eq!(to_text(seconds), text);
+            assert_eq!(from_text(text).and_then(super::seconds), Some(seconds));
+        }
+        for wrong in [
+            "",
+            "2023-02-29T00:00:00Z",
+            "2023-13-01T00:00:00Z",
+            "2023-01-01T24:00:00Z",
+            "2023-01-01T00:00:60Z",
+            "1969-12-31T23:59:59Z",
+            "2023-01-01 00:00:00Z",
+            "2023-01-01T00:00:00",
+            "2023-01-01T00:00:00+01:00",
+            "+023-01-01T00:00:00Z",
+            "2023-01-00T00:00:00Z",
+        ] {
+            assert_eq!(from_text(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_can_be_read(seconds in 0..END) {
+            prop_assert_eq!(from_text(&to_text(seconds)).and_then(super::seconds), Some(seconds));
+        }
+    }
+}

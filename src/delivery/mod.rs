@@ -1,0 +1,264 @@
+//! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
+//!
+//! A [`Delivery`] that exists can be written into a command, as an [`Address`] can: each value is checked by its type when it is
+//! made. Whether the server offers what is asked for is looked at before MAIL; nothing is left out in silence.
+
+pub(crate) mod date;
+mod report;
+mod urgency;
+mod xtext;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use report::{EnvelopeId, Notify, OriginalRecipient, Returned};
+pub use urgency::{DeliverBy, Hold, Priority};
+
+use crate::Address;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::proto::Capabilities;
+use urgency::HoldKind;
+use xtext::Xtext;
+
+/// What is asked of the server for a message, beyond taking it.
+///
+/// Each wish needs an extension. A server that does not offer it does not get the message: sending fails before MAIL, with
+/// [`Kind::Unsupported`].
+///
+/// ```
+/// use std::time::Duration;
+/// use envoi::delivery::{DeliverBy, EnvelopeId, Notify, Returned};
+/// use envoi::{Delivery, Message, mail_builder::MessageBuilder};
+///
+/// let delivery = Delivery::new()
+///     .notify(Notify::SUCCESS | Notify::FAILURE)
+///     .returned(Returned::Headers)
+///     .envelope_id(EnvelopeId::new("invoice 4711")?)
+///     .deliver_by(DeliverBy::or_notify(Duration::from_secs(3600))?);
+/// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
+/// let message = Message::from(mail).delivery(delivery);
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "it asks for nothing until a message is sent with it"]
+pub struct Delivery {
+    notify: Option<Notify>,
+    returned: Option<Returned>,
+    envelope_id: Option<EnvelopeId>,
+    recipients: Vec<ForRecipient>,
+    deliver_by: Option<DeliverBy>,
+    hold: Option<Hold>,
+    priority: Option<Priority>,
+    require_tls: bool,
+    submitter: Option<Option<Address>>,
+}
+
+/// What is asked for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ForRecipient {
+    address: Address,
+    notify: Option<Notify>,
+    original: Option<OriginalRecipient>,
+}
+
+impl Delivery {
+    /// Nothing is asked for.
+    pub fn new() -> Self {
+        Delivery::default()
+    }
+
+    /// On what a report is sent (DSN, RFC 3461, NOTIFY). The reports name the recipients as they are given here
+    /// (ORCPT), unless that was [set](Self::original_recipient).
+    pub fn notify(mut self, notify: Notify) -> Self {
+        self.notify = Some(notify);
+        self
+    }
+
+    /// The same for one recipient of the message, in place of what holds for all.
+    pub fn notify_for(mut self, recipient: Address, notify: Notify) -> Self {
+        self.for_recipient(recipient).notify = Some(notify);
+        self
+    }
+
+    /// What reports say of whom the message was meant for (DSN, ORCPT): for those who pass messages on. A report that is
+    /// [asked for](Self::notify) has the recipient's address there by itself.
+    pub fn original_recipient(mut self, recipient: Address, original: OriginalRecipient) -> Self {
+        self.for_recipient(recipient).original = Some(original);
+        self
+    }
+
+    /// What a report of failure brings back (DSN, RET).
+    pub fn returned(mut self, returned: Returned) -> Self {
+        self.returned = Some(returned);
+        self
+    }
+
+    /// The message's name in reports (DSN, ENVID).
+    pub fn envelope_id(mut self, id: EnvelopeId) -> Self {
+        self.envelope_id = Some(id);
+        self
+    }
+
+    /// By when it is to be delivered (DELIVERBY, RFC 2852). To be returned if it is late, the time must not be less than the server's
+    /// [minimum](Capabilities::min_deliver_by).
+    pub fn deliver_by(mut self, deliver_by: DeliverBy) -> Self {
+        self.deliver_by = Some(deliver_by);
+        self
+    }
+
+    /// How long it is to be kept back (FUTURERELEASE, RFC 4865), not longer than the server [offers](Capabilities::future_release).
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.hold = Some(hold);
+        self
+    }
+
+    /// Its priority (MT-PRIORITY, RFC 6710); what it means is a matter of the server's [profile](Capabilities::priority_profile).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689). Its first step, the one to this server,
+    /// must be so, too: otherwise sending fails with [`Kind::Tls`].
+    pub fn require_tls(mut self) -> Self {
+        self.require_tls = true;
+        self
+    }
+
+    /// Who submitted it in the first place (AUTH=, RFC 4954, 5), as a trusted relay tells it; `None` says that this is not known.
+    pub fn submitter(mut self, submitter: impl Into<Option<Address>>) -> Self {
+        self.submitter = Some(submitter.into());
+        self
+    }
+
+    fn for_recipient(&mut self, address: Address) -> &mut ForRecipient {
+        let found = self.recipients.iter().position(|recipient| recipient.address == address);
+        let index = found.unwrap_or_else(|| {
+            self.recipients.push(ForRecipient { address, notify: None, original: None });
+            self.recipients.len() - 1
+        });
+        &mut self.recipients[index]
+    }
+
+    /// Whoever something is asked for is a recipient.
+    pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<()> {
+        match self.recipients.iter().find(|recipient| !recipients.contains(&recipient.address)) {
+            Some(ForRecipient { address, .. }) => {
+                Err(Error::request(format!("reports are asked for {address}, who is no recipient of the message"))
+                    .with_hint("Name recipients as they stand in the envelope."))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn requires_tls(&self) -> bool {
+        self.require_tls
+    }
+
+    /// The server offers what is asked for.
+    pub(crate) fn check(&self, server: &Capabilities) -> Result<()> {
+        let asks_for_reports = self.notify.is_some()
+            || self.returned.is_some()
+            || self.envelope_id.is_some()
+            || !self.recipients.is_empty();
+        for (asked, keyword, rfc, what) in [
+            (asks_for_reports, "DSN", 3461, "reports of delivery are asked for"),
+            (self.deliver_by.is_some(), "DELIVERBY", 2852, "the message is to be delivered within a certain time"),
+            (self.hold.is_some(), "FUTURERELEASE", 4865, "the message is to be held"),
+            (self.priority.is_some(), "MT-PRIORITY", 6710, "the message has a priority"),
+            (self.require_tls, "REQUIRETLS", 8689, "the message is to go by TLS alone, all the way"),
+            (self.submitter.is_some(), "AUTH", 4954, "the server is to be told who submitted the message (AUTH=)"),
+        ] {
+            if asked && !server.offers(keyword) {
+                return Err(unsupported(
+                    format!("{what}, and the server does not offer {keyword}"),
+                    format!("Do without it, or use a server that offers {keyword} (RFC {rfc})."),
+                ));
+            }
+        }
+        self.check_times(server)
+    }
+
+    fn check_times(&self, server: &Capabilities) -> Result<()> {
+        if let (Some(by), Some(min)) = (&self.deliver_by, server.min_deliver_by())
+            && by.returns()
+            && by.within() < min
+        {
+            let message = format!(
+                "the message is to be delivered within {:?} or returned, and the server takes no less than {min:?}",
+                by.within()
+            );
+            return Err(unsupported(message, "Allow more time (DELIVERBY), or have it delivered late, with a notice."));
+        }
+        let Some(Hold(hold)) = self.hold else { return Ok(()) };
+        let offer = server.future_release().unwrap_or_default();
+        let hint = "Hold it for a shorter time (FUTURERELEASE), or send it later.";
+        match (hold, offer.max_interval, offer.max_until.and_then(date::seconds)) {
+            (HoldKind::For(seconds), Some(max), _) if seconds > max.as_secs() => {
+                let message = format!(
+                    "the message is to be held for {:?}, and the server holds one for {max:?} at most",
+                    Duration::from_secs(seconds)
+                );
+                Err(unsupported(message, hint))
+            }
+            (HoldKind::Until(seconds), _, Some(max)) if seconds > max => {
+                let (until, max) = (date::to_text(seconds), date::to_text(max));
+                let message =
+                    format!("the message is to be held until {until}, and the server holds none beyond {max}");
+                Err(unsupported(message, hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The parameters of MAIL, each with a blank before it.
+    pub(crate) fn write_mail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(returned) = &self.returned {
+            write!(f, " RET={returned}")?;
+        }
+        if let Some(id) = &self.envelope_id {
+            write!(f, " ENVID={id}")?;
+        }
+        if let Some(by) = &self.deliver_by {
+            write!(f, " BY={by}")?;
+        }
+        if let Some(hold) = &self.hold {
+            write!(f, " {hold}")?;
+        }
+        if let Some(priority) = &self.priority {
+            write!(f, " MT-PRIORITY={priority}")?;
+        }
+        if self.require_tls {
+            f.write_str(" REQUIRETLS")?;
+        }
+        match &self.submitter {
+            Some(Some(address)) => {
+                let ascii = address.to_ascii();
+                write!(f, " AUTH={}", Xtext(ascii.as_deref().unwrap_or(address).as_str()))
+            }
+            Some(None) => f.write_str(" AUTH=<>"),
+            None => Ok(()),
+        }
+    }
+
+    /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the address stands there.
+    pub(crate) fn write_rcpt(&self, recipient: &Address, spelt: &Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = self.recipients.iter().find(|own| own.address == *recipient);
+        let notify = own.and_then(|own| own.notify).or(self.notify);
+        if let Some(notify) = notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        match own.and_then(|own| own.original.as_ref()) {
+            Some(original) => write!(f, " ORCPT={original}"),
+            // The server may rewrite the address: a report then still names the one that its reader knows.
+            None if notify.is_some_and(|notify| notify != Notify::NEVER) => {
+                write!(f, " ORCPT={}", OriginalRecipient::address(spelt))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(hint)
+}

@@ -1,0 +1,216 @@
+//! Reports of delivery (DSN, RFC 3461): when to have one, what it brings back, and the names in it.
+
+use std::fmt;
+use std::ops::BitOr;
+use std::str::FromStr;
+
+use super::xtext::{TypedAddress, Xtext};
+use crate::Address;
+use crate::address::quoted;
+use crate::error::{Error, Result};
+
+/// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report failures, and mostly delays.
+///
+/// ```
+/// use envoi::delivery::Notify;
+///
+/// let notify = Notify::SUCCESS | Notify::FAILURE;
+/// assert_eq!(notify, "success,failure".parse()?);
+/// assert_eq!(notify.to_string(), "SUCCESS,FAILURE");
+/// # Ok::<(), envoi::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notify(u8);
+
+impl Notify {
+    /// On nothing, not even when it cannot be delivered.
+    pub const NEVER: Notify = Notify(0);
+    /// When it was delivered, as far as the last server with this extension can tell.
+    pub const SUCCESS: Notify = Notify(1);
+    /// When it cannot be delivered.
+    pub const FAILURE: Notify = Notify(2);
+    /// When it takes longer than usual.
+    pub const DELAY: Notify = Notify(4);
+
+    const NAMES: [(Notify, &str); 3] =
+        [(Notify::SUCCESS, "SUCCESS"), (Notify::FAILURE, "FAILURE"), (Notify::DELAY, "DELAY")];
+}
+
+impl BitOr for Notify {
+    type Output = Notify;
+
+    fn bitor(self, other: Notify) -> Notify {
+        Notify(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Notify::NAMES.iter().filter(|(notify, _)| self.0 & notify.0 != 0).map(|(_, name)| *name);
+        let names: Vec<&str> = names.collect();
+        f.write_str(if names.is_empty() { "NEVER" } else { "" })?;
+        f.write_str(&names.join(","))
+    }
+}
+
+impl FromStr for Notify {
+    type Err = Error;
+
+    /// `never`, or some of `success`, `failure` and `delay` with commas between.
+    fn from_str(list: &str) -> Result<Self> {
+        if list.eq_ignore_ascii_case("never") {
+            return Ok(Notify::NEVER);
+        }
+        list.split(',').try_fold(Notify::NEVER, |notify, word| {
+            let known = Notify::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word));
+            known.map(|(one, _)| notify | *one).ok_or_else(|| {
+                Error::request(format!("{} is not what a report can be sent on", quoted(word)))
+                    .with_hint("Give never alone, or some of success, failure and delay with commas between.")
+            })
+        })
+    }
+}
+
+/// What a report of failure brings back of the message: RET (RFC 3461, 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// The whole message.
+    Full,
+    /// Its headers.
+    Headers,
+}
+
+impl fmt::Display for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Returned::Full => "FULL",
+            Returned::Headers => "HDRS",
+        })
+    }
+}
+
+impl FromStr for Returned {
+    type Err = Error;
+
+    /// `full` or `hdrs`.
+    fn from_str(word: &str) -> Result<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "full" => Ok(Returned::Full),
+            "hdrs" => Ok(Returned::Headers),
+            _ => Err(Error::request(format!("{} is not what a report can bring back", quoted(word)))
+                .with_hint("Give full for the whole message, or hdrs for its headers.")),
+        }
+    }
+}
+
+/// The sender's own name for a message, which reports on it repeat: ENVID (RFC 3461, 4.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvelopeId(String);
+
+impl EnvelopeId {
+    /// Checks a name: printable ASCII, up to 100 characters. Of those, blanks, `+` and `=` count three times, as they are encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request).
+    pub fn new(id: impl Into<String>) -> Result<Self> {
+        let id = id.into();
+        let printable = id.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if id.is_empty() || !printable || Xtext(&id).to_string().len() > 100 {
+            return Err(Error::request(format!("{} cannot be the name of a message in reports", quoted(&id)))
+                .with_hint("It is made of up to 100 printable ASCII characters; a blank, + or = counts three times."));
+        }
+        Ok(EnvelopeId(id))
+    }
+
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EnvelopeId {
+    /// As it stands in MAIL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Xtext(&self.0).fmt(f)
+    }
+}
+
+impl FromStr for EnvelopeId {
+    type Err = Error;
+
+    fn from_str(id: &str) -> Result<Self> {
+        EnvelopeId::new(id)
+    }
+}
+
+/// Whom a message was meant for before the address was rewritten on the way: ORCPT (RFC 3461, 4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalRecipient(String);
+
+impl OriginalRecipient {
+    /// A mail address; beyond ASCII, too (RFC 6533).
+    pub fn address(address: &Address) -> Self {
+        OriginalRecipient(TypedAddress(address).to_string())
+    }
+
+    /// An address of another type, such as `x400`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request): the type is no word of letters, digits and hyphens, the address is not printable ASCII,
+    /// or both together have more than 500 characters when encoded.
+    pub fn of_type(address_type: &str, address: &str) -> Result<Self> {
+        let is_word = !address_type.is_empty() && address_type.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let printable = !address.is_empty() && address.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let encoded = format!("{address_type};{}", Xtext(address));
+        if !is_word || !printable || encoded.len() > 500 {
+            let shown = quoted(&format!("{address_type};{address}"));
+            return Err(Error::request(format!("{shown} cannot be an original recipient")).with_hint(
+                "Give a type of address, such as rfc822 or x400, and up to 500 printable ASCII characters.",
+            ));
+        }
+        Ok(OriginalRecipient(encoded))
+    }
+}
+
+impl fmt::Display for OriginalRecipient {
+    /// As it stands in RCPT.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read() {
+        for (list, written) in
+            [("never", "NEVER"), ("Success", "SUCCESS"), ("delay,success,failure,delay", "SUCCESS,FAILURE,DELAY")]
+        {
+            assert_eq!(list.parse::<Notify>().unwrap().to_string(), written);
+        }
+        for list in ["", "never,success", "success,", "success failure", "always"] {
+            assert!(list.parse::<Notify>().is_err(), "{list:?}");
+        }
+        assert_eq!("HDRS".parse::<Returned>().unwrap(), Returned::Headers);
+        assert!("headers".parse::<Returned>().is_err());
+    }
+
+    #[test]
+    fn names_are_short_and_printable() {
+        assert_eq!(EnvelopeId::new("a b+c").unwrap().to_string(), "a+20b+2Bc");
+        assert!(EnvelopeId::new("x".repeat(100)).is_ok());
+        assert!(EnvelopeId::new(format!("{} ", "x".repeat(97))).is_ok());
+        for id in ["", "a\r\nDATA", "\u{e9}", &"x".repeat(101), &format!("{} ", "x".repeat(98))] {
+            assert!(EnvelopeId::new(id).is_err(), "{id:?}");
+        }
+        assert_eq!(OriginalRecipient::of_type("x400", "/C=de/").unwrap().to_string(), "x400;/C+3Dde/");
+        for (address_type, address) in [("", "a"), ("x 4", "a"), ("x400", ""), ("x400", "a\n"), ("x400", "\u{e9}")] {
+            assert!(OriginalRecipient::of_type(address_type, address).is_err(), "{address_type:?} {address:?}");
+        }
+        assert!(OriginalRecipient::of_type("x400", &"=".repeat(200)).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! What is asked of a server beyond taking a message, and what it does not offer, or not as much of.
+
+use std::time::{Duration, SystemTime};
+
+use envoi::delivery::{DeliverBy, EnvelopeId, Hold, Notify, Priority};
+use envoi::{Address, Delivery, Kind, Message, Phase};
+
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::scene::{Case, Party, World, case, hello, leaf, play};
+use crate::servers::{Script, Server, config};
+
+const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
+
+fn unsupported(name: &'static str, script: Script, message: fn() -> Message<'static>) -> Case {
+    case(name, Server::Plain(script), URL, Kind::Unsupported, Phase::Mail, 69).message(message)
+}
+
+const NOTHING: Script = &[("EHLO", "250 mail.example.org")];
+const TIMES: Script =
+    &[("EHLO", "250-mail.example.org\r\n250-DELIVERBY 240\r\n250 FUTURERELEASE 86400 2027-01-01T00:00:00Z")];
+
+fn stranger(world: &World) -> ServerConfig {
+    config(&[&Party::new(leaf(&["localhost"]), Some(&world.other))])
+}
+
+fn minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+#[tokio::test]
+async fn extensions() {
+    let cases = vec![
+        unsupported("no DSN, for NOTIFY", NOTHING, || hello().delivery(Delivery::new().notify(Notify::SUCCESS))),
+        unsupported("no DSN, for ENVID", NOTHING, || {
+            hello().delivery(Delivery::new().envelope_id(EnvelopeId::new("x").unwrap()))
+        }),
+        unsupported("no DELIVERBY", NOTHING, || {
+            hello().delivery(Delivery::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
+        }),
+        unsupported("DELIVERBY with more", TIMES, || {
+            hello().delivery(Delivery::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
+        }),
+        unsupported("no FUTURERELEASE", NOTHING, || {
+            hello().delivery(Delivery::new().hold(Hold::for_duration(minute()).unwrap()))
+        }),
+        unsupported("FUTURERELEASE for less", TIMES, || {
+            hello().delivery(Delivery::new().hold(Hold::for_duration(2000 * minute()).unwrap()))
+        }),
+        unsupported("FUTURERELEASE until an earlier time", TIMES, || {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_830_000_000);
+            hello().delivery(Delivery::new().hold(Hold::until(time).unwrap()))
+        }),
+        unsupported("no MT-PRIORITY", NOTHING, || {
+            hello().delivery(Delivery::new().priority(Priority::new(5).unwrap()))
+        }),
+        unsupported("no AUTH, for AUTH=", NOTHING, || {
+            hello().delivery(Delivery::new().submitter(Address::new("alice@example.org").unwrap()))
+        }),
+        case("REQUIRETLS without TLS", Server::Plain(NOTHING), URL, Kind::Tls, Phase::Mail, 76)
+            .message(|| hello().delivery(Delivery::new().require_tls())),
+        case(
+            "REQUIRETLS is not offered",
+            Server::Implicit(NOTHING),
+            "smtps://localhost:{port}",
+            Kind::Unsupported,
+            Phase::Mail,
+            69,
+        )
+        .message(|| hello().delivery(Delivery::new().require_tls())),
+        case(
+            "REQUIRETLS with a certificate that nobody vouches for",
+            Server::StartTls(stranger, &[("EHLO", "250-mail.example.org\r\n250-STARTTLS\r\n250 REQUIRETLS")]),
+            "smtp://localhost:{port}?tls=opportunistic",
+            Kind::Tls,
+            Phase::Mail,
+            76,
+        )
+        .message(|| hello().delivery(Delivery::new().require_tls())),
+    ];
+    play("extensions", cases).await;
+}
