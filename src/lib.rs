@@ -193,7 +193,7 @@ pub use delivery::Delivery;
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};
 #[cfg(feature = "client")]
-pub use message::{Attachment, Body, LineEnds, Message};
+pub use message::{Attachment, Body, LineEnds, Message, Progress};
 #[cfg(feature = "client")]
 pub use probe::probe;
 #[cfg(feature = "client")]

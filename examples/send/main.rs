@@ -6,6 +6,7 @@
 //! The whole of it is in [`send`]: an endpoint, a message, and one call.
 
 mod options;
+mod progress;
 mod report;
 
 use std::ffi::OsString;
@@ -49,7 +50,11 @@ async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Res
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let client = Client::new(endpoint(options)?);
-    Ok(client.send(message(options)?.delivery(delivery(options)?)).await?)
+    let mut message = message(options)?.delivery(delivery(options)?);
+    if options.progress {
+        message = message.progress(progress::bar());
+    }
+    Ok(client.send(message).await?)
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {

@@ -126,7 +126,7 @@ pub struct Options {
     /// Try again after failures that may pass (not yet)
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
-    /// Show how far the message is (not yet)
+    /// Show how far the message is, on a terminal
     #[arg(long)]
     pub progress: bool,
     /// Write the dialogue to a file, without secrets; - is standard error
@@ -150,7 +150,6 @@ impl Options {
             ("--proxy", self.proxy.is_some()),
             ("--bind", self.bind.is_some()),
             ("--retries", retries > 0),
-            ("--progress", self.progress),
         ];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));
