@@ -344,6 +344,12 @@ impl Machine {
         self.stuffer.bytes()
     }
 
+    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
+    /// a few bytes more than that.
+    pub fn message_bytes_gone(&self) -> u64 {
+        self.stuffer.bytes().saturating_sub(self.wire.output.len() as u64)
+    }
+
     /// The dialogue so far, without secrets.
     pub fn transcript(&self) -> &Transcript {
         &self.wire.transcript
@@ -691,6 +697,7 @@ impl Machine {
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.transactions.push_back(Progress::new(transaction, complete));
+        self.stuffer = Stuffer::new();
         self.state = State::Transaction;
         self.advance();
         Ok(())
