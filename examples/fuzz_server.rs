@@ -43,9 +43,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// sessions, and in the server's log: one that was *sent* must have arrived once, and as it went.
 #[derive(Debug)]
 pub enum Seen {
+    /// The server took the message.
     Sent,
+    /// It said no, with these words.
     Refused(String),
+    /// It closed the connection.
     Closed,
+    /// It said nothing for a while.
     Silent,
     /// What it said cannot be read, or was not asked for.
     OutOfStep(String),
@@ -86,7 +90,8 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 let mut buffer = [0; 4096];
                 match stream.read(&mut buffer) {
                     Ok(0) => machine.input_ended(),
-                    Ok(n) => drop(machine.input(&buffer[..n])),
+                    Ok(n) if machine.input(&buffer[..n]) == n => {}
+                    Ok(_) => return Ok(Seen::OutOfStep("it says more than anybody reads".into())),
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                         return Ok(Seen::Silent);
                     }

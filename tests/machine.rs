@@ -57,8 +57,13 @@ impl Client {
 
     fn hear(&mut self, bytes: &str) -> Result<Vec<Step>, Error> {
         self.steps()?;
-        assert_eq!(self.machine.input(bytes.as_bytes()), bytes.len());
+        self.read(bytes.as_bytes());
         self.steps()
+    }
+
+    /// Bytes come, and nobody asks yet what they mean.
+    fn read(&mut self, bytes: &[u8]) {
+        assert_eq!(self.machine.input(bytes), bytes.len());
     }
 
     /// The server says no more: the error, which is the end.
@@ -122,7 +127,7 @@ fn after_quit_the_end_is_the_end() {
         let mut client = Client::ready(&[]);
         client.machine.quit().unwrap();
         client.steps().unwrap();
-        client.machine.input(last_words.as_bytes());
+        client.read(last_words.as_bytes());
         client.machine.input_ended();
         assert_eq!(client.steps().unwrap(), [Step::Closed], "{last_words:?}");
         assert!(client.wire.ends_with("QUIT\r\n"));
@@ -184,7 +189,7 @@ fn bytes_behind_the_go_ahead_for_tls_are_named() {
     client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
     assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
     // The driver had read them, and did not ask for a step before it made the handshake.
-    client.machine.input(b"250 AUTH PLAIN\r\n");
+    client.read(b"250 AUTH PLAIN\r\n");
     let error = client.machine.upgraded().unwrap_err();
     assert_eq!(error.kind(), Kind::Protocol);
     assert!(!client.machine.is_secure());
@@ -196,7 +201,7 @@ fn a_server_that_begins_with_tls_is_recognised() {
     let mut client = Client::new(|_| {});
     client.steps().unwrap();
     // A handshake failure alert, as TLS servers answer what is no TLS.
-    client.machine.input(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28]);
+    client.read(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28]);
     let error = client.steps().unwrap_err();
     assert!(error.to_string().contains("TLS"), "{error}");
 }
