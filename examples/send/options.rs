@@ -107,7 +107,7 @@ pub struct Options {
     /// Send only if TLS is verified here, and promised for the rest of the way
     #[arg(long)]
     pub require_tls: bool,
-    /// Send attachments without base64 where the server can (not yet)
+    /// Send attachments without base64 where the server can
     #[arg(long)]
     pub binary: bool,
     /// Connect through a proxy (not yet)
@@ -145,12 +145,8 @@ impl Options {
             Some(Ok(number)) => number,
             None => 0,
         };
-        let not_built = [
-            ("--binary", self.binary),
-            ("--proxy", self.proxy.is_some()),
-            ("--bind", self.bind.is_some()),
-            ("--retries", retries > 0),
-        ];
+        let not_built =
+            [("--proxy", self.proxy.is_some()), ("--bind", self.bind.is_some()), ("--retries", retries > 0)];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));
         }
