@@ -605,8 +605,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] =
-        &[&["--binary"], &["--proxy", "socks5://localhost"], &["--bind", "127.0.0.1"], &["--retries", "1"]];
+    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {

@@ -9,5 +9,6 @@ mod lmtp;
 mod login;
 mod messages;
 mod policy;
+mod proxies;
 mod scene;
 mod servers;
