@@ -38,7 +38,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(TcpStream::connect(server)?)?;
     for step in session.send(&envelope, message)? {
         match step {
-            Step::Recipient { index, reply } => println!("{}: {reply}", envelope.recipients()[index]),
+            Step::Recipient { index, reply } | Step::Verdict { index, reply } => {
+                println!("{}: {reply}", envelope.recipients()[index]);
+            }
             Step::Sent { reply } => println!("sent: {reply}"),
             Step::NotSent { phase, reply } => println!("not sent, refused at {phase}: {reply}"),
             _ => {}

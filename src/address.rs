@@ -4,11 +4,13 @@
 //! angle bracket. This module knows the syntax of RFC 5321, 4.1.2 (RFC 6531, 3.3 for letters beyond
 //! ASCII) and nothing of headers, servers or DNS.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Delivery;
 use crate::error::{Error, Result};
+use crate::idna;
 
 /// The longest local part in octets (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL_PART: usize = 64;
@@ -31,7 +33,7 @@ pub struct Address(String);
 
 impl Address {
     /// Checks an address: a dot-atom or a quoted string without blanks or brackets, an `@`, and a
-    /// domain or an address literal. Letters beyond ASCII are allowed; they need a server with SMTPUTF8.
+    /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a server with SMTPUTF8.
     ///
     /// # Errors
     ///
@@ -65,9 +67,29 @@ impl Address {
         &self.0
     }
 
-    /// Only ASCII. If not, the server must offer SMTPUTF8 (RFC 6531).
+    /// Only ASCII, as it was given.
     pub fn is_ascii(&self) -> bool {
         self.0.is_ascii()
+    }
+
+    /// The same mailbox in ASCII, which every server takes: its domain as A-labels (`xn--…`, RFC 5890). `None` where its local part is
+    /// beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531), or its domain has no such form.
+    ///
+    /// ```
+    /// use envoi::Address;
+    ///
+    /// let address = Address::new("alice@b\u{fc}cher.example")?;
+    /// # #[cfg(feature = "idna")]
+    /// assert_eq!(address.to_ascii().unwrap().as_str(), "alice@xn--bcher-kva.example");
+    /// assert!(Address::new("j\u{f6}rg@example.org")?.to_ascii().is_none());
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    pub fn to_ascii(&self) -> Option<Cow<'_, Address>> {
+        if self.is_ascii() {
+            return Some(Cow::Borrowed(self));
+        }
+        let domain = idna::to_ascii(self.domain()).filter(|_| self.local_part().is_ascii())?;
+        Some(Cow::Owned(Address(format!("{}@{domain}", self.local_part()))))
     }
 
     fn at(&self) -> usize {
@@ -301,9 +323,9 @@ impl Envelope {
         &self.delivery
     }
 
-    /// Every address is ASCII. If not, the server must offer SMTPUTF8.
+    /// Every address [can be written in ASCII](Address::to_ascii). If not, the server must offer SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
-        self.reverse_path.iter().chain(&self.recipients).all(Address::is_ascii)
+        self.reverse_path.iter().chain(&self.recipients).all(|address| address.to_ascii().is_some())
     }
 }
 

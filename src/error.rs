@@ -32,7 +32,7 @@ pub enum Kind {
     Tls,
     /// Credentials would have to cross an unprotected connection.
     Insecure,
-    /// The server did not accept the login, or offers no mechanism that can be used.
+    /// The server did not accept the login, or offers no mechanism that can be used; or a proxy wants another login.
     Auth,
     /// The server refused: the session, the sender, every recipient, or the message.
     Refused,
@@ -294,7 +294,7 @@ impl Error {
     }
 
     /// The message may or may not have been delivered: it was handed over whole, and no
-    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1). Neither retrying nor giving up is right by itself.
+    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither retrying nor giving up is right by itself.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }

@@ -80,7 +80,7 @@ fn no_scheme(text: &str) -> Error {
     }
 }
 
-fn split_port(text: &str) -> Result<(String, Option<u16>)> {
+pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
     let (host, port) = if let Some(literal) = text.strip_prefix('[') {
         let Some((address, rest)) = literal.split_once(']') else {
             return Err(fault("the bracket around the IPv6 address is not closed"));
@@ -208,7 +208,7 @@ fn password_in(path: &str) -> Result<Secret> {
 }
 
 /// `what` names the part, for the message.
-fn decoded(text: &str, what: &str) -> Result<String> {
+pub(crate) fn decoded(text: &str, what: &str) -> Result<String> {
     let stray = text.split('%').skip(1).any(|rest| {
         let digits = rest.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -261,6 +261,17 @@ mod tests {
             assert_eq!(parse(url).unwrap().socket().unwrap().to_str(), Some(path), "{url}");
         }
         assert!(parse("lmtp://mail.example.org").unwrap().socket().is_none());
+    }
+
+    #[cfg(feature = "idna")]
+    #[test]
+    fn hosts_beyond_ascii_are_looked_up_as_dns_has_them() {
+        for url in ["smtp://mail.b\u{fc}cher.example", "smtp://mail.b%C3%BCcher.example:25"] {
+            let endpoint = parse(url).unwrap();
+            assert_eq!(endpoint.host(), "mail.xn--bcher-kva.example", "{url}");
+            endpoint.check().unwrap();
+        }
+        assert!(parse("smtp://-\u{fc}.example").unwrap().check().is_err());
     }
 
     #[test]

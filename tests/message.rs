@@ -271,6 +271,32 @@ fn the_plainest_message_and_utf8() {
 }
 
 #[test]
+fn domains_beyond_ascii_do_not_need_smtputf8() {
+    let built = |to: &'static str| {
+        let mail = MessageBuilder::new().from(("J\u{f6}rg", "joerg@b\u{fc}cher.example")).to(("Bob", to));
+        run(Message::from(mail.text_body("x")).prepare()).unwrap()
+    };
+    let (envelope, mut body) = built("bob@ex\u{e4}mple.org");
+    assert_eq!(envelope.recipients()[0].as_str(), "bob@ex\u{e4}mple.org");
+    assert!(envelope.is_ascii() && !body.has_utf8_headers());
+    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    assert!(message.contains("<joerg@xn--bcher-kva.example>\r\n"), "{message}");
+    assert!(message.contains("To: \"Bob\" <bob@xn--exmple-cua.org>\r\n"), "{message}");
+
+    let (envelope, mut body) = built("b\u{f6}b@ex\u{e4}mple.org");
+    assert!(!envelope.is_ascii() && body.has_utf8_headers());
+    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    assert!(message.contains("<b\u{f6}b@ex\u{e4}mple.org>\r\n"), "{message}");
+
+    // The same mailbox in both spellings.
+    let both = MessageBuilder::new()
+        .from("a@example.org")
+        .to(vec!["bob@ex\u{e4}mple.org", "bob@xn--exmple-cua.org"])
+        .text_body("x");
+    assert_eq!(run(Message::from(both).prepare()).unwrap().0.recipients().len(), 1);
+}
+
+#[test]
 fn known_headers_are_not_written_twice() {
     let message =
         mail().header("mime-version", Raw::new("1.0")).header("DATE", Raw::new("Tue, 1 Jul 2003 10:52:37 +0200"));

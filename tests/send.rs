@@ -323,6 +323,25 @@ async fn what_the_server_cannot_take() {
 }
 
 #[tokio::test]
+async fn addresses_beyond_ascii() {
+    let server = Server::builder().plaintext().without("SMTPUTF8").start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@b\u{fc}cher.example", "--to", "you@ex\u{e4}mple.org", "--json"];
+    let run = send(&to).await;
+    assert_eq!(run.exits_with(0).json()["recipients"][0]["address"], "you@ex\u{e4}mple.org");
+    let (message, text) = received(&server).await;
+    assert_eq!(message.reverse_path.as_deref(), Some("me@xn--bcher-kva.example"));
+    assert_eq!(message.recipients, ["you@xn--exmple-cua.org"]);
+    assert!(text.is_ascii(), "{text}");
+
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let url = server.url();
+    let to = ["--url", &url, "--from", "me@example.org", "--to", "j\u{f6}rg@ex\u{e4}mple.org"];
+    send(&to).await.exits_with(0);
+    assert_eq!(received(&server).await.0.recipients, ["j\u{f6}rg@ex\u{e4}mple.org"]);
+}
+
+#[tokio::test]
 async fn what_is_asked_beyond_the_addresses() {
     let all = [
         ("DSN", &["--notify", "success,delay"][..]),
@@ -586,13 +605,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] = &[
-        &["--binary"],
-        &["--proxy", "socks5://localhost"],
-        &["--bind", "127.0.0.1"],
-        &["--retries", "1"],
-        &["--progress"],
-    ];
+    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {
@@ -601,6 +614,15 @@ async fn not_yet() {
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
     send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+#[tokio::test]
+async fn no_progress_is_drawn_in_a_pipe() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_in(&folder, "large.bin", vec![0; 2_000_000]);
+    let run = send_to(&server.url(), &["--progress", "--attach", &path]).await;
+    assert_eq!(run.exits_with(0).stderr, "");
 }
 
 // ---- LMTP ----

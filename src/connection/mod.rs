@@ -25,7 +25,7 @@ use crate::{Envelope, trace};
 use driver::Driver;
 use fate::Fate;
 
-pub(crate) use setup::within;
+pub(crate) use setup::{client_name, open, within};
 pub use steps::DataWriter;
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.

@@ -232,14 +232,17 @@ impl Delivery {
             f.write_str(" REQUIRETLS")?;
         }
         match &self.submitter {
-            Some(Some(address)) => write!(f, " AUTH={}", Xtext(address.as_str())),
+            Some(Some(address)) => {
+                let ascii = address.to_ascii();
+                write!(f, " AUTH={}", Xtext(ascii.as_deref().unwrap_or(address).as_str()))
+            }
             Some(None) => f.write_str(" AUTH=<>"),
             None => Ok(()),
         }
     }
 
-    /// The parameters of this recipient's RCPT, each with a blank before it.
-    pub(crate) fn write_rcpt(&self, recipient: &Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the address stands there.
+    pub(crate) fn write_rcpt(&self, recipient: &Address, spelt: &Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = self.recipients.iter().find(|own| own.address == *recipient);
         let notify = own.and_then(|own| own.notify).or(self.notify);
         if let Some(notify) = notify {
@@ -249,7 +252,7 @@ impl Delivery {
             Some(original) => write!(f, " ORCPT={original}"),
             // The server may rewrite the address: a report then still names the one that its reader knows.
             None if notify.is_some_and(|notify| notify != Notify::NEVER) => {
-                write!(f, " ORCPT={}", OriginalRecipient::address(recipient))
+                write!(f, " ORCPT={}", OriginalRecipient::address(spelt))
             }
             None => Ok(()),
         }

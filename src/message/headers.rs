@@ -88,6 +88,30 @@ fn check_text(name: &str, text: &str) -> Result<()> {
         .with_hint("A header is one line; long ones are folded for you."))
 }
 
+/// Writes the domains of addresses as A-labels where all the rest is ASCII: such a message needs no server with SMTPUTF8, neither
+/// this one nor any on the way.
+pub(super) fn spell_domains_in_ascii(headers: &mut [(Cow<'_, str>, HeaderType<'_>)]) {
+    for (_, value) in headers {
+        if let HeaderType::Address(mailboxes) = value {
+            spell_in_ascii(mailboxes);
+        }
+    }
+}
+
+fn spell_in_ascii(mailboxes: &mut Mailboxes<'_>) {
+    match mailboxes {
+        Mailboxes::Address(mailbox) => {
+            if let Ok(address) = Address::lenient(&*mailbox.email)
+                && let Some(Cow::Owned(ascii)) = address.to_ascii()
+            {
+                mailbox.email = ascii.to_string().into();
+            }
+        }
+        Mailboxes::Group(group) => group.addresses.iter_mut().for_each(spell_in_ascii),
+        Mailboxes::List(list) => list.iter_mut().for_each(spell_in_ascii),
+    }
+}
+
 /// The envelope that the headers speak of: from Sender or else the first From, to everyone in To, Cc and Bcc.
 pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
     let sender = match mailboxes_of(headers, "Sender")?.first() {
@@ -103,8 +127,9 @@ pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
     for name in ["To", "Cc", "Bcc"] {
         for mailbox in mailboxes_of(headers, name)? {
             let recipient = Address::new(mailbox)?;
+            let spelt = recipient.to_ascii().unwrap_or(Cow::Borrowed(&recipient)).into_owned();
             // The domain has no case; the part before it may have (RFC 5321, 2.4).
-            if seen.insert((recipient.local_part().to_owned(), recipient.domain().to_ascii_lowercase())) {
+            if seen.insert((spelt.local_part().to_owned(), spelt.domain().to_ascii_lowercase())) {
                 recipients.push(recipient);
             }
         }

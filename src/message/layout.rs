@@ -54,6 +54,7 @@ pub(super) fn lay_out(
     let mut holes = Holes { marks: &marks, inputs: Vec::new() };
 
     spell_as_mail_builder_does(&mut builder);
+    headers::spell_domains_in_ascii(&mut builder.headers);
     for (label, input) in attachments {
         builder.attachments.get_or_insert_default().push(part_of(label, holes.dig(input)));
     }

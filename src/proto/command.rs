@@ -3,6 +3,7 @@
 //! The types here check their text once, when they are made; [`Command`] only puts it together. When
 //! a command may be given is the machine's business.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -117,7 +118,8 @@ pub(super) enum Command<'a> {
         delivery: &'a Delivery,
     },
     Rcpt {
-        address: &'a Address,
+        recipient: &'a Address,
+        utf8: bool,
         delivery: &'a Delivery,
     },
     Data,
@@ -139,7 +141,11 @@ impl fmt::Display for Command<'_> {
             Command::StartTls => f.write_str("STARTTLS"),
             Command::Mail { reverse_path, size, eight_bit, utf8, prdr, delivery } => {
                 // No blank behind the colon (RFC 5321, 4.1.1.2).
-                write!(f, "MAIL FROM:<{}>", reverse_path.map_or("", Address::as_str))?;
+                write!(
+                    f,
+                    "MAIL FROM:<{}>",
+                    reverse_path.map(|path| spelt(path, *utf8)).as_deref().map_or("", Address::as_str)
+                )?;
                 if let Some(size) = size {
                     write!(f, " SIZE={size}")?;
                 }
@@ -154,9 +160,10 @@ impl fmt::Display for Command<'_> {
                 }
                 delivery.write_mail(f)
             }
-            Command::Rcpt { address, delivery } => {
-                write!(f, "RCPT TO:<{address}>")?;
-                delivery.write_rcpt(address, f)
+            Command::Rcpt { recipient, utf8, delivery } => {
+                let spelt = spelt(recipient, *utf8);
+                write!(f, "RCPT TO:<{spelt}>")?;
+                delivery.write_rcpt(recipient, &spelt, f)
             }
             Command::Data => f.write_str("DATA"),
             Command::BdatLast(size) => write!(f, "BDAT {size} LAST"),
@@ -166,6 +173,12 @@ impl fmt::Display for Command<'_> {
             Command::Raw(command) => f.write_str(command.as_str()),
         }
     }
+}
+
+/// As it was given where SMTPUTF8 was asked for, else in ASCII.
+fn spelt(address: &Address, utf8: bool) -> Cow<'_, Address> {
+    let ascii = if utf8 { None } else { address.to_ascii() };
+    ascii.unwrap_or(Cow::Borrowed(address))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //!
 //! # The life of a session
 //!
-//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. If TLS
+//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. ([In LMTP](Protocol::Lmtp) it is LHLO.) If TLS
 //! is wanted it says STARTTLS, and asks the driver for the handshake ([`Step::Upgrade`]). All that was learnt
 //! in clear is then forgotten and EHLO is said again. From [`Step::Ready`] on, the driver can
 //! [log in](Machine::login), [begin a transaction](Machine::begin), give a [command](Machine::command), or
@@ -28,6 +28,9 @@
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
 //! [`Step::Body`] then comes before the answers to the recipients.
+//!
+//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::Verdict`] comes before [`Step::Sent`].
+//! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
@@ -187,6 +190,7 @@ pub struct Machine {
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
+    replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
     /// What ends the session, when the events before it were told.
@@ -214,6 +218,7 @@ impl Machine {
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
+            replies: 0,
             left_unknown: 0,
             failure: None,
             settings,
@@ -282,7 +287,7 @@ impl Machine {
         }
     }
 
-    /// The message was handed over whole, and its final reply has not come: it may have been
+    /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
         self.outstanding_messages() > 0
@@ -329,9 +334,20 @@ impl Machine {
         self.round_trips
     }
 
+    /// How many replies came. A time limit is one for each, also where several come one after another in a phase.
+    pub fn replies(&self) -> u64 {
+        self.replies
+    }
+
     /// The bytes of the message that went last or is going, without added dots and the final one.
     pub fn message_bytes(&self) -> u64 {
         self.stuffer.bytes()
+    }
+
+    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
+    /// a few bytes more than that.
+    pub fn message_bytes_gone(&self) -> u64 {
+        self.stuffer.bytes().saturating_sub(self.wire.output.len() as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -456,8 +472,8 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], and at last
-    /// [`Step::Sent`] or [`Step::NotSent`].
+    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
+    /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
     ///
     /// # Errors
     ///
@@ -488,7 +504,7 @@ impl Machine {
     /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
         let progress = self.open_transaction("a recipient")?;
-        if !address.is_ascii() && !progress.transaction.needs_utf8() {
+        if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
@@ -637,8 +653,8 @@ impl Machine {
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
                 self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
             } else if let Some(recipient) = recipients.get(progress.written) {
-                let delivery = &progress.transaction.delivery;
-                self.wire.say(Command::Rcpt { address: recipient, delivery }, Expected::Rcpt(progress.written));
+                let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
+                self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
                 progress.data_written = true;
@@ -681,6 +697,7 @@ impl Machine {
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.transactions.push_back(Progress::new(transaction, complete));
+        self.stuffer = Stuffer::new();
         self.state = State::Transaction;
         self.advance();
         Ok(())
@@ -803,7 +820,7 @@ fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a
         reverse_path: transaction.reverse_path.as_ref(),
         size: transaction.size.filter(|_| server.offers("SIZE")),
         eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
-        utf8: transaction.needs_utf8(),
+        utf8: progress.utf8,
         prdr: progress.final_replies == FinalReplies::OneOr353,
         delivery: &transaction.delivery,
     }

@@ -12,7 +12,7 @@ pub struct Limits {
     pub line: usize,
     /// Lines in a reply; 2,000 by default.
     pub reply_lines: usize,
-    /// Bytes in a reply; 256 KiB by default.
+    /// Bytes in a reply; 256 KiB by default. Of the replies to a message for each of its recipients, all are held until the last (LMTP, PRDR).
     pub reply_bytes: usize,
     /// Challenges in a login; the longest mechanisms need three, the default is 16.
     pub challenges: usize,

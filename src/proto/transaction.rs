@@ -53,8 +53,15 @@ impl Transaction {
         }
     }
 
+    /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs it, and the message is lost
+    /// at one that does not have it. A domain beyond ASCII has a form for all of them.
     pub(super) fn needs_utf8(&self) -> bool {
-        self.utf8_headers || self.reverse_path.iter().chain(&self.recipients).any(|address| !address.is_ascii())
+        self.utf8_headers || self.beyond_ascii().is_some()
+    }
+
+    /// The first address that cannot be written in ASCII.
+    fn beyond_ascii(&self) -> Option<&Address> {
+        self.reverse_path.iter().chain(&self.recipients).find(|address| address.to_ascii().is_none())
     }
 
     /// The server can take this message, as far as it said what it can.
@@ -93,7 +100,7 @@ impl Transaction {
     }
 
     fn utf8_missing(&self) -> Error {
-        match self.reverse_path.iter().chain(&self.recipients).find(|address| !address.is_ascii()) {
+        match self.beyond_ascii() {
             Some(address) => {
                 let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
                 Error::new(Kind::Request, Phase::Mail, message)
@@ -101,8 +108,9 @@ impl Transaction {
             }
             None => {
                 let message = "the message has headers that are not ASCII, and the server does not offer SMTPUTF8";
-                Error::new(Kind::Unsupported, Phase::Mail, message)
-                    .with_hint("Encode the headers (RFC 2047), and use ASCII addresses in them.")
+                Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+                    "Encode the headers (RFC 2047), and use ASCII addresses in them, with A-labels (xn--) for domains.",
+                )
             }
         }
     }
@@ -128,6 +136,8 @@ pub(super) struct Progress {
     pub(super) transaction: Transaction,
     /// All recipients are known: DATA may follow them.
     pub(super) complete: bool,
+    /// SMTPUTF8 was asked for with MAIL.
+    pub(super) utf8: bool,
     pub(super) mail_written: bool,
     pub(super) data_written: bool,
     /// How many RCPT were written and answered.
@@ -163,6 +173,7 @@ const SMALL: u64 = 64 * 1024;
 impl Progress {
     pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
         Progress {
+            utf8: transaction.needs_utf8(),
             transaction,
             complete,
             mail_written: false,

@@ -64,7 +64,7 @@ impl TlsSettings {
     /// The name, or IP address, that the server's certificate must bear, and that is sent as SNI (RFC 6066, 3),
     /// in place of the host connected to. For servers that are reached by another name than their own.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
-        self.server_name = Some(name.into());
+        self.server_name = Some(crate::idna::host(name.into()));
         self
     }
 

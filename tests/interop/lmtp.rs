@@ -118,8 +118,8 @@ async fn a_stream_of_messages() {
     let Some(dovecot) = dovecot() else { return };
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
-        let to: Vec<Address> = (0..200).map(|_| someone("stream")).collect();
-        let messages = stream::iter(to.clone()).map(|to| to_all([to, full()]));
+        let to = someone("stream");
+        let messages = stream::repeat_with(|| to_all([to.clone(), full()])).take(100);
         let mut sent = 0;
         {
             let mut outcomes = pin!(connection.send_all(messages));
@@ -130,12 +130,10 @@ async fn a_stream_of_messages() {
                 sent += 1;
             }
         }
-        assert_eq!(sent, 200);
-        assert!(connection.round_trips() < 100, "{} round trips", connection.round_trips());
+        assert_eq!(sent, 100);
         connection.quit().await;
-        for to in [&to[0], &to[99], &to[199]] {
-            let _ = dovecot.server.delivered(to).await;
-        }
+        let delivered = dovecot.server.mailbox(&to, 100).await;
+        assert!(delivered.iter().all(|delivered| delivered.text().ends_with("Hello.\r\n")));
     }
 }
 
@@ -208,7 +206,8 @@ async fn a_look_at_it() {
 async fn submission() {
     let (Some(dovecot), Some(postfix)) = (dovecot(), postfix()) else { return };
     let tap = Tap::on(dovecot.server.port_587).await;
-    for (url, is_tapped) in [(dovecot.server.starttls(ALICE), false), (in_clear(tap.port), true)] {
+    let inside_tls = format!("{}&auth=PLAIN", dovecot.server.starttls(ALICE));
+    for (url, is_tapped) in [(inside_tls, false), (in_clear(tap.port), true)] {
         let client = Client::from_url(&url).unwrap();
         let (first, last) = (someone("submission"), someone("submission"));
         let receipt = client.send(to_all([first.clone(), nobody(), last.clone()])).await.unwrap();

@@ -130,6 +130,8 @@ service auth {
   }
 }
 mail_location = maildir:$dir/mail/dovecot/%u
+# Nothing here must survive a power cut.
+mail_fsync = never
 mail_plugins = quota
 plugin {
   quota = count:mailbox

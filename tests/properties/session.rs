@@ -417,7 +417,7 @@ impl Session {
 
     fn failed(&mut self, error: &Error) {
         // A call that was out of turn ends nothing.
-        if matches!(self.machine.step(), Ok(Step::Closed)) {
+        if matches!(self.machine.step(), Ok(Step::Closed)) && self.want != Step::Closed {
             assert_eq!(self.machine.left_unknown(), self.handed_over().count());
             // With PRDR, the server takes the message for nobody before it takes it as a whole.
             let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
