@@ -153,7 +153,8 @@ async fn a_stream_of_messages_after_each_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn the_steps_of_a_transaction_after_each_poll() {
-    type Step = for<'c> fn(&'c mut Connection) -> Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
+    type Done<'c> = Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
+    type Step = for<'c> fn(&'c mut Connection) -> Done<'c>;
     let steps: [(&str, usize, Step); 6] = [
         ("NOOP", 0, |connection| connection.noop().map(|done| done.map(|_| ())).boxed_local()),
         ("RSET", 1, |connection| connection.reset().map(|done| done.map(|_| ())).boxed_local()),
@@ -261,7 +262,8 @@ impl AsyncRead for Bomb {
 async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
     let built =
         || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
-    let messages: [(&str, fn(usize) -> Message<'static>); 2] = [
+    type Make = fn(usize) -> Message<'static>;
+    let messages: [(&str, Make); 2] = [
         ("a ready message", |reads| Message::ready_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))),
         ("an attachment", |reads| {
             let built = envoi::mail_builder::MessageBuilder::new()

@@ -5,6 +5,13 @@
 //! reply leads to is in tests/dialogues and tests/failures.
 
 mod cancel;
+mod injection;
+mod limits;
 mod network;
 mod office;
 mod once;
+mod order;
+mod script;
+mod secrets;
+mod smuggling;
+mod starttls;
