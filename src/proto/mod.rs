@@ -107,6 +107,7 @@
 mod capabilities;
 mod command;
 mod dot;
+mod limits;
 mod on_reply;
 mod output;
 mod reply;
@@ -124,9 +125,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
 use zeroize::Zeroizing;
 
-pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
+pub use capabilities::{Capabilities, FutureRelease, Keyword};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
+pub use limits::OfferedLimits;
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
 pub use sasl::{ChannelBinding, Mechanism, SaslExchange, SaslFailure, SaslSession};
@@ -184,6 +186,8 @@ pub struct Machine {
     channel: Option<ChannelBinding>,
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
+    /// How many transactions have begun in this session.
+    mails: usize,
     stuffer: Stuffer,
     /// The newest piece of a chunk.
     held_piece: Option<Chunk>,
@@ -212,6 +216,7 @@ impl Machine {
             capabilities: Capabilities::default(),
             channel: None,
             transactions: VecDeque::new(),
+            mails: 0,
             stuffer: Stuffer::new(),
             held_piece: None,
             // The connection itself was asked for.
@@ -342,6 +347,13 @@ impl Machine {
         &self.wire.transcript
     }
 
+    /// This session goes on with what another one began: its transcript and round trips come first.
+    #[cfg(feature = "client")]
+    pub(crate) fn follow(&mut self, before: &Machine) {
+        self.wire.transcript.precede(&before.wire.transcript);
+        self.round_trips += before.round_trips;
+    }
+
     #[cfg(feature = "client")]
     pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
         &mut self.wire.transcript
@@ -459,13 +471,24 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
+    /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
+    pub fn transactions_left(&self) -> Option<usize> {
+        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
+    }
+
+    /// So many more transactions can follow in this session.
+    pub(crate) fn check_session(&self, more: usize) -> Result<()> {
+        self.capabilities.limits().check_session(self.mails, more)
+    }
+
     /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
     /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
     ///
     /// # Errors
     ///
     /// [`Kind::Unsupported`] or [`Kind::Request`] where the server cannot take this message, by what it offers:
-    /// nothing was sent then, and the machine stays ready. [`Kind::Request`] without a recipient.
+    /// nothing was sent then, and the machine stays ready. [`Kind::Closed`] where no more transactions are
+    /// [left](Self::transactions_left). [`Kind::Request`] without a recipient.
     pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
         if transaction.recipients.is_empty() {
             return Err(Error::request("the message has no recipient"));
@@ -488,14 +511,20 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
+    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
+    /// [`Kind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
+        let limits = self.capabilities.limits();
         let progress = self.open_transaction("a recipient")?;
         if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
         progress.transaction.recipients.push(address);
+        if let Err(error) = limits.check(&progress.transaction.recipients) {
+            progress.transaction.recipients.pop();
+            return Err(error);
+        }
         self.advance();
         Ok(())
     }
@@ -679,11 +708,13 @@ impl Machine {
             self.require_ready("a transaction")?;
         }
         transaction.check(&self.capabilities, self.settings.secure)?;
+        self.check_session(1)?;
         if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.transactions.push_back(Progress::new(transaction, complete));
+        self.mails += 1;
         self.state = State::Transaction;
         self.advance();
         Ok(())
