@@ -1,179 +1,252 @@
-//! How fast a large attachment goes out, against the limit: a bare loop that writes the same bytes, prepared in memory, to the
-//! same sink. Plaintext and TLS, interleaved, so that a machine whose speed changes changes both.
+//! How fast messages go out, and what that takes, against the limit: a bare loop that writes the same bytes, which lie in
+//! memory, to the same sink.
 //!
 //! ```text
-//! cargo bench --bench throughput                 # 200 MB, 21 rounds
-//! cargo bench --bench throughput -- 500 3        # 500 MB, 3 rounds
+//! cargo bench --bench throughput                      # all of it: some minutes
+//! cargo bench --bench throughput -- 50 --rounds 3     # 50 MB alone, and the small messages
 //! ```
 //!
-//! The sink is envoi's own test server with `discard`: it reads and looks for the end, and keeps nothing. It runs in a
-//! thread of its own; on two cores, both sides share them.
+//! envoi and the loop take turns, each time in a process of its own, so a machine whose speed changes changes both, and CPU time and
+//! peak memory are those of the client alone. The sink is a process, too; on two cores, both sides share them. envoi's
+//! time is that of its whole work, from making the runtime to the answer to QUIT; the loop's begins when its bytes are in memory.
 //!
 //! Where others use the cores, both sides starve alike and the ratio comes near 1: a ratio says something only beside a bare
-//! loop that is as fast as it gets. A few rounds say nothing: single ones lie between half and twice the median.
+//! loop that is as fast as it gets. Single rounds lie between half and twice the median.
 
-use std::time::{Duration, Instant};
+mod support;
+
+use std::path::{Path, PathBuf};
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::testing::{Builder, Server};
-use envoi::{Attachment, Client, Message};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use envoi::{Address, Attachment, Client, Envelope, Message};
+use futures::StreamExt as _;
+use support::bare::Bare;
+use support::sink::{Arrived, Sink};
+use support::{Run, median};
+
+const SIZES: [u64; 4] = [1, 50, 500, 1000];
+/// Small messages: so many, of so many bytes of text.
+const COUNT: usize = 5_000;
+const TEXT: usize = 1_000;
+/// As many as envoi has under way.
+const WINDOW: usize = 64;
 
 fn main() {
-    let numbers: Vec<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    let megabytes = numbers.first().copied().unwrap_or(200);
-    let rounds = numbers.get(1).copied().unwrap_or(21);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["sink", ..] => support::sink::serve(arguments[1..].to_vec()),
+        ["envoi", what, url, file] => support::report(|| by_envoi(what, url, file)),
+        ["bare", what, port, ca_file, file] => by_a_bare_loop(what, port, ca_file, file),
+        _ => suite(&words),
+    }
+}
 
-    let sink = runtime(1);
+fn suite(arguments: &[&str]) {
+    let (mut sizes, mut rounds) = (Vec::new(), None);
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match *argument {
+            "--rounds" => rounds = rest.next().and_then(|number| number.parse().ok()),
+            size => sizes.push(size.parse().unwrap_or_else(|_| panic!("not a size in MB: {size}"))),
+        }
+    }
+    if sizes.is_empty() {
+        sizes = SIZES.into();
+    }
+    // Without CHUNKING, a large message is ended by a dot, whoever sends it; small ones take one flight with it.
+    let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("attachment.bin");
-    std::fs::write(&file, noise(megabytes * 1_000_000)).expect("the attachment");
-    let mail = || {
-        let mail =
-            MessageBuilder::new().from("me@example.org").to("you@example.com").subject("Large").text_body("Attached.");
-        Message::from(mail).attach(Attachment::file(&file))
-    };
-    let client = runtime(2);
-    let wire = client.block_on(bytes_of(mail()));
-    println!("attachment {megabytes} MB from a file, {:.1} MB on the wire, {rounds} rounds", wire.len() as f64 / 1e6);
-
-    for (name, builder) in [("plaintext", Server::builder().plaintext()), ("TLS", Server::builder().implicit_tls())] {
-        compare(name, builder, &sink, &client, &wire, mail, rounds);
+    println!("{:31}{:^24} {:^14}   ratio to the limit", "", "envoi", "bare loop");
+    println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "MB/s", "CPU s", "peak MB", "MB/s", "CPU s");
+    for megabytes in sizes {
+        let rounds = rounds.unwrap_or(match megabytes {
+            0..=10 => 15,
+            11..=100 => 9,
+            101..=500 => 3,
+            _ => 2,
+        });
+        for what in ["attachment", "ready"] {
+            let work = Work::large(what, megabytes * 1_000_000, folder.path());
+            for tls in [false, true] {
+                work.compare(&format!("{what}, {megabytes} MB"), &mut sink, tls, rounds);
+            }
+        }
+    }
+    let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0", "CHUNKING"]);
+    println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "mess./s", "CPU s", "peak MB", "mess./s", "CPU s");
+    for (what, name) in [("one", "one by one"), ("stream", "as a stream")] {
+        let work = Work::small(what, folder.path());
+        for tls in [false, true] {
+            work.compare(&format!("{COUNT} of 1 KB {name}"), &mut sink, tls, rounds.unwrap_or(5));
+        }
     }
 }
 
-/// Each round sends once by envoi and once by the bare loop.
-fn compare(
-    name: &str,
-    builder: Builder,
-    sink: &Runtime,
-    client: &Runtime,
-    wire: &[u8],
-    mail: impl Fn() -> Message<'static>,
-    rounds: u64,
-) {
-    let server = sink.block_on(builder.discard().start()).expect("the sink starts");
-    let tls = (name == "TLS").then(|| connector(server.ca_pem()));
-    let envoi = Client::from_url(&server.url()).expect("the sink's URL");
-    let (mut ours, mut limits, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        let began = Instant::now();
-        let receipt = client.block_on(envoi.send(mail())).expect("the message is taken");
-        let our_time = began.elapsed();
+/// What is to be done, by both.
+struct Work {
+    what: &'static str,
+    /// What envoi is given.
+    file: PathBuf,
+    /// What the loop writes.
+    wire: PathBuf,
+    messages: u64,
+    /// Of the messages, as the sink counts them.
+    bytes: u64,
+}
+
+impl Work {
+    fn large(what: &'static str, size: u64, folder: &Path) -> Work {
+        let (file, wire) = (folder.join("attachment.bin"), folder.join("wire"));
+        match what {
+            "attachment" => support::write_noise(&file, size),
+            _ => support::write_ready(&file, size),
+        }
+        let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
+        Work { what, file, wire, messages: 1, bytes }
+    }
+
+    fn small(what: &'static str, folder: &Path) -> Work {
+        let (file, wire) = (folder.join("none"), folder.join("wire"));
+        let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
+        Work { what, file, wire, messages: COUNT as u64, bytes: bytes * COUNT as u64 }
+    }
+
+    /// Each round sends once by envoi and once by the bare loop.
+    fn compare(&self, name: &str, sink: &mut Sink, tls: bool, rounds: usize) {
+        let port = sink.port(tls).to_string();
+        let ca_file = if tls { sink.ca_file.to_string_lossy().into_owned() } else { "none".into() };
+        let url = match tls {
+            false => format!("smtp://localhost:{port}?tls=none"),
+            true => format!("smtps://localhost:{port}?trust={ca_file}"),
+        };
+        let (file, wire) = (self.file.to_string_lossy(), self.wire.to_string_lossy());
+        let mut both: [Vec<Run>; 2] = Default::default();
+        for _ in 0..rounds {
+            both[0].push(support::run(&["envoi", self.what, &url, &file]));
+            self.check(sink.arrived(), tls);
+            both[1].push(support::run(&["bare", self.what, &port, &ca_file, &wire]));
+            self.check(sink.arrived(), tls);
+        }
+        let of_both = |figure: fn(&Run) -> f64| both.each_ref().map(|runs| median(runs.iter().map(figure)));
+        let amount = if self.messages > 1 { self.messages as f64 } else { self.bytes as f64 / 1e6 };
+        let rate = of_both(|run| run.seconds).map(|seconds| amount / seconds);
+        let (cpu, peak) = (of_both(|run| run.cpu), of_both(|run| run.peak));
+        let mut ratios: Vec<f64> =
+            both[0].iter().zip(&both[1]).map(|(envoi, bare)| bare.seconds / envoi.seconds).collect();
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "{:31}{:8.0} {:7.3} {:7.1} {:7.0} {:7.3}   {:.2} (from {:.2} to {:.2})",
+            format!("{name}, {}", if tls { "TLS" } else { "plain" }),
+            rate[0],
+            cpu[0],
+            peak[0],
+            rate[1],
+            cpu[1],
+            median(ratios.iter().copied()),
+            ratios[0],
+            ratios[rounds - 1],
+        );
+    }
+
+    /// What is compared must have arrived: all of it, protected or not as it is said to be.
+    fn check(&self, arrived: Arrived, tls: bool) {
+        assert_eq!((arrived.messages, arrived.tls), (self.messages, tls));
         // Message-ID and boundaries are made anew for each, and differ in length by a few bytes.
-        assert!(receipt.bytes.abs_diff(wire.len() as u64) < 100);
-        let limit = client.block_on(bare(&server, tls.as_ref(), wire));
-        // What is compared must have arrived: both times, all of it, protected or not as it is said to be.
-        let arrived = server.messages();
-        let [.., by_envoi, by_loop] = &arrived[..] else { panic!("the sink took {} messages", arrived.len()) };
-        assert_eq!(by_envoi.size, receipt.bytes);
-        assert_eq!(by_loop.size, wire.len() as u64);
-        assert_eq!([by_envoi.tls.is_some(), by_loop.tls.is_some()], [tls.is_some(); 2]);
-        // The first round warms caches up.
-        if round > 0 {
-            ours.push(rate(wire, our_time));
-            limits.push(rate(wire, limit));
-            ratios.push(limit.as_secs_f64() / our_time.as_secs_f64());
-        }
+        assert!(arrived.bytes.abs_diff(self.bytes) < 100 * self.messages, "{arrived:?}, not {} bytes", self.bytes);
     }
-    println!(
-        "{name:9}  envoi {:6.0} MB/s   bare loop {:6.0} MB/s   ratio {:.2} (from {:.2} to {:.2})",
-        median(&mut ours),
-        median(&mut limits),
-        median(&mut ratios),
-        ratios[0],
-        ratios[ratios.len() - 1],
-    );
 }
 
-/// The limit: connecting, the least dialogue, and the bytes as they are.
-async fn bare(server: &Server, tls: Option<&TlsConnector>, wire: &[u8]) -> Duration {
-    let began = Instant::now();
-    let stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("the sink is there");
-    stream.set_nodelay(true).expect("a socket option");
-    match tls {
-        None => converse(stream, wire).await,
-        Some(tls) => {
-            let name = ServerName::try_from("localhost").expect("a name");
-            converse(tls.connect(name, stream).await.expect("the handshake"), wire).await;
-        }
+fn message(what: &str, file: &Path) -> Message<'static> {
+    let mail = || MessageBuilder::new().from("me@example.org").to("you@example.com").subject("A benchmark");
+    let address = |text: &str| Address::new(text).expect("an address");
+    match what {
+        "attachment" => Message::from(mail().text_body("Attached.")).attach(Attachment::file(file)),
+        "ready" => Message::ready_file(file)
+            .envelope(Envelope::new(address("me@example.org"), [address("you@example.com")]).expect("an envelope")),
+        _ => Message::from(mail().text_body("A short line of text.\r\n".repeat(TEXT / 23))),
     }
-    began.elapsed()
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, wire: &[u8]) {
-    let mut stream = BufReader::new(stream);
-    answer(&mut stream).await;
-    let commands: [&[u8]; 5] = [b"EHLO bench\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<d@e.f>\r\n", b"DATA\r\n", b""];
-    for command in &commands[..4] {
-        stream.write_all(command).await.expect("the sink reads");
-        stream.flush().await.expect("the sink reads");
-        answer(&mut stream).await;
-    }
-    stream.write_all(wire).await.expect("the sink reads");
-    stream.write_all(b".\r\n").await.expect("the sink reads");
-    stream.flush().await.expect("the sink reads");
-    answer(&mut stream).await;
-}
-
-async fn answer(stream: &mut (impl AsyncBufReadExt + Unpin)) {
-    let mut line = String::new();
-    while line.as_bytes().get(3) != Some(&b' ') {
-        line.clear();
-        stream.read_line(&mut line).await.expect("the sink answers");
-    }
-    assert!(line.starts_with(['2', '3']), "the sink refuses: {line}");
-}
-
-async fn bytes_of(message: Message<'static>) -> Vec<u8> {
+/// A message as it goes on the wire, dots and all; returned is its size without what was added.
+async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
+    use std::io::Write as _;
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("room for a file"));
     let (_, mut body) = message.prepare().await.expect("the message is in order");
-    let mut bytes = Vec::new();
-    while let Some(chunk) = body.chunk().await {
-        bytes.extend_from_slice(chunk.expect("the file is read").bytes());
+    let (mut stuffer, mut output) = (envoi::proto::Stuffer::new(), envoi::proto::Output::default());
+    let mut ended = false;
+    while !ended {
+        match body.chunk().await {
+            Some(chunk) => stuffer.push(chunk.expect("the file is read"), &mut output),
+            None => {
+                stuffer.finish(&mut output);
+                ended = true;
+            }
+        }
+        while !output.is_empty() {
+            let written = output.front().len();
+            file.write_all(output.front()).expect("room for a file");
+            output.advance(written);
+        }
     }
-    bytes
+    file.into_inner().expect("room for a file").sync_all().expect("room for a file");
+    stuffer.bytes()
 }
 
-fn connector(ca_pem: &str) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("the sink's CA")).expect("the sink's CA");
-    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
-    let config = ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .expect("the versions of TLS")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(std::sync::Arc::new(config))
-}
-
-fn runtime(threads: usize) -> Runtime {
-    RuntimeBuilder::new_multi_thread().worker_threads(threads).enable_all().build().expect("a runtime")
-}
-
-/// Bytes without a pattern (xorshift, Marsaglia 2003).
-fn noise(size: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = (0..size.div_ceil(8)).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
+fn by_envoi(what: &str, url: &str, file: &str) {
+    runtime().block_on(async {
+        let client = Client::from_url(url).expect("the sink's URL");
+        let message = || message(what, file.as_ref());
+        if ["attachment", "ready"].contains(&what) {
+            let receipt = client.send(message()).await.expect("the message is taken");
+            assert!(receipt.all_accepted());
+            return;
+        }
+        let mut connection = client.connect().await.expect("the sink is there");
+        if what == "one" {
+            for _ in 0..COUNT {
+                let receipt = connection.send(message()).await.expect("the message is taken");
+                assert!(receipt.all_accepted());
+            }
+        } else {
+            let messages = futures::stream::iter((0..COUNT).map(|_| message()));
+            let outcomes = connection.send_all(messages);
+            outcomes.for_each(|outcome| async { assert!(outcome.expect("it is taken").all_accepted()) }).await;
+        }
+        connection.quit().await;
     });
-    words.take(size as usize).collect()
 }
 
-fn rate(wire: &[u8], time: Duration) -> f64 {
-    wire.len() as f64 / 1e6 / time.as_secs_f64()
+fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
+    let wire = std::fs::read(wire).expect("the bytes of the message");
+    let port = port.parse().expect("a port");
+    let ca_file = Some(Path::new(ca_file)).filter(|_| ca_file != "none");
+    let connect = || Bare::connect(port, ca_file);
+    match what {
+        "attachment" | "ready" => support::report(|| connect().message(&wire)),
+        _ => {
+            // Without the final dot.
+            let content = &wire[..wire.len() - 3];
+            let mut one = format!(
+                "MAIL FROM:<me@example.org> SIZE={0}\r\nRCPT TO:<you@example.com>\r\nBDAT {0} LAST\r\n",
+                content.len()
+            )
+            .into_bytes();
+            one.extend_from_slice(content);
+            let at_once = if what == "one" { 1 } else { WINDOW };
+            let all = one.repeat(at_once);
+            support::report(|| {
+                let mut bare = connect();
+                for sent in (0..COUNT).step_by(at_once) {
+                    let count = at_once.min(COUNT - sent);
+                    bare.exchange(&all[..one.len() * count], 3 * count);
+                }
+            });
+        }
+    }
 }
 
-/// Sorts the figures, too.
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// As `#[tokio::main]` makes it.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().expect("a runtime")
 }

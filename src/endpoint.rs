@@ -1,5 +1,6 @@
 //! Where a server is, and how to talk with it: the settings that a connection is made with.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use crate::idna;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::token::{TokenRequest, TokenSource};
+use crate::transport::{Destination, Route, SocketOptions};
+#[cfg(feature = "proxy")]
+use crate::transport::{Proxy, ProxyHeader};
 use crate::{Credentials, Kind, Secret, Timeouts};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
@@ -35,6 +39,7 @@ pub struct Endpoint {
     /// The Unix socket to connect to, in place of host and port.
     pub(crate) socket: Option<PathBuf>,
     pub(crate) port: Option<u16>,
+    pub(crate) route: Route,
     pub(crate) security: Security,
     pub(crate) tls: TlsSettings,
     pub(crate) client_name: Option<ClientName>,
@@ -83,6 +88,7 @@ impl Endpoint {
             host: idna::host(host.into()),
             socket: None,
             port: None,
+            route: Route::default(),
             security: Security::default(),
             tls: TlsSettings::default(),
             client_name: None,
@@ -131,6 +137,43 @@ impl Endpoint {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// Connect from this address of the machine, which has several. Servers of the other family are out of reach then, unless an address of
+    /// that family is given as well, by another call.
+    ///
+    /// ```
+    /// let from: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    /// let endpoint = envoi::Endpoint::new("mail.example.org").bind(from);
+    /// ```
+    #[must_use]
+    pub fn bind(mut self, address: impl Into<IpAddr>) -> Self {
+        self.route.tcp.bind(address.into());
+        self
+    }
+
+    /// What the operating system is told about each connection.
+    #[must_use]
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
+        self.route.tcp.options = options;
+        self
+    }
+
+    /// Connect through a proxy. TLS is between this program and the server all the same, and so is its check of the server's name. To
+    /// the server this client is `[127.0.0.1]` then, unless it has a [name](Self::client_name): its address means nothing there.
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.route.proxy = Some(proxy);
+        self
+    }
+
+    /// Begin each connection with a header of the PROXY protocol, for a server that expects one.
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.route.header = Some(header);
         self
     }
 
@@ -314,6 +357,11 @@ impl Endpoint {
         self.socket.as_deref()
     }
 
+    /// Where the server is, unless it is at a socket.
+    pub(crate) fn destination(&self) -> Destination {
+        Destination::Host(self.host.clone(), self.port_number())
+    }
+
     /// What the server is called in receipts.
     pub(crate) fn server_name(&self) -> String {
         match &self.socket {
@@ -379,6 +427,11 @@ impl Endpoint {
         if self.host.is_empty() || !self.host.chars().all(fine) {
             return Err(Error::request(format!("{} cannot be a host name", quoted(&self.host)))
                 .with_hint("Give a name such as mail.example.org, or an IP address."));
+        }
+        #[cfg(feature = "proxy")]
+        if self.socket.is_some() && (self.route.proxy.is_some() || self.route.header.is_some()) {
+            let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
+            return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
         self.login().map(|_| ())
     }

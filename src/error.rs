@@ -32,7 +32,7 @@ pub enum Kind {
     Tls,
     /// Credentials would have to cross an unprotected connection.
     Insecure,
-    /// The server did not accept the login, or offers no mechanism that can be used.
+    /// The server did not accept the login, or offers no mechanism that can be used; or a proxy wants another login.
     Auth,
     /// The server refused: the session, the sender, every recipient, or the message.
     Refused,

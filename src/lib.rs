@@ -139,6 +139,7 @@
 //! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
+//! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
 //! | `tracing` | spans and events |
 //! | `testing` | the [`testing`] module |
 
@@ -193,7 +194,7 @@ pub use delivery::Delivery;
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};
 #[cfg(feature = "client")]
-pub use message::{Attachment, Body, LineEnds, Message};
+pub use message::{Attachment, Body, LineEnds, Message, Progress};
 #[cfg(feature = "client")]
 pub use probe::probe;
 #[cfg(feature = "client")]
@@ -203,6 +204,10 @@ pub use secret::{Credentials, Secret};
 pub use timeouts::Timeouts;
 #[cfg(feature = "client")]
 pub use token::TokenRequest;
+#[cfg(feature = "client")]
+pub use transport::SocketOptions;
+#[cfg(feature = "proxy")]
+pub use transport::{Proxy, ProxyHeader};
 
 /// The README's programs are compiled with the documentation's.
 #[cfg(all(doctest, feature = "client"))]

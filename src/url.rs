@@ -80,7 +80,7 @@ fn no_scheme(text: &str) -> Error {
     }
 }
 
-fn split_port(text: &str) -> Result<(String, Option<u16>)> {
+pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
     let (host, port) = if let Some(literal) = text.strip_prefix('[') {
         let Some((address, rest)) = literal.split_once(']') else {
             return Err(fault("the bracket around the IPv6 address is not closed"));
@@ -208,7 +208,7 @@ fn password_in(path: &str) -> Result<Secret> {
 }
 
 /// `what` names the part, for the message.
-fn decoded(text: &str, what: &str) -> Result<String> {
+pub(crate) fn decoded(text: &str, what: &str) -> Result<String> {
     let stray = text.split('%').skip(1).any(|rest| {
         let digits = rest.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))

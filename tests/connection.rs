@@ -1,5 +1,7 @@
 //! The connection and the client against the server inside the process.
 
+use std::sync::{Arc, Mutex};
+
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
@@ -228,4 +230,53 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
     }
     assert!(transcript.contains("C: AUTH PLAIN ***\n"), "{transcript}");
     assert_eq!(error.kind(), Kind::Auth);
+}
+
+#[tokio::test]
+async fn progress_is_told_up_to_the_last_byte() {
+    let server = Server::builder().start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let content = vec![b'x'; 3_000_000];
+    for known in [true, false] {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let attachment = match known {
+            true => Attachment::bytes("data.bin", "application/octet-stream", content.clone()),
+            false => Attachment::reader("data.bin", "application/octet-stream", std::io::Cursor::new(content.clone())),
+        };
+        let message = Message::from(hello()).attach(attachment);
+        let receipt = client.send(message.progress(move |progress| tell.lock().unwrap().push(progress))).await.unwrap();
+        let told = told.lock().unwrap();
+        assert!(told.is_sorted_by_key(|progress| progress.sent), "{told:?}");
+        assert!(told.iter().all(|progress| progress.total == known.then_some(receipt.bytes)), "{told:?}");
+        assert_eq!(told.last().unwrap().sent, receipt.bytes);
+        let most = 2 + receipt.elapsed.as_millis() / 100;
+        assert!(told.len() as u128 <= most, "{most}, {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn commands_without_a_method_of_their_own() {
+    let answer = |line: &str| {
+        line.starts_with("EXPN").then(|| "250-2.1.5 <a@example.org>\r\n250 2.1.5 J\u{f6}rg <b@example.org>".to_owned())
+    };
+    let server = Server::builder().plaintext().without("SMTPUTF8").answer(answer).start().await.unwrap();
+    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    assert_eq!(connection.command("EXPN staff").await.unwrap().lines().len(), 2);
+    for (line, code) in [("VRFY alice", 252), ("help", 214), ("ETRN example.org", 502), ("XYZZY", 500)] {
+        assert_eq!(connection.command(line).await.unwrap().code(), code, "{line}");
+    }
+    // Inside a transaction, too.
+    assert!(connection.mail(None).await.unwrap().is_positive());
+    assert_eq!(connection.command("VRFY alice").await.unwrap().code(), 252);
+    for line in ["DATA", "rset", "QUIT", "VRFY a\r\nDATA", "", "TURN"] {
+        assert_eq!(connection.command(line).await.unwrap_err().kind(), Kind::Request, "{line:?}");
+    }
+    assert_eq!(connection.command("VRFY j\u{f6}rg SMTPUTF8").await.unwrap_err().kind(), Kind::Unsupported);
+    let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
+    assert_eq!(
+        commands[1..],
+        ["EXPN staff", "VRFY alice", "help", "ETRN example.org", "XYZZY", "MAIL FROM:<>", "VRFY alice"]
+    );
+    connection.quit().await;
 }

@@ -77,6 +77,30 @@ fn impatient(port: u16) -> Endpoint {
 // ---- What can be used ----
 
 #[tokio::test]
+async fn lmtp() {
+    let plain = Server::builder().lmtp().start().await.unwrap();
+    let protected = Server::builder().lmtp().starttls().start().await.unwrap();
+    let implicit = Server::builder().lmtp().implicit_tls().start().await.unwrap();
+    for (server, query) in
+        [(&plain, "".into()), (&protected, format!("?tls=required&trust={}", protected.ca_file().display()))]
+    {
+        let report = probe_url(&server.url()).await;
+        assert!(report.is_usable(), "{report}");
+        assert_eq!(report.advice.unwrap().url, format!("lmtp://localhost:{}{query}", server.port()));
+    }
+    let report =
+        probe_url(&format!("lmtp://localhost:{}?trust={}", implicit.port(), implicit.ca_file().display())).await;
+    assert_eq!(only(&report).speaks, Some(Speaks::Tls));
+    assert!(report.advice.unwrap().rust.contains(".security(Security::Implicit)"));
+    assert!(commands(&plain).contains(&"LHLO [127.0.0.1]".to_owned()), "{:?}", commands(&plain));
+
+    let usual = probe_url("lmtp://localhost").await;
+    assert_eq!(usual.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [24]);
+    let error = envoi::probe(&Endpoint::lmtp_unix("/run/lmtp.sock")).await.unwrap_err();
+    assert_eq!((error.kind(), error.message().contains("/run/lmtp.sock")), (Kind::Request, true), "{error}");
+}
+
+#[tokio::test]
 async fn starttls_with_a_login() {
     let server = Server::builder().login("alice", PASSWORD).max_size(50_000_000).start().await.unwrap();
     let report = probe_url(&server.url()).await;

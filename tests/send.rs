@@ -605,13 +605,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] = &[
-        &["--binary"],
-        &["--proxy", "socks5://localhost"],
-        &["--bind", "127.0.0.1"],
-        &["--retries", "1"],
-        &["--progress"],
-    ];
+    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {
@@ -620,6 +614,15 @@ async fn not_yet() {
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
     send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+#[tokio::test]
+async fn no_progress_is_drawn_in_a_pipe() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_in(&folder, "large.bin", vec![0; 2_000_000]);
+    let run = send_to(&server.url(), &["--progress", "--attach", &path]).await;
+    assert_eq!(run.exits_with(0).stderr, "");
 }
 
 // ---- LMTP ----

@@ -6,10 +6,12 @@
 //! The whole of it is in [`send`]: an endpoint, a message, and one call.
 
 mod options;
+mod progress;
 mod report;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
-use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Receipt, Timeouts};
+use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Timeouts};
 
 use options::{Options, is_stdin};
 use report::{Failure, Report};
@@ -49,7 +51,11 @@ async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Res
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let client = Client::new(endpoint(options)?);
-    Ok(client.send(message(options)?.delivery(delivery(options)?)).await?)
+    let mut message = message(options)?.delivery(delivery(options)?);
+    if options.progress {
+        message = message.progress(progress::bar());
+    }
+    Ok(client.send(message).await?)
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
@@ -77,6 +83,13 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     }
     if options.all_or_nothing {
         endpoint = endpoint.all_or_nothing();
+    }
+    if let Some(url) = &options.proxy {
+        endpoint = endpoint.proxy(Proxy::from_url(url)?);
+    }
+    if let Some(address) = &options.bind {
+        let failure = |_| Failure::request("--bind takes an IP address").with_hint("Give one that this machine has.");
+        endpoint = endpoint.bind(address.parse::<IpAddr>().map_err(failure)?);
     }
     if let Some(seconds) = &options.timeout {
         endpoint = endpoint.timeouts(Timeouts::of(duration(seconds, "--timeout")?));

@@ -110,10 +110,10 @@ pub struct Options {
     /// Send attachments without base64 where the server can (not yet)
     #[arg(long)]
     pub binary: bool,
-    /// Connect through a proxy (not yet)
+    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's name up), http://host:3128
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
-    /// Connect from this address (not yet)
+    /// Connect from this address of the machine
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<String>,
 
@@ -126,7 +126,7 @@ pub struct Options {
     /// Try again after failures that may pass (not yet)
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
-    /// Show how far the message is (not yet)
+    /// Show how far the message is, on a terminal
     #[arg(long)]
     pub progress: bool,
     /// Write the dialogue to a file, without secrets; - is standard error
@@ -145,13 +145,7 @@ impl Options {
             Some(Ok(number)) => number,
             None => 0,
         };
-        let not_built = [
-            ("--binary", self.binary),
-            ("--proxy", self.proxy.is_some()),
-            ("--bind", self.bind.is_some()),
-            ("--retries", retries > 0),
-            ("--progress", self.progress),
-        ];
+        let not_built = [("--binary", self.binary), ("--retries", retries > 0)];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));
         }

@@ -76,22 +76,38 @@ impl Driver {
     }
 
     async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
-        let mut wait: Option<(Phase, Instant)> = None;
+        let mut wait: Option<(Phase, u64, Instant)> = None;
         loop {
-            match (self.step()?, body.as_deref_mut()) {
+            let step = self.step()?;
+            if let Some(body) = body.as_deref_mut() {
+                self.tell_progress(&step, body);
+            }
+            match (step, body.as_deref_mut()) {
                 (Step::Wait { .. } | Step::Ready, _) if enough(&self.machine) => return Ok(None),
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => {
                     // One limit for a reply as a whole, however many reads it takes.
-                    let since =
-                        wait.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, since)| since);
-                    wait = Some((phase, since));
+                    let replies = self.machine.replies();
+                    let since = match wait {
+                        Some((before, heard, since)) if before == phase && heard == replies => since,
+                        _ => Instant::now(),
+                    };
+                    wait = Some((phase, replies, since));
                     self.exchange(phase, since).await?;
                 }
                 (step, _) => return Ok(Some(step)),
             }
         }
+    }
+
+    fn tell_progress(&self, step: &Step, body: &mut Body) {
+        let all_gone = match step {
+            Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,
+            Step::Wait { .. } | Step::Sent { .. } => self.machine.output().is_empty(),
+            _ => return,
+        };
+        body.tell_progress(self.machine.message_bytes_gone(), all_gone);
     }
 
     /// Until all that the machine has of the message is with the transport, or something else is to be told.

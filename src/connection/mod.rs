@@ -26,7 +26,7 @@ use crate::{Endpoint, Envelope, trace};
 use course::Course;
 use driver::Driver;
 
-pub(crate) use setup::within;
+pub(crate) use setup::{client_name, open, within};
 pub use steps::DataWriter;
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.

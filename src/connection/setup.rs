@@ -1,10 +1,9 @@
 //! From nothing to a session that is ready: connected, secured as the policy says, logged in.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
@@ -14,7 +13,7 @@ use crate::hint;
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security, channel_binding};
-use crate::transport::{self, Stream, Transport};
+use crate::transport::{self, Destination, Opened, Stream, Transport};
 use crate::{Endpoint, trace};
 
 impl Connection {
@@ -41,7 +40,7 @@ impl Connection {
         endpoint: &Endpoint,
     ) -> Result<Connection> {
         endpoint.check()?;
-        let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
+        let name = client_name(endpoint, None);
         let connector = connector_for(endpoint).await?;
         let clock = Clock::start(&endpoint.timeouts);
         let session =
@@ -59,23 +58,21 @@ impl Connection {
         if let Some(path) = &endpoint.socket {
             let connecting = transport::connect_to_socket(path);
             let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
-            let name = endpoint.client_name.clone().unwrap_or_else(|| ClientName::literal([127, 0, 0, 1].into()));
+            let name = client_name(endpoint, None);
             let session = Connection::establish(endpoint, stream, name, endpoint.security, connector, clock).await?;
             return session.logged_in(endpoint).await;
         }
-        let (host, port) = (endpoint.host.as_str(), endpoint.port_number());
-        let stream = within(&mut clock, endpoint, Phase::Connect, transport::connect(host, port)).await?;
-        let peer = stream.peer_addr();
-        let name = client_name(endpoint, &stream);
+        let Opened { stream, reached, own_address } = open(&mut clock, endpoint, &endpoint.destination()).await?;
+        let name = client_name(endpoint, own_address);
         let began = Instant::now();
         let setting_up =
             Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock.clone());
-        let session = match (setting_up.await, peer) {
-            (Err(error), Ok(peer)) if may_fall_back(endpoint, &error) => {
+        let session = match setting_up.await {
+            Err(error) if may_fall_back(endpoint, &error) => {
                 clock.spend(began);
-                Connection::fall_back(endpoint, peer, error, clock).await?
+                Connection::fall_back(endpoint, &reached, error, clock).await?
             }
-            (outcome, _) => outcome?,
+            outcome => outcome?,
         };
         session.logged_in(endpoint).await
     }
@@ -83,15 +80,14 @@ impl Connection {
     /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a loop.
     async fn fall_back(
         endpoint: &Endpoint,
-        peer: SocketAddr,
+        reached: &Destination,
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
         // Whatever goes wrong now, there would be no need for it if TLS worked.
         let also = |second: Error| second.about(format!("without TLS, which failed first ({})", error.message()));
-        let connecting = async { TcpStream::connect(peer).await.map_err(|error| Error::lost(Phase::Connect, error)) };
-        let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await.map_err(also)?;
-        let name = client_name(endpoint, &stream);
+        let Opened { stream, own_address, .. } = open(&mut clock, endpoint, reached).await.map_err(also)?;
+        let name = client_name(endpoint, own_address);
         let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
         let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
@@ -218,9 +214,18 @@ async fn connector_for(endpoint: &Endpoint) -> Result<Option<&Connector>> {
     })
 }
 
-fn client_name(endpoint: &Endpoint, stream: &TcpStream) -> ClientName {
-    let own_address = || ClientName::literal(transport::local_ip(stream).unwrap_or([127, 0, 0, 1].into()));
-    endpoint.client_name.clone().unwrap_or_else(own_address)
+/// The one that the endpoint has, or this end's address, where that means something to the server.
+pub(crate) fn client_name(endpoint: &Endpoint, own_address: Option<IpAddr>) -> ClientName {
+    let literal = || ClientName::literal(own_address.unwrap_or([127, 0, 0, 1].into()));
+    endpoint.client_name.clone().unwrap_or_else(literal)
+}
+
+/// Connects as the endpoint says, in its time.
+pub(crate) async fn open(clock: &mut Clock, endpoint: &Endpoint, destination: &Destination) -> Result<Opened> {
+    let mut at_proxy = false;
+    let opening = endpoint.route.open(destination, &mut at_proxy);
+    let opened = within(clock, endpoint, Phase::Connect, opening).await;
+    opened.map_err(|error| endpoint.route.explained(error, at_proxy))
 }
 
 /// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send, plaintext will do.
@@ -244,7 +249,7 @@ pub(crate) async fn within<T>(
     outcome.unwrap_or_else(|_| {
         let server = match &endpoint.socket {
             Some(path) => format!("the socket {}", path.display()),
-            None => format!("{}, port {}", endpoint.host, endpoint.port_number()),
+            None => endpoint.destination().to_string(),
         };
         Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
             .about(server)

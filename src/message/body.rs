@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
 use super::layout::Piece;
+use super::progress::{Progress, Teller};
 use super::ready::Cutter;
 use super::survey::Facts;
 use crate::proto::{Chunk, Content, Transaction};
@@ -23,6 +24,7 @@ pub struct Body {
     flow: Flow,
     cutter: Option<Cutter>,
     facts: Facts,
+    teller: Option<Teller>,
 }
 
 /// What is going out.
@@ -37,8 +39,8 @@ enum Flow {
 }
 
 impl Body {
-    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, cutter: Option<Cutter>) -> Self {
-        Body { pieces, next: 0, flow: Flow::Next, cutter, facts }
+    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, cutter: Option<Cutter>, teller: Option<Teller>) -> Self {
+        Body { pieces, next: 0, flow: Flow::Next, cutter, facts, teller }
     }
 
     /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last one too, no doubled dots, and
@@ -80,7 +82,16 @@ impl Body {
     /// [cannot be had again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
         let pieces = self.pieces.iter().map(Piece::again).collect::<Option<Vec<_>>>()?;
-        Some(Body::new(pieces, self.facts.clone(), self.cutter.as_ref().map(Cutter::again)))
+        let cutter = self.cutter.as_ref().map(Cutter::again);
+        Some(Body::new(pieces, self.facts.clone(), cutter, self.teller.as_ref().map(Teller::again)))
+    }
+
+    /// The transport has taken so many bytes of it; all of them, if it is the last time.
+    pub(crate) fn tell_progress(&mut self, sent: u64, is_last: bool) {
+        let total = self.size();
+        if let Some(teller) = &mut self.teller {
+            teller.tell(Progress { sent, total }, is_last);
+        }
     }
 
     /// The next chunk; `None` at the end of the message. No chunk is empty.

@@ -10,11 +10,13 @@ mod body;
 mod headers;
 mod input;
 mod layout;
+mod progress;
 mod ready;
 mod survey;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mail_builder::MessageBuilder;
@@ -22,10 +24,12 @@ use tokio::io::AsyncRead;
 
 pub use attachment::Attachment;
 pub use body::Body;
+pub use progress::Progress;
 pub use ready::LineEnds;
 
 use crate::{Delivery, Envelope, Error, Result};
 use attachment::Data;
+use progress::{Listener, Teller};
 
 /// A message to be sent.
 ///
@@ -50,6 +54,7 @@ pub struct Message<'x> {
     envelope: Option<Envelope>,
     delivery: Option<Delivery>,
     line_ends: LineEnds,
+    listener: Option<Listener>,
 }
 
 enum What<'x> {
@@ -92,7 +97,14 @@ impl Message<'static> {
 
 impl<'x> Message<'x> {
     fn new(what: What<'x>) -> Self {
-        Message { what, attachments: Vec::new(), envelope: None, delivery: None, line_ends: LineEnds::default() }
+        Message {
+            what,
+            attachments: Vec::new(),
+            envelope: None,
+            delivery: None,
+            line_ends: LineEnds::default(),
+            listener: None,
+        }
     }
 
     /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing it fails.
@@ -117,6 +129,27 @@ impl<'x> Message<'x> {
     /// What becomes of line ends that are not CRLF. A built message has none.
     pub fn line_ends(mut self, line_ends: LineEnds) -> Self {
         self.line_ends = line_ends;
+        self
+    }
+
+    /// Has this function told how far the message is while it goes: not more often than ten times a second, and once more when all of
+    /// it has gone. It is called by the task that sends, so it should be quick: draw a bar, store a number, or pass the
+    /// [`Progress`] on through a channel, such as tokio's `watch`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use envoi::Message;
+    /// use envoi::mail_builder::MessageBuilder;
+    ///
+    /// let sent = Arc::new(AtomicU64::new(0));
+    /// let seen = sent.clone();
+    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
+    /// let message = Message::from(mail).progress(move |progress| seen.store(progress.sent, Ordering::Relaxed));
+    /// ```
+    pub fn progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Arc::new(listener));
         self
     }
 
@@ -158,6 +191,7 @@ impl<'x> Message<'x> {
     }
 
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
+        let teller = self.listener.map(Teller::new);
         match self.what {
             What::Built(builder) => {
                 let envelope = match self.envelope {
@@ -169,7 +203,7 @@ impl<'x> Message<'x> {
                     attachments.push(attachment.look().await?);
                 }
                 let (pieces, facts) = layout::lay_out(*builder, attachments)?;
-                Ok((envelope, Body::new(pieces, facts, None)))
+                Ok((envelope, Body::new(pieces, facts, None, teller)))
             }
             What::Ready(data) => {
                 let envelope = self.envelope.ok_or_else(|| {
@@ -181,7 +215,7 @@ impl<'x> Message<'x> {
                         .with_hint("Only a message of mail-builder's does."));
                 }
                 let (pieces, facts, cutter) = ready::prepare(data, self.line_ends).await?;
-                Ok((envelope, Body::new(pieces, facts, cutter)))
+                Ok((envelope, Body::new(pieces, facts, cutter, teller)))
             }
         }
     }

@@ -3,7 +3,6 @@
 //! Each question that needs it has a connection of its own, one after another: one in clear, one as a client would have it, and one for
 //! the version of TLS that this did not choose.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -11,12 +10,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Port, Speaks, Timings, Version, preference};
-use crate::connection::within;
+use crate::connection::{client_name, open, within};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::ClientName;
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Demand, Security, TlsInfo, TlsVersion, TrustSummary};
-use crate::transport;
+use crate::transport::{Destination, Opened};
 use crate::{Connection, Endpoint, Timeouts, hint};
 
 /// Nobody waits for a diagnosis as long as mail can wait.
@@ -107,15 +106,16 @@ impl Observer {
     async fn learn(&self, port: &mut Port) -> Result<Option<Connection>> {
         let clock = Clock::start(&self.endpoint.timeouts);
         let began = Instant::now();
-        let connecting = transport::connect(&self.endpoint.host, port.number);
         let endpoint = self.endpoint.clone().port(port.number);
-        let stream = within(&mut clock.clone(), &endpoint, Phase::Connect, connecting).await?;
+        let Opened { stream, reached, own_address } =
+            open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
-        let peer = stream.peer_addr().map_err(|error| Error::lost(Phase::Connect, error))?;
-        port.address = Some(peer);
-        let own_name = || ClientName::literal(transport::local_ip(&stream).unwrap_or([127, 0, 0, 1].into()));
-        let name = self.endpoint.client_name.clone().unwrap_or_else(own_name);
-        let site = Site { observer: self, peer, name, clock };
+        port.address = match reached {
+            Destination::Address(address) => Some(address),
+            Destination::Host(..) => None,
+        };
+        let name = client_name(&endpoint, own_address);
+        let site = Site { observer: self, endpoint, reached, name, clock };
 
         let Some(stream) = site.who_begins(stream, port).await? else {
             port.speaks = Some(Speaks::Tls);
@@ -188,7 +188,9 @@ impl Observer {
 /// One port at the address that answered.
 struct Site<'a> {
     observer: &'a Observer,
-    peer: SocketAddr,
+    /// With the port that is looked at.
+    endpoint: Endpoint,
+    reached: Destination,
     name: ClientName,
     /// Its deadline holds for all connections together.
     clock: Clock,
@@ -283,7 +285,7 @@ impl Site<'_> {
                 }),
             }
         };
-        let outcome = within(&mut self.clock.clone(), &self.endpoint(), Phase::Greeting, listening).await;
+        let outcome = within(&mut self.clock.clone(), &self.endpoint, Phase::Greeting, listening).await;
         outcome.map_err(|error| match (error.kind(), error.phase()) {
             (Kind::Timeout, Phase::Greeting) => {
                 let message = format!("{}, and does not answer TLS either", error.message());
@@ -299,7 +301,7 @@ impl Site<'_> {
     /// note those that speak out of turn.
     fn head_start(&self) -> Duration {
         let limit = self.observer.endpoint.timeouts.greeting;
-        match self.peer.port() {
+        match self.endpoint.port_number() {
             25 => limit.mul_f32(0.75),
             465 => Duration::from_millis(100).min(limit / 2),
             _ => Duration::from_secs(1).min(limit / 2),
@@ -313,19 +315,8 @@ impl Site<'_> {
         first_bytes(&stream).await
     }
 
-    /// With the port that is looked at.
-    fn endpoint(&self) -> Endpoint {
-        self.observer.endpoint.clone().port(self.peer.port())
-    }
-
     async fn connect(&self) -> Result<TcpStream> {
-        let connecting = async {
-            let stream = TcpStream::connect(self.peer).await.map_err(|error| Error::lost(Phase::Connect, error))?;
-            // As in `transport`: where it cannot be set, things go a little later.
-            stream.set_nodelay(true).ok();
-            Ok(stream)
-        };
-        within(&mut self.clock.clone(), &self.endpoint(), Phase::Connect, connecting).await
+        open(&mut self.clock.clone(), &self.endpoint, &self.reached).await.map(|opened| opened.stream)
     }
 
     async fn session(&self, security: Security, connector: &Connector) -> Result<Connection> {

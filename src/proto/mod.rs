@@ -194,6 +194,7 @@ pub struct Machine {
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
+    replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
     /// What ends the session, when the events before it were told.
@@ -222,6 +223,7 @@ impl Machine {
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
+            replies: 0,
             left_unknown: 0,
             failure: None,
             settings,
@@ -337,9 +339,20 @@ impl Machine {
         self.round_trips
     }
 
+    /// How many replies came. A time limit is one for each, also where several come one after another in a phase.
+    pub fn replies(&self) -> u64 {
+        self.replies
+    }
+
     /// The bytes of the message that went last or is going, without added dots and the final one.
     pub fn message_bytes(&self) -> u64 {
         self.stuffer.bytes()
+    }
+
+    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
+    /// a few bytes more than that.
+    pub fn message_bytes_gone(&self) -> u64 {
+        self.stuffer.bytes().saturating_sub(self.wire.output.len() as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -627,9 +640,13 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
     pub fn command(&mut self, command: &RawCommand) -> Result<()> {
         self.require_idle("a command")?;
+        if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
+            let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
+            return Err(Error::new(Kind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
+        }
         self.wire.say(Command::Raw(command), Expected::Command);
         Ok(())
     }
@@ -715,6 +732,7 @@ impl Machine {
         }
         self.transactions.push_back(Progress::new(transaction, complete));
         self.mails += 1;
+        self.stuffer = Stuffer::new();
         self.state = State::Transaction;
         self.advance();
         Ok(())

@@ -423,3 +423,53 @@ async fn urls() {
     let plain = Server::builder().plaintext().login("a", "b").auth_in_clear().start().await.unwrap();
     assert_eq!(plain.url(), format!("smtp://a:b@localhost:{}?tls=none&auth-in-clear=yes", plain.port()));
 }
+
+#[tokio::test]
+async fn lmtp_answers_for_each_recipient() {
+    let builder = Server::builder().lmtp().max_size(100).refuse_recipient("no@b", "550 5.1.1 Unknown");
+    let server = builder.refuse_message("Full@b", "552 5.2.2 Full").start().await.unwrap();
+    assert!(server.url().starts_with("lmtp://localhost:") && server.url().ends_with("?tls=none"));
+    let to = |names: &[&str]| -> String {
+        let rcpts: String = names.iter().map(|name| format!("RCPT TO:<{name}@b>\r\n")).collect();
+        format!("LHLO me\r\nMAIL FROM:<a@b>\r\n{rcpts}DATA\r\n")
+    };
+    let table: &[(String, &[&str])] = &[
+        ("EHLO me\r\nHELO me\r\nLHLO\r\nLHLO me\r\n".into(), &["500", "500", "501", "250"]),
+        (
+            to(&["x", "no", "full", "y"]) + "x\r\n.\r\n",
+            &["250", "250", "250", "550", "250", "250", "354", "250", "552", "250"],
+        ),
+        (to(&["full"]) + "x\r\n.\r\nNOOP\r\n", &["250", "250", "250", "354", "552", "250"]),
+        (to(&["no"]), &["250", "250", "550", "503"]),
+        // Too large for each.
+        (to(&["x", "y"]) + &"x".repeat(101) + "\r\n.\r\n", &["250", "250", "250", "250", "354", "552", "552"]),
+    ];
+    for (commands, expected) in table {
+        assert_eq!(codes(&server, commands).await[1..], **expected, "{commands}");
+    }
+    let messages = server.messages();
+    assert_eq!((messages.len(), &messages[0].recipients[..]), (1, &["x@b".to_owned(), "y@b".to_owned()][..]));
+    assert!(codes(&Server::start().await.unwrap(), "LHLO me\r\n").await == ["220", "500"]);
+}
+
+#[tokio::test]
+async fn prdr_announces_its_answers() {
+    let builder = Server::builder().plaintext().prdr().refuse_message("full@b", "552 5.2.2 Full");
+    let server = builder.start().await.unwrap();
+    let message = "DATA\r\nx\r\n.\r\n";
+    let table: &[(&str, &[&str])] = &[
+        (
+            "MAIL FROM:<a@b> PRDR\r\nRCPT TO:<x@b>\r\nRCPT TO:<full@b>\r\n",
+            &["250", "250", "250", "354", "353", "250", "552", "250"],
+        ),
+        ("MAIL FROM:<a@b> PRDR\r\nRCPT TO:<x@b>\r\n", &["250", "250", "354", "250"]),
+        ("MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<full@b>\r\n", &["250", "250", "250", "354", "552"]),
+    ];
+    for (commands, expected) in table {
+        let codes = codes(&server, &format!("EHLO me\r\n{commands}{message}")).await;
+        assert_eq!(codes[2..], **expected, "{commands}");
+    }
+    assert_eq!(server.messages().len(), 2);
+    let other = Server::builder().plaintext().start().await.unwrap();
+    assert_eq!(codes(&other, "EHLO me\r\nMAIL FROM:<a@b> PRDR\r\n").await, ["220", "250", "555"]);
+}

@@ -36,6 +36,8 @@ pub enum Server {
     Says(&'static str),
     /// Waits for the client's first bytes, answers them so, and closes.
     Answers(&'static [u8]),
+    /// Answers what it hears with one of these after the other, and is silent then.
+    Replies(&'static [&'static [u8]]),
     /// `openssl s_server` with these options.
     Openssl(&'static [&'static str]),
     /// Nothing listens.
@@ -88,6 +90,14 @@ pub async fn start(server: &Server, world: &World) -> Option<Running> {
         Server::Says(text) => Some(tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.write_all(text.as_bytes()).await;
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        })),
+        Server::Replies(replies) => Some(tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for reply in replies {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(reply).await;
+            }
             let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         })),
         Server::Answers(bytes) => Some(tokio::spawn(async move {

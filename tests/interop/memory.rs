@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use crate::example::program;
 use crate::servers::{ALICE, postfix, someone};
 
+#[path = "../support/resident.rs"]
+mod resident;
+use resident::peak_resident;
+
 const SIZE: u64 = 1 << 30;
 const MAX_RESIDENT: u64 = 32 << 20;
 
@@ -67,14 +71,6 @@ fn write_gigabyte(path: &Path) {
         }
         file.write_all(&block).unwrap();
     }
-}
-
-/// The most that was resident so far (proc(5): VmHWM); `None` of a process that has ended.
-fn peak_resident(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes << 10)
 }
 
 /// The attachment of a delivered message is the file, read by programs that have nothing of ours in them.

@@ -1,0 +1,148 @@
+//! Dot-stuffing and base64 by themselves, in GB/s, beside what they are made of: memchr's own scan, and encoders.
+//!
+//! ```text
+//! cargo bench --bench micro
+//! ```
+//!
+//! All work on text, or for text, in lines of 76 characters, in one thread. They take turns, and the fastest of 25 turns counts: whatever
+//! else runs on the machine only slows.
+
+mod support;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use encodify::base64::MIME;
+use envoi::mail_builder::MessageBuilder;
+use envoi::proto::{Output, Stuffer};
+use envoi::{Attachment, Message};
+use memchr::{memchr2_iter, memmem};
+
+const TURNS: usize = 25;
+/// What is pushed or encoded at once: 1,024 lines of base64 before their encoding, as envoi reads files.
+const BLOCK: usize = 57 * 1024;
+const BLOCKS: usize = 256;
+
+type Contender<'a> = (&'static str, Box<dyn FnMut() + 'a>);
+
+fn main() {
+    let text = Bytes::from(text());
+    let pieces: Vec<Bytes> = (0..BLOCKS).map(|_| text.clone()).collect();
+    let bytes = text.len() * BLOCKS;
+    println!("Text of 76-character lines, one in fifty begins with a dot; {} MB", bytes / 1_000_000);
+    compare(
+        bytes,
+        [
+            ("envoi: line ends checked, dots doubled", Box::new(|| stuff(&pieces))),
+            (
+                "memchr: each CR and LF found",
+                Box::new(|| {
+                    for piece in &pieces {
+                        black_box(memchr2_iter(b'\r', b'\n', black_box(piece)).count());
+                    }
+                }),
+            ),
+            (
+                "memchr: each dot behind a CRLF found",
+                Box::new(|| {
+                    let finder = memmem::Finder::new(b"\r\n.");
+                    for piece in &pieces {
+                        black_box(finder.find_iter(black_box(piece)).count());
+                    }
+                }),
+            ),
+        ],
+    );
+
+    let data = vec![0x5a; BLOCK];
+    let large = Bytes::from(data.repeat(BLOCKS));
+    let mut lines = vec![0; MIME.encoded_len(BLOCK)];
+    let mut simd_line = vec![0; base64_simd::STANDARD.encoded_length(BLOCK)];
+    let mut plain_line = simd_line.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    println!("\nbase64, {} MB before encoding", large.len() / 1_000_000);
+    compare(
+        large.len(),
+        [
+            (
+                "envoi: an attachment in memory to pieces of a message, with line ends",
+                Box::new(|| {
+                    runtime.block_on(encode(large.clone()));
+                }),
+            ),
+            (
+                "encodify: with line ends",
+                Box::new(|| {
+                    for _ in 0..BLOCKS {
+                        MIME.encode_slice(black_box(&data), black_box(&mut lines)).expect("there is room");
+                    }
+                }),
+            ),
+            (
+                "base64-simd: without line ends",
+                Box::new(|| {
+                    for _ in 0..BLOCKS {
+                        black_box(
+                            base64_simd::STANDARD
+                                .encode(black_box(&data), base64_simd::Out::from_slice(&mut simd_line)),
+                        );
+                    }
+                }),
+            ),
+            (
+                "base64: without line ends",
+                Box::new(|| {
+                    for _ in 0..BLOCKS {
+                        STANDARD.encode_slice(black_box(&data), black_box(&mut plain_line)).expect("there is room");
+                    }
+                }),
+            ),
+        ],
+    );
+}
+
+fn compare<const N: usize>(bytes: usize, mut contenders: [Contender; N]) {
+    let mut best = [f64::INFINITY; N];
+    for _ in 0..TURNS {
+        for (best, (_, work)) in best.iter_mut().zip(&mut contenders) {
+            let began = Instant::now();
+            work();
+            *best = best.min(began.elapsed().as_secs_f64());
+        }
+    }
+    let rates = best.map(|seconds| bytes as f64 / 1e9 / seconds);
+    for ((name, _), rate) in contenders.iter().zip(rates) {
+        println!("  {rate:6.2} GB/s; envoi has {:5.2} of it  {name}", rates[0] / rate);
+    }
+}
+
+fn text() -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("text");
+    support::write_ready(&path, 800 * 78);
+    std::fs::read(path).expect("what was written")
+}
+
+fn stuff(pieces: &[Bytes]) {
+    let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+    for piece in pieces {
+        stuffer.push(black_box(piece.clone()).into(), &mut output);
+        while !output.is_empty() {
+            let written = black_box(output.front()).len();
+            output.advance(written);
+        }
+    }
+    black_box(stuffer.bytes());
+}
+
+async fn encode(data: Bytes) {
+    let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Attached.");
+    let attachment = Attachment::bytes("data.bin", "application/octet-stream", data);
+    let (_, mut body) = Message::from(mail).attach(attachment).prepare().await.expect("the message is in order");
+    while let Some(chunk) = body.chunk().await {
+        black_box(chunk.expect("memory is read").bytes());
+    }
+}

@@ -1,0 +1,287 @@
+//! The same work by each client, as its documentation says it is done best. Each takes a connected server of its own kind and is as
+//! short as it can be.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
+use mail_builder::MessageBuilder;
+use tokio::io::BufStream;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::support;
+
+/// Where to send.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub port: u16,
+    /// TLS from the first byte, with this CA; `None` for plaintext.
+    pub ca_file: Option<&'a Path>,
+}
+
+/// One large message: an attachment from a file, or a message that is ready in one.
+pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
+    match who {
+        "envoi" => large_by_envoi(target, is_ready, file).await,
+        "lettre" => large_by_lettre(target, is_ready, file).await,
+        "mail-send" => large_by_mail_send(target, is_ready, file).await,
+        "async-smtp" => large_by_async_smtp(target, is_ready, file).await,
+        who => panic!("nobody is called {who}"),
+    }
+}
+
+/// Small messages on one connection for some time, each after the answer to the one before; the connecting is not measured.
+pub fn small(who: &str, target: Target<'_>, time: Duration) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let is_time = |began: Instant| began.elapsed() < time;
+    match who {
+        "envoi" => {
+            let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
+            support::report(|| {
+                runtime.block_on(async {
+                    let began = Instant::now();
+                    while is_time(began) {
+                        let receipt = connection.send(note()).await.expect("the message is taken");
+                        assert!(receipt.all_accepted());
+                    }
+                });
+            });
+            runtime.block_on(connection.quit());
+        }
+        "envoi-stream" => {
+            let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
+            support::report(|| {
+                let began = Instant::now();
+                let messages = futures::stream::repeat_with(|| envoi::Message::from(note()));
+                let messages = messages.take_while(|_| std::future::ready(is_time(began)));
+                let outcomes = connection.send_all(messages);
+                let count = |outcome: envoi::Result<envoi::Receipt>| async { assert!(outcome.unwrap().all_accepted()) };
+                runtime.block_on(outcomes.for_each(count));
+            });
+            runtime.block_on(connection.quit());
+        }
+        // A connection that is kept. The pool of its transport says NOOP before each message, too.
+        "lettre" => {
+            use lettre::transport::smtp::client::AsyncSmtpConnection;
+            let (server, hello) = (("localhost", target.port), Default::default());
+            let connecting = AsyncSmtpConnection::connect_tokio1(server, None, &hello, lettre_tls(target), None);
+            let mut connection = runtime.block_on(connecting).expect("the sink is there");
+            support::report(|| {
+                runtime.block_on(async {
+                    let began = Instant::now();
+                    while is_time(began) {
+                        let message = lettre_note();
+                        let sent = connection.send(message.envelope(), &message.formatted()).await;
+                        sent.expect("the message is taken");
+                    }
+                });
+            });
+            runtime.block_on(connection.quit()).expect("the sink says goodbye");
+        }
+        "lettre-pool" => {
+            use lettre::AsyncTransport as _;
+            // The pool starts a task of its own.
+            let _entered = runtime.enter();
+            let transport = lettre(target);
+            runtime.block_on(transport.send(lettre_note())).expect("the message is taken");
+            support::report(|| {
+                runtime.block_on(async {
+                    let began = Instant::now();
+                    while is_time(began) {
+                        transport.send(lettre_note()).await.expect("the message is taken");
+                    }
+                });
+            });
+            runtime.block_on(transport.shutdown());
+        }
+        "mail-send" => {
+            let mut client = runtime.block_on(mail_send(target).connect_plain()).expect("the sink is there");
+            support::report(|| {
+                runtime.block_on(async {
+                    let began = Instant::now();
+                    while is_time(began) {
+                        client.send(note()).await.expect("the message is taken");
+                    }
+                });
+            });
+            runtime.block_on(client.quit()).expect("the sink says goodbye");
+        }
+        "async-smtp" => {
+            let mut transport = runtime.block_on(async {
+                let stream = BufStream::new(connected(target).await);
+                async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), stream).await.expect("the sink is there")
+            });
+            support::report(|| {
+                runtime.block_on(async {
+                    let began = Instant::now();
+                    while is_time(began) {
+                        let email = sendable(note().write_to_vec().expect("a message"));
+                        transport.send(email).await.expect("the message is taken");
+                    }
+                });
+            });
+            runtime.block_on(transport.quit()).expect("the sink says goodbye");
+        }
+        who => panic!("nobody is called {who}"),
+    }
+}
+
+const FROM: &str = "me@example.org";
+const TO: &str = "you@example.com";
+
+fn head() -> MessageBuilder<'static> {
+    MessageBuilder::new().from(FROM).to(TO).subject("A benchmark")
+}
+
+fn text() -> String {
+    "A short line of text.\r\n".repeat(43)
+}
+
+fn note() -> MessageBuilder<'static> {
+    head().text_body(text())
+}
+
+// ---- envoi ----
+
+fn envoi(target: Target) -> envoi::Client {
+    let url = match target.ca_file {
+        None => format!("smtp://localhost:{}?tls=none", target.port),
+        Some(ca_file) => format!("smtps://localhost:{}?trust={}", target.port, ca_file.display()),
+    };
+    envoi::Client::from_url(&url).expect("the sink's URL")
+}
+
+async fn large_by_envoi(target: Target<'_>, is_ready: bool, file: &Path) {
+    use envoi::{Address, Attachment, Envelope, Message};
+    let message = if is_ready {
+        let address = |text| Address::new(text).expect("an address");
+        Message::ready_file(file).envelope(Envelope::new(address(FROM), [address(TO)]).expect("an envelope"))
+    } else {
+        Message::from(head().text_body("Attached.")).attach(Attachment::file(file))
+    };
+    let receipt = envoi(target).send(message).await.expect("the message is taken");
+    assert!(receipt.all_accepted());
+}
+
+// ---- lettre ----
+
+type Lettre = lettre::AsyncSmtpTransport<lettre::Tokio1Executor>;
+
+fn lettre(target: Target) -> Lettre {
+    let tls = lettre_tls(target).map_or(Tls::None, Tls::Wrapper);
+    // "dangerous" because it does not insist on TLS by itself.
+    Lettre::builder_dangerous("localhost").port(target.port).tls(tls).timeout(None).build()
+}
+
+fn lettre_tls(target: Target) -> Option<TlsParameters> {
+    let pem = std::fs::read(target.ca_file?).expect("the sink's CA");
+    let ca = Certificate::from_pem(&pem).expect("the sink's CA");
+    let parameters =
+        TlsParameters::builder("localhost".into()).certificate_store(CertificateStore::None).add_root_certificate(ca);
+    Some(parameters.build().expect("parameters"))
+}
+
+fn lettre_head() -> lettre::message::MessageBuilder {
+    let mailbox = |address: &str| address.parse().expect("an address");
+    lettre::Message::builder().from(mailbox(FROM)).to(mailbox(TO)).subject("A benchmark")
+}
+
+fn lettre_note() -> lettre::Message {
+    lettre_head().singlepart(lettre::message::SinglePart::plain(text())).expect("a message")
+}
+
+async fn large_by_lettre(target: Target<'_>, is_ready: bool, file: &Path) {
+    use lettre::AsyncTransport as _;
+    use lettre::message::header::{ContentTransferEncoding, ContentType};
+    use lettre::message::{Attachment, Body, MultiPart, SinglePart};
+    let bytes = tokio::fs::read(file).await.expect("the file");
+    let transport = lettre(target);
+    if is_ready {
+        let address = |text: &str| text.parse().expect("an address");
+        let envelope = lettre::address::Envelope::new(Some(address(FROM)), vec![address(TO)]).expect("an envelope");
+        transport.send_raw(&envelope, &bytes).await.expect("the message is taken");
+        return;
+    }
+    // The encoding is said, so that it need not look for the best one.
+    let Ok(body) = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64) else { panic!("base64 is for all") };
+    let octets = ContentType::parse("application/octet-stream").expect("a content type");
+    let parts = MultiPart::mixed()
+        .singlepart(SinglePart::plain("Attached.".to_owned()))
+        .singlepart(Attachment::new("attachment.bin".into()).body(body, octets));
+    transport.send(lettre_head().multipart(parts).expect("a message")).await.expect("the message is taken");
+}
+
+// ---- mail-send ----
+
+fn mail_send(target: Target) -> mail_send::SmtpClientBuilder<&'static str> {
+    let connector = match target.ca_file {
+        Some(ca_file) => TlsConnector::from(support::bare::trust(ca_file)),
+        None => return mail_send::SmtpClientBuilder::new("localhost", target.port).expect("a TLS configuration"),
+    };
+    mail_send::SmtpClientBuilder::new_with_tls_connector("localhost", target.port, connector).implicit_tls(true)
+}
+
+async fn large_by_mail_send(target: Target<'_>, is_ready: bool, file: &Path) {
+    use mail_send::smtp::message::{IntoMessage as _, Message};
+    let bytes = tokio::fs::read(file).await.expect("the file");
+    let message = if is_ready {
+        Message::new(FROM, [TO], bytes)
+    } else {
+        let attached = head().text_body("Attached.").attachment("application/octet-stream", "attachment.bin", bytes);
+        attached.into_message().expect("a message")
+    };
+    if target.ca_file.is_some() {
+        let mut client = mail_send(target).connect().await.expect("the sink is there");
+        client.send(message).await.expect("the message is taken");
+        client.quit().await.expect("the sink says goodbye");
+    } else {
+        let mut client = mail_send(target).connect_plain().await.expect("the sink is there");
+        client.send(message).await.expect("the message is taken");
+        client.quit().await.expect("the sink says goodbye");
+    }
+}
+
+// ---- async-smtp ----
+
+/// It takes a stream that the caller has connected: this one has TCP_NODELAY, which its habit of writing each command alone needs.
+async fn connected(target: Target<'_>) -> TcpStream {
+    let stream = TcpStream::connect(("localhost", target.port)).await.expect("the sink is there");
+    stream.set_nodelay(true).expect("a socket option");
+    stream
+}
+
+fn sendable(message: Vec<u8>) -> async_smtp::SendableEmail {
+    use async_smtp::{EmailAddress, Envelope, SendableEmail};
+    let address = |text: &str| EmailAddress::new(text.into()).expect("an address");
+    SendableEmail::new(Envelope::new(Some(address(FROM)), vec![address(TO)]).expect("an envelope"), message)
+}
+
+async fn large_by_async_smtp(target: Target<'_>, is_ready: bool, file: &Path) {
+    let bytes = tokio::fs::read(file).await.expect("the file");
+    let message = if is_ready {
+        bytes
+    } else {
+        // It builds no messages.
+        let attached = head().text_body("Attached.").attachment("application/octet-stream", "attachment.bin", bytes);
+        attached.write_to_vec().expect("a message")
+    };
+    let stream = connected(target).await;
+    match target.ca_file {
+        None => async_smtp_sends(stream, message).await,
+        Some(ca_file) => {
+            let name = ServerName::try_from("localhost").expect("a name");
+            let connector = TlsConnector::from(support::bare::trust(ca_file));
+            async_smtp_sends(connector.connect(name, stream).await.expect("a handshake"), message).await;
+        }
+    }
+}
+
+async fn async_smtp_sends(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, message: Vec<u8>) {
+    let transport = async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), BufStream::new(stream)).await;
+    let mut transport = transport.expect("the sink is there");
+    transport.send(sendable(message)).await.expect("the message is taken");
+    transport.quit().await.expect("the sink says goodbye");
+}

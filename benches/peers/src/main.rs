@@ -1,0 +1,160 @@
+//! envoi beside lettre, mail-send and async-smtp: the same work, each at its documented best, each time in a process of its
+//! own.
+//!
+//! ```text
+//! cd benches/peers
+//! cargo run --release                                          # results.md and results.svg, in some minutes
+//! cargo run --release -- --size 50 --rounds 1 --seconds 1      # a quick look
+//! ```
+//!
+//! **Large messages.** An attachment from a file, and a message that is ready in a file; in plaintext and over TLS. The clients take
+//! turns. The whole process is timed, from before it starts until it has ended; CPU time and peak memory are its own, without
+//! the sink's. The sink (`benches/support/sink.rs`) is another process on the same cores; it counts what arrives, and a client
+//! whose message does not arrive whole ends the benchmark.
+//!
+//! **Small messages**, on one connection that is kept, through a proxy that delays each byte by half a round trip: as many as
+//! go in some seconds. The connecting is not counted.
+
+mod clients;
+mod proxy;
+mod results;
+#[path = "../../support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clients::Target;
+use support::sink::Sink;
+
+const LARGE: [&str; 4] = ["envoi", "mail-send", "lettre", "async-smtp"];
+
+/// Who sends small messages, and to which server: what PIPELINING alone and CHUNKING make of it, only envoi shows.
+const SMALL: [(&str, &str, bool); 8] = [
+    ("envoi, `send_all`, CHUNKING", "envoi-stream", true),
+    ("envoi, `send_all`, PIPELINING alone", "envoi-stream", false),
+    ("envoi, `send`, CHUNKING", "envoi", true),
+    ("envoi, `send`, PIPELINING alone", "envoi", false),
+    ("async-smtp", "async-smtp", true),
+    ("mail-send", "mail-send", true),
+    ("lettre, one connection", "lettre", true),
+    ("lettre, its pool", "lettre-pool", true),
+];
+
+const ROUND_TRIPS: [u64; 3] = [0, 20, 100];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["sink", ..] => support::sink::serve(arguments[1..].to_vec()),
+        ["large", who, what, port, ca_file, file] => {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let target = target(port, ca_file);
+            support::report(|| runtime.block_on(clients::large(who, target, what == "ready", file.as_ref())));
+        }
+        ["small", who, port, seconds] => {
+            let seconds = Duration::from_secs_f64(seconds.parse().expect("a number"));
+            clients::small(who, target(port, "none"), seconds);
+        }
+        _ => all(&words),
+    }
+}
+
+fn target<'a>(port: &str, ca_file: &'a str) -> Target<'a> {
+    Target { port: port.parse().expect("a port"), ca_file: Some(Path::new(ca_file)).filter(|_| ca_file != "none") }
+}
+
+fn all(arguments: &[&str]) {
+    let (mut megabytes, mut rounds, mut seconds) = (500, 3, 3.0);
+    let mut folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    for pair in arguments.chunks(2) {
+        match pair {
+            ["--size", value] => megabytes = value.parse().expect("a size in MB"),
+            ["--rounds", value] => rounds = value.parse().expect("a number of rounds"),
+            ["--seconds", value] => seconds = value.parse().expect("seconds for small messages"),
+            ["--out", value] => folder = value.into(),
+            other => panic!("not known: {other:?}; there are --size MB, --rounds N, --seconds S and --out FOLDER"),
+        }
+    }
+    let load_before = results::load();
+    let mut large = Vec::new();
+    for what in ["attachment", "ready"] {
+        for tls in [false, true] {
+            large.extend(large_messages(what, tls, megabytes, rounds));
+        }
+    }
+    let small = small_messages(seconds, rounds);
+    let results = results::Results { megabytes, rounds, seconds, load_before, large, small };
+    results.write(&folder);
+}
+
+/// What a client needed for a large message, when it was fastest: whatever else runs on the machine only slows.
+pub struct Large {
+    pub what: &'static str,
+    pub tls: bool,
+    pub who: &'static str,
+    pub seconds: f64,
+    pub cpu: f64,
+    pub peak: f64,
+}
+
+fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) -> Vec<Large> {
+    // No CHUNKING: the others would not use it.
+    let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("attachment.bin");
+    let size = megabytes * 1_000_000;
+    let expected = if what == "ready" {
+        support::write_ready(&file, size);
+        size
+    } else {
+        support::write_noise(&file, size);
+        // base64 in lines of 76, each with CRLF (RFC 2045, 6.8).
+        size.div_ceil(57) * 78
+    };
+    let port = sink.port(tls).to_string();
+    let ca_file = if tls { sink.ca_file.to_string_lossy().into_owned() } else { "none".into() };
+    let mut runs = [const { Vec::new() }; LARGE.len()];
+    for _ in 0..rounds {
+        for (who, runs) in LARGE.iter().zip(&mut runs) {
+            runs.push(support::run(&["large", who, what, &port, &ca_file, &file.to_string_lossy()]));
+            let arrived = sink.arrived();
+            assert_eq!((arrived.messages, arrived.tls), (1, tls), "{who}");
+            // Headers differ; whoever ends the last line once more has two bytes more.
+            assert!(arrived.bytes.abs_diff(expected) < 2_000, "{who}: {arrived:?}, not {expected} bytes");
+            eprintln!("{what}, {}, {who}: {:?}", if tls { "TLS" } else { "plain" }, runs[runs.len() - 1]);
+        }
+    }
+    let results = LARGE.into_iter().zip(&runs).map(|(who, runs)| {
+        let best = runs.iter().min_by(|a, b| a.whole.total_cmp(&b.whole)).expect("at least one round");
+        Large { what, tls, who, seconds: best.whole, cpu: best.cpu, peak: best.peak }
+    });
+    results.collect()
+}
+
+/// Messages a second, for each of [`SMALL`], at each of [`ROUND_TRIPS`]: the most in any round.
+fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> {
+    let mut sinks = [
+        Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]),
+        Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0", "CHUNKING"]),
+    ];
+    let mut best = vec![[0.0; ROUND_TRIPS.len()]; SMALL.len()];
+    for _ in 0..rounds {
+        for ((name, who, chunking), best) in SMALL.iter().zip(&mut best) {
+            for (milliseconds, best) in ROUND_TRIPS.into_iter().zip(best) {
+                let sink = &mut sinks[usize::from(*chunking)];
+                let port = match milliseconds {
+                    0 => sink.port(false),
+                    _ => proxy::start(sink.port(false), Duration::from_millis(milliseconds)),
+                };
+                let run = support::run(&["small", who, &port.to_string(), &seconds.to_string()]);
+                // The pool's first message opened its connection.
+                let messages = sink.arrived().messages - u64::from(*who == "lettre-pool");
+                eprintln!("{name}, {milliseconds} ms: {messages} in {:.2} s", run.seconds);
+                *best = f64::max(*best, messages as f64 / run.seconds);
+            }
+        }
+    }
+    best
+}

@@ -1,0 +1,85 @@
+//! The limit: a bare loop that writes bytes which lie in memory as they go on the wire, with and without TLS.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// A session with the least dialogue.
+pub struct Bare {
+    stream: BufReader<Box<dyn Stream>>,
+}
+
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+impl Bare {
+    /// As far as the answer to EHLO; inside TLS where there is a CA to trust.
+    pub fn connect(port: u16, ca_file: Option<&Path>) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the sink is there");
+        stream.set_nodelay(true).expect("a socket option");
+        let stream: Box<dyn Stream> = match ca_file {
+            None => Box::new(stream),
+            Some(ca_file) => {
+                let name = ServerName::try_from("localhost").expect("a name");
+                let tls = ClientConnection::new(trust(ca_file), name).expect("a configuration");
+                Box::new(StreamOwned::new(tls, stream))
+            }
+        };
+        let mut bare = Bare { stream: BufReader::new(stream) };
+        bare.answers(1);
+        bare.say(b"EHLO bare\r\n");
+        bare.answers(1);
+        bare
+    }
+
+    /// A message by DATA: `wire` ends with its final dot.
+    pub fn message(&mut self, wire: &[u8]) {
+        for command in ["MAIL FROM:<me@example.org>\r\n", "RCPT TO:<you@example.com>\r\n", "DATA\r\n"] {
+            self.say(command.as_bytes());
+            self.answers(1);
+        }
+        self.say(wire);
+        self.answers(1);
+    }
+
+    /// Writes these bytes, and reads so many replies.
+    pub fn exchange(&mut self, wire: &[u8], replies: usize) {
+        self.say(wire);
+        self.answers(replies);
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("the sink reads");
+        self.stream.get_mut().flush().expect("the sink reads");
+    }
+
+    fn answers(&mut self, replies: usize) {
+        let mut line = String::new();
+        for _ in 0..replies {
+            line.clear();
+            while line.as_bytes().get(3) != Some(&b' ') {
+                line.clear();
+                self.stream.read_line(&mut line).expect("the sink answers");
+            }
+            assert!(line.starts_with(['2', '3']), "the sink refuses: {line}");
+        }
+    }
+}
+
+/// A TLS client that trusts the sink, and nobody else.
+pub fn trust(ca_file: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca_file).expect("the sink's CA")).expect("the sink's CA");
+    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("the versions of TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}

@@ -1,0 +1,30 @@
+//! The bar that `--progress` draws.
+
+use std::time::Duration;
+
+use envoi::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+
+const BAR: &str = "{bytes} of {total_bytes} [{bar:30}] {binary_bytes_per_sec}, {eta} left";
+const NO_END: &str = "{spinner} {bytes}, {binary_bytes_per_sec}";
+
+/// Draws a bar on standard error, if that is a terminal, with the speed and the time that is left. It goes when the message has gone.
+pub fn bar() -> impl Fn(Progress) {
+    let target = ProgressDrawTarget::stderr();
+    let bar = ProgressBar::with_draw_target(None, target).with_finish(ProgressFinish::AndClear);
+    bar.set_style(style(NO_END));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    move |progress| {
+        if let Some(total) = progress.total
+            && bar.length().is_none()
+        {
+            bar.set_style(style(BAR).progress_chars("=> "));
+            bar.set_length(total);
+        }
+        bar.set_position(progress.sent);
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,88 @@
+//! The header of the PROXY protocol, by which a server that stands behind a load balancer is told of the client.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use proxy_header::{ProxiedAddress, ProxyHeader as Header};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::error::{Error, Phase, Result};
+
+/// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt): what is said before all else to a server
+/// that is told so of the client in whose name somebody connects (Postfix: `smtpd_upstream_proxy_protocol = haproxy`; Exim: `hosts_proxy`).
+/// A server that does not expect it takes it for a wrong command; one that expects it does not speak before.
+///
+/// ```
+/// use envoi::{Endpoint, ProxyHeader};
+///
+/// # fn example() -> envoi::Result<()> {
+/// let client = "192.0.2.7:41234".parse().unwrap();
+/// let server = "198.51.100.1:25".parse().unwrap();
+/// let endpoint = Endpoint::new("mail.example.org").port(10025).proxy_header(ProxyHeader::v2(client, server)?);
+/// # Ok(())
+/// # }
+/// # example().unwrap();
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyHeader(Vec<u8>);
+
+impl ProxyHeader {
+    /// One line of text, version 1: the address that the client came from, and the one that it connected to.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`](crate::Kind::Request) where one is an IPv4 address and the other one of IPv6.
+    pub fn v1(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let encoded = header(source, destination)?.encode_v1(&mut bytes);
+        encoded.map(|()| ProxyHeader(bytes)).map_err(unfit)
+    }
+
+    /// The same in binary, version 2.
+    ///
+    /// # Errors
+    ///
+    /// As for [`v1`](Self::v1).
+    pub fn v2(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let encoded = header(source, destination)?.encode_v2(&mut bytes);
+        encoded.map(|()| ProxyHeader(bytes)).map_err(unfit)
+    }
+
+    /// Version 2, in nobody's name (the command LOCAL): the server takes the connection's own addresses.
+    pub fn local() -> Self {
+        let mut bytes = Vec::new();
+        Header::with_local()
+            .encode_v2(&mut bytes)
+            .map(|()| ProxyHeader(bytes))
+            .expect("it has no addresses to be wrong")
+    }
+
+    /// Before anything else is said.
+    pub(super) async fn send(&self, stream: &mut TcpStream) -> Result<()> {
+        stream.write_all(&self.0).await.map_err(|error| Error::lost(Phase::Connect, error))
+    }
+}
+
+fn header(source: SocketAddr, destination: SocketAddr) -> Result<Header<'static>> {
+    if source.is_ipv4() != destination.is_ipv4() {
+        let message =
+            format!("{source} and {destination} are of two families, and the PROXY protocol has one for both");
+        return Err(
+            Error::request(message).with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7.")
+        );
+    }
+    Ok(Header::with_address(ProxiedAddress::stream(source, destination)))
+}
+
+fn unfit(error: proxy_header::Error) -> Error {
+    Error::request(format!("the addresses cannot be put into a header of the PROXY protocol: {error}"))
+}
+
+impl fmt::Debug for ProxyHeader {
+    /// The bytes, readable.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProxyHeader({})", self.0.escape_ascii())
+    }
+}

@@ -1,0 +1,367 @@
+//! Proxies: SOCKS5 (RFC 1928, 1929) and HTTP CONNECT (RFC 9110, 9.3.6).
+//!
+//! SOCKS5 is spoken by the crate tokio-socks. CONNECT is spoken here, with hyper's parser: the crates for it read on past the proxy's
+//! answer, and so lose the greeting of a server that speaks first (or wait for ever for an answer that ends with an empty line).
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_socks::tcp::Socks5Stream;
+use tokio_socks::{Error as SocksError, IntoTargetAddr as _, TargetAddr};
+use zeroize::Zeroizing;
+
+use super::{Destination, Opened, Tcp, tcp};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::{Secret, idna, url};
+
+const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, socks5h:// (the proxy looks the names up) or \
+    http://proxy.example.org:3128. Characters such as @ : / ? # % in user and password are percent-encoded (%40 %3A %2F %3F %23 %25).";
+
+const CHECK_PROXY: &str = "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
+
+const NO_PROXY: &str = "Something else listens there, a mail server or another kind of proxy: check the proxy's host, port and kind (socks5://, socks5h:// \
+    or http://).";
+
+const NOT_ALLOWED: &str = "The proxy's rules forbid it: have its administrator allow the mail server and its port.";
+
+const NO_CONNECT: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: have its administrator allow the mail server \
+    and its port (squid: SSL_ports; tinyproxy: ConnectPort).";
+
+const LOOK_UP_THERE: &str = "Check the spelling of the host name and the name servers (DNS) of this machine, or let the proxy look the name up: \
+    socks5h:// in place of socks5://.";
+
+const BEYOND: &str =
+    "Check the mail server's host and port. If they are right, the proxy cannot reach it: its log says why.";
+
+/// The head of an answer to CONNECT is never as long as this.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_FIELDS: usize = 64;
+
+/// A proxy that connections to the server lead through. The server's certificate is checked against the server's name all the same; the
+/// login at the proxy goes in clear, as SOCKS5 and HTTP have it.
+///
+/// ```
+/// use envoi::{Endpoint, Proxy};
+///
+/// # fn example() -> envoi::Result<()> {
+/// let proxy = Proxy::from_url("socks5h://alice:secret@proxy.example.org")?;
+/// assert_eq!(proxy.to_string(), "the SOCKS5 proxy proxy.example.org, port 1080");
+/// let endpoint = Endpoint::new("mail.example.org").proxy(proxy);
+/// # Ok(())
+/// # }
+/// # example().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Proxy {
+    kind: ProxyKind,
+    at: Destination,
+    login: Option<(String, Secret)>,
+}
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProxyKind {
+    /// The server's name is looked up here.
+    Socks5,
+    /// The proxy looks it up.
+    Socks5h,
+    Http,
+}
+
+impl Proxy {
+    /// A proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or `http://user:password@host:3128`. User and password may be left out, and
+    /// the port of SOCKS5 where it is 1080. With `socks5` the mail server's name is looked up here, with `socks5h` and `http` by the proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`], with what is wrong. The URL is not quoted, as it may hold a password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
+        let kind = match scheme.to_ascii_lowercase().as_str() {
+            "socks5" => ProxyKind::Socks5,
+            "socks5h" => ProxyKind::Socks5h,
+            "http" => ProxyKind::Http,
+            "https" => return Err(fault("TLS to a proxy is not supported")),
+            "socks4" | "socks4a" | "socks" => return Err(fault("of SOCKS there is version 5 alone here")),
+            _ => return Err(fault("the proxy's URL has a scheme that is not known")),
+        };
+        let (user_info, host_and_port) = match rest.rsplit_once('@') {
+            Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
+            None => (None, rest),
+        };
+        let host_and_port = host_and_port.strip_suffix('/').unwrap_or(host_and_port);
+        if host_and_port.contains(['/', '?', '#']) {
+            return Err(fault("something stands behind the proxy's host and port"));
+        }
+        let about_proxy = |error: Error| error.about("the proxy").with_hint(URL_HINT);
+        let (host, port) = url::split_port(host_and_port).map_err(about_proxy)?;
+        let port = match (port, kind) {
+            (Some(port), _) => port,
+            (None, ProxyKind::Http) => return Err(fault("the proxy's URL names no port")),
+            (None, _) => 1080,
+        };
+        let login = match user_info.map(|info| info.split_once(':').unwrap_or((info, ""))) {
+            Some((user, password)) => {
+                let user = url::decoded(user, "user").map_err(about_proxy)?;
+                let password = Secret::new(url::decoded(password, "password").map_err(about_proxy)?);
+                Some((user, password))
+            }
+            None => None,
+        };
+        let proxy = Proxy { kind, at: Destination::Host(idna::host(host), port), login: None };
+        match login {
+            Some((user, password)) => proxy.login(user, password).map_err(|error| error.with_hint(URL_HINT)),
+            None => Ok(proxy),
+        }
+    }
+
+    /// Log in at the proxy: by user name and password (RFC 1929), or Basic (RFC 7617).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] for what neither can say: a user name that is empty or has a colon (HTTP), or more than 255 bytes (SOCKS5).
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Result<Self> {
+        let (user, password) = (user.into(), password.into());
+        let fault = match self.kind {
+            _ if user.is_empty() => Some("the user name for the proxy is empty"),
+            ProxyKind::Http if user.contains(':') => Some("a user name for an HTTP proxy has no colon"),
+            ProxyKind::Http => None,
+            _ if password.expose().is_empty() => Some("a SOCKS5 proxy wants a password beside the user name"),
+            _ if user.len() > 255 || password.expose().len() > 255 => {
+                Some("user name and password for a SOCKS5 proxy have 255 bytes each at most")
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return Err(Error::request(fault));
+        }
+        self.login = Some((user, password));
+        Ok(self)
+    }
+
+    /// Connects to the proxy, and through it.
+    pub(super) async fn connect(&self, tcp: &Tcp, destination: &Destination, at_proxy: &mut bool) -> Result<Opened> {
+        let beyond = match self.kind {
+            ProxyKind::Socks5 => {
+                let found = tcp::look_up(destination).await.map_err(|error| error.with_hint(LOOK_UP_THERE));
+                found?.into_iter().map(Destination::Address).collect()
+            }
+            _ => vec![destination.clone()],
+        };
+        let mut failure = None;
+        for destination in beyond {
+            let reached = tcp.open(&self.at).await;
+            let mut stream = reached.map_err(|error| error.about(format!("{self}")).with_hint(CHECK_PROXY))?.stream;
+            *at_proxy = true;
+            let asked = match self.kind {
+                ProxyKind::Http => self.connect_by_http(&mut stream, &destination).await,
+                _ => self.connect_by_socks(&mut stream, &destination).await,
+            };
+            match asked {
+                Ok(()) => return Ok(Opened { stream, reached: destination, own_address: None }),
+                // Another address of the server's may do.
+                Err(error) if matches!(error.kind(), Kind::Connect | Kind::Unsupported) => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| self.fault(Kind::Connect, "was not asked", CHECK_PROXY)))
+    }
+
+    async fn connect_by_socks(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
+        let target = match destination {
+            Destination::Host(host, port) => (host.as_str(), *port).into_target_addr(),
+            Destination::Address(address) => Ok(TargetAddr::Ip(*address)),
+        };
+        let connected = match (target, &self.login) {
+            (Err(error), _) => Err(error),
+            (Ok(target), None) => Socks5Stream::connect_with_socket(stream, target).await,
+            (Ok(target), Some((user, password))) => {
+                Socks5Stream::connect_with_password_and_socket(stream, target, user, password.expose()).await
+            }
+        };
+        let error = match connected {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let beyond = |why: &str| format!("cannot connect to {destination} ({why})");
+        Err(match &error {
+            SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => self.refused_login(),
+            SocksError::PasswordAuthFailure(_) => self.refused_login(),
+            SocksError::ConnectionNotAllowedByRuleset => {
+                self.fault(Kind::Refused, format!("does not allow connections to {destination}"), NOT_ALLOWED)
+            }
+            SocksError::CommandNotSupported => self.fault(Kind::Unsupported, beyond("it knows no CONNECT"), CHECK_PROXY),
+            SocksError::AddressTypeNotSupported => self.fault(
+                Kind::Unsupported,
+                beyond("it does not support this type of address"),
+                "It may know names and IPv4 addresses alone, or addresses alone: try socks5h:// in place of socks5://, or the reverse.",
+            ),
+            SocksError::InvalidTargetAddress(_) => {
+                self.fault(Kind::Request, "takes host names of 255 bytes at most", "Check the mail server's host.")
+            }
+            SocksError::GeneralSocksServerFailure => self.fault(Kind::Connect, beyond("a general failure"), BEYOND),
+            SocksError::NetworkUnreachable => self.fault(Kind::Connect, beyond("the network is unreachable"), BEYOND),
+            SocksError::HostUnreachable => self.fault(Kind::Connect, beyond("the host is unreachable"), BEYOND),
+            SocksError::ConnectionRefused => self.fault(Kind::Connect, beyond("the connection was refused"), BEYOND),
+            SocksError::TtlExpired => self.fault(Kind::Connect, beyond("it took too long"), BEYOND),
+            SocksError::Io(_) => self.ended(destination),
+            _ => self.fault(Kind::Protocol, "does not answer as a SOCKS5 proxy", NO_PROXY),
+        }
+        .with_source(error))
+    }
+
+    async fn connect_by_http(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
+        let authority = match destination {
+            Destination::Host(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Destination::Host(host, port) => format!("{host}:{port}"),
+            Destination::Address(address) => address.to_string(),
+        };
+        let mut request = Zeroizing::new(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"));
+        if let Some((user, password)) = &self.login {
+            let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
+            let field = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+            // With room for all of it, no copy of the secret is left behind.
+            request.reserve_exact(field.len() + 64);
+            request.push_str("Proxy-Authorization: Basic ");
+            request.push_str(&field);
+            request.push_str("\r\n");
+        }
+        request.push_str("\r\n");
+        let told = stream.write_all(request.as_bytes()).await;
+        let status = match told {
+            Ok(()) => self.status(stream, destination).await?,
+            Err(error) => return Err(self.ended(destination).with_source(error)),
+        };
+        let said = |what: &str| format!("{what} {destination} ({status})");
+        Err(match status.code {
+            200..=299 => return Ok(()),
+            407 => self.refused_login(),
+            502..=504 => self.fault(Kind::Connect, said("cannot connect to"), BEYOND),
+            500..=599 => self.fault(Kind::Connect, said("failed at connecting to"), BEYOND),
+            300..=499 => self.fault(Kind::Refused, said("does not connect to"), NO_CONNECT),
+            _ => self.fault(Kind::Protocol, said("gives a strange answer when asked for"), NO_PROXY),
+        })
+    }
+
+    /// Reads the head of the answer, and nothing of what comes behind it: byte by byte, as the next one may be the server's.
+    async fn status(&self, stream: &mut TcpStream, destination: &Destination) -> Result<Status> {
+        let mut head = Vec::new();
+        while head.len() < MAX_HEAD {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(error) => return Err(self.ended(destination).with_source(error)),
+            }
+            if head.ends_with(b"\n") {
+                let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+                let mut answer = httparse::Response::new(&mut fields);
+                match answer.parse(&head) {
+                    Ok(httparse::Status::Complete(_)) => return Ok(Status::of(&answer)),
+                    Ok(httparse::Status::Partial) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        let line = String::from_utf8_lossy(&head);
+        let line = line.lines().next().unwrap_or_default().to_owned();
+        let message = format!("does not answer as an HTTP proxy: {}", crate::address::quoted(&line));
+        Err(self.fault(
+            Kind::Protocol,
+            message,
+            match line.starts_with("220") {
+                true => {
+                    "That is a mail server: check the proxy's host and port, and leave the proxy out if there is none."
+                }
+                false => NO_PROXY,
+            },
+        ))
+    }
+
+    fn refused_login(&self) -> Error {
+        match &self.login {
+            Some(_) => self.fault(
+                Kind::Auth,
+                "did not accept the login",
+                "Check the user name and the password in the proxy's URL, and whether the proxy takes logins by password.",
+            ),
+            None => self.fault(
+                Kind::Auth,
+                "wants a login",
+                "Put a user name and a password into the proxy's URL, such as socks5://user:password@proxy.example.org:1080.",
+            ),
+        }
+    }
+
+    fn ended(&self, destination: &Destination) -> Error {
+        let message = format!("ended the connection when asked for {destination}");
+        self.fault(
+            Kind::Connect,
+            message,
+            "It cannot reach the mail server, or does not allow it, or is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
+        )
+    }
+
+    fn fault(&self, kind: Kind, message: impl fmt::Display, hint: &str) -> Error {
+        Error::new(kind, Phase::Connect, format!("{self}, {message}")).with_hint(hint)
+    }
+
+    /// The limit for connecting was reached.
+    pub(super) fn too_slow(&self, error: Error, at_proxy: bool) -> Error {
+        if at_proxy {
+            error.about(format!("{self}, accepted the connection, and did not lead to the server")).with_hint(
+                "The proxy cannot reach the mail server, or it is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
+            )
+        } else {
+            error
+                .about(format!("{self}, was not reached"))
+                .with_hint("Check the proxy's host and port, and whether a firewall drops connections to it.")
+        }
+    }
+}
+
+/// What an HTTP proxy answered.
+struct Status {
+    code: u16,
+    reason: String,
+}
+
+impl Status {
+    fn of(answer: &httparse::Response<'_, '_>) -> Self {
+        Status { code: answer.code.unwrap_or_default(), reason: answer.reason.unwrap_or_default().to_owned() }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.reason)
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = Error;
+
+    fn from_str(url: &str) -> Result<Self> {
+        Proxy::from_url(url)
+    }
+}
+
+impl fmt::Display for Proxy {
+    /// For people: `the SOCKS5 proxy proxy.example.org, port 1080`; without the login.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.kind == ProxyKind::Http { "HTTP" } else { "SOCKS5" };
+        write!(f, "the {kind} proxy {}", self.at)
+    }
+}
+
+impl fmt::Debug for Proxy {
+    /// Without the login.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let login = self.login.is_some();
+        f.debug_struct("Proxy").field("kind", &self.kind).field("at", &self.at).field("login", &login).finish()
+    }
+}

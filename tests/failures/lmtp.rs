@@ -1,0 +1,52 @@
+//! LMTP: what is another protocol, and answers that are missing or all negative.
+
+use envoi::mail_builder::MessageBuilder;
+use envoi::{Kind, Message, Phase};
+
+use crate::scene::{case, hurried, play};
+use crate::servers::Server::{Nobody, Plain};
+use crate::servers::{CLOSE, Script};
+
+const URL: &str = "lmtp://127.0.0.1:{port}";
+
+fn to_three() -> Message<'static> {
+    let to = vec!["a@example.com", "b@example.com", "c@example.com"];
+    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n").into()
+}
+
+#[tokio::test]
+async fn lmtp() {
+    let row =
+        |name, script: Script, kind, phase, exit| case(name, Plain(script), URL, kind, phase, exit).message(to_three);
+    let unknown = |name, script, kind| row(name, script, kind, Phase::EndOfData, 79);
+    let cases = vec![
+        case("no such socket", Nobody, "lmtp+unix:///nonexistent/lmtp.sock", Kind::Connect, Phase::Connect, 75),
+        row(
+            "the server speaks SMTP",
+            &[("LHLO", "502 5.5.2 Error: command not recognized")],
+            Kind::Refused,
+            Phase::Hello,
+            69,
+        ),
+        row("LHLO is refused", &[("LHLO", "550 5.7.1 Access denied")], Kind::Refused, Phase::Hello, 69),
+        row("closed after LHLO", &[("LHLO", CLOSE)], Kind::Closed, Phase::Hello, 75),
+        row(
+            "every mailbox is full",
+            &[(
+                ".",
+                "552 5.2.2 <a@example.com> Full\r\n552 5.2.2 <b@example.com> Full\r\n452 4.2.2 <c@example.com> Quota exceeded",
+            )],
+            Kind::Refused,
+            Phase::EndOfData,
+            75,
+        ),
+        unknown(
+            "421 between the answers",
+            &[(".", "250 2.0.0 <a@example.com> Saved\r\n421 4.3.2 Shutting down")],
+            Kind::Closed,
+        ),
+        unknown("garbage between the answers", &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")], Kind::Protocol),
+        unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], Kind::Timeout).with(hurried),
+    ];
+    play("lmtp", cases).await;
+}
