@@ -276,7 +276,7 @@ async fn commands_without_a_method_of_their_own() {
     let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
     assert_eq!(
         commands[1..],
-        ["EXPN staff", "VRFY alice", "help", "ETRN example.org", "XYZZY", "MAIL FROM:<>", "VRFY alice"]
+        ["EXPN staff", "VRFY alice", "help", "ETRN example.org", "XYZZY", "MAIL FROM:<> BODY=8BITMIME", "VRFY alice"]
     );
     connection.quit().await;
 }
