@@ -30,8 +30,17 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
                 let found = report.lines().any(|line| line.eq_ignore_ascii_case(field));
                 assert!(found, "{field} is missing at {}:\n{report}", server.name);
             };
-            has("Original-Envelope-Id: invoice=47+11 b");
-            has("Original-Recipient: rfc822;e=mc2+original@example.org");
+            // Exim repeats them as they came.
+            match server.name {
+                "Exim" => {
+                    has("Original-Envelope-Id: invoice+3D47+2B11+20b");
+                    has("Original-Recipient: rfc822;e+3Dmc2+2Boriginal@example.org");
+                }
+                _ => {
+                    has("Original-Envelope-Id: invoice=47+11 b");
+                    has("Original-Recipient: rfc822;e=mc2+original@example.org");
+                }
+            }
             assert!(report.contains(to.as_str()) && !report.contains(other.as_str()), "{report}");
             assert!(report.contains("Action: "), "{report}");
         }
@@ -45,7 +54,8 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
         let mail = MessageBuilder::new().from("alice@b\u{fc}cher.example").to(to.to_string()).text_body("Hello.\n");
         let receipt = Client::from_url(&server.plain()).unwrap().send(mail).await.unwrap();
         let said = receipt.transcript.to_string();
-        assert!(said.contains("MAIL FROM:<alice@xn--bcher-kva.example>") && !said.contains("SMTPUTF8\n"), "{said}");
+        let mail = said.lines().find(|line| line.starts_with("C: MAIL")).unwrap();
+        assert!(mail.contains("<alice@xn--bcher-kva.example>") && !mail.contains("SMTPUTF8"), "{said}");
         let delivered = server.delivered(&to).await;
         assert!(delivered.trace.contains("alice@xn--bcher-kva.example"), "{}", delivered.trace);
         assert!(delivered.text().contains("From: <alice@xn--bcher-kva.example>\r\n"), "{}", delivered.text());
