@@ -15,8 +15,8 @@ pub struct Receipt {
     pub server: String,
     /// The outcome for each recipient of the envelope, in its order.
     pub recipients: Vec<Recipient>,
-    /// The server's final words on the message; its queue id is usually in them. Of a message that went in several parts, those on the last
-    /// one; [each recipient](Recipient::final_reply) has its own.
+    /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody; of a
+    /// message that went in several parts, those on the last one. [Each recipient](Recipient::final_reply) has its own.
     pub reply: Option<Reply>,
     /// Why a message that goes in several parts (LIMITS, RFC 9422) was not tried for all recipients, though some have it.
     pub incomplete_because: Option<String>,

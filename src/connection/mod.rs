@@ -22,7 +22,7 @@ use crate::proto::{Capabilities, Mechanism, OfferedLimits, Reply, Step, Transact
 use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Endpoint, Envelope, trace};
+use crate::{Address, Endpoint, Envelope, trace};
 use course::Course;
 use driver::Driver;
 
@@ -112,8 +112,7 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
         let mut course = self.course(&envelope, &body);
-        let transaction = self.transaction(&envelope, &body);
-        self.carry(&mut course, transaction, body, endpoint).await;
+        self.carry(&mut course, &envelope, body, endpoint).await;
         let mut receipt = self.receipt(started);
         match course.end(&mut receipt) {
             Ok(()) => {
@@ -124,21 +123,14 @@ impl Connection {
         }
     }
 
-    async fn carry(
-        &mut self,
-        course: &mut Course,
-        transaction: Transaction,
-        mut body: Body,
-        endpoint: Option<&Endpoint>,
-    ) {
+    async fn carry(&mut self, course: &mut Course, envelope: &Envelope, mut body: Body, endpoint: Option<&Endpoint>) {
         if endpoint.is_none()
             && let Err(error) = self.driver.machine.check_session(course.parts())
         {
             return course.lost(error, 0);
         }
         while let Some(recipients) = course.next_part() {
-            let transaction = Transaction { recipients, ..transaction.clone() };
-            if let Err(error) = self.begin_part(transaction, endpoint).await {
+            if let Err(error) = self.begin_part(envelope, recipients, &mut body, endpoint).await {
                 return course.lost(error, 0);
             }
             while course.unanswered() > 0 {
@@ -158,7 +150,13 @@ impl Connection {
         }
     }
 
-    async fn begin_part(&mut self, transaction: Transaction, endpoint: Option<&Endpoint>) -> Result<()> {
+    async fn begin_part(
+        &mut self,
+        envelope: &Envelope,
+        recipients: Vec<Address>,
+        body: &mut Body,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
             self.say_quit().await;
             // In a box, as it is large and mostly not needed.
@@ -167,6 +165,7 @@ impl Connection {
             next.in_call = self.in_call;
             *self = next;
         }
+        let transaction = Transaction { recipients, ..self.transaction(envelope, body) };
         self.begin(transaction).await
     }
 
@@ -199,8 +198,9 @@ impl Connection {
         }
     }
 
-    fn transaction(&self, envelope: &Envelope, body: &Body) -> Transaction {
+    fn transaction(&self, envelope: &Envelope, body: &mut Body) -> Transaction {
         let mut transaction = Transaction::new(envelope);
+        body.suit(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         transaction

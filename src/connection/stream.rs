@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::course::Course;
 use super::{Connection, not_sent};
+use crate::Envelope;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::{Body, Message};
-use crate::proto::{Step, Transaction};
+use crate::proto::Step;
 use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 
@@ -73,7 +74,7 @@ struct Flow<'c, S> {
     /// The message that is being given: the last one under way.
     giving: Option<Body>,
     /// The same from its beginning, where another part of it follows.
-    again: Option<(Transaction, Body)>,
+    again: Option<(Envelope, Body)>,
     under_way: VecDeque<UnderWay>,
 }
 
@@ -122,9 +123,9 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             return Ok(());
         }
         if driver.machine.may_begin()
-            && let Some((transaction, body)) = self.again.take()
+            && let Some((envelope, body)) = self.again.take()
         {
-            self.begin_part(transaction, body);
+            self.begin_part(envelope, body);
             return Ok(());
         }
         if self.again.is_some() || self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
@@ -168,7 +169,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
                 let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
                 self.under_way.push_back(UnderWay { course: Ok(course), receipt, started });
                 if may_begin {
-                    self.begin_part(self.connection.transaction(&envelope, &body), body);
+                    self.begin_part(envelope, body);
                 }
             }
             Err(error) => self.under_way.push_back(UnderWay { course: Err(error), receipt, started }),
@@ -176,11 +177,12 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
     }
 
     /// Begins the next part of the last message under way.
-    fn begin_part(&mut self, mut transaction: Transaction, body: Body) {
+    fn begin_part(&mut self, envelope: Envelope, mut body: Body) {
+        let mut transaction = self.connection.transaction(&envelope, &mut body);
         let Some(UnderWay { course: Ok(course), .. }) = self.under_way.back_mut() else { return };
         let Some(recipients) = course.next_part() else { return };
         transaction.recipients = recipients;
-        self.again = if course.goes_on() { body.restart().map(|body| (transaction.clone(), body)) } else { None };
+        self.again = if course.goes_on() { body.restart().map(|body| (envelope, body)) } else { None };
         match self.connection.begin_now(transaction) {
             Ok(()) => (self.giving, self.connection.in_call) = (Some(body), true),
             Err(error) => {
