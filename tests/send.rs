@@ -605,7 +605,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"]];
+    let options: &[&[&str]] = &[&["--retries", "1"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {
@@ -614,6 +614,26 @@ async fn not_yet() {
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
     send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+#[tokio::test]
+async fn binary_where_the_server_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_in(&folder, "data.bin", b"\0\xff\n.\r\n");
+    for (server, is_binary) in [
+        (Server::builder().plaintext().offer("CHUNKING").offer("BINARYMIME"), true),
+        (Server::builder().plaintext().offer("CHUNKING"), false),
+        (Server::builder().plaintext(), false),
+    ] {
+        let server = server.start().await.unwrap();
+        let run = send_to(&server.url(), &["--binary", "--json", "--attach", &path]).await;
+        let message = timeout(PATIENCE, server.next_message()).await.expect("no message came");
+        assert_eq!(run.exits_with(0).json()["bytes"], message.size);
+        let bytes = message.read().unwrap();
+        let has = |what: &[u8]| bytes.windows(what.len()).any(|part| part == what);
+        assert_eq!(has(b"\r\n\r\n\0\xff\n.\r\n\r\n--"), is_binary);
+        assert_eq!(has(b"AP8KLg0K"), !is_binary);
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ pub struct Options {
     /// Send only if TLS is verified here, and promised for the rest of the way
     #[arg(long)]
     pub require_tls: bool,
-    /// Send attachments without base64 where the server can (not yet)
+    /// Send attachments without base64 where the server can
     #[arg(long)]
     pub binary: bool,
     /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's name up), http://host:3128
@@ -145,7 +145,7 @@ impl Options {
             Some(Ok(number)) => number,
             None => 0,
         };
-        let not_built = [("--binary", self.binary), ("--retries", retries > 0)];
+        let not_built = [("--retries", retries > 0)];
         if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
             return Err(Failure::request(format!("{name} is not yet supported")));
         }
