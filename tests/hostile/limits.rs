@@ -106,7 +106,7 @@ fn challenged(acts: &[Act]) -> Vec<Act> {
 async fn challenges() {
     let password = || Credentials::new("alice", "correct horse");
     let repeated = |reply: &str| (0..100).flat_map(|_| [say(reply), Act::Hear("\r\n")]).collect::<Vec<_>>();
-    let long = format!("334 {}\r\n", "QUJD".repeat(4200));
+    let long = format!("334 {}\r\n", "QUJD".repeat(3000));
     for (attack, mechanism, credentials, acts, words) in [
         (
             "a question after each answer",
@@ -135,7 +135,7 @@ async fn challenges() {
             Mechanism::Login,
             password(),
             vec![say(&long.replace("334 ", "334-")), say(&long), Act::Listen],
-            "limit of 16384 bytes",
+            "challenge longer than the limit of 16384 bytes",
         ),
     ] {
         let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials);
