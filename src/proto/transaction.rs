@@ -80,7 +80,8 @@ impl Transaction {
         }
         if self.content == Content::Binary && !(server.offers("BINARYMIME") && server.offers("CHUNKING")) {
             let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
-            return Err(Error::new(Kind::Unsupported, Phase::Mail, message).with_hint("Encode its parts as base64."));
+            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+                .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
         }
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
             return Err(self.utf8_missing());
@@ -88,6 +89,7 @@ impl Transaction {
         if self.delivery.requires_tls() && !secure {
             return Err(hint::must_be_tls("is not encrypted"));
         }
+        server.limits().check(&self.recipients)?;
         self.delivery.check(server)
     }
 
