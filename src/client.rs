@@ -85,7 +85,8 @@ impl Client {
         Connection::connect(&self.endpoint).await
     }
 
-    /// Sends a message over a connection of its own.
+    /// Sends a message over a connection of its own; over several, where the server takes fewer messages in a session than the message has
+    /// parts (LIMITS, RFC 9422; see [`Connection::send`]).
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Client {
             }
         };
         // After a failure the connection is dropped without a word: whatever else came of it would only take time.
-        let mut receipt = connection.send_prepared(envelope, body, started).await?;
+        let mut receipt = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await?;
         connection.quit().await;
         receipt.elapsed = started.elapsed();
         Ok(receipt)

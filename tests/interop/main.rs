@@ -10,6 +10,7 @@ mod logins;
 mod memory;
 mod prdr;
 mod recipients;
+mod reports;
 mod servers;
 mod settings;
 mod steps;
