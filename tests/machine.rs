@@ -119,6 +119,12 @@ fn a_failure_names_what_was_awaited() {
     }
     let mut client = Client::ready(&[]);
     assert_eq!(lost(&mut client), "the server closed the connection");
+    client = Client::ready(&[]);
+    client.machine.begin(transaction()).unwrap();
+    for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
+        client.hear(reply).unwrap();
+    }
+    assert_eq!(lost(&mut client), "the connection ended in the middle of the message");
 }
 
 #[test]
@@ -322,6 +328,16 @@ fn what_can_log_in_here() {
         assert!(error.message().contains(says), "{error}");
     }
     assert_eq!(client.steps().unwrap(), [Step::Ready], "nothing was sent");
+}
+
+/// 354 is a go-ahead for a message, and nothing that a secret answers.
+#[test]
+fn only_334_is_a_challenge() {
+    let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| settings.secure = true);
+    client.machine.login(Mechanism::Login, &Credentials::new("alice", "secret")).unwrap();
+    let error = client.hear("354 VXNlcm5hbWU6\r\n").unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol);
+    assert!(client.wire.ends_with("AUTH LOGIN\r\n"), "nothing more was said");
 }
 
 #[test]
