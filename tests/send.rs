@@ -5,6 +5,7 @@
 #[path = "support/program.rs"]
 mod program;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -605,7 +606,7 @@ async fn inputs_that_cannot_be_read() {
 
 #[tokio::test]
 async fn not_yet() {
-    let options: &[&[&str]] = &[&["--binary"], &["--retries", "1"]];
+    let options: &[&[&str]] = &[&["--binary"]];
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     for option in options {
@@ -613,7 +614,19 @@ async fn not_yet() {
         run.exits_with(64).says("not yet");
         assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
     }
-    send_to(&url, &["--retries", "0"]).await.exits_with(0);
+}
+
+#[tokio::test]
+async fn retries() {
+    let refused = AtomicU32::new(0);
+    let twice = move |command: &str| {
+        let now = command.starts_with("MAIL") && refused.fetch_add(1, Ordering::SeqCst) < 2;
+        now.then(|| "451 4.3.0 Not now".to_owned())
+    };
+    let server = Server::builder().plaintext().answer(twice).start().await.unwrap();
+    send_to(&server.url(), &["--retries", "0"]).await.exits_with(75);
+    send_to(&server.url(), &["--retries", "2"]).await.exits_with(0);
+    assert_eq!(server.connections().len(), 2);
 }
 
 #[tokio::test]

@@ -159,8 +159,18 @@ impl Connection {
         Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
     }
 
-    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
-    pub async fn quit(mut self) {
+    /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than
+    /// [`Timeouts::quit`](crate::Timeouts::quit).
+    pub async fn quit(self) {
+        self.part(true).await;
+    }
+
+    /// The same without waiting for the answer, which would only take time.
+    pub(crate) async fn leave(self) {
+        self.part(false).await;
+    }
+
+    async fn part(mut self, wait: bool) {
         if self.begin_call().is_err() {
             return;
         }
@@ -169,7 +179,8 @@ impl Connection {
         let parting = async {
             driver.until_ready().await?;
             driver.machine.quit()?;
-            while driver.next(None).await? != Step::Closed {}
+            driver.say().await;
+            while wait && driver.next(None).await? != Step::Closed {}
             driver.transport.shutdown().await.map_err(|error| Error::lost(Phase::Quit, error))
         };
         // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.
