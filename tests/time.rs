@@ -115,6 +115,26 @@ async fn no_answer_to_the_message_is_an_unknown_outcome() {
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, envoi::Outcome::Unknown);
 }
 
+/// With PRDR, several replies come in a row: the limit is one for each.
+#[tokio::test(start_paused = true)]
+async fn slow_answers_for_each_recipient() {
+    let to = [address("you@example.com"), address("they@example.com")];
+    let envelope = Envelope::new(address("me@example.org"), to).unwrap();
+    let message = Message::ready_stream(Cursor::new(b"x")).envelope(envelope);
+    let (result, took) = send(Timeouts::default(), message, async |mut stream| {
+        converse(&mut stream, &["220 mail.example.org\r\n", "250-mail.example.org\r\n250 PRDR\r\n"]).await;
+        converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
+        for line in ["353 Each\r\n", "250 Ok\r\n", "550 No\r\n", "250 Ok\r\n"] {
+            sleep(seconds(500)).await;
+            stream.write_all(line.as_bytes()).await.unwrap();
+        }
+        std::future::pending().await
+    })
+    .await;
+    result.unwrap();
+    assert_eq!(took.as_secs(), 2000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_nothing_of_the_message() {
     let outcome = send(Timeouts::default(), message(1_000_000), async |mut stream| {

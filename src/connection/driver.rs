@@ -76,7 +76,7 @@ impl Driver {
     }
 
     async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
-        let mut wait: Option<(Phase, Instant)> = None;
+        let mut wait: Option<(Phase, u64, Instant)> = None;
         loop {
             let step = self.step()?;
             if let Some(body) = body.as_deref_mut() {
@@ -88,9 +88,12 @@ impl Driver {
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => {
                     // One limit for a reply as a whole, however many reads it takes.
-                    let since =
-                        wait.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, since)| since);
-                    wait = Some((phase, since));
+                    let replies = self.machine.replies();
+                    let since = match wait {
+                        Some((before, heard, since)) if before == phase && heard == replies => since,
+                        _ => Instant::now(),
+                    };
+                    wait = Some((phase, replies, since));
                     self.exchange(phase, since).await?;
                 }
                 (step, _) => return Ok(Some(step)),

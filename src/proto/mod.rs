@@ -190,6 +190,7 @@ pub struct Machine {
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
+    replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
     /// What ends the session, when the events before it were told.
@@ -217,6 +218,7 @@ impl Machine {
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
+            replies: 0,
             left_unknown: 0,
             failure: None,
             settings,
@@ -330,6 +332,11 @@ impl Machine {
     /// How often the server had to be waited for: each first reply after something was written, the greeting included.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
+    }
+
+    /// How many replies came. A time limit is one for each, also where several come one after another in a phase.
+    pub fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// The bytes of the message that went last or is going, without added dots and the final one.

@@ -43,6 +43,7 @@ impl Machine {
 
     fn on_reply(&mut self, reply: Reply, challenge: &str) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
+        self.replies += 1;
         let phase = self.phase();
         let Some(expected) = self.wire.queue.pop_front() else {
             return Err(unsolicited(reply));
