@@ -115,7 +115,7 @@ impl Client {
         let clock = Clock::start(&self.endpoint.timeouts);
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
-            let attempt = async |envelope, body| self.attempt(envelope, body, clock.clone(), started).await;
+            let attempt = |envelope, body| self.attempt(envelope, body, clock.clone(), started);
             let all_or_nothing = self.endpoint.all_or_nothing;
             let mut result = retries::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
             if let Ok(receipt) = &mut result {

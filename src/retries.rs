@@ -59,13 +59,13 @@ impl Retries {
 }
 
 /// Sends a message, and again for as long as there is somebody left who may get it.
-pub(crate) async fn send(
+pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     retries: &Retries,
     clock: &Clock,
     all_or_nothing: bool,
     envelope: Envelope,
     mut body: Body,
-    mut attempt: impl AsyncFnMut(Envelope, Body) -> Result<Receipt>,
+    mut attempt: impl FnMut(Envelope, Body) -> F,
 ) -> Result<Receipt> {
     let mut story = Story::new(&envelope);
     let mut delays = retries.delays();
@@ -199,9 +199,10 @@ mod tests {
         let (envelope, body) = Message::from(mail).prepare().await.unwrap();
         let send = async |count, timeouts: &Timeouts, body: Body| {
             let mut at = Vec::new();
-            let attempt = async |_, _| {
+            let attempt = |_, _| {
                 at.push(Instant::now());
-                Err(Error::new(Kind::Connect, Phase::Connect, "no").with_receipt(Receipt::nothing_sent("there")))
+                let error = Error::new(Kind::Connect, Phase::Connect, "no");
+                std::future::ready(Err(error.with_receipt(Receipt::nothing_sent("there"))))
             };
             let clock = Clock::start(timeouts);
             let result = super::send(&Retries::new(count), &clock, false, envelope.clone(), body, attempt).await;
