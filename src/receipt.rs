@@ -15,7 +15,7 @@ pub struct Receipt {
     pub server: String,
     /// The outcome for each recipient of the envelope, in its order.
     pub recipients: Vec<Recipient>,
-    /// The server's final words on the message; its queue id is usually in them.
+    /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody.
     pub reply: Option<Reply>,
     /// What protected the connection; `None` where it was plaintext.
     pub tls: Option<TlsInfo>,

@@ -275,3 +275,72 @@ async fn progress_is_told_up_to_the_last_byte() {
         assert!(told.len() as u128 <= most, "{most}, {told:?}");
     }
 }
+
+fn binary_server() -> envoi::testing::Builder {
+    Server::builder().offer("CHUNKING").offer("BINARYMIME")
+}
+
+fn film(content: &[u8]) -> Message<'static> {
+    Message::from(hello()).attach(Attachment::bytes("film.mp4", "video/mp4", content.to_vec())).binary()
+}
+
+#[tokio::test]
+async fn binary_messages_go_in_chunks_and_as_they_are() {
+    let content: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    for pipelining in [true, false] {
+        let server = if pipelining { binary_server() } else { binary_server().without("PIPELINING") };
+        let server = server.start().await.unwrap();
+        let client = Client::from_url(&server.url()).unwrap();
+        let stream = Attachment::reader("film.mp4", "video/mp4", std::io::Cursor::new(content.clone()));
+        for message in [film(&content), Message::from(hello()).attach(stream).binary()] {
+            let receipt = client.send(message).await.unwrap();
+            let captured = server.next_message().await;
+            assert_eq!(captured.size, receipt.bytes);
+            assert!(captured.parameters.iter().any(|parameter| parameter == "BODY=BINARYMIME"));
+            let arrived = captured.read().unwrap();
+            assert!(arrived.len() < 1_002_000);
+            assert!(arrived.windows(content.len()).any(|bytes| bytes == content));
+        }
+        let session = &server.connections()[0];
+        let chunks: Vec<_> = session.commands().filter(|command| command.starts_with("BDAT")).collect();
+        assert_eq!(chunks[..3], ["BDAT 262144"; 3]);
+        assert!(chunks.len() == 4 && chunks[3].ends_with(" LAST"), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_binarymime_it_goes_as_base64() {
+    let server = Server::builder().offer("CHUNKING").start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let receipt = client.send(film(&vec![0; 1_000_000])).await.unwrap();
+    let captured = server.next_message().await;
+    assert_eq!(captured.size, receipt.bytes);
+    assert!(captured.parameters.iter().all(|parameter| parameter != "BODY=BINARYMIME"), "{:?}", captured.parameters);
+    assert!(captured.read().unwrap().windows(4).any(|bytes| bytes == b"AAAA"));
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
+    let content = vec![b'x'; 20_000_000];
+    for pipelining in [true, false] {
+        let seen = Arc::new(Mutex::new(0));
+        let count = seen.clone();
+        let server = if pipelining { binary_server() } else { binary_server().without("PIPELINING") };
+        let answer = move |command: &str| {
+            let mut count = count.lock().unwrap();
+            *count += usize::from(command.starts_with("BDAT"));
+            (*count == 3 && command.starts_with("BDAT")).then(|| "552 5.2.2 Mailbox full".to_owned())
+        };
+        let server = server.answer(answer).start().await.unwrap();
+        let endpoint = Endpoint::from_url(&server.url()).unwrap();
+        let mut connection = Connection::connect(&endpoint).await.unwrap();
+        let error = connection.send(film(&content)).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Body), "{error}");
+        assert!(error.is_permanent() && !error.outcome_unknown());
+        // Much of it did not go.
+        assert!(*seen.lock().unwrap() < 70, "{seen:?}");
+        assert!(connection.send(film(&content[..1_000_000])).await.unwrap().all_accepted());
+        assert_eq!(server.messages().len(), 1);
+        connection.quit().await;
+    }
+}

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use envoi::proto::{ChannelBinding, ClientName, Content, Machine, Protocol, Settings, StartTls, Step, Transaction};
+use envoi::proto::{ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Phase};
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
@@ -63,6 +63,9 @@ impl<'a> Player<'a> {
             settings.protocol = Protocol::Lmtp;
         }
         settings.auth_in_clear = dialogue.auth_in_clear;
+        if let Some(size) = dialogue.chunk_size {
+            settings.chunk_size = size;
+        }
         settings.nonce = dialogue.nonce.clone();
         settings.server = dialogue.server.clone();
         settings.secure = dialogue.tls == Tls::Implicit;
@@ -243,11 +246,7 @@ impl<'a> Player<'a> {
             None => {
                 let mut transaction = Transaction::open(send.from.as_deref().map(address));
                 transaction.size = send.size_known.then_some(send.message.len() as u64);
-                transaction.content = match send.eight_bit {
-                    None => Content::Unknown,
-                    Some(false) => Content::SevenBit,
-                    Some(true) => Content::EightBit,
-                };
+                transaction.content = send.content;
                 transaction.all_or_nothing = send.all_or_nothing;
                 transaction.delivery = send.delivery.clone();
                 self.given = 0;

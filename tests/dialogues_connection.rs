@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::proto::{ClientName, Transaction};
+use envoi::proto::{ClientName, Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Outcome, Timeouts};
@@ -109,7 +109,7 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
     let from = send.from.as_deref().map(address);
     let envelope = Envelope::new(from, send.to.iter().map(|to| address(to))).unwrap();
     let mut bytes = send.message.clone();
-    let message = if send.size_known || send.eight_bit.is_some() {
+    let message = if send.size_known || send.content != Content::Unknown {
         Message::ready(bytes)
     } else if never_ends {
         bytes.pop();

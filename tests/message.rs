@@ -13,7 +13,7 @@ use envoi::mail_builder::headers::raw::Raw;
 use envoi::mail_builder::headers::text::Text;
 use envoi::mail_builder::mime::MimePart;
 use envoi::message::Body;
-use envoi::proto::{Content, Output, Stuffer};
+use envoi::proto::{Capabilities, Content, Limits, Output, ReplyParser, Stuffer};
 use envoi::{Address, Attachment, Envelope, Error, Kind, LineEnds, Message, Phase};
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -89,7 +89,7 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
         match body.content() {
             Content::SevenBit => assert!(bytes.is_ascii()),
             Content::EightBit => assert!(!bytes.is_ascii()),
-            Content::Unknown => {}
+            Content::Unknown | Content::Binary => {}
         }
         if let Some(longest) = body.longest_line() {
             let lines = wire.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(1));
@@ -102,6 +102,34 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
         }
         bytes
     })
+}
+
+/// The same in the form for a server that takes any bytes.
+fn binary_bytes_of(message: Message<'_>) -> Vec<u8> {
+    run(async {
+        let (_, mut body) = message.binary().prepare().await.unwrap();
+        let encoded = body.content();
+        body.suit(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
+        assert_eq!(body.content(), Content::Binary);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = body.chunk().await {
+            chunks.push(chunk.unwrap());
+        }
+        let bytes = chunks.iter().flat_map(|chunk| chunk.bytes()).copied().collect::<Vec<_>>();
+        let (mut stuffer, mut output) = (Stuffer::verbatim(), Output::default());
+        chunks.into_iter().for_each(|chunk| stuffer.push(chunk, &mut output));
+        stuffer.finish(&mut output);
+        assert_eq!((stuffer.bytes(), output.len()), (bytes.len() as u64, bytes.len()));
+        assert!(body.size().is_none_or(|size| size == bytes.len() as u64));
+        // To another server, it may go as base64.
+        assert!(body.restart().is_none_or(|again| again.content() == encoded));
+        bytes
+    })
+}
+
+fn offering(lines: &str) -> Capabilities {
+    let mut reply = format!("250-mail.example.org\r\n{lines}").as_bytes().into();
+    Capabilities::from_reply(&ReplyParser::new(Limits::default()).parse(&mut reply).unwrap().unwrap())
 }
 
 fn refused(message: impl Into<Message<'static>>) -> Error {
@@ -127,7 +155,7 @@ fn normalized(bytes: &[u8]) -> Vec<u8> {
 
 /// Boundaries are random: the first one found is named 0, and so on.
 fn with_plain_boundaries(message: &[u8]) -> String {
-    let mut message = String::from_utf8(message.to_vec()).unwrap();
+    let mut message: String = message.iter().map(|byte| char::from(*byte)).collect();
     let mut from = 0;
     let mut count = 0;
     while let Some(at) = message[from..].find("boundary=\"") {
@@ -538,6 +566,44 @@ fn ready_messages_lose_their_bcc_and_nothing_else() {
     assert_eq!(ready_in_every_way(&long, 5_000), expected);
 }
 
+#[test]
+fn binary_goes_only_what_may() {
+    let data = noise(200);
+    let leaf = || MimePart::new("a/b", data.as_slice());
+    let fake = "Content-Transfer-Encoding: base64\r\n";
+    let signed = MimePart::new("multipart/signed", vec![leaf()]);
+    let labelled = MimePart::new("multipart/mixed", vec![leaf()]).transfer_encoding("7bit");
+    let inner = MimePart::new("multipart/related", vec![leaf(), MimePart::new("text/plain", fake)]);
+    let parts =
+        vec![MimePart::new("multipart/alternative", vec![MimePart::new("text/plain", fake)]), signed, labelled, inner];
+    let message = || Message::from(mail().body(MimePart::new("multipart/mixed", parts.clone())));
+    let binary = with_plain_boundaries(&binary_bytes_of(message()));
+    let count = |text: &str, field: &str| text.matches(&format!("Content-Transfer-Encoding: {field}\r\n")).count();
+    assert_eq!((count(&binary, "binary"), count(&binary, "base64")), (3, 2 + 2), "{binary}");
+    let as_text: String = data.iter().map(|byte| char::from(*byte)).collect();
+    assert_eq!(binary.matches(&format!("Content-Transfer-Encoding: binary\r\n\r\n{as_text}\r\n--")).count(), 1);
+
+    // Not asked for, not offered, or nothing to gain.
+    let content = |message: Message<'static>, offered: &str| {
+        let (_, mut body) = run(message.prepare()).unwrap();
+        body.suit(&offering(offered));
+        body.content()
+    };
+    let attached = || Message::from(mail().text_body("Text")).attach(Attachment::bytes("a", "a/b", vec![0]));
+    let both = "250-CHUNKING\r\n250 BINARYMIME\r\n";
+    assert_eq!(content(attached().binary(), both), Content::Binary);
+    assert_eq!(content(attached(), both), Content::SevenBit);
+    assert_eq!(content(attached().binary(), "250 CHUNKING\r\n"), Content::SevenBit);
+    assert_eq!(content(attached().binary(), "250 BINARYMIME\r\n"), Content::SevenBit);
+    assert_eq!(content(Message::from(mail().text_body("Text")).binary(), both), Content::SevenBit);
+    // Text has the line ends that it would have behind DATA.
+    let raw = MimePart::raw(&b"Content-Type: a/b\n\nx\ry"[..]);
+    let raw = mail().body(MimePart::new("multipart/mixed", vec![raw, MimePart::new("a/b", &b"\r"[..])]));
+    let raw = binary_bytes_of(Message::from(raw));
+    let has = |what: &[u8]| raw.windows(what.len()).any(|bytes| bytes == what);
+    assert!(has(b"Content-Type: a/b\r\n\r\nx\r\ny\r\n--") && has(b"binary\r\n\r\n\r\r\n--"));
+}
+
 fn any_message() -> impl Strategy<Value = Vec<u8>> {
     let token = prop_oneof![
         Just(&b"\r\n"[..]),
@@ -606,5 +672,43 @@ proptest! {
         }
         let expected = with_plain_boundaries(&in_memory.write_to_vec().unwrap());
         prop_assert_eq!(with_plain_boundaries(&bytes_of(streamed)), expected);
+    }
+
+    #[test]
+    fn any_attachments_go_as_they_are(
+        parts in proptest::collection::vec((0usize..150_000, 1usize..70_000, 0u8..5), 1..4),
+        text in "[ -~\r\n.]{0,300}",
+    ) {
+        let mut mail = mail().text_body(text);
+        let mut in_memory: Vec<_> = mail.text_body.clone().into_iter().collect();
+        let mut streamed = Vec::new();
+        for (size, piece, way) in parts {
+            let data = noise(size);
+            let part = MimePart::new("a/b", data.clone()).attachment("a.bin").transfer_encoding("binary");
+            // mail-builder's own go before those that are streamed.
+            if way == 4 {
+                in_memory.insert(in_memory.len() - streamed.len(), part);
+                mail = mail.attachment("a/b", "a.bin", data);
+                continue;
+            }
+            in_memory.push(part);
+            streamed.push(match way {
+                0 => Attachment::bytes("a.bin", "a/b", data),
+                1 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)),
+                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)).size(size as u64),
+                _ => {
+                    let path = in_temporary_folder(&format!("any-binary-{size}"));
+                    std::fs::write(&path, data).unwrap();
+                    Attachment::file(path).name("a.bin").content_type("a/b")
+                }
+            });
+        }
+        let whole = MimePart::new("multipart/mixed", in_memory).transfer_encoding("binary");
+        let whole = self::mail().body(whole).write_to_vec().unwrap();
+        // mail-builder leaves a CR alone in text. Nothing of the noise is text, and what it has is not changed.
+        let (text, noise) = whole.split_at(whole.windows(8).position(|bytes| bytes == b"a.bin\"\r\n").unwrap());
+        let expected = with_plain_boundaries(&[&normalized(text)[..normalized(text).len() - 2], noise].concat());
+        let message = streamed.into_iter().fold(Message::from(mail), Message::attach);
+        prop_assert_eq!(with_plain_boundaries(&binary_bytes_of(message)), expected);
     }
 }

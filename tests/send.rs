@@ -605,18 +605,6 @@ async fn inputs_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn not_yet() {
-    let options: &[&[&str]] = &[&["--binary"]];
-    let server = Server::builder().plaintext().start().await.unwrap();
-    let url = server.url();
-    for option in options {
-        let run = send_to(&url, &[*option, &["--json"]].concat()).await;
-        run.exits_with(64).says("not yet");
-        assert!(run.json()["error"]["message"].as_str().unwrap().contains("not yet"));
-    }
-}
-
-#[tokio::test]
 async fn retries() {
     let refused = AtomicU32::new(0);
     let twice = move |command: &str| {
@@ -627,6 +615,26 @@ async fn retries() {
     send_to(&server.url(), &["--retries", "0"]).await.exits_with(75);
     send_to(&server.url(), &["--retries", "2"]).await.exits_with(0);
     assert_eq!(server.connections().len(), 3);
+}
+
+#[tokio::test]
+async fn binary_where_the_server_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file_in(&folder, "data.bin", b"\0\xff\n.\r\n");
+    for (server, is_binary) in [
+        (Server::builder().plaintext().offer("CHUNKING").offer("BINARYMIME"), true),
+        (Server::builder().plaintext().offer("CHUNKING"), false),
+        (Server::builder().plaintext(), false),
+    ] {
+        let server = server.start().await.unwrap();
+        let run = send_to(&server.url(), &["--binary", "--json", "--attach", &path]).await;
+        let message = timeout(PATIENCE, server.next_message()).await.expect("no message came");
+        assert_eq!(run.exits_with(0).json()["bytes"], message.size);
+        let bytes = message.read().unwrap();
+        let has = |what: &[u8]| bytes.windows(what.len()).any(|part| part == what);
+        assert_eq!(has(b"\r\n\r\n\0\xff\n.\r\n\r\n--"), is_binary);
+        assert_eq!(has(b"AP8KLg0K"), !is_binary);
+    }
 }
 
 #[tokio::test]

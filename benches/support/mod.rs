@@ -19,16 +19,18 @@ pub struct Run {
     pub cpu: f64,
     /// The most memory that was resident, in MB.
     pub peak: f64,
+    /// Messages that were sent.
+    pub messages: u64,
     /// From before the process began until it had ended.
     pub whole: f64,
 }
 
-/// Measures `work` in this process and says so to the one that started it, in [`run`]. What was used before counts only for the
-/// memory.
-pub fn report(work: impl FnOnce()) {
+/// Measures `work`, which says how many messages it sent, in this process, and tells the one that started it, in [`run`]. What was
+/// used before counts only for the memory.
+pub fn report(work: impl FnOnce() -> u64) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
-    work();
-    println!("{} {} {}", began.elapsed().as_secs_f64(), cpu_seconds() - cpu, peak_megabytes());
+    let messages = work();
+    println!("{} {} {} {messages}", began.elapsed().as_secs_f64(), cpu_seconds() - cpu, peak_megabytes());
 }
 
 /// Runs this program once more, with these arguments: it does the work in a process of its own, and reports.
@@ -40,8 +42,8 @@ pub fn run(arguments: &[&str]) -> Run {
     assert!(output.status.success(), "{arguments:?} failed");
     let text = String::from_utf8(output.stdout).expect("figures");
     let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().expect("a figure")).collect();
-    let [seconds, cpu, peak] = figures[..] else { panic!("{arguments:?} said {text:?}") };
-    Run { seconds, cpu, peak, whole }
+    let [seconds, cpu, peak, messages] = figures[..] else { panic!("{arguments:?} said {text:?}") };
+    Run { seconds, cpu, peak, messages: messages as u64, whole }
 }
 
 /// CPU time of this process so far, user and system.

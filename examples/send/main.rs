@@ -52,6 +52,9 @@ async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Res
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let client = Client::new(endpoint(options)?).retries(Retries::new(retries(options)?));
     let mut message = message(options)?.delivery(delivery(options)?);
+    if options.binary {
+        message = message.binary();
+    }
     if options.progress {
         message = message.progress(progress::bar());
     }

@@ -107,7 +107,7 @@ pub struct Options {
     /// Send only if TLS is verified here, and promised for the rest of the way
     #[arg(long)]
     pub require_tls: bool,
-    /// Send attachments without base64 where the server can (not yet)
+    /// Send attachments without base64 where the server can
     #[arg(long)]
     pub binary: bool,
     /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's name up), http://host:3128
@@ -140,10 +140,6 @@ pub struct Options {
 impl Options {
     /// What clap does not see.
     pub fn check(&self) -> Result<(), Failure> {
-        let not_built = [("--binary", self.binary)];
-        if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
-            return Err(Failure::request(format!("{name} is not yet supported")));
-        }
         let inputs = [&self.body_file, &self.html, &self.message, &self.password_file];
         let inputs = inputs.into_iter().flatten().chain(&self.attach);
         if inputs.filter(|path| is_stdin(path)).count() > 1 {

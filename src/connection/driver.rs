@@ -203,7 +203,8 @@ impl Driver {
             if self.poll_io(cx).is_ready() {
                 return Poll::Ready(Event::Io);
             }
-            server_is_slow = !self.machine.output().is_empty();
+            // Without a piece to wait for, it is an answer to a chunk that is waited for.
+            server_is_slow = body.is_none() || !self.machine.output().is_empty();
             let (timer, why) = sleep.get_or_insert_with(|| {
                 let limit = self.body_limit(server_is_slow);
                 (Box::pin(sleep_until(limit.at)), limit.why)

@@ -95,7 +95,7 @@ impl Connection {
     /// From MAIL to the final reply.
     async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
         let mut fate = Fate::new(&envelope);
-        let transaction = self.transaction(&envelope, &body);
+        let transaction = self.transaction(&envelope, &mut body);
         let result = match self.begin(transaction).await {
             Ok(()) => loop {
                 let heard = match self.driver.next(Some(&mut body)).await {
@@ -139,8 +139,9 @@ impl Connection {
         }
     }
 
-    fn transaction(&self, envelope: &Envelope, body: &Body) -> Transaction {
+    fn transaction(&self, envelope: &Envelope, body: &mut Body) -> Transaction {
         let mut transaction = Transaction::new(envelope);
+        body.suit(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         transaction

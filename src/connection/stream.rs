@@ -157,10 +157,10 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         receipt.round_trips = self.connection.round_trips();
         let mut fate = None;
         let begun = match message.prepare().await {
-            Ok((envelope, body)) => {
+            Ok((envelope, mut body)) => {
                 fate = Some(Fate::new(&envelope));
                 self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
-                let transaction = self.connection.transaction(&envelope, &body);
+                let transaction = self.connection.transaction(&envelope, &mut body);
                 self.connection.begin_now(transaction).map(|()| body)
             }
             Err(error) => Err(error),

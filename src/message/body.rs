@@ -11,7 +11,7 @@ use super::layout::Piece;
 use super::progress::{Progress, Teller};
 use super::ready::Cutter;
 use super::survey::Facts;
-use crate::proto::{Chunk, Content, Transaction};
+use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{Error, Kind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
@@ -24,6 +24,9 @@ pub struct Body {
     flow: Flow,
     cutter: Option<Cutter>,
     facts: Facts,
+    /// Those of the binary form, if it has one.
+    binary_facts: Option<Facts>,
+    is_binary: bool,
     teller: Option<Teller>,
 }
 
@@ -40,24 +43,38 @@ enum Flow {
 
 impl Body {
     pub(super) fn new(pieces: Vec<Piece>, facts: Facts, cutter: Option<Cutter>, teller: Option<Teller>) -> Self {
-        Body { pieces, next: 0, flow: Flow::Next, cutter, facts, teller }
+        Body { pieces, next: 0, flow: Flow::Next, cutter, facts, binary_facts: None, is_binary: false, teller }
+    }
+
+    pub(super) fn or_binary(self, binary_facts: Option<Facts>) -> Self {
+        Body { binary_facts, ..self }
+    }
+
+    fn facts(&self) -> &Facts {
+        self.binary_facts.as_ref().filter(|_| self.is_binary).unwrap_or(&self.facts)
+    }
+
+    /// Takes the form that suits the server, before the first chunk is asked for: [binary](crate::Message::binary), where the message
+    /// may go so and the server takes that.
+    pub fn suit(&mut self, server: &Capabilities) {
+        self.is_binary = self.binary_facts.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
     }
 
     /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last one too, no doubled dots, and
     /// no final dot. Exact to the byte. `None` where a stream's size is not known.
     pub fn size(&self) -> Option<u64> {
-        self.facts.size
+        self.facts().size
     }
 
-    /// Whether it holds bytes beyond ASCII.
+    /// What bytes it is made of.
     pub fn content(&self) -> Content {
-        self.facts.content
+        self.facts().content
     }
 
     /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). In a ready message the headers
     /// of its parts are not looked at, and in one that is a stream none are: then it is `false`.
     pub fn has_utf8_headers(&self) -> bool {
-        self.facts.utf8_headers
+        self.facts().utf8_headers
     }
 
     /// Says in a transaction what is known of the message.
@@ -68,9 +85,9 @@ impl Body {
     }
 
     /// The length of its longest line, without the line end; 76 where that is a line of an attachment whose size is not known.
-    /// Servers need not take more than 998 (RFC 5321, 4.5.3.1.6). `None` for a ready message that is a stream.
+    /// Servers need not take more than 998 (RFC 5321, 4.5.3.1.6). `None` for a ready message that is a stream, and for the binary form, which need not have lines.
     pub fn longest_line(&self) -> Option<u64> {
-        self.facts.longest_line
+        self.facts().longest_line
     }
 
     /// Whether it can be had again from its beginning. It cannot if there is a stream in it.
@@ -78,12 +95,14 @@ impl Body {
         self.pieces.iter().all(|piece| piece.again().is_some())
     }
 
-    /// The same body from its beginning, to the byte: with the same Message-ID, date and boundaries. `None` if it
+    /// The same body from its beginning, to the byte: with the same Message-ID, date and boundaries. What suits the server is to
+    /// be asked again. `None` if it
     /// [cannot be had again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
         let pieces = self.pieces.iter().map(Piece::again).collect::<Option<Vec<_>>>()?;
         let cutter = self.cutter.as_ref().map(Cutter::again);
-        Some(Body::new(pieces, self.facts.clone(), cutter, self.teller.as_ref().map(Teller::again)))
+        let again = Body::new(pieces, self.facts.clone(), cutter, self.teller.as_ref().map(Teller::again));
+        Some(again.or_binary(self.binary_facts.clone()))
     }
 
     /// The transport has taken so many bytes of it; all of them, if it is the last time.
@@ -137,7 +156,7 @@ impl Body {
             let chunk = match flow {
                 Flow::Next if self.next == self.pieces.len() => return Poll::Ready(None),
                 Flow::Next => {
-                    *flow = start(&mut self.pieces[self.next]);
+                    *flow = start(&mut self.pieces[self.next], self.is_binary);
                     self.next += 1;
                     continue;
                 }
@@ -156,20 +175,24 @@ impl Body {
 }
 
 /// Begins a piece. What can be had again stays where it is.
-fn start(piece: &mut Piece) -> Flow {
+fn start(piece: &mut Piece, is_binary: bool) -> Flow {
     let left = piece.again().unwrap_or(Piece::Gone);
     match std::mem::replace(piece, left) {
         Piece::Text(text) => Flow::Text(text),
-        Piece::Input(Input::Bytes(bytes), Form::AsIs) => Flow::Text(bytes),
-        Piece::Input(Input::Bytes(bytes), Form::Base64) => Flow::Batches(Batches::of_bytes(bytes)),
-        Piece::Input(Input::File(file), form) => Flow::Batches(Batches::of_file(file, form)),
-        Piece::Input(Input::Stream(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
+        Piece::Field { binary, .. } if is_binary => Flow::Text(binary),
+        Piece::Field { encoded, .. } => Flow::Text(encoded),
+        Piece::Input(input, form) => match (input, form.chosen(is_binary)) {
+            (Input::Bytes(bytes), Form::AsIs) => Flow::Text(bytes),
+            (Input::Bytes(bytes), _) => Flow::Batches(Batches::of_bytes(bytes)),
+            (Input::File(file), form) => Flow::Batches(Batches::of_file(file, form)),
+            (Input::Stream(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
+        },
         Piece::Gone => Flow::Failed,
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Body").field("facts", self.facts()).finish_non_exhaustive()
     }
 }

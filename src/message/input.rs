@@ -35,14 +35,25 @@ pub(super) enum Form {
     /// As lines of base64 (RFC 2045, 6.8).
     Base64,
     AsIs,
+    /// As it is where the server takes that (RFC 3030), and as base64 elsewhere.
+    Either,
 }
 
 impl Form {
+    /// The form that it really goes in.
+    pub(super) fn chosen(self, is_binary: bool) -> Self {
+        match self {
+            Form::Either if is_binary => Form::AsIs,
+            Form::Either => Form::Base64,
+            form => form,
+        }
+    }
+
     /// The size that so many bytes have in this form.
     pub(super) fn size_of(self, bytes: u64) -> u64 {
         match self {
             Form::AsIs => bytes,
-            Form::Base64 => {
+            Form::Base64 | Form::Either => {
                 let symbols = bytes.div_ceil(3) * 4;
                 symbols + symbols.div_ceil(76) * 2
             }
@@ -65,7 +76,7 @@ impl Encoder {
     fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
             Form::AsIs => Chunk::from(block.into_bytes(length)),
-            Form::Base64 => self.base64(&block.bytes[..length]),
+            Form::Base64 | Form::Either => self.base64(&block.bytes[..length]),
         }
     }
 

@@ -80,6 +80,14 @@ impl Survey {
         }
     }
 
+    /// Bytes that go as they are, so many if that is known.
+    pub(super) fn skip_binary(&mut self, length: Option<u64>) {
+        match length {
+            Some(length) => self.lines.size += length,
+            None => self.size_is_known = false,
+        }
+    }
+
     /// The message is over; `keep` is given what was held back.
     pub(super) fn end(mut self, mut keep: impl FnMut(Bytes)) -> Facts {
         if let Some(Kept { bytes, headers }) = self.filter.end() {

@@ -112,7 +112,8 @@ pub(super) enum Command<'a> {
     Mail {
         reverse_path: Option<&'a Address>,
         size: Option<u64>,
-        eight_bit: bool,
+        /// What MAIL says of the bytes of the message (RFC 6152, RFC 3030).
+        body: Option<&'static str>,
         utf8: bool,
         prdr: bool,
         delivery: &'a Delivery,
@@ -123,7 +124,9 @@ pub(super) enum Command<'a> {
         delivery: &'a Delivery,
     },
     Data,
-    /// The whole message in one chunk of so many bytes (RFC 3030).
+    /// A chunk of so many bytes (RFC 3030).
+    Bdat(u64),
+    /// The same; with it, the message is whole.
     BdatLast(u64),
     Rset,
     Noop,
@@ -139,7 +142,7 @@ impl fmt::Display for Command<'_> {
             Command::Helo(name) => write!(f, "HELO {}", name.as_str()),
             Command::Lhlo(name) => write!(f, "LHLO {}", name.as_str()),
             Command::StartTls => f.write_str("STARTTLS"),
-            Command::Mail { reverse_path, size, eight_bit, utf8, prdr, delivery } => {
+            Command::Mail { reverse_path, size, body, utf8, prdr, delivery } => {
                 // No blank behind the colon (RFC 5321, 4.1.1.2).
                 write!(
                     f,
@@ -149,8 +152,8 @@ impl fmt::Display for Command<'_> {
                 if let Some(size) = size {
                     write!(f, " SIZE={size}")?;
                 }
-                if *eight_bit {
-                    f.write_str(" BODY=8BITMIME")?;
+                if let Some(body) = body {
+                    write!(f, " BODY={body}")?;
                 }
                 if *utf8 {
                     f.write_str(" SMTPUTF8")?;
@@ -166,6 +169,7 @@ impl fmt::Display for Command<'_> {
                 delivery.write_rcpt(recipient, &spelt, f)
             }
             Command::Data => f.write_str("DATA"),
+            Command::Bdat(size) => write!(f, "BDAT {size}"),
             Command::BdatLast(size) => write!(f, "BDAT {size} LAST"),
             Command::Rset => f.write_str("RSET"),
             Command::Noop => f.write_str("NOOP"),

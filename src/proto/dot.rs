@@ -15,6 +15,8 @@ pub enum Content {
     SevenBit,
     /// Some bytes beyond ASCII: the server must offer 8BITMIME (RFC 6152).
     EightBit,
+    /// Any bytes, in lines or not, which must arrive as they are: the server must offer BINARYMIME and CHUNKING (RFC 3030).
+    Binary,
     /// A stream that nobody has looked at.
     Unknown,
 }
@@ -70,9 +72,17 @@ pub struct Stuffer {
     at_line_start: bool,
     /// The last byte was a CR, which went already.
     after_cr: bool,
-    /// Dots are doubled, and one ends it.
-    dots: bool,
+    changes: Changes,
     bytes: u64,
+}
+
+/// What is changed in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    /// Line ends, and dots are doubled; one ends it.
+    LineEndsAndDots,
+    LineEnds,
+    Nothing,
 }
 
 impl Default for Stuffer {
@@ -84,12 +94,21 @@ impl Default for Stuffer {
 impl Stuffer {
     /// At the beginning of a message.
     pub fn new() -> Self {
-        Stuffer { at_line_start: true, after_cr: false, dots: true, bytes: 0 }
+        Stuffer { at_line_start: true, after_cr: false, changes: Changes::LineEndsAndDots, bytes: 0 }
     }
 
     /// For a message whose size was said before (RFC 3030): its line ends are made CRLF, and its dots are left alone.
     pub fn without_dots() -> Self {
-        Stuffer { dots: false, ..Self::new() }
+        Stuffer { changes: Changes::LineEnds, ..Self::new() }
+    }
+
+    /// For a message that goes as it is (RFC 3030, 3).
+    pub fn verbatim() -> Self {
+        Stuffer { changes: Changes::Nothing, ..Self::new() }
+    }
+
+    pub(super) fn is_verbatim(&self) -> bool {
+        self.changes == Changes::Nothing
     }
 
     /// The message so far, with its line ends as they went, without the dots that were added (RFC 1870, 5).
@@ -102,7 +121,7 @@ impl Stuffer {
         if chunk.bytes.is_empty() {
             return;
         }
-        if chunk.is_base64_lines && self.at_line_start {
+        if chunk.is_base64_lines && self.at_line_start || self.changes == Changes::Nothing {
             return self.emit(chunk.bytes, output);
         }
         let bytes = chunk.bytes;
@@ -112,7 +131,7 @@ impl Stuffer {
             self.end_cr(&mut next, &bytes, output);
         }
         loop {
-            if self.dots && self.at_line_start && bytes.get(next) == Some(&b'.') {
+            if self.changes == Changes::LineEndsAndDots && self.at_line_start && bytes.get(next) == Some(&b'.') {
                 self.emit(bytes.slice(gone..next), output);
                 output.put_slice(b".");
                 gone = next;
@@ -145,12 +164,15 @@ impl Stuffer {
 
     /// Ends the message: its last line, where that has no end, and the final dot (RFC 5321, 4.1.1.4).
     pub fn finish(&mut self, output: &mut Output) {
+        if self.is_verbatim() {
+            return;
+        }
         if self.after_cr {
             self.emit_slice(b"\n", output);
         } else if !self.at_line_start {
             self.emit_slice(b"\r\n", output);
         }
-        if self.dots {
+        if self.changes == Changes::LineEndsAndDots {
             output.put_slice(b".\r\n");
         }
         (self.at_line_start, self.after_cr) = (true, false);

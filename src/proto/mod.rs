@@ -27,7 +27,8 @@
 //!
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
-//! [`Step::Body`] then comes before the answers to the recipients.
+//! [`Step::Body`] then comes before the answers to the recipients. A large one that is [binary](Content::Binary) goes in several chunks,
+//! once the recipients are answered; any other goes behind DATA, which costs no more and which every server takes.
 //!
 //! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::Verdict`] comes before [`Step::Sent`].
 //! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
@@ -142,7 +143,7 @@ use crate::hint;
 use command::Command;
 use reply::excerpt;
 use sasl::Login;
-use transaction::{FinalReplies, Progress};
+use transaction::{FinalReplies, Framing, Progress};
 pub(crate) use transcript::Secrets;
 use wire::{Expected, Wire};
 
@@ -185,8 +186,10 @@ pub struct Machine {
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
     stuffer: Stuffer,
-    /// The newest piece of a chunk.
+    /// The newest piece of the one chunk that a message is.
     held_piece: Option<Chunk>,
+    /// The chunk that is being filled, of several.
+    filling: Output,
     /// Something went since the last reply came.
     in_flight: bool,
     round_trips: u32,
@@ -215,6 +218,7 @@ impl Machine {
             transactions: VecDeque::new(),
             stuffer: Stuffer::new(),
             held_piece: None,
+            filling: Output::default(),
             // The connection itself was asked for.
             in_flight: true,
             round_trips: 0,
@@ -347,7 +351,7 @@ impl Machine {
     /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
     /// a few bytes more than that.
     pub fn message_bytes_gone(&self) -> u64 {
-        self.stuffer.bytes().saturating_sub(self.wire.output.len() as u64)
+        self.stuffer.bytes().saturating_sub((self.wire.output.len() + self.filling.len()) as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -538,15 +542,24 @@ impl Machine {
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
         let chunk = chunk.into();
-        if !self.capabilities.offers("8BITMIME") && !chunk.is_seven_bit() {
+        let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
+        if !may_be_any && !chunk.is_seven_bit() {
             let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
             self.close();
             return Err(Error::new(Kind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
-        let Some(size) = self.chunk() else {
-            self.stuffer.push(chunk, &mut self.wire.output);
-            return Ok(());
+        let size = match self.framing() {
+            Framing::Chunk(size) => size,
+            Framing::Data => {
+                self.stuffer.push(chunk, &mut self.wire.output);
+                return Ok(());
+            }
+            Framing::Chunks => {
+                self.stuffer.push(chunk, &mut self.filling);
+                self.pass_chunks();
+                return Ok(());
+            }
         };
         // With its last byte the chunk is a message to the server: the last piece waits until it is known to be the last.
         if chunk.bytes().is_empty() {
@@ -565,15 +578,26 @@ impl Machine {
     /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require(State::Body, "the end of the message")?;
+        if !self.may_pass() {
+            let message = "the end of the message is out of turn: the chunk before it is not answered";
+            return Err(Error::new(Kind::Request, Phase::Body, message));
+        }
         if let Some(last) = self.held_piece.take() {
             self.stuffer.push(last, &mut self.wire.output);
         }
-        self.stuffer.finish(&mut self.wire.output);
+        let framing = self.framing();
+        let output = if framing == Framing::Chunks { &mut self.filling } else { &mut self.wire.output };
+        self.stuffer.finish(output);
         self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
-        match self.chunk() {
-            Some(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
-            Some(_) => {}
-            None => self.wire.transcript.client("."),
+        match framing {
+            Framing::Chunk(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
+            Framing::Chunk(_) => {}
+            Framing::Chunks => {
+                let rest = self.filling.len();
+                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData { ends_at: None });
+                self.filling.move_to(rest, &mut self.wire.output);
+            }
+            Framing::Data => self.wire.transcript.client("."),
         }
         let end = self.written + self.wire.output.len() as u64;
         if let Some(Expected::EndOfData { ends_at }) = self.wire.queue.back_mut() {
@@ -634,6 +658,9 @@ impl Machine {
     /// Writes as much of the transaction as may be written now: all up to DATA in one go where the
     /// server takes PIPELINING, else one command after each reply.
     fn advance(&mut self) {
+        if self.state == State::Body {
+            return self.pass_chunks();
+        }
         let pipelining = self.capabilities.offers("PIPELINING");
         while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
             let Some(progress) = self.transactions.back_mut() else { return };
@@ -656,21 +683,63 @@ impl Machine {
                 let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
                 self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
                 progress.written += 1;
-            } else if progress.complete && !progress.data_written && (progress.all_answered() || !all_or_nothing) {
-                progress.data_written = true;
-                progress.chunk = progress.fits_chunk(&self.capabilities);
-                match progress.chunk {
-                    Some(size) => {
-                        self.wire.say(Command::BdatLast(size), Expected::EndOfData { ends_at: None });
-                        self.stuffer = Stuffer::without_dots();
-                        self.state = State::Body;
-                    }
-                    None => self.wire.say(Command::Data, Expected::Data),
+            } else if progress.complete && !progress.data_written {
+                let framing = progress.best_framing(&self.capabilities);
+                // Of many bytes that nobody will get, none should go.
+                let waits = *all_or_nothing || framing == Framing::Chunks;
+                if waits && !progress.all_answered() {
+                    return;
+                }
+                (progress.data_written, progress.framing) = (true, framing);
+                if framing == Framing::Data {
+                    self.wire.say(Command::Data, Expected::Data);
+                    return;
+                }
+                self.stuffer = match progress.transaction.content {
+                    Content::Binary => Stuffer::verbatim(),
+                    _ => Stuffer::without_dots(),
+                };
+                self.state = State::Body;
+                if let Framing::Chunk(size) = framing {
+                    self.wire.say(Command::BdatLast(size), Expected::EndOfData { ends_at: None });
                 }
             } else {
                 return;
             }
         }
+    }
+
+    /// Passes the chunks on that are full. They are all of one size, however the message was given.
+    fn pass_chunks(&mut self) {
+        let size = self.settings.chunk_size.max(1);
+        while self.filling.len() >= size && self.may_pass() {
+            self.wire.say(Command::Bdat(size as u64), Expected::Chunk);
+            self.filling.move_to(size, &mut self.wire.output);
+        }
+    }
+
+    /// Another chunk may go: without PIPELINING, not before the one before it was answered.
+    fn may_pass(&self) -> bool {
+        self.framing() != Framing::Chunks || self.wire.queue.is_empty() || self.capabilities.offers("PIPELINING")
+    }
+
+    /// The server refuses the message in its middle. Nothing more of it goes than the chunks that wait, as their size was said.
+    fn chunk_refused(&mut self, reply: Reply) {
+        if self.state == State::Body {
+            let bytes = self.stuffer.bytes() - self.filling.len() as u64;
+            self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
+        }
+        self.transactions.pop_front();
+        self.filling.clear();
+        for expected in &mut self.wire.queue {
+            if matches!(expected, Expected::Chunk | Expected::EndOfData { .. }) {
+                *expected = Expected::VainChunk;
+            }
+        }
+        self.state = State::Ready;
+        // Its transaction may still be open (RFC 3030, 2).
+        self.wire.say(Command::Rset, Expected::Cleanup);
+        self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
     }
 
     /// The message will not be sent. A transaction that the server has open is dropped there, too.
@@ -692,7 +761,7 @@ impl Machine {
             self.require_ready("a transaction")?;
         }
         transaction.check(&self.capabilities, self.settings.secure)?;
-        if follows_others && self.transactions.back().is_some_and(|before| before.chunk.is_some()) {
+        if follows_others && self.framing() != Framing::Data {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
@@ -717,7 +786,7 @@ impl Machine {
         match self.state {
             // A go-ahead that came early does not overtake STARTTLS: left over, it would be said inside TLS.
             State::Upgrade if self.wire.output.is_empty() => Step::Upgrade,
-            State::Body if self.wire.output.len() < HIGH_WATER => {
+            State::Body if self.wire.output.len() < HIGH_WATER && self.may_pass() => {
                 Step::Body { room: HIGH_WATER - self.wire.output.len() }
             }
             State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
@@ -727,9 +796,11 @@ impl Machine {
 
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
+            Some(Expected::Chunk) if self.outcome_unknown() => Phase::EndOfData,
             Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
             None if self.state == State::Upgrade => Phase::Tls,
+            None if self.state == State::Body => Phase::Body,
             None => Phase::Command,
         }
     }
@@ -744,12 +815,13 @@ impl Machine {
         self.wire.queue.clear();
         self.wire.output.clear();
         self.held_piece = None;
+        self.filling.clear();
         self.transactions.clear();
     }
 
-    /// The size of the chunk that is being given, if the message goes as one.
-    fn chunk(&self) -> Option<u64> {
-        self.transactions.back().and_then(|progress| progress.chunk)
+    /// How the message goes that is being given, or went last of those that are under way.
+    fn framing(&self) -> Framing {
+        self.transactions.back().map_or(Framing::Data, |progress| progress.framing)
     }
 
     /// What is beyond the size, or missing, would be read as commands, or commands as the message.
@@ -819,7 +891,11 @@ fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a
     Command::Mail {
         reverse_path: transaction.reverse_path.as_ref(),
         size: transaction.size.filter(|_| server.offers("SIZE")),
-        eight_bit: transaction.content != Content::SevenBit && server.offers("8BITMIME"),
+        body: match transaction.content {
+            Content::SevenBit => None,
+            Content::Binary => Some("BINARYMIME"),
+            Content::EightBit | Content::Unknown => server.offers("8BITMIME").then_some("8BITMIME"),
+        },
         utf8: progress.utf8,
         prdr: progress.final_replies == FinalReplies::OneOr353,
         delivery: &transaction.delivery,

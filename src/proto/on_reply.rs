@@ -5,7 +5,7 @@ use std::mem;
 use super::command::Command;
 use super::reply::excerpt;
 use super::sasl::Login;
-use super::transaction::{FinalReplies, Progress};
+use super::transaction::{FinalReplies, Framing, Progress};
 use super::wire::Expected;
 use super::{BadReply, Capabilities, Machine, Protocol, Reply, StartTls, State, Step, Stuffer};
 use crate::error::{Error, Kind, Phase, Result};
@@ -106,7 +106,9 @@ impl Machine {
                 self.close();
                 self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
             }
-            Expected::EmptyData if reply.is_positive() || is_refusal => {}
+            Expected::Chunk if reply.is_positive() => {}
+            Expected::Chunk if is_refusal => self.chunk_refused(reply),
+            Expected::EmptyData | Expected::VainChunk if reply.is_positive() || is_refusal => {}
             Expected::Cleanup if reply.is_positive() => {}
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             Expected::Quit => self.close(),
@@ -142,7 +144,7 @@ impl Machine {
                     return Ok(());
                 }
             }
-            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::EndOfData { .. } => {
+            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
                 if !matches!(expected, Expected::EndOfData { .. }) {
                     // What became of this message is certain, even if all of it has gone.
                     let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
@@ -152,7 +154,7 @@ impl Machine {
             }
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             // What these were about was told before.
-            Expected::EmptyData | Expected::Cleanup | Expected::Quit => {}
+            Expected::EmptyData | Expected::VainChunk | Expected::Cleanup | Expected::Quit => {}
         }
         self.close();
         Ok(())
@@ -169,7 +171,7 @@ impl Machine {
                     self.close();
                     return Ok(());
                 }
-                Some(_) if phase == Phase::Body => "the connection ended in the middle of the message".into(),
+                _ if phase == Phase::Body => "the connection ended in the middle of the message".into(),
                 Some(Expected::EndOfData { .. }) => {
                     "the connection ended before the server confirmed the message".into()
                 }
@@ -310,7 +312,7 @@ impl Machine {
         let (phase, reply) = progress.reason(Phase::EndOfData, reply);
         // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2). Where another
         // message follows already, RSET went before it.
-        if progress.chunk.is_some() && phase != Phase::Mail && self.transactions.is_empty() {
+        if progress.framing != Framing::Data && phase != Phase::Mail && self.transactions.is_empty() {
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.events.push_back(Step::NotSent { phase, reply });

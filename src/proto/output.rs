@@ -57,6 +57,20 @@ impl Output {
         self.tail.advance(n);
     }
 
+    /// Moves the first `n` bytes, or all if there are fewer, behind what waits in another.
+    pub(super) fn move_to(&mut self, mut n: usize, other: &mut Output) {
+        while let Some(mut segment) = self.segments.pop_front() {
+            if segment.len() > n {
+                other.put_bytes(segment.split_to(n));
+                self.segments.push_front(segment);
+                return;
+            }
+            n -= segment.len();
+            other.put_bytes(segment);
+        }
+        other.put_slice(&self.tail.split_to(n.min(self.tail.len())));
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Output::default();
     }
@@ -108,5 +122,31 @@ mod tests {
         assert_eq!(output.front(), b"\r\n");
         output.advance(2);
         assert!(output.is_empty());
+    }
+
+    #[test]
+    fn moves_any_part() {
+        let large = Bytes::from((0..2 * COPIED).map(|i| i as u8).collect::<Vec<_>>());
+        for n in [0, 1, 4, 5, COPIED, 2 * COPIED + 3, 2 * COPIED + 4, 2 * COPIED + 5, usize::MAX] {
+            let mut from = Output::default();
+            from.put_slice(b"head");
+            from.put_bytes(large.clone());
+            from.put_slice(b"t");
+            let all: Vec<u8> = [b"head", &large[..], b"t"].concat();
+            let mut to = Output::default();
+            to.put_slice(b"BDAT");
+            from.move_to(n, &mut to);
+            let split = n.min(all.len());
+            assert_eq!((to.len(), from.len()), (4 + split, all.len() - split));
+            let drain = |mut output: Output| {
+                let mut bytes = Vec::new();
+                while !output.is_empty() {
+                    bytes.extend_from_slice(output.front());
+                    output.advance(output.front().len());
+                }
+                bytes
+            };
+            assert_eq!([&drain(to)[4..], &drain(from)[..]].concat(), all);
+        }
     }
 }

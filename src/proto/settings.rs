@@ -74,6 +74,9 @@ pub struct Settings {
     /// The client's nonce in SCRAM, printable and without a comma. `None`, as it must be but in tests and fuzzers that
     /// want the same bytes again: a fresh random one for each login.
     pub nonce: Option<String>,
+    /// How many bytes a chunk has (RFC 3030), where a message goes as several. So much of it is held until the chunk is full. 256 KiB
+    /// by default; more gains nothing.
+    pub chunk_size: usize,
     /// Bounds on what the server sends.
     pub limits: Limits,
 }
@@ -89,6 +92,7 @@ impl Settings {
             auth_in_clear: false,
             server: None,
             nonce: None,
+            chunk_size: 256 * 1024,
             limits: Limits::default(),
         }
     }

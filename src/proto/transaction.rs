@@ -78,6 +78,10 @@ impl Transaction {
             return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
+        if self.content == Content::Binary && !(server.offers("BINARYMIME") && server.offers("CHUNKING")) {
+            let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
+            return Err(Error::new(Kind::Unsupported, Phase::Mail, message).with_hint("Encode its parts as base64."));
+        }
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
             return Err(self.utf8_missing());
         }
@@ -150,8 +154,18 @@ pub(super) struct Progress {
     pub(super) verdicts: Vec<Reply>,
     pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
-    /// The message goes as one chunk of so many bytes (RFC 3030), and not behind DATA.
-    pub(super) chunk: Option<u64>,
+    pub(super) framing: Framing,
+}
+
+/// How the message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Behind DATA.
+    Data,
+    /// As one chunk of so many bytes (RFC 3030), together with the commands.
+    Chunk(u64),
+    /// As chunks of which the last one has what is left. A refusal then comes in time, and the session goes on.
+    Chunks,
 }
 
 /// What the server will say behind the message.
@@ -167,7 +181,8 @@ pub(super) enum FinalReplies {
     Each,
 }
 
-/// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains nothing by it.
+/// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains
+/// nothing by it, as DATA costs no more than chunks do; so only what must goes as chunks.
 const SMALL: u64 = 64 * 1024;
 
 impl Progress {
@@ -185,14 +200,19 @@ impl Progress {
             verdicts: Vec::new(),
             mail_refusal: None,
             last_rcpt_refusal: None,
-            chunk: None,
+            framing: Framing::Data,
         }
     }
 
-    /// The size of the one chunk that the message goes in, where it does.
-    pub(super) fn fits_chunk(&self, server: &Capabilities) -> Option<u64> {
-        // An empty one would be whole with its command already, before its end is known.
-        self.transaction.size.filter(|size| (1..=SMALL).contains(size) && server.offers("CHUNKING"))
+    /// How the message can best go.
+    pub(super) fn best_framing(&self, server: &Capabilities) -> Framing {
+        match self.transaction.size {
+            _ if !server.offers("CHUNKING") => Framing::Data,
+            // An empty one would be whole with its command already, before its end is known.
+            Some(size) if (1..=SMALL).contains(&size) => Framing::Chunk(size),
+            _ if self.transaction.content == Content::Binary => Framing::Chunks,
+            _ => Framing::Data,
+        }
     }
 
     /// Every recipient was written and answered.

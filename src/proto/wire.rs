@@ -44,12 +44,16 @@ pub(super) enum Expected {
     Mail,
     Rcpt(usize),
     Data,
+    /// A chunk of the message that is not the last one.
+    Chunk,
     /// The message whose last byte is at this place of all that was ever written. It stays in front until the last of its replies.
     EndOfData {
         ends_at: Option<u64>,
     },
     /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
     EmptyData,
+    /// A chunk of a message that was refused before it.
+    VainChunk,
     /// RSET on the machine's own behalf.
     Cleanup,
     Reset,
@@ -68,6 +72,7 @@ impl Expected {
             Expected::Mail => Phase::Mail,
             Expected::Rcpt(_) => Phase::Rcpt,
             Expected::Data => Phase::Data,
+            Expected::Chunk | Expected::VainChunk => Phase::Body,
             Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
             Expected::Cleanup | Expected::Reset => Phase::Reset,
             Expected::Noop => Phase::Noop,
@@ -88,6 +93,8 @@ impl Expected {
             Expected::Mail => "the answer to MAIL (250)",
             Expected::Rcpt(_) => "the answer to RCPT (250)",
             Expected::Data => "the go-ahead for the message (354)",
+            Expected::Chunk => "the answer to a chunk of the message (250)",
+            Expected::VainChunk => "the answer to a chunk of the message that was refused",
             Expected::EndOfData { .. } => "the answer to the whole message (250)",
             Expected::EmptyData => "the answer to the empty message",
             Expected::Cleanup | Expected::Reset => "the answer to RSET (250)",

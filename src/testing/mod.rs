@@ -208,7 +208,7 @@ impl Builder {
     /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
     /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
     /// What it was asked for is in [`Captured::parameters`] and [`Captured::recipient_parameters`]; nothing more comes of
-    /// it, but that limits are enforced.
+    /// it, but that limits are enforced, and chunks are taken (`CHUNKING`, `BINARYMIME`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -5,6 +5,7 @@ mod scram;
 
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -44,6 +45,8 @@ struct Conversation {
     is_extended: bool,
     login: Option<String>,
     transaction: Option<Transaction>,
+    /// The message that comes in chunks.
+    incoming: Option<Incoming>,
 }
 
 #[derive(Default)]
@@ -54,6 +57,49 @@ struct Transaction {
     is_prdr: bool,
     recipients: Vec<String>,
     recipient_parameters: Vec<Vec<String>>,
+}
+
+/// A message that is coming.
+struct Incoming {
+    id: String,
+    path: PathBuf,
+    /// `None` where messages are thrown away.
+    file: Option<File>,
+    size: u64,
+    max_size: u64,
+    bare_line_ends: bool,
+}
+
+impl Incoming {
+    async fn begin(server: &Shared) -> io::Result<Self> {
+        let id = {
+            let mut log = server.log();
+            log.ids += 1;
+            format!("{:08X}", log.ids)
+        };
+        let path = server.folder.path().join(format!("{id}.eml"));
+        let file = match server.settings.discard {
+            true => None,
+            false => Some(File::create(&path).await?),
+        };
+        let max_size = server.settings.max_size.unwrap_or(u64::MAX);
+        Ok(Incoming { id, path, file, size: 0, max_size, bare_line_ends: false })
+    }
+
+    /// What is counted in the size already. tokio writes it on a thread of its own, while the next block is read.
+    async fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) if self.size <= self.max_size => file.write_all(block).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn discard(self) -> io::Result<()> {
+        if self.file.is_some() {
+            tokio::fs::remove_file(&self.path).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Talks to one client until either has had enough.
@@ -76,6 +122,7 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         is_extended: false,
         login: None,
         transaction: None,
+        incoming: None,
     };
     let end = conversation.run().await;
     let mut log = server.log();
@@ -106,7 +153,10 @@ impl Conversation {
                 _ => line.clone(),
             };
             self.record(&shown);
-            if let Some(reply) = self.other_answer(&shown) {
+            // Its bytes come in any case.
+            if verb != "BDAT"
+                && let Some(reply) = self.other_answer(&shown)
+            {
                 self.reply(&reply);
                 if reply.starts_with("421") {
                     break;
@@ -150,8 +200,15 @@ impl Conversation {
                         break;
                     }
                 }
+                "BDAT" if self.offers_also("CHUNKING") => {
+                    let replies = self.chunk(&shown, argument).await?;
+                    replies.iter().for_each(|reply| self.reply(reply));
+                    if replies.iter().any(|reply| reply.starts_with("421")) {
+                        break;
+                    }
+                }
                 "RSET" => {
-                    self.transaction = None;
+                    self.drop_transaction();
                     self.reply("250 2.0.0 Ok");
                 }
                 "NOOP" => self.reply("250 2.0.0 Ok"),
@@ -192,6 +249,7 @@ impl Conversation {
             is_extended: false,
             login: None,
             transaction: None,
+            incoming: None,
             ..self
         })
     }
@@ -201,7 +259,7 @@ impl Conversation {
             self.reply("501 5.5.4 The client's name is missing, or more than a name");
             return;
         }
-        self.transaction = None;
+        self.drop_transaction();
         self.helo = Some(name.to_string());
         self.is_extended = verb != "HELO";
         if !self.is_extended {
@@ -294,6 +352,7 @@ impl Conversation {
                     (Ok(size), Some(max)) if size > max => return "552 5.3.4 Message size exceeds fixed limit",
                     _ => {}
                 },
+                "BODY" if value.eq_ignore_ascii_case("BINARYMIME") && self.offers_also("BINARYMIME") => {}
                 "BODY" if self.server.offers("8BITMIME") => {
                     if !["7BIT", "8BITMIME"].iter().any(|body| value.eq_ignore_ascii_case(body)) {
                         return "501 5.5.4 BODY is neither 7BIT nor 8BITMIME";
@@ -365,75 +424,129 @@ impl Conversation {
                 None => "503 5.5.1 Say MAIL and RCPT first".into(),
             }]);
         };
+        if transaction.parameters.iter().any(|parameter| parameter.eq_ignore_ascii_case("BODY=BINARYMIME")) {
+            // RFC 3030, 3.
+            return Ok(vec!["503 5.5.1 BINARYMIME goes by BDAT".into()]);
+        }
         self.reply("354 End data with <CR><LF>.<CR><LF>");
 
-        let id = {
-            let mut log = self.server.log();
-            log.ids += 1;
-            format!("{:08X}", log.ids)
-        };
-        let path = self.server.folder.path().join(format!("{id}.eml"));
-        let mut file = match self.server.settings.discard {
-            true => None,
-            false => Some(File::create(&path).await?),
-        };
-        let max_size = self.server.settings.max_size.unwrap_or(u64::MAX);
+        let mut incoming = Incoming::begin(&self.server).await?;
         let mut decoder = Decoder::default();
         let mut block = Vec::new();
-        let mut size = 0;
         loop {
-            if self.input.is_empty() && !self.fill().await? {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("the client closed after {size} bytes of a message"),
-                ));
-            }
+            self.fill_for(incoming.size).await?;
             let before = block.len();
             let end = decoder.decode(&self.input, &mut block);
             self.input.advance(end.unwrap_or(self.input.len()));
-            size += (block.len() - before) as u64;
+            incoming.size += (block.len() - before) as u64;
             if block.len() >= BLOCK || end.is_some() {
-                // tokio writes it on a thread of its own, while the next block is read.
-                if let Some(file) = &mut file
-                    && size <= max_size
-                {
-                    file.write_all(&block).await?;
-                }
+                incoming.write(&block).await?;
                 block.clear();
             }
             if end.is_some() {
                 break;
             }
         }
-        if let Some(file) = &mut file {
+        incoming.bare_line_ends = decoder.bare_line_ends;
+        self.end_message(transaction, incoming).await
+    }
+
+    /// A chunk (RFC 3030), whose bytes are read whatever becomes of it: the replies to it, and to the message, if it is the last.
+    async fn chunk(&mut self, command: &str, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
+        let (size, last) = argument.split_once(' ').unwrap_or((argument, ""));
+        let (Ok(size), true) = (size.parse::<u64>(), last.is_empty() || last.eq_ignore_ascii_case("LAST")) else {
+            return Ok(vec!["501 5.5.4 Syntax: BDAT size [LAST]".into()]);
+        };
+        let has_recipients = self.transaction.as_ref().is_some_and(|transaction| !transaction.recipients.is_empty());
+        let mut incoming = match self.incoming.take() {
+            None if has_recipients => Some(Incoming::begin(&self.server).await?),
+            before => before,
+        };
+        let mut left = size;
+        while left > 0 {
+            self.fill_for(incoming.as_ref().map_or(0, |incoming| incoming.size)).await?;
+            let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let piece = self.input.split_to(here);
+            left -= here as u64;
+            if let Some(incoming) = &mut incoming {
+                incoming.size += here as u64;
+                incoming.write(&piece).await?;
+            }
+        }
+        let is_too_large = |incoming: &Incoming| incoming.size > incoming.max_size;
+        let refusal = match (self.other_answer(command), &incoming) {
+            (Some(other), _) if other.starts_with('2') && last.is_empty() => {
+                self.incoming = incoming;
+                return Ok(vec![other.into()]);
+            }
+            (Some(other), _) => Some(other),
+            (None, None) if self.transaction.is_some() => Some("554 5.5.1 No valid recipients".into()),
+            (None, None) => Some("503 5.5.1 Say MAIL and RCPT first".into()),
+            (None, Some(incoming)) if is_too_large(incoming) && last.is_empty() => {
+                Some("552 5.3.4 Message size exceeds fixed limit".into())
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            if let Some(incoming) = incoming {
+                incoming.discard().await?;
+            }
+            self.drop_transaction();
+            return Ok(vec![refusal.into()]);
+        }
+        match (self.transaction.take(), incoming) {
+            (Some(transaction), Some(incoming)) if !last.is_empty() => self.end_message(transaction, incoming).await,
+            (transaction, incoming) => {
+                (self.transaction, self.incoming) = (transaction, incoming);
+                Ok(vec![format!("250 2.0.0 {size} octets received").into()])
+            }
+        }
+    }
+
+    /// Something of a message is there; so much of it came before.
+    async fn fill_for(&mut self, size: u64) -> io::Result<()> {
+        if self.input.is_empty() && !self.fill().await? {
+            let message = format!("the client closed after {size} bytes of a message");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        Ok(())
+    }
+
+    fn drop_transaction(&mut self) {
+        (self.transaction, self.incoming) = (None, None);
+    }
+
+    /// The replies to a message that has come whole.
+    async fn end_message(
+        &mut self,
+        transaction: Transaction,
+        mut incoming: Incoming,
+    ) -> io::Result<Vec<Cow<'static, str>>> {
+        if let Some(file) = &mut incoming.file {
             file.flush().await?;
         }
         self.record(".");
         let refusal = match self.other_answer(".") {
-            None if size > max_size => Some("552 5.3.4 Message size exceeds fixed limit".into()),
+            None if incoming.size > incoming.max_size => Some("552 5.3.4 Message size exceeds fixed limit".into()),
             other => other,
         };
         if let Some(refusal) = refusal {
-            if file.is_some() {
-                tokio::fs::remove_file(&path).await?;
-            }
+            incoming.discard().await?;
             // It refuses each in the same way, unless it does so line by line.
             let for_each =
                 if self.is_lmtp() && refusal.lines().count() == 1 { transaction.recipients.len() } else { 1 };
             return Ok(vec![refusal.into(); for_each]);
         }
-        let (replies, recipients) = self.verdicts(&transaction, &id);
+        let (replies, recipients) = self.verdicts(&transaction, &incoming.id);
         if recipients.is_empty() {
-            if file.is_some() {
-                tokio::fs::remove_file(&path).await?;
-            }
+            incoming.discard().await?;
             return Ok(replies);
         }
         let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
         let recipient_parameters =
             parameters.filter(|(to, _)| recipients.contains(to)).map(|(_, parameters)| parameters).collect();
         self.server.log().messages.push(Captured {
-            id,
+            id: incoming.id,
             connection: self.number,
             helo: self.helo.clone().unwrap_or_default(),
             tls: self.tls.clone(),
@@ -442,9 +555,9 @@ impl Conversation {
             parameters: transaction.parameters,
             recipients,
             recipient_parameters,
-            size,
-            bare_line_ends: decoder.bare_line_ends,
-            path,
+            size: incoming.size,
+            bare_line_ends: incoming.bare_line_ends,
+            path: incoming.path,
             _folder: self.server.folder.clone(),
         });
         self.server.arrived.notify_waiters();

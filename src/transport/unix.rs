@@ -3,29 +3,67 @@
 #[cfg(unix)]
 use std::io;
 use std::path::Path;
+#[cfg(unix)]
+use std::time::Duration;
 
 use super::Stream;
 use crate::error::{Error, Result};
 #[cfg(unix)]
 use crate::error::{Kind, Phase};
 
-/// Opens a connection to a Unix socket, where another program of this machine listens.
+/// How long until a server that had no room for another connection is asked again.
+#[cfg(unix)]
+const NO_ROOM: Duration = Duration::from_millis(20);
+
+/// Opens a connection to a Unix socket, where another program of this machine listens. Where TCP would wait in the server's
+/// queue, a Unix socket that is not to block says at once that the queue is full: so it is asked again, for as long as the caller waits.
 #[cfg(unix)]
 pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
-    let connected = tokio::net::UnixStream::connect(path).await;
-    connected.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "Sockets have owners and modes, as files have: this program's user must be allowed to write to it."
-            }
-            _ => "Check the path, and that the server runs; its configuration says where it makes the socket.",
-        };
-        let message = format!("no connection to the socket {} ({error})", path.display());
-        Error::new(Kind::Connect, Phase::Connect, message).with_hint(hint).with_source(error)
-    })
+    let error = loop {
+        match tokio::net::UnixStream::connect(path).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(NO_ROOM).await,
+            Err(error) => break error,
+        }
+    };
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "Sockets have owners and modes, as files have: this program's user must be allowed to write to it."
+        }
+        _ => "Check the path, and that the server runs; its configuration says where it makes the socket.",
+    };
+    let message = format!("no connection to the socket {} ({error})", path.display());
+    Err(Error::new(Kind::Connect, Phase::Connect, message).with_hint(hint).with_source(error))
 }
 
 #[cfg(not(unix))]
 pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
     Err(Error::request(format!("there are no Unix sockets on this system, and so not {}", path.display())))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use futures::FutureExt as _;
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let mut connecting = Box::pin(connect_to_socket(&path));
+        assert!(connecting.as_mut().now_or_never().is_none(), "it waits");
+        listener.accept().await.unwrap();
+        assert!(connecting.await.is_ok());
+    }
 }

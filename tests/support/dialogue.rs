@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use envoi::delivery::{DeliverBy, EnvelopeId, Hold, OriginalRecipient};
+use envoi::proto::Content;
 use envoi::{Address, Credentials, Delivery};
 
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
@@ -24,6 +25,8 @@ pub struct Dialogue {
     pub server: Option<(String, u16)>,
     /// What is said of a login that failed, in a part of its words.
     pub reason: Option<String>,
+    /// How large chunks are, where it matters.
+    pub chunk_size: Option<usize>,
     pub steps: bool,
     pub round_trips: Option<u32>,
     pub sends: Vec<Send>,
@@ -63,9 +66,11 @@ impl Auth {
 }
 
 impl Dialogue {
-    /// Over a real connection, other bytes would go: the nonce, the binding and the port are made up.
+    /// Over a real connection, other bytes would go: the nonce, the binding and the port are made up, and a ready message is never
+    /// binary.
     pub fn is_for_machine_alone(&self) -> bool {
-        self.nonce.is_some() || self.server.is_some()
+        let is_binary = self.sends.iter().any(|send| send.content == Content::Binary);
+        self.nonce.is_some() || self.server.is_some() || self.chunk_size.is_some() || is_binary
     }
 }
 
@@ -77,8 +82,7 @@ pub struct Send {
     pub to: Vec<String>,
     pub all_or_nothing: bool,
     pub message: Vec<u8>,
-    /// Whether it has bytes beyond ASCII, where that is known beforehand.
-    pub eight_bit: Option<bool>,
+    pub content: Content,
     pub size_known: bool,
     pub delivery: Delivery,
     /// As the file has it: codes and `-`, with one blank between them.
@@ -129,6 +133,7 @@ pub fn parse(text: &str) -> Result<Dialogue, String> {
         channel_binding: None,
         server: None,
         reason: None,
+        chunk_size: None,
         steps: false,
         round_trips: None,
         sends: Vec::new(),
@@ -197,6 +202,9 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
         }
         ("reason", [_, ..]) => dialogue.reason = Some(value.to_string()),
         ("auth-in-clear", ["yes"]) => dialogue.auth_in_clear = true,
+        ("chunk-size", [size]) => {
+            dialogue.chunk_size = Some(size.parse().map_err(|_| "not a number")?);
+        }
         ("steps", ["yes"]) => dialogue.steps = true,
         ("round-trips", [number]) => {
             dialogue.round_trips = Some(number.parse().map_err(|_| "not a number")?);
@@ -206,7 +214,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             to: to.iter().map(|address| address.to_string()).collect(),
             all_or_nothing: false,
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
-            eight_bit: None,
+            content: Content::Unknown,
             size_known: false,
             delivery: Delivery::new(),
             recipients: vec!["-"; to.len()].join(" "),
@@ -223,8 +231,9 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
                     let line = format!("{}\r\n", "x".repeat(76));
                     send.message.extend_from_slice(line.repeat(number).as_bytes());
                 }
-                ("content", ["7bit"]) => send.eight_bit = Some(false),
-                ("content", ["8bit"]) => send.eight_bit = Some(true),
+                ("content", ["7bit"]) => send.content = Content::SevenBit,
+                ("content", ["8bit"]) => send.content = Content::EightBit,
+                ("content", ["binary"]) => send.content = Content::Binary,
                 ("size", ["known"]) => send.size_known = true,
                 ("recipients", codes) if codes.len() == send.to.len() => send.recipients = codes.join(" "),
                 ("verdicts", codes) if codes.len() == send.to.len() => send.verdicts = codes.join(" "),
@@ -379,7 +388,7 @@ WAIT-CLOSE
         assert_eq!(dialogue.server, Some(("mail.example.org".into(), 587)));
         let [first, second] = &dialogue.sends[..] else { panic!("two messages") };
         assert_eq!((first.from.as_deref(), &first.to[..]), (None, &["a@b".to_string(), "c@d".into()][..]));
-        assert!(first.all_or_nothing && first.size_known && first.eight_bit == Some(true));
+        assert!(first.all_or_nothing && first.size_known && first.content == Content::EightBit);
         assert_eq!(first.message, b"a\r\n.\\");
         assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
         assert_eq!((first.verdicts.as_str(), second.verdicts.as_str()), ("452 -", "-"));

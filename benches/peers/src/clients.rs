@@ -1,6 +1,7 @@
 //! The same work by each client, as its documentation says it is done best. Each takes a connected server of its own kind and is as
 //! short as it can be.
 
+use std::future::ready;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,19 +37,14 @@ pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
 /// Small messages on one connection for some time, each after the answer to the one before; the connecting is not measured.
 pub fn small(who: &str, target: Target<'_>, time: Duration) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let is_time = |began: Instant| began.elapsed() < time;
     match who {
         "envoi" => {
             let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
-            support::report(|| {
-                runtime.block_on(async {
-                    let began = Instant::now();
-                    while is_time(began) {
-                        let receipt = connection.send(note()).await.expect("the message is taken");
-                        assert!(receipt.all_accepted());
-                    }
-                });
-            });
+            let send = async || {
+                let receipt = connection.send(note()).await.expect("the message is taken");
+                assert!(receipt.all_accepted());
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(connection.quit());
         }
         "envoi-stream" => {
@@ -56,29 +52,25 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
             support::report(|| {
                 let began = Instant::now();
                 let messages = futures::stream::repeat_with(|| envoi::Message::from(note()));
-                let messages = messages.take_while(|_| std::future::ready(is_time(began)));
-                let outcomes = connection.send_all(messages);
-                let count = |outcome: envoi::Result<envoi::Receipt>| async { assert!(outcome.unwrap().all_accepted()) };
-                runtime.block_on(outcomes.for_each(count));
+                let messages = messages.take_while(|_| std::future::ready(began.elapsed() < time));
+                let outcomes = connection.send_all(messages).map(|outcome| outcome.expect("the message is taken"));
+                let receipts = runtime.block_on(outcomes.filter(|receipt| ready(receipt.all_accepted())).count());
+                receipts as u64
             });
             runtime.block_on(connection.quit());
         }
-        // A connection that is kept. The pool of its transport says NOOP before each message, too.
+        // A connection that is kept, without the NOOP that the pool of its transport says before each message.
         "lettre" => {
             use lettre::transport::smtp::client::AsyncSmtpConnection;
             let (server, hello) = (("localhost", target.port), Default::default());
             let connecting = AsyncSmtpConnection::connect_tokio1(server, None, &hello, lettre_tls(target), None);
             let mut connection = runtime.block_on(connecting).expect("the sink is there");
-            support::report(|| {
-                runtime.block_on(async {
-                    let began = Instant::now();
-                    while is_time(began) {
-                        let message = lettre_note();
-                        let sent = connection.send(message.envelope(), &message.formatted()).await;
-                        sent.expect("the message is taken");
-                    }
-                });
-            });
+            let send = async || {
+                let message = lettre_note();
+                let sent = connection.send(message.envelope(), &message.formatted()).await;
+                sent.expect("the message is taken");
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(connection.quit()).expect("the sink says goodbye");
         }
         "lettre-pool" => {
@@ -86,27 +78,19 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
             // The pool starts a task of its own.
             let _entered = runtime.enter();
             let transport = lettre(target);
-            runtime.block_on(transport.send(lettre_note())).expect("the message is taken");
-            support::report(|| {
-                runtime.block_on(async {
-                    let began = Instant::now();
-                    while is_time(began) {
-                        transport.send(lettre_note()).await.expect("the message is taken");
-                    }
-                });
-            });
+            assert!(runtime.block_on(transport.test_connection()).expect("the sink is there"));
+            let send = async || {
+                transport.send(lettre_note()).await.expect("the message is taken");
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(transport.shutdown());
         }
         "mail-send" => {
             let mut client = runtime.block_on(mail_send(target).connect_plain()).expect("the sink is there");
-            support::report(|| {
-                runtime.block_on(async {
-                    let began = Instant::now();
-                    while is_time(began) {
-                        client.send(note()).await.expect("the message is taken");
-                    }
-                });
-            });
+            let send = async || {
+                client.send(note()).await.expect("the message is taken");
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(client.quit()).expect("the sink says goodbye");
         }
         "async-smtp" => {
@@ -114,19 +98,25 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
                 let stream = BufStream::new(connected(target).await);
                 async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), stream).await.expect("the sink is there")
             });
-            support::report(|| {
-                runtime.block_on(async {
-                    let began = Instant::now();
-                    while is_time(began) {
-                        let email = sendable(note().write_to_vec().expect("a message"));
-                        transport.send(email).await.expect("the message is taken");
-                    }
-                });
-            });
+            let send = async || {
+                let email = sendable(note().write_to_vec().expect("a message"));
+                transport.send(email).await.expect("the message is taken");
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(transport.quit()).expect("the sink says goodbye");
         }
         who => panic!("nobody is called {who}"),
     }
+}
+
+/// How often it was done.
+async fn again_and_again(time: Duration, mut send: impl AsyncFnMut()) -> u64 {
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < time {
+        send().await;
+        count += 1;
+    }
+    count
 }
 
 const FROM: &str = "me@example.org";
