@@ -98,6 +98,8 @@
 //! # }
 //! ```
 //!
+//! With `Client::retries` (feature `retries`), what failed for a passing reason is sent again by itself, and never what may have been delivered.
+//!
 //! # Many messages
 //!
 //! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a stream of them without waiting for
