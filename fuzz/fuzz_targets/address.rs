@@ -48,6 +48,11 @@ fn check_address(text: &str) {
     assert_eq!(format!("{}@{}", address.local_part(), address.domain()), text);
     assert_eq!(address.is_ascii(), text.is_ascii());
     assert!(!address.domain().is_empty() && !address.domain().contains(['<', '>', ' ', '@']), "{address:?}");
+    // What a domain becomes as A-labels can be written, too: letters of other scripts stand for an @ or a dot.
+    if let Some(ascii) = address.to_ascii() {
+        assert!(ascii.is_ascii() && Address::lenient(ascii.as_str()).is_ok(), "{ascii:?} of {address:?}");
+        assert_eq!(ascii.local_part(), address.local_part());
+    }
     // Outside of a quoted string, nothing ends the path (RFC 5321, 4.1.2).
     let local_part = address.local_part();
     let is_quoted = local_part.len() > 1 && local_part.starts_with('"') && local_part.ends_with('"');
@@ -57,8 +62,11 @@ fn check_address(text: &str) {
     assert!(!text.contains(['<', '>', ' ', '\t']), "{strict:?}");
     assert!(strict.local_part().len() <= 64 && strict.domain().len() <= 255);
     assert_eq!(strict.to_string().parse::<Address>().unwrap(), strict);
+    if let Some(ascii) = strict.to_ascii() {
+        assert!(Address::new(ascii.as_str()).is_ok(), "{ascii:?} of {strict:?}");
+    }
     let envelope = Envelope::new(None, [strict.clone(), address]).unwrap();
-    assert_eq!(envelope.is_ascii(), text.is_ascii());
+    assert_eq!(envelope.is_ascii(), strict.to_ascii().is_some());
 }
 
 /// What else is written as a line.

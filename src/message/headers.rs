@@ -68,7 +68,12 @@ fn check_mailboxes(name: &str, mailboxes: &Mailboxes<'_>) -> Result<()> {
     match mailboxes {
         Mailboxes::Address(mailbox) => {
             check_text(name, mailbox.name.as_deref().unwrap_or_default())?;
-            check_text(name, &mailbox.email)
+            check_text(name, &mailbox.email)?;
+            if is_one_address(&mailbox.email) {
+                return Ok(());
+            }
+            let message = format!("the {name} header has an address that would end early: {}", quoted(&mailbox.email));
+            Err(Error::request(message).with_hint("Give each mailbox by itself, and its name apart."))
         }
         Mailboxes::Group(group) => {
             check_text(name, group.name.as_deref().unwrap_or_default())?;
@@ -76,6 +81,21 @@ fn check_mailboxes(name: &str, mailboxes: &Mailboxes<'_>) -> Result<()> {
         }
         Mailboxes::List(list) => list.iter().try_for_each(|inner| check_mailboxes(name, inner)),
     }
+}
+
+/// Nothing in it ends the address, so that another one could follow (RFC 5322, 3.4): mail-builder writes it as it is.
+fn is_one_address(email: &str) -> bool {
+    let (mut in_quotes, mut is_escaped) = (false, false);
+    for c in email.chars() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => in_quotes = !in_quotes,
+            '<' | '>' | ',' | ';' | '(' | ')' if !in_quotes => return false,
+            _ => {}
+        }
+    }
+    !in_quotes && !is_escaped
 }
 
 fn check_text(name: &str, text: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! This module knows how servers write what they offer, also the odd ones. What to make of an offer
 //! is the machine's business.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use super::Reply;
@@ -141,11 +142,12 @@ impl Capabilities {
 
     /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old form `AUTH=`.
     pub fn auth(&self) -> Vec<String> {
-        let mut mechanisms = Vec::new();
+        // Looked up by hash: a server may name tens of thousands.
+        let (mut mechanisms, mut seen) = (Vec::new(), HashSet::new());
         for line in self.keywords.iter().filter(|offered| offered.name == "AUTH") {
             for mechanism in line.parameters.split([' ', '\t', '=', ',']).filter(|word| !word.is_empty()) {
                 let mechanism = mechanism.to_ascii_uppercase();
-                if !mechanisms.contains(&mechanism) {
+                if seen.insert(mechanism.clone()) {
                     mechanisms.push(mechanism);
                 }
             }

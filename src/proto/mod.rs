@@ -120,10 +120,7 @@ mod wire;
 
 use std::collections::VecDeque;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
-use zeroize::Zeroizing;
 
 pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
 pub use command::{ClientName, RawCommand};
@@ -141,7 +138,6 @@ use crate::address::Address;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use command::Command;
-use reply::excerpt;
 use sasl::Login;
 use transaction::{FinalReplies, Framing, Progress};
 pub(crate) use transcript::Secrets;
@@ -422,9 +418,7 @@ impl Machine {
     pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
         self.require_login(mechanism)?;
         let exchange = mechanism.exchange(credentials).map_err(unusable)?;
-        for secret in [credentials.secret().to_owned(), BASE64.encode(credentials.secret())] {
-            self.secrets.add(Zeroizing::new(secret));
-        }
+        self.secrets.add_with_base64(credentials.secret());
         self.begin_login(exchange)
     }
 
@@ -864,7 +858,7 @@ impl Machine {
             return Err(Error::new(Kind::Request, self.phase(), message));
         }
         if !self.input.is_empty() || self.parser.is_mid_reply() {
-            let message = format!("the server sent {:?}, and nothing was asked", excerpt(&self.input));
+            let message = format!("the server sent {:?}, and nothing was asked", self.unread());
             return Err(self.abort(Kind::Protocol, message));
         }
         Ok(())
@@ -879,7 +873,7 @@ impl Machine {
     fn injected(&self) -> Error {
         let message = format!(
             "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside it: {:?}",
-            excerpt(&self.input)
+            self.unread()
         );
         Error::new(Kind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)
     }

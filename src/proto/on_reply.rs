@@ -3,13 +3,16 @@
 use std::mem;
 
 use super::command::Command;
-use super::reply::excerpt;
+use super::reply::{LINE_SHOWN, beginning, printable};
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, Progress};
 use super::wire::Expected;
 use super::{BadReply, Capabilities, Machine, Protocol, Reply, StartTls, State, Step, Stuffer};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
+
+/// So many characters are shown of why a login failed, much of which the server says.
+const REASON_SHOWN: usize = 400;
 
 impl Machine {
     /// Takes a reply, if a whole one is there, and acts on it.
@@ -31,7 +34,8 @@ impl Machine {
             }
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
-            Err(bad) => {
+            Err(mut bad) => {
+                bad.redact(&self.secrets);
                 let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
                 let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
                 let hint = hint::for_stranger(self.phase(), line);
@@ -85,7 +89,8 @@ impl Machine {
             }
             Expected::Login(login) if reply.is_positive() => {
                 login.verify().map_err(|failure| {
-                    let message = format!("the login with {} failed: {failure}", login.mechanism());
+                    let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
+                    let message = format!("the login with {} failed: {why}", login.mechanism());
                     Error::new(Kind::Auth, Phase::Auth, message)
                 })?;
                 self.events.push_back(Step::Login { reply, reason: None });
@@ -146,9 +151,7 @@ impl Machine {
             }
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
                 if !matches!(expected, Expected::EndOfData { .. }) {
-                    // What became of this message is certain, even if all of it has gone.
-                    let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
-                    self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
+                    self.await_no_verdict();
                 }
                 self.events.push_back(Step::NotSent { phase, reply });
             }
@@ -163,7 +166,7 @@ impl Machine {
     fn on_end(&mut self) -> Result<()> {
         let phase = self.phase();
         let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
-            format!("the connection ended in the middle of a reply: {:?}", excerpt(&self.input))
+            format!("the connection ended in the middle of a reply: {:?}", self.unread())
         } else {
             match self.wire.queue.front() {
                 // It is over either way.
@@ -179,7 +182,20 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        Err(Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure)))
+        let error = Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
+        // What was refused by then stays refused, whatever else went with it and got no answer.
+        let begun = self.transactions.front().filter(|progress| progress.complete);
+        let Some((phase, reply)) = begun.and_then(Progress::refusal) else { return Err(error) };
+        self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+        self.await_no_verdict();
+        self.failure = Some(error);
+        Ok(())
+    }
+
+    /// What became of the message is certain, even if all of it has gone.
+    fn await_no_verdict(&mut self) {
+        let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
+        self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -213,8 +229,19 @@ impl Machine {
     }
 
     fn login_refused(&mut self, login: &Login, reply: Reply) {
-        let reason = login.reason().map(|reason| self.secrets.redacted(&reason).unwrap_or(reason));
+        let reason = login.reason().map(|reason| self.without_secrets(&reason, REASON_SHOWN));
         self.events.push_back(Step::Login { reply, reason });
+    }
+
+    /// What the server sent and nothing was made of, as far as it is shown.
+    pub(super) fn unread(&self) -> String {
+        self.without_secrets(&printable(&self.input), LINE_SHOWN)
+    }
+
+    /// The beginning of a text of the server's. It is cut last: a half of a secret would not be found.
+    fn without_secrets(&self, text: &str, chars: usize) -> String {
+        let redacted = self.secrets.redacted(text);
+        beginning(redacted.as_deref().unwrap_or(text), chars).to_owned()
     }
 
     fn on_mail(&mut self, reply: Reply) {

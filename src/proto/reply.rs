@@ -133,11 +133,14 @@ impl fmt::Display for EnhancedCode {
     }
 }
 
+/// So many characters of a line are shown where it is wrong.
+pub(super) const LINE_SHOWN: usize = 80;
+
 /// Why bytes are no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BadReply {
-    /// A line that does not start with a code from 200 to 599 and a blank, a hyphen or its end; its beginning is kept.
+    /// A line that does not start with a code from 200 to 599 and a blank, a hyphen or its end.
     NotAReply(String),
     /// The lines of one reply have different codes: the first one's, and the line that differs.
     CodeChanged(u16, String),
@@ -152,8 +155,10 @@ pub enum BadReply {
 impl fmt::Display for BadReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadReply::NotAReply(line) => write!(f, "what came is no SMTP reply: {line:?}"),
-            BadReply::CodeChanged(code, line) => write!(f, "a reply that began with {code} went on with {line:?}"),
+            BadReply::NotAReply(line) => write!(f, "what came is no SMTP reply: {:?}", beginning(line, LINE_SHOWN)),
+            BadReply::CodeChanged(code, line) => {
+                write!(f, "a reply that began with {code} went on with {:?}", beginning(line, LINE_SHOWN))
+            }
             BadReply::LineTooLong(limit) => write!(f, "a line of a reply is longer than the limit of {limit} bytes"),
             BadReply::TooManyLines(limit) => write!(f, "a reply has more lines than the limit of {limit}"),
             BadReply::ReplyTooLong(limit) => write!(f, "a reply is longer than the limit of {limit} bytes"),
@@ -162,6 +167,17 @@ impl fmt::Display for BadReply {
 }
 
 impl std::error::Error for BadReply {}
+
+impl BadReply {
+    /// Takes out what nobody may see, before `Display` cuts the line.
+    pub(super) fn redact(&mut self, secrets: &Secrets) {
+        if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self
+            && let Some(redacted) = secrets.redacted(line)
+        {
+            *line = redacted;
+        }
+    }
+}
 
 /// Takes replies out of a buffer, line by line as they come.
 ///
@@ -237,14 +253,14 @@ impl ReplyParser {
                 match rest {
                     [] | [b' ', ..] => (code, true),
                     [b'-', ..] => (code, false),
-                    _ => return Err(BadReply::NotAReply(excerpt(line))),
+                    _ => return Err(BadReply::NotAReply(printable(line))),
                 }
             }
-            _ => return Err(BadReply::NotAReply(excerpt(line))),
+            _ => return Err(BadReply::NotAReply(printable(line))),
         };
         let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Vec::new() });
         if reply.code != code {
-            return Err(BadReply::CodeChanged(reply.code, excerpt(line)));
+            return Err(BadReply::CodeChanged(reply.code, printable(line)));
         }
         self.bytes += length;
         if self.bytes > self.limits.reply_bytes {
@@ -259,15 +275,14 @@ impl ReplyParser {
 }
 
 /// The text of bytes that a stranger sent, with nothing in it that a terminal would obey.
-fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect()
 }
 
 /// The beginning of such a text, for messages.
-pub(crate) fn excerpt(bytes: &[u8]) -> String {
-    const SHOWN: usize = 80;
-    printable(&bytes[..bytes.len().min(SHOWN)])
+pub(super) fn beginning(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]

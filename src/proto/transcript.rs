@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 use super::Reply;
@@ -110,8 +112,26 @@ const SHORTEST: usize = 4;
 
 impl Secrets {
     pub(super) fn add(&mut self, secret: Zeroizing<String>) {
-        if secret.len() >= SHORTEST && !self.0.contains(&secret) {
-            self.0.push(secret);
+        // In messages, words of the server's are quoted, and some characters escaped.
+        let quoted = Zeroizing::new(format!("{:?}", *secret));
+        let escaped = Zeroizing::new(quoted[1..quoted.len() - 1].to_owned());
+        for form in [secret, escaped] {
+            if form.len() >= SHORTEST && !self.0.contains(&form) {
+                self.0.push(form);
+            }
+        }
+    }
+
+    /// The same, and its forms in base64: what it is by itself, and what stays the same of it in the midst of other bytes.
+    pub(super) fn add_with_base64(&mut self, secret: &str) {
+        self.add(Zeroizing::new(secret.to_owned()));
+        self.add(Zeroizing::new(BASE64.encode(secret)));
+        for before in 0..3 {
+            // Six bits to a character: those at the ends are shared with the neighbours.
+            let bytes = Zeroizing::new([&[0; 2][..before], secret.as_bytes()].concat());
+            let encoded = Zeroizing::new(BASE64.encode(&bytes));
+            let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+            self.add(Zeroizing::new(encoded.get(own).unwrap_or_default().to_owned()));
         }
     }
 
@@ -189,5 +209,19 @@ mod tests {
         secrets.add(Zeroizing::new("a".into()));
         assert_eq!(secrets.redacted("bad password hunter2, hunter2").unwrap(), "bad password ***, ***");
         assert_eq!(secrets.redacted("a bad password"), None);
+
+        secrets.add_with_base64("se\"cret\\");
+        for (echo, shown) in [
+            ("se\"cret\\".to_owned(), "***"),
+            // As a message quotes it.
+            (format!("{:?}", "se\"cret\\"), "\"***\""),
+            (BASE64.encode("se\"cret\\"), "***"),
+        ] {
+            assert_eq!(secrets.redacted(&echo).as_deref(), Some(shown), "{echo}");
+        }
+        for around in [("", "."), ("a", ""), ("ab", "c"), ("abcd", "ef")] {
+            let echo = BASE64.encode(format!("{}se\"cret\\{}", around.0, around.1));
+            assert!(secrets.redacted(&echo).is_some(), "{echo}");
+        }
     }
 }

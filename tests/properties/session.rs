@@ -194,7 +194,7 @@ impl Session {
     pub fn begin(&mut self, transaction: Transaction) {
         let transfer = self.transfer_of(&transaction);
         if self.call(|machine| machine.begin(transaction)) {
-            self.transfers.push(transfer);
+            self.open(transfer);
         }
         self.settle();
     }
@@ -202,7 +202,7 @@ impl Session {
     pub fn mail(&mut self, transaction: Transaction) {
         let transfer = self.transfer_of(&transaction);
         if self.call(|machine| machine.mail(transaction)) {
-            self.transfers.push(Transfer { by_steps: true, ..transfer });
+            self.open(Transfer { by_steps: true, ..transfer });
         }
         self.settle();
     }
@@ -436,6 +436,12 @@ impl Session {
     fn transfer_of(&self, transaction: &Transaction) -> Transfer {
         let (recipients, all_or_nothing) = (transaction.recipients.len(), transaction.all_or_nothing);
         Transfer { recipients, all_or_nothing, begins_at: self.wire.len() + self.waiting(), ..Transfer::default() }
+    }
+
+    /// The next one may begin before the server has said what it thinks of the end of one that is doomed.
+    fn open(&mut self, transfer: Transfer) {
+        self.transfers.iter_mut().for_each(|before| before.is_over |= before.is_doomed);
+        self.transfers.push(transfer);
     }
 
     fn transfer(&self) -> Option<&Transfer> {

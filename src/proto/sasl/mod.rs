@@ -143,8 +143,7 @@ impl Login {
     fn keep_secret(&self, response: &[u8], secrets: &mut Secrets) {
         secrets.add(Zeroizing::new(BASE64.encode(response)));
         for secret in self.exchange.secrets() {
-            secrets.add(Zeroizing::new(BASE64.encode(secret.expose())));
-            secrets.add(Zeroizing::new(secret.expose().to_owned()));
+            secrets.add_with_base64(secret.expose());
         }
     }
 }

@@ -4,8 +4,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
-use crate::address::quoted;
-use crate::proto::reply::excerpt;
+use crate::proto::reply::printable;
 use crate::secret::Credentials;
 
 /// Ends each part of a response: ^A.
@@ -90,18 +89,18 @@ impl SaslExchange for OAuth {
 fn in_words(challenge: &[u8]) -> String {
     const STATUS: &str = "status";
     let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
-        return quoted(&excerpt(challenge));
+        return format!("{:?}", printable(challenge));
     };
     let text = |value: &Value| match value {
-        Value::String(text) => quoted(text),
-        other => quoted(&other.to_string()).replace('"', ""),
+        Value::String(text) => format!("{text:?}"),
+        other => printable(other.to_string().as_bytes()),
     };
     let status = members.get(STATUS).map(text).unwrap_or("no reason is given".into());
     let rest: Vec<_> = members
         .iter()
         .filter(|(name, _)| *name != STATUS)
         .take(8)
-        .map(|(name, value)| format!("{} {}", excerpt(name.as_bytes()), text(value)))
+        .map(|(name, value)| format!("{} {}", printable(name.as_bytes()), text(value)))
         .collect();
     if rest.is_empty() { status } else { format!("{status} ({})", rest.join(", ")) }
 }

@@ -19,7 +19,6 @@ use zeroize::Zeroizing;
 use super::exchange::saslname;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::Secret;
-use crate::address::quoted;
 use crate::secret::Credentials;
 
 /// A key or a proof.
@@ -159,7 +158,7 @@ impl Scram {
 
     /// The answer to `r=…,s=…,i=…`, and the server's proof to come.
     fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), SaslFailure> {
-        let malformed = || format!("the server's first message is not as SCRAM has it: {}", quoted(challenge));
+        let malformed = || format!("the server's first message is not as SCRAM has it: {challenge:?}");
         if challenge.starts_with("m=") {
             return Err("the server demands an extension of SCRAM that is not known".into());
         }
@@ -211,7 +210,7 @@ impl Scram {
             return Ok(State::Refused(refusal(error)));
         }
         let Some(signature) = field.strip_prefix("v=").and_then(|signature| BASE64.decode(signature).ok()) else {
-            return Err(format!("the server's last message is not as SCRAM has it: {}", quoted(challenge)).into());
+            return Err(format!("the server's last message is not as SCRAM has it: {challenge:?}").into());
         };
         if !self.hash.is_hmac(server_key, auth_message.as_bytes(), &signature) {
             return Err(
@@ -296,7 +295,7 @@ fn refusal(error: &str) -> String {
         "unsupported-channel-binding-type" => {
             "the server ties logins to the TLS connection in another way; a mechanism without -PLUS does without it".into()
         }
-        other => format!("the server says {}", quoted(other)),
+        other => format!("the server says {other:?}"),
     }
 }
 

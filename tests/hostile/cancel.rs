@@ -1,0 +1,320 @@
+//! Cancellation: each future is dropped after its first poll, its second, its third … until it comes to its end. The connection refuses
+//! further use then, nothing is stored in part, and no task is left. A caller that panics does not send half a message.
+
+use std::future::poll_fn;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use envoi::proto::Protocol;
+use envoi::tls::Security;
+use envoi::{Address, Attachment, Connection, Endpoint, Envelope, Error, Message, Result};
+use futures::stream;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::office::{Manners, Office, address, envelope, letter};
+
+/// What the future comes to, if it does within so many polls; else it is dropped.
+async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        polls -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, tls: None };
+
+/// A wire on which little fits, so that there is much to wait for.
+fn wire(manners: Manners, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
+    let (client, server) = duplex(if narrow { 7 } else { 64 * 1024 });
+    let office = Office::default();
+    let serving = tokio::spawn({
+        let office = office.clone();
+        async move { office.serve(server, manners, usize::MAX).await }
+    });
+    (client, office, serving)
+}
+
+fn endpoint() -> Endpoint {
+    LINE.endpoint()
+}
+
+/// The connection was given up in the middle, and says so; nothing of it goes on.
+async fn assert_given_up(mut connection: Connection, serving: JoinHandle<io::Result<()>>, context: &str) {
+    let outcomes: [Result<(), Error>; 4] = [
+        connection.send(letter(9, &["late@example.com"], 10)).await.map(|_| ()),
+        connection.noop().await.map(|_| ()),
+        connection.mail(address("late@example.org")).await.map(|_| ()),
+        connection.reset().await.map(|_| ()),
+    ];
+    for outcome in outcomes {
+        let error = outcome.err().unwrap_or_else(|| panic!("{context}: it goes on"));
+        assert!(error.to_string().contains("given up"), "{context}: {error}");
+    }
+    connection.quit().await;
+    assert_nothing_left(serving, context).await;
+}
+
+async fn assert_nothing_left(serving: JoinHandle<io::Result<()>>, context: &str) {
+    // The client's end is gone.
+    assert!(serving.await.unwrap().is_err(), "{context}: it said QUIT");
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{context}: a task is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connect_after_each_poll() {
+    for manners in
+        [LINE, Manners { tls: Some(Security::Required), ..LINE }, Manners { tls: Some(Security::Implicit), ..LINE }]
+    {
+        let endpoint = manners.endpoint();
+        // The store is read once.
+        let (client, _, _) = wire(manners, false);
+        drop(Connection::over(client, &endpoint).await.unwrap());
+        for polls in 1.. {
+            let (client, office, serving) = wire(manners, manners.tls.is_none());
+            let connected = polled(Connection::over(client, &endpoint), polls).await;
+            let done = connected.map(|connection| drop(connection.unwrap())).is_some();
+            assert_nothing_left(serving, &format!("{manners:?}, {polls} polls")).await;
+            assert!(office.books().stored.is_empty());
+            if done {
+                assert!(polls > 3);
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_after_each_poll() {
+    for manners in [
+        LINE,
+        Manners { pipelining: false, ..LINE },
+        Manners { chunking: true, ..LINE },
+        Manners { lmtp: true, ..LINE },
+    ] {
+        let endpoint = manners.endpoint();
+        for polls in 1.. {
+            let context = format!("{manners:?}, {polls} polls");
+            let (client, office, serving) = wire(manners, true);
+            let mut connection = Connection::over(client, &endpoint).await.unwrap();
+            let outcome = polled(connection.send(letter(0, &["you@example.com"], 100)), polls).await;
+            if let Some(outcome) = outcome {
+                assert!(polls > 10);
+                office.audit(0, &outcome, &context);
+                assert!(connection.send(letter(1, &["you@example.com"], 100)).await.is_ok(), "{context}");
+                break;
+            }
+            assert_given_up(connection, serving, &context).await;
+            let books = office.books();
+            assert!(books.broken.is_empty(), "{context}: a part of a message was stored");
+            assert!(books.stored.values().all(|&times| times == 1) && books.stored.len() <= 1, "{context}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_after_each_poll() {
+    for manners in [LINE, Manners { chunking: true, ..LINE }] {
+        for polls in 1.. {
+            let context = format!("{manners:?}, {polls} polls");
+            let (client, office, serving) = wire(manners, true);
+            let mut connection = Connection::over(client, &manners.endpoint()).await.unwrap();
+            let mut told = Vec::new();
+            let sending = async {
+                let letters = stream::iter(0..4).map(|n| letter(n, &["you@example.com"], 50));
+                let mut outcomes = pin!(connection.send_all(letters));
+                while let Some(outcome) = outcomes.next().await {
+                    told.push(outcome);
+                }
+            };
+            let ended = polled(sending, polls).await.is_some();
+            for (id, outcome) in told.iter().enumerate() {
+                office.audit(id, outcome, &context);
+            }
+            if ended {
+                assert_eq!(told.len(), 4);
+                break;
+            }
+            assert_given_up(connection, serving, &context).await;
+            assert!(office.books().broken.is_empty(), "{context}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_steps_of_a_transaction_after_each_poll() {
+    type Done<'c> = Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
+    type Step = for<'c> fn(&'c mut Connection) -> Done<'c>;
+    let steps: [(&str, usize, Step); 6] = [
+        ("NOOP", 0, |connection| connection.noop().map(|done| done.map(|_| ())).boxed_local()),
+        ("RSET", 1, |connection| connection.reset().map(|done| done.map(|_| ())).boxed_local()),
+        ("MAIL", 0, |connection| connection.mail(address("me@example.org")).map(|done| done.map(|_| ())).boxed_local()),
+        ("RCPT", 1, |connection| {
+            connection.rcpt(address("you@example.com")).map(|done| done.map(|_| ())).boxed_local()
+        }),
+        ("DATA", 2, |connection| {
+            Box::pin(async {
+                let mut writer = connection.data().await?;
+                for piece in ["X-Id: 0\r\n", "\r\n", ".\r\nend\r\n"] {
+                    writer.write(piece).await?;
+                }
+                writer.finish().await.map(|_| ())
+            })
+        }),
+        ("VRFY", 0, |connection| connection.command("VRFY you").map(|done| done.map(|_| ())).boxed_local()),
+    ];
+    for (name, before, step) in steps {
+        for polls in 1.. {
+            let context = format!("{name}, {polls} polls");
+            let (client, office, serving) = wire(LINE, true);
+            let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+            if before > 0 {
+                connection.mail(address("me@example.org")).await.unwrap();
+            }
+            if before > 1 {
+                connection.rcpt(address("you@example.com")).await.unwrap();
+            }
+            if polled(step(&mut connection), polls).await.is_some() {
+                assert!(polls > 2, "{context}");
+                connection.noop().await.unwrap();
+                break;
+            }
+            assert_given_up(connection, serving, &context).await;
+            assert!(office.books().broken.is_empty(), "{context}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_is_dropped_at_each_piece() {
+    for pieces in 0..3 {
+        let (client, office, serving) = wire(LINE, false);
+        let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+        connection.mail(address("me@example.org")).await.unwrap();
+        connection.rcpt(address("you@example.com")).await.unwrap();
+        let mut writer = connection.data().await.unwrap();
+        for piece in ["X-Id: 0\r\n\r\n", "end\r\n"].iter().take(pieces) {
+            writer.write(*piece).await.unwrap();
+        }
+        drop(writer);
+        assert_given_up(connection, serving, &format!("{pieces} pieces")).await;
+        assert!(office.books().stored.is_empty() && office.books().broken.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quit_after_each_poll() {
+    for polls in 1.. {
+        let (client, _office, serving) = wire(LINE, true);
+        let connection = Connection::over(client, &endpoint()).await.unwrap();
+        let done = polled(connection.quit(), polls).await.is_some();
+        let _served = serving.await.unwrap();
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{polls} polls");
+        if done {
+            assert!(polls > 2);
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_a_server_after_each_poll() {
+    // The probe connects by itself, and more than once. Only a socket will do, where a poll may find more or less than the one before.
+    let server = envoi::testing::Server::builder().starttls().start().await.unwrap();
+    let endpoint = Endpoint::from_url(&server.url()).unwrap();
+    let before = Handle::current().metrics().num_alive_tasks();
+    for polls in [1, 2, 3, 5, 8, 13] {
+        let _looked = polled(envoi::probe(&endpoint), polls).await;
+    }
+    // The server's own sessions end when the client's are gone.
+    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        while Handle::current().metrics().num_alive_tasks() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("tasks are left");
+}
+
+/// A caller's stream that panics when it was read so often.
+struct Bomb(usize);
+
+impl AsyncRead for Bomb {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0 = self.0.checked_sub(1).expect("the bomb goes off");
+        let piece = b"X-Id: 0\r\nend\r\n";
+        buffer.put_slice(&piece[..piece.len().min(buffer.remaining())]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
+    let built =
+        || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
+    type Make = fn(usize) -> Message<'static>;
+    let messages: [(&str, Make); 2] = [
+        ("a ready message", |reads| Message::ready_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))),
+        ("an attachment", |reads| {
+            let built = envoi::mail_builder::MessageBuilder::new()
+                .from("me@example.org")
+                .to("you@example.com")
+                .header("X-Id", envoi::mail_builder::headers::raw::Raw::new("0"))
+                .text_body("end");
+            Message::from(built).attach(Attachment::reader("a.txt", "text/plain", Bomb(reads)))
+        }),
+    ];
+    for (what, message) in messages {
+        for reads in [0, 1, 10_000] {
+            let (client, office, serving) = wire(LINE, false);
+            let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+            let outcome = AssertUnwindSafe(connection.send(message(reads))).catch_unwind().await;
+            assert!(outcome.is_err(), "{what}, after {reads} reads: the panic is the caller's to see");
+            assert_given_up(connection, serving, what).await;
+            assert!(office.books().stored.is_empty() && office.books().broken.is_empty(), "{what}");
+        }
+    }
+    // In the caller's stream of messages, between two of them: nothing was going on.
+    let (client, office, _serving) = wire(LINE, false);
+    let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+    let bomb = stream::iter(0..2).map(|n| if n == 0 { letter(0, &["you@example.com"], 10) } else { panic!("again") });
+    let sending = async {
+        let outcomes: Vec<_> = connection.send_all(bomb).collect().await;
+        outcomes
+    };
+    assert!(AssertUnwindSafe(sending).catch_unwind().await.is_err());
+    let _ = connection.send(built()).await;
+    assert!(office.books().broken.len() <= 1, "what was sent afterwards is whole: it has no number");
+    assert!(office.books().stored.len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_what_is_told_of_each_recipient() {
+    let manners = Manners { lmtp: true, ..LINE };
+    let (client, office, serving) = wire(manners, false);
+    let endpoint = manners.endpoint();
+    assert_eq!(endpoint.protocol(), Protocol::Lmtp);
+    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let envelope: Envelope = envelope(&["a@example.com", "b@example.com"]);
+    connection.mail(envelope.reverse_path().cloned()).await.unwrap();
+    for recipient in envelope.recipients() {
+        connection.rcpt(Address::clone(recipient)).await.unwrap();
+    }
+    let mut writer = connection.data().await.unwrap();
+    writer.write("X-Id: 0\r\n\r\nend\r\n").await.unwrap();
+    let finished = AssertUnwindSafe(writer.finish_each(|_, _| panic!("no"))).catch_unwind().await;
+    assert!(finished.is_err());
+    // The second recipient's answer must not be taken for that to another command.
+    assert_given_up(connection, serving, "finish_each").await;
+    assert_eq!(office.books().stored.len(), 2);
+}

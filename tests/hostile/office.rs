@@ -1,0 +1,272 @@
+//! A server that remembers what it has stored, and can be killed at any step.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use envoi::testing::Server;
+use envoi::tls::{Security, TlsSettings, Trust};
+use envoi::{Address, Endpoint, Envelope, Error, Message, Outcome, Receipt};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// How the session is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Manners {
+    pub pipelining: bool,
+    pub chunking: bool,
+    pub lmtp: bool,
+    pub tls: Option<Security>,
+}
+
+impl Manners {
+    /// The client's settings that go with it.
+    pub fn endpoint(self) -> Endpoint {
+        let endpoint = if self.lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
+        match self.tls {
+            None => endpoint.security(Security::None),
+            Some(security) => endpoint.security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca))),
+        }
+    }
+}
+
+/// A certificate for `localhost`, and who signed it.
+pub struct Certificate {
+    pub ca: String,
+    pub server: Arc<ServerConfig>,
+}
+
+pub fn certificate() -> &'static Certificate {
+    static MADE: OnceLock<Certificate> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let made = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let server = Server::start().await.unwrap();
+                Certificate { ca: server.ca_pem().into(), server: server.tls_config() }
+            })
+        });
+        made.join().unwrap()
+    })
+}
+
+/// What the server has on its disk, and where it stands.
+#[derive(Clone, Default)]
+pub struct Office(Arc<Mutex<Books>>);
+
+#[derive(Default)]
+pub struct Books {
+    /// How often each message is stored for each recipient: by the `X-Id` of the one, and the name of the other.
+    pub stored: BTreeMap<(usize, String), usize>,
+    /// Messages that were asked for (354), or announced by BDAT.
+    pub asked_for: usize,
+    /// Steps that were made: each command read, each reply begun, half said, and said, each half of a message.
+    pub steps: usize,
+    /// What was stored and is not whole.
+    pub broken: Vec<Vec<u8>>,
+}
+
+impl Office {
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap()
+    }
+
+    /// Serves a connection, until the client goes or this many steps were made.
+    pub async fn serve(&self, stream: impl Stream + 'static, manners: Manners, killed_at: usize) -> io::Result<()> {
+        let mut clerk = Clerk { office: self.clone(), manners, killed_at, stream: Box::new(stream), input: Vec::new() };
+        if manners.tls == Some(Security::Implicit) {
+            clerk.secure().await?;
+        }
+        clerk.converse().await
+    }
+
+    fn store(&self, body: &[u8], recipient: &str) {
+        let mut books = self.books();
+        let text = String::from_utf8_lossy(body);
+        let id = text.lines().find_map(|line| line.strip_prefix("X-Id: ")?.parse().ok());
+        match id {
+            Some(id) if text.ends_with("end\r\n") => *books.stored.entry((id, recipient.into())).or_default() += 1,
+            _ => books.broken.push(body.into()),
+        }
+    }
+
+    /// What the client was told of a message must be so.
+    pub fn audit(&self, id: usize, outcome: &Result<Receipt, Error>, context: &str) {
+        let books = self.books();
+        assert!(books.broken.is_empty(), "{context}: a part of a message was stored: {:?}", books.broken);
+        let (recipients, unknown) = match outcome {
+            Ok(receipt) => (&receipt.recipients, false),
+            Err(error) => match error.receipt() {
+                Some(receipt) => (&receipt.recipients, error.outcome_unknown()),
+                None => panic!("{context}: nothing is told of the recipients: {error}"),
+            },
+        };
+        for recipient in recipients {
+            let stored = books.stored.get(&(id, recipient.address.to_string())).copied().unwrap_or(0);
+            let told = match &recipient.outcome {
+                Outcome::Accepted(_) => stored == 1,
+                Outcome::Refused(_) | Outcome::NotTried => stored == 0,
+                Outcome::Unknown => stored <= 1 && unknown,
+            };
+            assert!(told, "{context}: message {id} is stored {stored} times, and the client is told {outcome:?}");
+        }
+    }
+}
+
+struct Clerk {
+    office: Office,
+    manners: Manners,
+    killed_at: usize,
+    stream: Box<dyn Stream>,
+    input: Vec<u8>,
+}
+
+impl Clerk {
+    /// The server dies here, if it is time.
+    fn step(&self) -> io::Result<()> {
+        let mut books = self.office.books();
+        books.steps += 1;
+        if books.steps > self.killed_at { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+
+    async fn secure(&mut self) -> io::Result<()> {
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        self.stream = Box::new(TlsAcceptor::from(certificate().server.clone()).accept(plain).await?);
+        Ok(())
+    }
+
+    async fn converse(&mut self) -> io::Result<()> {
+        self.say("220 office.example.org\r\n").await?;
+        let (mut secure, mut recipients) = (self.manners.tls == Some(Security::Implicit), Vec::new());
+        loop {
+            let line = self.line().await?;
+            let mut words = line.split(' ');
+            match words.next().unwrap_or_default() {
+                "EHLO" | "LHLO" => {
+                    let mut offers = String::from("250-office.example.org\r\n");
+                    for (offered, name) in [
+                        (self.manners.pipelining, "PIPELINING"),
+                        (self.manners.chunking, "CHUNKING"),
+                        (self.manners.tls == Some(Security::Required) && !secure, "STARTTLS"),
+                    ] {
+                        offers += &if offered { format!("250-{name}\r\n") } else { String::new() };
+                    }
+                    self.say(&(offers + "250 SIZE\r\n")).await?;
+                }
+                "STARTTLS" => {
+                    self.say("220 go\r\n").await?;
+                    self.secure().await?;
+                    secure = true;
+                }
+                "RCPT" if line.contains("nobody") => self.say("550 no\r\n").await?,
+                "RCPT" => {
+                    recipients.push(line["RCPT TO:<".len()..].split('>').next().unwrap_or_default().to_owned());
+                    self.say("250 ok\r\n").await?;
+                }
+                "DATA" if recipients.is_empty() => self.say("554 nobody\r\n").await?,
+                "DATA" => {
+                    self.office.books().asked_for += 1;
+                    self.say("354 go\r\n").await?;
+                    let body = self.stuffed().await?;
+                    self.take(&body, std::mem::take(&mut recipients)).await?;
+                }
+                "BDAT" => {
+                    self.office.books().asked_for += 1;
+                    let size = words.next().and_then(|size| size.parse().ok()).unwrap_or(0);
+                    while self.input.len() < size {
+                        self.read().await?;
+                    }
+                    let body: Vec<u8> = self.input.drain(..size).collect();
+                    self.step()?;
+                    if recipients.is_empty() {
+                        self.say("554 nobody\r\n").await?;
+                    } else {
+                        self.take(&body, std::mem::take(&mut recipients)).await?;
+                    }
+                }
+                "RSET" => {
+                    recipients.clear();
+                    self.say("250 ok\r\n").await?;
+                }
+                "QUIT" => {
+                    self.say("221 bye\r\n").await?;
+                    return self.stream.shutdown().await;
+                }
+                _ => self.say("250 ok\r\n").await?,
+            }
+        }
+    }
+
+    /// The message is stored before it is confirmed (RFC 5321, 4.2.5).
+    async fn take(&mut self, body: &[u8], recipients: Vec<String>) -> io::Result<()> {
+        if self.manners.lmtp {
+            for recipient in recipients {
+                self.office.store(body, &recipient);
+                self.step()?;
+                self.say("250 stored\r\n").await?;
+            }
+            return Ok(());
+        }
+        recipients.iter().for_each(|recipient| self.office.store(body, recipient));
+        self.step()?;
+        self.say("250 stored\r\n").await
+    }
+
+    async fn stuffed(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line().await?;
+            if line == "." {
+                return Ok(body);
+            }
+            body.extend_from_slice(line.strip_prefix('.').unwrap_or(&line).as_bytes());
+            body.extend_from_slice(b"\r\n");
+        }
+    }
+
+    async fn line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") {
+                let line: Vec<u8> = self.input.drain(..end + 2).collect();
+                self.step()?;
+                return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            self.read().await?;
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.input).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn say(&mut self, reply: &str) -> io::Result<()> {
+        let (half, rest) = reply.as_bytes().split_at(reply.len() / 2);
+        self.step()?;
+        self.stream.write_all(half).await?;
+        self.stream.flush().await?;
+        self.step()?;
+        self.stream.write_all(rest).await?;
+        self.stream.flush().await
+    }
+}
+
+pub fn address(address: &str) -> Address {
+    Address::new(address).unwrap()
+}
+
+pub fn envelope(recipients: &[&str]) -> Envelope {
+    Envelope::new(address("me@example.org"), recipients.iter().map(|to| address(to))).unwrap()
+}
+
+/// A message that the office can tell from others, and from a part of one.
+pub fn letter(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
+    let filling = "All work and no play makes a dull letter.\r\n.\r\n".repeat(bytes / 48);
+    Message::ready(format!("X-Id: {id}\r\n\r\n{filling}end\r\n")).envelope(envelope(recipients))
+}

@@ -1,0 +1,175 @@
+//! At most once, and said (RFC 5321, 4.1.1.4 and 6.1): the server is killed at each step of the dialogue, and what the client
+//! tells of each message is compared with what the server has stored. "Sent" is stored once; "not sent" is not stored; else it is unknown.
+
+use envoi::tls::Security;
+use envoi::{Connection, Outcome};
+use futures::StreamExt as _;
+use futures::stream;
+use tokio::io::duplex;
+
+use crate::office::{Manners, Office, envelope, letter};
+
+const MORE_THAN_ALL: usize = 100_000;
+const BOTH: &[&str] = &["you@example.com", "all@example.com"];
+
+/// Ways to the server's disk: each must hold at every step.
+const WAYS: &[(&str, Manners)] = &[
+    ("DATA, one command at a time", Manners { pipelining: false, chunking: false, lmtp: false, tls: None }),
+    ("DATA in a group (RFC 2920)", Manners { pipelining: true, chunking: false, lmtp: false, tls: None }),
+    ("BDAT (RFC 3030)", Manners { pipelining: false, chunking: true, lmtp: false, tls: None }),
+    ("BDAT in a group", Manners { pipelining: true, chunking: true, lmtp: false, tls: None }),
+    ("LMTP (RFC 2033, 4.2)", Manners { pipelining: true, chunking: false, lmtp: true, tls: None }),
+    ("LMTP and BDAT", Manners { pipelining: true, chunking: true, lmtp: true, tls: None }),
+    ("STARTTLS", Manners { pipelining: true, chunking: false, lmtp: false, tls: Some(Security::Required) }),
+    (
+        "TLS from the first byte",
+        Manners { pipelining: true, chunking: true, lmtp: false, tls: Some(Security::Implicit) },
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_message_and_a_server_that_is_killed_at_each_step() {
+    for (way, manners) in WAYS {
+        let endpoint = manners.endpoint();
+        let mut told = [0; 3];
+        for killed_at in 0.. {
+            let office = Office::default();
+            let (client, server) = duplex(1024 * 1024);
+            let sending = async {
+                let mut connection = Connection::over(client, &endpoint).await.ok()?;
+                let outcome = connection
+                    .send(letter(0, &["you@example.com", "nobody@example.com", "all@example.com"], 300))
+                    .await;
+                connection.quit().await;
+                Some(outcome)
+            };
+            let (outcome, served) = tokio::join!(sending, office.serve(server, *manners, killed_at));
+            let context = format!("{way}, killed at step {killed_at}");
+            if let Some(outcome) = &outcome {
+                office.audit(0, outcome, &context);
+                let unknown = outcome.as_ref().is_err_and(|error| error.outcome_unknown());
+                if !manners.chunking {
+                    assert!(
+                        !unknown || office.books().asked_for == 1,
+                        "{context}: nobody had asked for the message: {outcome:?}"
+                    );
+                }
+                told[if unknown { 0 } else { 1 + usize::from(outcome.is_ok()) }] += 1;
+            } else {
+                assert!(office.books().stored.is_empty(), "{context}");
+            }
+            if served.is_ok() {
+                assert!(outcome.is_some_and(|outcome| outcome.is_ok()), "{context}: nothing was in the way");
+                break;
+            }
+            assert!(killed_at < 200, "{context}: it never ends");
+        }
+        // A small message by BDAT is with the transport as soon as MAIL is.
+        let certain = manners.pipelining && manners.chunking;
+        let [unknown, not_sent, sent] = told;
+        assert!(unknown > 0 && sent > 0 && (not_sent > 0 || certain), "{way}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
+    for (way, manners) in WAYS.iter().filter(|(_, manners)| manners.pipelining && manners.tls.is_none()) {
+        let endpoint = manners.endpoint();
+        for killed_at in 0.. {
+            let office = Office::default();
+            let (client, server) = duplex(1024 * 1024);
+            let sending = async {
+                let Ok(mut connection) = Connection::over(client, &endpoint).await else { return Vec::new() };
+                let to = |n: usize| if n == 1 { &["nobody@example.com"] } else { BOTH };
+                let letters = stream::iter(0..5).map(|n| letter(n, to(n), 100));
+                let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+                connection.quit().await;
+                outcomes
+            };
+            let (outcomes, served) = tokio::join!(sending, office.serve(server, *manners, killed_at));
+            let context = format!("{way}, a window, killed at step {killed_at}");
+            // A last error may tell of the end of the connection alone.
+            let messages = outcomes.iter().take_while(|outcome| match outcome {
+                Ok(_) => true,
+                Err(error) => error.receipt().is_some_and(|receipt| !receipt.recipients.is_empty()),
+            });
+            let mut begun = 0;
+            for (id, outcome) in messages.enumerate() {
+                office.audit(id, outcome, &context);
+                begun = id + 1;
+            }
+            let stored = office.books().stored.keys().map(|(id, _)| id + 1).max().unwrap_or(0);
+            assert!(stored <= begun, "{context}: {stored} stored and {begun} told of");
+            if served.is_ok() {
+                assert_eq!(begun, 5, "{context}");
+                break;
+            }
+            assert!(killed_at < 300, "{context}: it never ends");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
+    let manners = Manners::default();
+    for killed_at in 0.. {
+        let office = Office::default();
+        let (client, server) = duplex(1024 * 1024);
+        let endpoint = manners.endpoint();
+        let sending = async {
+            let envelope = envelope(&["you@example.com"]);
+            let mut connection = Connection::over(client, &endpoint).await?;
+            connection.mail(envelope.reverse_path().cloned()).await?;
+            connection.rcpt(envelope.recipients()[0].clone()).await?;
+            let mut writer = connection.data().await?;
+            writer.write("X-Id: 0\r\n\r\n").await?;
+            writer.write("end\r\n").await?;
+            let reply = writer.finish().await?;
+            connection.quit().await;
+            Ok::<_, envoi::Error>(reply)
+        };
+        let (outcome, served) = tokio::join!(sending, office.serve(server, manners, killed_at));
+        let stored = office.books().stored.len();
+        match &outcome {
+            Ok(_) => assert_eq!(stored, 1, "step {killed_at}"),
+            Err(error) if error.outcome_unknown() => assert!(stored <= 1),
+            Err(error) => assert_eq!(stored, 0, "step {killed_at}: {error}"),
+        }
+        if served.is_ok() {
+            return;
+        }
+        assert!(killed_at < 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_on_its_own() {
+    // A server that stores and says nothing, a hundred times over: one connection, one message.
+    let office = Office::default();
+    let (client, server) = duplex(64 * 1024);
+    let manners = Manners { pipelining: true, ..Manners::default() };
+    let endpoint = manners.endpoint();
+    let sending = async {
+        let mut connection = Connection::over(client, &endpoint).await.unwrap();
+        let first = connection.send(letter(0, BOTH, 100)).await;
+        let second = connection.send(letter(1, BOTH, 100)).await;
+        (first, second)
+    };
+    // Up to where it has stored the message, and not a step further.
+    let steps = {
+        let office = Office::default();
+        let (client, server) = duplex(64 * 1024);
+        let sending = async {
+            let mut connection = Connection::over(client, &endpoint).await.unwrap();
+            let _ = connection.send(letter(0, BOTH, 100)).await;
+        };
+        let _served = tokio::join!(sending, office.serve(server, manners, MORE_THAN_ALL));
+        office.books().steps - 3
+    };
+    let ((first, second), _served) = tokio::join!(sending, office.serve(server, manners, steps));
+    let error = first.unwrap_err();
+    assert!(error.outcome_unknown() && !error.is_transient() && !error.is_permanent(), "{error}");
+    assert!(error.receipt().unwrap().recipients.iter().all(|recipient| recipient.outcome == Outcome::Unknown));
+    assert!(!second.unwrap_err().outcome_unknown());
+    assert_eq!(office.books().stored.values().copied().collect::<Vec<_>>(), [1, 1]);
+}

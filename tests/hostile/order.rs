@@ -1,0 +1,335 @@
+//! No deadlock and no desync: a server that answers early, late, too much, too little, out of order, in pieces or all at once, that stops
+//! reading, that closes anywhere. A reply is that of one command (RFC 5321, 4.2), what nobody asked for is a violation, and the
+//! fate of a message that was answered is not changed by what follows.
+
+use std::time::Duration;
+
+use envoi::{Connection, Kind, Phase};
+use futures::{StreamExt as _, stream};
+
+use crate::office::{address, letter};
+use crate::script::Fate::{Fails, Sent};
+use crate::script::{Act, assert_fate, meet, plain, play_all, say, send, up_to};
+
+const YOU: &[&str] = &["you@example.com"];
+
+fn then(last: &str, acts: &[Act]) -> Vec<Act> {
+    [up_to(last), acts.to_vec()].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_out_of_order() {
+    play_all(vec![
+        (
+            "all replies of a session with the greeting, before anything was asked",
+            vec![say("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"), Act::Listen],
+            Fails(Kind::Protocol, Phase::Command, false, "nothing was asked"),
+        ),
+        (
+            "the reply to the message with the go-ahead: success before the last byte",
+            then("DATA", &[say("354 go\r\n250 stored\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+        ),
+        (
+            "all replies of the transaction with that to MAIL",
+            then("MAIL", &[say("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+        ),
+        (
+            "an answer more than was asked for, behind EHLO",
+            then("EHLO", &[say("250 hi\r\n250 and more\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Command, false, "nothing was asked"),
+        ),
+        (
+            "the go-ahead in place of the reply to MAIL",
+            then("MAIL", &[say("354 go\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Mail, false, "354 go"),
+        ),
+        (
+            "a challenge (334) to RCPT",
+            then("RCPT", &[say("334 \r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Rcpt, false, "334"),
+        ),
+        (
+            "a success (250) in place of the go-ahead",
+            then("DATA", &[say("250 ok\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Data, false, "250 ok"),
+        ),
+        (
+            "a second go-ahead in place of the reply to the message",
+            then(".", &[say("354 go\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::EndOfData, true, "354 go"),
+        ),
+        (
+            "too little: a reply whose last line never comes (RFC 5321, 4.2.1)",
+            then(".", &[say("250-stored\r\n"), Act::Listen]),
+            Fails(Kind::Timeout, Phase::EndOfData, true, ""),
+        ),
+        (
+            "lines of one reply with two codes",
+            then(".", &[say("250-stored\r\n550 or not\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::EndOfData, true, "250"),
+        ),
+        (
+            "a reply without its line end, and the end of the connection",
+            then(".", &[say("250 stored"), Act::Cut]),
+            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),
+        ),
+        (
+            "a reply that ends with the first half of its line end",
+            then(".", &[say("250 stored\r"), Act::Cut]),
+            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_the_answer_changes_nothing() {
+    for (attack, behind) in [
+        ("421 in the same segment", "421 4.3.2 going down\r\n"),
+        ("a refusal behind the success", "550 5.7.1 no, after all\r\n"),
+        ("another success", "250 stored again\r\n"),
+        ("garbage", "\0\u{1}\u{2}garbage without end"),
+        ("the beginning of a reply", "250-"),
+        ("a flood of replies", &"250 stored\r\n".repeat(10_000)),
+    ] {
+        let endpoint = plain();
+        let acts = then(".", &[say(&format!("250 stored\r\n{behind}")), Act::Listen]);
+        let meeting = meet(acts, async |stream| {
+            let mut connection = Connection::over(stream, &endpoint).await?;
+            let first = connection.send(letter(0, YOU, 100)).await;
+            assert!(first.is_ok_and(|receipt| receipt.all_accepted()), "{attack}");
+            // The next command does not take it for its answer, and nothing more is sent.
+            connection.send(letter(1, YOU, 100)).await
+        })
+        .await;
+        let error = meeting.result.unwrap_err();
+        assert!(!error.outcome_unknown(), "{attack}: {error}");
+        assert!(matches!(error.kind(), Kind::Protocol | Kind::Closed), "{attack}: {error}");
+        assert_eq!(error.phase(), Phase::Command, "{attack}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn merged_and_split_replies() {
+    let pipelining = "250-hostile.example.org\r\n250 PIPELINING\r\n";
+    let merged = vec![
+        say("220 hi\r\n"),
+        Act::Hear("EHLO"),
+        say(pipelining),
+        Act::Hear("DATA\r\n"),
+        say("250 ok\r\n250 ok\r\n354 go\r\n"),
+        Act::Hear("\r\n.\r\n"),
+        say("250 stored\r\n"),
+        Act::Listen,
+    ];
+    let replies = "250-ok\r\n250 ok\r\n250 ok\r\n354 go\r\n";
+    let mut split = vec![say("220 hi\r\n"), Act::Hear("EHLO"), say(pipelining), Act::Hear("DATA\r\n")];
+    split.extend(replies.bytes().flat_map(|byte| [Act::Say(vec![byte]), Act::Rest(1)]));
+    split.extend([Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]);
+    let early = vec![
+        say("220 hi\r\n"),
+        Act::Hear("EHLO"),
+        say(pipelining),
+        // It has seen MAIL, and knows the rest.
+        Act::Hear("MAIL"),
+        say("250 ok\r\n250 ok\r\n354 go\r\n"),
+        Act::Hear("\r\n.\r\n"),
+        say("250 stored\r\n"),
+        Act::Listen,
+    ];
+    play_all(vec![
+        ("a group's replies in one segment", merged, Sent),
+        ("a group's replies byte by byte, a second apart", split, Sent),
+        ("a group's replies after its first command", early, Sent),
+        (
+            "a reply too many in a group",
+            vec![
+                say("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                say(pipelining),
+                Act::Hear("DATA\r\n"),
+                say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Protocol, Phase::Data, false, "250 ok"),
+        ),
+        (
+            "a reply too few in a group",
+            vec![
+                say("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                say(pipelining),
+                Act::Hear("DATA\r\n"),
+                say("250 ok\r\n354 go\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Protocol, Phase::Rcpt, false, "354 go"),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_deadlock_in_a_large_message() {
+    for (attack, acts, fate) in [
+        (
+            "stops reading in the middle of the message",
+            then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Sleep]),
+            Fails(Kind::Timeout, Phase::Body, false, ""),
+        ),
+        (
+            "never reads, and refuses at once",
+            then("DATA", &[say("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep]),
+            Fails(Kind::Refused, Phase::Body, false, "too big"),
+        ),
+        (
+            "refuses in the middle of the message, and closes",
+            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("552 5.3.4 too big\r\n"), Act::Cut]),
+            Fails(Kind::Refused, Phase::Body, false, "too big"),
+        ),
+        (
+            "confirms in the middle of the message",
+            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("250 stored\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+        ),
+        (
+            "closes in the middle of the message",
+            then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Cut]),
+            Fails(Kind::Closed, Phase::Body, false, "middle of the message"),
+        ),
+        (
+            "421 in the middle of the message",
+            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("421 4.3.2 going down\r\n"), Act::Cut]),
+            Fails(Kind::Refused, Phase::Body, false, "going down"),
+        ),
+        (
+            "floods with replies and reads nothing, so that both sides could wait for the other",
+            then("DATA", &[say("354 go\r\n"), Act::Flood("250 ok\r\n")]),
+            Fails(Kind::Protocol, Phase::Body, false, "250 ok"),
+        ),
+        (
+            "floods with a reply that has no end, and reads nothing",
+            then("DATA", &[say("354 go\r\n"), Act::Flood("250-ok\r\n")]),
+            Fails(Kind::Protocol, Phase::Body, false, "limit"),
+        ),
+    ] {
+        let endpoint = plain();
+        let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, YOU, 1_000_000)).await).await;
+        assert_fate(attack, &meeting.result, fate);
+        assert!(meeting.took <= Duration::from_secs(200), "{attack}: it took {:?}", meeting.took);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes() {
+    play_all(vec![
+        ("before the greeting", vec![Act::Cut], Fails(Kind::Closed, Phase::Greeting, false, "greeting")),
+        ("after the greeting", then("EHLO", &[Act::Cut]), Fails(Kind::Closed, Phase::Hello, false, "EHLO")),
+        (
+            "after 250 to EHLO",
+            then("EHLO", &[say("250 hi\r\n"), Act::Cut]),
+            Fails(Kind::Closed, Phase::Command, false, ""),
+        ),
+        (
+            "after 250 to MAIL",
+            then("MAIL", &[say("250 ok\r\n"), Act::Cut]),
+            Fails(Kind::Closed, Phase::Rcpt, false, "RCPT"),
+        ),
+        (
+            "after 250 to RCPT",
+            then("RCPT", &[say("250 ok\r\n"), Act::Cut]),
+            Fails(Kind::Closed, Phase::Data, false, ""),
+        ),
+        ("after the final dot", then(".", &[Act::Cut]), Fails(Kind::Closed, Phase::EndOfData, true, "confirmed")),
+        (
+            "never answers the final dot",
+            then(".", &[Act::Listen]),
+            Fails(Kind::Timeout, Phase::EndOfData, true, "confirm"),
+        ),
+        ("after 250 to the message", then(".", &[say("250 stored\r\n"), Act::Cut]), Sent),
+        ("instead of 221", then("QUIT", &[Act::Cut]), Sent),
+    ])
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_down_anywhere_ends_cleanly_with_its_text() {
+    // RFC 5321, 3.8 and 4.2.3: 421 may be the answer to any command.
+    for (at, kind, phase) in [
+        ("EHLO", Kind::Refused, Phase::Hello),
+        ("MAIL", Kind::Refused, Phase::Mail),
+        ("RCPT", Kind::Refused, Phase::Rcpt),
+        ("DATA", Kind::Refused, Phase::Data),
+        (".", Kind::Refused, Phase::EndOfData),
+    ] {
+        for lines in ["421 4.3.2 going down\r\n", "421-4.3.2 I am\r\n421 4.3.2 going down\r\n"] {
+            for end in [Act::Cut, Act::Close, Act::Listen] {
+                let attack = format!("{at}, {lines:?}, {end:?}");
+                let endpoint = plain();
+                let meeting = meet(then(at, &[say(lines), end]), async |stream| {
+                    let mut connection = Connection::over(stream, &endpoint).await?;
+                    let outcome = connection.send(letter(0, YOU, 100)).await;
+                    // The session is over: nothing more is said in it.
+                    let after = connection.send(letter(1, YOU, 100)).await.unwrap_err();
+                    assert_eq!(after.kind(), Kind::Closed, "{attack}: {after}");
+                    outcome
+                })
+                .await;
+                assert_fate(&attack, &meeting.result, Fails(kind, phase, false, "going down"));
+                assert!(meeting.result.unwrap_err().is_transient(), "{attack}");
+                assert!(meeting.took < Duration::from_secs(2), "{attack}: it took {:?}", meeting.took);
+            }
+        }
+    }
+    // Unasked, while nothing goes on: the next command has its text.
+    let endpoint = plain();
+    let acts = then("EHLO", &[say("250 hi\r\n"), Act::Rest(300), say("421 4.4.2 idle for too long\r\n"), Act::Close]);
+    let meeting = meet(acts, async |stream| {
+        let mut connection = Connection::over(stream, &endpoint).await?;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        connection.mail(address("me@example.org")).await
+    })
+    .await;
+    assert_fate("unasked", &meeting.result, Fails(Kind::Closed, Phase::Command, false, "idle for too long"));
+    assert!(!String::from_utf8_lossy(&meeting.heard).contains("MAIL"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_keeps_its_order() {
+    // Three messages by BDAT are on their way. Whatever comes too much or too early is nobody's success.
+    let offers = "250-hostile.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+    let one = "250 ok\r\n250 ok\r\n250 stored\r\n";
+    for (attack, replies, sent) in [
+        ("all in order", format!("{one}250 ok\r\n{one}250 ok\r\n{one}"), 3),
+        ("one reply too few", format!("{one}250 ok\r\n{one}250 ok\r\n250 ok\r\n"), 2),
+        ("a refusal out of place", format!("{one}550 no\r\n"), 1),
+        ("421 behind the first", format!("{one}421 down\r\n"), 1),
+        ("garbage behind the first", format!("{one}what?\r\n"), 1),
+    ] {
+        let endpoint = plain();
+        let acts = vec![
+            say("220 hi\r\n"),
+            Act::Hear("EHLO"),
+            say(offers),
+            Act::Hear("LAST"),
+            Act::Hear("LAST"),
+            Act::Hear("LAST"),
+            say(&replies),
+            Act::Rest(1),
+            Act::Cut,
+        ];
+        let meeting = meet(acts, async |stream| {
+            let mut connection = Connection::over(stream, &endpoint).await?;
+            let letters = stream::iter(0..3).map(|n| letter(n, YOU, 10));
+            Ok(connection.send_all(letters).collect::<Vec<_>>().await)
+        })
+        .await;
+        let outcomes = meeting.result.unwrap();
+        let told = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!(outcomes.len() >= 3, "{attack}: {outcomes:?}");
+        assert_eq!(told, sent, "{attack}: {outcomes:?}");
+        assert!(outcomes[0].is_ok(), "{attack}: {outcomes:?}");
+    }
+}

@@ -1,0 +1,240 @@
+//! Secrets: whatever a server makes of them, in the words of its replies, in challenges, in garbage, cut or quoted, they are in no error, no
+//! transcript, no `Debug`, and in nothing that `tracing` tells.
+
+use std::error::Error as _;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use envoi::proto::Mechanism;
+use envoi::{Client, Connection, Credentials, Endpoint, Error};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use crate::office::letter;
+use crate::script::plain;
+
+/// With what `Debug` escapes, what URLs encode, and what is not ASCII.
+const PASSWORD: &str = "tr0ub\"adour\\%&3ö";
+const TOKEN: &str = "ya29.tr0ub-adour_3/ab+cd==";
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for block in bytes.chunks(3) {
+        let bits = block.iter().enumerate().fold(0u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
+        for i in 0..4 {
+            let letter = char::from(ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]);
+            text.push(if i <= block.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+/// What must not be seen: enough of the secret to be of use, in any form that it may have.
+fn traces(secret: &str) -> Vec<String> {
+    let start: String = secret.chars().take(6).collect();
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    vec![start, base64(secret.as_bytes())[..8].to_owned(), percent[..18].to_owned(), "YW0tYWRvdXI".into()]
+}
+
+#[track_caller]
+fn assert_silent(context: &str, text: &str, secret: &str) {
+    for trace in traces(secret) {
+        assert!(!text.contains(&trace), "{context}: {trace:?} is in: {text}");
+    }
+}
+
+/// All that is to be seen of an error.
+fn told(error: &Error) -> String {
+    let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}\n", error.receipt());
+    text += &error.receipt().map(|receipt| receipt.transcript.to_string()).unwrap_or_default();
+    text += &error.reply().map(|reply| format!("{reply} {reply:?}")).unwrap_or_default();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!("{cause}\n{cause:?}\n");
+        source = cause.source();
+    }
+    text
+}
+
+/// Everything that `tracing` tells while it is kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A server that says back what it hears, in a form of its own.
+async fn parrot(mut stream: DuplexStream, mechanism: Mechanism, secret: String, form: Form) {
+    let mut reader = Vec::new();
+    let offer = format!("220 hi\r\n250-hi\r\n250 AUTH {mechanism}\r\n");
+    let (greeting, offer) = offer.split_at(8);
+    if stream.write_all(greeting.as_bytes()).await.is_err() {
+        return;
+    }
+    let mut prompts = vec!["334 UGFzc3dvcmQ6\r\n", "334 VXNlcm5hbWU6\r\n"];
+    loop {
+        let end = loop {
+            if let Some(end) = reader.windows(2).position(|pair| pair == b"\r\n") {
+                break end;
+            }
+            if !stream.read_buf(&mut reader).await.is_ok_and(|length| length > 0) {
+                return;
+            }
+        };
+        let line: Vec<u8> = reader.drain(..end + 2).collect();
+        let line = String::from_utf8_lossy(&line[..end]).into_owned();
+        let reply = if line.starts_with("EHLO") {
+            offer.to_owned()
+        } else if line.starts_with("AUTH") && line.split(' ').count() == 2 {
+            match mechanism {
+                Mechanism::CramMd5 => prompts.remove(1).to_owned(),
+                _ => prompts.pop().unwrap_or("334 \r\n").to_owned(),
+            }
+        } else if mechanism == Mechanism::Login && prompts.len() == 1 {
+            prompts.pop().unwrap_or_default().to_owned()
+        } else {
+            form(&line, &secret)
+        };
+        if stream.write_all(reply.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What is said back, by the client's line and the secret.
+type Form = fn(&str, &str) -> String;
+
+const FORMS: [(&str, Form); 14] = [
+    ("in a refusal", |_, secret| format!("535 5.7.8 wrong password: {secret}\r\n")),
+    ("in base64", |_, secret| format!("535 5.7.8 wrong: {}\r\n", base64(secret.as_bytes()))),
+    ("the client's own line", |line, _| format!("535 5.7.8 you said {line}\r\n")),
+    ("the client's own response", |line, _| format!("535 5.7.8 {}\r\n", line.rsplit(' ').next().unwrap_or_default())),
+    ("in two lines", |line, secret| format!("535-5.7.8 {secret}\r\n535 5.7.8 {line}\r\n")),
+    ("in garbage", |_, secret| format!("{secret} is no password\r\n")),
+    ("in garbage, where it is cut", |_, secret| format!("{}{secret} is no password\r\n", "x".repeat(73))),
+    ("in a line of another reply", |_, secret| format!("535-no\r\n250 {secret}\r\n")),
+    ("in such a line, where it is cut", |_, secret| format!("535-no\r\n250 {}{secret}\r\n", "x".repeat(68))),
+    ("in a reply that has no place here", |_, secret| format!("354 {secret}\r\n")),
+    ("in 421", |line, secret| format!("421 4.7.0 {secret} {line}\r\n")),
+    ("in a challenge", |_, secret| {
+        let words = serde_json::json!({ "status": "401", "scope": secret, secret: [secret] }).to_string();
+        format!("334 {}\r\n", base64(words.as_bytes()))
+    }),
+    ("in a challenge that is none", |_, secret| format!("334 {secret}\r\n")),
+    ("behind a refusal", |_, secret| format!("535 5.7.8 no\r\n250 {secret}\r\n")),
+];
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_in_any_form_from_any_mechanism() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let kept = tracing::subscriber::set_default(subscriber);
+    for mechanism in Mechanism::ALL {
+        let (secret, credentials) = match mechanism {
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => (TOKEN, Credentials::token("alice", TOKEN)),
+            Mechanism::External | Mechanism::Anonymous => continue,
+            Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus => continue,
+            _ => (PASSWORD, Credentials::new("alice", PASSWORD)),
+        };
+        for (form_name, form) in FORMS {
+            let context = format!("{mechanism}, {form_name}");
+            let (client, server) = duplex(16 * 1024);
+            let serving = tokio::spawn(parrot(server, mechanism, secret.into(), form));
+            let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials.clone());
+            let error =
+                Connection::over(client, &endpoint).await.err().unwrap_or_else(|| panic!("{context}: logged in"));
+            assert_silent(&context, &told(&error), secret);
+            assert_silent(&context, &format!("{endpoint:?} {:?}", Client::new(endpoint.clone())), secret);
+            serving.abort();
+        }
+    }
+    drop(kept);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("C: AUTH PLAIN ***") && text.contains("535 5.7.8 wrong"), "{text}");
+    assert_silent("tracing", &text, PASSWORD);
+    assert_silent("tracing", &text, TOKEN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_long_after_the_login() {
+    // A server that bears a grudge: each later reply has the password in it.
+    type Grudge = fn(&str) -> String;
+    let grudges: [(&str, Grudge); 6] = [
+        ("refuses", |secret| format!("550 5.7.1 {secret}\r\n")),
+        ("goes down", |secret| format!("421 4.3.2 {secret}\r\n")),
+        ("talks nonsense", |secret| format!("{}{secret}\r\n", "y".repeat(72))),
+        ("says more than it was asked", |secret| format!("250 ok\r\n250 {secret}\r\n")),
+        ("says what has no place", |secret| format!("354 {secret}\r\n")),
+        ("is cut off", |secret| format!("250-{secret}\r\n250 {secret}")),
+    ];
+    for (grudge, words) in grudges {
+        let (client, mut server) = duplex(16 * 1024);
+        let serving = tokio::spawn(async move {
+            let mut heard = [0; 4096];
+            let words = words(PASSWORD);
+            for line in ["220 hi\r\n", "250-hi\r\n250 AUTH PLAIN\r\n", "235 ok\r\n", &words] {
+                server.write_all(line.as_bytes()).await.unwrap();
+                if !line.starts_with("250-tr") {
+                    let _heard = server.read(&mut heard).await.unwrap();
+                }
+            }
+        });
+        let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
+        let mut connection = Connection::over(client, &endpoint).await.unwrap();
+        let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
+        assert_silent(grudge, &told(&error), PASSWORD);
+        assert_silent(grudge, &connection.transcript().to_string(), PASSWORD);
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn settings_and_urls() {
+    let encoded: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    // Well and badly formed: nothing quotes the URL, in no form of the password.
+    for url in [
+        format!("smtp://alice:{encoded}@mail.example.org"),
+        format!("smtp://alice:{encoded}@mail.example.org:port"),
+        format!("smtp://alice:{encoded}@mail example.org"),
+        format!("smtp://alice:{encoded}@mail.example.org?tls=maybe"),
+        format!("smtp://alice:{encoded}@mail.example.org/inbox"),
+        format!("smtp://alice:{encoded}@"),
+        format!("smtp://alice:{encoded}"),
+        format!("smtp://mail.example.org?password={encoded}"),
+        format!("http://alice:{encoded}@mail.example.org"),
+        format!("alice:{encoded}@mail.example.org"),
+        format!("smtp://alice:{PASSWORD}@mail.example.org"),
+        format!("smtp://alice:{PASSWORD}"),
+        format!("smtp://alice:{TOKEN}@mail.example.org?auth=XOAUTH2"),
+    ] {
+        let text = match Client::from_url(&url) {
+            Ok(client) => format!("{client:?} {:?}", client.endpoint()),
+            Err(error) => told(&error),
+        };
+        assert_silent(&url, &text, PASSWORD);
+        assert_silent(&url, &text, TOKEN);
+    }
+    // A source of tokens that fails says why, and the error says no more.
+    let endpoint =
+        Endpoint::new("localhost").user("alice").token_source(async |_| Err::<String, _>("the vault is shut"));
+    assert_silent("a source", &format!("{endpoint:?}"), TOKEN);
+    let trust = envoi::tls::Trust::empty().file("/nowhere/a.p12").password(PASSWORD);
+    let text = format!("{trust:?} {}", told(&trust.load().unwrap_err()));
+    assert_silent("a trust store", &text, PASSWORD);
+    let certificate = envoi::tls::ClientCertificate::file("/nowhere/a.p12").password(PASSWORD);
+    let text = format!("{certificate:?} {}", told(&certificate.load().err().unwrap()));
+    assert_silent("a client certificate", &text, PASSWORD);
+}

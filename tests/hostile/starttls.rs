@@ -1,0 +1,248 @@
+//! STARTTLS (RFC 3207, and "Why TLS is better without STARTTLS", USENIX Security 2021): nothing that came in clear counts inside TLS, and
+//! nothing that belongs inside goes in clear. Where TLS ends without its own end, what is half said does not count.
+
+use envoi::proto::Mechanism;
+use envoi::tls::{Security, TlsSettings, Trust};
+use envoi::{Connection, Endpoint, Kind, Phase};
+
+use crate::office::{certificate, letter};
+use crate::script::Fate::{Fails, Sent};
+use crate::script::{Act, assert_fate, meet, say, send};
+
+fn endpoint(security: Security) -> Endpoint {
+    Endpoint::new("localhost").security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))
+}
+
+/// In clear, up to the server's go-ahead.
+fn to_starttls(go_ahead: &str) -> Vec<Act> {
+    vec![
+        say("220 hostile.example.org\r\n"),
+        Act::Hear("EHLO"),
+        say("250-hostile.example.org\r\n250 STARTTLS\r\n"),
+        Act::Hear("STARTTLS\r\n"),
+        say(go_ahead),
+    ]
+}
+
+/// Inside TLS, up to the message's end.
+fn inside() -> Vec<Act> {
+    let turns =
+        [("EHLO", "250 inside\r\n"), ("MAIL", "250 ok\r\n"), ("RCPT", "250 ok\r\n"), ("DATA\r\n", "354 go\r\n")];
+    let acts = turns.into_iter().flat_map(|(command, reply)| [Act::Hear(command), say(reply)]);
+    [vec![Act::Tls], acts.collect(), vec![Act::Hear("\r\n.\r\n")]].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn injection_and_stripping() {
+    let secret = |endpoint: Endpoint| endpoint.user("alice").password("correct horse");
+    let required = || secret(endpoint(Security::Required));
+    let then = |go_ahead: &str, acts: &[Act]| [to_starttls(go_ahead), acts.to_vec()].concat();
+    let injected = Fails(Kind::Protocol, Phase::StartTls, false, "in clear");
+    for (attack, endpoint, acts, fate) in [
+        (
+            "replies behind the go-ahead, to be read inside TLS (CVE-2021-38371 and its like)",
+            required(),
+            then("220 go\r\n250-injected\r\n250 AUTH PLAIN\r\n", &[Act::Tls, Act::Listen]),
+            injected,
+        ),
+        ("one byte behind the go-ahead", required(), then("220 go\r\n2", &[Act::Tls, Act::Listen]), injected),
+        ("a line end too many", required(), then("220 go\r\n\r\n", &[Act::Tls, Act::Listen]), injected),
+        (
+            "replies in clear, a moment after the go-ahead",
+            required(),
+            then("220 go\r\n", &[Act::Rest(1), say("250 injected\r\n"), Act::Listen]),
+            Fails(Kind::Tls, Phase::Tls, false, "clear text"),
+        ),
+        (
+            "STARTTLS taken out of the answer to EHLO (stripping)",
+            required(),
+            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Listen],
+            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+        ),
+        (
+            "the keyword garbled (XXXXXXXA, as a certain firewall does)",
+            required(),
+            vec![
+                say("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                say("250-hi\r\n250-XXXXXXXA\r\n250 AUTH PLAIN\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+        ),
+        (
+            "EHLO refused, so that HELO offers nothing",
+            required(),
+            vec![
+                say("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                say("502 what?\r\n"),
+                Act::Hear("HELO"),
+                say("250 hi\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+        ),
+        (
+            "STARTTLS refused",
+            required(),
+            then("454 not now\r\n", &[Act::Listen]),
+            Fails(Kind::Tls, Phase::StartTls, false, "not now"),
+        ),
+        (
+            "stripping where TLS is opportunistic: the password stays at home",
+            secret(endpoint(Security::Opportunistic)),
+            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN LOGIN\r\n"), Act::Listen],
+            Fails(Kind::Insecure, Phase::Auth, false, "unprotected"),
+        ),
+        (
+            "a greeting that pretends to be further: it answers EHLO and STARTTLS before they came",
+            required(),
+            vec![say("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
+            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+        ),
+        (
+            "a greeting with the whole session in clear up to the go-ahead",
+            required(),
+            vec![
+                say("220 hi\r\n250-hi\r\n250 STARTTLS\r\n220 go\r\n"),
+                Act::Hear("STARTTLS\r\n"),
+                say("250 and now in clear\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Tls, Phase::Tls, false, "clear text"),
+        ),
+        (
+            "a greeting that says that the login is done (235)",
+            required(),
+            vec![say("235 welcome alice\r\n"), Act::Listen],
+            Fails(Kind::Protocol, Phase::Greeting, false, "235"),
+        ),
+        (
+            "a login offered in clear, planted before TLS, that is not there inside",
+            required(),
+            vec![
+                say("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                say("250-hi\r\n250-AUTH PLAIN LOGIN\r\n250-SIZE 10\r\n250 STARTTLS\r\n"),
+                Act::Hear("STARTTLS\r\n"),
+                say("220 go\r\n"),
+                Act::Tls,
+                Act::Hear("EHLO"),
+                say("250 inside\r\n"),
+                Act::Listen,
+            ],
+            Fails(Kind::Auth, Phase::Auth, false, "offers no login"),
+        ),
+    ] {
+        let meeting =
+            meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+        assert_fate(attack, &meeting.result, fate);
+        let heard = String::from_utf8_lossy(&meeting.heard);
+        for never in ["AUTH", "MAIL", "Y29ycmVjdCBob3JzZ", "AGFsaWNlAGNvcnJlY3Q"] {
+            assert!(!heard.contains(never), "{attack}: the client said {never} in clear: {heard}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_planted_is_forgotten() {
+    // In clear: a limit for the size, extensions, and the weakest mechanism. Inside: none of it.
+    let planted = "250-planted.example.org\r\n250-SIZE 10\r\n250-CHUNKING\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n";
+    let acts = vec![
+        say("220 hi\r\n"),
+        Act::Hear("EHLO"),
+        say(planted),
+        Act::Hear("STARTTLS\r\n"),
+        say("220 go\r\n"),
+        Act::Tls,
+        Act::Hear("EHLO"),
+        say("250-inside\r\n250 AUTH PLAIN\r\n"),
+        Act::Hear("AUTH PLAIN "),
+        say("235 ok\r\n"),
+        Act::Hear("MAIL"),
+        say("250 ok\r\n"),
+        Act::Hear("RCPT"),
+        say("250 ok\r\n"),
+        Act::Hear("DATA\r\n"),
+        say("354 go\r\n"),
+        Act::Hear("\r\n.\r\n"),
+        say("250 stored\r\n"),
+        Act::Listen,
+    ];
+    let endpoint = endpoint(Security::Required).user("alice").password("secret");
+    let meeting = meet(acts, async |stream| {
+        let mut connection = Connection::over(stream, &endpoint).await?;
+        assert_eq!(connection.mechanism(), Some(Mechanism::Plain));
+        assert!(connection.capabilities().size_limit().is_none() && !connection.capabilities().offers("CHUNKING"));
+        connection.send(letter(0, &["you@example.com"], 100)).await
+    });
+    assert_fate("planted", &meeting.await.result, Sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offered_again_inside() {
+    let mut acts = [to_starttls("220 go\r\n"), inside(), vec![say("250 stored\r\n"), Act::Listen]].concat();
+    for act in &mut acts {
+        if matches!(act, Act::Say(reply) if reply == b"250 inside\r\n") {
+            *act = say("250-inside\r\n250 STARTTLS\r\n");
+        }
+    }
+    let endpoint = endpoint(Security::Required);
+    let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+    assert_fate("STARTTLS inside TLS", &meeting.result, Sent);
+    let heard = String::from_utf8_lossy(&meeting.heard).into_owned();
+    assert_eq!(heard.matches("STARTTLS").count(), 1, "{heard}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn truncation() {
+    // RFC 8446, 6.1: without close_notify, somebody else may have cut the connection.
+    for (attack, end, fate) in [
+        (
+            "in the middle of the last reply",
+            vec![say("250-stored\r\n250 an"), Act::Cut],
+            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+        ),
+        (
+            "between two lines of it",
+            vec![say("250-stored\r\n"), Act::Cut],
+            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+        ),
+        ("before its line end", vec![say("250 stored"), Act::Cut], Fails(Kind::Closed, Phase::EndOfData, true, "")),
+        ("before it, with close_notify", vec![Act::Close], Fails(Kind::Closed, Phase::EndOfData, true, "")),
+        (
+            "before its line end, with close_notify",
+            vec![say("250 stored"), Act::Close],
+            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+        ),
+        ("behind it, without close_notify", vec![say("250 stored\r\n"), Act::Cut], Sent),
+        ("instead of 221", vec![say("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut], Sent),
+        (
+            "behind 221, without close_notify",
+            vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221 bye\r\n"), Act::Cut],
+            Sent,
+        ),
+        (
+            "behind 221, with close_notify",
+            vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221 bye\r\n"), Act::Close],
+            Sent,
+        ),
+        ("in the middle of 221", vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221-bye\r\n2"), Act::Cut], Sent),
+    ] {
+        for security in [Security::Required, Security::Implicit] {
+            let opening = match security {
+                Security::Required => to_starttls("220 go\r\n"),
+                _ => Vec::new(),
+            };
+            let mut acts = [opening, inside(), end.clone()].concat();
+            if security == Security::Implicit {
+                acts.insert(1, say("220 hi\r\n"));
+            }
+            let endpoint = endpoint(security);
+            let meeting =
+                meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+            assert_fate(attack, &meeting.result, fate);
+        }
+    }
+}

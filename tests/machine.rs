@@ -1,0 +1,378 @@
+//! What a caller may ask of the machine, and what it is told: the calls one by one, where `tests/dialogues` has conversations.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bytes::BytesMut;
+use envoi::proto::{
+    BadReply, Chunk, ClientName, Limits, Machine, Mechanism, Output, RawCommand, ReplyParser, SaslExchange,
+    SaslFailure, SaslSession, Settings, StartTls, Step, Stuffer, Transaction,
+};
+use envoi::{Address, Credentials, Envelope, Error, Kind, Phase};
+
+/// A machine and what it said.
+struct Client {
+    machine: Machine,
+    wire: String,
+}
+
+impl Client {
+    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::new(ClientName::new("me").unwrap());
+        change(&mut settings);
+        Client { machine: Machine::new(settings), wire: String::new() }
+    }
+
+    /// Greeted, and offered these.
+    fn ready(offers: &[&str]) -> Self {
+        Client::ready_with(offers, |_| {})
+    }
+
+    fn ready_with(offers: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
+        let mut client = Client::new(change);
+        client.hear("220 mail.example.org hello\r\n").unwrap();
+        let lines: String = offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
+        client.hear(&format!("250-mail.example.org\r\n{lines}250 HELP\r\n")).unwrap();
+        assert_eq!(client.steps().unwrap(), [Step::Ready]);
+        client
+    }
+
+    /// All steps up to one that wants something, which is the last.
+    fn steps(&mut self) -> Result<Vec<Step>, Error> {
+        let mut steps = Vec::new();
+        loop {
+            let step = self.machine.step()?;
+            while !self.machine.output().is_empty() {
+                let front = self.machine.output().front();
+                self.wire.push_str(&String::from_utf8_lossy(front));
+                self.machine.wrote(front.len());
+            }
+            let waits =
+                matches!(step, Step::Wait { .. } | Step::Upgrade | Step::Ready | Step::Body { .. } | Step::Closed);
+            steps.push(step);
+            if waits {
+                return Ok(steps);
+            }
+        }
+    }
+
+    fn hear(&mut self, bytes: &str) -> Result<Vec<Step>, Error> {
+        self.steps()?;
+        self.read(bytes.as_bytes());
+        self.steps()
+    }
+
+    /// Bytes come, and nobody asks yet what they mean.
+    fn read(&mut self, bytes: &[u8]) {
+        assert_eq!(self.machine.input(bytes), bytes.len());
+    }
+
+    /// The server says no more: the error, which is the end.
+    fn end(&mut self) -> Error {
+        self.steps().unwrap();
+        self.machine.input_ended();
+        let error = self.steps().unwrap_err();
+        assert_eq!(self.machine.step().unwrap(), Step::Closed);
+        error
+    }
+}
+
+fn address(text: &str) -> Address {
+    Address::new(text).unwrap()
+}
+
+fn transaction() -> Transaction {
+    Transaction::new(&Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap())
+}
+
+#[test]
+fn a_failure_names_what_was_awaited() {
+    let lost = |client: &mut Client| client.end().message().to_owned();
+    assert_eq!(lost(&mut Client::new(|_| {})), "the connection ended before the greeting (220) came");
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the go-ahead for TLS (220) came");
+    let mut client = Client::new(|_| {});
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("500 what?\r\n").unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the answer to HELO (250) came");
+
+    type Call = fn(&mut Machine) -> Result<(), Error>;
+    let calls: [(Call, &str, Phase); 6] = [
+        (|machine| machine.noop(), "the answer to NOOP (250)", Phase::Noop),
+        (|machine| machine.reset(), "the answer to RSET (250)", Phase::Reset),
+        (|machine| machine.command(&RawCommand::new("VRFY you")?), "the answer to the command", Phase::Command),
+        (|machine| machine.mail(address("a@example.org").into()), "the answer to MAIL (250)", Phase::Mail),
+        (|machine| machine.mail(None.into()), "the answer to MAIL (250)", Phase::Mail),
+        (
+            |machine| machine.login(Mechanism::Plain, &Credentials::new("u", "p")),
+            "a challenge (334) or the result of the login (235)",
+            Phase::Auth,
+        ),
+    ];
+    for (call, awaited, phase) in calls {
+        let mut client = Client::ready_with(&["AUTH PLAIN"], |settings| settings.secure = true);
+        call(&mut client.machine).unwrap();
+        let error = client.end();
+        assert_eq!(error.message(), format!("the connection ended before {awaited} came"));
+        assert_eq!((error.kind(), error.phase()), (Kind::Closed, phase));
+    }
+    let mut client = Client::ready(&[]);
+    assert_eq!(lost(&mut client), "the server closed the connection");
+}
+
+#[test]
+fn after_quit_the_end_is_the_end() {
+    for last_words in ["", "221 bye\r\n", "421 4.3.2 bye\r\n", "500 what?\r\n"] {
+        let mut client = Client::ready(&[]);
+        client.machine.quit().unwrap();
+        client.steps().unwrap();
+        client.read(last_words.as_bytes());
+        client.machine.input_ended();
+        assert_eq!(client.steps().unwrap(), [Step::Closed], "{last_words:?}");
+        assert!(client.wire.ends_with("QUIT\r\n"));
+        let error = client.machine.noop().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (Kind::Closed, "the session is over"));
+    }
+}
+
+#[test]
+fn what_is_out_of_turn_is_refused_and_changes_nothing() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.noop().unwrap();
+    let error = client.machine.noop().unwrap_err();
+    assert!(error.message().contains("the answer to what was sent before is not there"), "{error}");
+    assert_eq!(error.kind(), Kind::Request);
+    for error in [client.machine.upgraded(), client.machine.body("x"), client.machine.finish(), client.machine.data()] {
+        let error = error.unwrap_err();
+        assert!(error.message().contains("out of turn") || error.message().contains("no transaction"), "{error}");
+        assert_eq!(error.kind(), Kind::Request);
+    }
+    let steps = client.hear("250 2.0.0 Ok\r\n").unwrap();
+    assert!(matches!(&steps[..], [Step::Reply { .. }, Step::Ready]), "{steps:?}");
+    let error = client.machine.begin(Transaction::open(None)).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Request, "the message has no recipient"));
+    assert_eq!(client.steps().unwrap(), [Step::Ready]);
+    // Step by step, and nobody was accepted.
+    client.machine.mail(None.into()).unwrap();
+    client.hear("250 2.1.0 Ok\r\n").unwrap();
+    let error = client.machine.data().unwrap_err();
+    assert!(error.message().contains("no recipient was accepted"), "{error}");
+    let error = client.machine.rcpt(address("j\u{f6}rg@example.com")).unwrap_err();
+    assert!(error.message().contains("without SMTPUTF8"), "{error}");
+    client.machine.rcpt(address("you@example.com")).unwrap();
+    let steps = client.hear("250 2.1.5 Ok\r\n").unwrap();
+    assert!(matches!(steps[0], Step::Recipient { index: 0, .. }), "{steps:?}");
+}
+
+#[test]
+fn a_message_needs_what_the_server_offers() {
+    let mut client = Client::ready(&[]);
+    let mut with_headers = transaction();
+    with_headers.utf8_headers = true;
+    let mut to_joerg = transaction();
+    to_joerg.recipients = vec![address("j\u{f6}rg@example.com")];
+    let refused = |client: &mut Client, transaction| client.machine.begin(transaction).unwrap_err();
+    let error = refused(&mut client, with_headers);
+    assert!(error.message().contains("headers that are not ASCII"), "{error}");
+    assert!(error.hint().unwrap().contains("RFC 2047"), "{error}");
+    let error = refused(&mut client, to_joerg);
+    assert!(error.message().contains("j\u{f6}rg@example.com"), "{error}");
+    assert_eq!(client.steps().unwrap(), [Step::Ready]);
+    assert_eq!(client.wire, "EHLO me\r\n", "nothing was sent");
+}
+
+#[test]
+fn bytes_behind_the_go_ahead_for_tls_are_named() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::IfOffered);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
+    // The driver had read them, and did not ask for a step before it made the handshake.
+    client.read(b"250 AUTH PLAIN\r\n");
+    let error = client.machine.upgraded().unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol);
+    assert!(!client.machine.is_secure());
+    assert_eq!(client.steps().unwrap(), [Step::Closed]);
+}
+
+#[test]
+fn a_server_that_begins_with_tls_is_recognised() {
+    let mut client = Client::new(|_| {});
+    client.steps().unwrap();
+    // A handshake failure alert, as TLS servers answer what is no TLS.
+    client.read(&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28]);
+    let error = client.steps().unwrap_err();
+    assert!(error.to_string().contains("TLS"), "{error}");
+}
+
+#[test]
+fn how_far_a_message_is() {
+    let mut client = Client::ready(&[]);
+    assert_eq!(client.machine.greeting().unwrap().text(), "mail.example.org hello");
+    assert_eq!(client.machine.round_trips(), 2);
+    client.machine.begin(transaction()).unwrap();
+    for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
+        client.hear(reply).unwrap();
+    }
+    client.machine.body("Subject: x\n\n.dot\n").unwrap();
+    assert_eq!(client.machine.message_bytes(), 20, "with its line ends, without the dot that was added");
+    assert!(client.machine.message_bytes_gone() < 20);
+    client.steps().unwrap();
+    assert_eq!(client.machine.message_bytes_gone(), 20);
+    client.machine.finish().unwrap();
+    assert!(!client.machine.outcome_unknown());
+    client.steps().unwrap();
+    assert!(client.machine.outcome_unknown());
+    let steps = client.hear("250 queued\r\n").unwrap();
+    assert!(matches!(&steps[..], [Step::Sent { .. }, Step::Ready]), "{steps:?}");
+    assert!(!client.machine.outcome_unknown());
+}
+
+/// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
+#[test]
+fn chunks_in_a_row_are_kept_apart() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    for _ in 0..2 {
+        let mut transaction = transaction();
+        transaction.size = Some(3);
+        assert!(client.machine.may_begin());
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        client.machine.body("x\r\n").unwrap();
+        client.machine.finish().unwrap();
+        client.steps().unwrap();
+    }
+    let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT 3 LAST\r\nx\r\n";
+    assert_eq!(client.wire, format!("EHLO me\r\n{one}RSET\r\n{one}"));
+    let steps = client.hear(&["250 Ok\r\n"; 7].concat()).unwrap();
+    assert_eq!(steps.iter().filter(|step| matches!(step, Step::Sent { .. })).count(), 2, "{steps:?}");
+    // And where the second one is cleaned up after, a server that goes down there takes no message with it.
+    let mut transaction = transaction();
+    transaction.size = Some(3);
+    client.machine.begin(transaction).unwrap();
+    client.steps().unwrap();
+    client.machine.body("x\r\n").unwrap();
+    client.machine.finish().unwrap();
+    let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
+}
+
+// ---- Logins ----
+
+/// A mechanism of another maker.
+struct Echo;
+
+impl SaslExchange for Echo {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Other("X-ECHO")
+    }
+
+    fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
+        assert!(session.capabilities.offers("AUTH"));
+        Ok(None)
+    }
+
+    fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
+        Ok(challenge.to_vec())
+    }
+}
+
+#[test]
+fn mechanisms_of_others_log_in_too() {
+    let mut client = Client::ready_with(&["AUTH X-ECHO"], |settings| settings.secure = true);
+    client.machine.login_by(Box::new(Echo)).unwrap();
+    client.hear("334 aGVsbG8=\r\n").unwrap();
+    let steps = client.hear("535 5.7.8 No\r\n").unwrap();
+    assert!(matches!(&steps[..], [Step::Login { reason: None, .. }, Step::Ready]), "{steps:?}");
+    assert!(client.wire.ends_with("AUTH X-ECHO\r\naGVsbG8=\r\n"));
+    let other = Mechanism::Other("X-ECHO");
+    assert!(!other.is_built() && Mechanism::Plain.is_built() && Mechanism::Anonymous.is_built());
+    let error = client.machine.login(other, &Credentials::new("u", "p")).unwrap_err();
+    assert!(error.message().contains("X-ECHO is no mechanism that envoi has"), "{error}");
+}
+
+#[test]
+fn what_can_log_in_here() {
+    let offer = "AUTH LOGIN XOAUTH2 EXTERNAL PLAIN ANONYMOUS X-OTHER SCRAM-SHA-256-PLUS CRAM-MD5";
+    let mechanisms = |credentials: Credentials, secure| {
+        let client = Client::ready_with(&[offer], |settings| settings.secure = secure);
+        let names: Vec<_> = client.machine.mechanisms(&credentials).iter().map(|m| m.as_str()).collect();
+        names.join(" ")
+    };
+    assert_eq!(mechanisms(Credentials::new("u", "p"), true), "PLAIN LOGIN CRAM-MD5");
+    assert_eq!(mechanisms(Credentials::new("u", "p"), false), "CRAM-MD5 PLAIN LOGIN", "what shows it comes last");
+    assert_eq!(mechanisms(Credentials::new("u", "p").authorize_as("v"), true), "PLAIN");
+    assert_eq!(mechanisms(Credentials::token("u", "t"), true), "XOAUTH2");
+    assert_eq!(mechanisms(Credentials::external(), true), "EXTERNAL");
+    assert_eq!(mechanisms(Credentials::anonymous("me"), true), "ANONYMOUS");
+
+    let mut client = Client::ready_with(&[offer], |settings| settings.secure = true);
+    for (mechanism, credentials, says) in [
+        (Mechanism::External, Credentials::new("u", "p"), "EXTERNAL is no mechanism for a password"),
+        (Mechanism::Plain, Credentials::token("u", "t"), "PLAIN is no mechanism for a token"),
+        (Mechanism::Plain, Credentials::external(), "PLAIN is no mechanism for neither password nor token"),
+        (Mechanism::Login, Credentials::anonymous("me"), "LOGIN is no mechanism for no credentials at all"),
+        (Mechanism::Login, Credentials::new("u", "p").authorize_as("v"), "acts for \"v\""),
+    ] {
+        let error = client.machine.login(mechanism, &credentials).unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Auth));
+        assert!(error.message().contains(says), "{error}");
+    }
+    assert_eq!(client.steps().unwrap(), [Step::Ready], "nothing was sent");
+}
+
+#[test]
+fn a_challenge_has_a_limit() {
+    let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| {
+        (settings.secure, settings.limits.line) = (true, 100);
+    });
+    client.machine.login(Mechanism::Login, &Credentials::new("u", "p")).unwrap();
+    // Each line keeps to the limit, and all of them together do not.
+    let line = format!("334-{}\r\n", "A".repeat(80));
+    let error = client.hear(&format!("{line}{line}334 AAAA\r\n")).unwrap_err();
+    assert!(error.message().contains("a challenge longer than the limit of 100 bytes"), "{error}");
+    assert_eq!(error.kind(), Kind::Protocol);
+}
+
+// ---- The parts ----
+
+#[test]
+fn names_and_commands() {
+    assert_eq!(ClientName::literal(Ipv4Addr::new(192, 0, 2, 1).into()).as_str(), "[192.0.2.1]");
+    assert_eq!(ClientName::literal(Ipv6Addr::LOCALHOST.into()).as_str(), "[IPv6:::1]");
+    assert_eq!(RawCommand::new("VRFY you").unwrap().as_str(), "VRFY you");
+    let error = RawCommand::new("X".repeat(2001)).unwrap_err();
+    assert!(error.message().contains("longer than 2000 bytes"), "{error}");
+    assert!(RawCommand::new("X".repeat(2000)).is_ok());
+}
+
+#[test]
+fn a_stuffer_is_at_the_beginning_of_a_message() {
+    let (mut stuffer, mut output) = (Stuffer::default(), Output::default());
+    stuffer.push(Chunk::from(".\n"), &mut output);
+    stuffer.finish(&mut output);
+    assert_eq!(output.front(), b"..\r\n.\r\n");
+}
+
+#[test]
+fn a_reply_may_be_as_long_as_its_limit_and_no_longer() {
+    let bytes = "250-first\r\n250 second\r\n";
+    let parse = |limit| {
+        let mut limits = Limits::default();
+        limits.reply_bytes = limit;
+        ReplyParser::new(limits).parse(&mut BytesMut::from(bytes)).map(|reply| reply.is_some())
+    };
+    assert_eq!(parse(bytes.len()), Ok(true));
+    let error = parse(bytes.len() - 1).unwrap_err();
+    assert_eq!(error, BadReply::ReplyTooLong(bytes.len() - 1));
+    assert_eq!(error.to_string(), "a reply is longer than the limit of 22 bytes");
+}
+
+#[test]
+fn a_long_line_is_cut_in_the_transcript() {
+    let mut client = Client::ready(&[]);
+    client.machine.command(&RawCommand::new(format!("VRFY {}", "x".repeat(1000))).unwrap()).unwrap();
+    let line = client.machine.transcript().lines().last().unwrap();
+    assert!(line.ends_with("x…") && line.len() < 500, "{line}");
+}
