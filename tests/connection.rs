@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
-use envoi::{Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, Message, Outcome, Phase, Timeouts};
+use envoi::{
+    Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, LineEnds, Message, Outcome, Phase, Timeouts,
+};
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -343,4 +345,21 @@ async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
         assert_eq!(server.messages().len(), 1);
         connection.quit().await;
     }
+}
+
+#[tokio::test]
+async fn line_ends_that_are_kept_go_where_they_can() {
+    let envelope =
+        Envelope::new(Address::new("me@example.org").unwrap(), [Address::new("you@example.com").unwrap()]).unwrap();
+    let ready = "Subject: x\r\n\r\nLF\nCR\r.\n.\n";
+    let message = || Message::ready(ready).envelope(envelope.clone()).line_ends(LineEnds::Keep);
+    let server = binary_server().start().await.unwrap();
+    let receipt = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap();
+    assert_eq!(receipt.bytes, ready.len() as u64);
+    assert_eq!(server.next_message().await.read().unwrap(), ready.as_bytes());
+
+    let server = Server::builder().offer("CHUNKING").start().await.unwrap();
+    let error = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Unsupported, Phase::Mail), "{error}");
+    assert!(server.connections()[0].commands().all(|command| !command.starts_with("MAIL")));
 }

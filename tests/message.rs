@@ -604,6 +604,37 @@ fn binary_goes_only_what_may() {
     assert!(has(b"Content-Type: a/b\r\n\r\nx\r\ny\r\n--") && has(b"binary\r\n\r\n\r\r\n--"));
 }
 
+#[test]
+fn line_ends_that_are_kept_make_a_message_binary() {
+    let look = |message: Message<'static>| {
+        run(async {
+            let (_, mut body) = message.envelope(envelope()).line_ends(LineEnds::Keep).prepare().await.unwrap();
+            let (size, content) = (body.size(), body.content());
+            let mut bytes = Vec::new();
+            while let Some(chunk) = body.chunk().await {
+                bytes.extend_from_slice(chunk.unwrap().bytes());
+            }
+            (size, content, bytes)
+        })
+    };
+    for (message, kept) in [
+        ("To: a\r\n\r\nb\n\rc", "To: a\r\n\r\nb\n\rc"),
+        ("To: a\nBcc: b\n\nb\r\n", "To: a\n\r\nb\r\n"),
+        ("To: a\r\n\r\nb\r", "To: a\r\n\r\nb\r"),
+    ] {
+        let path = in_temporary_folder("kept.eml");
+        std::fs::write(&path, message).unwrap();
+        for ready in [Message::ready(message), Message::ready_file(&path)] {
+            let expected = (Some(kept.len() as u64), Content::Binary, kept.as_bytes().to_vec());
+            assert_eq!(look(ready), expected, "{message:?}");
+        }
+        let (size, content, bytes) = look(Message::ready_stream(io::Cursor::new(message)));
+        assert_eq!((size, content, &*bytes), (None, Content::Binary, kept.as_bytes()));
+    }
+    // There is nothing to keep.
+    assert_eq!(look(Message::ready("To: a\r\n\r\nb\r\nc")).1, Content::SevenBit);
+}
+
 fn any_message() -> impl Strategy<Value = Vec<u8>> {
     let token = prop_oneof![
         Just(&b"\r\n"[..]),

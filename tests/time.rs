@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Phase, Timeouts};
+use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, LineEnds, Message, Phase, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
@@ -141,6 +141,20 @@ async fn a_server_that_takes_nothing_of_the_message() {
         converse(&mut stream, &UP_TO_DATA).await;
         stream.write_all(b"354 go\r\n").await.unwrap();
         std::future::pending().await
+    });
+    let outcome = outcome.await;
+    assert_timeout(&outcome, Phase::Body, seconds(180));
+    assert!(!outcome.0.unwrap_err().outcome_unknown());
+}
+
+/// Without PIPELINING, a chunk is answered before the next goes: that is a wait for the server, too.
+#[tokio::test(start_paused = true)]
+async fn no_answer_to_a_chunk() {
+    let binary = message(1_000_000).line_ends(LineEnds::Keep);
+    let outcome = send(Timeouts::default(), binary, async |mut stream| {
+        converse(&mut stream, &["220 x\r\n", "250-x\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"]).await;
+        converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n"]).await;
+        while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
     });
     let outcome = outcome.await;
     assert_timeout(&outcome, Phase::Body, seconds(180));

@@ -19,7 +19,7 @@ use super::attachment::Label;
 use super::headers;
 use super::input::{Form, Input};
 use super::survey::{Facts, Survey};
-use crate::proto::{Content, Output, Stuffer};
+use crate::proto::{Output, Stuffer};
 use crate::{Error, Result};
 
 /// A stretch of a message.
@@ -114,11 +114,10 @@ pub(super) fn lay_out(
     }
     let mut facts = survey.end(|kept| pieces.push(Piece::Text(kept)));
     facts.utf8_headers |= parts_have_utf8;
-    let binary_facts = has_binary.then(|| Facts {
-        content: Content::Binary,
-        longest_line: None,
-        utf8_headers: facts.utf8_headers,
-        ..binary_survey.end(drop)
+    let binary_facts = has_binary.then(|| {
+        let mut binary_facts = binary_survey.end(drop).of_binary();
+        binary_facts.utf8_headers = facts.utf8_headers;
+        binary_facts
     });
     Ok((pieces, facts, binary_facts))
 }

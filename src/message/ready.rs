@@ -7,6 +7,7 @@ use super::bcc::{BccFilter, Kept};
 use super::input::{BLOCK, Form, Input, KnownFile, Stream, on_blocking_thread};
 use super::layout::Piece;
 use super::survey::{Bare, Facts, Lines, Survey};
+use crate::proto::Content;
 use crate::{Error, Kind, Phase, Result};
 
 /// What becomes of line ends in a ready message that are not CRLF.
@@ -21,6 +22,9 @@ pub enum LineEnds {
     Normalize,
     /// A CR or LF alone is an error: nothing may be changed.
     Refuse,
+    /// A CR or LF alone stays as it is. A message that has one goes in chunks, and only to a server that offers BINARYMIME and CHUNKING
+    /// (RFC 3030); for any other, sending fails before anything is sent. So it is with a stream, of which nobody knows.
+    Keep,
 }
 
 /// Looks a ready message over.
@@ -50,8 +54,11 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
             (vec![Piece::Input(stream, Form::AsIs)], Facts::unknown(), Some(Cutter::new(line_ends)))
         }
     };
-    match facts.bare {
-        Some(bare) if line_ends == LineEnds::Refuse => Err(refused(Kind::Request, Phase::Setup, bare)),
+    match (line_ends, facts.bare) {
+        (LineEnds::Refuse, Some(bare)) => Err(refused(Kind::Request, Phase::Setup, bare)),
+        (LineEnds::Keep, bare) if bare.is_some() || facts.content == Content::Unknown => {
+            Ok((pieces, facts.of_binary(), cutter))
+        }
         _ => Ok((pieces, facts, cutter)),
     }
 }

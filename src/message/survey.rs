@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) longest_line: Option<u64>,
     /// The first line that does not end with CRLF.
     pub(super) bare: Option<Bare>,
+    /// How many bytes of the size are CR and LF that were missing.
+    added: u64,
 }
 
 /// A line that ends with CR or LF alone.
@@ -39,7 +41,15 @@ pub(super) struct Bare {
 impl Facts {
     /// Of a stream that can be read only once.
     pub(super) fn unknown() -> Self {
-        Facts { size: None, content: Content::Unknown, utf8_headers: false, longest_line: None, bare: None }
+        Facts { size: None, content: Content::Unknown, utf8_headers: false, longest_line: None, bare: None, added: 0 }
+    }
+}
+
+impl Facts {
+    /// Of the same message, if it goes as it is.
+    pub(super) fn of_binary(self) -> Self {
+        let size = self.size.map(|size| size - self.added);
+        Facts { size, content: Content::Binary, longest_line: None, ..self }
     }
 }
 
@@ -101,6 +111,7 @@ impl Survey {
             utf8_headers: self.utf8_headers,
             longest_line: Some(self.lines.longest),
             bare: self.lines.bare,
+            added: self.lines.added,
         }
     }
 
@@ -126,11 +137,12 @@ pub(super) struct Lines {
     longest: u64,
     after_cr: bool,
     bare: Option<Bare>,
+    added: u64,
 }
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Lines { size: 0, count: 0, line: 0, longest: 0, after_cr: false, bare: None }
+        Lines { size: 0, count: 0, line: 0, longest: 0, after_cr: false, bare: None, added: 0 }
     }
 
     pub(super) fn bare(&self) -> Option<Bare> {
@@ -174,14 +186,14 @@ impl Lines {
             self.add(b'\r');
             self.end_line();
         } else if self.line > 0 {
-            self.size += 2;
+            (self.size, self.added) = (self.size + 2, self.added + 2);
             self.end_line();
         }
     }
 
     /// The line ends with this byte alone: the other one is added on the wire.
     fn add(&mut self, byte: u8) {
-        self.size += 1;
+        (self.size, self.added) = (self.size + 1, self.added + 1);
         self.bare.get_or_insert(Bare { line: self.count + 1, byte });
     }
 

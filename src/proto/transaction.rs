@@ -80,7 +80,8 @@ impl Transaction {
         }
         if self.content == Content::Binary && !(server.offers("BINARYMIME") && server.offers("CHUNKING")) {
             let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
-            return Err(Error::new(Kind::Unsupported, Phase::Mail, message).with_hint("Encode its parts as base64."));
+            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+                .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
         }
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
             return Err(self.utf8_missing());
