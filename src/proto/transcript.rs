@@ -117,7 +117,9 @@ impl Secrets {
         let escaped = Zeroizing::new(quoted[1..quoted.len() - 1].to_owned());
         for form in [secret, escaped] {
             if form.len() >= SHORTEST && !self.0.contains(&form) {
-                self.0.push(form);
+                // The longest first: one may be a part of another, whose rest would be left then.
+                let at = self.0.partition_point(|other| other.len() >= form.len());
+                self.0.insert(at, form);
             }
         }
     }
