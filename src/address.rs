@@ -92,6 +92,11 @@ impl Address {
         Some(Cow::Owned(Address(format!("{}@{domain}", self.local_part()))))
     }
 
+    /// The domain in the one spelling that all spellings of it have in common.
+    pub(crate) fn domain_key(&self) -> String {
+        idna::to_ascii(self.domain()).as_deref().unwrap_or(self.domain()).to_ascii_lowercase()
+    }
+
     fn at(&self) -> usize {
         self.0.rfind('@').expect("an address was checked to have an @")
     }

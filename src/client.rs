@@ -135,7 +135,7 @@ impl Client {
             }
         };
         // After a failure the connection is dropped without a word: whatever else came of it would only take time.
-        let mut receipt = connection.send_prepared(envelope, body, started).await?;
+        let mut receipt = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await?;
         connection.leave().await;
         receipt.elapsed = started.elapsed();
         Ok(receipt)

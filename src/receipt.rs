@@ -15,8 +15,11 @@ pub struct Receipt {
     pub server: String,
     /// The outcome for each recipient of the envelope, in its order.
     pub recipients: Vec<Recipient>,
-    /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody.
+    /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody; of a
+    /// message that went in several parts, those on the last one. [Each recipient](Recipient::final_reply) has its own.
     pub reply: Option<Reply>,
+    /// Why a message that goes in several parts (LIMITS, RFC 9422) was not tried for all recipients, though some have it.
+    pub incomplete_because: Option<String>,
     /// What protected the connection; `None` where it was plaintext.
     pub tls: Option<TlsInfo>,
     /// Why an opportunistic connection is not encrypted.
@@ -41,6 +44,7 @@ impl Receipt {
             server: server.to_owned(),
             recipients: Vec::new(),
             reply: None,
+            incomplete_because: None,
             tls: None,
             plaintext_because: None,
             auth: None,
@@ -70,12 +74,15 @@ pub struct Recipient {
     pub address: Address,
     /// What became of it.
     pub outcome: Outcome,
+    /// The server's final words on the message for a recipient that it was accepted for: the same for all, unless the server answers
+    /// for each (LMTP, PRDR), or the message went in several parts, as the server takes fewer recipients at once (LIMITS, RFC 9422).
+    pub final_reply: Option<Reply>,
 }
 
 impl Recipient {
     /// Before the server was asked.
     pub(crate) fn untried(address: Address) -> Self {
-        Recipient { address, outcome: Outcome::NotTried }
+        Recipient { address, outcome: Outcome::NotTried, final_reply: None }
     }
 }
 
@@ -86,7 +93,8 @@ pub enum Outcome {
     /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT, or, where the server
     /// answers to the message for each recipient (LMTP, PRDR), that answer.
     Accepted(Reply),
-    /// The server refused: the recipient, or the message after it had accepted the recipient.
+    /// The server refused: the recipient, or the message after it had accepted the recipient, or, of a message in several
+    /// parts, this part.
     Refused(Reply),
     /// The message was handed over whole and no final reply came: it may have been delivered, or not.
     Unknown,

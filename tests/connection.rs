@@ -278,6 +278,32 @@ async fn progress_is_told_up_to_the_last_byte() {
     }
 }
 
+#[tokio::test]
+async fn commands_without_a_method_of_their_own() {
+    let answer = |line: &str| {
+        line.starts_with("EXPN").then(|| "250-2.1.5 <a@example.org>\r\n250 2.1.5 J\u{f6}rg <b@example.org>".to_owned())
+    };
+    let server = Server::builder().plaintext().without("SMTPUTF8").answer(answer).start().await.unwrap();
+    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    assert_eq!(connection.command("EXPN staff").await.unwrap().lines().len(), 2);
+    for (line, code) in [("VRFY alice", 252), ("help", 214), ("ETRN example.org", 502), ("XYZZY", 500)] {
+        assert_eq!(connection.command(line).await.unwrap().code(), code, "{line}");
+    }
+    // Inside a transaction, too.
+    assert!(connection.mail(None).await.unwrap().is_positive());
+    assert_eq!(connection.command("VRFY alice").await.unwrap().code(), 252);
+    for line in ["DATA", "rset", "QUIT", "VRFY a\r\nDATA", "", "TURN"] {
+        assert_eq!(connection.command(line).await.unwrap_err().kind(), Kind::Request, "{line:?}");
+    }
+    assert_eq!(connection.command("VRFY j\u{f6}rg SMTPUTF8").await.unwrap_err().kind(), Kind::Unsupported);
+    let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
+    assert_eq!(
+        commands[1..],
+        ["EXPN staff", "VRFY alice", "help", "ETRN example.org", "XYZZY", "MAIL FROM:<> BODY=8BITMIME", "VRFY alice"]
+    );
+    connection.quit().await;
+}
+
 fn binary_server() -> envoi::testing::Builder {
     Server::builder().offer("CHUNKING").offer("BINARYMIME")
 }

@@ -47,7 +47,10 @@ impl Failure {
         if without.is_empty() {
             return None;
         }
-        let message = format!("the message was not accepted for {}", without.join(", "));
+        let mut message = format!("the message was not accepted for {}", without.join(", "));
+        if let Some(reason) = &receipt.incomplete_because {
+            message += &format!(": {reason}");
+        }
         let mut failure = Failure::new(Kind::Refused, Phase::Rcpt, message);
         failure.unknown = receipt.not_accepted().any(|recipient| recipient.outcome == Outcome::Unknown);
         failure.transient = !failure.unknown && !refused_for_good(receipt);

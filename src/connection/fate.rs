@@ -1,12 +1,12 @@
 //! What becomes of a message on its way: the machine's steps → an outcome for each recipient.
 
 use super::{not_sent, words};
+use crate::Address;
 use crate::error::{Error, Phase, Result};
 use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Recipient};
-use crate::{Address, Envelope};
 
-/// A message that has begun, as far as the server has told about it.
+/// A message in one transaction, as far as the server has told about it.
 pub(super) struct Fate {
     sender: Option<Address>,
     /// In the envelope's order.
@@ -19,11 +19,11 @@ pub(super) struct Fate {
 
 impl Fate {
     /// Of a message that the server was not asked about yet.
-    pub(super) fn new(envelope: &Envelope) -> Self {
+    pub(super) fn new(sender: Option<Address>, recipients: Vec<Address>) -> Self {
         Fate {
-            sender: envelope.reverse_path().cloned(),
-            recipients: envelope.recipients().iter().cloned().map(Recipient::untried).collect(),
-            decided: vec![false; envelope.recipients().len()],
+            sender,
+            decided: vec![false; recipients.len()],
+            recipients: recipients.into_iter().map(Recipient::untried).collect(),
             reply: None,
         }
     }
@@ -34,11 +34,15 @@ impl Fate {
             Step::Recipient { index, ref reply } | Step::Verdict { index, ref reply } => {
                 self.decided[index] = matches!(step, Step::Verdict { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
+                self.recipients[index].final_reply = (is_positive && self.decided[index]).then(|| reply.clone());
                 self.recipients[index].outcome =
                     if is_positive { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
                 None
             }
             Step::Sent { reply } => {
+                for recipient in self.recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
+                    recipient.final_reply.get_or_insert_with(|| reply.clone());
+                }
                 self.reply = Some(reply);
                 Some(Ok(()))
             }

@@ -1,8 +1,9 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `fate.rs` tells what becomes of a message, and
+//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `course.rs` and `fate.rs` tell what becomes of a message, and
 //! `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
 
+mod course;
 mod driver;
 mod fate;
 mod login;
@@ -17,13 +18,13 @@ use tokio::time::{Instant, timeout};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::{Body, Message};
-use crate::proto::{Capabilities, Mechanism, Reply, Step, Transaction, Transcript};
+use crate::proto::{Capabilities, Mechanism, OfferedLimits, Reply, Step, Transaction, Transcript};
 use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 use crate::tls::TlsInfo;
-use crate::{Envelope, trace};
+use crate::{Address, Endpoint, Envelope, trace};
+use course::Course;
 use driver::Driver;
-use fate::Fate;
 
 pub(crate) use setup::{client_name, open, within};
 pub use steps::DataWriter;
@@ -77,46 +78,104 @@ impl Connection {
     /// An error, where the message was accepted for nobody, or nobody knows
     /// ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for each recipient. Where it was accepted for some, the
     /// receipt tells who got it. A refused message leaves the connection ready for the next one.
+    ///
+    /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then goes in several parts, unless it is
+    /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         self.driver.clock = Clock::start(&self.driver.timeouts);
         let (envelope, body) = message.into().prepare().await?;
         self.round_trips_told = self.driver.machine.round_trips();
-        self.send_prepared(envelope, body, started).await
+        self.send_prepared(envelope, body, started, None).await
     }
 
-    pub(crate) async fn send_prepared(&mut self, envelope: Envelope, body: Body, started: Instant) -> Result<Receipt> {
+    /// Where the server takes fewer messages in a session than this one has parts, and `endpoint` is given, more connections are made.
+    pub(crate) async fn send_prepared(
+        &mut self,
+        envelope: Envelope,
+        body: Body,
+        started: Instant,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Receipt> {
         self.begin_call()?;
         let server = self.server.clone();
-        let result = trace::step("send", &server, self.transact(envelope, body, started)).await;
+        let result = trace::step("send", &server, self.transact(envelope, body, started, endpoint)).await;
         self.end_call(result)
     }
 
-    /// From MAIL to the final reply.
-    async fn transact(&mut self, envelope: Envelope, mut body: Body, started: Instant) -> Result<Receipt> {
-        let mut fate = Fate::new(&envelope);
-        let transaction = self.transaction(&envelope, &mut body);
-        let result = match self.begin(transaction).await {
-            Ok(()) => loop {
-                let heard = match self.driver.next(Some(&mut body)).await {
-                    Ok(step) => fate.hear(step),
-                    Err(error) => Some(Err(fate.lost(error))),
-                };
-                if let Some(result) = heard {
-                    break result;
-                }
-            },
-            Err(error) => Err(fate.lost(error)),
-        };
+    /// From MAIL to the final reply, for each part.
+    async fn transact(
+        &mut self,
+        envelope: Envelope,
+        body: Body,
+        started: Instant,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Receipt> {
+        let mut course = self.course(&envelope, &body);
+        self.carry(&mut course, &envelope, body, endpoint).await;
         let mut receipt = self.receipt(started);
-        (receipt.recipients, receipt.reply) = (fate.recipients, fate.reply);
-        match result {
+        match course.end(&mut receipt) {
             Ok(()) => {
                 receipt.bytes = self.driver.machine.message_bytes();
                 Ok(receipt)
             }
             Err(error) => Err(error.with_receipt(receipt)),
         }
+    }
+
+    async fn carry(&mut self, course: &mut Course, envelope: &Envelope, mut body: Body, endpoint: Option<&Endpoint>) {
+        if endpoint.is_none()
+            && let Err(error) = self.driver.machine.check_session(course.parts())
+        {
+            return course.lost(error, 0);
+        }
+        while let Some(recipients) = course.next_part() {
+            if let Err(error) = self.begin_part(envelope, recipients, &mut body, endpoint).await {
+                return course.lost(error, 0);
+            }
+            while course.unanswered() > 0 {
+                match self.driver.next(Some(&mut body)).await {
+                    Ok(step) => course.hear(step),
+                    Err(error) => {
+                        let unknown = usize::from(error.outcome_unknown());
+                        course.lost(error, unknown);
+                    }
+                }
+            }
+            if course.goes_on()
+                && let Some(again) = body.restart()
+            {
+                body = again;
+            }
+        }
+    }
+
+    async fn begin_part(
+        &mut self,
+        envelope: &Envelope,
+        recipients: Vec<Address>,
+        body: &mut Body,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<()> {
+        if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
+            self.say_quit().await;
+            // In a box, as it is large and mostly not needed.
+            let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
+            next.driver.machine.follow(&self.driver.machine);
+            next.in_call = self.in_call;
+            *self = next;
+        }
+        let transaction = Transaction { recipients, ..self.transaction(envelope, body) };
+        self.begin(transaction).await
+    }
+
+    /// The parts that the message goes in: several, where the server limits recipients and the body can be had again.
+    fn course(&self, envelope: &Envelope, body: &Body) -> Course {
+        let limits = match self.all_or_nothing || !body.can_restart() {
+            true => OfferedLimits::default(),
+            false => self.capabilities().limits(),
+        };
+        Course::new(envelope, limits.parts(envelope.recipients()))
     }
 
     async fn begin(&mut self, transaction: Transaction) -> Result<()> {
@@ -175,6 +234,10 @@ impl Connection {
         if self.begin_call().is_err() {
             return;
         }
+        self.say_quit().await;
+    }
+
+    async fn say_quit(&mut self) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
         let parting = async {
@@ -218,6 +281,12 @@ impl Connection {
         self.driver.machine.transcript()
     }
 
+    /// How many more messages the server takes in this session (LIMITS, RFC 9422); `None` where it sets no limit. Beyond
+    /// it, sending fails with [`Kind::Closed`].
+    pub fn messages_left(&self) -> Option<usize> {
+        self.driver.machine.transactions_left()
+    }
+
     /// How often the server had to be waited for, from the greeting on.
     pub fn round_trips(&self) -> u32 {
         self.driver.machine.round_trips()
@@ -243,6 +312,7 @@ impl Connection {
             server: self.server.clone(),
             recipients: Vec::new(),
             reply: None,
+            incomplete_because: None,
             tls: self.tls.clone(),
             plaintext_because: self.plaintext_because.clone(),
             auth: self.auth,

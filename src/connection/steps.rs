@@ -92,11 +92,22 @@ impl Connection {
         self.end_call(result)
     }
 
-    /// Gives any other command, such as `VRFY alice`, and returns the answer, be it positive or not.
+    /// Gives any other command, and returns the answer, be it positive or not: VRFY and EXPN (with the parameter SMTPUTF8 behind a name beyond
+    /// ASCII, RFC 6531, 3.7.4.2), HELP, ETRN …
+    ///
+    /// ```no_run
+    /// # async fn example(mut connection: envoi::Connection) -> envoi::Result<()> {
+    /// for member in connection.command("EXPN staff").await?.lines() {
+    ///     println!("{member}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for what is not one printable line, or changes the session's state; others where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) for what is not one printable line, or changes the session's state, as DATA, AUTH or QUIT do;
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
         self.begin_call()?;

@@ -6,8 +6,9 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::fate::Fate;
+use super::course::Course;
 use super::{Connection, not_sent};
+use crate::Envelope;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::{Body, Message};
@@ -57,6 +58,7 @@ impl Connection {
             messages: Box::pin(messages.fuse()),
             no_more: false,
             giving: None,
+            again: None,
             under_way: VecDeque::new(),
         };
         stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
@@ -71,23 +73,23 @@ struct Flow<'c, S> {
     no_more: bool,
     /// The message that is being given: the last one under way.
     giving: Option<Body>,
+    /// The same from its beginning, where another part of it follows.
+    again: Option<(Envelope, Body)>,
     under_way: VecDeque<UnderWay>,
 }
 
 /// A message that was taken from the stream and not answered for.
 struct UnderWay {
-    /// `None` for what never was one: a message that could not be prepared, or the end of the connection.
-    fate: Option<Fate>,
+    /// The error of what never went: a message that could not be prepared, or one for which there was no connection any more.
+    course: Result<Course>,
     receipt: Receipt,
     started: Instant,
-    /// What became of it.
-    outcome: Option<Result<()>>,
 }
 
 impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
-            if self.under_way.front().is_some_and(|message| message.outcome.is_some()) {
+            if self.under_way.front().is_some_and(UnderWay::is_over) {
                 return self.under_way.pop_front().map(|message| message.finished(self.connection));
             }
             if let Err(error) = self.turn().await {
@@ -101,9 +103,9 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
 
     /// Takes the next message, or gives more of the one that is being given, or hears what became of those under way.
     async fn turn(&mut self) -> Result<()> {
-        let unanswered = self.under_way.iter().filter(|message| message.outcome.is_none()).count();
+        let unanswered = self.under_way.iter().filter(|message| !message.is_over()).count();
         if unanswered == 0 {
-            (self.giving, self.connection.in_call) = (None, false);
+            (self.giving, self.again, self.connection.in_call) = (None, None, false);
             if self.no_more {
                 return Ok(());
             }
@@ -116,15 +118,17 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         if self.giving.is_some() {
             match driver.next_unless_free(self.giving.as_mut()).await? {
                 Some(step) => self.heard(step)?,
-                None => {
-                    self.giving = None;
-                    let bytes = self.connection.driver.machine.message_bytes();
-                    self.under_way.back_mut().into_iter().for_each(|message| message.receipt.bytes = bytes);
-                }
+                None => self.given(),
             }
             return Ok(());
         }
-        if self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
+        if driver.machine.may_begin()
+            && let Some((envelope, body)) = self.again.take()
+        {
+            self.begin_part(envelope, body);
+            return Ok(());
+        }
+        if self.again.is_some() || self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
             let step = driver.next(None).await?;
             return self.heard(step);
         }
@@ -155,25 +159,44 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         let mut receipt = self.connection.receipt(started);
         // Until it is finished: where the count stood.
         receipt.round_trips = self.connection.round_trips();
-        let mut fate = None;
-        let begun = match message.prepare().await {
-            Ok((envelope, mut body)) => {
-                fate = Some(Fate::new(&envelope));
+        match message.prepare().await {
+            Ok((envelope, body)) => {
                 self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
-                let transaction = self.connection.transaction(&envelope, &mut body);
-                self.connection.begin_now(transaction).map(|()| body)
+                let mut course = self.connection.course(&envelope, &body);
+                let session = self.connection.driver.machine.check_session(course.parts());
+                // After one that no session of this server takes, others may go.
+                self.no_more |= session.as_ref().is_err_and(|error| error.kind() == Kind::Closed);
+                let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
+                self.under_way.push_back(UnderWay { course: Ok(course), receipt, started });
+                if may_begin {
+                    self.begin_part(envelope, body);
+                }
             }
-            Err(error) => Err(error),
-        };
-        let outcome = match begun {
-            Ok(body) => {
-                self.giving = Some(body);
-                self.connection.in_call = true;
-                None
+            Err(error) => self.under_way.push_back(UnderWay { course: Err(error), receipt, started }),
+        }
+    }
+
+    /// Begins the next part of the last message under way.
+    fn begin_part(&mut self, envelope: Envelope, mut body: Body) {
+        let mut transaction = self.connection.transaction(&envelope, &mut body);
+        let Some(UnderWay { course: Ok(course), .. }) = self.under_way.back_mut() else { return };
+        let Some(recipients) = course.next_part() else { return };
+        transaction.recipients = recipients;
+        self.again = if course.goes_on() { body.restart().map(|body| (envelope, body)) } else { None };
+        match self.connection.begin_now(transaction) {
+            Ok(()) => (self.giving, self.connection.in_call) = (Some(body), true),
+            Err(error) => {
+                self.again = None;
+                course.lost(error, 0);
             }
-            Err(error) => Some(Err(error)),
-        };
-        self.under_way.push_back(UnderWay { fate, receipt, started, outcome });
+        }
+    }
+
+    /// The last message under way, or a part of it, has gone.
+    fn given(&mut self) {
+        self.giving = None;
+        let bytes = self.connection.driver.machine.message_bytes();
+        self.under_way.back_mut().into_iter().for_each(|message| message.receipt.bytes = bytes);
     }
 
     /// An event is about the first message that has no outcome; the end of the session, about all of those.
@@ -181,53 +204,54 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        if let Some(message) = self.under_way.iter_mut().find(|message| message.outcome.is_none()) {
-            message.outcome = message.fate.as_mut().and_then(|fate| fate.hear(step));
+        let mut courses = self.under_way.iter_mut().filter_map(|message| message.course.as_mut().ok());
+        if let Some(course) = courses.find(|course| !course.is_over()) {
+            course.hear(step);
         }
         Ok(())
     }
 
     /// The connection is lost. The first ones under way may have been delivered, the others were not sent.
     fn lost(&mut self, error: Error) {
-        (self.no_more, self.giving, self.connection.in_call) = (true, None, false);
-        let unknown = self.connection.driver.machine.left_unknown();
+        (self.no_more, self.giving, self.again, self.connection.in_call) = (true, None, None, false);
+        let mut unknown = self.connection.driver.machine.left_unknown();
         let message = error.message().to_owned();
         let mut error = Some(error);
-        for (i, under_way) in self.under_way.iter_mut().filter(|message| message.outcome.is_none()).enumerate() {
+        let courses = self.under_way.iter_mut().filter_map(|message| message.course.as_mut().ok());
+        for course in courses.filter(|course| !course.is_over()) {
             // The first one gets the error itself, with its cause.
             let error = error.take().unwrap_or_else(|| {
                 Error::new(Kind::Closed, Phase::Body, message.as_str()).with_hint(hint::for_end(Phase::Body, false))
             });
-            let error = error.with_outcome_unknown(i < unknown);
-            under_way.outcome = Some(Err(match &mut under_way.fate {
-                Some(fate) => fate.lost(error),
-                None => error,
-            }));
+            let unanswered = course.unanswered();
+            course.lost(error, unknown);
+            unknown = unknown.saturating_sub(unanswered);
         }
         if let Some(error) = error {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);
             receipt.round_trips = self.connection.round_trips();
-            self.under_way.push_back(UnderWay { fate: None, receipt, started, outcome: Some(Err(error)) });
+            self.under_way.push_back(UnderWay { course: Err(error), receipt, started });
         }
     }
 }
 
 impl UnderWay {
+    fn is_over(&self) -> bool {
+        self.course.as_ref().map_or(true, Course::is_over)
+    }
+
     fn finished(mut self, connection: &Connection) -> Result<Receipt> {
         self.receipt.elapsed = self.started.elapsed();
         self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
         self.receipt.transcript = connection.transcript().clone();
-        if let Some(fate) = self.fate {
-            (self.receipt.recipients, self.receipt.reply) = (fate.recipients, fate.reply);
-        }
-        match self.outcome {
-            Some(Err(error)) => {
+        match self.course.and_then(|course| course.end(&mut self.receipt)) {
+            Ok(()) => Ok(self.receipt),
+            Err(error) => {
                 self.receipt.bytes = 0;
                 Err(error.with_receipt(self.receipt))
             }
-            _ => Ok(self.receipt),
         }
     }
 }

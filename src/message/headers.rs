@@ -147,9 +147,8 @@ pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
     for name in ["To", "Cc", "Bcc"] {
         for mailbox in mailboxes_of(headers, name)? {
             let recipient = Address::new(mailbox)?;
-            let spelt = recipient.to_ascii().unwrap_or(Cow::Borrowed(&recipient)).into_owned();
             // The domain has no case; the part before it may have (RFC 5321, 2.4).
-            if seen.insert((spelt.local_part().to_owned(), spelt.domain().to_ascii_lowercase())) {
+            if seen.insert((recipient.local_part().to_owned(), recipient.domain_key())) {
                 recipients.push(recipient);
             }
         }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::Reply;
+use super::{OfferedLimits, Reply};
 use crate::delivery::date;
 
 /// What a server said that it offers, in its newest answer to EHLO.
@@ -46,18 +46,6 @@ pub struct FutureRelease {
     pub max_interval: Option<Duration>,
     /// The latest point in time; `None` where it cannot be read.
     pub max_until: Option<SystemTime>,
-}
-
-/// How much a server takes at once (RFC 9422).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OfferedLimits {
-    /// Messages in a session.
-    pub mail_max: Option<usize>,
-    /// Recipients of a message.
-    pub rcpt_max: Option<usize>,
-    /// Different domains among the recipients of a message.
-    pub rcpt_domain_max: Option<usize>,
 }
 
 impl Capabilities {

@@ -54,21 +54,25 @@ impl ClientName {
     }
 }
 
-/// A command that envoi has no method for, such as `VRFY alice`, as one line of printable text.
+/// A command that envoi has no method for, such as VRFY, EXPN, HELP or ETRN, as one line of printable text.
 ///
 /// ```
 /// use envoi::proto::RawCommand;
 ///
 /// assert!(RawCommand::new("VRFY alice").is_ok());
+/// assert!(RawCommand::new("ETRN @example.org").is_ok());
 /// assert!(RawCommand::new("NOOP\r\nMAIL FROM:<>").is_err());
 /// assert!(RawCommand::new("DATA").is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCommand(String);
 
-/// Commands that change what may follow; the machine would lose count if they went past it.
-const MANAGED: [&str; 12] =
-    ["AUTH", "BDAT", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET", "STARTTLS", "X-EXPS"];
+/// Commands that change what may follow; the machine would lose count if they went past it. Some begin a transaction in
+/// other words (RFC 821), take a message from elsewhere (BURL, RFC 4468), or make the server the client (ATRN, RFC 2645).
+const MANAGED: [&str; 18] = [
+    "ATRN", "AUTH", "BDAT", "BURL", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET", "SAML", "SEND",
+    "SOML", "STARTTLS", "TURN", "X-EXPS",
+];
 
 /// The longest command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets, extensions add to it).
 const MAX_COMMAND: usize = 2000;
@@ -79,7 +83,7 @@ impl RawCommand {
     /// # Errors
     ///
     /// [`Kind::Request`](crate::Kind::Request): a control character, an empty or overlong line, or a
-    /// command that changes the session's state, for which there is a method.
+    /// command that changes the session's state, as only envoi's own methods may.
     pub fn new(line: impl Into<String>) -> Result<Self> {
         let line = line.into();
         let verb = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
@@ -90,7 +94,7 @@ impl RawCommand {
         } else if line.len() > MAX_COMMAND {
             format!("it is longer than {MAX_COMMAND} bytes")
         } else if MANAGED.iter().any(|managed| managed.eq_ignore_ascii_case(verb)) {
-            format!("{} changes the session; there is a method for it", verb.to_ascii_uppercase())
+            format!("{} changes the state of the session, as only envoi's own methods may", verb.to_ascii_uppercase())
         } else {
             return Ok(RawCommand(line));
         };
@@ -206,10 +210,24 @@ mod tests {
             "Auth PLAIN",
             "MAIL\tFROM:<>",
             "RCPT TO:<a@b>",
+            "turn",
+            "ATRN example.org",
+            "SOML FROM:<a@b>",
+            "BURL imap://x LAST",
+            "DATA\u{a0}",
+            "\u{ff24}\u{ff21}\u{ff34}\u{ff21}",
         ] {
             assert!(RawCommand::new(line).is_err(), "{line:?}");
         }
-        for line in ["VRFY alice", "EXPN staff", "HELP", "ETRN example.org", "XCLIENT NAME=x", "DATABASE"] {
+        for line in [
+            "VRFY alice",
+            "VRFY j\u{f6}rg SMTPUTF8",
+            "EXPN staff",
+            "HELP",
+            "ETRN example.org",
+            "XCLIENT NAME=x",
+            "DATABASE",
+        ] {
             assert_eq!(RawCommand::new(line).unwrap().as_str(), line);
         }
     }

@@ -108,6 +108,7 @@
 mod capabilities;
 mod command;
 mod dot;
+mod limits;
 mod on_reply;
 mod output;
 mod reply;
@@ -122,9 +123,10 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-pub use capabilities::{Capabilities, FutureRelease, Keyword, OfferedLimits};
+pub use capabilities::{Capabilities, FutureRelease, Keyword};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
+pub use limits::OfferedLimits;
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
 pub use sasl::{ChannelBinding, Mechanism, SaslExchange, SaslFailure, SaslSession};
@@ -181,6 +183,8 @@ pub struct Machine {
     channel: Option<ChannelBinding>,
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
     transactions: VecDeque<Progress>,
+    /// How many transactions have begun in this session.
+    mails: usize,
     stuffer: Stuffer,
     /// The newest piece of the one chunk that a message is.
     held_piece: Option<Chunk>,
@@ -212,6 +216,7 @@ impl Machine {
             capabilities: Capabilities::default(),
             channel: None,
             transactions: VecDeque::new(),
+            mails: 0,
             stuffer: Stuffer::new(),
             held_piece: None,
             filling: Output::default(),
@@ -355,6 +360,13 @@ impl Machine {
         &self.wire.transcript
     }
 
+    /// This session goes on with what another one began: its transcript and round trips come first.
+    #[cfg(feature = "client")]
+    pub(crate) fn follow(&mut self, before: &Machine) {
+        self.wire.transcript.precede(&before.wire.transcript);
+        self.round_trips += before.round_trips;
+    }
+
     #[cfg(feature = "client")]
     pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
         &mut self.wire.transcript
@@ -470,13 +482,24 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
+    /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
+    pub fn transactions_left(&self) -> Option<usize> {
+        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
+    }
+
+    /// So many more transactions can follow in this session.
+    pub(crate) fn check_session(&self, more: usize) -> Result<()> {
+        self.capabilities.limits().check_session(self.mails, more)
+    }
+
     /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
     /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
     ///
     /// # Errors
     ///
     /// [`Kind::Unsupported`] or [`Kind::Request`] where the server cannot take this message, by what it offers:
-    /// nothing was sent then, and the machine stays ready. [`Kind::Request`] without a recipient.
+    /// nothing was sent then, and the machine stays ready. [`Kind::Closed`] where no more transactions are
+    /// [left](Self::transactions_left). [`Kind::Request`] without a recipient.
     pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
         if transaction.recipients.is_empty() {
             return Err(Error::request("the message has no recipient"));
@@ -499,14 +522,20 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8.
+    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
+    /// [`Kind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
+        let limits = self.capabilities.limits();
         let progress = self.open_transaction("a recipient")?;
         if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
         progress.transaction.recipients.push(address);
+        if let Err(error) = limits.check(&progress.transaction.recipients) {
+            progress.transaction.recipients.pop();
+            return Err(error);
+        }
         self.advance();
         Ok(())
     }
@@ -629,9 +658,13 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
     pub fn command(&mut self, command: &RawCommand) -> Result<()> {
         self.require_idle("a command")?;
+        if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
+            let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
+            return Err(Error::new(Kind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
+        }
         self.wire.say(Command::Raw(command), Expected::Command);
         Ok(())
     }
@@ -755,11 +788,13 @@ impl Machine {
             self.require_ready("a transaction")?;
         }
         transaction.check(&self.capabilities, self.settings.secure)?;
+        self.check_session(1)?;
         if follows_others && self.framing() != Framing::Data {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.transactions.push_back(Progress::new(transaction, complete));
+        self.mails += 1;
         self.stuffer = Stuffer::new();
         self.state = State::Transaction;
         self.advance();

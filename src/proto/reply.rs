@@ -277,7 +277,10 @@ impl ReplyParser {
 /// The text of bytes that a stranger sent, with nothing in it that a terminal would obey.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect()
+    // Those beyond the controls turn the direction of what stands around them.
+    let is_harmful =
+        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if is_harmful(c) { '\u{FFFD}' } else { c }).collect()
 }
 
 /// The beginning of such a text, for messages.
@@ -382,6 +385,7 @@ mod tests {
     #[test]
     fn shows_nothing_that_a_terminal_would_obey() {
         assert_eq!(reply("550 \u{1b}[2Jgone\u{7}\r\n").text(), "\u{FFFD}[2Jgone\u{FFFD}");
+        assert_eq!(reply("250 \u{202e}dehcaerton\u{2069}\r\n").text(), "\u{FFFD}dehcaerton\u{FFFD}");
         let mut input = BytesMut::from(&b"550 caf\xe9\r\n"[..]);
         let latin1 = ReplyParser::new(Limits::default()).parse(&mut input).unwrap().unwrap();
         assert_eq!(latin1.text(), "caf\u{FFFD}");

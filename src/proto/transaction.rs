@@ -89,6 +89,7 @@ impl Transaction {
         if self.delivery.requires_tls() && !secure {
             return Err(hint::must_be_tls("is not encrypted"));
         }
+        server.limits().check(&self.recipients)?;
         self.delivery.check(server)
     }
 

@@ -4,6 +4,7 @@ mod login;
 mod scram;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ struct Conversation {
     is_extended: bool,
     login: Option<String>,
     transaction: Option<Transaction>,
+    /// How many transactions were begun.
+    mails: usize,
     /// The message that comes in chunks.
     incoming: Option<Incoming>,
 }
@@ -122,6 +125,7 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         is_extended: false,
         login: None,
         transaction: None,
+        mails: 0,
         incoming: None,
     };
     let end = conversation.run().await;
@@ -302,6 +306,12 @@ impl Conversation {
         self.server.settings.protocol == Protocol::Lmtp
     }
 
+    /// A limit that the server was told to offer (RFC 9422).
+    fn limit(&self, name: &str) -> Option<usize> {
+        let mut lines = self.server.settings.offered.iter().filter(|line| first_word(line) == "LIMITS");
+        lines.find_map(|line| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()))
+    }
+
     fn offers_tls(&self) -> bool {
         self.server.settings.security == Security::StartTls && self.tls.is_none() && self.server.offers("STARTTLS")
     }
@@ -376,12 +386,17 @@ impl Conversation {
         if !path.is_ascii() && !transaction.is_utf8 {
             return "550 5.6.7 A non-ASCII address needs SMTPUTF8";
         }
+        if self.limit("MAILMAX").is_some_and(|max| self.mails >= max) {
+            return "452 4.5.3 Too many messages";
+        }
+        self.mails += 1;
         self.transaction = Some(transaction);
         "250 2.1.0 Ok"
     }
 
     fn rcpt(&mut self, argument: &str) -> Cow<'static, str> {
         let offers_dsn = self.offers_also("DSN");
+        let (rcpt_max, domain_max) = (self.limit("RCPTMAX"), self.limit("RCPTDOMAINMAX"));
         let Some(transaction) = &mut self.transaction else {
             return "503 5.5.1 Say MAIL first".into();
         };
@@ -405,6 +420,14 @@ impl Conversation {
         let refused = &self.server.settings.refused;
         if let Some((_, reply)) = refused.iter().find(|(address, _)| address.eq_ignore_ascii_case(path)) {
             return reply.clone().into();
+        }
+        let domain = |address: &str| address.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let domains: HashSet<String> =
+            transaction.recipients.iter().map(String::as_str).chain([path]).map(domain).collect();
+        if rcpt_max.is_some_and(|max| transaction.recipients.len() >= max)
+            || domain_max.is_some_and(|max| domains.len() > max)
+        {
+            return "452 4.5.3 Too many recipients".into();
         }
         transaction.recipients.push(path.to_string());
         transaction.recipient_parameters.push(parameters.map(String::from).collect());

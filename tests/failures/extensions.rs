@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use envoi::delivery::{DeliverBy, EnvelopeId, Hold, Notify, Priority};
+use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Delivery, Kind, Message, Phase};
 
 use tokio_rustls::rustls::ServerConfig;
@@ -19,6 +20,15 @@ fn unsupported(name: &'static str, script: Script, message: fn() -> Message<'sta
 const NOTHING: Script = &[("EHLO", "250 mail.example.org")];
 const TIMES: Script =
     &[("EHLO", "250-mail.example.org\r\n250-DELIVERBY 240\r\n250 FUTURERELEASE 86400 2027-01-01T00:00:00Z")];
+
+/// All or nothing, which cannot go in parts.
+fn at_once(name: &'static str, limits: Script) -> Case {
+    unsupported(name, limits, || {
+        let to = vec!["a@example.com", "b@example.org", "c@example.net"];
+        MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n").into()
+    })
+    .with(|endpoint, _| endpoint.all_or_nothing())
+}
 
 fn stranger(world: &World) -> ServerConfig {
     config(&[&Party::new(leaf(&["localhost"]), Some(&world.other))])
@@ -57,6 +67,8 @@ async fn extensions() {
         unsupported("no AUTH, for AUTH=", NOTHING, || {
             hello().delivery(Delivery::new().submitter(Address::new("alice@example.org").unwrap()))
         }),
+        at_once("LIMITS RCPTMAX", &[("EHLO", "250-mail.example.org\r\n250 LIMITS RCPTMAX=2")]),
+        at_once("LIMITS RCPTDOMAINMAX", &[("EHLO", "250-mail.example.org\r\n250 LIMITS RCPTDOMAINMAX=1")]),
         case("REQUIRETLS without TLS", Server::Plain(NOTHING), URL, Kind::Tls, Phase::Mail, 76)
             .message(|| hello().delivery(Delivery::new().require_tls())),
         case(

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use envoi::proto::Protocol;
 use envoi::tls::Security;
-use envoi::{Address, Attachment, Connection, Endpoint, Envelope, Error, Message, Result};
+use envoi::{Address, Attachment, Connection, Credentials, Endpoint, Envelope, Error, Message, Result};
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
@@ -32,7 +32,7 @@ async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
     .await
 }
 
-const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, tls: None };
+const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, binary: false, tls: None };
 
 /// A wire on which little fits, so that there is much to wait for.
 fn wire(manners: Manners, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
@@ -155,7 +155,13 @@ async fn a_stream_of_messages_after_each_poll() {
 async fn the_steps_of_a_transaction_after_each_poll() {
     type Done<'c> = Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
     type Step = for<'c> fn(&'c mut Connection) -> Done<'c>;
-    let steps: [(&str, usize, Step); 6] = [
+    let steps: [(&str, usize, Step); 7] = [
+        ("AUTH", 0, |connection| {
+            Box::pin(async {
+                let credentials = Credentials::new("alice", "correct horse");
+                connection.login(None, &credentials).await.map(|_| ())
+            })
+        }),
         ("NOOP", 0, |connection| connection.noop().map(|done| done.map(|_| ())).boxed_local()),
         ("RSET", 1, |connection| connection.reset().map(|done| done.map(|_| ())).boxed_local()),
         ("MAIL", 0, |connection| connection.mail(address("me@example.org")).map(|done| done.map(|_| ())).boxed_local()),
@@ -177,7 +183,7 @@ async fn the_steps_of_a_transaction_after_each_poll() {
         for polls in 1.. {
             let context = format!("{name}, {polls} polls");
             let (client, office, serving) = wire(LINE, true);
-            let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+            let mut connection = Connection::over(client, &endpoint().auth_in_clear()).await.unwrap();
             if before > 0 {
                 connection.mail(address("me@example.org")).await.unwrap();
             }

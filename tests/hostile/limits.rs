@@ -81,6 +81,21 @@ async fn each_limit_can_be_set_and_is_named() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_real_server_reaches_them() {
+    // The longest of each that the design promises to take, in one answer to EHLO after the other.
+    for (what, lines, bytes) in [("a line of 8 KiB", 2, 8192), ("2,000 lines", 2000, 10), ("256,000 bytes", 250, 1017)]
+    {
+        let offers = (1..lines).map(|n| format!("250-X{n:0bytes$}\r\n")).collect::<String>() + "250 SIZE 1000000\r\n";
+        let endpoint = plain();
+        let meeting = meet(then("EHLO", &[say(&offers), Act::Listen]), async |stream| {
+            let connection = Connection::over(stream, &endpoint).await?;
+            Ok(connection.capabilities().size_limit())
+        });
+        assert_eq!(meeting.await.result.unwrap(), Some(1_000_000), "{what}");
+    }
+}
+
 /// A session with a login in clear, up to the first challenge.
 fn challenged(acts: &[Act]) -> Vec<Act> {
     let offers = say("250-hostile.example.org\r\n250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2\r\n");
@@ -91,7 +106,7 @@ fn challenged(acts: &[Act]) -> Vec<Act> {
 async fn challenges() {
     let password = || Credentials::new("alice", "correct horse");
     let repeated = |reply: &str| (0..100).flat_map(|_| [say(reply), Act::Hear("\r\n")]).collect::<Vec<_>>();
-    let long = format!("334 {}\r\n", "QUJD".repeat(4200));
+    let long = format!("334 {}\r\n", "QUJD".repeat(3000));
     for (attack, mechanism, credentials, acts, words) in [
         (
             "a question after each answer",
@@ -120,7 +135,7 @@ async fn challenges() {
             Mechanism::Login,
             password(),
             vec![say(&long.replace("334 ", "334-")), say(&long), Act::Listen],
-            "limit of 16384 bytes",
+            "challenge longer than the limit of 16384 bytes",
         ),
     ] {
         let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials);

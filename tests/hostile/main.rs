@@ -7,6 +7,8 @@
 mod cancel;
 mod injection;
 mod limits;
+#[cfg(target_os = "linux")]
+mod memory;
 mod network;
 mod office;
 mod once;

@@ -81,6 +81,7 @@ impl Plan {
         let manners = Manners {
             pipelining: dice.roll(3) > 0,
             chunking: dice.roll(3) == 0,
+            binary: false,
             lmtp: tls != Some(Security::Implicit) && dice.roll(5) == 0,
             tls,
         };

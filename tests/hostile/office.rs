@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use envoi::mail_builder::MessageBuilder;
+use envoi::mail_builder::headers::raw::Raw;
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsSettings, Trust};
-use envoi::{Address, Endpoint, Envelope, Error, Message, Outcome, Receipt};
+use envoi::{Address, Attachment, Endpoint, Envelope, Error, Message, Outcome, Receipt};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -20,6 +22,8 @@ pub struct Manners {
     pub pipelining: bool,
     pub chunking: bool,
     pub lmtp: bool,
+    /// Takes BINARYMIME; it goes with `chunking`.
+    pub binary: bool,
     pub tls: Option<Security>,
 }
 
@@ -89,7 +93,9 @@ impl Office {
         let text = String::from_utf8_lossy(body);
         let id = text.lines().find_map(|line| line.strip_prefix("X-Id: ")?.parse().ok());
         match id {
-            Some(id) if text.ends_with("end\r\n") => *books.stored.entry((id, recipient.into())).or_default() += 1,
+            Some(id) if text.ends_with("end\r\n") || text.contains("multipart/") && text.ends_with("--\r\n") => {
+                *books.stored.entry((id, recipient.into())).or_default() += 1
+            }
             _ => books.broken.push(body.into()),
         }
     }
@@ -142,21 +148,25 @@ impl Clerk {
     async fn converse(&mut self) -> io::Result<()> {
         self.say("220 office.example.org\r\n").await?;
         let (mut secure, mut recipients) = (self.manners.tls == Some(Security::Implicit), Vec::new());
+        let mut chunks = Vec::new();
         loop {
             let line = self.line().await?;
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
                 "EHLO" | "LHLO" => {
-                    let mut offers = String::from("250-office.example.org\r\n");
+                    let mut offers = String::from("250-office.example.org\r\n250-AUTH PLAIN\r\n");
                     for (offered, name) in [
                         (self.manners.pipelining, "PIPELINING"),
                         (self.manners.chunking, "CHUNKING"),
+                        (self.manners.binary, "BINARYMIME"),
+                        (self.manners.binary, "8BITMIME"),
                         (self.manners.tls == Some(Security::Required) && !secure, "STARTTLS"),
                     ] {
                         offers += &if offered { format!("250-{name}\r\n") } else { String::new() };
                     }
                     self.say(&(offers + "250 SIZE\r\n")).await?;
                 }
+                "AUTH" => self.say("235 welcome\r\n").await?,
                 "STARTTLS" => {
                     self.say("220 go\r\n").await?;
                     self.secure().await?;
@@ -180,16 +190,20 @@ impl Clerk {
                     while self.input.len() < size {
                         self.read().await?;
                     }
-                    let body: Vec<u8> = self.input.drain(..size).collect();
+                    chunks.extend(self.input.drain(..size));
                     self.step()?;
                     if recipients.is_empty() {
+                        chunks.clear();
                         self.say("554 nobody\r\n").await?;
+                    } else if words.next() == Some("LAST") {
+                        self.take(&std::mem::take(&mut chunks), std::mem::take(&mut recipients)).await?;
                     } else {
-                        self.take(&body, std::mem::take(&mut recipients)).await?;
+                        self.say("250 go on\r\n").await?;
                     }
                 }
                 "RSET" => {
                     recipients.clear();
+                    chunks.clear();
                     self.say("250 ok\r\n").await?;
                 }
                 "QUIT" => {
@@ -263,6 +277,17 @@ pub fn address(address: &str) -> Address {
 
 pub fn envelope(recipients: &[&str]) -> Envelope {
     Envelope::new(address("me@example.org"), recipients.iter().map(|to| address(to))).unwrap()
+}
+
+/// The same as a built one, with an attachment that need not be base64.
+pub fn parcel(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
+    let built = MessageBuilder::new()
+        .from("me@example.org")
+        .to("you@example.com")
+        .header("X-Id", Raw::new(id.to_string()))
+        .text_body("As promised.");
+    let attachment = Attachment::bytes("a.bin", "application/octet-stream", b"\r.\r\n.\n\0".repeat(bytes / 8));
+    Message::from(built).attach(attachment).binary().envelope(envelope(recipients))
 }
 
 /// A message that the office can tell from others, and from a part of one.

@@ -1,7 +1,7 @@
 //! STARTTLS (RFC 3207, and "Why TLS is better without STARTTLS", USENIX Security 2021): nothing that came in clear counts inside TLS, and
 //! nothing that belongs inside goes in clear. Where TLS ends without its own end, what is half said does not count.
 
-use envoi::proto::Mechanism;
+use envoi::proto::{ClientName, Machine, Mechanism, Settings, StartTls, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Endpoint, Kind, Phase};
 
@@ -178,6 +178,23 @@ async fn what_was_planted_is_forgotten() {
         connection.send(letter(0, &["you@example.com"], 100)).await
     });
     assert_fate("planted", &meeting.await.result, Sent);
+}
+
+#[test]
+fn what_was_planted_is_gone_with_the_handshake() {
+    // Before the next answer to EHLO, too: nothing of it can be asked for.
+    let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
+    settings.starttls = StartTls::Required;
+    let mut machine = Machine::new(settings);
+    for reply in ["220 hi\r\n", "250-hi\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+        assert_eq!(machine.input(reply.as_bytes()), reply.len());
+        while !matches!(machine.step().unwrap(), Step::Wait { .. } | Step::Upgrade) {}
+        let length = machine.output().len();
+        machine.wrote(length);
+    }
+    assert_eq!(machine.capabilities().auth(), ["PLAIN"]);
+    machine.upgraded().unwrap();
+    assert!(machine.capabilities().keywords().is_empty() && machine.is_secure());
 }
 
 #[tokio::test(start_paused = true)]

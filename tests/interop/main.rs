@@ -11,6 +11,7 @@ mod memory;
 mod prdr;
 mod proxies;
 mod recipients;
+mod reports;
 mod servers;
 mod settings;
 mod steps;

@@ -54,6 +54,11 @@ async fn converse(server: &Server, url: &str) {
 
     let reply = connection.command("VRFY alice@envoi.test").await.unwrap();
     assert_eq!(reply.code(), 252, "{reply}");
+    for command in ["HELP", "EXPN staff", "ETRN example.org", "VRFY"] {
+        // What a server makes of them is its own affair; that they are answered is not.
+        let reply = connection.command(command).await.unwrap();
+        assert!(reply.code() >= 200, "{command}: {reply}");
+    }
     let reply = connection.command("NONSENSE").await.unwrap();
     assert!(reply.is_permanent(), "{reply}");
     assert_eq!(connection.command("NOOP\r\nDATA").await.unwrap_err().kind(), Kind::Request);

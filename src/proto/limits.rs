@@ -1,0 +1,148 @@
+//! How much a server takes at once, by what it offers (LIMITS, RFC 9422).
+
+use std::collections::HashSet;
+
+use crate::Address;
+use crate::error::{Error, Kind, Phase, Result};
+
+/// How much a server takes at once (RFC 9422).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OfferedLimits {
+    /// Messages in a session.
+    pub mail_max: Option<usize>,
+    /// Recipients of a message.
+    pub rcpt_max: Option<usize>,
+    /// Different domains among the recipients of a message.
+    pub rcpt_domain_max: Option<usize>,
+}
+
+impl OfferedLimits {
+    /// So many recipients can be had in one transaction.
+    pub(super) fn check(&self, recipients: &[Address]) -> Result<()> {
+        if let Some(max) = self.rcpt_max
+            && recipients.len() > max
+        {
+            return Err(too_many(recipients.len(), max, "recipients"));
+        }
+        if let Some(max) = self.rcpt_domain_max {
+            let domains: HashSet<String> = recipients.iter().map(Address::domain_key).collect();
+            if domains.len() > max {
+                return Err(too_many(domains.len(), max, "domains of recipients"));
+            }
+        }
+        Ok(())
+    }
+
+    /// So many more transactions can follow those that this session has had.
+    pub(super) fn check_session(&self, mails: usize, more: usize) -> Result<()> {
+        match self.mail_max {
+            Some(max) if more > max => {
+                let message =
+                    format!("the message goes in {more} parts, and the server takes {max} in a session (LIMITS)");
+                Err(Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+                    "Client::send opens as many connections as it needs; or send it to fewer recipients at a time.",
+                ))
+            }
+            // The session works as before, and is of no more use: what is to be done is what is done about one that ended.
+            Some(max) if mails + more > max => {
+                let message = format!("the server takes {max} messages in a session (LIMITS), and has had {mails}");
+                Err(Error::new(Kind::Closed, Phase::Mail, message).with_hint("Send it over a new connection."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The places of the recipients in as few parts as the limits allow, or nearly so: those of a domain stay together.
+    #[cfg(feature = "client")]
+    pub(crate) fn parts(&self, recipients: &[Address]) -> Vec<Vec<usize>> {
+        if self.check(recipients).is_ok() {
+            return vec![(0..recipients.len()).collect()];
+        }
+        let keys: Vec<String> = recipients.iter().map(Address::domain_key).collect();
+        let mut places: Vec<usize> = (0..recipients.len()).collect();
+        if self.rcpt_domain_max.is_some() {
+            places.sort_by_key(|place| keys.iter().position(|key| *key == keys[*place]));
+        }
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        let mut domains = HashSet::new();
+        for place in places {
+            let key = &keys[place];
+            let is_full = |part: &Vec<usize>| {
+                self.rcpt_max.is_some_and(|max| part.len() >= max)
+                    || self.rcpt_domain_max.is_some_and(|max| !domains.contains(key) && domains.len() >= max)
+            };
+            match parts.last_mut().filter(|part| !is_full(part)) {
+                Some(part) => part.push(place),
+                None => {
+                    domains.clear();
+                    parts.push(vec![place]);
+                }
+            }
+            domains.insert(key);
+        }
+        parts
+    }
+}
+
+fn too_many(number: usize, max: usize, what: &str) -> Error {
+    let message = format!("the message has {number} {what}, and the server takes {max} at once (LIMITS)");
+    Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+        "Send it in several parts. That happens by itself, unless the message is read from a stream, or is to go to all \
+         recipients or to none.",
+    )
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(rcpt_max: Option<usize>, rcpt_domain_max: Option<usize>) -> OfferedLimits {
+        OfferedLimits { mail_max: None, rcpt_max, rcpt_domain_max }
+    }
+
+    fn addresses(names: &[&str]) -> Vec<Address> {
+        names.iter().map(|name| Address::new(*name).unwrap()).collect()
+    }
+
+    #[test]
+    fn recipients_stay_in_order_unless_domains_count() {
+        let to = addresses(&["a@x", "b@y", "c@X", "d@z", "e@y"]);
+        assert_eq!(limits(None, None).parts(&to), [[0, 1, 2, 3, 4]]);
+        assert_eq!(limits(Some(2), None).parts(&to), [&[0, 1][..], &[2, 3], &[4]]);
+        assert_eq!(limits(None, Some(1)).parts(&to), [&[0, 2][..], &[1, 4], &[3]]);
+        assert_eq!(limits(None, Some(2)).parts(&to), [&[0, 2, 1, 4][..], &[3]]);
+        assert_eq!(limits(Some(5), Some(3)).parts(&to), [[0, 1, 2, 3, 4]]);
+        assert_eq!(limits(Some(3), Some(2)).parts(&to), [&[0, 2, 1][..], &[4, 3]]);
+    }
+
+    #[test]
+    fn a_domain_counts_once_in_every_spelling() {
+        let to = addresses(&["a@EXAMPLE.org", "b@example.org", "c@ex\u{e4}mple.org", "d@xn--exmple-cua.org"]);
+        limits(Some(4), Some(if cfg!(feature = "idna") { 2 } else { 3 })).check(&to).unwrap();
+        assert!(limits(Some(3), None).check(&to).is_err() && limits(None, Some(1)).check(&to).is_err());
+    }
+
+    proptest! {
+        /// Everybody is in one part, and each part keeps to the limits.
+        #[test]
+        fn parts_keep_to_the_limits(
+            domains in prop::collection::vec(0..5u8, 1..30),
+            rcpt_max in prop::option::of(1..6usize),
+            rcpt_domain_max in prop::option::of(1..4usize),
+        ) {
+            let to: Vec<Address> = domains.iter().map(|n| Address::new(format!("a@d{n}")).unwrap()).collect();
+            let limits = limits(rcpt_max, rcpt_domain_max);
+            let parts = limits.parts(&to);
+            for part in &parts {
+                let part: Vec<Address> = part.iter().map(|place| to[*place].clone()).collect();
+                prop_assert!(limits.check(&part).is_ok());
+            }
+            let mut places = parts.concat();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..to.len()).collect::<Vec<_>>());
+        }
+    }
+}
