@@ -158,7 +158,7 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
-            self.say_quit().await;
+            self.say_quit(false).await;
             // In a box, as it is large and mostly not needed.
             let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
             next.driver.machine.follow(&self.driver.machine);
@@ -221,23 +221,20 @@ impl Connection {
 
     /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than
     /// [`Timeouts::quit`](crate::Timeouts::quit).
-    pub async fn quit(self) {
-        self.part(true).await;
+    pub async fn quit(mut self) {
+        if self.begin_call().is_ok() {
+            self.say_quit(true).await;
+        }
     }
 
     /// The same without waiting for the answer, which would only take time.
-    pub(crate) async fn leave(self) {
-        self.part(false).await;
-    }
-
-    async fn part(mut self, wait: bool) {
-        if self.begin_call().is_err() {
-            return;
+    pub(crate) async fn leave(mut self) {
+        if self.begin_call().is_ok() {
+            self.say_quit(false).await;
         }
-        self.say_quit().await;
     }
 
-    async fn say_quit(&mut self) {
+    async fn say_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
         let parting = async {
