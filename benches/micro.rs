@@ -115,7 +115,7 @@ fn compare<const N: usize>(bytes: usize, mut contenders: [Contender; N]) {
     }
     let rates = best.map(|seconds| bytes as f64 / 1e9 / seconds);
     for ((name, _), rate) in contenders.iter().zip(rates) {
-        println!("  {rate:6.2} GB/s; envoi has {:5.2} of it  {name}", rates[0] / rate);
+        println!("  {rate:6.2} GB/s, {:5.2} of envoi's  {name}", rate / rates[0]);
     }
 }
 

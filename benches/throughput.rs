@@ -54,8 +54,9 @@ fn suite(arguments: &[&str]) {
     if sizes.is_empty() {
         sizes = SIZES.into();
     }
-    // Without CHUNKING, a large message is ended by a dot, whoever sends it; small ones take one flight with it.
-    let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]);
+    // The first one takes messages by DATA, the second one by BDAT.
+    let mut sinks =
+        [&[][..], &["CHUNKING"]].map(|more| Sink::start(&[&["PIPELINING", "8BITMIME", "SIZE 0"], more].concat()));
     let folder = tempfile::tempdir().expect("a temporary folder");
     println!("{:31}{:^24} {:^14}   ratio to the limit", "", "envoi", "bare loop");
     println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "MB/s", "CPU s", "peak MB", "MB/s", "CPU s");
@@ -66,19 +67,19 @@ fn suite(arguments: &[&str]) {
             101..=500 => 3,
             _ => 2,
         });
-        for what in ["attachment", "ready"] {
+        for what in ["attachment", "chunks", "ready"] {
             let work = Work::large(what, megabytes * 1_000_000, folder.path());
+            let (name, sink) = if what == "chunks" { ("by BDAT", 1) } else { (what, 0) };
             for tls in [false, true] {
-                work.compare(&format!("{what}, {megabytes} MB"), &mut sink, tls, rounds);
+                work.compare(&format!("{name}, {megabytes} MB"), &mut sinks[sink], tls, rounds);
             }
         }
     }
-    let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0", "CHUNKING"]);
     println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "mess./s", "CPU s", "peak MB", "mess./s", "CPU s");
     for (what, name) in [("one", "one by one"), ("stream", "as a stream")] {
         let work = Work::small(what, folder.path());
         for tls in [false, true] {
-            work.compare(&format!("{COUNT} of 1 KB {name}"), &mut sink, tls, rounds.unwrap_or(5));
+            work.compare(&format!("{COUNT} of 1 KB {name}"), &mut sinks[1], tls, rounds.unwrap_or(5));
         }
     }
 }
@@ -99,8 +100,8 @@ impl Work {
     fn large(what: &'static str, size: u64, folder: &Path) -> Work {
         let (file, wire) = (folder.join("attachment.bin"), folder.join("wire"));
         match what {
-            "attachment" => support::write_noise(&file, size),
-            _ => support::write_ready(&file, size),
+            "ready" => support::write_ready(&file, size),
+            _ => support::write_noise(&file, size),
         }
         let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
         Work { what, file, wire, messages: 1, bytes }
@@ -161,7 +162,7 @@ fn message(what: &str, file: &Path) -> Message<'static> {
     let mail = || MessageBuilder::new().from("me@example.org").to("you@example.com").subject("A benchmark");
     let address = |text: &str| Address::new(text).expect("an address");
     match what {
-        "attachment" => Message::from(mail().text_body("Attached.")).attach(Attachment::file(file)),
+        "attachment" | "chunks" => Message::from(mail().text_body("Attached.")).attach(Attachment::file(file)),
         "ready" => Message::ready_file(file)
             .envelope(Envelope::new(address("me@example.org"), [address("you@example.com")]).expect("an envelope")),
         _ => Message::from(mail().text_body("A short line of text.\r\n".repeat(TEXT / 23))),
@@ -194,7 +195,7 @@ async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
 }
 
 fn by_envoi(what: &str, url: &str, file: &str) -> u64 {
-    let count = if ["attachment", "ready"].contains(&what) { 1 } else { COUNT };
+    let count = if ["one", "stream"].contains(&what) { COUNT } else { 1 };
     runtime().block_on(async {
         let client = Client::from_url(url).expect("the sink's URL");
         let message = || message(what, file.as_ref());
@@ -230,14 +231,17 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
             1
         }),
         _ => {
-            // Without the final dot.
+            // Without the final dot; where there are others, the wire would not do.
             let content = &wire[..wire.len() - 3];
-            let mut one = format!(
-                "MAIL FROM:<me@example.org> SIZE={0}\r\nRCPT TO:<you@example.com>\r\nBDAT {0} LAST\r\n",
-                content.len()
-            )
-            .into_bytes();
-            one.extend_from_slice(content);
+            let commands =
+                format!("MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT {} LAST\r\n", content.len());
+            let one = [commands.as_bytes(), content].concat();
+            if what == "chunks" {
+                return support::report(|| {
+                    connect().exchange(&one, 3);
+                    1
+                });
+            }
             let at_once = if what == "one" { 1 } else { WINDOW };
             let all = one.repeat(at_once);
             support::report(|| {

@@ -305,13 +305,13 @@ impl Machine {
             progress.final_replies = FinalReplies::EachAndOne;
             true
         } else if let Some(index) = progress.next_verdict() {
-            let is_last_for_all = progress.final_replies == FinalReplies::EachAndOne;
+            let one_for_all_follows = progress.final_replies == FinalReplies::EachAndOne;
             // Before the one for all, the server has taken the message for nobody.
-            if !(is_last_for_all && reply.is_positive()) {
+            if !(one_for_all_follows && reply.is_positive()) {
                 self.events.push_back(Step::Verdict { index, reply: reply.clone() });
             }
             progress.verdicts.push(reply.clone());
-            is_last_for_all || progress.next_verdict().is_some()
+            one_for_all_follows || progress.next_verdict().is_some()
         } else {
             false
         };
