@@ -85,7 +85,8 @@ impl Client {
         Connection::connect(&self.endpoint).await
     }
 
-    /// Sends a message over a connection of its own.
+    /// Sends a message over a connection of its own; over several, where the server takes fewer messages in a session than the message has
+    /// parts (LIMITS, RFC 9422; see [`Connection::send`]).
     ///
     /// # Errors
     ///

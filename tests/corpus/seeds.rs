@@ -69,6 +69,9 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     if dialogue.auth_in_clear {
         script.push(b'c');
     }
+    if dialogue.is_lmtp {
+        script.push(b'm');
+    }
     let mut sends = dialogue.sends.iter();
     let mut message: &[u8] = b"";
     for turn in &dialogue.script {
