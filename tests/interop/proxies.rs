@@ -33,7 +33,8 @@ async fn through_each_to_starttls_with_a_login() {
     }
     // TLS from the first byte behind one whose answer comes with nothing else.
     let proxy = format!("socks5h://alice:secret%401@127.0.0.1:{socks}");
-    send(through(&server.implicit(ALICE), &proxy), server).await.unwrap();
+    let (receipt, _) = send(through(&server.implicit(ALICE), &proxy), server).await.unwrap();
+    assert!(receipt.all_accepted());
 }
 
 #[tokio::test]
