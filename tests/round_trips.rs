@@ -83,6 +83,8 @@ impl AsyncWrite for Counter {
     }
 }
 
+type Start = fn() -> Builder;
+
 /// What the server offers for the message itself.
 const OFFERS: [fn(Builder) -> Builder; 3] =
     [|server| server.without("PIPELINING"), |server| server, |server| server.offer("CHUNKING")];
@@ -117,7 +119,7 @@ async fn the_table_in_the_readme() {
     let logins: [(&str, &dyn Fn(Builder) -> Builder); 3] =
         [("no login", &|server| server), ("PLAIN", &plain), ("SCRAM-SHA-256", &scram)];
     // TLS 1.3 has one round trip of its own.
-    let securities: [(&str, fn() -> Builder, u32); 3] = [
+    let securities: [(&str, Start, u32); 3] = [
         ("plaintext", || Server::builder().plaintext(), 0),
         ("TLS from the first byte", || Server::builder().implicit_tls(), 1),
         ("STARTTLS", || Server::builder().starttls(), 1),
