@@ -302,6 +302,13 @@ impl Envelope {
         Ok(Envelope { reverse_path: reverse_path.into(), recipients, delivery: Delivery::default() })
     }
 
+    /// The same for some of its recipients, by their numbers.
+    #[cfg(feature = "retries")]
+    pub(crate) fn only(&self, recipients: &[usize]) -> Self {
+        let recipients = recipients.iter().map(|index| self.recipients[*index].clone()).collect();
+        Envelope { recipients, ..self.clone() }
+    }
+
     /// Where bounces go; `None` is the null reverse-path.
     pub fn reverse_path(&self) -> Option<&Address> {
         self.reverse_path.as_ref()

@@ -5,11 +5,13 @@ use std::str::FromStr;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::message::Message;
+use crate::message::{Body, Message};
 use crate::receipt::{Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TrustSummary;
-use crate::{Connection, Endpoint};
+use crate::{Connection, Endpoint, Envelope};
+#[cfg(feature = "retries")]
+use crate::{Retries, retries};
 
 /// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
 /// [`Connection`] instead, from [`connect`](Self::connect).
@@ -37,12 +39,18 @@ use crate::{Connection, Endpoint};
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoint: Endpoint,
+    #[cfg(feature = "retries")]
+    retries: Option<Retries>,
 }
 
 impl Client {
     /// A client for the server that the endpoint describes.
     pub fn new(endpoint: Endpoint) -> Self {
-        Client { endpoint }
+        Client {
+            endpoint,
+            #[cfg(feature = "retries")]
+            retries: None,
+        }
     }
 
     /// A client from a URL; [`Endpoint::from_url`] tells what may stand in it.
@@ -52,6 +60,14 @@ impl Client {
     /// [`Kind::Request`](crate::Kind::Request), with what is wrong in the URL, and without the password.
     pub fn from_url(url: &str) -> Result<Self> {
         Endpoint::from_url(url).map(Client::new)
+    }
+
+    /// Send a message again that failed for a reason that may pass; by default it is not.
+    #[cfg(feature = "retries")]
+    #[must_use]
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
+        self
     }
 
     /// The server and how to talk with it.
@@ -98,6 +114,20 @@ impl Client {
         self.endpoint.check()?;
         let (envelope, body) = message.into().prepare().await?;
         let clock = Clock::start(&self.endpoint.timeouts);
+        #[cfg(feature = "retries")]
+        if let Some(retries) = &self.retries {
+            let attempt = |envelope, body| self.attempt(envelope, body, clock.clone(), started);
+            let all_or_nothing = self.endpoint.all_or_nothing;
+            let mut result = retries::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
+            if let Ok(receipt) = &mut result {
+                receipt.elapsed = started.elapsed();
+            }
+            return result;
+        }
+        self.attempt(envelope, body, clock, started).await
+    }
+
+    async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {
         let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
             Ok(connection) => connection,
             Err(error) => {
@@ -107,7 +137,7 @@ impl Client {
         };
         // After a failure the connection is dropped without a word: whatever else came of it would only take time.
         let mut receipt = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await?;
-        connection.quit().await;
+        connection.leave().await;
         receipt.elapsed = started.elapsed();
         Ok(receipt)
     }

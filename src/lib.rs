@@ -98,6 +98,8 @@
 //! # }
 //! ```
 //!
+//! With `Client::retries` (feature `retries`), what failed for a passing reason is sent again by itself, and never what may have been delivered.
+//!
 //! # Many messages
 //!
 //! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a stream of them without waiting for
@@ -140,6 +142,7 @@
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
+//! | `retries` | [`Retries`]: what failed for a passing reason is sent again |
 //! | `tracing` | spans and events |
 //! | `testing` | the [`testing`] module |
 
@@ -165,6 +168,8 @@ pub mod message;
 pub mod probe;
 #[cfg(feature = "client")]
 mod receipt;
+#[cfg(feature = "retries")]
+mod retries;
 mod secret;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -199,6 +204,8 @@ pub use message::{Attachment, Body, LineEnds, Message, Progress};
 pub use probe::probe;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
+#[cfg(feature = "retries")]
+pub use retries::Retries;
 pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;

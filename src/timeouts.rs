@@ -35,7 +35,7 @@ pub struct Timeouts {
     pub body: Duration,
     /// The final reply to the message; 10 minutes by default.
     pub end_of_data: Duration,
-    /// The answer to QUIT, which changes nothing; 1 second by default.
+    /// The answer to QUIT, which changes nothing and is waited for by [`Connection::quit`](crate::Connection::quit) alone; 1 second by default.
     pub quit: Duration,
     /// Bytes a second that the server must take of the message on average, 500 by default; the time
     /// that the message's own source takes does not count.
@@ -153,6 +153,12 @@ impl Clock {
     pub(crate) fn body_limit(&self, at: Option<Instant>) -> Limit {
         let at = at.unwrap_or_else(|| Instant::now() + FAR);
         self.deadline_before(Limit { at, why: LimitKind::Phase })
+    }
+
+    /// The deadline does not come before.
+    #[cfg(feature = "retries")]
+    pub(crate) fn has_time_for(&self, delay: Duration) -> bool {
+        self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(Instant::now()) > delay)
     }
 
     pub(crate) fn spend(&mut self, since: Instant) {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
-use envoi::{Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, LineEnds, Message, Outcome, Phase};
+use envoi::{
+    Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, LineEnds, Message, Outcome, Phase, Timeouts,
+};
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,9 +35,29 @@ async fn starttls_login_and_a_streamed_attachment() {
     let captured = server.next_message().await;
     assert_eq!(captured.login.as_deref(), Some("alice"));
     assert_eq!(captured.size, receipt.bytes);
-    let session = &server.connections()[0];
-    let commands: Vec<&str> = session.commands().collect();
-    assert_eq!(commands.last(), Some(&"QUIT"), "{commands:?}");
+}
+
+#[tokio::test]
+async fn the_answer_to_quit_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for line in ["220 hello\r\n", "250 hello\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"] {
+            stream.write_all(line.as_bytes()).await.unwrap();
+            let _heard = stream.read(&mut [0; 4096]).await.unwrap();
+        }
+        stream.write_all(b"250 Ok\r\n").await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        rest
+    });
+    let mut timeouts = Timeouts::default();
+    timeouts.quit = std::time::Duration::from_secs(3600);
+    let receipt = Client::new(plaintext(port).timeouts(timeouts)).send(hello()).await.unwrap();
+    assert!(receipt.all_accepted());
+    // It was said nevertheless.
+    assert_eq!(server.await.unwrap(), "QUIT\r\n");
 }
 
 #[tokio::test]
@@ -65,6 +87,7 @@ async fn many_messages_on_one_connection_and_step_by_step() {
     assert!(reply.is_positive());
     assert_eq!(connection.command("VRFY you").await.unwrap().code(), 252);
     connection.quit().await;
+    assert_eq!(server.connections()[0].commands().last(), Some("QUIT"));
     assert_eq!(server.messages().len(), 4);
     assert_eq!(server.messages()[3].read().unwrap(), b"Subject: steps\r\n\r\n.end\r\n");
     assert_eq!(server.connections().len(), 1);

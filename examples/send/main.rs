@@ -20,7 +20,7 @@ use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
-use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Timeouts};
+use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Retries, Timeouts};
 
 use options::{Options, is_stdin};
 use report::{Failure, Report};
@@ -50,7 +50,7 @@ async fn main() {
 async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Result<Receipt, Failure> {
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
-    let client = Client::new(endpoint(options)?);
+    let client = Client::new(endpoint(options)?).retries(Retries::new(retries(options)?));
     let mut message = message(options)?.delivery(delivery(options)?);
     if options.binary {
         message = message.binary();
@@ -101,6 +101,11 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.deadline(duration(seconds, "--deadline")?);
     }
     Ok(endpoint)
+}
+
+fn retries(options: &Options) -> Result<usize, Failure> {
+    let number = options.retries.as_deref().map(str::parse).transpose();
+    Ok(number.map_err(|_| Failure::request("--retries takes a number"))?.unwrap_or_default())
 }
 
 fn client_certificate(path: &Path, options: &Options) -> ClientCertificate {

@@ -123,7 +123,7 @@ pub struct Options {
     /// Limit the whole
     #[arg(long, value_name = "SECS")]
     pub deadline: Option<String>,
-    /// Try again after failures that may pass (not yet)
+    /// Try again so often after failures that may pass, with growing delays
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
     /// Show how far the message is, on a terminal
@@ -140,15 +140,6 @@ pub struct Options {
 impl Options {
     /// What clap does not see.
     pub fn check(&self) -> Result<(), Failure> {
-        let retries = match self.retries.as_deref().map(str::parse::<u32>) {
-            Some(Err(_)) => return Err(Failure::request("--retries takes a number")),
-            Some(Ok(number)) => number,
-            None => 0,
-        };
-        let not_built = [("--retries", retries > 0)];
-        if let Some((name, _)) = not_built.iter().find(|(_, given)| *given) {
-            return Err(Failure::request(format!("{name} is not yet supported")));
-        }
         let inputs = [&self.body_file, &self.html, &self.message, &self.password_file];
         let inputs = inputs.into_iter().flatten().chain(&self.attach);
         if inputs.filter(|path| is_stdin(path)).count() > 1 {

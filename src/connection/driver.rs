@@ -151,6 +151,16 @@ impl Driver {
         }
     }
 
+    /// Until all that is to be said has left, or cannot.
+    pub(super) async fn say(&mut self) {
+        poll_fn(|cx| {
+            let _ = self.poll_write(cx);
+            let said = self.broken.is_some() || (self.machine.output().is_empty() && !self.unflushed);
+            if said { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     fn step(&mut self) -> Result<Step> {
         self.machine.step().map_err(|error| match self.broken.take() {
             Some(cause) => error.with_broken(cause),

@@ -158,7 +158,7 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
-            self.say_quit().await;
+            self.say_quit(false).await;
             // In a box, as it is large and mostly not needed.
             let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
             next.driver.machine.follow(&self.driver.machine);
@@ -219,21 +219,29 @@ impl Connection {
         Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
     }
 
-    /// Ends the session politely. Whatever comes of it changes nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
+    /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than
+    /// [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
-        if self.begin_call().is_err() {
-            return;
+        if self.begin_call().is_ok() {
+            self.say_quit(true).await;
         }
-        self.say_quit().await;
     }
 
-    async fn say_quit(&mut self) {
+    /// The same without waiting for the answer, which would only take time.
+    pub(crate) async fn leave(mut self) {
+        if self.begin_call().is_ok() {
+            self.say_quit(false).await;
+        }
+    }
+
+    async fn say_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
         let parting = async {
             driver.until_ready().await?;
             driver.machine.quit()?;
-            while driver.next(None).await? != Step::Closed {}
+            driver.say().await;
+            while wait && driver.next(None).await? != Step::Closed {}
             driver.transport.shutdown().await.map_err(|error| Error::lost(Phase::Quit, error))
         };
         // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.

@@ -1,7 +1,7 @@
 //! The dialogue as people read it: bounded, without secrets, without the message.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -111,13 +111,15 @@ pub(crate) struct Secrets(Vec<Zeroizing<String>>);
 const SHORTEST: usize = 4;
 
 impl Secrets {
+    /// In messages, words of the server's are quoted, and some characters escaped; what they quote may be JSON, and escaped itself.
     pub(super) fn add(&mut self, secret: Zeroizing<String>) {
-        // In messages, words of the server's are quoted, and some characters escaped.
-        let quoted = Zeroizing::new(format!("{:?}", *secret));
-        let escaped = Zeroizing::new(quoted[1..quoted.len() - 1].to_owned());
-        for form in [secret, escaped] {
+        let once = escaped(&secret);
+        let twice = escaped(&once);
+        for form in [secret, once, twice] {
             if form.len() >= SHORTEST && !self.0.contains(&form) {
-                self.0.push(form);
+                // The longest first: one may be a part of another, whose rest would be left then.
+                let at = self.0.partition_point(|other| other.len() >= form.len());
+                self.0.insert(at, form);
             }
         }
     }
@@ -125,13 +127,15 @@ impl Secrets {
     /// The same, and its forms in base64: what it is by itself, and what stays the same of it in the midst of other bytes.
     pub(super) fn add_with_base64(&mut self, secret: &str) {
         self.add(Zeroizing::new(secret.to_owned()));
-        self.add(Zeroizing::new(BASE64.encode(secret)));
-        for before in 0..3 {
-            // Six bits to a character: those at the ends are shared with the neighbours.
-            let bytes = Zeroizing::new([&[0; 2][..before], secret.as_bytes()].concat());
-            let encoded = Zeroizing::new(BASE64.encode(&bytes));
-            let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
-            self.add(Zeroizing::new(encoded.get(own).unwrap_or_default().to_owned()));
+        for form in [Zeroizing::new(secret.to_owned()), escaped(secret)] {
+            self.add(Zeroizing::new(BASE64.encode(&*form)));
+            for before in 0..3 {
+                // Six bits to a character: those at the ends are shared with the neighbours.
+                let bytes = Zeroizing::new([&[0; 2][..before], form.as_bytes()].concat());
+                let encoded = Zeroizing::new(BASE64.encode(&bytes));
+                let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+                self.add(Zeroizing::new(encoded.get(own).unwrap_or_default().to_owned()));
+            }
         }
     }
 
@@ -146,6 +150,14 @@ impl Secrets {
         }
         redacted
     }
+}
+
+/// As `Debug` writes it between its quotes.
+fn escaped(text: &str) -> Zeroizing<String> {
+    // With room for all of it, no half of a secret is left behind.
+    let mut quoted = Zeroizing::new(String::with_capacity(10 * text.len() + 2));
+    let _ = write!(quoted, "{text:?}");
+    Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
 }
 
 #[cfg(test)]

@@ -241,7 +241,8 @@ impl Proxy {
         let said = |what: &str| format!("{what} {destination} ({status})");
         Err(match status.code {
             200..=299 => return Ok(()),
-            407 => self.refused_login(),
+            // tinyproxy says 401 where the login is wrong.
+            401 | 407 => self.refused_login(),
             502..=504 => self.fault(Kind::Connect, said("cannot connect to"), BEYOND),
             500..=599 => self.fault(Kind::Connect, said("failed at connecting to"), BEYOND),
             300..=499 => self.fault(Kind::Refused, said("does not connect to"), NO_CONNECT),

@@ -3,6 +3,21 @@
 //! Each file is about one promise (SECURITY.md), and each case in it is an attack that has a name or breaks a section of an RFC. All is in
 //! memory on a paused clock, or on the loopback interface where the system itself is to be asked. What a single bad
 //! reply leads to is in tests/dialogues and tests/failures.
+//!
+//! Each guard was taken out by hand, and a case fell:
+//!
+//! | Taken out | Fell |
+//! |---|---|
+//! | limits on a line, on a reply, on its lines, on challenges | `limits`, `memory` |
+//! | the look at bytes behind the go-ahead for TLS; TLS that is required; the one STARTTLS; protection for a login | `starttls` |
+//! | control characters in addresses and commands; line breaks, and addresses that end early, in headers; NUL and \x01 in logins; the host | `injection` |
+//! | the violation by a reply that nobody asked for; the look at what is unread before a command; a reply that is cut off | `order` |
+//! | the unknown outcome | `once`, `network`, `order`, `limits`, `starttls` |
+//! | what became of the others in a window | `once`, `network` |
+//! | the mark of a call that was given up | `cancel` |
+//! | secrets taken out of replies, and out of what is no reply | `secrets` |
+//! | the wiping of secrets, and of the lines they go in | `memory` |
+//! | one limit for a reply, however many reads it takes | `limits` |
 
 mod cancel;
 mod injection;

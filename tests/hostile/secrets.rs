@@ -31,9 +31,16 @@ fn base64(bytes: &[u8]) -> String {
 
 /// What must not be seen: enough of the secret to be of use, in any form that it may have.
 fn traces(secret: &str) -> Vec<String> {
-    let start: String = secret.chars().take(6).collect();
+    // Up to what may be escaped.
+    let start: String = secret.chars().take(5).collect();
     let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    vec![start, base64(secret.as_bytes())[..8].to_owned(), percent[..18].to_owned(), "YW0tYWRvdXI".into()]
+    // In base64 it looks different by what stands before it (modulo three bytes).
+    let aligned = (0..3usize).map(|before| {
+        let encoded = base64(&[&[0; 2][..before], secret.as_bytes()].concat());
+        let own = (before * 8).div_ceil(6);
+        encoded[own..own + 8].to_owned()
+    });
+    aligned.chain([start, percent[..18].to_owned()]).collect()
 }
 
 #[track_caller]
@@ -79,6 +86,7 @@ async fn parrot(mut stream: DuplexStream, mechanism: Mechanism, secret: String, 
     if stream.write_all(greeting.as_bytes()).await.is_err() {
         return;
     }
+    let mut has_echoed = false;
     let mut prompts = vec!["334 UGFzc3dvcmQ6\r\n", "334 VXNlcm5hbWU6\r\n"];
     loop {
         let end = loop {
@@ -100,6 +108,9 @@ async fn parrot(mut stream: DuplexStream, mechanism: Mechanism, secret: String, 
             }
         } else if mechanism == Mechanism::Login && prompts.len() == 1 {
             prompts.pop().unwrap_or_default().to_owned()
+        } else if std::mem::replace(&mut has_echoed, true) {
+            // The client gave up, or answered to a challenge that was one.
+            "535 5.7.8 no\r\n".to_owned()
         } else {
             form(&line, &secret)
         };

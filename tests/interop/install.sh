@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the interop tests need on Debian 12: Postfix, Dovecot (AUTH, LMTP, submission), Exim, openssl.
+# Installs what the interop tests need on Debian 12: Postfix, Dovecot (AUTH, LMTP, submission), Exim, two proxies, openssl.
 #
 # Run as root; quick when all is there. Debian lets only one mail server be installed, so Exim is
 # unpacked into a folder of its own and only the libraries that it links are installed. No system
@@ -30,9 +30,9 @@ update_once() {
     updated=yes
 }
 
-install_postfix_and_dovecot() {
+install_packages() {
     local package missing=()
-    for package in postfix dovecot-core dovecot-lmtpd dovecot-submissiond openssl procps; do
+    for package in postfix dovecot-core dovecot-lmtpd dovecot-submissiond microsocks tinyproxy-bin openssl procps; do
         installed $package || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -70,7 +70,7 @@ install_exim() {
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
-install_postfix_and_dovecot
+install_packages
 install_exim
 # Says at once if a library is missing.
 "$cache/exim/usr/sbin/exim4" -C /dev/null -bV >/dev/null 2>&1 || { ldd "$cache/exim/usr/sbin/exim4" >&2; exit 1; }

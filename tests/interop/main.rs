@@ -9,6 +9,7 @@ mod lmtp;
 mod logins;
 mod memory;
 mod prdr;
+mod proxies;
 mod recipients;
 mod reports;
 mod servers;

@@ -166,12 +166,15 @@ pub fn lockstep() -> Option<Server> {
     })
 }
 
-/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`) or more `LOGINS` on its submission port.
+/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, or the PROXY protocol (`HAPROXY`) on its
+/// submission port.
 pub fn special(port: &str) -> Option<Server> {
-    servers().map(|servers| {
-        let at = SPECIAL.iter().position(|name| name.ends_with(port)).unwrap();
-        Server { name: "Postfix", port_587: servers.special[at], ..servers.postfix.clone() }
-    })
+    special_port(port).zip(postfix()).map(|(port_587, postfix)| Server { port_587, ..postfix.clone() })
+}
+
+/// A proxy, `SOCKS` or `HTTP`, or another port that there is one of.
+pub fn special_port(port: &str) -> Option<u16> {
+    servers().map(|servers| servers.special[SPECIAL.iter().position(|name| name.ends_with(port)).unwrap()])
 }
 
 pub fn exim() -> Option<&'static Server> {
@@ -224,10 +227,18 @@ fn servers() -> Option<&'static Servers> {
     }
 }
 
-const SPECIAL: [&str; 5] =
-    ["POSTFIX_PORT_CHAIN", "POSTFIX_PORT_CLIENT", "POSTFIX_PORT_TLS12", "POSTFIX_PORT_BROKEN", "POSTFIX_PORT_LOGINS"];
+const SPECIAL: [&str; 8] = [
+    "POSTFIX_PORT_CHAIN",
+    "POSTFIX_PORT_CLIENT",
+    "POSTFIX_PORT_TLS12",
+    "POSTFIX_PORT_BROKEN",
+    "POSTFIX_PORT_LOGINS",
+    "POSTFIX_PORT_HAPROXY",
+    "PROXY_PORT_SOCKS",
+    "PROXY_PORT_HTTP",
+];
 
-const PORTS: [&str; 14] = [
+const PORTS: [&str; 17] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
@@ -242,6 +253,9 @@ const PORTS: [&str; 14] = [
     SPECIAL[2],
     SPECIAL[3],
     SPECIAL[4],
+    SPECIAL[5],
+    SPECIAL[6],
+    SPECIAL[7],
 ];
 
 fn start() -> Result<Servers, String> {

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Real Postfix, Exim and Dovecot on 127.0.0.1, with everything that they need in one folder.
+# Real Postfix, Exim, Dovecot and proxies on 127.0.0.1, with everything that they need in one folder.
 #
 #   servers.sh start DIR   starts them; returns when every port answers
 #   servers.sh stop DIR    ends them, also after a start that failed
@@ -7,8 +7,8 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS}, EXIM_PORT_{25,587,465} and
-# DOVECOT_PORT_{LMTP,587}.
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS,HAPROXY}, EXIM_PORT_{25,587,465},
+# DOVECOT_PORT_{LMTP,587} and PROXY_PORT_{SOCKS,HTTP}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
 set -euo pipefail
@@ -254,6 +254,9 @@ CONF
 127.0.0.1:$POSTFIX_PORT_BROKEN inet n - n - - smtpd -o syslog_name=postfix/broken
     -o smtpd_tls_security_level=may
     -o smtpd_tls_protocols=TLSv1
+127.0.0.1:$POSTFIX_PORT_HAPROXY inet n - n - - smtpd -o syslog_name=postfix/haproxy
+    -o smtpd_upstream_proxy_protocol=haproxy
+    -o smtpd_tls_security_level=may
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
@@ -389,10 +392,27 @@ CONF
     echo $! >"$dir/exim/session"
 }
 
+# ---- Proxies: microsocks and tinyproxy -----------------------------------------------------------
+
+start_proxies() {
+    mkdir "$dir/socks" "$dir/http"
+    setsid microsocks -i 127.0.0.1 -p "$PROXY_PORT_SOCKS" -u alice -P 'secret@1' >>"$dir/log/microsocks.log" 2>&1 </dev/null &
+    echo $! >"$dir/socks/session"
+    cat >"$dir/http/tinyproxy.conf" <<CONF
+Listen 127.0.0.1
+Port $PROXY_PORT_HTTP
+BasicAuth alice secret1
+# It leads to no other port.
+ConnectPort $POSTFIX_PORT_587
+CONF
+    setsid tinyproxy -d -c "$dir/http/tinyproxy.conf" >>"$dir/log/tinyproxy.log" 2>&1 </dev/null &
+    echo $! >"$dir/http/session"
+}
+
 # ---- start, stop -------------------------------------------------------------------------------
 
 # Each server leads a session, and all its children stay in it.
-sessions() { cat "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
+sessions() { cat "$dir"/{dovecot,exim,socks,http}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
 all_ended() { ! pgrep --session "$1" >/dev/null; }
 all_run() {
     local session
@@ -401,6 +421,7 @@ all_run() {
 
 # A greeting means more than an open port: the server has read its configuration.
 greets() { (exec 3<>"/dev/tcp/127.0.0.1/$1" && IFS= read -r -t 2 line <&3 && [[ $line == 220* ]]); }
+accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 handshakes() { timeout 5 openssl s_client -connect "127.0.0.1:$1" -brief </dev/null >/dev/null 2>&1; }
 
 answers_or_died() { "$@" || ! all_run; }
@@ -416,10 +437,11 @@ wait_for() {
 start() {
     [ "$(id -u)" = 0 ] || die "must run as root"
     local name
-    for name in "$exim" postfix dovecot openssl; do
+    for name in "$exim" postfix dovecot openssl microsocks tinyproxy; do
         command -v "$name" >/dev/null || die "no $name: run install.sh first"
     done
-    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587}; do
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS,HAPROXY} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587} \
+        PROXY_PORT_{SOCKS,HTTP}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
     # The path of a Unix socket has room for 107 bytes.
@@ -440,6 +462,7 @@ start() {
     start_dovecot
     start_postfix
     start_exim
+    start_proxies
     for name in POSTFIX EXIM; do
         wait_for greets ${name}_PORT_25
         wait_for greets ${name}_PORT_587
@@ -449,6 +472,8 @@ start() {
     wait_for greets POSTFIX_PORT_LOGINS
     wait_for greets DOVECOT_PORT_LMTP
     wait_for greets DOVECOT_PORT_587
+    wait_for accepts PROXY_PORT_SOCKS
+    wait_for accepts PROXY_PORT_HTTP
 }
 
 stop() {
@@ -459,7 +484,7 @@ stop() {
         wait_until 5 all_ended "$session" || die "cannot end session $session"
     done
     # A second stop must not meet a foreign process that has got the old number.
-    rm -f "$dir"/{dovecot,exim}/session "$dir/postfix/queue/pid/master.pid"
+    rm -f "$dir"/{dovecot,exim,socks,http}/session "$dir/postfix/queue/pid/master.pid"
 }
 
 run() {
