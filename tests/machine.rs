@@ -237,6 +237,40 @@ fn how_far_a_message_is() {
     assert!(!client.machine.outcome_unknown());
 }
 
+/// Its only recipient was refused, and the server closed before it said so of the chunk that had gone, too: nothing is unknown.
+#[test]
+fn a_refusal_is_certain_also_where_all_has_gone() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    let mut transaction = transaction();
+    transaction.size = Some(3);
+    client.machine.begin(transaction).unwrap();
+    client.steps().unwrap();
+    client.machine.body("x\r\n").unwrap();
+    client.machine.finish().unwrap();
+    client.hear("250 Ok\r\n550 No\r\n").unwrap();
+    assert!(client.machine.outcome_unknown());
+    client.machine.input_ended();
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Rcpt, .. })));
+    assert!(!client.machine.outcome_unknown());
+    let error = client.machine.step().unwrap_err();
+    assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Closed, false));
+}
+
+#[test]
+fn a_reply_of_another_kind_is_a_violation() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
+    for answers in [&["354 Go\r\n"][..], &["250 Ok\r\n", "354 Go\r\n"]] {
+        let mut client = Client::ready(&[]);
+        client.machine.begin(transaction()).unwrap();
+        let (last, before) = answers.split_last().unwrap();
+        before.iter().for_each(|answer| drop(client.hear(answer).unwrap()));
+        assert_eq!(client.hear(last).unwrap_err().kind(), Kind::Protocol);
+    }
+}
+
 /// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
 #[test]
 fn chunks_in_a_row_are_kept_apart() {
