@@ -1,0 +1,397 @@
+//! What the driver can ask for, and when: anything else is out of turn.
+
+use super::command::Command;
+use super::sasl::Login;
+use super::transaction::{Framing, Progress};
+use super::wire::Expected;
+use super::{
+    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, RawCommand, ReplyParser, SaslExchange, SaslFailure,
+    SaslSession, State, Stuffer, Transaction,
+};
+use crate::address::Address;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::{Credentials, hint};
+
+impl Machine {
+    /// The TLS handshake that [`Step::Upgrade`] asked for was made. All that was learnt in clear is forgotten
+    /// (RFC 3207, 4.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody put them there to be read
+    /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
+    pub fn upgraded(&mut self) -> Result<()> {
+        self.require(State::Upgrade, "the TLS handshake")?;
+        if !self.wire.output.is_empty() {
+            let message = "the TLS handshake is out of turn: STARTTLS has not gone";
+            return Err(Error::new(Kind::Request, Phase::Tls, message));
+        }
+        if !self.input.is_empty() {
+            let error = self.injected();
+            self.close();
+            return Err(error);
+        }
+        self.settings.secure = true;
+        self.capabilities = Capabilities::default();
+        self.parser = ReplyParser::new(self.settings.limits.clone());
+        self.state = State::Opening;
+        self.say_hello();
+        Ok(())
+    }
+
+    /// What ties a login to the TLS connection, for the mechanisms that can be tied to one. To be told after the handshake.
+    pub fn set_channel_binding(&mut self, channel: ChannelBinding) {
+        self.channel = Some(channel);
+    }
+
+    /// The mechanisms that can log in here with these credentials, the best one first: the server offers them, and this build has
+    /// them. Those that show the password come last outside TLS.
+    pub fn mechanisms(&self, credentials: &Credentials) -> Vec<Mechanism> {
+        let offered = self.capabilities.auth();
+        let usable = |mechanism: &Mechanism| {
+            offered.iter().any(|name| name == mechanism.as_str())
+                && (self.channel.is_some() || !mechanism.is_bound())
+                && mechanism.exchange(credentials).is_ok()
+        };
+        let mut mechanisms: Vec<_> = Mechanism::ALL.into_iter().filter(usable).collect();
+        if !self.settings.secure {
+            mechanisms.sort_by_key(|mechanism| mechanism.shows_secret());
+        }
+        mechanisms
+    }
+
+    /// Logs in. [`Step::Login`] has the result.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Insecure`] outside TLS, unless the [settings](Settings::auth_in_clear) allow it; [`Kind::Auth`] where
+    /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
+    pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
+        self.require_login(mechanism)?;
+        let exchange = mechanism.exchange(credentials).map_err(unusable)?;
+        self.secrets.add_with_base64(credentials.secret());
+        self.begin_login(exchange)
+    }
+
+    /// Logs in by a mechanism of another maker. [`Step::Login`] has the result.
+    ///
+    /// # Errors
+    ///
+    /// As for [`login`](Self::login).
+    pub fn login_by(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+        self.require_login(exchange.mechanism())?;
+        self.begin_login(exchange)
+    }
+
+    fn require_login(&mut self, mechanism: Mechanism) -> Result<()> {
+        self.require_ready("a login")?;
+        if !self.settings.secure && !self.settings.auth_in_clear {
+            let message = "the credentials would cross the network unprotected";
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+        }
+        let offered = self.capabilities.auth();
+        if !offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.as_str())) {
+            let message = if offered.is_empty() {
+                "the server offers no login here".to_owned()
+            } else {
+                format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
+            };
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure);
+            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
+        }
+        Ok(())
+    }
+
+    fn begin_login(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+        let session =
+            SaslSession { settings: &self.settings, capabilities: &self.capabilities, channel: self.channel.as_ref() };
+        let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
+        self.wire.say_secret(line, &shown, login);
+        Ok(())
+    }
+
+    /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING, nothing but the answers
+    /// to messages that were given whole. So many messages can be under way; their events come in their order.
+    pub fn may_begin(&self) -> bool {
+        let of_a_message = |expected: &Expected| {
+            matches!(expected, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
+        };
+        let queue = &self.wire.queue;
+        self.state == State::Ready
+            && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
+    }
+
+    /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
+    pub fn transactions_left(&self) -> Option<usize> {
+        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
+    }
+
+    /// So many more transactions can follow in this session.
+    pub(crate) fn check_session(&self, more: usize) -> Result<()> {
+        self.capabilities.limits().check_session(self.mails, more)
+    }
+
+    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
+    /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] or [`Kind::Request`] where the server cannot take this message, by what it offers:
+    /// nothing was sent then, and the machine stays ready. [`Kind::Closed`] where no more transactions are
+    /// [left](Self::transactions_left). [`Kind::Request`] without a recipient.
+    pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
+        if transaction.recipients.is_empty() {
+            return Err(Error::request("the message has no recipient"));
+        }
+        self.start(transaction, true)
+    }
+
+    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt). [`Step::Sender`] has the
+    /// answer; if it is negative, no transaction is open.
+    ///
+    /// # Errors
+    ///
+    /// As for [`begin`](Self::begin).
+    pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
+        self.start(transaction, false)
+    }
+
+    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`] has the answer.
+    /// A negative one ends a transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
+    /// [`Kind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
+    pub fn rcpt(&mut self, address: Address) -> Result<()> {
+        let limits = self.capabilities.limits();
+        let progress = self.open_transaction("a recipient")?;
+        if address.to_ascii().is_none() && !progress.utf8 {
+            let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
+            return Err(Error::new(Kind::Request, Phase::Rcpt, message));
+        }
+        progress.transaction.recipients.push(address);
+        if let Err(error) = limits.check(&progress.transaction.recipients) {
+            progress.transaction.recipients.pop();
+            return Err(error);
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`] or [`Step::NotSent`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] where no transaction is open or no recipient was accepted.
+    pub fn data(&mut self) -> Result<()> {
+        let progress = self.open_transaction("the message")?;
+        if progress.accepted.is_empty() {
+            return Err(Error::new(Kind::Request, Phase::Data, "no recipient was accepted, so no message can be sent"));
+        }
+        progress.complete = true;
+        self.advance();
+        Ok(())
+    }
+
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled where it goes behind DATA.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// the session is over then.
+    pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
+        self.require(State::Body, "a piece of the message")?;
+        let chunk = chunk.into();
+        let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
+        if !may_be_any && !chunk.is_seven_bit() {
+            let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
+            self.close();
+            return Err(Error::new(Kind::Unsupported, Phase::Body, message)
+                .with_hint("Encode its parts as quoted-printable or base64."));
+        }
+        let size = match self.framing() {
+            Framing::Chunk(size) => size,
+            Framing::Data => {
+                self.stuffer.push(chunk, &mut self.wire.output);
+                return Ok(());
+            }
+            Framing::Chunks => {
+                self.stuffer.push(chunk, &mut self.filling);
+                self.pass_chunks();
+                return Ok(());
+            }
+        };
+        // With its last byte the chunk is a message to the server: the last piece waits until it is known to be the last.
+        if chunk.bytes().is_empty() {
+            return Ok(());
+        }
+        if let Some(before) = self.held_piece.replace(chunk) {
+            self.stuffer.push(before, &mut self.wire.output);
+        }
+        if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
+    }
+
+    /// Ends the message. [`Step::Sent`] or [`Step::NotSent`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
+    pub fn finish(&mut self) -> Result<()> {
+        self.require(State::Body, "the end of the message")?;
+        if !self.may_pass() {
+            let message = "the end of the message is out of turn: the chunk before it is not answered";
+            return Err(Error::new(Kind::Request, Phase::Body, message));
+        }
+        if let Some(last) = self.held_piece.take() {
+            self.stuffer.push(last, &mut self.wire.output);
+        }
+        let framing = self.framing();
+        let output = if framing == Framing::Chunks { &mut self.filling } else { &mut self.wire.output };
+        self.stuffer.finish(output);
+        self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
+        match framing {
+            Framing::Chunk(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
+            Framing::Chunk(_) => {}
+            Framing::Chunks => {
+                let rest = self.filling.len();
+                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData { ends_at: None });
+                self.filling.move_to(rest, &mut self.wire.output);
+            }
+            Framing::Data => self.wire.transcript.client("."),
+        }
+        let end = self.written + self.wire.output.len() as u64;
+        if let Some(Expected::EndOfData { ends_at }) = self.wire.queue.back_mut() {
+            *ends_at = Some(end);
+        }
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// Drops the transaction that is open, if one is. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn reset(&mut self) -> Result<()> {
+        self.require_idle("RSET")?;
+        self.transactions.clear();
+        self.state = State::Ready;
+        self.wire.say(Command::Rset, Expected::Reset);
+        Ok(())
+    }
+
+    /// Asks whether the server is there. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn noop(&mut self) -> Result<()> {
+        self.require_idle("NOOP")?;
+        self.wire.say(Command::Noop, Expected::Noop);
+        Ok(())
+    }
+
+    /// Gives a command of the caller's. [`Step::Reply`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
+    pub fn command(&mut self, command: &RawCommand) -> Result<()> {
+        self.require_idle("a command")?;
+        if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
+            let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
+            return Err(Error::new(Kind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
+        }
+        self.wire.say(Command::Raw(command), Expected::Command);
+        Ok(())
+    }
+
+    /// Ends the session. [`Step::Closed`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Request`] out of turn.
+    pub fn quit(&mut self) -> Result<()> {
+        self.require_idle("QUIT")?;
+        self.wire.say(Command::Quit, Expected::Quit);
+        Ok(())
+    }
+
+    fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
+        let follows_others = complete && !self.wire.queue.is_empty() && self.may_begin();
+        if !follows_others {
+            self.require_ready("a transaction")?;
+        }
+        transaction.check(&self.capabilities, self.settings.secure)?;
+        self.check_session(1)?;
+        if follows_others && self.framing() != Framing::Data {
+            // If the chunk before is refused, its transaction may still be open.
+            self.wire.say(Command::Rset, Expected::Cleanup);
+        }
+        self.transactions.push_back(Progress::new(transaction, complete));
+        self.mails += 1;
+        self.stuffer = Stuffer::new();
+        self.state = State::Transaction;
+        self.advance();
+        Ok(())
+    }
+
+    /// What is beyond the size, or missing, would be read as commands, or commands as the message.
+    fn not_as_announced(&mut self, size: u64) -> Error {
+        let message = format!("the message has another size than the {size} bytes announced; it was not sent");
+        self.close();
+        Error::new(Kind::Input, Phase::Body, message)
+    }
+
+    fn require(&self, state: State, what: &str) -> Result<()> {
+        if self.state == state {
+            return Ok(());
+        }
+        let message = match self.state {
+            State::Closed => "the session is over".to_owned(),
+            _ => format!("{what} is out of turn now"),
+        };
+        let kind = if self.state == State::Closed { Kind::Closed } else { Kind::Request };
+        Err(Error::new(kind, self.phase(), message))
+    }
+
+    /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
+    fn require_ready(&mut self, what: &str) -> Result<()> {
+        self.require(State::Ready, what)?;
+        self.require_quiet(what)
+    }
+
+    /// Ready, or between the steps of a transaction.
+    fn require_idle(&mut self, what: &str) -> Result<()> {
+        if self.state != State::Transaction {
+            self.require(State::Ready, what)?;
+        }
+        self.require_quiet(what)
+    }
+
+    fn require_quiet(&mut self, what: &str) -> Result<()> {
+        if !self.wire.queue.is_empty() || !self.events.is_empty() {
+            let message =
+                format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
+            return Err(Error::new(Kind::Request, self.phase(), message));
+        }
+        if !self.input.is_empty() || self.parser.is_mid_reply() {
+            let message = format!("the server sent {:?}, and nothing was asked", self.unread());
+            return Err(self.abort(Kind::Protocol, message));
+        }
+        Ok(())
+    }
+
+    fn open_transaction(&mut self, what: &str) -> Result<&mut Progress> {
+        self.require(State::Transaction, what)?;
+        self.require_quiet(what)?;
+        self.transactions.back_mut().ok_or_else(|| Error::request("no transaction is open"))
+    }
+}
+
+/// Credentials that the mechanism does not take, or a mechanism that cannot begin.
+fn unusable(failure: SaslFailure) -> Error {
+    Error::new(Kind::Request, Phase::Auth, failure.to_string())
+}

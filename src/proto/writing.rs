@@ -1,0 +1,134 @@
+//! What is said without being asked for: the commands of a transaction, each as soon as it may be written, and the chunks of a message.
+
+use super::command::Command;
+use super::transaction::{FinalReplies, Framing, Progress};
+use super::wire::Expected;
+use super::{Capabilities, Content, Machine, Protocol, Reply, State, Step, Stuffer, Transaction};
+use crate::error::Phase;
+
+impl Machine {
+    /// Writes as much of the transaction as may be written now: all up to DATA in one go where the
+    /// server takes PIPELINING, else one command after each reply.
+    pub(super) fn advance(&mut self) {
+        if self.state == State::Body {
+            return self.pass_chunks();
+        }
+        let pipelining = self.capabilities.offers("PIPELINING");
+        while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
+            let Some(progress) = self.transactions.back_mut() else { return };
+            if let Some((phase, reply)) = progress.refusal()
+                && !progress.data_written
+            {
+                // The answers to what is under way are awaited first.
+                if self.wire.queue.is_empty() {
+                    let reply = reply.clone();
+                    self.end_transaction(phase, reply);
+                }
+                return;
+            }
+            let Transaction { recipients, all_or_nothing, .. } = &progress.transaction;
+            if !progress.mail_written {
+                progress.mail_written = true;
+                progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
+                self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
+            } else if let Some(recipient) = recipients.get(progress.written) {
+                let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
+                self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
+                progress.written += 1;
+            } else if progress.complete && !progress.data_written {
+                let framing = progress.best_framing(&self.capabilities);
+                // Of many bytes that nobody will get, none should go.
+                let waits = *all_or_nothing || framing == Framing::Chunks;
+                if waits && !progress.all_answered() {
+                    return;
+                }
+                (progress.data_written, progress.framing) = (true, framing);
+                if framing == Framing::Data {
+                    self.wire.say(Command::Data, Expected::Data);
+                    return;
+                }
+                self.stuffer = match progress.transaction.content {
+                    Content::Binary => Stuffer::verbatim(),
+                    _ => Stuffer::without_dots(),
+                };
+                self.state = State::Body;
+                if let Framing::Chunk(size) = framing {
+                    self.wire.say(Command::BdatLast(size), Expected::EndOfData { ends_at: None });
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Passes the chunks on that are full. They are all of one size, however the message was given.
+    pub(super) fn pass_chunks(&mut self) {
+        let size = self.settings.chunk_size.max(1);
+        while self.filling.len() >= size && self.may_pass() {
+            self.wire.say(Command::Bdat(size as u64), Expected::Chunk);
+            self.filling.move_to(size, &mut self.wire.output);
+        }
+    }
+
+    /// Another chunk may go: without PIPELINING, not before the one before it was answered.
+    pub(super) fn may_pass(&self) -> bool {
+        self.framing() != Framing::Chunks || self.wire.queue.is_empty() || self.capabilities.offers("PIPELINING")
+    }
+
+    /// The server refuses the message in its middle. Nothing more of it goes than the chunks that wait, as their size was said.
+    pub(super) fn chunk_refused(&mut self, reply: Reply) {
+        if self.state == State::Body {
+            let bytes = self.stuffer.bytes() - self.filling.len() as u64;
+            self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
+        }
+        self.transactions.pop_front();
+        self.filling.clear();
+        for expected in &mut self.wire.queue {
+            if matches!(expected, Expected::Chunk | Expected::EndOfData { .. }) {
+                *expected = Expected::VainChunk;
+            }
+        }
+        self.state = State::Ready;
+        // Its transaction may still be open (RFC 3030, 2).
+        self.wire.say(Command::Rset, Expected::Cleanup);
+        self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
+    }
+
+    /// The message will not be sent. A transaction that the server has open is dropped there, too.
+    pub(super) fn end_transaction(&mut self, phase: Phase, reply: Reply) {
+        let Some(progress) = self.transactions.pop_front() else { return };
+        let (phase, reply) = progress.reason(phase, reply);
+        self.state = State::Ready;
+        if phase != Phase::Mail {
+            self.wire.say(Command::Rset, Expected::Cleanup);
+        }
+        if progress.complete {
+            self.events.push_back(Step::NotSent { phase, reply });
+        }
+    }
+
+    pub(super) fn say_hello(&mut self) {
+        let name = &self.settings.client_name;
+        match self.settings.protocol {
+            Protocol::Smtp => self.wire.say(Command::Ehlo(name), Expected::Ehlo),
+            Protocol::Lmtp => self.wire.say(Command::Lhlo(name), Expected::Lhlo),
+        }
+    }
+}
+
+/// What MAIL declares: of the server's extensions those that this message needs.
+fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a> {
+    let transaction = &progress.transaction;
+    Command::Mail {
+        reverse_path: transaction.reverse_path.as_ref(),
+        size: transaction.size.filter(|_| server.offers("SIZE")),
+        body: match transaction.content {
+            Content::SevenBit => None,
+            Content::Binary => Some("BINARYMIME"),
+            Content::EightBit | Content::Unknown => server.offers("8BITMIME").then_some("8BITMIME"),
+        },
+        utf8: progress.utf8,
+        prdr: progress.final_replies == FinalReplies::OneOr353,
+        delivery: &transaction.delivery,
+    }
+}
