@@ -105,11 +105,10 @@ async fn the_client_opens_as_many_connections_as_it_needs() {
     let receipt = client(&server).send(message(&to)).await.unwrap();
     assert!(receipt.all_accepted());
     assert_eq!(told(&receipt), ["1", "2", "3", "4", "5"]);
-    let sessions = server.connections();
-    assert_eq!(sessions.len(), 3);
-    assert!(sessions.iter().all(|session| session.commands().last() == Some("QUIT")));
-    // The receipt tells of all of them.
-    assert_eq!(receipt.transcript.to_string().matches("EHLO").count(), 3);
+    assert_eq!(server.connections().len(), 3);
+    // The receipt tells of all of them, up to the last message's answer.
+    let transcript = receipt.transcript.to_string();
+    assert_eq!((transcript.matches("C: EHLO").count(), transcript.matches("C: QUIT").count()), (3, 2), "{transcript}");
     assert!(receipt.round_trips > 3 * 3, "{}", receipt.round_trips);
 }
 
