@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::{Credentials, hint};
 
 impl Machine {
-    /// The TLS handshake that [`Step::Upgrade`] asked for was made. All that was learnt in clear is forgotten
+    /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that was learnt in clear is forgotten
     /// (RFC 3207, 4.2).
     ///
     /// # Errors
@@ -60,11 +60,11 @@ impl Machine {
         mechanisms
     }
 
-    /// Logs in. [`Step::Login`] has the result.
+    /// Logs in. [`Step::Login`](super::Step::Login) has the result.
     ///
     /// # Errors
     ///
-    /// [`Kind::Insecure`] outside TLS, unless the [settings](Settings::auth_in_clear) allow it; [`Kind::Auth`] where
+    /// [`Kind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear) allow it; [`Kind::Auth`] where
     /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
     pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
         self.require_login(mechanism)?;
@@ -73,7 +73,7 @@ impl Machine {
         self.begin_login(exchange)
     }
 
-    /// Logs in by a mechanism of another maker. [`Step::Login`] has the result.
+    /// Logs in by a mechanism of another maker. [`Step::Login`](super::Step::Login) has the result.
     ///
     /// # Errors
     ///
@@ -131,8 +131,8 @@ impl Machine {
         self.capabilities.limits().check_session(self.mails, more)
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`], a [`Step::Recipient`] for each, [`Step::Body`], perhaps a
-    /// [`Step::Verdict`] for each, and at last [`Step::Sent`] or [`Step::NotSent`].
+    /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body), perhaps a
+    /// [`Step::Verdict`](super::Step::Verdict) for each, and at last [`Step::Sent`](super::Step::Sent) or [`Step::NotSent`](super::Step::NotSent).
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Machine {
         self.start(transaction, true)
     }
 
-    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt). [`Step::Sender`] has the
+    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt). [`Step::Sender`](super::Step::Sender) has the
     /// answer; if it is negative, no transaction is open.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl Machine {
         self.start(transaction, false)
     }
 
-    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`] has the answer.
+    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`](super::Step::Recipient) has the answer.
     /// A negative one ends a transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`] or [`Step::NotSent`] follows.
+    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`](super::Step::Body) or [`Step::NotSent`](super::Step::NotSent) follows.
     ///
     /// # Errors
     ///
@@ -233,7 +233,7 @@ impl Machine {
         if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
     }
 
-    /// Ends the message. [`Step::Sent`] or [`Step::NotSent`] follows.
+    /// Ends the message. [`Step::Sent`](super::Step::Sent) or [`Step::NotSent`](super::Step::NotSent) follows.
     ///
     /// # Errors
     ///
@@ -269,7 +269,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Drops the transaction that is open, if one is. [`Step::Reply`] has the answer.
+    /// Drops the transaction that is open, if one is. [`Step::Reply`](super::Step::Reply) has the answer.
     ///
     /// # Errors
     ///
@@ -282,7 +282,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks whether the server is there. [`Step::Reply`] has the answer.
+    /// Asks whether the server is there. [`Step::Reply`](super::Step::Reply) has the answer.
     ///
     /// # Errors
     ///
@@ -293,7 +293,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a command of the caller's. [`Step::Reply`] has the answer.
+    /// Gives a command of the caller's. [`Step::Reply`](super::Step::Reply) has the answer.
     ///
     /// # Errors
     ///
@@ -308,7 +308,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends the session. [`Step::Closed`] follows.
+    /// Ends the session. [`Step::Closed`](super::Step::Closed) follows.
     ///
     /// # Errors
     ///
