@@ -26,8 +26,9 @@ pub(super) const BLOCK: usize = 57 * 1024;
 const ENCODED_BLOCK: usize = 78 * 1024;
 
 /// How many blocks are read and encoded by one call on a blocking thread, while as many are on their way out. Waking the
-/// thread costs as much as encoding several, and on a busy machine it may have to wait for a processor.
-const BATCH: usize = 32;
+/// thread costs as much as encoding several, and on a busy machine it may have to wait for a processor; of more than these, the
+/// first ones have left the processor's cache when they are encrypted.
+const BATCH: usize = 16;
 
 /// How the bytes go.
 #[derive(Clone, Copy)]
