@@ -55,6 +55,16 @@ impl Client {
         }
     }
 
+    /// A message of three bytes, which goes with its commands.
+    fn give_a_chunk(&mut self) {
+        let mut transaction = transaction();
+        transaction.size = Some(3);
+        self.machine.begin(transaction).unwrap();
+        self.steps().unwrap();
+        self.machine.body("x\r\n").unwrap();
+        self.machine.finish().unwrap();
+    }
+
     fn hear(&mut self, bytes: &str) -> Result<Vec<Step>, Error> {
         self.steps()?;
         self.read(bytes.as_bytes());
@@ -241,12 +251,7 @@ fn how_far_a_message_is() {
 #[test]
 fn a_refusal_is_certain_also_where_all_has_gone() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
-    let mut transaction = transaction();
-    transaction.size = Some(3);
-    client.machine.begin(transaction).unwrap();
-    client.steps().unwrap();
-    client.machine.body("x\r\n").unwrap();
-    client.machine.finish().unwrap();
+    client.give_a_chunk();
     client.hear("250 Ok\r\n550 No\r\n").unwrap();
     assert!(client.machine.outcome_unknown());
     client.machine.input_ended();
@@ -276,13 +281,8 @@ fn a_reply_of_another_kind_is_a_violation() {
 fn chunks_in_a_row_are_kept_apart() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     for _ in 0..2 {
-        let mut transaction = transaction();
-        transaction.size = Some(3);
         assert!(client.machine.may_begin());
-        client.machine.begin(transaction).unwrap();
-        client.steps().unwrap();
-        client.machine.body("x\r\n").unwrap();
-        client.machine.finish().unwrap();
+        client.give_a_chunk();
         client.steps().unwrap();
     }
     let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT 3 LAST\r\nx\r\n";
@@ -290,12 +290,7 @@ fn chunks_in_a_row_are_kept_apart() {
     let steps = client.hear(&["250 Ok\r\n"; 7].concat()).unwrap();
     assert_eq!(steps.iter().filter(|step| matches!(step, Step::Sent { .. })).count(), 2, "{steps:?}");
     // And where the second one is cleaned up after, a server that goes down there takes no message with it.
-    let mut transaction = transaction();
-    transaction.size = Some(3);
-    client.machine.begin(transaction).unwrap();
-    client.steps().unwrap();
-    client.machine.body("x\r\n").unwrap();
-    client.machine.finish().unwrap();
+    client.give_a_chunk();
     let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
     assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
 }

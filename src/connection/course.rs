@@ -70,14 +70,9 @@ impl Course {
     /// The session ended, or the next part could not begin. Of the parts without an outcome, the first so many may have been delivered.
     pub(super) fn lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
-        let message = error.message().to_owned();
-        let mut error = Some(error);
+        let mut loss = Loss::new(error);
         for (i, part) in self.parts.iter_mut().filter(|part| part.outcome.is_none()).enumerate() {
-            // The first one gets the error itself, with its cause.
-            let error = error.take().unwrap_or_else(|| {
-                Error::new(Kind::Closed, Phase::Body, message.as_str()).with_hint(hint::for_end(Phase::Body, false))
-            });
-            part.outcome = Some(Err(part.fate.lost(error.with_outcome_unknown(i < unknown))));
+            part.outcome = Some(Err(part.fate.lost(loss.error().with_outcome_unknown(i < unknown))));
         }
         self.begun = self.parts.len();
     }
@@ -120,5 +115,29 @@ impl Course {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// What ended the session, for everything that ended with it.
+pub(super) struct Loss {
+    message: String,
+    error: Option<Error>,
+}
+
+impl Loss {
+    pub(super) fn new(error: Error) -> Self {
+        Loss { message: error.message().to_owned(), error: Some(error) }
+    }
+
+    /// The first one gets the error itself, with its cause; the others one that says the same.
+    pub(super) fn error(&mut self) -> Error {
+        self.error.take().unwrap_or_else(|| {
+            Error::new(Kind::Closed, Phase::Body, self.message.as_str()).with_hint(hint::for_end(Phase::Body, false))
+        })
+    }
+
+    /// The error itself, where nobody has got it.
+    pub(super) fn left(self) -> Option<Error> {
+        self.error
     }
 }

@@ -6,11 +6,10 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::course::Course;
+use super::course::{Course, Loss};
 use super::{Connection, not_sent};
 use crate::Envelope;
-use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
+use crate::error::{Error, Kind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;
 use crate::receipt::Receipt;
@@ -215,19 +214,14 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
     fn lost(&mut self, error: Error) {
         (self.no_more, self.giving, self.again, self.connection.in_call) = (true, None, None, false);
         let mut unknown = self.connection.driver.machine.left_unknown();
-        let message = error.message().to_owned();
-        let mut error = Some(error);
+        let mut loss = Loss::new(error);
         let courses = self.under_way.iter_mut().filter_map(|message| message.course.as_mut().ok());
         for course in courses.filter(|course| !course.is_over()) {
-            // The first one gets the error itself, with its cause.
-            let error = error.take().unwrap_or_else(|| {
-                Error::new(Kind::Closed, Phase::Body, message.as_str()).with_hint(hint::for_end(Phase::Body, false))
-            });
             let unanswered = course.unanswered();
-            course.lost(error, unknown);
+            course.lost(loss.error(), unknown);
             unknown = unknown.saturating_sub(unanswered);
         }
-        if let Some(error) = error {
+        if let Some(error) = loss.left() {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);

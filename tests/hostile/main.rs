@@ -22,6 +22,8 @@
 mod cancel;
 mod injection;
 mod limits;
+#[path = "../support/log.rs"]
+mod log;
 #[cfg(target_os = "linux")]
 mod memory;
 mod network;

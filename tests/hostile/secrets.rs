@@ -2,13 +2,12 @@
 //! transcript, no `Debug`, and in nothing that `tracing` tells.
 
 use std::error::Error as _;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 
 use envoi::proto::Mechanism;
 use envoi::{Client, Connection, Credentials, Endpoint, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
+use crate::log::Log;
 use crate::office::letter;
 use crate::script::plain;
 
@@ -61,21 +60,6 @@ fn told(error: &Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Everything that `tracing` tells while it is kept.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A server that says back what it hears, in a form of its own.
@@ -145,14 +129,7 @@ const FORMS: [(&str, Form); 14] = [
 
 #[tokio::test(start_paused = true)]
 async fn an_echo_in_any_form_from_any_mechanism() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let kept = tracing::subscriber::set_default(subscriber);
+    let (log, kept) = Log::keep();
     for mechanism in Mechanism::ALL {
         let (secret, credentials) = match mechanism {
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => (TOKEN, Credentials::token("alice", TOKEN)),
@@ -173,7 +150,7 @@ async fn an_echo_in_any_form_from_any_mechanism() {
         }
     }
     drop(kept);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert!(text.contains("C: AUTH PLAIN ***") && text.contains("535 5.7.8 wrong"), "{text}");
     assert_silent("tracing", &text, PASSWORD);
     assert_silent("tracing", &text, TOKEN);
