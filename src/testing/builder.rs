@@ -186,7 +186,7 @@ impl Builder {
 
     /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
     /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
-    /// What it was asked for is in [`Captured::parameters`] and [`Captured::recipient_parameters`]; nothing more comes of
+    /// What it was asked for is in [`Captured::parameters`](super::Captured::parameters) and [`Captured::recipient_parameters`](super::Captured::recipient_parameters); nothing more comes of
     /// it, but that limits are enforced, and chunks are taken (`CHUNKING`, `BINARYMIME`).
     ///
     /// ```
@@ -230,7 +230,7 @@ impl Builder {
 
     /// Lets a function see each command before it is carried out, and answer in its place.
     ///
-    /// It gets the line as [`Session::groups`] has it, and `.` when a message has come whole. What it
+    /// It gets the line as [`Session::groups`](super::Session::groups) has it, and `.` when a message has come whole. What it
     /// returns is sent as it is (several lines for a multi-line reply), and the command is not
     /// carried out, the message not kept; after a 421 the connection is closed.
     ///

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 pub struct Captured {
     /// The queue id in the reply to the client.
     pub id: String,
-    /// Which of [`Server::connections`] it came on.
+    /// Which of [`Server::connections`](super::Server::connections) it came on.
     pub connection: usize,
     /// The name that the client gave with EHLO, HELO or LHLO.
     pub helo: String,
@@ -41,7 +41,7 @@ impl Captured {
     ///
     /// # Errors
     ///
-    /// Those of reading a file; there is none with [`Builder::discard`].
+    /// Those of reading a file; there is none with [`Builder::discard`](super::Builder::discard).
     pub fn read(&self) -> io::Result<Vec<u8>> {
         std::fs::read(&self.path)
     }
