@@ -156,6 +156,9 @@ mod address;
 mod client;
 #[cfg(feature = "client")]
 mod connection;
+#[cfg(feature = "client")]
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
 pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
@@ -163,8 +166,7 @@ mod error;
 mod hint;
 mod idna;
 #[cfg(feature = "client")]
-#[doc = include_str!("../docs/coming-from.md")]
-pub mod coming_from {}
+mod login;
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "pool")]
