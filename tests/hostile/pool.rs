@@ -26,12 +26,11 @@ struct Hall {
 
 impl Hall {
     async fn open(manners: Manners) -> Hall {
-        Hall::with_counters_killed(manners, &[]).await
+        Hall::with_first_killed(manners, usize::MAX).await
     }
 
-    /// The first counters die at these steps of the office.
-    async fn with_counters_killed(manners: Manners, killed_at: &[usize]) -> Hall {
-        let mut killed_at = killed_at.to_vec().into_iter();
+    /// The first counter dies at this step of the office.
+    async fn with_first_killed(manners: Manners, mut killed_at: usize) -> Hall {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let endpoint = manners.endpoint().port(listener.local_addr().unwrap().port());
         let office = Office::default();
@@ -42,7 +41,7 @@ impl Hall {
                 while let Ok((stream, _)) = listener.accept().await {
                     // The office says each reply in two halves.
                     stream.set_nodelay(true).unwrap();
-                    let (office, killed_at) = (office.clone(), killed_at.next().unwrap_or(usize::MAX));
+                    let (office, killed_at) = (office.clone(), std::mem::replace(&mut killed_at, usize::MAX));
                     counters.spawn(async move { office.serve(stream, manners, killed_at).await });
                 }
             }
@@ -189,7 +188,7 @@ async fn a_counter_that_is_killed_at_each_step() {
     for manners in WAYS {
         for killed_at in 0.. {
             let context = format!("{manners:?}, killed at step {killed_at}");
-            let mut hall = Hall::with_counters_killed(*manners, &[killed_at]).await;
+            let mut hall = Hall::with_first_killed(*manners, killed_at).await;
             let mut all_went = true;
             for _ in 0..3 {
                 let (id, letter) = hall.letter();
