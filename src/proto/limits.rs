@@ -25,7 +25,9 @@ impl OfferedLimits {
         {
             return Err(too_many(recipients.len(), max, "recipients"));
         }
-        if let Some(max) = self.rcpt_domain_max {
+        if let Some(max) = self.rcpt_domain_max
+            && recipients.len() > max
+        {
             let domains: HashSet<String> = recipients.iter().map(Address::domain_key).collect();
             if domains.len() > max {
                 return Err(too_many(domains.len(), max, "domains of recipients"));

@@ -237,7 +237,9 @@ impl Machine {
 
     /// What the server sent and nothing was made of, as far as it is shown.
     pub(super) fn unread(&self) -> String {
-        self.without_secrets(&printable(&self.input), LINE_SHOWN)
+        let mut text = self.parser.begun().map_or_else(String::new, |reply| format!("{reply} "));
+        text += &printable(&self.input);
+        self.without_secrets(text.trim_end(), LINE_SHOWN)
     }
 
     /// The beginning of a text of the server's. It is cut last: a half of a secret would not be found.
