@@ -167,7 +167,8 @@ impl Clock {
         }
     }
 
-    fn deadline_before(&self, nearest: Limit) -> Limit {
+    /// This limit, or the deadline, if that comes first.
+    pub(crate) fn deadline_before(&self, nearest: Limit) -> Limit {
         match self.deadline {
             Some(deadline) if deadline < nearest.at => Limit { at: deadline, why: LimitKind::Deadline },
             _ => nearest,

@@ -126,6 +126,18 @@ impl Machine {
         self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
     }
 
+    /// So many have begun in this session.
+    #[cfg(feature = "pool")]
+    pub(crate) fn transactions_begun(&self) -> usize {
+        self.mails
+    }
+
+    /// The session goes on, and no transaction is open in it; an answer may be awaited.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_between_transactions(&self) -> bool {
+        self.state == State::Ready
+    }
+
     /// So many more transactions can follow in this session.
     pub(crate) fn check_session(&self, more: usize) -> Result<()> {
         self.capabilities.limits().check_session(self.mails, more)
