@@ -88,7 +88,7 @@ pub fn check(data: &[u8]) {
     if expected.contains(&0) {
         // The machine refuses it in a stream.
         for line_ends in [LineEnds::Normalize, LineEnds::Refuse] {
-            let refused = prepared(Message::ready(text.to_vec()), line_ends).err().expect("no text has a NUL");
+            let refused = prepared(Message::ready(text.to_vec()), line_ends).expect_err("no text has a NUL");
             assert_eq!(refused.kind(), Kind::Request);
         }
         let binary = prepared(Message::ready(text.to_vec()), LineEnds::Keep).unwrap();
