@@ -1,12 +1,13 @@
 //! The pool: how many connections there are, which of them is used again, whose turn it is, and what is said at the end.
-#![cfg(feature = "pool")]
 
 use std::io::Cursor;
 use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server, Session};
-use envoi::{Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection};
+use envoi::{
+    Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection, Retries,
+};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -452,7 +453,6 @@ fn a_pool_may_be_dropped_anywhere() {
     drop(outlives);
 }
 
-#[cfg(feature = "retries")]
 #[tokio::test]
 async fn with_retries() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
@@ -461,7 +461,7 @@ async fn with_retries() {
         refused.then(|| "450 4.7.1 Greylisted".to_owned())
     });
     let server = server.start().await.unwrap();
-    let mut retries = envoi::Retries::new(2);
+    let mut retries = Retries::new(2);
     retries.first_delay = Duration::from_millis(1);
     let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
     sent(&pool).await;
