@@ -433,7 +433,14 @@ impl Endpoint {
             let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
-        self.login().map(|_| ())
+        match self.login()? {
+            Some(LoginWith::Credentials(credentials)) => Mechanism::check(&self.mechanisms, &credentials),
+            // Any token will do to look at the user.
+            Some(LoginWith::Tokens { user, .. }) => {
+                Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
+            }
+            Some(LoginWith::Exchange(_)) | None => Ok(()),
+        }
     }
 
     /// Credentials that must not be shown to just anybody: opportunistic TLS is verified then, and does not fall back.

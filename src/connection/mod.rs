@@ -85,6 +85,7 @@ impl Connection {
         let started = Instant::now();
         self.driver.clock = Clock::start(&self.driver.timeouts);
         let (envelope, body) = message.into().prepare().await?;
+        self.driver.clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
         self.round_trips_told = self.driver.machine.round_trips();
         self.send_prepared(envelope, body, started, None).await
     }
@@ -295,6 +296,15 @@ impl Connection {
             return Err(Error::new(Kind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
         }
         self.in_call = true;
+        Ok(())
+    }
+
+    /// The same for a call of a single step, which has its own time, unless a transaction is open: that is one call to the server.
+    fn begin_step(&mut self) -> Result<()> {
+        self.begin_call()?;
+        if !self.driver.machine.is_transaction_open() {
+            self.driver.clock = Clock::start(&self.driver.timeouts);
+        }
         Ok(())
     }
 

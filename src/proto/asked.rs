@@ -121,6 +121,12 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
+    /// MAIL was given by itself, and the transaction has not come to its end.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_transaction_open(&self) -> bool {
+        matches!(self.state, State::Transaction | State::Body)
+    }
+
     /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
     pub fn transactions_left(&self) -> Option<usize> {
         self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))

@@ -30,6 +30,7 @@ mod network;
 mod office;
 mod once;
 mod order;
+mod proxies;
 mod script;
 mod secrets;
 mod smuggling;
