@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
 use crate::idna;
+use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::token::{TokenRequest, TokenSource};
@@ -43,12 +44,7 @@ pub struct Endpoint {
     pub(crate) security: Security,
     pub(crate) tls: TlsSettings,
     pub(crate) client_name: Option<ClientName>,
-    user: Option<String>,
-    password: Option<Secret>,
-    credentials: Option<Credentials>,
-    tokens: Option<TokenSource>,
-    exchanges: Option<Exchanges>,
-    pub(crate) mechanisms: Vec<Mechanism>,
+    pub(crate) login: LoginSettings,
     pub(crate) auth_in_clear: bool,
     pub(crate) all_or_nothing: bool,
     pub(crate) timeouts: Timeouts,
@@ -92,12 +88,7 @@ impl Endpoint {
             security: Security::default(),
             tls: TlsSettings::default(),
             client_name: None,
-            user: None,
-            password: None,
-            credentials: None,
-            tokens: None,
-            exchanges: None,
-            mechanisms: Vec::new(),
+            login: LoginSettings::default(),
             auth_in_clear: false,
             all_or_nothing: false,
             timeouts: Timeouts::default(),
@@ -196,7 +187,7 @@ impl Endpoint {
     /// Log in after connecting.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
+        self.login.credentials = Some(credentials);
         self.connector = Arc::default();
         self
     }
@@ -204,7 +195,7 @@ impl Endpoint {
     /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go before both.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
+        self.login.user = Some(user.into());
         self.connector = Arc::default();
         self
     }
@@ -213,7 +204,7 @@ impl Endpoint {
     /// XOAUTH2 is [allowed](Self::mechanism).
     #[must_use]
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
-        self.password = Some(password.into());
+        self.login.password = Some(password.into());
         self
     }
 
@@ -239,7 +230,7 @@ impl Endpoint {
         T: Into<Secret>,
         E: Into<SaslFailure>,
     {
-        self.tokens = Some(TokenSource::new(source));
+        self.login.tokens = Some(TokenSource::new(source));
         self.connector = Arc::default();
         self
     }
@@ -247,7 +238,7 @@ impl Endpoint {
     /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
     #[must_use]
     pub fn login_by<X: SaslExchange + 'static>(mut self, exchange: impl Fn() -> X + Send + Sync + 'static) -> Self {
-        self.exchanges = Some(Arc::new(move || Box::new(exchange())));
+        self.login.exchanges = Some(Arc::new(move || Box::new(exchange())));
         self.connector = Arc::default();
         self
     }
@@ -298,7 +289,7 @@ impl Endpoint {
     /// that of [`Mechanism::ALL`], or fewer.
     #[must_use]
     pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
-        self.mechanisms = order.into_iter().collect();
+        self.login.mechanisms = order.into_iter().collect();
         self.connector = Arc::default();
         self
     }
@@ -384,43 +375,6 @@ impl Endpoint {
         })
     }
 
-    /// What to log in with, if anything.
-    ///
-    /// # Errors
-    ///
-    /// A user without a password, or the reverse.
-    pub(crate) fn login(&self) -> Result<Option<LoginWith<'_>>> {
-        if let Some(exchanges) = &self.exchanges {
-            return Ok(Some(LoginWith::Exchange(exchanges)));
-        }
-        if let Some(credentials) = &self.credentials {
-            return Ok(Some(LoginWith::Credentials(credentials.clone())));
-        }
-        let takes_token =
-            !self.mechanisms.is_empty() && self.mechanisms.iter().all(|mechanism| mechanism.takes_token());
-        let credentials = match (&self.user, &self.password, &self.tokens) {
-            (Some(user), None, Some(source)) => return Ok(Some(LoginWith::Tokens { user, source })),
-            (_, _, Some(_)) => {
-                return Err(Error::request("tokens from a source go with a user name, and without a password"));
-            }
-            (Some(user), Some(token), None) if takes_token => Credentials::token(user, token.clone()),
-            (Some(user), Some(password), None) => Credentials::new(user, password.clone()),
-            (None, Some(_), None) => return Err(Error::request("there is a password and no user name")),
-            (user, None, None) => match (user, &self.mechanisms[..]) {
-                (None, [Mechanism::External]) => Credentials::external(),
-                (Some(user), [Mechanism::External]) => Credentials::external().authorize_as(user),
-                (user, [Mechanism::Anonymous]) => Credentials::anonymous(user.clone().unwrap_or_default()),
-                (None, _) => return Ok(None),
-                // The user is not named: with a colon that was encoded, the password is a part of it.
-                (Some(_), _) => {
-                    return Err(Error::request("there is a user name and no password")
-                        .with_hint("Give one, or leave the user out to send without a login."));
-                }
-            },
-        };
-        Ok(Some(LoginWith::Credentials(credentials)))
-    }
-
     /// What can be known to be wrong before anything is connected to.
     pub(crate) fn check(&self) -> Result<()> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
@@ -433,35 +387,12 @@ impl Endpoint {
             let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
-        match self.login()? {
-            Some(LoginWith::Credentials(credentials)) => Mechanism::check(&self.mechanisms, &credentials),
-            // Any token will do to look at the user.
-            Some(LoginWith::Tokens { user, .. }) => {
-                Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
-            }
-            Some(LoginWith::Exchange(_)) | None => Ok(()),
-        }
+        self.login.check()
     }
 
     /// Credentials that must not be shown to just anybody: opportunistic TLS is verified then, and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
-        self.security != Security::Opportunistic || self.logs_in()
-    }
-
-    /// The user's name, where the login has one.
-    pub(crate) fn login_name(&self) -> Option<&str> {
-        let name = self.credentials.as_ref().map(Credentials::user).or(self.user.as_deref());
-        name.filter(|name| !name.is_empty())
-    }
-
-    /// It has something to log in with.
-    pub(crate) fn logs_in(&self) -> bool {
-        let needs_no_user = matches!(self.mechanisms[..], [Mechanism::External | Mechanism::Anonymous]);
-        self.user.is_some()
-            || self.credentials.is_some()
-            || self.tokens.is_some()
-            || self.exchanges.is_some()
-            || needs_no_user
+        self.security != Security::Opportunistic || self.login.is_given()
     }
 
     /// The trust store is read on first use, on a thread that may block.
@@ -487,16 +418,6 @@ impl Endpoint {
     }
 }
 
-/// What an endpoint logs in with.
-pub(crate) enum LoginWith<'a> {
-    Credentials(Credentials),
-    Tokens { user: &'a str, source: &'a TokenSource },
-    Exchange(&'a Exchanges),
-}
-
-/// Makes the exchanges of a mechanism of another maker, one for each connection.
-pub(crate) type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;
-
 impl std::fmt::Debug for Endpoint {
     /// Without the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -506,7 +427,7 @@ impl std::fmt::Debug for Endpoint {
             .field("socket", &self.socket)
             .field("port", &self.port_number())
             .field("security", &self.security)
-            .field("login", &self.logs_in())
+            .field("login", &self.login.is_given())
             .finish_non_exhaustive()
     }
 }

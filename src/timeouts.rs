@@ -120,7 +120,7 @@ impl Timeouts {
 /// The limits that span several phases, and how much of them is used up.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
-    deadline: Option<Instant>,
+    deadline: Option<(Instant, Duration)>,
     /// By [`Timeouts::waiting`], for all recipients.
     allowed: Option<Duration>,
     waited: Duration,
@@ -150,7 +150,7 @@ impl Clock {
     /// Begins to count now.
     pub(crate) fn start(timeouts: &Timeouts) -> Self {
         Clock {
-            deadline: timeouts.deadline.map(|deadline| Instant::now() + deadline.min(FAR)),
+            deadline: timeouts.deadline.map(|length| (Instant::now() + length.min(FAR), length)),
             allowed: timeouts.waiting,
             waited: Duration::ZERO,
             waited_for_login: Duration::ZERO,
@@ -179,19 +179,19 @@ impl Clock {
                 }
             }
         }
-        self.deadline_before(nearest, timeouts)
+        self.deadline_before(nearest)
     }
 
     /// While the message goes, only the deadline counts beside the message's own limit, if that has one now.
     pub(crate) fn body_limit(&self, at: Option<Instant>, timeouts: &Timeouts) -> Limit {
         let at = at.unwrap_or_else(|| Instant::now() + FAR);
-        self.deadline_before(Limit { at, why: LimitKind::Phase(timeouts.body) }, timeouts)
+        self.deadline_before(Limit { at, why: LimitKind::Phase(timeouts.body) })
     }
 
     /// The deadline does not come before.
     #[cfg(feature = "retries")]
     pub(crate) fn has_time_for(&self, delay: Duration) -> bool {
-        self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(Instant::now()) > delay)
+        self.deadline.is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
     }
 
     /// A wait in this phase has ended, which began at `since`.
@@ -203,11 +203,10 @@ impl Clock {
         }
     }
 
-    fn deadline_before(&self, nearest: Limit, timeouts: &Timeouts) -> Limit {
+    /// This limit, or the deadline, if that comes first.
+    pub(crate) fn deadline_before(&self, nearest: Limit) -> Limit {
         match self.deadline {
-            Some(at) if at < nearest.at => {
-                Limit { at, why: LimitKind::Deadline(timeouts.deadline.unwrap_or_default()) }
-            }
+            Some((at, length)) if at < nearest.at => Limit { at, why: LimitKind::Deadline(length) },
             _ => nearest,
         }
     }

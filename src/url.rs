@@ -228,7 +228,7 @@ fn fault(message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
     use crate::Credentials;
-    use crate::endpoint::LoginWith;
+    use crate::login::LoginWith;
     use crate::proto::Mechanism;
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn credentials(endpoint: &Endpoint) -> Credentials {
-        match endpoint.login().unwrap() {
+        match endpoint.login.chosen().unwrap() {
             Some(LoginWith::Credentials(credentials)) => credentials,
             _ => panic!("no credentials"),
         }
@@ -300,7 +300,7 @@ mod tests {
         ] {
             assert!(credentials(&parse(url).unwrap()) == expected, "{url}");
         }
-        let order = parse("smtp://u:p@h?auth=SCRAM-SHA-256,PLAIN").unwrap().mechanisms;
+        let order = parse("smtp://u:p@h?auth=SCRAM-SHA-256,PLAIN").unwrap().login.mechanisms;
         assert_eq!(order, [Mechanism::ScramSha256, Mechanism::Plain]);
         assert!(parse("smtp://u:p@h?auth=PLAIN,").is_err());
     }
@@ -314,7 +314,7 @@ mod tests {
         // An @ that was not encoded: the last one is the one before the host.
         let endpoint = parse("smtp://alice@example.org:pass@mail.example.org").unwrap();
         assert_eq!(credentials(&endpoint).user(), "alice@example.org");
-        assert!(parse("smtp://alice@mail.example.org").unwrap().login().is_err());
+        assert!(parse("smtp://alice@mail.example.org").unwrap().login.chosen().is_err());
     }
 
     #[test]

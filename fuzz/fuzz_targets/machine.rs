@@ -13,10 +13,14 @@ mod session;
 use envoi::Address;
 use envoi::proto::{ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction};
 
-use session::{Cut, Event, Session};
+use session::{Cut, Event, Session, Wish};
 
+/// What the first letters say. Chunks have three bytes for each `k`.
 fn settings(letters: &[u8]) -> Settings {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
+    if let chunks @ 1.. = letters.iter().filter(|letter| **letter == b'k').count() {
+        settings.chunk_size = 3 * chunks;
+    }
     for letter in letters {
         match letter {
             b'i' => settings.starttls = StartTls::IfOffered,
@@ -37,23 +41,33 @@ fn small_limits() -> Limits {
     limits
 }
 
-/// What a transaction's letters say: `a` all or nothing, `7`, `8`, `u` UTF-8 in headers, `z` a size, and so many recipients as
-/// there are `r`.
-fn transaction(letters: &[u8]) -> Transaction {
+/// What a transaction's letters say. `a` all or nothing; `7`, `8`, `b` what bytes there are; `n` no sender; a recipient for each
+/// `r`, `x` in another domain, `i` in one beyond ASCII, `g` with a name beyond ASCII; `u` UTF-8 in headers; `j`, `z`, `Z` a
+/// size; and a [`Wish`] for each upper-case letter, in their order.
+fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
     let mut transaction = Transaction::open(Address::new("me@example.org").ok());
+    let mut wishes = Vec::new();
+    let address = |text: &str| Address::new(text).unwrap();
     for letter in letters {
         match letter {
             b'a' => transaction.all_or_nothing = true,
             b'7' => transaction.content = Content::SevenBit,
             b'8' => transaction.content = Content::EightBit,
+            b'b' => transaction.content = Content::Binary,
             b'n' => transaction.reverse_path = None,
-            b'r' => transaction.recipients.push(Address::new("you@example.com").unwrap()),
+            b'r' => transaction.recipients.push(address("you@example.com")),
+            b'x' => transaction.recipients.push(address("e=mc2+x@example.net")),
+            b'i' => transaction.recipients.push(address("you@ex\u{e4}mple.com")),
+            b'g' => transaction.recipients.push(address("j\u{f6}rg+x@example.com")),
             b'u' => transaction.utf8_headers = true,
+            b'j' => transaction.size = Some(7),
             b'z' => transaction.size = Some(1000),
+            b'Z' => transaction.size = Some(100_000),
+            b'A'.. => wishes.extend(Wish::ALL.get(usize::from(letter - b'A'))),
             _ => {}
         }
     }
-    transaction
+    (transaction, wishes)
 }
 
 fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
@@ -69,8 +83,14 @@ fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
             b'u' => session.upgraded(),
             b'p' => session.login(Mechanism::Plain),
             b'l' => session.login(Mechanism::Login),
-            b'b' => session.begin(transaction(rest)),
-            b'm' => session.mail(transaction(rest)),
+            b'b' => {
+                let (transaction, wishes) = transaction(rest);
+                session.begin(transaction, &wishes);
+            }
+            b'm' => {
+                let (transaction, wishes) = transaction(rest);
+                session.mail(transaction, &wishes);
+            }
             b'r' => {
                 if let Ok(address) = Address::new(text) {
                     session.rcpt(address);

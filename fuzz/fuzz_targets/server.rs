@@ -14,7 +14,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use envoi::proto::{ClientName, Content, Mechanism, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Envelope};
 
-use session::{Cut, Event, Session, normalised};
+use session::{Cut, Event, Session, Wish, normalised};
 
 /// More turns than any session here needs: behind the last one the server is gone.
 const TURNS: usize = 40;
@@ -25,6 +25,8 @@ struct Script {
     login: Option<Login>,
     auth_in_clear: bool,
     messages: [Message; 3],
+    /// How large chunks are, where that is not left as it is.
+    chunk_size: Option<u8>,
     cut: [u8; 3],
     turns: Vec<Turn>,
 }
@@ -46,10 +48,21 @@ enum Login {
 #[derive(Arbitrary, Debug)]
 struct Message {
     recipients: u8,
+    /// The recipients' domains, a bit for each.
+    domains: u8,
     all_or_nothing: bool,
     says_size: bool,
-    says_content: bool,
+    content: Says,
+    /// A bit for each of [`Wish::ALL`], all of which count only where the last bit is set.
+    wishes: u32,
     text: [u8; 6],
+}
+
+#[derive(Arbitrary, Debug)]
+enum Says {
+    Nothing,
+    Right,
+    Binary,
 }
 
 /// What the server does when it is its turn.
@@ -78,6 +91,13 @@ enum Offer {
     Auth,
     OldAuth,
     Dsn,
+    BinaryMime,
+    Prdr,
+    DeliverBy(Option<u16>),
+    FutureRelease(Option<u16>),
+    MtPriority,
+    RequireTls,
+    Limits { recipients: u8, domains: u8, messages: u8 },
     Unknown(u8),
 }
 
@@ -159,6 +179,9 @@ struct Ears {
     heard: usize,
     in_message: bool,
     in_login: bool,
+    recipients: usize,
+    /// MAIL asked for a reply for each recipient.
+    prdr: bool,
 }
 
 impl Ears {
@@ -169,19 +192,23 @@ impl Ears {
             let new = &wire[self.heard.min(wire.len())..];
             let Some(end) = new.windows(2).position(|pair| pair == b"\r\n") else { return said };
             let line = &new[..end];
-            self.heard += end + 2;
             let chunk = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("BDAT "));
-            if let Some(size) =
-                chunk.and_then(|rest| rest.split(' ').next()).and_then(|size| size.parse::<usize>().ok())
-            {
-                self.heard += size;
+            let size = chunk.and_then(|rest| rest.split(' ').next()).and_then(|size| size.parse().ok()).unwrap_or(0);
+            if new.len() < end + 2 + size {
+                return said;
             }
+            self.heard += end + 2 + size;
             let answer: &[u8] = match line {
                 b"." if self.in_message => {
                     self.in_message = false;
-                    b"250 2.0.0 Ok: queued\r\n"
+                    said.extend(self.final_replies());
+                    continue;
                 }
                 _ if self.in_message => continue,
+                _ if line.ends_with(b" LAST") => {
+                    said.extend(self.final_replies());
+                    continue;
+                }
                 b"DATA" => {
                     self.in_message = true;
                     b"354 Go ahead\r\n"
@@ -197,10 +224,25 @@ impl Ears {
                 b"STARTTLS" => b"220 Go ahead\r\n",
                 b"QUIT" => b"221 Bye\r\n",
                 _ if line.starts_with(b"AUTH PLAIN") => b"235 Welcome\r\n",
-                _ => b"250 Ok\r\n",
+                _ => {
+                    if line.starts_with(b"MAIL ") {
+                        (self.recipients, self.prdr) = (0, line.windows(5).any(|word| word == b" PRDR"));
+                    }
+                    self.recipients += usize::from(line.starts_with(b"RCPT "));
+                    b"250 Ok\r\n"
+                }
             };
             said.extend_from_slice(answer);
         }
+    }
+
+    /// To a message for several recipients, one for each where that was asked for: the first one does not get it.
+    fn final_replies(&self) -> Vec<u8> {
+        if !self.prdr || self.recipients < 2 {
+            return b"250 2.0.0 Ok: queued\r\n".to_vec();
+        }
+        let others = "250 2.0.0 Ok\r\n".repeat(self.recipients);
+        format!("353 One by one\r\n552 5.2.2 Full\r\n{others}").into_bytes()
     }
 }
 
@@ -240,6 +282,18 @@ fn offer(offers: &[Offer]) -> Vec<u8> {
             Offer::Auth => "AUTH PLAIN LOGIN".into(),
             Offer::OldAuth => "AUTH=LOGIN PLAIN".into(),
             Offer::Dsn => "DSN".into(),
+            Offer::BinaryMime => "CHUNKING\r\n250-BINARYMIME".into(),
+            Offer::Prdr => "PRDR".into(),
+            Offer::DeliverBy(min) => format!("DELIVERBY {}", min.map(|min| min.to_string()).unwrap_or_default()),
+            Offer::FutureRelease(max) => {
+                let max = max.map(|max| format!("{max} 2000-02-29T{:02}:00:00Z", max % 24));
+                format!("FUTURERELEASE {}", max.unwrap_or_default())
+            }
+            Offer::MtPriority => "MT-PRIORITY MIXER".into(),
+            Offer::RequireTls => "REQUIRETLS".into(),
+            Offer::Limits { recipients, domains, messages } => {
+                format!("LIMITS RCPTMAX={} RCPTDOMAINMAX={} MAILMAX={}", recipients % 4, domains % 3, messages % 4)
+            }
             Offer::Unknown(number) => format!("X-{number}"),
         };
         said.push_str(&format!("250-{keyword}\r\n"));
@@ -253,6 +307,7 @@ fn offer(offers: &[Offer]) -> Vec<u8> {
 fn settings(script: &Script) -> Settings {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.auth_in_clear = script.auth_in_clear;
+    settings.chunk_size = script.chunk_size.map_or(settings.chunk_size, usize::from);
     match script.tls {
         Tls::Never => settings.starttls = StartTls::Never,
         Tls::IfOffered => settings.starttls = StartTls::IfOffered,
@@ -263,17 +318,28 @@ fn settings(script: &Script) -> Settings {
 }
 
 fn transaction(message: &Message) -> Transaction {
-    let address = |n| Address::new(format!("user{n}@example.com")).unwrap();
-    let recipients = (0..=message.recipients % 3).map(address);
-    let mut transaction = Transaction::new(&Envelope::new(address(9), recipients).unwrap());
-    transaction.all_or_nothing = message.all_or_nothing;
-    transaction.size = message.says_size.then(|| normalised(&message.text).len() as u64);
-    transaction.content = match (message.says_content, message.text.is_ascii()) {
-        (false, _) => Content::Unknown,
-        (true, true) => Content::SevenBit,
-        (true, false) => Content::EightBit,
+    let address = |n: u8| {
+        let domain = if message.domains & 1 << n == 0 { "example.com" } else { "example.org" };
+        Address::new(format!("user{n}@{domain}")).unwrap()
     };
+    let recipients = (0..=message.recipients % 4).map(address);
+    let mut transaction = Transaction::new(&Envelope::new(address(7), recipients).unwrap());
+    transaction.all_or_nothing = message.all_or_nothing;
+    transaction.content = match (&message.content, message.text.is_ascii()) {
+        (Says::Nothing, _) => Content::Unknown,
+        (Says::Right, true) => Content::SevenBit,
+        (Says::Right, false) => Content::EightBit,
+        (Says::Binary, _) => Content::Binary,
+    };
+    let size = if transaction.content == Content::Binary { 6 } else { normalised(&message.text).len() as u64 };
+    transaction.size = message.says_size.then_some(size);
     transaction
+}
+
+/// What is asked for with it, beyond taking it.
+fn wishes(message: &Message) -> Vec<Wish> {
+    let is_set = |n: usize| message.wishes & 1 << n != 0;
+    Wish::ALL.into_iter().enumerate().filter(|(n, _)| is_set(31) && is_set(*n)).map(|(_, wish)| wish).collect()
 }
 
 fn play(script: &Script) -> Vec<Event> {
@@ -299,7 +365,7 @@ fn play(script: &Script) -> Vec<Event> {
                 (Some(Login::Login), _) => session.login(Mechanism::Login),
                 (None, Some(message)) => {
                     current = Some(&message.text[..]);
-                    session.begin(transaction(message));
+                    session.begin(transaction(message), &wishes(message));
                 }
                 (None, None) => quits = true,
             },

@@ -6,6 +6,8 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+#[cfg(feature = "pool")]
+use std::task::Waker;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -125,13 +127,7 @@ impl Driver {
     /// Until nothing that was sent before is unanswered. What came unasked since is looked at first: a
     /// connection that the server has given up says so before anything is sent on it.
     pub(super) async fn until_ready(&mut self) -> Result<()> {
-        // The runtime asks the system what has come only when tasks rest.
-        tokio::task::yield_now().await;
-        poll_fn(|cx| {
-            let _ = self.poll_read(cx);
-            Poll::Ready(())
-        })
-        .await;
+        self.hear().await;
         self.body_wait = Duration::ZERO;
         loop {
             match self.next(None).await? {
@@ -141,6 +137,17 @@ impl Driver {
                 _ => {}
             }
         }
+    }
+
+    /// Takes what has come, without waiting for more.
+    pub(super) async fn hear(&mut self) {
+        // The runtime asks the system what has come only when tasks rest.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| {
+            let _ = self.poll_read(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Gives a command, and waits for its reply.
@@ -163,7 +170,17 @@ impl Driver {
         .await;
     }
 
-    fn step(&mut self) -> Result<Step> {
+    /// The same, as far as it can leave at once; the end of the session, too, if these are the last words.
+    #[cfg(feature = "pool")]
+    pub(super) fn say_now(&mut self, last: bool) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.poll_write(&mut cx);
+        if last {
+            let _ = Pin::new(&mut self.transport).poll_shutdown(&mut cx);
+        }
+    }
+
+    pub(super) fn step(&mut self) -> Result<Step> {
         self.machine.step().map_err(|error| match self.broken.take() {
             Some(cause) => error.with_broken(cause),
             None => error,

@@ -3,9 +3,10 @@
 use tokio::time::timeout_at;
 
 use super::{Connection, not_sent};
-use crate::endpoint::{Endpoint, LoginWith};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
+use crate::login::LoginWith;
 use crate::proto::{Mechanism, Reply, SaslExchange, Step};
 use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, trace};
@@ -38,10 +39,10 @@ impl Connection {
 
     /// As the endpoint says.
     pub(crate) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let Some(with) = endpoint.login()? else { return Ok(()) };
+        let Some(with) = endpoint.login.chosen()? else { return Ok(()) };
         let logging_in = async {
             match with {
-                LoginWith::Credentials(credentials) => self.login_with(&endpoint.mechanisms, &credentials).await,
+                LoginWith::Credentials(credentials) => self.login_with(&endpoint.login.mechanisms, &credentials).await,
                 LoginWith::Exchange(exchanges) => self.login_by_exchange(exchanges()).await,
                 LoginWith::Tokens { user, source } => {
                     match self.login_with_token(endpoint, user, source, TokenRequest::Current).await {
@@ -68,7 +69,7 @@ impl Connection {
         let token = timeout_at(limit.at, source.ask(request)).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
         })?;
-        self.login_with(&endpoint.mechanisms, &Credentials::token(user, token)).await
+        self.login_with(&endpoint.login.mechanisms, &Credentials::token(user, token)).await
     }
 
     /// With one of these mechanisms, in this order; without any, with those that there are.

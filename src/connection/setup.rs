@@ -123,9 +123,11 @@ impl Connection {
             tls: None,
             plaintext_because: None,
             auth: None,
-            mechanisms: endpoint.mechanisms.clone(),
+            mechanisms: endpoint.login.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
             all_or_nothing: endpoint.all_or_nothing,
+            #[cfg(feature = "pool")]
+            began: Instant::now(),
             round_trips_told: 0,
             in_call: false,
         };

@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Port, Speaks};
 use crate::Endpoint;
-use crate::endpoint::LoginWith;
+use crate::login::LoginWith;
 use crate::proto::Protocol;
 use crate::tls::Security;
 
@@ -57,8 +57,8 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         }
         _ => {}
     }
-    if !endpoint.mechanisms.is_empty() {
-        let names: Vec<&str> = endpoint.mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
+    if !endpoint.login.mechanisms.is_empty() {
+        let names: Vec<&str> = endpoint.login.mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
         keys.push(("auth", names.join(",")));
     }
     if let Some(name) = &endpoint.client_name {
@@ -67,7 +67,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
 
     let mut url = format!("{scheme}://");
     let offers_login = port.inside_tls.as_ref().is_some_and(|offered| !offered.auth().is_empty());
-    let login = match (endpoint.login().ok().flatten(), endpoint.login_name()) {
+    let login = match (endpoint.login.chosen().ok().flatten(), endpoint.login.name()) {
         (Some(LoginWith::Tokens { .. }), user) => Some((user, ".token_source(token)")),
         (Some(LoginWith::Exchange(_)), _) => Some((None, ".login_by(exchange)")),
         (Some(LoginWith::Credentials(_)), Some(user)) => Some((Some(user), ".password(password)")),

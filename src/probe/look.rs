@@ -44,7 +44,7 @@ impl Observer {
     pub(super) async fn new(endpoint: &Endpoint) -> Result<Self> {
         let mut endpoint = endpoint.clone();
         // What cannot be logged in with is found before anything is connected to.
-        endpoint.login()?;
+        endpoint.login.chosen()?;
         endpoint.auth_in_clear = false;
         if endpoint.timeouts == Timeouts::default() {
             endpoint.timeouts = Timeouts::of(PATIENCE);
@@ -71,7 +71,7 @@ impl Observer {
     }
 
     pub(super) fn user(&self) -> Option<&str> {
-        self.endpoint.login_name()
+        self.endpoint.login.name()
     }
 
     pub(super) fn trusted(&self) -> TrustSummary {
@@ -141,7 +141,7 @@ impl Observer {
     /// Logs in where there is a connection for it, the best port first. Once a server has refused the login it is not asked
     /// again: with a wrong password, each attempt may bring the account closer to being locked.
     pub(super) async fn log_in(&self, looks: &mut [Look]) {
-        if !self.endpoint.logs_in() {
+        if !self.endpoint.login.is_given() {
             return;
         }
         let mut order: Vec<&mut Look> = looks.iter_mut().collect();
@@ -171,7 +171,7 @@ impl Observer {
 
     /// With credentials, nothing less than verified TLS will do.
     fn demands_tls(&self) -> bool {
-        self.endpoint.logs_in() || !matches!(self.endpoint.security, Security::None | Security::Opportunistic)
+        self.endpoint.login.is_given() || !matches!(self.endpoint.security, Security::None | Security::Opportunistic)
     }
 
     /// Why plaintext will not do.

@@ -121,15 +121,21 @@ impl Machine {
             && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
     }
 
-    /// MAIL was given by itself, and the transaction has not come to its end.
-    #[cfg(feature = "client")]
-    pub(crate) fn is_transaction_open(&self) -> bool {
-        matches!(self.state, State::Transaction | State::Body)
-    }
-
     /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
     pub fn transactions_left(&self) -> Option<usize> {
         self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
+    }
+
+    /// So many have begun in this session.
+    #[cfg(feature = "pool")]
+    pub(crate) fn transactions_begun(&self) -> usize {
+        self.mails
+    }
+
+    /// The session goes on, and no transaction is open in it; an answer may be awaited.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_between_transactions(&self) -> bool {
+        self.state == State::Ready
     }
 
     /// So many more transactions can follow in this session.
@@ -205,7 +211,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
     /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
@@ -216,6 +222,12 @@ impl Machine {
             self.close();
             return Err(Error::new(Kind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
+        }
+        // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there was none.
+        if !self.stuffer.is_verbatim() && chunk.has_nul() {
+            let message = "the message has a NUL, which text cannot have; it was not sent";
+            self.close();
+            return Err(Error::new(Kind::Input, Phase::Body, message).with_hint(hint::NUL));
         }
         let size = match self.framing() {
             Framing::Chunk(size) => size,

@@ -155,6 +155,7 @@ pub enum BadReply {
 impl fmt::Display for BadReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            BadReply::NotAReply(line) if line.is_empty() => f.write_str("an empty line came, which is no SMTP reply"),
             BadReply::NotAReply(line) => write!(f, "what came is no SMTP reply: {:?}", beginning(line, LINE_SHOWN)),
             BadReply::CodeChanged(code, line) => {
                 write!(f, "a reply that began with {code} went on with {:?}", beginning(line, LINE_SHOWN))
@@ -213,6 +214,11 @@ impl ReplyParser {
     /// Some lines of a reply were taken, and its last one was not.
     pub fn is_mid_reply(&self) -> bool {
         self.partial.is_some()
+    }
+
+    /// As much of a reply as is there, without its last line.
+    pub(super) fn begun(&self) -> Option<&Reply> {
+        self.partial.as_ref()
     }
 
     /// Takes the next reply, if it is whole, and leaves what follows it. `input` must go on where the

@@ -1,6 +1,8 @@
 //! What a dialogue says, as inputs for the fuzz targets.
 
-use crate::dialogue::{Dialogue, Tls, Turn};
+use envoi::proto::Content;
+
+use crate::dialogue::{Dialogue, Send, Tls, Turn};
 
 /// All that the server says, behind the byte that says how it is cut.
 pub fn reply(dialogue: &Dialogue) -> Vec<Vec<u8>> {
@@ -72,6 +74,7 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     if dialogue.is_lmtp {
         script.push(b'm');
     }
+    script.extend(vec![b'k'; dialogue.chunk_size.unwrap_or_default().div_ceil(3)]);
     let mut sends = dialogue.sends.iter();
     let mut message: &[u8] = b"";
     for turn in &dialogue.script {
@@ -85,13 +88,19 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
                     script.extend_from_slice(b"^p");
                 } else if text.starts_with("MAIL") {
                     let send = sends.next();
-                    message = send.map_or(message, |send| &send.message);
-                    let recipients = send.map_or(1, |send| send.to.len());
-                    let all = if send.is_some_and(|send| send.all_or_nothing) { "a" } else { "" };
-                    script.extend_from_slice(format!("^b{all}{}", "r".repeat(recipients)).as_bytes());
+                    message = send.map_or(message, given);
+                    let verb = if dialogue.steps { "^m" } else { "^b" };
+                    let recipients = if dialogue.steps { "" } else { &send.map_or("r".into(), recipients) };
+                    let letters = send.map_or_else(String::new, letters);
+                    script.extend_from_slice(format!("{verb}{letters}{}{recipients}", wishes(&text)).as_bytes());
+                } else if let Some(recipient) = text.strip_prefix("RCPT TO:<").filter(|_| dialogue.steps) {
+                    script.extend_from_slice(format!("^R{}", recipient.split('>').next().unwrap_or("")).as_bytes());
+                } else if dialogue.steps && text == "DATA\r\n" {
+                    script.extend_from_slice(b"^d");
                 } else if text.starts_with("QUIT") {
                     script.extend_from_slice(b"^q");
-                } else if text.ends_with("\r\n.\r\n") && message.len() < 2000 {
+                }
+                if (text.ends_with("\r\n.\r\n") || text.contains("BDAT ")) && message.len() < 2000 {
                     script.extend_from_slice(&[b"^t", message, b"^f"].concat());
                 }
                 script.extend_from_slice(b"^w");
@@ -103,6 +112,55 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
         }
     }
     vec![script]
+}
+
+/// The message; one whose size is announced has the size of which there is a letter.
+fn given(send: &Send) -> &[u8] {
+    if send.size_known { b".\r\nab\r\n" } else { &send.message }
+}
+
+fn letters(send: &Send) -> String {
+    let content = match send.content {
+        Content::SevenBit => "7",
+        Content::EightBit => "8",
+        Content::Binary => "b",
+        Content::Unknown => "",
+    };
+    let flags = [(send.all_or_nothing, "a"), (send.size_known, "j"), (send.from.is_none(), "n")];
+    flags.into_iter().filter_map(|(is_set, letter)| is_set.then_some(letter)).chain([content]).collect()
+}
+
+fn recipients(send: &Send) -> String {
+    let domain = |address: &str| address.rsplit('@').next().unwrap_or_default().to_owned();
+    let letter = |address: &String| match address.rsplit_once('@') {
+        Some((local, _)) if !local.is_ascii() => 'g',
+        Some((_, domain)) if !domain.is_ascii() => 'i',
+        Some((_, other)) if !other.eq_ignore_ascii_case(&domain(&send.to[0])) => 'x',
+        _ => 'r',
+    };
+    send.to.iter().map(letter).collect()
+}
+
+/// The letters of what is asked for in a group that begins with MAIL.
+fn wishes(commands: &str) -> String {
+    let known = [
+        (" NOTIFY=SUCCESS", 'A'),
+        (" NOTIFY=DELAY", 'B'),
+        (" NOTIFY=NEVER", 'D'),
+        (" ORCPT=x400", 'F'),
+        (" RET=HDRS", 'G'),
+        (" RET=FULL", 'H'),
+        (" ENVID=", 'I'),
+        (";R", 'J'),
+        (";N", 'K'),
+        (" HOLDFOR=", 'L'),
+        (" HOLDUNTIL=", 'M'),
+        (" MT-PRIORITY=", 'N'),
+        (" REQUIRETLS", 'O'),
+        (" AUTH=e", 'P'),
+        (" AUTH=<>", 'Q'),
+    ];
+    known.iter().filter(|(words, _)| commands.contains(words)).map(|(_, letter)| *letter).collect()
 }
 
 fn said_by_server(dialogue: &Dialogue) -> Vec<&[u8]> {

@@ -76,6 +76,16 @@ async fn replies_out_of_order() {
             Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),
         ),
         (
+            "the first line of a reply, and the end of the connection",
+            then(".", &[say("250-stored\r\n"), Act::Cut]),
+            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
+        ),
+        (
+            "an empty line in place of a reply",
+            then(".", &[say("\r\n250 stored\r\n"), Act::Listen]),
+            Fails(Kind::Protocol, Phase::EndOfData, true, "an empty line came"),
+        ),
+        (
             "a reply that ends with the first half of its line end",
             then(".", &[say("250 stored\r"), Act::Cut]),
             Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),

@@ -3,6 +3,12 @@
 
 #[path = "decoder.rs"]
 mod decoder;
+#[path = "transfer.rs"]
+mod transfer;
+#[path = "wire.rs"]
+mod wire;
+#[path = "wishes.rs"]
+mod wishes;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,6 +17,9 @@ use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, St
 use envoi::{Address, Credentials, Error, Kind, Phase, Result};
 
 pub use decoder::{normalised, unstuffed};
+use transfer::Transfer;
+use wire::{Said, Went};
+pub use wishes::Wish;
 
 /// No address and no command holds these.
 const USER: &str = "submitter#7";
@@ -35,32 +44,6 @@ pub enum Event {
     Failed { kind: Kind, phase: Phase, message: String, reply: Option<Reply>, outcome_unknown: bool },
 }
 
-/// A transaction as its caller sees it.
-#[derive(Default)]
-struct Transfer {
-    recipients: usize,
-    /// It was opened by MAIL alone.
-    by_steps: bool,
-    /// A refusal of that, or of one recipient where all are wanted, ends it without another word.
-    is_doomed: bool,
-    all_or_nothing: bool,
-    /// Where it begins on the wire, with MAIL.
-    begins_at: usize,
-    /// The recipients that were told of, and those of them that were accepted.
-    told: Vec<usize>,
-    accepted: Vec<usize>,
-    /// Who was given a verdict of his own on the message, and whether it was positive.
-    verdicts: Vec<(usize, bool)>,
-    text: Vec<u8>,
-    /// Where the message begins and ends on the wire.
-    starts_at: Option<usize>,
-    ends_at: Option<usize>,
-    /// It goes as one chunk, behind BDAT, and not behind DATA.
-    is_chunk: bool,
-    /// Its outcome was told, or the session failed.
-    is_over: bool,
-}
-
 pub struct Session {
     machine: Machine,
     protocol: Protocol,
@@ -72,6 +55,7 @@ pub struct Session {
     pub wire: Vec<u8>,
     protected: bool,
     auth_in_clear: bool,
+    chunk_size: usize,
     upgraded_at: Option<usize>,
     /// What the server said since the upgrade, or since the beginning.
     heard: Vec<u8>,
@@ -85,7 +69,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(settings: Settings, cut: Cut) -> Self {
-        let (protected, auth_in_clear) = (settings.secure, settings.auth_in_clear);
+        let (protected, auth_in_clear, chunk_size) = (settings.secure, settings.auth_in_clear, settings.chunk_size);
         let mut session = Session {
             protocol: settings.protocol,
             machine: Machine::new(settings),
@@ -95,6 +79,7 @@ impl Session {
             wire: Vec::new(),
             protected,
             auth_in_clear,
+            chunk_size,
             upgraded_at: None,
             heard: Vec::new(),
             fed: 0,
@@ -191,27 +176,28 @@ impl Session {
         self.settle();
     }
 
-    pub fn begin(&mut self, transaction: Transaction) {
-        let transfer = self.transfer_of(&transaction);
-        if self.call(|machine| machine.begin(transaction)) {
+    /// Those things are asked for with it.
+    pub fn begin(&mut self, transaction: Transaction, wishes: &[Wish]) {
+        let transfer = self.transfer_of(transaction, wishes);
+        if self.call(|machine| machine.begin(transfer.transaction.clone())) {
             self.open(transfer);
         }
         self.settle();
     }
 
-    pub fn mail(&mut self, transaction: Transaction) {
-        let transfer = self.transfer_of(&transaction);
-        if self.call(|machine| machine.mail(transaction)) {
+    pub fn mail(&mut self, transaction: Transaction, wishes: &[Wish]) {
+        let transfer = self.transfer_of(transaction, wishes);
+        if self.call(|machine| machine.mail(transfer.transaction.clone())) {
             self.open(Transfer { by_steps: true, ..transfer });
         }
         self.settle();
     }
 
     pub fn rcpt(&mut self, address: Address) {
-        if self.call(|machine| machine.rcpt(address))
+        if self.call(|machine| machine.rcpt(address.clone()))
             && let Some(transfer) = self.transfers.last_mut()
         {
-            transfer.recipients += 1;
+            transfer.transaction.recipients.push(address);
         }
         self.settle();
     }
@@ -276,8 +262,14 @@ impl Session {
 
     /// Checks all that was written, and gives what there is to compare: the events and the bytes.
     pub fn conclude(self) -> (Vec<Event>, Vec<u8>) {
-        self.check_commands();
-        self.check_messages();
+        // Behind the end of a message there are commands again; where it has none, there is nothing more.
+        let behind_data = self.transfers.iter().filter(|transfer| !transfer.in_chunks);
+        let messages: Vec<_> = behind_data
+            .filter_map(|transfer| Some(transfer.starts_at?..transfer.ends_at.unwrap_or(usize::MAX)))
+            .collect();
+        let said = wire::read(&self.wire, &messages);
+        self.check_commands(&said);
+        self.check_transactions(&wire::transactions(&said));
         (self.events, self.wire)
     }
 
@@ -315,8 +307,8 @@ impl Session {
                 Err(error) => {
                     let unknown = self.outcome_is_unknown();
                     assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
-                    // A chunk goes before the replies to its commands came.
-                    let is_data = |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.is_chunk;
+                    // Chunks may go before the replies to what went before them came.
+                    let is_data = |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.in_chunks;
                     if self.replied().is_some_and(is_data) {
                         assert_eq!(error.phase(), if unknown { Phase::EndOfData } else { Phase::Body }, "{error:?}");
                     }
@@ -332,11 +324,12 @@ impl Session {
             }
             Step::Body { .. } => {
                 let start = self.wire.len() + self.waiting();
-                let said_last = self.said().ends_with(b" LAST\r\n");
+                let is_first = self.transfer().is_some_and(|transfer| transfer.starts_at.is_none());
+                let said_data = is_first && self.said().ends_with(b"\r\nDATA\r\n");
                 let transfer = self.transfers.last_mut().expect("a body belongs to a transaction");
                 assert!(!transfer.is_over && transfer.ends_at.is_none());
-                if transfer.starts_at.is_none() {
-                    (transfer.starts_at, transfer.is_chunk) = (Some(start), said_last);
+                if is_first {
+                    (transfer.starts_at, transfer.in_chunks) = (Some(start), !said_data);
                 }
             }
             Step::Ready => {
@@ -358,6 +351,7 @@ impl Session {
             Step::Sender { reply } => {
                 let transfer = self.replied_mut().expect("a sender belongs to a transaction");
                 assert!(transfer.told.is_empty());
+                transfer.is_unopened = !reply.is_positive();
                 transfer.is_doomed = transfer.by_steps && !reply.is_positive();
             }
             Step::Recipient { index, reply } => {
@@ -365,16 +359,17 @@ impl Session {
                 let open = open.expect("a recipient belongs to a transaction");
                 let end = self.transfers.get(open + 1).map_or(taken, |next| next.begins_at.min(taken));
                 let transfer = &mut self.transfers[open];
-                assert!(*index < transfer.recipients && *index == transfer.told.len(), "{event:?}");
+                assert!(*index < transfer.transaction.recipients.len() && *index == transfer.told.len(), "{event:?}");
                 // Where MAIL still waits, nothing of it has gone.
                 let said = self.wire.get(transfer.begins_at..end).unwrap_or_default();
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
-                assert!(!(transfer.all_or_nothing && offered), "the message was offered before every answer");
+                let waits = transfer.transaction.all_or_nothing || transfer.goes_in_several();
+                assert!(!(waits && offered), "the message was offered before every answer");
                 transfer.told.push(*index);
                 if reply.is_positive() {
                     transfer.accepted.push(*index);
                 }
-                transfer.is_doomed |= transfer.by_steps && transfer.all_or_nothing && !reply.is_positive();
+                transfer.is_doomed |= transfer.by_steps && transfer.transaction.all_or_nothing && !reply.is_positive();
             }
             Step::Verdict { index, reply } => {
                 assert!(reply.is_positive() || reply.is_transient() || reply.is_permanent());
@@ -391,12 +386,15 @@ impl Session {
                 assert!(reply.is_positive());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self.replied_mut().expect("what was sent was begun, and has one outcome");
+                assert_eq!(transfer.told.len(), transfer.transaction.recipients.len(), "each was told of");
+                assert!(!transfer.accepted.is_empty(), "sent, and to nobody");
+                assert!(!transfer.transaction.all_or_nothing || transfer.accepted == transfer.told, "sent to some");
                 if is_lmtp || !transfer.verdicts.is_empty() {
                     assert_eq!(transfer.verdicts.len(), transfer.accepted.len(), "each has a verdict");
                     assert!(transfer.verdicts.iter().any(|(_, positive)| *positive), "sent, and to nobody");
                 }
                 assert!(transfer.ends_at.is_some_and(|end| taken >= end), "sent, and its last byte was not taken");
-                transfer.is_over = true;
+                (transfer.is_sent, transfer.is_over) = (true, true);
             }
             Step::NotSent { phase, reply } => {
                 assert!(reply.is_transient() || reply.is_permanent());
@@ -404,7 +402,7 @@ impl Session {
                 assert!(transfer.verdicts.iter().all(|(_, positive)| !positive), "a verdict is final: {event:?}");
                 let handed_over = transfer.ends_at.is_some_and(|end| taken >= end);
                 assert!(*phase != Phase::EndOfData || handed_over, "{event:?}");
-                if !transfer.is_chunk {
+                if !transfer.in_chunks {
                     assert_eq!(*phase == Phase::EndOfData, handed_over, "{event:?}");
                     // A refusal right behind the go-ahead is there before a body was asked for.
                     assert!(*phase == Phase::Body || handed_over || transfer.starts_at.is_none(), "{event:?}");
@@ -433,9 +431,8 @@ impl Session {
         });
     }
 
-    fn transfer_of(&self, transaction: &Transaction) -> Transfer {
-        let (recipients, all_or_nothing) = (transaction.recipients.len(), transaction.all_or_nothing);
-        Transfer { recipients, all_or_nothing, begins_at: self.wire.len() + self.waiting(), ..Transfer::default() }
+    fn transfer_of(&self, transaction: Transaction, wishes: &[Wish]) -> Transfer {
+        Transfer::new(transaction, wishes, self.wire.len() + self.waiting())
     }
 
     /// The next one may begin before the server has said what it thinks of the end of one that is doomed.
@@ -477,8 +474,8 @@ impl Session {
     }
 
     /// Each command is one line; none of them shows a secret, or is one that nobody gave.
-    fn check_commands(&self) {
-        const VERBS: [&str; 13] = [
+    fn check_commands(&self, said: &[(usize, Said)]) {
+        const VERBS: [&str; 12] = [
             "EHLO ",
             "HELO ",
             "LHLO ",
@@ -487,60 +484,61 @@ impl Session {
             "MAIL FROM:<",
             "RCPT TO:<",
             "DATA",
-            "BDAT ",
             "RSET",
             "NOOP",
             "QUIT",
             ".",
         ];
-        let (mut commands, mut from) = (Vec::new(), 0);
-        for transfer in &self.transfers {
-            let Some(start) = transfer.starts_at else { continue };
-            // What a failure kept from being written is not there.
-            let place = |at: usize| at.min(self.wire.len());
-            commands.extend_from_slice(&self.wire[from..place(start)]);
-            from = place(transfer.ends_at.unwrap_or(usize::MAX));
-        }
-        commands.extend_from_slice(&self.wire[from..]);
-
         let in_clear = if self.auth_in_clear || (self.protected && self.upgraded_at.is_none()) {
             0
         } else {
-            // No message goes before the upgrade, so places in the commands are places on the wire.
-            self.upgraded_at.unwrap_or(commands.len())
+            self.upgraded_at.unwrap_or(self.wire.len())
         };
-        let (mut at, mut in_login) = (0, false);
-        // What was taken may end in the middle of a letter.
-        let text = String::from_utf8_lossy(&commands);
-        for line in text.split_inclusive("\r\n") {
-            let Some(command) = line.strip_suffix("\r\n") else {
-                assert!(self.want == Step::Closed || self.waiting() > 0, "a command without its end: {line:?}");
-                break;
+        let mut in_login = false;
+        for (at, said) in said {
+            let command = match said {
+                Said::Command(command) => command,
+                Said::Message(_) | Said::Chunk(_) => continue,
+                Said::Cut(line) => {
+                    assert!(self.want == Step::Closed || self.waiting() > 0, "a command without its end: {line:?}");
+                    continue;
+                }
             };
-            assert!(!command.contains(['\r', '\n']), "a line in a line: {line:?}");
+            assert!(!command.contains(char::is_control), "more than text in a line: {command:?}");
             let known = VERBS.iter().any(|verb| command.starts_with(verb));
             let is_raw = self.raw.iter().any(|raw| raw == command);
-            let is_response = in_login && (command == "*" || BASE64.decode(command).is_ok());
-            assert!(known || is_raw || is_response, "nobody asked for {line:?}");
-            if at < in_clear && !is_raw && !command.contains(":<") {
+            let is_response = in_login && (*command == "*" || BASE64.decode(command).is_ok());
+            assert!(known || is_raw || is_response, "nobody asked for {command:?}");
+            if *at < in_clear && !is_raw && !command.contains(":<") {
                 assert!(!command.starts_with("AUTH"), "a login in clear");
                 for secret in secrets() {
-                    assert!(!contains(command.as_bytes(), &secret), "a secret in clear: {line:?}");
+                    assert!(!contains(command.as_bytes(), &secret), "a secret in clear: {command:?}");
                 }
             }
             in_login = command.starts_with("AUTH ") || is_response;
-            at += line.len();
         }
     }
 
-    /// What went of each message is what was given.
-    fn check_messages(&self) {
-        for transfer in &self.transfers {
-            let (Some(start), Some(end)) = (transfer.starts_at, transfer.ends_at) else { continue };
-            if let Some(message) = self.wire.get(start..end) {
-                let text = if transfer.is_chunk { Ok(message.to_vec()) } else { unstuffed(message) };
-                assert_eq!(text.expect("the message has an end"), normalised(&transfer.text));
-            }
+    /// Each transaction is what was asked for, as far as it went, and keeps to what the server offers.
+    fn check_transactions(&self, went: &[Went]) {
+        let session = transfer::Session {
+            protocol: self.protocol,
+            protected: self.protected,
+            chunk_size: self.chunk_size,
+            server: self.machine.capabilities(),
+            heard: &self.heard.to_ascii_uppercase(),
+        };
+        let max = session.server.limits().mail_max;
+        assert!(max.is_none_or(|max| went.len() <= max), "{} transactions in a session", went.len());
+        assert!(went.len() <= self.transfers.len());
+        for (went, transfer) in went.iter().zip(&self.transfers) {
+            transfer.check_commands(went, &session);
+            transfer.check_message(went, self.wire.len(), &session);
+        }
+        // What is open yet when MAIL comes, the server refuses (RFC 5321, 4.1.4), or worse.
+        for (went, transfer) in went.iter().zip(&self.transfers).take(went.len().saturating_sub(1)) {
+            let is_ended = transfer.is_sent || transfer.is_unopened || went.is_dropped || went.message.is_some();
+            assert!(is_ended, "MAIL follows {:?}, which may be open", went.mail);
         }
     }
 }

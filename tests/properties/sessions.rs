@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::session::{Cut, Event, Session, normalised};
+use crate::session::{Cut, Event, Session, Wish, normalised};
 
 /// A session before it is played.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ struct Plan {
     secure: bool,
     auth_in_clear: bool,
     mechanism: Option<Mechanism>,
+    /// Where a message goes in several.
+    chunk_size: usize,
     messages: Vec<Message>,
     /// In clear, and inside TLS.
     offers: [Offer; 2],
@@ -32,7 +34,8 @@ struct Plan {
 
 #[derive(Clone, Debug)]
 struct Message {
-    recipients: usize,
+    recipients: Vec<Address>,
+    wishes: Vec<Wish>,
     all_or_nothing: bool,
     content: Content,
     is_size_known: bool,
@@ -186,12 +189,13 @@ impl<'a> Server<'a> {
             (_, "AUTH") if command == "AUTH LOGIN" => "334 VXNlcm5hbWU6",
             (_, "AUTH") => "235 2.7.0 Welcome",
             (_, "MAIL") => {
-                (self.accepted, self.prdr) = (0, command.ends_with(" PRDR"));
+                (self.accepted, self.prdr) = (0, command.split(' ').any(|word| word == "PRDR"));
                 "250 2.1.0 Ok"
             }
             (_, "RCPT") => "250 2.1.5 Ok",
             (_, "DATA") if self.accepted > 0 || self.plan.always_goes_ahead => "354 End with a dot",
-            (_, "BDAT") if self.accepted > 0 => return self.final_replies(),
+            (_, "BDAT") if self.accepted > 0 && command.ends_with(" LAST") => return self.final_replies(),
+            (_, "BDAT") if self.accepted > 0 => "250 2.0.0 Ok: a chunk",
             (_, "DATA" | "BDAT") => "503 5.5.1 Nobody to send it to",
             (_, "QUIT") => "221 2.0.0 Bye",
             _ => "250 2.0.0 Ok",
@@ -210,7 +214,7 @@ impl<'a> Server<'a> {
 
 /// A chunk comes behind its command (RFC 3030).
 fn size_of_chunk(command: &str) -> usize {
-    let size = command.strip_prefix("BDAT ").and_then(|rest| rest.strip_suffix(" LAST"));
+    let size = command.strip_prefix("BDAT ").map(|rest| rest.strip_suffix(" LAST").unwrap_or(rest));
     size.map_or(0, |size| size.parse().expect("BDAT has a size"))
 }
 
@@ -222,7 +226,7 @@ enum Task {
     Command,
     Begin(usize),
     Mail(usize),
-    Rcpt(usize),
+    Rcpt(Address),
     Data,
     Reset,
     Quit,
@@ -233,7 +237,7 @@ fn tasks(plan: &Plan) -> VecDeque<Task> {
     for (index, message) in plan.messages.iter().enumerate() {
         if message.step_by_step {
             tasks.push_back(Task::Mail(index));
-            tasks.extend((0..message.recipients).map(Task::Rcpt));
+            tasks.extend(message.recipients.iter().cloned().map(Task::Rcpt));
             tasks.extend([Task::Data, Task::Reset]);
         } else {
             tasks.push_back(Task::Begin(index));
@@ -243,19 +247,23 @@ fn tasks(plan: &Plan) -> VecDeque<Task> {
     tasks
 }
 
+/// Two of one domain, then others.
 fn address(index: usize) -> Address {
-    Address::new(format!("user{index}@example.com")).unwrap()
+    let domain = ["example.com", "example.com", "example.org", "ex\u{e4}mple.com"][index];
+    Address::new(format!("user{index}@{domain}")).unwrap()
 }
 
 fn transaction(message: &Message) -> Transaction {
     let mut transaction = if message.step_by_step {
         Transaction::open(Some(address(0)))
     } else {
-        Transaction::new(&Envelope::new(None, (0..message.recipients).map(address)).unwrap())
+        Transaction::new(&Envelope::new(None, message.recipients.clone()).unwrap())
     };
     transaction.all_or_nothing = message.all_or_nothing;
     transaction.content = message.content;
-    transaction.size = message.is_size_known.then(|| normalised(&message.pieces.concat()).len() as u64);
+    let text = message.pieces.concat();
+    let size = if message.content == Content::Binary { text.len() } else { normalised(&text).len() };
+    transaction.size = message.is_size_known.then_some(size as u64);
     transaction
 }
 
@@ -266,7 +274,10 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
     settings.secure = plan.secure;
     settings.auth_in_clear = plan.auth_in_clear;
     // More than one good reply has, and less than all those of a session.
-    settings.limits.reply_bytes = 400;
+    settings.limits.reply_bytes = 700;
+    // A message has not more of them than the rounds below can play.
+    let largest = plan.messages.iter().map(|message| message.pieces.concat().len()).max();
+    settings.chunk_size = plan.chunk_size.max(largest.unwrap_or_default() / 100);
     let mut session = Session::new(settings, cut);
     let mut server = Server::new(plan);
     let mut tasks = tasks(plan);
@@ -315,13 +326,13 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
                 Some(Task::Command) => session.command(&RawCommand::new("VRFY you").unwrap()),
                 Some(Task::Begin(index)) => {
                     (current, given) = (index, 0);
-                    session.begin(transaction(&plan.messages[index]));
+                    session.begin(transaction(&plan.messages[index]), &plan.messages[index].wishes);
                 }
                 Some(Task::Mail(index)) => {
                     (current, given) = (index, 0);
-                    session.mail(transaction(&plan.messages[index]));
+                    session.mail(transaction(&plan.messages[index]), &plan.messages[index].wishes);
                 }
-                Some(Task::Rcpt(index)) => session.rcpt(address(index)),
+                Some(Task::Rcpt(address)) => session.rcpt(address),
                 Some(Task::Data) => session.data(),
                 Some(Task::Reset) => session.reset(),
                 Some(Task::Quit) => session.quit(),
@@ -385,8 +396,17 @@ fn offer() -> impl Strategy<Value = Offer> {
         "ENHANCEDSTATUSCODES",
         "X-Novelty  one two ",
         "",
+        "BINARYMIME",
+        "SMTPUTF8",
+        "DSN",
+        "DELIVERBY",
+        "FUTURERELEASE 7200 2030-01-01T00:00:00Z",
+        "MT-PRIORITY MIXER",
+        "REQUIRETLS",
+        "limits RCPTMAX=2 MAILMAX=2",
+        "LIMITS RCPTDOMAINMAX=1",
     ];
-    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=10))
+    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=19))
         .prop_map(|(pipelining, starttls, eight_bit, others)| Offer { pipelining, starttls, eight_bit, others })
 }
 
@@ -400,12 +420,20 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    let content = prop_oneof![1 => Just(Content::SevenBit), 1 => Just(Content::EightBit), 2 => Just(Content::Unknown)];
+    let content = prop_oneof![
+        1 => Just(Content::SevenBit),
+        1 => Just(Content::EightBit),
+        1 => Just(Content::Binary),
+        2 => Just(Content::Unknown),
+    ];
+    let recipients = vec((0usize..4).prop_map(address), 1..5);
+    let wishes = prop_oneof![2 => Just(Vec::new()), 1 => prop::sample::subsequence(Wish::ALL.to_vec(), 1..6)];
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
-    (1usize..4, content, flags, vec(piece(), 0..4)).prop_flat_map(
-        |(recipients, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {
+    (recipients, wishes, content, flags, vec(piece(), 0..4)).prop_flat_map(
+        |(recipients, wishes, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {
             option::weighted(0.2, (0..=pieces.len(), bytes_of_a_server())).prop_map(move |early| Message {
-                recipients,
+                recipients: recipients.clone(),
+                wishes: wishes.clone(),
                 all_or_nothing,
                 content,
                 is_size_known,
@@ -427,9 +455,10 @@ fn plan() -> impl Strategy<Value = Plan> {
     let protocol = prop_oneof![3 => Just(Protocol::Smtp), 1 => Just(Protocol::Lmtp)];
     let starttls = (protocol, starttls);
     let settings = (starttls, prop::bool::weighted(0.2), any::<bool>(), mechanism, any::<[bool; 2]>());
-    (settings, vec(message(), 1..4), [offer(), offer()], vec(answer(), 0..24)).prop_map(
+    (settings, 1usize..30, vec(message(), 1..4), [offer(), offer()], vec(answer(), 0..24)).prop_map(
         |(
             ((protocol, starttls), secure, auth_in_clear, mechanism, [always_goes_ahead, is_patient]),
+            chunk_size,
             messages,
             offers,
             answers,
@@ -440,6 +469,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 secure,
                 auth_in_clear,
                 mechanism,
+                chunk_size,
                 messages,
                 offers,
                 answers,
@@ -449,6 +479,10 @@ fn plan() -> impl Strategy<Value = Plan> {
         },
     )
 }
+
+/// What all that can be wished for needs.
+const FOR_WISHES: [&str; 6] =
+    ["AUTH PLAIN LOGIN", "DSN", "DELIVERBY 240", "FUTURERELEASE 7200", "MT-PRIORITY", "REQUIRETLS"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -470,11 +504,19 @@ proptest! {
     #[test]
     fn a_server_that_does_all_right_gets_every_message(mut plan in plan(), lengths in vec(1usize..40, 1..6)) {
         plan.answers.retain(|answer| matches!(answer, Answer::Apt | Answer::InLines(_)));
+        let has_tls = plan.secure || plan.starttls != StartTls::Never;
+        for message in &mut plan.messages {
+            message.early = None;
+            message.wishes.retain(|wish| has_tls || *wish != Wish::RequireTls);
+        }
+        let is_binary = plan.messages.iter().any(|message| message.content == Content::Binary);
+        let is_special = plan.messages.iter().any(|message| !message.wishes.is_empty());
         for offer in &mut plan.offers {
             (offer.starttls, offer.eight_bit) = (true, true);
-            offer.others.retain(|keyword| *keyword != "SIZE 1000");
+            offer.others.retain(|keyword| *keyword != "SIZE 1000" && !keyword.to_uppercase().starts_with("LIMITS"));
+            offer.others.extend(is_binary.then_some(["CHUNKING", "BINARYMIME"]).into_iter().flatten());
+            offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
-        plan.messages.iter_mut().for_each(|message| message.early = None);
         let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
         let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Sent { .. }))).count();
         prop_assert_eq!(sent, plan.messages.len(), "{:?}", events);
@@ -519,7 +561,7 @@ fn a_chunk_does_not_go_whole_before_its_end_is_known() {
         session.feed(b"250-mail.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
         let mut transaction = Transaction::new(&Envelope::new(None, [address(0)]).unwrap());
         transaction.size = Some(7);
-        session.begin(transaction);
+        session.begin(transaction, &[]);
         session.body(b"hello\r\n");
         session.body(b"");
         session.take(usize::MAX);

@@ -1,0 +1,102 @@
+//! What an endpoint logs in with: what was given for it, and which credentials that makes. How a login goes, and by which mechanism, is
+//! the connection's.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::proto::{Mechanism, SaslExchange};
+use crate::token::TokenSource;
+use crate::{Credentials, Secret};
+
+/// What the caller gave to log in with, perhaps nothing.
+#[derive(Clone, Default)]
+pub(crate) struct LoginSettings {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) tokens: Option<TokenSource>,
+    pub(crate) exchanges: Option<Exchanges>,
+    /// In this order; empty for all that there are.
+    pub(crate) mechanisms: Vec<Mechanism>,
+}
+
+impl LoginSettings {
+    /// What to log in with, if anything.
+    ///
+    /// # Errors
+    ///
+    /// A user without a password, or the reverse.
+    pub(crate) fn chosen(&self) -> Result<Option<LoginWith<'_>>> {
+        if let Some(exchanges) = &self.exchanges {
+            return Ok(Some(LoginWith::Exchange(exchanges)));
+        }
+        if let Some(credentials) = &self.credentials {
+            return Ok(Some(LoginWith::Credentials(credentials.clone())));
+        }
+        let takes_token =
+            !self.mechanisms.is_empty() && self.mechanisms.iter().all(|mechanism| mechanism.takes_token());
+        let credentials = match (&self.user, &self.password, &self.tokens) {
+            (Some(user), None, Some(source)) => return Ok(Some(LoginWith::Tokens { user, source })),
+            (_, _, Some(_)) => {
+                return Err(Error::request("tokens from a source go with a user name, and without a password"));
+            }
+            (Some(user), Some(token), None) if takes_token => Credentials::token(user, token.clone()),
+            (Some(user), Some(password), None) => Credentials::new(user, password.clone()),
+            (None, Some(_), None) => return Err(Error::request("there is a password and no user name")),
+            (user, None, None) => match (user, &self.mechanisms[..]) {
+                (None, [Mechanism::External]) => Credentials::external(),
+                (Some(user), [Mechanism::External]) => Credentials::external().authorize_as(user),
+                (user, [Mechanism::Anonymous]) => Credentials::anonymous(user.clone().unwrap_or_default()),
+                (None, _) => return Ok(None),
+                // The user is not named: with a colon that was encoded, the password is a part of it.
+                (Some(_), _) => {
+                    return Err(Error::request("there is a user name and no password")
+                        .with_hint("Give one, or leave the user out to send without a login."));
+                }
+            },
+        };
+        Ok(Some(LoginWith::Credentials(credentials)))
+    }
+
+    /// What can be known to be wrong before anything is connected to.
+    ///
+    /// # Errors
+    ///
+    /// As for [`chosen`](Self::chosen), and for what no mechanism can say.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.chosen()? {
+            Some(LoginWith::Credentials(credentials)) => Mechanism::check(&self.mechanisms, &credentials),
+            // Any token will do to look at the user.
+            Some(LoginWith::Tokens { user, .. }) => {
+                Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
+            }
+            Some(LoginWith::Exchange(_)) | None => Ok(()),
+        }
+    }
+
+    /// The user's name, where the login has one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let name = self.credentials.as_ref().map(Credentials::user).or(self.user.as_deref());
+        name.filter(|name| !name.is_empty())
+    }
+
+    /// There is something to log in with.
+    pub(crate) fn is_given(&self) -> bool {
+        let needs_no_user = matches!(self.mechanisms[..], [Mechanism::External | Mechanism::Anonymous]);
+        self.user.is_some()
+            || self.credentials.is_some()
+            || self.tokens.is_some()
+            || self.exchanges.is_some()
+            || needs_no_user
+    }
+}
+
+/// What an endpoint logs in with.
+pub(crate) enum LoginWith<'a> {
+    Credentials(Credentials),
+    Tokens { user: &'a str, source: &'a TokenSource },
+    Exchange(&'a Exchanges),
+}
+
+/// Makes the exchanges of a mechanism of another maker, one for each connection.
+pub(crate) type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;

@@ -1,0 +1,237 @@
+//! A message: its bytes behind DATA or BDAT, the file that they go to, and what is said of it.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Buf;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+
+use super::transaction::Transaction;
+use super::{BLOCK, Conversation};
+use crate::testing::body::Decoder;
+use crate::testing::{Captured, Shared};
+
+/// A message that is coming.
+pub(super) struct Incoming {
+    id: String,
+    path: PathBuf,
+    /// `None` where messages are thrown away.
+    file: Option<File>,
+    size: u64,
+    max_size: u64,
+    bare_line_ends: bool,
+}
+
+impl Incoming {
+    async fn begin(server: &Shared) -> io::Result<Self> {
+        let id = {
+            let mut log = server.log();
+            log.ids += 1;
+            format!("{:08X}", log.ids)
+        };
+        let path = server.folder.path().join(format!("{id}.eml"));
+        let file = match server.settings.discard {
+            true => None,
+            false => Some(File::create(&path).await?),
+        };
+        let max_size = server.settings.max_size.unwrap_or(u64::MAX);
+        Ok(Incoming { id, path, file, size: 0, max_size, bare_line_ends: false })
+    }
+
+    /// What is counted in the size already. tokio writes it on a thread of its own, while the next block is read.
+    async fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) if self.size <= self.max_size => file.write_all(block).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn discard(self) -> io::Result<()> {
+        if self.file.is_some() {
+            tokio::fs::remove_file(&self.path).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Conversation {
+    /// The replies to the message, or the one that refuses to take one.
+    pub(super) async fn data(&mut self, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
+        if !argument.is_empty() {
+            return Ok(vec!["501 5.5.4 DATA has no parameter".into()]);
+        }
+        let Some(transaction) = self.transaction.take_if(|transaction| !transaction.recipients.is_empty()) else {
+            return Ok(vec![match self.transaction {
+                // RFC 2033, 4.2.
+                Some(_) if self.is_lmtp() => "503 5.5.1 No valid recipients".into(),
+                Some(_) => "554 5.5.1 No valid recipients".into(),
+                None => "503 5.5.1 Say MAIL and RCPT first".into(),
+            }]);
+        };
+        if transaction.parameters.iter().any(|parameter| parameter.eq_ignore_ascii_case("BODY=BINARYMIME")) {
+            // RFC 3030, 3.
+            return Ok(vec!["503 5.5.1 BINARYMIME goes by BDAT".into()]);
+        }
+        self.reply("354 End data with <CR><LF>.<CR><LF>");
+
+        let mut incoming = Incoming::begin(&self.server).await?;
+        let mut decoder = Decoder::default();
+        let mut block = Vec::new();
+        loop {
+            self.fill_for(incoming.size).await?;
+            let before = block.len();
+            let end = decoder.decode(&self.input, &mut block);
+            self.input.advance(end.unwrap_or(self.input.len()));
+            incoming.size += (block.len() - before) as u64;
+            if block.len() >= BLOCK || end.is_some() {
+                incoming.write(&block).await?;
+                block.clear();
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        incoming.bare_line_ends = decoder.bare_line_ends;
+        self.end_message(transaction, incoming).await
+    }
+
+    /// A chunk (RFC 3030), whose bytes are read whatever becomes of it: the replies to it, and to the message, if it is the last.
+    pub(super) async fn chunk(&mut self, command: &str, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
+        let (size, last) = argument.split_once(' ').unwrap_or((argument, ""));
+        let (Ok(size), true) = (size.parse::<u64>(), last.is_empty() || last.eq_ignore_ascii_case("LAST")) else {
+            return Ok(vec!["501 5.5.4 Syntax: BDAT size [LAST]".into()]);
+        };
+        let has_recipients = self.transaction.as_ref().is_some_and(|transaction| !transaction.recipients.is_empty());
+        let mut incoming = match self.incoming.take() {
+            None if has_recipients => Some(Incoming::begin(&self.server).await?),
+            before => before,
+        };
+        let mut left = size;
+        while left > 0 {
+            self.fill_for(incoming.as_ref().map_or(0, |incoming| incoming.size)).await?;
+            let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let piece = self.input.split_to(here);
+            left -= here as u64;
+            if let Some(incoming) = &mut incoming {
+                incoming.size += here as u64;
+                incoming.write(&piece).await?;
+            }
+        }
+        let is_too_large = |incoming: &Incoming| incoming.size > incoming.max_size;
+        let refusal = match (self.other_answer(command), &incoming) {
+            (Some(other), _) if other.starts_with('2') && last.is_empty() => {
+                self.incoming = incoming;
+                return Ok(vec![other.into()]);
+            }
+            (Some(other), _) => Some(other),
+            (None, None) if self.transaction.is_some() => Some("554 5.5.1 No valid recipients".into()),
+            (None, None) => Some("503 5.5.1 Say MAIL and RCPT first".into()),
+            (None, Some(incoming)) if is_too_large(incoming) && last.is_empty() => {
+                Some("552 5.3.4 Message size exceeds fixed limit".into())
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            if let Some(incoming) = incoming {
+                incoming.discard().await?;
+            }
+            self.drop_transaction();
+            return Ok(vec![refusal.into()]);
+        }
+        match (self.transaction.take(), incoming) {
+            (Some(transaction), Some(incoming)) if !last.is_empty() => self.end_message(transaction, incoming).await,
+            (transaction, incoming) => {
+                (self.transaction, self.incoming) = (transaction, incoming);
+                Ok(vec![format!("250 2.0.0 {size} octets received").into()])
+            }
+        }
+    }
+
+    /// Something of a message is there; so much of it came before.
+    async fn fill_for(&mut self, size: u64) -> io::Result<()> {
+        if self.input.is_empty() && !self.fill().await? {
+            let message = format!("the client closed after {size} bytes of a message");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_transaction(&mut self) {
+        (self.transaction, self.incoming) = (None, None);
+    }
+
+    /// The replies to a message that has come whole.
+    async fn end_message(
+        &mut self,
+        transaction: Transaction,
+        mut incoming: Incoming,
+    ) -> io::Result<Vec<Cow<'static, str>>> {
+        if let Some(file) = &mut incoming.file {
+            file.flush().await?;
+        }
+        self.record(".");
+        let refusal = match self.other_answer(".") {
+            None if incoming.size > incoming.max_size => Some("552 5.3.4 Message size exceeds fixed limit".into()),
+            other => other,
+        };
+        if let Some(refusal) = refusal {
+            incoming.discard().await?;
+            // It refuses each in the same way, unless it does so line by line.
+            let for_each =
+                if self.is_lmtp() && refusal.lines().count() == 1 { transaction.recipients.len() } else { 1 };
+            return Ok(vec![refusal.into(); for_each]);
+        }
+        let (replies, recipients) = self.verdicts(&transaction, &incoming.id);
+        if recipients.is_empty() {
+            incoming.discard().await?;
+            return Ok(replies);
+        }
+        let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
+        let recipient_parameters =
+            parameters.filter(|(to, _)| recipients.contains(to)).map(|(_, parameters)| parameters).collect();
+        self.server.log().messages.push(Captured {
+            id: incoming.id,
+            connection: self.number,
+            helo: self.helo.clone().unwrap_or_default(),
+            tls: self.tls.clone(),
+            login: self.login.clone(),
+            reverse_path: transaction.reverse_path,
+            parameters: transaction.parameters,
+            recipients,
+            recipient_parameters,
+            size: incoming.size,
+            bare_line_ends: incoming.bare_line_ends,
+            path: incoming.path,
+            _folder: self.server.folder.clone(),
+        });
+        self.server.arrived.notify_waiters();
+        Ok(replies)
+    }
+
+    /// What is said of a message that can be taken, and those whom it is taken for.
+    fn verdicts(&self, transaction: &Transaction, id: &str) -> (Vec<Cow<'static, str>>, Vec<String>) {
+        let refusal = |recipient: &String| {
+            let mut refused = self.server.settings.refused_messages.iter();
+            refused.find(|(address, _)| address.eq_ignore_ascii_case(recipient)).map(|(_, reply)| reply)
+        };
+        let taken = || Cow::from(format!("250 2.0.0 Ok: queued as {id}"));
+        let recipients = &transaction.recipients;
+        let is_block = transaction.is_prdr && recipients.len() > 1;
+        if !self.is_lmtp() && !is_block {
+            return match recipients.iter().find_map(refusal) {
+                Some(reply) => (vec![reply.clone().into()], Vec::new()),
+                None => (vec![taken()], recipients.clone()),
+            };
+        }
+        let mut replies: Vec<_> =
+            recipients.iter().map(|to| refusal(to).map_or_else(taken, |reply| reply.clone().into())).collect();
+        let taken_for: Vec<_> = recipients.iter().filter(|to| refusal(to).is_none()).cloned().collect();
+        if is_block {
+            replies.insert(0, "353 The answers for each recipient follow".into());
+            replies.push(if taken_for.is_empty() { "550 5.7.1 Refused for all recipients".into() } else { taken() });
+        }
+        (replies, taken_for)
+    }
+}

@@ -1,0 +1,297 @@
+//! One connection: the server's end of the dialogue.
+
+mod lines;
+mod login;
+mod message;
+mod scram;
+mod transaction;
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio_rustls::rustls::ProtocolVersion;
+
+use super::{Security, Session, Shared};
+use crate::proto::{ChannelBinding, Protocol};
+use message::Incoming;
+use transaction::Transaction;
+
+/// How much is read from the socket and written to a file at once.
+const BLOCK: usize = 256 * 1024;
+
+/// What is read from and written to, TLS or not.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+struct Conversation {
+    server: Arc<Shared>,
+    /// Its place in the log.
+    number: usize,
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// Replies went out since the last command: the next one starts a new group.
+    is_new_group: bool,
+    tls: Option<String>,
+    /// What ties a login to the TLS connection.
+    channels: Vec<ChannelBinding>,
+    helo: Option<String>,
+    /// The client said EHLO or LHLO, so it may use extensions.
+    is_extended: bool,
+    login: Option<String>,
+    transaction: Option<Transaction>,
+    /// How many transactions were begun.
+    mails: usize,
+    /// The message that comes in chunks.
+    incoming: Option<Incoming>,
+}
+
+/// Talks to one client until either has had enough.
+pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
+    let number = {
+        let mut log = server.log();
+        log.sessions.push(Session { is_open: true, ..Session::default() });
+        log.sessions.len() - 1
+    };
+    let conversation = Conversation {
+        server: server.clone(),
+        number,
+        stream,
+        input: BytesMut::new(),
+        output: Vec::new(),
+        is_new_group: true,
+        tls: None,
+        channels: Vec::new(),
+        helo: None,
+        is_extended: false,
+        login: None,
+        transaction: None,
+        mails: 0,
+        incoming: None,
+    };
+    let end = conversation.run().await;
+    let mut log = server.log();
+    log.sessions[number].is_open = false;
+    log.sessions[number].failure = end.err().map(|error| error.to_string());
+}
+
+impl Conversation {
+    async fn run(mut self) -> io::Result<()> {
+        if self.server.settings.security == Security::Implicit {
+            self = self.handshake().await?;
+        }
+        let greeting = if self.is_lmtp() { "220 localhost LMTP envoi" } else { "220 localhost ESMTP envoi" };
+        self.reply(greeting);
+        while let Some(line) = self.line().await? {
+            let line = match line {
+                Ok(line) => line,
+                Err(reply) => {
+                    self.record("<unreadable>");
+                    self.reply(reply);
+                    continue;
+                }
+            };
+            let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+            let verb = verb.to_ascii_uppercase();
+            let shown = match argument.split_once(' ') {
+                Some((mechanism, _)) if verb == "AUTH" => format!("AUTH {mechanism} <secret>"),
+                _ => line.clone(),
+            };
+            self.record(&shown);
+            // Its bytes come in any case.
+            if verb != "BDAT"
+                && let Some(reply) = self.other_answer(&shown)
+            {
+                self.reply(&reply);
+                if reply.starts_with("421") {
+                    break;
+                }
+                continue;
+            }
+            match verb.as_str() {
+                "EHLO" | "HELO" if !self.is_lmtp() => self.hello(&verb, argument),
+                "LHLO" if self.is_lmtp() => self.hello(&verb, argument),
+                // RFC 2033, 4.1.
+                "EHLO" | "HELO" => self.reply("500 5.5.1 This is LMTP: say LHLO"),
+                "STARTTLS" => {
+                    if let Some(refusal) = self.refusal_of_tls(argument) {
+                        self.reply(refusal);
+                    } else if !self.input.is_empty() {
+                        // What came in clear must not be taken for what was said inside TLS (RFC 3207, 4.2).
+                        self.reply("554 5.5.0 Commands behind STARTTLS are not taken");
+                        break;
+                    } else {
+                        self.reply("220 2.0.0 Ready to start TLS");
+                        self.flush().await?;
+                        self = self.handshake().await?;
+                    }
+                }
+                "AUTH" => {
+                    let reply = self.auth(argument).await?;
+                    self.reply(reply);
+                }
+                "MAIL" => {
+                    let reply = self.mail(argument);
+                    self.reply(reply);
+                }
+                "RCPT" => {
+                    let reply = self.rcpt(argument);
+                    self.reply(&reply);
+                }
+                "DATA" => {
+                    let replies = self.data(argument).await?;
+                    replies.iter().for_each(|reply| self.reply(reply));
+                    if replies.iter().any(|reply| reply.starts_with("421")) {
+                        break;
+                    }
+                }
+                "BDAT" if self.offers_also("CHUNKING") => {
+                    let replies = self.chunk(&shown, argument).await?;
+                    replies.iter().for_each(|reply| self.reply(reply));
+                    if replies.iter().any(|reply| reply.starts_with("421")) {
+                        break;
+                    }
+                }
+                "RSET" => {
+                    self.drop_transaction();
+                    self.reply("250 2.0.0 Ok");
+                }
+                "NOOP" => self.reply("250 2.0.0 Ok"),
+                "VRFY" => self.reply("252 2.0.0 Cannot verify, but will take the message and try"),
+                "HELP" => self.reply("214 2.0.0 See RFC 5321"),
+                "QUIT" => {
+                    self.reply("221 2.0.0 Bye");
+                    break;
+                }
+                "EXPN" | "ETRN" | "TURN" | "BDAT" => self.reply("502 5.5.1 Command not implemented"),
+                _ => self.reply("500 5.5.2 Command not recognised"),
+            }
+        }
+        self.flush().await?;
+        // The client may have gone without waiting: that is no failure.
+        let _ = self.stream.shutdown().await;
+        Ok(())
+    }
+
+    /// Everything learnt in clear is forgotten (RFC 3207, 4.2).
+    async fn handshake(self) -> io::Result<Self> {
+        // rustls asks the stream for 4 KiB at a time.
+        let stream = BufReader::with_capacity(BLOCK, self.stream);
+        let tls = self.server.tls.accept(stream).await?;
+        let version = tls.get_ref().1.protocol_version().and_then(|version| version.as_str());
+        let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
+        self.server.log().sessions[self.number].tls = version.clone();
+        let mut channels = vec![ChannelBinding::tls_server_end_point(self.server.end_point.clone())];
+        if tls.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+            let exported = tls.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
+            channels.push(ChannelBinding::tls_exporter(exported.map_err(io::Error::other)?));
+        }
+        Ok(Conversation {
+            stream: Box::new(tls),
+            tls: version,
+            channels,
+            helo: None,
+            is_extended: false,
+            login: None,
+            transaction: None,
+            incoming: None,
+            ..self
+        })
+    }
+
+    fn hello(&mut self, verb: &str, name: &str) {
+        if name.is_empty() || name.contains(' ') {
+            self.reply("501 5.5.4 The client's name is missing, or more than a name");
+            return;
+        }
+        self.drop_transaction();
+        self.helo = Some(name.to_string());
+        self.is_extended = verb != "HELO";
+        if !self.is_extended {
+            self.reply("250 localhost");
+            return;
+        }
+        let mut lines = vec![format!("localhost greets {name}")];
+        for keyword in ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "PRDR", "STARTTLS", "AUTH"]
+        {
+            let is_offered = match keyword {
+                "STARTTLS" => self.offers_tls(),
+                "AUTH" => self.offers_auth(),
+                "PRDR" => self.server.settings.prdr,
+                _ => self.server.offers(keyword),
+            };
+            if is_offered {
+                lines.push(match keyword {
+                    "SIZE" => format!("SIZE {}", self.server.settings.max_size.unwrap_or(0)),
+                    "AUTH" => format!("AUTH {}", self.offered_mechanisms().join(" ")),
+                    _ => keyword.into(),
+                });
+            }
+        }
+        let offered = self.server.settings.offered.iter().filter(|line| self.offers_also(first_word(line)));
+        lines.extend(offered.cloned());
+        for (i, line) in lines.iter().enumerate() {
+            let separator = if i + 1 == lines.len() { ' ' } else { '-' };
+            self.output.extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
+        }
+    }
+
+    /// An extension that the server was told to offer.
+    fn offers_also(&self, keyword: &str) -> bool {
+        let is_offered = self.server.settings.offered.iter().any(|line| first_word(line).eq_ignore_ascii_case(keyword));
+        // RFC 8689, 2: only inside TLS.
+        is_offered && (self.tls.is_some() || !keyword.eq_ignore_ascii_case("REQUIRETLS"))
+    }
+
+    fn is_lmtp(&self) -> bool {
+        self.server.settings.protocol == Protocol::Lmtp
+    }
+
+    /// A limit that the server was told to offer (RFC 9422).
+    fn limit(&self, name: &str) -> Option<usize> {
+        let mut lines = self.server.settings.offered.iter().filter(|line| first_word(line) == "LIMITS");
+        lines.find_map(|line| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()))
+    }
+
+    fn offers_tls(&self) -> bool {
+        self.server.settings.security == Security::StartTls && self.tls.is_none() && self.server.offers("STARTTLS")
+    }
+
+    fn offers_auth(&self) -> bool {
+        !self.offered_mechanisms().is_empty()
+    }
+
+    fn refusal_of_tls(&self, argument: &str) -> Option<&'static str> {
+        if self.tls.is_some() {
+            Some("554 5.5.1 TLS is active already")
+        } else if !self.offers_tls() {
+            Some("502 5.5.1 Command not implemented")
+        } else if !argument.is_empty() {
+            Some("501 5.5.4 STARTTLS has no parameter")
+        } else if !self.is_extended {
+            Some("503 5.5.1 Say EHLO first")
+        } else {
+            None
+        }
+    }
+
+    fn other_answer(&self, command: &str) -> Option<String> {
+        self.server.settings.answer.as_ref().and_then(|answer| answer(command))
+    }
+
+    fn record(&mut self, command: &str) {
+        let groups = &mut self.server.log().sessions[self.number].groups;
+        if std::mem::take(&mut self.is_new_group) || groups.is_empty() {
+            groups.push(Vec::new());
+        }
+        if let Some(group) = groups.last_mut() {
+            group.push(command.to_string());
+        }
+    }
+}
+
+fn first_word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
