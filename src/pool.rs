@@ -198,7 +198,7 @@ impl Pool {
         match self.0.timeout_get(&wait).await {
             Ok(slot) => Ok(PooledConnection { slot, pool: self.clone() }),
             Err(PoolError::Timeout(_)) => Err(self.full(limit.why)),
-            Err(_) => Err(Error::request("the pool was closed")),
+            Err(_) => Err(Error::request("the pool was closed").with_hint("Make another one of the client.")),
         }
     }
 
