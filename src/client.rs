@@ -10,11 +10,13 @@ use crate::receipt::{Receipt, Recipient};
 use crate::timeouts::Clock;
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
+#[cfg(feature = "pool")]
+use crate::{Pool, PoolLimits};
 #[cfg(feature = "retries")]
 use crate::{Retries, retries};
 
 /// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
-/// [`Connection`] instead, from [`connect`](Self::connect).
+/// [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by `Client::pool` (feature `pool`).
 ///
 /// Cheap to clone, and clones share the trust store and the TLS sessions.
 ///
@@ -70,6 +72,19 @@ impl Client {
         self
     }
 
+    /// Connections that are kept and shared by all who send: so many at most, or with [more to be said](PoolLimits). None is made before it
+    /// is needed.
+    ///
+    /// ```
+    /// let client = envoi::Client::from_url("smtp://mail.example.org").unwrap();
+    /// let pool = client.pool(4);
+    /// ```
+    #[cfg(feature = "pool")]
+    #[must_use = "a pool that is dropped closes its connections"]
+    pub fn pool(&self, limits: impl Into<PoolLimits>) -> Pool {
+        Pool::new(self.clone(), limits.into())
+    }
+
     /// The server and how to talk with it.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -110,13 +125,24 @@ impl Client {
     /// for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for
     /// each recipient. Where the message was accepted for some and refused for others, the receipt tells who got it.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
+        self.send_by(message.into(), attempt).await
+    }
+
+    /// Prepares a message and has it sent: by one attempt, or as many as the retries allow.
+    pub(crate) async fn send_by<F: Future<Output = Result<Receipt>>>(
+        &self,
+        message: Message<'_>,
+        attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
+    ) -> Result<Receipt> {
         let started = Instant::now();
         self.endpoint.check()?;
-        let (envelope, body) = message.into().prepare().await?;
-        let clock = Clock::start(&self.endpoint.timeouts);
+        let (envelope, body) = message.prepare().await?;
+        let mut clock = Clock::start(&self.endpoint.timeouts);
+        clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
-            let attempt = |envelope, body| self.attempt(envelope, body, clock.clone(), started);
+            let attempt = |envelope, body| attempt(envelope, body, clock.clone(), started);
             let all_or_nothing = self.endpoint.all_or_nothing;
             let mut result = retries::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
             if let Ok(receipt) = &mut result {
@@ -124,16 +150,13 @@ impl Client {
             }
             return result;
         }
-        self.attempt(envelope, body, clock, started).await
+        attempt(envelope, body, clock, started).await
     }
 
     async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {
         let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
             Ok(connection) => connection,
-            Err(error) => {
-                let recipients = envelope.recipients().iter().cloned().map(Recipient::untried).collect();
-                return Err(with_recipients(error, &self.endpoint, recipients, started));
-            }
+            Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
         };
         // After a failure the connection is dropped without a word: whatever else came of it would only take time.
         let mut receipt = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await?;
@@ -143,10 +166,10 @@ impl Client {
     }
 }
 
-/// The error of a connection that was not made, with what it says of the message.
-fn with_recipients(mut error: Error, endpoint: &Endpoint, recipients: Vec<Recipient>, started: Instant) -> Error {
+/// The error of a connection that was not to be had, with what it says of the message.
+pub(crate) fn with_recipients(mut error: Error, endpoint: &Endpoint, envelope: &Envelope, started: Instant) -> Error {
     let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
-    receipt.recipients = recipients;
+    receipt.recipients = envelope.recipients().iter().cloned().map(Recipient::untried).collect();
     receipt.reply = error.reply().cloned();
     receipt.elapsed = started.elapsed();
     error.with_receipt(receipt)

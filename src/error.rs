@@ -24,7 +24,7 @@ pub enum Kind {
     Connect,
     /// The connection ended or failed before the conversation did.
     Closed,
-    /// The server, or the whole call, took longer than allowed.
+    /// The server, the wait for a connection of a pool, or the whole call took longer than allowed.
     Timeout,
     /// The peer does not keep to SMTP: a reply that nobody asked for, one that cannot be read, or one past a limit.
     Protocol,

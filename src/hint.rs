@@ -20,6 +20,9 @@ pub(crate) const NO_LMTP: &str =
 pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, or not. Look for it in the server's log, \
     or ask the recipient, before you send it again.";
 
+pub(crate) const NUL: &str = "Encode the part that has it as base64. A ready message can also go as it is (LineEnds::Keep), to a server \
+    that offers BINARYMIME.";
+
 // ---- What is offered ----
 
 /// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.

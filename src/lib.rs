@@ -118,6 +118,8 @@
 //! # }
 //! ```
 //!
+//! Tasks that send at the same time share a few connections by `Client::pool` (feature `pool`).
+//!
 //! # Where to look
 //!
 //! | | |
@@ -141,6 +143,7 @@
 //! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
 //! | `keystores` | trust and client certificates from PKCS#12 and JKS |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
+//! | `pool` | [`Pool`]: connections that are kept and shared |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
 //! | `retries` | [`Retries`]: what failed for a passing reason is sent again |
 //! | `tracing` | spans and events |
@@ -166,6 +169,8 @@ mod idna;
 mod login;
 #[cfg(feature = "client")]
 pub mod message;
+#[cfg(feature = "pool")]
+mod pool;
 #[cfg(feature = "client")]
 pub mod probe;
 #[cfg(feature = "client")]
@@ -202,6 +207,8 @@ pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, Progress};
+#[cfg(feature = "pool")]
+pub use pool::{Pool, PoolLimits, PooledConnection};
 #[cfg(feature = "client")]
 pub use probe::probe;
 #[cfg(feature = "client")]

@@ -29,7 +29,7 @@ pub struct Receipt {
     /// Bytes of the message as it went, without dot-stuffing and the final dot.
     pub bytes: u64,
     /// How often the sender had to wait for the server: for this message alone on a [`Connection`](crate::Connection) that
-    /// is kept, else from the greeting on.
+    /// is kept, by the caller or a pool, else from the greeting on.
     pub round_trips: u32,
     /// From the call to its end.
     pub elapsed: Duration,

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::BytesMut;
 use envoi::proto::{
-    BadReply, Chunk, ClientName, Limits, Machine, Mechanism, Output, RawCommand, ReplyParser, SaslExchange,
-    SaslFailure, SaslSession, Settings, StartTls, Step, Stuffer, Transaction,
+    BadReply, Chunk, ClientName, Content, Limits, Machine, Mechanism, Output, Protocol, RawCommand, ReplyParser,
+    SaslExchange, SaslFailure, SaslSession, Settings, StartTls, Step, Stuffer, Transaction,
 };
 use envoi::{Address, Credentials, Envelope, Error, Kind, Phase};
 
@@ -52,6 +52,14 @@ impl Client {
             if waits {
                 return Ok(steps);
             }
+        }
+    }
+
+    /// A message as far as 354.
+    fn go_ahead(&mut self) {
+        self.machine.begin(transaction()).unwrap();
+        for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
+            self.hear(reply).unwrap();
         }
     }
 
@@ -106,6 +114,11 @@ fn a_failure_names_what_was_awaited() {
     client.hear("220 hello\r\n").unwrap();
     client.hear("500 what?\r\n").unwrap();
     assert_eq!(lost(&mut client), "the connection ended before the answer to HELO (250) came");
+    for (cut, shown) in [("220 hel", "220 hel"), ("220-hello\r\n", "220 hello")] {
+        let mut client = Client::new(|_| {});
+        client.hear(cut).unwrap();
+        assert_eq!(lost(&mut client), format!("the connection ended in the middle of a reply: {shown:?}"));
+    }
 
     type Call = fn(&mut Machine) -> Result<(), Error>;
     let calls: [(Call, &str, Phase); 6] = [
@@ -127,14 +140,31 @@ fn a_failure_names_what_was_awaited() {
         assert_eq!(error.message(), format!("the connection ended before {awaited} came"));
         assert_eq!((error.kind(), error.phase()), (Kind::Closed, phase));
     }
+    let error = Client::ready(&[]).end();
+    assert_eq!((error.message(), error.phase()), ("the server closed the connection", Phase::Command));
     let mut client = Client::ready(&[]);
-    assert_eq!(lost(&mut client), "the server closed the connection");
-    client = Client::ready(&[]);
-    client.machine.begin(transaction()).unwrap();
-    for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
-        client.hear(reply).unwrap();
-    }
-    assert_eq!(lost(&mut client), "the connection ended in the middle of the message");
+    client.go_ahead();
+    client.machine.body("Subject: x\r\n").unwrap();
+    let error = client.end();
+    assert_eq!((error.message(), error.phase()), ("the connection ended in the middle of the message", Phase::Body));
+    let said = |client: &Client| client.machine.transcript().lines().last().unwrap().to_string();
+    assert_eq!(said(&client), "-- 12 bytes of the message, and not its end");
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    client.machine.finish().unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the server confirmed the message");
+    assert_eq!(said(&client), "C: .");
+}
+
+/// The driver's own reason has the phase, too.
+#[test]
+fn a_session_that_is_given_up_was_in_a_phase() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
+    assert_eq!(client.machine.abort(Kind::Timeout, "no handshake").phase(), Phase::Tls);
+    assert_eq!(client.steps().unwrap(), [Step::Closed]);
 }
 
 #[test]
@@ -181,6 +211,109 @@ fn what_is_out_of_turn_is_refused_and_changes_nothing() {
     assert!(matches!(steps[0], Step::Recipient { index: 0, .. }), "{steps:?}");
 }
 
+/// What came of the last message was not looked at; a command now would get it for an answer.
+#[test]
+fn events_are_looked_at_before_the_next_command() {
+    let mut client = Client::ready(&[]);
+    client.machine.begin(transaction()).unwrap();
+    client.steps().unwrap();
+    client.read(b"550 5.7.1 No\r\n");
+    assert!(matches!(client.machine.step().unwrap(), Step::Sender { .. }));
+    let error = client.machine.noop().unwrap_err();
+    assert!(error.kind() == Kind::Request && error.message().contains("was not looked at"), "{error}");
+    assert!(matches!(client.machine.step().unwrap(), Step::NotSent { phase: Phase::Mail, .. }));
+    client.machine.noop().unwrap();
+}
+
+/// Nothing was asked, and something came: the next command would get it for an answer.
+#[test]
+fn what_came_unasked_is_no_answer_to_the_next_command() {
+    for (unasked, shown) in [("250 O", "250 O"), ("250-Ok\r\n", "250 Ok")] {
+        let mut client = Client::ready(&[]);
+        client.read(unasked.as_bytes());
+        assert_eq!(client.steps().unwrap(), [Step::Ready], "it may be an orderly goodbye, and is not whole");
+        let error = client.machine.noop().unwrap_err();
+        assert_eq!(error.message(), format!("the server sent {shown:?}, and nothing was asked"));
+        assert_eq!((error.kind(), client.machine.step().unwrap()), (Kind::Protocol, Step::Closed));
+    }
+}
+
+#[test]
+fn the_next_message_may_begin_where_it_is_told_apart() {
+    // Without PIPELINING, one after the other.
+    let mut client = Client::ready(&[]);
+    assert!(client.machine.may_begin());
+    client.go_ahead();
+    assert!(!client.machine.may_begin());
+    client.machine.finish().unwrap();
+    client.steps().unwrap();
+    assert!(!client.machine.may_begin());
+    client.hear("250 queued\r\n").unwrap();
+    assert!(client.machine.may_begin());
+
+    // With it, behind messages that were given whole.
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    assert!(!client.machine.may_begin());
+    client.hear("250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
+    client.machine.finish().unwrap();
+    assert!(client.machine.may_begin());
+    let error = client.machine.mail(address("me@example.org").into()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Request, "step by step, every answer is awaited");
+    client.machine.begin(transaction()).unwrap();
+    client.steps().unwrap();
+    let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nDATA\r\n";
+    assert_eq!(client.wire, format!("EHLO me\r\n{one}.\r\n{one}"));
+    client.hear("250 queued\r\n250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
+    client.machine.finish().unwrap();
+    client.hear("250 queued\r\n").unwrap();
+
+    // And not behind a command of another kind.
+    client.machine.noop().unwrap();
+    assert!(!client.machine.may_begin());
+    assert_eq!(client.machine.begin(transaction()).unwrap_err().kind(), Kind::Request);
+}
+
+#[test]
+fn messages_are_counted_where_the_server_limits_them() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    assert_eq!(client.machine.transactions_left(), None);
+    client = Client::ready(&["PIPELINING", "LIMITS MAILMAX=3"]);
+    for left in [3, 2, 1, 0] {
+        assert_eq!(client.machine.transactions_left(), Some(left));
+        let result = client.machine.begin(transaction());
+        assert_eq!(result.map_err(|error| error.kind()), if left > 0 { Ok(()) } else { Err(Kind::Closed) });
+        client.hear("550 No\r\n503 No\r\n503 No\r\n").unwrap_or_default();
+    }
+}
+
+/// With its last byte a chunk is a message to the server; what is not as announced must not be one.
+#[test]
+fn a_chunk_is_as_large_as_announced() {
+    let chunk = |pieces: &[&'static str]| {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        let mut transaction = transaction();
+        transaction.size = Some(3);
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        let result = pieces.iter().try_for_each(|piece| client.machine.body(*piece));
+        let result = result.and_then(|()| client.machine.finish());
+        client.steps().unwrap();
+        (result.map_err(|error| (error.kind(), error.phase())), client)
+    };
+    for pieces in [&["x\r\n"][..], &["x", "\r\n"], &["x", "", "\r", "\n", ""]] {
+        let (result, client) = chunk(pieces);
+        assert_eq!(result, Ok(()), "{pieces:?}");
+        assert!(client.wire.ends_with("BDAT 3 LAST\r\nx\r\n"), "{}", client.wire);
+    }
+    for pieces in [&["x\r\n", "y"][..], &["\r\n"], &["xy\r\n"], &[]] {
+        let (result, mut client) = chunk(pieces);
+        assert_eq!(result, Err((Kind::Input, Phase::Body)), "{pieces:?}");
+        assert!(client.wire.ends_with("BDAT 3 LAST\r\n"), "{}", client.wire);
+        assert_eq!(client.steps().unwrap(), [Step::Closed]);
+    }
+}
+
 #[test]
 fn a_message_needs_what_the_server_offers() {
     let mut client = Client::ready(&[]);
@@ -196,6 +329,22 @@ fn a_message_needs_what_the_server_offers() {
     assert!(error.message().contains("j\u{f6}rg@example.com"), "{error}");
     assert_eq!(client.steps().unwrap(), [Step::Ready]);
     assert_eq!(client.wire, "EHLO me\r\n", "nothing was sent");
+
+    // The limit itself can be had. What is binary needs both.
+    let begin = |offers: &[&str], size, content| {
+        let mut transaction = transaction();
+        (transaction.size, transaction.content) = (Some(size), content);
+        Client::ready(offers).machine.begin(transaction).map_err(|error| error.kind())
+    };
+    assert_eq!(begin(&["SIZE 1000"], 1000, Content::Unknown), Ok(()));
+    assert_eq!(begin(&["SIZE 1000"], 1001, Content::Unknown), Err(Kind::Unsupported));
+    assert_eq!(begin(&["BINARYMIME", "CHUNKING"], 1, Content::Binary), Ok(()));
+    assert_eq!(begin(&["BINARYMIME"], 1, Content::Binary), Err(Kind::Unsupported));
+    assert_eq!(begin(&["CHUNKING"], 1, Content::Binary), Err(Kind::Unsupported));
+
+    let vrfy = RawCommand::new("VRFY j\u{f6}rg").unwrap();
+    assert_eq!(Client::ready(&[]).machine.command(&vrfy).unwrap_err().kind(), Kind::Unsupported);
+    Client::ready(&["SMTPUTF8"]).machine.command(&vrfy).unwrap();
 }
 
 #[test]
@@ -210,6 +359,21 @@ fn bytes_behind_the_go_ahead_for_tls_are_named() {
     assert_eq!(error.kind(), Kind::Protocol);
     assert!(!client.machine.is_secure());
     assert_eq!(client.steps().unwrap(), [Step::Closed]);
+}
+
+/// A go-ahead that came before STARTTLS went does not overtake it.
+#[test]
+fn the_handshake_comes_after_starttls() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.read(b"250-mail.example.org\r\n250 STARTTLS\r\n220 Go ahead\r\n");
+    assert!(matches!(client.machine.step().unwrap(), Step::Wait { .. }));
+    assert!(client.machine.upgraded().unwrap_err().message().contains("STARTTLS has not gone"));
+    assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Tls }]);
+    assert!(client.wire.ends_with("STARTTLS\r\n"));
+    assert_eq!(client.steps().unwrap(), [Step::Upgrade]);
+    client.machine.upgraded().unwrap();
+    assert!(client.machine.is_secure());
 }
 
 #[test]
@@ -228,11 +392,9 @@ fn a_server_that_begins_with_tls_is_recognised() {
 fn how_far_a_message_is() {
     let mut client = Client::ready(&[]);
     assert_eq!(client.machine.greeting().unwrap().text(), "mail.example.org hello");
+    assert!(client.machine.capabilities().offers("HELP") && !client.machine.is_secure());
     assert_eq!((client.machine.round_trips(), client.machine.replies()), (2, 2));
-    client.machine.begin(transaction()).unwrap();
-    for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
-        client.hear(reply).unwrap();
-    }
+    client.go_ahead();
     client.machine.body("Subject: x\n\n.dot\n").unwrap();
     assert_eq!(client.machine.message_bytes(), 20, "with its line ends, without the dot that was added");
     assert!(client.machine.message_bytes_gone() < 20);
@@ -245,6 +407,134 @@ fn how_far_a_message_is() {
     let steps = client.hear("250 queued\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Sent { .. }, Step::Ready]), "{steps:?}");
     assert!(!client.machine.outcome_unknown());
+
+    // Of chunks, what is not full yet has not gone.
+    let mut client = Client::ready_with(&["CHUNKING", "BINARYMIME"], |settings| settings.chunk_size = 10);
+    let mut binary = transaction();
+    binary.content = Content::Binary;
+    client.machine.begin(binary).unwrap();
+    for _ in 0..2 {
+        client.hear("250 Ok\r\n").unwrap();
+    }
+    client.machine.body("123456789").unwrap();
+    client.steps().unwrap();
+    assert_eq!((client.machine.message_bytes(), client.machine.message_bytes_gone()), (9, 0));
+}
+
+/// A write of nothing is none: the reply behind it was not waited for.
+#[test]
+fn round_trips_are_counted_by_what_went() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    client.hear("250 Ok\r\n").unwrap();
+    assert_eq!(client.machine.round_trips(), 3);
+    client.machine.wrote(0);
+    client.hear("250 Ok\r\n").unwrap();
+    assert_eq!((client.machine.round_trips(), client.machine.replies()), (3, 4));
+}
+
+#[test]
+fn what_is_unread_has_a_limit() {
+    let mut client = Client::new(|_| {});
+    let most = 16 * 1024 + 64 * 1024;
+    let bytes = b"220-hello\r\n".repeat(10_000);
+    let mut taken = client.machine.input(&bytes);
+    assert_eq!(taken, most);
+    assert_eq!(client.machine.input(&bytes[taken..]), 0);
+    client.steps().unwrap_err();
+
+    client = Client::new(|settings| settings.limits.reply_lines = 10_000);
+    taken = client.machine.input(&bytes);
+    client.steps().unwrap();
+    assert_eq!(client.machine.input(&bytes[taken..]), bytes.len() - taken, "there is room again");
+}
+
+#[test]
+fn no_more_of_a_message_is_wanted_than_is_written_at_once() {
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    let most = 256 * 1024;
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: most });
+    client.machine.body(vec![b'x'; most - 1]).unwrap();
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: 1 });
+    client.machine.body("x").unwrap();
+    assert_eq!(client.machine.step().unwrap(), Step::Wait { phase: Phase::Body });
+    client.machine.wrote(2);
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: 2 });
+}
+
+/// A small message goes with its commands (RFC 3030). Larger ones gain nothing by it, and an empty one would be whole
+/// before its end is known.
+#[test]
+fn small_messages_go_as_a_chunk() {
+    for (size, is_chunk) in [(0, false), (1, true), (64 * 1024, true), (64 * 1024 + 1, false)] {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        let mut transaction = transaction();
+        transaction.size = Some(size);
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        let last = if is_chunk { format!("BDAT {size} LAST\r\n") } else { "DATA\r\n".into() };
+        assert!(client.wire.ends_with(&last), "{size}: {}", client.wire);
+    }
+}
+
+/// What was handed over whole and has no answer.
+#[test]
+fn it_is_known_how_many_outcomes_are_unknown() {
+    let two_under_way = || {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        (0..2).for_each(|_| client.give_a_chunk());
+        client.steps().unwrap();
+        client
+    };
+    let mut client = two_under_way();
+    assert!(client.end().outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 2);
+    let mut client = two_under_way();
+    client.hear("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
+    assert!(client.end().outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 1);
+    // 421 to a command of the first, and nothing of the second.
+    let mut client = two_under_way();
+    let steps = client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
+    assert_eq!(client.machine.left_unknown(), 1);
+    // And to the first itself.
+    let mut client = two_under_way();
+    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::EndOfData, .. }, Step::Closed]), "{steps:?}");
+    assert_eq!(client.machine.left_unknown(), 1);
+
+    let mut client = Client::ready(&[]);
+    client.end();
+    assert_eq!(client.machine.left_unknown(), 0);
+}
+
+/// The message ended here, and its end has not gone: the server speaks of what it has got.
+#[test]
+fn shutting_down_before_the_end_went_is_in_the_body() {
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    client.machine.finish().unwrap();
+    client.read(b"421 Bye\r\n");
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Body, .. })));
+    assert_eq!(client.machine.step().unwrap(), Step::Closed);
+    assert!(!client.machine.transcript().to_string().contains("RSET"));
+}
+
+/// What LMTP's first command is refused with says whether there is LMTP at all.
+#[test]
+fn a_server_without_lmtp_is_named() {
+    for (reply, kind, says) in [
+        ("500 what?\r\n", Kind::Refused, "the server does not know LHLO, with which LMTP begins"),
+        ("550 not you\r\n", Kind::Refused, "the server refused LHLO from this client, me"),
+        ("354 go\r\n", Kind::Protocol, "expected the answer to LHLO (250), but the server sent 354 go"),
+    ] {
+        let mut client = Client::new(|settings| settings.protocol = Protocol::Lmtp);
+        client.hear("220 hello\r\n").unwrap();
+        let error = client.hear(reply).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (kind, says));
+    }
 }
 
 /// Its only recipient was refused, and the server closed before it said so of the chunk that had gone, too: nothing is unknown.
@@ -267,13 +557,29 @@ fn a_reply_of_another_kind_is_a_violation() {
     client.hear("220 hello\r\n").unwrap();
     client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
     assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
-    for answers in [&["354 Go\r\n"][..], &["250 Ok\r\n", "354 Go\r\n"]] {
+    assert_eq!(Client::new(|_| {}).hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
+    let mut client = Client::new(|_| {});
+    client.hear("220 hello\r\n").unwrap();
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
+    for answers in [
+        &["354 Go\r\n"][..],
+        &["250 Ok\r\n", "354 Go\r\n"],
+        &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n"],
+        // To RSET, which the machine says of its own accord.
+        &["250 Ok\r\n", "550 No\r\n", "500 what?\r\n"],
+        &["250 Ok\r\n", "550 No\r\n", "354 Go\r\n"],
+    ] {
         let mut client = Client::ready(&[]);
         client.machine.begin(transaction()).unwrap();
         let (last, before) = answers.split_last().unwrap();
         before.iter().for_each(|answer| drop(client.hear(answer).unwrap()));
-        assert_eq!(client.hear(last).unwrap_err().kind(), Kind::Protocol);
+        assert_eq!(client.hear(last).unwrap_err().kind(), Kind::Protocol, "{answers:?}");
     }
+    // To the lone dot behind a 354 for nobody.
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    client.hear("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
 }
 
 /// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
@@ -371,13 +677,19 @@ fn only_334_is_a_challenge() {
 
 #[test]
 fn a_challenge_has_a_limit() {
-    let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| {
-        (settings.secure, settings.limits.line) = (true, 100);
-    });
-    client.machine.login(Mechanism::Login, &Credentials::new("u", "p")).unwrap();
+    let login = || {
+        let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| {
+            (settings.secure, settings.limits.line) = (true, 100);
+        });
+        client.machine.login(Mechanism::Login, &Credentials::new("u", "p")).unwrap();
+        client
+    };
     // Each line keeps to the limit, and all of them together do not.
-    let line = format!("334-{}\r\n", "A".repeat(80));
-    let error = client.hear(&format!("{line}{line}334 AAAA\r\n")).unwrap_err();
+    let line = format!("334-{}\r\n", "A".repeat(48));
+    let mut client = login();
+    client.hear(&format!("{line}{line}334 AAAA\r\n")).unwrap();
+    assert!(client.wire.ends_with("AUTH LOGIN\r\ndQ==\r\n"), "{}", client.wire);
+    let error = login().hear(&format!("{line}{line}334 AAAAA\r\n")).unwrap_err();
     assert!(error.message().contains("a challenge longer than the limit of 100 bytes"), "{error}");
     assert_eq!(error.kind(), Kind::Protocol);
 }

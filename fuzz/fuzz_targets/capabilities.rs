@@ -24,8 +24,13 @@ fn keyword(line: &str) -> (String, &str) {
 }
 
 pub fn check(data: &[u8]) {
-    // What the parser replaces is the business of the target `reply`, too.
-    let text: String = String::from_utf8_lossy(data).chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    // What the parser replaces, such as what turns the direction of writing, is the business of the target `reply`, too.
+    let stays = |c: &char| match c {
+        '\n' => true,
+        '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => false,
+        c => !c.is_control(),
+    };
+    let text: String = String::from_utf8_lossy(data).chars().filter(stays).collect();
     let lines: Vec<&str> = text.split('\n').collect();
     let Some(reply) = reply(&lines) else { return };
     let capabilities = Capabilities::from_reply(&reply);

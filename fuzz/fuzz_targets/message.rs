@@ -85,6 +85,16 @@ pub fn check(data: &[u8]) {
         return;
     }
     let expected = without_bcc(&normalised(text));
+    if expected.contains(&0) {
+        // The machine refuses it in a stream.
+        for line_ends in [LineEnds::Normalize, LineEnds::Refuse] {
+            let refused = prepared(Message::ready(text.to_vec()), line_ends).expect_err("no text has a NUL");
+            assert_eq!(refused.kind(), Kind::Request);
+        }
+        let binary = prepared(Message::ready(text.to_vec()), LineEnds::Keep).unwrap();
+        assert_eq!(binary.content(), Content::Binary);
+        return;
+    }
 
     let body = prepared(Message::ready(text.to_vec()), LineEnds::Normalize).unwrap();
     assert_eq!(body.size(), Some(expected.len() as u64));

@@ -1,11 +1,13 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `course.rs` and `fate.rs` tell what becomes of a message, and
-//! `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
+//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `course.rs` and `fate.rs` tell what becomes of a message,
+//! `keeping.rs` is for those who keep it, and `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
 
 mod course;
 mod driver;
 mod fate;
+#[cfg(feature = "pool")]
+mod keeping;
 mod login;
 mod setup;
 mod steps;
@@ -64,6 +66,8 @@ pub struct Connection {
     mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
     all_or_nothing: bool,
+    #[cfg(feature = "pool")]
+    began: Instant,
     /// Of the machine's round trips, those that the next receipt need not tell of.
     round_trips_told: u32,
     /// A call has begun and not come to its end: it is running, or its future was dropped.
@@ -83,10 +87,17 @@ impl Connection {
     /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
-        self.driver.clock = Clock::start(&self.driver.timeouts);
+        let mut clock = Clock::start(&self.driver.timeouts);
         let (envelope, body) = message.into().prepare().await?;
-        self.round_trips_told = self.driver.machine.round_trips();
+        clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
+        self.begin_message(clock);
         self.send_prepared(envelope, body, started, None).await
+    }
+
+    /// The next message is to go by this clock, and its receipt to tell of its own round trips alone.
+    pub(crate) fn begin_message(&mut self, clock: Clock) {
+        self.driver.clock = clock;
+        self.round_trips_told = self.driver.machine.round_trips();
     }
 
     /// Where the server takes fewer messages in a session than this one has parts, and `endpoint` is given, more connections are made.
@@ -159,14 +170,21 @@ impl Connection {
     ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
             self.say_quit(false).await;
-            // In a box, as it is large and mostly not needed.
-            let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
-            next.driver.machine.follow(&self.driver.machine);
-            next.in_call = self.in_call;
-            *self = next;
+            self.renew(endpoint).await?;
         }
         let transaction = Transaction { recipients, ..self.transaction(envelope, body) };
         self.begin(transaction).await
+    }
+
+    /// Another session goes on in place of this one, which is over.
+    pub(crate) async fn renew(&mut self, endpoint: &Endpoint) -> Result<()> {
+        // In a box, as it is large and mostly not needed.
+        let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
+        next.driver.machine.follow(&self.driver.machine);
+        next.round_trips_told = self.round_trips_told;
+        next.in_call = self.in_call;
+        *self = next;
+        Ok(())
     }
 
     /// The parts that the message goes in: several, where the server limits recipients and the body can be had again.
@@ -295,6 +313,15 @@ impl Connection {
             return Err(Error::new(Kind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
         }
         self.in_call = true;
+        Ok(())
+    }
+
+    /// The same for a call of a single step, which has its own time, unless a transaction is open: that is one call to the server.
+    fn begin_step(&mut self) -> Result<()> {
+        self.begin_call()?;
+        if self.driver.machine.is_between_transactions() {
+            self.driver.clock = Clock::start(&self.driver.timeouts);
+        }
         Ok(())
     }
 

@@ -55,7 +55,7 @@ pub(super) fn lay_out(
     may_be_binary: bool,
 ) -> Result<(Vec<Piece>, Facts, Option<Facts>)> {
     // One byte for each hole that there can be: its address is the placeholder.
-    let marks = vec![0; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
+    let marks = vec![b'.'; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
     // The name of a field that depends on the form is known by its address, too.
     let field = TRANSFER_ENCODING.to_owned();
     let mut builder = builder; // With a lifetime that ends before the marks do.
@@ -113,6 +113,7 @@ pub(super) fn lay_out(
         }
     }
     let mut facts = survey.end(|kept| pieces.push(Piece::Text(kept)));
+    facts.check_text()?;
     facts.utf8_headers |= parts_have_utf8;
     let binary_facts = has_binary.then(|| {
         let mut binary_facts = binary_survey.end(drop).of_binary();

@@ -179,7 +179,7 @@ impl<'x> Message<'x> {
     /// # Errors
     ///
     /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, an invalid address, a line break or NUL in a header,
-    /// or a ready message without an envelope, with attachments or with line ends that are refused.
+    /// or a ready message without an envelope, with attachments, with a NUL or with line ends that are refused.
     /// [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be read or is none.
     ///
     /// ```

@@ -22,7 +22,7 @@ pub enum LineEnds {
     Normalize,
     /// A CR or LF alone is an error: nothing may be changed.
     Refuse,
-    /// A CR or LF alone stays as it is. A message that has one goes in chunks, and only to a server that offers BINARYMIME and CHUNKING
+    /// A CR or LF alone stays as it is, and so does a NUL. A message that has one goes in chunks, and only to a server that offers BINARYMIME and CHUNKING
     /// (RFC 3030); for any other, sending fails before anything is sent. So it is with a stream, of which nobody knows.
     Keep,
 }
@@ -56,10 +56,13 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
     };
     match (line_ends, facts.bare) {
         (LineEnds::Refuse, Some(bare)) => Err(refused(Kind::Request, Phase::Setup, bare)),
-        (LineEnds::Keep, bare) if bare.is_some() || facts.content == Content::Unknown => {
+        (LineEnds::Keep, bare) if bare.is_some() || facts.nul.is_some() || facts.content == Content::Unknown => {
             Ok((pieces, facts.of_binary(), cutter))
         }
-        _ => Ok((pieces, facts, cutter)),
+        _ => {
+            facts.check_text()?;
+            Ok((pieces, facts, cutter))
+        }
     }
 }
 

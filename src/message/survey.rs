@@ -1,9 +1,11 @@
 //! What a message is, known before it goes: its size on the wire, 8-bit or not, its line ends.
 
 use bytes::Bytes;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::bcc::{BccFilter, Kept};
+use crate::error::{Error, Result};
+use crate::hint;
 use crate::proto::Content;
 
 /// Goes over a message once, at the speed of memory: cuts the Bcc fields out, and sums up what stays.
@@ -13,6 +15,7 @@ pub(super) struct Survey {
     lines: Lines,
     eight_bit: bool,
     utf8_headers: bool,
+    nul: Option<u64>,
     size_is_known: bool,
 }
 
@@ -27,6 +30,8 @@ pub(super) struct Facts {
     pub(super) longest_line: Option<u64>,
     /// The first line that does not end with CRLF.
     pub(super) bare: Option<Bare>,
+    /// The first line with a NUL in it, which text cannot have (RFC 2045, 2.8).
+    pub(super) nul: Option<u64>,
     /// How many bytes of the size are CR and LF that were missing.
     added: u64,
 }
@@ -41,11 +46,26 @@ pub(super) struct Bare {
 impl Facts {
     /// Of a stream that can be read only once.
     pub(super) fn unknown() -> Self {
-        Facts { size: None, content: Content::Unknown, utf8_headers: false, longest_line: None, bare: None, added: 0 }
+        Facts {
+            size: None,
+            content: Content::Unknown,
+            utf8_headers: false,
+            longest_line: None,
+            bare: None,
+            nul: None,
+            added: 0,
+        }
     }
 }
 
 impl Facts {
+    /// The message can go as text.
+    pub(super) fn check_text(&self) -> Result<()> {
+        let Some(line) = self.nul else { return Ok(()) };
+        let message = format!("line {line} of the message has a NUL, which text cannot have");
+        Err(Error::request(message).with_hint(hint::NUL))
+    }
+
     /// Of the same message, if it goes as it is.
     pub(super) fn of_binary(self) -> Self {
         let size = self.size.map(|size| size - self.added);
@@ -60,6 +80,7 @@ impl Survey {
             lines: Lines::new(),
             eight_bit: false,
             utf8_headers: false,
+            nul: None,
             size_is_known: true,
         }
     }
@@ -111,6 +132,7 @@ impl Survey {
             utf8_headers: self.utf8_headers,
             longest_line: Some(self.lines.longest),
             bare: self.lines.bare,
+            nul: self.nul,
             added: self.lines.added,
         }
     }
@@ -122,7 +144,15 @@ impl Survey {
             self.utf8_headers |= !bytes[..headers].is_ascii();
         }
         self.lines.add_hidden(self.filter.take_hidden_lines());
-        self.lines.feed(bytes);
+        let mut rest = bytes;
+        if self.nul.is_none()
+            && let Some(at) = memchr(0, bytes)
+        {
+            self.lines.feed(&bytes[..at]);
+            self.nul = Some(self.lines.number());
+            rest = &bytes[at..];
+        }
+        self.lines.feed(rest);
     }
 }
 
@@ -147,6 +177,11 @@ impl Lines {
 
     pub(super) fn bare(&self) -> Option<Bare> {
         self.bare
+    }
+
+    /// The number of the line that the next byte is in.
+    fn number(&self) -> u64 {
+        self.count + u64::from(self.after_cr) + 1
     }
 
     /// Lines that do not go, but count where a line is named by its number.
@@ -238,6 +273,24 @@ mod tests {
                 assert_eq!(facts.longest_line, Some(longest), "{message:?}, cut at {cut}");
                 let bare = bare.map(|(line, byte)| Bare { line, byte });
                 assert_eq!(facts.bare, bare, "{message:?}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn tells_the_line_of_a_nul() {
+        for (message, line) in [
+            ("a\r\nb", None),
+            ("\0", Some(1)),
+            ("a\r\nb\0\r\n\0", Some(2)),
+            ("a\rb\n\0", Some(3)),
+            ("a\r\0", Some(2)),
+            ("Bcc: \0\r\n a\r\n\r\n\0", Some(4)),
+            ("Bcc: \0\r\n\r\n", None),
+        ] {
+            for cut in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(cut);
+                assert_eq!(facts(&[head, tail]).nul, line, "{message:?}, cut at {cut}");
             }
         }
     }

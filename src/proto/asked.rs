@@ -126,6 +126,18 @@ impl Machine {
         self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
     }
 
+    /// So many have begun in this session.
+    #[cfg(feature = "pool")]
+    pub(crate) fn transactions_begun(&self) -> usize {
+        self.mails
+    }
+
+    /// The session goes on, and no transaction is open in it; an answer may be awaited.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_between_transactions(&self) -> bool {
+        self.state == State::Ready
+    }
+
     /// So many more transactions can follow in this session.
     pub(crate) fn check_session(&self, more: usize) -> Result<()> {
         self.capabilities.limits().check_session(self.mails, more)
@@ -199,7 +211,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for more bytes than a chunk was announced with:
+    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
     /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require(State::Body, "a piece of the message")?;
@@ -210,6 +222,12 @@ impl Machine {
             self.close();
             return Err(Error::new(Kind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
+        }
+        // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there was none.
+        if !self.stuffer.is_verbatim() && chunk.has_nul() {
+            let message = "the message has a NUL, which text cannot have; it was not sent";
+            self.close();
+            return Err(Error::new(Kind::Input, Phase::Body, message).with_hint(hint::NUL));
         }
         let size = match self.framing() {
             Framing::Chunk(size) => size,

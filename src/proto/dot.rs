@@ -4,7 +4,7 @@
 //! nothing of headers or MIME, and holds nothing back: what needs no change passes through uncopied.
 
 use bytes::Bytes;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::Output;
 
@@ -45,6 +45,10 @@ impl Chunk {
 
     pub(super) fn is_seven_bit(&self) -> bool {
         self.is_base64_lines || self.bytes.is_ascii()
+    }
+
+    pub(super) fn has_nul(&self) -> bool {
+        !self.is_base64_lines && memchr(0, &self.bytes).is_some()
     }
 }
 

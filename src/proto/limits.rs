@@ -95,8 +95,9 @@ fn too_many(number: usize, max: usize, what: &str) -> Error {
     )
 }
 
-#[cfg(all(test, feature = "client"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(feature = "client")]
     use proptest::prelude::*;
 
     use super::*;
@@ -109,6 +110,37 @@ mod tests {
         names.iter().map(|name| Address::new(*name).unwrap()).collect()
     }
 
+    #[test]
+    fn as_many_as_the_server_takes_and_no_more() {
+        let to = addresses(&["a@x", "b@y", "c@x"]);
+        for (limits, is_within) in [
+            (limits(None, None), true),
+            (limits(Some(3), Some(2)), true),
+            (limits(Some(2), None), false),
+            (limits(None, Some(1)), false),
+        ] {
+            assert_eq!(limits.check(&to).is_ok(), is_within, "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_has_as_many_messages_as_the_server_takes() {
+        let limits = OfferedLimits { mail_max: Some(3), ..OfferedLimits::default() };
+        for (before, more, kind) in [
+            (0, 3, None),
+            (1, 2, None),
+            (3, 0, None),
+            (0, 4, Some(Kind::Unsupported)),
+            (1, 3, Some(Kind::Closed)),
+            (3, 1, Some(Kind::Closed)),
+        ] {
+            let told = limits.check_session(before, more).err().map(|error| error.kind());
+            assert_eq!(told, kind, "{before} and {more}");
+        }
+        OfferedLimits::default().check_session(1000, 1000).unwrap();
+    }
+
+    #[cfg(feature = "client")]
     #[test]
     fn recipients_stay_in_order_unless_domains_count() {
         let to = addresses(&["a@x", "b@y", "c@X", "d@z", "e@y"]);
@@ -127,6 +159,7 @@ mod tests {
         assert!(limits(Some(3), None).check(&to).is_err() && limits(None, Some(1)).check(&to).is_err());
     }
 
+    #[cfg(feature = "client")]
     proptest! {
         /// Everybody is in one part, and each part keeps to the limits.
         #[test]

@@ -214,13 +214,15 @@ impl Machine {
 
     fn on_challenge(&mut self, mut login: Login, challenge: &str) -> Result<()> {
         let limits = &self.settings.limits;
-        if login.challenges() == limits.challenges || challenge.len() > limits.line {
-            let message = if challenge.len() > limits.line {
-                format!("the server sent a challenge longer than the limit of {} bytes", limits.line)
-            } else {
-                let (limit, mechanism) = (limits.challenges, login.mechanism());
-                format!("the server sent more challenges than the limit of {limit} for {mechanism}")
-            };
+        let excess = if challenge.len() > limits.line {
+            Some(format!("the server sent a challenge longer than the limit of {} bytes", limits.line))
+        } else if login.challenges() == limits.challenges {
+            let (limit, mechanism) = (limits.challenges, login.mechanism());
+            Some(format!("the server sent more challenges than the limit of {limit} for {mechanism}"))
+        } else {
+            None
+        };
+        if let Some(message) = excess {
             return Err(Error::new(Kind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, "")));
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::office::{Manners, Office, address, envelope, letter};
 
 /// What the future comes to, if it does within so many polls; else it is dropped.
-async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
+pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         polls -= 1;

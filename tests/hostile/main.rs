@@ -14,7 +14,7 @@
 //! | the violation by a reply that nobody asked for; the look at what is unread before a command; a reply that is cut off | `order` |
 //! | the unknown outcome | `once`, `network`, `order`, `limits`, `starttls` |
 //! | what became of the others in a window | `once`, `network` |
-//! | the mark of a call that was given up | `cancel` |
+//! | the mark of a call that was given up | `cancel`, `pool` |
 //! | secrets taken out of replies, and out of what is no reply | `secrets` |
 //! | the wiping of secrets, and of the lines they go in | `memory` |
 //! | one limit for a reply, however many reads it takes | `limits` |
@@ -30,6 +30,8 @@ mod network;
 mod office;
 mod once;
 mod order;
+mod pool;
+mod proxies;
 mod script;
 mod secrets;
 mod smuggling;

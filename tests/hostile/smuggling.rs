@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::mime::MimePart;
-use envoi::{Attachment, Connection, LineEnds, Message, Result};
+use envoi::proto::Content;
+use envoi::{Attachment, Connection, Kind, LineEnds, Message, Result};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::office::{address, envelope};
 use crate::script::{Act, meet, plain, say, up_to};
 
 /// Ends of a message to one server or another, each with a second message behind it.
-const ENDS: [(&str, &str); 12] = [
+const ENDS: [(&str, &str); 11] = [
     ("as it should be", "\r\n.\r\n"),
     ("LF alone, twice (Postfix, Sendmail)", "\n.\n"),
     ("CR alone, twice (Cisco Secure Email)", "\r.\r"),
@@ -26,8 +27,15 @@ const ENDS: [(&str, &str); 12] = [
     ("a CR too many before", "\r\r\n.\r\n"),
     ("a CR too many behind", "\r\n.\r\r\n"),
     ("LF and CR the wrong way round", "\n\r.\n\r"),
-    ("a NUL behind the line end", "\r\n\0.\r\n"),
     ("dots in a row", "\r\n.\r\n.\r\n..\r\n.\n.\r.\r\n"),
+];
+
+/// Ends of a message to a server that drops NULs, or reads no further than to one.
+const NULS: [(&str, &str); 4] = [
+    ("a NUL before the dot", "\r\n\0.\r\n"),
+    ("a NUL behind the dot", "\r\n.\0\r\n"),
+    ("a NUL within the line end before", "\r\0\n.\r\n"),
+    ("a NUL within the line end behind", "\r\n.\r\0\n"),
 ];
 
 const SECOND: &str =
@@ -214,7 +222,7 @@ async fn in_a_built_message() {
 #[tokio::test(start_paused = true)]
 async fn refused_where_nothing_may_be_changed() {
     for (attack, end) in ENDS {
-        let is_clean = matches!(end, "\r\n.\r\n" | "\r\n\0.\r\n");
+        let is_clean = end == "\r\n.\r\n";
         let ready = format!("A: b\r\n\r\nx{end}end\r\n");
         let message =
             Message::ready(ready.clone()).envelope(envelope(&["you@example.com"])).line_ends(LineEnds::Refuse);
@@ -234,5 +242,41 @@ async fn refused_where_nothing_may_be_changed() {
             assert!(!meeting.heard.ends_with(b"\r\n.\r\n"), "{attack}: it was ended");
             assert!(!meeting.result.unwrap_err().outcome_unknown(), "{attack}");
         }
+    }
+}
+
+/// No text has a NUL in it (RFC 2045, 2.7 and 2.8): it goes nowhere, and neither does the end of a message with one.
+#[tokio::test(start_paused = true)]
+async fn no_nul_in_text() {
+    let endpoint = plain();
+    let to = || envelope(&["you@example.com"]);
+    for (attack, end) in NULS {
+        let ready = format!("A: b\r\n\r\nx{end}{SECOND}");
+        let built = || MessageBuilder::new().from("me@example.org").to("you@example.com");
+        let of_raw_parts = built().body(MimePart::raw(ready.clone()));
+        for message in [Message::ready(ready.clone()).envelope(to()), of_raw_parts.into()] {
+            let error = message.prepare().await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Request, "{attack}: {error}");
+        }
+        // What is text to the caller is encoded.
+        let message =
+            || Message::from(built().text_body(ready.clone()).attachment("text/plain", "a.txt", ready.clone()));
+        check(attack, message).await;
+
+        for cut in 0..=ready.len() {
+            let acts =
+                [up_to("DATA"), vec![say("354 go\r\n"), Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]];
+            let meeting = meet(acts.concat(), async |stream| {
+                let mut connection = Connection::over(stream, &endpoint).await?;
+                connection.send(Message::ready_stream(Pieces::new(&ready, Some(cut))).envelope(to())).await
+            })
+            .await;
+            let error = meeting.result.unwrap_err();
+            assert!(error.kind() == Kind::Input && !error.outcome_unknown(), "{attack}, cut at {cut}: {error}");
+            assert!(!meeting.heard.contains(&0) && !meeting.heard.ends_with(b"\r\n.\r\n"), "{attack}, cut at {cut}");
+        }
+
+        let as_it_is = Message::ready(ready.clone()).line_ends(LineEnds::Keep).envelope(to());
+        assert_eq!(as_it_is.prepare().await.unwrap().1.content(), Content::Binary, "{attack}");
     }
 }

@@ -8,6 +8,7 @@ mod failures;
 mod lmtp;
 mod logins;
 mod memory;
+mod pool;
 mod prdr;
 mod proxies;
 mod recipients;

@@ -53,6 +53,21 @@ impl Server {
         [self.plain(), self.starttls(ALICE), self.implicit(ALICE)]
     }
 
+    /// How many lines of Postfix's log have all of these words.
+    pub fn logged(&self, words: &[&str]) -> usize {
+        let log = std::fs::read_to_string(self.mail.join("../../log/postfix.log")).unwrap();
+        log.lines().filter(|line| words.iter().all(|words| line.contains(words))).count()
+    }
+
+    /// Waits until there are so many.
+    pub async fn until_logged(&self, count: usize, words: &[&str]) {
+        let began = Instant::now();
+        while self.logged(words) < count {
+            assert!(began.elapsed() < DELIVERY, "{} of {count} lines with {words:?}", self.logged(words));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The one message that was delivered to this recipient, when it is there.
     pub async fn delivered(&self, recipient: &Address) -> Delivered {
         let mut all = self.mailbox(recipient, 1).await;
@@ -166,8 +181,8 @@ pub fn lockstep() -> Option<Server> {
     })
 }
 
-/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, or the PROXY protocol (`HAPROXY`) on its
-/// submission port.
+/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the PROXY protocol (`HAPROXY`), or a short patience (`HASTY`)
+/// on its submission port.
 pub fn special(port: &str) -> Option<Server> {
     special_port(port).zip(postfix()).map(|(port_587, postfix)| Server { port_587, ..postfix.clone() })
 }
@@ -227,18 +242,19 @@ fn servers() -> Option<&'static Servers> {
     }
 }
 
-const SPECIAL: [&str; 8] = [
+const SPECIAL: [&str; 9] = [
     "POSTFIX_PORT_CHAIN",
     "POSTFIX_PORT_CLIENT",
     "POSTFIX_PORT_TLS12",
     "POSTFIX_PORT_BROKEN",
     "POSTFIX_PORT_LOGINS",
     "POSTFIX_PORT_HAPROXY",
+    "POSTFIX_PORT_HASTY",
     "PROXY_PORT_SOCKS",
     "PROXY_PORT_HTTP",
 ];
 
-const PORTS: [&str; 17] = [
+const PORTS: [&str; 18] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
@@ -256,6 +272,7 @@ const PORTS: [&str; 17] = [
     SPECIAL[5],
     SPECIAL[6],
     SPECIAL[7],
+    SPECIAL[8],
 ];
 
 fn start() -> Result<Servers, String> {

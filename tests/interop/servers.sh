@@ -7,7 +7,7 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS,HAPROXY}, EXIM_PORT_{25,587,465},
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS,HAPROXY,HASTY}, EXIM_PORT_{25,587,465},
 # DOVECOT_PORT_{LMTP,587} and PROXY_PORT_{SOCKS,HTTP}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
@@ -257,6 +257,9 @@ CONF
 127.0.0.1:$POSTFIX_PORT_HAPROXY inet n - n - - smtpd -o syslog_name=postfix/haproxy
     -o smtpd_upstream_proxy_protocol=haproxy
     -o smtpd_tls_security_level=may
+127.0.0.1:$POSTFIX_PORT_HASTY inet n - n - - smtpd -o syslog_name=postfix/hasty
+    -o smtpd_tls_security_level=may
+    -o smtpd_timeout=1s
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
@@ -440,7 +443,7 @@ start() {
     for name in "$exim" postfix dovecot openssl microsocks tinyproxy; do
         command -v "$name" >/dev/null || die "no $name: run install.sh first"
     done
-    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS,HAPROXY} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587} \
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS,HAPROXY,HASTY} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587} \
         PROXY_PORT_{SOCKS,HTTP}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done

@@ -47,6 +47,16 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
             support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(connection.quit());
         }
+        "envoi-pool" => {
+            let pool = envoi(target).pool(10);
+            drop(runtime.block_on(pool.get()).expect("the sink is there"));
+            let send = async || {
+                let receipt = pool.send(note()).await.expect("the message is taken");
+                assert!(receipt.all_accepted());
+            };
+            support::report(|| runtime.block_on(again_and_again(time, send)));
+            runtime.block_on(pool.close());
+        }
         "envoi-stream" => {
             let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
             support::report(|| {

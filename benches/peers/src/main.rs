@@ -30,7 +30,7 @@ use support::sink::Sink;
 const LARGE: [&str; 4] = ["envoi", "mail-send", "lettre", "async-smtp"];
 
 /// Who sends small messages, and to which server: what PIPELINING alone and CHUNKING make of it, only envoi shows.
-const SMALL: [(&str, &str, bool); 8] = [
+const SMALL: [(&str, &str, bool); 9] = [
     ("envoi, `send_all`, CHUNKING", "envoi-stream", true),
     ("envoi, `send_all`, PIPELINING alone", "envoi-stream", false),
     ("envoi, `send`, CHUNKING", "envoi", true),
@@ -38,6 +38,7 @@ const SMALL: [(&str, &str, bool); 8] = [
     ("async-smtp", "async-smtp", true),
     ("mail-send", "mail-send", true),
     ("lettre, one connection", "lettre", true),
+    ("envoi, its pool, CHUNKING", "envoi-pool", true),
     ("lettre, its pool", "lettre-pool", true),
 ];
 

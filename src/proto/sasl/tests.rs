@@ -235,7 +235,19 @@ mod with_feature {
             let last = trial.ask_all(challenges);
             assert_eq!(last, "", "{challenges:?}");
             assert!(trial.reason().contains(says), "{challenges:?}: {}", trial.reason());
-            assert!(trial.login.verify().is_err(), "{challenges:?}");
+            let contradiction = trial.login.verify().unwrap_err().to_string();
+            assert!(contradiction.contains(says) && contradiction.contains("and then"), "{contradiction}");
+        }
+    }
+
+    #[test]
+    fn scram_hashes_as_often_as_the_limits_allow() {
+        for (iterations, is_answered) in [(4095, false), (4096, true), (4097, true), (4098, false)] {
+            let mut setting = Setting::new("").nonce(NONCE);
+            setting.settings.limits.scram_iterations = 4096..=4097;
+            let mut trial = setting.begin(Mechanism::ScramSha256, &user());
+            let response = trial.ask(&format!("r={NONCE}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i={iterations}"));
+            assert_eq!(response.starts_with("c=biws,r="), is_answered, "{iterations}: {response}");
         }
     }
 
@@ -399,4 +411,11 @@ fn a_command_is_no_longer_than_servers_must_take() {
     let longest = (512 - 13) / 4 * 3 - 7;
     assert!(begins_with(longest).starts_with("AUTH PLAIN "));
     assert_eq!(begins_with(longest + 1).trim_end(), "AUTH PLAIN");
+    // With this name, the 512 can be had to the byte.
+    let begins_with = |user: usize| {
+        let credentials = Credentials::external().authorize_as("x".repeat(user));
+        Setting::new("").begin(Mechanism::External, &credentials).line
+    };
+    assert_eq!(begins_with(372).len(), 512);
+    assert_eq!(begins_with(373).trim_end(), "AUTH EXTERNAL");
 }

@@ -64,3 +64,30 @@ fn says_what_is_wrong_with_it() {
         assert_eq!(Connector::new(&settings, Demand::Verified).unwrap_err().to_string(), error.to_string());
     }
 }
+
+#[tokio::test]
+async fn client_certificate_demanded() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let config = demanding(&root.der, &server);
+    for (version, text) in [
+        (TlsVersion::Tls12, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+        // TLS 1.3 says so only when the handshake is over.
+        (TlsVersion::Tls13, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+    ] {
+        let settings = trusting(&root).min_version(version).max_version(version);
+        let error = first_reply(&settings, &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &[text, "TlsSettings::client_certificate"]);
+
+        let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
+        let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
+        let error = first_reply(&settings.clone().client_certificate(stranger), &config).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        says(&error, &["does not accept the client certificate"]);
+
+        let client = Party::new(named("client", &[]), Some(&root));
+        let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);
+        first_reply(&settings.client_certificate(client), &config).await.unwrap();
+    }
+}

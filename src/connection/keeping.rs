@@ -1,0 +1,42 @@
+//! What a connection that is kept between messages is asked, and told, by whoever keeps it.
+
+use std::time::Duration;
+
+use super::Connection;
+use crate::proto::Step;
+
+impl Connection {
+    /// No call was given up in the middle, no transaction is open, and the session has not ended, for all that was heard.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        !self.in_call && self.driver.machine.is_between_transactions()
+    }
+
+    /// The same by all that has come meanwhile: the server has not ended the session, nor said what nobody asked for.
+    pub(crate) async fn is_alive(&mut self) -> bool {
+        self.driver.hear().await;
+        // An answer may still be awaited: to the RSET behind a refused message.
+        matches!(self.driver.step(), Ok(Step::Ready | Step::Wait { .. }))
+    }
+
+    /// Since when there is this session.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// How many messages have gone or failed in this session.
+    pub(crate) fn messages_begun(&self) -> usize {
+        self.driver.machine.transactions_begun()
+    }
+
+    /// What is left to be said of the last message, as far as it can be written at once.
+    pub(crate) fn say_now(&mut self) {
+        self.driver.say_now(false);
+    }
+
+    /// Says QUIT, as far as it can be written at once: for those who cannot wait.
+    pub(crate) fn leave_now(mut self) {
+        if self.begin_call().is_ok() && self.driver.machine.quit().is_ok() {
+            self.driver.say_now(true);
+        }
+    }
+}

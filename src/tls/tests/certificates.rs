@@ -1,0 +1,330 @@
+//! What is wrong with a certificate, or is held to be right.
+
+use super::*;
+
+#[tokio::test]
+async fn unknown_issuer_without_intermediate() {
+    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let middle = Party::authority("Middle", Some(&root));
+    let server = Party::server(Some(&middle));
+    let error = failure(&other, &[&server]).await;
+    says(
+        &error,
+        &[
+            "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \"CN=Middle\", which is missing",
+            "the server sent no other certificate",
+            "what is trusted (one certificate, \"CN=Other\", from what was given in memory)",
+            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs it",
+        ],
+    );
+    assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
+    assert_eq!(cause(&error).culprit, Some(0));
+    assert_eq!(cause(&error).chain[0].der(), server.der.as_ref());
+    let mut params = named(HOST, &[HOST]);
+    let mut access =
+        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], issuer_at("http://ca.example/1.crt"));
+    access.set_criticality(false);
+    params.custom_extensions = vec![access];
+    let error = failure(&other, &[&Party::new(params, Some(&middle))]).await;
+    says(
+        &error,
+        &["most likely left out an intermediate certificate", "the missing one is at http://ca.example/1.crt"],
+    );
+    // The same with the right root: the intermediate is still missing.
+    says(&failure(&root, &[&server]).await, &["\"CN=Middle\", which is missing"]);
+}
+
+/// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1).
+fn issuer_at(address: &str) -> Vec<u8> {
+    let length = address.len() as u8;
+    let mut der = vec![0x30, length + 14, 0x30, length + 12, 6, 8, 0x2B, 6, 1, 5, 5, 7, 0x30, 2, 0x86, length];
+    der.extend_from_slice(address.as_bytes());
+    der
+}
+
+#[tokio::test]
+async fn unknown_issuer_of_an_intermediate() {
+    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let middle = Party::authority("Middle", Some(&root));
+    let server = Party::server(Some(&middle));
+    let error = failure(&other, &[&server, &middle]).await;
+    says(
+        &error,
+        &[
+            "leads to \"CN=Middle\", whose issuer \"CN=Root\" is missing",
+            "it is not among the 2 certificates that the server sent",
+        ],
+    );
+    assert_eq!(cause(&error).culprit, Some(1));
+    // The root is sent too, which proves nothing.
+    let error = failure(&other, &[&server, &middle, &root]).await;
+    says(&error, &["was issued under \"CN=Root\", which is not among what is trusted"]);
+    assert_eq!(cause(&error).culprit, Some(2));
+    assert_eq!(cause(&error).chain.len(), 3);
+}
+
+#[tokio::test]
+async fn self_signed() {
+    let other = Party::authority("Other", None);
+    // As rcgen makes it, and as `openssl req -x509` does, which marks it as an authority.
+    for server in [Party::server(None), {
+        let mut params = named(HOST, &[HOST]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Party::new(params, None)
+    }] {
+        let error = failure(&other, &[&server]).await;
+        assert_eq!(cause(&error).problem, CertificateProblem::SelfSigned);
+        let fingerprint = &cause(&error).chain[0].sha256;
+        says(&error, &["\"CN=mail.example.com\", is self-signed: no authority vouches for it", fingerprint]);
+
+        let info = connect(&connector(&trusting(&server)), server_config(&[&server])).await.unwrap();
+        assert_eq!(info.verified_by.as_deref(), Some("CN=mail.example.com"));
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_certificate_of_a_server_must_still_be_valid_and_bear_the_name() {
+    let mut params = named("other.example.com", &["other.example.com"]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let server = Party::new(params.clone(), None);
+    assert_eq!(cause(&failure(&server, &[&server]).await).problem, CertificateProblem::WrongName);
+    params.not_after = rcgen::date_time_ymd(2001, 2, 3);
+    params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    let server = Party::new(params, None);
+    assert_eq!(cause(&failure(&server, &[&server]).await).problem, CertificateProblem::Expired);
+}
+
+#[tokio::test]
+async fn expired_and_not_yet_valid() {
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    params.not_after = (SystemTime::now() - Duration::from_secs(3 * 86_400 + 60)).into();
+    params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    let error = failure(&root, &[&Party::new(params.clone(), Some(&root))]).await;
+    says(
+        &error,
+        &["the certificate of mail.example.com, \"CN=mail.example.com\", expired 3 days ago, at 2", "(now it is 2"],
+    );
+    says(&error, &["The server's administrator must install a new one"]);
+    assert_eq!((cause(&error).problem, cause(&error).culprit), (CertificateProblem::Expired, Some(0)));
+
+    params.not_after = rcgen::date_time_ymd(4000, 1, 1);
+    params.not_before = (SystemTime::now() + Duration::from_secs(5 * 3600 + 60)).into();
+    let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
+    says(&error, &["is not valid yet: it will be in 5 hours, from 2", "set this machine's clock"]);
+    assert_eq!(cause(&error).problem, CertificateProblem::NotYetValid);
+}
+
+#[tokio::test]
+async fn expired_intermediate() {
+    let root = Party::authority("Root", None);
+    let mut params = named("Middle", &[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let middle = Party::new(params, Some(&root));
+    let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
+    says(
+        &error,
+        &["a certificate in the chain that mail.example.com sent, \"CN=Middle\" (not the server's own), expired"],
+    );
+    says(&error, &["at 2002-01-01T00:00:00Z"]);
+    assert_eq!(cause(&error).culprit, Some(1));
+}
+
+#[tokio::test]
+async fn wrong_name() {
+    let root = Party::authority("Root", None);
+    let names: Vec<_> = (1..=20).map(|number| format!("mx{number}.example.net")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let error = failure(&root, &[&Party::new(named("mx", &names), Some(&root))]).await;
+    says(
+        &error,
+        &["is for mx1.example.net, mx2.example.net, ", "mx8.example.net and 12 more, not for mail.example.com"],
+    );
+    says(&error, &["server-name= in the URL"]);
+    assert_eq!(cause(&error).problem, CertificateProblem::WrongName);
+
+    let error = failure(&root, &[&Party::new(named(HOST, &[]), Some(&root))]).await;
+    says(
+        &error,
+        &["\"CN=mail.example.com\", names no server at all", "with mail.example.com as subject alternative name"],
+    );
+}
+
+#[tokio::test]
+async fn wrong_signature() {
+    let (old, new) = (Party::authority("Root", None), Party::authority("Root", None));
+    let error = failure(&old, &[&Party::server(Some(&new))]).await;
+    assert_eq!(cause(&error).problem, CertificateProblem::BadSignature);
+    says(
+        &error,
+        &["says that \"CN=Root\" issued it, but its signature is not by the key", "has probably got a new key"],
+    );
+}
+
+#[tokio::test]
+async fn wrong_purpose() {
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
+    assert_eq!(cause(&error).problem, CertificateProblem::WrongPurpose);
+    says(&error, &["lacks serverAuth"]);
+
+    let mut params = named(HOST, &[HOST]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
+    says(&error, &["is that of an authority (CA:TRUE), not of a server"]);
+
+    let server = Party::server(Some(&root));
+    let error = failure(&root, &[&Party::server(Some(&server)), &server]).await;
+    says(&error, &["issued by one that may not issue any"]);
+}
+
+#[tokio::test]
+async fn only_reported() {
+    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let server = Party::server(Some(&root));
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let settings = trusting(&other).min_version(version).max_version(version);
+        let connector = Connector::new(&settings, Demand::Reported).unwrap();
+        let config = Arc::new(server_config(&[&server]));
+        for round in 0..2 {
+            let (mut stream, info) = connector.handshake(HOST, serve(&config), Opening::StartTls).await.unwrap();
+            stream.read_exact(&mut [0; 11]).await.unwrap();
+            assert!(!info.verified);
+            assert_eq!(info.resumed, round == 1);
+            assert!(
+                info.not_verified_because
+                    .as_ref()
+                    .unwrap()
+                    .to_string()
+                    .contains("was issued by \"CN=Root\", which is missing")
+            );
+        }
+        let info = connect(&Connector::new(&trusting(&root), Demand::Reported).unwrap(), server_config(&[&server]))
+            .await
+            .unwrap();
+        assert!(info.verified);
+        assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
+    }
+}
+
+#[tokio::test]
+async fn pinned_keys() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let pin = Certificate::read(&server.der).unwrap().pin();
+    let hash = Certificate::read(&server.der).unwrap().key_hash();
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let colons: Vec<_> = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+    let other = Certificate::read(&root.der).unwrap().pin();
+
+    // Alone, in every form: neither issuer nor name count.
+    let forms = [&pin, pin.trim_start_matches("sha256//"), pin.trim_end_matches('='), &hex, &colons.join(":")]
+        .map(str::to_owned);
+    for form in forms {
+        let settings = TlsSettings::new(Trust::empty().pin(&other).pin(form)).server_name("other.example.com");
+        let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+        assert_eq!(info.verified_by.unwrap(), format!("the pinned key {pin}"));
+    }
+    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(&other))), server_config(&[&server]))
+        .await
+        .unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::WrongKey);
+    says(&error, &[&format!("the key of mail.example.com is {pin}, and not the one that is pinned, {other}")]);
+
+    // The fingerprint of the certificate, by mistake.
+    let fingerprint = &cause(&error).chain[0].sha256;
+    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(fingerprint))), server_config(&[&server]))
+        .await
+        .unwrap_err();
+    says(&error, &[&format!("Pin the hash of its key instead, which is {pin}")]);
+
+    // On top of other trust, both count.
+    let on_top = |trusted: &Party, pin: &str| connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)));
+    let info = connect(&on_top(&root, &pin), server_config(&[&server])).await.unwrap();
+    assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
+    assert!(connect(&on_top(&root, &other), server_config(&[&server])).await.is_err());
+    let error = connect(&on_top(&Party::authority("Other", None), &pin), server_config(&[&server])).await.unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
+}
+
+#[tokio::test]
+async fn revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.pem");
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    params.serial_number = Some(77.into());
+    let server = Party::new(params, Some(&root));
+    let list = |serial: u64, until: i32| {
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(&path, list.signed_by(&root.issuer).unwrap().pem().unwrap()).unwrap();
+    };
+    list(77, 4000);
+    let trust = Trust::empty().pem(&root.pem).revocation_list(&path);
+    let error = connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap_err();
+    assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
+    says(&error, &["was revoked by its issuer. Do not send anything to it"]);
+
+    list(78, 2002);
+    assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));
+    assert!(connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap().verified);
+    std::fs::write(&path, &root.pem).unwrap();
+    assert_eq!(trust.load().unwrap_err().kind(), Kind::Config);
+}
+
+#[tokio::test]
+async fn anything_goes_if_asked_for() {
+    let server = Party::server(None);
+    let settings = TlsSettings::new(Trust::dangerous_accept_anything());
+    let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+    assert!(!info.verified);
+    assert!(info.not_verified_because.unwrap().to_string().contains("is self-signed"));
+    let settings = TlsSettings::new(Trust::dangerous_accept_anything().pem(&server.pem));
+    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+}
+
+#[tokio::test]
+async fn loads_again_while_it_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let (old, new) = (Party::authority("Old", None), Party::authority("New", None));
+    let server = Party::server(Some(&new));
+    std::fs::write(&path, &old.pem).unwrap();
+    let connector = connector(&TlsSettings::new(Trust::empty().path(&path)));
+    let clone = connector.clone();
+    assert!(connect(&clone, server_config(&[&server])).await.is_err());
+
+    std::fs::write(&path, &new.pem).unwrap();
+    assert_eq!(connector.reload().unwrap().anchors[0].certificate.subject, "CN=New");
+    let config = Arc::new(server_config(&[&server]));
+    let (mut stream, _) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    stream.read_exact(&mut [0; 11]).await.unwrap();
+
+    // What cannot be loaded changes nothing.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(connector.reload().unwrap_err().kind(), Kind::Config);
+    let (mut stream, info) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    stream.read_exact(&mut [0; 11]).await.unwrap();
+    assert!(info.resumed);
+
+    // A session that another trust let begin is not resumed.
+    std::fs::write(&path, &old.pem).unwrap();
+    connector.reload().unwrap();
+    assert!(clone.handshake(HOST, serve(&config), Opening::Implicit).await.is_err());
+}

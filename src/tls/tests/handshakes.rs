@@ -1,0 +1,248 @@
+//! What is agreed on, and what is not TLS at all.
+
+use super::*;
+
+#[tokio::test]
+async fn tells_what_was_negotiated() {
+    let root = Party::authority("Root", None);
+    let middle = Party::authority("Middle", Some(&root));
+    let server = Party::server(Some(&middle));
+    let info = connect(&connector(&trusting(&root)), server_config(&[&server, &middle])).await.unwrap();
+
+    assert!(info.verified);
+    assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
+    assert!(info.not_verified_because.is_none());
+    assert_eq!(info.version, "TLSv1.3");
+    assert_eq!(info.cipher, "TLS13_AES_256_GCM_SHA384");
+    assert!(info.key_exchange.is_some());
+    assert!(!info.resumed);
+    assert_eq!(info.chain.len(), 2);
+    let peer = info.peer().unwrap();
+    assert_eq!((peer.subject.as_str(), peer.issuer.as_str()), ("CN=mail.example.com", "CN=Middle"));
+    assert_eq!(peer.names, [HOST]);
+    assert_eq!(peer.not_after_text(), "4096-01-01T00:00:00Z");
+    assert_eq!(peer.sha256.len(), 32 * 3 - 1);
+    assert_eq!(peer.to_pem().replace("\r\n", "\n"), server.pem.replace("\r\n", "\n"));
+    says_info(&info, "TLSv1.3, TLS13_AES_256_GCM_SHA384");
+    says_info(&info, "with CN=mail.example.com, verified by CN=Root");
+}
+
+fn says_info(info: &TlsInfo, part: &str) {
+    assert!(info.to_string().contains(part), "{info}");
+}
+
+#[tokio::test]
+async fn resumes_sessions_of_both_versions() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let connector = connector(&trusting(&root).min_version(version).max_version(version));
+        let config = Arc::new(server_config(&[&server]));
+        for round in 0..2 {
+            let (mut stream, info) = connector.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+            assert_eq!(info.version, version.to_string());
+            assert_eq!(info.resumed, round == 1, "{version}");
+            assert!(info.verified);
+            assert_eq!(info.peer().unwrap().subject, "CN=mail.example.com");
+            // TLS 1.3 sends its tickets after the handshake.
+            stream.read_exact(&mut [0; 11]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn takes_hosts_with_dots_brackets_and_addresses() {
+    let root = Party::authority("Root", None);
+    let server = Party::new(named("server", &[HOST, "127.0.0.1", "::1"]), Some(&root));
+    let connector = connector(&trusting(&root));
+    let config = Arc::new(server_config(&[&server]));
+    for host in [HOST, "mail.example.com.", "MAIL.example.com", "127.0.0.1", "::1", "[::1]"] {
+        let result = connector.handshake(host, serve(&config), Opening::Implicit).await;
+        assert!(result.is_ok(), "{host}: {:?}", result.err());
+    }
+    let error = connector.handshake("127.0.0.2", serve(&config), Opening::Implicit).await.unwrap_err();
+    says(&error, &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"]);
+    let error = connector.handshake("mail server", serve(&config), Opening::Implicit).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Config);
+    says(&error, &["\"mail server\" is no name that a certificate can bear"]);
+}
+
+#[tokio::test]
+async fn checks_another_name_if_told() {
+    let root = Party::authority("Root", None);
+    let server = Party::new(named("other", &["other.example.net"]), Some(&root));
+    let settings = trusting(&root).server_name("other.example.net.");
+    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+    assert_eq!(
+        Connector::new(&trusting(&root).server_name("a b"), Demand::Verified).unwrap_err().phase(),
+        Phase::Setup
+    );
+}
+
+#[tokio::test]
+async fn no_version_in_common() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    for (ours, theirs) in [(TlsVersion::Tls13, &TLS12), (TlsVersion::Tls12, &TLS13)] {
+        let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[theirs])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![server.der.clone()], key)
+            .unwrap();
+        let settings = trusting(&root).min_version(ours).max_version(ours);
+        let error = connect(&connector(&settings), config).await.unwrap_err();
+        says(&error, &["have no version of TLS in common", &format!("this client offers {ours}. Allow TLS 1.")]);
+    }
+    let error = Connector::new(
+        &trusting(&root).min_version(TlsVersion::Tls13).max_version(TlsVersion::Tls12),
+        Demand::Verified,
+    )
+    .unwrap_err();
+    says(&error, &["the minimum version of TLS, TLSv1.3, is above the maximum, TLSv1.2"]);
+}
+
+#[tokio::test]
+async fn no_cipher_in_common() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    // A server whose only suite is for another sort of key than its own.
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
+    let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![server.der.clone()], key)
+        .unwrap();
+    let error = connect(&connector(&trusting(&root)), config).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls);
+    says(&error, &["no cipher suite, key exchange or signature in common"]);
+}
+
+/// A server that says this as soon as it heard something, and closes.
+fn babble(bytes: &'static [u8]) -> DuplexStream {
+    let (client, mut server) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move {
+        server.read_u8().await.unwrap();
+        server.write_all(bytes).await.unwrap();
+    });
+    client
+}
+
+#[tokio::test]
+async fn no_tls_at_the_other_end() {
+    let connector = connector(&trusting(&Party::authority("Root", None)));
+    for (opening, bytes, parts) in [
+        (
+            Opening::Implicit,
+            &b"220 mail.example.com ESMTP Postfix\r\n250 more"[..],
+            &[
+                "speaks plaintext on this port",
+                "\"220 mail.example.com ESMTP Postfix\"",
+                "smtp://mail.example.com instead of",
+            ][..],
+        ),
+        (
+            Opening::Implicit,
+            b"554 5.7.1 \x1b[31mgo away\r\n",
+            &["refuses the connection", "\"554 5.7.1 .[31mgo away\""],
+        ),
+        (Opening::Implicit, b"SSH-2.0-OpenSSH_9.2\r\n", &["is an SSH server on this port"]),
+        (Opening::Implicit, b"HTTP/1.1 400 Bad Request\r\n", &["is a web server on this port"]),
+        (Opening::Implicit, b"* OK IMAP4rev1\r\n", &["is an IMAP server"]),
+        (Opening::Implicit, b"+OK POP3\r\n", &["is a POP3 server"]),
+        (
+            Opening::Implicit,
+            b"\x00\x00\x00\x00\x00\x00",
+            &["does not speak TLS on this port: its first bytes are \"......\""],
+        ),
+        (Opening::Implicit, b"22", &["does not speak TLS on this port: its first bytes are \"22\""]),
+        (Opening::Implicit, b"", &["closed the connection instead of answering the TLS handshake", "try STARTTLS"]),
+        (Opening::StartTls, b"", &["though it had agreed to STARTTLS"]),
+        (
+            Opening::StartTls,
+            b"454 4.7.0 TLS not available\r\n",
+            &["agreed to STARTTLS and then went on in clear text: \"454 4.7.0 TLS"],
+        ),
+        (Opening::StartTls, b"\x16\x03\x03", &["closed the connection in the middle of the TLS handshake"]),
+        (
+            Opening::StartTls,
+            b"\x15\x03\x01\x00\x02\x02\x46",
+            &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2"],
+        ),
+        // The hello of an old server, which takes no notice of what it does not know.
+        (
+            Opening::StartTls,
+            b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random rand\x00\x00\x2f\x00",
+            &["the server speaks TLSv1.1, this client offers TLSv1.3 and TLSv1.2"],
+        ),
+        (Opening::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
+        (
+            Opening::StartTls,
+            b"\x15\x03\x03\x00\x02\x02\x70",
+            &["does not know this name (TLS alert unrecognised_name, 112)"],
+        ),
+        (
+            Opening::StartTls,
+            b"\x15\x03\x03\x00\x02\x02\x50",
+            &["failed in the TLS handshake by its own account (TLS alert internal_error, 80)"],
+        ),
+        (
+            Opening::StartTls,
+            b"\x16\x03\x03\x00\x05\x02\x00\x00\x01\x00",
+            &["the TLS handshake with mail.example.com failed"],
+        ),
+    ] {
+        let error = connector.handshake(HOST, babble(bytes), opening).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{error}");
+        says(&error, parts);
+        assert!(error.hint().is_some(), "{error}");
+        assert!(error.source().is_some(), "{error}");
+    }
+}
+
+#[test]
+fn first_bytes_of_tls() {
+    assert!(speaks_tls(b"\x15\x03\x01\x00\x02"));
+    assert!(speaks_tls(b"\x16"));
+    assert!(!speaks_tls(b""));
+    assert!(!speaks_tls(b"220 mail"));
+}
+
+#[tokio::test]
+async fn a_configuration_of_the_callers_own() {
+    let root = Party::authority("Root", None);
+    let server = Party::server(Some(&root));
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der.clone()).unwrap();
+    let config = |roots| {
+        rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    };
+    // Its trust is not even looked at.
+    let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(roots)));
+    let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+    assert!(info.verified);
+    assert_eq!(info.verified_by.as_deref(), Some("the rustls configuration given"));
+
+    let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(RootCertStore::empty())));
+    let error = connect(&connector(&settings), server_config(&[&server])).await.unwrap_err();
+    says(&error, &["the certificate of mail.example.com was not accepted: "]);
+}
+
+#[test]
+fn policies_and_versions_by_their_words() {
+    for security in [Security::None, Security::Opportunistic, Security::Required] {
+        assert_eq!(security.to_string().parse::<Security>().unwrap(), security);
+    }
+    assert!("implicit".parse::<Security>().unwrap_err().to_string().contains("smtps://"));
+    assert!("Required".parse::<Security>().unwrap_err().to_string().contains("none, opportunistic or required"));
+    assert_eq!("TLSv1.2".parse::<TlsVersion>().unwrap(), TlsVersion::Tls12);
+    assert_eq!("1.1".parse::<TlsVersion>().unwrap_err().kind(), Kind::Request);
+}

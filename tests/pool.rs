@@ -1,0 +1,488 @@
+//! The pool: how many connections there are, which of them is used again, whose turn it is, and what is said at the end.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use envoi::mail_builder::MessageBuilder;
+use envoi::testing::{Builder, Server, Session};
+use envoi::{
+    Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection, Retries,
+};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time;
+
+fn hello() -> MessageBuilder<'static> {
+    hello_to("you@example.com")
+}
+
+fn hello_to(to: &'static str) -> MessageBuilder<'static> {
+    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.")
+}
+
+/// It can be read once only.
+fn stream() -> Message<'static> {
+    let envelope = Envelope::new(me(), [Address::new("you@example.com").unwrap()]).unwrap();
+    Message::ready_stream(Cursor::new("Subject: Hello\r\n\r\nHello.\r\n")).envelope(envelope)
+}
+
+fn me() -> Address {
+    Address::new("me@example.org").unwrap()
+}
+
+fn plain() -> Builder {
+    Server::builder().plaintext()
+}
+
+fn pool(server: &Server, limits: impl Into<PoolLimits>) -> Pool {
+    Client::from_url(&server.url()).unwrap().pool(limits)
+}
+
+/// In so many round trips.
+async fn sent(pool: &Pool) -> u32 {
+    let receipt = pool.send(hello()).await.unwrap();
+    assert!(receipt.all_accepted());
+    receipt.round_trips
+}
+
+/// Tasks of the server's run meanwhile.
+async fn until(mut it_is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !it_is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    time::timeout(Duration::from_secs(10), waiting).await.expect("it does not come to that");
+}
+
+fn said_quit(session: &Session) -> bool {
+    session.commands().last() == Some("QUIT")
+}
+
+/// Later, as tokio's clock has it, without any waiting.
+async fn later(by: Duration) {
+    time::pause();
+    time::advance(by).await;
+    time::resume();
+}
+
+/// A server that takes a connection for each script, one after the other, and says its lines: the first at once, the others each in answer to
+/// a line, or to a message. At its end it closes. Gives what it heard on each, when all are over.
+async fn scripted(scripts: &[&[&'static str]]) -> (Endpoint, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::from_url(&format!("smtp://{}?tls=none", listener.local_addr().unwrap())).unwrap();
+    let scripts: Vec<_> = scripts.iter().map(|script| script.to_vec()).collect();
+    let serving = tokio::spawn(async move {
+        let mut heard = Vec::new();
+        for script in scripts {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut said = Vec::new();
+            let mut end = "";
+            for line in script {
+                let mut turn = Vec::new();
+                while !turn.ends_with(end.as_bytes()) && stream.read_buf(&mut turn).await.unwrap_or(0) > 0 {}
+                said.extend(turn);
+                stream.write_all(line.as_bytes()).await.unwrap();
+                end = if line.starts_with("354") { "\r\n.\r\n" } else { "\r\n" };
+            }
+            heard.push(String::from_utf8(said).unwrap());
+        }
+        heard
+    });
+    (endpoint, serving)
+}
+
+/// By all tasks.
+fn _is_shared(pool: Pool, connection: PooledConnection) {
+    fn shared(_: impl Send + Sync + Clone + 'static) {}
+    fn sent(_: impl Send + 'static) {}
+    shared(pool);
+    sent(connection);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_and_costs_no_round_trip_more() {
+    for (server, first, each) in
+        [(plain().offer("CHUNKING"), 3, 1), (plain(), 4, 2), (plain().without("PIPELINING"), 6, 4)]
+    {
+        let server = server.start().await.unwrap();
+        let pool = pool(&server, 4);
+        assert_eq!(sent(&pool).await, first);
+        for _ in 0..5 {
+            assert_eq!(sent(&pool).await, each, "as on any connection that is kept");
+        }
+        pool.close().await;
+        until(|| !server.connections()[0].is_open).await;
+        let sessions = server.connections();
+        assert_eq!(sessions.len(), 1);
+        assert_eq!(sessions[0].commands().filter(|line| line.starts_with("MAIL")).count(), 6);
+        assert!(!sessions[0].commands().any(|line| ["RSET", "NOOP"].contains(&line)));
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_client_does() {
+    for server in [
+        Server::builder().login("alice", "p@ss"),
+        Server::builder().implicit_tls().login("alice", "p@ss"),
+        Server::builder().lmtp(),
+        Server::builder().lmtp_unix(),
+    ] {
+        let server = server.start().await.unwrap();
+        let pool = pool(&server, 1);
+        let (first, second) = (pool.send(hello()).await.unwrap(), pool.send(hello()).await.unwrap());
+        assert!(first.all_accepted() && second.all_accepted());
+        assert_eq!(first.auth, second.auth);
+        assert_eq!(first.tls.is_some(), second.tls.is_some());
+        drop(pool);
+        until(|| server.connections().iter().all(said_quit)).await;
+        assert_eq!(server.connections().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_connections_than_allowed() {
+    let server = plain().start().await.unwrap();
+    let pool = pool(&server, 3);
+    let sending = (0..60).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.send(hello()).await.unwrap().all_accepted() })
+    });
+    for accepted in join_all(sending).await {
+        assert!(accepted.unwrap());
+    }
+    assert_eq!(server.messages().len(), 60);
+    assert!(server.connections().len() <= 3, "{}", server.connections().len());
+}
+
+#[tokio::test]
+async fn each_in_turn() {
+    const TO: [&str; 5] = ["a@example.com", "b@example.com", "c@example.com", "d@example.com", "e@example.com"];
+    let server = plain().start().await.unwrap();
+    let pool = pool(&server, 1);
+    let used = pool.get().await.unwrap();
+    let mut sending = join_all(TO.iter().map(|to| pool.send(hello_to(to))));
+    // All come to the queue, in this order.
+    assert!((&mut sending).now_or_never().is_none());
+    drop(used);
+    for sent in sending.await {
+        assert!(sent.unwrap().all_accepted());
+    }
+    let recipients: Vec<_> = server.messages().into_iter().map(|message| message.recipients.concat()).collect();
+    assert_eq!(recipients, TO);
+    assert_eq!(server.connections().len(), 1);
+}
+
+#[tokio::test]
+async fn a_limit_to_the_wait() {
+    let server = plain().start().await.unwrap();
+    let mut limits = PoolLimits::new(1);
+    limits.wait = Duration::from_secs(20);
+    let pool = pool(&server, limits.clone());
+    let used = pool.get().await.unwrap();
+
+    time::pause();
+    let began = time::Instant::now();
+    let error = pool.send(hello()).await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 20);
+    assert_eq!((error.kind(), error.phase(), error.is_transient()), (Kind::Timeout, Phase::Setup, true));
+    assert_eq!(error.message(), "the one connection of the pool was in use for 20s");
+    assert!(error.hint().unwrap().contains("PoolLimits"), "{error}");
+    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+
+    // The deadline is for the whole call.
+    limits.connections = 2;
+    let endpoint = pool.client().endpoint().clone().deadline(Duration::from_secs(5));
+    let hasty = Client::new(endpoint).pool(limits.clone());
+    let both = [hasty.get().await.unwrap(), hasty.get().await.unwrap()];
+    let error = hasty.get().await.err().unwrap();
+    assert_eq!(error.message(), "all 2 connections of the pool were in use up to the deadline of 5s");
+    drop(both);
+    time::resume();
+
+    // Without any wait, for those who would rather do something else.
+    limits.wait = Duration::ZERO;
+    let impatient = Client::new(pool.client().endpoint().clone()).pool(limits);
+    for _ in 0..2 {
+        sent(&impatient).await;
+    }
+    drop(used);
+    sent(&pool).await;
+}
+
+#[tokio::test]
+async fn a_connection_has_its_time() {
+    let seconds = Duration::from_secs;
+    let server = plain().start().await.unwrap();
+    let pool = pool(&server, 2);
+    let both = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    drop(both);
+    for _ in 0..3 {
+        later(seconds(19)).await;
+        sent(&pool).await;
+    }
+    assert!(server.connections().iter().all(|session| session.is_open));
+    // One does for these messages, and the other has been idle for a minute.
+    later(seconds(4)).await;
+    sent(&pool).await;
+    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
+    // The other one has its half hour, however busy it is.
+    for _ in 0..31 {
+        later(seconds(58)).await;
+        sent(&pool).await;
+    }
+    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 2).await;
+    assert_eq!(server.connections().len(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_has_its_messages() {
+    let mut limits = PoolLimits::new(1);
+    limits.messages = 2;
+    for server in [plain(), plain().offer("LIMITS MAILMAX=2")] {
+        let server = server.start().await.unwrap();
+        let pool = pool(&server, limits.clone());
+        for _ in 0..4 {
+            sent(&pool).await;
+        }
+        until(|| server.connections().iter().all(said_quit)).await;
+        assert_eq!(server.connections().len(), 2);
+        limits.messages = 100;
+    }
+    // A message in three parts, where a session takes two: the connections come one after the other.
+    let server = plain().offer("LIMITS MAILMAX=2 RCPTMAX=1").start().await.unwrap();
+    let pool = pool(&server, 1);
+    let three = || MessageBuilder::new().from("me@example.org").to(vec!["a@b.example", "c@b.example", "d@b.example"]);
+    for round_trips in [4 + 2 + 4, 2 + 4 + 2] {
+        let receipt = pool.send(three().text_body("Hello.")).await.unwrap();
+        assert!(receipt.all_accepted());
+        assert_eq!(receipt.round_trips, round_trips);
+    }
+    until(|| server.connections().iter().all(said_quit)).await;
+    assert_eq!((server.connections().len(), server.messages().len()), (3, 6));
+}
+
+const GREETING: &str = "220 there\r\n";
+const OK: &str = "250 Ok\r\n";
+/// In answer to EHLO, MAIL, RCPT, DATA, and the message.
+const FIRST: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", OK];
+
+#[tokio::test]
+async fn one_that_has_ended_meanwhile_is_not_used() {
+    const AND_421: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "250 Ok\r\n421 4.4.2 Idle\r\n"];
+    const AND_MORE: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "250 Ok\r\n250 Ok\r\n"];
+    for first_script in [FIRST, AND_421, AND_MORE] {
+        let (endpoint, serving) = scripted(&[first_script, FIRST]).await;
+        let pool = Client::new(endpoint).pool(1);
+        // There would be nothing to send again: the connection is looked at before the message is touched.
+        let (first, second) = (pool.send(stream()).await.unwrap(), pool.send(stream()).await.unwrap());
+        assert!(first.all_accepted() && second.all_accepted());
+        assert_eq!(second.transcript.to_string().matches("EHLO").count(), 1, "{}", second.transcript);
+        let heard = serving.await.unwrap();
+        assert!(heard[0].ends_with("\r\n.\r\n"), "{first_script:?}: {heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_ends_when_the_message_begins() {
+    // What the server says to the second message on the connection, then it closes.
+    for (last_words, again) in [
+        // It was as good as closed: nothing of the message was taken.
+        (&[""][..], true),
+        (&["421 4.4.2 Idle too long\r\n"], true),
+        // It serves this client, and does not like the message.
+        (&["451 4.3.0 Not now\r\n"], false),
+        (&["550 5.1.8 Not you\r\n"], false),
+        // It had begun.
+        (&[OK, ""], false),
+        (&[OK, "421 4.3.2 Going down\r\n"], false),
+        (&[OK, OK, ""], false),
+        // Nobody knows.
+        (&[OK, OK, "354 Go\r\n", ""], false),
+    ] {
+        let script = [FIRST, last_words].concat();
+        let (endpoint, serving) = scripted(&[&script, FIRST]).await;
+        let pool = Client::new(endpoint).pool(1);
+        sent(&pool).await;
+        let second = pool.send(hello()).await;
+        assert_eq!(second.is_ok(), again, "{last_words:?}: {second:?}");
+        match second {
+            Ok(receipt) => {
+                assert!(receipt.all_accepted());
+                // The vain attempt is told, too.
+                assert_eq!(receipt.transcript.to_string().matches("EHLO").count(), 2, "{}", receipt.transcript);
+                assert_eq!(receipt.round_trips, 6 + u32::from(!last_words[0].is_empty()));
+            }
+            Err(error) => {
+                assert_eq!(error.outcome_unknown(), last_words.len() == 4, "{error}");
+                // The place is free: whoever sends it again gets a new connection.
+                sent(&pool).await;
+            }
+        }
+        assert_eq!(serving.await.unwrap().len(), 2);
+    }
+    // Nobody knows, either, where all of it has gone at once.
+    const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+    let (endpoint, serving) = scripted(&[&[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n", ""]]).await;
+    let pool = Client::new(endpoint).pool(1);
+    assert_eq!(sent(&pool).await, 3);
+    let error = pool.send(hello()).await.unwrap_err();
+    assert!(error.outcome_unknown(), "{error}");
+    serving.await.unwrap();
+    // A stream cannot go again.
+    let script = [FIRST, &["421 4.4.2 Idle too long\r\n"]].concat();
+    let (endpoint, serving) = scripted(&[&script]).await;
+    let pool = Client::new(endpoint).pool(1);
+    sent(&pool).await;
+    let error = pool.send(stream()).await.unwrap_err();
+    assert_eq!(error.reply().unwrap().code(), 421);
+    serving.await.unwrap();
+    // One attempt more, and not a loop: the new connection is no better.
+    let script = [FIRST, &["421 4.4.2 Idle too long\r\n"]].concat();
+    let (endpoint, serving) = scripted(&[&script, &[GREETING, OK, "421 4.3.2 Full\r\n"]]).await;
+    let pool = Client::new(endpoint).pool(1);
+    sent(&pool).await;
+    let error = pool.send(hello()).await.unwrap_err();
+    assert_eq!(error.reply().unwrap().text(), "Full");
+    serving.await.unwrap();
+    // And none where nobody is there any more.
+    let error = pool.send(hello()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Connect);
+    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+}
+
+#[tokio::test]
+async fn what_is_given_back_in_the_middle_of_something_is_closed() {
+    type Use = for<'c> fn(&'c mut PooledConnection) -> BoxFuture<'c, ()>;
+    let uses: [(&str, bool, Use); 6] = [
+        ("nothing", true, |_| Box::pin(async {})),
+        ("a transaction", false, |connection| {
+            Box::pin(async { assert!(connection.mail(me()).await.unwrap().is_positive()) })
+        }),
+        ("a transaction that was reset", true, |connection| {
+            Box::pin(async {
+                assert!(connection.mail(me()).await.unwrap().is_positive());
+                assert!(connection.reset().await.unwrap().is_positive());
+            })
+        }),
+        ("a call that was dropped", false, |connection| {
+            Box::pin(async { assert!(connection.send(hello()).now_or_never().is_none()) })
+        }),
+        ("a message that was not ended", false, |connection| {
+            Box::pin(async {
+                assert!(connection.mail(me()).await.unwrap().is_positive());
+                assert!(connection.rcpt(me()).await.unwrap().is_positive());
+                connection.data().await.unwrap().write("Subject: half\r\n").await.unwrap();
+            })
+        }),
+        ("a refused sender", true, |connection| {
+            Box::pin(async {
+                let refused = Address::new("nobody@example.org").unwrap();
+                assert_eq!(connection.mail(refused).await.unwrap().code(), 550);
+            })
+        }),
+    ];
+    for (what, is_kept, used) in uses {
+        let refuse = |line: &str| line.starts_with("MAIL FROM:<nobody@").then(|| "550 5.1.8 Not you".to_owned());
+        let server = plain().answer(refuse).start().await.unwrap();
+        let pool = pool(&server, 1);
+        let mut connection = pool.get().await.unwrap();
+        used(&mut connection).await;
+        drop(connection);
+        sent(&pool).await;
+        assert_eq!(server.connections().len(), if is_kept { 1 } else { 2 }, "{what}");
+        assert_eq!(server.messages().len(), 1, "{what}");
+        until(|| server.connections()[0].is_open == is_kept).await;
+    }
+}
+
+/// Its transaction is dropped at the server, too: by the time that the next message goes, that is done.
+#[tokio::test]
+async fn a_refused_message_costs_the_next_one_nothing() {
+    for (server, each) in [(plain().offer("CHUNKING"), 1), (plain(), 2)] {
+        let server = server.refuse_recipient("nobody@example.com", "550 5.1.1 No such user").start().await.unwrap();
+        let pool = pool(&server, 1);
+        sent(&pool).await;
+        let error = pool.send(hello_to("nobody@example.com")).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Refused, false));
+        until(|| server.connections()[0].commands().last() == Some("RSET")).await;
+        assert_eq!(sent(&pool).await, each);
+        assert_eq!(server.connections().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn closed() {
+    let server = plain().start().await.unwrap();
+    let pool = pool(&server, 2);
+    let [unused, mut used] = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    let waiting = pool.get();
+    let mut waiting = std::pin::pin!(waiting);
+    assert!(waiting.as_mut().now_or_never().is_none());
+    drop(unused);
+    pool.close().await;
+    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
+    for refused in [waiting.await.err(), pool.get().await.err(), pool.send(hello()).await.err()] {
+        let error = refused.unwrap();
+        assert_eq!((error.kind(), error.message()), (Kind::Request, "the pool was closed"));
+        assert!(error.is_permanent());
+    }
+    // The other one does its work.
+    assert!(used.send(hello()).await.unwrap().all_accepted());
+    drop(used);
+    until(|| server.connections().iter().all(said_quit)).await;
+    pool.close().await;
+}
+
+#[test]
+fn a_pool_may_be_dropped_anywhere() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(plain().start()).unwrap();
+    let [dropped, outlives] = [pool(&server, 1), pool(&server, 1)];
+    for pool in [&dropped, &outlives] {
+        runtime.block_on(sent(pool));
+    }
+    let used = runtime.block_on(dropped.get()).unwrap();
+    drop(dropped);
+    drop(used);
+    runtime.block_on(until(|| said_quit(&server.connections()[0])));
+    drop(runtime);
+    drop(outlives);
+}
+
+#[tokio::test]
+async fn with_retries() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let server = plain().answer(move |line| {
+        let refused = line.starts_with("RCPT") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+        refused.then(|| "450 4.7.1 Greylisted".to_owned())
+    });
+    let server = server.start().await.unwrap();
+    let mut retries = Retries::new(2);
+    retries.first_delay = Duration::from_millis(1);
+    let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
+    sent(&pool).await;
+    assert_eq!((server.messages().len(), server.connections().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn no_connection_takes_no_place() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let server = plain().answer(move |line| {
+        let refused = line.starts_with("EHLO") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3;
+        refused.then(|| "421 4.7.0 Too many connections".to_owned())
+    });
+    let server = server.start().await.unwrap();
+    let mut limits = PoolLimits::new(1);
+    limits.wait = Duration::ZERO;
+    let pool = pool(&server, limits);
+    let error = pool.send(hello()).await.unwrap_err();
+    assert_eq!((error.kind(), error.reply().unwrap().code()), (Kind::Refused, 421));
+    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+    assert!(pool.get().await.is_err() && pool.get().await.is_err());
+    sent(&pool).await;
+    assert_eq!(server.connections().len(), 4);
+}
