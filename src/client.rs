@@ -138,7 +138,8 @@ impl Client {
         let started = Instant::now();
         self.endpoint.check()?;
         let (envelope, body) = message.prepare().await?;
-        let clock = Clock::start(&self.endpoint.timeouts);
+        let mut clock = Clock::start(&self.endpoint.timeouts);
+        clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
             let attempt = |envelope, body| attempt(envelope, body, clock.clone(), started);

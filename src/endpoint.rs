@@ -387,7 +387,7 @@ impl Endpoint {
             let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
-        self.login.chosen().map(|_| ())
+        self.login.check()
     }
 
     /// Credentials that must not be shown to just anybody: opportunistic TLS is verified then, and does not fall back.

@@ -58,6 +58,22 @@ impl LoginSettings {
         Ok(Some(LoginWith::Credentials(credentials)))
     }
 
+    /// What can be known to be wrong before anything is connected to.
+    ///
+    /// # Errors
+    ///
+    /// As for [`chosen`](Self::chosen), and for what no mechanism can say.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.chosen()? {
+            Some(LoginWith::Credentials(credentials)) => Mechanism::check(&self.mechanisms, &credentials),
+            // Any token will do to look at the user.
+            Some(LoginWith::Tokens { user, .. }) => {
+                Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
+            }
+            Some(LoginWith::Exchange(_)) | None => Ok(()),
+        }
+    }
+
     /// The user's name, where the login has one.
     pub(crate) fn name(&self) -> Option<&str> {
         let name = self.credentials.as_ref().map(Credentials::user).or(self.user.as_deref());

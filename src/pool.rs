@@ -193,7 +193,7 @@ impl Pool {
         let limits = &self.0.manager().limits;
         self.0.retain(|slot, _| slot.is_fit(limits));
         let now = Instant::now();
-        let limit = clock.deadline_before(Limit { at: now + limits.wait.min(FAR), why: LimitKind::Phase });
+        let limit = clock.deadline_before(Limit { at: now + limits.wait.min(FAR), why: LimitKind::Phase(limits.wait) });
         let wait = managed::Timeouts { wait: Some(limit.at - now), ..managed::Timeouts::new() };
         match self.0.timeout_get(&wait).await {
             Ok(slot) => Ok(PooledConnection { slot, pool: self.clone() }),
@@ -203,12 +203,10 @@ impl Pool {
     }
 
     fn full(&self, why: LimitKind) -> Error {
-        let Manager { client, limits } = self.0.manager();
+        let limits = &self.0.manager().limits;
         let until = match why {
-            LimitKind::Deadline => {
-                format!("up to the deadline of {:?}", client.endpoint().timeouts.deadline.unwrap_or_default())
-            }
-            _ => format!("for {:?}", limits.wait),
+            LimitKind::Deadline(limit) => format!("up to the deadline of {limit:?}"),
+            LimitKind::Phase(limit) | LimitKind::Login(limit) | LimitKind::Waiting(limit) => format!("for {limit:?}"),
         };
         let connections = match limits.connections {
             1 => "the one connection of the pool was".to_owned(),

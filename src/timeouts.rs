@@ -27,8 +27,11 @@ pub struct Timeouts {
     pub tls: Duration,
     /// The greeting; 5 minutes by default.
     pub greeting: Duration,
-    /// The answer to a command; 5 minutes by default.
+    /// The answer to a command, or to a response in a login; 5 minutes by default.
     pub command: Duration,
+    /// A login as a whole, with all its challenges and all mechanisms that are tried; 5 minutes by default. The time that a source of tokens
+    /// takes does not count.
+    pub login: Duration,
     /// The go-ahead for the message; 2 minutes by default.
     pub data: Duration,
     /// How long the server may take nothing of the message; 3 minutes by default.
@@ -41,8 +44,11 @@ pub struct Timeouts {
     /// that the message's own source takes does not count.
     pub min_rate: u64,
     /// All waiting for the server together, from connecting to the last reply of a message, except while the message itself
-    /// goes; no limit by default.
+    /// goes; 1 hour by default, and [more for each recipient](Self::waiting_for_each).
     pub waiting: Option<Duration>,
+    /// So much longer may all [waiting](Self::waiting) take for each recipient of a message; half a minute by default. A server cannot
+    /// make use of the limit for a command once for each of a thousand recipients then.
+    pub waiting_for_each: Duration,
     /// The whole call, the message included; no limit by default.
     pub deadline: Option<Duration>,
 }
@@ -55,12 +61,14 @@ impl Default for Timeouts {
             tls: minutes(1),
             greeting: minutes(5),
             command: minutes(5),
+            login: minutes(5),
             data: minutes(2),
             body: minutes(3),
             end_of_data: minutes(10),
             quit: Duration::from_secs(1),
             min_rate: 500,
-            waiting: None,
+            waiting: Some(minutes(60)),
+            waiting_for_each: Duration::from_secs(30),
             deadline: None,
         }
     }
@@ -70,17 +78,20 @@ impl Timeouts {
     /// One limit for connecting, the handshake, each reply and a message that does not move; everything but the message itself
     /// may take four times as long in all.
     pub fn of(limit: Duration) -> Self {
+        let all = limit.saturating_mul(4);
         Timeouts {
             connect: limit,
             tls: limit,
             greeting: limit,
             command: limit,
+            login: all,
             data: limit,
             body: limit,
             end_of_data: limit,
             quit: limit.min(Duration::from_secs(1)),
             min_rate: 500,
-            waiting: Some(limit.saturating_mul(4)),
+            waiting: Some(all),
+            waiting_for_each: Duration::ZERO,
             deadline: None,
         }
     }
@@ -106,12 +117,14 @@ impl Timeouts {
     }
 }
 
-/// What is left of the limits that span several phases.
+/// The limits that span several phases, and how much of them is used up.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
-    deadline: Option<Instant>,
-    /// Of [`Timeouts::waiting`].
-    left: Option<Duration>,
+    deadline: Option<(Instant, Duration)>,
+    /// By [`Timeouts::waiting`], for all recipients.
+    allowed: Option<Duration>,
+    waited: Duration,
+    waited_for_login: Duration,
 }
 
 /// When a wait must end, and which limit says so.
@@ -121,11 +134,13 @@ pub(crate) struct Limit {
     pub(crate) why: LimitKind,
 }
 
+/// With all the time that it gives, of which only a part may be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitKind {
-    Phase,
-    Waiting,
-    Deadline,
+    Phase(Duration),
+    Login(Duration),
+    Waiting(Duration),
+    Deadline(Duration),
 }
 
 /// Further away than anybody waits, and within what the timer can count.
@@ -134,43 +149,64 @@ pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 impl Clock {
     /// Begins to count now.
     pub(crate) fn start(timeouts: &Timeouts) -> Self {
-        let deadline = timeouts.deadline.map(|deadline| Instant::now() + deadline.min(FAR));
-        Clock { deadline, left: timeouts.waiting }
+        Clock {
+            deadline: timeouts.deadline.map(|length| (Instant::now() + length.min(FAR), length)),
+            allowed: timeouts.waiting,
+            waited: Duration::ZERO,
+            waited_for_login: Duration::ZERO,
+        }
     }
 
-    /// When a wait that began at `since` and may take `limit` ends, unless another limit comes first.
-    pub(crate) fn limit(&self, since: Instant, limit: Duration) -> Limit {
-        let mut nearest = Limit { at: since + limit.min(FAR), why: LimitKind::Phase };
-        if let Some(left) = self.left.map(|left| left.min(FAR))
-            && since + left < nearest.at
-        {
-            nearest = Limit { at: since + left, why: LimitKind::Waiting };
+    /// So many recipients are to be asked about, too.
+    pub(crate) fn allow_for(&mut self, recipients: usize, timeouts: &Timeouts) {
+        let for_each = timeouts.waiting_for_each.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
+        self.allowed = self.allowed.map(|allowed| allowed.saturating_add(for_each));
+    }
+
+    /// When a wait in this phase that began at `since` ends: by the phase's own limit, unless another one comes first.
+    pub(crate) fn limit(&self, phase: Phase, since: Instant, timeouts: &Timeouts) -> Limit {
+        let of_phase = timeouts.limit(phase);
+        let mut nearest = Limit { at: since + of_phase.min(FAR), why: LimitKind::Phase(of_phase) };
+        let login = (phase == Phase::Auth).then_some(timeouts.login);
+        for (all, used, why) in [
+            (login, self.waited_for_login, LimitKind::Login as fn(_) -> _),
+            (self.allowed, self.waited, LimitKind::Waiting),
+        ] {
+            if let Some(all) = all {
+                let at = Instant::now() + all.saturating_sub(used).min(FAR);
+                if at < nearest.at {
+                    nearest = Limit { at, why: why(all) };
+                }
+            }
         }
         self.deadline_before(nearest)
     }
 
     /// While the message goes, only the deadline counts beside the message's own limit, if that has one now.
-    pub(crate) fn body_limit(&self, at: Option<Instant>) -> Limit {
+    pub(crate) fn body_limit(&self, at: Option<Instant>, timeouts: &Timeouts) -> Limit {
         let at = at.unwrap_or_else(|| Instant::now() + FAR);
-        self.deadline_before(Limit { at, why: LimitKind::Phase })
+        self.deadline_before(Limit { at, why: LimitKind::Phase(timeouts.body) })
     }
 
     /// The deadline does not come before.
     #[cfg(feature = "retries")]
     pub(crate) fn has_time_for(&self, delay: Duration) -> bool {
-        self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(Instant::now()) > delay)
+        self.deadline.is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
     }
 
-    pub(crate) fn spend(&mut self, since: Instant) {
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(since.elapsed());
+    /// A wait in this phase has ended, which began at `since`.
+    pub(crate) fn spend(&mut self, phase: Phase, since: Instant) {
+        let waited = since.elapsed();
+        self.waited += waited;
+        if phase == Phase::Auth {
+            self.waited_for_login += waited;
         }
     }
 
     /// This limit, or the deadline, if that comes first.
     pub(crate) fn deadline_before(&self, nearest: Limit) -> Limit {
         match self.deadline {
-            Some(deadline) if deadline < nearest.at => Limit { at: deadline, why: LimitKind::Deadline },
+            Some((at, length)) if at < nearest.at => Limit { at, why: LimitKind::Deadline(length) },
             _ => nearest,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use envoi::tls::Security;
 use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, LineEnds, Message, Phase, Timeouts};
+use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
@@ -276,4 +277,59 @@ async fn limits_beyond_all_time_are_no_limits() {
     })
     .await;
     result.unwrap();
+}
+
+/// Each call has its own time, however old the connection is: with a deadline, and with a limit for all waiting.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_kept() {
+    let (client, mut stream) = duplex(WIRE);
+    let mut timeouts = Timeouts::default().with_deadline(seconds(30));
+    timeouts.waiting = Some(seconds(25));
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
+    let serving = tokio::spawn(async move {
+        converse(&mut stream, &UP_TO_DATA[..2]).await;
+        loop {
+            sleep(seconds(10)).await;
+            stream.write_all(b"250 Ok\r\n").await.unwrap();
+            if stream.read(&mut [0; 100]).await.unwrap() == 0 {
+                return stream;
+            }
+        }
+    });
+    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    for _ in 0..5 {
+        sleep(seconds(60)).await;
+        connection.verify().await.unwrap();
+        connection.command("VRFY you").await.unwrap();
+        connection.reset().await.unwrap();
+    }
+    // From MAIL on it is one call, whatever is asked in between.
+    connection.mail(address("me@example.org")).await.unwrap();
+    connection.noop().await.unwrap();
+    let error = connection.noop().await.unwrap_err();
+    assert!(error.kind() == Kind::Timeout && error.to_string().contains("25s allowed for waiting"), "{error}");
+    serving.abort();
+}
+
+/// Messages that come while a reply is waited for do not renew its limit.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_to_a_server_that_is_silent() {
+    let (client, mut stream) = duplex(WIRE);
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None);
+    let serving = tokio::spawn(async move {
+        converse(&mut stream, &["220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"]).await;
+        while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
+    });
+    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let letters = futures::stream::unfold((), async |()| {
+        sleep(seconds(70)).await;
+        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        Some((Message::ready("A: b\r\n\r\nc\r\n").envelope(envelope), ()))
+    });
+    let began = Instant::now();
+    let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(Error::outcome_unknown)), "{outcomes:?}");
+    assert_eq!((began.elapsed(), outcomes.len()), (seconds(70 + 300), 5));
+    drop(connection);
+    serving.await.unwrap();
 }

@@ -42,6 +42,8 @@ pub(super) struct Driver {
     broken: Option<io::Error>,
     /// Since when the server has taken nothing of what waits for it.
     stalled_since: Instant,
+    /// The reply that is waited for, by its phase and number, and since when.
+    wait: Option<(Phase, u64, Instant)>,
     /// How long this message has waited for the server, all in all.
     body_wait: Duration,
     pub(super) timeouts: Timeouts,
@@ -58,6 +60,7 @@ impl Driver {
             ended: false,
             broken: None,
             stalled_since: Instant::now(),
+            wait: None,
             body_wait: Duration::ZERO,
             timeouts,
             clock,
@@ -78,7 +81,6 @@ impl Driver {
     }
 
     async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
-        let mut wait: Option<(Phase, u64, Instant)> = None;
         loop {
             let step = self.step()?;
             if let Some(body) = body.as_deref_mut() {
@@ -89,13 +91,13 @@ impl Driver {
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => {
-                    // One limit for a reply as a whole, however many reads it takes.
+                    // One limit for a reply as a whole, however many reads and calls it takes.
                     let replies = self.machine.replies();
-                    let since = match wait {
+                    let since = match self.wait {
                         Some((before, heard, since)) if before == phase && heard == replies => since,
                         _ => Instant::now(),
                     };
-                    wait = Some((phase, replies, since));
+                    self.wait = Some((phase, replies, since));
                     self.exchange(phase, since).await?;
                 }
                 (step, _) => return Ok(Some(step)),
@@ -187,7 +189,7 @@ impl Driver {
 
     /// Writes and reads until something happens, or this reply has taken too long.
     async fn exchange(&mut self, phase: Phase, since: Instant) -> Result<()> {
-        let limit = self.clock.limit(since, self.timeouts.limit(phase));
+        let limit = self.clock.limit(phase, since, &self.timeouts);
         let began = Instant::now();
         let mut sleep = pin!(sleep_until(limit.at));
         let in_time = poll_fn(|cx| match self.poll_io(cx) {
@@ -195,7 +197,7 @@ impl Driver {
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
         })
         .await;
-        self.clock.spend(began);
+        self.clock.spend(phase, began);
         if in_time { self.last_words().await } else { Err(self.timed_out(phase, limit.why)) }
     }
 
@@ -253,12 +255,12 @@ impl Driver {
     /// When a server that takes nothing, or too little in all, has had its time.
     fn body_limit(&self, server_is_slow: bool) -> Limit {
         if !server_is_slow {
-            return self.clock.body_limit(None);
+            return self.clock.body_limit(None, &self.timeouts);
         }
         let stalled = self.stalled_since + self.timeouts.body.min(FAR);
         let at_rate = Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1));
         let left = self.timeouts.body.saturating_add(at_rate).saturating_sub(self.body_wait).min(FAR);
-        self.clock.body_limit(Some(stalled.min(Instant::now() + left)))
+        self.clock.body_limit(Some(stalled.min(Instant::now() + left)), &self.timeouts)
     }
 
     /// Writes what the transport takes and reads what is there. Ready, if anything came of it.
@@ -335,14 +337,14 @@ impl Driver {
     }
 
     fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
-        let message = too_slow(phase, why, &self.timeouts);
+        let message = too_slow(phase, why);
         let hint = hint::for_silence(phase, self.machine.is_secure());
         self.machine.abort(Kind::Timeout, message).with_hint(hint)
     }
 }
 
 /// What took too long, in words.
-pub(super) fn too_slow(phase: Phase, why: LimitKind, timeouts: &Timeouts) -> String {
+pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
     let what = match phase {
         Phase::Connect => "the connection was not made",
         Phase::Tls => "the TLS handshake did not end",
@@ -358,12 +360,9 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind, timeouts: &Timeouts) -> Str
         _ => "the server did not answer",
     };
     match why {
-        LimitKind::Phase => format!("{what} within {:?}", timeouts.limit(phase)),
-        LimitKind::Waiting => {
-            format!("{what}, and the {:?} allowed for waiting are over", timeouts.waiting.unwrap_or_default())
-        }
-        LimitKind::Deadline => {
-            format!("{what} before the deadline of {:?}", timeouts.deadline.unwrap_or_default())
-        }
+        LimitKind::Phase(limit) => format!("{what} within {limit:?}"),
+        LimitKind::Login(limit) => format!("{what}, and the {limit:?} allowed for a login as a whole are over"),
+        LimitKind::Waiting(limit) => format!("{what}, and the {limit:?} allowed for waiting are over"),
+        LimitKind::Deadline(limit) => format!("{what} before the deadline of {limit:?}"),
     }
 }

@@ -20,7 +20,7 @@ impl Connection {
     /// [`Kind::Insecure`], where the connection does not protect the credentials; [`Kind::Auth`], where no mechanism can be used, the
     /// server refuses, or cannot prove who it is; [`Kind::Request`] for credentials that the mechanism does not take.
     pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
-        self.begin_call()?;
+        self.begin_step()?;
         let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
         let result = self.login_with(&order, credentials).await;
         self.end_call(result)
@@ -32,7 +32,7 @@ impl Connection {
     ///
     /// As for [`login`](Self::login).
     pub async fn login_by(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
-        self.begin_call()?;
+        self.begin_step()?;
         let result = self.login_by_exchange(Box::new(exchange)).await;
         self.end_call(result)
     }
@@ -65,7 +65,7 @@ impl Connection {
         source: &TokenSource,
         request: TokenRequest,
     ) -> Result<Reply> {
-        let limit = self.driver.clock.body_limit(None);
+        let limit = self.driver.clock.body_limit(None, &self.driver.timeouts);
         let token = timeout_at(limit.at, source.ask(request)).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
         })?;

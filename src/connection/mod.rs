@@ -87,8 +87,9 @@ impl Connection {
     /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
-        let clock = Clock::start(&self.driver.timeouts);
+        let mut clock = Clock::start(&self.driver.timeouts);
         let (envelope, body) = message.into().prepare().await?;
+        clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
         self.begin_message(clock);
         self.send_prepared(envelope, body, started, None).await
     }
@@ -312,6 +313,15 @@ impl Connection {
             return Err(Error::new(Kind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
         }
         self.in_call = true;
+        Ok(())
+    }
+
+    /// The same for a call of a single step, which has its own time, unless a transaction is open: that is one call to the server.
+    fn begin_step(&mut self) -> Result<()> {
+        self.begin_call()?;
+        if self.driver.machine.is_between_transactions() {
+            self.driver.clock = Clock::start(&self.driver.timeouts);
+        }
         Ok(())
     }
 

@@ -69,7 +69,7 @@ impl Connection {
             Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock.clone());
         let session = match setting_up.await {
             Err(error) if may_fall_back(endpoint, &error) => {
-                clock.spend(began);
+                clock.spend(Phase::Setup, began);
                 Connection::fall_back(endpoint, &reached, error, clock).await?
             }
             outcome => outcome?,
@@ -131,6 +131,10 @@ impl Connection {
             round_trips_told: 0,
             in_call: false,
         };
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &endpoint.route.proxy {
+            proxy.hide(session.driver.machine.secrets_mut());
+        }
         match session.set_up(endpoint, security, connector).await {
             Ok(()) => Ok(session),
             Err(error) => Err(session.told(error)),
@@ -245,15 +249,15 @@ pub(crate) async fn within<T>(
 ) -> Result<T> {
     let timeouts = &endpoint.timeouts;
     let began = Instant::now();
-    let limit = clock.limit(began, timeouts.limit(phase));
+    let limit = clock.limit(phase, began, timeouts);
     let outcome = timeout_at(limit.at, future).await;
-    clock.spend(began);
+    clock.spend(phase, began);
     outcome.unwrap_or_else(|_| {
         let server = match &endpoint.socket {
             Some(path) => format!("the socket {}", path.display()),
             None => endpoint.destination().to_string(),
         };
-        Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why, timeouts))
+        Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why))
             .about(server)
             .with_hint(hint::for_silence(phase, false)))
     })

@@ -6,7 +6,6 @@ use super::{Connection, not_sent};
 use crate::Address;
 use crate::error::Result;
 use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
-use crate::timeouts::Clock;
 
 impl Connection {
     /// MAIL: opens a transaction, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
@@ -31,8 +30,7 @@ impl Connection {
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
-        self.begin_call()?;
-        self.driver.clock = Clock::start(&self.driver.timeouts);
+        self.begin_step()?;
         let result = self.driver.ask(|machine| machine.mail(transaction)).await;
         self.end_call(result)
     }
@@ -43,7 +41,8 @@ impl Connection {
     ///
     /// [`Kind::Request`](crate::Kind::Request) where no transaction is open; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
-        self.begin_call()?;
+        self.begin_step()?;
+        self.driver.clock.allow_for(1, &self.driver.timeouts);
         let result = self.driver.ask(|machine| machine.rcpt(recipient)).await;
         self.end_call(result)
     }
@@ -54,7 +53,7 @@ impl Connection {
     ///
     /// [`Kind::Refused`](crate::Kind::Refused) where the server does not want it; [`Kind::Request`](crate::Kind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
-        self.begin_call()?;
+        self.begin_step()?;
         let asked = async {
             self.driver.until_ready().await?;
             self.driver.machine.data()?;
@@ -76,7 +75,7 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn reset(&mut self) -> Result<Reply> {
-        self.begin_call()?;
+        self.begin_step()?;
         let result = self.driver.ask(Machine::reset).await;
         self.end_call(result)
     }
@@ -87,7 +86,7 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn noop(&mut self) -> Result<Reply> {
-        self.begin_call()?;
+        self.begin_step()?;
         let result = self.driver.ask(Machine::noop).await;
         self.end_call(result)
     }
@@ -110,7 +109,7 @@ impl Connection {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
-        self.begin_call()?;
+        self.begin_step()?;
         let result = self.driver.ask(|machine| machine.command(&command)).await;
         self.end_call(result)
     }

@@ -108,7 +108,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             if self.no_more {
                 return Ok(());
             }
-            self.connection.begin_call()?;
+            self.connection.begin_step()?;
             self.connection.driver.until_ready().await?;
             // Waiting for the next message is no call.
             self.connection.in_call = false;
@@ -160,7 +160,9 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         receipt.round_trips = self.connection.round_trips();
         match message.prepare().await {
             Ok((envelope, body)) => {
-                self.connection.driver.clock = Clock::start(&self.connection.driver.timeouts);
+                let driver = &mut self.connection.driver;
+                driver.clock = Clock::start(&driver.timeouts);
+                driver.clock.allow_for(envelope.recipients().len(), &driver.timeouts);
                 let mut course = self.connection.course(&envelope, &body);
                 let session = self.connection.driver.machine.check_session(course.parts());
                 // After one that no session of this server takes, others may go.

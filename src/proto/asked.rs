@@ -133,7 +133,7 @@ impl Machine {
     }
 
     /// The session goes on, and no transaction is open in it; an answer may be awaited.
-    #[cfg(feature = "pool")]
+    #[cfg(feature = "client")]
     pub(crate) fn is_between_transactions(&self) -> bool {
         self.state == State::Ready
     }

@@ -142,6 +142,8 @@ pub use transcript::Transcript;
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
+#[cfg(feature = "proxy")]
+pub(crate) use reply::beginning;
 use transaction::{Framing, Progress};
 pub(crate) use transcript::Secrets;
 use wire::{Expected, Wire};
@@ -366,6 +368,12 @@ impl Machine {
     pub(crate) fn follow(&mut self, before: &Machine) {
         self.wire.transcript.precede(&before.wire.transcript);
         self.round_trips += before.round_trips;
+    }
+
+    /// What nobody may see, though it is no part of the dialogue.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn secrets_mut(&mut self) -> &mut Secrets {
+        &mut self.secrets
     }
 
     #[cfg(feature = "client")]

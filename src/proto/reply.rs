@@ -290,7 +290,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 }
 
 /// The beginning of such a text, for messages.
-pub(super) fn beginning(text: &str, chars: usize) -> &str {
+pub(crate) fn beginning(text: &str, chars: usize) -> &str {
     text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 

@@ -112,7 +112,7 @@ const SHORTEST: usize = 4;
 
 impl Secrets {
     /// In messages, words of the server's are quoted, and some characters escaped; what they quote may be JSON, and escaped itself.
-    pub(super) fn add(&mut self, secret: Zeroizing<String>) {
+    pub(crate) fn add(&mut self, secret: Zeroizing<String>) {
         let once = escaped(&secret);
         let twice = escaped(&once);
         for form in [secret, once, twice] {
@@ -125,7 +125,7 @@ impl Secrets {
     }
 
     /// The same, and its forms in base64: what it is by itself, and what stays the same of it in the midst of other bytes.
-    pub(super) fn add_with_base64(&mut self, secret: &str) {
+    pub(crate) fn add_with_base64(&mut self, secret: &str) {
         self.add(Zeroizing::new(secret.to_owned()));
         for form in [Zeroizing::new(secret.to_owned()), escaped(secret)] {
             self.add(Zeroizing::new(BASE64.encode(&*form)));

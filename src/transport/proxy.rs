@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Destination, Opened, Tcp, tcp};
 use crate::error::{Error, Kind, Phase, Result};
+use crate::proto::{Secrets, beginning};
 use crate::{Secret, idna, url};
 
 const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, socks5h:// (the proxy looks the names up) or \
@@ -40,6 +41,8 @@ const BEYOND: &str =
 /// The head of an answer to CONNECT is never as long as this.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_FIELDS: usize = 64;
+/// So many characters of its first line are shown.
+const SHOWN: usize = 100;
 
 /// A proxy that connections to the server lead through. The server's certificate is checked against the server's name all the same; the
 /// login at the proxy goes in clear, as SOCKS5 and HTTP have it.
@@ -125,12 +128,17 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] for what neither can say: a user name that is empty or has a colon (HTTP), or more than 255 bytes (SOCKS5).
+    /// [`Kind::Request`] for what neither can say: a user name that is empty, or has a colon (HTTP); control characters (HTTP), or more than 255 bytes
+    /// (SOCKS5), in either.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Result<Self> {
         let (user, password) = (user.into(), password.into());
         let fault = match self.kind {
             _ if user.is_empty() => Some("the user name for the proxy is empty"),
             ProxyKind::Http if user.contains(':') => Some("a user name for an HTTP proxy has no colon"),
+            // RFC 7617, 2.
+            ProxyKind::Http if [&user, password.expose()].iter().any(|text| text.contains(char::is_control)) => {
+                Some("user name and password for an HTTP proxy have no control characters")
+            }
             ProxyKind::Http => None,
             _ if password.expose().is_empty() => Some("a SOCKS5 proxy wants a password beside the user name"),
             _ if user.len() > 255 || password.expose().len() > 255 => {
@@ -143,6 +151,30 @@ impl Proxy {
         }
         self.login = Some((user, password));
         Ok(self)
+    }
+
+    /// What nobody may see of the login, though the proxy, or who poses as the server behind it, may say it.
+    pub(crate) fn hide(&self, secrets: &mut Secrets) {
+        if let Some((_, password)) = &self.login {
+            secrets.add_with_base64(password.expose());
+        }
+        if let Some(field) = self.basic() {
+            secrets.add(field);
+        }
+    }
+
+    /// User and password as HTTP has them (RFC 7617, 2).
+    fn basic(&self) -> Option<Zeroizing<String>> {
+        let (user, password) = self.login.as_ref().filter(|_| self.kind == ProxyKind::Http)?;
+        let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
+        Some(Zeroizing::new(STANDARD.encode(pair.as_bytes())))
+    }
+
+    /// Words of the proxy's, of which the beginning is shown. They are cut last: a half of a secret would not be found.
+    fn shown(&self, words: &str) -> String {
+        let mut secrets = Secrets::default();
+        self.hide(&mut secrets);
+        beginning(&secrets.redacted(words).unwrap_or_else(|| words.to_owned()), SHOWN).to_owned()
     }
 
     /// Connects to the proxy, and through it.
@@ -223,9 +255,7 @@ impl Proxy {
             Destination::Address(address) => address.to_string(),
         };
         let mut request = Zeroizing::new(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"));
-        if let Some((user, password)) = &self.login {
-            let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
-            let field = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        if let Some(field) = self.basic() {
             // With room for all of it, no copy of the secret is left behind.
             request.reserve_exact(field.len() + 64);
             request.push_str("Proxy-Authorization: Basic ");
@@ -262,15 +292,18 @@ impl Proxy {
                 let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
                 let mut answer = httparse::Response::new(&mut fields);
                 match answer.parse(&head) {
-                    Ok(httparse::Status::Complete(_)) => return Ok(Status::of(&answer)),
+                    Ok(httparse::Status::Complete(_)) => {
+                        let (code, reason) = (answer.code.unwrap_or_default(), answer.reason.unwrap_or_default());
+                        return Ok(Status { code, reason: self.shown(reason) });
+                    }
                     Ok(httparse::Status::Partial) => {}
                     Err(_) => break,
                 }
             }
         }
         let line = String::from_utf8_lossy(&head);
-        let line = line.lines().next().unwrap_or_default().to_owned();
-        let message = format!("does not answer as an HTTP proxy: {}", crate::address::quoted(&line));
+        let line = line.lines().next().unwrap_or_default();
+        let message = format!("does not answer as an HTTP proxy: {:?}", self.shown(line));
         Err(self.fault(
             Kind::Protocol,
             message,
@@ -329,12 +362,6 @@ impl Proxy {
 struct Status {
     code: u16,
     reason: String,
-}
-
-impl Status {
-    fn of(answer: &httparse::Response<'_, '_>) -> Self {
-        Status { code: answer.code.unwrap_or_default(), reason: answer.reason.unwrap_or_default().to_owned() }
-    }
 }
 
 impl fmt::Display for Status {

@@ -290,6 +290,36 @@ fn what_cannot_be_said_is_not_connected_for() {
     let client = Client::new(plain());
     let outcome = client.send(bad).now_or_never().expect("there is nothing to wait for");
     assert_eq!(outcome.unwrap_err().kind(), Kind::Request);
+    // RFC 4616, 2 (PLAIN); RFC 4013, 2.3 (SCRAM); RFC 6750, 2.1 (tokens); RFC 4422, 3.4.1 (who is acted for).
+    let login = |user: &str, password: &str| plain().auth_in_clear().user(user).password(password);
+    let tokens = |user: &str| plain().user(user).token_source(async |_| Ok::<_, std::io::Error>("token"));
+    for (what, endpoint, words) in [
+        ("a password", login("alice", "hunter2\0"), "NUL"),
+        ("a user", login("al\0ice", "hunter2"), "NUL"),
+        ("a user for whom to act", plain().credentials(Credentials::new("a", "hunter2").authorize_as("b\0")), "NUL"),
+        ("another for whom to act", plain().credentials(Credentials::external().authorize_as("b\0")), "NUL"),
+        ("a trace", plain().credentials(Credentials::anonymous("a\0")), "NUL"),
+        ("a token", plain().credentials(Credentials::token("alice", "hunter2\0")), "token"),
+        ("a token with a line end", plain().credentials(Credentials::token("alice", "hunter2\n")), "token"),
+        ("a token that is empty", plain().credentials(Credentials::token("alice", "")), "token"),
+        ("a password that is a token", login("alice", "hunter2 ").mechanism(Mechanism::XOAuth2), "token"),
+        ("a token's user", tokens("alice\x01auth=Bearer x"), "control"),
+        ("what SCRAM prohibits", login("alice", "hunter2\u{7}").mechanism(Mechanism::ScramSha256), "RFC 4013"),
+        (
+            "what SCRAM prohibits, and PLAIN does, too",
+            login("alice", "hunter2\0").mechanisms([Mechanism::ScramSha1, Mechanism::Plain]),
+            "NUL",
+        ),
+    ] {
+        let client = Client::new(endpoint);
+        let letter = crate::office::letter(0, &["you@example.com"], 10);
+        let outcome = client.send(letter).now_or_never().unwrap_or_else(|| panic!("{what}: it connects"));
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), Kind::Request, "{what}: {error}");
+        assert!(error.to_string().contains(words), "{what}: {error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{what}: {error}");
+        assert!(!error.to_string().contains(char::is_control), "{what}: {error:?}");
+    }
     let delivery = Delivery::new().envelope_id(EnvelopeId::new("a b+c=d").unwrap());
     assert!(format!("{delivery:?}").contains("a b+c=d"));
 }

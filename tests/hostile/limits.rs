@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use envoi::proto::{Limits, Mechanism};
+use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Credentials, Endpoint, Kind, Phase, Timeouts};
 
-use crate::office::letter;
+use crate::office::{address, certificate, letter, parcel};
 use crate::script::Fate::Fails;
 use crate::script::{Act, Fate, assert_fate, meet, plain, play_all, say, send, up_to};
 
@@ -176,14 +177,136 @@ async fn time_in_each_phase_and_in_all() {
         let replies = (0..100).flat_map(|_| [Act::Hear("RCPT"), Act::Rest(55), say("250 ok\r\n")]);
         [up_to("MAIL"), vec![say("250 ok\r\n")], replies.collect(), vec![Act::Listen]].concat()
     };
-    for (what, timeouts, seconds) in [
-        ("all waiting together", Timeouts::of(Duration::from_secs(60)), 240),
-        ("the deadline", Timeouts::default().with_deadline(Duration::from_secs(600)), 600),
+    for (what, timeouts, seconds, words) in [
+        ("all waiting together, by one number", Timeouts::of(Duration::from_secs(60)), 240, "240s allowed for waiting"),
+        ("the deadline", Timeouts::default().with_deadline(Duration::from_secs(600)), 600, "deadline of 600s"),
+        // An hour, and half a minute for each recipient: 55 seconds for each are too many.
+        ("all waiting together", less_patient(600), 600 + 100 * 30, "3600s allowed for waiting"),
     ] {
         let endpoint = plain().timeouts(timeouts);
         let meeting = meet(slowly(), async |stream| send(stream, &endpoint, letter(0, &many, 100)).await).await;
-        assert_fate(what, &meeting.result, Fails(Kind::Timeout, Phase::Rcpt, false, ""));
+        assert_fate(what, &meeting.result, Fails(Kind::Timeout, Phase::Rcpt, false, words));
         assert_eq!(meeting.took.as_secs(), seconds, "{what}");
+    }
+    // Step by step, and in LMTP, where each recipient has a reply to the message, too.
+    let endpoint = plain().timeouts(less_patient(600));
+    let meeting = meet(slowly(), async |stream| {
+        let mut connection = Connection::over(stream, &endpoint).await?;
+        connection.mail(address("me@example.org")).await?;
+        for recipient in &many {
+            connection.rcpt(address(recipient)).await?;
+        }
+        Ok(())
+    });
+    let result = meeting.await.result;
+    assert_fate("step by step", &result, Fails(Kind::Timeout, Phase::Rcpt, false, "allowed for waiting"));
+    let few = &many[..3];
+    let mut acts = vec![say("220 hi\r\n"), Act::Hear("LHLO"), say("250-hi\r\n250 PIPELINING\r\n"), Act::Hear("DATA")];
+    acts.extend([say("250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Act::Hear("\r\n.\r\n")]);
+    acts.extend(few.iter().flat_map(|_| [Act::Rest(500), say("250 stored\r\n")]));
+    let endpoint = Endpoint::lmtp("localhost").timeouts(less_patient(600));
+    let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, few, 100)).await).await;
+    assert_fate("in LMTP", &meeting.result, Fails(Kind::Timeout, Phase::EndOfData, true, "690s allowed for waiting"));
+    assert_eq!(meeting.took.as_secs(), 690);
+    let told = meeting.result.unwrap_err();
+    let accepted = told.receipt().unwrap().recipients.iter().filter(|one| one.outcome.is_accepted()).count();
+    assert_eq!(accepted, 1, "the one that was answered for stays so");
+}
+
+/// The usual limits, but for all waiting together, without what each recipient adds.
+fn less_patient(seconds: u64) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    timeouts.waiting = Some(Duration::from_secs(seconds));
+    timeouts
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_a_login() {
+    // Each challenge comes in time, and each refusal of a mechanism (RFC 4954, 4 and 6).
+    let slow = |turns: &[(&'static str, &str)]| {
+        let turns = turns.iter().flat_map(|(heard, reply)| [Act::Hear(heard), Act::Rest(200), say(reply)]);
+        challenged(&turns.chain([Act::Listen]).collect::<Vec<_>>())
+    };
+    let prompts = [("LOGIN", "334 VXNlcm5hbWU6\r\n"), ("YWxpY2U=", "334 UGFzc3dvcmQ6\r\n"), ("c2VjcmV0", "235 ok\r\n")];
+    let refusals = [(" ", "504 5.5.4 no\r\n"), ("AUTH", "504 5.5.4 no\r\n"), ("AUTH", "235 ok\r\n")];
+    let login = || plain().auth_in_clear().user("alice").password("secret");
+    for (attack, endpoint, acts, seconds, words) in [
+        ("challenges", login().mechanism(Mechanism::Login), slow(&prompts), 300, "300s allowed for a login"),
+        ("refusals of mechanisms", login(), slow(&refusals), 300, "300s allowed for a login"),
+        (
+            "with one number for all",
+            login().mechanism(Mechanism::Login).timeouts(Timeouts::of(Duration::from_secs(120))),
+            slow(&prompts),
+            120,
+            "within 120s",
+        ),
+        ("silence", login(), challenged(&[Act::Listen]), 300, "within 300s"),
+        (
+            "a challenge, a byte every ten seconds",
+            login().mechanism(Mechanism::Login),
+            challenged(&[Act::Trickle("334 VXNlcm5hbWU6VXNlcm5hbWU6", 10)]),
+            300,
+            "within 300s",
+        ),
+    ] {
+        let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+        assert_fate(attack, &meeting.result, Fails(Kind::Timeout, Phase::Auth, false, words));
+        assert_eq!(meeting.took.as_secs(), seconds, "{attack}");
+    }
+    // The token's source may take its time; only what the server takes counts.
+    let endpoint = plain().auth_in_clear().mechanism(Mechanism::XOAuth2).user("alice").token_source(async |_| {
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        Ok::<_, std::io::Error>("token")
+    });
+    let acts = slow(&[(" ", "535 5.7.8 stale\r\n"), ("AUTH ", "235 ok\r\n")]);
+    let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+    assert_fate("two tokens", &meeting.result, Fails(Kind::Timeout, Phase::Auth, false, "allowed for a login"));
+    assert_eq!(meeting.took.as_secs(), 2300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_what_is_no_dialogue() {
+    // Each byte comes in time, and none of these is ever over.
+    let tls = |security| {
+        Endpoint::new("localhost").security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))
+    };
+    let hello = "\u{16}\u{3}\u{3}\u{3f}\u{7f}\u{2}\u{0}\u{3f}\u{7b}";
+    let starttls = [
+        then("EHLO", &[say("250-hi\r\n250 STARTTLS\r\n"), Act::Hear("STARTTLS"), say("220 go\r\n")]),
+        vec![Act::Trickle(hello, 1)],
+    ];
+    for (attack, endpoint, acts) in [
+        ("a handshake, a byte every ten seconds", tls(Security::Implicit), vec![Act::Trickle(hello, 10)]),
+        ("a handshake behind STARTTLS, a byte every second", tls(Security::Required), starttls.concat()),
+        ("a handshake that never begins", tls(Security::Implicit), vec![Act::Listen]),
+    ] {
+        let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+        assert_fate(attack, &meeting.result, Fails(Kind::Timeout, Phase::Tls, false, "within 60s"));
+        assert_eq!(meeting.took.as_secs(), 60, "{attack}");
+    }
+    // The answers to chunks, each in time (RFC 3030, 3): the message has its lowest rate.
+    let mut acts =
+        then("EHLO", &[say("250-hi\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"), Act::Hear("MAIL"), say("250 ok\r\n")]);
+    acts.extend([Act::Hear("RCPT"), say("250 ok\r\n")]);
+    acts.extend((0..100).flat_map(|_| [Act::Hear("BDAT"), Act::Rest(179), say("250 ok\r\n")]));
+    let mut timeouts = Timeouts::default();
+    timeouts.min_rate = 10_000;
+    let meeting = meet(acts, async |stream| {
+        send(stream, &plain().timeouts(timeouts), parcel(0, &["you@example.com"], 8_000_000)).await
+    })
+    .await;
+    assert_fate("chunks", &meeting.result, Fails(Kind::Timeout, Phase::Body, false, "too little of the message"));
+    assert!(meeting.took.as_secs() < 180 + 8_000_000 / 10_000, "{:?}", meeting.took);
+    // QUIT takes a second, whatever comes.
+    for acts in [
+        then("QUIT", &[Act::Trickle("221-bye\r\n", 1)]),
+        then("QUIT", &[Act::Flood("221-bye\r\n")]),
+        then("QUIT", &[Act::Listen]),
+    ] {
+        let meeting =
+            meet(acts, async |stream| send(stream, &plain(), letter(0, &["you@example.com"], 100)).await).await;
+        assert_fate("a parting", &meeting.result, Fate::Sent);
+        assert!(meeting.took <= Duration::from_secs(1), "{:?}", meeting.took);
     }
 }
 

@@ -31,6 +31,7 @@ mod office;
 mod once;
 mod order;
 mod pool;
+mod proxies;
 mod script;
 mod secrets;
 mod smuggling;

@@ -15,7 +15,7 @@ use crate::script::plain;
 const PASSWORD: &str = "tr0ub\"adour\\%&3ö";
 const TOKEN: &str = "ya29.tr0ub-adour_3/ab+cd==";
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for block in bytes.chunks(3) {
@@ -43,14 +43,14 @@ fn traces(secret: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_silent(context: &str, text: &str, secret: &str) {
+pub fn assert_silent(context: &str, text: &str, secret: &str) {
     for trace in traces(secret) {
         assert!(!text.contains(&trace), "{context}: {trace:?} is in: {text}");
     }
 }
 
 /// All that is to be seen of an error.
-fn told(error: &Error) -> String {
+pub fn told(error: &Error) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}\n", error.receipt());
     text += &error.receipt().map(|receipt| receipt.transcript.to_string()).unwrap_or_default();
     text += &error.reply().map(|reply| format!("{reply} {reply:?}")).unwrap_or_default();

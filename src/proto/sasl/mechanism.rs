@@ -14,6 +14,8 @@ use super::single::Single;
 use super::{SaslExchange, SaslFailure};
 use crate::address::quoted;
 use crate::error::{Error, Result};
+#[cfg(feature = "client")]
+use crate::error::{Kind, Phase};
 use crate::secret::{Credentials, Proof};
 
 /// A way to log in. SCRAM, CRAM-MD5 and those with a token need the feature `sasl`.
@@ -119,6 +121,30 @@ impl Mechanism {
         self.proves(credentials) && (credentials.authorization().is_none() || self.authorizes())
     }
 
+    /// Some mechanism can log in with these credentials: one of those in the order, or any where there is none. What none can say is
+    /// found before anything is connected to.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot; it is said elsewhere where no mechanism is for this sort of credentials.
+    #[cfg(feature = "client")]
+    pub(crate) fn check(order: &[Mechanism], credentials: &Credentials) -> Result<()> {
+        let order = if order.is_empty() { &Mechanism::ALL } else { order };
+        let fits = |mechanism: &Mechanism| mechanism.is_built() && mechanism.suits(credentials);
+        let mut failure = None;
+        for mechanism in order.iter().copied().filter(fits) {
+            match mechanism.exchange(credentials) {
+                Ok(_) => return Ok(()),
+                // The last ones take the most.
+                Err(reason) => failure = Some(reason),
+            }
+        }
+        match failure {
+            Some(reason) => Err(Error::new(Kind::Request, Phase::Auth, reason.to_string())),
+            None => Ok(()),
+        }
+    }
+
     fn proves(self, credentials: &Credentials) -> bool {
         match credentials.proof() {
             Proof::Password(_) => !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token(),
@@ -153,8 +179,8 @@ impl Mechanism {
         }
         Ok(match self {
             Mechanism::Plain => Box::new(Single::plain(credentials)?),
-            Mechanism::External => Box::new(Single::external(credentials)),
-            Mechanism::Anonymous => Box::new(Single::anonymous(credentials)),
+            Mechanism::External => Box::new(Single::external(credentials)?),
+            Mechanism::Anonymous => Box::new(Single::anonymous(credentials)?),
             Mechanism::Login => Box::new(LoginExchange::new(credentials)?),
             #[cfg(feature = "sasl")]
             Mechanism::CramMd5 => Box::new(CramMd5::new(credentials)?),

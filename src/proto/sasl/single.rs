@@ -21,13 +21,16 @@ impl Single {
     }
 
     /// Whom to act for; nothing where the server is to tell that from what it knows.
-    pub(super) fn external(credentials: &Credentials) -> Self {
-        Single::new(Mechanism::External, credentials.authorization().unwrap_or_default().to_owned())
+    pub(super) fn external(credentials: &Credentials) -> Result<Self, SaslFailure> {
+        let user = credentials.authorization().unwrap_or_default();
+        no_nul(&[user])?;
+        Ok(Single::new(Mechanism::External, user.to_owned()))
     }
 
     /// The trace.
-    pub(super) fn anonymous(credentials: &Credentials) -> Self {
-        Single::new(Mechanism::Anonymous, credentials.user().to_owned())
+    pub(super) fn anonymous(credentials: &Credentials) -> Result<Self, SaslFailure> {
+        no_nul(&[credentials.user()])?;
+        Ok(Single::new(Mechanism::Anonymous, credentials.user().to_owned()))
     }
 
     fn new(mechanism: Mechanism, response: String) -> Self {
@@ -53,7 +56,7 @@ impl SaslExchange for Single {
     }
 }
 
-/// PLAIN has it as its separator (RFC 4616, 2), and LOGIN's servers read to it.
+/// PLAIN has it as its separator (RFC 4616, 2), no name of a user has one (RFC 4422, 3.4.1), and LOGIN's servers read to it.
 pub(super) fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
     match parts.iter().any(|part| part.contains('\0')) {
         true => Err("the user name or the password contains a NUL character".into()),
