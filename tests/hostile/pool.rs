@@ -169,6 +169,33 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_are_aborted_at_any_time() {
+    let mut hall = Hall::open(LINE).await;
+    for round in 0..50 {
+        let context = format!("round {round}");
+        let sending: Vec<_> = (0..10)
+            .map(|_| {
+                let (pool, (id, letter)) = (hall.pool.clone(), hall.letter());
+                tokio::spawn(async move { (id, pool.send(letter).await) })
+            })
+            .collect();
+        for task in sending.iter().step_by(2) {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+        }
+        for task in sending {
+            if let Ok((id, outcome)) = task.await {
+                assert!(outcome.is_ok(), "{context}: {outcome:?}");
+                hall.office.audit(id, &outcome, &context);
+            }
+        }
+        hall.assert_whole(&context).await;
+    }
+}
+
 #[tokio::test]
 async fn close_after_each_poll() {
     for polls in 1.. {

@@ -328,6 +328,8 @@ impl Session {
                 let said_data = is_first && self.said().ends_with(b"\r\nDATA\r\n");
                 let transfer = self.transfers.last_mut().expect("a body belongs to a transaction");
                 assert!(!transfer.is_over && transfer.ends_at.is_none());
+                let asked = transfer.transaction.recipients.len();
+                assert!(!transfer.waits() || transfer.told.len() == asked, "the message is asked for too early");
                 if is_first {
                     (transfer.starts_at, transfer.in_chunks) = (Some(start), !said_data);
                 }
@@ -363,8 +365,7 @@ impl Session {
                 // Where MAIL still waits, nothing of it has gone.
                 let said = self.wire.get(transfer.begins_at..end).unwrap_or_default();
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
-                let waits = transfer.transaction.all_or_nothing || transfer.goes_in_several();
-                assert!(!(waits && offered), "the message was offered before every answer");
+                assert!(!(transfer.waits() && offered), "the message was offered before every answer");
                 transfer.told.push(*index);
                 if reply.is_positive() {
                     transfer.accepted.push(*index);

@@ -89,9 +89,10 @@ impl Transfer {
         self.transaction.size.filter(|size| (1..=SMALL).contains(size))
     }
 
-    /// It goes in chunks of which none must go before it is known who gets it.
-    pub fn goes_in_several(&self) -> bool {
-        self.transaction.content == Content::Binary && self.announced().is_none()
+    /// Nothing of the message must go before every recipient was answered: it may be for nobody, and large.
+    pub fn waits(&self) -> bool {
+        let goes_in_several = self.transaction.content == Content::Binary && self.announced().is_none();
+        self.transaction.all_or_nothing || goes_in_several
     }
 
     /// The commands keep to what the server offers, and leave out nothing that was asked for.

@@ -117,11 +117,13 @@ pub fn from_xtext(text: &str) -> String {
 
 /// The address behind `utf-8;` in ORCPT (RFC 6533, 3).
 pub fn from_utf8_xtext(text: &str) -> String {
+    assert!(!text.contains('+'), "it has another meaning in xtext: {text:?}");
     let mut pieces = text.split(r"\x{");
     let mut decoded = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         let (digits, rest) = piece.split_once('}').expect("a brace behind the digits");
         decoded.push(u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).expect("a character"));
+        assert!(!rest.contains('\\'), "a backslash of the address itself: {text:?}");
         decoded.push_str(rest);
     }
     decoded
