@@ -72,7 +72,8 @@ impl Hall {
     }
 }
 
-const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, binary: false, tls: None };
+const LINE: Manners =
+    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
 const WAYS: &[Manners] = &[
     LINE,
     Manners { pipelining: false, ..LINE },
@@ -165,6 +166,33 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
                 break;
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_are_aborted_at_any_time() {
+    let mut hall = Hall::open(LINE).await;
+    for round in 0..50 {
+        let context = format!("round {round}");
+        let sending: Vec<_> = (0..10)
+            .map(|_| {
+                let (pool, (id, letter)) = (hall.pool.clone(), hall.letter());
+                tokio::spawn(async move { (id, pool.send(letter).await) })
+            })
+            .collect();
+        for task in sending.iter().step_by(2) {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+        }
+        for task in sending {
+            if let Ok((id, outcome)) = task.await {
+                assert!(outcome.is_ok(), "{context}: {outcome:?}");
+                hall.office.audit(id, &outcome, &context);
+            }
+        }
+        hall.assert_whole(&context).await;
     }
 }
 
