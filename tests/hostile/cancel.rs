@@ -32,7 +32,8 @@ pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output>
     .await
 }
 
-const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, binary: false, tls: None };
+const LINE: Manners =
+    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
 
 /// A wire on which little fits, so that there is much to wait for.
 fn wire(manners: Manners, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
@@ -231,25 +232,6 @@ async fn quit_after_each_poll() {
             return;
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_look_at_a_server_after_each_poll() {
-    // The probe connects by itself, and more than once. Only a socket will do, where a poll may find more or less than the one before.
-    let server = envoi::testing::Server::builder().starttls().start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap();
-    let before = Handle::current().metrics().num_alive_tasks();
-    for polls in [1, 2, 3, 5, 8, 13] {
-        let _looked = polled(envoi::probe(&endpoint), polls).await;
-    }
-    // The server's own sessions end when the client's are gone.
-    tokio::time::timeout(std::time::Duration::from_secs(10), async {
-        while Handle::current().metrics().num_alive_tasks() > before {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("tasks are left");
 }
 
 /// A caller's stream that panics when it was read so often.
