@@ -116,6 +116,9 @@ mod reply;
 pub(crate) mod sasl;
 mod settings;
 mod step;
+#[cfg(test)]
+#[cfg(feature = "client")]
+mod tests;
 mod transaction;
 mod transcript;
 mod wire;

@@ -203,17 +203,6 @@ mod tests {
         assert!(said(REPLY_LINES + 2).ends_with("S: 250-60\n-- 2 more lines of this reply\n"));
     }
 
-    #[cfg(feature = "client")]
-    #[test]
-    fn an_earlier_dialogue_goes_before() {
-        let (mut earlier, mut later) = (Transcript::default(), Transcript::default());
-        earlier.client("EHLO a");
-        earlier.note("TLS failed");
-        later.client("EHLO b");
-        later.precede(&earlier);
-        assert_eq!(later.to_string(), "C: EHLO a\n-- TLS failed\nC: EHLO b\n");
-    }
-
     #[test]
     fn echoed_secrets_are_replaced() {
         let mut secrets = Secrets::default();

@@ -89,8 +89,14 @@ impl Mechanism {
     pub fn is_built(self) -> bool {
         match self {
             Mechanism::Plain | Mechanism::Login | Mechanism::External | Mechanism::Anonymous => true,
+            Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha1Plus
+            | Mechanism::ScramSha256
+            | Mechanism::ScramSha1
+            | Mechanism::CramMd5
+            | Mechanism::OAuthBearer
+            | Mechanism::XOAuth2 => cfg!(feature = "sasl"),
             Mechanism::Other(_) => false,
-            _ => cfg!(feature = "sasl"),
         }
     }
 

@@ -148,6 +148,24 @@ fn credentials_and_mechanisms_fit_or_say_why_not() {
     }
 }
 
+#[cfg(feature = "client")]
+#[test]
+fn mechanisms_suit_what_is_proved_and_for_whom() {
+    let password = Credentials::new("u", "p");
+    let token = Credentials::token("u", "t");
+    for (mechanism, credentials, suits) in [
+        (Mechanism::Plain, password.clone(), true),
+        (Mechanism::Plain, password.clone().authorize_as("v"), true),
+        (Mechanism::Plain, token.clone(), false),
+        (Mechanism::Login, password.clone(), true),
+        (Mechanism::Login, password.authorize_as("v"), false),
+        (Mechanism::OAuthBearer, token.clone().authorize_as("v"), true),
+        (Mechanism::XOAuth2, token.authorize_as("v"), false),
+    ] {
+        assert_eq!(mechanism.suits(&credentials), suits, "{mechanism}");
+    }
+}
+
 #[cfg(feature = "sasl")]
 mod with_feature {
     use super::*;

@@ -1,0 +1,175 @@
+//! How sessions end before their time, and what is known then.
+
+use envoi::proto::{Machine, Mechanism, RawCommand, StartTls, Step};
+use envoi::{Credentials, Error, Kind, Phase};
+
+use crate::{Client, address, transaction};
+
+#[test]
+fn a_failure_names_what_was_awaited() {
+    let lost = |client: &mut Client| client.end().message().to_owned();
+    assert_eq!(lost(&mut Client::new(|_| {})), "the connection ended before the greeting (220) came");
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the go-ahead for TLS (220) came");
+    let mut client = Client::new(|_| {});
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("500 what?\r\n").unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the answer to HELO (250) came");
+    for (cut, shown) in [("220 hel", "220 hel"), ("220-hello\r\n", "220 hello")] {
+        let mut client = Client::new(|_| {});
+        client.hear(cut).unwrap();
+        assert_eq!(lost(&mut client), format!("the connection ended in the middle of a reply: {shown:?}"));
+    }
+
+    type Call = fn(&mut Machine) -> Result<(), Error>;
+    let calls: [(Call, &str, Phase); 6] = [
+        (|machine| machine.noop(), "the answer to NOOP (250)", Phase::Noop),
+        (|machine| machine.reset(), "the answer to RSET (250)", Phase::Reset),
+        (|machine| machine.command(&RawCommand::new("VRFY you")?), "the answer to the command", Phase::Command),
+        (|machine| machine.mail(address("a@example.org").into()), "the answer to MAIL (250)", Phase::Mail),
+        (|machine| machine.mail(None.into()), "the answer to MAIL (250)", Phase::Mail),
+        (
+            |machine| machine.login(Mechanism::Plain, &Credentials::new("u", "p")),
+            "a challenge (334) or the result of the login (235)",
+            Phase::Auth,
+        ),
+    ];
+    for (call, awaited, phase) in calls {
+        let mut client = Client::ready_with(&["AUTH PLAIN"], |settings| settings.secure = true);
+        call(&mut client.machine).unwrap();
+        let error = client.end();
+        assert_eq!(error.message(), format!("the connection ended before {awaited} came"));
+        assert_eq!((error.kind(), error.phase()), (Kind::Closed, phase));
+    }
+    let error = Client::ready(&[]).end();
+    assert_eq!((error.message(), error.phase()), ("the server closed the connection", Phase::Command));
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    client.machine.body("Subject: x\r\n").unwrap();
+    let error = client.end();
+    assert_eq!((error.message(), error.phase()), ("the connection ended in the middle of the message", Phase::Body));
+    let said = |client: &Client| client.machine.transcript().lines().last().unwrap().to_string();
+    assert_eq!(said(&client), "-- 12 bytes of the message, and not its end");
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    client.machine.finish().unwrap();
+    assert_eq!(lost(&mut client), "the connection ended before the server confirmed the message");
+    assert_eq!(said(&client), "C: .");
+}
+
+/// The driver's own reason has the phase, too.
+#[test]
+fn a_session_that_is_given_up_was_in_a_phase() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
+    assert_eq!(client.machine.abort(Kind::Timeout, "no handshake").phase(), Phase::Tls);
+    assert_eq!(client.steps().unwrap(), [Step::Closed]);
+}
+
+#[test]
+fn after_quit_the_end_is_the_end() {
+    for last_words in ["", "221 bye\r\n", "421 4.3.2 bye\r\n", "500 what?\r\n"] {
+        let mut client = Client::ready(&[]);
+        client.machine.quit().unwrap();
+        client.steps().unwrap();
+        client.read(last_words.as_bytes());
+        client.machine.input_ended();
+        assert_eq!(client.steps().unwrap(), [Step::Closed], "{last_words:?}");
+        assert!(client.wire.ends_with("QUIT\r\n"));
+        let error = client.machine.noop().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (Kind::Closed, "the session is over"));
+    }
+}
+
+#[test]
+fn a_reply_of_another_kind_is_a_violation() {
+    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+    client.hear("220 hello\r\n").unwrap();
+    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
+    assert_eq!(Client::new(|_| {}).hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
+    let mut client = Client::new(|_| {});
+    client.hear("220 hello\r\n").unwrap();
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
+    for answers in [
+        &["354 Go\r\n"][..],
+        &["250 Ok\r\n", "354 Go\r\n"],
+        &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n"],
+        // To RSET, which the machine says of its own accord.
+        &["250 Ok\r\n", "550 No\r\n", "500 what?\r\n"],
+        &["250 Ok\r\n", "550 No\r\n", "354 Go\r\n"],
+    ] {
+        let mut client = Client::ready(&[]);
+        client.machine.begin(transaction()).unwrap();
+        let (last, before) = answers.split_last().unwrap();
+        before.iter().for_each(|answer| drop(client.hear(answer).unwrap()));
+        assert_eq!(client.hear(last).unwrap_err().kind(), Kind::Protocol, "{answers:?}");
+    }
+    // To the lone dot behind a 354 for nobody.
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    client.hear("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
+}
+
+/// What was handed over whole and has no answer.
+#[test]
+fn it_is_known_how_many_outcomes_are_unknown() {
+    let two_under_way = || {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        (0..2).for_each(|_| client.give_a_chunk());
+        client.steps().unwrap();
+        client
+    };
+    let mut client = two_under_way();
+    assert!(client.end().outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 2);
+    let mut client = two_under_way();
+    client.hear("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
+    assert!(client.end().outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 1);
+    // 421 to a command of the first, and nothing of the second.
+    let mut client = two_under_way();
+    let steps = client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
+    assert_eq!(client.machine.left_unknown(), 1);
+    // And to the first itself.
+    let mut client = two_under_way();
+    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::EndOfData, .. }, Step::Closed]), "{steps:?}");
+    assert_eq!(client.machine.left_unknown(), 1);
+
+    let mut client = Client::ready(&[]);
+    client.end();
+    assert_eq!(client.machine.left_unknown(), 0);
+}
+
+/// Its only recipient was refused, and the server closed before it said so of the chunk that had gone, too: nothing is unknown.
+#[test]
+fn a_refusal_is_certain_also_where_all_has_gone() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    client.give_a_chunk();
+    client.hear("250 Ok\r\n550 No\r\n").unwrap();
+    assert!(client.machine.outcome_unknown());
+    client.machine.input_ended();
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Rcpt, .. })));
+    assert!(!client.machine.outcome_unknown());
+    let error = client.machine.step().unwrap_err();
+    assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Closed, false));
+}
+
+/// The message ended here, and its end has not gone: the server speaks of what it has got.
+#[test]
+fn shutting_down_before_the_end_went_is_in_the_body() {
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    client.machine.finish().unwrap();
+    client.read(b"421 Bye\r\n");
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Body, .. })));
+    assert_eq!(client.machine.step().unwrap(), Step::Closed);
+    assert!(!client.machine.transcript().to_string().contains("RSET"));
+}

@@ -1,0 +1,142 @@
+//! How messages go, and how far they are.
+
+use envoi::proto::{Content, Step};
+use envoi::{Kind, Phase};
+
+use crate::{Client, transaction};
+
+#[test]
+fn how_far_a_message_is() {
+    let mut client = Client::ready(&[]);
+    assert_eq!(client.machine.greeting().unwrap().text(), "mail.example.org hello");
+    assert!(client.machine.capabilities().offers("HELP") && !client.machine.is_secure());
+    assert_eq!((client.machine.round_trips(), client.machine.replies()), (2, 2));
+    client.go_ahead();
+    client.machine.body("Subject: x\n\n.dot\n").unwrap();
+    assert_eq!(client.machine.message_bytes(), 20, "with its line ends, without the dot that was added");
+    assert!(client.machine.message_bytes_gone() < 20);
+    client.steps().unwrap();
+    assert_eq!(client.machine.message_bytes_gone(), 20);
+    client.machine.finish().unwrap();
+    assert!(!client.machine.outcome_unknown());
+    client.steps().unwrap();
+    assert!(client.machine.outcome_unknown());
+    let steps = client.hear("250 queued\r\n").unwrap();
+    assert!(matches!(&steps[..], [Step::Sent { .. }, Step::Ready]), "{steps:?}");
+    assert!(!client.machine.outcome_unknown());
+
+    // Of chunks, what is not full yet has not gone.
+    let mut client = Client::ready_with(&["CHUNKING", "BINARYMIME"], |settings| settings.chunk_size = 10);
+    let mut binary = transaction();
+    binary.content = Content::Binary;
+    client.machine.begin(binary).unwrap();
+    for _ in 0..2 {
+        client.hear("250 Ok\r\n").unwrap();
+    }
+    client.machine.body("123456789").unwrap();
+    client.steps().unwrap();
+    assert_eq!((client.machine.message_bytes(), client.machine.message_bytes_gone()), (9, 0));
+}
+
+/// A write of nothing is none: the reply behind it was not waited for.
+#[test]
+fn round_trips_are_counted_by_what_went() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    client.hear("250 Ok\r\n").unwrap();
+    assert_eq!(client.machine.round_trips(), 3);
+    client.machine.wrote(0);
+    client.hear("250 Ok\r\n").unwrap();
+    assert_eq!((client.machine.round_trips(), client.machine.replies()), (3, 4));
+}
+
+#[test]
+fn what_is_unread_has_a_limit() {
+    let mut client = Client::new(|_| {});
+    let most = 16 * 1024 + 64 * 1024;
+    let bytes = b"220-hello\r\n".repeat(10_000);
+    let mut taken = client.machine.input(&bytes);
+    assert_eq!(taken, most);
+    assert_eq!(client.machine.input(&bytes[taken..]), 0);
+    client.steps().unwrap_err();
+
+    client = Client::new(|settings| settings.limits.reply_lines = 10_000);
+    taken = client.machine.input(&bytes);
+    client.steps().unwrap();
+    assert_eq!(client.machine.input(&bytes[taken..]), bytes.len() - taken, "there is room again");
+}
+
+#[test]
+fn no_more_of_a_message_is_wanted_than_is_written_at_once() {
+    let mut client = Client::ready(&[]);
+    client.go_ahead();
+    let most = 256 * 1024;
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: most });
+    client.machine.body(vec![b'x'; most - 1]).unwrap();
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: 1 });
+    client.machine.body("x").unwrap();
+    assert_eq!(client.machine.step().unwrap(), Step::Wait { phase: Phase::Body });
+    client.machine.wrote(2);
+    assert_eq!(client.machine.step().unwrap(), Step::Body { room: 2 });
+}
+
+/// A small message goes with its commands (RFC 3030). Larger ones gain nothing by it, and an empty one would be whole
+/// before its end is known.
+#[test]
+fn small_messages_go_as_a_chunk() {
+    for (size, is_chunk) in [(0, false), (1, true), (64 * 1024, true), (64 * 1024 + 1, false)] {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        let mut transaction = transaction();
+        transaction.size = Some(size);
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        let last = if is_chunk { format!("BDAT {size} LAST\r\n") } else { "DATA\r\n".into() };
+        assert!(client.wire.ends_with(&last), "{size}: {}", client.wire);
+    }
+}
+
+/// With its last byte a chunk is a message to the server; what is not as announced must not be one.
+#[test]
+fn a_chunk_is_as_large_as_announced() {
+    let chunk = |pieces: &[&'static str]| {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        let mut transaction = transaction();
+        transaction.size = Some(3);
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        let result = pieces.iter().try_for_each(|piece| client.machine.body(*piece));
+        let result = result.and_then(|()| client.machine.finish());
+        client.steps().unwrap();
+        (result.map_err(|error| (error.kind(), error.phase())), client)
+    };
+    for pieces in [&["x\r\n"][..], &["x", "\r\n"], &["x", "", "\r", "\n", ""]] {
+        let (result, client) = chunk(pieces);
+        assert_eq!(result, Ok(()), "{pieces:?}");
+        assert!(client.wire.ends_with("BDAT 3 LAST\r\nx\r\n"), "{}", client.wire);
+    }
+    for pieces in [&["x\r\n", "y"][..], &["\r\n"], &["xy\r\n"], &[]] {
+        let (result, mut client) = chunk(pieces);
+        assert_eq!(result, Err((Kind::Input, Phase::Body)), "{pieces:?}");
+        assert!(client.wire.ends_with("BDAT 3 LAST\r\n"), "{}", client.wire);
+        assert_eq!(client.steps().unwrap(), [Step::Closed]);
+    }
+}
+
+/// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
+#[test]
+fn chunks_in_a_row_are_kept_apart() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    for _ in 0..2 {
+        assert!(client.machine.may_begin());
+        client.give_a_chunk();
+        client.steps().unwrap();
+    }
+    let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT 3 LAST\r\nx\r\n";
+    assert_eq!(client.wire, format!("EHLO me\r\n{one}RSET\r\n{one}"));
+    let steps = client.hear(&["250 Ok\r\n"; 7].concat()).unwrap();
+    assert_eq!(steps.iter().filter(|step| matches!(step, Step::Sent { .. })).count(), 2, "{steps:?}");
+    // And where the second one is cleaned up after, a server that goes down there takes no message with it.
+    client.give_a_chunk();
+    let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
+}
