@@ -286,6 +286,44 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
     assert!(office.books().stored.len() <= 1);
 }
 
+/// A caller's stream that fails when it was read so often.
+struct Dud(usize);
+
+impl AsyncRead for Dud {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(Err(io::ErrorKind::Other.into())) };
+        self.0 = left;
+        buffer.put_slice(b"A: b\r\n\r\nBcc: c\r\n");
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_failed_has_no_end() {
+    // Asked again, the body of a message gives an error, and never its end: who drives the machine himself might take it for one.
+    let built =
+        || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
+    let attached = |reader: Box<dyn AsyncRead + Send + Unpin>| {
+        Message::from(built()).attach(Attachment::reader("a.txt", "text/plain", reader))
+    };
+    let ready = |reader: Box<dyn AsyncRead + Send + Unpin>| {
+        Message::ready_stream(reader).envelope(envelope(&["you@example.com"]))
+    };
+    for reads in [0, 1, 2, 10_000] {
+        let bombs = [ready(Box::new(Bomb(reads))), attached(Box::new(Bomb(reads)))];
+        let duds = [ready(Box::new(Dud(reads))), attached(Box::new(Dud(reads)))];
+        for message in bombs.into_iter().chain(duds) {
+            let (_, mut body) = message.prepare().await.unwrap();
+            // The panic, or the error.
+            while matches!(AssertUnwindSafe(body.chunk()).catch_unwind().await, Ok(Some(Ok(_)))) {}
+            for _ in 0..3 {
+                let chunk = AssertUnwindSafe(body.chunk()).catch_unwind().await.expect("it does not panic again");
+                assert!(chunk.is_some_and(|chunk| chunk.is_err()), "after {reads} reads");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_what_is_told_of_each_recipient() {
     let manners = Manners { lmtp: true, ..LINE };

@@ -109,17 +109,19 @@ impl Plan {
             let segment =
                 if bytes > 1000 { dice.pick(&[536, 1460, 65_536]) } else { dice.pick(&[1, 2, 19, 536, 65_536]) };
             Way {
-                // One segment after the other: a network that is only slow is to be slow enough for no limit.
+                // One segment after the other: a network that is only slow is to be slow enough for no limit, though TLS makes one
+                // record of several messages.
                 latency_ms: dice.pick(match segment {
-                    0..100 => &[0, 1, 5],
+                    0..100 => &[0, 1, 2],
                     100..2000 => &[0, 1, 30, 100],
                     _ => &[0, 1, 30, 1500],
                 }),
                 segment,
                 fault,
                 // The many phases of the beginning have few bytes.
-                after: match dice.roll(2) {
-                    0 => dice.roll(length.min(250) as u64) as usize,
+                after: match dice.roll(3) {
+                    0 => dice.roll(40) as usize,
+                    1 => dice.roll(length.min(250) as u64) as usize,
                     _ => dice.roll(length as u64) as usize,
                 },
             }
