@@ -43,6 +43,10 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
         if !host_and_port.is_empty() || path.is_empty() {
             return Err(fault("a socket is named by its whole path: lmtp+unix:///run/lmtp.sock"));
         }
+        // With a / and an @ in the password, this is a part of it.
+        if path.contains('@') {
+            return Err(fault("there is an @ in the socket's path; if it belongs there, it is written %40"));
+        }
         Endpoint::lmtp_unix(format!("/{}", decoded(path, "path")?))
     } else {
         if !path.is_empty() {
@@ -256,6 +260,7 @@ mod tests {
         for (url, path) in [
             ("lmtp+unix:///run/dovecot/lmtp", "/run/dovecot/lmtp"),
             ("LMTP+Unix:///tmp/a%20b%3Fc%25?helo=me", "/tmp/a b?c%"),
+            ("lmtp+unix:///run/a%40b", "/run/a@b"),
             ("lmtp+unix://alice:p%2F@/run/lmtp.sock", "/run/lmtp.sock"),
         ] {
             assert_eq!(parse(url).unwrap().socket().unwrap().to_str(), Some(path), "{url}");
@@ -346,6 +351,7 @@ mod tests {
             ("smtp://u:hunter2@[::1", "bracket"),
             ("lmtp+unix://u:hunter2@run/lmtp.sock", "whole path"),
             ("lmtp+unix://", "whole path"),
+            ("lmtp+unix://alice@/home:hunter2@/run/lmtp.sock", "%40"),
             ("lmtp+unix:///run/a%zz", "hexadecimal"),
             ("smtp+unix:///run/smtp.sock", "smtp+unix"),
             ("lmtp://u:hunter2@h/run/lmtp.sock", "path"),

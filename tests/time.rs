@@ -333,3 +333,47 @@ async fn a_stream_of_messages_to_a_server_that_is_silent() {
     drop(connection);
     serving.await.unwrap();
 }
+
+/// A slow network is within the lowest rate for each message, and so it is for many in a row.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_to_a_server_that_is_slow() {
+    let (client, stream) = duplex(1000);
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(Timeouts::of(seconds(20)));
+    let serving = tokio::spawn(async move {
+        let (mut stream, mut input, mut in_data) = (stream, Vec::new(), false);
+        stream.write_all(b"220 x\r\n").await.unwrap();
+        let mut buffer = [0; 500];
+        loop {
+            // 5,000 bytes a second, ten times as much as there must be.
+            sleep(Duration::from_millis(100)).await;
+            let length = stream.read(&mut buffer).await.unwrap();
+            if length == 0 {
+                return;
+            }
+            input.extend_from_slice(&buffer[..length]);
+            while let Some(end) = input.windows(2).position(|pair| pair == b"\r\n") {
+                let line: Vec<u8> = input.drain(..end + 2).collect();
+                let reply = match &line[..end] {
+                    b"." => "250 stored\r\n",
+                    _ if in_data => continue,
+                    b"DATA" => "354 go\r\n",
+                    line if line.starts_with(b"EHLO") => "250-x\r\n250 PIPELINING\r\n",
+                    _ => "250 ok\r\n",
+                };
+                in_data = reply.starts_with("354");
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let letters = futures::stream::iter(0..10).map(|_| {
+        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        Message::ready("A: b\r\n\r\n".to_owned() + &"x\r\n".repeat(20_000)).envelope(envelope)
+    });
+    let began = Instant::now();
+    let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(began.elapsed() > seconds(100));
+    drop(connection);
+    serving.await.unwrap();
+}

@@ -19,7 +19,7 @@ use crate::Timeouts;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::message::Body;
-use crate::proto::{Chunk, Machine, Reply, Step};
+use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
 use crate::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::transport::{Stream, Transport};
 
@@ -44,7 +44,7 @@ pub(super) struct Driver {
     stalled_since: Instant,
     /// The reply that is waited for, by its phase and number, and since when.
     wait: Option<(Phase, u64, Instant)>,
-    /// How long this message has waited for the server, all in all.
+    /// How long this message has waited for the server, all in all; and those before it, where they waited longer than they may.
     body_wait: Duration,
     pub(super) timeouts: Timeouts,
     pub(super) clock: Clock,
@@ -258,9 +258,19 @@ impl Driver {
             return self.clock.body_limit(None, &self.timeouts);
         }
         let stalled = self.stalled_since + self.timeouts.body.min(FAR);
-        let at_rate = Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1));
-        let left = self.timeouts.body.saturating_add(at_rate).saturating_sub(self.body_wait).min(FAR);
+        let left = self.timeouts.body.saturating_add(self.at_rate()).saturating_sub(self.body_wait).min(FAR);
         self.clock.body_limit(Some(stalled.min(Instant::now() + left)), &self.timeouts)
+    }
+
+    /// How long the server may take for what was given of the message, by the lowest rate.
+    fn at_rate(&self) -> Duration {
+        Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1))
+    }
+
+    /// Begins a message. What the one before it had left of its time is not for this one; what it lacked, is.
+    pub(super) fn begin(&mut self, transaction: Transaction) -> Result<()> {
+        self.body_wait = self.body_wait.saturating_sub(self.at_rate());
+        self.machine.begin(transaction)
     }
 
     /// Writes what the transport takes and reads what is there. Ready, if anything came of it.

@@ -203,7 +203,7 @@ impl Connection {
 
     fn begin_now(&mut self, transaction: Transaction) -> Result<()> {
         self.check_tls(&transaction)?;
-        self.driver.machine.begin(transaction)
+        self.driver.begin(transaction)
     }
 
     /// Of TLS, the machine knows only that it is there.

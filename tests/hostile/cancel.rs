@@ -32,7 +32,8 @@ pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output>
     .await
 }
 
-const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, binary: false, tls: None };
+const LINE: Manners =
+    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
 
 /// A wire on which little fits, so that there is much to wait for.
 fn wire(manners: Manners, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
@@ -233,25 +234,6 @@ async fn quit_after_each_poll() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_look_at_a_server_after_each_poll() {
-    // The probe connects by itself, and more than once. Only a socket will do, where a poll may find more or less than the one before.
-    let server = envoi::testing::Server::builder().starttls().start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap();
-    let before = Handle::current().metrics().num_alive_tasks();
-    for polls in [1, 2, 3, 5, 8, 13] {
-        let _looked = polled(envoi::probe(&endpoint), polls).await;
-    }
-    // The server's own sessions end when the client's are gone.
-    tokio::time::timeout(std::time::Duration::from_secs(10), async {
-        while Handle::current().metrics().num_alive_tasks() > before {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("tasks are left");
-}
-
 /// A caller's stream that panics when it was read so often.
 struct Bomb(usize);
 
@@ -302,6 +284,44 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
     let _ = connection.send(built()).await;
     assert!(office.books().broken.len() <= 1, "what was sent afterwards is whole: it has no number");
     assert!(office.books().stored.len() <= 1);
+}
+
+/// A caller's stream that fails when it was read so often.
+struct Dud(usize);
+
+impl AsyncRead for Dud {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(Err(io::ErrorKind::Other.into())) };
+        self.0 = left;
+        buffer.put_slice(b"A: b\r\n\r\nBcc: c\r\n");
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_failed_has_no_end() {
+    // Asked again, the body of a message gives an error, and never its end: who drives the machine himself might take it for one.
+    let built =
+        || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
+    let attached = |reader: Box<dyn AsyncRead + Send + Unpin>| {
+        Message::from(built()).attach(Attachment::reader("a.txt", "text/plain", reader))
+    };
+    let ready = |reader: Box<dyn AsyncRead + Send + Unpin>| {
+        Message::ready_stream(reader).envelope(envelope(&["you@example.com"]))
+    };
+    for reads in [0, 1, 2, 10_000] {
+        let bombs = [ready(Box::new(Bomb(reads))), attached(Box::new(Bomb(reads)))];
+        let duds = [ready(Box::new(Dud(reads))), attached(Box::new(Dud(reads)))];
+        for message in bombs.into_iter().chain(duds) {
+            let (_, mut body) = message.prepare().await.unwrap();
+            // The panic, or the error.
+            while matches!(AssertUnwindSafe(body.chunk()).catch_unwind().await, Ok(Some(Ok(_)))) {}
+            for _ in 0..3 {
+                let chunk = AssertUnwindSafe(body.chunk()).catch_unwind().await.expect("it does not panic again");
+                assert!(chunk.is_some_and(|chunk| chunk.is_err()), "after {reads} reads");
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,17 @@
 //! Limits on all that the server controls: each has its attack, the error names the limit, and it is reached in time, however slowly or
 //! fast the bytes come. Real servers stay far below (RFC 5321, 4.5.3.1).
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::proto::{Limits, Mechanism};
+use envoi::proto::{ClientName, Limits, Machine, Mechanism, Settings, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Credentials, Endpoint, Kind, Phase, Timeouts};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::office::{address, certificate, letter, parcel};
 use crate::script::Fate::Fails;
@@ -331,4 +337,72 @@ async fn a_list_of_mechanisms_costs_no_time() {
     });
     meeting.await.result.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn bytes_unread() {
+    // Whoever drives the machine gives it what came; it takes no more than a line and 64 KiB before it is asked what they mean.
+    let mut machine = Machine::new(Settings::new(ClientName::new("client.example.org").unwrap()));
+    let most = Limits::default().line + 64 * 1024;
+    for flood in ["x", "220 x\r\n", "\0", "220-x\r\n"] {
+        let bytes = flood.repeat(1 << 20);
+        let taken: usize = (0..10).map(|_| machine.input(bytes.as_bytes())).sum();
+        assert!(taken <= most, "{flood:?}: {taken}");
+        while machine.step().is_ok_and(|step| !matches!(step, Step::Closed | Step::Wait { .. })) {}
+    }
+}
+
+/// A connection on which nothing can be written any more, after the first command, and without an end to what can be read.
+struct Hydra {
+    replies: &'static [u8],
+    is_broken: bool,
+    read: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Hydra {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let length = match self.is_broken {
+            true => buffer.remaining(),
+            false if self.replies.is_empty() => return Poll::Pending,
+            false => {
+                let (now, later) = self.replies.split_at(self.replies.len().min(8));
+                buffer.put_slice(now);
+                self.replies = later;
+                return Poll::Ready(Ok(()));
+            }
+        };
+        // Where nobody stops, it stops itself, so that the test fails and does not hang.
+        if self.read.fetch_add(length, Ordering::Relaxed) < 64 << 20 {
+            buffer.put_slice(&b"250-no end\r\n".repeat(1000)[..length]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Hydra {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_broken |= bytes.starts_with(b"MAIL");
+        if self.is_broken { Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) } else { Poll::Ready(Ok(bytes.len())) }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_without_an_end() {
+    // Behind a write that failed stands the reason, if there is one; a server that never comes to it is not listened to for ever.
+    let read = Arc::new(AtomicUsize::new(0));
+    let replies = b"220 hi\r\n250 hi\r\n";
+    let stream = Hydra { replies, is_broken: false, read: read.clone() };
+    let mut connection = Connection::over(stream, &plain()).await.unwrap();
+    let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
+    assert!(!error.outcome_unknown(), "{error}");
+    let read = read.load(Ordering::Relaxed);
+    assert!(read < 1 << 20, "{read} bytes were read: {error}");
 }

@@ -20,6 +20,7 @@
 //! | one limit for a reply, however many reads it takes | `limits` |
 
 mod cancel;
+mod cancel_client;
 mod injection;
 mod limits;
 #[path = "../support/log.rs"]

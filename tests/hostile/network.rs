@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use envoi::delivery::{EnvelopeId, Notify, Returned};
 use envoi::tls::Security;
-use envoi::{Connection, Error, Phase, Receipt, Timeouts};
+use envoi::{Connection, Delivery, Error, Message, Phase, Receipt, Timeouts};
 use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex, split};
 use tokio::time::{Instant, sleep};
 
-use crate::office::{Manners, Office, letter};
+use crate::office::{Manners, Office, letter, parcel};
 
 /// SplitMix64: small, and the same everywhere.
 struct Dice(u64);
@@ -78,11 +79,15 @@ impl Plan {
         let mut dice = Dice(seed);
         // TLS costs time: a third has it.
         let tls = dice.pick(&[None, None, None, None, Some(Security::Required), Some(Security::Implicit)]);
+        let lmtp = tls != Some(Security::Implicit) && dice.roll(5) == 0;
+        let chunking = dice.roll(3) == 0;
         let manners = Manners {
             pipelining: dice.roll(3) > 0,
-            chunking: dice.roll(3) == 0,
-            binary: false,
-            lmtp: tls != Some(Security::Implicit) && dice.roll(5) == 0,
+            chunking,
+            binary: chunking && dice.roll(2) == 0,
+            prdr: !lmtp && dice.roll(4) == 0,
+            dsn: dice.roll(4) == 0,
+            lmtp,
             tls,
         };
         let messages = dice.pick(&[1, 1, 1, 2, 5]);
@@ -104,23 +109,36 @@ impl Plan {
             let segment =
                 if bytes > 1000 { dice.pick(&[536, 1460, 65_536]) } else { dice.pick(&[1, 2, 19, 536, 65_536]) };
             Way {
-                // One segment after the other: a network that is only slow is to be slow enough for no limit.
+                // One segment after the other: a network that is only slow is to be slow enough for no limit, though TLS makes one
+                // record of several messages.
                 latency_ms: dice.pick(match segment {
-                    0..100 => &[0, 1, 5],
+                    0..100 => &[0, 1, 2],
                     100..2000 => &[0, 1, 30, 100],
                     _ => &[0, 1, 30, 1500],
                 }),
                 segment,
                 fault,
                 // The many phases of the beginning have few bytes.
-                after: match dice.roll(2) {
-                    0 => dice.roll(length.min(250) as u64) as usize,
+                after: match dice.roll(3) {
+                    0 => dice.roll(40) as usize,
+                    1 => dice.roll(length.min(250) as u64) as usize,
                     _ => dice.roll(length as u64) as usize,
                 },
             }
         };
         let (up, down) = (way(up_length, one_way), way(down_length, !one_way));
         Plan { manners, messages, bytes, hurried: dice.roll(2) == 0, up, down }
+    }
+}
+
+impl Plan {
+    fn message(&self, id: usize, to: &[&str]) -> Message<'static> {
+        let message = if self.manners.binary { parcel(id, to, self.bytes) } else { letter(id, to, self.bytes) };
+        if !self.manners.dsn {
+            return message;
+        }
+        let wishes = Delivery::new().notify(Notify::FAILURE).returned(Returned::Headers);
+        message.delivery(wishes.envelope_id(EnvelopeId::new("a b").unwrap()))
     }
 }
 
@@ -258,9 +276,11 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
             }
         };
         let outcomes: Vec<_> = if messages == 1 {
-            vec![connection.send(letter(0, &["you@example.com", "all@example.com"], plan.bytes)).await]
+            vec![connection.send(plan.message(0, &["you@example.com", "full@example.com", "all@example.com"])).await]
         } else {
-            let letters = stream::iter(0..messages).map(|n| letter(n, &["you@example.com"], plan.bytes));
+            // PRDR takes two.
+            let letters =
+                stream::iter(0..messages).map(|n| plan.message(n, &["you@example.com", "all@example.com"][n % 2..]));
             connection.send_all(letters).collect().await
         };
         connection.quit().await;
@@ -293,6 +313,10 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
         begun = id + 1;
     }
     assert!(office.books().stored.keys().all(|(id, _)| *id < begun), "{context}: more is stored than was told of");
+    for command in office.books().envelopes.iter().filter(|_| plan.manners.dsn) {
+        let wishes = if command.starts_with("MAIL") { " RET=HDRS ENVID=a+20b" } else { " NOTIFY=FAILURE" };
+        assert!(command.contains(wishes), "{context}: {command}");
+    }
     if plan.up.fault == Fault::None && plan.down.fault == Fault::None {
         assert!(outcomes.iter().all(Result::is_ok), "{context}: nothing was in the way: {outcomes:?}");
     }
@@ -315,7 +339,7 @@ async fn whatever_the_weather() {
         println!("{plan:#?}\n{:#?}", play(seed, endpoint(plan.manners)).await);
         return;
     }
-    let seeds = number("ENVOI_NETWORK_SEEDS").unwrap_or(400);
+    let seeds = number("ENVOI_NETWORK_SEEDS").unwrap_or(600);
     let (mut classes, mut phases) = (BTreeMap::new(), BTreeMap::new());
     for seed in 0..seeds {
         for outcome in play(seed, endpoint(Plan::of(seed).manners)).await {

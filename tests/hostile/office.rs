@@ -24,6 +24,10 @@ pub struct Manners {
     pub lmtp: bool,
     /// Takes BINARYMIME; it goes with `chunking`.
     pub binary: bool,
+    /// Answers to the message for each recipient, where it is asked to.
+    pub prdr: bool,
+    /// Takes wishes for reports.
+    pub dsn: bool,
     pub tls: Option<Security>,
 }
 
@@ -70,6 +74,8 @@ pub struct Books {
     pub asked_for: usize,
     /// Steps that were made: each command read, each reply begun, half said, and said, each half of a message.
     pub steps: usize,
+    /// MAIL and RCPT, as they came.
+    pub envelopes: Vec<String>,
     /// What was stored and is not whole.
     pub broken: Vec<Vec<u8>>,
 }
@@ -148,18 +154,23 @@ impl Clerk {
     async fn converse(&mut self) -> io::Result<()> {
         self.say("220 office.example.org\r\n").await?;
         let (mut secure, mut recipients) = (self.manners.tls == Some(Security::Implicit), Vec::new());
-        let mut chunks = Vec::new();
+        let (mut chunks, mut prdr) = (Vec::new(), false);
         loop {
             let line = self.line().await?;
+            if line.starts_with("MAIL") || line.starts_with("RCPT") {
+                self.office.books().envelopes.push(line.clone());
+            }
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
                 "EHLO" | "LHLO" => {
-                    let mut offers = String::from("250-office.example.org\r\n250-AUTH PLAIN\r\n");
+                    let mut offers = String::from("250-office.example.org\r\n250-AUTH PLAIN XOAUTH2\r\n");
                     for (offered, name) in [
                         (self.manners.pipelining, "PIPELINING"),
                         (self.manners.chunking, "CHUNKING"),
                         (self.manners.binary, "BINARYMIME"),
                         (self.manners.binary, "8BITMIME"),
+                        (self.manners.prdr, "PRDR"),
+                        (self.manners.dsn, "DSN"),
                         (self.manners.tls == Some(Security::Required) && !secure, "STARTTLS"),
                     ] {
                         offers += &if offered { format!("250-{name}\r\n") } else { String::new() };
@@ -172,6 +183,10 @@ impl Clerk {
                     self.secure().await?;
                     secure = true;
                 }
+                "MAIL" => {
+                    prdr = line.ends_with(" PRDR") || line.contains(" PRDR ");
+                    self.say("250 ok\r\n").await?;
+                }
                 "RCPT" if line.contains("nobody") => self.say("550 no\r\n").await?,
                 "RCPT" => {
                     recipients.push(line["RCPT TO:<".len()..].split('>').next().unwrap_or_default().to_owned());
@@ -182,7 +197,7 @@ impl Clerk {
                     self.office.books().asked_for += 1;
                     self.say("354 go\r\n").await?;
                     let body = self.stuffed().await?;
-                    self.take(&body, std::mem::take(&mut recipients)).await?;
+                    self.take(&body, std::mem::take(&mut recipients), prdr).await?;
                 }
                 "BDAT" => {
                     self.office.books().asked_for += 1;
@@ -196,7 +211,7 @@ impl Clerk {
                         chunks.clear();
                         self.say("554 nobody\r\n").await?;
                     } else if words.next() == Some("LAST") {
-                        self.take(&std::mem::take(&mut chunks), std::mem::take(&mut recipients)).await?;
+                        self.take(&std::mem::take(&mut chunks), std::mem::take(&mut recipients), prdr).await?;
                     } else {
                         self.say("250 go on\r\n").await?;
                     }
@@ -215,15 +230,22 @@ impl Clerk {
         }
     }
 
-    /// The message is stored before it is confirmed (RFC 5321, 4.2.5).
-    async fn take(&mut self, body: &[u8], recipients: Vec<String>) -> io::Result<()> {
-        if self.manners.lmtp {
-            for recipient in recipients {
-                self.office.store(body, &recipient);
+    /// The message is stored before it is confirmed (RFC 5321, 4.2.5). Where each recipient is answered for, some have no room.
+    async fn take(&mut self, body: &[u8], recipients: Vec<String>, prdr: bool) -> io::Result<()> {
+        if prdr {
+            self.say("353 each\r\n").await?;
+        }
+        if prdr || self.manners.lmtp {
+            for recipient in &recipients {
+                if recipient.contains("full") {
+                    self.say("552 5.2.2 full\r\n").await?;
+                    continue;
+                }
+                self.office.store(body, recipient);
                 self.step()?;
                 self.say("250 stored\r\n").await?;
             }
-            return Ok(());
+            return if prdr { self.say("250 done\r\n").await } else { Ok(()) };
         }
         recipients.iter().for_each(|recipient| self.office.store(body, recipient));
         self.step()?;

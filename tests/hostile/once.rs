@@ -12,7 +12,8 @@ use crate::office::{Manners, Office, envelope, letter, parcel};
 const MORE_THAN_ALL: usize = 100_000;
 const BOTH: &[&str] = &["you@example.com", "all@example.com"];
 
-const PLAIN: Manners = Manners { pipelining: false, chunking: false, lmtp: false, binary: false, tls: None };
+const PLAIN: Manners =
+    Manners { pipelining: false, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
 
 /// Ways to the server's disk: each must hold at every step.
 const WAYS: &[(&str, Manners)] = &[
@@ -24,6 +25,8 @@ const WAYS: &[(&str, Manners)] = &[
     ("BINARYMIME in chunks without waiting", Manners { pipelining: true, chunking: true, binary: true, ..PLAIN }),
     ("LMTP (RFC 2033, 4.2)", Manners { pipelining: true, lmtp: true, ..PLAIN }),
     ("LMTP and BDAT", Manners { pipelining: true, chunking: true, lmtp: true, ..PLAIN }),
+    ("PRDR (draft-hall-prdr)", Manners { prdr: true, ..PLAIN }),
+    ("PRDR in a group, by BDAT", Manners { pipelining: true, chunking: true, prdr: true, ..PLAIN }),
     ("STARTTLS", Manners { pipelining: true, tls: Some(Security::Required), ..PLAIN }),
     ("TLS from the first byte", Manners { pipelining: true, chunking: true, tls: Some(Security::Implicit), ..PLAIN }),
 ];
@@ -38,7 +41,7 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
                 let mut connection = Connection::over(client, &endpoint).await.ok()?;
-                let to = ["you@example.com", "nobody@example.com", "all@example.com"];
+                let to = ["you@example.com", "nobody@example.com", "full@example.com", "all@example.com"];
                 let message = if manners.binary { parcel(0, &to, 1_200_000) } else { letter(0, &to, 300) };
                 let outcome = connection.send(message).await;
                 connection.quit().await;

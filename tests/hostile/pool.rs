@@ -72,7 +72,8 @@ impl Hall {
     }
 }
 
-const LINE: Manners = Manners { pipelining: true, chunking: false, lmtp: false, binary: false, tls: None };
+const LINE: Manners =
+    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
 const WAYS: &[Manners] = &[
     LINE,
     Manners { pipelining: false, ..LINE },

@@ -2,5 +2,6 @@
 
 mod arrival;
 mod dots;
+mod parts;
 mod session;
 mod sessions;

@@ -63,6 +63,8 @@ pub struct Session {
     told: usize,
     logins: usize,
     replies: usize,
+    /// How far the words had come with so many replies.
+    pace: Vec<(usize, u64)>,
     raw: Vec<String>,
     transfers: Vec<Transfer>,
 }
@@ -86,6 +88,7 @@ impl Session {
             told: 0,
             logins: 0,
             replies: 0,
+            pace: Vec::new(),
             raw: Vec::new(),
             transfers: Vec::new(),
         };
@@ -269,6 +272,7 @@ impl Session {
             .collect();
         let said = wire::read(&self.wire, &messages);
         self.check_commands(&said);
+        self.check_pace(&said);
         self.check_transactions(&wire::transactions(&said));
         (self.events, self.wire)
     }
@@ -343,6 +347,10 @@ impl Session {
             _ => {}
         }
         assert_eq!(self.machine.outcome_unknown(), self.outcome_is_unknown());
+        let end = self.wire.len() + self.waiting();
+        if self.pace.last().is_none_or(|(before, _)| *before != end) {
+            self.pace.push((end, self.machine.replies()));
+        }
     }
 
     fn check_event(&mut self, event: &Step) {
@@ -517,6 +525,18 @@ impl Session {
                 }
             }
             in_login = command.starts_with("AUTH ") || is_response;
+        }
+    }
+
+    /// Without PIPELINING, each word waits for the answer to the one before it (RFC 2920, 3.1). What goes before EHLO was answered
+    /// does so in any case.
+    fn check_pace(&self, said: &[(usize, Said)]) {
+        if self.machine.capabilities().offers("PIPELINING") {
+            return;
+        }
+        for (before, (at, _)) in said.iter().enumerate() {
+            let replies = self.pace.iter().find(|(end, _)| end > at).map_or(0, |(_, replies)| *replies);
+            assert!(replies > before as u64, "what stands at {at} was said before its time");
         }
     }
 
