@@ -149,6 +149,12 @@
 //! | `tracing` | spans and events |
 //! | `testing` | the [`testing`] module |
 
+// What a feature brings cannot be linked to without it.
+#![cfg_attr(
+    not(all(feature = "client", feature = "pool", feature = "proxy", feature = "retries", feature = "testing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+
 pub mod proto;
 
 mod address;

@@ -46,7 +46,8 @@ pub struct PoolLimits {
     pub idle: Duration,
     /// How long a connection is used, from its beginning; 30 minutes by default.
     pub age: Duration,
-    /// How many messages go over a connection; 100 by default. Where the server takes fewer, its own limit counts (LIMITS, RFC 9422).
+    /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its own limit counts, if it tells (LIMITS,
+    /// RFC 9422); else a 421 at the next message does.
     pub messages: usize,
 }
 
@@ -58,7 +59,7 @@ impl PoolLimits {
             wait: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             age: Duration::from_secs(30 * 60),
-            messages: 100,
+            messages: 1000,
         }
     }
 }

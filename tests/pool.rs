@@ -250,7 +250,7 @@ async fn a_connection_has_its_messages() {
         }
         until(|| server.connections().iter().all(said_quit)).await;
         assert_eq!(server.connections().len(), 2);
-        limits.messages = 100;
+        limits.messages = 1000;
     }
     // A message in three parts, where a session takes two: the connections come one after the other.
     let server = plain().offer("LIMITS MAILMAX=2 RCPTMAX=1").start().await.unwrap();

@@ -122,6 +122,31 @@ fn a_chunk_is_as_large_as_announced() {
     }
 }
 
+/// The transcript tells how much of a message went that was refused in its middle.
+#[test]
+fn a_refused_chunk_is_noted_unless_it_was_the_last() {
+    for (text, ends, last) in [
+        ("123456789012345", false, "-- 10 bytes of the message, and not its end"),
+        ("123456789012345", true, "S: 552 5.3.4 Too big"),
+    ] {
+        let mut client = Client::ready_with(&["CHUNKING", "BINARYMIME", "PIPELINING"], |settings| {
+            settings.chunk_size = 10;
+        });
+        let mut binary = transaction();
+        binary.content = Content::Binary;
+        client.machine.begin(binary).unwrap();
+        client.hear("250 Ok\r\n250 Ok\r\n").unwrap();
+        client.machine.body(text).unwrap();
+        if ends {
+            client.machine.finish().unwrap();
+        }
+        let steps = client.hear("552 5.3.4 Too big\r\n").unwrap();
+        assert!(matches!(steps[0], Step::NotSent { phase: Phase::Body, .. }), "{steps:?}");
+        let lines: Vec<_> = client.machine.transcript().lines().collect();
+        assert_eq!([&*lines[lines.len() - 2], &*lines[lines.len() - 1]], [last, "C: RSET"]);
+    }
+}
+
 /// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
 #[test]
 fn chunks_in_a_row_are_kept_apart() {
