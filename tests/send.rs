@@ -144,6 +144,12 @@ async fn implicit_tls_and_the_password_from_elsewhere() {
     }
     let piped = ["--url", &url, "--from", "a@b.c", "--to", "b@b.c", "--trust", ca, "--password-file", "-"];
     send_with(&piped, format!("{PASSWORD}\r\n").as_bytes()).await.exits_with(0);
+    // As some editors save it.
+    send_with(&piped, format!("\u{feff}{PASSWORD}\r\n").as_bytes()).await.exits_with(0);
+    // What cannot be one is not tried.
+    for (empty, says) in [("", "empty"), ("\n", "empty"), (&"x".repeat(70_000), "65536 bytes")] {
+        send_with(&piped, empty.as_bytes()).await.exits_with(64).says(says);
+    }
     // Only one line end does not belong to it.
     send_with(&piped, format!("{PASSWORD}\n\n").as_bytes()).await.exits_with(77);
     send_to(&url, &["--trust", ca]).await.exits_with(64).says("no password");

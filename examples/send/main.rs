@@ -10,7 +10,7 @@ mod progress;
 mod report;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -205,14 +205,7 @@ fn password(options: &Options) -> Result<Option<String>, Failure> {
         return std::env::var(variable).map(Some).map_err(failure);
     }
     let Some(path) = &options.password_file else { return Ok(None) };
-    let mut password = read_text(path, "--password-file")?;
-    if password.ends_with('\n') {
-        password.pop();
-        if password.ends_with('\r') {
-            password.pop();
-        }
-    }
-    Ok(Some(password))
+    read_password(path).map(Some)
 }
 
 /// A file that is written anew, or standard error.
@@ -222,6 +215,25 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     }
     let failure = |error| Failure::request(format!("the file of --transcript cannot be written: {error}"));
     Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
+}
+
+/// A password in a file, or standard input: without the line end behind it, and the mark that some editors put before UTF-8.
+fn read_password(path: &Path) -> Result<String, Failure> {
+    const MOST: u64 = 65_536;
+    let failure = |error| Failure::input(format!("--password-file cannot be read as text: {error}"));
+    let file: Box<dyn Read> = match is_stdin(path) {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path).map_err(failure)?),
+    };
+    let mut text = String::new();
+    if file.take(MOST).read_to_string(&mut text).map_err(failure)? as u64 == MOST {
+        return Err(Failure::request(format!(
+            "--password-file names no password: there are {MOST} bytes or more in it"
+        )));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(text.to_owned())
 }
 
 /// A file of text, or standard input.

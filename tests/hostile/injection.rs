@@ -292,10 +292,15 @@ fn what_cannot_be_said_is_not_connected_for() {
     assert_eq!(outcome.unwrap_err().kind(), Kind::Request);
     // RFC 4616, 2 (PLAIN); RFC 4013, 2.3 (SCRAM); RFC 6750, 2.1 (tokens); RFC 4422, 3.4.1 (who is acted for).
     let login = |user: &str, password: &str| plain().auth_in_clear().user(user).password(password);
+    let url = |url: &str| Endpoint::from_url(url).unwrap();
     let tokens = |user: &str| plain().user(user).token_source(async |_| Ok::<_, std::io::Error>("token"));
     for (what, endpoint, words) in [
         ("a password", login("alice", "hunter2\0"), "NUL"),
         ("a user", login("al\0ice", "hunter2"), "NUL"),
+        // RFC 4616, 2: neither is empty. A server may bind anonymously then (RFC 4513, 5.1.2).
+        ("an empty password", login("alice", ""), "the password is empty"),
+        ("an empty password from a URL", url("smtp://alice:@mail.example.org"), "the password is empty"),
+        ("an empty user", login("", "hunter2"), "the user name is empty"),
         ("a user for whom to act", plain().credentials(Credentials::new("a", "hunter2").authorize_as("b\0")), "NUL"),
         ("another for whom to act", plain().credentials(Credentials::external().authorize_as("b\0")), "NUL"),
         ("a trace", plain().credentials(Credentials::anonymous("a\0")), "NUL"),

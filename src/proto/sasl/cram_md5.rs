@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::Md5;
 
-use super::single::no_nul;
+use super::single::sayable;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::secret::Credentials;
 
@@ -14,7 +14,7 @@ pub(super) struct CramMd5 {
 
 impl CramMd5 {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
-        no_nul(&[credentials.user(), credentials.secret()])?;
+        sayable(credentials)?;
         Ok(CramMd5 { credentials: credentials.clone(), answered: false })
     }
 }

@@ -15,7 +15,8 @@ impl Single {
     /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
     pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let authzid = credentials.authorization().unwrap_or_default();
-        no_nul(&[authzid, credentials.user(), credentials.secret()])?;
+        no_nul(&[authzid])?;
+        sayable(credentials)?;
         let response = [authzid, "\0", credentials.user(), "\0", credentials.secret()].concat();
         Ok(Single::new(Mechanism::Plain, response))
     }
@@ -56,8 +57,18 @@ impl SaslExchange for Single {
     }
 }
 
+/// User and password are there, as PLAIN demands it (RFC 4616, 2): a server may take an empty password for none at all.
+pub(super) fn sayable(credentials: &Credentials) -> Result<(), SaslFailure> {
+    no_nul(&[credentials.user(), credentials.secret()])?;
+    match (credentials.user(), credentials.secret()) {
+        ("", _) => Err("the user name is empty".into()),
+        (_, "") => Err("the password is empty".into()),
+        _ => Ok(()),
+    }
+}
+
 /// PLAIN has it as its separator (RFC 4616, 2), no name of a user has one (RFC 4422, 3.4.1), and LOGIN's servers read to it.
-pub(super) fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
+fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
     match parts.iter().any(|part| part.contains('\0')) {
         true => Err("the user name or the password contains a NUL character".into()),
         false => Ok(()),
