@@ -3,5 +3,7 @@
 mod arrival;
 mod dots;
 mod parts;
+mod plan;
+mod server;
 mod session;
 mod sessions;

@@ -125,7 +125,7 @@ impl Transfer {
         assert!(utf8 || !self.transaction.utf8_headers);
         if found.remove("PRDR").is_some() {
             assert_eq!(session.protocol, Protocol::Smtp);
-            assert!(!self.transaction.all_or_nothing && !self.by_steps && self.transaction.recipients.len() > 1);
+            assert!(!self.transaction.all_or_nothing && self.transaction.recipients.len() > 1);
         } else {
             assert!(session.protocol == Protocol::Lmtp || self.verdicts.is_empty(), "verdicts that nobody asked for");
         }
