@@ -139,10 +139,20 @@ pub struct Meeting<T> {
 
 /// The client does this with its end of the wire, the server that with its own. The wire is the client's until it is done.
 pub async fn meet<T>(acts: Vec<Act>, client: impl AsyncFnOnce(DuplexStream) -> Result<T, Error>) -> Meeting<T> {
-    let (near, far) = duplex(16 * 1024);
+    meet_over(16 * 1024, acts, client).await
+}
+
+/// The same, over a wire on which so many bytes wait at most.
+pub async fn meet_over<T>(
+    room: usize,
+    acts: Vec<Act>,
+    client: impl AsyncFnOnce(DuplexStream) -> Result<T, Error>,
+) -> Meeting<T> {
+    let (near, far) = duplex(room);
     let mut serving = tokio::spawn(play(far, acts));
     let began = Instant::now();
-    let result = client(near).await;
+    // Longer than any limit.
+    let result = timeout(Duration::from_secs(24 * 60 * 60), client(near)).await.expect("the client comes to an end");
     let took = began.elapsed();
     // The client's end is closed: what is left to be heard is heard at once.
     let heard = timeout(Duration::from_secs(1), &mut serving).await.map(Result::unwrap).unwrap_or_default();
