@@ -44,3 +44,14 @@ fn a_session_is_kept_between_transactions() {
         assert!(matches!(hear(&mut machine, "550 No\r\n"), Step::Sender { .. }));
     }
 }
+
+#[cfg(feature = "proxy")]
+#[test]
+fn what_only_the_client_knows_is_hidden_too() {
+    let mut machine = machine();
+    machine.secrets_mut().add_with_base64("correct-horse");
+    let bytes = b"no such user: correct-horse\r\n";
+    assert_eq!(machine.input(bytes), bytes.len());
+    let error = machine.step().unwrap_err().to_string();
+    assert!(error.contains("no such user: ***") && !error.contains("correct"), "{error}");
+}

@@ -117,6 +117,18 @@ fn a_nul_cannot_be_sent() {
 }
 
 #[test]
+fn user_and_password_are_there() {
+    for mechanism in [Mechanism::Plain, Mechanism::Login] {
+        let says = |user, password| {
+            mechanism.exchange(&Credentials::new(user, password)).err().map(|failure| failure.to_string())
+        };
+        assert_eq!(says("", "p").as_deref(), Some("the user name is empty"));
+        assert_eq!(says("u", "").as_deref(), Some("the password is empty"));
+        assert_eq!(says("u", "p"), None);
+    }
+}
+
+#[test]
 fn names_are_read_in_any_case() {
     assert_eq!("login".parse::<Mechanism>().unwrap(), Mechanism::Login);
     for mechanism in Mechanism::ALL {
