@@ -59,14 +59,15 @@ impl Output {
 
     /// Moves the first `n` bytes, or all if there are fewer, behind what waits in another.
     pub(super) fn move_to(&mut self, mut n: usize, other: &mut Output) {
-        while let Some(mut segment) = self.segments.pop_front() {
-            if segment.len() > n {
-                other.put_bytes(segment.split_to(n));
+        while n > 0
+            && let Some(mut segment) = self.segments.pop_front()
+        {
+            let piece = segment.split_to(n.min(segment.len()));
+            n -= piece.len();
+            other.put_bytes(piece);
+            if !segment.is_empty() {
                 self.segments.push_front(segment);
-                return;
             }
-            n -= segment.len();
-            other.put_bytes(segment);
         }
         other.put_slice(&self.tail.split_to(n.min(self.tail.len())));
     }

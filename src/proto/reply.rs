@@ -350,7 +350,7 @@ mod tests {
     fn refuses_what_is_no_reply() {
         for (bytes, fault) in [
             ("hello\r\n", "no SMTP reply"),
-            ("\r\n", "no SMTP reply"),
+            ("\r\n", "an empty line came"),
             ("25 x\r\n", "no SMTP reply"),
             ("250x\r\n", "no SMTP reply"),
             ("150 x\r\n", "no SMTP reply"),

@@ -220,9 +220,13 @@ mod tests {
         ] {
             assert_eq!(secrets.redacted(&echo).as_deref(), Some(shown), "{echo}");
         }
-        for around in [("", "."), ("a", ""), ("ab", "c"), ("abcd", "ef")] {
-            let echo = BASE64.encode(format!("{}se\"cret\\{}", around.0, around.1));
-            assert!(secrets.redacted(&echo).is_some(), "{echo}");
+        // In the midst of other bytes, all characters go that are of the secret alone; so many are left before and behind them.
+        for (before, behind, left) in
+            [("", ".", (0, 2)), ("a", "", (2, 0)), ("ab", "c", (3, 3)), ("abcd", "ef", (6, 4))]
+        {
+            let echo = BASE64.encode(format!("{before}se\"cret\\{behind}"));
+            let shown = format!("{}***{}", &echo[..left.0], &echo[echo.len() - left.1..]);
+            assert_eq!(secrets.redacted(&echo), Some(shown), "{echo}");
         }
     }
 }

@@ -95,3 +95,14 @@ fn a_challenge_has_a_limit() {
     assert!(error.message().contains("a challenge longer than the limit of 100 bytes"), "{error}");
     assert_eq!(error.kind(), Kind::Protocol);
 }
+
+/// What is shown of a line that is no reply ends somewhere, and nothing of a secret is left before that.
+#[test]
+fn a_secret_is_not_shown_in_half() {
+    for before in [0, 70, 75] {
+        let mut client = Client::ready_with(&["AUTH PLAIN"], |settings| settings.secure = true);
+        client.machine.login(Mechanism::Plain, &Credentials::new("alice", "correct-horse")).unwrap();
+        let error = client.hear(&format!("{}correct-horse\r\n", "x".repeat(before))).unwrap_err();
+        assert!(error.message().contains("***") && !error.message().contains("corr"), "{error}");
+    }
+}

@@ -166,6 +166,17 @@ fn mechanisms_suit_what_is_proved_and_for_whom() {
     }
 }
 
+#[cfg(feature = "client")]
+#[test]
+fn credentials_that_no_mechanism_can_say_are_known_before() {
+    let check = |order: &[Mechanism], credentials: &Credentials| Mechanism::check(order, credentials).is_ok();
+    let unsayable = Credentials::new("a\0b", "c");
+    assert!(!check(&[Mechanism::Plain], &unsayable) && !check(&[], &unsayable));
+    let password = Credentials::new("u", "p");
+    assert!(check(&[Mechanism::Plain], &password) && check(&[], &password));
+    assert!(check(&[Mechanism::External], &password), "that it is for another sort is said elsewhere");
+}
+
 #[cfg(feature = "sasl")]
 mod with_feature {
     use super::*;
