@@ -33,11 +33,15 @@ fn traces(secret: &str) -> Vec<String> {
     // Up to what may be escaped.
     let start: String = secret.chars().take(5).collect();
     let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    // In base64 it looks different by what stands before it (modulo three bytes).
-    let aligned = (0..3usize).map(|before| {
-        let encoded = base64(&[&[0; 2][..before], secret.as_bytes()].concat());
-        let own = (before * 8).div_ceil(6);
-        encoded[own..own + 8].to_owned()
+    // In base64 it looks different by what stands before it (modulo three bytes), and by what was escaped before.
+    let escaped = format!("{secret:?}");
+    let forms = [secret, &escaped[1..escaped.len() - 1]];
+    let aligned = forms.into_iter().flat_map(|form| {
+        (0..3usize).map(move |before| {
+            let encoded = base64(&[&[0; 2][..before], form.as_bytes()].concat());
+            let own = (before * 8).div_ceil(6);
+            encoded[own..own + 8].to_owned()
+        })
     });
     aligned.chain([start, percent[..18].to_owned()]).collect()
 }
