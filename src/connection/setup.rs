@@ -49,7 +49,9 @@ impl Connection {
     }
 
     pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        trace::step("connect", &endpoint.server_name(), Connection::connect_in(endpoint, clock)).await
+        // In a box: it is large, and those who await it would be, too.
+        let connecting = Box::pin(Connection::connect_in(endpoint, clock));
+        trace::step("connect", &endpoint.server_name(), connecting).await
     }
 
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {

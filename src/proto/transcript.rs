@@ -210,6 +210,9 @@ mod tests {
         secrets.add(Zeroizing::new("a".into()));
         assert_eq!(secrets.redacted("bad password hunter2, hunter2").unwrap(), "bad password ***, ***");
         assert_eq!(secrets.redacted("a bad password"), None);
+        // A part of another one leaves nothing of that.
+        secrets.add(Zeroizing::new("ter2".into()));
+        assert_eq!(secrets.redacted("hunter2 or ter2").unwrap(), "*** or ***");
 
         secrets.add_with_base64("se\"cret\\");
         for (echo, shown) in [

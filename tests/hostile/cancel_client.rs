@@ -21,16 +21,16 @@ use crate::office::{Manners, Office, letter};
 const YOU: &[&str] = &["you@example.com"];
 
 /// Where the office is, and how many clients it has had.
-struct Street {
-    endpoint: Endpoint,
-    office: Office,
-    clients: Arc<AtomicUsize>,
+pub struct Street {
+    pub endpoint: Endpoint,
+    pub office: Office,
+    pub clients: Arc<AtomicUsize>,
     tasks: usize,
 }
 
 impl Street {
     /// An office in which the first clients' counters die at this step.
-    async fn open(manners: Manners, dying: usize, killed_at: usize) -> Street {
+    pub async fn open(manners: Manners, dying: usize, killed_at: usize) -> Street {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (office, clients) = (Office::default(), Arc::new(AtomicUsize::new(0)));

@@ -1,12 +1,15 @@
 //! At most once, and said (RFC 5321, 4.1.1.4 and 6.1): the server is killed at each step of the dialogue, and what the client
 //! tells of each message is compared with what the server has stored. "Sent" is stored once; "not sent" is not stored; else it is unknown.
 
+use std::sync::atomic::Ordering;
+
 use envoi::tls::Security;
-use envoi::{Connection, Outcome};
+use envoi::{Client, Connection, Outcome, Retries};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::io::duplex;
 
+use crate::cancel_client::Street;
 use crate::office::{Manners, Office, envelope, letter, parcel};
 
 const MORE_THAN_ALL: usize = 100_000;
@@ -145,6 +148,32 @@ async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
             return;
         }
         assert!(killed_at < 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_and_a_server_that_is_killed_at_each_step() {
+    // What is known not to have been sent is sent again, and what is not known is not: stored twice is nothing.
+    for manners in [Manners { pipelining: true, ..PLAIN }, Manners { pipelining: true, chunking: true, ..PLAIN }] {
+        let (mut sent_again, mut unknown) = (0, 0);
+        for killed_at in 0.. {
+            let context = format!("{manners:?}, killed at step {killed_at}");
+            let street = Street::open(manners, 1, killed_at).await;
+            let client = Client::new(street.endpoint.clone()).retries(Retries::new(3));
+            let outcome = client.send(letter(0, &["you@example.com"], 100)).await;
+            let clients = street.clients.load(Ordering::Relaxed);
+            street.office.audit(0, &outcome, &context);
+            match outcome {
+                Ok(_) if clients == 1 => break,
+                Ok(_) => sent_again += 1,
+                Err(error) => {
+                    assert!(error.outcome_unknown() && clients == 1, "{context}: {clients} clients, {error}");
+                    unknown += 1;
+                }
+            }
+            assert!(killed_at < 200, "{context}: it never ends");
+        }
+        assert!(sent_again > 3 && unknown > 0, "{manners:?}: {sent_again}, {unknown}");
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::error::Error as _;
 
-use envoi::proto::Mechanism;
-use envoi::{Client, Connection, Credentials, Endpoint, Error};
+use envoi::proto::{ClientName, Machine, Mechanism, Settings, Step};
+use envoi::{Client, Connection, Credentials, Endpoint, Error, Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::log::Log;
 use crate::office::letter;
-use crate::script::plain;
+use crate::script::{Act, meet, plain, say, send, up_to};
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.
 const PASSWORD: &str = "tr0ub\"adour\\%&3ö";
@@ -33,11 +33,15 @@ fn traces(secret: &str) -> Vec<String> {
     // Up to what may be escaped.
     let start: String = secret.chars().take(5).collect();
     let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    // In base64 it looks different by what stands before it (modulo three bytes).
-    let aligned = (0..3usize).map(|before| {
-        let encoded = base64(&[&[0; 2][..before], secret.as_bytes()].concat());
-        let own = (before * 8).div_ceil(6);
-        encoded[own..own + 8].to_owned()
+    // In base64 it looks different by what stands before it (modulo three bytes), and by what was escaped before.
+    let escaped = format!("{secret:?}");
+    let forms = [secret, &escaped[1..escaped.len() - 1]];
+    let aligned = forms.into_iter().flat_map(|form| {
+        (0..3usize).map(move |before| {
+            let encoded = base64(&[&[0; 2][..before], form.as_bytes()].concat());
+            let own = (before * 8).div_ceil(6);
+            encoded[own..own + 8].to_owned()
+        })
     });
     aligned.chain([start, percent[..18].to_owned()]).collect()
 }
@@ -145,6 +149,8 @@ async fn an_echo_in_any_form_from_any_mechanism() {
             let error =
                 Connection::over(client, &endpoint).await.err().unwrap_or_else(|| panic!("{context}: logged in"));
             assert_silent(&context, &told(&error), secret);
+            // Not only the secret's part of what was said, so that its length, and the bits next to it, do not show either.
+            assert!(!told(&error).contains("AGFsaWNlA"), "{context}: {error:?}");
             assert_silent(&context, &format!("{endpoint:?} {:?}", Client::new(endpoint.clone())), secret);
             serving.abort();
         }
@@ -154,6 +160,69 @@ async fn an_echo_in_any_form_from_any_mechanism() {
     assert!(text.contains("C: AUTH PLAIN ***") && text.contains("535 5.7.8 wrong"), "{text}");
     assert_silent("tracing", &text, PASSWORD);
     assert_silent("tracing", &text, TOKEN);
+}
+
+#[test]
+fn what_a_driver_says_of_the_end() {
+    // Of an error of the system's, or of a device in between, which may repeat what it saw.
+    let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
+    settings.auth_in_clear = true;
+    let mut machine = Machine::new(settings);
+    for reply in ["220 hi\r\n", "250-hi\r\n250 AUTH PLAIN\r\n"] {
+        assert_eq!(machine.input(reply.as_bytes()), reply.len());
+        while !matches!(machine.step().unwrap(), Step::Wait { .. } | Step::Ready) {}
+        let length = machine.output().len();
+        machine.wrote(length);
+    }
+    machine.login(Mechanism::Plain, &Credentials::new("alice", PASSWORD)).unwrap();
+    for words in [PASSWORD.to_owned(), format!("{PASSWORD:?}"), base64(format!("\0alice\0{PASSWORD}").as_bytes())] {
+        let error = machine.abort(Kind::Closed, format!("the filter says that {words} must not pass"));
+        assert_silent(&words, &told(&error), PASSWORD);
+        assert!(error.to_string().contains("*** must not pass") || error.to_string().contains("\"***\""), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_for_the_terminal() {
+    // Escape sequences, and characters that turn the direction of writing (CVE-2021-42574), in all that a server says.
+    let evil = "\x1b[2J\x1b]0;owned\x07\u{9b}31m\u{202e}drowssap\u{2066}\x08\x7f";
+    let (log, kept) = Log::keep();
+    for acts in [
+        vec![say(&format!("554 {evil}\r\n")), Act::Listen],
+        vec![say(&format!("{evil}\r\n")), Act::Listen],
+        vec![say(&format!("220 {evil}")), Act::Cut],
+        [
+            up_to("EHLO"),
+            vec![
+                say(&format!("250-{evil}\r\n250-AUTH {evil}\r\n250 {evil} {evil}\r\n")),
+                Act::Hear("MAIL"),
+                say(&format!("550 5.1.1 {evil}\r\n")),
+                Act::Listen,
+            ],
+        ]
+        .concat(),
+        [up_to("MAIL"), vec![say(&format!("250-ok\r\n550 {evil}\r\n")), Act::Listen]].concat(),
+        [up_to("MAIL"), vec![say(&format!("250 ok\r\n250 ok\r\n250 {evil}\r\n")), Act::Listen]].concat(),
+        [up_to("RCPT"), vec![say(&format!("421 {evil}\r\n")), Act::Cut]].concat(),
+        [up_to("."), vec![say(&format!("554 {evil}\r\n")), Act::Listen]].concat(),
+    ] {
+        let context = format!("{acts:?}");
+        let meeting = meet(acts, async |stream| send(stream, &plain(), letter(0, &["you@example.com"], 10)).await);
+        let error = meeting.await.result.unwrap_err();
+        let shown = format!("{error}{}", error.reply().map(ToString::to_string).unwrap_or_default());
+        let transcript = error.receipt().map(|receipt| receipt.transcript.to_string()).unwrap_or_default();
+        for c in shown.chars().chain(transcript.chars().filter(|c| *c != '\n')) {
+            assert!(!is_evil(c), "{context}: {c:?} is in {shown:?} or {transcript:?}");
+        }
+    }
+    drop(kept);
+    let text = log.text();
+    assert!(text.contains("554"), "{text}");
+    assert!(!text.chars().any(|c| c != '\n' && is_evil(c)), "{text:?}");
+}
+
+fn is_evil(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[tokio::test(start_paused = true)]

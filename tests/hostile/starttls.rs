@@ -4,6 +4,8 @@
 use envoi::proto::{ClientName, Machine, Mechanism, Settings, StartTls, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Endpoint, Kind, Phase};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::office::{certificate, letter};
 use crate::script::Fate::{Fails, Sent};
@@ -141,6 +143,56 @@ async fn injection_and_stripping() {
         let heard = String::from_utf8_lossy(&meeting.heard);
         for never in ["AUTH", "MAIL", "Y29ycmVjdCBob3JzZ", "AGFsaWNlAGNvcnJlY3Q"] {
             assert!(!heard.contains(never), "{attack}: the client said {never} in clear: {heard}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
+    // Whoever sits in between can break any handshake. Without a login, opportunistic TLS goes on in clear then, once; with one, never.
+    for (attack, tears) in
+        [("garbage", &b"250 no TLS here\r\n"[..]), ("an alert", b"\x15\x03\x03\0\x02\x02\x28"), ("the end", b"")]
+    {
+        for logs_in in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let serving = tokio::spawn(async move {
+                let mut heard = Vec::new();
+                let mut buffer = [0; 4096];
+                for connection in 0.. {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut replies = vec![&b"220 hi\r\n"[..], b"250-hi\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n"];
+                    replies.extend(if connection == 0 { [&b"220 go\r\n"[..], tears] } else { [&b"235 ok\r\n"[..]; 2] });
+                    for reply in replies.into_iter().filter(|reply| !reply.is_empty()) {
+                        // Without a login, the client has gone by then.
+                        let _ = stream.write_all(reply).await;
+                        if reply == b"220 go\r\n" && tears.is_empty() {
+                            break;
+                        }
+                        let length = stream.read(&mut buffer).await.unwrap_or(0);
+                        heard.extend_from_slice(&buffer[..length]);
+                    }
+                    if connection == 1 {
+                        break;
+                    }
+                }
+                heard
+            });
+            let mut endpoint = endpoint(Security::Opportunistic).port(port).auth_in_clear();
+            if logs_in {
+                endpoint = endpoint.user("alice").password("correct horse");
+            }
+            let connected = Connection::connect(&endpoint).await;
+            assert_eq!(connected.is_err(), logs_in, "{attack}");
+            if let Err(error) = connected {
+                assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{attack}: {error}");
+                assert!(!serving.is_finished(), "{attack}: it came again");
+                serving.abort();
+            } else {
+                assert!(connected.unwrap().plaintext_because().is_some(), "{attack}");
+                let heard = serving.await.unwrap();
+                assert!(!String::from_utf8_lossy(&heard).contains("AUTH"), "{attack}");
+            }
         }
     }
 }
