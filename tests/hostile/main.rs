@@ -26,6 +26,7 @@
 //! | | | the host | `a_host_or_a_url` |
 //! | | | NUL and \x01 in logins; the look before connecting | `users_passwords_and_tokens`, `what_cannot_be_said_is_not_connected_for` |
 //! | | | the doubled dot, the bare CR, the bare LF | all of `smuggling` |
+//! | | | no NUL in text: in the machine; in what can be looked at before | `no_nul_in_text` |
 //! | Order | `order` | the violation by a reply that nobody asked for; success before the end; 421 | `replies_out_of_order`, `going_down_anywhere_ends_cleanly_with_its_text` |
 //! | | | the look at what is unread before a command | `what_follows_the_answer_changes_nothing` |
 //! | | | reading while writing | `no_deadlock_in_a_large_message` |
