@@ -125,7 +125,8 @@ impl Client {
     /// for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for
     /// each recipient. Where the message was accepted for some and refused for others, the receipt tells who got it.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
-        let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
+        // In a box: it is large, and those who await it would be, too.
+        let attempt = |envelope, body, clock, started| Box::pin(self.attempt(envelope, body, clock, started));
         self.send_by(message.into(), attempt).await
     }
 
