@@ -125,8 +125,7 @@ impl Client {
     /// for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for
     /// each recipient. Where the message was accepted for some and refused for others, the receipt tells who got it.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
-        // In a box: it is large, and those who await it would be, too.
-        let attempt = |envelope, body, clock, started| Box::pin(self.attempt(envelope, body, clock, started));
+        let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.send_by(message.into(), attempt).await
     }
 
@@ -141,9 +140,11 @@ impl Client {
         let (envelope, body) = message.prepare().await?;
         let mut clock = Clock::start(&self.endpoint.timeouts);
         clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
+        // In a box: it is large, and those who await it would be, too.
+        let attempt = |envelope, body, clock| Box::pin(attempt(envelope, body, clock, started));
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
-            let attempt = |envelope, body| attempt(envelope, body, clock.clone(), started);
+            let attempt = |envelope, body| attempt(envelope, body, clock.clone());
             let all_or_nothing = self.endpoint.all_or_nothing;
             let mut result = retries::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
             if let Ok(receipt) = &mut result {
@@ -151,7 +152,7 @@ impl Client {
             }
             return result;
         }
-        attempt(envelope, body, clock, started).await
+        attempt(envelope, body, clock).await
     }
 
     async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {

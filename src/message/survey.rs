@@ -56,9 +56,7 @@ impl Facts {
             added: 0,
         }
     }
-}
 
-impl Facts {
     /// The message can go as text.
     pub(super) fn check_text(&self) -> Result<()> {
         let Some(line) = self.nul else { return Ok(()) };
