@@ -1,11 +1,13 @@
 //! Who a message is from and for: what may stand in MAIL and RCPT, checked once, by type.
 //!
-//! An [`Address`] that exists can be written into a command: it holds no line break, no blank, no
-//! angle bracket. This module knows the syntax of RFC 5321, 4.1.2 (RFC 6531, 3.3 for letters beyond
+//! An [`Address`] that exists can be written into a command: it holds no line break, and no blank or
+//! angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2 (RFC 6531, 3.3 for letters beyond
 //! ASCII) and nothing of headers, servers or DNS.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::Delivery;
@@ -32,8 +34,20 @@ const MAX_DOMAIN: usize = 255;
 pub struct Address(String);
 
 impl Address {
-    /// Checks an address: a dot-atom or a quoted string without blanks or brackets, an `@`, and a
+    /// Checks an address: a dot-atom or a quoted string without angle brackets, an `@`, and a
     /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a server with SMTPUTF8.
+    ///
+    /// Characters that are not visible are refused: control and format characters, spaces beyond
+    /// ASCII, and those that Unicode lets a renderer leave out. With one of them, an address looks
+    /// like another one.
+    ///
+    /// ```
+    /// use envoi::Address;
+    ///
+    /// assert!(Address::new("\"alice smith\"@example.org").is_ok());
+    /// let error = Address::new("alice@example.org\u{200b}").unwrap_err();
+    /// assert!(error.to_string().contains("U+200B"));
+    /// ```
     ///
     /// # Errors
     ///
@@ -43,7 +57,7 @@ impl Address {
     }
 
     /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as some carriers
-    /// have given out (`john..doe.@example.org`), and for quoted strings with blanks or brackets (`"john doe"@example.org`).
+    /// have given out (`john..doe.@example.org`), and for quoted strings with angle brackets (`"john<doe>"@example.org`).
     ///
     /// # Errors
     ///
@@ -104,8 +118,14 @@ impl Address {
     fn check(address: String, rules: Rules) -> Result<Self> {
         match fault(&address, rules) {
             None => Ok(Address(address)),
-            Some(fault) => Err(Error::request(format!("the address {} is not valid: {fault}", quoted(&address)))
-                .with_hint("An address looks like user@example.org, with no name, comment or brackets around it.")),
+            Some(fault) => {
+                let hint = match address.chars().any(is_invisible) && !address.chars().any(|c| c.is_ascii_control()) {
+                    true => "It may have been copied along with the address. Type the address instead.",
+                    false => "An address looks like user@example.org, with no name, comment or brackets around it.",
+                };
+                let message = format!("the address {} is not valid: {fault}", quoted(&address));
+                Err(Error::request(message).with_hint(hint))
+            }
         }
     }
 }
@@ -121,7 +141,7 @@ fn fault(address: &str, rules: Rules) -> Option<String> {
     if address.is_empty() {
         return Some("it is empty".into());
     }
-    if let Some(c) = address.chars().find(|c| c.is_control()) {
+    if let Some(c) = address.chars().find(|c| is_invisible(*c)) {
         return Some(format!("it contains {}", named(c)));
     }
     let Some(at) = address.rfind('@') else {
@@ -166,7 +186,7 @@ fn quoted_string_fault(inner: &str, rules: Rules) -> Option<String> {
             },
             c => c,
         };
-        if rules == Rules::Strict && matches!(c, ' ' | '<' | '>') {
+        if rules == Rules::Strict && matches!(c, '<' | '>') {
             return Some(format!("the quoted part contains {}", named(c)));
         }
     }
@@ -181,7 +201,7 @@ fn domain_fault(domain: &str) -> Option<String> {
         return literal_fault(literal);
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' || !c.is_ascii();
-    if let Some(c) = domain.chars().find(|c| !allowed(*c) || c.is_whitespace()) {
+    if let Some(c) = domain.chars().find(|c| !allowed(*c)) {
         return Some(format!("the domain contains {}", named(c)));
     }
     if domain.split('.').any(|label| label.is_empty() || label.len() > 63) {
@@ -204,7 +224,45 @@ fn literal_fault(literal: &str) -> Option<String> {
 
 /// RFC 5322, 3.2.3, and RFC 6531, 3.3 for what lies beyond ASCII.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
+}
+
+/// Characters beyond ASCII that are not seen, or that change how others are seen: Unicode's
+/// Default_Ignorable_Code_Point, the categories Cf, Zs, Zl and Zp, and the blank Braille pattern.
+const INVISIBLE: [RangeInclusive<char>; 28] = [
+    '\u{a0}'..='\u{a0}',
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{115f}'..='\u{1160}',
+    '\u{1680}'..='\u{1680}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{2000}'..='\u{200f}',
+    '\u{2028}'..='\u{202f}',
+    '\u{205f}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3000}'..='\u{3000}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Control characters, and what cannot be seen in an address.
+fn is_invisible(c: char) -> bool {
+    c.is_control() || !c.is_ascii() && INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
 fn named(c: char) -> String {
@@ -214,6 +272,7 @@ fn named(c: char) -> String {
         '\0' => "a NUL".into(),
         ' ' => "a blank".into(),
         '<' | '>' => format!("an angle bracket ({c})"),
+        c if !c.is_ascii() && is_invisible(c) => format!("U+{:04X}, which is not visible", u32::from(c)),
         c => format!("{:?}", c),
     }
 }
@@ -288,6 +347,10 @@ pub struct Envelope {
 impl Envelope {
     /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in the order given.
     ///
+    /// A mailbox that is given more than once gets the message once. Two addresses are one mailbox
+    /// where their local parts are equal to the byte and their domains are the same name, in any
+    /// case and spelling (RFC 5321, 2.4).
+    ///
     /// # Errors
     ///
     /// [`Kind::Request`](crate::Kind::Request) where there is no recipient.
@@ -295,7 +358,9 @@ impl Envelope {
         reverse_path: impl Into<Option<Address>>,
         recipients: impl IntoIterator<Item = Address>,
     ) -> Result<Self> {
-        let recipients: Vec<Address> = recipients.into_iter().collect();
+        let mut seen = HashSet::new();
+        let mut recipients: Vec<Address> = recipients.into_iter().collect();
+        recipients.retain(|recipient| seen.insert((recipient.local_part().to_owned(), recipient.domain_key())));
         if recipients.is_empty() {
             return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
         }
@@ -352,6 +417,10 @@ mod tests {
             "a.b+tag@sub.example.org",
             "\"a@b\"@example.org",
             "\"a\\\"b\"@example.org",
+            "\"a b\"@example.org",
+            "\" \"@example.org",
+            "\"a\\ b\"@example.org",
+            "e\u{301}t\u{e9}@example.org",
             "postmaster@[192.0.2.1]",
             "postmaster@[IPv6:2001:db8::1]",
             "jörg@exämple.org",
@@ -374,7 +443,6 @@ mod tests {
             ("alice@example.org\r\nDATA", "CR"),
             ("alice\n@example.org", "LF"),
             ("alice\0@example.org", "NUL"),
-            ("\"a b\"@example.org", "a blank"),
             ("\"a>\"@example.org", "angle bracket"),
             ("\"a\"b\"@example.org", "a quote"),
             ("\"a\\\"@example.org", "does not end"),
@@ -385,7 +453,9 @@ mod tests {
             ("a@example..org", "empty label"),
             ("a@[1.2.3]", "brackets"),
             ("a@[1.2.3.4", "does not end"),
-            ("a\u{2028}b@example.org", "before the @"),
+            ("a\u{2028}b@example.org", "U+2028, which is not visible"),
+            ("alice\t@example.org", "'\\t'"),
+            ("\"a\tb\"@example.org", "'\\t'"),
         ] {
             let error = Address::new(address).unwrap_err().to_string();
             assert!(error.contains(fault), "{address:?}: {error}");
@@ -397,12 +467,51 @@ mod tests {
     #[test]
     fn lenient_takes_what_carriers_gave_out_but_no_line_break() {
         assert!(Address::new("test.test.@example.jp").is_err());
-        for address in ["test.test.@example.jp", "a..b@example.jp", "\"a b\"@example.org"] {
+        for address in ["test.test.@example.jp", "a..b@example.jp", "\"a<b>\"@example.org"] {
             assert_eq!(Address::lenient(address).unwrap().as_str(), address);
         }
         for address in ["a\r\n@example.org", "\"a\r\nb\"@example.org", "a b@example.org", "a>@example.org"] {
             assert!(Address::lenient(address).is_err(), "{address:?}");
         }
+    }
+
+    #[test]
+    fn no_character_of_an_address_is_invisible() {
+        for c in "\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\u{202e}\u{2060}\u{2066}\
+                  \u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0041}\u{e0100}"
+            .chars()
+        {
+            for address in [
+                format!("{c}alice@example.org"),
+                format!("ali{c}ce@example.org"),
+                format!("alice{c}@example.org"),
+                format!("alice@{c}example.org"),
+                format!("alice@example.org{c}"),
+                format!("\"alice{c}smith\"@example.org"),
+            ] {
+                for error in [Address::new(address.clone()), Address::lenient(address)].map(Result::unwrap_err) {
+                    let named = format!("it contains U+{:04X}, which is not visible", u32::from(c));
+                    assert!(error.to_string().contains(&named), "{error}");
+                    assert!(error.hint().unwrap().contains("Type the address"), "{error:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mailbox_given_twice_is_one_recipient() {
+        let given = [
+            "bob@example.com",
+            "Bob@example.com",
+            "bob@EXAMPLE.com",
+            "bob@b\u{fc}cher.example",
+            "bob@example.com",
+            #[cfg(feature = "idna")]
+            "bob@XN--bcher-kva.example",
+        ];
+        let envelope = Envelope::new(None, given.map(|address| Address::new(address).unwrap())).unwrap();
+        let kept: Vec<_> = envelope.recipients().iter().map(Address::as_str).collect();
+        assert_eq!(kept, ["bob@example.com", "Bob@example.com", "bob@b\u{fc}cher.example"]);
     }
 
     #[test]

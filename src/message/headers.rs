@@ -1,7 +1,6 @@
 //! The headers of mail-builder's message: checked, and read for the envelope.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use mail_builder::headers::address::Address as Mailboxes;
 use mail_builder::headers::{Header, HeaderType};
@@ -142,15 +141,10 @@ pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
         return Err(Error::request("the message has no sender")
             .with_hint("Set its From header, or give it an envelope; one without a sender is for notifications."));
     };
-    let mut seen = HashSet::new();
     let mut recipients = Vec::new();
     for name in ["To", "Cc", "Bcc"] {
         for mailbox in mailboxes_of(headers, name)? {
-            let recipient = Address::new(mailbox)?;
-            // The domain has no case; the part before it may have (RFC 5321, 2.4).
-            if seen.insert((recipient.local_part().to_owned(), recipient.domain_key())) {
-                recipients.push(recipient);
-            }
+            recipients.push(Address::new(mailbox)?);
         }
     }
     Envelope::new(Address::new(sender)?, recipients)
