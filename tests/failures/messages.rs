@@ -335,7 +335,7 @@ async fn messages_of_a_stream() {
         ("RCPT TO:<nobody@", "550 5.1.1 No such user"),
         ("RCPT TO:<last@", "421 4.3.2 Going down"),
     ];
-    let running = start(&Server::Plain(script), &world).await.unwrap();
+    let running = start(&Server::Plain(script), &world).await;
     let url = URL.replace("{port}", &running.port.to_string());
     let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
     let messages = [("me", "you"), ("bad", "you"), ("me", "nobody"), ("me", "last")].map(|(from, to)| {

@@ -23,7 +23,7 @@ async fn send(
     world: &World,
     adapt: impl FnOnce(Endpoint) -> Endpoint,
 ) -> (Result<Receipt, Error>, Vec<Vec<String>>) {
-    let running = start(&server, world).await.unwrap();
+    let running = start(&server, world).await;
     let endpoint = Endpoint::new("localhost").port(running.port).security(Security::Opportunistic);
     let endpoint = endpoint.trust(Trust::empty().pem(&world.root.pem));
     let client = Client::new(adapt(endpoint.timeouts(Timeouts::of(Duration::from_secs(20)))));

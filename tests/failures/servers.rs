@@ -69,8 +69,7 @@ impl Drop for Running {
     }
 }
 
-/// `None` where it cannot be had: there is no openssl.
-pub async fn start(server: &Server, world: &World) -> Option<Running> {
+pub async fn start(server: &Server, world: &World) -> Running {
     if let Server::Openssl(options) = server {
         return openssl(world, options);
     }
@@ -83,7 +82,7 @@ pub async fn start(server: &Server, world: &World) -> Option<Running> {
             drop(listener);
             None
         }
-        Server::Full => return Some(full().await),
+        Server::Full => return full().await,
         Server::Plain(script) => Some(serve(listener, script, good(world), false, &heard)),
         Server::Implicit(script) => Some(serve(listener, script, good(world), true, &heard)),
         Server::StartTls(config, script) => Some(serve(listener, script, config(world), false, &heard)),
@@ -106,7 +105,7 @@ pub async fn start(server: &Server, world: &World) -> Option<Running> {
             let _ = stream.write_all(bytes).await;
         })),
     };
-    Some(Running { port, heard, task, process: None })
+    Running { port, heard, task, process: None }
 }
 
 /// A server with this chain: the certificate of the first, and the others above it.
@@ -277,7 +276,7 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) ->
     Ok(true)
 }
 
-fn openssl(world: &World, options: &[&str]) -> Option<Running> {
+fn openssl(world: &World, options: &[&str]) -> Running {
     let party = world.good();
     let (certificate, key) = (world.folder.path().join("server.pem"), world.folder.path().join("server.key"));
     std::fs::write(&certificate, &party.pem).unwrap();
@@ -285,7 +284,7 @@ fn openssl(world: &World, options: &[&str]) -> Option<Running> {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(certificate).arg("-key").arg(key);
     command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut process = command.spawn().ok()?;
+    let mut process = command.spawn().expect("openssl is installed");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
@@ -293,5 +292,5 @@ fn openssl(world: &World, options: &[&str]) -> Option<Running> {
     std::thread::spawn(move || lines.for_each(drop));
     // It ends when its input does.
     let input = process.stdin.take().unwrap();
-    Some(Running { port, heard: Heard::default(), task: None, process: Some((process, input)) })
+    Running { port, heard: Heard::default(), task: None, process: Some((process, input)) }
 }

@@ -18,30 +18,27 @@ use crate::script::{Act, meet, plain, say, send, up_to};
 mod resident;
 use resident::peak_resident;
 
-/// Runs one of the tests below, which are ignored otherwise, by itself.
-fn alone(test: &str) {
+/// Returns true in a process that runs this test only. Anywhere else, runs the test in such a process.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "ENVOI_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
     let program = std::env::current_exe().unwrap();
-    let run = Command::new(program).args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
+    let run = Command::new(program).args(["--exact", test, "--nocapture"]).env(ALONE, test).output().unwrap();
     let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[test]
-fn is_bounded_under_every_flood() {
-    alone("memory::floods");
-}
-
-#[test]
-fn holds_no_password_after_the_session() {
-    alone("memory::passwords");
+    false
 }
 
 /// A reply of 256 KiB is the most that is held; the rest is the allocator's.
 const MOST: u64 = 6 << 20;
 
 #[tokio::test(start_paused = true)]
-#[ignore = "it needs a process of its own"]
 async fn floods() {
+    if !is_alone("memory::floods") {
+        return;
+    }
     let then = |last: &str, acts: &[Act]| [up_to(last), acts.to_vec()].concat();
     let wide = Box::leak(format!("250-{}\r\n", "x".repeat(16_000)).into_boxed_str());
     let words = Box::leak(format!("250-AUTH{}\r\n", " A".repeat(7000)).into_boxed_str());
@@ -144,8 +141,10 @@ fn forgetful(mechanism: Mechanism) -> (u16, thread::JoinHandle<()>) {
 }
 
 #[tokio::test]
-#[ignore = "it needs a process of its own"]
 async fn passwords() {
+    if !is_alone("memory::passwords") {
+        return;
+    }
     let secret = Secret::new(password());
     assert!(found(MASKED) > 0, "what is there is found");
     drop(secret);

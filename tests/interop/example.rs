@@ -60,6 +60,7 @@ fn attachment(delivered: &Delivered) -> Vec<u8> {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn send_in_the_three_classic_settings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.bin");
@@ -101,6 +102,7 @@ async fn send_in_the_three_classic_settings() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn send_with_everything_in_files_and_from_standard_input() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -130,6 +132,7 @@ async fn send_with_everything_in_files_and_from_standard_input() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn send_says_what_the_servers_refuse() {
     for server in both() {
         let hello = ["--body", "Hello"];

@@ -30,6 +30,7 @@ fn assert_hint(error: &Error, says: &str) {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_wrong_password() {
     for server in both() {
         for url in [server.starttls("alice%40envoi.test:wrong@"), server.implicit("alice%40envoi.test:wrong@")] {
@@ -50,6 +51,7 @@ async fn a_wrong_password() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn credentials_do_not_cross_in_clear() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
@@ -61,6 +63,7 @@ async fn credentials_do_not_cross_in_clear() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn the_port_without_a_login() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
@@ -73,6 +76,7 @@ async fn the_port_without_a_login() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn required_tls_that_is_not_offered() {
     for server in both() {
         for user in [ALICE, NOBODY] {
@@ -87,6 +91,7 @@ async fn required_tls_that_is_not_offered() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn implicit_tls_on_the_starttls_port() {
     for server in both() {
         for port in [server.port_25, server.port_587] {
@@ -101,6 +106,7 @@ async fn implicit_tls_on_the_starttls_port() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn starttls_on_the_implicit_tls_port() {
     for server in both() {
         let url = format!("smtp://{ALICE}localhost:{}?trust={}&timeout=2", server.port_465, server.ca.display());
@@ -112,6 +118,7 @@ async fn starttls_on_the_implicit_tls_port() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn an_authority_that_is_not_trusted() {
     let other = rcgen::generate_simple_self_signed(["other.envoi.test".to_owned()]).unwrap().cert.pem();
     for server in both() {
@@ -135,6 +142,7 @@ async fn an_authority_that_is_not_trusted() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_name_that_the_certificate_is_not_for() {
     for server in both() {
         let error = failure_at(&(server.starttls(ALICE) + "&server-name=smtp.example.org")).await;
@@ -145,6 +153,7 @@ async fn a_name_that_the_certificate_is_not_for() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn other_domains_are_not_relayed_to() {
     for server in both() {
         let client = Client::from_url(&server.plain()).unwrap();
@@ -157,6 +166,7 @@ async fn other_domains_are_not_relayed_to() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn the_submission_port_without_a_login() {
     for server in both() {
         for url in [server.starttls(NOBODY), server.implicit(NOBODY)] {
@@ -169,8 +179,9 @@ async fn the_submission_port_without_a_login() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn the_submission_port_without_tls() {
-    let Some(server) = postfix() else { return };
+    let server = postfix();
     let error = failure_at(&format!("smtp://localhost:{}?tls=none", server.port_587)).await;
     assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Mail));
     assert_eq!(error.reply().unwrap().code(), 530);

@@ -37,8 +37,9 @@ fn code(outcome: &Outcome) -> u16 {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn each_recipient_has_its_own_answer() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let (first, last) = (someone("lmtp"), someone("lmtp"));
         let client = Client::from_url(&url).unwrap();
@@ -63,8 +64,9 @@ fn with_headers_of(mail: MessageBuilder<'_>) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn behind_data_too() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let (first, last) = (someone("data"), someone("data"));
@@ -88,8 +90,9 @@ async fn behind_data_too() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn for_nobody_in_the_end() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let error = connection.send(to_all([full(), nobody()])).await.unwrap_err();
@@ -114,8 +117,9 @@ async fn for_nobody_in_the_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_stream_of_messages() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let to = someone("stream");
@@ -138,8 +142,9 @@ async fn a_stream_of_messages() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn step_by_step() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     let mut connection = Client::from_url(&dovecot.lmtp()[1]).unwrap().connect().await.unwrap();
     let to = someone("steps");
     connection.mail(None).await.unwrap();
@@ -157,8 +162,9 @@ async fn step_by_step() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn inside_tls() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     let ca = dovecot.server.ca.display();
     for url in dovecot.lmtp() {
         let url = format!("{}&tls=required&trust={ca}", url.replace("127.0.0.1", "localhost"));
@@ -170,22 +176,24 @@ async fn inside_tls() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn smtp_to_lmtp_and_lmtp_to_smtp() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     let error = Client::from_url(&format!("smtp://127.0.0.1:{}?tls=none", dovecot.port_lmtp)).unwrap().connect().await;
     let error = error.err().unwrap();
     assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
     assert!(error.hint().unwrap().contains("lmtp://"), "{error}");
 
-    let port = postfix().unwrap().port_25;
+    let port = postfix().port_25;
     let error = Client::from_url(&format!("lmtp://127.0.0.1:{port}")).unwrap().connect().await.err().unwrap();
     assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
     assert!(error.hint().unwrap().contains("smtp://"), "{error}");
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_look_at_it() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     let [tcp, socket] = dovecot.lmtp();
     let url = format!("{}&trust={}", tcp.replace("127.0.0.1", "localhost"), dovecot.server.ca.display());
     let report = envoi::probe(&Endpoint::from_url(&url).unwrap()).await.unwrap();
@@ -203,8 +211,9 @@ async fn a_look_at_it() {
 
 /// Through Dovecot to Postfix, in chunks all the way.
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn submission() {
-    let (Some(dovecot), Some(postfix)) = (dovecot(), postfix()) else { return };
+    let (dovecot, postfix) = (dovecot(), postfix());
     let tap = Tap::on(dovecot.server.port_587).await;
     let inside_tls = format!("{}&auth=PLAIN", dovecot.server.starttls(ALICE));
     for (url, is_tapped) in [(inside_tls, false), (in_clear(tap.port), true)] {
@@ -230,8 +239,9 @@ fn in_clear(port: u16) -> String {
 /// Dovecot checks them itself here, and not for Postfix as in `logins.rs`. 2.3 has no SCRAM with channel binding (-PLUS),
 /// 2.4 has; until that is packaged, `tests/login.rs` has a server that knows it.
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn the_strongest_login_is_chosen() {
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     let endpoint = Endpoint::from_url(&dovecot.server.starttls(NOBODY)).unwrap();
     let credentials = Credentials::new("bob@envoi.test", "Grüße@1%20?#&");
     let connection = Connection::connect(&endpoint.credentials(credentials)).await.unwrap();

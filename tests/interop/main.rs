@@ -1,6 +1,7 @@
 //! The whole crate against real Postfix, Exim and Dovecot: what was delivered is read back and compared byte for byte.
 //!
-//! Skipped unless `ENVOI_INTEROP` is set; README.md in this folder says what the servers offer and how they are had.
+//! Each test is `#[ignore = "needs real servers"]`, and runs with `-- --ignored`. README.md in this folder says what the servers
+//! offer and how they are had.
 
 mod content;
 mod example;

@@ -40,8 +40,9 @@ fn client(url: &str, address: [u8; 4]) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers"]
 async fn twenty_tasks_and_four_connections() {
-    let Some(server) = postfix() else { return };
+    let server = postfix();
     send_from_tasks(client(&server.starttls(ALICE), [127, 0, 0, 77]), server, 10).await;
     let here = "from unknown[127.0.0.77]";
     server.until_logged(4, &["disconnect", here, "quit=1"]).await;
@@ -50,11 +51,12 @@ async fn twenty_tasks_and_four_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers"]
 async fn twenty_tasks_and_other_servers() {
     for server in both() {
         send_from_tasks(Client::from_url(&server.plain()).unwrap(), server, 2).await;
     }
-    let Some(dovecot) = dovecot() else { return };
+    let dovecot = dovecot();
     for url in dovecot.lmtp() {
         send_from_tasks(Client::from_url(&url).unwrap(), &dovecot.server, 2).await;
     }
@@ -62,8 +64,9 @@ async fn twenty_tasks_and_other_servers() {
 
 /// Postfix says 421 and closes; the next message finds that out, and goes over a new connection.
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_connection_that_the_server_gave_up() {
-    let Some(server) = special("HASTY") else { return };
+    let server = special("HASTY");
     let pool = client(&server.starttls(NOBODY), [127, 0, 0, 78]).pool(1);
     let here = "from unknown[127.0.0.78]";
     let to = [someone("idle"), someone("idle"), someone("idle")];

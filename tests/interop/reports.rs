@@ -8,6 +8,7 @@ use crate::servers::{ALICE, both, someone};
 use crate::settings::hello;
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
     for server in both() {
         for url in [server.plain(), server.starttls(ALICE)] {
@@ -48,6 +49,7 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_domain_beyond_ascii_goes_as_a_labels() {
     for server in both() {
         let to = someone("a-labels");
@@ -63,6 +65,7 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn what_neither_offers_is_not_begun() {
     for server in both() {
         let to = someone("priority");
@@ -76,6 +79,7 @@ async fn what_neither_offers_is_not_begun() {
 }
 
 #[tokio::test]
+#[ignore = "needs real servers"]
 async fn a_report_to_an_address_beyond_ascii() {
     for server in both() {
         let (sender, ascii) = (someone("reported-to"), someone("utf8-report"));
