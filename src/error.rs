@@ -153,6 +153,8 @@ struct Inner {
     hint: Option<String>,
     reply: Option<Reply>,
     outcome_unknown: bool,
+    /// The reply's code is one for the moment, and what it is about will not pass by itself.
+    lasts: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
     #[cfg(feature = "client")]
     receipt: Option<Box<crate::Receipt>>,
@@ -170,6 +172,7 @@ impl Error {
             hint: None,
             reply: None,
             outcome_unknown: false,
+            lasts: false,
             source: None,
             #[cfg(feature = "client")]
             receipt: None,
@@ -181,9 +184,22 @@ impl Error {
         Self::new(Kind::Request, Phase::Setup, message)
     }
 
-    /// The server's refusal, with what can be advised about it.
+    /// The server's refusal. What to do about it depends on the session, which [adds](Self::advised) it.
     pub(crate) fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
-        Self::new(kind, phase, message).with_hint_if(hint::for_reply(phase, &reply)).with_reply(reply)
+        Self::new(kind, phase, message).with_reply(reply)
+    }
+
+    /// Adds what to do about the server's refusal, by what is known of the session. Advice that is there already stays.
+    #[cfg(feature = "client")]
+    pub(crate) fn advised(mut self, session: &hint::Facts<'_>) -> Self {
+        let facts = hint::Facts { phase: self.0.phase, reply: self.0.reply.as_ref(), ..*session };
+        if self.0.hint.is_none()
+            && let Some(advice) = hint::for_refusal(&facts)
+        {
+            self.0.lasts = advice.lasts;
+            self.0.hint = Some(advice.text.into_owned());
+        }
+        self
     }
 
     /// A connection that the machine has no part in yet, or no more.
@@ -199,6 +215,7 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "client")]
     pub(crate) fn with_hint_if(mut self, hint: Option<&str>) -> Self {
         self.0.hint = hint.map(str::to_owned);
         self
@@ -306,7 +323,7 @@ impl Error {
             return false;
         }
         match &self.0.reply {
-            Some(reply) => reply.is_transient(),
+            Some(reply) => reply.is_transient() && !self.0.lasts,
             None => matches!(self.0.kind, Kind::Connect | Kind::Closed | Kind::Timeout),
         }
     }

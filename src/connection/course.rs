@@ -2,7 +2,7 @@
 
 use super::fate::Fate;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
+use crate::hint::{self, Facts};
 use crate::proto::Step;
 use crate::receipt::{Outcome, Receipt};
 use crate::{Address, Envelope};
@@ -78,13 +78,14 @@ impl Course {
     }
 
     /// What became of the message goes into the receipt. It has failed where nobody gets it, or nobody knows.
-    pub(super) fn end(self, receipt: &mut Receipt) -> Result<()> {
+    pub(super) fn end(self, receipt: &mut Receipt, session: &Facts<'_>) -> Result<()> {
         let several = self.parts.len() > 1;
         let mut recipients = Vec::new();
         let mut failure: Option<Error> = None;
         for Part { places, mut fate, outcome, .. } in self.parts {
-            receipt.reply = fate.reply.or(receipt.reply.take());
+            receipt.reply = fate.reply.take().or(receipt.reply.take());
             if let Some(Err(error)) = outcome {
+                let error = error.advised(session);
                 if several
                     && error.phase() == Phase::Mail
                     && let Some(reply) = error.reply()

@@ -5,7 +5,7 @@ use tokio::time::timeout_at;
 use super::{Connection, not_sent};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
+use crate::hint::{self, Facts};
 use crate::login::LoginWith;
 use crate::proto::{Mechanism, Reply, SaslExchange, Step};
 use crate::token::{TokenRequest, TokenSource};
@@ -54,7 +54,8 @@ impl Connection {
                 }
             }
         };
-        trace::step("login", &endpoint.server_name(), logging_in).await.map(|_| ())
+        let result = trace::step("login", &endpoint.server_name(), logging_in).await;
+        result.map(|_| ()).map_err(|error| error.advised(&self.facts()))
     }
 
     /// The token's source takes its own time: of the limits, only the deadline is one for it.
@@ -136,11 +137,8 @@ impl Connection {
                     Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
                     None => format!("the server did not accept the login{whose} with {names}"),
                 };
-                let hint = hint::for_login(mechanism, &reply);
-                let mut error = Error::refused(Kind::Auth, Phase::Auth, message, reply);
-                if let Some(hint) = hint {
-                    error = error.with_hint(hint);
-                }
+                let facts = Facts { tried: Some(mechanism), ..self.facts() };
+                let error = Error::refused(Kind::Auth, Phase::Auth, message, reply).advised(&facts);
                 Ok(if is_about_mechanism { Verdict::WrongMechanism(error) } else { Verdict::Refused(error) })
             }
             step => Err(not_sent(step)),

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
+use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
 use crate::proto::{Capabilities, Mechanism, OfferedLimits, Reply, Step, Transaction, Transcript};
 use crate::receipt::Receipt;
@@ -125,7 +125,7 @@ impl Connection {
         let mut course = self.course(&envelope, &body);
         self.carry(&mut course, &envelope, body, endpoint).await;
         let mut receipt = self.receipt(started);
-        match course.end(&mut receipt) {
+        match course.end(&mut receipt, &self.facts()) {
             Ok(()) => {
                 receipt.bytes = self.driver.machine.message_bytes();
                 Ok(receipt)
@@ -328,7 +328,13 @@ impl Connection {
     /// A call came to its end, by whatever result: the machine knows whether the session goes on.
     fn end_call<T>(&mut self, result: Result<T>) -> Result<T> {
         self.in_call = false;
-        result
+        result.map_err(|error| error.advised(&self.facts()))
+    }
+
+    /// What is known of the session, for the advice about what failed in it.
+    fn facts(&self) -> Facts<'_> {
+        let machine = &self.driver.machine;
+        Facts { phase: Phase::Command, reply: None, secure: machine.is_secure(), logged_in: self.auth, tried: None }
     }
 
     fn receipt(&self, started: Instant) -> Receipt {

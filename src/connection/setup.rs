@@ -212,7 +212,7 @@ impl Connection {
 
     /// The error with what is known of the session.
     fn told(&self, error: Error) -> Error {
-        error.with_receipt(self.receipt(Instant::now()))
+        error.advised(&self.facts()).with_receipt(self.receipt(Instant::now()))
     }
 }
 

@@ -242,11 +242,11 @@ impl UnderWay {
         self.receipt.elapsed = self.started.elapsed();
         self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
         self.receipt.transcript = connection.transcript().clone();
-        match self.course.and_then(|course| course.end(&mut self.receipt)) {
+        match self.course.and_then(|course| course.end(&mut self.receipt, &connection.facts())) {
             Ok(()) => Ok(self.receipt),
             Err(error) => {
                 self.receipt.bytes = 0;
-                Err(error.with_receipt(self.receipt))
+                Err(error.advised(&connection.facts()).with_receipt(self.receipt))
             }
         }
     }
