@@ -113,12 +113,9 @@ impl Machine {
     /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING, nothing but the answers
     /// to messages that were given whole. So many messages can be under way; their events come in their order.
     pub fn may_begin(&self) -> bool {
-        let of_a_message = |expected: &Expected| {
-            matches!(expected, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
-        };
         let queue = &self.wire.queue;
         self.state == State::Ready
-            && (queue.is_empty() || self.capabilities.offers("PIPELINING") && queue.iter().all(of_a_message))
+            && (queue.is_empty() || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
     }
 
     /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
@@ -163,8 +160,14 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin).
+    /// As for [`begin`](Self::begin); and [`Kind::Request`] where the transaction has recipients
+    /// already, which RCPT would go to in one group and without a chance to refuse.
     pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
+        if !transaction.recipients.is_empty() {
+            let message = "the transaction has recipients, which are given one by one here";
+            return Err(Error::new(Kind::Request, Phase::Mail, message)
+                .with_hint("Open it without them (Transaction::open), and give each by rcpt."));
+        }
         self.start(transaction, false)
     }
 
@@ -182,11 +185,9 @@ impl Machine {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
             return Err(Error::new(Kind::Request, Phase::Rcpt, message));
         }
+        let others = progress.transaction.recipients.len();
+        limits.check_another(others, &mut progress.domains, &address)?;
         progress.transaction.recipients.push(address);
-        if let Err(error) = limits.check(&progress.transaction.recipients) {
-            progress.transaction.recipients.pop();
-            return Err(error);
-        }
         self.advance();
         Ok(())
     }
@@ -274,14 +275,14 @@ impl Machine {
             Framing::Chunk(_) => {}
             Framing::Chunks => {
                 let rest = self.filling.len();
-                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData { ends_at: None });
+                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData);
                 self.filling.move_to(rest, &mut self.wire.output);
             }
             Framing::Data => self.wire.transcript.client("."),
         }
         let end = self.written + self.wire.output.len() as u64;
-        if let Some(Expected::EndOfData { ends_at }) = self.wire.queue.back_mut() {
-            *ends_at = Some(end);
+        if let Some(progress) = self.transactions.back_mut() {
+            progress.ends_at = Some(end);
         }
         self.state = State::Ready;
         Ok(())

@@ -1,5 +1,7 @@
 //! How much a server takes at once, by what it offers (LIMITS, RFC 9422).
 
+#[cfg(feature = "client")]
+use std::collections::HashMap;
 use std::collections::HashSet;
 
 use crate::Address;
@@ -36,6 +38,28 @@ impl OfferedLimits {
         Ok(())
     }
 
+    /// One more recipient can be had after so many others. `domains` has theirs, and gets its own.
+    pub(super) fn check_another(
+        &self,
+        others: usize,
+        domains: &mut HashSet<String>,
+        recipient: &Address,
+    ) -> Result<()> {
+        if let Some(max) = self.rcpt_max
+            && others >= max
+        {
+            return Err(too_many(others + 1, max, "recipients"));
+        }
+        if let Some(max) = self.rcpt_domain_max {
+            let domain = recipient.domain_key();
+            if domains.len() >= max && !domains.contains(&domain) {
+                return Err(too_many(domains.len() + 1, max, "domains of recipients"));
+            }
+            domains.insert(domain);
+        }
+        Ok(())
+    }
+
     /// So many more transactions can follow those that this session has had.
     pub(super) fn check_session(&self, mails: usize, more: usize) -> Result<()> {
         match self.mail_max {
@@ -61,27 +85,37 @@ impl OfferedLimits {
         if self.check(recipients).is_ok() {
             return vec![(0..recipients.len()).collect()];
         }
-        let keys: Vec<String> = recipients.iter().map(Address::domain_key).collect();
         let mut places: Vec<usize> = (0..recipients.len()).collect();
+        // The number of each recipient's domain, in the order of their first recipients.
+        let mut domain_of = Vec::new();
         if self.rcpt_domain_max.is_some() {
-            places.sort_by_key(|place| keys.iter().position(|key| *key == keys[*place]));
+            let mut numbers = HashMap::new();
+            domain_of.extend(recipients.iter().map(|recipient| {
+                let next = numbers.len();
+                *numbers.entry(recipient.domain_key()).or_insert(next)
+            }));
+            places.sort_by_key(|place| domain_of[*place]);
         }
         let mut parts: Vec<Vec<usize>> = Vec::new();
-        let mut domains = HashSet::new();
+        let (mut domains, mut last_domain) = (0, None);
         for place in places {
-            let key = &keys[place];
+            let domain = domain_of.get(place);
+            let is_new = domain != last_domain;
             let is_full = |part: &Vec<usize>| {
                 self.rcpt_max.is_some_and(|max| part.len() >= max)
-                    || self.rcpt_domain_max.is_some_and(|max| !domains.contains(key) && domains.len() >= max)
+                    || self.rcpt_domain_max.is_some_and(|max| is_new && domains >= max)
             };
             match parts.last_mut().filter(|part| !is_full(part)) {
-                Some(part) => part.push(place),
+                Some(part) => {
+                    part.push(place);
+                    domains += usize::from(is_new);
+                }
                 None => {
-                    domains.clear();
                     parts.push(vec![place]);
+                    domains = 1;
                 }
             }
-            domains.insert(key);
+            last_domain = domain;
         }
         parts
     }

@@ -38,6 +38,23 @@
 //! a group (PIPELINING, RFC 2920) or one by one. Several transactions can be under way
 //! ([`Machine::may_begin`]). 421 may come at any point and ends the session.
 //!
+//! # After 421
+//!
+//! 421 says "Service not available, closing transmission channel" (RFC 5321, 4.2.3). Nothing is
+//! written after it. Where messages had been handed over after the command that it answers, the
+//! machine reads on until each of them has its reply or the server has closed the connection:
+//! Exim, for example, answers 421 to each MAIL beyond its limit, and does not close.
+//!
+//! A server answers commands in the order in which it received them (RFC 2920, 3.2), so at the close
+//! at most the first of these messages has had replies. It stays
+//! [unknown](Machine::outcome_unknown) if one of its recipients was accepted and its own final reply
+//! is missing. The others were not sent: the server had closed the channel, as 421 announced, before
+//! it answered their MAIL, and what has no accepted recipient cannot be delivered.
+//!
+//! A time-out or a violation after 421 is not that close: each message that was handed over is
+//! unknown then. So it is after 421 in place of one of several replies to a message (LMTP, PRDR), as
+//! nothing says which of them it stands for; the machine does not read on there.
+//!
 //! # What a driver does
 //!
 //! It calls [`Machine::step`] until that says [`Step::Wait`], then carries bytes, then calls it again. It owes the machine:
@@ -166,6 +183,8 @@ enum State {
     /// MAIL, RCPT and DATA, as far as [`Progress`] has come.
     Transaction,
     Body,
+    /// Nothing any more: 421 came, and messages that were handed over wait for their replies.
+    Ending,
     Closed,
 }
 
@@ -199,6 +218,8 @@ pub struct Machine {
     replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
+    /// The 421 after which the machine reads on.
+    shutdown: Option<Reply>,
     /// What ends the session, when the events before it were told.
     failure: Option<Error>,
 }
@@ -208,7 +229,7 @@ impl Machine {
     pub fn new(settings: Settings) -> Self {
         Machine {
             state: State::Opening,
-            wire: Wire { queue: VecDeque::from([Expected::Greeting]), ..Wire::default() },
+            wire: Wire::new(Expected::Greeting),
             secrets: Secrets::default(),
             events: VecDeque::new(),
             input: BytesMut::new(),
@@ -228,6 +249,7 @@ impl Machine {
             round_trips: 0,
             replies: 0,
             left_unknown: 0,
+            shutdown: None,
             failure: None,
             settings,
         }
@@ -298,7 +320,7 @@ impl Machine {
     /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
-        self.outstanding_messages() > 0
+        self.transactions.front().is_some_and(|progress| progress.is_handed_over(self.written))
     }
 
     /// How many messages had been handed over whole and had no final reply when the session ended. Of
@@ -307,12 +329,9 @@ impl Machine {
         self.left_unknown
     }
 
-    fn outstanding_messages(&self) -> usize {
-        let outstanding = self.wire.queue.iter().filter(|expected| match expected {
-            Expected::EndOfData { ends_at } => ends_at.is_some_and(|end| self.written >= end),
-            _ => false,
-        });
-        outstanding.count()
+    /// The messages that were handed over and have no outcome; those that follow them were not.
+    fn handed_over(&self) -> impl Iterator<Item = &Progress> {
+        self.transactions.iter().take_while(|progress| progress.is_handed_over(self.written))
     }
 
     /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
@@ -398,7 +417,7 @@ impl Machine {
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
             Some(Expected::Chunk) if self.outcome_unknown() => Phase::EndOfData,
-            Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
+            Some(Expected::EndOfData) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
             None if self.state == State::Upgrade => Phase::Tls,
             None if self.state == State::Body => Phase::Body,
@@ -411,7 +430,7 @@ impl Machine {
             let bytes = self.stuffer.bytes();
             self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
         }
-        self.left_unknown += self.outstanding_messages();
+        self.left_unknown += self.handed_over().count();
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();

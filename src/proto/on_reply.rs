@@ -53,7 +53,10 @@ impl Machine {
             return Err(unsolicited(reply));
         };
         if reply.code() == 421 {
-            return self.on_shutdown(expected, phase, reply);
+            if !self.reads_on_after(&expected) {
+                return self.on_shutdown(expected, phase, reply);
+            }
+            self.begin_ending(&reply);
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
@@ -101,12 +104,12 @@ impl Machine {
             Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
             Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
             Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
-            Expected::EndOfData { ends_at: Some(end) }
-                if self.written >= end && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
+            Expected::EndOfData
+                if self.outcome_unknown() && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
             {
-                self.on_final_reply(reply, end);
+                self.on_final_reply(reply);
             }
-            Expected::EndOfData { .. } if is_refusal => {
+            Expected::EndOfData if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
                 self.close();
                 self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
@@ -114,7 +117,7 @@ impl Machine {
             Expected::Chunk if reply.is_positive() => {}
             Expected::Chunk if is_refusal => self.chunk_refused(reply),
             Expected::EmptyData | Expected::VainChunk if reply.is_positive() || is_refusal => {}
-            Expected::Cleanup if reply.is_positive() => {}
+            Expected::Cleanup if reply.is_positive() || is_refusal && self.state == State::Ending => {}
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             Expected::Quit => self.close(),
             expected => {
@@ -124,8 +127,84 @@ impl Machine {
                 return Err(error);
             }
         }
-        self.advance();
+        match self.state {
+            State::Ending if !self.awaits_verdict() => self.conclude_ending(),
+            _ => self.advance(),
+        }
         Ok(())
+    }
+
+    /// Messages that were handed over after this command may have replies after the 421 that
+    /// answers it, or the message may have one itself whose RCPT this was.
+    fn reads_on_after(&self, expected: &Expected) -> bool {
+        let front = self.transactions.front().filter(|progress| progress.is_handed_over(self.written));
+        let others = self.handed_over().nth(1).is_some();
+        match (expected, front) {
+            (_, None) => false,
+            (Expected::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
+            (Expected::Mail, Some(_)) => others,
+            (Expected::EndOfData, Some(progress)) => others && progress.is_last_reply_next(),
+            // What it was about has its outcome, and all that was handed over follows it.
+            (Expected::Cleanup, Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Nothing is written any more, but replies are read.
+    fn begin_ending(&mut self, reply: &Reply) {
+        self.state = State::Ending;
+        self.shutdown.get_or_insert_with(|| reply.clone());
+        self.wire.output.clear();
+        self.held_piece = None;
+        self.filling.clear();
+    }
+
+    /// A message that was handed over may still be accepted. Only the first one has had replies.
+    fn awaits_verdict(&self) -> bool {
+        let mut handed_over = self.handed_over();
+        handed_over.next().is_some_and(|front| front.refusal().is_none()) || handed_over.next().is_some()
+    }
+
+    /// All that was handed over has its outcome, or is refused for certain.
+    fn conclude_ending(&mut self) {
+        let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.written));
+        if let Some((phase, reply)) = refused.and_then(Progress::refusal) {
+            self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+            self.transactions.pop_front();
+        }
+        if let Some(reply) = self.shutdown.take() {
+            self.end_by_shutdown(reply);
+        }
+    }
+
+    /// The session is over by this 421: what was begun and has no outcome fails because of it.
+    fn end_by_shutdown(&mut self, reply: Reply) {
+        if !self.transactions.front().is_some_and(|progress| progress.complete) {
+            return self.close();
+        }
+        let (phase, message) = match self.outcome_unknown() {
+            true => (Phase::EndOfData, "the server ended the session before it confirmed the message"),
+            false => (Phase::Mail, "the server ended the session before it took the message"),
+        };
+        self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
+    }
+
+    /// The server closed after a 421. Only the first message can have had replies since.
+    fn on_end_after(&mut self, shutdown: Reply, error: Error) {
+        let Some(front) = self.transactions.front() else { return self.close() };
+        if front.refusal().is_none() && !front.accepted.is_empty() {
+            // It may have been accepted, too. The reply to the message itself is missing.
+            self.transactions.truncate(1);
+            self.failure = Some(error.with_reply(shutdown));
+            return;
+        }
+        let phase = if front.answered == 0 { Phase::Mail } else { Phase::Rcpt };
+        let (phase, reply) = front.reason(phase, shutdown.clone());
+        self.events.push_back(Step::NotSent { phase, reply });
+        self.transactions.pop_front();
+        // The server closed before it answered their MAIL, as 421 had announced.
+        self.transactions.iter_mut().for_each(|progress| progress.ends_at = None);
+        self.end_by_shutdown(shutdown);
     }
 
     /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
@@ -134,32 +213,30 @@ impl Machine {
             Some(progress) => progress.reason(phase, reply),
             None => (phase, reply),
         };
+        let shutdown = reply.clone();
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::Lhlo | Expected::StartTls => {
                 return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
             }
             Expected::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come.
-            Expected::EndOfData { ends_at: Some(end) }
-                if self.written >= end && self.settings.protocol == Protocol::Lmtp =>
-            {
-                if self.on_final_reply(reply.clone(), end) {
+            Expected::EndOfData if self.outcome_unknown() && self.settings.protocol == Protocol::Lmtp => {
+                if self.on_final_reply(reply.clone()) {
                     let message = "the server ended the session before it had answered for every recipient";
                     self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
                     return Ok(());
                 }
             }
-            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
-                if !matches!(expected, Expected::EndOfData { .. }) {
-                    self.await_no_verdict();
-                }
+            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData => {
+                // What became of it is certain, even if all of it has gone.
+                self.transactions.pop_front();
                 self.events.push_back(Step::NotSent { phase, reply });
             }
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             // What these were about was told before.
             Expected::EmptyData | Expected::VainChunk | Expected::Cleanup | Expected::Quit => {}
         }
-        self.close();
+        self.end_by_shutdown(shutdown);
         Ok(())
     }
 
@@ -175,27 +252,23 @@ impl Machine {
                     return Ok(());
                 }
                 _ if phase == Phase::Body => "the connection ended in the middle of the message".into(),
-                Some(Expected::EndOfData { .. }) => {
-                    "the connection ended before the server confirmed the message".into()
-                }
+                Some(Expected::EndOfData) => "the connection ended before the server confirmed the message".into(),
                 Some(expected) => format!("the connection ended before {} came", expected.wanted()),
                 None => "the server closed the connection".into(),
             }
         };
         let error = Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
+        if let Some(shutdown) = self.shutdown.take() {
+            self.on_end_after(shutdown, error);
+            return Ok(());
+        }
         // What was refused by then stays refused, whatever else went with it and got no answer.
         let begun = self.transactions.front().filter(|progress| progress.complete);
         let Some((phase, reply)) = begun.and_then(Progress::refusal) else { return Err(error) };
         self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
-        self.await_no_verdict();
+        self.transactions.pop_front();
         self.failure = Some(error);
         Ok(())
-    }
-
-    /// What became of the message is certain, even if all of it has gone.
-    fn await_no_verdict(&mut self) {
-        let is_its_end = |expected: &Expected| matches!(expected, Expected::EndOfData { .. });
-        self.wire.queue.iter().position(is_its_end).map(|end| self.wire.queue.remove(end));
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.
@@ -277,7 +350,7 @@ impl Machine {
         match refusal {
             None => {
                 self.state = State::Body;
-                self.wire.queue.push_back(Expected::EndOfData { ends_at: None });
+                self.wire.queue.push_back(Expected::EndOfData);
             }
             // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
@@ -303,7 +376,7 @@ impl Machine {
     }
 
     /// An answer to the message: as such, or for one of its recipients. Says whether another one must follow.
-    fn on_final_reply(&mut self, reply: Reply, end: u64) -> bool {
+    fn on_final_reply(&mut self, reply: Reply) -> bool {
         let Some(progress) = self.transactions.front_mut() else { return false };
         let another_follows = if reply.is_intermediate() {
             progress.final_replies = FinalReplies::EachAndOne;
@@ -320,7 +393,7 @@ impl Machine {
             false
         };
         if another_follows {
-            self.wire.queue.push_front(Expected::EndOfData { ends_at: Some(end) });
+            self.wire.queue.push_front(Expected::EndOfData);
         } else {
             self.conclude(reply);
         }
@@ -343,7 +416,8 @@ impl Machine {
         let (phase, reply) = progress.reason(Phase::EndOfData, reply);
         // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2). Where another
         // message follows already, RSET went before it.
-        if progress.framing != Framing::Data && phase != Phase::Mail && self.transactions.is_empty() {
+        let may_be_open = progress.framing != Framing::Data && phase != Phase::Mail;
+        if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
             self.wire.say(Command::Rset, Expected::Cleanup);
         }
         self.events.push_back(Step::NotSent { phase, reply });

@@ -1,5 +1,7 @@
 //! One mail transaction: what is asked for, and how far it came (RFC 5321, 3.3).
 
+use std::collections::HashSet;
+
 use super::{Capabilities, Content, Protocol, Reply};
 use crate::Delivery;
 use crate::address::{Address, Envelope};
@@ -151,12 +153,16 @@ pub(super) struct Progress {
     pub(super) answered: usize,
     /// The recipients that were accepted.
     pub(super) accepted: Vec<usize>,
+    /// The domains of the recipients that were given one by one, where the server limits them.
+    pub(super) domains: HashSet<String>,
     pub(super) final_replies: FinalReplies,
     /// The replies to the message for the first ones of those that were accepted.
     pub(super) verdicts: Vec<Reply>,
     pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
     pub(super) framing: Framing,
+    /// Where the message ends, of all bytes of the session, once it was given whole.
+    pub(super) ends_at: Option<u64>,
 }
 
 /// How the message goes.
@@ -198,11 +204,13 @@ impl Progress {
             written: 0,
             answered: 0,
             accepted: Vec::new(),
+            domains: HashSet::new(),
             final_replies: FinalReplies::One,
             verdicts: Vec::new(),
             mail_refusal: None,
             last_rcpt_refusal: None,
             framing: Framing::Data,
+            ends_at: None,
         }
     }
 
@@ -215,6 +223,27 @@ impl Progress {
             _ if self.transaction.content == Content::Binary => Framing::Chunks,
             _ => Framing::Data,
         }
+    }
+
+    /// Its last byte is among the first so many of the session, which the transport took.
+    pub(super) fn is_handed_over(&self, written: u64) -> bool {
+        self.ends_at.is_some_and(|end| written >= end)
+    }
+
+    /// The next reply to the message is the last one.
+    pub(super) fn is_last_reply_next(&self) -> bool {
+        let left = self.accepted.len().saturating_sub(self.verdicts.len());
+        match self.final_replies {
+            FinalReplies::One | FinalReplies::OneOr353 => true,
+            FinalReplies::EachAndOne => left == 0,
+            FinalReplies::Each => left <= 1,
+        }
+    }
+
+    /// Another recipient than the next one was accepted or may be, and so the message.
+    pub(super) fn may_yet_be_sent(&self) -> bool {
+        let others = !self.accepted.is_empty() || self.answered + 1 < self.transaction.recipients.len();
+        others && self.refusal().is_none()
     }
 
     /// Every recipient was written and answered.

@@ -12,11 +12,18 @@ use super::{Output, Phase};
 pub(super) struct Wire {
     pub(super) output: Output,
     /// What is outstanding; its front is what the next reply answers.
-    pub(super) queue: VecDeque<Expected>,
+    pub(super) queue: Queue,
     pub(super) transcript: Transcript,
 }
 
 impl Wire {
+    /// The server is to speak first, and this is what it is to say.
+    pub(super) fn new(first: Expected) -> Self {
+        let mut wire = Wire::default();
+        wire.queue.push_back(first);
+        wire
+    }
+
     pub(super) fn say(&mut self, command: Command<'_>, expected: Expected) {
         let line = command.to_string();
         self.output.put_slice(line.as_bytes());
@@ -33,6 +40,59 @@ impl Wire {
     }
 }
 
+/// The replies that are outstanding, in the order of their commands.
+#[derive(Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Expected>,
+    /// How many of them another transaction has to wait for.
+    barriers: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn front(&self) -> Option<&Expected> {
+        self.entries.front()
+    }
+
+    /// All of them answer transactions that were given whole, so that another one may follow (RFC 2920).
+    pub(super) fn lets_follow(&self) -> bool {
+        self.barriers == 0
+    }
+
+    pub(super) fn push_back(&mut self, expected: Expected) {
+        self.barriers += usize::from(expected.is_barrier());
+        self.entries.push_back(expected);
+    }
+
+    pub(super) fn push_front(&mut self, expected: Expected) {
+        self.barriers += usize::from(expected.is_barrier());
+        self.entries.push_front(expected);
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Expected> {
+        let expected = self.entries.pop_front()?;
+        self.barriers -= usize::from(expected.is_barrier());
+        Some(expected)
+    }
+
+    /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
+    pub(super) fn make_chunks_vain(&mut self) {
+        for expected in &mut self.entries {
+            if matches!(expected, Expected::Chunk | Expected::EndOfData) {
+                *expected = Expected::VainChunk;
+            }
+        }
+        self.barriers = self.entries.iter().filter(|expected| expected.is_barrier()).count();
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Queue::default();
+    }
+}
+
 /// What a reply will answer.
 pub(super) enum Expected {
     Greeting,
@@ -46,10 +106,8 @@ pub(super) enum Expected {
     Data,
     /// A chunk of the message that is not the last one.
     Chunk,
-    /// The message whose last byte is at this place of all that was ever written. It stays in front until the last of its replies.
-    EndOfData {
-        ends_at: Option<u64>,
-    },
+    /// The message of the first transaction. It stays in front until the last of its replies.
+    EndOfData,
     /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
     EmptyData,
     /// A chunk of a message that was refused before it.
@@ -63,6 +121,11 @@ pub(super) enum Expected {
 }
 
 impl Expected {
+    /// It does not answer a transaction that was given whole: another one must not begin before it is answered.
+    fn is_barrier(&self) -> bool {
+        !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData | Expected::Cleanup)
+    }
+
     pub(super) fn phase(&self) -> Phase {
         match self {
             Expected::Greeting => Phase::Greeting,
@@ -73,7 +136,7 @@ impl Expected {
             Expected::Rcpt(_) => Phase::Rcpt,
             Expected::Data => Phase::Data,
             Expected::Chunk | Expected::VainChunk => Phase::Body,
-            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
+            Expected::EndOfData | Expected::EmptyData => Phase::EndOfData,
             Expected::Cleanup | Expected::Reset => Phase::Reset,
             Expected::Noop => Phase::Noop,
             Expected::Command => Phase::Command,
@@ -95,7 +158,7 @@ impl Expected {
             Expected::Data => "the go-ahead for the message (354)",
             Expected::Chunk => "the answer to a chunk of the message (250)",
             Expected::VainChunk => "the answer to a chunk of the message that was refused",
-            Expected::EndOfData { .. } => "the answer to the whole message (250)",
+            Expected::EndOfData => "the answer to the whole message (250)",
             Expected::EmptyData => "the answer to the empty message",
             Expected::Cleanup | Expected::Reset => "the answer to RSET (250)",
             Expected::Noop => "the answer to NOOP (250)",

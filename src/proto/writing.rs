@@ -53,7 +53,7 @@ impl Machine {
                 };
                 self.state = State::Body;
                 if let Framing::Chunk(size) = framing {
-                    self.wire.say(Command::BdatLast(size), Expected::EndOfData { ends_at: None });
+                    self.wire.say(Command::BdatLast(size), Expected::EndOfData);
                 }
             } else {
                 return;
@@ -83,11 +83,7 @@ impl Machine {
         }
         self.transactions.pop_front();
         self.filling.clear();
-        for expected in &mut self.wire.queue {
-            if matches!(expected, Expected::Chunk | Expected::EndOfData { .. }) {
-                *expected = Expected::VainChunk;
-            }
-        }
+        self.wire.queue.make_chunks_vain();
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
         self.wire.say(Command::Rset, Expected::Cleanup);

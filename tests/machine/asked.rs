@@ -142,3 +142,30 @@ fn messages_are_counted_where_the_server_limits_them() {
         client.hear("550 No\r\n503 No\r\n503 No\r\n").unwrap_or_default();
     }
 }
+
+/// Single steps report the answer to each recipient; those that go along with MAIL would have none.
+#[test]
+fn a_transaction_by_steps_has_no_recipients_yet() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    let error = client.machine.mail(transaction()).unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Mail));
+    assert!(error.hint().unwrap().contains("rcpt"), "{error}");
+    assert_eq!(client.steps().unwrap(), [Step::Ready]);
+    assert!(!client.wire.contains("MAIL"));
+}
+
+#[test]
+fn domains_of_recipients_are_counted_as_they_come() {
+    let mut client = Client::ready(&["LIMITS RCPTDOMAINMAX=2"]);
+    client.machine.mail(None.into()).unwrap();
+    client.hear("250 Ok\r\n").unwrap();
+    for (to, is_within) in
+        [("a@x.org", true), ("b@y.org", true), ("c@z.org", false), ("d@X.org", true), ("e@z.org", false)]
+    {
+        let result = client.machine.rcpt(address(to));
+        assert_eq!(result.as_ref().err().map(|error| error.kind()), (!is_within).then_some(Kind::Unsupported), "{to}");
+        if result.is_ok() {
+            client.hear("550 No\r\n").unwrap();
+        }
+    }
+}

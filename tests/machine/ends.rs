@@ -132,20 +132,139 @@ fn it_is_known_how_many_outcomes_are_unknown() {
     client.hear("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
     assert!(client.end().outcome_unknown());
     assert_eq!(client.machine.left_unknown(), 1);
-    // 421 to a command of the first, and nothing of the second.
-    let mut client = two_under_way();
-    let steps = client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
-    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
-    assert_eq!(client.machine.left_unknown(), 1);
-    // And to the first itself.
-    let mut client = two_under_way();
-    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
-    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::EndOfData, .. }, Step::Closed]), "{steps:?}");
-    assert_eq!(client.machine.left_unknown(), 1);
 
     let mut client = Client::ready(&[]);
     client.end();
     assert_eq!(client.machine.left_unknown(), 0);
+}
+
+/// A server that closes after 421 has not processed what it did not answer (RFC 5321, 3.8; RFC 2920, 3.2).
+#[test]
+fn after_421_and_the_close_unanswered_messages_were_not_sent() {
+    let not_sent = |steps: &[Step], phases: &[Phase]| {
+        let told = steps.iter().filter_map(|step| match step {
+            Step::NotSent { phase, .. } => Some(*phase),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), phases, "{steps:?}");
+    };
+    // 421 to MAIL, RCPT, the message or RSET, and how the first two of four messages end.
+    for (replies, phases) in [
+        ("421 Bye\r\n", &[Phase::Mail][..]),
+        ("250 Ok\r\n421 Bye\r\n", &[Phase::Rcpt]),
+        ("250 Ok\r\n250 Ok\r\n421 Bye\r\n", &[Phase::EndOfData, Phase::Mail]),
+        ("250 Ok\r\n250 Ok\r\n550 No\r\n421 Bye\r\n", &[Phase::EndOfData, Phase::Mail]),
+        ("250 Ok\r\n250 Ok\r\n550 No\r\n250 Ok\r\n421 Bye\r\n", &[Phase::EndOfData, Phase::Mail]),
+        // It goes on, and closes then.
+        ("421 Bye\r\n503 No\r\n503 No\r\n250 Ok\r\n421 Bye\r\n", &[Phase::Mail, Phase::Mail]),
+    ] {
+        let mut client = four_under_way();
+        let mut steps = client.hear(replies).unwrap();
+        assert!(matches!(steps.pop(), Some(Step::Wait { .. })), "{replies:?}");
+        assert!(client.machine.outcome_unknown() && !client.machine.may_begin(), "{replies:?}");
+        client.machine.input_ended();
+        let error = loop {
+            match client.machine.step() {
+                Ok(step) => steps.push(step),
+                Err(error) => break error,
+            }
+        };
+        not_sent(&steps, phases);
+        assert_eq!((error.kind(), error.reply().unwrap().code()), (Kind::Closed, 421), "{replies:?}");
+        assert!(error.is_transient() && !error.outcome_unknown(), "{replies:?}");
+        assert_eq!(error.message(), "the server ended the session before it took the message");
+        assert_eq!((client.machine.step().unwrap(), client.machine.left_unknown()), (Step::Closed, 0));
+    }
+}
+
+/// As Exim does beyond its limit of messages in a connection: it answers each command, and does not close.
+#[test]
+fn a_server_that_goes_on_after_421_is_heard() {
+    let mut client = four_under_way();
+    let refused = "421 Too many messages in this connection\r\n503 No MAIL\r\n503 No RCPT\r\n";
+    let steps = client.hear(&format!("{refused}250 Ok\r\n").repeat(4)).unwrap();
+    let not_sent = |step: &&Step| matches!(step, Step::NotSent { phase: Phase::Mail, reply } if reply.code() == 421);
+    assert_eq!(steps.iter().filter(not_sent).count(), 4, "{steps:?}");
+    assert_eq!((steps.last(), client.machine.left_unknown()), (Some(&Step::Closed), 0));
+
+    // One that takes the next message in spite of it.
+    let mut client = four_under_way();
+    let steps = client.hear(&format!("{refused}250 Ok\r\n{}", "250 Ok\r\n".repeat(3))).unwrap();
+    assert!(matches!(steps[..], [.., Step::Sent { .. }, Step::Wait { .. }]), "{steps:?}");
+    let said = client.wire.clone();
+    client.machine.input_ended();
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Mail, .. })));
+    assert_eq!(client.machine.step().unwrap_err().reply().unwrap().code(), 421);
+    assert_eq!((client.machine.left_unknown(), client.wire), (0, said));
+}
+
+/// The answer to the message itself is all that is missing.
+#[test]
+fn after_421_what_has_an_accepted_recipient_is_unknown() {
+    for replies in [
+        "421 Bye\r\n503 No\r\n503 No\r\n250 Ok\r\n250 Ok\r\n250 Ok\r\n",
+        "550 No\r\n503 No\r\n503 No\r\n421 Bye\r\n250 Ok\r\n250 Ok\r\n",
+    ] {
+        let mut client = four_under_way();
+        client.hear(replies).unwrap();
+        let error = client.end();
+        assert!(error.outcome_unknown() && error.reply().unwrap().code() == 421, "{error}");
+        assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Closed, 1), "{error}");
+    }
+    // Of two recipients one was accepted, and 421 came for the other.
+    let two_recipients = || {
+        let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+        let mut transaction = transaction();
+        transaction.recipients.push(address("b@example.com"));
+        transaction.size = Some(3);
+        client.machine.begin(transaction).unwrap();
+        client.steps().unwrap();
+        client.machine.body("x\r\n").unwrap();
+        client.machine.finish().unwrap();
+        client
+    };
+    let mut client = two_recipients();
+    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n250 queued\r\n").unwrap();
+    assert!(matches!(steps[..], [.., Step::Sent { .. }, Step::Closed]), "{steps:?}");
+    let mut client = two_recipients();
+    client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
+    assert!(client.end().outcome_unknown());
+    // Neither was accepted.
+    let mut client = two_recipients();
+    client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
+    client.machine.input_ended();
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Rcpt, .. })));
+    assert_eq!((client.machine.step().unwrap(), client.machine.left_unknown()), (Step::Closed, 0));
+}
+
+/// That is no close by the server.
+#[test]
+fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
+    let mut client = four_under_way();
+    client.hear("421 Bye\r\n").unwrap();
+    assert!(client.machine.abort(Kind::Timeout, "no more comes").outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 4);
+    let mut client = four_under_way();
+    let error = client.hear("421 Bye\r\n354 Go\r\n").unwrap_err();
+    assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Protocol, 4));
+}
+
+/// It fails by the 421 to the message before it, and is not unknown.
+#[test]
+fn what_was_begun_and_not_handed_over_was_not_sent() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    client.give_a_chunk();
+    client.machine.begin(transaction()).unwrap();
+    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n");
+    let error = steps.unwrap_err();
+    assert_eq!((error.kind(), error.outcome_unknown(), client.machine.left_unknown()), (Kind::Closed, false, 0));
+}
+
+fn four_under_way() -> Client {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    (0..4).for_each(|_| client.give_a_chunk());
+    client.steps().unwrap();
+    client
 }
 
 /// Its only recipient was refused, and the server closed before it said so of the chunk that had gone, too: nothing is unknown.
