@@ -111,6 +111,11 @@ impl Address {
         idna::to_ascii(self.domain()).as_deref().unwrap_or(self.domain()).to_ascii_lowercase()
     }
 
+    /// Equal for two addresses that are one mailbox (RFC 5321, 2.4).
+    pub(crate) fn mailbox_key(&self) -> (String, String) {
+        (self.local_part().to_owned(), self.domain_key())
+    }
+
     fn at(&self) -> usize {
         self.0.rfind('@').expect("an address was checked to have an @")
     }
@@ -360,7 +365,7 @@ impl Envelope {
     ) -> Result<Self> {
         let mut seen = HashSet::new();
         let mut recipients: Vec<Address> = recipients.into_iter().collect();
-        recipients.retain(|recipient| seen.insert((recipient.local_part().to_owned(), recipient.domain_key())));
+        recipients.retain(|recipient| seen.insert(recipient.mailbox_key()));
         if recipients.is_empty() {
             return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
         }

@@ -8,7 +8,9 @@ mod report;
 mod urgency;
 mod xtext;
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use report::{EnvelopeId, Notify, OriginalRecipient, Returned};
@@ -45,7 +47,8 @@ pub struct Delivery {
     notify: Option<Notify>,
     returned: Option<Returned>,
     envelope_id: Option<EnvelopeId>,
-    recipients: Vec<ForRecipient>,
+    /// By mailbox. Shared by the parts that a message goes in.
+    recipients: Arc<BTreeMap<(String, String), ForRecipient>>,
     deliver_by: Option<DeliverBy>,
     hold: Option<Hold>,
     priority: Option<Priority>,
@@ -132,18 +135,18 @@ impl Delivery {
     }
 
     fn for_recipient(&mut self, address: Address) -> &mut ForRecipient {
-        let found = self.recipients.iter().position(|recipient| recipient.address == address);
-        let index = found.unwrap_or_else(|| {
-            self.recipients.push(ForRecipient { address, notify: None, original: None });
-            self.recipients.len() - 1
-        });
-        &mut self.recipients[index]
+        let recipients = Arc::make_mut(&mut self.recipients);
+        recipients.entry(address.mailbox_key()).or_insert(ForRecipient { address, notify: None, original: None })
     }
 
     /// Whoever something is asked for is a recipient.
     pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<()> {
-        match self.recipients.iter().find(|recipient| !recipients.contains(&recipient.address)) {
-            Some(ForRecipient { address, .. }) => {
+        if self.recipients.is_empty() {
+            return Ok(());
+        }
+        let given: HashSet<_> = recipients.iter().map(Address::mailbox_key).collect();
+        match self.recipients.iter().find(|(mailbox, _)| !given.contains(mailbox)) {
+            Some((_, ForRecipient { address, .. })) => {
                 Err(Error::request(format!("reports are asked for {address}, who is no recipient of the message"))
                     .with_hint("Name recipients as they stand in the envelope."))
             }
@@ -243,7 +246,8 @@ impl Delivery {
 
     /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the address stands there.
     pub(crate) fn write_rcpt(&self, recipient: &Address, spelt: &Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own = self.recipients.iter().find(|own| own.address == *recipient);
+        let is_for_some = !self.recipients.is_empty();
+        let own = is_for_some.then(|| self.recipients.get(&recipient.mailbox_key())).flatten();
         let notify = own.and_then(|own| own.notify).or(self.notify);
         if let Some(notify) = notify {
             write!(f, " NOTIFY={notify}")?;
