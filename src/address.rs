@@ -13,6 +13,7 @@ use std::str::FromStr;
 use crate::Delivery;
 use crate::error::{Error, Result};
 use crate::idna;
+use crate::text::quoted;
 
 /// The longest local part in octets (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL_PART: usize = 64;
@@ -279,15 +280,6 @@ fn named(c: char) -> String {
         '<' | '>' => format!("an angle bracket ({c})"),
         c if !c.is_ascii() && is_invisible(c) => format!("U+{:04X}, which is not visible", u32::from(c)),
         c => format!("{:?}", c),
-    }
-}
-
-/// For messages: control characters escaped, and cut where it is long.
-pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 100;
-    match text.char_indices().nth(SHOWN) {
-        None => format!("{text:?}"),
-        Some((cut, _)) => format!("{:?}…", &text[..cut]),
     }
 }
 

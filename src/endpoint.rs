@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::address::quoted;
 use crate::error::{Error, Phase, Result};
 use crate::idna;
 use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
+use crate::text::{printable, quoted};
 use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
 use crate::token::{TokenRequest, TokenSource};
 use crate::transport::{Destination, Route, SocketOptions};
@@ -356,8 +356,8 @@ impl Endpoint {
     /// What the server is called in receipts.
     pub(crate) fn server_name(&self) -> String {
         match &self.socket {
-            Some(path) => path.display().to_string(),
-            None => self.host.clone(),
+            Some(path) => printable(path.to_string_lossy()),
+            None => printable(self.host.as_str()),
         }
     }
 

@@ -9,6 +9,7 @@ use std::fmt;
 
 use crate::hint;
 use crate::proto::{Reply, Secrets};
+use crate::text::printable;
 
 /// What sort of failure it is, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,7 +169,7 @@ impl Error {
         Error(Box::new(Inner {
             kind,
             phase,
-            message: message.into(),
+            message: printable(message.into()),
             hint: None,
             reply: None,
             outcome_unknown: false,
@@ -211,7 +212,7 @@ impl Error {
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(printable(hint.into()));
         self
     }
 
@@ -226,10 +227,19 @@ impl Error {
         self
     }
 
-    /// Takes out of the message what nobody may see.
+    /// Takes out of the message, and of what caused it, what nobody may see.
     pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
         if let Some(redacted) = secrets.redacted(&self.0.message) {
             self.0.message = redacted;
+        }
+        if let Some(source) = &self.0.source {
+            let first: &(dyn StdError + 'static) = source.as_ref();
+            let causes = std::iter::successors(Some(first), |cause| (*cause).source());
+            let words: Vec<String> = causes.flat_map(|cause| [format!("{cause}"), format!("{cause:?}")]).collect();
+            if words.iter().any(|words| secrets.redacted(words).is_some()) {
+                // Its words are left, without its type.
+                self.0.source = Some(secrets.redacted(&words[0]).unwrap_or_else(|| words[0].clone()).into());
+            }
         }
         self
     }
@@ -242,7 +252,7 @@ impl Error {
     /// What it concerns, before what happened.
     #[cfg(feature = "client")]
     pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+        self.0.message = printable(format!("{what}: {}", self.0.message));
         self
     }
 
@@ -256,7 +266,7 @@ impl Error {
             E::ConnectionReset | E::ConnectionAborted | E::TimedOut | E::HostUnreachable | E::NetworkUnreachable
         );
         if self.0.kind == Kind::Closed && self.0.reply.is_none() && tells {
-            self.0.message = format!("{} ({cause})", self.0.message);
+            self.0.message = printable(format!("{} ({cause})", self.0.message));
         }
         self.with_source(cause)
     }

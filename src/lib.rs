@@ -186,6 +186,7 @@ mod retries;
 mod secret;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 #[cfg(feature = "client")]
 mod timeouts;
 #[cfg(feature = "client")]

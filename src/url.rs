@@ -7,9 +7,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use crate::address::quoted;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::ClientName;
+use crate::text::quoted;
 use crate::tls::{Security, TlsVersion, Trust};
 use crate::{Endpoint, Secret, Timeouts};
 

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::xtext::{TypedAddress, Xtext};
 use crate::Address;
-use crate::address::quoted;
 use crate::error::{Error, Result};
+use crate::text::quoted;
 
 /// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report failures, and mostly delays.
 ///

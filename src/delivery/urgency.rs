@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use super::date;
-use crate::address::quoted;
 use crate::error::{Error, Result};
+use crate::text::quoted;
 
 /// Nine digits are what the parameters have room for: 31 years.
 const MAX_SECONDS: u64 = 999_999_999;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use super::input::{Input, KnownFile, Stream, on_blocking_thread};
-use crate::address::quoted;
+use crate::text::quoted;
 use crate::{Error, Result};
 
 /// Something that goes along with a message and is read only when its turn comes.

@@ -6,7 +6,7 @@ use mail_builder::headers::address::Address as Mailboxes;
 use mail_builder::headers::{Header, HeaderType};
 use mail_builder::mime::{BodyPart, MimePart};
 
-use crate::address::quoted;
+use crate::text::quoted;
 use crate::{Address, Envelope, Error, Result};
 
 /// A list of headers as mail-builder has it.

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
-use crate::address::quoted;
 use crate::proto::Chunk;
+use crate::text::quoted;
 use crate::{Error, Kind, Phase, Result};
 
 /// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.

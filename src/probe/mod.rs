@@ -20,6 +20,7 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use crate::proto::{Capabilities, Mechanism, Protocol, Reply};
+use crate::text::printable;
 use crate::tls::{Certificate, TlsInfo, TlsVersion, TrustSummary};
 use crate::{Endpoint, Error, Result};
 
@@ -76,7 +77,7 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
 
     let mut report = Report {
         host: endpoint.host.clone(),
-        user: observer.user().map(str::to_owned),
+        user: observer.user().map(printable),
         trusted: observer.trusted(),
         ports,
         advice: None,
@@ -140,9 +141,9 @@ impl Report {
             for certificate in port.tls.iter().flat_map(|tls| &tls.chain) {
                 if !seen.contains(&certificate) {
                     seen.push(certificate);
-                    pem += &text::printable(&format!("# {}, port {}: {certificate}", self.host, port.number));
+                    pem += &printable(format!("# {}, port {}: {certificate}", self.host, port.number));
                     pem += "\n";
-                    pem += &text::printable(&format!("# SHA-256 {}", certificate.sha256));
+                    pem += &printable(format!("# SHA-256 {}", certificate.sha256));
                     pem += "\n";
                     pem += &certificate.to_pem();
                 }

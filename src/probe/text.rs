@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Port, Report, Speaks, Version};
 use crate::Error;
 use crate::proto::Capabilities;
+use crate::text::printable;
 use crate::tls::{Certificate, SYSTEM, TlsInfo, apart};
 
 /// A terminal, or a message to somebody who will help.
@@ -42,13 +43,13 @@ impl fmt::Display for Report {
             return paragraph(f, "No mail server was found here.");
         };
         if advice.usable {
-            writeln!(f, "Use {}", printable(&advice.url))?;
+            writeln!(f, "Use {}", printable(advice.url.as_str()))?;
         } else {
             let port = advice.port;
             let words =
                 format!("No port can be used as it is. Port {port} is closest to it; once its failure is mended, use");
             paragraph(f, &words)?;
-            writeln!(f, "    {}", printable(&advice.url))?;
+            writeln!(f, "    {}", printable(advice.url.as_str()))?;
         }
         advice.rust.lines().try_for_each(|line| writeln!(f, "    {}", printable(line)))
     }
@@ -241,11 +242,6 @@ fn broken(f: &mut fmt::Formatter<'_>, mut line: String, indent: usize, words: &s
         is_new = false;
     }
     writeln!(f, "{line}")
-}
-
-/// Without control characters, which a certificate may have in its names, and a terminal obeys.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 fn time(duration: Duration) -> String {

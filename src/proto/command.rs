@@ -8,8 +8,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::Delivery;
-use crate::address::{Address, quoted};
+use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::text::quoted;
 
 /// The name that the client gives itself in EHLO: a domain or an address literal (RFC 5321, 4.1.4).
 ///

@@ -16,6 +16,8 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, SubjectAltName};
 use x509_cert::name::Name;
 
+use crate::text::printable;
+
 /// The facts of one X.509 certificate.
 ///
 /// `Display` gives them in one line: subject, issuer, validity.
@@ -52,8 +54,8 @@ impl Certificate {
             _ => Vec::new(),
         };
         Some(Certificate {
-            subject: certificate.subject().to_string(),
-            issuer: certificate.issuer().to_string(),
+            subject: printable(certificate.subject().to_string()),
+            issuer: printable(certificate.issuer().to_string()),
             names,
             not_before: certificate.validity().not_before.to_system_time(),
             not_after: certificate.validity().not_after.to_system_time(),

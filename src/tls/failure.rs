@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::UnixTime;
 use super::Certificate;
 use super::certificate::{apart, pin_text, utc};
 use super::store::TrustStore;
+use crate::text::printable;
 use crate::{Error, Kind, Phase};
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
@@ -417,7 +418,7 @@ impl Story<'_> {
 }
 
 fn told(problem: CertificateProblem, culprit: Option<usize>, message: String, hint: impl Into<String>) -> Told {
-    Told { problem, culprit, message, hint: hint.into() }
+    Told { problem, culprit, message: printable(message), hint: printable(hint.into()) }
 }
 
 fn quoted(name: &str) -> String {

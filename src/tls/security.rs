@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::address::quoted;
+use crate::text::quoted;
 use crate::{Error, Result};
 
 /// When a connection is protected by TLS. The meaning is the same on every path, whoever asks.

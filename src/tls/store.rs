@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use x509_cert::der::Decode as _;
 use super::certificate::apart;
 use super::formats::{self, Unusable};
 use super::{Anchor, Certificate, TrustSummary};
+use crate::text::printable;
 use crate::{Error, Kind, Phase, Result, Secret};
 
 /// No trust store is larger; a file that is was named by mistake.
@@ -222,6 +224,13 @@ impl TrustStore {
                 let left = apart(now, certificate.not_after);
                 self.summary.warnings.push(format!("{subject} ({origin}) expires in {left}, at {until}"));
             }
+        }
+        // File names are in both.
+        for anchor in &mut self.summary.anchors {
+            anchor.origin = printable(mem::take(&mut anchor.origin));
+        }
+        for warning in &mut self.summary.warnings {
+            *warning = printable(mem::take(warning));
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 #[cfg(feature = "proxy")]
 use crate::error::Kind;
 use crate::error::{Error, Result};
+use crate::text::printable;
 use crate::tls::TlsStream;
 
 #[cfg(feature = "proxy")]
@@ -94,7 +95,7 @@ pub(crate) enum Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Destination::Host(host, port) => write!(f, "{host}, port {port}"),
+            Destination::Host(host, port) => write!(f, "{}, port {port}", printable(host)),
             Destination::Address(address) => write!(f, "{}, port {}", address.ip(), address.port()),
         }
     }

@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 
 use super::{Destination, Opened, Tcp, tcp};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::proto::{Secrets, beginning};
+use crate::proto::Secrets;
+use crate::text::beginning;
 use crate::{Secret, idna, url};
 
 const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, socks5h:// (the proxy looks the names up) or \

@@ -24,7 +24,7 @@
 //! | Injection, smuggling | `injection`, `smuggling` | control characters in addresses, commands and the client's name; commands that change the state | `what_stands_in_a_command` |
 //! | | | line breaks, and addresses that end early, in headers | `what_stands_in_a_header`, `a_header_that_would_name_somebody_else` |
 //! | | | the host | `a_host_or_a_url` |
-//! | | | NUL and \x01 in logins; the look before connecting | `users_passwords_and_tokens`, `what_cannot_be_said_is_not_connected_for` |
+//! | | | NUL and \x01 in logins, for whom is acted, too, and in traces; the look before connecting | `users_passwords_and_tokens`, `what_cannot_be_said_is_not_connected_for` |
 //! | | | the doubled dot, the bare CR, the bare LF | all of `smuggling` |
 //! | | | no NUL in text: in the machine; in what can be looked at before | `no_nul_in_text` |
 //! | Order | `order` | the violation by a reply that nobody asked for; success before the end; 421 | `replies_out_of_order`, `going_down_anywhere_ends_cleanly_with_its_text` |
@@ -34,9 +34,9 @@
 //! | | | what became of the others in a window | `a_window_of_messages_and_a_server_that_is_killed_at_each_step` |
 //! | Cancellation | `cancel`, `cancel_client`, `pool` | the mark of a call that was given up | all of `cancel`, `pool` |
 //! | | | a body that failed stays so | `what_failed_has_no_end` |
-//! | Secrets | `secrets`, `proxies`, `memory` | secrets taken out of replies, of what is no reply, of what is unread, escaped once and twice, and in base64 amid other bytes | `an_echo_in_any_form_from_any_mechanism` |
+//! | Secrets | `secrets`, `proxies`, `memory` | secrets taken out of replies, of what is no reply, of what is unread, escaped once and twice, in base64 amid other bytes, in hexadecimal digits, and across lines | `an_echo_in_any_form_from_any_mechanism` |
 //! | | | out of what a driver says; out of a proxy's words, and those behind it | `what_a_driver_says_of_the_end`, `proxies` |
-//! | | | control characters replaced | `words_for_the_terminal` |
+//! | | | what a terminal obeys, or what cannot be seen, replaced: in replies, errors, the transcript, certificates, the paths of trust stores, receipts | `words_for_the_terminal`, all of `terminal` |
 //! | | | the wiping of secrets, and of the lines they go in | `memory` |
 //! | Bad networks | `network` | the unknown outcome, what became of the others, dots | `whatever_the_weather` |
 //!
@@ -61,3 +61,4 @@ mod script;
 mod secrets;
 mod smuggling;
 mod starttls;
+mod terminal;

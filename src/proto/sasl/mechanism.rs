@@ -12,11 +12,11 @@ use super::oauth::OAuth;
 use super::scram::Scram;
 use super::single::Single;
 use super::{SaslExchange, SaslFailure};
-use crate::address::quoted;
 use crate::error::{Error, Result};
 #[cfg(feature = "client")]
 use crate::error::{Kind, Phase};
 use crate::secret::{Credentials, Proof};
+use crate::text::quoted;
 
 /// A way to log in. SCRAM, CRAM-MD5 and those with a token need the feature `sasl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

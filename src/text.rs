@@ -1,0 +1,124 @@
+//! Text that others control, made safe to show.
+//!
+//! Replies, names in certificates, paths, hosts and URLs end up on terminals and in logs. One list
+//! says which characters could do harm there, and everything that is shown goes by it.
+
+use std::borrow::Cow;
+
+/// Whether a character does more than to stand in its place: the controls C0, DEL and C1, which a
+/// terminal obeys; line and paragraph separators; and characters that turn the direction of the
+/// text around them (CVE-2021-42574) or cannot be seen.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}'
+            | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// The text with U+FFFD for each [unprintable](is_unprintable) character, and a blank for a tab.
+pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
+    let text = text.into();
+    if text.contains(is_unprintable) { text.chars().map(shown).collect() } else { text.into_owned() }
+}
+
+/// The same for bytes that should be UTF-8.
+pub(crate) fn printable_bytes(bytes: &[u8]) -> String {
+    printable(String::from_utf8_lossy(bytes))
+}
+
+/// What is shown for a character.
+pub(crate) fn shown(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        c if is_unprintable(c) => '\u{FFFD}',
+        c => c,
+    }
+}
+
+/// The text in quotes, for messages: [unprintable](is_unprintable) characters are spelt out
+/// (`\u{200b}`), and a long text is cut.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 100;
+    let start = beginning(text, SHOWN);
+    let mut quoted = String::new();
+    // `Debug` leaves those that count as letters or marks.
+    for c in format!("{start:?}").chars() {
+        if is_unprintable(c) { quoted.extend(c.escape_unicode()) } else { quoted.push(c) }
+    }
+    if start.len() < text.len() {
+        quoted.push('…');
+    }
+    quoted
+}
+
+/// At most so many characters of a text.
+pub(crate) fn beginning(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn replaces_what_a_terminal_obeys_and_what_cannot_be_seen() {
+        for c in [
+            '\0',
+            '\u{7}',
+            '\u{8}',
+            '\n',
+            '\r',
+            '\u{1B}',
+            '\u{7F}',
+            '\u{80}',
+            '\u{85}',
+            '\u{9B}',
+            '\u{9F}',
+            '\u{AD}',
+            '\u{61C}',
+            '\u{200B}',
+            '\u{200C}',
+            '\u{200D}',
+            '\u{200E}',
+            '\u{200F}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202A}',
+            '\u{202E}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{FEFF}',
+            '\u{FFF9}',
+            '\u{E0041}',
+        ] {
+            assert_eq!(printable(format!("a{c}b")), "a\u{FFFD}b", "{c:?}");
+            assert!(!quoted(&format!("a{c}b")).contains(is_unprintable), "{c:?}");
+        }
+        assert_eq!(printable("a\tb"), "a b");
+        assert_eq!(quoted("\u{1B}\u{200B}\u{3164}"), r#""\u{1b}\u{200b}\u{3164}""#);
+        assert_eq!(printable_bytes(b"caf\xE9"), "caf\u{FFFD}");
+    }
+
+    #[test]
+    fn keeps_readable_text() {
+        for text in ["", "Grüße, 世界", "Ελλάδα", "عربى", "עברית", "नमस्ते", "e\u{301}", "✔ 🔑", "a\\b\"c"]
+        {
+            assert_eq!(printable(text), text);
+        }
+        assert_eq!(quoted("Grüße"), "\"Grüße\"");
+        assert_eq!(quoted(&"ö".repeat(101)), format!("\"{}\"…", "ö".repeat(100)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unprintable_is_left(text in any::<String>()) {
+            prop_assert!(!printable(text.as_str()).contains(is_unprintable));
+            prop_assert!(!quoted(&text).contains(is_unprintable));
+        }
+    }
+}
