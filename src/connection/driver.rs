@@ -182,7 +182,7 @@ impl Driver {
 
     pub(super) fn step(&mut self) -> Result<Step> {
         self.machine.step().map_err(|error| match self.broken.take() {
-            Some(cause) => error.with_broken(cause),
+            Some(cause) => self.machine.redacted(error.with_broken(cause)),
             None => error,
         })
     }

@@ -131,6 +131,7 @@ mod on_reply;
 mod output;
 mod reply;
 pub(crate) mod sasl;
+mod secrets;
 mod settings;
 mod step;
 #[cfg(test)]
@@ -151,7 +152,7 @@ pub use dot::{Chunk, Content, Stuffer};
 pub use limits::OfferedLimits;
 pub use output::Output;
 pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
-pub use sasl::{ChannelBinding, Mechanism, SaslExchange, SaslFailure, SaslSession};
+pub use sasl::{ChannelBinding, ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession};
 pub use settings::{Limits, Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
@@ -159,10 +160,8 @@ pub use transcript::Transcript;
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
-#[cfg(feature = "proxy")]
-pub(crate) use reply::beginning;
+pub(crate) use secrets::Secrets;
 use transaction::{Framing, Progress};
-pub(crate) use transcript::Secrets;
 use wire::{Expected, Wire};
 
 /// When so much waits to be written, the machine asks for no more of the message. It is what is written at once, too: with
@@ -393,6 +392,12 @@ impl Machine {
     #[cfg(feature = "proxy")]
     pub(crate) fn secrets_mut(&mut self) -> &mut Secrets {
         &mut self.secrets
+    }
+
+    /// The error without secrets, in what caused it, too.
+    #[cfg(feature = "client")]
+    pub(crate) fn redacted(&self, error: Error) -> Error {
+        error.redacted(&self.secrets)
     }
 
     #[cfg(feature = "client")]

@@ -3,13 +3,14 @@
 use std::mem;
 
 use super::command::Command;
-use super::reply::{LINE_SHOWN, beginning, printable};
+use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, Progress};
 use super::wire::Expected;
 use super::{BadReply, Capabilities, Machine, Protocol, Reply, StartTls, State, Step, Stuffer};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
+use crate::text::{beginning, printable};
 
 /// So many characters are shown of why a login failed, much of which the server says.
 const REASON_SHOWN: usize = 400;
@@ -35,7 +36,7 @@ impl Machine {
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
             Err(mut bad) => {
-                bad.redact(&self.secrets);
+                bad.redact(self.parser.begun(), &self.secrets);
                 let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
                 let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
                 let hint = hint::for_stranger(self.phase(), line);
@@ -94,9 +95,9 @@ impl Machine {
                 login.verify().map_err(|failure| {
                     let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
                     let message = format!("the login with {} failed: {why}", login.mechanism());
-                    Error::new(Kind::Auth, Phase::Auth, message)
+                    Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::DISTRUSTED)
                 })?;
-                self.events.push_back(Step::Login { reply, reason: None });
+                self.events.push_back(Step::Login { reply, reason: None, fault: None });
             }
             Expected::Login(login) if is_refusal => self.login_refused(&login, reply),
             Expected::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
@@ -305,20 +306,19 @@ impl Machine {
 
     fn login_refused(&mut self, login: &Login, reply: Reply) {
         let reason = login.reason().map(|reason| self.without_secrets(&reason, REASON_SHOWN));
-        self.events.push_back(Step::Login { reply, reason });
+        self.events.push_back(Step::Login { reply, reason, fault: login.fault() });
     }
 
     /// What the server sent and nothing was made of, as far as it is shown.
     pub(super) fn unread(&self) -> String {
-        let mut text = self.parser.begun().map_or_else(String::new, |reply| format!("{reply} "));
-        text += &printable(&self.input);
-        self.without_secrets(text.trim_end(), LINE_SHOWN)
+        unfinished(self.parser.begun(), &self.input, &self.secrets)
     }
 
     /// The beginning of a text of the server's. It is cut last: a half of a secret would not be found.
     fn without_secrets(&self, text: &str, chars: usize) -> String {
-        let redacted = self.secrets.redacted(text);
-        beginning(redacted.as_deref().unwrap_or(text), chars).to_owned()
+        let text = printable(text);
+        let redacted = self.secrets.redacted(&text);
+        beginning(redacted.as_deref().unwrap_or(&text), chars).to_owned()
     }
 
     fn on_mail(&mut self, reply: Reply) {

@@ -3,18 +3,19 @@
 //! This module knows the form of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC 2034,
 //! RFC 3463). Which command a reply answers, and what it means there, it does not know.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 
 use super::Limits;
-use super::transcript::Secrets;
+use super::secrets::Secrets;
+use crate::text::{beginning, printable_bytes};
 
 /// A server's reply: its code and all its lines.
 ///
-/// The lines are shown as they came, except that control characters, which could do harm on a
-/// terminal, and what is not UTF-8 are replaced.
+/// The lines are shown as they came, except that what could do harm on a terminal, what cannot be
+/// seen and what is not UTF-8 is replaced by U+FFFD, and a tab by a blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
@@ -64,20 +65,21 @@ impl Reply {
     }
 
     pub(super) fn redact(&mut self, secrets: &Secrets) {
-        for line in &mut self.lines {
-            if let Some(redacted) = secrets.redacted(line) {
-                *line = redacted;
-            }
-        }
+        let code = self.code;
+        secrets.redact_lines(&mut self.lines, |line| split_enhanced(code, line).1);
     }
 
-    /// A code of another class than the reply's is text that happens to look like one (RFC 2034, 4).
     fn split_enhanced<'a>(&self, line: &'a str) -> (Option<EnhancedCode>, &'a str) {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match EnhancedCode::parse(word) {
-            Some(code) if u16::from(code.class) == self.code / 100 => (Some(code), rest.trim_start()),
-            _ => (None, line),
-        }
+        split_enhanced(self.code, line)
+    }
+}
+
+/// A code of another class than the reply's is text that happens to look like one (RFC 2034, 4).
+fn split_enhanced(code: u16, line: &str) -> (Option<EnhancedCode>, &str) {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match EnhancedCode::parse(word) {
+        Some(enhanced) if u16::from(enhanced.class) == code / 100 => (Some(enhanced), rest.trim_start()),
+        _ => (None, line),
     }
 }
 
@@ -170,14 +172,38 @@ impl fmt::Display for BadReply {
 impl std::error::Error for BadReply {}
 
 impl BadReply {
-    /// Takes out what nobody may see, before `Display` cuts the line.
-    pub(super) fn redact(&mut self, secrets: &Secrets) {
-        if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self
-            && let Some(redacted) = secrets.redacted(line)
-        {
-            *line = redacted;
+    /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before it.
+    pub(super) fn redact(&mut self, begun: Option<&Reply>, secrets: &Secrets) {
+        if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self {
+            let mut lines = begun.map(|reply| reply.lines.clone()).unwrap_or_default();
+            lines.push(mem::take(line));
+            secrets.redact_lines(&mut lines, body);
+            *line = lines.pop().unwrap_or_default();
         }
     }
+}
+
+/// What counts of a line that may have its code before it.
+fn body(line: &str) -> &str {
+    let code = line.get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    let rest = line.get(3..).and_then(|rest| rest.strip_prefix([' ', '-']).or(rest.is_empty().then_some("")));
+    let (code, text) = match (code.and_then(|code| code.parse().ok()), rest) {
+        (Some(code), Some(text)) => (code, text),
+        _ => (500, line),
+    };
+    split_enhanced(code, text).1
+}
+
+/// The lines of a reply that has begun, and what follows them, as far as it is shown: one line, without
+/// secrets, of which the last may be cut off.
+pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) -> String {
+    let mut reply = begun.cloned().unwrap_or(Reply { code: 0, lines: Vec::new() });
+    let known = reply.lines.len();
+    reply.lines.extend(rest.split(|byte| *byte == b'\n').map(printable_bytes));
+    secrets.redact_lines(&mut reply.lines, body);
+    let rest = reply.lines.split_off(known).join("\u{FFFD}");
+    let text = if begun.is_some() { format!("{reply} {rest}") } else { rest };
+    beginning(&secrets.redacted_cut(text.trim_end()), LINE_SHOWN).to_owned()
 }
 
 /// Takes replies out of a buffer, line by line as they come.
@@ -259,14 +285,14 @@ impl ReplyParser {
                 match rest {
                     [] | [b' ', ..] => (code, true),
                     [b'-', ..] => (code, false),
-                    _ => return Err(BadReply::NotAReply(printable(line))),
+                    _ => return Err(BadReply::NotAReply(printable_bytes(line))),
                 }
             }
-            _ => return Err(BadReply::NotAReply(printable(line))),
+            _ => return Err(BadReply::NotAReply(printable_bytes(line))),
         };
         let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Vec::new() });
         if reply.code != code {
-            return Err(BadReply::CodeChanged(reply.code, printable(line)));
+            return Err(BadReply::CodeChanged(reply.code, printable_bytes(line)));
         }
         self.bytes += length;
         if self.bytes > self.limits.reply_bytes {
@@ -275,23 +301,9 @@ impl ReplyParser {
         if reply.lines.len() == self.limits.reply_lines {
             return Err(BadReply::TooManyLines(self.limits.reply_lines));
         }
-        reply.lines.push(printable(line.get(4..).unwrap_or_default()));
+        reply.lines.push(printable_bytes(line.get(4..).unwrap_or_default()));
         Ok(is_last)
     }
-}
-
-/// The text of bytes that a stranger sent, with nothing in it that a terminal would obey.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    // Those beyond the controls turn the direction of what stands around them.
-    let is_harmful =
-        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if is_harmful(c) { '\u{FFFD}' } else { c }).collect()
-}
-
-/// The beginning of such a text, for messages.
-pub(crate) fn beginning(text: &str, chars: usize) -> &str {
-    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]

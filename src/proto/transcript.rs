@@ -1,14 +1,11 @@
 //! The dialogue as people read it: bounded, without secrets, without the message.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use zeroize::Zeroizing;
-
 use super::Reply;
+use crate::text::{beginning, printable};
 
 /// Lines that are kept from the beginning of a session, and the newest ones.
 const HEAD: usize = 100;
@@ -76,10 +73,9 @@ impl Transcript {
     }
 
     fn push(&mut self, who: &str, text: &str) {
-        let line = match text.char_indices().nth(LINE) {
-            Some((cut, _)) => format!("{who} {}…", &text[..cut]),
-            None => format!("{who} {text}"),
-        };
+        let text = printable(text);
+        let start = beginning(&text, LINE);
+        let line = format!("{who} {start}{}", if start.len() < text.len() { "…" } else { "" });
         #[cfg(feature = "tracing")]
         tracing::debug!(target: "envoi::dialogue", "{line}");
         self.keep(line.into());
@@ -101,63 +97,6 @@ impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().try_for_each(|line| writeln!(f, "{line}"))
     }
-}
-
-/// What must not be shown, though a server may echo it.
-#[derive(Default)]
-pub(crate) struct Secrets(Vec<Zeroizing<String>>);
-
-/// A shorter secret would be found in innocent words.
-const SHORTEST: usize = 4;
-
-impl Secrets {
-    /// In messages, words of the server's are quoted, and some characters escaped; what they quote may be JSON, and escaped itself.
-    pub(crate) fn add(&mut self, secret: Zeroizing<String>) {
-        let once = escaped(&secret);
-        let twice = escaped(&once);
-        for form in [secret, once, twice] {
-            if form.len() >= SHORTEST && !self.0.contains(&form) {
-                // The longest first: one may be a part of another, whose rest would be left then.
-                let at = self.0.partition_point(|other| other.len() >= form.len());
-                self.0.insert(at, form);
-            }
-        }
-    }
-
-    /// The same, and its forms in base64: what it is by itself, and what stays the same of it in the midst of other bytes.
-    pub(crate) fn add_with_base64(&mut self, secret: &str) {
-        self.add(Zeroizing::new(secret.to_owned()));
-        for form in [Zeroizing::new(secret.to_owned()), escaped(secret)] {
-            self.add(Zeroizing::new(BASE64.encode(&*form)));
-            for before in 0..3 {
-                // Six bits to a character: those at the ends are shared with the neighbours.
-                let bytes = Zeroizing::new([&[0; 2][..before], form.as_bytes()].concat());
-                let encoded = Zeroizing::new(BASE64.encode(&bytes));
-                let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
-                self.add(Zeroizing::new(encoded.get(own).unwrap_or_default().to_owned()));
-            }
-        }
-    }
-
-    /// The text with stars for secrets, if it holds one.
-    pub(crate) fn redacted(&self, text: &str) -> Option<String> {
-        let mut redacted = None;
-        for secret in &self.0 {
-            let shown: &str = redacted.as_deref().unwrap_or(text);
-            if shown.contains(secret.as_str()) {
-                redacted = Some(shown.replace(secret.as_str(), "***"));
-            }
-        }
-        redacted
-    }
-}
-
-/// As `Debug` writes it between its quotes.
-fn escaped(text: &str) -> Zeroizing<String> {
-    // With room for all of it, no half of a secret is left behind.
-    let mut quoted = Zeroizing::new(String::with_capacity(10 * text.len() + 2));
-    let _ = write!(quoted, "{text:?}");
-    Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
 }
 
 #[cfg(test)]
@@ -201,35 +140,5 @@ mod tests {
         assert_eq!(said(3), "S: 250-1\nS: 250-2\nS: 250 3\n");
         assert!(said(REPLY_LINES).ends_with("S: 250 60\n"));
         assert!(said(REPLY_LINES + 2).ends_with("S: 250-60\n-- 2 more lines of this reply\n"));
-    }
-
-    #[test]
-    fn echoed_secrets_are_replaced() {
-        let mut secrets = Secrets::default();
-        secrets.add(Zeroizing::new("hunter2".into()));
-        secrets.add(Zeroizing::new("a".into()));
-        assert_eq!(secrets.redacted("bad password hunter2, hunter2").unwrap(), "bad password ***, ***");
-        assert_eq!(secrets.redacted("a bad password"), None);
-        // A part of another one leaves nothing of that.
-        secrets.add(Zeroizing::new("ter2".into()));
-        assert_eq!(secrets.redacted("hunter2 or ter2").unwrap(), "*** or ***");
-
-        secrets.add_with_base64("se\"cret\\");
-        for (echo, shown) in [
-            ("se\"cret\\".to_owned(), "***"),
-            // As a message quotes it.
-            (format!("{:?}", "se\"cret\\"), "\"***\""),
-            (BASE64.encode("se\"cret\\"), "***"),
-        ] {
-            assert_eq!(secrets.redacted(&echo).as_deref(), Some(shown), "{echo}");
-        }
-        // In the midst of other bytes, all characters go that are of the secret alone; so many are left before and behind them.
-        for (before, behind, left) in
-            [("", ".", (0, 2)), ("a", "", (2, 0)), ("ab", "c", (3, 3)), ("abcd", "ef", (6, 4))]
-        {
-            let echo = BASE64.encode(format!("{before}se\"cret\\{behind}"));
-            let shown = format!("{}***{}", &echo[..left.0], &echo[echo.len() - left.1..]);
-            assert_eq!(secrets.redacted(&echo), Some(shown), "{echo}");
-        }
     }
 }

@@ -10,9 +10,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use crate::log::Log;
 use crate::office::letter;
 use crate::script::{Act, meet, plain, say, send, up_to};
+use crate::terminal::is_evil;
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.
 const PASSWORD: &str = "tr0ub\"adour\\%&3ö";
+/// With what is replaced or escaped before anything is looked for in it. SCRAM does not allow it (RFC 4013).
+const CONTROLS: &str = "p\u{7}s\u{9b}\u{202e}w %41rd\u{1b}[1m";
 const TOKEN: &str = "ya29.tr0ub-adour_3/ab+cd==";
 
 pub fn base64(bytes: &[u8]) -> String {
@@ -43,7 +46,11 @@ fn traces(secret: &str) -> Vec<String> {
             encoded[own..own + 8].to_owned()
         })
     });
-    aligned.chain([start, percent[..18].to_owned()]).collect()
+    let replaced = start.chars().map(|c| if crate::terminal::is_evil(c) { '\u{fffd}' } else { c }).collect();
+    let hex: String = secret.bytes().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let percent = percent[..15].to_owned();
+    let own = [start, replaced, percent.to_lowercase(), percent, hex.to_uppercase(), hex];
+    aligned.chain(own).collect()
 }
 
 #[track_caller]
@@ -111,7 +118,7 @@ async fn parrot(mut stream: DuplexStream, mechanism: Mechanism, secret: String, 
 /// What is said back, by the client's line and the secret.
 type Form = fn(&str, &str) -> String;
 
-const FORMS: [(&str, Form); 14] = [
+const FORMS: [(&str, Form); 23] = [
     ("in a refusal", |_, secret| format!("535 5.7.8 wrong password: {secret}\r\n")),
     ("in base64", |_, secret| format!("535 5.7.8 wrong: {}\r\n", base64(secret.as_bytes()))),
     ("the client's own line", |line, _| format!("535 5.7.8 you said {line}\r\n")),
@@ -128,21 +135,62 @@ const FORMS: [(&str, Form); 14] = [
         format!("334 {}\r\n", base64(words.as_bytes()))
     }),
     ("in a challenge that is none", |_, secret| format!("334 {secret}\r\n")),
+    ("in a URL", |_, secret| {
+        let percent: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        format!("535 5.7.8 https://example.org/?password={percent}\r\n")
+    }),
+    ("in a URL in capitals, twice", |_, secret| {
+        let percent: String = secret.bytes().map(|byte| format!("%25{byte:02X}")).collect();
+        format!("535 5.7.8 https://example.org/?password={percent}\r\n")
+    }),
+    ("in hexadecimal digits", |_, secret| {
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        format!("535-5.7.8 {hex}\r\n535 5.7.8 {}\r\n", hex.to_uppercase())
+    }),
+    ("escaped", |_, secret| format!("535-5.7.8 {secret:?}\r\n535 5.7.8 {:?}\r\n", format!("{secret:?}"))),
+    ("as JSON", |_, secret| {
+        let units: String = secret.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        format!("535-5.7.8 {}\r\n535 5.7.8 {{\"password\":\"{units}\"}}\r\n", serde_json::json!([secret]))
+    }),
+    ("across lines", |_, secret| {
+        let (one, other) = halves(secret);
+        format!("535-5.7.8 {one}\r\n535 5.7.8 {other}\r\n")
+    }),
+    ("the client's line across lines", |line, _| {
+        let (one, other) = halves(line);
+        format!("535-5.7.8 you said {one}\r\n535 {other}\r\n")
+    }),
+    ("across the lines of what is no reply", |_, secret| {
+        let (one, other) = halves(secret);
+        format!("535-{one}\r\n{other}\r\n")
+    }),
+    ("in a challenge, as the client said it", |line, _| format!("334 {}\r\n", base64(line.as_bytes()))),
     ("behind a refusal", |_, secret| format!("535 5.7.8 no\r\n250 {secret}\r\n")),
 ];
+
+/// Each has enough to be found.
+fn halves(text: &str) -> (&str, &str) {
+    let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(at, _)| at);
+    text.split_at(middle)
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_echo_in_any_form_from_any_mechanism() {
     let (log, kept) = Log::keep();
     for mechanism in Mechanism::ALL {
-        let (secret, credentials) = match mechanism {
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => (TOKEN, Credentials::token("alice", TOKEN)),
+        let secrets: &[&str] = match mechanism {
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => &[TOKEN],
             Mechanism::External | Mechanism::Anonymous => continue,
             Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus => continue,
-            _ => (PASSWORD, Credentials::new("alice", PASSWORD)),
+            Mechanism::Plain | Mechanism::Login | Mechanism::CramMd5 => &[PASSWORD, CONTROLS],
+            _ => &[PASSWORD],
         };
-        for (form_name, form) in FORMS {
-            let context = format!("{mechanism}, {form_name}");
+        for (&secret, (form_name, form)) in secrets.iter().flat_map(|secret| FORMS.map(|form| (secret, form))) {
+            let credentials = match secret {
+                TOKEN => Credentials::token("alice", TOKEN),
+                _ => Credentials::new("alice", secret),
+            };
+            let context = format!("{mechanism}, {form_name}, {secret:?}");
             let (client, server) = duplex(16 * 1024);
             let serving = tokio::spawn(parrot(server, mechanism, secret.into(), form));
             let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials.clone());
@@ -158,8 +206,82 @@ async fn an_echo_in_any_form_from_any_mechanism() {
     drop(kept);
     let text = log.text();
     assert!(text.contains("C: AUTH PLAIN ***") && text.contains("535 5.7.8 wrong"), "{text}");
-    assert_silent("tracing", &text, PASSWORD);
-    assert_silent("tracing", &text, TOKEN);
+    for secret in [PASSWORD, CONTROLS, TOKEN] {
+        assert_silent("tracing", &text, secret);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_that_is_cut_off() {
+    for (words, shown) in [("535 5.7.8 you said {}", "you said"), ("535-5.7.8 you said\r\n535 {}", "you said")] {
+        let half = halves(PASSWORD).0;
+        let acts = [
+            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Hear("AUTH")],
+            vec![say(&words.replace("{}", half)), Act::Cut],
+        ];
+        let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
+        let meeting = meet(acts.concat(), async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+        let error = meeting.result.unwrap_err();
+        assert!(error.message().contains(shown) && error.message().contains("***"), "{error}");
+        assert_silent(words, &told(&error), PASSWORD);
+    }
+}
+
+/// A stream of the caller's that fails, and says what it was to carry.
+struct Indiscreet(DuplexStream, String);
+
+impl tokio::io::AsyncRead for Indiscreet {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(std::pin::Pin::new(&mut self.0).poll_read(cx, buffer))?;
+        std::task::Poll::Ready(match buffer.filled().len() == before {
+            true => Err(std::io::Error::new(std::io::ErrorKind::ConnectionReset, self.1.clone())),
+            false => Ok(()),
+        })
+    }
+}
+
+impl tokio::io::AsyncWrite for Indiscreet {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_caused_the_end_holds_no_secret() {
+    for secret in [PASSWORD, CONTROLS] {
+        let acts =
+            [say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Hear("AUTH"), Act::Cut];
+        let endpoint = plain().auth_in_clear().user("alice").password(secret);
+        let words = format!("the filter says that {secret} must not pass");
+        let connect = async |stream| Connection::over(Indiscreet(stream, words.clone()), &endpoint).await.map(|_| ());
+        let error = meet(acts.to_vec(), connect).await.result.unwrap_err();
+        assert!(error.message().contains("must not pass"), "{error}");
+        assert!(error.source().unwrap().to_string().contains("*** must not pass"), "{error:?}");
+        assert_silent("the source", &told(&error), secret);
+    }
 }
 
 #[test]
@@ -185,7 +307,8 @@ fn what_a_driver_says_of_the_end() {
 #[tokio::test(start_paused = true)]
 async fn words_for_the_terminal() {
     // Escape sequences, and characters that turn the direction of writing (CVE-2021-42574), in all that a server says.
-    let evil = "\x1b[2J\x1b]0;owned\x07\u{9b}31m\u{202e}drowssap\u{2066}\x08\x7f";
+    let evil =
+        "\x1b[2J\x1b]0;owned\x07\u{9b}31m\u{202e}drowssap\u{2066}\x08\x7f\u{200b}\u{200e}\u{61c}\u{2028}\u{feff}";
     let (log, kept) = Log::keep();
     for acts in [
         vec![say(&format!("554 {evil}\r\n")), Act::Listen],
@@ -219,10 +342,6 @@ async fn words_for_the_terminal() {
     let text = log.text();
     assert!(text.contains("554"), "{text}");
     assert!(!text.chars().any(|c| c != '\n' && is_evil(c)), "{text:?}");
-}
-
-fn is_evil(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
-use crate::proto::reply::printable;
 use crate::secret::Credentials;
+use crate::text::{printable, printable_bytes};
 
 /// Ends each part of a response: ^A.
 const END: &str = "\x01";
@@ -27,8 +27,14 @@ impl OAuth {
                 "the token is empty, or has a character that no token can have: a blank or line end, as a rule".into(),
             );
         }
-        if credentials.user().chars().any(char::is_control) {
+        if credentials.user().contains(char::is_control) {
             return Err("the user name contains a control character".into());
+        }
+        if credentials.authorization().is_some_and(|user| user.contains(char::is_control)) {
+            return Err("the user to act for contains a control character".into());
+        }
+        if mechanism == Mechanism::XOAuth2 && credentials.user().is_empty() {
+            return Err("the user name is empty".into());
         }
         let (credentials, initial) = (credentials.clone(), Zeroizing::default());
         Ok(OAuth { mechanism, credentials, initial, repeated: false, refusal: None })
@@ -48,10 +54,15 @@ impl SaslExchange for OAuth {
             // The user stands where GS2 has who is acted for (RFC 7628, 3.1).
             let user = super::exchange::saslname(self.credentials.authorization().unwrap_or(user));
             let place = match &session.settings.server {
+                Some((host, _)) if host.contains(char::is_control) => {
+                    return Err("the server's name contains a control character".into());
+                }
                 Some((host, port)) => format!("host={host}{END}port={port}{END}"),
                 None => String::new(),
             };
-            ["n,a=", &user, ",", END, &place, "auth=Bearer ", token, END, END].concat()
+            // A name that is there has a character (RFC 5801, 4).
+            let prefix = if user.is_empty() { "n," } else { "n,a=" };
+            [prefix, &user, ",", END, &place, "auth=Bearer ", token, END, END].concat()
         };
         self.initial = Zeroizing::new(response.into_bytes());
         Ok(Some(self.initial.to_vec()))
@@ -89,18 +100,18 @@ impl SaslExchange for OAuth {
 fn in_words(challenge: &[u8]) -> String {
     const STATUS: &str = "status";
     let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
-        return format!("{:?}", printable(challenge));
+        return format!("{:?}", printable_bytes(challenge));
     };
     let text = |value: &Value| match value {
         Value::String(text) => format!("{text:?}"),
-        other => printable(other.to_string().as_bytes()),
+        other => printable(other.to_string()),
     };
     let status = members.get(STATUS).map(text).unwrap_or("no reason is given".into());
     let rest: Vec<_> = members
         .iter()
         .filter(|(name, _)| *name != STATUS)
         .take(8)
-        .map(|(name, value)| format!("{} {}", printable(name.as_bytes()), text(value)))
+        .map(|(name, value)| format!("{} {}", printable(name.as_str()), text(value)))
         .collect();
     if rest.is_empty() { status } else { format!("{status} ({})", rest.join(", ")) }
 }
