@@ -26,6 +26,11 @@ pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have
 pub(crate) const NUL: &str = "Encode the part that has it as base64. A ready message can also go as it is (LineEnds::Keep), to a server \
     that offers BINARYMIME.";
 
+/// The server proved nothing, or the login is tied to another TLS connection.
+pub(crate) const DISTRUSTED: &str = "Another server may be between this client and the right one, and tamper with the login: compare the \
+    server's certificate with the one that its administrator names. If the connection is in order, this mechanism is faulty on the server: choose \
+    another one (auth= in the URL).";
+
 // ---- What is offered ----
 
 /// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.

@@ -282,7 +282,7 @@ impl<'a> Player<'a> {
 
     fn on_event(&mut self, event: Step) {
         match event {
-            Step::Login { reply, reason } if !reply.is_positive() => {
+            Step::Login { reply, reason, .. } if !reply.is_positive() => {
                 self.said_of_login = reason;
                 self.outcomes.push(format!("refused auth {}", reply.code()));
                 self.give_up();

@@ -163,6 +163,11 @@ async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
         ("538 5.7.11 Encryption required", true),
         ("432 4.7.12 A password transition is needed", true),
         ("535 5.7.4 Security features not supported", true),
+        ("535 5.7.8 Error: authentication failed: Invalid authentication mechanism", true),
+        ("535 5.7.8 Error: authentication failed: no mechanism available", true),
+        ("550 5.7.1 Unsupported authentication mechanism", true),
+        ("535 5.7.8 Error: authentication failed: invalid password", false),
+        ("421 4.7.0 Too many errors", false),
         ("535 5.7.8 Authentication credentials invalid", false),
         ("534 5.7.9 Application-specific password required", false),
         ("454 4.7.0 Temporary authentication failure", false),
@@ -195,7 +200,123 @@ async fn after_an_exchange_that_failed_the_password_is_not_shown_instead() {
     let server = server.start().await.unwrap();
     let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
     assert!(error.message().contains("another login"), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("tamper") && !hint.contains("password"), "{hint}");
+    let tried = server.connections()[0].commands().filter(|command| command.starts_with("AUTH")).count();
+    assert_eq!(tried, 1);
     assert!(!server.connections()[0].commands().any(|command| command.starts_with("AUTH PLAIN")));
+}
+
+#[tokio::test]
+async fn plus_that_is_refused_is_given_up_only_where_the_other_is_named() {
+    let [plus, plain] = [Mechanism::ScramSha256Plus, Mechanism::Plain];
+    for reply in [
+        "504 5.5.4 Unrecognized authentication type",
+        "535 5.7.8 Error: authentication failed: Invalid authentication mechanism",
+        "534 5.7.9 Authentication mechanism is too weak",
+        "538 5.7.11 Encryption required",
+        "432 4.7.12 A password transition is needed",
+    ] {
+        for (named, used) in [
+            (&[][..], None),
+            (&[plus], None),
+            (&[plus, Mechanism::ScramSha1], Some(Mechanism::ScramSha1)),
+            (&[plus, plain], Some(plain)),
+        ] {
+            let server = Server::builder().login("alice", PASSWORD).mechanisms(ALL);
+            let server = server.answer(move |command| command.contains("-PLUS").then(|| reply.into()));
+            let server = server.start().await.unwrap();
+            let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD));
+            let outcome = connect(&endpoint.mechanisms(named.iter().copied())).await;
+            let context = format!("{reply}, {named:?}");
+            let tried = server.connections()[0].commands().filter(|command| command.starts_with("AUTH")).count();
+            match (outcome, used) {
+                (Ok(connection), used) => assert_eq!(connection.mechanism(), used, "{context}"),
+                (Err(error), None) => {
+                    assert_eq!((error.kind(), tried), (Kind::Auth, 1), "{context}: {error}");
+                    let hint = error.hint().unwrap();
+                    assert!(hint.contains("another server may be in between") && !hint.contains("password"), "{hint}");
+                }
+                (Err(error), Some(_)) => panic!("{context}: {error}"),
+            }
+        }
+    }
+}
+
+/// A server whose part of the exchange is faulty: it challenges AUTH with this mechanism so, and takes others as they are.
+fn faulty(mechanism: &'static str, challenge: &'static str) -> envoi::testing::Builder {
+    Server::builder().login("alice", PASSWORD).mechanisms(ALL[2..].iter().copied()).answer(move |command| match command
+        .strip_prefix("AUTH ")
+        .and_then(|auth| auth.split(' ').next())
+    {
+        Some(name) if name.starts_with(mechanism) => Some(format!("334 {challenge}")),
+        _ if command == "*" => Some("501 5.7.0 Authentication aborted".into()),
+        _ => None,
+    })
+}
+
+/// Not base64; an extension that must be known (`m=x`); fields that are missing (`r=x,s=?`); not UTF-8.
+const BROKEN: [&str; 4] = ["<not base64>", "bT14LHI9eSxzPUFBQUEsaT00MDk2", "cj14LHM9Pw==", "gICA"];
+
+#[tokio::test]
+async fn after_an_exchange_that_broke_another_is_tried_that_shows_no_password() {
+    for challenge in BROKEN {
+        let server = faulty("SCRAM", challenge).start().await.unwrap();
+        let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD));
+        let connection = connect(&endpoint).await.unwrap_or_else(|error| panic!("{challenge}: {error}"));
+        assert_eq!(connection.mechanism(), Some(Mechanism::CramMd5), "{challenge}");
+        let order = [Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login];
+        let error = connect(&endpoint.mechanisms(order)).await.err().unwrap();
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("mechanism") && !hint.contains("password"), "{challenge}: {error}");
+        let said = server.connections();
+        assert!(
+            !said.iter().any(|session| session.commands().any(|said| said.starts_with("AUTH PLAIN"))),
+            "{challenge}"
+        );
+    }
+    let server = faulty("CRAM-MD5", "<not base64>").start().await.unwrap();
+    let order = [Mechanism::CramMd5, Mechanism::ScramSha1];
+    let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD)).mechanisms(order);
+    assert_eq!(connect(&endpoint).await.unwrap().mechanism(), Some(Mechanism::ScramSha1));
+}
+
+#[tokio::test]
+async fn outside_verified_tls_an_exchange_that_broke_is_the_end() {
+    for challenge in BROKEN {
+        let server = faulty("SCRAM", challenge).plaintext().auth_in_clear().start().await.unwrap();
+        let clear = endpoint(&server).security(Security::None).auth_in_clear();
+        let error = connect(&clear.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Auth, "{challenge}: {error}");
+        let tried = server.connections()[0].commands().filter(|command| command.starts_with("AUTH")).count();
+        assert_eq!(tried, 1, "{challenge}");
+
+        let server = faulty("SCRAM", challenge).start().await.unwrap();
+        let unverified = endpoint(&server).trust(Trust::dangerous_accept_anything()).auth_in_clear();
+        let error = connect(&unverified.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Auth, "{challenge}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_ruled_out_by_a_broken_exchange_stays_so() {
+    // CRAM-MD5 is not known after all: that is no way to PLAIN.
+    let server =
+        Server::builder().login("alice", PASSWORD).mechanisms(ALL[2..].iter().copied()).answer(
+            |command| match command {
+                command if command.starts_with("AUTH SCRAM") => Some("334 <not base64>".into()),
+                "AUTH CRAM-MD5" => Some("504 5.5.4 Unrecognized authentication type".into()),
+                "*" => Some("501 5.7.0 Authentication aborted".into()),
+                _ => None,
+            },
+        );
+    let server = server.start().await.unwrap();
+    let order = [Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Plain, Mechanism::ScramSha1];
+    let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD)).mechanisms(order);
+    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), Kind::Auth);
+    let session = &server.connections()[0];
+    let tried: Vec<_> = session.commands().filter(|command| command.starts_with("AUTH")).collect();
+    assert_eq!(tried, ["AUTH SCRAM-SHA-256 <secret>", "AUTH CRAM-MD5", "AUTH SCRAM-SHA-1 <secret>"]);
 }
 
 #[tokio::test]

@@ -1,19 +1,40 @@
 //! Logging in: which mechanism, and which next.
 
+use std::collections::VecDeque;
+
 use tokio::time::timeout_at;
 
+use super::fallback::{Reason, may_follow};
 use super::{Connection, not_sent};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::login::LoginWith;
 use crate::proto::{Mechanism, Reply, SaslExchange, Step};
+use crate::text::quoted;
 use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, trace};
 
 impl Connection {
-    /// Logs in, with the mechanism given or the best one that both sides know and the credentials fit. Where the server says that the mechanism
-    /// is wrong, and not the password, the next one is tried.
+    /// Logs in, with the mechanism given or the best one that both sides know and the credentials fit.
+    ///
+    /// # Which mechanism is tried next
+    ///
+    /// Where the server says that the mechanism is wrong, and not the password, the next one is tried. So it is inside verified TLS
+    /// where an exchange breaks, as what the server sent cannot be understood, but only a mechanism that does not show the
+    /// password. The login ends
+    ///
+    /// - where the server says that user, password or token is wrong;
+    /// - where the server does not prove who it is, as SCRAM has it do: a foreign nonce, a wrong signature, too few rounds of
+    ///   hashing, another TLS connection;
+    /// - after a mechanism with -PLUS, which is tied to the TLS connection, whatever the reason (RFC 5802, 6), unless the mechanisms
+    ///   to be used [were named](crate::Endpoint::mechanisms).
+    ///
+    /// Another server that stands between, with a certificate that is trusted here, can offer what it likes and refuse what it likes. It
+    /// gets the password by offering PLAIN or LOGIN alone, and by refusing each mechanism that does not show the password as not
+    /// known. It cannot get past -PLUS that it offers, and it is noticed by a server that offers -PLUS where it takes that out of the offer
+    /// and SCRAM is used. It gains nothing by breaking an exchange. To rule all of this out, name the mechanism:
+    /// `auth=SCRAM-SHA-256-PLUS` in the URL, or [`Endpoint::mechanism`](crate::Endpoint::mechanism).
     ///
     /// # Errors
     ///
@@ -93,23 +114,23 @@ impl Connection {
             let suitable = Mechanism::ALL.into_iter().find(suits);
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
-        let mut refused: Option<(Mechanism, Error)> = None;
+        let is_named = !order.is_empty();
+        let is_verified = self.tls.as_ref().is_some_and(|tls| tls.verified);
+        let mut refused: Option<Error> = None;
         let mut names = String::new();
-        for mechanism in tried {
-            if let Some((before, error)) = &refused
-                && !error.reply().is_some_and(|reply| is_worth_another(reply, *before, mechanism))
-            {
-                continue;
-            }
+        let mut left = VecDeque::from(tried);
+        while let Some(mechanism) = left.pop_front() {
             self.driver.machine.login(mechanism, credentials)?;
             names += &if names.is_empty() { mechanism.to_string() } else { format!(" or {mechanism}") };
             match self.verdict(mechanism, &names, credentials.user()).await? {
                 Verdict::Accepted(reply) => return Ok(reply),
-                Verdict::WrongMechanism(error) => refused = Some((mechanism, error)),
-                Verdict::Refused(error) => return Err(error),
+                Verdict::Refused(error, reason) => {
+                    left.retain(|next| may_follow(*next, mechanism, reason, is_named, is_verified));
+                    refused = Some(error);
+                }
             }
         }
-        Err(refused.map_or_else(|| nothing_in_common(order, credentials, &offered), |(_, error)| error))
+        Err(refused.unwrap_or_else(|| nothing_in_common(order, credentials, &offered)))
     }
 
     async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
@@ -118,7 +139,7 @@ impl Connection {
         self.driver.machine.login_by(exchange)?;
         match self.verdict(mechanism, mechanism.as_str(), "").await? {
             Verdict::Accepted(reply) => Ok(reply),
-            Verdict::WrongMechanism(error) | Verdict::Refused(error) => Err(error),
+            Verdict::Refused(error, _) => Err(error),
         }
     }
 
@@ -129,17 +150,17 @@ impl Connection {
                 self.auth = Some(mechanism);
                 Ok(Verdict::Accepted(reply))
             }
-            Step::Login { reply, reason } => {
-                // Where the exchange itself failed, the password is not shown to whoever is at the other end instead.
-                let is_about_mechanism = reason.is_none() && is_about_mechanism(&reply);
-                let whose = if user.is_empty() { String::new() } else { format!(" of {user:?}") };
+            Step::Login { reply, reason, fault } => {
+                let why = Reason::new(&reply, reason.is_some(), fault);
+                let whose = if user.is_empty() { String::new() } else { format!(" of {}", quoted(user)) };
                 let message = match reason {
                     Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
                     None => format!("the server did not accept the login{whose} with {names}"),
                 };
-                let facts = Facts { tried: Some(mechanism), ..self.facts() };
+                let about_mechanism = matches!(why, Reason::NotKnown | Reason::NotAllowed);
+                let facts = Facts { tried: Some(mechanism), fault, about_mechanism, ..self.facts() };
                 let error = Error::refused(Kind::Auth, Phase::Auth, message, reply).advised(&facts);
-                Ok(if is_about_mechanism { Verdict::WrongMechanism(error) } else { Verdict::Refused(error) })
+                Ok(Verdict::Refused(error, why))
             }
             step => Err(not_sent(step)),
         }
@@ -161,35 +182,7 @@ impl Connection {
 /// What the server says of a login.
 enum Verdict {
     Accepted(Reply),
-    /// Another mechanism may do.
-    WrongMechanism(Error),
-    Refused(Error),
-}
-
-/// The refusal is about the mechanism, so another one may do (RFC 4954, 6): it is not known or not allowed, too weak
-/// (534 5.7.9), wants encryption (538), or the password must be set anew for it (432). Not where the password must be another one,
-/// made for applications, which is said with 534 5.7.9, too.
-fn is_about_mechanism(reply: &Reply) -> bool {
-    let text = reply.text().to_ascii_lowercase();
-    let about_password = ["application", "app password", "app-specific"].iter().any(|word| text.contains(word));
-    match (reply.code(), enhanced(reply)) {
-        (432 | 538, _) | (_, Some((5, 7, 11) | (4, 7, 12))) => true,
-        (534, Some((5, 7, 9)) | None) => !about_password,
-        _ => is_not_known(reply),
-    }
-}
-
-fn is_not_known(reply: &Reply) -> bool {
-    reply.code() == 504 || matches!(enhanced(reply), Some((5, 5, 4) | (5, 7, 4)))
-}
-
-/// What shows the password is no better for being another mechanism that does: LOGIN is for servers that do not know PLAIN.
-fn is_worth_another(refusal: &Reply, before: Mechanism, next: Mechanism) -> bool {
-    is_not_known(refusal) || !(before.shows_secret() && next.shows_secret())
-}
-
-fn enhanced(reply: &Reply) -> Option<(u8, u16, u16)> {
-    reply.enhanced().map(|code| (code.class, code.subject, code.detail))
+    Refused(Error, Reason),
 }
 
 /// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.

@@ -5,6 +5,7 @@
 
 mod course;
 mod driver;
+mod fallback;
 mod fate;
 #[cfg(feature = "pool")]
 mod keeping;
@@ -334,7 +335,15 @@ impl Connection {
     /// What is known of the session, for the advice about what failed in it.
     fn facts(&self) -> Facts<'_> {
         let machine = &self.driver.machine;
-        Facts { phase: Phase::Command, reply: None, secure: machine.is_secure(), logged_in: self.auth, tried: None }
+        Facts {
+            phase: Phase::Command,
+            reply: None,
+            secure: machine.is_secure(),
+            logged_in: self.auth,
+            tried: None,
+            fault: None,
+            about_mechanism: false,
+        }
     }
 
     fn receipt(&self, started: Instant) -> Receipt {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::Phase;
-use crate::proto::{Mechanism, Reply};
+use crate::proto::{ExchangeFault, Mechanism, Reply};
 
 /// What is known of a session and of what failed in it.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) logged_in: Option<Mechanism>,
     /// The mechanism of the login that failed.
     pub(crate) tried: Option<Mechanism>,
+    /// What the exchange of that login found.
+    pub(crate) fault: Option<ExchangeFault>,
+    /// That login was refused for its mechanism, and not for its credentials.
+    pub(crate) about_mechanism: bool,
 }
 
 /// What to do about a refusal.
@@ -30,7 +34,7 @@ pub(crate) struct Advice {
 /// What to do about the reply of the facts; `None` where there is none.
 pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
     let reply = facts.reply?;
-    if let Some(text) = facts.tried.and_then(|mechanism| for_token(mechanism, reply)) {
+    if let Some(text) = facts.tried.and_then(|mechanism| for_login(mechanism, facts, reply)) {
         return Some(Advice { text: text.into(), lasts: false });
     }
     let code = reply.code().to_string();
@@ -51,8 +55,14 @@ pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
     })
 }
 
-/// A refusal of a token.
-fn for_token(mechanism: Mechanism, reply: &Reply) -> Option<&'static str> {
+/// What is wrong with an exchange says nothing about the credentials.
+fn for_login(mechanism: Mechanism, facts: &Facts<'_>, reply: &Reply) -> Option<&'static str> {
+    match facts.fault {
+        Some(ExchangeFault::Broken) => return Some(BROKEN),
+        Some(ExchangeFault::Distrusted) => return Some(super::DISTRUSTED),
+        None if facts.about_mechanism && mechanism.is_bound() => return Some(BOUND),
+        None => {}
+    }
     (mechanism.takes_token() && reply.code() == 535).then_some(
         "The token has expired, or is not one for sending by SMTP: check its scope (https://mail.google.com/ at Google, \
          https://outlook.office.com/SMTP.Send at Microsoft), that it is this user's, and that the mailbox allows SMTP AUTH.",
@@ -68,6 +78,8 @@ enum When {
     /// No login succeeded.
     LoggedOut,
     LoggedIn,
+    /// A login was refused for its mechanism.
+    AboutMechanism,
 }
 
 impl When {
@@ -77,6 +89,7 @@ impl When {
             When::InClear => !facts.secure,
             When::LoggedOut => facts.logged_in.is_none(),
             When::LoggedIn => facts.logged_in.is_some(),
+            When::AboutMechanism => facts.about_mechanism,
         }
     }
 }
@@ -94,7 +107,7 @@ enum Say {
 struct Row(When, &'static [Phase], &'static [&'static str], &'static [&'static str], &'static [&'static str], Say);
 
 use Say::{It, ThatLasts};
-use When::{Always, InClear, LoggedIn, LoggedOut};
+use When::{AboutMechanism, Always, InClear, LoggedIn, LoggedOut};
 
 const ANY: &[Phase] = &[];
 const HELLO: &[Phase] = &[Phase::Hello];
@@ -168,7 +181,7 @@ const REFUSALS: &[Row] = &[
         It("The server cannot check logins at the moment: try again later.")),
     Row(Always, AUTH, &["504", "534"], &[], &[], It(OTHER_MECHANISM)),
     Row(Always, AUTH, &["5"], &["7.4", "7.9"], &[], It(OTHER_MECHANISM)),
-    Row(Always, AUTH, &["5"], &[], &["invalid authentication mechanism", "mechanism not supported"], It(OTHER_MECHANISM)),
+    Row(AboutMechanism, AUTH, &["5"], &[], &[], It(OTHER_MECHANISM)),
     Row(Always, AUTH, &["5"], &[], &[], It(WRONG_PASSWORD)),
 
     // Where this client comes from.
@@ -256,6 +269,10 @@ const WRONG_PASSWORD: &str = "Check user name and password. Many servers want th
      that is made for programs (an app password) or for SMTP alone.";
 const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that STARTTLS is used, or use smtps:// \
      (port 465).";
+const BROKEN: &str = "The server does not keep to this mechanism: choose another one that it offers (auth= in the URL), and show this message to \
+     its administrator. If each of them fails like this, a device in between may be tampering with the connection.";
+const BOUND: &str = "The server offers this mechanism, which is tied to the TLS connection, and does not take it: another server may be in between, so \
+     no other mechanism is tried. If the connection is in order, name one without -PLUS (auth= in the URL), or ask the server's administrator.";
 const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose another one that it offers (auth= in the URL), \
      or ask its administrator which.";
 const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give this machine's full name, as DNS has it \
@@ -294,7 +311,15 @@ mod tests {
         for_refusal(&Facts { reply: Some(&reply(text)), ..facts }).unwrap()
     }
 
-    const CLEAR: Facts<'_> = Facts { phase: Phase::Mail, reply: None, secure: false, logged_in: None, tried: None };
+    const CLEAR: Facts<'_> = Facts {
+        phase: Phase::Mail,
+        reply: None,
+        secure: false,
+        logged_in: None,
+        tried: None,
+        fault: None,
+        about_mechanism: false,
+    };
 
     #[test]
     fn tls_is_advised_outside_tls_alone_and_lasts() {

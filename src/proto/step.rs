@@ -1,6 +1,6 @@
 //! What the machine says is next.
 
-use super::Reply;
+use super::{ExchangeFault, Reply};
 use crate::error::Phase;
 
 /// What is next: something to do for the driver, or an event.
@@ -35,6 +35,8 @@ pub enum Step {
         /// Why it did not, where that is known better than by the reply: the client gave it up for this reason, or the server
         /// explained itself in the mechanism's own words.
         reason: Option<String>,
+        /// What the reason speaks against, where that is not the credentials.
+        fault: Option<ExchangeFault>,
     },
     /// The server's verdict on the sender.
     Sender {

@@ -13,6 +13,9 @@ async fn logins() {
     let answered = |name, script: Script, exit| -> Case {
         case(name, Server::Plain(script), IN_CLEAR, Kind::Auth, Phase::Auth, exit)
     };
+    let inside_tls = |name, script: Script| -> Case {
+        case(name, Server::Implicit(script), "smtps://alice:secret@localhost:{port}", Kind::Auth, Phase::Auth, 77)
+    };
     let good = |world: &crate::scene::World| crate::servers::config(&[&world.good()]);
     let cases = vec![
         answered("535", &[("AUTH", "535 Incorrect authentication data")], 77),
@@ -101,6 +104,70 @@ async fn logins() {
             "504, the mechanism is unknown after all",
             &[("AUTH", "504 5.5.4 Unrecognized authentication type")],
             77,
+        ),
+        answered(
+            "535, the mechanism is invalid",
+            &[("AUTH", "535 5.7.8 Error: authentication failed: Invalid authentication mechanism")],
+            77,
+        ),
+        inside_tls(
+            "504, -PLUS was offered",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS"),
+                ("AUTH", "504 5.5.4 Unrecognized authentication type"),
+            ],
+        ),
+        // The exchange fails on this side.
+        inside_tls(
+            "a challenge that is not base64",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH CRAM-MD5"),
+                ("AUTH", "334 <not base64>"),
+                ("*", "501 5.7.0 Authentication aborted"),
+            ],
+        ),
+        inside_tls(
+            "an empty challenge",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH CRAM-MD5"),
+                ("AUTH", "334 "),
+                ("*", "535 5.7.8 Error: authentication failed: invalid"),
+            ],
+        ),
+        inside_tls(
+            "more than user name and password",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH LOGIN"),
+                ("AUTH", "334 "),
+                ("YWxpY2U=", "334 "),
+                ("c2VjcmV0", "334 "),
+                ("*", "535 5.7.8 no"),
+            ],
+        ),
+        inside_tls(
+            "the nonce of another login",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH SCRAM-SHA-256"),
+                ("AUTH", "334 cj14LHM9QUFBQSxpPTQwOTY="),
+                ("*", "535 5.7.8 Error: authentication failed: bad protocol"),
+            ],
+        ),
+        inside_tls(
+            "the server has another TLS connection",
+            &[
+                ("GREETING", "220 mail.example.org ESMTP"),
+                ("EHLO", "250-mail.example.org\r\n250 AUTH SCRAM-SHA-256-PLUS"),
+                // e=channel-bindings-dont-match
+                ("AUTH", "334 ZT1jaGFubmVsLWJpbmRpbmdzLWRvbnQtbWF0Y2g="),
+                ("", "535 5.7.8 Error: authentication failed"),
+            ],
+        ),
+        inside_tls(
+            "success without the server's proof",
+            &[
+                ("EHLO", "250-mail.example.org\r\n250 AUTH SCRAM-SHA-256"),
+                ("AUTH", "235 2.7.0 Authentication successful"),
+            ],
         ),
         case(
             "530, login first",

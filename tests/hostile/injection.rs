@@ -210,12 +210,14 @@ async fn log_in(mechanism: Mechanism, credentials: Credentials) -> (Result<(), E
 #[tokio::test(start_paused = true)]
 async fn users_passwords_and_tokens() {
     type Make = fn(&str) -> Credentials;
-    let makers: [(&str, Make); 5] = [
+    let makers: [(&str, Make); 7] = [
         ("a user", |x| Credentials::new(format!("alice{x}"), "secret")),
         ("a password", |x| Credentials::new("alice", format!("secret{x}"))),
         ("a token", |x| Credentials::token("alice", format!("token{x}"))),
         ("a token's user", |x| Credentials::token(format!("alice{x}"), "token")),
         ("whom to act for", |x| Credentials::new("admin", "secret").authorize_as(format!("alice{x}"))),
+        ("whom to act for with a token", |x| Credentials::token("admin", "token").authorize_as(format!("alice{x}"))),
+        ("a trace", |x| Credentials::anonymous(format!("alice{x}"))),
     ];
     for (what, make) in makers {
         for mechanism in Mechanism::ALL {
@@ -303,7 +305,28 @@ fn what_cannot_be_said_is_not_connected_for() {
         ("an empty user", login("", "hunter2"), "the user name is empty"),
         ("a user for whom to act", plain().credentials(Credentials::new("a", "hunter2").authorize_as("b\0")), "NUL"),
         ("another for whom to act", plain().credentials(Credentials::external().authorize_as("b\0")), "NUL"),
-        ("a trace", plain().credentials(Credentials::anonymous("a\0")), "NUL"),
+        ("nobody for whom to act", plain().credentials(Credentials::new("a", "hunter2").authorize_as("")), "is empty"),
+        ("a NUL with a token", plain().credentials(Credentials::token("a", "hunter2").authorize_as("b\0")), "NUL"),
+        (
+            "fields with a token",
+            plain().credentials(Credentials::token("a", "hunter2").authorize_as("b\x01host=x\x01")),
+            "the user to act for contains a control",
+        ),
+        (
+            "a NUL for SCRAM",
+            plain().credentials(Credentials::new("a", "hunter2").authorize_as("b\0")).mechanism(Mechanism::ScramSha1),
+            "NUL",
+        ),
+        (
+            "a user of XOAUTH2 that is empty",
+            plain().credentials(Credentials::token("", "hunter2")).mechanism(Mechanism::XOAuth2),
+            "is empty",
+        ),
+        ("a trace", plain().credentials(Credentials::anonymous("a\0")), "control"),
+        ("a trace with a line end", plain().credentials(Credentials::anonymous("a\r\n")), "control"),
+        ("a trace that turns the text", plain().credentials(Credentials::anonymous("a\u{202e}b")), "cannot be seen"),
+        ("a trace that is too long", plain().credentials(Credentials::anonymous("x".repeat(256))), "255"),
+        ("a trace that is no address", plain().credentials(Credentials::anonymous("a b@c")), "not an address"),
         ("a token", plain().credentials(Credentials::token("alice", "hunter2\0")), "token"),
         ("a token with a line end", plain().credentials(Credentials::token("alice", "hunter2\n")), "token"),
         ("a token that is empty", plain().credentials(Credentials::token("alice", "")), "token"),

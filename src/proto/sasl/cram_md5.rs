@@ -5,17 +5,19 @@ use md5::Md5;
 
 use super::single::sayable;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use crate::Secret;
 use crate::secret::Credentials;
 
 pub(super) struct CramMd5 {
     credentials: Credentials,
-    answered: bool,
+    /// The signature: passwords can be tried with it.
+    answer: Option<Secret>,
 }
 
 impl CramMd5 {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
         sayable(credentials)?;
-        Ok(CramMd5 { credentials: credentials.clone(), answered: false })
+        Ok(CramMd5 { credentials: credentials.clone(), answer: None })
     }
 }
 
@@ -33,10 +35,15 @@ impl SaslExchange for CramMd5 {
             // Whoever saw the answer once could give it again.
             return Err("the server's challenge is empty".into());
         }
-        if std::mem::replace(&mut self.answered, true) {
+        if self.answer.is_some() {
             return Err("the server sent a second challenge".into());
         }
-        Ok(format!("{} {}", self.credentials.user(), signature(self.credentials.secret(), challenge)).into_bytes())
+        let answer = self.answer.insert(Secret::new(signature(self.credentials.secret(), challenge)));
+        Ok([self.credentials.user(), " ", answer.expose()].concat().into_bytes())
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        self.answer.iter().cloned().collect()
     }
 }
 

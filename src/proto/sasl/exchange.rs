@@ -66,10 +66,28 @@ pub trait SaslExchange: Send + Sync {
         None
     }
 
+    /// What a failure speaks against, where the exchange knows. It is asked for after [`respond`](Self::respond) failed, and after the
+    /// server said that the login failed.
+    fn fault(&self) -> Option<ExchangeFault> {
+        None
+    }
+
     /// What nobody may see if the server says it, as it is or in base64; responses are taken care of anyway. It is asked for after each response.
     fn secrets(&self) -> Vec<Secret> {
         Vec::new()
     }
+}
+
+/// What is wrong with an exchange that failed for another reason than the credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExchangeFault {
+    /// The server does not keep to the mechanism, or does not support what the client uses of it. What cannot be understood says
+    /// nothing about the credentials. It is assumed where an exchange fails and does not know better.
+    Broken,
+    /// The server did not prove who it is, or the login is tied to another TLS connection: a foreign nonce, a wrong signature, a hash
+    /// that could be tried too fast. Another server may be between.
+    Distrusted,
 }
 
 /// What an exchange may know of the session that it is a part of.
@@ -116,6 +134,6 @@ impl ChannelBinding {
 
 /// A name as GS2 and SCRAM have it: commas and equals signs are escaped (RFC 5801, 4; RFC 5802, 5.1).
 #[cfg(feature = "sasl")]
-pub(super) fn saslname(name: &str) -> String {
+pub(crate) fn saslname(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }

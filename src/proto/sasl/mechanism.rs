@@ -111,7 +111,7 @@ impl Mechanism {
     }
 
     /// It is tied to the connection (channel binding).
-    pub(in crate::proto) fn is_bound(self) -> bool {
+    pub(crate) fn is_bound(self) -> bool {
         matches!(self, Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus)
     }
 
@@ -173,6 +173,14 @@ impl Mechanism {
                 Proof::Anonymous => "no credentials at all",
             };
             return Err(format!("{self} is no mechanism for {given}").into());
+        }
+        match credentials.authorization() {
+            Some("") => return Err("the user to act for is empty".into()),
+            // RFC 4422, 3.4.1.
+            Some(other) if other.contains('\0') => {
+                return Err("the user to act for contains a NUL character".into());
+            }
+            _ => {}
         }
         if let Some(other) = credentials.authorization().filter(|_| !self.authorizes()) {
             return Err(format!("{self} cannot say that the user acts for {}", quoted(other)).into());

@@ -21,8 +21,10 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD as BASE64};
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::transcript::Secrets;
-pub use exchange::{ChannelBinding, SaslExchange, SaslFailure, SaslSession};
+use super::secrets::Secrets;
+#[cfg(feature = "testing")]
+pub(crate) use exchange::saslname;
+pub use exchange::{ChannelBinding, ExchangeFault, SaslExchange, SaslFailure, SaslSession};
 pub use mechanism::Mechanism;
 
 /// A line of a login without its CRLF: secret, and wiped when it went.
@@ -123,6 +125,11 @@ impl Login {
         self.given_up.clone().or_else(|| self.exchange.reason())
     }
 
+    /// The server says that it failed: what that speaks against, where it is not the credentials.
+    pub(super) fn fault(&self) -> Option<ExchangeFault> {
+        self.exchange.fault().or(self.given_up.is_some().then_some(ExchangeFault::Broken))
+    }
+
     fn response(&mut self, challenge: &str) -> Result<Zeroizing<Vec<u8>>, SaslFailure> {
         if let Some(reason) = &self.given_up {
             return Err(reason.clone().into());
@@ -141,7 +148,10 @@ impl Login {
 
     /// What a server could echo and nobody may see.
     fn keep_secret(&self, response: &[u8], secrets: &mut Secrets) {
-        secrets.add(Zeroizing::new(BASE64.encode(response)));
+        let line = Zeroizing::new(BASE64.encode(response));
+        // A challenge may say it back.
+        secrets.add_base64(&line);
+        secrets.add(line);
         for secret in self.exchange.secrets() {
             secrets.add_with_base64(secret.expose());
         }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::exchange::saslname;
-use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use super::{ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::Secret;
 use crate::secret::Credentials;
 
@@ -99,6 +99,7 @@ pub(super) struct Scram {
     authorization: Option<Zeroizing<String>>,
     password: Zeroizing<String>,
     state: State,
+    fault: Option<ExchangeFault>,
 }
 
 enum State {
@@ -109,16 +110,33 @@ enum State {
     Proved {
         server_key: Key,
         auth_message: Zeroizing<String>,
-        signature: Secret,
+        /// The client's proof and the server's: passwords can be tried with either.
+        proofs: [Secret; 2],
     },
     /// The server's proof was right.
     Verified,
-    /// The server said why it refuses.
+    /// The server said why it refuses (RFC 5802, 7).
     Refused(String),
+}
+
+/// Why the exchange cannot go on.
+struct Failure(ExchangeFault, String);
+
+impl From<&str> for Failure {
+    fn from(words: &str) -> Self {
+        Failure(ExchangeFault::Broken, words.into())
+    }
+}
+
+fn distrusted(words: impl Into<String>) -> Failure {
+    Failure(ExchangeFault::Distrusted, words.into())
 }
 
 /// What the second message is made with.
 struct First {
+    /// The first message, and whether the server asked for it a second time.
+    message: Zeroizing<Vec<u8>>,
+    repeated: bool,
     /// The GS2 header, and the bytes of the channel binding.
     binding: Vec<u8>,
     /// The first message without its header.
@@ -140,25 +158,32 @@ impl Scram {
             authorization: authorization.transpose()?,
             password: prepared(credentials.secret(), "the password")?,
             state: State::Fresh,
+            fault: None,
         })
     }
 
-    /// What the client says of channel binding (RFC 5802, 6): that it uses it, or that it would if the server did not seem to
-    /// lack it, which lets a server that has it notice that somebody removed it from the list; and the bytes, if it does.
+    /// What the client says of channel binding (RFC 5802, 6): that it uses it (`p`), or that it would if the server did not seem to
+    /// lack it (`y`), which lets a server that has it notice that it was removed from the list; and the bytes, if
+    /// it does. `n` is left for a client that has no binding, and for a mechanism that was chosen by name in spite of an offer.
     fn binding(&self, session: &SaslSession<'_>) -> Result<(String, Vec<u8>), SaslFailure> {
         if self.mechanism.is_bound() {
             let channel = session.channel.ok_or("there is nothing known of the TLS connection to tie the login to")?;
             return Ok((format!("p={}", channel.name()), channel.data().to_vec()));
         }
+        // One that is not known here could be put in place of those that are.
+        let offered = session.capabilities.auth();
         let offered =
-            session.capabilities.auth().iter().any(|name| name.starts_with("SCRAM-") && name.ends_with("-PLUS"));
+            Mechanism::ALL.iter().any(|known| known.is_bound() && offered.iter().any(|name| name == known.as_str()));
         let flag = if session.channel.is_some() && !offered { "y" } else { "n" };
         Ok((flag.into(), Vec::new()))
     }
 
     /// The answer to `r=…,s=…,i=…`, and the server's proof to come.
-    fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), SaslFailure> {
-        let malformed = || format!("the server's first message is not as SCRAM has it: {challenge:?}");
+    fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), Failure> {
+        let malformed = || {
+            let words = format!("the server's first message is not as SCRAM has it: {challenge:?}");
+            Failure(ExchangeFault::Broken, words)
+        };
         if challenge.starts_with("m=") {
             return Err("the server demands an extension of SCRAM that is not known".into());
         }
@@ -169,23 +194,21 @@ impl Scram {
             .strip_prefix(&first.nonce)
             .is_some_and(|own| !own.is_empty() && own.bytes().all(|b| b.is_ascii_graphic()))
         {
-            return Err("the server's nonce does not continue the client's: the answer belongs to another login".into());
+            let words = "the server's nonce does not continue the client's: the answer belongs to another login";
+            return Err(distrusted(words));
         }
         let salt = BASE64.decode(salt).map_err(|_| malformed())?;
         let iterations = iterations.parse::<u32>().map_err(|_| malformed())?;
         if iterations < *first.iterations.start() {
-            return Err(format!(
+            return Err(distrusted(format!(
                 "the server wants the password hashed {iterations} times, and fewer than {} times let it be guessed too fast",
                 first.iterations.start()
-            )
-            .into());
+            )));
         }
         if iterations > *first.iterations.end() {
-            return Err(format!(
-                "the server wants the password hashed {iterations} times, and the limit is {}",
-                first.iterations.end()
-            )
-            .into());
+            let limit = first.iterations.end();
+            let words = format!("the server wants the password hashed {iterations} times, and the limit is {limit}");
+            return Err(Failure(ExchangeFault::Broken, words));
         }
 
         let salted = self.hash.salted(&self.password, &salt, iterations);
@@ -194,30 +217,46 @@ impl Scram {
         let without_proof = format!("c={},r={nonce}", BASE64.encode(&first.binding));
         let auth_message = Zeroizing::new(format!("{},{challenge},{without_proof}", *first.bare));
         let proof = xor(&client_key, &self.hash.hmac(&stored_key, auth_message.as_bytes()));
-        let response = [&without_proof, ",p=", &*Zeroizing::new(BASE64.encode(&proof))].concat();
+        let proof = Secret::new(format!("p={}", *Zeroizing::new(BASE64.encode(&proof))));
+        let response = [&without_proof, ",", proof.expose()].concat();
 
         let server_key = self.hash.hmac(&salted, b"Server Key");
-        // With it, passwords can be tried like with the proof.
         let signature = self.hash.hmac(&server_key, auth_message.as_bytes());
         let signature = Secret::new(format!("v={}", BASE64.encode(&signature)));
-        Ok((response.into_bytes(), State::Proved { server_key, auth_message, signature }))
+        Ok((response.into_bytes(), State::Proved { server_key, auth_message, proofs: [proof, signature] }))
     }
 
     /// What the server's last message, `v=…` or `e=…`, makes of it.
-    fn conclude(&self, server_key: &[u8], auth_message: &str, challenge: &str) -> Result<State, SaslFailure> {
+    fn conclude(&self, server_key: &[u8], auth_message: &str, challenge: &str) -> Result<State, Failure> {
         let field = challenge.split(',').next().unwrap_or_default();
         if let Some(error) = field.strip_prefix("e=") {
-            return Ok(State::Refused(refusal(error)));
+            return Ok(State::Refused(error.into()));
         }
+        // What should prove who the server is, and cannot be read, proves nothing.
         let Some(signature) = field.strip_prefix("v=").and_then(|signature| BASE64.decode(signature).ok()) else {
-            return Err(format!("the server's last message is not as SCRAM has it: {challenge:?}").into());
+            return Err(distrusted(format!("the server's last message is not as SCRAM has it: {challenge:?}")));
         };
         if !self.hash.is_hmac(server_key, auth_message.as_bytes(), &signature) {
-            return Err(
-                "the server could not prove that it knows the password: somebody may be answering in its place".into(),
-            );
+            return Err(distrusted(
+                "the server could not prove that it knows the password: somebody may be answering in its place",
+            ));
         }
         Ok(State::Verified)
+    }
+
+    /// The answer to a challenge, and what comes after it.
+    fn answer(&mut self, challenge: &[u8]) -> Result<(Vec<u8>, State), Failure> {
+        let challenge = std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
+        match &self.state {
+            State::First(_) if challenge.starts_with("e=") => Ok((Vec::new(), self.conclude(&[], "", challenge)?)),
+            State::First(first) => self.prove(first, challenge),
+            State::Proved { server_key, auth_message, .. } => {
+                Ok((Vec::new(), self.conclude(server_key, auth_message, challenge)?))
+            }
+            State::Fresh | State::Verified | State::Refused(_) => {
+                Err("the server sent a challenge that SCRAM does not have".into())
+            }
+        }
     }
 }
 
@@ -231,72 +270,97 @@ impl SaslExchange for Scram {
         let authorization = self.authorization.as_deref().map(|user| format!("a={}", saslname(user)));
         let header = format!("{flag},{},", authorization.unwrap_or_default());
         let nonce = match &session.settings.nonce {
+            Some(nonce) if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') => {
+                return Err("a nonce is printable ASCII without a comma".into());
+            }
             Some(nonce) => nonce.clone(),
             None => random_nonce()?,
         };
         let bare = Zeroizing::new(format!("n={},r={nonce}", saslname(&self.user)));
-        let message = format!("{header}{}", *bare).into_bytes();
+        let message = Zeroizing::new(format!("{header}{}", *bare).into_bytes());
         let binding = [header.into_bytes(), channel_data].concat();
         let iterations = session.settings.limits.scram_iterations.clone();
-        self.state = State::First(First { binding, bare, nonce, iterations });
-        Ok(Some(message))
+        let initial = message.to_vec();
+        self.state = State::First(First { message, repeated: false, binding, bare, nonce, iterations });
+        Ok(Some(initial))
     }
 
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
-        let challenge = std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
-        let (response, state) = match &self.state {
-            State::First(_) if challenge.starts_with("e=") => (Vec::new(), self.conclude(&[], "", challenge)?),
-            State::First(first) => self.prove(first, challenge)?,
-            State::Proved { server_key, auth_message, .. } => {
-                (Vec::new(), self.conclude(server_key, auth_message, challenge)?)
+        // A server that did not read the initial response asks for it (RFC 4954, 4).
+        if let State::First(first) = &mut self.state
+            && challenge.is_empty()
+            && !std::mem::replace(&mut first.repeated, true)
+        {
+            return Ok(first.message.to_vec());
+        }
+        match self.answer(challenge) {
+            Ok((response, state)) => {
+                self.state = state;
+                Ok(response)
             }
-            State::Fresh | State::Verified | State::Refused(_) => {
-                return Err("the server sent a challenge that SCRAM does not have".into());
+            Err(Failure(fault, words)) => {
+                self.fault = Some(fault);
+                Err(words.into())
             }
-        };
-        self.state = state;
-        Ok(response)
+        }
     }
 
     fn verify(&self) -> Result<(), SaslFailure> {
         match &self.state {
             State::Verified => Ok(()),
-            State::Refused(reason) => Err(format!("{reason}; and then it says that the login succeeded").into()),
+            State::Refused(error) => {
+                Err(format!("{}; and then it says that the login succeeded", refusal(error).0).into())
+            }
             _ => Err("the server says that the login succeeded, and has not proved that it knows the password".into()),
         }
     }
 
     fn reason(&self) -> Option<String> {
         match &self.state {
-            State::Refused(reason) => Some(reason.clone()),
+            State::Refused(error) => Some(refusal(error).0),
             _ => None,
+        }
+    }
+
+    fn fault(&self) -> Option<ExchangeFault> {
+        match &self.state {
+            State::Refused(error) => refusal(error).1,
+            _ => self.fault,
         }
     }
 
     fn secrets(&self) -> Vec<Secret> {
         match &self.state {
-            State::Proved { signature, .. } => vec![signature.clone()],
+            State::Proved { proofs, .. } => proofs.to_vec(),
             _ => Vec::new(),
         }
     }
 }
 
-/// The server's error (RFC 5802, 7), for people.
-fn refusal(error: &str) -> String {
-    match error {
-        "invalid-proof" => "the password is wrong".into(),
-        "unknown-user" => "the server does not know the user".into(),
-        "server-does-support-channel-binding" => {
-            "the server can tie the login to the TLS connection, and its offer of that did not arrive: somebody between may have removed it".into()
+/// The server's error (RFC 5802, 7), for people, and what it speaks against.
+fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
+    use ExchangeFault::{Broken, Distrusted};
+    let (words, fault) = match error {
+        "invalid-proof" => ("the password is wrong", None),
+        "unknown-user" => ("the server does not know the user", None),
+        "server-does-support-channel-binding" => (
+            "the server can tie the login to the TLS connection, and its offer of that did not arrive: somebody between may have removed it",
+            Some(Distrusted),
+        ),
+        "channel-bindings-dont-match" => (
+            "the TLS connection that the server has is not this one: somebody stands between, with a certificate that is trusted here",
+            Some(Distrusted),
+        ),
+        "unsupported-channel-binding-type" => (
+            "the server ties logins to the TLS connection in another way; a mechanism without -PLUS does without it",
+            Some(Broken),
+        ),
+        "channel-binding-not-supported" | "extensions-not-supported" | "invalid-encoding" => {
+            return (format!("the server says {error:?}"), Some(Broken));
         }
-        "channel-bindings-dont-match" => {
-            "the TLS connection that the server has is not this one: somebody stands between, with a certificate that is trusted here".into()
-        }
-        "unsupported-channel-binding-type" => {
-            "the server ties logins to the TLS connection in another way; a mechanism without -PLUS does without it".into()
-        }
-        other => format!("the server says {other:?}"),
-    }
+        other => return (format!("the server says {other:?}"), None),
+    };
+    (words.into(), fault)
 }
 
 /// 144 bits, more than can be guessed or come twice.

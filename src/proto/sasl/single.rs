@@ -3,7 +3,9 @@
 use zeroize::Zeroizing;
 
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
+use crate::Address;
 use crate::secret::Credentials;
+use crate::text::is_unprintable;
 
 pub(super) struct Single {
     mechanism: Mechanism,
@@ -15,7 +17,6 @@ impl Single {
     /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
     pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let authzid = credentials.authorization().unwrap_or_default();
-        no_nul(&[authzid])?;
         sayable(credentials)?;
         let response = [authzid, "\0", credentials.user(), "\0", credentials.secret()].concat();
         Ok(Single::new(Mechanism::Plain, response))
@@ -24,14 +25,24 @@ impl Single {
     /// Whom to act for; nothing where the server is to tell that from what it knows.
     pub(super) fn external(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let user = credentials.authorization().unwrap_or_default();
-        no_nul(&[user])?;
         Ok(Single::new(Mechanism::External, user.to_owned()))
     }
 
-    /// The trace.
+    /// The trace: nothing, an address, or a word without `@`, of 255 characters at most (RFC 4505, 2 and 3).
     pub(super) fn anonymous(credentials: &Credentials) -> Result<Self, SaslFailure> {
-        no_nul(&[credentials.user()])?;
-        Ok(Single::new(Mechanism::Anonymous, credentials.user().to_owned()))
+        let trace = credentials.user();
+        if trace.chars().count() > 255 {
+            return Err("the trace of an anonymous login is longer than 255 characters".into());
+        }
+        if trace.contains(is_unprintable) {
+            return Err(
+                "the trace of an anonymous login contains a control character, or one that cannot be seen".into()
+            );
+        }
+        if trace.contains('@') && Address::lenient(trace).is_err() {
+            return Err("the trace of an anonymous login has an @ and is not an address".into());
+        }
+        Ok(Single::new(Mechanism::Anonymous, trace.to_owned()))
     }
 
     fn new(mechanism: Mechanism, response: String) -> Self {

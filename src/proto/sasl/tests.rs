@@ -251,7 +251,7 @@ mod with_feature {
             (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=99999999999"], "first message"),
             (&["r=rOprNGfwEbeRWgbNEkqOx,s=?,i=4096"], "first message"),
             (&["m=x,r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"], "extension"),
-            (&[""], "first message"),
+            (&["", ""], "first message"),
             (&[FIRST, "v=AAAA"], "in its place"),
             (&[FIRST, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G5="], "last message"),
             (&[FIRST, ""], "last message"),
@@ -298,6 +298,8 @@ mod with_feature {
         for (offered, channel, mechanism, begins) in [
             ("SCRAM-SHA-256", None, Mechanism::ScramSha256, "n,,n="),
             ("SCRAM-SHA-256", channel.clone(), Mechanism::ScramSha256, "y,,n="),
+            // Not one that this client has: put in place of one that it has, it would hide that the server has it.
+            ("SCRAM-SHA-256 SCRAM-SHA-512-PLUS", channel.clone(), Mechanism::ScramSha256, "y,,n="),
             ("SCRAM-SHA-256 SCRAM-SHA-1-PLUS", channel.clone(), Mechanism::ScramSha256, "n,,n="),
             ("SCRAM-SHA-1-PLUS", channel, Mechanism::ScramSha1Plus, "p=tls-exporter,,n="),
         ] {

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::proto::ChannelBinding;
+use crate::proto::sasl::saslname;
 use crate::proto::sasl::scram::{Hash, Key, prepared, xor};
 
 /// What the server offers of SCRAM on this connection, and what was chosen.
@@ -50,7 +51,7 @@ impl Scram {
         let login = logins.iter().find(|(known, _)| prepared(known, "").is_ok_and(|known| *known == user));
         let (user, password) = login.ok_or("unknown-user")?;
         let password = prepared(password, "").map_err(|_| "other-error")?;
-        if !authorization.is_empty() && *authorization != format!("a={user}") {
+        if !authorization.is_empty() && *authorization != format!("a={}", saslname(user)) {
             return Err("other-error");
         }
         // It need not be random here: the client's is.
