@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Sends a message over a connection of its own; over several, where the server takes fewer messages in a session than the message has
-    /// parts (LIMITS, RFC 9422; see [`Connection::send`]).
+    /// parts (see [`Connection::send`]).
     ///
     /// # Errors
     ///
@@ -171,7 +171,9 @@ impl Client {
 /// The error of a connection that was not to be had, with what it says of the message.
 pub(crate) fn with_recipients(mut error: Error, endpoint: &Endpoint, envelope: &Envelope, started: Instant) -> Error {
     let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
-    receipt.recipients = envelope.recipients().iter().cloned().map(Recipient::untried).collect();
+    let transient = error.is_transient();
+    let untried = |address| Recipient { transient, ..Recipient::untried(address) };
+    receipt.recipients = envelope.recipients().iter().cloned().map(untried).collect();
     receipt.reply = error.reply().cloned();
     receipt.elapsed = started.elapsed();
     error.with_receipt(receipt)

@@ -211,6 +211,18 @@ impl Error {
             .with_source(cause)
     }
 
+    /// The same for another part of the message, without the source. That its outcome is unknown holds for one part only.
+    #[cfg(feature = "client")]
+    pub(crate) fn copy(&self) -> Self {
+        let hint = if self.0.outcome_unknown { Some(hint::for_end(Phase::Body, false)) } else { self.hint() };
+        let mut copy = Self::new(self.0.kind, self.0.phase, self.message()).with_hint_if(hint);
+        copy.0.lasts = self.0.lasts;
+        match &self.0.reply {
+            Some(reply) => copy.with_reply(reply.clone()),
+            None => copy,
+        }
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(printable(hint.into()));
         self

@@ -8,7 +8,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::sleep;
 
 use crate::Envelope;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::message::Body;
 use crate::proto::Transcript;
 use crate::receipt::{Outcome, Receipt, Recipient};
@@ -17,9 +17,12 @@ use crate::timeouts::Clock;
 /// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may pass: no connection, a connection that was lost
 /// or a time limit that was reached before the message was handed over, a 4xx reply.
 ///
-/// It goes to those recipients alone for whom it was neither accepted nor refused for good, as the same message to the byte. A message
-/// whose outcome is [unknown](crate::Error::outcome_unknown) is never sent again, nor is one with a stream in it, which can be read once only. No delay goes
-/// beyond the [deadline](crate::Timeouts::deadline); it is the only limit that spans all attempts.
+/// It goes to those recipients alone who may get it [later](crate::Recipient::is_transient), as the same message to the byte: each recipient's
+/// own reason counts, by the last attempt for it. So a login that is refused for good ends the attempts, also where some have the message,
+/// and where some recipients were refused for good, the others are tried again. It never goes to a recipient whose outcome is
+/// [unknown](crate::Error::outcome_unknown). A message with a stream in it can be read once only, and is not sent again, nor is any by a pool
+/// that was [closed](crate::Kind::PoolClosed). No delay goes beyond the [deadline](crate::Timeouts::deadline); it is the only limit that spans all
+/// attempts.
 ///
 /// ```
 /// use envoi::{Client, Retries};
@@ -73,11 +76,13 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
         let again = body.restart();
         let to = envelope.only(&story.asked);
         let result = story.tell(attempt(to, body).await);
-        let left = story.left(&result, all_or_nothing);
-        let delay = delays.next().filter(|delay| !left.is_empty() && clock.has_time_for(*delay));
+        let left = story.left(all_or_nothing);
+        let stays = result.as_ref().is_err_and(|error| error.kind() == Kind::PoolClosed);
+        let delay = delays.next().filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
         let (Some(delay), Some(again)) = (delay, again) else {
             return story.end(result);
         };
+        story.keep_unknown(result);
         sleep(delay).await;
         (story.asked, body) = (left, again);
     }
@@ -91,9 +96,14 @@ struct Story {
     asked: Vec<usize>,
     attempts: u32,
     round_trips: u32,
+    transactions: u32,
     transcript: Transcript,
     /// Of the last attempt in which the message was accepted for somebody.
     accepted: Option<Receipt>,
+    /// Of the first attempt after which the outcome was unknown for some recipient.
+    unknown: Option<Error>,
+    /// Why the last attempt did not come to all of its recipients.
+    incomplete_because: Option<String>,
 }
 
 impl Story {
@@ -103,8 +113,11 @@ impl Story {
             asked: (0..envelope.recipients().len()).collect(),
             attempts: 0,
             round_trips: 0,
+            transactions: 0,
             transcript: Transcript::default(),
             accepted: None,
+            unknown: None,
+            incomplete_because: None,
         }
     }
 
@@ -113,12 +126,20 @@ impl Story {
         self.attempts += 1;
         match result {
             Ok(mut receipt) => {
+                self.incomplete_because = receipt.incomplete_because.clone();
                 self.keep(&mut receipt);
                 self.accepted = Some(receipt.clone());
                 Ok(receipt)
             }
             Err(mut error) => {
-                let Some(mut receipt) = error.take_receipt() else { return Err(error) };
+                // Unless the receipt says otherwise of a recipient.
+                self.asked.iter().for_each(|index| self.recipients[*index].transient = error.is_transient());
+                let Some(mut receipt) = error.take_receipt() else {
+                    self.incomplete_because = Some(error.to_string());
+                    return Err(error);
+                };
+                let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
+                self.incomplete_because = receipt.recipients.iter().any(untried).then(|| error.to_string());
                 self.keep(&mut receipt);
                 Err(error.with_receipt(receipt))
             }
@@ -127,60 +148,62 @@ impl Story {
 
     fn keep(&mut self, receipt: &mut Receipt) {
         for (&index, recipient) in self.asked.iter().zip(&receipt.recipients) {
-            // An earlier refusal says more than that it did not come to this recipient again.
-            if recipient.outcome != Outcome::NotTried {
-                self.recipients[index] = recipient.clone();
-            }
+            self.recipients[index].update(recipient.clone());
         }
         self.round_trips += receipt.round_trips;
+        self.transactions += receipt.transactions;
         receipt.transcript.precede(&self.transcript);
         self.transcript = receipt.transcript.clone();
     }
 
-    /// Those for whom another attempt may do, by their numbers.
-    fn left(&self, result: &Result<Receipt>, all_or_nothing: bool) -> Vec<usize> {
-        let (unknown, passing) = match result {
-            Err(error) => (error.outcome_unknown(), error.is_transient()),
-            Ok(_) => (false, false),
-        };
-        let may_do = |outcome: &Outcome| match outcome {
-            Outcome::Refused(reply) => reply.is_transient(),
-            Outcome::NotTried => passing,
-            Outcome::Accepted(_) | Outcome::Unknown => false,
-        };
-        let for_good = |outcome: &Outcome| matches!(outcome, Outcome::Refused(reply) if !reply.is_transient());
-        if unknown || (all_or_nothing && self.recipients.iter().any(|recipient| for_good(&recipient.outcome))) {
-            return Vec::new();
+    /// Another attempt follows for others, and does not change that an outcome is unknown.
+    fn keep_unknown(&mut self, result: Result<Receipt>) {
+        if let Err(error) = result
+            && error.outcome_unknown()
+        {
+            self.unknown.get_or_insert(error);
         }
-        (0..self.recipients.len()).filter(|index| may_do(&self.recipients[*index].outcome)).collect()
     }
 
-    fn end(self, result: Result<Receipt>) -> Result<Receipt> {
-        let result = match (result, self.accepted) {
-            // Some have it, whatever became of the others.
-            (Err(error), Some(receipt)) if !error.outcome_unknown() => Ok(receipt),
-            (result, _) => result,
-        };
-        let complete = |mut receipt: Receipt| {
-            receipt.recipients = self.recipients;
-            receipt.round_trips = self.round_trips;
-            receipt.transcript = self.transcript;
-            receipt
+    /// Those for whom another attempt may do, by their numbers.
+    fn left(&self, all_or_nothing: bool) -> Vec<usize> {
+        let is_final = |recipient: &Recipient| !recipient.outcome.is_accepted() && !recipient.is_transient();
+        if all_or_nothing && self.recipients.iter().any(is_final) {
+            return Vec::new();
+        }
+        (0..self.recipients.len()).filter(|index| self.recipients[*index].is_transient()).collect()
+    }
+
+    /// What is told of all attempts: that the outcome is unknown for some, or that some have the message, whatever became of the others,
+    /// or the last failure.
+    fn end(mut self, result: Result<Receipt>) -> Result<Receipt> {
+        let attempts = self.attempts;
+        let result = match (self.unknown.take(), result, self.accepted.take()) {
+            (Some(unknown), _, _) => Err(unknown),
+            (None, Err(error), Some(receipt)) if !error.outcome_unknown() => Ok(receipt),
+            (None, Err(error), _) if attempts > 1 => {
+                Err(error.about(format_args!("at the last of {attempts} attempts")))
+            }
+            (None, result, _) => result,
         };
         match result {
-            Ok(receipt) => Ok(complete(receipt)),
-            Err(mut error) => {
-                let receipt = error.take_receipt().map(complete);
-                let error = match self.attempts {
-                    1 => error,
-                    attempts => error.about(format_args!("at the last of {attempts} attempts")),
-                };
-                Err(match receipt {
-                    Some(receipt) => error.with_receipt(receipt),
-                    None => error,
-                })
+            Ok(mut receipt) => {
+                receipt.incomplete_because = self.incomplete_because.take();
+                Ok(self.complete(receipt))
             }
+            Err(mut error) => Err(match error.take_receipt() {
+                Some(receipt) => error.with_receipt(self.complete(receipt)),
+                None => error,
+            }),
         }
+    }
+
+    fn complete(self, mut receipt: Receipt) -> Receipt {
+        receipt.recipients = self.recipients;
+        receipt.round_trips = self.round_trips;
+        receipt.transactions = self.transactions;
+        receipt.transcript = self.transcript;
+        receipt
     }
 }
 
@@ -190,7 +213,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::error::{Error, Kind, Phase};
+    use crate::error::Phase;
     use crate::{Message, Timeouts};
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Servers that take only so much at once (LIMITS, RFC 9422): a message goes in parts, and each recipient has an outcome.
+//! Servers that take only so much at once, and say so beforehand (LIMITS, RFC 9422) or when it is too much (452 and 552 to RCPT): a
+//! message goes in parts, and each recipient has an outcome.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -149,4 +150,288 @@ async fn a_stream_of_messages_keeps_to_the_limits() {
     assert_eq!(kinds[4..], [Err(Kind::Closed)]);
     connection.quit().await;
     assert_eq!(server.messages().len(), 5);
+}
+
+const TOO_MANY: &str = "452 4.5.3 Too many recipients";
+
+/// Takes so many recipients in a transaction, as Postfix does: those that it refuses for another reason do not count.
+fn takes(number: usize, too_many: &'static str, builder: Builder) -> Builder {
+    let accepted = AtomicUsize::new(0);
+    builder.answer(move |line| {
+        if line.starts_with("MAIL") {
+            accepted.store(0, Ordering::Relaxed);
+        }
+        let counts = line.starts_with("RCPT") && !line.contains("<no");
+        (counts && accepted.fetch_add(1, Ordering::Relaxed) >= number).then(|| too_many.to_owned())
+    })
+}
+
+fn plain() -> Builder {
+    Server::builder().plaintext()
+}
+
+/// How many transactions began, on all connections.
+fn transactions(server: &Server) -> usize {
+    let of_session =
+        |session: &envoi::testing::Session| session.commands().filter(|line| line.starts_with("MAIL")).count();
+    server.connections().iter().map(of_session).sum()
+}
+
+const FIVE: [&str; 5] = ["a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"];
+
+#[tokio::test]
+async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
+    let ways: [fn() -> Builder; 5] = [
+        plain,
+        || plain().without("PIPELINING"),
+        || plain().offer("CHUNKING"),
+        || plain().offer("CHUNKING").without("PIPELINING"),
+        || Server::builder().lmtp(),
+    ];
+    for way in ways {
+        for too_many in [TOO_MANY, "552 5.5.3 Too many recipients", "552 too many recipients", "452 4.5.3"] {
+            let server = takes(2, too_many, way()).start().await.unwrap();
+            let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+            assert!(receipt.all_accepted(), "{too_many}: {receipt:?}");
+            assert_eq!((receipt.transactions, receipt.incomplete_because), (3, None));
+            assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
+            assert_eq!((transactions(&server), server.connections().len()), (3, 1));
+            let messages = server.messages();
+            let first = messages[0].read().unwrap();
+            assert!(messages.iter().all(|message| message.read().unwrap() == first), "it is the same message");
+        }
+    }
+    // Over one connection of the caller's, and what is refused for another reason keeps its own reply.
+    let server = takes(1, TOO_MANY, plain()).refuse_recipient("no@x.org", "550 5.1.1 No").start().await.unwrap();
+    let mut connection = client(&server).connect().await.unwrap();
+    let receipt = connection.send(message(&["a@x.org", "no@x.org", "b@x.org", "no2@x.org", "c@x.org"])).await.unwrap();
+    assert_eq!(told(&receipt), ["1", "550", "2", "1", "3"]);
+    assert_eq!(arrived(&server), [&["a@x.org", "no2@x.org"][..], &["b@x.org"], &["c@x.org"]]);
+    connection.quit().await;
+}
+
+#[tokio::test]
+async fn a_limit_below_the_announced_one() {
+    // LIMITS allows three, and the server takes two of them.
+    let server = takes(2, TOO_MANY, server("RCPTMAX=3")).start().await.unwrap();
+    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    assert!(receipt.all_accepted(), "{receipt:?}");
+    assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["d@x.org", "e@x.org"], &["c@x.org"]]);
+    // A session that takes one message: each further transaction is one of another session.
+    let server = takes(2, TOO_MANY, server_with_one_message()).start().await.unwrap();
+    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    assert!(receipt.all_accepted(), "{receipt:?}");
+    assert_eq!((receipt.transactions, server.connections().len()), (3, 3));
+    // A connection of the caller's has no other.
+    let mut connection = client(&server).connect().await.unwrap();
+    let receipt = connection.send(message(&FIVE)).await.unwrap();
+    assert_eq!(told(&receipt)[2..], ["452"; 3]);
+    assert!(receipt.incomplete_because.unwrap().contains("LIMITS"));
+    assert!(receipt.recipients[2].is_transient());
+}
+
+fn server_with_one_message() -> Builder {
+    server("MAILMAX=1")
+}
+
+#[tokio::test]
+async fn what_is_not_a_limit_to_the_recipients() {
+    for (reply, transient) in [
+        ("452 4.3.1 Insufficient system storage", true),
+        ("452 4.2.2 Mailbox full", true),
+        ("552 5.2.2 Mailbox full", false),
+        ("552 4.2.2 Mailbox full", false),
+        ("451 4.5.3 Too many recipients", true),
+        ("550 5.5.3 Too many recipients", false),
+    ] {
+        let server = takes(1, reply, plain()).start().await.unwrap();
+        let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
+        assert_eq!((told(&receipt), transactions(&server)), (vec!["1".into(), reply[..3].into()], 1), "{reply}");
+        assert_eq!((receipt.transactions, receipt.recipients[1].is_transient()), (1, transient), "{reply}");
+    }
+    // Before any recipient was accepted, it is not one either.
+    let server = takes(0, TOO_MANY, plain()).start().await.unwrap();
+    let error = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
+    assert_eq!((told(error.receipt().unwrap()), transactions(&server)), (vec!["452".into(); 2], 1));
+    assert_eq!(error.receipt().unwrap().transactions, 1);
+}
+
+#[tokio::test]
+async fn each_further_transaction_gains_a_recipient() {
+    // The disk is full from the second recipient on.
+    let asked = AtomicUsize::new(0);
+    let full = move |line: &str| {
+        (line.starts_with("RCPT") && asked.fetch_add(1, Ordering::Relaxed) > 0).then(|| "452 No space".to_owned())
+    };
+    let server = plain().answer(full).start().await.unwrap();
+    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    assert_eq!(told(&receipt), ["1", "452", "452", "452", "452"]);
+    assert_eq!((receipt.transactions, transactions(&server)), (2, 2));
+    assert!(receipt.recipients[4].is_transient());
+
+    // The message itself is refused: the others are not asked to take it.
+    let refused = |line: &str| (line == ".").then(|| "554 5.7.1 Spam".to_owned());
+    let asked = AtomicUsize::new(0);
+    let answer = move |line: &str| {
+        let is_second = line.starts_with("RCPT") && asked.fetch_add(1, Ordering::Relaxed) > 0;
+        refused(line).or(is_second.then(|| TOO_MANY.to_owned()))
+    };
+    let server = plain().answer(answer).start().await.unwrap();
+    let error = client(&server).send(message(&FIVE)).await.unwrap_err();
+    assert_eq!(error.reply().unwrap().code(), 554);
+    assert_eq!(transactions(&server), 1);
+
+    // Recipients that are refused for good are done with, and do not keep the message from the others.
+    let unknown: Vec<String> = (0..9).map(|n| format!("u{n}@x.org")).collect();
+    let to: Vec<&str> = ["a@x.org"].into_iter().chain(unknown.iter().map(String::as_str)).chain(["z@x.org"]).collect();
+    let accepted = AtomicUsize::new(0);
+    let answer = move |line: &str| {
+        if line.starts_with("MAIL") {
+            accepted.store(0, Ordering::Relaxed);
+        } else if line.starts_with("RCPT") {
+            if accepted.load(Ordering::Relaxed) == 1 {
+                return Some(TOO_MANY.to_owned());
+            } else if line.contains("<u") {
+                return Some("550 5.1.1 Unknown".to_owned());
+            }
+            accepted.store(1, Ordering::Relaxed);
+        }
+        None
+    };
+    let server = plain().answer(answer).start().await.unwrap();
+    let receipt = client(&server).send(message(&to)).await.unwrap();
+    assert_eq!(told(&receipt).iter().map(String::as_str).collect::<Vec<_>>(), {
+        let mut expected = vec!["550"; 11];
+        (expected[0], expected[10]) = ("1", "2");
+        expected
+    });
+}
+
+/// By a server that takes one recipient at a time, a large message is not asked for all of its recipients again and again.
+#[tokio::test]
+async fn the_work_for_further_transactions_is_linear() {
+    const NUMBER: usize = 300;
+    let server = takes(1, TOO_MANY, plain().offer("CHUNKING")).start().await.unwrap();
+    let to: Vec<String> = (0..NUMBER).map(|n| format!("a{n}@x.org")).collect();
+    let receipt = client(&server).send(message(&to.iter().map(String::as_str).collect::<Vec<_>>())).await.unwrap();
+    assert!(receipt.all_accepted());
+    assert_eq!(server.messages().len(), NUMBER);
+    let sessions = server.connections();
+    let asked = sessions[0].commands().filter(|line| line.starts_with("RCPT")).count();
+    assert!(asked <= 3 * NUMBER, "{asked} RCPT for {NUMBER} recipients");
+}
+
+#[tokio::test]
+async fn a_stream_goes_to_those_who_were_accepted_at_first() {
+    for too_many in [TOO_MANY, "552 5.5.3 Too many recipients"] {
+        let server = takes(1, too_many, plain()).start().await.unwrap();
+        let once = Attachment::reader("a", "a/b", tokio::io::empty());
+        let to = message(&["a@x.org", "b@x.org"]);
+        let receipt = client(&server).send(Message::from(to).attach(once)).await.unwrap();
+        assert_eq!(told(&receipt), ["1", &too_many[..3]]);
+        assert_eq!((receipt.transactions, transactions(&server)), (1, 1));
+        let why = receipt.incomplete_because.unwrap();
+        assert!(why.contains("fewer recipients at once") && why.contains("stream"), "{why}");
+        assert!(receipt.recipients[1].is_transient(), "552 counts as 452");
+    }
+    // To all or none: the server cannot take it for all.
+    let server = takes(1, TOO_MANY, plain()).start().await.unwrap();
+    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let error = Client::new(endpoint).send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
+    assert_eq!((error.reply().unwrap().code(), transactions(&server)), (452, 1));
+    assert!(server.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_ends_before_the_further_transaction() {
+    let mails = AtomicUsize::new(0);
+    let accepted = AtomicUsize::new(0);
+    let answer = move |line: &str| {
+        if line.starts_with("MAIL") && mails.fetch_add(1, Ordering::Relaxed) == 1 {
+            return Some("421 4.3.2 Going down".to_owned());
+        }
+        (line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) == 1).then(|| TOO_MANY.to_owned())
+    };
+    let server = plain().answer(answer).start().await.unwrap();
+    let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
+    assert_eq!(told(&receipt), ["1", "421"]);
+    assert!(receipt.recipients[1].is_transient());
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_and_recipients_beyond_the_limit() {
+    let ways: [fn() -> Builder; 4] = [
+        plain,
+        || plain().without("PIPELINING"),
+        || plain().offer("CHUNKING"),
+        || Server::builder().lmtp().offer("LIMITS RCPTMAX=4"),
+    ];
+    for way in ways {
+        let server = takes(2, TOO_MANY, way()).start().await.unwrap();
+        let mut connection = client(&server).connect().await.unwrap();
+        // One to ten recipients, and now and then one that can be read once only.
+        let number = |n: usize| n * 7 % 10 + 1;
+        let to = |n: usize| (0..number(n)).map(|i| format!("m{n}r{i}@x.org")).collect::<Vec<_>>();
+        let messages = (0..100).map(|n| {
+            let mail =
+                MessageBuilder::new().from("me@example.org").to(to(n)).subject(format!("{n}")).text_body("Hello.");
+            match n % 10 {
+                // Two recipients.
+                3 => Message::from(mail).attach(Attachment::reader("a", "a/b", tokio::io::empty())),
+                _ => mail.into(),
+            }
+        });
+        let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
+        assert_eq!(outcomes.len(), 100);
+        for (n, outcome) in outcomes.into_iter().enumerate() {
+            let receipt = outcome.unwrap();
+            assert!(receipt.all_accepted(), "{n}: {receipt:?}");
+            assert_eq!(receipt.transactions as usize, number(n).div_ceil(2), "{n}");
+        }
+        connection.quit().await;
+        let mut all: Vec<String> = (0..100).flat_map(to).collect();
+        let mut came = arrived(&server).concat();
+        all.sort();
+        came.sort();
+        assert_eq!(came, all, "exactly once");
+    }
+}
+
+/// In the middle of it the session ends.
+#[tokio::test]
+async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
+    for cut_at in 0..12 {
+        let mails = AtomicUsize::new(0);
+        let accepted = AtomicUsize::new(0);
+        let answer = move |line: &str| {
+            if line.starts_with("MAIL") {
+                accepted.store(0, Ordering::Relaxed);
+                if mails.fetch_add(1, Ordering::Relaxed) == cut_at {
+                    return Some("421 4.3.2 Going down".to_owned());
+                }
+            }
+            let counts = line.starts_with("RCPT");
+            (counts && accepted.fetch_add(1, Ordering::Relaxed) >= 1).then(|| TOO_MANY.to_owned())
+        };
+        let server = plain().answer(answer).start().await.unwrap();
+        let mut connection = client(&server).connect().await.unwrap();
+        let messages =
+            (0..4).map(|n| message(&["a", "b", "c"].map(|to| format!("{to}{n}@x.org")).each_ref().map(String::as_str)));
+        let outcomes: Vec<_> = connection.send_all(stream::iter(messages.map(Message::from))).collect().await;
+        let mut accepted: Vec<String> = Vec::new();
+        for outcome in &outcomes {
+            let receipt = outcome.as_ref().unwrap_or_else(|error| error.receipt().unwrap());
+            for recipient in &receipt.recipients {
+                match &recipient.outcome {
+                    Outcome::Accepted(_) => accepted.push(recipient.address.to_string()),
+                    Outcome::Unknown => panic!("cut at {cut_at}: {recipient:?}"),
+                    _ => assert!(recipient.is_transient(), "cut at {cut_at}: {recipient:?}"),
+                }
+            }
+        }
+        let mut came = arrived(&server).concat();
+        came.sort();
+        accepted.sort();
+        assert_eq!(came, accepted, "cut at {cut_at}");
+    }
 }

@@ -170,3 +170,203 @@ async fn a_server_that_is_not_there() {
     assert_eq!((error.kind(), error.receipt().unwrap().recipients.len()), (Kind::Connect, 1));
     assert!(error.message().contains("3 attempts"), "{error}");
 }
+
+/// Of each session, the recipients that were asked about.
+fn asked(server: &Server) -> Vec<Vec<String>> {
+    let of_session = |session: &envoi::testing::Session| {
+        let asked = session.commands().filter_map(|line| line.strip_prefix("RCPT TO:<"));
+        asked.map(|line| line.split('@').next().unwrap().to_owned()).collect()
+    };
+    server.connections().iter().map(of_session).collect()
+}
+
+fn two() -> MessageBuilder<'static> {
+    hello_to(vec!["a@example.com", "b@example.com"])
+}
+
+#[tokio::test]
+async fn a_part_that_was_lost_is_sent_again() {
+    // RFC 9422: each recipient in a transaction of its own.
+    let server = answering("RCPT TO:<b@", &["421 4.3.2 Going down"]).offer("LIMITS RCPTMAX=1").start().await.unwrap();
+    let receipt = client(&server, 3).send(two()).await.unwrap();
+    assert_eq!((outcomes(&receipt), receipt.transactions), (vec![250, 250], 3));
+    assert_eq!(asked(&server), [vec!["a", "b"], vec!["b"]]);
+    assert_eq!(receipt.incomplete_because, None);
+    // The same where it did not come to b at all, as MAIL of its part was answered so.
+    let mails = AtomicUsize::new(0);
+    let going_down = move |line: &str| {
+        let second = line.starts_with("MAIL") && mails.fetch_add(1, Ordering::SeqCst) == 1;
+        second.then(|| "421 4.3.2 Going down".to_owned())
+    };
+    let server = Server::builder().plaintext().offer("LIMITS RCPTMAX=1").answer(going_down).start().await.unwrap();
+    let three = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+    let receipt = client(&server, 3).send(three).await.unwrap();
+    assert_eq!(outcomes(&receipt), [250, 250, 250]);
+    assert_eq!(server.messages().len(), 3);
+}
+
+/// Without an answer, and the connection is closed.
+#[tokio::test]
+async fn a_connection_that_is_lost_between_parts() {
+    for (lost_at, again) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://127.0.0.1:{}?tls=none", listener.local_addr().unwrap().port());
+        let server = tokio::spawn(async move {
+            let mut mails = 0;
+            for session in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = tokio::io::BufReader::new(stream);
+                let mut in_message = false;
+                stream.write_all(b"220 there\r\n").await.unwrap();
+                let mut line = String::new();
+                while tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.unwrap_or(0) > 0 {
+                    mails += usize::from(line.starts_with("MAIL"));
+                    let ends = if lost_at == "." { line == ".\r\n" } else { line.starts_with(lost_at) };
+                    if session == 0 && mails == 2 && ends {
+                        break;
+                    }
+                    let answer = match line.get(..4) {
+                        _ if in_message && line != ".\r\n" => "",
+                        Some("EHLO") => "250-there\r\n250 LIMITS RCPTMAX=1\r\n",
+                        Some("DATA") => "354 Go\r\n",
+                        _ => "250 Ok\r\n",
+                    };
+                    in_message = (in_message || answer.starts_with("354")) && line != ".\r\n";
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    line.clear();
+                }
+            }
+        });
+        let result = Client::from_url(&url).unwrap().retries(at_once(3)).send(two()).await;
+        match result {
+            Ok(receipt) => assert!(again && receipt.all_accepted(), "{lost_at}: {receipt:?}"),
+            Err(error) => {
+                assert!(!again && error.outcome_unknown(), "{lost_at}: {error}");
+                assert_eq!(outcomes(error.receipt().unwrap()), [250, 1]);
+            }
+        }
+        server.abort();
+    }
+}
+
+/// A refused login that is tried again and again locks an account.
+#[tokio::test]
+async fn a_permanent_failure_after_a_partial_success_ends_the_attempts() {
+    for (refusal, sessions) in [("535 5.7.8 Wrong password", 2), ("454 4.7.0 Not now", 6)] {
+        let logins = AtomicUsize::new(0);
+        let answer = move |line: &str| {
+            if line.starts_with("AUTH") && logins.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Some(refusal.to_owned());
+            }
+            line.starts_with("RCPT TO:<b@").then(|| "450 4.2.1 Busy".to_owned())
+        };
+        let server = Server::builder().login("alice", "secret").require_login();
+        let server = server.mechanisms([envoi::proto::Mechanism::Plain]).answer(answer).start().await.unwrap();
+        let receipt = client(&server, 5).send(two()).await.unwrap();
+        assert_eq!(outcomes(&receipt), [250, 450]);
+        assert_eq!(server.connections().len(), sessions, "{refusal}");
+        assert_eq!(receipt.recipients[1].is_transient(), refusal.starts_with('4'));
+        assert!(receipt.incomplete_because.unwrap().contains(&refusal[..3]));
+    }
+}
+
+/// LIMITS allow one message in a session, and the session for the second part is refused.
+#[tokio::test]
+async fn another_session_that_is_refused() {
+    for (refusal, sessions) in [("535 5.7.8 Wrong password", 2), ("454 4.7.0 Not now", 3)] {
+        let logins = AtomicUsize::new(0);
+        let answer = move |line: &str| {
+            let second = line.starts_with("AUTH") && logins.fetch_add(1, Ordering::SeqCst) == 1;
+            second.then(|| refusal.to_owned())
+        };
+        let server = Server::builder().login("alice", "secret").offer("LIMITS MAILMAX=1 RCPTMAX=1");
+        let server = server.mechanisms([envoi::proto::Mechanism::Plain]).answer(answer).start().await.unwrap();
+        let to = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+        let receipt = client(&server, 5).send(to).await.unwrap();
+        let permanent = refusal.starts_with('5');
+        assert_eq!(outcomes(&receipt), if permanent { [250, 0, 0] } else { [250, 250, 250] });
+        assert_eq!(server.connections().len(), if permanent { sessions } else { sessions + 1 });
+        assert_eq!(receipt.incomplete_because.is_some(), permanent);
+        assert!(receipt.recipients.iter().all(|recipient| !recipient.is_transient()));
+    }
+}
+
+#[tokio::test]
+async fn parts_with_different_ends() {
+    // One for good, one accepted, one for the moment.
+    let server = answering("RCPT TO:<c@", &["450 4.2.1 Busy"]).refuse_recipient("a@example.com", "550 5.1.1 No");
+    let server = server.offer("LIMITS RCPTMAX=1").start().await.unwrap();
+    let to = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+    let receipt = client(&server, 3).send(to).await.unwrap();
+    assert_eq!(outcomes(&receipt), [550, 250, 250]);
+    assert_eq!(asked(&server), [vec!["a", "b", "c"], vec!["c"]]);
+    // None accepted: what was refused for good does not keep the other from another attempt.
+    let server = answering("RCPT TO:<b@", &["450 4.2.1 Busy"]).refuse_recipient("a@example.com", "550 5.1.1 No");
+    let server = server.offer("LIMITS RCPTMAX=1").start().await.unwrap();
+    let receipt = client(&server, 3).send(two()).await.unwrap();
+    assert_eq!(outcomes(&receipt), [550, 250]);
+}
+
+/// To whom the outcome is unknown, never; to the others, by their own reasons.
+#[tokio::test]
+async fn an_unknown_outcome_is_for_its_recipients() {
+    let ends = AtomicUsize::new(0);
+    let answer = move |line: &str| {
+        if line == "." && ends.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Some("250 2.0.0 Saved\n452 4.2.2 Over quota\n421 4.3.2 Going down".to_owned());
+        }
+        None
+    };
+    let server = Server::builder().lmtp().answer(answer).start().await.unwrap();
+    let to = ["a", "b", "c", "d"].map(|name| format!("{name}@example.com")).to_vec();
+    let mail = MessageBuilder::new().from("me@example.org").to(to).text_body("Hello.");
+    let error = client(&server, 3).send(mail).await.unwrap_err();
+    assert!(error.outcome_unknown(), "{error}");
+    // 421 is the answer for c; for d there is none.
+    assert_eq!(outcomes(error.receipt().unwrap()), [250, 250, 250, 1]);
+    assert_eq!(asked(&server)[1..], [["b", "c"]]);
+    assert!(error.receipt().unwrap().recipients.iter().all(|recipient| !recipient.is_transient()));
+}
+
+#[tokio::test]
+async fn all_or_nothing_with_several_refusals() {
+    let server = answering("RCPT TO:<b@", &["550 5.1.1 No"]).start().await.unwrap();
+    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let error = Client::new(endpoint).retries(at_once(5)).send(two()).await.unwrap_err();
+    assert_eq!((outcomes(error.receipt().unwrap()), server.connections().len()), (vec![0, 550], 1));
+    assert!(error.receipt().unwrap().recipients.iter().all(|recipient| !recipient.is_transient()));
+}
+
+#[tokio::test]
+async fn tls_that_fails_for_good_ends_the_attempts() {
+    let hellos = AtomicUsize::new(0);
+    let answer = move |line: &str| {
+        if line.starts_with("STARTTLS") && hellos.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Some("554 5.7.0 No TLS".to_owned());
+        }
+        line.starts_with("RCPT TO:<b@").then(|| "450 4.2.1 Busy".to_owned())
+    };
+    let server = Server::builder().answer(answer).start().await.unwrap();
+    let receipt = client(&server, 5).send(two()).await.unwrap();
+    assert_eq!((outcomes(&receipt), server.connections().len()), (vec![250, 450], 2));
+    assert!(!receipt.recipients[1].is_transient());
+}
+
+/// What the server has no room for in one transaction, and where the session ends before the next.
+#[tokio::test]
+async fn recipients_that_were_left_over() {
+    for too_many in ["452 4.5.3 Too many recipients", "552 5.5.3 Too many recipients"] {
+        let (mails, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let answer = move |line: &str| {
+            if line.starts_with("MAIL") && mails.fetch_add(1, Ordering::SeqCst) == 1 {
+                return Some("421 4.3.2 Going down".to_owned());
+            }
+            let second = line.starts_with("RCPT") && asked.fetch_add(1, Ordering::SeqCst) == 1;
+            second.then(|| too_many.to_owned())
+        };
+        let server = Server::builder().plaintext().answer(answer).start().await.unwrap();
+        let receipt = client(&server, 3).send(two()).await.unwrap();
+        assert_eq!((outcomes(&receipt), receipt.transactions), (vec![250, 250], 3), "{too_many}");
+        assert_eq!(server.connections().len(), 2);
+    }
+}

@@ -205,8 +205,8 @@ impl Report {
 }
 
 fn refused_for_good(receipt: &Receipt) -> bool {
-    let for_good = |outcome: &Outcome| matches!(outcome, Outcome::Refused(reply) if reply.is_permanent());
-    receipt.recipients.iter().any(|recipient| for_good(&recipient.outcome))
+    let may_have_it = |outcome: &Outcome| matches!(outcome, Outcome::Accepted(_) | Outcome::Unknown);
+    receipt.recipients.iter().any(|recipient| !recipient.is_transient() && !may_have_it(&recipient.outcome))
 }
 
 fn reply_json(reply: &Reply) -> Value {

@@ -1,49 +1,104 @@
 //! The course of a message to its recipients: one transaction, or several, where the server takes fewer recipients at once.
 
+use std::collections::VecDeque;
+
 use super::fate::Fate;
+use super::words;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::proto::Step;
-use crate::receipt::{Outcome, Receipt};
+use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::{Address, Envelope};
 
-/// A message on its way, in one part or several. Each part is a transaction of its own, with an outcome of its own.
+/// A message on its way, in one part or several. Each part is a transaction of its own, with an outcome of its own. Parts end in the order
+/// in which they begin.
 pub(super) struct Course {
     parts: Vec<Part>,
     /// How many of them have begun.
     begun: usize,
+    /// How many of them have an outcome.
+    ended: usize,
+    /// How many transactions were opened for them.
+    transactions: u32,
+    /// Of the parts that had more recipients than the server takes in a transaction, the recipients that were left over: for further parts.
+    left_over: VecDeque<VecDeque<(usize, Address)>>,
+    /// The next further part has so many recipients at most.
+    further_size: usize,
+    is_repeatable: bool,
+    #[cfg(feature = "pool")]
+    sender_accepted: bool,
 }
 
 struct Part {
     /// Where its recipients stand in the envelope.
     places: Vec<usize>,
     recipients: Vec<Address>,
+    /// It follows a part whose recipients were too many.
+    is_further: bool,
     fate: Fate,
     /// What became of it.
     outcome: Option<Result<()>>,
 }
 
 impl Course {
-    /// `parts` has the places of the recipients in the envelope, each in one part.
-    pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>) -> Self {
+    /// `parts` has the places of the recipients in the envelope, each in one part. More parts may follow where the message can be
+    /// repeated.
+    pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
         let part = |places: Vec<usize>| {
-            let recipients: Vec<Address> = places.iter().map(|place| envelope.recipients()[*place].clone()).collect();
-            let fate = Fate::new(envelope.reverse_path().cloned(), recipients.clone());
-            Part { places, recipients, fate, outcome: None }
+            let recipients = places.iter().map(|place| envelope.recipients()[*place].clone()).collect();
+            Part::new(envelope.reverse_path(), places, recipients)
         };
-        Course { parts: parts.into_iter().map(part).collect(), begun: 0 }
+        Course {
+            parts: parts.into_iter().map(part).collect(),
+            begun: 0,
+            ended: 0,
+            transactions: 0,
+            left_over: VecDeque::new(),
+            further_size: 0,
+            is_repeatable,
+            #[cfg(feature = "pool")]
+            sender_accepted: false,
+        }
     }
 
     /// The recipients of the next part, which begins now.
     pub(super) fn next_part(&mut self) -> Option<Vec<Address>> {
-        let part = self.parts.get_mut(self.begun)?;
+        if self.begun == self.parts.len() {
+            let part = self.further_part()?;
+            self.parts.push(part);
+        }
+        let part = &mut self.parts[self.begun];
         self.begun += 1;
         Some(std::mem::take(&mut part.recipients))
     }
 
-    /// There is another part to begin, after the first one.
+    /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the parts before.
+    fn further_part(&mut self) -> Option<Part> {
+        if !self.may_go_further() {
+            return None;
+        }
+        let group = self.left_over.front_mut()?;
+        let (places, recipients) = group.drain(..self.further_size.min(group.len())).unzip();
+        if group.is_empty() {
+            self.left_over.pop_front();
+        }
+        let sender = self.parts[0].fate.sender().cloned();
+        Some(Part { is_further: true, ..Part::new(sender.as_ref(), places, recipients) })
+    }
+
+    /// All parts that have begun have ended, and recipients are left over.
+    fn may_go_further(&self) -> bool {
+        self.unanswered() == 0 && !self.left_over.is_empty()
+    }
+
+    /// The transaction of the part that [begins](Self::next_part) was opened.
+    pub(super) fn opened(&mut self) {
+        self.transactions += 1;
+    }
+
+    /// There is another part to begin now, after the first one.
     pub(super) fn goes_on(&self) -> bool {
-        (1..self.parts.len()).contains(&self.begun)
+        (1..self.parts.len()).contains(&self.begun) || self.may_go_further()
     }
 
     /// In how many parts it goes.
@@ -53,39 +108,87 @@ impl Course {
 
     /// How many parts have begun and have no outcome.
     pub(super) fn unanswered(&self) -> usize {
-        self.parts[..self.begun].iter().filter(|part| part.outcome.is_none()).count()
+        self.begun - self.ended
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.parts.iter().all(|part| part.outcome.is_some())
+        self.ended == self.parts.len() && self.left_over.is_empty()
+    }
+
+    /// The server accepted MAIL of some part.
+    #[cfg(feature = "pool")]
+    pub(super) fn sender_accepted(&self) -> bool {
+        self.sender_accepted
     }
 
     /// Takes an event, which is about the first part without an outcome.
     pub(super) fn hear(&mut self, step: Step) {
-        if let Some(part) = self.parts.iter_mut().find(|part| part.outcome.is_none()) {
+        #[cfg(feature = "pool")]
+        if let Step::Sender { reply } = &step {
+            self.sender_accepted |= reply.is_positive();
+        }
+        if let Some(part) = self.parts.get_mut(self.ended) {
             part.outcome = part.fate.hear(step);
+            if part.outcome.is_some() {
+                self.ended += 1;
+                self.look_for_left_over();
+            }
+        }
+    }
+
+    /// The part that ended last may have had too many recipients. Each further part must have gained one, as 452 may also say that the
+    /// server is out of space; and it tries no more than twice as many as the one before, so that a server cannot make a
+    /// large message ask for all of its recipients again and again.
+    fn look_for_left_over(&mut self) {
+        let part = &self.parts[self.ended - 1];
+        let over = part.fate.over_limit();
+        let has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
+        if part.is_further {
+            let all_refused = matches!(&part.outcome, Some(Err(error)) if error.phase() == Phase::Rcpt);
+            if !has_gained && (!all_refused || part.fate.may_be_at_limit()) {
+                self.left_over.clear();
+            }
+        } else if over.is_empty() {
+            return;
+        }
+        self.further_size = 2 * (part.places.len() - over.len()).max(1);
+        if has_gained && self.is_repeatable && !over.is_empty() {
+            let address = |index: &usize| part.fate.recipients[*index].address.clone();
+            self.left_over.push_front(over.iter().map(|index| (part.places[*index], address(index))).collect());
         }
     }
 
     /// The session ended, or the next part could not begin. Of the parts without an outcome, the first so many may have been delivered.
     pub(super) fn lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
-        let mut loss = Loss::new(error);
-        for (i, part) in self.parts.iter_mut().filter(|part| part.outcome.is_none()).enumerate() {
-            part.outcome = Some(Err(part.fate.lost(loss.error().with_outcome_unknown(i < unknown))));
+        // Those who were left over are told of this error, too.
+        let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_over).into_iter().flatten().unzip();
+        if !places.is_empty() {
+            self.parts.push(Part::new(None, places, recipients));
         }
-        self.begun = self.parts.len();
+        let copy = error.copy();
+        let mut first = Some(error);
+        for (i, part) in self.parts[self.ended..].iter_mut().enumerate() {
+            let error = first.take().unwrap_or_else(|| copy.copy());
+            part.outcome = Some(Err(part.fate.lost(error.with_outcome_unknown(i < unknown))));
+        }
+        (self.begun, self.ended) = (self.parts.len(), self.parts.len());
     }
 
     /// What became of the message goes into the receipt. It has failed where nobody gets it, or nobody knows.
     pub(super) fn end(self, receipt: &mut Receipt, session: &Facts<'_>) -> Result<()> {
         let several = self.parts.len() > 1;
-        let mut recipients = Vec::new();
+        let mut recipients: Vec<Option<Recipient>> = Vec::new();
         let mut failure: Option<Error> = None;
+        let mut untried_because = None;
+        let mut is_incomplete = false;
+        let mut is_over_limit = false;
         for Part { places, mut fate, outcome, .. } in self.parts {
             receipt.reply = fate.reply.take().or(receipt.reply.take());
+            is_over_limit |= !fate.over_limit().is_empty();
             if let Some(Err(error)) = outcome {
                 let error = error.advised(session);
+                fate.ended_by(&error);
                 if several
                     && error.phase() == Phase::Mail
                     && let Some(reply) = error.reply()
@@ -95,27 +198,46 @@ impl Course {
                         .iter_mut()
                         .for_each(|recipient| recipient.outcome = Outcome::Refused(reply.clone()));
                 }
+                let untried = fate.recipients.iter().any(|recipient| recipient.outcome == Outcome::NotTried);
+                is_incomplete |= untried;
+                // The parts after a 421 only found the session closed.
+                if untried || error.reply().is_some_and(|reply| reply.code() == 421) {
+                    untried_because.get_or_insert_with(|| error.to_string());
+                }
                 if failure.as_ref().is_none_or(|before| error.outcome_unknown() && !before.outcome_unknown()) {
                     failure = Some(error);
                 }
             }
-            recipients.extend(places.into_iter().zip(fate.recipients));
+            for (place, recipient) in places.into_iter().zip(fate.recipients) {
+                recipients.resize_with(recipients.len().max(place + 1), || None);
+                match &mut recipients[place] {
+                    Some(earlier) => earlier.update(recipient),
+                    first => *first = Some(recipient),
+                }
+            }
         }
-        recipients.sort_by_key(|(place, _)| *place);
-        receipt.recipients = recipients.into_iter().map(|(_, recipient)| recipient).collect();
+        receipt.recipients = recipients.into_iter().flatten().collect();
+        receipt.transactions = self.transactions;
         match failure {
             Some(error)
                 if error.outcome_unknown() || !receipt.recipients.iter().any(|one| one.outcome.is_accepted()) =>
             {
                 Err(error)
             }
-            Some(error) => {
-                let untried = receipt.recipients.iter().any(|recipient| recipient.outcome == Outcome::NotTried);
-                receipt.incomplete_because = untried.then(|| error.to_string());
+            _ => {
+                let once = is_over_limit && !self.is_repeatable;
+                let untried_because = untried_because.filter(|_| is_incomplete);
+                receipt.incomplete_because = untried_because.or_else(|| once.then(|| words::ONCE.to_owned()));
                 Ok(())
             }
-            None => Ok(()),
         }
+    }
+}
+
+impl Part {
+    fn new(sender: Option<&Address>, places: Vec<usize>, recipients: Vec<Address>) -> Self {
+        let fate = Fate::new(sender.cloned(), recipients.clone());
+        Part { places, recipients, is_further: false, fate, outcome: None }
     }
 }
 

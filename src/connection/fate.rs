@@ -13,6 +13,10 @@ pub(super) struct Fate {
     pub(super) recipients: Vec<Recipient>,
     /// Those whose outcome is final, whatever follows.
     decided: Vec<bool>,
+    /// Some RCPT was accepted, whatever became of the message.
+    some_accepted: bool,
+    /// The recipients that were refused as too many for the transaction.
+    over_limit: Vec<usize>,
     /// The server's final words: on the message, or on why it was not sent.
     pub(super) reply: Option<Reply>,
 }
@@ -23,6 +27,8 @@ impl Fate {
         Fate {
             sender,
             decided: vec![false; recipients.len()],
+            some_accepted: false,
+            over_limit: Vec::new(),
             recipients: recipients.into_iter().map(Recipient::untried).collect(),
             reply: None,
         }
@@ -34,6 +40,12 @@ impl Fate {
             Step::Recipient { index, ref reply } | Step::Verdict { index, ref reply } => {
                 self.decided[index] = matches!(step, Step::Verdict { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
+                let is_over_limit = self.some_accepted && !self.decided[index] && is_recipient_limit(&reply);
+                if is_over_limit {
+                    self.over_limit.push(index);
+                }
+                self.some_accepted |= is_positive;
+                self.recipients[index].transient = is_over_limit || reply.is_transient();
                 self.recipients[index].final_reply = (is_positive && self.decided[index]).then(|| reply.clone());
                 self.recipients[index].outcome =
                     if is_positive { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
@@ -79,6 +91,56 @@ impl Fate {
     fn accepted_become(&mut self, outcome: &Outcome) {
         for recipient in self.recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
             recipient.outcome = outcome.clone();
+            recipient.transient = matches!(outcome, Outcome::Refused(reply) if reply.is_transient());
         }
     }
+
+    pub(super) fn sender(&self) -> Option<&Address> {
+        self.sender.as_ref()
+    }
+
+    /// The recipients, by their numbers, that the server refused as too many for this transaction.
+    pub(super) fn over_limit(&self) -> &[usize] {
+        &self.over_limit
+    }
+
+    /// Some recipient has a verdict of its own (LMTP, PRDR).
+    pub(super) fn has_verdict(&self) -> bool {
+        self.decided.contains(&true)
+    }
+
+    /// Some RCPT was refused with what may be a limit to the recipients, and none was accepted.
+    pub(super) fn may_be_at_limit(&self) -> bool {
+        let at_limit =
+            |recipient: &Recipient| matches!(&recipient.outcome, Outcome::Refused(reply) if is_recipient_limit(reply));
+        !self.some_accepted && self.recipients.iter().any(at_limit)
+    }
+
+    /// The transaction ended by this error: those who were not tried may get the message later, or not, for its sake.
+    pub(super) fn ended_by(&mut self, error: &Error) {
+        let refused = |recipient: &Recipient| matches!(recipient.outcome, Outcome::Refused(_));
+        let transient = match error.phase() {
+            // Several recipients may have been refused where the message was to go to all or none, for different reasons.
+            Phase::Rcpt if error.reply().is_some() => {
+                self.recipients.iter().filter(|recipient| refused(recipient)).all(Recipient::is_transient)
+            }
+            _ => error.is_transient(),
+        };
+        // A code for the moment, for what will not pass by itself.
+        let lasts = error.reply().filter(|reply| reply.is_transient() && error.is_permanent());
+        for recipient in &mut self.recipients {
+            match &recipient.outcome {
+                Outcome::NotTried => recipient.transient = transient,
+                Outcome::Refused(reply) if lasts == Some(reply) => recipient.transient = false,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The transaction has as many recipients as the server takes in one: 452, and 552 in its place, with X.5.3 or no enhanced code
+/// (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6). The same codes also say that a disk or a mailbox is full.
+fn is_recipient_limit(reply: &Reply) -> bool {
+    let is_about_recipients = || reply.enhanced_of_any_class().is_none_or(|code| (code.subject, code.detail) == (5, 3));
+    matches!(reply.code(), 452 | 552) && is_about_recipients()
 }

@@ -69,6 +69,9 @@ pub struct Connection {
     all_or_nothing: bool,
     #[cfg(feature = "pool")]
     began: Instant,
+    /// The server accepted MAIL of the last message, or of a part of it.
+    #[cfg(feature = "pool")]
+    sender_accepted: bool,
     /// Of the machine's round trips, those that the next receipt need not tell of.
     round_trips_told: u32,
     /// A call has begun and not come to its end: it is running, or its future was dropped.
@@ -86,6 +89,13 @@ impl Connection {
     ///
     /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then goes in several parts, unless it is
     /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
+    ///
+    /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with the enhanced code X.5.3 or
+    /// none (RFC 5321, 4.5.3.1.10). Those recipients then get the message in a further transaction, and so on, for as long as each
+    /// transaction gains a recipient, as the same replies may mean that a disk is full. [`Receipt::transactions`] counts them.
+    /// A message that is read from a stream goes to those alone who were accepted at first, and
+    /// [`Receipt::incomplete_because`] says so. [`send_all`](Self::send_all), [`Client::send`](crate::Client::send) and `Pool::send` do the
+    /// same; single [steps](Self::rcpt) do not.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);
@@ -125,6 +135,10 @@ impl Connection {
     ) -> Result<Receipt> {
         let mut course = self.course(&envelope, &body);
         self.carry(&mut course, &envelope, body, endpoint).await;
+        #[cfg(feature = "pool")]
+        {
+            self.sender_accepted = course.sender_accepted();
+        }
         let mut receipt = self.receipt(started);
         match course.end(&mut receipt, &self.facts()) {
             Ok(()) => {
@@ -145,6 +159,7 @@ impl Connection {
             if let Err(error) = self.begin_part(envelope, recipients, &mut body, endpoint).await {
                 return course.lost(error, 0);
             }
+            course.opened();
             while course.unanswered() > 0 {
                 match self.driver.next(Some(&mut body)).await {
                     Ok(step) => course.hear(step),
@@ -194,7 +209,7 @@ impl Connection {
             true => OfferedLimits::default(),
             false => self.capabilities().limits(),
         };
-        Course::new(envelope, limits.parts(envelope.recipients()))
+        Course::new(envelope, limits.parts(envelope.recipients()), !self.all_or_nothing && body.can_restart())
     }
 
     async fn begin(&mut self, transaction: Transaction) -> Result<()> {
@@ -352,6 +367,7 @@ impl Connection {
             recipients: Vec::new(),
             reply: None,
             incomplete_because: None,
+            transactions: 0,
             tls: self.tls.clone(),
             plaintext_because: self.plaintext_because.clone(),
             auth: self.auth,

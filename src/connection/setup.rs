@@ -131,6 +131,8 @@ impl Connection {
             all_or_nothing: endpoint.all_or_nothing,
             #[cfg(feature = "pool")]
             began: Instant::now(),
+            #[cfg(feature = "pool")]
+            sender_accepted: false,
             round_trips_told: 0,
             in_call: false,
         };

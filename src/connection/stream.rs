@@ -57,8 +57,9 @@ impl Connection {
             messages: Box::pin(messages.fuse()),
             no_more: false,
             giving: None,
-            again: None,
             under_way: VecDeque::new(),
+            finished: 0,
+            open: VecDeque::new(),
         };
         stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
     }
@@ -70,17 +71,22 @@ struct Flow<'c, S> {
     messages: std::pin::Pin<Box<S>>,
     /// The stream has ended, or the connection.
     no_more: bool,
-    /// The message that is being given: the last one under way.
-    giving: Option<Body>,
-    /// The same from its beginning, where another part of it follows.
-    again: Option<(Envelope, Body)>,
+    /// The message that is being given, by its number.
+    giving: Option<(usize, Body)>,
     under_way: VecDeque<UnderWay>,
+    /// How many messages were under way before these. The first one has this number.
+    finished: usize,
+    /// The numbers of the messages of the transactions that have no outcome, in the order in which they began. A further part of a message
+    /// may begin after the messages that follow it.
+    open: VecDeque<usize>,
 }
 
 /// A message that was taken from the stream and not answered for.
 struct UnderWay {
     /// The error of what never went: a message that could not be prepared, or one for which there was no connection any more.
     course: Result<Course>,
+    /// The message from its beginning, where another part may follow.
+    again: Option<(Envelope, Body)>,
     receipt: Receipt,
     started: Instant,
 }
@@ -89,6 +95,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
             if self.under_way.front().is_some_and(UnderWay::is_over) {
+                self.finished += 1;
                 return self.under_way.pop_front().map(|message| message.finished(self.connection));
             }
             if let Err(error) = self.turn().await {
@@ -102,9 +109,9 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
 
     /// Takes the next message, or gives more of the one that is being given, or hears what became of those under way.
     async fn turn(&mut self) -> Result<()> {
-        let unanswered = self.under_way.iter().filter(|message| !message.is_over()).count();
-        if unanswered == 0 {
-            (self.giving, self.again, self.connection.in_call) = (None, None, false);
+        let is_idle = self.under_way.is_empty();
+        if is_idle {
+            (self.giving, self.connection.in_call) = (None, false);
             if self.no_more {
                 return Ok(());
             }
@@ -115,23 +122,26 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         }
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
-            match driver.next_unless_free(self.giving.as_mut()).await? {
+            match driver.next_unless_free(self.giving.as_mut().map(|(_, body)| body)).await? {
                 Some(step) => self.heard(step)?,
                 None => self.given(),
             }
             return Ok(());
         }
-        if driver.machine.may_begin()
-            && let Some((envelope, body)) = self.again.take()
+        let goes_on = |message: &UnderWay| message.course.as_ref().is_ok_and(Course::goes_on);
+        let another_part = self.under_way.iter().position(goes_on);
+        let may_begin = driver.machine.may_begin();
+        if let Some(index) = another_part
+            && may_begin
         {
-            self.begin_part(envelope, body);
+            self.begin_part(self.finished + index);
             return Ok(());
         }
-        if self.again.is_some() || self.no_more || unanswered >= WINDOW || !driver.machine.may_begin() {
+        if another_part.is_some() || self.no_more || self.under_way.len() >= WINDOW || !may_begin {
             let step = driver.next(None).await?;
             return self.heard(step);
         }
-        if unanswered == 0 {
+        if is_idle {
             match self.messages.next().await {
                 Some(message) => self.begin(message).await,
                 None => self.no_more = true,
@@ -168,67 +178,88 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
                 // After one that no session of this server takes, others may go.
                 self.no_more |= session.as_ref().is_err_and(|error| error.kind() == Kind::Closed);
                 let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
-                self.under_way.push_back(UnderWay { course: Ok(course), receipt, started });
+                let again = Some((envelope, body));
+                self.under_way.push_back(UnderWay { course: Ok(course), again, receipt, started });
                 if may_begin {
-                    self.begin_part(envelope, body);
+                    self.begin_part(self.finished + self.under_way.len() - 1);
                 }
             }
-            Err(error) => self.under_way.push_back(UnderWay { course: Err(error), receipt, started }),
+            Err(error) => self.under_way.push_back(UnderWay { course: Err(error), again: None, receipt, started }),
         }
     }
 
-    /// Begins the next part of the last message under way.
-    fn begin_part(&mut self, envelope: Envelope, mut body: Body) {
+    /// Begins the next part of the message with this number.
+    fn begin_part(&mut self, number: usize) {
+        let Some(index) = number.checked_sub(self.finished) else { return };
+        let Some(UnderWay { course: Ok(course), again, .. }) = self.under_way.get_mut(index) else { return };
+        let Some((envelope, mut body)) = again.take() else { return };
         let mut transaction = self.connection.transaction(&envelope, &mut body);
-        let Some(UnderWay { course: Ok(course), .. }) = self.under_way.back_mut() else { return };
         let Some(recipients) = course.next_part() else { return };
         transaction.recipients = recipients;
-        self.again = if course.goes_on() { body.restart().map(|body| (envelope, body)) } else { None };
         match self.connection.begin_now(transaction) {
-            Ok(()) => (self.giving, self.connection.in_call) = (Some(body), true),
-            Err(error) => {
-                self.again = None;
-                course.lost(error, 0);
+            Ok(()) => {
+                course.opened();
+                // A message to one recipient goes in one part.
+                if envelope.recipients().len() > 1 {
+                    *again = body.restart().map(|body| (envelope, body));
+                }
+                self.open.push_back(number);
+                (self.giving, self.connection.in_call) = (Some((number, body)), true);
             }
+            Err(error) => course.lost(error, 0),
         }
     }
 
-    /// The last message under way, or a part of it, has gone.
+    /// The message that was being given, or a part of it, has gone.
     fn given(&mut self) {
-        self.giving = None;
+        let Some((number, _)) = self.giving.take() else { return };
         let bytes = self.connection.driver.machine.message_bytes();
-        self.under_way.back_mut().into_iter().for_each(|message| message.receipt.bytes = bytes);
+        if let Some(message) = self.message(number) {
+            message.receipt.bytes = bytes;
+        }
     }
 
-    /// An event is about the first message that has no outcome; the end of the session, about all of those.
+    /// The message with this number, unless it is finished.
+    fn message(&mut self, number: usize) -> Option<&mut UnderWay> {
+        number.checked_sub(self.finished).and_then(|index| self.under_way.get_mut(index))
+    }
+
+    /// An event is about the first transaction that has no outcome; the end of the session, about all of those.
     fn heard(&mut self, step: Step) -> Result<()> {
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        let mut courses = self.under_way.iter_mut().filter_map(|message| message.course.as_mut().ok());
-        if let Some(course) = courses.find(|course| !course.is_over()) {
+        let Some(&number) = self.open.front() else { return Ok(()) };
+        if let Some(UnderWay { course: Ok(course), .. }) = self.message(number) {
+            let unanswered = course.unanswered();
             course.hear(step);
+            if course.unanswered() < unanswered {
+                self.open.pop_front();
+            }
         }
         Ok(())
     }
 
-    /// The connection is lost. The first ones under way may have been delivered, the others were not sent.
+    /// The connection is lost. The first transactions without an outcome may have been carried out, the others were not.
     fn lost(&mut self, error: Error) {
-        (self.no_more, self.giving, self.again, self.connection.in_call) = (true, None, None, false);
-        let mut unknown = self.connection.driver.machine.left_unknown();
+        (self.no_more, self.giving, self.connection.in_call) = (true, None, false);
+        let open = std::mem::take(&mut self.open);
+        let unknown = self.connection.driver.machine.left_unknown().min(open.len());
         let mut loss = Loss::new(error);
-        let courses = self.under_way.iter_mut().filter_map(|message| message.course.as_mut().ok());
-        for course in courses.filter(|course| !course.is_over()) {
-            let unanswered = course.unanswered();
-            course.lost(loss.error(), unknown);
-            unknown = unknown.saturating_sub(unanswered);
+        for (number, message) in (self.finished..).zip(&mut self.under_way) {
+            if let Ok(course) = &mut message.course
+                && !course.is_over()
+            {
+                let unknown = open.range(..unknown).filter(|open| **open == number).count();
+                course.lost(loss.error(), unknown);
+            }
         }
         if let Some(error) = loss.left() {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);
             receipt.round_trips = self.connection.round_trips();
-            self.under_way.push_back(UnderWay { course: Err(error), receipt, started });
+            self.under_way.push_back(UnderWay { course: Err(error), again: None, receipt, started });
         }
     }
 }

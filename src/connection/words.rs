@@ -5,6 +5,10 @@ use crate::error::{Error, Kind, Phase};
 use crate::proto::Reply;
 use crate::receipt::{Outcome, Recipient};
 
+/// Why recipients are left over that would need another transaction.
+pub(super) const ONCE: &str = "the server takes fewer recipients at once than the message has, and the message is read from a stream, so \
+    that it could not be sent again for the others";
+
 /// The server refused, in this phase. Without `recipients`, where they are not known here.
 pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, recipients: &[Recipient]) -> Error {
     let message = match phase {
