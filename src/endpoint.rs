@@ -49,6 +49,7 @@ pub struct Endpoint {
     pub(crate) all_or_nothing: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) check_after_idle: Duration,
     /// Made from the settings above; a setting that it depends on puts a new one here.
     connector: Arc<OnceCell<Connector>>,
 }
@@ -93,6 +94,7 @@ impl Endpoint {
             all_or_nothing: false,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            check_after_idle: Duration::from_secs(30),
             connector: Arc::default(),
         }
     }
@@ -335,6 +337,25 @@ impl Endpoint {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// On a connection that is kept, by the caller or a pool, and was idle for so long, a message begins with MAIL alone, and the rest
+    /// follows when that is answered; 30 seconds by default.
+    ///
+    /// A server, or a device in between such as NAT, may have forgotten the connection without a sign. A small message that goes with its
+    /// commands in one flight (PIPELINING and CHUNKING) would be lost there with an unknown outcome; so it is not sent, and a
+    /// `Pool` sends it over a new connection. It costs one round trip. [`Duration::ZERO`] asks so before each
+    /// message, [`Duration::MAX`] never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let endpoint = envoi::Endpoint::new("mail.example.org").check_after_idle(Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn check_after_idle(mut self, idle: Duration) -> Self {
+        self.check_after_idle = idle;
         self
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Driver {
     ended: bool,
     /// Why the transport broke, if it did.
     broken: Option<io::Error>,
+    /// When the server was last heard.
+    pub(super) heard_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
     stalled_since: Instant,
     /// The reply that is waited for, by its phase and number, and since when.
@@ -59,6 +61,7 @@ impl Driver {
             unflushed: false,
             ended: false,
             broken: None,
+            heard_at: Instant::now(),
             stalled_since: Instant::now(),
             wait: None,
             body_wait: Duration::ZERO,
@@ -317,7 +320,10 @@ impl Driver {
         let bytes = buffer.filled();
         match read {
             // The machine looks at what it has before it is given more, so it has room.
-            Ok(()) if !bytes.is_empty() && self.machine.input(bytes) == bytes.len() => return Poll::Ready(()),
+            Ok(()) if !bytes.is_empty() && self.machine.input(bytes) == bytes.len() => {
+                self.heard_at = Instant::now();
+                return Poll::Ready(());
+            }
             Ok(()) => {}
             Err(error) => {
                 self.broken.get_or_insert(error);

@@ -15,6 +15,8 @@ mod steps;
 mod stream;
 mod words;
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
@@ -72,6 +74,8 @@ pub struct Connection {
     /// The server accepted MAIL of the last message, or of a part of it.
     #[cfg(feature = "pool")]
     sender_accepted: bool,
+    /// After this time without a word of the server's, the answer to MAIL is awaited before more is sent.
+    check_after_idle: Duration,
     /// Of the machine's round trips, those that the next receipt need not tell of.
     round_trips_told: u32,
     /// A call has begun and not come to its end: it is running, or its future was dropped.
@@ -237,6 +241,7 @@ impl Connection {
         body.suit(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
+        transaction.await_sender = self.driver.heard_at.elapsed() >= self.check_after_idle;
         transaction
     }
 

@@ -133,6 +133,7 @@ impl Connection {
             began: Instant::now(),
             #[cfg(feature = "pool")]
             sender_accepted: false,
+            check_after_idle: endpoint.check_after_idle,
             round_trips_told: 0,
             in_call: false,
         };

@@ -322,10 +322,11 @@ impl Machine {
     }
 
     fn on_mail(&mut self, reply: Reply) {
-        if let Some(progress) = self.transactions.front_mut()
-            && !reply.is_positive()
-        {
-            progress.mail_refusal = Some(reply.clone());
+        if let Some(progress) = self.transactions.front_mut() {
+            progress.mail_answered = true;
+            if !reply.is_positive() {
+                progress.mail_refusal = Some(reply.clone());
+            }
         }
         self.events.push_back(Step::Sender { reply });
     }

@@ -30,6 +30,10 @@ pub struct Transaction {
     /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
     /// message, as in LMTP, those that it refuses then do not keep the message from the others.
     pub all_or_nothing: bool,
+    /// Wait for the answer to MAIL before anything else goes, also where the server takes PIPELINING: for a connection that was
+    /// idle for long, whose server may be gone without a sign. A small message that went with MAIL, as one chunk, would have an unknown
+    /// outcome then.
+    pub await_sender: bool,
 }
 
 impl Transaction {
@@ -52,6 +56,7 @@ impl Transaction {
             utf8_headers: false,
             delivery: Delivery::default(),
             all_or_nothing: false,
+            await_sender: false,
         }
     }
 
@@ -147,6 +152,7 @@ pub(super) struct Progress {
     /// SMTPUTF8 was asked for with MAIL.
     pub(super) utf8: bool,
     pub(super) mail_written: bool,
+    pub(super) mail_answered: bool,
     pub(super) data_written: bool,
     /// How many RCPT were written and answered.
     pub(super) written: usize,
@@ -200,6 +206,7 @@ impl Progress {
             transaction,
             complete,
             mail_written: false,
+            mail_answered: false,
             data_written: false,
             written: 0,
             answered: 0,

@@ -31,6 +31,8 @@ impl Machine {
                 progress.mail_written = true;
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
                 self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
+            } else if progress.transaction.await_sender && !progress.mail_answered {
+                return;
             } else if let Some(recipient) = recipients.get(progress.written) {
                 let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
                 self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
