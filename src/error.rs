@@ -39,6 +39,9 @@ pub enum Kind {
     Refused,
     /// The server lacks an extension that the message needs, or the message is larger than it takes.
     Unsupported,
+    /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by another pool, or by the
+    /// program that takes over. It is transient, and yet not tried again by `Retries`, as this pool stays closed.
+    PoolClosed,
 }
 
 impl Kind {
@@ -57,6 +60,7 @@ impl Kind {
             Kind::Auth => "auth",
             Kind::Refused => "refused",
             Kind::Unsupported => "unsupported",
+            Kind::PoolClosed => "pool-closed",
         }
     }
 }
@@ -339,14 +343,14 @@ impl Error {
     }
 
     /// The same request may work later: a 4xx reply, no connection, a connection that was lost, a
-    /// timeout. Never true where the [outcome is unknown](Self::outcome_unknown).
+    /// timeout, a pool that was closed. Never true where the [outcome is unknown](Self::outcome_unknown).
     pub fn is_transient(&self) -> bool {
         if self.0.outcome_unknown {
             return false;
         }
         match &self.0.reply {
             Some(reply) => reply.is_transient() && !self.0.lasts,
-            None => matches!(self.0.kind, Kind::Connect | Kind::Closed | Kind::Timeout),
+            None => matches!(self.0.kind, Kind::Connect | Kind::Closed | Kind::Timeout | Kind::PoolClosed),
         }
     }
 

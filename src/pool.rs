@@ -11,7 +11,8 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::client::with_recipients;
 use crate::error::{Error, Kind, Phase, Result};
@@ -42,10 +43,13 @@ pub struct PoolLimits {
     /// How long a call waits for one of them while all are in use; 1 minute by default.
     pub wait: Duration,
     /// How long a connection is kept that nobody uses; 1 minute by default. A server may close it after 5 minutes (RFC 5321, 4.5.3.2.7),
-    /// and one that is busy does so earlier.
+    /// and one that is busy does so earlier. One that was idle for a while is [asked](crate::Endpoint::check_after_idle) before a message
+    /// goes over it.
     pub idle: Duration,
     /// How long a connection is used, from its beginning; 30 minutes by default.
     pub age: Duration,
+    /// How long [`Pool::close`] lets those finish who send or wait; 10 seconds by default.
+    pub close: Duration,
     /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its own limit counts, if it tells (LIMITS,
     /// RFC 9422); else a 421 at the next message does.
     pub messages: usize,
@@ -59,6 +63,7 @@ impl PoolLimits {
             wait: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             age: Duration::from_secs(30 * 60),
+            close: Duration::from_secs(10),
             messages: 1000,
         }
     }
@@ -104,7 +109,18 @@ impl From<u16> for PoolLimits {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Pool(managed::Pool<Manager>);
+pub struct Pool {
+    slots: managed::Pool<Manager>,
+    /// The calls of all clones: those that send, and those that wait for a connection.
+    calls: watch::Sender<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    number: usize,
+    /// No more may begin.
+    closed: bool,
+}
 
 impl Pool {
     pub(crate) fn new(client: Client, mut limits: PoolLimits) -> Self {
@@ -115,24 +131,27 @@ impl Pool {
             // The one used last is the first to be used again: so those that are not needed come to their time.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1);
-        Pool(pool.build().expect("with a runtime, a pool can be built"))
+        let slots = pool.build().expect("with a runtime, a pool can be built");
+        Pool { slots, calls: watch::Sender::default() }
     }
 
     /// The client that the connections are made by.
     pub fn client(&self) -> &Client {
-        &self.0.manager().client
+        &self.slots.manager().client
     }
 
     /// Sends a message over a connection of the pool. A new one is made where none is kept. What comes back is that of
     /// [`Client::send`]; the client's retries count here, too.
     ///
-    /// Where a connection that was kept proves dead when the message begins (it is closed, or MAIL is answered by 421), the message goes once
-    /// more, over a new one: the server has taken nothing of it. Not so a message with a stream in it, which can be read once only.
+    /// Where a connection that was kept proves dead, the message goes over a new one. It is dead where the session ends before the message
+    /// begins, whatever the reason (it is closed, RSET after the message before is not answered, something came unasked); or where the
+    /// message was begun and not handed over whole, and MAIL is not answered at all, or by 421: the server has taken nothing of it.
+    /// Once it was begun, a message with a stream in it is not sent again, as it can be read once only.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`]. [`Kind::Timeout`] where all connections were in use for longer than the [limit](PoolLimits::wait), or up to the
-    /// deadline; [`Kind::Request`] where the pool was closed.
+    /// deadline; [`Kind::PoolClosed`] where the pool was [closed](Self::close).
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.client().send_by(message.into(), attempt).await
@@ -140,27 +159,21 @@ impl Pool {
 
     async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {
         let endpoint = self.client().endpoint();
-        let mut pooled = match self.place(&clock).await {
-            Ok(pooled) => pooled,
+        let connected = async {
+            let call = self.begin_call()?;
+            Ok((call, self.connected(clock.clone()).await?))
+        };
+        let (_call, (mut pooled, is_kept)) = match connected.await {
+            Ok(connected) => connected,
             Err(error) => return Err(with_recipients(error, endpoint, &envelope, started)),
         };
-        let mut again = None;
-        match &mut pooled.slot.connection {
-            Some(kept) => {
-                kept.begin_message(clock);
-                again = body.restart().map(|body| (envelope.clone(), body));
-            }
-            None => {
-                if let Err(error) = pooled.connect(clock).await {
-                    return Err(with_recipients(error, endpoint, &envelope, started));
-                }
-            }
-        }
+        let again = body.restart().filter(|_| is_kept).map(|body| (envelope.clone(), body));
         let error = match pooled.send_prepared(envelope, body, started, Some(endpoint)).await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
-        let Some((envelope, body)) = again.filter(|_| was_dead(&error)) else { return Err(error) };
+        let is_dead = pooled.was_dead(&error) && clock.has_time_for(Duration::ZERO);
+        let Some((envelope, body)) = again.filter(|_| is_dead) else { return Err(error) };
         if let Err(error) = pooled.renew(endpoint).await {
             return Err(with_recipients(error, endpoint, &envelope, started));
         }
@@ -181,30 +194,50 @@ impl Pool {
     /// # }
     /// ```
     pub async fn get(&self) -> Result<PooledConnection> {
+        let _call = self.begin_call()?;
         let clock = Clock::start(&self.client().endpoint().timeouts);
+        Ok(self.connected(clock).await?.0)
+    }
+
+    /// A connection that is ready for a message, and whether it was kept.
+    async fn connected(&self, clock: Clock) -> Result<(PooledConnection, bool)> {
         let mut pooled = self.place(&clock).await?;
-        if pooled.slot.connection.is_none() {
+        if let Some(kept) = &mut pooled.slot.connection {
+            kept.begin_message(clock);
+            if kept.is_ready().await {
+                return Ok((pooled, true));
+            }
+            pooled.renew(self.client().endpoint()).await?;
+        } else {
             pooled.connect(clock).await?;
         }
-        Ok(pooled)
+        Ok((pooled, false))
+    }
+
+    fn begin_call(&self) -> Result<Call<'_>> {
+        let begin = |calls: &mut Calls| {
+            calls.number += usize::from(!calls.closed);
+            !calls.closed
+        };
+        if self.calls.send_if_modified(begin) { Ok(Call(&self.calls)) } else { Err(was_closed()) }
     }
 
     /// A place among the connections, with the one that was kept there, if one was and is alive.
     async fn place(&self, clock: &Clock) -> Result<PooledConnection> {
-        let limits = &self.0.manager().limits;
-        self.0.retain(|slot, _| slot.is_fit(limits));
+        let limits = &self.slots.manager().limits;
+        self.slots.retain(|slot, _| slot.is_fit(limits));
         let now = Instant::now();
         let limit = clock.deadline_before(Limit { at: now + limits.wait.min(FAR), why: LimitKind::Phase(limits.wait) });
         let wait = managed::Timeouts { wait: Some(limit.at - now), ..managed::Timeouts::new() };
-        match self.0.timeout_get(&wait).await {
+        match self.slots.timeout_get(&wait).await {
             Ok(slot) => Ok(PooledConnection { slot, pool: self.clone() }),
             Err(PoolError::Timeout(_)) => Err(self.full(limit.why)),
-            Err(_) => Err(Error::request("the pool was closed").with_hint("Make another one of the client.")),
+            Err(_) => Err(was_closed()),
         }
     }
 
     fn full(&self, why: LimitKind) -> Error {
-        let limits = &self.0.manager().limits;
+        let limits = &self.slots.manager().limits;
         let until = match why {
             LimitKind::Deadline(limit) => format!("up to the deadline of {limit:?}"),
             LimitKind::Phase(limit) | LimitKind::Login(limit) | LimitKind::Waiting(limit) => format!("for {limit:?}"),
@@ -213,33 +246,65 @@ impl Pool {
             1 => "the one connection of the pool was".to_owned(),
             all => format!("all {all} connections of the pool were"),
         };
-        Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use {until}")).with_hint(
-            "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once, or a longer wait \
-             (PoolLimits), or give fewer messages at a time.",
-        )
+        let hint = match why {
+            LimitKind::Deadline(_) => {
+                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once (PoolLimits), or a \
+                 later deadline (Timeouts), or give fewer messages at a time."
+            }
+            _ => {
+                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once, or a longer wait \
+                 (PoolLimits), or give fewer messages at a time."
+            }
+        };
+        Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use {until}")).with_hint(hint)
     }
 
-    /// Closes the pool, for all its clones: those connections that nobody uses say QUIT, and those in use as soon as they are given back. Who
-    /// waits for one, or asks for one later, gets an error. Takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
-    pub async fn close(&self) {
-        let unused = self.0.retain(|_, _| false).removed;
-        self.0.close();
+    /// Closes the pool, for all its clones. Calls that begin from now on get an error ([`Kind::PoolClosed`]), as does the next of the
+    /// [retries](Client::retries) of a message. Those that wait for a connection get their turn, and those that send finish, for
+    /// as long as [`PoolLimits::close`] allows; whoever still waits then gets the same error. Connections that nobody uses
+    /// say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit), and so do those from [`get`](Self::get) as soon as
+    /// they are given back: they are not waited for.
+    ///
+    /// Returns the number of calls that had not finished when the time was over. Each of them has an outcome of its own, so no message is
+    /// lost: those that wait get the error at once, and those that send go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves the pool closed to new calls, and those that wait still get their turn.
+    pub async fn close(&self) -> usize {
+        self.calls.send_modify(|calls| calls.closed = true);
+        let mut calls = self.calls.subscribe();
+        let all_ended = calls.wait_for(|calls| calls.number == 0);
+        let left = match timeout(self.slots.manager().limits.close, all_ended).await {
+            Ok(_) => 0,
+            Err(_) => self.calls.borrow().number,
+        };
+        let unused = self.slots.retain(|_, _| false).removed;
+        self.slots.close();
         let connections = unused.into_iter().filter_map(|mut slot| slot.connection.take());
         join_all(connections.map(|connection| connection.quit())).await;
+        left
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Manager { client, limits } = self.0.manager();
+        let Manager { client, limits } = self.slots.manager();
         f.debug_struct("Pool").field("client", client).field("limits", limits).finish()
     }
 }
 
-/// The connection had ended before the server took anything of the message.
-fn was_dead(error: &Error) -> bool {
-    let ended = error.reply().map_or(error.kind() == Kind::Closed, |reply| reply.code() == 421);
-    ended && matches!(error.phase(), Phase::Command | Phase::Mail) && !error.outcome_unknown()
+/// A call that was begun before the pool was closed. Dropped, it has ended.
+struct Call<'p>(&'p watch::Sender<Calls>);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| calls.number -= 1);
+    }
+}
+
+fn was_closed() -> Error {
+    Error::new(Kind::PoolClosed, Phase::Setup, "the pool was closed").with_hint("Make another one of the client.")
 }
 
 /// A connection of a [`Pool`], from [`Pool::get`]. Dropped, it goes back, and the next user gets it; unless its session has ended, a
@@ -280,7 +345,7 @@ impl Drop for PooledConnection {
         if let Some(connection) = &mut self.slot.connection {
             connection.say_now();
         }
-        if !self.slot.is_fit(&self.pool.0.manager().limits) {
+        if !self.slot.is_fit(&self.pool.slots.manager().limits) {
             self.slot.let_go();
         }
     }

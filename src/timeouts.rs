@@ -189,7 +189,7 @@ impl Clock {
     }
 
     /// The deadline does not come before.
-    #[cfg(feature = "retries")]
+    #[cfg(any(feature = "pool", feature = "retries"))]
     pub(crate) fn has_time_for(&self, delay: Duration) -> bool {
         self.deadline.is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
     }

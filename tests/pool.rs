@@ -200,6 +200,11 @@ async fn a_limit_to_the_wait() {
     let both = [hasty.get().await.unwrap(), hasty.get().await.unwrap()];
     let error = hasty.get().await.err().unwrap();
     assert_eq!(error.message(), "all 2 connections of the pool were in use up to the deadline of 5s");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("later deadline") && !hint.contains("longer wait"),
+        "a longer wait would change nothing: {hint}"
+    );
     drop(both);
     time::resume();
 
@@ -354,6 +359,177 @@ async fn one_that_ends_when_the_message_begins() {
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
 }
 
+/// In what state a kept connection is when the next message comes, and how its session ends: by these words of the server's, or by a
+/// close. Nothing of the next message was said by then, so it goes over a new connection, whatever it is read from.
+#[tokio::test]
+async fn a_session_that_ends_before_the_next_message_begins() {
+    const REFUSED: &[&str] = &[GREETING, OK, OK, "550 5.1.1 No such user\r\n"];
+    const SPAM: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "554 5.7.1 Spam\r\n"];
+    for (before, is_refused) in [(FIRST, false), (REFUSED, true), (SPAM, true)] {
+        for last_words in
+            ["", "421 4.3.2 Going down\r\n", "250 Ok\r\n250 Ok\r\n", "500 5.5.1 What?\r\n", "nonsense\r\n", "25"]
+        {
+            // After a refused recipient, RSET is under way. Otherwise nothing is, and what the server says comes unasked.
+            let is_asked = before.len() == REFUSED.len();
+            let mut script = before.to_vec();
+            let unasked;
+            if is_asked {
+                script.push(last_words);
+            } else {
+                unasked = Box::leak(format!("{}{last_words}", script.pop().unwrap()).into_boxed_str());
+                script.push(unasked);
+            }
+            for is_stream in [false, true] {
+                let (endpoint, serving) = scripted(&[&script, FIRST]).await;
+                let pool = Client::new(endpoint).pool(1);
+                assert_eq!(pool.send(hello()).await.is_err(), is_refused);
+                let second = if is_stream { pool.send(stream()).await } else { pool.send(hello()).await };
+                let context = format!("{before:?} {last_words:?}");
+                assert!(second.unwrap_or_else(|error| panic!("{context}: {error}")).all_accepted());
+                let heard = serving.await.unwrap();
+                assert_eq!(heard[0].matches("MAIL").count(), 1, "{context}: {heard:?}");
+            }
+        }
+    }
+    // So does the connection that a caller gets.
+    let (endpoint, serving) = scripted(&[&[REFUSED, &["421 4.3.2 Going down\r\n"][..]].concat(), FIRST]).await;
+    let pool = Client::new(endpoint).pool(1);
+    pool.send(hello()).await.unwrap_err();
+    assert!(pool.get().await.unwrap().send(hello()).await.unwrap().all_accepted());
+    serving.await.unwrap();
+}
+
+/// MAIL is out, alone or with more, and the server does not answer it: garbage, half a reply, nothing until the time is over.
+#[tokio::test]
+async fn a_session_that_ends_before_mail_is_answered() {
+    const OFFERS: [&str; 2] = ["250 there\r\n", "250-there\r\n250 PIPELINING\r\n"];
+    for offer in OFFERS {
+        for last_words in ["", "421 4.3.2 Going down\r\n", "354 Go\r\n", "nonsense\r\n", "25", "250-Ok\r\n"] {
+            let first: &[&str] = match offer {
+                "250 there\r\n" => &[GREETING, "250 there\r\n", OK, OK, "354 Go\r\n", OK, ""],
+                offer => &[GREETING, offer, "250 Ok\r\n250 Ok\r\n354 Go\r\n", OK, ""],
+            };
+            let mut first = first.to_vec();
+            *first.last_mut().unwrap() = last_words;
+            let (endpoint, serving) = scripted(&[&first, FIRST]).await;
+            let pool = Client::new(endpoint).pool(1);
+            sent(&pool).await;
+            let second = pool.send(hello()).await;
+            assert!(second.unwrap_or_else(|error| panic!("{offer:?} {last_words:?}: {error}")).all_accepted());
+            serving.await.unwrap();
+        }
+    }
+}
+
+/// The peer of a kept connection is gone without a sign. With PIPELINING and CHUNKING, a small message would go whole with MAIL.
+#[tokio::test]
+async fn a_connection_that_was_idle_is_asked_first() {
+    const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+    const WHOLE: &[&str] = &[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n"];
+    let seconds = Duration::from_secs;
+    for (idle, is_asked) in [(29, false), (31, true)] {
+        let script = [WHOLE, &[""]].concat();
+        let (endpoint, serving) = scripted(&[&script, WHOLE]).await;
+        let pool = Client::new(endpoint).pool(1);
+        sent(&pool).await;
+        later(seconds(idle)).await;
+        let second = pool.send(hello()).await;
+        match second {
+            Ok(receipt) => assert!(is_asked && receipt.all_accepted(), "{receipt:?}"),
+            Err(error) => {
+                assert!(!is_asked && error.outcome_unknown(), "{error}");
+                sent(&pool).await;
+            }
+        }
+        let heard = serving.await.unwrap();
+        let (_, second) = heard[0].rsplit_once("MAIL").unwrap();
+        assert_eq!(second.contains("BDAT"), !is_asked, "{heard:?}");
+    }
+    // It costs a round trip, and none once the server has answered. The setting is that of the endpoint.
+    for (setting, round_trips) in [(seconds(10), [2, 1]), (Duration::ZERO, [2, 2]), (Duration::MAX, [1, 1])] {
+        let server = plain().offer("CHUNKING").start().await.unwrap();
+        let endpoint = Endpoint::from_url(&server.url()).unwrap().check_after_idle(setting);
+        let pool = Client::new(endpoint).pool(1);
+        sent(&pool).await;
+        later(seconds(11)).await;
+        assert_eq!([sent(&pool).await, sent(&pool).await], round_trips, "{setting:?}");
+        assert_eq!(server.connections().len(), 1);
+        // A connection that is kept by the caller does the same.
+        let mut connection = pool.client().connect().await.unwrap();
+        later(seconds(11)).await;
+        assert_eq!(connection.send(hello()).await.unwrap().round_trips, round_trips[0]);
+        later(seconds(11)).await;
+        let messages = futures::stream::iter([hello().into(), hello().into()]);
+        let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
+        assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().all_accepted()));
+        let sessions = server.connections();
+        let groups = sessions[1].groups.iter().filter(|group| group.last().unwrap().starts_with("MAIL")).count();
+        let expected = match setting {
+            Duration::ZERO => 3,
+            Duration::MAX => 0,
+            _ => 2,
+        };
+        assert_eq!(groups, expected, "{setting:?}: {:?}", sessions[1].groups);
+        connection.quit().await;
+    }
+}
+
+/// A server that never answers MAIL: the time for a command is over, and the message goes over a new connection; not past the deadline.
+#[tokio::test]
+async fn silence_after_mail() {
+    for deadline in [None, Some(Duration::from_millis(100))] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}?tls=none", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let mut silent = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = Vec::new();
+                for line in FIRST {
+                    stream.write_all(line.as_bytes()).await.unwrap();
+                    let end = if line.starts_with("354") { &b"\r\n.\r\n"[..] } else { b"\r\n" };
+                    heard.clear();
+                    while !heard.ends_with(end) && stream.read_buf(&mut heard).await.unwrap() > 0 {}
+                }
+                silent.push(stream);
+            }
+        });
+        let mut timeouts = envoi::Timeouts::default();
+        (timeouts.command, timeouts.deadline) = (Duration::from_millis(200), deadline);
+        let pool = Client::new(Endpoint::from_url(&url).unwrap().timeouts(timeouts)).pool(1);
+        sent(&pool).await;
+        match (pool.send(hello()).await, deadline) {
+            (Ok(receipt), None) => assert!(receipt.all_accepted()),
+            (Err(error), Some(_)) => {
+                assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Mail), "{error}");
+            }
+            (result, _) => panic!("{result:?}"),
+        }
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_pool_splits_a_message_for_a_server_that_takes_fewer_recipients() {
+    let accepted = std::sync::atomic::AtomicUsize::new(0);
+    let server = plain().offer("LIMITS MAILMAX=2").answer(move |line| {
+        use std::sync::atomic::Ordering::SeqCst;
+        if line.starts_with("MAIL") {
+            accepted.store(0, SeqCst);
+        }
+        let too_many = line.starts_with("RCPT") && accepted.fetch_add(1, SeqCst) > 0;
+        too_many.then(|| "452 4.5.3 Too many recipients".to_owned())
+    });
+    let server = server.start().await.unwrap();
+    let pool = pool(&server, 1);
+    for _ in 0..2 {
+        let mail = MessageBuilder::new().from("me@example.org").to(vec!["a@b.example", "c@b.example", "d@b.example"]);
+        let receipt = pool.send(mail.text_body("Hello.")).await.unwrap();
+        assert!(receipt.all_accepted() && receipt.transactions == 3, "{receipt:?}");
+    }
+    assert_eq!((server.messages().len(), server.connections().len()), (6, 3));
+}
+
 #[tokio::test]
 async fn what_is_given_back_in_the_middle_of_something_is_closed() {
     type Use = for<'c> fn(&'c mut PooledConnection) -> BoxFuture<'c, ()>;
@@ -414,27 +590,76 @@ async fn a_refused_message_costs_the_next_one_nothing() {
     }
 }
 
+/// Those who wait get their turn, and no others.
 #[tokio::test]
 async fn closed() {
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 2);
-    let [unused, mut used] = [pool.get().await.unwrap(), pool.get().await.unwrap()];
-    let waiting = pool.get();
-    let mut waiting = std::pin::pin!(waiting);
-    assert!(waiting.as_mut().now_or_never().is_none());
-    drop(unused);
-    pool.close().await;
-    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
-    for refused in [waiting.await.err(), pool.get().await.err(), pool.send(hello()).await.err()] {
+    let [first, mut used] = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    let mut waiting = join_all((0..5).map(|_| pool.send(hello())));
+    assert!((&mut waiting).now_or_never().is_none());
+    let mut closing = Box::pin(pool.close());
+    assert!((&mut closing).now_or_never().is_none());
+    for refused in [pool.get().await.err(), pool.send(hello()).await.err()] {
         let error = refused.unwrap();
-        assert_eq!((error.kind(), error.message()), (Kind::Request, "the pool was closed"));
-        assert!(error.is_permanent());
+        assert_eq!((error.kind(), error.message()), (Kind::PoolClosed, "the pool was closed"));
+        assert!(error.is_transient() && !error.is_permanent());
+        if let Some(receipt) = error.receipt() {
+            assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
+            assert!(receipt.recipients[0].is_transient());
+        }
     }
-    // The other one does its work.
+    drop(first);
+    let (outcomes, left) = futures::future::join(waiting, closing).await;
+    assert_eq!(left, 0);
+    assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().all_accepted()));
+    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
+    // The other one was not waited for, and does its work.
     assert!(used.send(hello()).await.unwrap().all_accepted());
     drop(used);
     until(|| server.connections().iter().all(said_quit)).await;
-    pool.close().await;
+    assert_eq!((pool.close().await, server.connections().len()), (0, 2));
+}
+
+#[tokio::test]
+async fn closed_when_the_time_is_over() {
+    let server = plain().start().await.unwrap();
+    let mut limits = PoolLimits::new(1);
+    limits.close = Duration::from_millis(10);
+    let pool = pool(&server, limits);
+    let mut used = pool.get().await.unwrap();
+    let waiting = [tokio::spawn(send_by(pool.clone())), tokio::spawn(send_by(pool.clone()))];
+    // Both come to the queue.
+    tokio::task::yield_now().await;
+    assert_eq!(pool.close().await, 2);
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), Err(Kind::PoolClosed));
+    }
+    assert!(used.send(hello()).await.unwrap().all_accepted());
+}
+
+async fn send_by(pool: Pool) -> Result<bool, Kind> {
+    pool.send(hello()).await.map(|receipt| receipt.all_accepted()).map_err(|error| error.kind())
+}
+
+/// Retries of a message end with the pool, and do not hold it open.
+#[tokio::test]
+async fn closed_between_two_attempts() {
+    let server = plain().answer(|line| line.starts_with("RCPT").then(|| "450 4.2.1 Busy".to_owned()));
+    let server = server.start().await.unwrap();
+    let mut retries = Retries::new(1000);
+    (retries.first_delay, retries.longest_delay) = (Duration::from_millis(1), Duration::from_millis(1));
+    let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
+    let sending = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.send(hello()).await }
+    });
+    until(|| server.connections().iter().any(|session| session.commands().count() > 20)).await;
+    assert_eq!(pool.close().await, 0);
+    let error = sending.await.unwrap().unwrap_err();
+    assert!(error.kind() == Kind::PoolClosed && error.is_transient(), "{error}");
+    let receipt = error.receipt().unwrap();
+    assert!(matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 450));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Connection;
+use crate::error::{Error, Kind};
 use crate::proto::Step;
 
 impl Connection {
@@ -16,6 +17,26 @@ impl Connection {
         self.driver.hear().await;
         // An answer may still be awaited: to the RSET behind a refused message.
         matches!(self.driver.step(), Ok(Step::Ready | Step::Wait { .. }))
+    }
+
+    /// Waits for the answers to what was sent before, such as RSET after a refused message. `false` where the session ends instead: nothing
+    /// was said of the next message then.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        if self.begin_call().is_err() {
+            return false;
+        }
+        let result = self.driver.until_ready().await;
+        self.end_call(result).is_ok()
+    }
+
+    /// The last message failed on a connection that had ended before the server took anything of it: its MAIL was not accepted, and
+    /// it was not handed over whole.
+    pub(crate) fn was_dead(&self, error: &Error) -> bool {
+        let ended = match error.reply() {
+            Some(reply) => reply.code() == 421,
+            None => matches!(error.kind(), Kind::Closed | Kind::Timeout | Kind::Protocol),
+        };
+        ended && !self.sender_accepted && !error.outcome_unknown()
     }
 
     /// Since when there is this session.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Client, Pool, PoolLimits};
+use envoi::{Client, Kind, Pool, PoolLimits};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use tokio::net::TcpListener;
@@ -203,7 +203,7 @@ async fn close_after_each_poll() {
         hall.assert_whole("before").await;
         let closed = polled(hall.pool.close(), polls).await.is_some();
         let error = hall.pool.get().await.err().expect("it is closed all the same");
-        assert_eq!(error.message(), "the pool was closed");
+        assert_eq!((error.kind(), error.message()), (Kind::PoolClosed, "the pool was closed"));
         if closed {
             break;
         }
