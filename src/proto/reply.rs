@@ -189,7 +189,7 @@ impl BadReply {
     }
 }
 
-/// What counts of a line that may have its code before it.
+/// The end of a line that counts, where the line may have its code before it.
 fn body(line: &str) -> &str {
     let code = line.get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
     let rest = line.get(3..).and_then(|rest| rest.strip_prefix([' ', '-']).or(rest.is_empty().then_some("")));
@@ -314,6 +314,9 @@ impl ReplyParser {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use zeroize::Zeroizing;
+
     use super::*;
 
     fn parse(bytes: &str) -> Result<Option<Reply>, BadReply> {
@@ -413,5 +416,20 @@ mod tests {
         let mut input = BytesMut::from(&b"550 caf\xe9\r\n"[..]);
         let latin1 = ReplyParser::new(Limits::default()).parse(&mut input).unwrap().unwrap();
         assert_eq!(latin1.text(), "caf\u{FFFD}");
+    }
+
+    proptest! {
+        /// Lines of nothing but codes and blanks, too.
+        #[test]
+        fn what_is_redacted_keeps_its_lines(lines in prop::collection::vec("[25]?[. 0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
+            let mut secrets = Secrets::default();
+            secrets.add(Zeroizing::new("secret".into()));
+            let mut reply = Reply { code: 550, lines };
+            let shown = unfinished(Some(&reply), rest.as_bytes(), &secrets);
+            let number = reply.lines.len();
+            reply.redact(&secrets);
+            prop_assert_eq!(reply.lines.len(), number);
+            prop_assert!(!reply.text().replace('\n', "").contains("secret") && !shown.contains("secret"));
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Secrets {
     }
 
     /// Puts stars for secrets into the lines of a reply, also where one goes on in the next line.
-    /// `body` is what counts of a line.
+    /// `body` gives the end of a line that counts.
     pub(crate) fn redact_lines(&self, lines: &mut [String], body: impl Fn(&str) -> &str) {
         if self.0.is_empty() {
             return;
@@ -114,8 +114,9 @@ impl Secrets {
         // Where each line's body is, in the line and among all.
         let mut places = Vec::with_capacity(lines.len());
         for line in lines {
-            let body = body(line).trim();
-            let start = body.as_ptr() as usize - line.as_ptr() as usize;
+            let body = body(line).trim_start();
+            let start = line.len() - body.len();
+            let body = body.trim_end();
             places.push((start, joined.len()..joined.len() + body.len()));
             joined.push_str(body);
             joined.push_str(separator);
