@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Phase, Result};
-use crate::idna;
 use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::text::{printable, quoted};
@@ -18,6 +17,7 @@ use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
 use crate::transport::{Proxy, ProxyHeader};
 use crate::{Credentials, Kind, Secret, Timeouts};
+use crate::{file, idna};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
 ///
@@ -74,6 +74,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// [`Kind::Request`], with what is wrong: an unknown key too, and one given twice. The URL is not quoted, as it may hold a password.
+    /// No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
         crate::url::parse(url)
     }
@@ -269,6 +270,12 @@ impl Endpoint {
         self.map_trust(|trust| trust.password(password))
     }
 
+    /// The file with the password of the key stores that are trusted; see [`Trust::password_file`].
+    #[must_use]
+    pub fn trust_password_file(self, path: impl Into<PathBuf>) -> Self {
+        self.map_trust(|trust| trust.password_file(path))
+    }
+
     /// The certificate to show to a server that asks for one.
     #[must_use]
     pub fn client_certificate(self, certificate: ClientCertificate) -> Self {
@@ -411,17 +418,18 @@ impl Endpoint {
         self.login.check()
     }
 
-    /// Credentials that must not be shown to just anybody: opportunistic TLS is verified then, and does not fall back.
+    /// Credentials that must not be shown to just anybody, or a key that the server must have: opportunistic TLS is verified then,
+    /// and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
-        self.security != Security::Opportunistic || self.login.is_given()
+        self.security != Security::Opportunistic || self.login.is_given() || self.tls.has_pins()
     }
 
-    /// The trust store is read on first use, on a thread that may block.
-    pub(crate) async fn connector(&self) -> Result<&Connector> {
+    /// The trust store is read on first use, on a thread that may block; what is not a regular file, until then.
+    pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
         let load = || async {
             let settings = self.tls.clone();
             let demand = if self.demands_trust() { Demand::Verified } else { Demand::Reported };
-            let loaded = tokio::task::spawn_blocking(move || Connector::new(&settings, demand)).await;
+            let loaded = tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until)).await;
             loaded.map_err(|panic| {
                 Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
             })?
@@ -431,7 +439,7 @@ impl Endpoint {
 
     /// Reads the trust store again, on a thread that may block.
     pub(crate) async fn reload_trust(&self) -> Result<TrustSummary> {
-        let connector = self.connector().await?.clone();
+        let connector = self.connector(file::time_limit()).await?.clone();
         let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
         loaded.map_err(|panic| {
             Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)

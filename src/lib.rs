@@ -169,6 +169,8 @@ pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
 mod error;
+#[cfg(feature = "client")]
+mod file;
 mod hint;
 mod idna;
 #[cfg(feature = "client")]

@@ -18,6 +18,53 @@ impl Secret {
         Secret(Zeroizing::new(secret.into()))
     }
 
+    /// Reads a secret from a file, of which it is all but one line end at its end. The file is UTF-8, or UTF-16 with a byte
+    /// order mark, as PowerShell writes it.
+    ///
+    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 10 seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Config`](crate::Kind::Config): the file cannot be read, has more than 64 KiB, or is not text.
+    ///
+    /// ```no_run
+    /// let password = envoi::Secret::from_file("/run/secrets/smtp-password")?;
+    /// let endpoint = envoi::Endpoint::new("mail.example.org").user("alice@example.org").password(password);
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn from_file(path: impl AsRef<std::path::Path>) -> crate::Result<Self> {
+        Secret::read(path.as_ref(), "the password", crate::file::time_limit())
+    }
+
+    /// `what` is the secret, for an error.
+    #[cfg(feature = "client")]
+    pub(crate) fn read(path: &std::path::Path, what: &str, until: std::time::Instant) -> crate::Result<Self> {
+        use crate::{Error, Kind, Phase, file};
+        const LIMIT: u64 = 64 * 1024;
+
+        let cannot = |error: std::io::Error| {
+            let shown = crate::text::quoted(&path.to_string_lossy());
+            let hint = match error.kind() {
+                std::io::ErrorKind::NotFound => "Check the path.",
+                std::io::ErrorKind::PermissionDenied => "Let the user that runs this program read it.",
+                _ => "Give a regular file that holds the password.",
+            };
+            Error::new(Kind::Config, Phase::Setup, format!("the file {shown} with {what} cannot be read: {error}"))
+                .with_hint(hint)
+                .with_source(error)
+        };
+        let bytes = Zeroizing::new(file::read(path, LIMIT, until).map_err(cannot)?);
+        let text = match file::utf8(&bytes) {
+            std::borrow::Cow::Owned(text) => Zeroizing::new(text),
+            std::borrow::Cow::Borrowed(text) => Zeroizing::new(text.to_vec()),
+        };
+        let text = std::str::from_utf8(&text)
+            .map_err(|_| cannot(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not text in UTF-8")))?;
+        let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        Ok(Secret::new(line.unwrap_or(text)))
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -188,6 +188,11 @@ impl Clock {
         self.deadline_before(Limit { at, why: LimitKind::Phase(timeouts.body) })
     }
 
+    /// The deadline, and the time that was allowed until then.
+    pub(crate) fn deadline(&self) -> Option<(Instant, Duration)> {
+        self.deadline
+    }
+
     /// The deadline does not come before.
     #[cfg(any(feature = "pool", feature = "retries"))]
     pub(crate) fn has_time_for(&self, delay: Duration) -> bool {

@@ -5,9 +5,8 @@
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, Result};
 use crate::proto::ClientName;
 use crate::text::quoted;
 use crate::tls::{Security, TlsVersion, Trust};
@@ -167,7 +166,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 endpoint
             }
             "trust-password-file" => {
-                trust_password = Some(password_in(&value)?);
+                trust_password = Some(value);
                 endpoint
             }
             "pin" => {
@@ -197,18 +196,9 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
         endpoint = endpoint.pin(pin);
     }
     Ok(match trust_password {
-        Some(password) => endpoint.trust_password(password),
+        Some(path) => endpoint.trust_password_file(path),
         None => endpoint,
     })
-}
-
-/// The first line of a file.
-fn password_in(path: &str) -> Result<Secret> {
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-        let message = format!("the file {} with the trust store's password cannot be read: {error}", quoted(path));
-        Error::new(Kind::Config, Phase::Setup, message).with_source(error)
-    })?);
-    Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
 /// `what` names the part, for the message.

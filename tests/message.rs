@@ -416,6 +416,76 @@ fn files_that_cannot_be_read_are_refused_before_any_connection() {
     }
 }
 
+/// In /proc, the size of every file is reported as 0.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_whose_size_is_not_true() {
+    use base64::Engine as _;
+
+    let content = std::fs::read("/proc/version").unwrap();
+    assert_eq!(std::fs::metadata("/proc/version").unwrap().len(), 0);
+    let message = Message::from(mail()).attach(Attachment::file("/proc/version"));
+    let (_, mut body) = run(message.prepare()).unwrap();
+    let size = body.size().unwrap();
+    let bytes = run(collect(&mut body)).unwrap();
+    assert_eq!(size, bytes.len() as u64);
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&content);
+    let text = String::from_utf8(bytes).unwrap().replace("\r\n", "");
+    assert!(text.contains(&base64), "{text}");
+    // A ready message is looked over like any other: here, it has lines that end with LF alone.
+    let ready = Message::ready_file("/proc/self/status").envelope(envelope()).line_ends(LineEnds::Refuse);
+    assert!(refused(ready).to_string().contains("ends with LF alone"));
+    // An empty file is empty.
+    let path = in_temporary_folder("empty");
+    std::fs::write(&path, "").unwrap();
+    run(Message::from(mail()).attach(Attachment::file(&path)).prepare()).unwrap();
+    // In /sys, it is that of a page.
+    let page = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+    if page.metadata().is_ok_and(|metadata| metadata.len() > std::fs::read(page).unwrap().len() as u64) {
+        let message = Message::from(mail()).attach(Attachment::file(page));
+        let error = run(async { collect(&mut message.prepare().await.unwrap().1).await.unwrap_err() });
+        assert!(error.to_string().contains("has fewer than the 4096 bytes of its size"), "{error}");
+    }
+}
+
+/// Neither does a thread wait in `open`, nor is anything sent.
+#[cfg(unix)]
+#[test]
+fn a_file_that_becomes_a_fifo_is_an_error() {
+    for ready in [true, false] {
+        let path = in_temporary_folder("becomes-a-fifo");
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, "Subject: a\r\n\r\nb\r\n").unwrap();
+        let message = match ready {
+            true => Message::ready_file(&path).envelope(envelope()),
+            false => Message::from(mail()).attach(Attachment::file(&path)),
+        };
+        let error = run(async {
+            let (_, mut body) = message.prepare().await.unwrap();
+            std::fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            collect(&mut body).await.unwrap_err()
+        });
+        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert!(error.to_string().contains("has changed since it was looked at"), "{error}");
+    }
+}
+
+#[test]
+fn a_size_that_no_message_has_does_not_wrap() {
+    for size in [u64::MAX, u64::MAX - 1, u64::MAX / 2, u64::MAX / 4 * 3] {
+        let attachment = || Attachment::reader("a", "a/b", tokio::io::empty()).size(size);
+        for message in [
+            Message::from(mail()).attach(attachment()).attach(attachment()),
+            Message::from(mail()).attach(attachment()).binary(),
+        ] {
+            let (_, mut body) = run(message.prepare()).unwrap();
+            assert!(body.size().unwrap() >= size, "{size}");
+            assert!(run(collect(&mut body)).unwrap_err().to_string().contains("fewer than the"));
+        }
+    }
+}
+
 #[test]
 fn a_file_that_changes_is_an_error() {
     type Change = fn(&Path);

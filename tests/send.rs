@@ -851,6 +851,88 @@ async fn a_pinned_key_alone_or_on_top() {
     let swapped = format!("smtp://localhost:{}?pin={other}", server.port());
     send_to(&swapped, &["--trust", ca]).await.exits_with(76);
     send_to(&format!("smtp://localhost:{}?pin=nonsense", server.port()), &[]).await.exits_with(78);
+
+    // It holds for opportunistic TLS, too: no other key will do, and no plaintext.
+    send_to(&format!("{alone}&tls=opportunistic"), &[]).await.exits_with(0);
+    let run = send_to(&format!("{swapped}&tls=opportunistic"), &["--json"]).await;
+    run.exits_with(76);
+    assert!(run.json()["error"]["message"].as_str().unwrap().contains("and not the one that is pinned"));
+    let plain = Server::builder().plaintext().start().await.unwrap();
+    let url = format!("smtp://localhost:{}?tls=opportunistic", plain.port());
+    send_to(&format!("{url}&pin={pin}"), &[]).await.exits_with(76).says("does not offer STARTTLS");
+    send_to(&url, &[]).await.exits_with(0);
+
+    // On top of a system's store that turns out to be empty, it is not all that counts.
+    let folder = tempfile::tempdir().unwrap();
+    let empty = file_in(&folder, "ca-certificates.crt", "");
+    let arguments = ["--url", &alone, "--from", "a@b.c", "--to", "b@b.c", "--system-trust"];
+    let environment = [("SSL_CERT_FILE", empty.as_str()), ("SSL_CERT_DIR", folder.path().to_str().unwrap())];
+    let run = program::run("send", &arguments, b"", &environment).await;
+    run.exits_with(78).says("no trusted certificate was found");
+}
+
+/// Nothing that is read for the settings is waited for without end, or read without a limit.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_of_the_settings_that_never_end() {
+    let server = Server::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo").to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
+    let certificate = format!("{stores}/client.pem");
+    let with_password = format!("{}&trust-password-file=", server.url());
+    for (endless, says) in [(fifo.as_str(), "its end did not come in time"), ("/dev/zero", "it is larger than")] {
+        let url = format!("{with_password}{endless}");
+        for (url, more) in [
+            (server.url(), vec!["--trust", endless]),
+            (server.url(), vec!["--client-cert", endless]),
+            (server.url(), vec!["--client-cert", &certificate, "--client-key", endless]),
+            (url, vec![]),
+        ] {
+            let run = send_to(&url, &[&more[..], &["--deadline", "1"]].concat()).await;
+            run.exits_with(78).says(says).says(endless);
+        }
+    }
+    // Of the system's store, which opens it by itself, it is refused.
+    let url = format!("smtp://localhost:{}", server.port());
+    let arguments = ["--url", &url, "--from", "a@b.c", "--to", "b@b.c", "--deadline", "20"];
+    let run = program::run("send", &arguments, b"", &[("SSL_CERT_FILE", fifo.as_str())]).await;
+    run.exits_with(78).says("is not a regular file");
+    // What another program writes in time is read.
+    let password = folder.path().join("password").to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("mkfifo").arg(&password).status().unwrap().success());
+    let store = format!("{stores}/java.p12");
+    let writing = tokio::task::spawn_blocking({
+        let password = password.clone();
+        move || std::fs::write(password, "changeit\n").unwrap()
+    });
+    // It is opened, and does not hold the server's issuer.
+    send_to(&url, &["--trust", &store, "--trust-password-file", &password]).await.exits_with(76);
+    writing.await.unwrap();
+    let missing = send_to(&url, &["--trust", &store, "--trust-password-file", PASSWORD]).await;
+    missing.exits_with(78).says("--trust-password-file cannot be read as text: No such file");
+    assert!(!missing.stderr.contains(PASSWORD) && !missing.stdout.contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn oracle_wallets() {
+    let server = Server::start().await.unwrap();
+    let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
+    let wallet = tempfile::tempdir().unwrap();
+    std::fs::copy(format!("{stores}/oracle-cwallet.sso"), wallet.path().join("cwallet.sso")).unwrap();
+    let folder = wallet.path().to_str().unwrap();
+    // Each is read, and does not hold the server's issuer.
+    for path in [folder.to_owned(), format!("file:{folder}"), format!("{folder}/cwallet.sso")] {
+        send_to(&server.url(), &["--trust", &path]).await.exits_with(76).says("what is trusted (10 certificates");
+    }
+    std::fs::copy(format!("{stores}/oracle-ewallet.p12"), wallet.path().join("ewallet.p12")).unwrap();
+    for password in [&["--trust-password", "asdf1234"][..], &["--trust-password", "wrong"], &[]] {
+        let run = send_to(&server.url(), &[&["--trust", folder][..], password].concat()).await;
+        run.exits_with(76).says("what is trusted (10 certificates");
+    }
+    std::fs::remove_file(wallet.path().join("cwallet.sso")).unwrap();
+    send_to(&server.url(), &["--trust", folder]).await.exits_with(78).says("needs a password, and none was given");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use envoi::proto::ClientName;
 use envoi::tls::Trust;
-use envoi::{Endpoint, Timeouts};
+use envoi::{Endpoint, Secret, Timeouts};
 
 use report::Failure;
 
@@ -47,6 +47,9 @@ struct Options {
     /// The password of a trust store (PKCS#12, JKS)
     #[arg(long, value_name = "PASSWORD")]
     trust_password: Option<String>,
+    /// A file with that password, its first line
+    #[arg(long, value_name = "FILE", conflicts_with = "trust_password")]
+    trust_password_file: Option<PathBuf>,
 
     /// Limit each step, and a port to four times as much; 10 seconds by default
     #[arg(long, value_name = "SECS")]
@@ -125,6 +128,10 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     if let Some(password) = &options.trust_password {
         endpoint = endpoint.trust_password(password);
     }
+    if let Some(path) = &options.trust_password_file {
+        let failure = |error| Failure::config(unreadable("--trust-password-file", &error));
+        endpoint = endpoint.trust_password(Secret::from_file(path).map_err(failure)?);
+    }
     if let Some(name) = &options.helo {
         endpoint = endpoint.client_name(ClientName::new(name)?);
     }
@@ -156,11 +163,14 @@ fn port_of(host: &str) -> Option<u16> {
     (!before.contains(':') || before.ends_with(']')).then_some(port)
 }
 
-fn password(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| Failure::input(format!("--password-file cannot be read as text: {error}")))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+fn password(path: &Path) -> Result<Secret, Failure> {
+    Secret::from_file(path).map_err(|error| Failure::input(unreadable("--password-file", &error)))
+}
+
+/// Without the name of the file, which may be the password given by mistake.
+fn unreadable(option: &str, error: &envoi::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    format!("{option} cannot be read as text: {}", source.unwrap_or_default())
 }
 
 /// Says what clap found. Its own messages repeat what was given, and so perhaps a password.

@@ -30,6 +30,11 @@ impl Failure {
         Failure { code: 66, kind: "input", phase: "setup", message: message.into(), hint: None }
     }
 
+    /// What is set cannot be used.
+    pub fn config(message: impl Into<String>) -> Self {
+        Failure { code: 78, kind: "config", phase: "setup", message: message.into(), hint: None }
+    }
+
     /// A file cannot be written.
     pub fn unwritable(message: impl Into<String>) -> Self {
         Failure { code: 73, kind: "output", phase: "setup", message: message.into(), hint: None }

@@ -20,7 +20,9 @@ use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
-use envoi::{Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Retries, Timeouts};
+use envoi::{
+    Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Retries, Secret, Timeouts,
+};
 
 use options::{Options, is_stdin};
 use report::{Failure, Report};
@@ -69,11 +71,12 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     if options.system_trust {
         endpoint = endpoint.system_trust();
     }
-    if let Some(password) = &options.trust_password {
-        endpoint = endpoint.trust_password(password);
+    let store_password = store_password(options)?;
+    if let Some(password) = &store_password {
+        endpoint = endpoint.trust_password(password.clone());
     }
     if let Some(path) = &options.client_cert {
-        endpoint = endpoint.client_certificate(client_certificate(path, options));
+        endpoint = endpoint.client_certificate(client_certificate(path, options, store_password));
     }
     if let Some(name) = &options.helo {
         endpoint = endpoint.client_name(ClientName::new(name)?);
@@ -108,12 +111,12 @@ fn retries(options: &Options) -> Result<usize, Failure> {
     Ok(number.map_err(|_| Failure::request("--retries takes a number"))?.unwrap_or_default())
 }
 
-fn client_certificate(path: &Path, options: &Options) -> ClientCertificate {
+fn client_certificate(path: &Path, options: &Options, password: Option<Secret>) -> ClientCertificate {
     let mut certificate = ClientCertificate::file(path);
     if let Some(key) = &options.client_key {
         certificate = certificate.key(key);
     }
-    if let Some(password) = &options.trust_password {
+    if let Some(password) = password {
         certificate = certificate.password(password);
     }
     certificate
@@ -198,14 +201,31 @@ fn addresses(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-fn password(options: &Options) -> Result<Option<String>, Failure> {
+fn password(options: &Options) -> Result<Option<Secret>, Failure> {
     if let Some(variable) = &options.password_env {
         // Neither the error, which may hold the value, nor the name, which may be the password given by mistake.
         let failure = |_| Failure::request("the environment variable of --password-env is not set, or not UTF-8");
-        return std::env::var(variable).map(Some).map_err(failure);
+        return std::env::var(variable).map(|password| Some(password.into())).map_err(failure);
     }
     let Some(path) = &options.password_file else { return Ok(None) };
     read_password(path).map(Some)
+}
+
+/// The password of trust stores and of the client's certificate.
+fn store_password(options: &Options) -> Result<Option<Secret>, Failure> {
+    match (&options.trust_password, &options.trust_password_file) {
+        (Some(password), _) => Ok(Some(password.into())),
+        (None, Some(path)) => Secret::from_file(path)
+            .map(Some)
+            .map_err(|error| Failure::config(unreadable("--trust-password-file", &error))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Without the name of the file, which may be the password given by mistake.
+fn unreadable(option: &str, error: &envoi::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    format!("{option} cannot be read as text: {}", source.unwrap_or_default())
 }
 
 /// A file that is written anew, or standard error.
@@ -218,22 +238,21 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
 }
 
 /// A password in a file, or standard input: without the line end behind it, and the mark that some editors put before UTF-8.
-fn read_password(path: &Path) -> Result<String, Failure> {
+fn read_password(path: &Path) -> Result<Secret, Failure> {
+    if !is_stdin(path) {
+        return Secret::from_file(path).map_err(|error| Failure::input(unreadable("--password-file", &error)));
+    }
     const MOST: u64 = 65_536;
     let failure = |error| Failure::input(format!("--password-file cannot be read as text: {error}"));
-    let file: Box<dyn Read> = match is_stdin(path) {
-        true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(path).map_err(failure)?),
-    };
     let mut text = String::new();
-    if file.take(MOST).read_to_string(&mut text).map_err(failure)? as u64 == MOST {
+    if std::io::stdin().take(MOST).read_to_string(&mut text).map_err(failure)? as u64 == MOST {
         return Err(Failure::request(format!(
             "--password-file names no password: there are {MOST} bytes or more in it"
         )));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(text.to_owned())
+    Ok(text.into())
 }
 
 /// A file of text, or standard input.

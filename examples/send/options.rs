@@ -59,12 +59,15 @@ pub struct Options {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub trust: Vec<PathBuf>,
     /// The password of a trust store (PKCS#12, JKS), and of the client's certificate
-    #[arg(long, value_name = "PASSWORD")]
+    #[arg(long, value_name = "PASSWORD", conflicts_with = "trust_password_file")]
     pub trust_password: Option<String>,
+    /// A file with that password, its first line
+    #[arg(long, value_name = "FILE")]
+    pub trust_password_file: Option<PathBuf>,
     /// Trust the system's store as well
     #[arg(long)]
     pub system_trust: bool,
-    /// The certificate to show to the server: PEM, or PKCS#12 with its key
+    /// The certificate to show to the server: PEM, or a key store (PKCS#12, JKS, an Oracle wallet) with its key
     #[arg(long, value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
     /// Its private key, PEM

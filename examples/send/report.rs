@@ -31,6 +31,11 @@ impl Failure {
         Failure::new(Kind::Request, Phase::Setup, message.into())
     }
 
+    /// What is set cannot be used.
+    pub fn config(message: impl Into<String>) -> Self {
+        Failure::new(Kind::Config, Phase::Setup, message.into())
+    }
+
     /// An input file cannot be read.
     pub fn input(message: impl Into<String>) -> Self {
         Failure::new(Kind::Input, Phase::Setup, message.into())

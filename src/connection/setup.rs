@@ -14,7 +14,7 @@ use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security, channel_binding};
 use crate::transport::{self, Destination, Opened, Stream, Transport};
-use crate::{Endpoint, trace};
+use crate::{Endpoint, file, trace};
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
@@ -41,8 +41,8 @@ impl Connection {
     ) -> Result<Connection> {
         endpoint.check()?;
         let name = client_name(endpoint, None);
-        let connector = connector_for(endpoint).await?;
         let clock = Clock::start(&endpoint.timeouts);
+        let connector = connector_for(endpoint, &clock).await?;
         let session =
             Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock).await?;
         session.logged_in(endpoint).await
@@ -57,7 +57,7 @@ impl Connection {
 
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
         endpoint.check()?;
-        let connector = connector_for(endpoint).await?;
+        let connector = connector_for(endpoint, &clock).await?;
         if let Some(path) = &endpoint.socket {
             let connecting = transport::connect_to_socket(path);
             let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
@@ -113,6 +113,8 @@ impl Connection {
         settings.protocol = endpoint.protocol;
         settings.starttls = match security {
             Security::Required => StartTls::Required,
+            // A server without STARTTLS has no pinned key to show.
+            Security::Opportunistic if endpoint.tls.has_pins() => StartTls::Required,
             Security::Opportunistic => StartTls::IfOffered,
             _ => StartTls::Never,
         };
@@ -219,10 +221,25 @@ impl Connection {
     }
 }
 
-async fn connector_for(endpoint: &Endpoint) -> Result<Option<&Connector>> {
-    Ok(match endpoint.security {
-        Security::None => None,
-        _ => Some(endpoint.connector().await?),
+/// Reads the files for TLS, unless that was done before. The deadline holds for them; a file that is waited for has a little less,
+/// so that there is time left to name it.
+async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Option<&'e Connector>> {
+    if endpoint.security == Security::None {
+        return Ok(None);
+    }
+    let until = file::time_limit();
+    let Some((at, length)) = clock.deadline() else {
+        return endpoint.connector(until).await.map(Some);
+    };
+    let left = at.saturating_duration_since(Instant::now());
+    let until = until.min(std::time::Instant::now() + left / 10 * 9);
+    let connector = timeout_at(at, endpoint.connector(until)).await;
+    connector.map(|connector| connector.map(Some)).unwrap_or_else(|_| {
+        let message = format!("the files for TLS were not read before the deadline of {length:?}");
+        Err(Error::new(Kind::Timeout, Phase::Setup, message).with_hint(
+            "Check the files that are named as trusted, as client certificate and for their password: a network drive may \
+             not answer, or a key store may ask for much work.",
+        ))
     })
 }
 

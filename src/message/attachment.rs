@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use super::input::{Input, KnownFile, Stream, on_blocking_thread};
+use super::input::{Input, Stream, on_blocking_thread};
 use crate::text::quoted;
 use crate::{Error, Result};
 
@@ -111,7 +111,7 @@ impl Attachment {
         let what = format!("the attachment {}", quoted(&label.name));
         let input = match data {
             Data::Bytes(bytes) => Input::Bytes(bytes),
-            Data::File(path) => Input::File(on_blocking_thread(move || KnownFile::look(path)).await?),
+            Data::File(path) => on_blocking_thread(move || Input::of_file(path)).await?,
             Data::Reader(reader) => return Ok((label, Input::Stream(Stream::new(reader, size, what)))),
         };
         match size {

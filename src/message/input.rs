@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::attachment::Reader;
 use crate::proto::Chunk;
 use crate::text::quoted;
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, Kind, Phase, Result, file};
 
 /// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.
 pub(super) const BLOCK: usize = 57 * 1024;
@@ -29,6 +29,9 @@ const ENCODED_BLOCK: usize = 78 * 1024;
 /// thread costs as much as encoding several, and on a busy machine it may have to wait for a processor; of more than these, the
 /// first ones have left the processor's cache when they are encrypted.
 const BATCH: usize = 16;
+
+/// A file whose size is reported as 0 has no more than this, or it is refused: it is held in memory.
+const MAX_WITHOUT_SIZE: u64 = 16 * 1024 * 1024;
 
 /// How the bytes go.
 #[derive(Clone, Copy)]
@@ -54,9 +57,10 @@ impl Form {
     pub(super) fn size_of(self, bytes: u64) -> u64 {
         match self {
             Form::AsIs => bytes,
+            // A size that a caller states may be any number.
             Form::Base64 | Form::Either => {
-                let symbols = bytes.div_ceil(3) * 4;
-                symbols + symbols.div_ceil(76) * 2
+                let symbols = bytes.div_ceil(3).saturating_mul(4);
+                symbols.saturating_add(symbols.div_ceil(76) * 2)
             }
         }
     }
@@ -135,6 +139,12 @@ pub(super) enum Input {
 }
 
 impl Input {
+    /// A file as it is now. It blocks as reading a file does.
+    pub(super) fn of_file(path: PathBuf) -> Result<Self> {
+        let (file, content) = KnownFile::look(path)?;
+        Ok(content.map_or(Input::File(file), Input::Bytes))
+    }
+
     pub(super) fn size(&self) -> Option<u64> {
         match self {
             Input::Bytes(bytes) => Some(bytes.len() as u64),
@@ -164,32 +174,57 @@ pub(super) struct KnownFile {
 }
 
 impl KnownFile {
-    pub(super) fn look(path: PathBuf) -> Result<Self> {
+    /// Looks at a file. Of one that has content although its size is reported as 0, this is the content.
+    pub(super) fn look(path: PathBuf) -> Result<(Self, Option<Bytes>)> {
         let failed = |error| unreadable(&path, Phase::Setup, error);
-        // Asked before it is opened: opening a pipe would wait for its other end.
-        let kind = std::fs::metadata(&path).map_err(failed)?.file_type();
-        if !kind.is_file() {
+        let check = |metadata: &Metadata| {
+            let kind = metadata.file_type();
+            if kind.is_file() {
+                return Ok(());
+            }
             let what = if kind.is_dir() { "a directory, not a file" } else { "not a regular file" };
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
-            return Err(Error::new(Kind::Input, Phase::Setup, message)
-                .with_hint("A pipe or a device can be read as a stream, by a reader."));
-        }
-        let metadata = File::open(&path).and_then(|file| file.metadata()).map_err(failed)?;
-        Ok(KnownFile { path: path.into(), size: metadata.len(), modified: metadata.modified().ok() })
+            Err(Error::new(Kind::Input, Phase::Setup, message)
+                .with_hint("A pipe or a device can be read as a stream, by a reader."))
+        };
+        // Asked before it is opened, which a process at the other end of a pipe would notice; and again, as it may have been replaced.
+        check(&std::fs::metadata(&path).map_err(failed)?)?;
+        let file = file::open(&path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        check(&metadata)?;
+        let known = KnownFile { path: path.into(), size: metadata.len(), modified: metadata.modified().ok() };
+        let content = if known.size == 0 { known.read_without_size(file)? } else { Bytes::new() };
+        Ok((known, (!content.is_empty()).then_some(content)))
     }
 
-    /// Opens it again, if it is still the same.
+    /// In /proc, the size of every file is 0: only its end tells whether it is empty.
+    fn read_without_size(&self, file: File) -> Result<Bytes> {
+        let mut content = Vec::new();
+        let read = file.take(MAX_WITHOUT_SIZE + 1).read_to_end(&mut content);
+        let length = read.map_err(|error| unreadable(&self.path, Phase::Setup, error))?;
+        if length as u64 > MAX_WITHOUT_SIZE {
+            let shown = quoted(&self.path.to_string_lossy());
+            let message = format!("the file {shown} has more than 16 MiB, although its size is reported as 0");
+            return Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(MADE_UP));
+        }
+        Ok(content.into())
+    }
+
+    /// Opens it again, if it is still the same. It does not wait for the other end of a pipe that took its place.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
-        let file = File::open(&self.path).map_err(|error| unreadable(&self.path, phase, error))?;
+        let file = file::open(&self.path).map_err(|error| unreadable(&self.path, phase, error))?;
         let file = OpenFile { file, known: self.clone(), left: self.size, phase };
         file.check_unchanged()?;
         Ok(file)
     }
 
     fn is_as(&self, metadata: &Metadata) -> bool {
-        metadata.len() == self.size && metadata.modified().ok() == self.modified
+        metadata.is_file() && metadata.len() == self.size && metadata.modified().ok() == self.modified
     }
 }
+
+const MADE_UP: &str = "The sizes of files that are made up when they are read, as in /proc and /sys, say nothing: copy it into a \
+                       regular file and send that, or send it as a stream, by a reader.";
 
 fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
@@ -211,11 +246,20 @@ impl OpenFile {
         let length = BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK));
         if length == 0 {
             self.check_unchanged()?;
-            return Ok(0);
+            // Not every file system reports sizes that are true.
+            let mut rest = Vec::new();
+            let read = (&self.file).take(1).read_to_end(&mut rest);
+            return match read.map_err(|error| unreadable(&self.known.path, self.phase, error))? {
+                0 => Ok(0),
+                _ => Err(self.not_of_its_size("more")),
+            };
         }
         match self.file.read_exact(&mut block[..length]) {
             Ok(()) => self.left -= length as u64,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.changed()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.check_unchanged()?;
+                return Err(self.not_of_its_size("fewer"));
+            }
             Err(error) => return Err(unreadable(&self.known.path, self.phase, error)),
         }
         Ok(length)
@@ -224,6 +268,12 @@ impl OpenFile {
     fn check_unchanged(&self) -> Result<()> {
         let metadata = self.file.metadata().map_err(|error| unreadable(&self.known.path, self.phase, error))?;
         if self.known.is_as(&metadata) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn not_of_its_size(&self, how: &str) -> Error {
+        let shown = quoted(&self.known.path.to_string_lossy());
+        let message = format!("the file {shown} has {how} than the {} bytes of its size", self.known.size);
+        Error::new(Kind::Input, self.phase, message).with_hint(format!("Nothing was delivered. {MADE_UP}"))
     }
 
     fn changed(&self) -> Error {

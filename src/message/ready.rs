@@ -33,21 +33,25 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
         Data::Bytes(bytes) if bytes.len() <= BLOCK => survey(bytes),
         Data::Bytes(bytes) => on_blocking_thread(|| Ok(survey(bytes))).await?,
         Data::File(path) => {
-            let (file, facts) = on_blocking_thread(move || {
-                let file = KnownFile::look(path)?;
+            on_blocking_thread(move || {
+                let (file, content) = KnownFile::look(path)?;
+                if let Some(content) = content {
+                    return Ok(survey(content));
+                }
                 let mut survey = Survey::new();
                 let mut open = file.open(Phase::Setup)?;
                 let mut block = vec![0; BLOCK];
                 loop {
                     match open.read_block(&mut block)? {
-                        0 => return Ok((file, survey.end(drop))),
+                        0 => break,
                         length => survey.read(&block[..length]),
                     }
                 }
+                // Its line ends were looked at, and the file must not change until it goes.
+                let piece = Piece::Input(Input::File(file), Form::AsIs);
+                Ok((vec![piece], survey.end(drop), Some(Cutter::new(LineEnds::Normalize))))
             })
-            .await?;
-            // Its line ends were looked at, and the file must not change until it goes.
-            (vec![Piece::Input(Input::File(file), Form::AsIs)], facts, Some(Cutter::new(LineEnds::Normalize)))
+            .await?
         }
         Data::Reader(reader) => {
             let stream = Input::Stream(Stream::new(reader, None, "the message's stream"));

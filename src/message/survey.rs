@@ -104,7 +104,7 @@ impl Survey {
         let longest = length.map_or(76, |length| length.saturating_sub(2).min(76));
         self.lines.longest = self.lines.longest.max(longest);
         match length {
-            Some(length) => self.lines.size += length,
+            Some(length) => self.lines.size = self.lines.size.saturating_add(length),
             None => self.size_is_known = false,
         }
     }
@@ -112,7 +112,7 @@ impl Survey {
     /// Bytes that go as they are, so many if that is known.
     pub(super) fn skip_binary(&mut self, length: Option<u64>) {
         match length {
-            Some(length) => self.lines.size += length,
+            Some(length) => self.lines.size = self.lines.size.saturating_add(length),
             None => self.size_is_known = false,
         }
     }
@@ -188,7 +188,7 @@ impl Lines {
     }
 
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        self.size += bytes.len() as u64;
+        self.size = self.size.saturating_add(bytes.len() as u64);
         if self.after_cr && !bytes.is_empty() {
             match bytes.strip_prefix(b"\n") {
                 Some(rest) => bytes = rest,
@@ -219,14 +219,14 @@ impl Lines {
             self.add(b'\r');
             self.end_line();
         } else if self.line > 0 {
-            (self.size, self.added) = (self.size + 2, self.added + 2);
+            (self.size, self.added) = (self.size.saturating_add(2), self.added + 2);
             self.end_line();
         }
     }
 
     /// The line ends with this byte alone: the other one is added on the wire.
     fn add(&mut self, byte: u8) {
-        (self.size, self.added) = (self.size + 1, self.added + 1);
+        (self.size, self.added) = (self.size.saturating_add(1), self.added + 1);
         self.bare.get_or_insert(Bare { line: self.count + 1, byte });
     }
 

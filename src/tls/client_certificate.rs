@@ -1,23 +1,28 @@
 //! Who we are: the certificate that a server may ask the client for.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use super::formats::{self, Unusable};
+use super::formats::{self, KeyStore, Unusable};
+#[cfg(feature = "keystores")]
+use super::keystore::own;
+use super::password::Password;
+use super::store::{MAX_FILE, wallet_stores};
+use super::trust::local;
 use super::{Certificate, connector};
-use crate::{Error, Kind, Phase, Result, Secret};
+use crate::{Error, Kind, Phase, Result, Secret, file};
 
 /// A certificate of the client's own, with its key: shown to servers that ask for one.
 ///
-/// Certificate and key are PEM (both in one file, or each in its own), or, with the feature `keystores`, a PKCS#12 store.
-/// The format is recognised by the content.
+/// Certificate and key are PEM (both in one file, or each in its own), or, with the feature `keystores`, in a key store:
+/// PKCS#12, JKS, or an Oracle wallet. The format is recognised by the content.
 ///
 /// ```no_run
 /// use envoi::tls::{ClientCertificate, TlsSettings, Trust};
@@ -32,7 +37,7 @@ use crate::{Error, Kind, Phase, Result, Secret};
 pub struct ClientCertificate {
     certificate: Part,
     key: Option<Part>,
-    password: Option<Secret>,
+    password: Option<Password>,
 }
 
 #[derive(Clone)]
@@ -51,8 +56,11 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// A file with the certificate, and those of its issuers that the server may lack: PEM or PKCS#12. Unless it holds the key
-    /// too, name the [file that does](Self::key).
+    /// A file with the certificate, and those of its issuers that the server may lack: PEM, or a key store. Unless it holds the key
+    /// too, name the [file that does](Self::key). Of a key store, the first key is taken that has a certificate.
+    ///
+    /// It may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder) for which of its files is read. A path may
+    /// begin with `file:`, as Oracle writes them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         ClientCertificate { certificate: Part::File(path.into()), key: None, password: None }
     }
@@ -74,27 +82,35 @@ impl ClientCertificate {
         self
     }
 
-    /// The password of the PKCS#12 store.
+    /// The password of the key store, and of the key in it.
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
-        self.password = Some(password.into());
+        self.password = Some(Password::Given(password.into()));
         self
     }
 
-    /// Loads it now, and says whose it is. A client does the same by itself; call this to check a setting early.
+    /// The file with the password of the key store, which is its first line, as [`Trust::password_file`](super::Trust::password_file)
+    /// takes it.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password = Some(Password::File(path.into()));
+        self
+    }
+
+    /// Loads it now, and says whose it is. A client does the same by itself; call this to check a setting early. It blocks as
+    /// [`Trust::load`](super::Trust::load) does.
     ///
     /// # Errors
     ///
     /// [`Kind::Config`]: a file cannot be read, there is no certificate or no key in it, the two do not belong together, or the
     /// password is wrong.
     pub fn load(&self) -> Result<Certificate> {
-        let certified = self.certified(&*connector::provider()?)?;
+        let certified = self.certified(&*connector::provider()?, file::time_limit())?;
         let leaf = certified.cert.first().and_then(|der| Certificate::read(der));
         leaf.ok_or_else(|| self.certificate.unusable(Unusable::new("holds a certificate that cannot be read", DAMAGED)))
     }
 
     /// The chain, the client's own certificate first, and the key as the cryptography takes it.
-    pub(super) fn certified(&self, provider: &CryptoProvider) -> Result<CertifiedKey> {
-        let (key, mut chain) = self.read()?;
+    pub(super) fn certified(&self, provider: &CryptoProvider, until: Instant) -> Result<CertifiedKey> {
+        let Own { key, certificates: mut chain, is_chain } = self.read(until)?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             let part = self.key.as_ref().unwrap_or(&self.certificate);
             part.unusable(Unusable::new(format!("holds a key of a kind that is not supported ({error})"), KEY_KINDS))
@@ -114,24 +130,83 @@ impl ClientCertificate {
             )));
         };
         let leaf = chain.remove(own);
+        if !is_chain {
+            chain = issuers(&leaf, &chain);
+        }
         chain.insert(0, leaf);
         Ok(CertifiedKey::new(chain, key))
     }
 
-    fn read(&self) -> Result<(PrivateKeyDer<'static>, Vec<CertificateDer<'static>>)> {
-        let bytes = self.certificate.read()?;
-        if formats::is_pkcs12(&bytes) {
-            return pkcs12(&bytes, self.password.as_ref()).map_err(|why| self.certificate.unusable(why));
+    fn read(&self, until: Instant) -> Result<Own> {
+        let password = self.password.as_ref().map(|password| password.read(until)).transpose()?;
+        if let Part::File(path) = &self.certificate
+            && local(path).is_dir()
+        {
+            return self.read_wallet(&local(path), password.as_ref(), until);
         }
-        let found = formats::certificates(&bytes, None).map_err(|why| self.certificate.unusable(why))?;
+        self.read_part(&self.certificate, password.as_ref(), until)
+    }
+
+    /// The first store of a wallet that opens.
+    fn read_wallet(&self, folder: &Path, password: Option<&Secret>, until: Instant) -> Result<Own> {
+        let mut first = None;
+        for store in wallet_stores(folder, password.is_some()) {
+            match self.read_part(&Part::File(store), password, until) {
+                Ok(own) => return Ok(own),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| {
+            self.certificate
+                .unusable(Unusable::new("is a folder without a wallet", "Give a file, or the folder of a wallet."))
+        }))
+    }
+
+    fn read_part(&self, part: &Part, password: Option<&Secret>, until: Instant) -> Result<Own> {
+        let bytes = part.read(until)?;
+        if let Some(format) = KeyStore::of(&bytes) {
+            return own(format, &bytes, password).map_err(|why| part.unusable(why));
+        }
+        let found = formats::certificates(&bytes, None).map_err(|why| {
+            let hint = if why.reason == formats::KEY_ALONE { CERTIFICATE_FIRST.into() } else { why.hint };
+            part.unusable(Unusable { hint, ..why })
+        })?;
         let key = match &self.key {
-            Some(part) => private_key(&part.read()?).map_err(|why| part.unusable(why))?,
-            None => private_key(&bytes).map_err(|why| self.certificate.unusable(why))?,
+            Some(part) => private_key(&part.read(until)?).map_err(|why| part.unusable(why))?,
+            None => private_key(&bytes).map_err(|why| part.unusable(why))?,
         };
-        Ok((key, found.certificates))
+        Ok(Own { key, certificates: found.certificates, is_chain: true })
     }
 }
 
+/// A key, and the certificates among which its own is.
+pub(super) struct Own {
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    /// The others are its issuers. Else they are whatever else there is, too.
+    pub(super) is_chain: bool,
+}
+
+/// The issuers of a certificate, as far as they are there.
+fn issuers(own: &CertificateDer<'_>, others: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+    const MOST: usize = 16;
+    let mut others: Vec<_> = others.iter().filter_map(|der| Certificate::read(der)).collect();
+    let mut last = Certificate::read(own);
+    let mut issuers = Vec::new();
+    while let Some(certificate) = last.take()
+        && !certificate.is_self_issued()
+        && issuers.len() < MOST
+        && let Some(at) = others.iter().position(|other| certificate.is_issued_by(other))
+    {
+        let issuer = others.swap_remove(at);
+        issuers.push(CertificateDer::from(issuer.der().to_vec()));
+        last = Some(issuer);
+    }
+    issuers
+}
+
+const CERTIFICATE_FIRST: &str = "Give the certificate that was issued for this key (ClientCertificate::file), and name this file as its key \
+                                 (ClientCertificate::key).";
 const DAMAGED: &str = "Get the file anew: it is damaged.";
 const KEY_KINDS: &str = "Use a key for RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519.";
 
@@ -143,9 +218,9 @@ impl Part {
         }
     }
 
-    fn read(&self) -> Result<Vec<u8>> {
+    fn read(&self, until: Instant) -> Result<Vec<u8>> {
         match self {
-            Part::File(path) => read(path),
+            Part::File(path) => read(&local(path), until),
             Part::Bytes(bytes) => Ok(bytes.to_vec()),
         }
     }
@@ -156,8 +231,8 @@ impl Part {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
+fn read(path: &Path, until: Instant) -> Result<Vec<u8>> {
+    file::read(path, MAX_FILE, until).map_err(|error| {
         let message = format!("the client certificate cannot be read from {}: {error}", path.display());
         Error::new(Kind::Config, Phase::Setup, message)
             .with_hint("Check the path, and that the user who runs this program may read it.")
@@ -166,7 +241,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
-    let text = formats::utf8(bytes);
+    let text = file::utf8(bytes);
     if let Ok(key) = PrivateKeyDer::from_pem_slice(&text) {
         return Ok(key);
     }
@@ -177,26 +252,15 @@ fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
             "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, which may have a password.",
         ));
     }
+    if let Some(format) = KeyStore::of(bytes) {
+        let hint = "Name it as the client certificate (ClientCertificate::file): a key store holds both.";
+        return Err(Unusable::new(format.what(), hint));
+    }
     PrivateKeyDer::try_from(bytes.to_vec())
         .map_err(|_| Unusable::new("holds no private key", "Name the file that does (ClientCertificate::key)."))
 }
 
-#[cfg(feature = "keystores")]
-fn pkcs12(
-    bytes: &[u8],
-    password: Option<&Secret>,
-) -> Result<(PrivateKeyDer<'static>, Vec<CertificateDer<'static>>), Unusable> {
-    let store = super::keystore::pkcs12(bytes, password)?;
-    let own = store.own.into_iter().find_map(|(key, chain)| key.filter(|_| !chain.is_empty()).zip(Some(chain)));
-    own.ok_or_else(|| {
-        Unusable::new(
-            "is a key store (PKCS#12) without a key that has a certificate",
-            "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out client.p12.",
-        )
-    })
-}
-
 #[cfg(not(feature = "keystores"))]
-fn pkcs12(_: &[u8], _: Option<&Secret>) -> Result<(PrivateKeyDer<'static>, Vec<CertificateDer<'static>>), Unusable> {
-    Err(formats::not_built("is a key store (PKCS#12)"))
+fn own(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Own, Unusable> {
+    Err(formats::not_built(format))
 }

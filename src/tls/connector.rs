@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, Protoc
 use super::handshake;
 use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, Kind, Phase, Result, file};
 
 /// What is demanded of the server's certificate. One connector has one demand: a session that began without
 /// verification is never resumed where it is wanted.
@@ -67,15 +67,21 @@ struct Loaded {
 }
 
 impl Connector {
-    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds.
+    /// Loads the trust and checks the settings, as [`load`](Self::load) does in the usual time.
     pub(crate) fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
-        let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand)?));
+        Connector::load(settings, demand, file::time_limit())
+    }
+
+    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds, or, where one of them is a FIFO or a
+    /// device, until then at most.
+    pub(crate) fn load(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
+        let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand, until)?));
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
     }
 
     /// Loads everything again, for the handshakes from now on, and says what is [trusted](Self::trusted). If it fails, all stays as it was.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
-        let fresh = Loaded::new(&self.shared.settings, self.shared.demand)?;
+        let fresh = Loaded::new(&self.shared.settings, self.shared.demand, file::time_limit())?;
         self.replace(fresh);
         Ok(self.trusted())
     }
@@ -144,7 +150,7 @@ impl Connector {
 }
 
 impl Loaded {
-    fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
+    fn new(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
         let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
         let supported = versions(settings.min, settings.max)?;
         let versions = supported.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ");
@@ -152,13 +158,13 @@ impl Loaded {
             return Ok(Loaded { config: config.clone(), verifier: None, server_name, versions });
         }
         let provider = provider()?;
-        let store = settings.trust.read()?;
+        let store = settings.trust.read(until)?;
         if demand == Demand::Verified {
             store.demand_anchors()?;
         }
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier { store, demand, algorithms });
-        let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider)).transpose()?;
+        let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider, until)).transpose()?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&supported)
             .map_err(|error| {

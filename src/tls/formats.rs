@@ -1,12 +1,13 @@
 //! The certificates in a file, whatever it is called: the format is recognised by its content.
 
-use std::borrow::Cow;
-
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{PemObject as _, SectionKind};
 
 use super::Certificate;
+#[cfg(feature = "keystores")]
+use super::keystore::trusted;
 use crate::Secret;
+use crate::file::utf8;
 
 /// The certificates that were found, and what else was seen on the way.
 #[derive(Debug)]
@@ -33,19 +34,8 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
     if bytes.trim_ascii().is_empty() {
         return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form."));
     }
-    // Magic numbers: a Java key store, the same with stronger encryption, an Oracle auto-login wallet.
-    match bytes {
-        [0xFE, 0xED, 0xFE, 0xED, ..] | [0xCE, 0xCE, 0xCE, 0xCE, ..] => return jks(bytes, password),
-        [0xA1, 0xF8, 0x4E, ..] => {
-            return Err(Unusable::new(
-                "is an auto-login wallet of Oracle (cwallet.sso), whose form is not public",
-                "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export.",
-            ));
-        }
-        _ => {}
-    }
-    if is_pkcs12(bytes) {
-        return pkcs12(bytes, password);
+    if let Some(format) = KeyStore::of(bytes) {
+        return Ok(Found { certificates: trusted(format, bytes, password)?, notes: Vec::new() });
     }
     match first_element(bytes) {
         // PKCS#8 and PKCS#1 begin with version 0, SEC 1 with version 1.
@@ -60,6 +50,37 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
             "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones).",
         )),
         None => pem(&utf8(bytes)),
+    }
+}
+
+/// The forms of key stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyStore {
+    Pkcs12,
+    Jks,
+    /// An auto-login wallet of Oracle.
+    AutoLogin,
+}
+
+impl KeyStore {
+    /// The form of this key store, if it is one.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            // The second is the same with stronger encryption of keys, JCEKS.
+            [0xFE, 0xED, 0xFE, 0xED, ..] | [0xCE, 0xCE, 0xCE, 0xCE, ..] => Some(KeyStore::Jks),
+            [0xA1, 0xF8, 0x4E, ..] => Some(KeyStore::AutoLogin),
+            // RFC 7292, 4: the version, 3, comes first.
+            _ => matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..])).then_some(KeyStore::Pkcs12),
+        }
+    }
+
+    /// What it is, as the rest of a sentence that begins with the name of the file.
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            KeyStore::Pkcs12 => "is a key store (PKCS#12)",
+            KeyStore::Jks => "is a Java key store (JKS)",
+            KeyStore::AutoLogin => "is an auto-login wallet of Oracle (cwallet.sso)",
+        }
     }
 }
 
@@ -114,20 +135,6 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
     }
 }
 
-/// The text of a file: PowerShell's `>` writes UTF-16, editors put a byte order mark before UTF-8; what they hold is ASCII all the same.
-pub(super) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let utf16 = |unit: fn([u8; 2]) -> u16| {
-        let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
-        Cow::Owned(char::decode_utf16(units).map(|char| char.unwrap_or('\u{FFFD}')).collect::<String>().into_bytes())
-    };
-    match bytes {
-        [0xFF, 0xFE, ..] => utf16(u16::from_le_bytes),
-        [0xFE, 0xFF, ..] => utf16(u16::from_be_bytes),
-        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
-        _ => Cow::Borrowed(bytes),
-    }
-}
-
 /// What a DER SEQUENCE begins with: enough to tell a certificate from a key and a key store.
 fn first_element(bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
@@ -139,9 +146,11 @@ fn first_element(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+pub(super) const KEY_ALONE: &str = "holds a private key, not a certificate";
+
 fn private_key() -> Unusable {
     Unusable::new(
-        "holds a private key, not a certificate",
+        KEY_ALONE,
         "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner.",
     )
 }
@@ -153,37 +162,15 @@ fn pkcs7() -> Unusable {
     )
 }
 
-/// It is a PKCS#12 key store (RFC 7292, 4): its version, 3, comes first.
-pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
-    matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..]))
-}
-
-#[cfg(feature = "keystores")]
-fn pkcs12(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
-    let certificates = super::keystore::pkcs12(bytes, password)?.into_trusted()?;
-    Ok(Found { certificates, notes: Vec::new() })
-}
-
-#[cfg(feature = "keystores")]
-fn jks(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
-    let certificates = super::jks::open(bytes, password)?.into_trusted()?;
-    Ok(Found { certificates, notes: Vec::new() })
+#[cfg(not(feature = "keystores"))]
+fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    Err(not_built(format))
 }
 
 #[cfg(not(feature = "keystores"))]
-fn pkcs12(_: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
-    Err(not_built("is a key store (PKCS#12)"))
-}
-
-#[cfg(not(feature = "keystores"))]
-fn jks(_: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
-    Err(not_built("is a Java key store (JKS)"))
-}
-
-#[cfg(not(feature = "keystores"))]
-pub(super) fn not_built(what: &str) -> Unusable {
+pub(super) fn not_built(format: KeyStore) -> Unusable {
     Unusable::new(
-        format!("{what}, which this build does not read"),
+        format!("{}, which this build does not read", format.what()),
         "Build envoi with the feature keystores; or export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or \
          keytool -exportcert -rfc.",
     )

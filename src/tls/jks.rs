@@ -1,65 +1,169 @@
 //! JKS: the older form of Java's key stores, still that of many a `cacerts`.
 //!
 //! It is a list of entries, then a check sum that the password goes into. The certificates themselves are not
-//! encrypted, so that Java opens a trust store without its password; so do we.
+//! encrypted, so that Java opens a trust store without its password; so do we. Keys are encrypted by the password, each by itself.
 
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
+use md5::Md5;
+use pkcs12::pbe_params::{EncryptedPrivateKeyInfo, Pkcs12PbeParams};
 use sha1::{Digest as _, Sha1};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::der::Decode as _;
+use x509_cert::der::asn1::ObjectIdentifier;
+use zeroize::Zeroizing;
 
+use super::client_certificate::Own;
 use super::formats::Unusable;
-use super::keystore::{self, KeyStore};
+use super::keystore;
+use super::pkcs12::{MAX_ENTRIES, MAX_ROUNDS};
 use crate::Secret;
 
 const CHECK_SUM: usize = 20;
 
-/// Opens a JKS or JCEKS store. The keys in it are not read.
-pub(super) fn open(bytes: &[u8], password: Option<&Secret>) -> Result<KeyStore, Unusable> {
-    let damaged = || Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.");
-    let (content, check_sum) =
-        bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
-    if let Some(password) = password
-        && check(content, password.expose()) != check_sum
-    {
-        return Err(keystore::wrong_password(true));
+/// How the keys of JKS are protected, and those of JCEKS.
+const JKS_KEY_PROTECTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.17.1.1");
+const JCEKS_KEY_PROTECTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.19.1");
+
+/// An opened JKS or JCEKS store.
+#[derive(Default)]
+pub(super) struct Store<'a> {
+    /// The certificates of others.
+    pub(super) trusted: Vec<CertificateDer<'static>>,
+    /// The keys of its owner, encrypted, each with its chain.
+    pub(super) own: Vec<(&'a [u8], Vec<&'a [u8]>)>,
+    is_too_large: bool,
+}
+
+impl<'a> Store<'a> {
+    /// Reads the certificates. The keys stay encrypted.
+    pub(super) fn open(bytes: &'a [u8], password: Option<&Secret>) -> Result<Self, Unusable> {
+        let (content, check_sum) =
+            bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
+        if let Some(password) = password
+            && check(content, password.expose()) != check_sum
+        {
+            return Err(keystore::wrong_password(true));
+        }
+        let store = entries(&mut Reader(content)).ok_or_else(damaged)?;
+        if store.is_too_large { Err(keystore::too_many_entries("JKS")) } else { Ok(store) }
     }
-    entries(&mut Reader(content)).ok_or_else(damaged)
+
+    /// The first key that has a certificate, with its chain. It has the password of the store.
+    pub(super) fn into_own(self, password: Option<&Secret>) -> Result<Option<Own>, Unusable> {
+        let Some((key, chain)) = self.own.into_iter().find(|(_, chain)| !chain.is_empty()) else { return Ok(None) };
+        let password = password.ok_or_else(|| keystore::wrong_password(false))?;
+        let sealed = EncryptedPrivateKeyInfo::from_der(key).map_err(|_| damaged())?;
+        let algorithm = &sealed.encryption_algorithm;
+        let parameters = algorithm.parameters.as_ref().and_then(|parameters| parameters.decode_as().ok());
+        let plain = match (algorithm.oid, parameters) {
+            (JKS_KEY_PROTECTION, _) => jks_key(sealed.encrypted_data.as_bytes(), password.expose()),
+            (JCEKS_KEY_PROTECTION, Some(parameters)) => {
+                jceks_key(&parameters, sealed.encrypted_data.as_bytes(), password.expose())
+            }
+            (other, _) => {
+                return Err(Unusable::new(
+                    format!(
+                        "is a Java key store (JKS) whose key is protected in a way that is not supported ({other})"
+                    ),
+                    "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore client.p12 -deststoretype PKCS12.",
+                ));
+            }
+        };
+        let plain = plain.ok_or_else(|| keystore::key_password("JKS"))?;
+        let key = PrivateKeyDer::try_from(plain.to_vec()).map_err(|_| damaged())?;
+        let certificates = chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        Ok(Some(Own { key, certificates, is_chain: true }))
+    }
+}
+
+fn damaged() -> Unusable {
+    Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.")
+}
+
+/// The password as Java hashes it: UTF-16, big-endian.
+fn utf16(password: &str) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * password.len()));
+    bytes.extend(password.encode_utf16().flat_map(u16::to_be_bytes));
+    bytes
 }
 
 /// The check sum: of the password, of two words that whoever wrote Java liked, and of all that stands before it.
 fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
     let mut sum = Sha1::new();
-    for unit in password.encode_utf16() {
-        sum.update(unit.to_be_bytes());
-    }
+    sum.update(&*utf16(password));
     sum.update("Mighty Aphrodite");
     sum.update(content);
     sum.finalize().into()
 }
 
+/// Decrypts a key of JKS: a salt, the key under a stream of SHA-1 hashes that begins with the salt, and the hash of password and
+/// key. `None` where the hash is another.
+fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let password = utf16(password);
+    let (salt, rest) = sealed.split_at_checked(CHECK_SUM)?;
+    let (sealed, check_sum) = rest.split_at_checked(rest.len().checked_sub(CHECK_SUM)?)?;
+    let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
+    let mut stream: [u8; CHECK_SUM] = salt.try_into().ok()?;
+    for block in sealed.chunks(CHECK_SUM) {
+        stream = Sha1::new().chain_update(&*password).chain_update(stream).finalize().into();
+        plain.extend(block.iter().zip(stream).map(|(byte, mask)| byte ^ mask));
+    }
+    let expected: [u8; CHECK_SUM] = Sha1::new().chain_update(&*password).chain_update(&*plain).finalize().into();
+    (check_sum == expected).then_some(plain)
+}
+
+/// Decrypts a key of JCEKS: Triple DES, with a key from each half of the salt by MD5. `None` where the padding is not right.
+fn jceks_key(parameters: &Pkcs12PbeParams, sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut salt: [u8; 8] = parameters.salt.as_bytes().try_into().ok()?;
+    let rounds = u64::try_from(parameters.iterations).ok().filter(|rounds| *rounds <= MAX_ROUNDS)?;
+    // Java means to reverse the first of two equal halves, and does this.
+    if salt[..4] == salt[4..] {
+        let [a, b, _, d, ..] = salt;
+        salt[..4].copy_from_slice(&[d, a, b, d]);
+    }
+    let mut derived = Zeroizing::new(Vec::with_capacity(32));
+    for half in [&salt[..4], &salt[4..]] {
+        let mut hash = Zeroizing::new(half.to_vec());
+        for _ in 0..rounds {
+            hash = Zeroizing::new(Md5::new().chain_update(&*hash).chain_update(password).finalize().to_vec());
+        }
+        derived.extend_from_slice(&hash);
+    }
+    let (key, iv) = derived.split_at_checked(24)?;
+    let cipher = cbc::Decryptor::<des::TdesEde3>::new_from_slices(key, iv).ok()?;
+    cipher.decrypt_padded_vec::<Pkcs7>(sealed).ok().map(Zeroizing::new)
+}
+
 /// All entries; `None` where the file ends too early or says what no store says.
-fn entries(reader: &mut Reader<'_>) -> Option<KeyStore> {
-    let mut store = KeyStore::default();
+fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
+    let mut store = Store::default();
     let _magic = reader.number()?;
     let version = reader.number()?;
     let count = reader.number()?;
+    let mut certificates_left = MAX_ENTRIES;
     for _ in 0..count {
         let tag = reader.number()?;
         let _alias = reader.text()?;
         let _created = reader.take(8)?;
-        match tag {
-            1 => {
-                let _key = reader.block()?;
-                let certificates = reader.number()?;
-                let mut chain = Vec::new();
-                for _ in 0..certificates {
-                    chain.push(reader.certificate(version)?);
-                }
-                store.own.push((None, chain));
-            }
-            2 => store.trusted.push(reader.certificate(version)?),
+        let key = match tag {
+            1 => Some(reader.block()?),
+            2 => None,
             // A secret key of JCEKS, a Java object whose end only Java finds. What came before it counts.
             3 => break,
             _ => return None,
+        };
+        let certificates = if key.is_some() { reader.number()?.try_into().ok()? } else { 1 };
+        if certificates > certificates_left || store.own.len() >= MAX_ENTRIES {
+            // A number that no file has the bytes for is damage.
+            let is_possible = certificates <= reader.0.len();
+            return is_possible.then(|| Store { is_too_large: true, ..Store::default() });
+        }
+        certificates_left -= certificates;
+        let chain = (0..certificates).map(|_| reader.certificate(version)).collect::<Option<Vec<_>>>()?;
+        match key {
+            Some(key) => store.own.push((key, chain)),
+            None => store.trusted.extend(chain.into_iter().map(|der| CertificateDer::from(der.to_vec()))),
         }
     }
     Some(store)
@@ -89,11 +193,11 @@ impl<'a> Reader<'a> {
         self.take(length.try_into().ok()?)
     }
 
-    fn certificate(&mut self, version: u32) -> Option<CertificateDer<'static>> {
+    fn certificate(&mut self, version: u32) -> Option<&'a [u8]> {
         // Version 1 knew X.509 alone, and did not say so.
         if version > 1 {
             self.text()?;
         }
-        self.block().map(|der| CertificateDer::from(der.to_vec()))
+        self.block()
     }
 }

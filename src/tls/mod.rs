@@ -39,6 +39,9 @@ mod info;
 mod jks;
 #[cfg(feature = "keystores")]
 mod keystore;
+mod password;
+#[cfg(feature = "keystores")]
+mod pkcs12;
 mod security;
 mod settings;
 mod store;
@@ -46,6 +49,8 @@ mod store;
 mod tests;
 mod trust;
 mod verify;
+#[cfg(feature = "keystores")]
+mod wallet;
 mod words;
 
 pub use certificate::Certificate;

@@ -74,6 +74,11 @@ impl TlsSettings {
         self
     }
 
+    /// A key is pinned that the server must have.
+    pub(crate) fn has_pins(&self) -> bool {
+        self.config.is_none() && !self.trust.pins.is_empty()
+    }
+
     /// A configuration of the caller's own decides about the versions.
     pub(crate) fn has_own_config(&self) -> bool {
         self.config.is_some()

@@ -1,10 +1,11 @@
 //! A trust that was loaded: from the system, files, folders and memory.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
@@ -16,10 +17,10 @@ use super::certificate::apart;
 use super::formats::{self, Unusable};
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
-use crate::{Error, Kind, Phase, Result, Secret};
+use crate::{Error, Kind, Phase, Result, Secret, file};
 
 /// No trust store is larger; a file that is was named by mistake.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// An authority that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -35,16 +36,29 @@ pub(super) struct TrustStore {
     pub(super) summary: TrustSummary,
     /// SHA-256 hashes of public keys, one of which the server's must have.
     pub(super) pins: Vec<[u8; 32]>,
+    /// There was nothing to trust but the pins, so that a pinned key is all that counts.
+    pub(super) only_pins: bool,
     pub(super) revocation_lists: Vec<CertRevocationList<'static>>,
     pub(super) accepts_anything: bool,
     /// Where they come from, each source once, for the sentence that says what was trusted.
     origins: Vec<String>,
+    /// The SHA-256 hashes of the certificates in `summary.anchors`.
+    seen: HashSet<[u8; 32]>,
+}
+
+/// What reading the sources takes.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// Of the key stores.
+    pub(super) password: Option<&'a Secret>,
+    /// When the end of a file that is waited for must have come.
+    pub(super) until: Instant,
 }
 
 impl TrustStore {
     /// Fails where there is nobody to trust.
     pub(super) fn demand_anchors(&self) -> Result<()> {
-        if !self.roots.is_empty() || !self.pins.is_empty() || self.accepts_anything {
+        if !self.roots.is_empty() || self.only_pins || self.accepts_anything {
             return Ok(());
         }
         let mut message = String::from("no trusted certificate was found, so no server can be verified");
@@ -74,6 +88,14 @@ impl TrustStore {
     pub(super) fn add_system(&mut self) {
         let origin = SYSTEM;
         self.origins.push(origin.into());
+        // What opens it would wait for a FIFO.
+        if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
+            && path.metadata().is_ok_and(|metadata| !metadata.is_file())
+        {
+            let path = path.display();
+            self.summary.warnings.push(format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file"));
+            return;
+        }
         let result = rustls_native_certs::load_native_certs();
         for der in &result.certs {
             // One that cannot be used says nothing about the others, and nobody here can mend it.
@@ -103,21 +125,25 @@ impl TrustStore {
         }
     }
 
-    pub(super) fn add_path(&mut self, path: &Path, folder: bool, password: Option<&Secret>) -> Result<()> {
+    pub(super) fn add_path(&mut self, path: &Path, folder: bool, reading: Reading<'_>) -> Result<()> {
         self.origins.push(path.display().to_string());
-        if folder { self.add_folder(path, password) } else { self.add_file(path, password) }
+        if folder { self.add_folder(path, reading) } else { self.add_file(path, reading) }
     }
 
-    pub(super) fn add_bytes(&mut self, bytes: &[u8], password: Option<&Secret>) -> Result<()> {
+    pub(super) fn add_bytes(&mut self, bytes: &[u8], reading: Reading<'_>) -> Result<()> {
         let origin = "what was given in memory";
         self.origins.push(origin.into());
-        let found = formats::certificates(bytes, password).map_err(|why| unusable(origin, why))?;
+        let found = formats::certificates(bytes, reading.password).map_err(|why| unusable(origin, why))?;
         self.add_all(found, origin)
     }
 
-    pub(super) fn add_revocation_lists(&mut self, path: &Path) -> Result<()> {
+    pub(super) fn add_revocation_lists(&mut self, path: &Path, until: Instant) -> Result<()> {
         let origin = path.display().to_string();
-        let bytes = read(path).map_err(|error| cannot_read(path, error))?;
+        let bytes = file::read(path, MAX_FILE, until).map_err(|error| {
+            config(format!("the list of revoked certificates cannot be read from {origin}: {error}"))
+                .with_hint("Give a file with lists of revoked certificates (X509 CRL), in PEM or DER, or leave it out.")
+                .with_source(error)
+        })?;
         let now = SystemTime::now();
         for der in formats::revocation_lists(&bytes).map_err(|why| unusable(&origin, why))? {
             let list = OwnedCertRevocationList::from_der(&der).map_err(|error| {
@@ -134,31 +160,25 @@ impl TrustStore {
         Ok(())
     }
 
-    fn add_file(&mut self, path: &Path, password: Option<&Secret>) -> Result<()> {
+    fn add_file(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
         let origin = path.display().to_string();
-        let bytes = read(path).map_err(|error| cannot_read(path, error))?;
-        let found = formats::certificates(&bytes, password).map_err(|why| unusable(&origin, why))?;
+        let bytes = file::read(path, MAX_FILE, reading.until).map_err(|error| cannot_read(path, error))?;
+        let found = formats::certificates(&bytes, reading.password).map_err(|why| unusable(&origin, why))?;
         self.add_all(found, &origin)
     }
 
-    fn add_folder(&mut self, path: &Path, password: Option<&Secret>) -> Result<()> {
+    fn add_folder(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut paths: Vec<_> =
             entries.map_err(|error| cannot_read(path, error))?.iter().map(fs::DirEntry::path).collect();
         paths.sort();
 
-        let mut found_any = false;
+        let mut found_any = self.add_wallet(path, reading)?;
         let mut skipped = Vec::new();
-        for path in paths {
-            if path.file_name().is_some_and(|name| name == WALLET) {
-                // This file is why the folder was named.
-                self.add_file(&path, password)?;
-                found_any = true;
-            } else {
-                match self.add_if_certificate(&path, password) {
-                    Ok(()) => found_any = true,
-                    Err(why) => skipped.push((path, why)),
-                }
+        for path in paths.into_iter().filter(|path| !is_of_wallet(path)) {
+            match self.add_if_certificate(&path, reading) {
+                Ok(()) => found_any = true,
+                Err(why) => skipped.push((path, why)),
             }
         }
         if !found_any {
@@ -170,14 +190,38 @@ impl TrustStore {
         Ok(())
     }
 
+    /// Adds the wallet of a folder that has one, which is why the folder was named: one of its stores must open.
+    fn add_wallet(&mut self, folder: &Path, reading: Reading<'_>) -> Result<bool> {
+        let mut failed: Option<Error> = None;
+        for store in wallet_stores(folder, reading.password.is_some()) {
+            match (self.add_file(&store, reading), failed.take()) {
+                (Ok(()), None) => return Ok(true),
+                (Ok(()), Some(first)) => {
+                    // Without a password the other one cannot have been meant.
+                    if reading.password.is_some() {
+                        self.summary.warnings.push(first.message().to_owned());
+                    }
+                    return Ok(true);
+                }
+                (Err(error), None) => failed = Some(error),
+                (Err(second), Some(first)) => {
+                    let error = config(format!("{}; {}", first.message(), second.message()));
+                    failed = Some(error.with_hint(first.hint().unwrap_or_default().to_owned()));
+                }
+            }
+        }
+        failed.map_or(Ok(false), Err)
+    }
+
     /// Adds a file of a folder, of which nobody said that it holds a certificate.
-    fn add_if_certificate(&mut self, path: &Path, password: Option<&Secret>) -> Result<(), Unusable> {
+    fn add_if_certificate(&mut self, path: &Path, reading: Reading<'_>) -> Result<(), Unusable> {
         // A pipe or a device would be waited for.
         if !path.is_file() {
             return Err(Unusable::new("is not a file", ""));
         }
-        let bytes = read(path).map_err(|error| Unusable::new(format!("cannot be read: {error}"), ""))?;
-        let found = formats::certificates(&bytes, password)?;
+        let bytes = file::read(path, MAX_FILE, reading.until);
+        let bytes = bytes.map_err(|error| Unusable::new(format!("cannot be read: {error}"), ""))?;
+        let found = formats::certificates(&bytes, reading.password)?;
         self.add_all(found, &path.display().to_string())
             .map_err(|error| Unusable::new(format!("cannot be used: {}", error.message()), ""))
     }
@@ -201,11 +245,13 @@ impl TrustStore {
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, origin: &str) -> Result<(), String> {
-        if self.summary.anchors.iter().any(|anchor| anchor.certificate.der() == der.as_ref()) {
+        let certificate = Certificate::read(der).ok_or("it cannot be read")?;
+        let hash = certificate.hash();
+        if self.seen.contains(&hash) {
             return Ok(());
         }
-        let certificate = Certificate::read(der).ok_or("it cannot be read")?;
         let root = webpki::anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        self.seen.insert(hash);
         self.roots.push(root);
         self.summary.anchors.push(Anchor { certificate, origin: origin.into() });
         Ok(())
@@ -235,8 +281,21 @@ impl TrustStore {
     }
 }
 
-/// The key store in the folder of an Oracle wallet.
+/// The key stores in the folder of an Oracle wallet: the one with a password, and the one that opens without.
 const WALLET: &str = "ewallet.p12";
+const AUTO_LOGIN: &str = "cwallet.sso";
+
+/// The key stores that a folder has as an Oracle wallet, in the order in which they are tried.
+pub(super) fn wallet_stores(folder: &Path, has_password: bool) -> impl Iterator<Item = PathBuf> {
+    let names = if has_password { [WALLET, AUTO_LOGIN] } else { [AUTO_LOGIN, WALLET] };
+    names.map(|name| folder.join(name)).into_iter().filter(|path| path.exists())
+}
+
+/// The file is one of a wallet's key stores, or one of their locks, which are empty.
+fn is_of_wallet(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [WALLET, AUTO_LOGIN].contains(&name.strip_suffix(".lck").unwrap_or(name))
+}
 
 /// A folder without a certificate: what there is instead.
 fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
@@ -251,20 +310,11 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
     if skipped.is_empty() {
         message.push_str(": it is empty");
     }
-    // The lock files of a wallet are empty: what to do with the wallet says the file beside them.
+    // What to do about an empty file says least.
     let hint = skipped.into_iter().find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
     config(message).with_hint(
         hint.map_or("Put the certificates to trust into it, in PEM or DER form.".into(), |(_, why)| why.hint),
     )
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("it is larger than 16 MiB, and so no trust store"));
-    }
-    Ok(bytes)
 }
 
 pub(super) fn config(message: impl Into<String>) -> Error {
@@ -277,9 +327,13 @@ fn cannot_read(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => "Let the user that runs this program read it.",
         io::ErrorKind::IsADirectory => "This is a folder: use Trust::folder or Trust::path.",
         io::ErrorKind::NotADirectory => "This is a file: use Trust::file or Trust::path.",
+        io::ErrorKind::TimedOut => {
+            "Give a regular file, or let the other program write to the FIFO and close it in time."
+        }
         _ => "Give a file or folder with the certificates to trust.",
     };
-    config(format!("the trusted certificates cannot be read from {}: {error}", path.display()))
+    let so = if error.kind() == io::ErrorKind::FileTooLarge { ", and so no trust store" } else { "" };
+    config(format!("the trusted certificates cannot be read from {}: {error}{so}", path.display()))
         .with_hint(hint)
         .with_source(error)
 }

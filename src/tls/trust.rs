@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::Certificate;
-use super::store::{TrustStore, config};
-use crate::{Result, Secret};
+use super::password::Password;
+use super::store::{Reading, TrustStore, config};
+use crate::{Result, Secret, file};
 
 /// Whom to believe when a server shows its certificate: the system's store, files and folders, or both.
 ///
@@ -38,7 +40,7 @@ pub struct Trust {
     pub(super) pins: Vec<String>,
     pub(super) revocation_lists: Vec<PathBuf>,
     pub(super) accepts_anything: bool,
-    pub(super) password: Option<Secret>,
+    pub(super) password: Option<Password>,
 }
 
 impl fmt::Debug for Trust {
@@ -83,19 +85,23 @@ impl Trust {
         self
     }
 
-    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature `keystores` PKCS#12 and
-    /// JKS. The format is recognised by the content, not by the name.
+    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature `keystores` PKCS#12,
+    /// JKS and Oracle's auto-login wallets (`cwallet.sso`). The format is recognised by the content, not by the name.
     ///
     /// Of a key store those certificates count that are marked as trusted, as Java and Oracle do, or that do not belong to a
-    /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the [password](Self::password). A path may
+    /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the [password](Self::password); an auto-login wallet needs none. A path may
     /// begin with `file:`, as Oracle writes them.
+    ///
+    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 10 seconds, and no more than
+    /// the client's deadline allows.
     pub fn file(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::File(path.into()))
     }
 
     /// Adds the certificates of all files of a folder, but not of the folders in it. What holds no certificate is
     /// listed as skipped in the [summary](TrustSummary::warnings). The folder may be an Oracle wallet: its `ewallet.p12` is
-    /// then read as if it were named itself.
+    /// then read as if it were named itself, or its `cwallet.sso`, which needs no password. Where there are both, it is the one
+    /// that opens: with a [password](Self::password) `ewallet.p12` first, without one `cwallet.sso` first.
     pub fn folder(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::Folder(path.into()))
     }
@@ -119,7 +125,14 @@ impl Trust {
 
     /// The password of the key stores among the files: one for all of them. The other files need none.
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
-        self.password = Some(password.into());
+        self.password = Some(Password::Given(password.into()));
+        self
+    }
+
+    /// The file with the password of the key stores, which is its first line. It is read when the trust is loaded, and again when
+    /// it is loaded again. It has at most 64 KiB.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password = Some(Password::File(path.into()));
         self
     }
 
@@ -128,7 +141,8 @@ impl Trust {
     /// changed without a gap.
     ///
     /// Alone, on an [empty](Self::empty) trust, the key is all that counts: not the issuer, not the dates, not the name. On top of
-    /// other trust, the certificate must be verified as ever, and must have a pinned key.
+    /// other trust, the certificate must be verified as ever, and must have a pinned key, also where that other trust turns out to
+    /// be empty. A pin holds under [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall back.
     ///
     /// ```
     /// # let der = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
@@ -149,7 +163,8 @@ impl Trust {
 
     /// Adds a file with lists of revoked certificates (CRL: RFC 5280, 5), in PEM or DER: what is on one of them is refused. Of
     /// an issuer whose list is not given nothing is known, and nothing is fetched. A list that is out of date still counts,
-    /// with a warning; to take a newer one, load again.
+    /// with a warning; to take a newer one, load again. A certificate that is accepted for itself, as trusted or by its
+    /// [pinned](Self::pin) key alone, must not be on a list of its issuer either.
     pub fn revocation_list(mut self, path: impl Into<PathBuf>) -> Self {
         self.revocation_lists.push(path.into());
         self
@@ -176,20 +191,21 @@ impl Trust {
     }
 
     /// Loads it now, and says what was found. A client does the same by itself; call this to check a setting
-    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds.
+    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds; for 10 seconds at most, where one of them
+    /// is a FIFO or a device.
     ///
     /// # Errors
     ///
     /// [`Kind::Config`](crate::Kind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
     /// says what it holds instead); or there is no certificate in all of it.
     pub fn load(&self) -> Result<TrustSummary> {
-        let store = self.read()?;
+        let store = self.read(file::time_limit())?;
         store.demand_anchors()?;
         Ok(store.summary)
     }
 
     /// Reads every source. That the system's store is empty is no error yet: where nothing is verified, it need not be.
-    pub(super) fn read(&self) -> Result<TrustStore> {
+    pub(super) fn read(&self, until: Instant) -> Result<TrustStore> {
         let mut store = TrustStore::default();
         if self.system {
             store.add_system();
@@ -198,22 +214,35 @@ impl Trust {
         if self.mozilla {
             store.add_mozilla();
         }
-        let password = self.password.as_ref();
+        let password = self.password.as_ref().map(|password| password.read(until)).transpose()?;
+        let reading = Reading { password: password.as_ref(), until };
         for source in &self.sources {
             match source {
-                Source::File(path) => store.add_path(&local(path), false, password)?,
-                Source::Folder(path) => store.add_path(&local(path), true, password)?,
-                Source::Path(path) => store.add_path(&local(path), local(path).is_dir(), password)?,
-                Source::Bytes(bytes) => store.add_bytes(bytes, password)?,
+                Source::File(path) => store.add_path(&local(path), false, reading)?,
+                Source::Folder(path) => store.add_path(&local(path), true, reading)?,
+                Source::Path(path) => store.add_path(&local(path), local(path).is_dir(), reading)?,
+                Source::Bytes(bytes) => store.add_bytes(bytes, reading)?,
             }
         }
         for path in &self.revocation_lists {
-            store.add_revocation_lists(&local(path))?;
+            store.add_revocation_lists(&local(path), until)?;
         }
         store.pins = self.pins.iter().map(|pin| key_hash(pin)).collect::<Result<_>>()?;
+        store.only_pins = !store.pins.is_empty() && self.has_pins_alone();
         store.accepts_anything = self.accepts_anything;
         store.sum_up();
         Ok(store)
+    }
+}
+
+impl Trust {
+    /// Nothing is named but keys. Whether the rest turns out to be empty does not matter.
+    fn has_pins_alone(&self) -> bool {
+        #[cfg(feature = "mozilla-roots")]
+        if self.mozilla {
+            return false;
+        }
+        !self.system && self.sources.is_empty()
     }
 }
 
@@ -270,7 +299,7 @@ fn key_hash(pin: &str) -> Result<[u8; 32]> {
 }
 
 /// A path without the prefix that Oracle writes before that of a wallet: `file:/etc/wallet`.
-fn local(path: &Path) -> PathBuf {
+pub(super) fn local(path: &Path) -> PathBuf {
     let rest = path.to_str().and_then(|text| text.strip_prefix("file:"));
     let rest = rest.map(|rest| if rest.starts_with("///") { &rest[2..] } else { rest });
     rest.map_or_else(|| path.to_owned(), PathBuf::from)

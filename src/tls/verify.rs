@@ -48,7 +48,8 @@ impl Verifier {
         if !pins.is_empty() {
             let pinned = Certificate::read(leaf).filter(|certificate| pins.contains(&certificate.key_hash()));
             let pinned = pinned.ok_or(Why::WrongKey)?;
-            if self.store.roots.is_empty() {
+            if self.store.only_pins {
+                self.check_not_listed(&certificate).map_err(Why::Invalid)?;
                 return Ok(format!("the pinned key {}", pinned.pin()));
             }
         }
@@ -97,11 +98,23 @@ impl Verifier {
             // is marked as an authority itself, as `openssl req -x509` marks all that it makes; the dates it did check.
             Err(webpki::Error::CaUsedAsEndEntity | webpki::Error::UnknownIssuer) => {
                 let same = anchors.iter().find(|anchor| anchor.certificate.der() == leaf.as_ref());
-                same.map(|anchor| anchor.certificate.subject.clone())
-                    .ok_or(path.err().unwrap_or(webpki::Error::UnknownIssuer))
+                let same = same.ok_or(path.err().unwrap_or(webpki::Error::UnknownIssuer))?;
+                self.check_not_listed(certificate)?;
+                Ok(same.certificate.subject.clone())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A certificate that is accepted for itself has no path on which webpki would look at the lists. They were given by name, so
+    /// that they count without the issuer's key, by which their signature could be checked.
+    fn check_not_listed(&self, certificate: &EndEntityCert<'_>) -> Result<(), webpki::Error> {
+        for list in &self.store.revocation_lists {
+            if list.issuer() == certificate.issuer() && list.find_serial(certificate.serial())?.is_some() {
+                return Err(webpki::Error::CertRevoked);
+            }
+        }
+        Ok(())
     }
 
     fn failure(

@@ -1,5 +1,6 @@
 //! Settings as somebody would write them down: in a URL, and what a URL cannot say in Rust.
 
+use super::password::Password;
 use super::trust::Source;
 use super::{TlsSettings, TlsVersion};
 
@@ -32,8 +33,12 @@ impl TlsSettings {
             (false, true) => all = false,
             _ => {}
         }
-        if trust.password.is_some() {
-            calls.push(".trust_password(trust_password)".into());
+        match &trust.password {
+            Some(Password::File(path)) if path.to_str().is_some() => {
+                keys.push(("trust-password-file", path.display().to_string()));
+            }
+            Some(_) => calls.push(".trust_password(trust_password)".into()),
+            None => {}
         }
         if let Some(name) = &self.server_name {
             keys.push(("server-name", name.clone()));

@@ -251,6 +251,27 @@ async fn pinned_keys() {
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
 }
 
+/// As with a container that has no package of certificates: the pin was to be on top of something.
+#[tokio::test]
+async fn a_pin_on_top_of_a_store_that_is_empty() {
+    let server = Party::server(None);
+    let pin = Certificate::read(&server.der).unwrap().pin();
+    let mut settings = TlsSettings::new(Trust::system().pin(&pin));
+    let mut store = settings.trust.read(crate::file::time_limit()).unwrap();
+    assert!(!store.only_pins);
+    (store.roots, store.summary) = Default::default();
+    says(&store.demand_anchors().unwrap_err(), &["no trusted certificate was found", "ca-certificates"]);
+    let verifier =
+        verify::Verifier { store, demand: Demand::Verified, algorithms: provider().signature_verification_algorithms };
+    let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
+    let failure = verifier.judge(std::slice::from_ref(&server.der), &name, rustls::pki_types::UnixTime::now());
+    assert_eq!(failure.unwrap_err().problem, CertificateProblem::SelfSigned);
+
+    settings.trust = Trust::empty().pin(&pin);
+    assert!(settings.trust.read(crate::file::time_limit()).unwrap().only_pins);
+    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+}
+
 #[tokio::test]
 async fn revoked() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,6 +301,19 @@ async fn revoked() {
     let error = connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
     says(&error, &["was revoked by its issuer. Do not send anything to it"]);
+
+    // Beside a pin alone, and where the certificate itself is trusted.
+    let pin = Certificate::read(&server.der).unwrap().pin();
+    for trust in [Trust::empty().pin(pin), Trust::empty().pem(&server.pem)] {
+        let trust = trust.revocation_list(&path);
+        let connector = connector(&TlsSettings::new(trust.clone()));
+        let error = connect(&connector, server_config(&[&server])).await.unwrap_err();
+        assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
+        list(78, 4000);
+        connector.reload().unwrap();
+        assert!(connect(&connector, server_config(&[&server])).await.unwrap().verified);
+        list(77, 4000);
+    }
 
     list(78, 2002);
     assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));

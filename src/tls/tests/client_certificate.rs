@@ -33,6 +33,8 @@ async fn is_sent_from_every_form() {
         ClientCertificate::file(store("client-legacy.p12")).password("changeit"),
         ClientCertificate::file(store("keys.p12")).password("changeit"),
         ClientCertificate::file(store("ewallet.p12")).password("changeit"),
+        ClientCertificate::file(store("keys.jks")).password("changeit"),
+        ClientCertificate::file(store("keys.jceks")).password("changeit"),
     ] {
         assert_eq!(own.load().unwrap().subject, "CN=client", "{own:?}");
         first_reply(&trusting(&root).client_certificate(own), &config).await.unwrap();
@@ -52,7 +54,17 @@ fn says_what_is_wrong_with_it() {
         (ClientCertificate::file(&client).key(&ca), "ca.pem holds no private key"),
         (ClientCertificate::file(&client).key(&encrypted), "encrypted.key holds a key that is encrypted"),
         (ClientCertificate::file(&ca).key(store("client.key")), "certificate and key do not belong together"),
-        (ClientCertificate::file(store("client.key")), "client.key holds a private key, not a certificate"),
+        (
+            ClientCertificate::file(store("client.key")),
+            "client.key holds a private key, not a certificate. Give the certificate that was issued for this key",
+        ),
+        (
+            ClientCertificate::file(&client).key(store("client.p12")),
+            "client.p12 is a key store (PKCS#12). Name it as the client certificate",
+        ),
+        (ClientCertificate::file(store("keys.jks")), "that needs a password, and none was given"),
+        (ClientCertificate::file(store("java.jks")).password("changeit"), "without a key that has a certificate"),
+        (ClientCertificate::file("/dev/zero"), "cannot be read from /dev/zero: it is larger than 16 MiB"),
         (ClientCertificate::file(store("client.p12")), "that needs a password, and none was given"),
         (ClientCertificate::file(store("client.p12")).password("wrong"), "that the password given does not open"),
         (ClientCertificate::file(store("openssl.p12")).password("changeit"), "without a key that has a certificate"),

@@ -1,9 +1,15 @@
 #!/bin/sh
 # Makes the key stores of the tests with the tools that everybody makes them with: openssl 3 and Java's keytool.
 # Usage: make.sh FOLDER
+#
+# Not made here: oracle-ewallet.p12 and oracle-cwallet.sso are a wallet that orapki made, of public authorities (its password is
+# asdf1234), and secret-bags.p12 is in the form of a wallet with a stored credential (changeit1).
 set -eu
 cd "$1"
 password=changeit
+# A character beyond the 16 bits of a BMPString. keytool takes it in the encoding of the locale.
+emoji='pässwörd😀'
+export LC_ALL=C.UTF-8
 
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 36500 \
     -subj "/O=Example/CN=Example CA" -keyout ca.key -out ca.pem
@@ -18,18 +24,22 @@ openssl pkcs12 -export -nokeys -in ca.pem -passout pass:$password -out openssl.p
 openssl pkcs12 -export -nokeys -in ca.pem -passout pass:$password -legacy -out openssl-legacy.p12
 openssl pkcs12 -export -nokeys -in ca.pem -passout pass: -out no-password.p12
 openssl pkcs12 -export -nokeys -in ca.pem -passout pass: -certpbe NONE -nomac -out bare.p12
+openssl pkcs12 -export -nokeys -in ca.pem -passout "pass:$emoji" -out openssl-emoji.p12
+openssl pkcs12 -export -nokeys -in ca.pem -passout "pass:$emoji" -legacy -out openssl-emoji-legacy.p12
 # A key with its chain.
 openssl pkcs12 -export -inkey client.key -in client.pem -certfile ca.pem -passout pass:$password -out client.p12
 openssl pkcs12 -export -inkey client.key -in client.pem -certfile ca.pem -passout pass:$password -legacy -out client-legacy.p12
 
 import() {
-    keytool -importcert -noprompt -alias ca -file ca.pem -keystore "$1" -storetype "$2" -storepass $password
+    keytool -importcert -noprompt -alias ca -file ca.pem -keystore "$1" -storetype "$2" -storepass "${3:-$password}"
 }
 import java.p12 PKCS12
 import java.jks JKS
 import java.jceks JCEKS
+# In PKCS12, Java takes ASCII only.
+import java-emoji.jks JKS "$emoji"
 # A key with its chain, and the authority as trusted beside it: what an Oracle wallet holds, with the same marks.
-for type in PKCS12 JKS; do
+for type in PKCS12 JKS JCEKS; do
     keytool -importkeystore -noprompt -srckeystore client.p12 -srcstoretype PKCS12 -srcstorepass $password \
         -destkeystore keys.$type -deststoretype $type -deststorepass $password
 done
@@ -37,4 +47,8 @@ cp keys.PKCS12 ewallet.p12
 import ewallet.p12 PKCS12
 mv keys.PKCS12 keys.p12
 mv keys.JKS keys.jks
+mv keys.JCEKS keys.jceks
+# A key with a password of its own.
+cp keys.jks other-key.jks
+keytool -keypasswd -alias 1 -keystore other-key.jks -storepass $password -keypass $password -new "other$password"
 rm ca.key client.csr v3

@@ -1,0 +1,508 @@
+//! PKCS#12 (RFC 7292): the form of Oracle wallets (`ewallet.p12`), of Java's key stores, and of what `openssl pkcs12` writes.
+//!
+//! Bags of other kinds than certificates and keys, such as the secret bags of a wallet, are skipped, and a key is
+//! decrypted only where one is asked for.
+
+use std::collections::HashMap;
+
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, KeyInit, KeyIvInit as _};
+use hmac::digest::block_api::BlockSizeUser;
+use hmac::digest::{Digest, FixedOutputReset};
+use hmac::{Mac as _, SimpleHmac};
+use pkcs5::pbes2::{Kdf, Parameters};
+use pkcs12::cms::encrypted_data::EncryptedData;
+use pkcs12::kdf::{self, Pkcs12KeyType};
+use pkcs12::pbe_params::{EncryptedPrivateKeyInfo, Pkcs12PbeParams};
+use pkcs12::pfx::Pfx;
+use pkcs12::safe_bag::SafeBag;
+use pkcs12::{AuthenticatedSafe, CertBag, MacData};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetString};
+use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+use zeroize::Zeroizing;
+
+use super::client_certificate::Own;
+
+/// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in all.
+pub(super) const MAX_ROUNDS: u64 = 10_000_000;
+
+/// Certificates, keys and the rest together. The stores of operating systems have some hundred.
+pub(super) const MAX_ENTRIES: usize = 10_000;
+
+/// Longer chains are not seen, and no server takes them.
+const MAX_CHAIN: usize = 16;
+
+const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
+const LOCAL_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.21");
+const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.13");
+const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
+const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
+const SHA224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.4");
+/// The mark of Java and Oracle on a certificate that is trusted.
+const TRUSTED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.113894.746875.1.1");
+
+/// Why a store is not opened.
+#[derive(Debug)]
+pub(super) enum Fault {
+    WrongPassword,
+    TooManyRounds,
+    TooManyEntries,
+    Unsupported(String),
+    Malformed(String),
+}
+
+impl From<der::Error> for Fault {
+    fn from(error: der::Error) -> Self {
+        Fault::Malformed(error.to_string())
+    }
+}
+
+/// The password in both of its forms.
+struct Password<'a> {
+    /// For what PKCS#12 defines itself: UTF-16, which has two units for a character such as an emoji, and a NUL
+    /// (RFC 7292, B.1; Java and openssl write such characters alike).
+    utf16: Zeroizing<Vec<u8>>,
+    /// For what came with PKCS#5.
+    utf8: &'a str,
+}
+
+/// How much hashing may still be done.
+struct Work {
+    rounds: u64,
+}
+
+impl Work {
+    /// Takes the rounds of a derivation of so many blocks.
+    fn take(&mut self, rounds: u64, blocks: u64) -> Result<(), Fault> {
+        let left = self.rounds.checked_sub(rounds.saturating_mul(blocks));
+        self.rounds = left.ok_or(Fault::TooManyRounds)?;
+        Ok(())
+    }
+}
+
+/// An opened store.
+pub(super) struct Store<'a> {
+    certificates: Vec<StoredCertificate>,
+    keys: Vec<StoredKey>,
+    password: Password<'a>,
+    work: Work,
+}
+
+struct StoredCertificate {
+    der: CertificateDer<'static>,
+    local_key_id: Option<Vec<u8>>,
+    is_trusted: bool,
+}
+
+struct StoredKey {
+    /// A PKCS#8 structure.
+    key: Zeroizing<Vec<u8>>,
+    is_encrypted: bool,
+    local_key_id: Option<Vec<u8>>,
+}
+
+impl<'a> Store<'a> {
+    /// Reads a store, and checks its integrity by the password.
+    pub(super) fn open(bytes: &[u8], password: &'a str) -> Result<Self, Fault> {
+        let mut utf16 = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));
+        utf16.extend(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes));
+        let mut store = Store {
+            certificates: Vec::new(),
+            keys: Vec::new(),
+            password: Password { utf16, utf8: password },
+            work: Work { rounds: MAX_ROUNDS },
+        };
+        let pfx = Pfx::from_der(bytes)?;
+        if pfx.auth_safe.content_type != DATA {
+            return Err(Fault::Unsupported("its integrity is protected by a signature".into()));
+        }
+        let content = pfx.auth_safe.content.decode_as::<OctetString>()?;
+        if let Some(mac) = &pfx.mac_data {
+            store.check(mac, content.as_bytes())?;
+        }
+        for part in AuthenticatedSafe::from_der(content.as_bytes())? {
+            match part.content_type {
+                DATA => store.read_bags(part.content.decode_as::<OctetString>()?.as_bytes())?,
+                ENCRYPTED_DATA => {
+                    let part = part.content.decode_as::<EncryptedData>()?.enc_content_info;
+                    if let Some(sealed) = part.encrypted_content {
+                        let bags = store.decrypt(&part.content_enc_alg, sealed.as_bytes())?;
+                        store.read_bags(&bags)?;
+                    }
+                }
+                other => return Err(Fault::Unsupported(format!("a part of it is of the kind {other}"))),
+            }
+        }
+        Ok(store)
+    }
+
+    /// RFC 7292, 4: the key of the MAC comes from the password.
+    fn check(&mut self, mac: &MacData, content: &[u8]) -> Result<(), Fault> {
+        let rounds = u64::try_from(mac.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
+        self.work.take(rounds, 1)?;
+        let password = &self.password.utf16;
+        let matches = match mac.mac.algorithm.oid {
+            SHA1 => mac_matches::<sha1::Sha1>(mac, password, content),
+            SHA224 => mac_matches::<sha2::Sha224>(mac, password, content),
+            SHA256 => mac_matches::<sha2::Sha256>(mac, password, content),
+            SHA384 => mac_matches::<sha2::Sha384>(mac, password, content),
+            SHA512 => mac_matches::<sha2::Sha512>(mac, password, content),
+            other => return Err(Fault::Unsupported(format!("the MAC {other}"))),
+        };
+        if matches { Ok(()) } else { Err(Fault::WrongPassword) }
+    }
+
+    /// Reads the bags of a part (RFC 7292, 4.2).
+    fn read_bags(&mut self, bags: &[u8]) -> Result<(), Fault> {
+        let mut reader = SliceReader::new(bags)?;
+        reader.sequence(|reader| {
+            while !reader.is_finished() {
+                if self.certificates.len() + self.keys.len() >= MAX_ENTRIES {
+                    return Err(Fault::TooManyEntries);
+                }
+                self.read_bag(&SafeBag::from_der(reader.tlv_bytes()?)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn read_bag(&mut self, bag: &SafeBag) -> Result<(), Fault> {
+        let value = AnyRef::from_der(&bag.bag_value)?.value();
+        let local_key_id = || attribute::<OctetString>(bag, LOCAL_KEY_ID).map(|id| id.as_bytes().to_vec());
+        match bag.bag_id {
+            pkcs12::PKCS_12_CERT_BAG_OID => {
+                let certificate = CertBag::from_der(value)?;
+                // The other kind is SDSI (RFC 7292, 4.2.3), which nothing uses.
+                if certificate.cert_id == pkcs12::PKCS_12_X509_CERT_OID {
+                    let local_key_id = local_key_id();
+                    let is_marked = attribute::<ObjectIdentifier>(bag, TRUSTED_KEY_USAGE).is_some();
+                    self.certificates.push(StoredCertificate {
+                        der: CertificateDer::from(certificate.cert_value.as_bytes().to_vec()),
+                        is_trusted: is_marked || local_key_id.as_deref().is_some_and(is_trusted_by_oracle),
+                        local_key_id,
+                    });
+                }
+            }
+            oid @ (pkcs12::PKCS_12_KEY_BAG_OID | pkcs12::PKCS_12_PKCS8_KEY_BAG_OID) => self.keys.push(StoredKey {
+                key: Zeroizing::new(value.to_vec()),
+                is_encrypted: oid == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID,
+                local_key_id: local_key_id(),
+            }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn decrypt(&mut self, algorithm: &AlgorithmIdentifierOwned, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let parameters = algorithm.parameters.as_ref().ok_or(Fault::Malformed("it lacks a parameter".into()))?;
+        if algorithm.oid == PBES2 {
+            let parameters = parameters.decode_as::<Parameters>()?;
+            // No program writes scrypt, of which the memory would have to be bounded, too.
+            let Kdf::Pbkdf2(derivation) = &parameters.kdf else {
+                return Err(Fault::Unsupported("scrypt".into()));
+            };
+            self.work.take(derivation.iteration_count.into(), 2)?;
+            return match parameters.decrypt(self.password.utf8, sealed) {
+                Ok(plain) => Ok(Zeroizing::new(plain)),
+                Err(pkcs5::Error::DecryptFailed) => Err(Fault::WrongPassword),
+                Err(error) => Err(Fault::Unsupported(error.to_string())),
+            };
+        }
+        let parameters = parameters.decode_as::<Pkcs12PbeParams>()?;
+        let rounds = u64::try_from(parameters.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
+        // The key, which may need two blocks of SHA-1, and the initialization vector.
+        self.work.take(rounds, 3)?;
+        match algorithm.oid {
+            pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde3>(&parameters, 24, sealed),
+            pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde2>(&parameters, 16, sealed),
+            pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => self.pbes1::<rc2::Rc2>(&parameters, 16, sealed),
+            pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => self.pbes1::<rc2::Rc2>(&parameters, 5, sealed),
+            other => Err(Fault::Unsupported(format!("the encryption {other}"))),
+        }
+    }
+
+    /// The encryption that PKCS#12 defines itself (RFC 7292, C).
+    fn pbes1<C: KeyInit + BlockCipherDecrypt>(
+        &self,
+        parameters: &Pkcs12PbeParams,
+        key_length: usize,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let (salt, rounds) = (parameters.salt.as_bytes(), parameters.iterations);
+        let derive = |purpose, length| {
+            Zeroizing::new(kdf::derive_key::<sha1::Sha1>(&self.password.utf16, salt, purpose, rounds, length))
+        };
+        let (key, iv) = (derive(Pkcs12KeyType::EncryptionKey, key_length), derive(Pkcs12KeyType::Iv, 8));
+        let cipher = cbc::Decryptor::<C>::new_from_slices(&key, &iv);
+        let cipher = cipher.map_err(|_| Fault::Malformed("a key of the wrong length".into()))?;
+        cipher.decrypt_padded_vec::<Pkcs7>(sealed).map(Zeroizing::new).map_err(|_| Fault::WrongPassword)
+    }
+
+    /// The store has a key.
+    pub(super) fn has_key(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// The certificates that are there to be trusted: those that are marked so, and those that do not belong to a key. A key's
+    /// chain is what its owner shows, not whom he trusts; and openssl marks nothing.
+    pub(super) fn into_trusted(self) -> Vec<CertificateDer<'static>> {
+        let mut certificates = self.certificates;
+        if !self.keys.is_empty() {
+            let belongs = Chains::new(&certificates).belonging_to(&self.keys);
+            let mut belongs = belongs.into_iter();
+            certificates.retain(|certificate| !belongs.next().unwrap_or(false) || certificate.is_trusted);
+        }
+        certificates.into_iter().map(|certificate| certificate.der).collect()
+    }
+
+    /// The first key that can be read and has a certificate, with the certificates that it may belong to: its chain, or, where
+    /// the store does not tell, all of the store.
+    pub(super) fn into_own(mut self) -> Result<Option<Own>, Fault> {
+        let mut fault = None;
+        if self.certificates.is_empty() {
+            return Ok(None);
+        }
+        for stored in std::mem::take(&mut self.keys) {
+            let key = match self.open_key(&stored) {
+                Ok(Some(key)) => key,
+                Ok(None) => continue,
+                Err(reason) => {
+                    fault = fault.or(Some(reason));
+                    continue;
+                }
+            };
+            let mut chains = Chains::new(&self.certificates);
+            let chain = chains.own(&stored).map(|own| chains.chain(own));
+            let is_chain = chain.is_some();
+            let chain = chain.unwrap_or_else(|| (0..self.certificates.len()).collect());
+            let certificates = chain.into_iter().map(|at| self.certificates[at].der.clone()).collect();
+            return Ok(Some(Own { key, certificates, is_chain }));
+        }
+        fault.map_or(Ok(None), Err)
+    }
+
+    /// `None` where it is not a key of a kind that is known.
+    fn open_key(&mut self, stored: &StoredKey) -> Result<Option<PrivateKeyDer<'static>>, Fault> {
+        let key = if stored.is_encrypted {
+            let sealed = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
+            self.decrypt(&sealed.encryption_algorithm, sealed.encrypted_data.as_bytes())?
+        } else {
+            stored.key.clone()
+        };
+        Ok(PrivateKeyDer::try_from(key.to_vec()).ok())
+    }
+}
+
+fn mac_matches<D: Digest + FixedOutputReset + BlockSizeUser>(mac: &MacData, password: &[u8], content: &[u8]) -> bool {
+    let (salt, length) = (mac.mac_salt.as_bytes(), <D as Digest>::output_size());
+    let key = Zeroizing::new(kdf::derive_key::<D>(password, salt, Pkcs12KeyType::Mac, mac.iterations, length));
+    let Ok(expected) = <SimpleHmac<D> as hmac::KeyInit>::new_from_slice(&key) else { return false };
+    expected.chain_update(content).verify_slice(mac.mac.digest.as_bytes()).is_ok()
+}
+
+/// The first value of an attribute of a bag.
+fn attribute<'a, T: der::Choice<'a> + der::DecodeValue<'a>>(bag: &'a SafeBag, oid: ObjectIdentifier) -> Option<T> {
+    let attribute = bag.bag_attributes.as_ref()?.iter().find(|attribute| attribute.oid == oid)?;
+    attribute.values.iter().next()?.decode_as().ok()
+}
+
+/// Oracle gives each entry of a wallet an identifier of its own, which says what it is: here a certificate that is trusted.
+fn is_trusted_by_oracle(local_key_id: &[u8]) -> bool {
+    matches!(local_key_id, [0xE6, 0xB6, 0x52, 0xDD, _, _, _, _, _, _, _, _, 0, 0, 0, 3, ..])
+}
+
+/// Finds the issuers of certificates by their names, in time that grows with the number of certificates only.
+struct Chains<'a> {
+    certificates: &'a [StoredCertificate],
+    /// Of each certificate the issuer's name; `None` for what cannot be read and for what issued itself.
+    issuers: Vec<Option<Vec<u8>>>,
+    by_subject: HashMap<Vec<u8>, Vec<usize>>,
+    by_id: HashMap<&'a [u8], usize>,
+    /// How many certificates were looked at.
+    steps: usize,
+}
+
+impl<'a> Chains<'a> {
+    fn new(certificates: &'a [StoredCertificate]) -> Self {
+        let mut chains = Chains {
+            certificates,
+            issuers: Vec::with_capacity(certificates.len()),
+            by_subject: HashMap::new(),
+            by_id: HashMap::new(),
+            steps: 0,
+        };
+        for (at, certificate) in certificates.iter().enumerate() {
+            chains.steps += 1;
+            if let Some(id) = &certificate.local_key_id {
+                chains.by_id.entry(id).or_insert(at);
+            }
+            let names = CertificateInner::<Raw>::from_der(&certificate.der).and_then(|certificate| {
+                let names = certificate.tbs_certificate();
+                Ok((names.subject().to_der()?, names.issuer().to_der()?))
+            });
+            let issuer = names.ok().and_then(|(subject, issuer)| {
+                let is_self_issued = subject == issuer;
+                chains.by_subject.entry(subject).or_default().push(at);
+                (!is_self_issued).then_some(issuer)
+            });
+            chains.issuers.push(issuer);
+        }
+        chains
+    }
+
+    /// The certificate of a key. Without identifiers it comes first, as every program writes it.
+    fn own(&self, key: &StoredKey) -> Option<usize> {
+        match &key.local_key_id {
+            Some(id) => self.by_id.get(id.as_slice()).copied(),
+            None => (!self.certificates.is_empty()).then_some(0),
+        }
+    }
+
+    /// The issuer of the last certificate of a chain, unless it is in the chain already.
+    fn issuer(&mut self, chain: &[usize]) -> Option<usize> {
+        let issuer = self.issuers[*chain.last()?].as_ref()?;
+        for at in self.by_subject.get(issuer)? {
+            self.steps += 1;
+            if !chain.contains(at) {
+                return Some(*at);
+            }
+        }
+        None
+    }
+
+    /// A certificate and its issuers, as far as they are there.
+    fn chain(&mut self, own: usize) -> Vec<usize> {
+        let mut chain = vec![own];
+        while chain.len() < MAX_CHAIN
+            && let Some(issuer) = self.issuer(&chain)
+        {
+            chain.push(issuer);
+        }
+        chain
+    }
+
+    /// Which certificates belong to the chain of a key. Where two chains meet, the rest was marked before.
+    fn belonging_to(&mut self, keys: &[StoredKey]) -> Vec<bool> {
+        let mut belongs = vec![false; self.certificates.len()];
+        for key in keys {
+            let Some(own) = self.own(key) else { continue };
+            let mut chain = vec![own];
+            while let Some(last) = chain.last()
+                && !std::mem::replace(&mut belongs[*last], true)
+                && chain.len() < MAX_CHAIN
+                && let Some(issuer) = self.issuer(&chain)
+            {
+                chain.push(issuer);
+            }
+        }
+        belongs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pkcs12::DigestInfo;
+    use pkcs12::cms::content_info::ContentInfo;
+    use pkcs12::pfx::Version;
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+    use x509_cert::der::asn1::Any;
+
+    use super::*;
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    }
+
+    /// A certificate of this name, issued by that name; all have the same key.
+    fn certificate(name: &str, issuer: &str, key: &KeyPair) -> StoredCertificate {
+        let issuer = Issuer::new(params(issuer), key);
+        let der = params(name).signed_by(key, &issuer).unwrap().der().to_vec();
+        StoredCertificate { der: der.into(), local_key_id: None, is_trusted: false }
+    }
+
+    fn key_of(id: usize) -> StoredKey {
+        let local_key_id = Some(id.to_be_bytes().to_vec());
+        StoredKey { key: Zeroizing::default(), is_encrypted: false, local_key_id }
+    }
+
+    fn data(der: Vec<u8>) -> ContentInfo {
+        let content = Any::encode_from(&OctetString::new(der).unwrap()).unwrap();
+        ContentInfo { content_type: DATA, content }
+    }
+
+    /// A store without encryption.
+    fn store_of(bags: &[SafeBag], mac_data: Option<MacData>) -> Vec<u8> {
+        let safe = vec![data(bags.to_vec().to_der().unwrap())].to_der().unwrap();
+        Pfx { version: Version::V3, auth_safe: data(safe), mac_data }.to_der().unwrap()
+    }
+
+    fn certificate_bag(der: &[u8]) -> SafeBag {
+        let cert_value = OctetString::new(der).unwrap();
+        let bag = CertBag { cert_id: pkcs12::PKCS_12_X509_CERT_OID, cert_value };
+        SafeBag { bag_id: pkcs12::PKCS_12_CERT_BAG_OID, bag_value: bag.to_der().unwrap(), bag_attributes: None }
+    }
+
+    #[test]
+    fn the_steps_grow_with_the_number_of_entries_only() {
+        const NUMBER: usize = 400;
+        let key = KeyPair::generate().unwrap();
+        type Name = fn(usize) -> String;
+        let shapes: [(&str, Name, Name); 4] = [
+            ("one chain", |at| format!("{at}"), |at| format!("{}", at + 1)),
+            ("one issuer", |at| format!("{at}"), |_| "0".into()),
+            ("the same name", |_| "A".into(), |_| "A".into()),
+            ("in circles", |at| format!("{}", at % 2), |at| format!("{}", (at + 1) % 2)),
+        ];
+        for (shape, name, issuer) in shapes {
+            let mut certificates: Vec<_> = (0..NUMBER).map(|at| certificate(&name(at), &issuer(at), &key)).collect();
+            for (id, certificate) in certificates.iter_mut().enumerate() {
+                certificate.local_key_id = Some(id.to_be_bytes().to_vec());
+            }
+            let keys: Vec<_> = (0..NUMBER).map(key_of).collect();
+            let mut chains = Chains::new(&certificates);
+            let belongs = chains.belonging_to(&keys);
+            assert!(belongs.iter().all(|belongs| *belongs), "{shape}");
+            assert!(chains.steps <= 3 * NUMBER, "{shape}: {} steps", chains.steps);
+            let before = chains.steps;
+            assert!(chains.chain(0).len() <= MAX_CHAIN);
+            assert!(chains.steps - before <= MAX_CHAIN * MAX_CHAIN, "{shape}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_entries_is_bounded() {
+        let key = KeyPair::generate().unwrap();
+        let bag = certificate_bag(&certificate("A", "A", &key).der);
+        let bags = vec![bag; MAX_ENTRIES + 1];
+        assert!(matches!(Store::open(&store_of(&bags, None), ""), Err(Fault::TooManyEntries)));
+        let store = Store::open(&store_of(&bags[1..], None), "").unwrap_or_else(|fault| panic!("{fault:?}"));
+        assert_eq!(store.into_trusted().len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn a_store_that_would_keep_everybody_busy_is_not_opened() {
+        let mac = |iterations| {
+            let algorithm = AlgorithmIdentifierOwned { oid: SHA1, parameters: None };
+            let mac = DigestInfo { algorithm, digest: OctetString::new([0; 20]).unwrap() };
+            store_of(&[], Some(MacData { mac, mac_salt: OctetString::new([0; 8]).unwrap(), iterations }))
+        };
+        assert!(matches!(Store::open(&mac(10_000_001), ""), Err(Fault::TooManyRounds)));
+        assert!(matches!(Store::open(&mac(i32::MAX), ""), Err(Fault::TooManyRounds)));
+        assert!(matches!(Store::open(&mac(-1), ""), Err(Fault::Malformed(_))));
+        assert!(matches!(Store::open(&mac(1), ""), Err(Fault::WrongPassword)));
+        // Of many parts, all count.
+        let mut work = Work { rounds: 100 };
+        assert!(work.take(30, 3).is_ok() && work.take(10, 1).is_ok());
+        assert!(matches!(work.take(1, 1), Err(Fault::TooManyRounds)));
+        assert!(matches!(work.take(u64::MAX, 3), Err(Fault::TooManyRounds)));
+    }
+}
