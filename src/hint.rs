@@ -124,16 +124,17 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     }
 }
 
-/// Nothing came in this phase for as long as was allowed; `secure` if inside TLS.
+/// Nothing came in this phase for as long as was allowed; `secure` if inside TLS. `setting` allows more time; it is named in any
+/// case, unless it is the limit of the phase.
 #[cfg(feature = "client")]
-pub(crate) fn for_silence(phase: Phase, secure: bool) -> &'static str {
-    match phase {
+pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase: bool) -> String {
+    let hint = match phase {
         Phase::Connect => {
             "Check host and port, and whether a firewall drops connections to this port: 25 is blocked in many networks, 587 and 465 are not."
         }
         Phase::Greeting if secure => {
-            "TLS works, and no mail server greets behind it: check the host and the port. A mail server that is overloaded may also \
-             need more time (timeout= in the URL)."
+            let behind = "TLS works, and no mail server greets behind it: check the host and the port.";
+            return format!("{behind} A mail server that is overloaded may also need more time ({setting}).");
         }
         Phase::Greeting => {
             "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server waits for you to begin."
@@ -147,7 +148,20 @@ pub(crate) fn for_silence(phase: Phase, secure: bool) -> &'static str {
         }
         Phase::EndOfData => UNKNOWN,
         _ => {
-            "The server is overloaded, or the network was lost: try again later. A server that is slow and alive needs more time (timeout= in the URL)."
+            let later = "The server is overloaded, or the network was lost: try again later.";
+            return format!("{later} {SLOW} needs more time ({setting}).");
         }
+    };
+    match is_of_phase {
+        true => hint.to_owned(),
+        false => format!("{hint} {SLOW} needs more time ({setting})."),
     }
 }
+
+#[cfg(feature = "client")]
+const SLOW: &str = "A server that is slow and alive";
+
+/// The message was not prepared before the deadline.
+#[cfg(feature = "client")]
+pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline includes that. Nothing was sent; \
+    allow more time (a longer deadline).";

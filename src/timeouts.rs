@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Phase;
+use crate::hint;
 
 /// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and then does not get more.
 ///
@@ -49,7 +50,9 @@ pub struct Timeouts {
     /// So much longer may all [waiting](Self::waiting) take for each recipient of a message; half a minute by default. A server cannot
     /// make use of the limit for a command once for each of a thousand recipients then.
     pub waiting_for_each: Duration,
-    /// The whole call, the message included; no limit by default.
+    /// The whole call, from its beginning: preparing the message (a file may be slow to read), connecting and the message
+    /// itself included; no limit by default. In [`send_all`](crate::Connection::send_all), each message has it from
+    /// when it is taken from the stream.
     pub deadline: Option<Duration>,
 }
 
@@ -141,6 +144,19 @@ pub(crate) enum LimitKind {
     Login(Duration),
     Waiting(Duration),
     Deadline(Duration),
+}
+
+impl LimitKind {
+    /// What to do about a wait in this phase that this limit has ended; `secure` if inside TLS.
+    pub(crate) fn hint(self, phase: Phase, secure: bool) -> String {
+        let setting = match self {
+            LimitKind::Phase(_) => "timeout= in the URL",
+            LimitKind::Login(_) => "Timeouts::login, which timeout= in the URL sets to four times its own value",
+            LimitKind::Waiting(_) => "Timeouts::waiting, which timeout= in the URL sets to four times its own value",
+            LimitKind::Deadline(_) => "a longer deadline",
+        };
+        hint::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
+    }
 }
 
 /// Further away than anybody waits, and within what the timer can count.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use envoi::mail_builder::MessageBuilder;
+use envoi::proto::{Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{
@@ -388,4 +389,71 @@ async fn line_ends_that_are_kept_go_where_they_can() {
     let error = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap_err();
     assert_eq!((error.kind(), error.phase()), (Kind::Unsupported, Phase::Mail), "{error}");
     assert!(server.connections()[0].commands().all(|command| !command.starts_with("MAIL")));
+}
+
+async fn open_binary(connection: &mut Connection) {
+    let mut transaction = Transaction::open(Some(Address::new("me@example.org").unwrap()));
+    transaction.content = Content::Binary;
+    assert!(connection.mail(transaction).await.unwrap().is_positive());
+    assert!(connection.rcpt(Address::new("you@example.com").unwrap()).await.unwrap().is_positive());
+}
+
+/// Without PIPELINING, each chunk waits for the answer to the one before it (RFC 3030, 4.2).
+#[tokio::test]
+async fn pieces_of_any_size_are_written_by_steps() {
+    for keyword in ["PIPELINING", "HELP"] {
+        let server = binary_server().without(keyword).start().await.unwrap();
+        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+        for pieces in [&[256 * 1024][..], &[700_000], &[100_000; 9], &[1, 262_143, 262_144, 262_145, 0]] {
+            open_binary(&mut connection).await;
+            let mut writer = connection.data().await.unwrap();
+            for size in pieces {
+                writer.write(vec![b'x'; *size]).await.unwrap();
+            }
+            writer.finish().await.unwrap();
+            assert_eq!(server.next_message().await.size, pieces.iter().sum::<usize>() as u64, "without {keyword}");
+        }
+        connection.quit().await;
+    }
+}
+
+/// The caller cannot know what the message has of it.
+#[tokio::test]
+async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
+    for polls in [0, 1] {
+        let server = Server::builder().plaintext().start().await.unwrap();
+        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+        assert!(connection.mail(Address::new("me@example.org").unwrap()).await.unwrap().is_positive());
+        assert!(connection.rcpt(Address::new("you@example.com").unwrap()).await.unwrap().is_positive());
+        let mut writer = connection.data().await.unwrap();
+        writer.write("Subject: whole\r\n\r\n").await.unwrap();
+        {
+            let write = writer.write(vec![b'x'; 64 * 1024 * 1024]);
+            if polls == 1 {
+                // More than fits into the socket.
+                assert!(write.now_or_never().is_none());
+            }
+        }
+        let error = writer.write("rest").await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (Kind::Closed, Phase::Body), "{error}");
+        let error = writer.finish().await.unwrap_err();
+        assert!(error.message().contains("given up"), "{error}");
+        assert!(!error.outcome_unknown());
+        assert_eq!(connection.noop().await.unwrap_err().kind(), Kind::Closed);
+        drop(connection);
+        assert!(server.messages().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn mail_by_steps_takes_no_recipients() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
+    let error = connection.mail(Transaction::new(&envelope)).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Mail), "{error}");
+    // Nothing was said of it.
+    assert!(connection.mail(None).await.unwrap().is_positive());
+    let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
+    assert_eq!(commands[1..], ["MAIL FROM:<> BODY=8BITMIME"]);
 }

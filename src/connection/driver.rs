@@ -17,7 +17,6 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::not_sent;
 use crate::Timeouts;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
 use crate::message::Body;
 use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
 use crate::timeouts::{Clock, FAR, Limit, LimitKind};
@@ -46,6 +45,8 @@ pub(super) struct Driver {
     stalled_since: Instant,
     /// The reply that is waited for, by its phase and number, and since when.
     wait: Option<(Phase, u64, Instant)>,
+    /// Since when a wait lasts of which the clock was not told; the future that waited may be gone.
+    waiting_since: Option<(Phase, Instant)>,
     /// How long this message has waited for the server, all in all; and those before it, where they waited longer than they may.
     body_wait: Duration,
     pub(super) timeouts: Timeouts,
@@ -64,6 +65,7 @@ impl Driver {
             heard_at: Instant::now(),
             stalled_since: Instant::now(),
             wait: None,
+            waiting_since: None,
             body_wait: Duration::ZERO,
             timeouts,
             clock,
@@ -117,11 +119,13 @@ impl Driver {
         body.tell_progress(self.machine.message_bytes_gone(), all_gone);
     }
 
-    /// Until all that the machine has of the message is with the transport, or something else is to be told.
+    /// Until all that the machine has of the message is with the transport and more may be given, or something else is to be told.
     pub(super) async fn pass_on(&mut self) -> Result<Step> {
         loop {
             match self.step()? {
-                Step::Body { .. } | Step::Wait { .. } if !self.machine.output().is_empty() => self.feed(None).await?,
+                Step::Body { .. } if !self.machine.output().is_empty() => self.feed(None).await?,
+                // Without PIPELINING, the answer to a chunk comes before the next one goes.
+                Step::Wait { .. } => self.feed(None).await?,
                 step => return Ok(step),
             }
         }
@@ -192,16 +196,24 @@ impl Driver {
 
     /// Writes and reads until something happens, or this reply has taken too long.
     async fn exchange(&mut self, phase: Phase, since: Instant) -> Result<()> {
+        self.spend();
         let limit = self.clock.limit(phase, since, &self.timeouts);
-        let began = Instant::now();
+        self.waiting_since = Some((phase, Instant::now()));
         let mut sleep = pin!(sleep_until(limit.at));
         let in_time = poll_fn(|cx| match self.poll_io(cx) {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
         })
         .await;
-        self.clock.spend(phase, began);
+        self.spend();
         if in_time { self.last_words().await } else { Err(self.timed_out(phase, limit.why)) }
+    }
+
+    /// Tells the clock how long the server was waited for.
+    fn spend(&mut self) {
+        if let Some((phase, since)) = self.waiting_since.take() {
+            self.clock.spend(phase, since);
+        }
     }
 
     /// Writes the message and reads, and gives the machine the next piece if it comes first. Only the time counts in
@@ -354,7 +366,7 @@ impl Driver {
 
     fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
         let message = too_slow(phase, why);
-        let hint = hint::for_silence(phase, self.machine.is_secure());
+        let hint = why.hint(phase, self.machine.is_secure());
         self.machine.abort(Kind::Timeout, message).with_hint(hint)
     }
 }
@@ -362,6 +374,7 @@ impl Driver {
 /// What took too long, in words.
 pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
     let what = match phase {
+        Phase::Setup => "the message was not prepared",
         Phase::Connect => "the connection was not made",
         Phase::Tls => "the TLS handshake did not end",
         Phase::Greeting => "the server did not greet",

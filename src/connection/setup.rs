@@ -9,7 +9,6 @@ use tokio::time::{Instant, timeout_at};
 use super::Connection;
 use super::driver::{Driver, too_slow};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::hint;
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security, channel_binding};
@@ -282,6 +281,6 @@ pub(crate) async fn within<T>(
         };
         Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why))
             .about(server)
-            .with_hint(hint::for_silence(phase, false)))
+            .with_hint(limit.why.hint(phase, false)))
     })
 }

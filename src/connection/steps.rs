@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::{Connection, not_sent};
 use crate::Address;
-use crate::error::Result;
+use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 
 impl Connection {
-    /// MAIL: opens a transaction, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
+    /// MAIL: opens a transaction without recipients, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
     /// [`Transaction`] has it. A negative reply is returned like a positive one, and opens none.
     ///
     /// ```no_run
@@ -26,7 +26,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is open already; [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already, or the transaction has recipients: each is given by
+    /// [`rcpt`](Self::rcpt), which returns the answer to it; [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
@@ -64,7 +65,7 @@ impl Connection {
         };
         match asked.await {
             // The call goes on until the writer has finished.
-            Ok(()) => Ok(DataWriter { connection: self }),
+            Ok(()) => Ok(DataWriter { connection: self, is_torn: false }),
             Err(error) => self.end_call(Err(error)),
         }
     }
@@ -120,6 +121,8 @@ impl Connection {
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
     connection: &'c mut Connection,
+    /// A `write` was not awaited to its end, so that it is not certain which pieces the message has.
+    is_torn: bool,
 }
 
 impl DataWriter<'_> {
@@ -128,9 +131,28 @@ impl DataWriter<'_> {
     /// # Errors
     ///
     /// [`Kind::Refused`](crate::Kind::Refused) where the server refuses the message before its end; others where the session ends.
-    pub async fn write(&mut self, piece: impl Into<Bytes>) -> Result<()> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: once this was called, the future has to be awaited to its end. Dropped before, even if it was never
+    /// polled, it leaves a writer that refuses every further call with [`Kind::Closed`](crate::Kind::Closed): the caller
+    /// cannot know whether the piece is a part of the message, so the message is not sent, and the connection refuses further use.
+    pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
+        let was_torn = std::mem::replace(&mut self.is_torn, true);
+        let piece = piece.into();
+        async move {
+            if was_torn {
+                return Err(torn());
+            }
+            let result = self.pass_on(piece).await;
+            self.is_torn = false;
+            result
+        }
+    }
+
+    async fn pass_on(&mut self, piece: Bytes) -> Result<()> {
         let driver = &mut self.connection.driver;
-        driver.machine.body(piece.into())?;
+        driver.machine.body(piece)?;
         match driver.pass_on().await? {
             Step::Body { .. } => Ok(()),
             step => Err(not_sent(step)),
@@ -142,7 +164,12 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes.
+    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes;
+    /// [`Kind::Closed`](crate::Kind::Closed), and nothing more is sent, where a [`write`](Self::write) was dropped before its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: dropped before its end, it leaves the outcome unknown, and a connection that refuses further use.
     pub async fn finish(self) -> Result<Reply> {
         self.finish_each(|_, _| {}).await
     }
@@ -154,6 +181,10 @@ impl DataWriter<'_> {
     ///
     /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for those who were not told of is unknown.
     pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
+        if self.is_torn {
+            // The call that began with DATA does not end: the connection refuses further use.
+            return Err(torn());
+        }
         let driver = &mut self.connection.driver;
         let finished = async {
             driver.machine.finish()?;
@@ -168,4 +199,9 @@ impl DataWriter<'_> {
         let result = finished.await;
         self.connection.end_call(result)
     }
+}
+
+fn torn() -> Error {
+    let message = "an earlier write to this message was given up before it ended";
+    Error::new(Kind::Closed, Phase::Body, message).with_hint("The message was not sent. Open a new connection.")
 }
