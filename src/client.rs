@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use tokio::time::Instant;
 
+use crate::connection::prepare_by;
 use crate::error::{Error, Result};
 use crate::message::{Body, Message};
 use crate::receipt::{Receipt, Recipient};
@@ -136,9 +137,9 @@ impl Client {
         attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
     ) -> Result<Receipt> {
         let started = Instant::now();
-        self.endpoint.check()?;
-        let (envelope, body) = message.prepare().await?;
         let mut clock = Clock::start(&self.endpoint.timeouts);
+        self.endpoint.check()?;
+        let (envelope, body) = prepare_by(&clock, message).await?;
         clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
         // In a box: it is large, and those who await it would be, too.
         let attempt = |envelope, body, clock| Box::pin(attempt(envelope, body, clock, started));

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
-use futures::future::join_all;
+use futures::future::{join_all, ready};
+use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -19,7 +20,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, FAR, Limit, LimitKind};
-use crate::{Client, Connection, Envelope};
+use crate::{Client, Connection, Envelope, connection};
 
 /// How many connections a [`Pool`] makes, and how long each of them is kept.
 ///
@@ -180,7 +181,56 @@ impl Pool {
         pooled.send_prepared(envelope, body, started, Some(endpoint)).await
     }
 
-    /// A connection for the caller alone, until it is dropped: for several messages in a row ([`Connection::send_all`]), or for single steps.
+    /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`] does, and gives what became of
+    /// each, in their order. The server may end the session before all are sent, as Exim does after 1,000 messages: the messages
+    /// that were not sent for this reason, and those that follow, go over another connection in its place. It is also replaced when it has had
+    /// as many messages as its [limits](PoolLimits::messages) or the server's (LIMITS, RFC 9422) allow.
+    ///
+    /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one with a stream in it. Where a session
+    /// ends in which no message was answered, no other follows: each message under way gets its error, and the stream ends.
+    /// Up to 64 messages are kept until they are answered. The client's retries do not count here.
+    ///
+    /// # Errors
+    ///
+    /// One error, and no message is taken, where no connection is to be had, as for [`get`](Self::get). Those of the messages are
+    /// as for [`Connection::send_all`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, the stream closes the connection; messages under way may have been delivered or not.
+    ///
+    /// ```no_run
+    /// use envoi::mail_builder::MessageBuilder;
+    /// use envoi::{Message, Pool};
+    /// use futures::StreamExt as _;
+    ///
+    /// # async fn example(pool: Pool, subscribers: Vec<String>) {
+    /// let messages = futures::stream::iter(subscribers).map(|subscriber| {
+    ///     Message::from(MessageBuilder::new().from("news@example.org").to(subscriber).text_body("News."))
+    /// });
+    /// let mut outcomes = std::pin::pin!(pool.send_all(messages));
+    /// while let Some(outcome) = outcomes.next().await {
+    ///     if let Err(error) = outcome {
+    ///         eprintln!("{error}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn send_all<'p, 'm: 'p>(
+        &'p self,
+        messages: impl Stream<Item = Message<'m>> + 'p,
+    ) -> impl Stream<Item = Result<Receipt>> + 'p {
+        let manager = self.slots.manager();
+        let renewal = (manager.client.endpoint().clone(), manager.limits.messages);
+        let got = async move { (self.get().await, messages, renewal) };
+        stream::once(got).flat_map(|(connection, messages, renewal)| match connection {
+            Ok(connection) => connection::send_all(connection, messages, Some(renewal)).left_stream(),
+            Err(error) => stream::once(ready(Err(error))).right_stream(),
+        })
+    }
+
+    /// A connection for the caller alone, until it is dropped: for several messages in a row ([`Connection::send_all`]; where they are to
+    /// go on over another connection by themselves, [`send_all`](Self::send_all)), or for single steps.
     ///
     /// # Errors
     ///

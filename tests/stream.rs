@@ -1,12 +1,16 @@
 //! Many messages in a row: `Connection::send_all`, against a server that counts how often it was waited for.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::testing::Server;
+use envoi::testing::{Builder, Server};
 use envoi::tls::Security;
-use envoi::{Connection, Endpoint, Kind, Message, Outcome};
+use envoi::{
+    Attachment, Client, Connection, Endpoint, Error, Kind, Message, Outcome, Phase, PoolLimits, Receipt, Timeouts,
+};
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -183,4 +187,232 @@ async fn through_the_server_of_the_testing_module() {
     assert_eq!(sent, 100);
     connection.quit().await;
     assert_eq!(server.messages().len(), 100);
+}
+
+type Outcomes = Vec<Result<Receipt, Error>>;
+
+/// How many were sent, and how many not; none is unknown, and what was not sent can be sent again.
+fn counted(outcomes: &Outcomes) -> (usize, usize) {
+    for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
+        assert!(error.kind() == Kind::Closed || error.reply().is_some_and(|reply| reply.code() == 421), "{error}");
+        let outcome = &error.receipt().unwrap().recipients[0].outcome;
+        assert!(matches!(outcome, Outcome::NotTried | Outcome::Refused(_)), "{error}");
+    }
+    let sent = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    (sent, outcomes.len() - sent)
+}
+
+/// Answers 421 to each command of this kind after so many, in each connection.
+fn with_421_after(most: usize, verb: &'static str) -> Builder {
+    let seen = AtomicUsize::new(0);
+    Server::builder().plaintext().offer("CHUNKING").answer(move |command| {
+        if command.starts_with("EHLO") {
+            seen.store(0, Ordering::Relaxed);
+        }
+        let is_over = command.starts_with(verb) && seen.fetch_add(1, Ordering::Relaxed) >= most;
+        is_over.then(|| "421 4.7.0 Too many messages in this connection".to_owned())
+    })
+}
+
+/// It closes with bytes unread, so that the client may see a reset.
+#[tokio::test]
+async fn after_421_what_was_not_reached_was_not_sent() {
+    for (verb, builder) in [
+        ("MAIL", with_421_after(4, "MAIL")),
+        ("RSET", with_421_after(4, "RSET")),
+        ("RCPT", with_421_after(4, "RCPT")),
+        ("MAIL", with_421_after(4, "MAIL").without("PIPELINING")),
+    ] {
+        let server = builder.start().await.unwrap();
+        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+        let many = stream::iter(0..100).map(|n| message(&format!("user{n}@example.com")));
+        let outcomes: Outcomes = connection.send_all(many).collect().await;
+        let (sent, not_sent) = counted(&outcomes);
+        assert!(not_sent > 0 && sent == server.messages().len(), "{verb}: {sent} sent, {not_sent} not");
+        assert!(sent >= 4, "{verb}: {sent}");
+        assert!(outcomes[..sent].iter().all(Result::is_ok), "{verb}");
+    }
+}
+
+/// Each message arrives once, over as many connections as that takes.
+#[tokio::test]
+async fn a_pool_goes_on_over_another_connection() {
+    for pipelining in [true, false] {
+        let builder = with_421_after(10, "MAIL");
+        let builder = if pipelining { builder } else { builder.without("PIPELINING") };
+        let server = builder.start().await.unwrap();
+        let pool = Client::from_url(&server.url()).unwrap().pool(1);
+        let many = stream::iter(0..100).map(|n| message(&format!("user{n}@example.com")));
+        let outcomes: Outcomes = pool.send_all(many).collect().await;
+        assert_eq!(counted(&outcomes), (100, 0));
+        for (n, outcome) in outcomes.iter().enumerate() {
+            let to = &outcome.as_ref().unwrap().recipients[0].address;
+            assert_eq!(to.as_str(), format!("user{n}@example.com"), "outcomes come in order");
+        }
+        let mut arrived: Vec<_> = server.messages().iter().map(|message| message.recipients[0].clone()).collect();
+        assert_eq!(arrived.len(), 100);
+        arrived.sort();
+        arrived.dedup();
+        assert_eq!((arrived.len(), server.connections().len()), (100, 10));
+    }
+}
+
+/// Its limits are kept, and no connection ends by 421.
+#[tokio::test]
+async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
+    for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
+        let server = Server::builder().plaintext().offer(line).start().await.unwrap();
+        let mut pool_limits = PoolLimits::new(1);
+        pool_limits.messages = limits;
+        let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
+        let many = stream::iter(0..35).map(|n| message(&format!("user{n}@example.com")));
+        let outcomes: Outcomes = pool.send_all(many).collect().await;
+        assert_eq!(counted(&outcomes), (35, 0), "{line}");
+        pool.close().await;
+        let connections = server.connections();
+        assert_eq!(connections.len(), 4, "{line}");
+        assert!(connections.iter().all(|connection| connection.commands().last() == Some("QUIT")), "{line}");
+    }
+}
+
+/// A server that serves nobody is not asked again and again.
+#[tokio::test]
+async fn a_pool_gives_up_where_no_message_is_answered() {
+    let server = with_421_after(0, "MAIL").start().await.unwrap();
+    let pool = Client::from_url(&server.url()).unwrap().pool(1);
+    let many = stream::repeat_with(|| message("you@example.com"));
+    let outcomes: Outcomes = pool.send_all(many).collect().await;
+    let (sent, not_sent) = counted(&outcomes);
+    assert!(sent == 0 && (1..=64).contains(&not_sent), "{not_sent}");
+    assert_eq!(server.connections().len(), 2);
+
+    let pool = Client::from_url("smtp://127.0.0.1:1?tls=none").unwrap().pool(1);
+    let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(outcomes[0].as_ref().unwrap_err().kind(), Kind::Connect);
+}
+
+#[tokio::test]
+async fn a_receipt_tells_the_bytes_with_and_without_pipelining() {
+    for keyword in ["PIPELINING", "HELP"] {
+        for chunking in ["CHUNKING", "DSN"] {
+            let builder = Server::builder().plaintext().without(keyword).offer(chunking);
+            let server = builder.offer("LIMITS RCPTMAX=1").start().await.unwrap();
+            let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+            let to = |to: Vec<&'static str>| {
+                Message::from(MessageBuilder::new().from("me@example.org").to(to).text_body("Hello.\n"))
+            };
+            let many = [to(vec!["a@x.org"]), to(vec!["b@x.org", "c@x.org"]), to(vec!["d@x.org"])];
+            let outcomes: Outcomes = connection.send_all(stream::iter(many)).collect().await;
+            let bytes: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.unwrap().bytes).collect();
+            let sizes: Vec<u64> = server.messages().iter().map(|message| message.size).collect();
+            assert_eq!(bytes, [sizes[0], sizes[1], sizes[3]], "without {keyword}, {chunking}");
+        }
+    }
+}
+
+/// Greets, offers this, and says no more.
+async fn silent(mut stream: DuplexStream, offers: &str) {
+    stream.write_all(b"220 silent.example.org\r\n").await.unwrap();
+    let mut buffer = [0; 1024];
+    let _ = stream.read(&mut buffer).await.unwrap();
+    stream.write_all(format!("250-silent.example.org\r\n{offers}").as_bytes()).await.unwrap();
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+}
+
+async fn connect_to_silent(offers: &'static str, timeouts: Timeouts) -> Connection {
+    let (client, server) = duplex(1024 * 1024);
+    tokio::spawn(silent(server, offers));
+    let endpoint = Endpoint::new("silent.example.org").security(Security::None).timeouts(timeouts);
+    Connection::over(client, &endpoint).await.unwrap()
+}
+
+/// The deadline of a message that comes later is not that of those before it.
+#[tokio::test(start_paused = true)]
+async fn each_message_has_its_own_deadline() {
+    for (offers, unknown) in [("250-CHUNKING\r\n250 PIPELINING\r\n", true), ("250 PIPELINING\r\n", false)] {
+        let timeouts = Timeouts::default().with_deadline(Duration::from_secs(1));
+        let mut connection = connect_to_silent(offers, timeouts).await;
+        let slowly = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Some((message("you@example.com"), ()))
+        });
+        let mut outcomes = pin!(connection.send_all(slowly));
+        let began = tokio::time::Instant::now();
+        let error = outcomes.next().await.unwrap().unwrap_err();
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(1300) && waited < Duration::from_millis(1400), "{waited:?}");
+        assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Timeout, unknown), "{error}");
+        assert!(error.message().contains("before the deadline of 1s"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(unknown || hint.contains("a longer deadline") && !hint.contains("timeout="), "{hint}");
+    }
+}
+
+/// All waiting together has its limit, however often the next message interrupts it.
+#[tokio::test(start_paused = true)]
+async fn waiting_is_counted_while_messages_come() {
+    let mut timeouts = Timeouts::default();
+    (timeouts.waiting, timeouts.waiting_for_each) = (Some(Duration::from_secs(2)), Duration::ZERO);
+    let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
+    let steadily = stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Some((message("you@example.com"), ()))
+    });
+    let mut outcomes = pin!(connection.send_all(steadily));
+    let began = tokio::time::Instant::now();
+    let error = outcomes.next().await.unwrap().unwrap_err();
+    assert!(error.message().contains("allowed for waiting are over"), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(2400), "{:?}", began.elapsed());
+}
+
+/// A runtime whose one thread for files is in use, until the test ends.
+fn without_files(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let (release, released) = mpsc::channel::<()>();
+    runtime.spawn_blocking(move || released.recv());
+    runtime.block_on(test);
+    drop(release);
+}
+
+fn with_file() -> Message<'static> {
+    message("you@example.com").attach(Attachment::file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")))
+}
+
+#[test]
+fn time_limits_hold_while_the_next_message_is_prepared() {
+    without_files(async {
+        let timeouts = Timeouts::of(Duration::from_millis(100));
+        let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
+        let messages = stream::iter([message("you@example.com"), with_file()]);
+        let outcomes: Outcomes = connection.send_all(messages).collect().await;
+        let first = outcomes[0].as_ref().unwrap_err();
+        assert!(first.kind() == Kind::Timeout && first.outcome_unknown(), "{first}");
+        // It had not begun.
+        let second = outcomes[1].as_ref().unwrap_err();
+        assert!(second.is_transient() && second.kind() == Kind::Closed, "{second}");
+        assert_eq!(outcomes.len(), 2);
+    });
+}
+
+#[test]
+fn the_deadline_includes_preparing_the_message() {
+    without_files(async {
+        let deadline = Timeouts::default().with_deadline(Duration::from_millis(50));
+        let mut connection = connect_to_silent("250 PIPELINING\r\n", deadline.clone()).await;
+        let client = Client::new(Endpoint::new("127.0.0.1").port(1).security(Security::None).timeouts(deadline));
+        let all = connection.send_all(stream::iter([with_file()])).collect::<Outcomes>().await;
+        let sent = [
+            connection.send(with_file()).await,
+            client.send(with_file()).await,
+            client.pool(1).send(with_file()).await,
+        ];
+        for result in all.into_iter().chain(sent) {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Setup), "{error}");
+            assert_eq!(error.message(), "the message was not prepared before the deadline of 50ms");
+            assert!(error.is_transient() && error.hint().unwrap().contains("a longer deadline"), "{error}");
+        }
+    });
 }

@@ -6,7 +6,7 @@ use super::fate::Fate;
 use super::words;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
-use crate::proto::Step;
+use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::{Address, Envelope};
 
@@ -121,6 +121,20 @@ impl Course {
         self.sender_accepted
     }
 
+    /// The session ended before the server took anything of it: all of it can go over another one.
+    pub(super) fn is_not_reached(&self) -> bool {
+        let ended = |error: &Error| match error.reply() {
+            Some(reply) => reply.code() == 421,
+            None => error.kind() == Kind::Closed,
+        };
+        let is_not_reached = |part: &Part| {
+            part.outcome
+                .as_ref()
+                .is_some_and(|outcome| outcome.as_ref().is_err_and(|error| ended(error) && !error.outcome_unknown()))
+        };
+        self.parts.iter().all(is_not_reached)
+    }
+
     /// Takes an event, which is about the first part without an outcome.
     pub(super) fn hear(&mut self, step: Step) {
         #[cfg(feature = "pool")]
@@ -189,7 +203,9 @@ impl Course {
             if let Some(Err(error)) = outcome {
                 let error = error.advised(session);
                 fate.ended_by(&error);
+                // Not so where the session ended before its MAIL was answered.
                 if several
+                    && error.kind() == Kind::Refused
                     && error.phase() == Phase::Mail
                     && let Some(reply) = error.reply()
                 {
@@ -244,18 +260,23 @@ impl Part {
 /// What ended the session, for everything that ended with it.
 pub(super) struct Loss {
     message: String,
+    /// The 421 that ended it, if one did.
+    shutdown: Option<Reply>,
     error: Option<Error>,
 }
 
 impl Loss {
     pub(super) fn new(error: Error) -> Self {
-        Loss { message: error.message().to_owned(), error: Some(error) }
+        let shutdown = error.reply().filter(|reply| reply.code() == 421).cloned();
+        Loss { message: error.message().to_owned(), shutdown, error: Some(error) }
     }
 
     /// The first one gets the error itself, with its cause; the others one that says the same.
     pub(super) fn error(&mut self) -> Error {
-        self.error.take().unwrap_or_else(|| {
-            Error::new(Kind::Closed, Phase::Body, self.message.as_str()).with_hint(hint::for_end(Phase::Body, false))
+        self.error.take().unwrap_or_else(|| match &self.shutdown {
+            Some(reply) => Error::refused(Kind::Closed, Phase::Mail, words::ENDED_BEFORE, reply.clone()),
+            None => Error::new(Kind::Closed, Phase::Body, self.message.as_str())
+                .with_hint(hint::for_end(Phase::Body, false)),
         })
     }
 

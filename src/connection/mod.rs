@@ -18,21 +18,23 @@ mod words;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
 use crate::proto::{Capabilities, Mechanism, OfferedLimits, Reply, Step, Transaction, Transcript};
 use crate::receipt::Receipt;
-use crate::timeouts::Clock;
+use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
 use course::Course;
-use driver::Driver;
+use driver::{Driver, too_slow};
 
 pub(crate) use setup::{client_name, open, within};
 pub use steps::DataWriter;
+#[cfg(feature = "pool")]
+pub(crate) use stream::send_all;
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.
 ///
@@ -103,7 +105,7 @@ impl Connection {
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);
-        let (envelope, body) = message.into().prepare().await?;
+        let (envelope, body) = prepare_by(&clock, message.into()).await?;
         clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
         self.begin_message(clock);
         self.send_prepared(envelope, body, started, None).await
@@ -192,7 +194,7 @@ impl Connection {
             self.say_quit(false).await;
             self.renew(endpoint).await?;
         }
-        let transaction = Transaction { recipients, ..self.transaction(envelope, body) };
+        let transaction = self.transaction(envelope, recipients, body);
         self.begin(transaction).await
     }
 
@@ -236,8 +238,10 @@ impl Connection {
         }
     }
 
-    fn transaction(&self, envelope: &Envelope, body: &mut Body) -> Transaction {
-        let mut transaction = Transaction::new(envelope);
+    /// A transaction for some recipients of the envelope.
+    fn transaction(&self, envelope: &Envelope, recipients: Vec<Address>, body: &mut Body) -> Transaction {
+        let mut transaction = Transaction::open(envelope.reverse_path().cloned());
+        (transaction.recipients, transaction.delivery) = (recipients, envelope.delivery().clone());
         body.suit(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
@@ -381,6 +385,16 @@ impl Connection {
             elapsed: started.elapsed(),
             transcript: self.driver.machine.transcript().clone(),
         }
+    }
+}
+
+/// Prepares a message within the deadline of the call, which has begun.
+pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(Envelope, Body)> {
+    let Some((at, length)) = clock.deadline() else { return message.prepare().await };
+    match timeout_at(at, message.prepare()).await {
+        Ok(prepared) => prepared,
+        Err(_) => Err(Error::new(Kind::Timeout, Phase::Setup, too_slow(Phase::Setup, LimitKind::Deadline(length)))
+            .with_hint(hint::SLOW_SOURCE)),
     }
 }
 

@@ -1,19 +1,21 @@
 //! Many messages in a row, without waiting for the answer to one before the next goes.
 
 use std::collections::VecDeque;
+use std::ops::DerefMut;
+use std::pin::{Pin, pin};
 
 use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
 use super::course::{Course, Loss};
-use super::{Connection, not_sent};
-use crate::Envelope;
+use super::{Connection, not_sent, prepare_by};
 use crate::error::{Error, Kind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;
 use crate::receipt::Receipt;
 use crate::timeouts::Clock;
+use crate::{Endpoint, Envelope};
 
 /// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is 640 messages a second.
 const WINDOW: usize = 64;
@@ -29,6 +31,16 @@ impl Connection {
     /// outcome, [unknown](Error::outcome_unknown) or not sent, and the stream ends; messages that were not asked for yet are
     /// not touched. If it is lost between two messages, a last error says so. Dropped before its end, the stream leaves a connection that
     /// refuses further use.
+    ///
+    /// What was not sent because the session ended has an error that is [transient](Error::is_transient) and not unknown, with the
+    /// server's 421 as its [reply](Error::reply) or with [`Kind::Closed`]: it can be sent over another connection, as `Pool::send_all`
+    /// does by itself. A server that answers 421 and closes has not processed the messages whose MAIL it did not answer (RFC 5321,
+    /// 3.8; RFC 2920, 3.2); [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of 1,000
+    /// messages, and answers 421 to each MAIL beyond it.
+    ///
+    /// Each message has the time limits of its own, from when it is taken from the stream; the
+    /// [deadline](crate::Timeouts::deadline) includes the time in which the messages before it are answered. A
+    /// limit that passes ends the session. It holds also while `messages` or the preparation of the next one is slow.
     ///
     /// ```no_run
     /// use envoi::{Connection, Message, Result};
@@ -52,25 +64,48 @@ impl Connection {
         &'c mut self,
         messages: impl Stream<Item = Message<'m>> + 'c,
     ) -> impl Stream<Item = Result<Receipt>> + 'c {
-        let flow = Flow {
-            connection: self,
-            messages: Box::pin(messages.fuse()),
-            no_more: false,
-            giving: None,
-            under_way: VecDeque::new(),
-            finished: 0,
-            open: VecDeque::new(),
-        };
-        stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
+        send_all(self, messages, None)
     }
 }
 
+/// By which another connection is made, and how many messages go over each at most.
+pub(crate) type Renewal = (Endpoint, usize);
+
+/// Sends the messages over this connection; with a `renewal`, over another one in its place once the server has ended its
+/// session or takes no more in it.
+pub(crate) fn send_all<'c, 'm: 'c>(
+    connection: impl DerefMut<Target = Connection> + 'c,
+    messages: impl Stream<Item = Message<'m>> + 'c,
+    renewal: Option<Renewal>,
+) -> impl Stream<Item = Result<Receipt>> + 'c {
+    let flow = Flow {
+        connection,
+        renewal,
+        messages: Box::pin(messages.fuse()),
+        no_more: false,
+        preparing: None,
+        giving: None,
+        under_way: VecDeque::new(),
+        finished: 0,
+        open: VecDeque::new(),
+        is_lost: false,
+        is_full: false,
+        // A connection that was kept may prove dead.
+        has_gained: true,
+        end_is_told: false,
+    };
+    stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
+}
+
 /// Messages on their way, in order.
-struct Flow<'c, S> {
-    connection: &'c mut Connection,
-    messages: std::pin::Pin<Box<S>>,
-    /// The stream has ended, or the connection.
+struct Flow<'m, C, S> {
+    connection: C,
+    renewal: Option<Renewal>,
+    messages: Pin<Box<S>>,
+    /// The stream has ended, or the connection, and no other follows.
     no_more: bool,
+    /// The message that was taken from the stream last, until it is prepared.
+    preparing: Option<Preparing<'m>>,
     /// The message that is being given, by its number.
     giving: Option<(usize, Body)>,
     under_way: VecDeque<UnderWay>,
@@ -79,46 +114,81 @@ struct Flow<'c, S> {
     /// The numbers of the messages of the transactions that have no outcome, in the order in which they began. A further part of a message
     /// may begin after the messages that follow it.
     open: VecDeque<usize>,
+    /// The session has ended, and another one is to follow.
+    is_lost: bool,
+    /// The session has fewer transactions left than the next message needs.
+    is_full: bool,
+    /// The server has given its final reply to a message in this session.
+    has_gained: bool,
+    /// The outcome of some message says that the session has ended.
+    end_is_told: bool,
 }
 
-/// A message that was taken from the stream and not answered for.
-struct UnderWay {
-    /// The error of what never went: a message that could not be prepared, or one for which there was no connection any more.
-    course: Result<Course>,
-    /// The message from its beginning, where another part may follow.
-    again: Option<(Envelope, Body)>,
+/// A message as it can be sent.
+type Prepared = Box<(Envelope, Body)>;
+
+struct Preparing<'m> {
+    prepared: Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'm>>,
     receipt: Receipt,
     started: Instant,
+    clock: Clock,
 }
 
-impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
+/// A message that was taken from the stream and whose outcome was not given.
+struct UnderWay {
+    stage: Stage,
+    receipt: Receipt,
+    started: Instant,
+    /// Its time limits, until they are those of the connection: while it is the first without an outcome.
+    clock: Option<Clock>,
+    /// The message from its beginning, where another part may follow, or it may go over another connection.
+    again: Option<Prepared>,
+}
+
+enum Stage {
+    /// It has not begun.
+    Waiting(Prepared),
+    Begun(Course),
+    /// It could not be prepared, or there was no connection for it any more.
+    Failed(Error),
+}
+
+enum Came<'m> {
+    Message(Option<Box<Message<'m>>>),
+    Prepared(Result<Prepared>),
+    Step(Step),
+}
+
+impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'m, C, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
-            if self.under_way.front().is_some_and(UnderWay::is_over) {
+            if self.under_way.front().is_some_and(|message| message.is_over() && !message.may_go_again()) {
                 self.finished += 1;
-                return self.under_way.pop_front().map(|message| message.finished(self.connection));
+                return self.under_way.pop_front().map(|message| message.finished(&self.connection));
+            }
+            if self.no_more && self.under_way.is_empty() && self.preparing.is_none() {
+                self.connection.in_call = false;
+                return None;
             }
             if let Err(error) = self.turn().await {
                 self.lost(error);
             }
-            if self.no_more && self.under_way.is_empty() {
-                return None;
-            }
         }
     }
 
-    /// Takes the next message, or gives more of the one that is being given, or hears what became of those under way.
+    /// Takes the next message, or gives more of the one that is being given, or takes an answer to those under way.
     async fn turn(&mut self) -> Result<()> {
-        let is_idle = self.under_way.is_empty();
+        self.follow_first();
+        let goes_on = |message: &UnderWay| message.course().is_some_and(Course::goes_on);
+        let another_part = self.under_way.iter().position(goes_on);
+        let is_waiting = self.under_way.iter().any(UnderWay::is_waiting);
+        let is_idle = self.open.is_empty() && another_part.is_none();
         if is_idle {
             (self.giving, self.connection.in_call) = (None, false);
-            if self.no_more {
-                return Ok(());
+            if self.is_lost || self.is_used_up() {
+                self.renew().await?;
             }
-            self.connection.begin_step()?;
-            self.connection.driver.until_ready().await?;
-            // Waiting for the next message is no call.
-            self.connection.in_call = false;
+            self.get_ready(is_waiting).await?;
         }
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
@@ -128,8 +198,6 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             }
             return Ok(());
         }
-        let goes_on = |message: &UnderWay| message.course.as_ref().is_ok_and(Course::goes_on);
-        let another_part = self.under_way.iter().position(goes_on);
         let may_begin = driver.machine.may_begin();
         if let Some(index) = another_part
             && may_begin
@@ -137,71 +205,144 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
             self.begin_part(self.finished + index);
             return Ok(());
         }
-        if another_part.is_some() || self.no_more || self.under_way.len() >= WINDOW || !may_begin {
-            let step = driver.next(None).await?;
-            return self.heard(step);
-        }
-        if is_idle {
-            match self.messages.next().await {
-                Some(message) => self.begin(message).await,
-                None => self.no_more = true,
-            }
+        if is_waiting && may_begin && !self.is_used_up() {
+            self.begin_waiting();
             return Ok(());
         }
-        let came = {
-            let heard = std::pin::pin!(driver.next(None));
-            match select(self.messages.next(), heard).await {
-                Either::Left((message, _)) => Either::Left(message),
-                Either::Right((step, _)) => Either::Right(step?),
-            }
-        };
-        match came {
-            Either::Left(Some(message)) => self.begin(message).await,
-            Either::Left(None) => self.no_more = true,
-            Either::Right(step) => self.heard(step)?,
+        let is_full = self.no_more || self.under_way.len() >= WINDOW || self.is_used_up();
+        let takes_more = !is_full || self.preparing.is_some();
+        if another_part.is_some() || is_waiting || !takes_more || !may_begin {
+            let step = self.connection.driver.next(None).await?;
+            return self.heard(step);
+        }
+        match self.come(is_idle).await? {
+            Came::Message(Some(message)) => self.prepare(*message),
+            Came::Message(None) => self.no_more = true,
+            Came::Prepared(prepared) => self.prepared(prepared),
+            Came::Step(step) => self.heard(step)?,
         }
         Ok(())
     }
 
-    async fn begin(&mut self, message: Message<'m>) {
+    /// The next message, or that it is prepared. While others are unanswered, what the server says may come first.
+    async fn come(&mut self, is_idle: bool) -> Result<Came<'m>> {
+        let (messages, preparing) = (&mut self.messages, &mut self.preparing);
+        let source = async {
+            match preparing {
+                Some(preparing) => Came::Prepared(preparing.prepared.as_mut().await),
+                None => Came::Message(messages.next().await.map(Box::new)),
+            }
+        };
+        if is_idle {
+            return Ok(source.await);
+        }
+        let heard = pin!(self.connection.driver.next(None));
+        match select(pin!(source), heard).await {
+            Either::Left((came, _)) => Ok(came),
+            Either::Right((step, _)) => Ok(Came::Step(step?)),
+        }
+    }
+
+    /// The time limits are those of the first message without an outcome. It was taken before the others, so that no
+    /// deadline comes before its own.
+    fn follow_first(&mut self) {
+        let first = self.under_way.iter_mut().find(|message| !message.is_over());
+        if let Some(clock) = first.and_then(|message| message.clock.take()) {
+            self.connection.driver.clock = clock;
+        }
+    }
+
+    /// Another connection takes the place of this one, in whose session no more messages go.
+    async fn renew(&mut self) -> Result<()> {
+        let Some((endpoint, _)) = &self.renewal else { return Ok(()) };
+        self.connection.say_quit(false).await;
+        // Until it is there.
+        self.is_lost = true;
+        self.connection.renew(endpoint).await?;
+        (self.is_lost, self.is_full, self.has_gained, self.end_is_told) = (false, false, false, false);
+        Ok(())
+    }
+
+    /// Until nothing is outstanding on the connection.
+    async fn get_ready(&mut self, is_waiting: bool) -> Result<()> {
+        match is_waiting {
+            // It has its own time.
+            true => self.connection.begin_call()?,
+            false => self.connection.begin_step()?,
+        }
+        self.connection.driver.until_ready().await?;
+        // Waiting for the next message is no call.
+        self.connection.in_call = false;
+        Ok(())
+    }
+
+    /// No more messages are to begin in this session, but may in the next.
+    fn is_used_up(&self) -> bool {
+        let machine = &self.connection.driver.machine;
+        let begun = machine.transactions_begun();
+        self.renewal.as_ref().is_some_and(|(_, most)| {
+            begun > 0 && (self.is_full || machine.transactions_left() == Some(0) || begun >= *most)
+        })
+    }
+
+    fn prepare(&mut self, message: Message<'m>) {
         let started = Instant::now();
+        let clock = Clock::start(&self.connection.driver.timeouts);
         let mut receipt = self.connection.receipt(started);
         // Until it is finished: where the count stood.
         receipt.round_trips = self.connection.round_trips();
-        match message.prepare().await {
-            Ok((envelope, body)) => {
-                let driver = &mut self.connection.driver;
-                driver.clock = Clock::start(&driver.timeouts);
-                driver.clock.allow_for(envelope.recipients().len(), &driver.timeouts);
-                let mut course = self.connection.course(&envelope, &body);
-                let session = self.connection.driver.machine.check_session(course.parts());
-                // After one that no session of this server takes, others may go.
-                self.no_more |= session.as_ref().is_err_and(|error| error.kind() == Kind::Closed);
-                let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
-                let again = Some((envelope, body));
-                self.under_way.push_back(UnderWay { course: Ok(course), again, receipt, started });
-                if may_begin {
-                    self.begin_part(self.finished + self.under_way.len() - 1);
-                }
+        let by = clock.clone();
+        let prepared = Box::pin(async move { prepare_by(&by, message).await.map(Box::new) });
+        self.preparing = Some(Preparing { prepared, receipt, started, clock });
+    }
+
+    fn prepared(&mut self, prepared: Result<Prepared>) {
+        let Some(Preparing { receipt, started, mut clock, .. }) = self.preparing.take() else { return };
+        let stage = match prepared {
+            Ok(prepared) => {
+                clock.allow_for(prepared.0.recipients().len(), &self.connection.driver.timeouts);
+                Stage::Waiting(prepared)
             }
-            Err(error) => self.under_way.push_back(UnderWay { course: Err(error), again: None, receipt, started }),
+            Err(error) => Stage::Failed(error),
+        };
+        self.under_way.push_back(UnderWay { stage, receipt, started, clock: Some(clock), again: None });
+    }
+
+    /// Begins the first message that waits.
+    fn begin_waiting(&mut self) {
+        let Some(index) = self.under_way.iter().position(UnderWay::is_waiting) else { return };
+        let message = &mut self.under_way[index];
+        let Some(prepared) = message.take_waiting() else { return };
+        let mut course = self.connection.course(&prepared.0, &prepared.1);
+        let session = self.connection.driver.machine.check_session(course.parts());
+        if self.renewal.is_some() && session.as_ref().is_err_and(|error| error.kind() == Kind::Closed) {
+            message.stage = Stage::Waiting(prepared);
+            self.is_full = true;
+            return;
+        }
+        // After one that no session of this server takes, others may go.
+        self.no_more |= session.as_ref().is_err_and(|error| error.kind() == Kind::Closed);
+        let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
+        (message.stage, message.again) = (Stage::Begun(course), may_begin.then_some(prepared));
+        if may_begin {
+            self.begin_part(self.finished + index);
         }
     }
 
     /// Begins the next part of the message with this number.
     fn begin_part(&mut self, number: usize) {
         let Some(index) = number.checked_sub(self.finished) else { return };
-        let Some(UnderWay { course: Ok(course), again, .. }) = self.under_way.get_mut(index) else { return };
-        let Some((envelope, mut body)) = again.take() else { return };
-        let mut transaction = self.connection.transaction(&envelope, &mut body);
+        let Some(UnderWay { stage: Stage::Begun(course), again, .. }) = self.under_way.get_mut(index) else { return };
+        let Some(prepared) = again.take() else { return };
+        let (envelope, mut body) = *prepared;
         let Some(recipients) = course.next_part() else { return };
-        transaction.recipients = recipients;
+        let transaction = self.connection.transaction(&envelope, recipients, &mut body);
         match self.connection.begin_now(transaction) {
             Ok(()) => {
                 course.opened();
                 // A message to one recipient goes in one part.
-                if envelope.recipients().len() > 1 {
-                    *again = body.restart().map(|body| (envelope, body));
+                if envelope.recipients().len() > 1 || self.renewal.is_some() {
+                    *again = body.restart().map(|body| Box::new((envelope, body)));
                 }
                 self.open.push_back(number);
                 (self.giving, self.connection.in_call) = (Some((number, body)), true);
@@ -229,51 +370,134 @@ impl<'m, S: Stream<Item = Message<'m>>> Flow<'_, S> {
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        let Some(&number) = self.open.front() else { return Ok(()) };
-        if let Some(UnderWay { course: Ok(course), .. }) = self.message(number) {
-            let unanswered = course.unanswered();
-            course.hear(step);
-            if course.unanswered() < unanswered {
-                self.open.pop_front();
-            }
+        let is_sent = matches!(step, Step::Sent { .. });
+        if is_sent && self.open.len() == 1 {
+            // Where the next transaction waits for this answer, nothing else says that all of the message went.
+            self.given();
         }
+        self.has_gained |= is_sent || matches!(&step, Step::NotSent { reply, .. } if reply.code() != 421);
+        let Some(&number) = self.open.front() else { return Ok(()) };
+        let Some(UnderWay { stage: Stage::Begun(course), .. }) = self.message(number) else { return Ok(()) };
+        let unanswered = course.unanswered();
+        course.hear(step);
+        let is_answered = course.unanswered() < unanswered;
+        let is_told = course.is_over() && course.is_not_reached();
+        if is_answered {
+            self.open.pop_front();
+        }
+        self.end_is_told |= is_told;
         Ok(())
     }
 
     /// The connection is lost. The first transactions without an outcome may have been carried out, the others were not.
     fn lost(&mut self, error: Error) {
-        (self.no_more, self.giving, self.connection.in_call) = (true, None, false);
+        (self.giving, self.connection.in_call) = (None, false);
+        // A session in which no message was answered is not followed by another: that would be for ever.
+        let goes_on = self.renewal.is_some() && self.has_gained && !self.is_lost;
+        self.is_lost = true;
+        self.no_more |= !goes_on;
         let open = std::mem::take(&mut self.open);
         let unknown = self.connection.driver.machine.left_unknown().min(open.len());
         let mut loss = Loss::new(error);
         for (number, message) in (self.finished..).zip(&mut self.under_way) {
-            if let Ok(course) = &mut message.course
+            if let Stage::Begun(course) = &mut message.stage
                 && !course.is_over()
             {
                 let unknown = open.range(..unknown).filter(|open| **open == number).count();
                 course.lost(loss.error(), unknown);
             }
         }
-        if let Some(error) = loss.left() {
+        match goes_on {
+            true => self.wait_for_another(),
+            false => self.give_up(loss),
+        }
+    }
+
+    /// What was not sent because the session ended goes over another connection.
+    fn wait_for_another(&mut self) {
+        for message in &mut self.under_way {
+            if message.may_go_again()
+                && let Some(again) = message.again.take()
+            {
+                message.stage = Stage::Waiting(again);
+            }
+        }
+    }
+
+    /// What has not begun does not begin any more.
+    fn give_up(&mut self, mut loss: Loss) {
+        for message in &mut self.under_way {
+            message.again = None;
+            let Some(prepared) = message.take_waiting() else { continue };
+            let mut course = self.connection.course(&prepared.0, &prepared.1);
+            course.lost(loss.error(), 0);
+            message.stage = Stage::Begun(course);
+        }
+        let (error, receipt, started) = if let Some(Preparing { receipt, started, .. }) = self.preparing.take() {
+            (loss.error(), receipt, started)
+        } else if let Some(error) = loss.left()
+            && !self.end_is_told
+        {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
             let mut receipt = self.connection.receipt(started);
             receipt.round_trips = self.connection.round_trips();
-            self.under_way.push_back(UnderWay { course: Err(error), again: None, receipt, started });
-        }
+            (error, receipt, started)
+        } else {
+            return;
+        };
+        let stage = Stage::Failed(error);
+        self.under_way.push_back(UnderWay { stage, receipt, started, clock: None, again: None });
     }
 }
 
 impl UnderWay {
     fn is_over(&self) -> bool {
-        self.course.as_ref().map_or(true, Course::is_over)
+        match &self.stage {
+            Stage::Waiting(..) => false,
+            Stage::Begun(course) => course.is_over(),
+            Stage::Failed(_) => true,
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting(..))
+    }
+
+    /// The session ended before the server took anything of it, and another one may follow.
+    fn may_go_again(&self) -> bool {
+        self.again.is_some() && self.course().is_some_and(Course::is_not_reached)
+    }
+
+    /// It waits no longer.
+    fn take_waiting(&mut self) -> Option<Prepared> {
+        let failed = Stage::Failed(not_sent(Step::Closed));
+        match std::mem::replace(&mut self.stage, failed) {
+            Stage::Waiting(prepared) => Some(prepared),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    fn course(&self) -> Option<&Course> {
+        match &self.stage {
+            Stage::Begun(course) => Some(course),
+            _ => None,
+        }
     }
 
     fn finished(mut self, connection: &Connection) -> Result<Receipt> {
         self.receipt.elapsed = self.started.elapsed();
         self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
         self.receipt.transcript = connection.transcript().clone();
-        match self.course.and_then(|course| course.end(&mut self.receipt, &connection.facts())) {
+        let result = match self.stage {
+            Stage::Begun(course) => course.end(&mut self.receipt, &connection.facts()),
+            Stage::Failed(error) => Err(error),
+            Stage::Waiting(..) => Err(not_sent(Step::Closed)),
+        };
+        match result {
             Ok(()) => Ok(self.receipt),
             Err(error) => {
                 self.receipt.bytes = 0;

@@ -9,11 +9,14 @@ use crate::receipt::{Outcome, Recipient};
 pub(super) const ONCE: &str = "the server takes fewer recipients at once than the message has, and the message is read from a stream, so \
     that it could not be sent again for the others";
 
+/// What 421 means for a message that was not sent (RFC 5321, 3.8).
+pub(super) const ENDED_BEFORE: &str = "the server ended the session before it took the message";
+
 /// The server refused, in this phase. Without `recipients`, where they are not known here.
 pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, recipients: &[Recipient]) -> Error {
     let message = match phase {
         // 421 is about the session, not about what was asked (RFC 5321, 3.8).
-        _ if reply.code() == 421 => "the server ended the session before it took the message".into(),
+        _ if reply.code() == 421 => ENDED_BEFORE.into(),
         Phase::Mail => match sender {
             Some(address) => format!("the server refused the sender {address}"),
             None => "the server refused the null reverse-path <>".into(),

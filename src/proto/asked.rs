@@ -124,7 +124,7 @@ impl Machine {
     }
 
     /// So many have begun in this session.
-    #[cfg(feature = "pool")]
+    #[cfg(feature = "client")]
     pub(crate) fn transactions_begun(&self) -> usize {
         self.mails
     }

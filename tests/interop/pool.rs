@@ -1,11 +1,14 @@
 //! A pool against real servers: how many connections they see, and what becomes of one that they close meanwhile.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use envoi::{Address, Client, Endpoint, Pool};
+use envoi::mail_builder::MessageBuilder;
+use envoi::{Address, Client, Endpoint, Message, Pool, PoolLimits};
 use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 
-use crate::servers::{ALICE, NOBODY, Server, both, dovecot, postfix, someone, special};
+use crate::servers::{ALICE, NOBODY, Server, both, dovecot, exim, postfix, someone, special};
 use crate::settings::hello;
 
 async fn send(pool: &Pool, to: &Address) -> u32 {
@@ -79,4 +82,67 @@ async fn a_connection_that_the_server_gave_up() {
     for to in &to {
         assert_eq!(server.delivered(to).await.message, hello(to).write_to_vec().unwrap());
     }
+}
+
+/// Exim takes so many messages in a connection, answers 421 to each MAIL beyond, and closes no connection.
+const EXIM_LIMIT: usize = 1000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers"]
+async fn more_messages_than_exim_takes_in_a_connection() {
+    let server = exim();
+    // To the second one, Exim offers no CHUNKING.
+    for (address, chunking) in [([127, 0, 0, 80], true), ([127, 0, 0, 79], false)] {
+        let mut connection = client(&server.plain(), address).connect().await.unwrap();
+        assert_eq!(connection.capabilities().offers("CHUNKING"), chunking);
+        let (to, taken) = (someone("queued"), AtomicUsize::new(0));
+        let messages = stream::iter(0..1100).map(|number| {
+            taken.fetch_add(1, Ordering::Relaxed);
+            numbered(&to, number)
+        });
+        let outcomes: Vec<_> = connection.send_all(messages).collect().await;
+        assert!(outcomes.len() > EXIM_LIMIT && outcomes.len() == taken.into_inner(), "{}", outcomes.len());
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            assert_eq!(outcome.is_ok(), number < EXIM_LIMIT, "{number}: {outcome:?}");
+            if let Err(error) = outcome {
+                assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
+                assert_eq!(error.reply().unwrap().code(), 421, "{error}");
+            }
+        }
+        assert_eq!(arrived(server, &to), (0..EXIM_LIMIT).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers"]
+async fn a_pool_sends_more_messages_than_exim_takes_in_a_connection() {
+    let server = exim();
+    for address in [[127, 0, 0, 80], [127, 0, 0, 79]] {
+        let mut limits = PoolLimits::new(1);
+        limits.messages = usize::MAX;
+        let pool = client(&server.plain(), address).pool(limits);
+        let to = someone("queued");
+        let messages = stream::iter(0..1100).map(|number| numbered(&to, number));
+        let outcomes: Vec<_> = pool.send_all(messages).collect().await;
+        assert_eq!(outcomes.len(), 1100);
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(arrived(server, &to), (0..1100).collect::<Vec<_>>());
+        pool.close().await;
+    }
+}
+
+fn numbered(to: &Address, number: usize) -> Message<'static> {
+    let mail = MessageBuilder::new().from("me@envoi.test").to(to.as_str().to_owned());
+    Message::from(mail.subject(format!("Number {number}")).text_body("Hello.\n"))
+}
+
+/// The numbers of those that Exim accepted.
+fn arrived(server: &Server, to: &Address) -> Vec<usize> {
+    let number = |headers: String| {
+        let (_, rest) = headers.split_once("Subject: Number ").unwrap();
+        rest.lines().next().unwrap().trim().parse().unwrap()
+    };
+    let mut numbers: Vec<usize> = server.queued(to).into_iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers
 }

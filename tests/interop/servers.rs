@@ -80,6 +80,15 @@ impl Server {
         files.iter().map(|file| Delivered::parse(&std::fs::read(file).unwrap())).collect()
     }
 
+    /// The headers of each message that Exim has in its queue for a recipient: those are kept there whose names begin with
+    /// `queued`.
+    pub fn queued(&self, recipient: &Address) -> Vec<String> {
+        let files = std::fs::read_dir(self.mail.join("../../exim/spool/input")).unwrap();
+        let headers = files.map(|file| file.unwrap().path()).filter(|file| file.to_string_lossy().ends_with("-H"));
+        let texts = headers.map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
+        texts.filter(|text| text.lines().any(|line| line == recipient.as_str())).collect()
+    }
+
     /// The files of a mailbox, in the order of their delivery, when so many are there.
     pub async fn files(&self, recipient: &Address, count: usize) -> Vec<PathBuf> {
         let folder = self.mail.join(recipient.as_str()).join("new");

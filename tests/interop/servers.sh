@@ -314,7 +314,8 @@ auth_advertise_hosts = \${if eq{\$tls_in_cipher}{}{}{*}}
 prdr_enable = true
 dsn_advertise_hosts = *
 smtputf8_advertise_hosts = *
-chunking_advertise_hosts = *
+# To this client it offers none.
+chunking_advertise_hosts = ! 127.0.0.79 : *
 
 # No limit that a test could reach (this one is the highest that Exim knows); no DNS, no ident.
 message_size_limit = 2147483647
@@ -329,6 +330,9 @@ daemon_startup_retries = 0
 return_path_remove = false
 envelope_to_remove = false
 delivery_date_remove = false
+
+# The limit that Exim has by default, after which it answers 421 to each MAIL.
+smtp_accept_max_per_connection = 1000
 
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
@@ -345,6 +349,9 @@ rcpt:
         local_parts = nobody
   defer message = 450 4.2.1 Mailbox busy, try again later
         local_parts = later
+  # Stays in the queue: a thousand deliveries take their time.
+  accept local_parts = ^queued
+         control = queue
   accept
 # Asked for each recipient when the message is there, if the client asks for PRDR.
 prdr:
