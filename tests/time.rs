@@ -315,7 +315,7 @@ async fn a_connection_that_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_to_a_server_that_is_silent() {
     let (client, mut stream) = duplex(WIRE);
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None);
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None).check_after_idle(Duration::MAX);
     let serving = tokio::spawn(async move {
         converse(&mut stream, &["220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"]).await;
         while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
