@@ -35,6 +35,9 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8
     let metadata = file.metadata()?;
     // A FIFO that no process has opened for writing yet has no end either: it is waited for.
     let mut must_wait = !metadata.is_file() && !metadata.is_dir();
+    if metadata.is_file() && metadata.len() > limit {
+        return Err(too_large(limit));
+    }
     let expected = metadata.len().min(limit) + 1;
     // One piece of memory where the size is known: what is read may be a secret, and leaves no copy on the way.
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
@@ -43,10 +46,7 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8
             wait(&file, until)?;
         }
         match (&file).take(limit + 1 - bytes.len() as u64).read_to_end(&mut bytes) {
-            Ok(_) if bytes.len() as u64 > limit => {
-                let message = format!("it is larger than {}", size(limit));
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-            }
+            Ok(_) if bytes.len() as u64 > limit => return Err(too_large(limit)),
             Ok(_) => return Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => must_wait = true,
             Err(error) => return Err(error),
@@ -73,6 +73,10 @@ fn wait(file: &File, until: Instant) -> io::Result<()> {
 #[cfg(not(unix))]
 fn wait(_: &File, _: Instant) -> io::Result<()> {
     Err(endless())
+}
+
+fn too_large(limit: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {}", size(limit)))
 }
 
 fn endless() -> io::Error {

@@ -269,6 +269,12 @@ mod tests {
         assert!(parse("smtp://-\u{fc}.example").unwrap().check().is_err());
     }
 
+    /// Where one is a FIFO, this would wait.
+    #[test]
+    fn no_file_is_read() {
+        assert!(parse("smtp://mail.example.org?trust=/nowhere&trust-password-file=/nowhere").is_ok());
+    }
+
     #[test]
     fn an_at_sign_may_stand_in_a_path() {
         assert!(parse("smtp://mail.example.org?trust=/etc/ca@home.pem").is_ok());

@@ -569,6 +569,30 @@ async fn a_key_store_and_a_password_file() {
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores/java.p12");
     run(&[&arguments[..], &[store]].concat()).await.exits_with(78);
     run(&[&arguments[..], &[store, "--trust", ca, "--trust-password", "changeit"]].concat()).await.exits_with(0);
+    let with_file = [store, "--trust", ca, "--trust-password-file", ca];
+    run(&[&arguments[..], &with_file].concat()).await.exits_with(78).says("the password given does not open");
+    std::fs::write(&file, "changeit").unwrap();
+    let with_file =
+        ["localhost", "--url", &server.url(), "--trust", store, "--trust-password-file", file.to_str().unwrap()];
+    run(&with_file).await.exits_with(76);
+}
+
+/// As from `<(…)` in a shell: it can be read once.
+#[cfg(unix)]
+#[tokio::test]
+async fn trust_from_a_fifo() {
+    let server = Server::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let ca = std::fs::read(server.ca_file()).unwrap();
+    let writing = tokio::task::spawn_blocking({
+        let fifo = fifo.clone();
+        move || std::fs::write(fifo, ca).unwrap()
+    });
+    let place = format!("localhost:{}", server.port());
+    run(&[&place, "--trust", fifo.to_str().unwrap()]).await.exits_with(0);
+    writing.await.unwrap();
 }
 
 #[tokio::test]

@@ -54,15 +54,15 @@ impl Observer {
         limits.deadline = limits.deadline.or(limits.waiting);
         let settings = endpoint.tls.clone();
         let connectors = tokio::task::spawn_blocking(move || {
-            let connector = |settings| Connector::new(&settings, Demand::Reported).map(Connector::without_resumption);
+            // Once for all versions: a FIFO can be read only once.
+            let connector = Connector::new(&settings, Demand::Reported)?.without_resumption();
             let mut alone = Vec::new();
             if !settings.has_own_config() {
                 for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
-                    let settings = settings.clone().min_version(version).max_version(version);
-                    alone.push((version, connector(settings)?));
+                    alone.push((version, connector.with_versions(version, version)?.without_resumption()));
                 }
             }
-            Ok((connector(settings)?, alone))
+            Ok((connector, alone))
         });
         let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
             Err(Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))

@@ -1,6 +1,7 @@
 //! Who we are: the certificate that a server may ask the client for.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -234,9 +235,13 @@ impl Part {
 fn read(path: &Path, until: Instant) -> Result<Vec<u8>> {
     file::read(path, MAX_FILE, until).map_err(|error| {
         let message = format!("the client certificate cannot be read from {}: {error}", path.display());
-        Error::new(Kind::Config, Phase::Setup, message)
-            .with_hint("Check the path, and that the user who runs this program may read it.")
-            .with_source(error)
+        let hint = match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::FileTooLarge => {
+                "Give a regular file with the certificate or its key in PEM, or a key store."
+            }
+            _ => "Check the path, and that the user who runs this program may read it.",
+        };
+        Error::new(Kind::Config, Phase::Setup, message).with_hint(hint).with_source(error)
     })
 }
 

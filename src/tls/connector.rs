@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
+};
 
 use super::handshake;
 use super::verify::Verifier;
@@ -122,6 +124,26 @@ impl Connector {
         Ok((stream, info))
     }
 
+    /// The same with other versions, and sessions of its own. Nothing is read again.
+    pub(crate) fn with_versions(&self, min: TlsVersion, max: TlsVersion) -> Result<Self> {
+        let loaded = self.loaded();
+        // A configuration of the caller's own has the versions that it has.
+        let Some(verifier) = &loaded.verifier else { return Ok(self.clone()) };
+        let supported = versions(min, max)?;
+        let config = config(&supported, verifier)?;
+        let config = config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
+        let Shared { settings, demand, .. } = &*self.shared;
+        let loaded = Loaded {
+            config: Arc::new(config),
+            verifier: Some(verifier.clone()),
+            server_name: loaded.server_name.clone(),
+            versions: versions_text(&supported),
+        };
+        let settings = settings.clone().min_version(min).max_version(max);
+        let loaded = RwLock::new(Arc::new(loaded));
+        Ok(Connector { shared: Arc::new(Shared { settings, demand: *demand, loaded }) })
+    }
+
     /// Each handshake from now on is made in full, and so shows what this very server has.
     pub(crate) fn without_resumption(self) -> Self {
         let loaded = self.loaded();
@@ -153,7 +175,7 @@ impl Loaded {
     fn new(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
         let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
         let supported = versions(settings.min, settings.max)?;
-        let versions = supported.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ");
+        let versions = versions_text(&supported);
         if let Some(config) = &settings.config {
             return Ok(Loaded { config: config.clone(), verifier: None, server_name, versions });
         }
@@ -165,13 +187,7 @@ impl Loaded {
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier { store, demand, algorithms });
         let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider, until)).transpose()?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&supported)
-            .map_err(|error| {
-                Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
-            })?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone());
+        let config = config(&supported, &verifier)?;
         let config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
             None => config.with_no_client_auth(),
@@ -225,6 +241,22 @@ impl Loaded {
             Err(failure) => Err(failure.into_error()),
         }
     }
+}
+
+/// What is the same with and without a client certificate.
+fn config(
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: &Arc<Verifier>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let config = ClientConfig::builder_with_provider(provider()?).with_protocol_versions(versions);
+    let config = config.map_err(|error| {
+        Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
+    })?;
+    Ok(config.dangerous().with_custom_certificate_verifier(verifier.clone()))
+}
+
+fn versions_text(versions: &[&SupportedProtocolVersion]) -> String {
+    versions.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ")
 }
 
 /// The versions from `min` to `max`.

@@ -166,35 +166,36 @@ impl<'a> Store<'a> {
                 if self.certificates.len() + self.keys.len() >= MAX_ENTRIES {
                     return Err(Fault::TooManyEntries);
                 }
-                self.read_bag(&SafeBag::from_der(reader.tlv_bytes()?)?)?;
+                self.read_bag(reader.tlv_bytes()?)?;
             }
             Ok(())
         })
     }
 
-    fn read_bag(&mut self, bag: &SafeBag) -> Result<(), Fault> {
+    fn read_bag(&mut self, bag: &[u8]) -> Result<(), Fault> {
+        // Of what is skipped, nothing else has to be right.
+        let kind = ObjectIdentifier::decode(&mut SliceReader::new(AnyRef::from_der(bag)?.value())?)?;
+        let read = [pkcs12::PKCS_12_CERT_BAG_OID, pkcs12::PKCS_12_KEY_BAG_OID, pkcs12::PKCS_12_PKCS8_KEY_BAG_OID];
+        if !read.contains(&kind) {
+            return Ok(());
+        }
+        let bag = &SafeBag::from_der(bag)?;
         let value = AnyRef::from_der(&bag.bag_value)?.value();
-        let local_key_id = || attribute::<OctetString>(bag, LOCAL_KEY_ID).map(|id| id.as_bytes().to_vec());
-        match bag.bag_id {
-            pkcs12::PKCS_12_CERT_BAG_OID => {
-                let certificate = CertBag::from_der(value)?;
-                // The other kind is SDSI (RFC 7292, 4.2.3), which nothing uses.
-                if certificate.cert_id == pkcs12::PKCS_12_X509_CERT_OID {
-                    let local_key_id = local_key_id();
-                    let is_marked = attribute::<ObjectIdentifier>(bag, TRUSTED_KEY_USAGE).is_some();
-                    self.certificates.push(StoredCertificate {
-                        der: CertificateDer::from(certificate.cert_value.as_bytes().to_vec()),
-                        is_trusted: is_marked || local_key_id.as_deref().is_some_and(is_trusted_by_oracle),
-                        local_key_id,
-                    });
-                }
-            }
-            oid @ (pkcs12::PKCS_12_KEY_BAG_OID | pkcs12::PKCS_12_PKCS8_KEY_BAG_OID) => self.keys.push(StoredKey {
-                key: Zeroizing::new(value.to_vec()),
-                is_encrypted: oid == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID,
-                local_key_id: local_key_id(),
-            }),
-            _ => {}
+        let local_key_id = attribute::<OctetString>(bag, LOCAL_KEY_ID).map(|id| id.as_bytes().to_vec());
+        if kind != pkcs12::PKCS_12_CERT_BAG_OID {
+            let is_encrypted = kind == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID;
+            self.keys.push(StoredKey { key: Zeroizing::new(value.to_vec()), is_encrypted, local_key_id });
+            return Ok(());
+        }
+        let certificate = CertBag::from_der(value)?;
+        // The other kind is SDSI (RFC 7292, 4.2.3), which nothing uses.
+        if certificate.cert_id == pkcs12::PKCS_12_X509_CERT_OID {
+            let is_marked = attribute::<ObjectIdentifier>(bag, TRUSTED_KEY_USAGE).is_some();
+            self.certificates.push(StoredCertificate {
+                der: CertificateDer::from(certificate.cert_value.as_bytes().to_vec()),
+                is_trusted: is_marked || local_key_id.as_deref().is_some_and(is_trusted_by_oracle),
+                local_key_id,
+            });
         }
         Ok(())
     }

@@ -22,6 +22,10 @@ use crate::{Error, Kind, Phase, Result, Secret, file};
 /// No trust store is larger; a file that is was named by mistake.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
+/// No folder of certificates has more files, or is larger in all.
+const MAX_FILES: usize = 10_000;
+const MAX_FOLDER: u64 = 256 * 1024 * 1024;
+
 /// An authority that expires within this time is worth a warning.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -168,9 +172,17 @@ impl TrustStore {
     }
 
     fn add_folder(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
-        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let mut paths: Vec<_> =
-            entries.map_err(|error| cannot_read(path, error))?.iter().map(fs::DirEntry::path).collect();
+        let entries =
+            fs::read_dir(path).and_then(|entries| entries.take(MAX_FILES + 1).collect::<io::Result<Vec<_>>>());
+        let entries = entries.map_err(|error| cannot_read(path, error))?;
+        let sizes = entries.iter().filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.len());
+        let size = sizes.fold(0, u64::saturating_add);
+        if entries.len() > MAX_FILES || size > MAX_FOLDER {
+            let message =
+                format!("{} has more than {MAX_FILES} files, or 256 MiB, and so is no trust store", path.display());
+            return Err(config(message).with_hint("Put the certificates to trust into a folder of their own."));
+        }
+        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
         paths.sort();
 
         let mut found_any = self.add_wallet(path, reading)?;

@@ -99,6 +99,31 @@ fn folders_skip_what_holds_no_certificate() {
     );
 }
 
+/// However much a folder holds that was named by mistake, little of it is read.
+#[test]
+fn folders_have_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..17 {
+        let file = fs::File::create(folder.path().join(format!("{number}.pem"))).unwrap();
+        file.set_len(16 * 1024 * 1024).unwrap();
+    }
+    let error = config_error(Trust::empty().folder(folder.path()));
+    says(&error, &["has more than 10000 files, or 256 MiB, and so is no trust store", "into a folder of their own"]);
+    // One that is too large alone is passed over unread.
+    let a = Party::authority("A", None);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.pem"), &a.pem).unwrap();
+    let large = folder.path().join("film.mp4");
+    fs::File::create(&large).unwrap().set_len(200 * 1024 * 1024).unwrap();
+    let summary = Trust::empty().folder(folder.path()).load().unwrap();
+    assert_eq!(summary.anchors.len(), 1);
+    assert!(
+        summary.warnings[0].ends_with("film.mp4 was skipped: it cannot be read: it is larger than 16 MiB"),
+        "{summary}"
+    );
+    says(&config_error(Trust::empty().file(&large)), &["it is larger than 16 MiB, and so no trust store"]);
+}
+
 #[test]
 fn warns_of_what_expires() {
     let mut params = named("Old", &[]);
