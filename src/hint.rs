@@ -5,11 +5,13 @@
 
 #[cfg(feature = "client")]
 mod refusal;
+#[cfg(feature = "client")]
+mod replies;
 
 use crate::error::{Error, Kind, Phase};
 use crate::proto::{Capabilities, Reply};
 #[cfg(feature = "client")]
-pub(crate) use refusal::{Facts, for_refusal};
+pub(crate) use refusal::{Advice, Facts, for_refusal};
 
 pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465), \
     or say by name that the password may cross the network in clear (auth-in-clear=yes).";

@@ -1,5 +1,6 @@
 //! What became of a message: the [`Receipt`], with an outcome for each recipient.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::Address;
@@ -87,12 +88,13 @@ pub struct Recipient {
     pub final_reply: Option<Reply>,
     /// What [`is_transient`](Self::is_transient) tells.
     pub(crate) transient: bool,
+    pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl Recipient {
     /// Before the server was asked.
     pub(crate) fn untried(address: Address) -> Self {
-        Recipient { address, outcome: Outcome::NotTried, final_reply: None, transient: false }
+        Recipient { address, outcome: Outcome::NotTried, final_reply: None, transient: false, hint: None }
     }
 
     /// The message may reach this recipient later: it was refused with 4xx, or was not tried for a reason that may pass, such as a
@@ -111,6 +113,12 @@ impl Recipient {
             Outcome::NotTried => self.transient = later.transient,
             _ => *self = later,
         }
+    }
+
+    /// What to do where the message was not accepted for this recipient, as [`Error::hint`](crate::Error::hint) says it where it was
+    /// accepted for nobody.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 }
 

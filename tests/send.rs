@@ -268,6 +268,7 @@ async fn refused_recipients() {
     run.exits_with(69).says("nobody@example.com");
     let json = run.json();
     assert_eq!((&json["outcome"], &json["reply"]["code"]), (&"partial".into(), &250.into()));
+    assert!(json["error"]["hint"].as_str().unwrap().contains("no such mailbox"), "{json}");
     assert_eq!(json["recipients"][0]["accepted"], true);
     let refused = &json["recipients"][1];
     assert_eq!((&refused["outcome"], &refused["accepted"]), (&"refused".into(), &false.into()));

@@ -57,6 +57,7 @@ impl Failure {
             message += &format!(": {reason}");
         }
         let mut failure = Failure::new(Kind::Refused, Phase::Rcpt, message);
+        failure.hint = hints(receipt);
         failure.unknown = receipt.not_accepted().any(|recipient| recipient.outcome == Outcome::Unknown);
         failure.transient = !failure.unknown && !refused_for_good(receipt);
         Some(failure)
@@ -205,6 +206,24 @@ impl Report {
             Some(failure) if failure.unknown => "unknown",
             Some(_) if self.receipt.as_ref().is_some_and(accepted) => "partial",
             Some(_) => "failed",
+        }
+    }
+}
+
+/// What to do for those who were refused: each advice once, with the first recipient that it is for, where there are several.
+fn hints(receipt: &Receipt) -> Option<String> {
+    let mut hints: Vec<(&Recipient, &str)> = Vec::new();
+    for recipient in receipt.not_accepted() {
+        if let Some(hint) = recipient.hint().filter(|hint| hints.iter().all(|(_, known)| known != hint)) {
+            hints.push((recipient, hint));
+        }
+    }
+    match hints[..] {
+        [] => None,
+        [(_, hint)] => Some(hint.to_owned()),
+        _ => {
+            let each = hints.iter().map(|(recipient, hint)| format!("For {}: {hint}", recipient.address));
+            Some(each.collect::<Vec<_>>().join(" "))
         }
     }
 }

@@ -198,10 +198,10 @@ impl Course {
         let mut is_incomplete = false;
         let mut is_over_limit = false;
         for Part { places, mut fate, outcome, .. } in self.parts {
-            receipt.reply = fate.reply.take().or(receipt.reply.take());
+            receipt.reply = fate.reply.clone().or(receipt.reply.take());
             is_over_limit |= !fate.over_limit().is_empty();
             if let Some(Err(error)) = outcome {
-                let error = error.advised(session);
+                let error = error.advised(&fate.facts(session));
                 fate.ended_by(&error);
                 // Not so where the session ended before its MAIL was answered.
                 if several
@@ -220,9 +220,12 @@ impl Course {
                 if untried || error.reply().is_some_and(|reply| reply.code() == 421) {
                     untried_because.get_or_insert_with(|| error.to_string());
                 }
+                fate.advise(session, Some(&error));
                 if failure.as_ref().is_none_or(|before| error.outcome_unknown() && !before.outcome_unknown()) {
                     failure = Some(error);
                 }
+            } else {
+                fate.advise(session, None);
             }
             for (place, recipient) in places.into_iter().zip(fate.recipients) {
                 recipients.resize_with(recipients.len().max(place + 1), || None);

@@ -3,6 +3,7 @@
 use super::{not_sent, words};
 use crate::Address;
 use crate::error::{Error, Phase, Result};
+use crate::hint::{self, Advice, Facts};
 use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Recipient};
 
@@ -86,6 +87,44 @@ impl Fate {
         let undecided = self.recipients.iter_mut().zip(&self.decided).filter(|(_, decided)| !**decided);
         undecided.for_each(|(recipient, _)| recipient.outcome.become_unknown());
         words::unknown(error, &self.recipients)
+    }
+
+    /// What is known of the message, besides what is known of the session.
+    pub(super) fn facts<'a>(&'a self, session: &Facts<'a>) -> Facts<'a> {
+        let sender = self.sender.as_ref().map(Address::as_str);
+        Facts { sender, recipients: self.recipients.len(), ..*session }
+    }
+
+    /// Adds what to do for each recipient that does not get the message. `error` is what ended it for all who were left.
+    pub(super) fn advise(&mut self, session: &Facts<'_>, error: Option<&Error>) {
+        let refused_in = error.map_or(Phase::Rcpt, Error::phase);
+        let mut before: Option<(Phase, Reply, Advice)> = None;
+        for index in 0..self.recipients.len() {
+            let reply = match &self.recipients[index].outcome {
+                Outcome::Refused(reply) => reply,
+                Outcome::Accepted(_) => continue,
+                Outcome::NotTried | Outcome::Unknown => {
+                    self.recipients[index].hint = error.and_then(Error::hint).map(|hint| hint.to_owned().into());
+                    continue;
+                }
+            };
+            let phase = match refused_in {
+                _ if self.decided[index] => Phase::EndOfData,
+                Phase::Mail | Phase::Rcpt => refused_in,
+                // The recipient was refused by RCPT, before the message was by this reply.
+                _ if self.reply.as_ref() != Some(reply) => Phase::Rcpt,
+                _ => refused_in,
+            };
+            let facts = Facts { phase, reply: Some(reply), ..self.facts(session) };
+            // Most are refused for the same reason.
+            let known = before.take_if(|(at, same, _)| *at == phase && same == reply);
+            let advice = known.map(|(_, _, advice)| advice).or_else(|| hint::for_refusal(&facts));
+            let reply = reply.clone();
+            let recipient = &mut self.recipients[index];
+            recipient.transient &= !advice.as_ref().is_some_and(|advice| advice.lasts);
+            recipient.hint = advice.as_ref().map(|advice| advice.text.clone());
+            before = advice.map(|advice| (phase, reply, advice));
+        }
     }
 
     fn accepted_become(&mut self, outcome: &Outcome) {

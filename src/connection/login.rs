@@ -97,6 +97,7 @@ impl Connection {
     /// With one of these mechanisms, in this order; without any, with those that there are.
     async fn login_with(&mut self, order: &[Mechanism], credentials: &Credentials) -> Result<Reply> {
         self.require_protection().await?;
+        self.user = credentials.user().to_owned();
         let usable = self.driver.machine.mechanisms(credentials);
         let mut tried = match order {
             [] => usable,

@@ -67,6 +67,8 @@ pub struct Connection {
     tls: Option<TlsInfo>,
     plaintext_because: Option<String>,
     auth: Option<Mechanism>,
+    /// The user of the last login; empty where it has none.
+    user: String,
     /// Those that a login may use, in this order; empty for any.
     mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
@@ -362,11 +364,16 @@ impl Connection {
         Facts {
             phase: Phase::Command,
             reply: None,
+            port: machine.port(),
             secure: machine.is_secure(),
+            offered: machine.capabilities(),
             logged_in: self.auth,
+            user: &self.user,
             tried: None,
             fault: None,
             about_mechanism: false,
+            sender: None,
+            recipients: 0,
         }
     }
 

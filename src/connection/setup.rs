@@ -127,6 +127,7 @@ impl Connection {
             tls: None,
             plaintext_because: None,
             auth: None,
+            user: String::new(),
             mechanisms: endpoint.login.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
             all_or_nothing: endpoint.all_or_nothing,

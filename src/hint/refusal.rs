@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::replies::{ROWS, Row};
 use crate::error::Phase;
-use crate::proto::{ExchangeFault, Mechanism, Reply};
+use crate::proto::{Capabilities, ExchangeFault, Mechanism, Reply};
+
+/// So many bytes of a reply are looked at, to the end of a word.
+const LOOKED_AT: usize = 2000;
 
 /// What is known of a session and of what failed in it.
 #[derive(Clone, Copy, Debug)]
@@ -11,16 +15,25 @@ pub(crate) struct Facts<'a> {
     /// The command that was answered.
     pub(crate) phase: Phase,
     pub(crate) reply: Option<&'a Reply>,
+    pub(crate) port: Option<u16>,
     /// TLS is active.
     pub(crate) secure: bool,
+    /// The newest answer to EHLO.
+    pub(crate) offered: &'a Capabilities,
     /// The mechanism of the login that succeeded.
     pub(crate) logged_in: Option<Mechanism>,
+    /// The user of the login; empty where it has none.
+    pub(crate) user: &'a str,
     /// The mechanism of the login that failed.
     pub(crate) tried: Option<Mechanism>,
     /// What the exchange of that login found.
     pub(crate) fault: Option<ExchangeFault>,
     /// That login was refused for its mechanism, and not for its credentials.
     pub(crate) about_mechanism: bool,
+    /// The sender of the message; `None` outside a message, and for the null reverse-path.
+    pub(crate) sender: Option<&'a str>,
+    /// The number of recipients of the message; 0 outside one.
+    pub(crate) recipients: usize,
 }
 
 /// What to do about a refusal.
@@ -39,20 +52,34 @@ pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
     }
     let code = reply.code().to_string();
     let enhanced = reply.enhanced().map(|code| format!("{}.{}", code.subject, code.detail)).unwrap_or_default();
-    // A line may be broken anywhere.
-    let text = reply.text().to_ascii_lowercase().replace('\n', " ");
+    let text = words(reply);
     let fits = |row: &&Row| {
         let Row(when, phases, codes, enhanced_codes, words, _) = row;
-        when.holds(facts)
+        when.iter().all(|when| when.holds(facts))
             && (phases.is_empty() || phases.contains(&facts.phase))
             && codes.iter().any(|begin| code.starts_with(begin))
             && (enhanced_codes.is_empty() || enhanced_codes.contains(&enhanced.as_str()))
             && (words.is_empty() || words.iter().any(|word| text.contains(word)))
     };
-    REFUSALS.iter().find(fits).map(|row| match row.5 {
+    ROWS.iter().find(fits).map(|row| match row.5 {
         Say::It(text) => Advice { text: text.into(), lasts: false },
         Say::ThatLasts(text) => Advice { text: text.into(), lasts: true },
     })
+}
+
+/// The words of a reply, in small letters and one line: servers break lines anywhere.
+fn words(reply: &Reply) -> String {
+    let text = reply.text();
+    let mut words = String::new();
+    for word in text.split_whitespace() {
+        words += word;
+        words.push(' ');
+        if words.len() > LOOKED_AT {
+            break;
+        }
+    }
+    words.make_ascii_lowercase();
+    words
 }
 
 /// What is wrong with an exchange says nothing about the credentials.
@@ -71,13 +98,22 @@ fn for_login(mechanism: Mechanism, facts: &Facts<'_>, reply: &Reply) -> Option<&
 
 /// What must hold for a row besides the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Always,
+pub(super) enum When {
     /// TLS is not active.
     InClear,
+    InTls,
+    /// The server offers STARTTLS.
+    StartTlsOffered,
     /// No login succeeded.
     LoggedOut,
     LoggedIn,
+    /// The server offers no login.
+    NoLoginOffered,
+    /// The port is one for submission (587 or 465).
+    OnSubmissionPort,
+    /// The sender's address is the name of the user who logged in.
+    SenderIsUser,
+    OneRecipient,
     /// A login was refused for its mechanism.
     AboutMechanism,
 }
@@ -85,10 +121,15 @@ enum When {
 impl When {
     fn holds(self, facts: &Facts<'_>) -> bool {
         match self {
-            When::Always => true,
             When::InClear => !facts.secure,
+            When::InTls => facts.secure,
+            When::StartTlsOffered => facts.offered.offers("STARTTLS"),
             When::LoggedOut => facts.logged_in.is_none(),
             When::LoggedIn => facts.logged_in.is_some(),
+            When::NoLoginOffered => facts.offered.auth().is_empty(),
+            When::OnSubmissionPort => matches!(facts.port, Some(587 | 465)),
+            When::SenderIsUser => facts.sender.is_some_and(|sender| sender.eq_ignore_ascii_case(facts.user)),
+            When::OneRecipient => facts.recipients == 1,
             When::AboutMechanism => facts.about_mechanism,
         }
     }
@@ -96,207 +137,21 @@ impl When {
 
 /// The advice of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Say {
+pub(super) enum Say {
     It(&'static str),
-    /// The same, where a code for the moment stands for what will not pass by itself.
+    /// The same, where a code for the moment may stand for what will not pass by itself.
     ThatLasts(&'static str),
 }
 
-/// When; phases (none: all); how the code begins; enhanced codes without their class (none: any; "" for a reply without one); words, of
-/// which one must be there (none: whatever it says); the advice.
-struct Row(When, &'static [Phase], &'static [&'static str], &'static [&'static str], &'static [&'static str], Say);
-
-use Say::{It, ThatLasts};
-use When::{AboutMechanism, Always, InClear, LoggedIn, LoggedOut};
-
-const ANY: &[Phase] = &[];
-const HELLO: &[Phase] = &[Phase::Hello];
-const AUTH: &[Phase] = &[Phase::Auth];
-const GREETING: &[Phase] = &[Phase::Greeting];
-const STARTTLS: &[Phase] = &[Phase::StartTls];
-const MAIL: &[Phase] = &[Phase::Mail];
-const RCPT: &[Phase] = &[Phase::Rcpt];
-/// The commands that come after EHLO and STARTTLS.
-const COMMANDS: &[Phase] = &[Phase::Auth, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Noop, Phase::Command];
-/// Where the size of a message is refused.
-const SIZED: &[Phase] = &[Phase::Mail, Phase::Body, Phase::EndOfData];
-
-/// What servers say, the particular before the general. The words are those of Postfix, Exim, Exchange, Gmail, Office 365 and others, in
-/// small letters.
-#[rustfmt::skip]
-const REFUSALS: &[Row] = &[
-    // TLS or a login first.
-    Row(Always, HELLO, &["530"], &[], &["starttls"],
-        It("The server answers nothing before TLS, not even EHLO, without which there is no STARTTLS: use smtps:// \
-         (port 465), or have its administrator correct that.")),
-    // Exchange has 451 5.7.3 for it, which will not pass.
-    Row(InClear, COMMANDS, &["4", "5"], &[], &["starttls"], ThatLasts(TLS_FIRST)),
-    Row(Always, HELLO, &["500", "502", "504", "530"], &[], &[],
-        It("This may be no mail server (an FTP server greets with 220, too), or one that speaks LMTP (lmtp://): check the \
-         host and the port.")),
-    Row(LoggedOut, ANY, &["530"], &[], &[], It(LOGIN_FIRST)),
-    Row(LoggedOut, ANY, &["5"], &["7.57"], &[], It(LOGIN_FIRST)),
-    Row(LoggedIn, ANY, &["530"], &["", "7.0", "7.57"], &[], It(LOGIN_DOES_NOT_COUNT)),
-    // Postfix on a submission port, to those who have not logged in.
-    Row(LoggedOut, ANY, &["5"], &["7.1"], &["client host rejected: access denied"], It(LOGIN_FIRST)),
-    // Postfix ends the handshake without the certificate, and says so to EHLO.
-    Row(Always, ANY, &["4", "5"], &[], &["client certificate"], It("Get a client certificate that the server's administrator accepts, and give it \
-        (TlsSettings::client_certificate). If you gave one, look at its dates and its issuer.")),
-
-    // STARTTLS.
-    Row(Always, STARTTLS, &["5"], &[], &["already"],
-        It("The server takes this connection for one inside TLS: a tunnel or proxy between has probably added TLS. \
-         Connect to the server itself. Only where the tunnel begins on this very machine, tls=none leaves TLS to it.")),
-    Row(Always, STARTTLS, &["4"], &[], &[],
-        It("The server's TLS is out of order: try again later. If it lasts, its administrator must look at its \
-         certificate, key and log.")),
-    Row(Always, STARTTLS, &["5"], &[], &[],
-        It("Use smtps:// (port 465) if the server has that; else its administrator must put STARTTLS in order.")),
-
-    // The login.
-    Row(Always, AUTH, &["534", "535"], &["7.9"], &["application", "app password", "app-specific"],
-        It("The account needs a password made for programs (an app password): create one in the account's security \
-         settings, and give it in place of the usual one.")),
-    Row(Always, AUTH, &["5"], &["7.14"], &["browser"],
-        It("The provider wants the account's owner to confirm this login: log in with a browser, then try again. With \
-         an app password, made in the account's security settings, it does not ask as a rule.")),
-    Row(Always, AUTH, &["5"], &["7.139"], &["credentials were incorrect"], It(WRONG_PASSWORD)),
-    Row(Always, AUTH, &["5"], &["7.139"], &["disabled"],
-        It("Logins with a password are switched off here (basic authentication, SMTP AUTH): an administrator must allow \
-         SMTP AUTH for this mailbox or the whole tenant, or the mail must go another way (OAuth 2, another server).")),
-    Row(Always, AUTH, &["5"], &["7.139"], &[],
-        It("A rule of the organization stopped this login (conditional access, security defaults, a second factor): its \
-         administrator sees which one in the log of sign-ins.")),
-    Row(Always, AUTH, &["5"], &["7.13"], &[],
-        It("The account is switched off or locked: ask its administrator.")),
-    Row(Always, AUTH, &["432"], &[], &[],
-        It("The server must store the password anew for this mechanism: log in once with PLAIN (auth=PLAIN in the URL), \
-         inside TLS.")),
-    Row(Always, AUTH, &["538"], &[], &[], It(WANTS_TLS)),
-    Row(Always, AUTH, &["5"], &["7.11"], &[], It(WANTS_TLS)),
-    Row(Always, AUTH, &["4", "5"], &[], &["too many"],
-        It("There were too many logins, or too many wrong ones: check the password, wait some minutes (or hours), and \
-         then log in less often: send many messages over one connection.")),
-    Row(Always, AUTH, &["4"], &[], &[],
-        It("The server cannot check logins at the moment: try again later.")),
-    Row(Always, AUTH, &["504", "534"], &[], &[], It(OTHER_MECHANISM)),
-    Row(Always, AUTH, &["5"], &["7.4", "7.9"], &[], It(OTHER_MECHANISM)),
-    Row(AboutMechanism, AUTH, &["5"], &[], &[], It(OTHER_MECHANISM)),
-    Row(Always, AUTH, &["5"], &[], &[], It(WRONG_PASSWORD)),
-
-    // Where this client comes from.
-    Row(Always, ANY, &["4", "5"], &[], &["blocked using", "block list", "blocklist", "blacklist", "spamhaus", "dnsbl", "banned sending ip", "reputation"],
-        It("The network address that you send from is on a block list: find out why in the list that the server names, \
-         and have it removed. From a home or cloud network, send through your provider's submission server (port \
-         587, with a login) instead.")),
-    Row(Always, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME)),
-    Row(Always, ANY, &["4", "5"], &[], &["ptr resource", "ptr record", "reverse dns", "reverse hostname", "your hostname"], It(NO_NAME)),
-    Row(Always, ANY, &["4", "5"], &[], &["helo command", "ehlo command", "helo name", "ehlo name", "invalid helo", "bad helo"], It(CLIENT_NAME)),
-    Row(Always, HELLO, &["5"], &[], &[], It(CLIENT_NAME)),
-    Row(Always, GREETING, &["5"], &[], &[],
-        It("The server takes no mail from here: check the host and the port. To send, use your provider's submission \
-         server (port 587, with a login).")),
-
-    // The sender.
-    Row(Always, ANY, &["5"], &["7.60", "2.252"], &[], It(SEND_AS)),
-    Row(Always, ANY, &["5"], &[], &["not owned by", "sendasdenied", "permissions to send as", "not allowed to send as"], It(SEND_AS)),
-    Row(Always, ANY, &["4", "5"], &["7.20", "7.21", "7.22", "7.23", "7.24", "7.26", "7.509"], &[], It(VOUCH)),
-    Row(Always, ANY, &["4", "5"], &[], &["dmarc", "dkim", "spf fail", "sender policy framework", "unauthenticated email"], It(VOUCH)),
-    Row(Always, ANY, &["4", "5"], &["1.8"], &[], It(SENDER_DOMAIN)),
-    Row(Always, ANY, &["4", "5"], &[], &["sender address rejected: domain not found"], It(SENDER_DOMAIN)),
-    Row(Always, MAIL, &["5"], &["1.7"], &[], It(SENDER)),
-    Row(Always, MAIL, &["501"], &[], &[], It(SENDER)),
-
-    // How much and how often.
-    Row(Always, ANY, &["4", "5"], &[], &["greylist", "graylist", "grey-list"],
-        It("The server refuses mail from a new sender at first (greylisting): try again in some minutes, from the same \
-         machine and with the same sender.")),
-    Row(Always, ANY, &["5"], &["4.5", "1.90"], &[], It(QUOTA)),
-    Row(Always, ANY, &["5"], &[], &["sending limit", "daily limit", "submissionquota"], It(QUOTA)),
-    Row(Always, ANY, &["4"], &[], &["too many", "too much", "at a rate", "unusual rate", "rate limit", "limit exceeded", "server busy"],
-        It("It was too much in too short a time: try again later, then send more slowly and over fewer connections.")),
-
-    // The recipient.
-    Row(Always, ANY, &["4", "5"], &[], &["relay", "rcpthosts"],
-        It("The server takes mail for other domains only from those who log in: give a user name and a password, or use \
-         the server that is meant for sending. If you did log in, ask its administrator whether this login may send \
-         there.")),
-    Row(Always, ANY, &["4"], &["2.2"], &[],
-        It("The recipient's mailbox is full: try again later. If it stays full, only its owner can change that.")),
-    Row(Always, ANY, &["5"], &["2.2"], &[],
-        It("The recipient's mailbox is full: only its owner can change that. Reach the recipient another way.")),
-    Row(Always, RCPT, &["5"], &["1.1", "1.10"], &[], It(NO_MAILBOX)),
-    Row(Always, RCPT, &["5"], &[], &["user unknown", "unknown user", "no such user", "no such recipient", "recipient not found"], It(NO_MAILBOX)),
-
-    // The message.
-    Row(Always, ANY, &["5"], &["3.4"], &[], It(TOO_LARGE)),
-    Row(Always, SIZED, &["552"], &["", "2.3"], &[], It(TOO_LARGE)),
-    Row(Always, ANY, &["4"], &["3.1"], &[],
-        It("The server has no room for the message at the moment: try again later, and tell its administrator if that \
-         lasts.")),
-    Row(Always, ANY, &["4", "5"], &["6.11"], &[], It(LINE_ENDS)),
-    Row(Always, ANY, &["4", "5"], &[], &["bare lf", "bare <lf>", "bare cr", "bare <cr>", "bare linefeed", "bare line feed", "smtplf"], It(LINE_ENDS)),
-    Row(Always, ANY, &["5"], &["6.1", "6.3"], &[],
-        It("A server on the way does not take text beyond ASCII: encode the message's parts as quoted-printable or \
-         base64.")),
-    Row(Always, ANY, &["5"], &[], &["security issue", "attachment"],
-        It("The server does not take such an attachment (a program, or an archive with one, as a rule): put it where it \
-         can be fetched from.")),
-    Row(Always, ANY, &["5"], &[], &["spam", "content filter", "unsolicited", "virus"],
-        It("A filter takes the message for unwanted: look at its subject, links and attachments. If it is wrong, the \
-         server's administrator can let such mail pass.")),
-
-    // All the rest.
-    Row(Always, ANY, &["421"], &[], &[],
-        It("The server is busy or going down, or it limits this client: try again later, over a new connection.")),
-    Row(Always, ANY, &["4"], &[], &[],
-        It("It is a refusal for the moment: try again later. If it lasts, ask the server's administrator.")),
-    Row(Always, RCPT, &["5"], &[], &[],
-        It("The server's words say why it takes no mail for this address from here. If they do not, ask its \
-         administrator.")),
-    Row(Always, ANY, &["5"], &[], &[],
-        It("The server's words say why, and the same will be refused again. If they do not say enough, ask its \
-         administrator.")),
-];
-
-const TLS_FIRST: &str =
-    "The server wants TLS first: leave out tls=none, so that STARTTLS is used, or use smtps:// (port 465).";
-const LOGIN_DOES_NOT_COUNT: &str = "The login succeeded, and the server asks for one nevertheless: ask its administrator whether this account \
-     may send here.";
-const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and use TLS (smtp:// with STARTTLS on port \
-     587, or smtps:// on port 465).";
-const WRONG_PASSWORD: &str = "Check user name and password. Many servers want the whole mail address as the user name, and some a password \
-     that is made for programs (an app password) or for SMTP alone.";
-const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that STARTTLS is used, or use smtps:// \
-     (port 465).";
 const BROKEN: &str = "The server does not keep to this mechanism: choose another one that it offers (auth= in the URL), and show this message to \
      its administrator. If each of them fails like this, a device in between may be tampering with the connection.";
 const BOUND: &str = "The server offers this mechanism, which is tied to the TLS connection, and does not take it: another server may be in between, so \
      no other mechanism is tried. If the connection is in order, name one without -PLUS (auth= in the URL), or ask the server's administrator.";
-const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose another one that it offers (auth= in the URL), \
-     or ask its administrator which.";
-const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give this machine's full name, as DNS has it \
-     (helo= in the URL, Endpoint::client_name).";
-const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that does not lead back to it: have its \
-     reverse entry (PTR) set by whoever gave you the address, or send through your provider's submission server \
-     (port 587, with a login).";
-const SEND_AS: &str = "This login may not send as this sender: use the login's own address as sender, or have the right to send as the \
-     other one granted.";
-const VOUCH: &str = "The sender's domain does not vouch for mail that comes this way (SPF, DKIM, DMARC): send through the server \
-     that is meant for the domain, or have this one named in its DNS (SPF) and the mail signed (DKIM).";
-const SENDER: &str =
-    "The server does not take this address as a sender: check its spelling, and whether this login may use it.";
-const SENDER_DOMAIN: &str = "The domain of the sender's address was not found in DNS: check its spelling, or have its DNS entries put in \
-     order.";
-const QUOTA: &str = "The limit for a day is used up: wait until it is over, or have it raised.";
-const NO_MAILBOX: &str = "There is no such mailbox: check the spelling of the recipient's address.";
-const TOO_LARGE: &str =
-    "The message is larger than the server takes: send less, or put the attachment where it can be fetched from.";
-const LINE_ENDS: &str = "Some line does not end with CRLF as it reaches the server. envoi ends every line so: a filter or proxy on this \
-     side may change it. Encode the message's parts as quoted-printable or base64, and nothing can.";
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use bytes::BytesMut;
 
     use super::*;
@@ -311,36 +166,307 @@ mod tests {
         for_refusal(&Facts { reply: Some(&reply(text)), ..facts }).unwrap()
     }
 
-    const CLEAR: Facts<'_> = Facts {
-        phase: Phase::Mail,
-        reply: None,
-        secure: false,
-        logged_in: None,
-        tried: None,
-        fault: None,
-        about_mechanism: false,
-    };
+    fn offering(lines: &str) -> Capabilities {
+        Capabilities::from_reply(&reply(&format!("250-mail.example.org\r\n{lines}250 HELP")))
+    }
+
+    fn clear(offered: &Capabilities) -> Facts<'_> {
+        Facts {
+            phase: Phase::Mail,
+            reply: None,
+            port: None,
+            secure: false,
+            offered,
+            logged_in: None,
+            user: "",
+            tried: None,
+            fault: None,
+            about_mechanism: false,
+            sender: Some("alice@example.org"),
+            recipients: 1,
+        }
+    }
+
+    fn secure(offered: &Capabilities) -> Facts<'_> {
+        Facts { secure: true, ..clear(offered) }
+    }
+
+    fn logged_in(offered: &Capabilities) -> Facts<'_> {
+        Facts { logged_in: Some(Mechanism::Plain), user: "bob@example.org", ..secure(offered) }
+    }
 
     #[test]
     fn tls_is_advised_outside_tls_alone_and_lasts() {
+        let offered = offering("250-STARTTLS\r\n");
         for text in [
             "451 5.7.3 STARTTLS is required to send mail",
             "530 5.7.0 Must issue a STARTTLS command first",
             "451 4.7.0 Must issue STARTTLS first",
+            "550 5.7.29 Gmail requires all senders to use TLS/SSL for SMTP connections",
+            "553 This route requires encryption (TLS)",
         ] {
-            let clear = advice(CLEAR, text);
-            assert!(clear.lasts && clear.text.contains("leave out tls=none"), "{text}: {clear:?}");
-            let secure = advice(Facts { secure: true, ..CLEAR }, text);
-            assert!(!secure.lasts && !secure.text.contains("tls=none"), "{text}: {secure:?}");
+            let told = advice(clear(&offered), text);
+            assert!(told.lasts && told.text.contains("leave out tls=none"), "{text}: {told:?}");
+            let told = advice(clear(&offering("")), text);
+            assert!(told.lasts && told.text.contains("offers no STARTTLS here"), "{text}: {told:?}");
+            let told = advice(secure(&offered), text);
+            assert!(!told.lasts && told.text.contains("though TLS is active"), "{text}: {told:?}");
+        }
+    }
+
+    /// What a row is for, in words of its own.
+    #[track_caller]
+    fn table(facts: Facts<'_>, cases: &[(Phase, &str, &str)]) {
+        for (phase, text, part) in cases {
+            let told = advice(Facts { phase: *phase, ..facts }, text);
+            assert!(told.text.contains(part), "{text}: {part:?} is missing in: {}", told.text);
+        }
+    }
+
+    use Phase::{Auth, EndOfData, Greeting, Hello, Mail, Rcpt};
+
+    #[test]
+    fn words_of_those_who_did_not_log_in() {
+        let offered = offering("250-AUTH PLAIN LOGIN\r\n");
+        table(
+            secure(&offered),
+            &[
+                (Greeting, "554 5.7.1 Go away", "check the host and the port"),
+                (Hello, "421 4.7.0 Try again later, closing connection. (EHLO) a1-b2.3 - gsmtp", "helo="),
+                (Hello, "501 5.5.4 HELO/EHLO argument is invalid", "helo="),
+                (Hello, "550 5.7.506 Access Denied, Bad HELO", "helo="),
+                (Auth, "451 Authentication failed: Maximum credits exceeded", "quota of the account"),
+                (Auth, "451 Authentication failed: Could not authenticate", "Check user name and password"),
+                (Auth, "454 4.7.0 Temporary authentication failure", "cannot check logins"),
+                (Auth, "535 Login Fail. Please enter your authorization code to login.", "app password"),
+                (Auth, "535 5.7.0 NEOBHODIM parol prilozheniya / Application password is REQUIRED", "app password"),
+                (Auth, "550 User has no permission", "switched off for this account"),
+                (
+                    Auth,
+                    "535 5.7.8 Error: authentication failed: This user does not have access rights to this service",
+                    "switched off for this account",
+                ),
+                (Auth, "550 5.7.30 Basic authentication is not supported for Client Submission.", "OAuth 2"),
+                (
+                    Auth,
+                    "535 Authentication failed: The provided authorization grant is invalid, expired, or revoked",
+                    "API key",
+                ),
+                (Auth, "535 5.7.0 (#AUTH005) Too many bad auth attempts.", "too many wrong ones"),
+                (Auth, "503 AUTH command used when not advertised", "leave the credentials out"),
+                (Auth, "550 encryption required for requested authentication mechanism", "though TLS is active"),
+                (Mail, "550 5.7.57 Client not authenticated to send mail", "give a user name and a password"),
+                (Mail, "530 5.7.1 Client was not authenticated", "give a user name and a password"),
+                (Mail, "550 Unauthenticated senders not allowed", "give a user name and a password"),
+                (Rcpt, "550 Please turn on SMTP Authentication in your mail client", "give a user name and a password"),
+                (Rcpt, "553 5.7.1 <a@example.org>: Sender address rejected: not logged in", "Without a login"),
+                (Rcpt, "553 5.7.1 <a@example.org>: Sender address rejected: not owned by user bob", "Without a login"),
+                (Rcpt, "550 5.7.64 TenantAttribution; Relay Access Denied", "connector"),
+                (
+                    Rcpt,
+                    "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
+                    "give a user name and a password",
+                ),
+                (Rcpt, "554 Relay rejected for policy reasons.", "give a user name and a password"),
+                (Rcpt, "550 5.4.1 Recipient address rejected: Access denied", "no such mailbox"),
+                (
+                    Rcpt,
+                    "550 5.1.1 you@example.com... User unknown or not listed in Domino Directory",
+                    "no such mailbox",
+                ),
+                (Rcpt, "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; not authenticated", "certain senders"),
+                (Rcpt, "556 5.1.10 Recipient address has null MX", "no mail at all"),
+                (
+                    Rcpt,
+                    "450 4.1.2 <b@example.com>: Recipient address rejected: Domain not found",
+                    "recipient's address was not found in DNS",
+                ),
+                (
+                    Rcpt,
+                    "450 4.1.1 <b@example.com>: Recipient address rejected: unverified address: Address verification in progress",
+                    "in some minutes",
+                ),
+                (Rcpt, "550 Sender verify failed", "a sender address that exists"),
+                (Rcpt, "452 4.2.2 <b@example.com> Mailbox has too many messages, over quota", "mailbox is full"),
+                (Rcpt, "452 Insufficient disk space; try again later", "has no room"),
+                (Rcpt, "452 4.5.3 Error: too many recipients", "the message has one alone"),
+                (
+                    EndOfData,
+                    "552 Requested mail action aborted: exceeded storage allocation. Quota exceeded",
+                    "mailbox is full",
+                ),
+                (
+                    EndOfData,
+                    "550 5.7.1 [192.0.2.1 14] Messages missing a valid address in From: header are not accepted.",
+                    "header",
+                ),
+                (EndOfData, "554 5.4.6 Too many hops", "in circles"),
+                (
+                    EndOfData,
+                    "550 5.7.1 Our system has detected the very low reputation of the sending domain",
+                    "sender's domain is on a block list",
+                ),
+                (Mail, "451 4.3.5 Server configuration error", "not set up"),
+            ],
+        );
+        let about_mechanism = Facts { about_mechanism: true, ..secure(&offered) };
+        let words = "535 5.7.8 Error: authentication failed: no mechanism available";
+        table(about_mechanism, &[(Auth, words, "auth= in the URL")]);
+        let two = Facts { recipients: 2, ..secure(&offered) };
+        table(two, &[(Rcpt, "452 4.5.3 Error: too many recipients", "fewer recipients in one message")]);
+        let submission = Facts { port: Some(587), ..clear(&offered) };
+        table(submission, &[(Greeting, "554 5.7.1 Go away", "whether this network may connect")]);
+        table(clear(&offered), &[(Auth, "550 encryption required for requested authentication", "leave out tls=none")]);
+        let told = advice(secure(&offering("")), "530 5.7.0 Authentication required");
+        assert!(told.text.contains("use its submission port"), "{told:?}");
+    }
+
+    #[test]
+    fn words_after_a_login() {
+        let offered = offering("250-AUTH PLAIN LOGIN\r\n");
+        table(
+            logged_in(&offered),
+            &[
+                (Mail, "530 5.7.57 Client not authenticated to send mail", "The login succeeded"),
+                (Mail, "550 5.1.8 Access denied, bad outbound sender AS(42004)", "barred from sending"),
+                (EndOfData, "550 5.7.501 Access denied, spam abuse detected", "barred from sending"),
+                (
+                    EndOfData,
+                    "550 5.4.6 Unusual sending activity detected. Please try after sometime",
+                    "barred from sending",
+                ),
+                (EndOfData, "550 5.7.705 Access denied, tenant has exceeded threshold", "whole organization"),
+                (
+                    EndOfData,
+                    "550 5.7.708 Service unavailable. Access denied, traffic not accepted from this IP",
+                    "trial tenant",
+                ),
+                (
+                    EndOfData,
+                    "550 5.7.750 Service unavailable. Client blocked from sending from unregistered domains",
+                    "registered",
+                ),
+                (EndOfData, "553 Relaying disallowed as alice@example.org", "use the login's own address"),
+                (Mail, "553 Mail from must equal authorized user", "use the login's own address"),
+                (Mail, "501 Mail from address must be same as authorization user.", "use the login's own address"),
+                (
+                    Rcpt,
+                    "550-Requested action not taken: mailbox unavailable\r\n550 Sender address is not allowed.",
+                    "use the login's own address",
+                ),
+                (Mail, "553 5.7.1 Sender address rejected: not owned by auth user.", "use the login's own address"),
+                (EndOfData, "550 not local sender over smtp", "use the login's own address"),
+                (EndOfData, "550 Request failed; Mailbox unavailable", "use the login's own address"),
+                (
+                    EndOfData,
+                    "550 5.7.60 SMTP; Client does not have permissions to send as this sender",
+                    "use the login's own address",
+                ),
+                (
+                    EndOfData,
+                    "554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: a@example.org",
+                    "verified with it",
+                ),
+                (EndOfData, "550 The from address does not match a verified Sender Identity.", "verified with it"),
+                (EndOfData, "550 5.7.1 relaying denied. Unconfigured Sending Domain <example.org>", "verified with it"),
+                (
+                    EndOfData,
+                    "421 Domain sandbox1.mailgun.org is not allowed to send: Sandbox subdomains are for test purposes only.",
+                    "on trial",
+                ),
+                (EndOfData, "454 Throttling failure: Daily message quota exceeded.", "limit for a day"),
+                (EndOfData, "454 Throttling failure: Maximum sending rate exceeded.", "too short a time"),
+                (
+                    EndOfData,
+                    "550 Domain example.org has exceeded the max emails per hour (100/100 (100%)) allowed.",
+                    "limit for an hour",
+                ),
+                (EndOfData, "550 Sender frequency limited.", "too short a time"),
+                (Rcpt, "554 5.7.1 <b@example.com>: Relay access denied", "The login succeeded"),
+                (Rcpt, "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org", "on a block list"),
+            ],
+        );
+        let own = Facts { user: "Alice@example.org", ..logged_in(&offered) };
+        table(own, &[(EndOfData, "553 Relaying disallowed as eve@example.org", "look at the From header")]);
+    }
+
+    /// Replies for each row: each of its codes, enhanced codes and words.
+    fn replies(row: &Row) -> Vec<String> {
+        let Row(_, _, codes, enhanced, words, _) = row;
+        let enhanced: &[&str] = if enhanced.is_empty() { &["", "0.0"] } else { enhanced };
+        let words: &[&str] = if words.is_empty() { &["no"] } else { words };
+        let mut replies = Vec::new();
+        for code in *codes {
+            let code = format!("{code:0<3}");
+            for enhanced in enhanced {
+                let class = if enhanced.is_empty() { String::new() } else { format!("{}.{enhanced} ", &code[..1]) };
+                replies.extend(words.iter().map(|word| format!("{code} {class}{word}")));
+            }
+        }
+        replies
+    }
+
+    /// The sessions in which a row may fit: offers, TLS active, logged in.
+    fn sessions(phase: Phase) -> Vec<(bool, bool, bool)> {
+        // A session comes to the first phases before TLS and a login.
+        match phase {
+            Phase::StartTls => vec![(true, false, false)],
+            Greeting | Hello | Auth => vec![(true, false, false), (true, true, false)],
+            Mail => vec![
+                (true, false, false),
+                (false, false, false),
+                (true, true, false),
+                (false, true, false),
+                (true, true, true),
+            ],
+            _ => vec![(true, false, false), (true, true, false), (true, true, true), (true, false, true)],
         }
     }
 
     #[test]
-    fn a_login_is_not_advised_after_a_login() {
-        for text in ["530 5.7.0 Authentication required", "530 5.7.57 Client not authenticated to send mail"] {
-            assert!(advice(CLEAR, text).text.contains("give a user name and a password"), "{text}");
-            let after = advice(Facts { secure: true, logged_in: Some(Mechanism::Plain), ..CLEAR }, text);
-            assert!(after.text.contains("The login succeeded"), "{text}: {after:?}");
+    fn no_advice_contradicts_the_facts() {
+        let none = offering("");
+        let all = offering("250-STARTTLS\r\n250-AUTH PLAIN LOGIN\r\n");
+        let (mut told_so_far, mut faults) = (BTreeSet::new(), BTreeMap::new());
+        for row in ROWS {
+            let texts: Vec<(String, Reply)> =
+                replies(row).into_iter().map(|text| (text.clone(), reply(&text))).collect();
+            let phases = if row.1.is_empty() { &[Greeting, Auth, Mail, Rcpt, EndOfData] } else { row.1 };
+            let cases = phases.iter().flat_map(|phase| sessions(*phase).into_iter().map(|session| (*phase, session)));
+            for (phase, (offers, secure, login)) in cases {
+                let facts = Facts {
+                    phase,
+                    secure,
+                    logged_in: login.then_some(Mechanism::Plain),
+                    user: if login { "bob@example.org" } else { "" },
+                    ..clear(if offers { &all } else { &none })
+                };
+                for (text, reply) in &texts {
+                    let advice = for_refusal(&Facts { reply: Some(reply), ..facts });
+                    let advice = advice.unwrap_or_else(|| panic!("{phase} {text}: there is no advice"));
+                    let told = |words: &[&str]| words.iter().any(|word| advice.text.contains(word));
+                    let login_advised = ["give a user name", "with a login", "Without a login", "log in,", "log in:"];
+                    let login_assumed = ["This login", "this login", "The login", "login's own"];
+                    let tls_advised = ["tls=none", "smtps://", "use TLS", "STARTTLS is used", "wants TLS"];
+                    let contradicts = login && told(&login_advised)
+                    || !login && phase != Auth && told(&login_assumed)
+                    || secure && (told(&tls_advised) || advice.lasts)
+                    // Some servers say so of a grey list.
+                    || reply.is_permanent() && !text.contains("list") && told(&["later", "for the moment", "at the moment"])
+                    || !matches!(phase, Auth | Hello) && told(&["Check user name and password"]);
+                    if contradicts {
+                        faults.insert(advice.text.clone(), format!("{phase} {text}, TLS {secure}, login {login}"));
+                    }
+                    told_so_far.insert(advice.text);
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{faults:#?}");
+        // Every row has its case, but for those about ports, addresses and numbers.
+        for Row(when, _, _, _, _, say) in ROWS {
+            let (Say::It(text) | Say::ThatLasts(text)) = say;
+            let elsewhere = when.iter().any(|when| matches!(when, When::OnSubmissionPort | When::SenderIsUser));
+            assert!(elsewhere || told_so_far.contains(*text), "never given: {text}");
         }
     }
 }

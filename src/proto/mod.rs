@@ -400,6 +400,12 @@ impl Machine {
         error.redacted(&self.secrets)
     }
 
+    /// The port of the server, where it is known.
+    #[cfg(feature = "client")]
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.settings.server.as_ref().map(|(_, port)| *port)
+    }
+
     #[cfg(feature = "client")]
     pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
         &mut self.wire.transcript

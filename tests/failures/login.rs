@@ -16,6 +16,8 @@ async fn logins() {
     let inside_tls = |name, script: Script| -> Case {
         case(name, Server::Implicit(script), "smtps://alice:secret@localhost:{port}", Kind::Auth, Phase::Auth, 77)
     };
+    let after =
+        |name, script: Script, phase| -> Case { case(name, Server::Plain(script), IN_CLEAR, Kind::Refused, phase, 69) };
     let good = |world: &crate::scene::World| crate::servers::config(&[&world.good()]);
     let cases = vec![
         answered("535", &[("AUTH", "535 Incorrect authentication data")], 77),
@@ -199,6 +201,46 @@ async fn logins() {
             Phase::Mail,
             69,
         ),
+        answered(
+            "451, the credits are used up, SendGrid",
+            &[("AUTH", "451 Authentication failed: Maximum credits exceeded")],
+            75,
+        ),
+        answered("550, encryption required", &[("AUTH", "550 encryption required for requested authentication")], 77),
+        after(
+            "the sender is not the login's, Zoho",
+            &[(".", "553 Relaying disallowed as alice@example.com")],
+            Phase::EndOfData,
+        ),
+        after(
+            "the sender is not the login's, 163",
+            &[("MAIL", "553 Mail from must equal authorized user")],
+            Phase::Mail,
+        ),
+        after(
+            "the account is barred, Office 365",
+            &[(".", "550 5.1.8 Access denied, bad outbound sender AS(42004)")],
+            Phase::EndOfData,
+        ),
+        after(
+            "5.7.57 after a login, Office 365",
+            &[("MAIL", "530 5.7.57 Client not authenticated to send mail")],
+            Phase::Mail,
+        ),
+        after(
+            "an address that is not verified, SES",
+            &[(
+                ".",
+                "554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: me@example.org",
+            )],
+            Phase::EndOfData,
+        ),
+        after(
+            "5.7.708, Office 365",
+            &[(".", "550 5.7.708 Service unavailable. Access denied, traffic not accepted from this IP.")],
+            Phase::EndOfData,
+        ),
+        after("relaying denied after a login", &[("RCPT", "554 5.7.1 Relay access denied")], Phase::Rcpt),
         case("closed at the login", Server::Plain(&[("AUTH", CLOSE)]), IN_CLEAR, Kind::Closed, Phase::Auth, 75),
         // What is offered.
         answered("no mechanism in common", &[("EHLO", "250-mail.example.org\r\n250 AUTH GSSAPI X-OWN")], 77),

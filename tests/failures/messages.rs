@@ -76,7 +76,16 @@ async fn messages() {
             69,
         ),
         mail("421 to MAIL", &[("MAIL", "421 4.3.2 Service shutting down, closing channel")], 75),
+        mail("TLS first, Exchange", &[("MAIL", "451 5.7.3 STARTTLS is required to send mail")], 69),
+        refused(
+            "the name in EHLO, Google's relay",
+            &[("EHLO", "421 4.7.0 Try again later, closing connection. (EHLO) a1-b2.3 - gsmtp")],
+            Phase::Hello,
+            75,
+        ),
         // The recipients.
+        rcpt("too many recipients, and it is one", &[("RCPT", "452 4.5.3 Error: too many recipients")], 75),
+        rcpt("452 without more", &[("RCPT", "452 Insufficient disk space")], 75),
         rcpt(
             "550 5.1.1",
             &[(
@@ -324,6 +333,26 @@ async fn messages() {
             .message(to_three),
     ];
     play("messages", cases).await;
+}
+
+/// Some recipients were accepted, so that there is no error: what to do about the others is said of each.
+#[tokio::test]
+async fn a_partial_refusal_has_advice_for_each_recipient() {
+    let script: Script = &[
+        ("RCPT TO:<a@", "550 5.1.1 User unknown"),
+        ("RCPT TO:<b@", "452 4.2.2 Mailbox full"),
+        ("RCPT TO:<d@", "452 4.3.1 Insufficient system storage"),
+    ];
+    let running = start(&Server::Plain(script), &World::new()).await;
+    let client = Client::from_url(&URL.replace("{port}", &running.port.to_string())).unwrap();
+    let to = vec!["a@example.com", "b@example.com", "c@example.com", "d@example.com"];
+    let message = MessageBuilder::new().from("me@example.org").to(to).text_body("Hello.\n");
+    let receipt = client.send(message).await.unwrap();
+    let hints: Vec<_> = receipt.recipients.iter().map(|recipient| recipient.hint().unwrap_or_default()).collect();
+    let expected = ["no such mailbox", "mailbox is full", "", "no room"];
+    for (hint, part) in hints.iter().zip(expected) {
+        assert!(hint.contains(part) && hint.is_empty() == part.is_empty(), "{hint:?}: {part:?}");
+    }
 }
 
 /// What is said of a message in a stream is what is said of a single one.
