@@ -152,74 +152,79 @@ impl Secrets {
             let places = memmem::find_iter(&view.bytes, form.as_bytes());
             found.extend(places.map(|at| view.place(at..at + form.len())));
         }
+        if times == 0 {
+            return;
+        }
         for mark in [b'%', b'\\'] {
-            if times > 0 && memchr::memchr(mark, &view.bytes).is_some() {
-                self.find_in(&view.unescaped(mark), times - 1, found);
+            if let Some(inner) = view.unescaped(mark) {
+                self.find_in(&inner, times - 1, found);
             }
         }
     }
 }
 
-/// A text as it is shown, or what it becomes without its escapes: each byte with the place in the
-/// text that it comes from.
+/// A text as it is shown, or what it becomes without its escapes.
 struct View {
     bytes: Zeroizing<Vec<u8>>,
-    places: Vec<Range<usize>>,
+    /// Where the character of each byte begins in the text; at last, where the text ends.
+    starts: Vec<usize>,
 }
 
 impl View {
     fn new(text: &str) -> Self {
-        let mut view = View::with_capacity(text.len());
-        for (at, c) in text.char_indices() {
-            view.push(c, at..at + c.len_utf8());
+        View::of(|| text.char_indices().map(|(at, c)| (c, at)), text.len())
+    }
+
+    /// Of characters with the places where they begin. They are counted first: a growing buffer would leave copies of a secret.
+    fn of<I: Iterator<Item = (char, usize)>>(chars: impl Fn() -> I, end: usize) -> Self {
+        let length = chars().map(|(c, _)| shown(c).len_utf8()).sum();
+        let mut view =
+            View { bytes: Zeroizing::new(Vec::with_capacity(length)), starts: Vec::with_capacity(length + 1) };
+        for (c, start) in chars() {
+            view.bytes.extend_from_slice(shown(c).encode_utf8(&mut [0; 4]).as_bytes());
+            view.starts.resize(view.bytes.len(), start);
         }
+        view.starts.push(end);
         view
-    }
-
-    /// With room for all of it, a growing buffer leaves no copy of a secret behind.
-    fn with_capacity(bytes: usize) -> Self {
-        // U+FFFD has three bytes, and may stand for one.
-        View { bytes: Zeroizing::new(Vec::with_capacity(3 * bytes)), places: Vec::with_capacity(3 * bytes) }
-    }
-
-    fn push(&mut self, c: char, place: Range<usize>) {
-        let mut utf8 = [0; 4];
-        for byte in shown(c).encode_utf8(&mut utf8).bytes() {
-            self.bytes.push(byte);
-            self.places.push(place.clone());
-        }
     }
 
     fn place(&self, range: Range<usize>) -> Range<usize> {
-        self.places[range.start].start..self.places[range.end - 1].end
+        self.starts[range.start]..self.starts[range.end]
     }
 
-    /// What is left when the escapes with this mark are undone once: those of URLs (`%41`), or of JSON and `Debug`.
-    fn unescaped(&self, mark: u8) -> View {
+    /// What is left when the escapes with this mark are undone once: those of URLs (`%41`), or of JSON and `Debug`. `None` where
+    /// there are none.
+    fn unescaped(&self, mark: u8) -> Option<View> {
+        memchr::memchr(mark, &self.bytes)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
-        let mut places = Vec::with_capacity(self.bytes.len());
-        let mut at = 0;
+        let mut starts = Vec::with_capacity(self.bytes.len());
+        let (mut at, mut found_any) = (0, false);
         while at < self.bytes.len() {
-            let text = &self.bytes[at..];
-            let (own, length) = if text[0] == mark { unescape(text) } else { (Own::Byte(text[0]), 1) };
-            let place = self.place(at..at + length);
-            for byte in own.bytes() {
-                bytes.push(byte);
-                places.push(place.clone());
-            }
+            let escape = if self.bytes[at] == mark { unescape(&self.bytes[at..]) } else { None };
+            found_any |= escape.is_some();
+            let (own, length) = escape.unwrap_or((Own::Byte(self.bytes[at]), 1));
+            // No escape is shorter than what it stands for.
+            own.write_to(&mut bytes);
+            starts.resize(bytes.len(), self.starts[at]);
             at += length;
         }
-        let mut view = View::with_capacity(bytes.len());
-        let mut at = 0;
-        for chunk in bytes.utf8_chunks() {
-            let valid = chunk.valid().chars().map(|c| (c, c.len_utf8()));
-            let invalid = (!chunk.invalid().is_empty()).then_some(('\u{FFFD}', chunk.invalid().len()));
-            for (c, length) in valid.chain(invalid) {
-                view.push(c, places[at].start..places[at + length - 1].end);
-                at += length;
-            }
+        if !found_any {
+            return None;
         }
-        view
+        let chars = || {
+            let mut at = 0;
+            bytes
+                .utf8_chunks()
+                .flat_map(|chunk| {
+                    let invalid = (!chunk.invalid().is_empty()).then_some(('\u{FFFD}', chunk.invalid().len()));
+                    chunk.valid().chars().map(|c| (c, c.len_utf8())).chain(invalid)
+                })
+                .map(move |(c, length)| {
+                    at += length;
+                    (c, at - length)
+                })
+        };
+        Some(View::of(|| chars().map(|(c, at)| (c, starts[at])), self.starts[self.bytes.len()]))
     }
 }
 
@@ -230,21 +235,16 @@ enum Own {
 }
 
 impl Own {
-    fn bytes(&self) -> impl Iterator<Item = u8> {
-        let mut utf8 = [0; 4];
-        let length = match self {
-            Own::Byte(byte) => {
-                utf8[0] = *byte;
-                1
-            }
-            Own::Char(c) => c.encode_utf8(&mut utf8).len(),
-        };
-        utf8.into_iter().take(length)
+    fn write_to(self, bytes: &mut Vec<u8>) {
+        match self {
+            Own::Byte(byte) => bytes.push(byte),
+            Own::Char(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
     }
 }
 
-/// What the text, which is not empty, begins with, and how many bytes of it that takes.
-fn unescape(text: &[u8]) -> (Own, usize) {
+/// The escape that the text begins with, and how many bytes it has.
+fn unescape(text: &[u8]) -> Option<(Own, usize)> {
     let number = |digits: &[u8]| {
         let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         digits.and_then(|digits| u32::from_str_radix(digits, 16).ok())
@@ -252,9 +252,9 @@ fn unescape(text: &[u8]) -> (Own, usize) {
     let byte = |digits: &[u8]| number(digits).and_then(|number| u8::try_from(number).ok()).map(Own::Byte);
     let char = |digits: &[u8]| number(digits).and_then(char::from_u32).map(Own::Char);
     let simple = |byte: u8| Some((Own::Byte(byte), 2));
-    let escape = match text {
+    match text {
         [b'%', a, b, ..] => byte(&[*a, *b]).map(|own| (own, 3)),
-        [b'\\', b'x', a, b, ..] => char(&[*a, *b]).map(|own| (own, 4)),
+        [b'\\', b'x', a, b, ..] => byte(&[*a, *b]).map(|own| (own, 4)),
         // \u{1b}
         [b'\\', b'u', b'{', rest @ ..] => {
             let end = rest.iter().take(7).position(|byte| *byte == b'}');
@@ -273,8 +273,7 @@ fn unescape(text: &[u8]) -> (Own, usize) {
         [b'\\', b'0', ..] => simple(0),
         [b'\\', own @ (b'\\' | b'/' | b'"' | b'\''), ..] => simple(*own),
         _ => None,
-    };
-    escape.unwrap_or((Own::Byte(text[0]), 1))
+    }
 }
 
 fn surrogates(text: &[u8]) -> Option<char> {
@@ -409,6 +408,21 @@ mod tests {
             secrets.redact_lines(&mut redacted, |line| line.strip_prefix("5.7.8 ").unwrap_or(line));
             assert_eq!(redacted, shown, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_a_server_sends_costs_time_in_proportion() {
+        // Escapes of escapes, as many as there can be.
+        for text in ["%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25"].map(|escape| escape.repeat(20_000)) {
+            let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
+            assert!(looked_at <= 3 * text.len(), "{:?}: {looked_at} of {}", &text[..6], text.len());
+        }
+    }
+
+    /// As many as `find_in` looks at.
+    fn bytes_in_views(view: &View, times: usize) -> usize {
+        let inner = [b'%', b'\\'].into_iter().filter(|_| times > 0).filter_map(|mark| view.unescaped(mark));
+        view.bytes.len() + inner.map(|inner| bytes_in_views(&inner, times - 1)).sum::<usize>()
     }
 
     #[test]
