@@ -13,7 +13,7 @@ use std::str::FromStr;
 use crate::Delivery;
 use crate::error::{Error, Result};
 use crate::idna;
-use crate::text::quoted;
+use crate::text::{is_unprintable, quoted};
 
 /// The longest local part in octets (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL_PART: usize = 64;
@@ -233,42 +233,27 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
 }
 
-/// Characters beyond ASCII that are not seen, or that change how others are seen: Unicode's
-/// Default_Ignorable_Code_Point, the categories Cf, Zs, Zl and Zp, and the blank Braille pattern.
-const INVISIBLE: [RangeInclusive<char>; 28] = [
-    '\u{a0}'..='\u{a0}',
-    '\u{ad}'..='\u{ad}',
-    '\u{34f}'..='\u{34f}',
+/// Characters that are seen in a text, or change how those after them are seen, and have no place in
+/// an address: the rest of Unicode's Default_Ignorable_Code_Point and category Cf, and the blank
+/// Braille pattern.
+const NOT_IN_ADDRESSES: [RangeInclusive<char>; 12] = [
     '\u{600}'..='\u{605}',
-    '\u{61c}'..='\u{61c}',
     '\u{6dd}'..='\u{6dd}',
     '\u{70f}'..='\u{70f}',
     '\u{890}'..='\u{891}',
     '\u{8e2}'..='\u{8e2}',
-    '\u{115f}'..='\u{1160}',
-    '\u{1680}'..='\u{1680}',
-    '\u{17b4}'..='\u{17b5}',
     '\u{180b}'..='\u{180f}',
-    '\u{2000}'..='\u{200f}',
-    '\u{2028}'..='\u{202f}',
-    '\u{205f}'..='\u{206f}',
     '\u{2800}'..='\u{2800}',
-    '\u{3000}'..='\u{3000}',
-    '\u{3164}'..='\u{3164}',
     '\u{fe00}'..='\u{fe0f}',
-    '\u{feff}'..='\u{feff}',
-    '\u{ffa0}'..='\u{ffa0}',
-    '\u{fff0}'..='\u{fffb}',
+    '\u{fff0}'..='\u{fff8}',
     '\u{110bd}'..='\u{110cd}',
     '\u{13430}'..='\u{1343f}',
     '\u{1bca0}'..='\u{1bca3}',
-    '\u{1d173}'..='\u{1d17a}',
-    '\u{e0000}'..='\u{e0fff}',
 ];
 
 /// Control characters, and what cannot be seen in an address.
 fn is_invisible(c: char) -> bool {
-    c.is_control() || !c.is_ascii() && INVISIBLE.iter().any(|range| range.contains(&c))
+    is_unprintable(c) || !c.is_ascii() && (c.is_whitespace() || NOT_IN_ADDRESSES.iter().any(|range| range.contains(&c)))
 }
 
 fn named(c: char) -> String {
