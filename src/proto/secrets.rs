@@ -323,6 +323,8 @@ fn with_stars(text: &str, ranges: &[Range<usize>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn secrets(secret: &str) -> Secrets {
@@ -432,5 +434,27 @@ mod tests {
         assert_eq!(secrets.redacted_cut("you said correct horse, corr"), "you said ***, ***");
         assert_eq!(secrets.redacted_cut("you said cor"), "you said cor");
         assert_eq!(secrets.redacted_cut("correct is"), "correct is");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_around_it_a_secret_is_found(
+            before in any::<String>(),
+            after in "[%\\\\u{}0-9a-fx\"\u{7}\u{9b}ö]{0,12}",
+            secret in "[%\\\\u{}0-9a-f \u{7}\u{9b}\u{202e}ö🔑]{4,12}",
+            lines in prop::collection::vec("(5[.]7[.]8 ?)?[%\\\\u0-9a-f \u{7}ö🔑]{0,6}", 0..5),
+        ) {
+            let secrets = secrets(&secret);
+            for echo in [secret.clone(), format!("{secret:?}")] {
+                let text = format!("{before}{echo}{after}");
+                prop_assert!(secrets.redacted(&text).is_some(), "{:?}", text);
+                prop_assert!(secrets.redacted(&printable(text.as_str())).is_some(), "{:?}", text);
+            }
+            let _ = secrets.redacted_cut(&printable(format!("{after}{before}")));
+            let mut redacted: Vec<String> = lines.iter().map(|line| printable(line.as_str())).collect();
+            secrets.redact_lines(&mut redacted, |line| line.strip_prefix("5.7.8").unwrap_or(line));
+            prop_assert_eq!(redacted.len(), lines.len());
+            prop_assert!(redacted.iter().all(|line| secrets.redacted(line).is_none()));
+        }
     }
 }
