@@ -435,3 +435,47 @@ async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
         assert_eq!(came, accepted, "cut at {cut_at}");
     }
 }
+
+/// Exim with `recipients_max_reject`: too many recipients are taken for a sign of spam, and nobody gets the message.
+#[tokio::test]
+async fn a_server_that_refuses_the_message_for_too_many_recipients() {
+    let ways: [fn() -> Builder; 3] = [plain, || plain().without("PIPELINING"), || plain().offer("CHUNKING")];
+    for way in ways {
+        // As many as it takes, or never the message.
+        for takes in [2, 0] {
+            let asked = AtomicUsize::new(0);
+            let answer = move |line: &str| match line.get(..4).unwrap_or(line) {
+                "MAIL" => {
+                    asked.store(0, Ordering::Relaxed);
+                    None
+                }
+                "RCPT" => {
+                    let too_many = asked.fetch_add(1, Ordering::Relaxed) >= 2;
+                    too_many.then(|| "552 too many recipients".to_owned())
+                }
+                "DATA" | "." => {
+                    let too_many = asked.load(Ordering::Relaxed) > takes;
+                    too_many.then(|| "554 Too many recipients".to_owned())
+                }
+                _ => None,
+            };
+            let server = way().answer(answer).start().await.unwrap();
+            let result = client(&server).send(message(&FIVE)).await;
+            if takes == 0 {
+                let error = result.unwrap_err();
+                assert_eq!((error.reply().unwrap().code(), transactions(&server)), (554, 2), "{error}");
+                assert_eq!(told(error.receipt().unwrap())[..3], ["554", "554", "552"]);
+                continue;
+            }
+            let receipt = result.unwrap();
+            assert!(receipt.all_accepted(), "{receipt:?}");
+            assert_eq!((receipt.transactions, receipt.incomplete_because), (4, None));
+            assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
+        }
+    }
+    // What is refused for another reason is not tried again in parts.
+    let server = takes(2, "552 too many recipients", plain().refuse_message("a@x.org", "554 5.7.1 Spam"));
+    let server = server.start().await.unwrap();
+    let error = client(&server).send(message(&FIVE)).await.unwrap_err();
+    assert_eq!((error.reply().unwrap().code(), transactions(&server)), (554, 1), "{error}");
+}

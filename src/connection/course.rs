@@ -24,6 +24,8 @@ pub(super) struct Course {
     left_over: VecDeque<VecDeque<(usize, Address)>>,
     /// The next further part has so many recipients at most.
     further_size: usize,
+    /// No further part has more than so many.
+    further_max: usize,
     is_repeatable: bool,
     #[cfg(feature = "pool")]
     sender_accepted: bool,
@@ -55,6 +57,7 @@ impl Course {
             transactions: 0,
             left_over: VecDeque::new(),
             further_size: 0,
+            further_max: usize::MAX,
             is_repeatable,
             #[cfg(feature = "pool")]
             sender_accepted: false,
@@ -150,25 +153,33 @@ impl Course {
         }
     }
 
-    /// The part that ended last may have had too many recipients. Each further part must have gained one, as 452 may also say that the
-    /// server is out of space; and it tries no more than twice as many as the one before, so that a server cannot make a
-    /// large message ask for all of its recipients again and again.
+    /// The part that ended last may have had too many recipients. Each further part must have gained one, as 452 may also
+    /// say that the server is out of space. It tries no more than twice as many as the one before, so that a server cannot
+    /// make a large message ask for all of its recipients again and again.
     fn look_for_left_over(&mut self) {
         let part = &self.parts[self.ended - 1];
-        let over = part.fate.over_limit();
-        let has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
+        let mut left_over = part.fate.over_limit().to_vec();
+        let mut has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
         if part.is_further {
             let all_refused = matches!(&part.outcome, Some(Err(error)) if error.phase() == Phase::Rcpt);
             if !has_gained && (!all_refused || part.fate.may_be_at_limit()) {
                 self.left_over.clear();
             }
-        } else if over.is_empty() {
+        } else if left_over.is_empty() {
             return;
+        } else if let Some(Err(error)) = &part.outcome
+            && let refused @ [_, ..] = part.fate.refused_with_too_many(error)
+        {
+            // One more than these, and all are refused again.
+            self.further_max = self.further_max.min(refused.len());
+            left_over.extend(refused);
+            left_over.sort_unstable();
+            has_gained = true;
         }
-        self.further_size = 2 * (part.places.len() - over.len()).max(1);
-        if has_gained && self.is_repeatable && !over.is_empty() {
-            let address = |index: &usize| part.fate.recipients[*index].address.clone();
-            self.left_over.push_front(over.iter().map(|index| (part.places[*index], address(index))).collect());
+        self.further_size = (2 * (part.places.len() - part.fate.over_limit().len()).max(1)).min(self.further_max);
+        if has_gained && self.is_repeatable && !left_over.is_empty() {
+            let recipient = |index: usize| (part.places[index], part.fate.recipients[index].address.clone());
+            self.left_over.push_front(left_over.into_iter().map(recipient).collect());
         }
     }
 

@@ -14,8 +14,8 @@ pub(super) struct Fate {
     pub(super) recipients: Vec<Recipient>,
     /// Those whose outcome is final, whatever follows.
     decided: Vec<bool>,
-    /// Some RCPT was accepted, whatever became of the message.
-    some_accepted: bool,
+    /// The recipients whose RCPT was accepted, whatever became of the message.
+    accepted: Vec<usize>,
     /// The recipients that were refused as too many for the transaction.
     over_limit: Vec<usize>,
     /// The server's final words: on the message, or on why it was not sent.
@@ -28,7 +28,7 @@ impl Fate {
         Fate {
             sender,
             decided: vec![false; recipients.len()],
-            some_accepted: false,
+            accepted: Vec::new(),
             over_limit: Vec::new(),
             recipients: recipients.into_iter().map(Recipient::untried).collect(),
             reply: None,
@@ -41,11 +41,13 @@ impl Fate {
             Step::Recipient { index, ref reply } | Step::Verdict { index, ref reply } => {
                 self.decided[index] = matches!(step, Step::Verdict { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
-                let is_over_limit = self.some_accepted && !self.decided[index] && is_recipient_limit(&reply);
+                let is_verdict = self.decided[index];
+                let is_over_limit = !self.accepted.is_empty() && !is_verdict && is_recipient_limit(&reply);
                 if is_over_limit {
                     self.over_limit.push(index);
+                } else if is_positive && !is_verdict {
+                    self.accepted.push(index);
                 }
-                self.some_accepted |= is_positive;
                 self.recipients[index].transient = is_over_limit || reply.is_transient();
                 self.recipients[index].final_reply = (is_positive && self.decided[index]).then(|| reply.clone());
                 self.recipients[index].outcome =
@@ -143,6 +145,18 @@ impl Fate {
         &self.over_limit
     }
 
+    /// The recipients that were accepted until there were too many, and the server refused the message for that. It does so
+    /// where it takes too many recipients for a sign of spam (Exim's `recipients_max_reject`): 552 to RCPT, 554 to DATA.
+    pub(super) fn refused_with_too_many(&self, error: &Error) -> &[usize] {
+        let is_552 =
+            |index: &usize| matches!(&self.recipients[*index].outcome, Outcome::Refused(reply) if reply.code() == 552);
+        let names_recipients = |reply: &Reply| reply.text().to_ascii_lowercase().contains("recipients");
+        let is_refused = error
+            .reply()
+            .is_some_and(|reply| reply.is_permanent() && (error.phase() == Phase::Data || names_recipients(reply)));
+        if is_refused && self.over_limit.iter().any(is_552) { &self.accepted } else { &[] }
+    }
+
     /// Some recipient has a verdict of its own (LMTP, PRDR).
     pub(super) fn has_verdict(&self) -> bool {
         self.decided.contains(&true)
@@ -152,7 +166,7 @@ impl Fate {
     pub(super) fn may_be_at_limit(&self) -> bool {
         let at_limit =
             |recipient: &Recipient| matches!(&recipient.outcome, Outcome::Refused(reply) if is_recipient_limit(reply));
-        !self.some_accepted && self.recipients.iter().any(at_limit)
+        self.accepted.is_empty() && self.recipients.iter().any(at_limit)
     }
 
     /// The transaction ended by this error: those who were not tried may get the message later, or not, for its sake.

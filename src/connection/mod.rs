@@ -100,7 +100,8 @@ impl Connection {
     ///
     /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with the enhanced code X.5.3 or
     /// none (RFC 5321, 4.5.3.1.10). Those recipients then get the message in a further transaction, and so on, for as long as each
-    /// transaction gains a recipient, as the same replies may mean that a disk is full. [`Receipt::transactions`] counts them.
+    /// transaction gains a recipient, as the same replies may mean that a disk is full. Where the server refuses the message as
+    /// well (552 to RCPT, then 554: Exim's `recipients_max_reject`), it goes to as many recipients at a time as were accepted. [`Receipt::transactions`] counts them.
     /// A message that is read from a stream goes to those alone who were accepted at first, and
     /// [`Receipt::incomplete_because`] says so. [`send_all`](Self::send_all), [`Client::send`](crate::Client::send) and `Pool::send` do the
     /// same; single [steps](Self::rcpt) do not.

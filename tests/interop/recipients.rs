@@ -3,7 +3,7 @@
 use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Client, Connection, Endpoint, Envelope, Kind, Message, Outcome, Phase};
 
-use crate::servers::{ALICE, Server, both, lockstep, someone};
+use crate::servers::{ALICE, Server, both, few, lockstep, someone};
 use crate::settings::hello;
 
 fn address(address: &str) -> Address {
@@ -137,5 +137,55 @@ async fn the_null_reverse_path() {
         assert!(receipt.unwrap().all_accepted());
         let trace = server.delivered(&to).await.trace.to_ascii_lowercase();
         assert!(trace.starts_with("return-path: <>\n"), "{trace}");
+    }
+}
+
+/// Servers that take three recipients at once, one by one and in a flow, over a connection of its own or of a pool: each recipient
+/// gets the message once.
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn more_recipients_than_the_server_takes() {
+    for server in few() {
+        let client = Client::from_url(&server.plain()).unwrap();
+        let pool = client.pool(1);
+        let mut to = Vec::new();
+        for number in [3usize, 4, 10] {
+            for from_pool in [false, true] {
+                let some: Vec<Address> = (0..number).map(|_| someone("few")).collect();
+                let message = to_all(some.iter().cloned());
+                let result = if from_pool { pool.send(message).await } else { client.send(message).await };
+                let receipt = result.unwrap_or_else(|error| panic!("{} {number}: {error}", server.name));
+                assert!(receipt.all_accepted(), "{} {number}: {receipt:?}", server.name);
+                let least = number.div_ceil(3);
+                let transactions = receipt.transactions as usize;
+                assert!((least..=least + 1).contains(&transactions), "{} {number}: {transactions}", server.name);
+                to.extend(some);
+            }
+        }
+        // With one that is refused for good among them, and larger than a message that goes with its commands.
+        let some: Vec<Address> = (0..5).map(|_| someone("few")).collect();
+        let with_refused = [some[0].clone(), nobody(), some[1].clone()].into_iter().chain(some[2..].iter().cloned());
+        let large =
+            hello(&nobody()).text_body("x".repeat(76).as_str().to_owned() + "\r\n" + &"Hello.\r\n".repeat(20_000));
+        let envelope = Envelope::new(address("alice@envoi.test"), with_refused).unwrap();
+        let receipt = client.send(Message::from(large).envelope(envelope)).await.unwrap();
+        let refused: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+        assert_eq!(refused, ["nobody@envoi.test"], "{}: {receipt:?}", server.name);
+        to.extend(some);
+
+        let mut connection = client.connect().await.unwrap();
+        let flow: Vec<Vec<Address>> = (1..12).map(|n| (0..n).map(|_| someone("few")).collect()).collect();
+        let messages = futures::stream::iter(flow.iter().map(|to| to_all(to.iter().cloned())));
+        let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
+        for outcome in outcomes {
+            let receipt = outcome.unwrap_or_else(|error| panic!("{}: {error}", server.name));
+            assert!(receipt.all_accepted(), "{}: {receipt:?}", server.name);
+        }
+        to.extend(flow.concat());
+        connection.quit().await;
+        pool.close().await;
+        for to in &to {
+            assert!(server.delivered(to).await.text().ends_with("Hello.\r\n"));
+        }
     }
 }

@@ -187,8 +187,8 @@ pub fn lockstep() -> Server {
     Server { name: "Postfix without PIPELINING", port_587, ..postfix().clone() }
 }
 
-/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the PROXY protocol (`HAPROXY`), or a short patience (`HASTY`)
-/// on its submission port.
+/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the PROXY protocol (`HAPROXY`), a short patience (`HASTY`)
+/// on its submission port, or three recipients at once (`POSTFIX_PORT_FEW`).
 pub fn special(port: &str) -> Server {
     Server { port_587: special_port(port), ..postfix().clone() }
 }
@@ -200,6 +200,12 @@ pub fn special_port(port: &str) -> u16 {
 
 pub fn exim() -> &'static Server {
     &servers().exim
+}
+
+/// Postfix and Exim that take three recipients in a transaction: the others get 452; or 552, and the whole message is refused.
+pub fn few() -> [Server; 3] {
+    [("POSTFIX_PORT_FEW", postfix()), ("EXIM_PORT_FEW", exim()), ("EXIM_PORT_STRICT", exim())]
+        .map(|(port, server)| Server { name: port, port_25: special_port(port), ..server.clone() })
 }
 
 /// Dovecot: its mailboxes, and its submission service on port 587, which hands on to Postfix.
@@ -240,7 +246,7 @@ fn servers() -> &'static Servers {
     }
 }
 
-const SPECIAL: [&str; 9] = [
+const SPECIAL: [&str; 12] = [
     "POSTFIX_PORT_CHAIN",
     "POSTFIX_PORT_CLIENT",
     "POSTFIX_PORT_TLS12",
@@ -250,9 +256,12 @@ const SPECIAL: [&str; 9] = [
     "POSTFIX_PORT_HASTY",
     "PROXY_PORT_SOCKS",
     "PROXY_PORT_HTTP",
+    "POSTFIX_PORT_FEW",
+    "EXIM_PORT_FEW",
+    "EXIM_PORT_STRICT",
 ];
 
-const PORTS: [&str; 18] = [
+const PORTS: [&str; 21] = [
     "POSTFIX_PORT_25",
     "POSTFIX_PORT_587",
     "POSTFIX_PORT_465",
@@ -271,6 +280,9 @@ const PORTS: [&str; 18] = [
     SPECIAL[6],
     SPECIAL[7],
     SPECIAL[8],
+    SPECIAL[9],
+    SPECIAL[10],
+    SPECIAL[11],
 ];
 
 fn start() -> Result<Servers, String> {

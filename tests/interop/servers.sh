@@ -7,8 +7,8 @@
 #                          the program that started them, however that one ends; DIR is removed
 #                          then, unless ENVOI_INTEROP_KEEP is set
 #
-# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS,HAPROXY,HASTY}, EXIM_PORT_{25,587,465},
-# DOVECOT_PORT_{LMTP,587} and PROXY_PORT_{SOCKS,HTTP}.
+# Ports come by environment: POSTFIX_PORT_{25,587,465,LOCKSTEP,CHAIN,CLIENT,TLS12,BROKEN,LOGINS,HAPROXY,HASTY,FEW},
+# EXIM_PORT_{25,587,465,FEW,STRICT}, DOVECOT_PORT_{LMTP,587} and PROXY_PORT_{SOCKS,HTTP}.
 # README.md beside this file says what each of them offers and where the mail is found.
 # Several may run at a time, each with its own folder and ports. Run as root.
 set -euo pipefail
@@ -262,6 +262,8 @@ CONF
 127.0.0.1:$POSTFIX_PORT_HASTY inet n - n - - smtpd -o syslog_name=postfix/hasty
     -o smtpd_tls_security_level=may
     -o smtpd_timeout=1s
+127.0.0.1:$POSTFIX_PORT_FEW inet n - n - - smtpd -o syslog_name=postfix/few
+    -o smtpd_recipient_limit=3
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
 cleanup   unix n - n - 0 cleanup
@@ -286,7 +288,7 @@ CONF
 # ---- Exim --------------------------------------------------------------------------------------
 
 start_exim() {
-    install -d -o Debian-exim -g Debian-exim "$dir/exim" "$dir/exim/spool"
+    install -d -o Debian-exim -g Debian-exim "$dir"/exim{,/spool,/spool-few,/spool-strict}
     # Its log folder is its own, as it opens the files as its own user.
     install -d -o Debian-exim -g Debian-exim "$dir/log/exim"
     make_mail_folder exim
@@ -402,6 +404,20 @@ login:
 CONF
     setsid "$exim" -C "$dir/exim/exim.conf" -bdf >"$dir/log/exim/start.log" 2>&1 </dev/null &
     echo $! >"$dir/exim/session"
+    # Fewer recipients at once is a setting of the whole server.
+    start_exim_that_takes_few few "$EXIM_PORT_FEW" false
+    start_exim_that_takes_few strict "$EXIM_PORT_STRICT" true
+}
+
+start_exim_that_takes_few() {
+    local name=$1 port=$2 reject=$3
+    mkdir "$dir/exim-$name"
+    sed -e "s|^daemon_smtp_ports = .*|daemon_smtp_ports = <; $port\nrecipients_max = 3\nrecipients_max_reject = $reject|" \
+        -e "s|^spool_directory = .*|spool_directory = $dir/exim/spool-$name|" \
+        -e "s|^pid_file_path = .*|pid_file_path = $dir/exim-$name/pid|" \
+        -e "s|^tls_on_connect_ports = .*||" -e "s|$EXIM_PORT_25|$port|" "$dir/exim/exim.conf" >"$dir/exim-$name/exim.conf"
+    setsid "$exim" -C "$dir/exim-$name/exim.conf" -bdf >>"$dir/log/exim/start.log" 2>&1 </dev/null &
+    echo $! >"$dir/exim-$name/session"
 }
 
 # ---- Proxies: microsocks and tinyproxy -----------------------------------------------------------
@@ -424,7 +440,7 @@ CONF
 # ---- start, stop -------------------------------------------------------------------------------
 
 # Each server leads a session, and all its children stay in it.
-sessions() { cat "$dir"/{dovecot,exim,socks,http}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
+sessions() { cat "$dir"/{dovecot,exim,exim-few,exim-strict,socks,http}/session "$dir/postfix/queue/pid/master.pid" 2>/dev/null | tr -d ' ' || true; }
 all_ended() { ! pgrep --session "$1" >/dev/null; }
 all_run() {
     local session
@@ -452,7 +468,7 @@ start() {
     for name in "$exim" postfix dovecot openssl microsocks tinyproxy; do
         command -v "$name" >/dev/null || die "no $name: run install.sh first"
     done
-    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS,HAPROXY,HASTY} EXIM_PORT_{25,587,465} DOVECOT_PORT_{LMTP,587} \
+    for name in POSTFIX_PORT_{25,587,465,LOCKSTEP,LOGINS,HAPROXY,HASTY,FEW} EXIM_PORT_{25,587,465,FEW,STRICT} DOVECOT_PORT_{LMTP,587} \
         PROXY_PORT_{SOCKS,HTTP}; do
         [ -n "${!name:-}" ] || die "$name is not set"
     done
@@ -482,6 +498,8 @@ start() {
     done
     wait_for greets POSTFIX_PORT_LOCKSTEP
     wait_for greets POSTFIX_PORT_LOGINS
+    wait_for greets EXIM_PORT_FEW
+    wait_for greets EXIM_PORT_STRICT
     wait_for greets DOVECOT_PORT_LMTP
     wait_for greets DOVECOT_PORT_587
     wait_for accepts PROXY_PORT_SOCKS
@@ -496,7 +514,7 @@ stop() {
         wait_until 5 all_ended "$session" || die "cannot end session $session"
     done
     # A second stop must not meet a foreign process that has got the old number.
-    rm -f "$dir"/{dovecot,exim,socks,http}/session "$dir/postfix/queue/pid/master.pid"
+    rm -f "$dir"/{dovecot,exim,exim-few,exim-strict,socks,http}/session "$dir/postfix/queue/pid/master.pid"
 }
 
 run() {
