@@ -47,6 +47,9 @@
 //! fails only where nobody will get the message, or nobody knows; so look at the [`Receipt`].
 //!
 //! ```
+//! # #[cfg(not(feature = "testing"))]
+//! # fn main() {}
+//! # #[cfg(feature = "testing")]
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use envoi::{Client, Outcome, mail_builder::MessageBuilder, testing::Server};

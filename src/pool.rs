@@ -88,6 +88,9 @@ impl From<u16> for PoolLimits {
 /// or drop all its clones.
 ///
 /// ```
+/// # #[cfg(not(feature = "testing"))]
+/// # fn main() {}
+/// # #[cfg(feature = "testing")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use envoi::{Client, mail_builder::MessageBuilder, testing::Server};

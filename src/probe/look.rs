@@ -364,7 +364,7 @@ fn closed(message: &str) -> Error {
         .with_hint("Check the port. The server, or a firewall before it, may also refuse this client's address.")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
     use crate::testing::Server;

@@ -92,6 +92,9 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
 /// ```
 /// use envoi::Endpoint;
 ///
+/// # #[cfg(not(feature = "testing"))]
+/// # fn main() {}
+/// # #[cfg(feature = "testing")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = envoi::testing::Server::builder().login("alice", "secret").start().await?;

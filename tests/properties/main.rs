@@ -1,7 +1,9 @@
 //! What must hold for any server, any message and any cut of the bytes.
 
+#[cfg(feature = "testing")]
 mod arrival;
 mod dots;
+#[cfg(feature = "testing")]
 mod parts;
 mod plan;
 mod server;

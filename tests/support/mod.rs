@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 
 pub mod dialogue;
+#[cfg(feature = "client")]
 pub mod stage;

@@ -1,11 +1,9 @@
 //! Mechanisms alone, by the RFCs' own examples. Whole sessions are in `tests/dialogues`.
 
-use bytes::BytesMut;
-use proptest::prelude::*;
-
 use super::*;
 use crate::Credentials;
 use crate::proto::{Capabilities, ClientName, Limits, ReplyParser, Settings};
+use bytes::BytesMut;
 
 /// What a session knows, for exchanges without one.
 struct Setting {
@@ -25,6 +23,7 @@ impl Setting {
         }
     }
 
+    #[cfg(feature = "sasl")]
     fn nonce(mut self, nonce: &str) -> Self {
         self.settings.nonce = Some(nonce.into());
         self
@@ -55,6 +54,7 @@ impl Trial {
         self.said()
     }
 
+    #[cfg(feature = "sasl")]
     fn ask_all(&mut self, challenges: &[&str]) -> String {
         challenges.iter().fold(String::new(), |_, challenge| self.ask(challenge))
     }
@@ -65,6 +65,7 @@ impl Trial {
         BASE64.decode(word).map_or_else(|_| word.into(), |bytes| text(&bytes))
     }
 
+    #[cfg(feature = "sasl")]
     fn reason(&self) -> String {
         self.login.reason().unwrap_or_default()
     }
@@ -191,6 +192,8 @@ fn credentials_that_no_mechanism_can_say_are_known_before() {
 
 #[cfg(feature = "sasl")]
 mod with_feature {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn user() -> Credentials {

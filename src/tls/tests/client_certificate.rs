@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+
 use super::*;
 
 fn store(name: &str) -> std::path::PathBuf {
@@ -102,4 +104,25 @@ async fn client_certificate_demanded() {
         let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);
         first_reply(&settings.client_certificate(client), &config).await.unwrap();
     }
+}
+
+/// A server that demands a client certificate issued by `root`.
+fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS12, &TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.der.clone()], key)
+        .unwrap();
+    Arc::new(config)
+}
+
+/// The first reply inside TLS, or why there is none.
+async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
+    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), Opening::StartTls).await?;
+    stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
 }

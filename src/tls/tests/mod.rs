@@ -1,9 +1,11 @@
 //! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
 
 mod certificates;
+#[cfg(feature = "keystores")]
 mod client_certificate;
 mod handshakes;
 mod openssl;
+#[cfg(feature = "keystores")]
 mod stores;
 mod trust;
 
@@ -16,7 +18,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
@@ -131,25 +132,4 @@ fn says(error: &Error, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
-}
-
-/// A server that demands a client certificate issued by `root`.
-fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
-    let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS12, &TLS13])
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![server.der.clone()], key)
-        .unwrap();
-    Arc::new(config)
-}
-
-/// The first reply inside TLS, or why there is none.
-async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
-    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), Opening::StartTls).await?;
-    stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
 }

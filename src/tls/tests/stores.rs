@@ -298,6 +298,7 @@ fn a_damaged_store_is_an_error_and_no_more() {
     says(&config_error(Trust::empty().pem(jks)), &["is a Java key store (JKS) that is damaged"]);
 }
 
+#[cfg(feature = "mozilla-roots")]
 #[test]
 fn mozillas_roots() {
     let summary = Trust::empty().with_mozilla().load().unwrap();
