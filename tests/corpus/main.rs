@@ -1,6 +1,6 @@
-//! Replays what the fuzzers know: for each target of `fuzz/fuzz_targets` its corpus in `fuzz/corpus`, and what the dialogues say.
+//! Replays what the fuzzers know: for each target of `fuzz/fuzz_targets` its seeds in `fuzz/seeds`, and what the dialogues say.
 //!
-//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test corpus` writes what comes of the dialogues into the corpora.
+//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test corpus` writes what comes of the dialogues into `fuzz/corpus`.
 
 #[path = "../support/dialogue.rs"]
 #[allow(dead_code)]
@@ -38,7 +38,7 @@ fn folder(path: &str) -> PathBuf {
 
 /// The inputs of a target with their names.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(folder("fuzz/corpus").join(target)).expect("each target has a corpus");
+    let entries = fs::read_dir(folder("fuzz/seeds").join(target)).expect("each target has seeds");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
@@ -50,7 +50,9 @@ fn replay(target: &str, seeds: fn(&Dialogue) -> Vec<Vec<u8>>, check: fn(&[u8])) 
     for (name, dialogue) in dialogue::read_folder(&folder("tests/dialogues")) {
         for (number, seed) in seeds(&dialogue).into_iter().enumerate() {
             if std::env::var_os("ENVOI_WRITE_SEEDS").is_some() {
-                fs::write(folder("fuzz/corpus").join(target).join(format!("dialogue-{name}-{number}")), &seed).unwrap();
+                let corpus = folder("fuzz/corpus").join(target);
+                fs::create_dir_all(&corpus).unwrap();
+                fs::write(corpus.join(format!("dialogue-{name}-{number}")), &seed).unwrap();
             }
             inputs.push((format!("seed {number} of the dialogue {name}"), seed));
         }
@@ -105,7 +107,7 @@ fn server() {
     replay("server", |_| Vec::new(), server::check);
 }
 
-/// A target that is not replayed here, or a corpus without a target, was forgotten.
+/// A target that is not replayed here, or a folder of seeds without a target, was forgotten.
 #[test]
 fn all_targets_are_here() {
     let names = |path: &str| {
@@ -116,5 +118,5 @@ fn all_targets_are_here() {
     };
     let here = ["address", "capabilities", "dot", "keystore", "machine", "message", "reply", "server"];
     assert_eq!(names("fuzz/fuzz_targets"), here);
-    assert_eq!(names("fuzz/corpus"), here);
+    assert_eq!(names("fuzz/seeds"), here);
 }
