@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! cd benches/peers
-//! cargo run --release                                          # results.md and results.svg, in some minutes
+//! cargo run --release                                          # some minutes
 //! cargo run --release -- --size 50 --rounds 1 --seconds 1      # a quick look
+//! cargo run --release -- --out .                               # the results of the repository anew
 //! ```
+//!
+//! `results.md` and `results.svg` are written into `target`, unless `--out` names another folder.
 //!
 //! **Large messages.** An attachment from a file, and a message that is ready in a file; in plaintext and over TLS. The clients take
 //! turns. The whole process is timed, from before it starts until it has ended; CPU time and peak memory are its own, without
@@ -21,7 +24,7 @@ mod results;
 #[path = "../../support/mod.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clients::Target;
@@ -71,7 +74,7 @@ fn target<'a>(port: &str, ca_file: &'a str) -> Target<'a> {
 
 fn all(arguments: &[&str]) {
     let (mut megabytes, mut rounds, mut seconds) = (500, 3, 3.0);
-    let mut folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     for pair in arguments.chunks(2) {
         match pair {
             ["--size", value] => megabytes = value.parse().expect("a size in MB"),

@@ -28,12 +28,14 @@ impl Results {
     pub fn write(&self, folder: &Path) {
         let table = self.table();
         println!("{table}");
+        std::fs::create_dir_all(folder).expect("a folder for the results");
         std::fs::write(folder.join("results.md"), table).expect("room for the results");
         self.draw(&folder.join("results.svg")).expect("room for the picture");
+        println!("Written to {}.", folder.display());
     }
 
     fn table(&self) -> String {
-        let mut text = String::from("<!-- Written by `cargo run --release` in benches/peers. -->\n\n");
+        let mut text = String::from("<!-- Written by `cargo run --release -- --out .` in benches/peers. -->\n\n");
         let Results { megabytes, rounds, seconds, .. } = self;
         let _ = writeln!(
             text,
