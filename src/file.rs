@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// A file for a setting that is not a regular file (a FIFO, a device) has this time to reach its end. It is enough for a program
 /// that computes what it writes, and short enough for a person who waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// When reading a file for a setting must end, unless the caller has less time.
 pub(crate) fn time_limit() -> Instant {

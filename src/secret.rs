@@ -21,7 +21,7 @@ impl Secret {
     /// Reads a secret from a file, of which it is all but one line end at its end. The file is UTF-8, or UTF-16 with a byte
     /// order mark, as PowerShell writes it.
     ///
-    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 10 seconds at most.
+    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 5 seconds at most.
     ///
     /// # Errors
     ///

@@ -412,9 +412,11 @@ mod tests {
     use pkcs12::cms::content_info::ContentInfo;
     use pkcs12::pfx::Version;
     use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+    use x509_cert::attr::Attribute;
     use x509_cert::der::asn1::Any;
 
     use super::*;
+    use crate::tls::{Certificate, ClientCertificate, connector};
 
     fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new([]).unwrap();
@@ -477,6 +479,35 @@ mod tests {
             assert!(chains.chain(0).len() <= MAX_CHAIN);
             assert!(chains.steps - before <= MAX_CHAIN * MAX_CHAIN, "{shape}");
         }
+    }
+
+    /// As in a wallet of Oracle, where each entry may have an identifier of its own.
+    #[test]
+    fn the_certificate_of_a_key_is_found_by_the_key() {
+        let keys: Vec<_> = (0..3).map(|_| KeyPair::generate().unwrap()).collect();
+        let [root, stranger, client] = &keys[..] else { panic!() };
+        let authority = Issuer::new(params("Root"), root);
+        let bags = [
+            params("Stranger").self_signed(stranger).unwrap(),
+            params("Root").self_signed(root).unwrap(),
+            params("Client").signed_by(client, &authority).unwrap(),
+        ];
+        let mut bags: Vec<_> = bags.iter().map(|certificate| certificate_bag(certificate.der())).collect();
+        let id = Attribute {
+            oid: LOCAL_KEY_ID,
+            values: vec![Any::encode_from(&OctetString::new([7; 24]).unwrap()).unwrap()].try_into().unwrap(),
+        };
+        bags.push(SafeBag {
+            bag_id: pkcs12::PKCS_12_KEY_BAG_OID,
+            bag_value: client.serialize_der(),
+            bag_attributes: Some(vec![id].try_into().unwrap()),
+        });
+        let own = ClientCertificate::pem(store_of(&bags, None));
+        assert_eq!(own.load().unwrap().subject, "CN=Client");
+        let provider = connector::provider().unwrap();
+        let certified = own.certified(&provider, crate::file::time_limit()).unwrap();
+        let chain: Vec<_> = certified.cert.iter().map(|der| Certificate::read(der).unwrap().subject).collect();
+        assert_eq!(chain, ["CN=Client", "CN=Root"]);
     }
 
     #[test]

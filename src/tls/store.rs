@@ -92,12 +92,14 @@ impl TrustStore {
     pub(super) fn add_system(&mut self) {
         let origin = SYSTEM;
         self.origins.push(origin.into());
-        // What opens it would wait for a FIFO.
+        // The library that opens it waits for a FIFO, and reads a file of any size.
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
-            && path.metadata().is_ok_and(|metadata| !metadata.is_file())
+            && path.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() > MAX_FILE)
         {
             let path = path.display();
-            self.summary.warnings.push(format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file"));
+            let warning =
+                format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file of 16 MiB or less");
+            self.summary.warnings.push(warning);
             return;
         }
         let result = rustls_native_certs::load_native_certs();

@@ -92,7 +92,7 @@ impl Trust {
     /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the [password](Self::password); an auto-login wallet needs none. A path may
     /// begin with `file:`, as Oracle writes them.
     ///
-    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 10 seconds, and no more than
+    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 5 seconds, and no more than
     /// the client's deadline allows.
     pub fn file(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::File(path.into()))
@@ -191,7 +191,7 @@ impl Trust {
     }
 
     /// Loads it now, and says what was found. A client does the same by itself; call this to check a setting
-    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds; for 10 seconds at most, where one of them
+    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds; for 5 seconds at most, where one of them
     /// is a FIFO or a device.
     ///
     /// # Errors
