@@ -208,6 +208,30 @@ async fn after_an_exchange_that_failed_the_password_is_not_shown_instead() {
 }
 
 #[tokio::test]
+async fn names_that_are_escaped_arrive_as_they_are() {
+    const NAME: &str = "x=1,y=2C@example.org";
+    let server = Server::builder().login(NAME, PASSWORD).token(NAME, TOKEN).mechanisms(ALL).start().await.unwrap();
+    for mechanism in ALL {
+        let credentials = match mechanism {
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Credentials::token(NAME, TOKEN),
+            _ => Credentials::new(NAME, PASSWORD),
+        };
+        let mut all = vec![credentials.clone()];
+        if !matches!(mechanism, Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2) {
+            all.push(credentials.authorize_as(NAME));
+        }
+        if mechanism == Mechanism::OAuthBearer {
+            // Whose it is, the token tells.
+            all.push(Credentials::token("", TOKEN));
+        }
+        for credentials in all {
+            let connection = connect(&endpoint(&server).mechanism(mechanism).credentials(credentials)).await;
+            connection.unwrap_or_else(|error| panic!("{mechanism}: {error}")).quit().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn plus_that_is_refused_is_given_up_only_where_the_other_is_named() {
     let [plus, plain] = [Mechanism::ScramSha256Plus, Mechanism::Plain];
     for reply in [

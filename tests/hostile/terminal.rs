@@ -43,7 +43,7 @@ fn assert_error(context: &str, error: &Error) {
 
 /// A certificate with such names: its own, and its issuer's.
 fn certificate() -> (rcgen::Certificate, KeyPair) {
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned(), "a\x1b[31m\x7fb".to_owned()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("a{EVIL}b"));
     params.distinguished_name.push(DnType::OrganizationName, format!("{EVIL}, Größe"));
@@ -73,6 +73,11 @@ async fn names_in_certificates() {
         }
     });
     let endpoint = Endpoint::new("localhost").port(port).security(Security::Implicit);
+    let misnamed = TlsSettings::new(Trust::empty().pem(certificate.pem())).server_name("mail.example.org");
+    let error =
+        Client::new(endpoint.clone().tls(misnamed)).send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
+    assert!(error.message().contains("is for localhost"), "{error}");
+    assert_error("another name", &error);
     for (name, trust) in [
         ("not trusted", Trust::empty().pem(Server::start().await.unwrap().ca_pem())),
         ("trusted", Trust::empty().pem(certificate.pem())),

@@ -285,6 +285,78 @@ mod with_feature {
     }
 
     #[test]
+    fn what_broke_is_told_from_who_is_not_trusted() {
+        use ExchangeFault::{Broken, Distrusted};
+        let salt = "s=W22ZaJ0SNY7soEsUEjb6gQ==";
+        let first = |nonce: &str, rounds: u32| format!("r={nonce},{salt},i={rounds}");
+        for (challenges, fault) in [
+            (vec![first("another", 4096)], Some(Distrusted)),
+            (vec![first(NONCE, 4096)], Some(Distrusted)),
+            (vec![first(&format!("{NONCE}x"), 4095)], Some(Distrusted)),
+            (vec![FIRST.into(), "v=AAAA".into()], Some(Distrusted)),
+            (vec![FIRST.into(), "v=?".into()], Some(Distrusted)),
+            (vec![FIRST.into(), "e=channel-bindings-dont-match".into()], Some(Distrusted)),
+            (vec!["e=server-does-support-channel-binding".into()], Some(Distrusted)),
+            (vec![first(&format!("{NONCE}x"), 600_001)], Some(Broken)),
+            (vec!["m=x".into()], Some(Broken)),
+            (vec!["r=x".into()], Some(Broken)),
+            (vec![FIRST.into(), "e=unsupported-channel-binding-type".into()], Some(Broken)),
+            (vec!["e=extensions-not-supported".into()], Some(Broken)),
+            (vec![FIRST.into(), "e=invalid-proof".into()], None),
+            (vec!["e=unknown-user".into()], None),
+            (vec!["e=other-error".into()], None),
+            (vec![FIRST.into()], None),
+        ] {
+            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            for challenge in &challenges {
+                trial.ask(challenge);
+            }
+            assert_eq!(trial.login.fault(), fault, "{challenges:?}");
+        }
+        // What is no base64 does not come to the exchange.
+        let mut trial = Setting::new("").begin(Mechanism::CramMd5, &user());
+        assert_eq!(&*trial.login.respond("<>", &mut trial.secrets).0, b"*\r\n");
+        assert_eq!(trial.login.fault(), Some(Broken));
+    }
+
+    #[test]
+    fn what_passwords_can_be_tried_with_is_a_secret() {
+        let mut trial = Setting::new("").begin(Mechanism::CramMd5, &Credentials::new("tim", "tanstaaftanstaaf"));
+        let response = trial.ask("<1896.697170952@postoffice.reston.mci.net>");
+        for echo in [response.clone(), response.to_uppercase().replace("TIM ", "tim "), BASE64.encode(&response)] {
+            let shown = trial.secrets.redacted(&echo);
+            assert!(
+                shown.as_deref().is_none_or(|shown| !shown.contains("b913a602c7eda7a495b4e6e7334d3890")),
+                "{shown:?}"
+            );
+        }
+        assert_eq!(trial.secrets.redacted(&response).as_deref(), Some("tim ***"));
+        let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+        let response = trial.ask(FIRST);
+        assert!(!trial.secrets.redacted(&response).unwrap().contains("dHzbZapWIk4jUhN"));
+    }
+
+    #[test]
+    fn nothing_adds_a_field() {
+        let mut setting = Setting::new("");
+        let token = Credentials::token("", "vF9d");
+        assert_eq!(setting.begin(Mechanism::OAuthBearer, &token).said(), "n,,\x01auth=Bearer vF9d\x01\x01");
+        setting.settings.server = Some(("host\x01auth=Bearer other".into(), 587));
+        setting.settings.nonce = Some("a,b".into());
+        let (settings, capabilities) = (&setting.settings, &setting.capabilities);
+        let session = SaslSession { settings, capabilities, channel: None };
+        for (mechanism, credentials) in [(Mechanism::OAuthBearer, token), (Mechanism::ScramSha1, user())] {
+            let exchange = mechanism.exchange(&credentials).unwrap();
+            assert!(Login::begin(exchange, &session, &mut Secrets::default()).is_err(), "{mechanism}");
+        }
+        for name in ["a,b", "a=b", "a=2Cb", ",=,", "=3D,"] {
+            let escaped = crate::proto::sasl::exchange::saslname(name);
+            assert!(!escaped.contains(','), "{escaped}");
+            assert_eq!(escaped.replace("=2C", ",").replace("=3D", "="), name);
+        }
+    }
+
+    #[test]
     fn scram_hashes_as_often_as_the_limits_allow() {
         for (iterations, is_answered) in [(4095, false), (4096, true), (4097, true), (4098, false)] {
             let mut setting = Setting::new("").nonce(NONCE);

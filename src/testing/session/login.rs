@@ -140,13 +140,18 @@ impl Conversation {
     async fn token(&mut self, initial: Option<&str>) -> Result<String, Failure> {
         let response = self.initial(initial).await?;
         let mut parts = response.split('\x01');
-        let user = parts.next().unwrap_or_default();
-        let user = user.strip_prefix("user=").or(user.strip_prefix("n,a=").and_then(|user| user.strip_suffix(',')));
+        let header = parts.next().unwrap_or_default();
         let token = parts.find_map(|part| part.strip_prefix("auth=Bearer "));
-        let given = user.unwrap_or_default().replace("=2C", ",").replace("=3D", "=");
-        let tokens = &self.server.settings.tokens;
-        if tokens.iter().any(|(known, good)| *known == given && Some(good.as_str()) == token) {
-            return Ok(given);
+        // Without a name in the GS2 header, the token tells whose it is (RFC 7628, 3.1).
+        let named = header.strip_prefix("user=").map(str::to_owned).or_else(|| {
+            let name = header.strip_prefix("n,a=")?.strip_suffix(',')?;
+            Some(name.replace("=2C", ",").replace("=3D", "="))
+        });
+        let is_good = |(known, good): &&(String, String)| {
+            Some(good.as_str()) == token && named.as_ref().map_or(header == "n,,", |name| name == known)
+        };
+        if let Some((user, _)) = self.server.settings.tokens.iter().find(is_good) {
+            return Ok(user.clone());
         }
         // RFC 7628, 3.2.2.
         self.challenge(r#"{"status":"invalid_token","scope":"mail"}"#).await?;
