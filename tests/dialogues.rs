@@ -248,6 +248,7 @@ impl<'a> Player<'a> {
                 transaction.size = send.size_known.then_some(send.message.len() as u64);
                 transaction.content = send.content;
                 transaction.all_or_nothing = send.all_or_nothing;
+                transaction.await_sender = send.await_sender;
                 transaction.delivery = send.delivery.clone();
                 self.given = 0;
                 if self.dialogue.steps {

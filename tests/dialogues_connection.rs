@@ -67,6 +67,9 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
     if dialogue.sends.iter().any(|send| send.all_or_nothing) {
         endpoint = endpoint.all_or_nothing();
     }
+    if dialogue.sends.iter().any(|send| send.await_sender) {
+        endpoint = endpoint.check_after_idle(std::time::Duration::ZERO);
+    }
     let mut connection = Connection::connect(&endpoint).await.map_err(|error| failure(&error))?;
     if let Some(auth) = &dialogue.auth {
         let credentials = auth.credentials();

@@ -624,6 +624,55 @@ async fn retries() {
     assert_eq!(server.connections().len(), 3);
 }
 
+/// RFC 5321, 4.5.3.1.10: what a server has no room for in one transaction goes in another one, by itself.
+#[tokio::test]
+async fn more_recipients_than_the_server_takes() {
+    let to = ["--to", "b@example.com", "--to", "c@example.com"];
+    for too_many in ["452 4.5.3 Too many recipients", "552 5.5.3 Too many recipients"] {
+        let accepted = AtomicU32::new(0);
+        let one = move |command: &str| {
+            if command.starts_with("MAIL") {
+                accepted.store(0, Ordering::SeqCst);
+            }
+            let too_much = command.starts_with("RCPT") && accepted.fetch_add(1, Ordering::SeqCst) > 0;
+            too_much.then(|| too_many.to_owned())
+        };
+        let server = Server::builder().plaintext().answer(one).start().await.unwrap();
+        let url = server.url();
+        let run = send_to(&url, &[&["--to", "you@example.com", "--json"], &to[..]].concat()).await;
+        assert_eq!(run.exits_with(0).json()["outcome"], "sent");
+        assert_eq!((server.messages().len(), server.connections().len()), (3, 1));
+        // Standard input can be read once: the others can get it another time, which 552 means as well here.
+        let once = ["--url", &url, "--from", "a@b.c", "--to", "you@example.com", "--message", "-", "--json"];
+        let run = send_with(&[&once, &to[..]].concat(), b"Subject: once\r\n\r\nHello.\r\n").await;
+        let json = run.exits_with(75).json();
+        assert_eq!((&json["outcome"], &json["error"]["transient"]), (&"partial".into(), &true.into()), "{json}");
+        assert!(json["error"]["message"].as_str().unwrap().contains("fewer recipients at once"), "{json}");
+        assert_eq!(json["recipients"][2]["code"].to_string(), too_many[..3]);
+        assert_eq!(server.messages().len(), 4);
+    }
+}
+
+/// Some have it. A login that is refused for good then ends the attempts, and is no reason to try again later.
+#[tokio::test]
+async fn a_login_that_is_refused_after_a_partial_success() {
+    let logins = AtomicU32::new(0);
+    let answer = move |command: &str| {
+        if command.starts_with("AUTH") && logins.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Some("535 5.7.8 Wrong password".to_owned());
+        }
+        command.starts_with("RCPT TO:<b@").then(|| "450 4.2.1 Busy".to_owned())
+    };
+    let server = Server::builder().login("alice", "secret").mechanisms([envoi::proto::Mechanism::Plain]);
+    let server = server.answer(answer).start().await.unwrap();
+    let options = ["--to", "you@example.com", "--to", "b@example.com", "--retries", "5", "--json"];
+    let run = send_to(&server.url(), &options).await;
+    let json = run.exits_with(69).json();
+    assert_eq!((&json["outcome"], &json["error"]["transient"]), (&"partial".into(), &false.into()), "{json}");
+    assert!(json["error"]["message"].as_str().unwrap().contains("535"), "{json}");
+    assert_eq!(server.connections().len(), 2);
+}
+
 #[tokio::test]
 async fn binary_where_the_server_can() {
     let folder = tempfile::tempdir().unwrap();

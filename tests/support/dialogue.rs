@@ -81,6 +81,7 @@ pub struct Send {
     pub from: Option<String>,
     pub to: Vec<String>,
     pub all_or_nothing: bool,
+    pub await_sender: bool,
     pub message: Vec<u8>,
     pub content: Content,
     pub size_known: bool,
@@ -213,6 +214,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             from: (*from != "<>").then(|| from.to_string()),
             to: to.iter().map(|address| address.to_string()).collect(),
             all_or_nothing: false,
+            await_sender: false,
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
             content: Content::Unknown,
             size_known: false,
@@ -225,6 +227,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             let send = dialogue.sends.last_mut().ok_or("no such setting before `send:`")?;
             match (name, &words[..]) {
                 ("all-or-nothing", ["yes"]) => send.all_or_nothing = true,
+                ("await-sender", ["yes"]) => send.await_sender = true,
                 ("message", _) => send.message = unescape(value)?,
                 ("message-lines", [number]) => {
                     let number = number.parse().map_err(|_| "not a number")?;
@@ -350,6 +353,7 @@ auth-in-clear: yes
 round-trips: 3
 send: from <> to a@b c@d
 all-or-nothing: yes
+await-sender: yes
 message: a\\r\\n\\x2e\\\\
 content: 8bit
 size: known
@@ -389,6 +393,7 @@ WAIT-CLOSE
         let [first, second] = &dialogue.sends[..] else { panic!("two messages") };
         assert_eq!((first.from.as_deref(), &first.to[..]), (None, &["a@b".to_string(), "c@d".into()][..]));
         assert!(first.all_or_nothing && first.size_known && first.content == Content::EightBit);
+        assert!(first.await_sender && !second.await_sender);
         assert_eq!(first.message, b"a\r\n.\\");
         assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
         assert_eq!((first.verdicts.as_str(), second.verdicts.as_str()), ("452 -", "-"));
