@@ -347,13 +347,14 @@ impl Endpoint {
         self
     }
 
-    /// On a connection that is kept, by the caller or a pool, and was idle for so long, a message begins with MAIL alone, and the rest
-    /// follows when that is answered; 30 seconds by default.
+    /// On a connection that is kept, by the caller or a pool, and was idle for so long, a message
+    /// begins with MAIL alone, and the rest follows when that is answered; 30 seconds by default.
     ///
-    /// A server, or a device in between such as NAT, may have forgotten the connection without a sign. A small message that goes with its
-    /// commands in one flight (PIPELINING and CHUNKING) would be lost there with an unknown outcome; so it is not sent, and a
-    /// `Pool` sends it over a new connection. It costs one round trip. [`Duration::ZERO`] asks so before each
-    /// message, [`Duration::MAX`] never.
+    /// A server, or a device in between such as NAT, may have forgotten the connection without a
+    /// sign. A small message that goes with its commands in one flight (PIPELINING and CHUNKING)
+    /// would be lost there with an unknown outcome; so it is not sent, and a `Pool` sends it over a
+    /// new connection. It costs one round trip. [`Duration::ZERO`] asks so before each message,
+    /// [`Duration::MAX`] never.
     ///
     /// ```
     /// use std::time::Duration;

@@ -39,8 +39,9 @@ pub enum Kind {
     Refused,
     /// The server lacks an extension that the message needs, or the message is larger than it takes.
     Unsupported,
-    /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by another pool, or by the
-    /// program that takes over. It is transient, and yet not tried again by `Retries`, as this pool stays closed.
+    /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by
+    /// another pool, or by the program that takes over. It is transient, and yet not tried again by
+    /// `Retries`, as this pool stays closed.
     PoolClosed,
 }
 
@@ -215,7 +216,8 @@ impl Error {
             .with_source(cause)
     }
 
-    /// The same for another part of the message, without the source. That its outcome is unknown holds for one part only.
+    /// The same for another part of the message, without the source. That its outcome is unknown
+    /// holds for one part only.
     #[cfg(feature = "client")]
     pub(crate) fn copy(&self) -> Self {
         let hint = if self.0.outcome_unknown { Some(hint::for_end(Phase::Body, false)) } else { self.hint() };
@@ -343,7 +345,8 @@ impl Error {
     }
 
     /// The same request may work later: a 4xx reply, no connection, a connection that was lost, a
-    /// timeout, a pool that was closed. Never true where the [outcome is unknown](Self::outcome_unknown).
+    /// timeout, a pool that was closed. Never true where the [outcome is
+    /// unknown](Self::outcome_unknown).
     pub fn is_transient(&self) -> bool {
         if self.0.outcome_unknown {
             return false;

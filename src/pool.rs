@@ -43,9 +43,10 @@ pub struct PoolLimits {
     pub connections: u16,
     /// How long a call waits for one of them while all are in use; 1 minute by default.
     pub wait: Duration,
-    /// How long a connection is kept that nobody uses; 1 minute by default. A server may close it after 5 minutes (RFC 5321, 4.5.3.2.7),
-    /// and one that is busy does so earlier. One that was idle for a while is [asked](crate::Endpoint::check_after_idle) before a message
-    /// goes over it.
+    /// How long a connection is kept that nobody uses; 1 minute by default. A server may close it
+    /// after 5 minutes (RFC 5321, 4.5.3.2.7), and one that is busy does so earlier. One that was
+    /// idle for a while is [asked](crate::Endpoint::check_after_idle) before a message goes over
+    /// it.
     pub idle: Duration,
     /// How long a connection is used, from its beginning; 30 minutes by default.
     pub age: Duration,
@@ -147,10 +148,12 @@ impl Pool {
     /// Sends a message over a connection of the pool. A new one is made where none is kept. What comes back is that of
     /// [`Client::send`]; the client's retries count here, too.
     ///
-    /// Where a connection that was kept proves dead, the message goes over a new one. It is dead where the session ends before the message
-    /// begins, whatever the reason (it is closed, RSET after the message before is not answered, something came unasked); or where the
-    /// message was begun and not handed over whole, and MAIL is not answered at all, or by 421: the server has taken nothing of it.
-    /// Once it was begun, a message with a stream in it is not sent again, as it can be read once only.
+    /// Where a connection that was kept proves dead, the message goes over a new one. It is dead
+    /// where the session ends before the message begins, whatever the reason (it is closed, RSET
+    /// after the message before is not answered, something came unasked); or where the message was
+    /// begun and not handed over whole, and MAIL is not answered at all, or by 421: the server has
+    /// taken nothing of it. Once it was begun, a message with a stream in it is not sent again, as
+    /// it can be read once only.
     ///
     /// # Errors
     ///
@@ -312,18 +315,21 @@ impl Pool {
         Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use {until}")).with_hint(hint)
     }
 
-    /// Closes the pool, for all its clones. Calls that begin from now on get an error ([`Kind::PoolClosed`]), as does the next of the
-    /// [retries](Client::retries) of a message. Those that wait for a connection get their turn, and those that send finish, for
-    /// as long as [`PoolLimits::close`] allows; whoever still waits then gets the same error. Connections that nobody uses
-    /// say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit), and so do those from [`get`](Self::get) as soon as
-    /// they are given back: they are not waited for.
+    /// Closes the pool, for all its clones. Calls that begin from now on get an error
+    /// ([`Kind::PoolClosed`]), as does the next of the [retries](Client::retries) of a message.
+    /// Those that wait for a connection get their turn, and those that send finish, for as long as
+    /// [`PoolLimits::close`] allows; those that still wait then get the same error. Unused
+    /// connections say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
+    /// Those from [`get`](Self::get) say it as soon as they are given back, and are not waited for.
     ///
-    /// Returns the number of calls that had not finished when the time was over. Each of them has an outcome of its own, so no message is
-    /// lost: those that wait get the error at once, and those that send go on.
+    /// Returns the number of calls that had not finished when the time was over. Each of them has
+    /// an outcome of its own, so no message is lost: those that wait get the error at once, and
+    /// those that send go on.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it leaves the pool closed to new calls, and those that wait still get their turn.
+    /// Dropped before its end, it leaves the pool closed to new calls, and those that wait still
+    /// get their turn.
     pub async fn close(&self) -> usize {
         self.calls.send_modify(|calls| calls.closed = true);
         let mut calls = self.calls.subscribe();

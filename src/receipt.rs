@@ -19,14 +19,15 @@ pub struct Receipt {
     /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody; of a
     /// message that went in several parts, those on the last one. [Each recipient](Recipient::final_reply) has its own.
     pub reply: Option<Reply>,
-    /// Why the message was not sent to all recipients that may get it, though it was accepted for some: the session ended between two
-    /// [transactions](Self::transactions), or the server takes fewer recipients at once and the message, read from a stream, cannot
-    /// be sent again.
+    /// Why the message was not sent to all recipients that may get it, though it was accepted for
+    /// some: the session ended between two [transactions](Self::transactions), or the server takes
+    /// fewer recipients at once and the message, read from a stream, cannot be sent again.
     pub incomplete_because: Option<String>,
-    /// The number of transactions (MAIL) that the message took, each with recipients of its own and a copy of the message: 1, unless the
-    /// server takes fewer recipients at once than the message has. It says so beforehand (LIMITS, RFC 9422), or by 452 or 552 to
-    /// RCPT (RFC 5321, 4.5.3.1.10; [`Connection::send`](crate::Connection::send) has the rule). Of all attempts, where it was sent
-    /// again; 0 where none began.
+    /// The number of transactions (MAIL) that the message took, each with recipients of its own and
+    /// a copy of the message: 1, unless the server takes fewer recipients at once than the message
+    /// has. It says so beforehand (LIMITS, RFC 9422), or by 452 or 552 to RCPT (RFC 5321,
+    /// 4.5.3.1.10; [`Connection::send`](crate::Connection::send) has the rule). Of all attempts,
+    /// where it was sent again; 0 where none began.
     pub transactions: u32,
     /// What protected the connection; `None` where it was plaintext.
     pub tls: Option<TlsInfo>,
@@ -97,17 +98,19 @@ impl Recipient {
         Recipient { address, outcome: Outcome::NotTried, final_reply: None, transient: false, hint: None }
     }
 
-    /// The message may reach this recipient later: it was refused with 4xx, or was not tried for a reason that may pass, such as a
-    /// lost connection. A 552 that only says that the transaction had enough recipients counts as 452 (RFC 5321, 4.5.3.1.10). Never true
-    /// where the message was accepted or the outcome is unknown.
+    /// The message may reach this recipient later: it was refused with 4xx, or was not tried for a
+    /// reason that may pass, such as a lost connection. A 552 that only says that the transaction
+    /// had enough recipients counts as 452 (RFC 5321, 4.5.3.1.10). Never true where the message was
+    /// accepted or the outcome is unknown.
     ///
-    /// Each recipient has a reason of its own. [`Error::is_transient`](crate::Error::is_transient) is about one of them.
+    /// Each recipient has a reason of its own. [`Error::is_transient`](crate::Error::is_transient)
+    /// is about one of them.
     pub fn is_transient(&self) -> bool {
         self.transient
     }
 
-    /// What another transaction told of this recipient. That it did not come to the recipient says less than an earlier refusal,
-    /// except of whether another attempt may do.
+    /// What another transaction told of this recipient. That it did not come to the recipient says
+    /// less than an earlier refusal, except of whether another attempt may do.
     pub(crate) fn update(&mut self, later: Recipient) {
         match later.outcome {
             Outcome::NotTried => self.transient = later.transient,

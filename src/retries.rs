@@ -17,12 +17,14 @@ use crate::timeouts::Clock;
 /// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may pass: no connection, a connection that was lost
 /// or a time limit that was reached before the message was handed over, a 4xx reply.
 ///
-/// It goes to those recipients alone who may get it [later](crate::Recipient::is_transient), as the same message to the byte: each recipient's
-/// own reason counts, by the last attempt for it. So a login that is refused for good ends the attempts, also where some have the message,
-/// and where some recipients were refused for good, the others are tried again. It never goes to a recipient whose outcome is
-/// [unknown](crate::Error::outcome_unknown). A message with a stream in it can be read once only, and is not sent again, nor is any by a pool
-/// that was [closed](crate::Kind::PoolClosed). No delay goes beyond the [deadline](crate::Timeouts::deadline); it is the only limit that spans all
-/// attempts.
+/// It goes to those recipients alone who may get it [later](crate::Recipient::is_transient), as the
+/// same message to the byte: each recipient's own reason counts, by the last attempt for it. So a
+/// login that is refused for good ends the attempts, also where some have the message, and where
+/// some recipients were refused for good, the others are tried again. It never goes to a recipient
+/// whose outcome is [unknown](crate::Error::outcome_unknown). A message with a stream in it can be
+/// read once only, and is not sent again, nor is any by a pool that was
+/// [closed](crate::Kind::PoolClosed). No delay goes beyond the
+/// [deadline](crate::Timeouts::deadline); it is the only limit that spans all attempts.
 ///
 /// ```
 /// use envoi::{Client, Retries};
@@ -174,8 +176,8 @@ impl Story {
         (0..self.recipients.len()).filter(|index| self.recipients[*index].is_transient()).collect()
     }
 
-    /// What is told of all attempts: that the outcome is unknown for some, or that some have the message, whatever became of the others,
-    /// or the last failure.
+    /// What is told of all attempts: that the outcome is unknown for some, or that some have the
+    /// message, whatever became of the others, or the last failure.
     fn end(mut self, result: Result<Receipt>) -> Result<Receipt> {
         let attempts = self.attempts;
         let result = match (self.unknown.take(), result, self.accepted.take()) {

@@ -1,5 +1,5 @@
-//! Servers that take only so much at once, and say so beforehand (LIMITS, RFC 9422) or when it is too much (452 and 552 to RCPT): a
-//! message goes in parts, and each recipient has an outcome.
+//! Servers that take only so much at once, and say so beforehand (LIMITS, RFC 9422) or when it is
+//! too much (452 and 552 to RCPT): a message goes in parts, and each recipient has an outcome.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -154,7 +154,8 @@ async fn a_stream_of_messages_keeps_to_the_limits() {
 
 const TOO_MANY: &str = "452 4.5.3 Too many recipients";
 
-/// Takes so many recipients in a transaction, as Postfix does: those that it refuses for another reason do not count.
+/// Takes so many recipients in a transaction, as Postfix does: those that it refuses for another
+/// reason do not count.
 fn takes(number: usize, too_many: &'static str, builder: Builder) -> Builder {
     let accepted = AtomicUsize::new(0);
     builder.answer(move |line| {
@@ -201,7 +202,8 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
             assert!(messages.iter().all(|message| message.read().unwrap() == first), "it is the same message");
         }
     }
-    // Over one connection of the caller's, and what is refused for another reason keeps its own reply.
+    // Over one connection of the caller's, and what is refused for another reason keeps its own
+    // reply.
     let server = takes(1, TOO_MANY, plain()).refuse_recipient("no@x.org", "550 5.1.1 No").start().await.unwrap();
     let mut connection = client(&server).connect().await.unwrap();
     let receipt = connection.send(message(&["a@x.org", "no@x.org", "b@x.org", "no2@x.org", "c@x.org"])).await.unwrap();
@@ -281,7 +283,8 @@ async fn each_further_transaction_gains_a_recipient() {
     assert_eq!(error.reply().unwrap().code(), 554);
     assert_eq!(transactions(&server), 1);
 
-    // Recipients that are refused for good are done with, and do not keep the message from the others.
+    // Recipients that are refused for good are done with, and do not keep the message from the
+    // others.
     let unknown: Vec<String> = (0..9).map(|n| format!("u{n}@x.org")).collect();
     let to: Vec<&str> = ["a@x.org"].into_iter().chain(unknown.iter().map(String::as_str)).chain(["z@x.org"]).collect();
     let accepted = AtomicUsize::new(0);
@@ -307,7 +310,8 @@ async fn each_further_transaction_gains_a_recipient() {
     });
 }
 
-/// By a server that takes one recipient at a time, a large message is not asked for all of its recipients again and again.
+/// By a server that takes one recipient at a time, a large message is not asked for all of its
+/// recipients again and again.
 #[tokio::test]
 async fn the_work_for_further_transactions_is_linear() {
     const NUMBER: usize = 300;
@@ -436,7 +440,8 @@ async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
     }
 }
 
-/// Exim with `recipients_max_reject`: too many recipients are taken for a sign of spam, and nobody gets the message.
+/// Exim with `recipients_max_reject` takes too many recipients for a sign of spam, and refuses the
+/// message.
 #[tokio::test]
 async fn a_server_that_refuses_the_message_for_too_many_recipients() {
     let ways: [fn() -> Builder; 3] = [plain, || plain().without("PIPELINING"), || plain().offer("CHUNKING")];

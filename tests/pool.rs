@@ -359,8 +359,9 @@ async fn one_that_ends_when_the_message_begins() {
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
 }
 
-/// In what state a kept connection is when the next message comes, and how its session ends: by these words of the server's, or by a
-/// close. Nothing of the next message was said by then, so it goes over a new connection, whatever it is read from.
+/// In what state a kept connection is when the next message comes, and how its session ends: by
+/// these words of the server's, or by a close. Nothing of the next message was said by then, so it
+/// goes over a new connection, whatever it is read from.
 #[tokio::test]
 async fn a_session_that_ends_before_the_next_message_begins() {
     const REFUSED: &[&str] = &[GREETING, OK, OK, "550 5.1.1 No such user\r\n"];
@@ -369,7 +370,8 @@ async fn a_session_that_ends_before_the_next_message_begins() {
         for last_words in
             ["", "421 4.3.2 Going down\r\n", "250 Ok\r\n250 Ok\r\n", "500 5.5.1 What?\r\n", "nonsense\r\n", "25"]
         {
-            // After a refused recipient, RSET is under way. Otherwise nothing is, and what the server says comes unasked.
+            // After a refused recipient, RSET is under way. Otherwise nothing is, and what the
+            // server says comes unasked.
             let is_asked = before.len() == REFUSED.len();
             let mut script = before.to_vec();
             let unasked;
@@ -399,7 +401,8 @@ async fn a_session_that_ends_before_the_next_message_begins() {
     serving.await.unwrap();
 }
 
-/// MAIL is out, alone or with more, and the server does not answer it: garbage, half a reply, nothing until the time is over.
+/// MAIL is out, alone or with more, and the server does not answer it: garbage, half a reply,
+/// nothing until the time is over.
 #[tokio::test]
 async fn a_session_that_ends_before_mail_is_answered() {
     const OFFERS: [&str; 2] = ["250 there\r\n", "250-there\r\n250 PIPELINING\r\n"];
@@ -421,7 +424,8 @@ async fn a_session_that_ends_before_mail_is_answered() {
     }
 }
 
-/// The peer of a kept connection is gone without a sign. With PIPELINING and CHUNKING, a small message would go whole with MAIL.
+/// The peer of a kept connection is gone without a sign. With PIPELINING and CHUNKING, a small
+/// message would go whole with MAIL.
 #[tokio::test]
 async fn a_connection_that_was_idle_is_asked_first() {
     const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
@@ -445,7 +449,8 @@ async fn a_connection_that_was_idle_is_asked_first() {
         let (_, second) = heard[0].rsplit_once("MAIL").unwrap();
         assert_eq!(second.contains("BDAT"), !is_asked, "{heard:?}");
     }
-    // It costs a round trip, and none once the server has answered. The setting is that of the endpoint.
+    // It costs a round trip, and none once the server has answered. The setting is that of the
+    // endpoint.
     for (setting, round_trips) in [(seconds(10), [2, 1]), (Duration::ZERO, [2, 2]), (Duration::MAX, [1, 1])] {
         let server = plain().offer("CHUNKING").start().await.unwrap();
         let endpoint = Endpoint::from_url(&server.url()).unwrap().check_after_idle(setting);
@@ -474,7 +479,8 @@ async fn a_connection_that_was_idle_is_asked_first() {
     }
 }
 
-/// A server that never answers MAIL: the time for a command is over, and the message goes over a new connection; not past the deadline.
+/// A server that never answers MAIL: the time for a command is over, and the message goes over a
+/// new connection; not past the deadline.
 #[tokio::test]
 async fn silence_after_mail() {
     for deadline in [None, Some(Duration::from_millis(100))] {

@@ -624,7 +624,8 @@ async fn retries() {
     assert_eq!(server.connections().len(), 3);
 }
 
-/// RFC 5321, 4.5.3.1.10: what a server has no room for in one transaction goes in another one, by itself.
+/// RFC 5321, 4.5.3.1.10: what a server has no room for in one transaction goes in another one, by
+/// itself.
 #[tokio::test]
 async fn more_recipients_than_the_server_takes() {
     let to = ["--to", "b@example.com", "--to", "c@example.com"];
@@ -642,7 +643,8 @@ async fn more_recipients_than_the_server_takes() {
         let run = send_to(&url, &[&["--to", "you@example.com", "--json"], &to[..]].concat()).await;
         assert_eq!(run.exits_with(0).json()["outcome"], "sent");
         assert_eq!((server.messages().len(), server.connections().len()), (3, 1));
-        // Standard input can be read once: the others can get it another time, which 552 means as well here.
+        // Standard input can be read once: the others can get it another time, which 552 means as
+        // well here.
         let once = ["--url", &url, "--from", "a@b.c", "--to", "you@example.com", "--message", "-", "--json"];
         let run = send_with(&[&once, &to[..]].concat(), b"Subject: once\r\n\r\nHello.\r\n").await;
         let json = run.exits_with(75).json();
@@ -653,7 +655,8 @@ async fn more_recipients_than_the_server_takes() {
     }
 }
 
-/// Some have it. A login that is refused for good then ends the attempts, and is no reason to try again later.
+/// One recipient has the message. A login that is refused for good then ends the attempts, and the
+/// exit code does not say to try again.
 #[tokio::test]
 async fn a_login_that_is_refused_after_a_partial_success() {
     let logins = AtomicU32::new(0);

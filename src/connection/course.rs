@@ -10,8 +10,8 @@ use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::{Address, Envelope};
 
-/// A message on its way, in one part or several. Each part is a transaction of its own, with an outcome of its own. Parts end in the order
-/// in which they begin.
+/// A message on its way, in one part or several. Each part is a transaction of its own, with an
+/// outcome of its own. Parts end in the order in which they begin.
 pub(super) struct Course {
     parts: Vec<Part>,
     /// How many of them have begun.
@@ -20,7 +20,8 @@ pub(super) struct Course {
     ended: usize,
     /// How many transactions were opened for them.
     transactions: u32,
-    /// Of the parts that had more recipients than the server takes in a transaction, the recipients that were left over: for further parts.
+    /// Of the parts that had more recipients than the server takes in a transaction, the recipients
+    /// that were left over: for further parts.
     left_over: VecDeque<VecDeque<(usize, Address)>>,
     /// The next further part has so many recipients at most.
     further_size: usize,
@@ -43,8 +44,8 @@ struct Part {
 }
 
 impl Course {
-    /// `parts` has the places of the recipients in the envelope, each in one part. More parts may follow where the message can be
-    /// repeated.
+    /// `parts` has the places of the recipients in the envelope, each in one part. More parts may
+    /// follow where the message can be repeated.
     pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
         let part = |places: Vec<usize>| {
             let recipients = places.iter().map(|place| envelope.recipients()[*place].clone()).collect();
@@ -75,7 +76,8 @@ impl Course {
         Some(std::mem::take(&mut part.recipients))
     }
 
-    /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the parts before.
+    /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the
+    /// parts before.
     fn further_part(&mut self) -> Option<Part> {
         if !self.may_go_further() {
             return None;
@@ -153,9 +155,10 @@ impl Course {
         }
     }
 
-    /// The part that ended last may have had too many recipients. Each further part must have gained one, as 452 may also
-    /// say that the server is out of space. It tries no more than twice as many as the one before, so that a server cannot
-    /// make a large message ask for all of its recipients again and again.
+    /// The part that ended last may have had too many recipients. Each further part must have
+    /// gained one, as 452 may also say that the server is out of space. It tries no more than twice
+    /// as many as the one before, so that a server cannot make a large message ask for all of its
+    /// recipients again and again.
     fn look_for_left_over(&mut self) {
         let part = &self.parts[self.ended - 1];
         let mut left_over = part.fate.over_limit().to_vec();

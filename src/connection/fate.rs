@@ -145,8 +145,9 @@ impl Fate {
         &self.over_limit
     }
 
-    /// The recipients that were accepted until there were too many, and the server refused the message for that. It does so
-    /// where it takes too many recipients for a sign of spam (Exim's `recipients_max_reject`): 552 to RCPT, 554 to DATA.
+    /// The recipients that were accepted until there were too many, and the server refused the
+    /// message for that. It does so where it takes too many recipients for a sign of spam (Exim's
+    /// `recipients_max_reject`): 552 to RCPT, 554 to DATA.
     pub(super) fn refused_with_too_many(&self, error: &Error) -> &[usize] {
         let is_552 =
             |index: &usize| matches!(&self.recipients[*index].outcome, Outcome::Refused(reply) if reply.code() == 552);
@@ -169,11 +170,13 @@ impl Fate {
         self.accepted.is_empty() && self.recipients.iter().any(at_limit)
     }
 
-    /// The transaction ended by this error: those who were not tried may get the message later, or not, for its sake.
+    /// The transaction ended by this error: those who were not tried may get the message later, or
+    /// not, for its sake.
     pub(super) fn ended_by(&mut self, error: &Error) {
         let refused = |recipient: &Recipient| matches!(recipient.outcome, Outcome::Refused(_));
         let transient = match error.phase() {
-            // Several recipients may have been refused where the message was to go to all or none, for different reasons.
+            // Several recipients may have been refused where the message was to go to all or none,
+            // for different reasons.
             Phase::Rcpt if error.reply().is_some() => {
                 self.recipients.iter().filter(|recipient| refused(recipient)).all(Recipient::is_transient)
             }
@@ -191,8 +194,9 @@ impl Fate {
     }
 }
 
-/// The transaction has as many recipients as the server takes in one: 452, and 552 in its place, with X.5.3 or no enhanced code
-/// (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6). The same codes also say that a disk or a mailbox is full.
+/// The transaction has as many recipients as the server takes in one: 452, and 552 in its place,
+/// with X.5.3 or no enhanced code (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6). The same codes also say
+/// that a disk or a mailbox is full.
 fn is_recipient_limit(reply: &Reply) -> bool {
     let is_about_recipients = || reply.enhanced_of_any_class().is_none_or(|code| (code.subject, code.detail) == (5, 3));
     matches!(reply.code(), 452 | 552) && is_about_recipients()

@@ -19,8 +19,8 @@ impl Connection {
         matches!(self.driver.step(), Ok(Step::Ready | Step::Wait { .. }))
     }
 
-    /// Waits for the answers to what was sent before, such as RSET after a refused message. `false` where the session ends instead: nothing
-    /// was said of the next message then.
+    /// Waits for the answers to what was sent before, such as RSET after a refused message. `false`
+    /// where the session ends instead: nothing was said of the next message then.
     pub(crate) async fn is_ready(&mut self) -> bool {
         if self.begin_call().is_err() {
             return false;
@@ -29,8 +29,8 @@ impl Connection {
         self.end_call(result).is_ok()
     }
 
-    /// The last message failed on a connection that had ended before the server took anything of it: its MAIL was not accepted, and
-    /// it was not handed over whole.
+    /// The last message failed on a connection that had ended before the server took anything of
+    /// it: its MAIL was not accepted, and it was not handed over whole.
     pub(crate) fn was_dead(&self, error: &Error) -> bool {
         let ended = match error.reply() {
             Some(reply) => reply.code() == 421,

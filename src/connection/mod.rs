@@ -78,7 +78,8 @@ pub struct Connection {
     /// The server accepted MAIL of the last message, or of a part of it.
     #[cfg(feature = "pool")]
     sender_accepted: bool,
-    /// After this time without a word of the server's, the answer to MAIL is awaited before more is sent.
+    /// After this time without a word of the server's, the answer to MAIL is awaited before more is
+    /// sent.
     check_after_idle: Duration,
     /// Of the machine's round trips, those that the next receipt need not tell of.
     round_trips_told: u32,
@@ -98,13 +99,16 @@ impl Connection {
     /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then goes in several parts, unless it is
     /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
     ///
-    /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with the enhanced code X.5.3 or
-    /// none (RFC 5321, 4.5.3.1.10). Those recipients then get the message in a further transaction, and so on, for as long as each
-    /// transaction gains a recipient, as the same replies may mean that a disk is full. Where the server refuses the message as
-    /// well (552 to RCPT, then 554: Exim's `recipients_max_reject`), it goes to as many recipients at a time as were accepted. [`Receipt::transactions`] counts them.
-    /// A message that is read from a stream goes to those alone who were accepted at first, and
-    /// [`Receipt::incomplete_because`] says so. [`send_all`](Self::send_all), [`Client::send`](crate::Client::send) and `Pool::send` do the
-    /// same; single [steps](Self::rcpt) do not.
+    /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with
+    /// the enhanced code X.5.3 or none (RFC 5321, 4.5.3.1.10). Those recipients then get the
+    /// message in a further transaction, and so on, for as long as each transaction gains a
+    /// recipient, as the same replies may mean that a disk is full. Where the server refuses the
+    /// message as well (552 to RCPT, then 554: Exim's `recipients_max_reject`), it goes to as many
+    /// recipients at a time as were accepted. [`Receipt::transactions`] counts them. A message that
+    /// is read from a stream goes to those alone who were accepted at first, and
+    /// [`Receipt::incomplete_because`] says so. [`send_all`](Self::send_all),
+    /// [`Client::send`](crate::Client::send) and `Pool::send` do the same; single
+    /// [steps](Self::rcpt) do not.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);

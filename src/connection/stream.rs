@@ -111,8 +111,8 @@ struct Flow<'m, C, S> {
     under_way: VecDeque<UnderWay>,
     /// How many messages were under way before these. The first one has this number.
     finished: usize,
-    /// The numbers of the messages of the transactions that have no outcome, in the order in which they began. A further part of a message
-    /// may begin after the messages that follow it.
+    /// The numbers of the messages of the transactions that have no outcome, in the order in which
+    /// they began. A further part of a message may begin after the messages that follow it.
     open: VecDeque<usize>,
     /// The session has ended, and another one is to follow.
     is_lost: bool,
@@ -365,7 +365,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         number.checked_sub(self.finished).and_then(|index| self.under_way.get_mut(index))
     }
 
-    /// An event is about the first transaction that has no outcome; the end of the session, about all of those.
+    /// An event is about the first transaction that has no outcome; the end of the session, about
+    /// all of those.
     fn heard(&mut self, step: Step) -> Result<()> {
         if step == Step::Closed {
             return Err(not_sent(step));
@@ -389,7 +390,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         Ok(())
     }
 
-    /// The connection is lost. The first transactions without an outcome may have been carried out, the others were not.
+    /// The connection is lost. The first transactions without an outcome may have been carried out,
+    /// the others were not.
     fn lost(&mut self, error: Error) {
         (self.giving, self.connection.in_call) = (None, false);
         // A session in which no message was answered is not followed by another: that would be for ever.

@@ -44,7 +44,8 @@ impl Reply {
         self.lines.first().and_then(|line| self.split_enhanced(line).0)
     }
 
-    /// The word in the place of the enhanced status code, if it has the form of one, of whatever class.
+    /// The word in the place of the enhanced status code, if it has the form of one, of whatever
+    /// class.
     #[cfg(feature = "client")]
     pub(crate) fn enhanced_of_any_class(&self) -> Option<EnhancedCode> {
         self.lines.first().and_then(|line| EnhancedCode::parse(line.split(' ').next()?))

@@ -30,9 +30,9 @@ pub struct Transaction {
     /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
     /// message, as in LMTP, those that it refuses then do not keep the message from the others.
     pub all_or_nothing: bool,
-    /// Wait for the answer to MAIL before anything else goes, also where the server takes PIPELINING: for a connection that was
-    /// idle for long, whose server may be gone without a sign. A small message that went with MAIL, as one chunk, would have an unknown
-    /// outcome then.
+    /// Wait for the answer to MAIL before anything else goes, also where the server takes
+    /// PIPELINING: for a connection that was idle for long, whose server may be gone without a
+    /// sign. A small message that went with MAIL, as one chunk, would have an unknown outcome then.
     pub await_sender: bool,
 }
 

@@ -210,8 +210,8 @@ async fn close_after_each_poll() {
     }
 }
 
-/// At most once (RFC 5321, 4.1.1.4): what goes again by itself, over a new connection, had not begun on the old one. What had not
-/// begun does go again, wherever the old one ends.
+/// At most once (RFC 5321, 4.1.1.4): what goes again by itself, over a new connection, had not
+/// begun on the old one. What had not begun does go again, wherever the old one ends.
 #[tokio::test]
 async fn a_counter_that_is_killed_at_each_step() {
     for manners in WAYS {
@@ -220,7 +220,7 @@ async fn a_counter_that_is_killed_at_each_step() {
             let mut hall = Hall::with_first_killed(*manners, killed_at).await;
             let mut all_went = true;
             for number in 0..5 {
-                // Now and then one for nobody, after which RSET is under way.
+                // Each second one is refused, after which RSET is under way.
                 let (id, mut letter) = hall.letter();
                 let is_refused = number % 2 == 1;
                 if is_refused {
@@ -230,7 +230,8 @@ async fn a_counter_that_is_killed_at_each_step() {
                 all_went &= outcome.is_ok() != is_refused;
                 hall.office.audit(id, &outcome, &context);
                 if let Err(error) = outcome {
-                    // On a kept connection it fails only after MAIL was accepted, or where it was handed over whole.
+                    // On a kept connection it fails only after MAIL was accepted, or where it was
+                    // handed over whole.
                     let phases = [Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
                     let had_begun = error.outcome_unknown() || phases.contains(&error.phase());
                     assert!(number == 0 || had_begun, "{context}, message {number}: {error}");

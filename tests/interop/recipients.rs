@@ -140,8 +140,8 @@ async fn the_null_reverse_path() {
     }
 }
 
-/// Servers that take three recipients at once, one by one and in a flow, over a connection of its own or of a pool: each recipient
-/// gets the message once.
+/// Servers that take three recipients at once, one by one and in a flow, over a connection of its
+/// own or of a pool: each recipient gets the message once.
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn more_recipients_than_the_server_takes() {
@@ -162,7 +162,8 @@ async fn more_recipients_than_the_server_takes() {
                 to.extend(some);
             }
         }
-        // With one that is refused for good among them, and larger than a message that goes with its commands.
+        // With one that is refused for good among them, and larger than a message that goes with
+        // its commands.
         let some: Vec<Address> = (0..5).map(|_| someone("few")).collect();
         let with_refused = [some[0].clone(), nobody(), some[1].clone()].into_iter().chain(some[2..].iter().cloned());
         let large =

@@ -187,8 +187,9 @@ pub fn lockstep() -> Server {
     Server { name: "Postfix without PIPELINING", port_587, ..postfix().clone() }
 }
 
-/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the PROXY protocol (`HAPROXY`), a short patience (`HASTY`)
-/// on its submission port, or three recipients at once (`POSTFIX_PORT_FEW`).
+/// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the
+/// PROXY protocol (`HAPROXY`), a short patience (`HASTY`) on its submission port, or three
+/// recipients at once (`POSTFIX_PORT_FEW`).
 pub fn special(port: &str) -> Server {
     Server { port_587: special_port(port), ..postfix().clone() }
 }
@@ -202,7 +203,8 @@ pub fn exim() -> &'static Server {
     &servers().exim
 }
 
-/// Postfix and Exim that take three recipients in a transaction: the others get 452; or 552, and the whole message is refused.
+/// Postfix and Exim that take three recipients in a transaction: the others get 452; or 552, and
+/// the whole message is refused.
 pub fn few() -> [Server; 3] {
     [("POSTFIX_PORT_FEW", postfix()), ("EXIM_PORT_FEW", exim()), ("EXIM_PORT_STRICT", exim())]
         .map(|(port, server)| Server { name: port, port_25: special_port(port), ..server.clone() })
