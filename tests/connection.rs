@@ -457,3 +457,16 @@ async fn mail_by_steps_takes_no_recipients() {
     let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
     assert_eq!(commands[1..], ["MAIL FROM:<> BODY=8BITMIME"]);
 }
+
+#[tokio::test]
+async fn an_error_names_ten_recipients_and_the_count() {
+    let answer = |line: &str| (line.starts_with("RCPT") && !line.contains("good")).then(|| "550 5.1.1 No".to_owned());
+    let server = Server::builder().plaintext().answer(answer).start().await.unwrap();
+    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let to = (0..1000).map(|n| Address::new(format!("bad{n}@example.com")).unwrap());
+    let to = [Address::new("good@example.com").unwrap()].into_iter().chain(to);
+    let message = Message::from(hello()).envelope(Envelope::new(None, to).unwrap());
+    let error = Client::new(endpoint).send(message).await.unwrap_err();
+    let named = error.message().matches("@example.com").count();
+    assert!(named == 10 && error.message().ends_with("bad9@example.com and 990 more"), "{error}");
+}

@@ -36,6 +36,9 @@ pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
     error.about(format_args!("it is not known whether the server took {}", message_to(unknown)))
 }
 
+/// So many recipients are named in an error.
+const NAMED: usize = 10;
+
 fn refused_recipients(recipients: &[Recipient]) -> String {
     let refused = recipients.iter().filter(|recipient| matches!(recipient.outcome, Outcome::Refused(_)));
     let names: Vec<&str> = refused.map(|recipient| recipient.address.as_str()).collect();
@@ -44,7 +47,12 @@ fn refused_recipients(recipients: &[Recipient]) -> String {
         [first, ..] if names.len() == recipients.len() => {
             format!("the server refused all {} recipients, {first} among them", names.len())
         }
-        _ => format!("the message was to go to all recipients or none, and the server refused {}", names.join(", ")),
+        _ => {
+            let (named, others) = names.split_at(names.len().min(NAMED));
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            let named = named.join(", ");
+            format!("the message was to go to all recipients or none, and the server refused {named}{more}")
+        }
     }
 }
 

@@ -46,13 +46,16 @@ impl Machine {
         }
     }
 
-    fn on_reply(&mut self, reply: Reply, challenge: &str) -> Result<()> {
+    fn on_reply(&mut self, mut reply: Reply, challenge: &str) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
         self.replies += 1;
         let phase = self.phase();
         let Some(expected) = self.wire.queue.pop_front() else {
             return Err(unsolicited(reply));
         };
+        if expected.is_of_transaction() {
+            reply.shorten(self.settings.limits.kept_reply_bytes);
+        }
         if reply.code() == 421 {
             if !self.reads_on_after(&expected) {
                 return self.on_shutdown(expected, phase, reply);

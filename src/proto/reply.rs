@@ -71,6 +71,28 @@ impl Reply {
         self.code / 100 == 5
     }
 
+    /// Leaves out what is beyond so many bytes. A line counts as some bytes more than it has, so that not many short ones are
+    /// kept either. At least the beginning of the first one stays.
+    pub(super) fn shorten(&mut self, bytes: usize) {
+        const LINE: usize = 16;
+        let (mut left, mut kept) = (bytes, 0);
+        for line in &mut self.lines {
+            if kept > 0 && left < LINE {
+                break;
+            }
+            kept += 1;
+            left = left.saturating_sub(LINE);
+            if line.len() > left {
+                let end = (0..=left).rev().find(|end| line.is_char_boundary(*end)).unwrap_or_default();
+                line.truncate(end);
+                line.push('…');
+                break;
+            }
+            left -= line.len();
+        }
+        self.lines.truncate(kept);
+    }
+
     pub(super) fn redact(&mut self, secrets: &Secrets) {
         let code = self.code;
         secrets.redact_lines(&mut self.lines, |line| split_enhanced(code, line).1);
@@ -344,6 +366,23 @@ mod tests {
             let _ = parser.parse(&mut BytesMut::from(bytes)).unwrap();
             assert_eq!(parser.is_mid_reply(), is_mid_reply, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_long_reply_is_shortened() {
+        let shortened = |bytes: &str, limit| {
+            let mut reply = reply(bytes);
+            reply.shorten(limit);
+            (reply.lines().to_vec(), reply.enhanced().map(|code| code.to_string()))
+        };
+        let lines = "550-5.1.1 first\r\n550-5.1.1 second\r\n550 5.1.1 third\r\n";
+        assert_eq!(shortened(lines, 1000), (reply(lines).lines().to_vec(), Some("5.1.1".into())));
+        assert_eq!(shortened(lines, 60).0, ["5.1.1 first", "5.1.1 second"]);
+        assert_eq!(shortened(lines, 48).0, ["5.1.1 first", "5.1.1…"]);
+        assert_eq!(shortened(lines, 30), (vec!["5.1.1 first".into()], Some("5.1.1".into())));
+        assert_eq!(shortened("250 h\u{e4}h\u{e4}\r\n", 18).0, ["h…"]);
+        assert_eq!(shortened("250\r\n", 0).0, [""]);
+        assert_eq!(shortened(&("250-\r\n".repeat(500) + "250 \r\n"), 160).0.len(), 10);
     }
 
     #[test]

@@ -126,6 +126,12 @@ impl Expected {
         !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData | Expected::Cleanup)
     }
 
+    /// A copy of the reply is held for each recipient, or may be.
+    pub(super) fn is_of_transaction(&self) -> bool {
+        use Expected as E;
+        matches!(self, E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData)
+    }
+
     pub(super) fn phase(&self) -> Phase {
         match self {
             Expected::Greeting => Phase::Greeting,

@@ -166,3 +166,26 @@ fn chunks_in_a_row_are_kept_apart() {
     let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
     assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
 }
+
+/// All of them are held until the message is over, and the answer to the message for each recipient.
+#[test]
+fn long_replies_to_recipients_are_not_kept_whole() {
+    let mut client = Client::ready(&["PIPELINING"]);
+    client.machine.begin(transaction()).unwrap();
+    let long = |code: u16| format!("{code}-2.1.5 {}\r\n", "x".repeat(16_000)).repeat(15) + &format!("{code} end\r\n");
+    client.steps().unwrap();
+    for (code, next) in [(250, "MAIL"), (250, "RCPT"), (354, "DATA")] {
+        for line in long(code).split_inclusive('\n') {
+            for step in client.hear(line).unwrap() {
+                if let Step::Sender { reply } | Step::Recipient { reply, .. } = step {
+                    assert!(reply.text().len() < 4096 && reply.text().ends_with('…'), "{next}");
+                    assert_eq!(reply.enhanced().unwrap().to_string(), "2.1.5");
+                }
+            }
+        }
+    }
+    client.machine.finish().unwrap();
+    let mut last = Vec::new();
+    long(250).split_inclusive('\n').for_each(|line| last = client.hear(line).unwrap());
+    assert!(matches!(&last[0], Step::Sent { reply } if reply.text().len() < 4096), "{last:?}");
+}

@@ -9,3 +9,4 @@ mod plan;
 mod server;
 mod session;
 mod sessions;
+mod shutdown;
