@@ -252,7 +252,7 @@ const NOT_IN_ADDRESSES: [RangeInclusive<char>; 12] = [
 ];
 
 /// Control characters, and what cannot be seen in an address.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     is_unprintable(c) || !c.is_ascii() && (c.is_whitespace() || NOT_IN_ADDRESSES.iter().any(|range| range.contains(&c)))
 }
 

@@ -161,7 +161,8 @@ async fn the_reply_that_a_reset_would_hide_is_found() {
         // Closed with bytes unread, which the system tells the client by a reset.
         drop(stream);
     });
-    let large = Message::ready_stream(std::io::Cursor::new(vec![b'x'; 50_000_000]));
+    let large = [&b"A: b\r\n\r\n"[..], &vec![b'x'; 50_000_000]].concat();
+    let large = Message::ready_stream(std::io::Cursor::new(large));
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
     let error = Client::new(plaintext(port)).send(large.envelope(envelope)).await.unwrap_err();
     refusing.await.unwrap();

@@ -338,7 +338,7 @@ fn known_headers_are_not_written_twice() {
 fn the_envelope_comes_from_the_headers() {
     let group = Mailboxes::new_group(Some("Team"), vec!["c@example.org".into(), "d@example.org".into()]);
     let builder = mail()
-        .header("Reply-To", Text::new("nobody"))
+        .header("Reply-To", Raw::new("nobody"))
         .cc(Mailboxes::new_list(vec![group, ("Bob", "bob@EXAMPLE.com").into(), "Bob@example.com".into()]))
         .header("BCC", Mailboxes::from("hidden@example.org"));
     let of = |builder: MessageBuilder<'static>| run(Message::from(builder).prepare()).unwrap().0;
@@ -489,9 +489,10 @@ fn a_size_that_no_message_has_does_not_wrap() {
 #[test]
 fn a_file_that_changes_is_an_error() {
     type Change = fn(&Path);
-    /// A ready message has no NUL.
+    /// A ready message has a header, and no NUL.
     fn text(size: usize) -> Vec<u8> {
-        noise(size).into_iter().map(|byte| byte.max(1)).collect()
+        let body = noise(size - 8).into_iter().map(|byte| byte.max(1));
+        b"A: b\r\n\r\n".iter().copied().chain(body).collect()
     }
     let changes: [(&str, Change); 4] = [
         ("shrinks", |path| std::fs::write(path, text(3_999_999)).unwrap()),
@@ -600,16 +601,17 @@ fn line_ends_are_refused_where_that_is_asked() {
         assert!(error.to_string().contains("line 6 of the message ends with LF alone"), "{error}");
     }
     for last in ["a\r", "a\n"] {
+        let message = format!("A: b\r\n\r\n{last}");
         assert!(
-            refused(Message::ready(last).envelope(envelope()).line_ends(LineEnds::Refuse))
+            refused(Message::ready(message.clone()).envelope(envelope()).line_ends(LineEnds::Refuse))
                 .to_string()
-                .contains("alone")
+                .contains("line 3 of the message ends with")
         );
-        let stream = Message::ready_stream(last.as_bytes()).envelope(envelope()).line_ends(LineEnds::Refuse);
+        let stream = Message::ready_stream(io::Cursor::new(message)).envelope(envelope()).line_ends(LineEnds::Refuse);
         assert!(run(async { collect(&mut stream.prepare().await.unwrap().1).await }).is_err());
     }
-    let fine = || Message::ready("a\r\n\r\nb").envelope(envelope()).line_ends(LineEnds::Refuse);
-    assert_eq!(bytes_of(fine()), b"a\r\n\r\nb");
+    let fine = || Message::ready("A: b\r\n\r\nb").envelope(envelope()).line_ends(LineEnds::Refuse);
+    assert_eq!(bytes_of(fine()), b"A: b\r\n\r\nb");
 }
 
 /// What a ready message becomes, whatever way it comes.
@@ -623,13 +625,21 @@ fn ready_in_every_way(message: &[u8], piece: usize) -> Vec<u8> {
     expected
 }
 
+/// How a ready message is refused, whatever way it comes.
+fn refused_in_every_way(message: &[u8], piece: usize, line_ends: LineEnds) -> [Error; 3] {
+    let path = in_temporary_folder(&format!("refused-{:?}", std::thread::current().id()));
+    std::fs::write(&path, message).unwrap();
+    let stream = Message::ready_stream(Pieces::new(message, piece));
+    [Message::ready(message.to_vec()), Message::ready_file(&path), stream]
+        .map(|message| refused(message.envelope(envelope()).line_ends(line_ends)))
+}
+
 #[test]
 fn ready_messages_lose_their_bcc_and_nothing_else() {
     for (message, expected) in [
-        (&b""[..], &b""[..]),
-        (b"Subject: x\r\n\r\n.\r\n..\r\n", b"Subject: x\r\n\r\n.\r\n..\r\n"),
+        (&b"Subject: x\r\n\r\n.\r\n..\r\n"[..], &b"Subject: x\r\n\r\n.\r\n..\r\n"[..]),
         (b"bCC: x,\r\n y\r\nTo: z\r\n\r\nBcc: body\r\n", b"To: z\r\n\r\nBcc: body\r\n"),
-        (b"To: z\nResent-Bcc: x\n\tx\n\nbody", b"To: z\n\r\nbody"),
+        (b"To: z\nResent-Bcc: x\n\tx\n\nbody", b"To: z\r\n\r\nbody"),
     ] {
         assert_eq!(ready_in_every_way(message, 1), expected);
     }
@@ -693,7 +703,7 @@ fn line_ends_that_are_kept_make_a_message_binary() {
     };
     for (message, kept) in [
         ("To: a\r\n\r\nb\n\rc", "To: a\r\n\r\nb\n\rc"),
-        ("To: a\nBcc: b\n\nb\r\n", "To: a\n\r\nb\r\n"),
+        ("To: a\r\nBcc: b\r\n\r\nb\n", "To: a\r\n\r\nb\n"),
         ("To: a\r\n\r\nb\r", "To: a\r\n\r\nb\r"),
     ] {
         let path = in_temporary_folder("kept.eml");
@@ -717,41 +727,74 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
         Just(&b"Bcc:"[..]),
         Just(&b"resent-bcc :"[..]),
         Just(&b"Bc"[..]),
-        Just(&b"To: a"[..]),
+        Just(&b"X: a"[..]),
         Just(&b" "[..]),
         Just(&b"."[..]),
         Just(&b"\xff"[..]),
+        Just("\u{feff}".as_bytes()),
+        Just(&b"From x"[..]),
     ];
     proptest::collection::vec(token, 0..40).prop_map(|tokens| tokens.concat())
 }
 
-/// The same by looking at whole lines.
-fn without_bcc(message: &[u8]) -> Vec<u8> {
-    let wire = normalized(message);
-    let mut kept = Vec::new();
-    let (mut in_headers, mut hides) = (true, false);
-    for line in wire.split_inclusive(|byte| *byte == b'\n') {
-        if in_headers && line == b"\r\n" {
-            (in_headers, hides) = (false, false);
-        } else if in_headers && !line.starts_with(b" ") {
-            let line = line.to_ascii_lowercase();
-            let names = ["bcc:", "bcc ", "resent-bcc:", "resent-bcc "];
-            hides = names.iter().any(|name| line.starts_with(name.as_bytes()));
+/// A message by looking at whole lines; `None` where no message may be made of it.
+fn repaired(message: &[u8], line_ends: LineEnds) -> Option<Vec<u8>> {
+    let (mut kept, mut rest, mut fields, mut hides) = (Vec::new(), message, 0, None);
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+        let (line, next) = rest.split_at(end);
+        rest = next;
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = text.strip_suffix(b"\r").filter(|_| line.ends_with(b"\n")).unwrap_or(text);
+        let text = if hides.is_none() { text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text) } else { text };
+        let is_mbox_line = text.starts_with(b"From ") && text.split(|byte| *byte == b':').next() != Some(b"From ");
+        if hides.is_none() && (text.trim_ascii().is_empty() || is_mbox_line) {
+            continue;
         }
-        if !hides {
-            kept.extend_from_slice(line);
+        let text = std::str::from_utf8(text).ok()?;
+        let is_bare = line.ends_with(b"\n") && !line.ends_with(b"\r\n") && line_ends != LineEnds::Normalize;
+        if is_bare || text.contains('\r') {
+            return None;
+        }
+        let is_folded = text.starts_with(' ') && hides.is_some();
+        if !text.is_empty() && !is_folded {
+            let name = text.split_once(':')?.0.trim_end_matches(' ');
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return None;
+            }
+            hides = Some(["bcc", "resent-bcc"].contains(&&*name.to_ascii_lowercase()));
+        }
+        if text.is_empty() {
+            kept.extend_from_slice(b"\r\n");
+            break;
+        }
+        if hides == Some(false) {
+            fields += 1;
+            kept.extend_from_slice(text.as_bytes());
+            kept.extend_from_slice(b"\r\n");
         }
     }
-    kept
+    kept.extend_from_slice(rest);
+    (fields > 0).then_some(kept)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bcc_leaves_in_any_message(message in any_message(), piece in 1usize..10) {
-        let sent = ready_in_every_way(&message, piece);
-        prop_assert_eq!(normalized(&sent), without_bcc(&message));
+    fn any_ready_message_is_repaired_or_refused(message in any_message(), piece in 1usize..10) {
+        match repaired(&message, LineEnds::Normalize) {
+            Some(expected) => prop_assert_eq!(ready_in_every_way(&message, piece), expected),
+            None => {
+                for error in refused_in_every_way(&message, piece, LineEnds::Normalize) {
+                    prop_assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup));
+                }
+            }
+        }
+        if repaired(&message, LineEnds::Keep).is_none() {
+            refused_in_every_way(&message, piece, LineEnds::Keep);
+            refused_in_every_way(&message, piece, LineEnds::Refuse);
+        }
     }
 
     #[test]
@@ -816,4 +859,330 @@ proptest! {
         let message = streamed.into_iter().fold(Message::from(mail), Message::attach);
         prop_assert_eq!(with_plain_boundaries(&binary_bytes_of(message)), expected);
     }
+}
+
+fn text_of(message: impl Into<Message<'static>>) -> String {
+    String::from_utf8(bytes_of(message.into())).unwrap()
+}
+
+#[test]
+fn headers_that_are_set_badly_are_repaired() {
+    let message = text_of(
+        MessageBuilder::new()
+            .from("old@example.org")
+            .from("me@example.org")
+            .to("a@example.com")
+            .to(vec!["b@example.com", "c@example.com"])
+            .cc(Vec::<&str>::new())
+            .reply_to(Mailboxes::new_list(Vec::new()))
+            .subject("first")
+            .header("subject", Text::new("second"))
+            .message_id("<1@example.org>")
+            .in_reply_to("<2@example.org>")
+            .references("<2@example.org> <3@example.org>\t<4@example.org>")
+            .header("Resent-BCC", Mailboxes::from("hidden@example.org"))
+            .header("bcc", Mailboxes::from("hidden@example.org"))
+            .text_body("\u{feff}Text")
+            .html_body("\u{feff}<p>Text</p>"),
+    );
+    for line in [
+        "From: <me@example.org>",
+        "To: <a@example.com>, <b@example.com>, <c@example.com>",
+        "Subject: second",
+        "Message-ID: <1@example.org>",
+        "In-Reply-To: <2@example.org>",
+        "References: <2@example.org> <3@example.org> <4@example.org>",
+        "Text",
+        "<p>Text</p>",
+    ] {
+        assert!(message.lines().any(|written| written == line), "{line} in {message}");
+    }
+    for word in ["old@", "first", "Cc", "Reply-To: ", "hidden", "cc:", "\u{feff}"] {
+        let found = message.replace("In-Reply-To: ", "").contains(word);
+        assert!(!found, "{word} in {message}");
+    }
+    let (envelope, _) =
+        run(Message::from(mail().from("last@example.org").cc("bob@EXAMPLE.com").cc("d@x.example")).prepare()).unwrap();
+    assert_eq!(envelope.reverse_path().unwrap().as_str(), "last@example.org");
+    assert_eq!(envelope.recipients().len(), 2);
+    // With a Sender, there may be two authors; an empty group is a value.
+    let two = mail().from(vec!["a@x.example", "b@x.example"]).sender("a@x.example");
+    assert!(text_of(two.cc(Mailboxes::new_group(Some("nobody"), Vec::new()))).contains("Cc: \"nobody\":;\r\n"));
+    // The caller's own version of MIME is the one.
+    let raw = MimePart::raw("MIME-Version: 1.0\r\nBcc: h@x\r\nContent-Type: a/b\r\n\r\nraw\r\n");
+    let message = text_of(mail().body(raw));
+    assert!(message.ends_with("MIME-Version: 1.0\r\nContent-Type: a/b\r\n\r\nraw\r\n"), "{message}");
+    assert_eq!(message.matches("MIME-Version").count(), 1, "{message}");
+    let bare = text_of(mail().header("Content-Type", Raw::new("a/b")).body(MimePart::raw("\r\nraw\r\n")));
+    assert!(bare.contains("\r\nContent-Type: a/b\r\n") && bare.ends_with("\r\n\r\nraw\r\n"), "{bare}");
+}
+
+#[test]
+fn headers_that_no_message_may_have_are_refused() {
+    let attach = |content_type: &str| Message::from(mail()).attach(Attachment::bytes("a", content_type, "x"));
+    let inline = |id: &str| Message::from(mail()).attach(Attachment::bytes("a", "a/b", "x").inline(id));
+    for (message, says) in [
+        (
+            mail().from(vec!["a@x.example", "b@x.example"]).into(),
+            "the From header has 2 addresses, and there is no Sender",
+        ),
+        (mail().header("From", Raw::new("a@x.example, b@x.example")).envelope(), "the From header has 2 addresses"),
+        (mail().sender(vec!["a@x.example", "b@x.example"]).into(), "the Sender header has 2 addresses"),
+        (
+            mail().header("Content-Type", Raw::new("text/html")).text_body("x").into(),
+            "Content-Type header beside the one",
+        ),
+        (
+            mail().header("content-transfer-encoding", Raw::new("8bit")).into(),
+            "Content-Transfer-Encoding header beside",
+        ),
+        (mail().body(MimePart::raw("Subject: a\r\n\r\n")).into(), "Subject header beside the one of its content"),
+        (
+            mail().body(MimePart::raw("Hello")).into(),
+            "line 1 of the part that brings its own headers is not a header field",
+        ),
+        (mail().body(MimePart::raw(&b"X: \xff\r\n\r\n"[..])).into(), "is not UTF-8: \"X: \\xff\""),
+        (mail().reply_to("nobody").into(), "the Reply-To header: the address \"nobody\" is not valid: it has no @"),
+        (mail().reply_to("").into(), "the Reply-To header: the address \"\" is not valid: it is empty"),
+        (mail().reply_to("a\u{200b}@x.example").into(), "U+200B, which is not visible"),
+        (mail().header("Resent-To", Mailboxes::from("a b@x.example")).into(), "the Resent-To header: the address"),
+        (mail().header("Reply-To", Text::new("a@x.example")).into(), "the Reply-To header is text"),
+        (
+            mail()
+                .header("Reply-To", Mailboxes::from("a@x.example"))
+                .header("Reply-To", Raw::new("b@x.example"))
+                .into(),
+            "given twice",
+        ),
+        (mail().message_id("").message_id("a b@x").into(), "the Message-ID header is not one identifier: \"a b@x\""),
+        (mail().message_id("<a@x> <b@x>").into(), "the Message-ID header is not one identifier"),
+        (mail().message_id("<<a@x>>").into(), "the Message-ID header is not one identifier"),
+        (mail().message_id("<a@x").into(), "the Message-ID header is not one identifier"),
+        (mail().message_id("a@x>").into(), "the Message-ID header is not one identifier"),
+        (mail().message_id("a").into(), "the Message-ID header is not one identifier"),
+        (mail().in_reply_to("<a@x> b@x").into(), "the In-Reply-To header is not a list of identifiers"),
+        (inline("<a> <b>"), "the Content-ID header is not one identifier: \"<a> <b>\""),
+        (inline("a b"), "the Content-ID header is not one identifier"),
+        (inline(""), "the Content-ID header is not one identifier"),
+        (attach(""), "the Content-Type header is not a media type: \"\""),
+        (attach("text"), "the Content-Type header is not a media type: \"text\""),
+        (attach("text/"), "is not a media type"),
+        (attach("text/plain; charset"), "is not a media type"),
+        (attach("te xt/plain"), "is not a media type"),
+        (mail().body(MimePart::new("", "x")).into(), "the Content-Type header is not a media type"),
+        (mail().body(MimePart::new("a/b", "x").header("content-type", Raw::new("a/b"))).into(), "given twice"),
+        (
+            mail().body(MimePart::new("a/b", "x").transfer_encoding("")).into(),
+            "Content-Transfer-Encoding header is not",
+        ),
+        (
+            mail().attachment("message/rfc822", "a.eml", "A: b\r\n\r\n\0").into(),
+            "line 3 of an attachment has a NUL, and content of its type is not encoded",
+        ),
+        (
+            Message::from(mail()).attach(Attachment::bytes("a", "message/rfc822", "\0")),
+            "line 1 of the attachment \"a\" has a NUL",
+        ),
+        (
+            mail().body(MimePart::new("message/rfc822", "QQ==").transfer_encoding("base64")).into(),
+            "a part of type \"message/rfc822\" cannot be encoded as \"base64\"",
+        ),
+        (
+            mail()
+                .body(
+                    MimePart::new("multipart/mixed", vec![MimePart::new("a/b", "")])
+                        .transfer_encoding("quoted-printable"),
+                )
+                .into(),
+            "a part of type \"multipart/mixed\" cannot be encoded",
+        ),
+    ] {
+        let error = refused(message);
+        assert!(error.to_string().contains(says), "{error} should say {says:?}");
+        assert_eq!(
+            (error.kind(), error.phase(), error.hint().is_some()),
+            (Kind::Request, Phase::Setup, true),
+            "{error}"
+        );
+    }
+}
+
+/// For what the headers do not say.
+trait WithEnvelope {
+    fn envelope(self) -> Message<'static>;
+}
+
+impl WithEnvelope for MessageBuilder<'static> {
+    fn envelope(self) -> Message<'static> {
+        Message::from(self).envelope(envelope())
+    }
+}
+
+/// The types of the parts as Python's parser sees them, one a line, with the Content-ID and the size of each.
+fn as_python_sees(message: &[u8]) -> Option<String> {
+    const SCRIPT: &str = r"
+import sys, email, email.policy
+message = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.SMTP)
+def show(part, depth):
+    assert not part.defects, (part.get_content_type(), part.defects)
+    for name, value in part.items():
+        assert not value.defects, (name, value.defects)
+    content = b'' if part.is_multipart() else part.get_payload(decode=True)
+    print('  ' * depth + part.get_content_type(), part['Content-Transfer-Encoding'], part['Content-ID'], len(content))
+    for inner in part.get_payload() if part.is_multipart() else []:
+        show(inner, depth + 1)
+show(message, 0)
+";
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let python = Command::new("python3").args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut python) = python else {
+        eprintln!("python3 is not there: its view is not asked for");
+        return None;
+    };
+    python.stdin.take().unwrap().write_all(message).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(message));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn assert_parts(message: Message<'static>, expected: &[&str]) -> String {
+    let bytes = bytes_of(message);
+    if let Some(seen) = as_python_sees(&bytes) {
+        assert_eq!(seen.lines().collect::<Vec<_>>(), expected, "{}", String::from_utf8_lossy(&bytes));
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn inline_parts_are_related_to_the_html() {
+    let png = || Attachment::bytes("logo.png", "image/png", vec![1; 100]);
+    let pdf = || Attachment::reader("a.pdf", "application/pdf", Pieces::new(&noise(200_000), 5000));
+    let html = || mail().html_body("<img src=\"cid:logo\">");
+    let message = Message::from(html().text_body("Text").attachment("a/b", "b", &b"0"[..]).inline(
+        "image/gif",
+        "own",
+        &b"12"[..],
+    ));
+    let message = assert_parts(
+        message.attach(png().inline("<logo>")).attach(pdf()),
+        &[
+            "multipart/mixed None None 0",
+            "  multipart/alternative None None 0",
+            "    text/plain 7bit None 4",
+            "    multipart/related None None 0",
+            "      text/html 7bit None 20",
+            "      image/gif base64 <own> 2",
+            "      image/png base64 <logo> 100",
+            "  a/b base64 None 1",
+            "  application/pdf base64 None 200000",
+        ],
+    );
+    assert!(message.contains("Content-Type: multipart/related; type=\"text/html\";"), "{message}");
+    assert_parts(
+        Message::from(html()).attach(png().inline("logo")),
+        &["multipart/related None None 0", "  text/html 7bit None 20", "  image/png base64 <logo> 100"],
+    );
+    // Without HTML, nothing refers to it.
+    assert_parts(
+        Message::from(mail().text_body("Text")).attach(png().inline("logo")),
+        &["multipart/mixed None None 0", "  text/plain 7bit None 4", "  image/png base64 <logo> 100"],
+    );
+    // A body of the caller's making.
+    let body = MimePart::new(
+        "multipart/alternative",
+        vec![MimePart::new("text/plain", "Text"), MimePart::new("text/html", "HTML")],
+    );
+    let message = assert_parts(
+        Message::from(mail().body(body)).attach(png().inline("logo")).attach(png()),
+        &[
+            "multipart/mixed None None 0",
+            "  multipart/related None None 0",
+            "    multipart/alternative None None 0",
+            "      text/plain 7bit None 4",
+            "      text/html 7bit None 4",
+            "    image/png base64 <logo> 100",
+            "  image/png base64 None 100",
+        ],
+    );
+    assert!(message.contains("type=\"multipart/alternative\""), "{message}");
+    let binary = binary_bytes_of(Message::from(html()).attach(png().inline("logo")));
+    let binary = String::from_utf8_lossy(&binary);
+    assert_eq!(binary.matches("Content-Transfer-Encoding: binary\r\n").count(), 2, "{binary}");
+}
+
+#[test]
+fn what_has_headers_of_its_own_is_not_encoded() {
+    let forwarded = "Subject: inner\r\n\r\nHello.\nGoodbye.";
+    let eight_bit = "Subject: inner\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGr\u{fc}\u{df}e\r";
+    let path = in_temporary_folder("forwarded.eml");
+    std::fs::write(&path, forwarded).unwrap();
+    let text = || Message::from(mail().text_body("Text"));
+    let from_file = text().attach(Attachment::file(&path).content_type("message/rfc822"));
+    for message in [
+        from_file,
+        text().attach(Attachment::bytes("a.eml", "Message/RFC822", forwarded)),
+        mail().text_body("Text").attachment("message/rfc822", "a.eml", forwarded).into(),
+        mail().text_body("Text").attachment("message/rfc822", "a.eml", forwarded.as_bytes()).into(),
+    ] {
+        let message = assert_parts(
+            message,
+            &[
+                "multipart/mixed None None 0",
+                "  text/plain 7bit None 4",
+                "  message/rfc822 7bit None 0",
+                "    text/plain None None 15",
+            ],
+        );
+        assert!(message.contains("\r\n\r\nSubject: inner\r\n\r\nHello.\nGoodbye.\r\n--"), "{message}");
+    }
+    for message in [
+        text().attach(Attachment::bytes("a.eml", "message/rfc822", eight_bit)),
+        mail().text_body("Text").attachment("message/rfc822", "a.eml", eight_bit).into(),
+        text().attach(Attachment::reader("a.eml", "message/rfc822", io::Cursor::new(eight_bit))),
+    ] {
+        let message = assert_parts(
+            message,
+            &[
+                "multipart/mixed 8bit None 0",
+                "  text/plain 7bit None 4",
+                "  message/rfc822 8bit None 0",
+                "    text/plain 8bit None 8",
+            ],
+        );
+        assert!(message.contains("Gr\u{fc}\u{df}e\r\r\n--"), "{message}");
+    }
+    let (_, body) = run(text().attach(Attachment::reader("a", "message/rfc822", &b""[..])).prepare()).unwrap();
+    assert_eq!((body.size(), body.content()), (None, Content::Unknown));
+    let parts = "--b\r\n\r\nx\r\n--b--\r\n";
+    let multipart = text().attach(Attachment::bytes("a", "multipart/mixed; boundary=b", parts));
+    assert!(text_of(multipart).contains(parts));
+    // These may be encoded (RFC 6532, 3.5), and an unknown file always is.
+    for attachment in [Attachment::bytes("a", "message/global", forwarded), Attachment::file(&path)] {
+        assert!(text_of(text().attach(attachment)).contains("base64"));
+    }
+    let binary = binary_bytes_of(
+        text()
+            .attach(Attachment::bytes("a.eml", "message/rfc822", eight_bit))
+            .attach(Attachment::bytes("a", "a/b", "\r")),
+    );
+    let binary = String::from_utf8(binary).unwrap();
+    assert_eq!(binary.matches("Content-Transfer-Encoding: binary\r\n").count(), 3, "{binary}");
+    assert!(binary.contains("Gr\u{fc}\u{df}e\r\r\n--"), "it goes as it is: {binary}");
+}
+
+#[test]
+fn headers_in_utf8_are_known_of_any_ready_message() {
+    let message = "\u{feff}Subject: Gr\u{fc}\u{df}e\n\nBody\n";
+    let path = in_temporary_folder("utf8.eml");
+    std::fs::write(&path, message).unwrap();
+    let stream = Message::ready_stream(Pieces::new(message.as_bytes(), 3));
+    for ready in [Message::ready(message), Message::ready_file(&path), stream] {
+        let (_, mut body) = run(ready.envelope(envelope()).prepare()).unwrap();
+        assert!(body.has_utf8_headers());
+        let bytes = run(collect(&mut body)).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), "Subject: Gr\u{fc}\u{df}e\r\n\r\nBody\n");
+    }
+    let hidden = Message::ready("Bcc: Gr\u{fc}\u{df}e <a@x>\nTo: b@x\n\nBody\n").envelope(envelope());
+    assert!(!run(hidden.prepare()).unwrap().1.has_utf8_headers());
 }

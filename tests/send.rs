@@ -197,6 +197,90 @@ async fn a_ready_message_from_a_file_or_standard_input() {
 }
 
 #[tokio::test]
+async fn a_ready_message_is_repaired_or_refused_before_anything_is_sent() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let to = ["--url", &server.url(), "--from", "a@x.example", "--to", "b@x.example", "--json", "--message"];
+    for (message, says) in [
+        (&b""[..], "the message is empty"),
+        (b"Hello Bob,\n\nbye\n", "line 1 of the message is not a header field: \"Hello Bob,\""),
+        (b"To: b@x\nHello Bob,\n", "line 2 of the message is not a header field: \"Hello Bob,\""),
+        (b"Subject: Gr\xfc\xdfe\n\nbody\n", "line 1 of the message is not UTF-8: \"Subject: Gr\\xfc\\xdfe\""),
+        (b"\xff\xfeS\0u\0", "the message is UTF-16, not UTF-8"),
+        (b"Subject: x\r\rfoo\r\nBcc: h@x\r\n\r\nbody\r\n", "line 1 of the message ends with CR alone"),
+        (b"From: a@x, b@x\n\nbody\n", "line 1 of the message: the From header has 2 addresses"),
+        (b"Subject: a\nSubject: b\n\nbody\n", "line 2 of the message is a second Subject header"),
+    ] {
+        let file = file_in(&folder, "bad.eml", message);
+        for path in [file.as_str(), "-"] {
+            let run = send_with(&[&to[..], &[path]].concat(), message).await;
+            run.exits_with(64);
+            let error = &run.json()["error"];
+            assert!(error["message"].as_str().unwrap().contains(says), "{path}: {error}");
+            assert!(error["kind"] == "request" && error["phase"] == "setup" && error["hint"].is_string(), "{error}");
+        }
+    }
+    assert!(server.connections().is_empty());
+    let expected = "From: a@x\r\nSubject: Gr\u{fc}\u{df}e\r\n\r\nBcc: of the text\r\n";
+    for front in
+        ["\u{feff}", "\n \n", "From 1f2e Mon Sep 17 00:00:00 2001\n", "\u{feff}Bcc: h@x\n", "bcc : h@x,\n\ti@x\nCc:\n"]
+    {
+        let message = format!("{front}From: a@x\nResent-BCC: h@x\nSubject: Gr\u{fc}\u{df}e\n\nBcc: of the text\n");
+        let file = file_in(&folder, "good.eml", &message);
+        for path in [file.as_str(), "-"] {
+            send_with(&[&to[..], &[path]].concat(), message.as_bytes()).await.exits_with(0);
+            let (message, text) = received(&server).await;
+            assert_eq!(text, expected, "{front:?}");
+            assert!(message.parameters.iter().any(|parameter| parameter == "SMTPUTF8"), "{message:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn text_from_files_is_utf8_without_a_byte_order_mark() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = file_in(&folder, "text.txt", "\u{feff}Hello.\n");
+    let html = file_in(&folder, "text.html", "\u{feff}<p>Hello.</p>\n");
+    send_to(&server.url(), &["--body-file", &text, "--html", &html]).await.exits_with(0);
+    let (_, message) = received(&server).await;
+    assert!(message.contains("\r\n\r\nHello.\r\n") && message.contains("\r\n\r\n<p>Hello.</p>\r\n"), "{message}");
+    let connections = server.connections().len();
+    for (bytes, says, hint) in [
+        (&b"Hello,\nGr\xfc\xdfe\n"[..], "line 2 is not UTF-8: \"Gr\\xfc\\xdfe\"", "iconv -f LATIN1 -t UTF-8"),
+        (b"\xff\xfeH\0i\0", "it is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"),
+        (b"\xfe\xff\0H\0i", "it is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"),
+    ] {
+        let file = file_in(&folder, "other.txt", bytes);
+        for option in ["--body-file", "--html"] {
+            let run = send_to(&server.url(), &[option, &file]).await;
+            run.exits_with(66).says(&format!("{option} cannot be read as text: {says}")).says(hint);
+        }
+    }
+    assert_eq!(server.connections().len(), connections);
+}
+
+#[tokio::test]
+async fn a_quoted_local_part_and_a_mailbox_given_twice() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let url = server.url();
+    let arguments = ["--url", &url, "--from", "\"a b\"@example.org", "--to", "\"c <d\\\" e\"@x.example"];
+    assert_eq!(send(&arguments).await.code, 64, "angle brackets are taken leniently only");
+    let arguments =
+        ["--url", &url, "--from", "\"a b\"@example.org", "--to", "\"c\\\" e\"@x.example", "--cc", "d@X.example"];
+    send(&[&arguments[..], &["--bcc", "d@x.example", "D@x.example"]].concat()).await.exits_with(0);
+    let (message, text) = received(&server).await;
+    assert_eq!(message.reverse_path.as_deref(), Some("\"a b\"@example.org"));
+    assert_eq!(message.recipients, ["\"c\\\" e\"@x.example", "d@X.example", "D@x.example"]);
+    assert!(
+        text.contains("From: <\"a b\"@example.org>\r\n") && text.contains("To: <\"c\\\" e\"@x.example>\r\n"),
+        "{text}"
+    );
+    let run = send(&["--url", &url, "--from", "a@example.org", "--to", "b@example.org\u{200b}"]).await;
+    run.exits_with(64).says("it contains U+200B, which is not visible");
+}
+
+#[tokio::test]
 async fn an_attachment_from_standard_input() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();

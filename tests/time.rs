@@ -23,7 +23,7 @@ fn address(address: &str) -> Address {
 
 fn message(bytes: usize) -> Message<'static> {
     let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    Message::ready_stream(Cursor::new(vec![b'x'; bytes])).envelope(envelope)
+    Message::ready_stream(Cursor::new([&b"A: b\r\n\r\n"[..], &vec![b'x'; bytes]].concat())).envelope(envelope)
 }
 
 /// Sends a message to the server, and tells what came of it and how long it took.
@@ -121,7 +121,7 @@ async fn no_answer_to_the_message_is_an_unknown_outcome() {
 async fn slow_answers_for_each_recipient() {
     let to = [address("you@example.com"), address("they@example.com")];
     let envelope = Envelope::new(address("me@example.org"), to).unwrap();
-    let message = Message::ready_stream(Cursor::new(b"x")).envelope(envelope);
+    let message = Message::ready_stream(Cursor::new(b"A: b\r\n\r\nx")).envelope(envelope);
     let (result, took) = send(Timeouts::default(), message, async |mut stream| {
         converse(&mut stream, &["220 mail.example.org\r\n", "250-mail.example.org\r\n250 PRDR\r\n"]).await;
         converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
@@ -186,6 +186,7 @@ async fn a_server_that_takes_too_little_of_the_message() {
 async fn a_slow_source_is_no_fault_of_the_server() {
     let (mut source, reader) = duplex(100);
     let writing = tokio::spawn(async move {
+        source.write_all(b"A: b\r\n\r\n").await.unwrap();
         for _ in 0..10 {
             sleep(seconds(1000)).await;
             source.write_all(b"a line\r\n").await.unwrap();

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
 use envoi::mail_builder::MessageBuilder;
+use envoi::message::decode_text;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
 use envoi::{
@@ -257,11 +258,16 @@ fn read_password(path: &Path) -> Result<Secret, Failure> {
 
 /// A file of text, or standard input.
 fn read_text(path: &Path, option: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
     let read = match is_stdin(path) {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
+        true => std::io::stdin().read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
-    read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))
+    read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))?;
+    decode_text(bytes).map_err(|error| {
+        Failure::input(format!("{option} cannot be read as text: {}", error.message()))
+            .with_hint(error.hint().unwrap_or_default())
+    })
 }
 
 fn duration(seconds: &str, option: &str) -> Result<Duration, Failure> {

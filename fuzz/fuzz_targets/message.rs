@@ -1,7 +1,7 @@
-//! Any bytes as a message that is ready: what goes behind DATA is the text with its line ends made CRLF and without its Bcc, as
-//! a simple reader takes it out; and what was said of it beforehand is true.
+//! Any bytes as a message that is ready: it is refused, or what goes is a header section that every reader takes for one, without
+//! Bcc and in UTF-8, and the rest of the text with its line ends made CRLF; and what was said of it beforehand is true.
 //!
-//! The first byte says where the blocks that a stream is read in are cut: behind so many bytes of the message, if it is not 0.
+//! The first byte says where a stream is cut: behind so many bytes of the message.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -16,8 +16,9 @@ use envoi::proto::{Content, Output, Stuffer};
 use envoi::{Address, Body, Envelope, Kind, LineEnds, Message, Result};
 
 use decoder::{normalised, unstuffed};
+use tokio::io::AsyncReadExt as _;
 
-/// A stream is read in blocks of this size.
+/// A message in memory that is larger is looked at by a thread.
 const BLOCK: usize = 57 * 1024;
 
 /// Nothing here waits: a message of one block needs no thread, and neither does a stream from memory.
@@ -33,8 +34,8 @@ fn prepared(message: Message<'static>, line_ends: LineEnds) -> Result<Body> {
     now(message.line_ends(line_ends).envelope(envelope).prepare()).map(|(_, body)| body)
 }
 
-/// What goes behind DATA, read by a server, without what was put in front.
-fn sent(mut body: Body, padding: &[u8]) -> Result<Vec<u8>> {
+/// What goes after DATA, read by a server.
+fn sent(mut body: Body) -> Result<Vec<u8>> {
     let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
     while let Some(chunk) = now(body.chunk()) {
         let chunk = chunk?;
@@ -48,26 +49,35 @@ fn sent(mut body: Body, padding: &[u8]) -> Result<Vec<u8>> {
         wire.extend_from_slice(output.front());
         output.advance(front);
     }
-    let wire = wire.strip_prefix(padding).expect("what was put in front goes as it is");
-    Ok(unstuffed(wire).expect("no line end stands alone, and the message ends where it should"))
+    Ok(unstuffed(&wire).expect("no line end stands alone, and the message ends where it should"))
 }
 
-/// The lines without the Bcc and Resent-Bcc of their header section (RFC 5322, 2.2.3, 3.6.3 and 3.6.6).
-fn without_bcc(text: &[u8]) -> Vec<u8> {
-    let (mut kept, mut in_headers, mut hides) = (Vec::new(), true, false);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        in_headers &= line != b"\r\n";
-        let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
-        if in_headers && !is_folded {
-            let name = line.split(|byte| matches!(byte, b':' | b' ' | b'\t')).next().unwrap_or_default();
-            let is_whole = name.len() < line.len();
-            hides = is_whole && (name.eq_ignore_ascii_case(b"bcc") || name.eq_ignore_ascii_case(b"resent-bcc"));
+/// Checks the header section of a message that goes, and that nothing in it is new. Gives what follows it.
+fn check_section<'a>(message: &'a [u8], text: &[u8]) -> &'a [u8] {
+    let mut given =
+        text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line));
+    let (mut rest, mut fields) = (message, 0);
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').expect("lines end") + 1;
+        let (line, next) = rest.split_at(end);
+        rest = next;
+        let line = std::str::from_utf8(line.strip_suffix(b"\r\n").expect("by CRLF")).expect("headers are UTF-8");
+        if line.is_empty() {
+            break;
         }
-        if !(in_headers && hides) {
-            kept.extend_from_slice(line);
+        assert!(given.any(|given| given.strip_suffix(b"\r\n").unwrap_or(given) == line.as_bytes()), "{line:?} is new");
+        assert!(!line.contains(['\r', '\n', '\0']));
+        if line.starts_with([' ', '\t']) {
+            assert!(fields > 0, "nothing is folded");
+            continue;
         }
+        let name = line.split(':').next().filter(|name| name.len() < line.len()).expect("a colon").trim_ascii_end();
+        assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()), "{line:?}");
+        assert!(!name.eq_ignore_ascii_case("bcc") && !name.eq_ignore_ascii_case("resent-bcc"));
+        fields += 1;
     }
-    kept
+    assert!(fields > 0);
+    rest
 }
 
 fn has_bare_line_end(text: &[u8]) -> bool {
@@ -84,52 +94,57 @@ pub fn check(data: &[u8]) {
     if text.len() >= BLOCK {
         return;
     }
-    let expected = without_bcc(&normalised(text));
-    if expected.contains(&0) {
-        // The machine refuses it in a stream.
-        for line_ends in [LineEnds::Normalize, LineEnds::Refuse] {
-            let refused = prepared(Message::ready(text.to_vec()), line_ends).expect_err("no text has a NUL");
-            assert_eq!(refused.kind(), Kind::Request);
+    let (head, tail) = text.split_at(usize::from(*cut).min(text.len()));
+    let bytes = || Message::ready(text.to_vec());
+    let stream = || Message::ready_stream(Cursor::new(head.to_vec()).chain(Cursor::new(tail.to_vec())));
+
+    let body = prepared(bytes(), LineEnds::Normalize);
+    let of_stream = prepared(stream(), LineEnds::Normalize);
+    let (body, of_stream) = match (body, of_stream) {
+        (Ok(body), Ok(of_stream)) => (body, of_stream),
+        (Err(error), Err(of_stream)) => {
+            // It would go by no other rule, but that a body with a NUL may be kept.
+            assert_eq!((error.kind(), error.message()), (Kind::Request, of_stream.message()));
+            assert!(prepared(bytes(), LineEnds::Refuse).is_err());
+            assert!(prepared(bytes(), LineEnds::Keep).is_err());
+            return;
         }
-        let binary = prepared(Message::ready(text.to_vec()), LineEnds::Keep).unwrap();
-        assert_eq!(binary.content(), Content::Binary);
-        return;
-    }
-
-    let body = prepared(Message::ready(text.to_vec()), LineEnds::Normalize).unwrap();
-    assert_eq!(body.size(), Some(expected.len() as u64));
-    assert_eq!(body.content() == Content::SevenBit, expected.is_ascii());
-    let lines = expected.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(1) as u64);
-    assert_eq!(body.longest_line(), lines.max());
-    let again = body.restart().expect("it is all in memory");
-    assert_eq!(sent(body, b"").unwrap(), expected);
-    assert_eq!(sent(again, b"").unwrap(), expected);
-
-    // A header in front of it moves the end of the first block into the message.
-    let padding = match *cut {
-        0 => Vec::new(),
-        at => [b"X-P: ".to_vec(), vec![b'x'; BLOCK - usize::from(at) - 7], b"\r\n".to_vec()].concat(),
+        (body, of_stream) => {
+            // A NUL in the body, which the machine refuses in a stream.
+            assert!(body.unwrap_err().message().contains("NUL") && of_stream.is_ok() && text.contains(&0));
+            if let Ok(kept) = prepared(bytes(), LineEnds::Keep) {
+                assert_eq!(kept.content(), Content::Binary);
+            }
+            return;
+        }
     };
-    let stream = || Message::ready_stream(Cursor::new([&padding[..], text].concat()));
-    let body = prepared(stream(), LineEnds::Normalize).unwrap();
-    assert_eq!((body.size(), body.content(), body.can_restart()), (None, Content::Unknown, false));
-    assert_eq!(sent(body, &padding).unwrap(), expected, "cut at {cut}");
+    let (size, content, longest) = (body.size(), body.content(), body.longest_line());
+    let again = body.restart().expect("it is all in memory");
+    let message = sent(body).unwrap();
+    let rest = check_section(&message, &normalised(text));
+    assert!(normalised(text).ends_with(rest));
+    assert_eq!(size, Some(message.len() as u64));
+    assert_eq!(content == Content::SevenBit, message.is_ascii());
+    let lines = message.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(1) as u64);
+    assert_eq!(longest, lines.max());
+    assert_eq!(sent(again).unwrap(), message);
+    assert_eq!((of_stream.size(), of_stream.content(), of_stream.can_restart()), (None, Content::Unknown, false));
+    assert_eq!(sent(of_stream).unwrap(), message, "cut at {cut}");
 
     // Who may change nothing refuses what is bare, and changes nothing otherwise.
-    let of_bytes = prepared(Message::ready(text.to_vec()), LineEnds::Refuse);
-    let of_stream = sent(prepared(stream(), LineEnds::Refuse).unwrap(), &padding);
-    match of_bytes {
+    match prepared(bytes(), LineEnds::Refuse) {
         Ok(body) => {
-            assert_eq!(sent(body, b"").unwrap(), expected);
-            assert_eq!(of_stream.unwrap(), expected, "cut at {cut}");
+            assert_eq!(sent(body).unwrap(), message);
+            assert_eq!(prepared(stream(), LineEnds::Refuse).and_then(sent).unwrap(), message, "cut at {cut}");
         }
         Err(error) => {
-            assert!(has_bare_line_end(text));
-            assert_eq!((error.kind(), of_stream.unwrap_err().kind()), (Kind::Request, Kind::Input));
+            assert!(has_bare_line_end(text) && error.kind() == Kind::Request);
+            let of_stream = prepared(stream(), LineEnds::Refuse).and_then(sent).unwrap_err();
+            assert_eq!(of_stream.message(), error.message());
         }
     }
     if !has_bare_line_end(text) {
-        assert!(prepared(Message::ready(text.to_vec()), LineEnds::Refuse).is_ok());
+        assert!(prepared(bytes(), LineEnds::Refuse).is_ok());
     }
 }
 

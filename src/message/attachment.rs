@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use super::input::{Input, Stream, on_blocking_thread};
+use super::headers::is_composite;
+use super::input::{BLOCK, Input, KnownFile, Stream, Text, on_blocking_thread};
+use super::survey::Survey;
 use crate::text::quoted;
-use crate::{Error, Result};
+use crate::{Error, Phase, Result};
 
 /// Something that goes along with a message and is read only when its turn comes.
 ///
 /// However large it is, no more than a few blocks of it are in memory at a time. It goes as base64, so it
-/// arrives byte for byte, text too.
+/// arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is not encoded, as
+/// nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as text, with CRLF as line ends. To
+/// arrive byte for byte, it goes as `application/octet-stream`, which is also what a file `….eml` is taken for.
 ///
 /// ```
 /// use envoi::Attachment;
@@ -36,6 +40,14 @@ pub(super) struct Label {
     pub(super) name: String,
     pub(super) content_type: String,
     pub(super) content_id: Option<String>,
+}
+
+/// An attachment that was looked at.
+pub(super) struct Looked {
+    pub(super) label: Label,
+    pub(super) input: Input,
+    /// What is known of content that is not encoded.
+    pub(super) text: Option<Text>,
 }
 
 /// Where the bytes of an attachment, or of a ready message, come from.
@@ -99,27 +111,41 @@ impl Attachment {
         self
     }
 
-    /// Shown within the HTML body where that refers to `cid:` and this Content-ID, which is given without angle brackets.
+    /// Shown within the HTML body where that refers to `cid:` and this Content-ID: in a `multipart/related` with that body
+    /// (RFC 2387). In a message without an HTML body it goes along like any other attachment.
     pub fn inline(mut self, content_id: impl Into<String>) -> Self {
         self.label.content_id = Some(content_id.into());
         self
     }
 
     /// Looks at what is to be read.
-    pub(super) async fn look(self) -> Result<(Label, Input)> {
+    pub(super) async fn look(self) -> Result<Looked> {
         let Attachment { label, size, data } = self;
         let what = format!("the attachment {}", quoted(&label.name));
+        let is_text = is_composite(&label.content_type);
         let input = match data {
             Data::Bytes(bytes) => Input::Bytes(bytes),
             Data::File(path) => on_blocking_thread(move || Input::of_file(path)).await?,
-            Data::Reader(reader) => return Ok((label, Input::Stream(Stream::new(reader, size, what)))),
-        };
-        match size {
-            Some(stated) if input.size() != size => {
-                Err(Error::request(format!("{what} is not of the {stated} bytes that were stated")))
+            Data::Reader(reader) => {
+                // That it may have such bytes is said beforehand; the server need not take them if there are none.
+                let text = is_text.then_some(Text { lines: None, may_be_eight_bit: true });
+                return Ok(Looked { label, input: Input::Stream(Stream::new(reader, size, what)), text });
             }
-            _ => Ok((label, input)),
+        };
+        if let Some(stated) = size
+            && input.size() != size
+        {
+            return Err(Error::request(format!("{what} is not of the {stated} bytes that were stated")));
         }
+        let text = match (is_text, &input) {
+            (true, Input::Bytes(bytes)) => Some(read_text(&what, bytes)?),
+            (true, Input::File(file)) => {
+                let file = file.clone();
+                Some(on_blocking_thread(move || read_text_file(&what, &file)).await?)
+            }
+            _ => None,
+        };
+        Ok(Looked { label, input, text })
     }
 }
 
@@ -139,6 +165,39 @@ impl fmt::Debug for Data {
             Data::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
             Data::File(path) => write!(f, "{path:?}"),
             Data::Reader(_) => f.write_str("a reader"),
+        }
+    }
+}
+
+/// Looks at content that is not encoded.
+///
+/// # Errors
+///
+/// It cannot go so.
+pub(super) fn read_text(what: &str, bytes: &[u8]) -> Result<Text> {
+    let mut survey = Survey::new();
+    survey.read(bytes);
+    end_of_text(what, &survey)
+}
+
+fn read_text_file(what: &str, file: &KnownFile) -> Result<Text> {
+    let (mut survey, mut block) = (Survey::new(), vec![0; BLOCK]);
+    let mut open = file.open(Phase::Setup)?;
+    loop {
+        match open.read_block(&mut block)? {
+            0 => return end_of_text(what, &survey),
+            length => survey.read(&block[..length]),
+        }
+    }
+}
+
+fn end_of_text(what: &str, survey: &Survey) -> Result<Text> {
+    let (text, nul) = survey.text();
+    match nul {
+        None => Ok(text),
+        Some(line) => {
+            Err(Error::request(format!("line {line} of {what} has a NUL, and content of its type is not encoded"))
+                .with_hint("Attach it as application/octet-stream (RFC 2046, 5.2.1)."))
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
 use super::layout::Piece;
 use super::progress::{Progress, Teller};
-use super::ready::Cutter;
+use super::ready::LineCheck;
 use super::survey::Facts;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{Error, Kind, Phase, Result};
@@ -22,7 +22,7 @@ pub struct Body {
     pieces: Vec<Piece>,
     next: usize,
     flow: Flow,
-    cutter: Option<Cutter>,
+    check: Option<LineCheck>,
     facts: Facts,
     /// Those of the binary form, if it has one.
     binary_facts: Option<Facts>,
@@ -42,8 +42,8 @@ enum Flow {
 }
 
 impl Body {
-    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, cutter: Option<Cutter>, teller: Option<Teller>) -> Self {
-        Body { pieces, next: 0, flow: Flow::Next, cutter, facts, binary_facts: None, is_binary: false, teller }
+    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, check: Option<LineCheck>, teller: Option<Teller>) -> Self {
+        Body { pieces, next: 0, flow: Flow::Next, check, facts, binary_facts: None, is_binary: false, teller }
     }
 
     pub(super) fn or_binary(self, binary_facts: Option<Facts>) -> Self {
@@ -72,7 +72,7 @@ impl Body {
     }
 
     /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). In a ready message the headers
-    /// of its parts are not looked at, and in one that is a stream none are: then it is `false`.
+    /// of its parts are not looked at.
     pub fn has_utf8_headers(&self) -> bool {
         self.facts().utf8_headers
     }
@@ -100,8 +100,8 @@ impl Body {
     /// [cannot be had again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
         let pieces = self.pieces.iter().map(Piece::again).collect::<Option<Vec<_>>>()?;
-        let cutter = self.cutter.as_ref().map(Cutter::again);
-        let again = Body::new(pieces, self.facts.clone(), cutter, self.teller.as_ref().map(Teller::again));
+        // Only a stream's lines are looked at as they go, and none begins again.
+        let again = Body::new(pieces, self.facts.clone(), None, self.teller.as_ref().map(Teller::again));
         Some(again.or_binary(self.binary_facts.clone()))
     }
 
@@ -136,21 +136,17 @@ impl Body {
     }
 
     fn poll_flow(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
-        loop {
-            if let Some(cutter) = &mut self.cutter
-                && let Some(kept) = cutter.next().transpose()
-            {
-                return Poll::Ready(Some(kept.map(Chunk::from)));
-            }
-            match (ready!(self.poll_pieces(flow, cx)), &mut self.cutter) {
-                (None, Some(cutter)) => return Poll::Ready(cutter.end().map(|kept| kept.map(Chunk::from)).transpose()),
-                (Some(Ok(chunk)), Some(cutter)) => cutter.give(chunk.bytes().clone()),
-                (chunk, _) => return Poll::Ready(chunk),
+        let chunk = ready!(self.poll_pieces(flow, cx)).transpose()?;
+        if let Some(check) = &mut self.check {
+            match &chunk {
+                Some(chunk) => check.feed(chunk.bytes())?,
+                None => check.end()?,
             }
         }
+        Poll::Ready(chunk.map(Ok))
     }
 
-    /// The next chunk before anything is cut out.
+    /// The next chunk before its lines are looked at.
     fn poll_pieces(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         loop {
             let chunk = match flow {

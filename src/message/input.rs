@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
+use super::survey::Lines;
 use crate::proto::Chunk;
 use crate::text::quoted;
 use crate::{Error, Kind, Phase, Result, file};
@@ -41,6 +42,17 @@ pub(super) enum Form {
     AsIs,
     /// As it is where the server takes that (RFC 3030), and as base64 elsewhere.
     Either,
+    /// As text, which is not encoded, and whose line ends become CRLF unless the message goes binary.
+    Text(Text),
+}
+
+/// What is known of content that goes as text.
+#[derive(Clone, Copy)]
+pub(super) struct Text {
+    /// `None` of a stream.
+    pub(super) lines: Option<Lines>,
+    /// It may have bytes beyond ASCII.
+    pub(super) may_be_eight_bit: bool,
 }
 
 impl Form {
@@ -49,6 +61,7 @@ impl Form {
         match self {
             Form::Either if is_binary => Form::AsIs,
             Form::Either => Form::Base64,
+            Form::Text(_) => Form::AsIs,
             form => form,
         }
     }
@@ -56,7 +69,7 @@ impl Form {
     /// The size that so many bytes have in this form.
     pub(super) fn size_of(self, bytes: u64) -> u64 {
         match self {
-            Form::AsIs => bytes,
+            Form::AsIs | Form::Text(_) => bytes,
             // A size that a caller states may be any number.
             Form::Base64 | Form::Either => {
                 let symbols = bytes.div_ceil(3).saturating_mul(4);
@@ -80,7 +93,7 @@ impl Encoder {
     /// The chunk for the bytes at the front of a block. All blocks but the last are full.
     fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
-            Form::AsIs => Chunk::from(block.into_bytes(length)),
+            Form::AsIs | Form::Text(_) => Chunk::from(block.into_bytes(length)),
             Form::Base64 | Form::Either => self.base64(&block.bytes[..length]),
         }
     }
@@ -170,6 +183,8 @@ fn thread_failed(failure: tokio::task::JoinError) -> Error {
 pub(super) struct KnownFile {
     path: Arc<Path>,
     pub(super) size: u64,
+    /// How many bytes at its front do not go.
+    front: u64,
     modified: Option<SystemTime>,
 }
 
@@ -192,9 +207,14 @@ impl KnownFile {
         let file = file::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         check(&metadata)?;
-        let known = KnownFile { path: path.into(), size: metadata.len(), modified: metadata.modified().ok() };
+        let known = KnownFile { path: path.into(), size: metadata.len(), front: 0, modified: metadata.modified().ok() };
         let content = if known.size == 0 { known.read_without_size(file)? } else { Bytes::new() };
         Ok((known, (!content.is_empty()).then_some(content)))
+    }
+
+    /// The same without so many bytes at its front.
+    pub(super) fn without_front(self, front: u64) -> Self {
+        KnownFile { front, ..self }
     }
 
     /// In /proc, the size of every file is 0: only its end tells whether it is empty.
@@ -212,9 +232,13 @@ impl KnownFile {
 
     /// Opens it again, if it is still the same. It does not wait for the other end of a pipe that took its place.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
-        let file = file::open(&self.path).map_err(|error| unreadable(&self.path, phase, error))?;
-        let file = OpenFile { file, known: self.clone(), left: self.size, phase };
+        let failed = |error| unreadable(&self.path, phase, error);
+        let file = file::open(&self.path).map_err(failed)?;
+        let mut file = OpenFile { file, known: self.clone(), left: self.size - self.front, phase };
         file.check_unchanged()?;
+        if self.front > 0 {
+            file.file.seek(SeekFrom::Start(self.front)).map_err(failed)?;
+        }
         Ok(file)
     }
 
@@ -229,6 +253,10 @@ const MADE_UP: &str = "The sizes of files that are made up when they are read, a
 fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
     Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
+}
+
+pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> Error {
+    Error::new(Kind::Input, phase, format!("{what} cannot be read: {error}")).with_source(error)
 }
 
 /// A file while it is read.
@@ -434,7 +462,7 @@ impl Stream {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::new(Kind::Input, Phase::Body, format!("{} cannot be read: {error}", self.what)).with_source(error)
+        unreadable_stream(&self.what, Phase::Body, error)
     }
 
     fn not_as_stated(&self, size: u64, how: &str) -> Error {

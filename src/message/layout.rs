@@ -15,9 +15,10 @@ use mail_builder::mime::{BodyPart, MimePart};
 use mail_builder::{MessageBuilder, Writer};
 use memchr::{memchr, memchr_iter};
 
-use super::attachment::Label;
+use super::attachment::{Label, Looked, read_text};
 use super::headers;
-use super::input::{Form, Input};
+use super::input::{Form, Input, Text};
+use super::section::{self, Section};
 use super::survey::{Facts, Survey};
 use crate::proto::{Output, Stuffer};
 use crate::{Error, Result};
@@ -51,7 +52,7 @@ impl Piece {
 /// facts of that form.
 pub(super) fn lay_out(
     mut builder: MessageBuilder<'_>,
-    attachments: Vec<(Label, Input)>,
+    attachments: Vec<Looked>,
     may_be_binary: bool,
 ) -> Result<(Vec<Piece>, Facts, Option<Facts>)> {
     // One byte for each hole that there can be: its address is the placeholder.
@@ -61,21 +62,20 @@ pub(super) fn lay_out(
     let mut builder = builder; // With a lifetime that ends before the marks do.
     let mut holes = Holes { marks: &marks, field: &field, may_be_binary, inputs: Vec::new() };
 
-    spell_as_mail_builder_does(&mut builder);
+    headers::check_message(&mut builder.headers)?;
     headers::spell_domains_in_ascii(&mut builder.headers);
-    for (label, input) in attachments {
-        let part = part_of(label, holes.dig(input), holes.encoding());
+    for Looked { label, input, text } in attachments {
+        let encoding = holes.encoding(text);
+        let part = part_of(label, holes.dig(input, text), encoding);
         builder.attachments.get_or_insert_default().push(part);
     }
-    wrap_body(&mut builder);
-    if may_be_binary {
-        put_together(&mut builder);
-    }
-    headers::check(&builder.headers)?;
-    parts(&mut builder).try_for_each(|part| headers::check_part(part))?;
-    let parts_have_utf8 = parts(&mut builder).any(|part| headers::part_has_utf8(part));
-    for part in parts(&mut builder) {
-        dig(part, &mut holes);
+    put_together(&mut builder);
+    let mut utf8_headers = headers::have_utf8(&builder.headers);
+    if let Some(body) = &mut builder.body {
+        headers::repair_and_check_part(body)?;
+        utf8_headers |= headers::part_has_utf8(body);
+        utf8_headers |= repair_and_check_top(&builder.headers, body)?;
+        dig(body, &mut holes)?;
     }
 
     let mut paper = Paper { holes, text: Vec::new(), fields: Vec::new(), odd_field: false, pieces: Vec::new() };
@@ -93,18 +93,22 @@ pub(super) fn lay_out(
             Piece::Text(text) => {
                 let text = if may_be_binary { with_crlf(text) } else { text };
                 if may_be_binary {
-                    binary_survey.take(text.clone(), drop);
+                    binary_survey.read(&text);
                 }
-                survey.take(text, |kept| pieces.push(Piece::Text(kept)));
+                survey.read(&text);
+                pieces.push(Piece::Text(text));
             }
             Piece::Field { encoded, binary } => {
-                binary_survey.take(binary.clone(), drop);
-                survey.take(encoded.clone(), drop);
+                binary_survey.read(&binary);
+                survey.read(&encoded);
                 pieces.push(Piece::Field { encoded, binary });
             }
             Piece::Input(input, form) => {
                 let size = input.size();
-                survey.skip_base64(size.map(|size| form.size_of(size)));
+                match form {
+                    Form::Text(text) => survey.read_text(text),
+                    form => survey.skip_base64(size.map(|size| form.size_of(size))),
+                }
                 binary_survey.skip_binary(size.map(|size| form.chosen(true).size_of(size)));
                 has_binary |= matches!(form, Form::Either);
                 pieces.push(Piece::Input(input, form));
@@ -112,11 +116,11 @@ pub(super) fn lay_out(
             Piece::Gone => {}
         }
     }
-    let mut facts = survey.end(|kept| pieces.push(Piece::Text(kept)));
+    let mut facts = survey.end();
     facts.check_text()?;
-    facts.utf8_headers |= parts_have_utf8;
+    facts.utf8_headers = utf8_headers;
     let binary_facts = has_binary.then(|| {
-        let mut binary_facts = binary_survey.end(drop).of_binary();
+        let mut binary_facts = binary_survey.end().of_binary();
         binary_facts.utf8_headers = facts.utf8_headers;
         binary_facts
     });
@@ -136,45 +140,106 @@ fn with_crlf(text: Bytes) -> Bytes {
     lines.freeze()
 }
 
-/// mail-builder adds these three unless it finds them in exactly this spelling; twice, they are an error (RFC 5322, 3.6).
-fn spell_as_mail_builder_does(builder: &mut MessageBuilder<'_>) {
-    for (name, _) in &mut builder.headers {
-        for known in ["Message-ID", "Date", "MIME-Version"] {
-            if name.eq_ignore_ascii_case(known) {
-                *name = known.into();
-            }
-        }
-    }
-}
-
-/// Beside a body of the caller's making mail-builder leaves all else out: attachments go around it.
-fn wrap_body(builder: &mut MessageBuilder<'_>) {
-    let Some(body) = &mut builder.body else { return };
-    (builder.text_body, builder.html_body) = (None, None);
-    let attachments = builder.attachments.take().unwrap_or_default();
-    if !attachments.is_empty() {
-        let mut parts = vec![std::mem::replace(body, MimePart::raw(""))];
-        parts.extend(attachments);
-        *body = MimePart::new("multipart/mixed", parts);
-    }
-}
-
-/// Puts the parts together as mail-builder would: the multiparts around binary parts must bear a field for it.
+/// Puts the parts together as mail-builder would, but for those that are shown within the HTML body, which are related to it
+/// (RFC 2387). Beside a body of the caller's making mail-builder leaves all else out: attachments go around it.
 fn put_together(builder: &mut MessageBuilder<'_>) {
-    if builder.body.is_some() {
-        return;
+    let attachments = builder.attachments.take();
+    let (text, html) = (builder.text_body.take().map(without_mark), builder.html_body.take().map(without_mark));
+    let (text, shown) = match builder.body.take() {
+        Some(body) => (None, Some(body)),
+        None => (text, html),
+    };
+    let (mut inline, mut attached) = (Vec::new(), Vec::new());
+    let shows_parts = shown.as_ref().is_some_and(has_html);
+    for part in attachments.unwrap_or_default() {
+        let is_inline = shows_parts && is_inline(&part);
+        if is_inline { &mut inline } else { &mut attached }.push(part);
     }
-    let text = match (builder.text_body.take(), builder.html_body.take()) {
-        (Some(text), Some(html)) => Some(MimePart::new("multipart/alternative", vec![text, html])),
-        (text, html) => text.or(html),
+    let shown = match shown {
+        Some(shown) if !inline.is_empty() => Some(related(shown, inline)),
+        shown => shown,
     };
-    builder.body = match builder.attachments.take() {
-        None => text,
-        Some(attachments) => {
-            let parts = text.into_iter().chain(attachments).collect::<Vec<_>>();
-            Some(MimePart::new("multipart/mixed", parts))
+    let body = match (text, shown) {
+        (Some(text), Some(shown)) => Some(MimePart::new("multipart/alternative", vec![text, shown])),
+        (None, None) if attached.is_empty() => Some(MimePart::new("text/plain", "\n")),
+        (text, shown) => text.or(shown),
+    };
+    builder.body = match attached.is_empty() {
+        true => body,
+        false => Some(MimePart::new("multipart/mixed", body.into_iter().chain(attached).collect::<Vec<_>>())),
+    };
+}
+
+/// Text that was read from a file may begin with a byte order mark, which is none of it.
+fn without_mark(mut part: MimePart<'_>) -> MimePart<'_> {
+    if let BodyPart::Text(text) = &mut part.contents
+        && text.starts_with('\u{feff}')
+    {
+        *text = text.trim_start_matches('\u{feff}').to_owned().into();
+    }
+    part
+}
+
+/// A part that another one may show.
+fn is_inline(part: &MimePart<'_>) -> bool {
+    let is_inline = |(name, value): &(Cow<'_, str>, HeaderType<'_>)| {
+        name.eq_ignore_ascii_case("Content-Disposition")
+            && headers::text_of(value).is_some_and(|text| text.trim().eq_ignore_ascii_case("inline"))
+    };
+    part.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Content-ID")) && part.headers.iter().any(is_inline)
+}
+
+/// HTML is among what is shown, so that it can refer to other parts.
+fn has_html(part: &MimePart<'_>) -> bool {
+    match &part.contents {
+        BodyPart::Multipart(parts) => parts.iter().any(has_html),
+        _ => media_type(part).is_some_and(|media_type| media_type.eq_ignore_ascii_case("text/html")),
+    }
+}
+
+/// The type of a part, without parameters.
+fn media_type<'a>(part: &'a MimePart<'_>) -> Option<&'a str> {
+    let (_, value) = part.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type"))?;
+    headers::text_of(value)?.split(';').next().map(str::trim)
+}
+
+/// A part and those that it shows. Which type the first of them has must be said (RFC 2387, 3.1).
+fn related<'x>(shown: MimePart<'x>, inline: Vec<MimePart<'x>>) -> MimePart<'x> {
+    let media_type = media_type(&shown).unwrap_or("text/html").to_owned();
+    let related = ContentType::new("multipart/related").attribute("type", media_type);
+    let mut parts = vec![shown];
+    parts.extend(inline);
+    MimePart::new(related, parts)
+}
+
+/// Checks what the headers of the message and those of its content are together. Says whether content that brings its
+/// own headers has UTF-8 in them.
+fn repair_and_check_top(message: &[(Cow<'_, str>, HeaderType<'_>)], body: &mut MimePart<'_>) -> Result<bool> {
+    let is_raw = body.headers.is_empty();
+    let mut names: Vec<Cow<'_, str>> = body.headers.iter().map(|(name, _)| name.clone()).collect();
+    let mut is_utf8 = false;
+    if is_raw && !matches!(body.contents, BodyPart::Multipart(_)) {
+        let contents = match &body.contents {
+            BodyPart::Text(text) => text.as_bytes(),
+            BodyPart::Binary(binary) => binary,
+            BodyPart::Multipart(_) => b"",
+        };
+        let section = Section::of_raw_part(contents)?;
+        names.extend(section.once.iter().map(|name| Cow::Borrowed(*name)));
+        is_utf8 = section.is_utf8;
+        body.contents = BodyPart::Binary([&section.bytes, &contents[section.consumed..]].concat().into());
+    } else {
+        // mail-builder writes one of them, or both.
+        names.extend(["Content-Type", TRANSFER_ENCODING].map(Cow::Borrowed));
+    }
+    for (name, _) in message {
+        if section::once(name).is_some() && names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            let message = format!("the message has a {name} header beside the one of its content");
+            return Err(Error::request(message)
+                .with_hint("Give the content its type instead: MessageBuilder::body(MimePart::new(type, content))."));
         }
-    };
+    }
+    Ok(is_utf8)
 }
 
 /// The parts that a message is made of, at the top.
@@ -190,34 +255,57 @@ fn leaves(part: &MimePart<'_>) -> usize {
     }
 }
 
-/// Moves what mail-builder would write as base64 out of the part and the parts in it. Says whether something in it may go binary.
-fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> bool {
+/// What is within a part, which the multiparts around it say, too (RFC 2045, 6.4).
+#[derive(Clone, Copy, Default)]
+struct Within {
+    /// Something may go binary.
+    binary: bool,
+    /// Something goes with bytes beyond ASCII.
+    eight_bit: bool,
+}
+
+/// Moves what mail-builder would write as base64, or must not, out of the part and the parts in it.
+fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> Result<Within> {
     if let BodyPart::Multipart(parts) = &mut part.contents {
         // What is signed must not change (RFC 1847, 2.1).
-        let is_fixed = |(name, value): &(Cow<'_, str>, HeaderType<'_>)| {
+        let is_labelled = |(name, _): &(Cow<'_, str>, HeaderType<'_>)| name == TRANSFER_ENCODING;
+        let is_fixed = |(_, value): &(Cow<'_, str>, HeaderType<'_>)| {
             let is_signed = |value: &ContentType<'_>| value.c_type.eq_ignore_ascii_case("multipart/signed");
-            name.eq_ignore_ascii_case(TRANSFER_ENCODING) || value.as_content_type().is_some_and(is_signed)
+            value.as_content_type().is_some_and(is_signed)
         };
+        let is_labelled = part.headers.iter().any(is_labelled);
         let around = holes.may_be_binary;
-        holes.may_be_binary &= !part.headers.iter().any(is_fixed);
-        let mut has_binary = false;
+        holes.may_be_binary &= !is_labelled && !part.headers.iter().any(is_fixed);
+        let mut within = Within::default();
         for inner in parts {
-            has_binary |= dig(inner, holes);
+            let inner = dig(inner, holes)?;
+            within.binary |= inner.binary;
+            within.eight_bit |= inner.eight_bit;
         }
         holes.may_be_binary = around;
-        if has_binary {
-            // A multipart is binary if something in it is (RFC 2045, 6.4).
-            part.headers.push((holes.field.into(), Raw::new("binary").into()));
+        let encoding = if within.eight_bit { "8bit" } else { "binary" };
+        if within.binary {
+            part.headers.push((holes.field.into(), Raw::new(encoding).into()));
+        } else if within.eight_bit && !is_labelled {
+            part.headers.push((TRANSFER_ENCODING.into(), Raw::new(encoding).into()));
         }
-        return has_binary;
+        return Ok(within);
     }
     // These are written as they are: a part that brings its own headers in its contents, or its own encoding. And streamed
     // attachments, which are holes already.
-    if part.headers.is_empty() || part.headers.iter().any(|(name, _)| name == TRANSFER_ENCODING) {
-        return part.headers.last().is_some_and(|(name, _)| holes.is_field(name.as_bytes()));
+    if let Some((name, value)) = part.headers.iter().find(|(name, _)| name == TRANSFER_ENCODING) {
+        let is_eight_bit = headers::text_of(value).is_some_and(|encoding| encoding.eq_ignore_ascii_case("8bit"));
+        return Ok(Within {
+            binary: holes.is_field(name.as_bytes()),
+            eight_bit: is_eight_bit && (holes.is_mark(part) || !is_ascii(part)),
+        });
     }
-    if is_text(part) && !must_be_base64(part) {
-        return false;
+    if part.headers.is_empty() {
+        return Ok(Within::default());
+    }
+    let is_composite = media_type(part).is_some_and(headers::is_composite);
+    if !is_composite && is_text(part) && !must_be_base64(part) {
+        return Ok(Within::default());
     }
     let contents = std::mem::replace(&mut part.contents, BodyPart::Multipart(Vec::new()));
     let bytes = match contents {
@@ -227,9 +315,18 @@ fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> bool {
         BodyPart::Binary(Cow::Borrowed(binary)) => Bytes::copy_from_slice(binary),
         BodyPart::Multipart(_) => Bytes::new(), // It was seen above that it is none.
     };
-    part.contents = BodyPart::Binary(holes.dig(Input::Bytes(bytes)).into());
-    part.headers.push(holes.encoding());
-    holes.may_be_binary
+    let text = is_composite.then(|| read_text("an attachment", &bytes)).transpose()?;
+    part.headers.push(holes.encoding(text));
+    part.contents = BodyPart::Binary(holes.dig(Input::Bytes(bytes), text).into());
+    Ok(Within { binary: holes.may_be_binary, eight_bit: text.is_some_and(|text| text.may_be_eight_bit) })
+}
+
+fn is_ascii(part: &MimePart<'_>) -> bool {
+    match &part.contents {
+        BodyPart::Text(text) => text.is_ascii(),
+        BodyPart::Binary(binary) => binary.is_ascii(),
+        BodyPart::Multipart(_) => true,
+    }
 }
 
 const TRANSFER_ENCODING: &str = "Content-Transfer-Encoding";
@@ -283,17 +380,38 @@ struct Holes<'m> {
 
 impl<'m> Holes<'m> {
     /// Takes what stands for a placeholder, and gives the placeholder.
-    fn dig(&mut self, input: Input) -> &'m [u8] {
+    fn dig(&mut self, input: Input, text: Option<Text>) -> &'m [u8] {
         let at = self.inputs.len();
-        self.inputs.push(Some((input, if self.may_be_binary { Form::Either } else { Form::Base64 })));
+        let form = match text {
+            Some(text) => Form::Text(text),
+            None if self.may_be_binary => Form::Either,
+            None => Form::Base64,
+        };
+        self.inputs.push(Some((input, form)));
         &self.marks[at..=at]
     }
 
-    /// The field that says how a part goes which may go binary, or else as base64. With it, mail-builder hands the contents over as
-    /// they are, in one write.
-    fn encoding(&self) -> (Cow<'m, str>, HeaderType<'m>) {
+    /// The field that says how a part goes which may go binary, or else as base64, or as text. With it, mail-builder hands the
+    /// contents over as they are, in one write.
+    fn encoding(&self, text: Option<Text>) -> (Cow<'m, str>, HeaderType<'m>) {
         let name = if self.may_be_binary { self.field } else { TRANSFER_ENCODING };
-        (name.into(), Raw::new("base64").into())
+        let encoding = match text {
+            Some(Text { may_be_eight_bit: true, .. }) => "8bit",
+            Some(_) => "7bit",
+            None => "base64",
+        };
+        (name.into(), Raw::new(encoding).into())
+    }
+
+    /// The part's contents are a placeholder.
+    fn is_mark(&self, part: &MimePart<'_>) -> bool {
+        matches!(&part.contents, BodyPart::Binary(bytes) if self.place(bytes).is_some())
+    }
+
+    /// The number of the placeholder that these bytes are: it is the address that counts.
+    fn place(&self, bytes: &[u8]) -> Option<usize> {
+        let at = bytes.as_ptr().addr().checked_sub(self.marks.as_ptr().addr())?;
+        (bytes.len() == 1 && at < self.marks.len()).then_some(at)
     }
 
     /// These bytes are the name of such a field, by their address.
@@ -301,15 +419,17 @@ impl<'m> Holes<'m> {
         std::ptr::eq(bytes, self.field.as_bytes())
     }
 
-    /// What stands for these bytes, if they are a placeholder: it is the address that counts.
+    /// What stands for these bytes, if they are a placeholder.
     fn find(&mut self, bytes: &[u8]) -> Option<(Input, Form)> {
-        let at = bytes.as_ptr().addr().checked_sub(self.marks.as_ptr().addr())?;
-        self.inputs.get_mut(at).filter(|_| bytes.len() == 1)?.take()
+        let at = self.place(bytes)?;
+        self.inputs.get_mut(at)?.take()
     }
 }
 
 /// The field of a part whose contents are a hole, and of a multipart around such parts.
 const BASE64_FIELD: &[u8] = b"Content-Transfer-Encoding: base64\r\n";
+const SEVEN_BIT_FIELD: &[u8] = b"Content-Transfer-Encoding: 7bit\r\n";
+const EIGHT_BIT_FIELD: &[u8] = b"Content-Transfer-Encoding: 8bit\r\n";
 const BINARY_FIELD: &[u8] = b"Content-Transfer-Encoding: binary\r\n";
 
 /// What mail-builder writes on.
@@ -330,13 +450,13 @@ impl Paper<'_> {
         for at in std::mem::take(&mut self.fields) {
             let before = text.split_to(at - (length - text.len()));
             self.pieces.push(Piece::Text(before));
-            let encoded = match &text {
-                rest if rest.starts_with(BASE64_FIELD) => BASE64_FIELD,
-                // In a multipart, for its parts say it themselves.
-                rest if rest.starts_with(BINARY_FIELD) => b"",
-                _ => return self.odd_field = true,
+            let known = [BASE64_FIELD, SEVEN_BIT_FIELD, EIGHT_BIT_FIELD, BINARY_FIELD];
+            let Some(field) = known.into_iter().find(|field| text.starts_with(field)) else {
+                return self.odd_field = true;
             };
-            drop(text.split_to(BINARY_FIELD.len()));
+            drop(text.split_to(field.len()));
+            // In a multipart, for its parts say it themselves.
+            let encoded = if field == BINARY_FIELD { &[] } else { field };
             let [encoded, binary] = [encoded, BINARY_FIELD].map(Bytes::from_static);
             self.pieces.push(Piece::Field { encoded, binary });
         }

@@ -5,14 +5,15 @@
 //! as text with holes for what is read later, so that its size is known and its memory is a few blocks.
 
 mod attachment;
-mod bcc;
 mod body;
 mod headers;
 mod input;
 mod layout;
 mod progress;
 mod ready;
+mod section;
 mod survey;
+mod text;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use attachment::Attachment;
 pub use body::Body;
 pub use progress::Progress;
 pub use ready::LineEnds;
+pub use text::decode_text;
 
 use crate::{Delivery, Envelope, Error, Result};
 use attachment::Data;
@@ -33,8 +35,52 @@ use progress::{Listener, Teller};
 
 /// A message to be sent.
 ///
-/// It is made from mail-builder's [`MessageBuilder`] as it is, or from a message that is ready, headers and all.
+/// It is made from mail-builder's [`MessageBuilder`], or from a message that is ready, headers and all.
 /// The Bcc header of either never leaves the machine.
+///
+/// # What is repaired and what is refused
+///
+/// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and streams, and whichever way the
+/// server takes the message. What is refused is refused before anything is sent, as [`Kind::Request`](crate::Kind::Request),
+/// with the number of the line and its bytes where the message is a ready one.
+///
+/// In the header section of a ready message, which may have 1 MiB:
+///
+/// | Found | What happens |
+/// |---|---|
+/// | a byte order mark (UTF-8), blank lines or an mbox line (`From alice@example.org Mon …`) before the first field | removed |
+/// | Bcc and Resent-Bcc, in any case, folded, with blanks before the colon | removed |
+/// | a field without a value that must have one (`Cc:`, `Content-Type:`) | removed |
+/// | LF alone as line end | becomes CRLF, unless [`LineEnds`] says otherwise: then refused |
+/// | CR alone | refused: not every reader ends a line there |
+/// | no header field at all, a line that is none, an empty message | refused |
+/// | bytes that are not UTF-8, UTF-16, a NUL | refused; UTF-8 needs a server with SMTPUTF8 (RFC 6532) |
+/// | a second field of a kind that may be there once (RFC 5322, 3.6) | refused |
+/// | From with several addresses and no Sender, or Sender with several (RFC 5322, 3.6.2) | refused |
+///
+/// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it goes as binary. In a stream
+/// these are found when their turn comes: sending fails then ([`Kind::Input`](crate::Kind::Input)), and the message is not ended, so that
+/// nothing is delivered. Nothing else of a ready message is changed or looked at. A line of more than 998 bytes goes as it
+/// is: servers may take it, a signature may cover it, and [`Body::longest_line`] tells of it.
+///
+/// In a built message:
+///
+/// | Found | What happens |
+/// |---|---|
+/// | Bcc and Resent-Bcc | removed; recipients in Bcc are in the envelope |
+/// | a list without an address, an identifier or a type without a value | the field is left out |
+/// | To, Cc or Reply-To set more than once | one list |
+/// | another field set more than once that may be there once | the last one counts |
+/// | identifiers in angle brackets (`message_id("<a@b>")`) | the brackets are not doubled |
+/// | a byte order mark at the front of a text or HTML body | removed |
+/// | attachments that HTML refers to (`cid:`) | `multipart/related` with the HTML (RFC 2387) |
+/// | an address that is not valid, a line break or NUL in a header, a bad identifier, Content-ID or media type | refused |
+/// | an address field that is text, not addresses | refused |
+/// | From with several addresses and no Sender, or Sender with several | refused |
+/// | Content-Type or Content-Transfer-Encoding beside those of the content | refused |
+/// | `message/…` and `multipart/…` as attachments | not encoded (RFC 2046, 5.2.1); with a NUL refused |
+///
+/// Text from a file becomes a body by [`decode_text`].
 ///
 /// ```
 /// use envoi::mail_builder::MessageBuilder;
@@ -71,7 +117,8 @@ impl<'x> From<MessageBuilder<'x>> for Message<'x> {
 }
 
 impl Message<'static> {
-    /// A message that is ready: its headers, a blank line, its body. It needs an [`envelope`](Self::envelope).
+    /// A message that is ready: its headers, a blank line, its body. It needs an [`envelope`](Self::envelope). The rules for
+    /// its headers are [above](Self#what-is-repaired-and-what-is-refused).
     ///
     /// ```
     /// use envoi::{Address, Envelope, Message};
@@ -90,7 +137,7 @@ impl Message<'static> {
     }
 
     /// The same from a stream, which is read once: its size is not announced to the server, and it cannot be
-    /// sent a second time.
+    /// sent a second time. Its header section is read before anything is sent.
     pub fn ready_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Message::new(What::Ready(Data::Reader(Box::new(reader))))
     }
@@ -178,9 +225,11 @@ impl<'x> Message<'x> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, an invalid address, a line break or NUL in a header,
-    /// or a ready message without an envelope, with attachments, with a NUL or with line ends that are refused.
-    /// [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be read or is none.
+    /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, what is
+    /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope or with attachments.
+    /// [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be read or is none, or a stream that fails.
+    ///
+    /// A stream may give its header section late, or never: this waits for it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -213,7 +262,8 @@ impl<'x> Message<'x> {
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
         let teller = self.listener.map(Teller::new);
         match self.what {
-            What::Built(builder) => {
+            What::Built(mut builder) => {
+                headers::repair(&mut builder.headers);
                 let envelope = match self.envelope {
                     Some(envelope) => envelope,
                     None => headers::envelope(&builder.headers)?,
@@ -234,8 +284,8 @@ impl<'x> Message<'x> {
                     return Err(Error::request("a ready message takes no attachments")
                         .with_hint("Only a message of mail-builder's does."));
                 }
-                let (pieces, facts, cutter) = ready::prepare(data, self.line_ends).await?;
-                Ok((envelope, Body::new(pieces, facts, cutter, teller)))
+                let (pieces, facts, check) = ready::prepare(data, self.line_ends).await?;
+                Ok((envelope, Body::new(pieces, facts, check, teller)))
             }
         }
     }

@@ -1,22 +1,20 @@
 //! What a message is, known before it goes: its size on the wire, 8-bit or not, its line ends.
 
-use bytes::Bytes;
 use memchr::{memchr, memchr2};
 
-use super::bcc::{BccFilter, Kept};
+use super::input::Text;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::proto::Content;
 
-/// Goes over a message once, at the speed of memory: cuts the Bcc fields out, and sums up what stays.
+/// Goes over a message once, at the speed of memory, and sums up what it is.
 #[derive(Debug)]
 pub(super) struct Survey {
-    filter: BccFilter,
     lines: Lines,
     eight_bit: bool,
-    utf8_headers: bool,
     nul: Option<u64>,
     size_is_known: bool,
+    content_is_known: bool,
 }
 
 /// What was found.
@@ -59,9 +57,7 @@ impl Facts {
 
     /// The message can go as text.
     pub(super) fn check_text(&self) -> Result<()> {
-        let Some(line) = self.nul else { return Ok(()) };
-        let message = format!("line {line} of the message has a NUL, which text cannot have");
-        Err(Error::request(message).with_hint(hint::NUL))
+        self.nul.map_or(Ok(()), |line| Err(nul("the message", line)))
     }
 
     /// Of the same message, if it goes as it is.
@@ -71,32 +67,33 @@ impl Facts {
     }
 }
 
+/// A line with a NUL where there must be text.
+pub(super) fn nul(what: &str, line: u64) -> Error {
+    Error::request(format!("line {line} of {what} has a NUL, which text cannot have")).with_hint(hint::NUL)
+}
+
 impl Survey {
     pub(super) fn new() -> Self {
-        Survey {
-            filter: BccFilter::new(),
-            lines: Lines::new(),
-            eight_bit: false,
-            utf8_headers: false,
-            nul: None,
-            size_is_known: true,
-        }
+        Survey { lines: Lines::new(), eight_bit: false, nul: None, size_is_known: true, content_is_known: true }
     }
 
-    /// The next piece of the message; `keep` is given what stays of it.
-    pub(super) fn take(&mut self, mut piece: Bytes, mut keep: impl FnMut(Bytes)) {
-        while let Some(Kept { bytes, headers }) = self.filter.next(&mut piece) {
-            self.look(&bytes, headers);
-            keep(bytes);
-        }
+    /// Lines that do not go, but count where a line is named by its number.
+    pub(super) fn skip_lines(&mut self, lines: u64) {
+        self.lines.skip(lines);
     }
 
-    /// The same for a caller that reads the message again later: nothing is kept, and the body is not copied.
+    /// The next piece of the message.
     pub(super) fn read(&mut self, piece: &[u8]) {
-        match self.filter.in_headers() {
-            true => self.take(Bytes::copy_from_slice(piece), drop),
-            false => self.look(piece, 0),
+        self.eight_bit |= !piece.is_ascii();
+        let mut rest = piece;
+        if self.nul.is_none()
+            && let Some(at) = memchr(0, piece)
+        {
+            self.lines.feed(&piece[..at]);
+            self.nul = Some(self.lines.number());
+            rest = &piece[at..];
         }
+        self.lines.feed(rest);
     }
 
     /// Lines of base64 between two pieces, of this length if it is known.
@@ -109,6 +106,15 @@ impl Survey {
         }
     }
 
+    /// Text between two pieces, at the beginning of a line, of which this is known.
+    pub(super) fn read_text(&mut self, text: Text) {
+        self.eight_bit |= text.may_be_eight_bit;
+        match text.lines {
+            Some(lines) => self.lines.append(lines),
+            None => (self.size_is_known, self.content_is_known) = (false, false),
+        }
+    }
+
     /// Bytes that go as they are, so many if that is known.
     pub(super) fn skip_binary(&mut self, length: Option<u64>) {
         match length {
@@ -117,45 +123,32 @@ impl Survey {
         }
     }
 
-    /// The message is over; `keep` is given what was held back.
-    pub(super) fn end(mut self, mut keep: impl FnMut(Bytes)) -> Facts {
-        if let Some(Kept { bytes, headers }) = self.filter.end() {
-            self.look(&bytes, headers);
-            keep(bytes);
-        }
+    /// What is known of the lines so far, and whether there are bytes beyond ASCII; the line of a NUL, if there is one.
+    pub(super) fn text(&self) -> (Text, Option<u64>) {
+        (Text { lines: Some(self.lines), may_be_eight_bit: self.eight_bit }, self.nul)
+    }
+
+    /// The message is over. Whether its headers are ASCII is not known here.
+    pub(super) fn end(mut self) -> Facts {
         self.lines.end();
         Facts {
             size: self.size_is_known.then_some(self.lines.size),
-            content: if self.eight_bit { Content::EightBit } else { Content::SevenBit },
-            utf8_headers: self.utf8_headers,
+            content: match self.eight_bit {
+                _ if !self.content_is_known => Content::Unknown,
+                true => Content::EightBit,
+                false => Content::SevenBit,
+            },
+            utf8_headers: false,
             longest_line: Some(self.lines.longest),
             bare: self.lines.bare,
             nul: self.nul,
             added: self.lines.added,
         }
     }
-
-    /// What is found in bytes that stay, some of which, at the front, are of the header section.
-    fn look(&mut self, bytes: &[u8], headers: usize) {
-        if !bytes.is_ascii() {
-            self.eight_bit = true;
-            self.utf8_headers |= !bytes[..headers].is_ascii();
-        }
-        self.lines.add_hidden(self.filter.take_hidden_lines());
-        let mut rest = bytes;
-        if self.nul.is_none()
-            && let Some(at) = memchr(0, bytes)
-        {
-            self.lines.feed(&bytes[..at]);
-            self.nul = Some(self.lines.number());
-            rest = &bytes[at..];
-        }
-        self.lines.feed(rest);
-    }
 }
 
 /// Counts as the wire will have it: a lone CR or LF becomes CRLF, and a last line without an end gets one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
     size: u64,
     /// Lines that have ended.
@@ -183,7 +176,7 @@ impl Lines {
     }
 
     /// Lines that do not go, but count where a line is named by its number.
-    pub(super) fn add_hidden(&mut self, lines: u64) {
+    pub(super) fn skip(&mut self, lines: u64) {
         self.count += lines;
     }
 
@@ -212,6 +205,15 @@ impl Lines {
             self.end_line();
         }
         self.line += bytes.len() as u64;
+    }
+
+    /// The same for lines that were counted apart, where one begins here.
+    fn append(&mut self, lines: Lines) {
+        self.size += lines.size;
+        self.count += lines.count;
+        self.longest = self.longest.max(lines.longest);
+        self.added += lines.added;
+        (self.line, self.after_cr) = (lines.line, lines.after_cr);
     }
 
     pub(super) fn end(&mut self) {
@@ -247,7 +249,7 @@ mod tests {
         for piece in pieces {
             survey.read(piece);
         }
-        survey.end(drop)
+        survey.end()
     }
 
     #[test]
@@ -261,8 +263,6 @@ mod tests {
             ("\n\r", 4, 0, Some((1, b'\n'))),
             ("a\r\r\nbc", 3 + 2 + 4, 2, Some((1, b'\r'))),
             ("a\r\nb\r\nc\nd", 12, 1, Some((3, b'\n'))),
-            ("To: a\r\nBcc: b\r\n c\r\n\r\nx\ny", 7 + 2 + 3 + 3, 5, Some((5, b'\n'))),
-            ("Bcc: x\nTo: a\r\n\r\n", 9, 5, None),
         ] {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
@@ -277,31 +277,13 @@ mod tests {
 
     #[test]
     fn tells_the_line_of_a_nul() {
-        for (message, line) in [
-            ("a\r\nb", None),
-            ("\0", Some(1)),
-            ("a\r\nb\0\r\n\0", Some(2)),
-            ("a\rb\n\0", Some(3)),
-            ("a\r\0", Some(2)),
-            ("Bcc: \0\r\n a\r\n\r\n\0", Some(4)),
-            ("Bcc: \0\r\n\r\n", None),
-        ] {
+        for (message, line) in
+            [("a\r\nb", None), ("\0", Some(1)), ("a\r\nb\0\r\n\0", Some(2)), ("a\rb\n\0", Some(3)), ("a\r\0", Some(2))]
+        {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
                 assert_eq!(facts(&[head, tail]).nul, line, "{message:?}, cut at {cut}");
             }
         }
-    }
-
-    #[test]
-    fn tells_headers_from_body() {
-        let seven = facts(&[b"To: a\n\nx\n"]);
-        assert_eq!((seven.content, seven.utf8_headers), (Content::SevenBit, false));
-        let body = facts(&["To: a\n\n\u{e4}\n".as_bytes()]);
-        assert_eq!((body.content, body.utf8_headers), (Content::EightBit, false));
-        let headers = facts(&["To: \u{e4}\n\nx\n".as_bytes()]);
-        assert_eq!((headers.content, headers.utf8_headers), (Content::EightBit, true));
-        let hidden = facts(&["Bcc: \u{e4}\n\nx\n".as_bytes()]);
-        assert_eq!((hidden.content, hidden.utf8_headers), (Content::SevenBit, false));
     }
 }

@@ -32,7 +32,7 @@ fn large() -> Message<'static> {
 
 /// More than the buffers on the way hold.
 fn huge() -> Message<'static> {
-    ready(&"A line of text.\r\n".repeat(500_000))
+    ready(&format!("From: me@example.org\r\n\r\n{}", "A line of text.\r\n".repeat(500_000)))
 }
 
 fn beyond_ascii() -> Message<'static> {

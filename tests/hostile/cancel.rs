@@ -240,7 +240,7 @@ struct Bomb(usize);
 impl AsyncRead for Bomb {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.0 = self.0.checked_sub(1).expect("the bomb goes off");
-        let piece = b"X-Id: 0\r\nend\r\n";
+        let piece = b"X-Id: 0\r\n\r\nend\r\n";
         buffer.put_slice(&piece[..piece.len().min(buffer.remaining())]);
         Poll::Ready(Ok(()))
     }
@@ -268,6 +268,11 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
             let mut connection = Connection::over(client, &endpoint()).await.unwrap();
             let outcome = AssertUnwindSafe(connection.send(message(reads))).catch_unwind().await;
             assert!(outcome.is_err(), "{what}, after {reads} reads: the panic is the caller's to see");
+            if reads == 0 && what == "a ready message" {
+                // Its headers are read before anything is said to the server.
+                assert!(connection.verify().await.is_ok() && office.books().asked_for == 0);
+                continue;
+            }
             assert_given_up(connection, serving, what).await;
             assert!(office.books().stored.is_empty() && office.books().broken.is_empty(), "{what}");
         }
@@ -312,8 +317,14 @@ async fn what_failed_has_no_end() {
     for reads in [0, 1, 2, 10_000] {
         let bombs = [ready(Box::new(Bomb(reads))), attached(Box::new(Bomb(reads)))];
         let duds = [ready(Box::new(Dud(reads))), attached(Box::new(Dud(reads)))];
-        for message in bombs.into_iter().chain(duds) {
-            let (_, mut body) = message.prepare().await.unwrap();
+        for (at, message) in bombs.into_iter().chain(duds).enumerate() {
+            // The headers of a ready message are read first of all.
+            let prepared = AssertUnwindSafe(message.prepare()).catch_unwind().await;
+            if reads == 0 && at % 2 == 0 {
+                assert!(!matches!(prepared, Ok(Ok(_))));
+                continue;
+            }
+            let (_, mut body) = prepared.expect("it does not panic before it is read").unwrap();
             // The panic, or the error.
             while matches!(AssertUnwindSafe(body.chunk()).catch_unwind().await, Ok(Some(Ok(_)))) {}
             for _ in 0..3 {

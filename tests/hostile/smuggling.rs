@@ -154,11 +154,13 @@ async fn in_a_ready_message() {
     for (attack, end) in ENDS {
         let ready = format!("Subject: {attack}\r\n\r\n{}", text(end));
         check(attack, || Message::ready(ready.clone()).envelope(envelope(&["you@example.com"]))).await;
-        // In the header section, where Bcc is looked for, too.
+        // In the header section, commands are no header fields.
         let early = format!("Subject: x{end}{SECOND}Bcc: a@b{end}\r\n\r\nend");
-        check(attack, || Message::ready(early.clone()).envelope(envelope(&["you@example.com"]))).await;
         let first = format!("{}Subject: x", &end[end.find('.').unwrap_or(0)..]);
-        check(attack, || Message::ready(first.clone()).envelope(envelope(&["you@example.com"]))).await;
+        for text in [early, first] {
+            let refused = Message::ready(text).envelope(envelope(&["you@example.com"])).prepare().await.unwrap_err();
+            assert_eq!(refused.kind(), Kind::Request, "{attack}: {refused}");
+        }
     }
 }
 
@@ -205,7 +207,7 @@ async fn in_a_built_message() {
         check(attack, || built().html_body(text.clone()).into()).await;
         check(attack, || built().text_body("x").attachment("text/plain", "a.txt", text.clone()).into()).await;
         check(attack, || built().text_body("x").attachment("message/rfc822", "a.eml", text.clone()).into()).await;
-        check(attack, || built().body(MimePart::raw(text.clone())).into()).await;
+        check(attack, || built().body(MimePart::raw(format!("\r\n{text}"))).into()).await;
         check(attack, || {
             let attachment = Attachment::bytes("a.txt", "text/plain", text.clone());
             Message::from(built().text_body("x")).attach(attachment)

@@ -67,10 +67,14 @@ impl Auth {
 
 impl Dialogue {
     /// Over a real connection, other bytes would go: the nonce, the binding and the port are made up, and a ready message is never
-    /// binary.
+    /// binary, and begins with a header field.
     pub fn is_for_machine_alone(&self) -> bool {
-        let is_binary = self.sends.iter().any(|send| send.content == Content::Binary);
-        self.nonce.is_some() || self.server.is_some() || self.chunk_size.is_some() || is_binary
+        let is_for_machine = |send: &Send| {
+            let first = send.message.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            send.content == Content::Binary || !first.contains(&b':')
+        };
+        let is_made_up = self.nonce.is_some() || self.server.is_some() || self.chunk_size.is_some();
+        is_made_up || self.sends.iter().any(is_for_machine)
     }
 }
 
