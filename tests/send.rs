@@ -676,6 +676,17 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn options_of_later_versions_are_refused_as_not_yet_supported() {
+    for option in ["--check", "--dkim=example.org,mail,key.pem", "--mx", "--resolver=127.0.0.1:53"] {
+        let run = send_to("smtp://127.0.0.1:1?tls=none", &[option, "--json"]).await;
+        run.exits_with(64);
+        let message = run.json()["error"]["message"].as_str().unwrap().to_owned();
+        let name = option.split('=').next().unwrap();
+        assert_eq!(message, format!("{name} is not yet supported"));
+    }
+}
+
+#[tokio::test]
 async fn inputs_that_cannot_be_read() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
