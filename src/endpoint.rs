@@ -416,6 +416,11 @@ impl Endpoint {
             let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
+        if self.security == Security::None && self.tls.has_pins() {
+            let message = "a key is pinned, and TLS is switched off, so that the server shows no key";
+            return Err(Error::request(message)
+                .with_hint("Leave the pin out; or have TLS used (tls=required in the URL, or Security::Required)."));
+        }
         self.login.check()
     }
 

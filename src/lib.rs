@@ -144,7 +144,7 @@
 //! | `client` (default) | everything that touches a socket; without it, there is [`proto`] alone, without tokio and rustls |
 //! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
 //! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
-//! | `keystores` | trust and client certificates from PKCS#12 and JKS |
+//! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
 //! | `pool` | [`Pool`]: connections that are kept and shared |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |

@@ -1009,6 +1009,9 @@ async fn a_pinned_key_alone_or_on_top() {
     let url = format!("smtp://localhost:{}?tls=opportunistic", plain.port());
     send_to(&format!("{url}&pin={pin}"), &[]).await.exits_with(76).says("does not offer STARTTLS");
     send_to(&url, &[]).await.exits_with(0);
+    // Without TLS, no key is seen.
+    let url = format!("smtp://localhost:{}?tls=none&pin={pin}", plain.port());
+    send_to(&url, &[]).await.exits_with(64).says("a key is pinned, and TLS is switched off");
 
     // On top of a system's store that turns out to be empty, it is not all that counts.
     let folder = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
         return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form."));
     }
     if let Some(format) = KeyStore::of(bytes) {
-        return Ok(Found { certificates: trusted(format, bytes, password)?, notes: Vec::new() });
+        return trusted(format, bytes, password);
     }
     match first_element(bytes) {
         // PKCS#8 and PKCS#1 begin with version 0, SEC 1 with version 1.
@@ -163,7 +163,7 @@ fn pkcs7() -> Unusable {
 }
 
 #[cfg(not(feature = "keystores"))]
-fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
     Err(not_built(format))
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Store<'a> {
     pub(super) trusted: Vec<CertificateDer<'static>>,
     /// The keys of its owner, encrypted, each with its chain.
     pub(super) own: Vec<(&'a [u8], Vec<&'a [u8]>)>,
+    /// There are entries that are not read.
+    pub(super) is_cut: bool,
     is_too_large: bool,
 }
 
@@ -149,8 +151,14 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
         let key = match tag {
             1 => Some(reader.block()?),
             2 => None,
-            // A secret key of JCEKS, a Java object whose end only Java finds. What came before it counts.
-            3 => break,
+            // A secret key of JCEKS, which is a Java object. Where its end is not found, what came before it counts.
+            3 => match skip_java_stream(reader) {
+                Some(()) => continue,
+                None => {
+                    store.is_cut = true;
+                    break;
+                }
+            },
             _ => return None,
         };
         let certificates = if key.is_some() { reader.number()?.try_into().ok()? } else { 1 };
@@ -169,6 +177,71 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
     Some(store)
 }
 
+/// Skips a stream of one Java object, as far as sealed keys need it (Java Object Serialization Specification, 6.4.2).
+fn skip_java_stream(reader: &mut Reader<'_>) -> Option<()> {
+    (reader.take(4)? == [0xAC, 0xED, 0, 5]).then_some(())?;
+    skip_java_object(reader, 8)
+}
+
+fn skip_java_object(reader: &mut Reader<'_>, depth: u8) -> Option<()> {
+    let depth = depth.checked_sub(1)?;
+    match reader.byte()? {
+        // null, a reference to what came before, a string
+        0x70 => {}
+        0x71 => drop(reader.take(4)?),
+        0x74 => drop(reader.text()?),
+        // An object: the fields of its superclasses come first.
+        0x73 => {
+            for kind in java_classes(reader, depth)?.iter().rev().flatten() {
+                match kind {
+                    b'B' | b'Z' => drop(reader.take(1)?),
+                    b'C' | b'S' => drop(reader.take(2)?),
+                    b'F' | b'I' => drop(reader.take(4)?),
+                    b'D' | b'J' => drop(reader.take(8)?),
+                    b'L' | b'[' => skip_java_object(reader, depth)?,
+                    _ => return None,
+                }
+            }
+        }
+        // An array, of bytes here.
+        0x75 => {
+            java_classes(reader, depth)?;
+            reader.block()?;
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// The kinds of the fields of a class, and of its superclasses.
+fn java_classes(reader: &mut Reader<'_>, depth: u8) -> Option<Vec<Vec<u8>>> {
+    let mut classes = Vec::new();
+    loop {
+        match reader.byte()? {
+            0x70 => return Some(classes),
+            0x71 => return reader.take(4).map(|_| classes),
+            0x72 => {
+                let _name = reader.text()?;
+                let _version = reader.take(8)?;
+                // Serializable, and without what only the class itself reads.
+                (reader.byte()? == 2).then_some(())?;
+                let mut fields = Vec::new();
+                for _ in 0..u16::from_be_bytes(reader.take(2)?.try_into().ok()?) {
+                    let kind = reader.byte()?;
+                    let _name = reader.text()?;
+                    if matches!(kind, b'L' | b'[') {
+                        skip_java_object(reader, depth)?;
+                    }
+                    fields.push(kind);
+                }
+                (reader.byte()? == 0x78).then_some(())?;
+                classes.push(fields);
+            }
+            _ => return None,
+        }
+    }
+}
+
 /// What is left of the file. Its numbers are big-endian, and none is believed before the bytes are there.
 struct Reader<'a>(&'a [u8]);
 
@@ -177,6 +250,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|byte| byte[0])
     }
 
     fn number(&mut self) -> Option<u32> {

@@ -1,22 +1,23 @@
 //! Key stores: PKCS#12, JKS and Oracle's auto-login wallets.
 
-use tokio_rustls::rustls::pki_types::CertificateDer;
-
 use super::client_certificate::Own;
-use super::formats::{KeyStore, Unusable};
+use super::formats::{Found, KeyStore, Unusable};
 use super::pkcs12::{Fault, MAX_ENTRIES, MAX_ROUNDS, Store};
 use super::{jks, wallet};
 use crate::Secret;
 
 /// The certificates of a store that are there to be trusted.
-pub(super) fn trusted(
-    format: KeyStore,
-    bytes: &[u8],
-    password: Option<&Secret>,
-) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let (trusted, has_key) = match format {
+pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
+    let mut notes = Vec::new();
+    let (certificates, has_key) = match format {
         KeyStore::Jks => {
             let store = jks::Store::open(bytes, password)?;
+            if store.is_cut && store.trusted.is_empty() {
+                return Err(Unusable::new(format!("{} {SECRET_KEY}", format.what()), CONVERT));
+            }
+            if store.is_cut {
+                notes.push(format!("{} {SECRET_KEY}", format.what()));
+            }
             (store.trusted, !store.own.is_empty())
         }
         KeyStore::Pkcs12 => {
@@ -29,8 +30,8 @@ pub(super) fn trusted(
             Ok((store.into_trusted(), has_key))
         })?,
     };
-    match (trusted.is_empty(), has_key) {
-        (false, _) => Ok(trusted),
+    match (certificates.is_empty(), has_key) {
+        (false, _) => Ok(Found { certificates, notes }),
         (true, false) => Err(Unusable::new("is a key store that holds no certificate", IMPORT)),
         (true, true) => Err(Unusable::new(
             "is a key store that holds a key with its certificates, but no trusted certificate",
@@ -59,6 +60,10 @@ pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> 
         )
     })
 }
+
+const SECRET_KEY: &str = "with a secret key, whose end is not found: what comes after it is not read";
+const CONVERT: &str =
+    "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore ca.p12 -deststoretype PKCS12.";
 
 const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool -importcert -file ca.pem -keystore FILE, \
                       or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself.";

@@ -142,7 +142,8 @@ impl Trust {
     ///
     /// Alone, on an [empty](Self::empty) trust, the key is all that counts: not the issuer, not the dates, not the name. On top of
     /// other trust, the certificate must be verified as ever, and must have a pinned key, also where that other trust turns out to
-    /// be empty. A pin holds under [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall back.
+    /// be empty. A pin holds under [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall back;
+    /// with [`Security::None`](super::Security::None) it is refused.
     ///
     /// ```
     /// # let der = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;

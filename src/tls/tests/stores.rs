@@ -51,6 +51,13 @@ fn check(folder: &Path) {
     }
     let error = ClientCertificate::file(folder.join("other-key.jks")).password("changeit").load().unwrap_err();
     says(&error, &["other-key.jks is a key store (JKS) whose key has another password", "keytool -keypasswd"]);
+    // Java objects, amid the rest.
+    assert_eq!(subjects(Trust::empty().file(folder.join("secret-key.jceks")).password("changeit")), [ca]);
+    let mut other = fs::read(folder.join("secret-key.jceks")).unwrap();
+    let object = other.windows(4).position(|window| window == [0xAC, 0xED, 0, 5]).unwrap();
+    other[object + 3] = 6;
+    let error = config_error(Trust::empty().pem(other));
+    says(&error, &["is a Java key store (JKS) with a secret key, whose end is not found", "keytool -importkeystore"]);
     for name in ["client.p12", "client-legacy.p12", "keys.p12", "keys.jks", "keys.jceks"] {
         let error = config_error(Trust::empty().file(folder.join(name)).password("changeit"));
         says(&error, &["holds a key with its certificates, but no trusted certificate", "keytool -importcert"]);
@@ -280,9 +287,14 @@ fn the_cacerts_of_java() {
 #[test]
 fn a_damaged_store_is_an_error_and_no_more() {
     // To derive a key takes its time: not every byte of a PKCS#12 store.
-    for (name, step) in
-        [("java.jks", 1), ("keys.jks", 1), ("ewallet.p12", 101), ("bare.p12", 7), ("secret-bags.p12", 41)]
-    {
+    for (name, step) in [
+        ("java.jks", 1),
+        ("keys.jks", 1),
+        ("ewallet.p12", 101),
+        ("bare.p12", 7),
+        ("secret-bags.p12", 41),
+        ("secret-key.jceks", 1),
+    ] {
         let whole = fs::read(kept().join(name)).unwrap();
         for at in (0..whole.len()).step_by(step) {
             let _ = Trust::empty().pem(&whole[..at]).password("changeit").load();

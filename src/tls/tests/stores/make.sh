@@ -36,6 +36,9 @@ import() {
 import java.p12 PKCS12
 import java.jks JKS
 import java.jceks JCEKS
+cp java.jceks secret-key.jceks
+keytool -genseckey -alias secret -keyalg AES -keysize 128 -keystore secret-key.jceks -storetype JCEKS \
+    -storepass $password -keypass $password
 # In PKCS12, Java takes ASCII only.
 import java-emoji.jks JKS "$emoji"
 # A key with its chain, and the authority as trusted beside it: what an Oracle wallet holds, with the same marks.
