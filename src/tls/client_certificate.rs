@@ -15,6 +15,7 @@ use super::formats::{self, KeyStore, Unusable};
 #[cfg(feature = "keystores")]
 use super::keystore::own;
 use super::password::Password;
+use super::reasons::rustls_words;
 use super::store::{MAX_FILE, wallet_stores};
 use super::trust::local;
 use super::{Certificate, connector};
@@ -114,8 +115,11 @@ impl ClientCertificate {
         let Own { key, certificates: mut chain, is_chain } = self.read(until)?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             let part = self.key.as_ref().unwrap_or(&self.certificate);
-            part.unusable(Unusable::new(format!("holds a key of a kind that is not supported ({error})"), KEY_KINDS))
-                .with_source(error)
+            part.unusable(Unusable::new(
+                format!("holds a key of a kind that is not supported ({})", rustls_words(&error)),
+                KEY_KINDS,
+            ))
+            .with_source(error)
         })?;
         // The order of a file is anybody's guess; the key says which certificate is ours. (The check of rustls cannot read X.509
         // version 1, which `openssl x509 -req` makes.)

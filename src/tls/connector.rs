@@ -18,6 +18,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::handshake;
+use super::reasons::rustls_words;
 use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, Kind, Phase, Result, file};
@@ -162,8 +163,10 @@ impl Connector {
     /// The first bytes of a handshake with this host, to see what a server says to them.
     pub(crate) fn client_hello(&self, host: &str) -> Result<Vec<u8>> {
         let loaded = self.loaded();
-        let failure =
-            |error| Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error);
+        let failure = |error| {
+            Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
+                .with_source(error)
+        };
         let mut connection = ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
         let mut hello = Vec::new();
         connection.write_tls(&mut hello).map_err(|error| Error::lost(Phase::Tls, error))?;
@@ -250,7 +253,8 @@ fn config(
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let config = ClientConfig::builder_with_provider(provider()?).with_protocol_versions(versions);
     let config = config.map_err(|error| {
-        Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {error}")).with_source(error)
+        Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
+            .with_source(error)
     })?;
     Ok(config.dangerous().with_custom_certificate_verifier(verifier.clone()))
 }

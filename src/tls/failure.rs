@@ -7,11 +7,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use tokio_rustls::rustls::pki_types::UnixTime;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::Certificate;
 use super::certificate::{apart, pin_text, utc};
+use super::reasons::webpki_words;
 use super::store::TrustStore;
+use super::trust::Anchor;
 use crate::text::printable;
 use crate::{Error, Kind, Phase};
 
@@ -63,6 +65,8 @@ pub enum CertificateProblem {
     WrongPurpose,
     /// Its key is not the one that is pinned.
     WrongKey,
+    /// Its key is of a size that gives no security, or is not supported.
+    WeakKey,
     /// It cannot be read, or the server sent none.
     Malformed,
     /// Something else; the message has the words.
@@ -99,6 +103,8 @@ impl StdError for CertificateFailure {}
 pub(super) enum Why {
     NoCertificate,
     WrongKey,
+    /// The key of the server's own certificate is not one with which a handshake can be verified.
+    WeakKey,
     Invalid(webpki::Error),
 }
 
@@ -130,6 +136,7 @@ impl Story<'_> {
                 "Ask the administrator of the server for one that has a certificate.",
             ),
             Why::WrongKey => self.wrong_key(),
+            Why::WeakKey => self.weak_key(Some(0)).unwrap_or_else(|| self.malformed(None)),
             Why::Invalid(error) => self.invalid(error),
         }
     }
@@ -146,13 +153,27 @@ impl Story<'_> {
             E::CertExpired { not_after, .. } => self.expired(system_time(not_after)),
             E::CertNotValidYet { not_before, .. } => self.not_yet_valid(system_time(not_before)),
             E::CertNotValidForName(_) => self.wrong_name(),
-            E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => self.bad_signature(),
-            E::CertRevoked => told(
-                CertificateProblem::Revoked,
-                None,
-                format!("the certificate of {host}, or one above it, was revoked by its issuer"),
-                "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one.",
-            ),
+            E::InvalidSignatureForPublicKey => {
+                let weak = self.path().into_iter().skip(1).find_map(|at| self.weak_key(Some(at)));
+                weak.or_else(|| self.weak_key(None)).unwrap_or_else(|| self.bad_signature())
+            }
+            E::SignatureAlgorithmMismatch => {
+                let at = self.find(Certificate::names_two_algorithms);
+                self.reissue(CertificateProblem::BadSignature, at, "names two algorithms for its one signature")
+            }
+            E::CertRevoked => {
+                let at = self.find(|certificate| self.is_listed(certificate));
+                let which = match at {
+                    Some(at) => self.which(Some(at)),
+                    None => format!("the certificate of {host}, or one above it,"),
+                };
+                told(
+                    CertificateProblem::Revoked,
+                    at,
+                    format!("{which} was revoked by its issuer"),
+                    "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one.",
+                )
+            }
             E::CaUsedAsEndEntity => told(
                 CertificateProblem::WrongPurpose,
                 Some(0),
@@ -165,23 +186,66 @@ impl Story<'_> {
                      server's, trust this very certificate: add it {TRUST_IT}."
                 ),
             ),
-            E::EndEntityUsedAsCa => told(
-                CertificateProblem::WrongPurpose,
-                None,
-                format!(
-                    "the certificate of {host} was issued by one that may not issue any: it is no authority (CA:TRUE is missing)"
-                ),
-                "The server's administrator must have its certificate issued anew.",
-            ),
-            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => told(
-                CertificateProblem::WrongPurpose,
-                Some(0),
-                format!(
-                    "the certificate of {host}, {}, is not meant for a server (its extended key usage lacks serverAuth)",
-                    self.subject(0)
-                ),
-                "The server's administrator must have it issued anew, for a TLS server.",
-            ),
+            E::EndEntityUsedAsCa => {
+                let at = self.find_above(|certificate| certificate.authority().is_none());
+                let issuer = at.map_or(String::new(), |at| format!(", {},", self.subject(at)));
+                told(
+                    CertificateProblem::WrongPurpose,
+                    at,
+                    format!(
+                        "the certificate of {host} was issued by one{issuer} that may not issue any: it is no authority (CA:TRUE is missing)"
+                    ),
+                    "The server's administrator must have its certificate issued anew.",
+                )
+            }
+            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
+                let at = self.find(Certificate::is_for_no_server).unwrap_or_default();
+                let which = self.which(Some(at));
+                let reach = if at == 0 { "" } else { ", which holds for all that it issued" };
+                told(
+                    CertificateProblem::WrongPurpose,
+                    Some(at),
+                    format!("{which} is not meant for a server (its extended key usage lacks serverAuth{reach})"),
+                    match at {
+                        0 => "The server's administrator must have it issued anew, for a TLS server.",
+                        _ => {
+                            "The server's administrator must have its certificate issued by another authority, one for TLS servers."
+                        }
+                    },
+                )
+            }
+            E::PathLenConstraintViolated => self.too_many_authorities(),
+            E::InvalidCertValidity => {
+                let at = self.find(|certificate| certificate.not_before > certificate.not_after);
+                let dates = at.and_then(|at| self.chain.get(at)).map_or(String::new(), |certificate| {
+                    format!(" (valid from {} until {})", certificate.not_before_text(), certificate.not_after_text())
+                });
+                self.reissue(CertificateProblem::Malformed, at, &format!("ends before it begins{dates}"))
+            }
+            E::UnsupportedCriticalExtension => {
+                let at = self.find(|certificate| !certificate.unknown_critical_extensions().is_empty());
+                let names = at.map(|at| self.chain[at].unknown_critical_extensions()).unwrap_or_default();
+                let names = match names.len() {
+                    0 => String::new(),
+                    1..=4 => format!(": {}", names.join("; ")),
+                    more => format!(": {} and {} more", names[..4].join("; "), more - 4),
+                };
+                told(
+                    CertificateProblem::Other,
+                    at,
+                    format!("{} has a critical extension that is not supported{names}", self.which(at)),
+                    match at {
+                        // Without it, no signature of the handshake is checked, so that a pin would prove nothing.
+                        Some(0) | None => {
+                            "The server's administrator must have it issued anew, without this extension or with it not marked as critical."
+                        }
+                        Some(_) => {
+                            "The server's administrator must have it issued anew, without this extension or with it not marked as critical. \
+                             Or, if you know that the server's own certificate is the right one, pin its key (Trust::pin, pin= in the URL)."
+                        }
+                    },
+                )
+            }
             E::UnsupportedCertVersion => told(
                 CertificateProblem::Malformed,
                 Some(0),
@@ -191,32 +255,205 @@ impl Story<'_> {
                 ),
                 "The server's administrator must have it issued anew, as X.509 version 3 with the server's name.",
             ),
-            E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions => self.malformed(),
-            E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-                told(
-                    CertificateProblem::BadSignature,
-                    None,
-                    format!(
-                        "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
-                    ),
-                    "The server's administrator must have it issued anew, signed with SHA-256.",
-                )
+            E::UnsupportedSignatureAlgorithmContext(context) => self.odd_signature(&context.signature_algorithm_id),
+            E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
+                self.odd_signature(&context.signature_algorithm_id)
             }
-            E::NameConstraintViolation => told(
-                CertificateProblem::UnknownIssuer,
+            E::NameConstraintViolation => self.name_limits(),
+            E::MaximumNameConstraintComparisonsExceeded
+            | E::MaximumPathBuildCallsExceeded
+            | E::MaximumPathDepthExceeded
+            | E::MaximumSignatureChecksExceeded => told(
+                CertificateProblem::Other,
                 None,
                 format!(
-                    "the certificate of {host} was issued by an authority that may not issue any for this name (name constraints)"
+                    "the chain of {} certificates that {host} sent takes more work to verify than is done: {}",
+                    self.chain.len(),
+                    webpki_words(&error)
                 ),
-                "The server's administrator must have it issued by another authority.",
+                "The server's administrator must install only the server's own certificate and those of the authorities above it.",
             ),
+            E::BadDer
+            | E::BadDerTime
+            | E::TrailingData(_)
+            | E::MalformedExtensions
+            | E::ExtensionValueInvalid
+            | E::InvalidSerialNumber
+            | E::MalformedDnsIdentifier
+            | E::MalformedNameConstraint
+            | E::InvalidNetworkMaskConstraint => self.malformed(Some(&error)),
             error => told(
                 CertificateProblem::Other,
                 None,
-                format!("the certificate of {host} cannot be verified: {error}"),
+                format!("the certificate of {host}, {}, cannot be verified: {}", self.subject(0), webpki_words(&error)),
                 "Show this message to the server's administrator.",
             ),
         }
+    }
+
+    /// It is on a list of revoked certificates.
+    fn is_listed(&self, certificate: &Certificate) -> bool {
+        let der = CertificateDer::from(certificate.der());
+        webpki::EndEntityCert::try_from(&der).is_ok_and(|read| {
+            let lists = self.store.revocation_lists.iter().filter(|list| list.issuer() == read.issuer());
+            lists.filter_map(|list| list.find_serial(read.serial()).ok()).any(|entry| entry.is_some())
+        })
+    }
+
+    /// From the server's certificate upwards, as far as issuers were sent: their places in the chain.
+    fn path(&self) -> Vec<usize> {
+        let mut path: Vec<usize> = (0..self.chain.len().min(1)).collect();
+        while let Some(&at) = path.last()
+            && !self.chain[at].is_self_issued()
+            && let Some(next) = (0..self.chain.len())
+                .find(|next| !path.contains(next) && self.chain[at].is_issued_by(&self.chain[*next]))
+        {
+            path.push(next);
+        }
+        path
+    }
+
+    /// The first certificate of the path, or else of the chain, that is so.
+    fn find(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
+        let is_so = |at: &usize| is_so(&self.chain[*at]);
+        self.path().into_iter().find(is_so).or_else(|| (0..self.chain.len()).find(is_so))
+    }
+
+    /// The same, of those above the server's own.
+    fn find_above(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
+        self.path().into_iter().skip(1).find(|at| is_so(&self.chain[*at]))
+    }
+
+    /// The trusted certificate of the name above the path.
+    fn anchor(&self) -> Option<&Anchor> {
+        let last = &self.chain[*self.path().last()?];
+        self.store.summary.anchors.iter().find(|anchor| last.is_issued_by(&anchor.certificate))
+    }
+
+    /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size that cannot be used.
+    fn weak_key(&self, at: Option<usize>) -> Option<Told> {
+        let (which, certificate) = match at {
+            Some(at) => (self.which(Some(at)), self.chain.get(at)?),
+            None => {
+                let anchor = self.anchor()?;
+                let subject = quoted(&anchor.certificate.subject);
+                (format!("the trusted certificate {subject} ({}),", anchor.origin), &anchor.certificate)
+            }
+        };
+        let size = certificate.wrong_size()?;
+        let hint = match at {
+            Some(0) => {
+                "The server's administrator must have it issued anew, for a key of 2048 bits or more (or an ECDSA key)."
+            }
+            _ => {
+                "What it signed cannot be verified: the server's administrator must have its certificate issued by an authority with a \
+                 key of 2048 bits or more (or an ECDSA key)."
+            }
+        };
+        let message = format!("{which} has an RSA key of {} bits; {}", size.bits, size.needed);
+        Some(told(CertificateProblem::WeakKey, at, message, hint))
+    }
+
+    /// A certificate of the chain that must be replaced, for what it is or has.
+    fn reissue(&self, problem: CertificateProblem, at: Option<usize>, what: &str) -> Told {
+        let hint = match at {
+            Some(0) | None => "The server's administrator must have it issued anew.",
+            _ => {
+                "The server's administrator must have its certificate issued by another authority, or get the authority's new one."
+            }
+        };
+        told(problem, at, format!("{} {what}", self.which(at)), hint)
+    }
+
+    /// A signature by an algorithm that is broken, unknown, or not for its key.
+    fn odd_signature(&self, algorithm: &[u8]) -> Told {
+        let at = self.find(|certificate| certificate.is_signed_with(algorithm));
+        let Some(at) = at else {
+            let host = self.host;
+            let message = format!(
+                "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
+            );
+            let hint = "The server's administrator must have it issued anew, signed with SHA-256.";
+            return told(CertificateProblem::BadSignature, None, message, hint);
+        };
+        let certificate = &self.chain[at];
+        let why =
+            if certificate.has_broken_signature() { "is no longer safe" } else { "is not supported for this key" };
+        told(
+            CertificateProblem::BadSignature,
+            Some(at),
+            format!("{} is signed with {}, which {why}", self.which(Some(at)), certificate.signature_algorithm()),
+            match at {
+                0 => "The server's administrator must have it issued anew, signed with SHA-256.",
+                _ => {
+                    "The server's administrator must have its certificate issued by an authority whose own is signed with SHA-256, or \
+                     install the authority's new one."
+                }
+            },
+        )
+    }
+
+    /// An authority of the path has more authorities below it than it may (RFC 5280, 4.2.1.9).
+    fn too_many_authorities(&self) -> Told {
+        let path = self.path();
+        let found = path.iter().enumerate().skip(1).find_map(|(height, at)| {
+            let allowed = usize::from(self.chain[*at].authority()??);
+            // Those between it and the server's own; what issued itself anew does not count.
+            let below = path[1..height].iter().filter(|at| !self.chain[**at].is_self_issued()).count();
+            (below > allowed).then_some((*at, allowed, below))
+        });
+        let at = found.map(|(at, ..)| at);
+        let numbers =
+            found.map_or(String::new(), |(_, allowed, below)| format!(": {allowed} at most, and there are {below}"));
+        told(
+            CertificateProblem::WrongPurpose,
+            at,
+            format!("{} has more authorities below it than it allows (pathLenConstraint){numbers}", self.which(at)),
+            "The server's administrator must have its certificate issued by an authority that may issue it.",
+        )
+    }
+
+    /// The name lies outside of what an authority may issue for, or the limits are of a kind that is not checked (RFC 5280, 4.2.1.10).
+    fn name_limits(&self) -> Told {
+        let host = self.host;
+        let anchor = self.anchor().map(|anchor| {
+            let subject = quoted(&anchor.certificate.subject);
+            (None, format!("the trusted certificate {subject} ({})", anchor.origin), &anchor.certificate)
+        });
+        let above = self.path().into_iter().skip(1);
+        let above = above.map(|at| (Some(at), format!("the authority {}", self.subject(at)), &self.chain[at]));
+        let limits: Vec<_> = above
+            .chain(anchor)
+            .filter_map(|(at, which, certificate)| Some((at, which, certificate.name_limits()?)))
+            .collect();
+        let names = self.chain.first().map_or(&[][..], |leaf| &leaf.names);
+        let outside = limits
+            .iter()
+            .find_map(|(at, which, limits)| Some((at, which, names.iter().find(|name| limits.excludes(name))?)));
+        let unchecked = limits.iter().find_map(|(at, which, limits)| Some((at, which, limits.unchecked()?)));
+        if let (None, Some((at, which, kind))) = (outside, unchecked) {
+            return told(
+                CertificateProblem::Other,
+                *at,
+                format!(
+                    "the certificate of {host} cannot be verified: {which} limits by {kind} what it may be used for (name constraints), \
+                     and such limits cannot be checked here"
+                ),
+                format!(
+                    "Have the server's certificate issued by an authority without such limits. Or, if you know that this certificate is \
+                     the server's, trust it alone, without the authority {TRUST_IT}, or pin its key (Trust::pin, pin= in the URL)."
+                ),
+            );
+        }
+        let by = outside.map_or(String::new(), |(_, which, name)| format!(": {which} excludes {name}"));
+        told(
+            CertificateProblem::UnknownIssuer,
+            outside.and_then(|(at, ..)| *at),
+            format!(
+                "the certificate of {host} was issued by an authority that may not issue any for this name (name constraints){by}"
+            ),
+            "The server's administrator must have it issued by another authority.",
+        )
     }
 
     /// Walks from the server's certificate to the one whose issuer is neither sent nor trusted.
@@ -224,17 +461,9 @@ impl Story<'_> {
         let host = self.host;
         let trusted = self.store.text();
         if self.chain.is_empty() {
-            return self.malformed();
+            return self.malformed(None);
         }
-        let mut at = 0;
-        let mut seen = vec![0];
-        while !self.chain[at].is_self_issued()
-            && let Some(next) = (0..self.chain.len())
-                .find(|next| !seen.contains(next) && self.chain[at].is_issued_by(&self.chain[*next]))
-        {
-            seen.push(next);
-            at = next;
-        }
+        let at = self.path().last().copied().unwrap_or_default();
         let (last, subject) = (&self.chain[at], self.subject(at));
         let fingerprint = &last.sha256;
         if at == 0 && last.is_self_issued() {
@@ -289,7 +518,7 @@ impl Story<'_> {
 
     fn wrong_key(&self) -> Told {
         let host = self.host;
-        let Some(leaf) = self.chain.first() else { return self.malformed() };
+        let Some(leaf) = self.chain.first() else { return self.malformed(None) };
         let pins: Vec<_> = self.store.pins.iter().map(pin_text).collect();
         let (key, pinned) = (leaf.pin(), pins.join(" or "));
         let message = format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
@@ -303,13 +532,20 @@ impl Story<'_> {
         told(CertificateProblem::WrongKey, Some(0), message, hint)
     }
 
-    fn malformed(&self) -> Told {
-        told(
-            CertificateProblem::Malformed,
-            None,
-            format!("a certificate that {} sent cannot be read", self.host),
-            "The server's administrator must have it issued anew.",
-        )
+    /// A certificate that webpki cannot read, for this reason.
+    fn malformed(&self, error: Option<&webpki::Error>) -> Told {
+        let is_unreadable = |certificate: &Certificate| {
+            let der = CertificateDer::from(certificate.der());
+            error.is_some() && webpki::EndEntityCert::try_from(&der).err().as_ref() == error
+        };
+        let at = self.find(is_unreadable);
+        let which = match at {
+            Some(at) => format!("{} cannot be read", self.which(Some(at))),
+            None => format!("a certificate that {} sent cannot be read", self.host),
+        };
+        let why = error.map_or(String::new(), |error| format!(": {}", webpki_words(error)));
+        let hint = "The server's administrator must have it issued anew.";
+        told(CertificateProblem::Malformed, at, format!("{which}{why}"), hint)
     }
 
     fn expired(&self, not_after: SystemTime) -> Told {

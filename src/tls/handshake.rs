@@ -4,6 +4,7 @@ use std::io;
 
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
+use super::reasons::{certificate_words, rustls_words, spelt_out};
 use super::{CertificateFailure, Opening};
 use crate::hint::speaks_tls;
 use crate::{Error, Kind, Phase};
@@ -25,14 +26,14 @@ pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Openi
         Some(rustls::Error::AlertReceived(alert)) => explain_alert(*alert, heard, host, offered).with_source(error),
         Some(rustls::Error::PeerIncompatible(reason)) => match spoken(heard) {
             Some(version) if !offered.contains(version) => no_version(host, Some(version), offered).with_source(error),
-            _ => nothing_in_common(host, &format!("{reason:?}")).with_source(error),
+            _ => nothing_in_common(host, &spelt_out(reason)).with_source(error),
         },
         Some(rustls::Error::NoCertificatesPresented) => {
             tls(format!("{host} sent no certificate"), "The server's administrator must install one.")
                 .with_source(error)
         }
         Some(problem) => tls(
-            format!("the TLS handshake with {host} failed: {problem}"),
+            format!("the TLS handshake with {host} failed: {}", rustls_words(problem)),
             "The server, or a device between, does not keep to TLS. Show this message to the server's administrator.",
         )
         .with_source(error),
@@ -157,7 +158,7 @@ fn certificate(host: &str, problem: &CertificateError) -> Error {
             "Do not trust it: somebody may be answering in the server's place. If it is your own server, certificate and key do not belong together.",
         ),
         _ => tls(
-            format!("the certificate of {host} was not accepted: {problem}"),
+            format!("the certificate of {host} was not accepted: {}", certificate_words(problem)),
             "The reason is the verifier's. Show this message to the server's administrator.",
         ),
     }

@@ -31,6 +31,7 @@ mod binding;
 mod certificate;
 mod client_certificate;
 mod connector;
+mod defects;
 mod failure;
 mod formats;
 mod handshake;
@@ -42,6 +43,7 @@ mod keystore;
 mod password;
 #[cfg(feature = "keystores")]
 mod pkcs12;
+mod reasons;
 mod security;
 mod settings;
 mod store;

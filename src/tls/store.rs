@@ -15,6 +15,7 @@ use x509_cert::der::Decode as _;
 
 use super::certificate::apart;
 use super::formats::{self, Unusable};
+use super::reasons::webpki_words;
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
 use crate::{Error, Kind, Phase, Result, Secret, file};
@@ -153,8 +154,11 @@ impl TrustStore {
         let now = SystemTime::now();
         for der in formats::revocation_lists(&bytes).map_err(|why| unusable(&origin, why))? {
             let list = OwnedCertRevocationList::from_der(&der).map_err(|error| {
-                config(format!("{origin} holds a list of revoked certificates that cannot be used: {error}"))
-                    .with_hint("Get the file anew, or leave it out.")
+                config(format!(
+                    "{origin} holds a list of revoked certificates that cannot be used: {}",
+                    webpki_words(&error)
+                ))
+                .with_hint("Get the file anew, or leave it out.")
             })?;
             self.revocation_lists.push(CertRevocationList::from(list));
             let next = CertificateList::<Raw>::from_der(&der).ok().and_then(|list| list.tbs_cert_list.next_update);
@@ -264,7 +268,7 @@ impl TrustStore {
         if self.seen.contains(&hash) {
             return Ok(());
         }
-        let root = webpki::anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
+        let root = webpki::anchor_from_trusted_cert(der).map_err(|error| webpki_words(&error))?.to_owned();
         self.seen.insert(hash);
         self.roots.push(root);
         self.summary.anchors.push(Anchor { certificate, origin: origin.into() });

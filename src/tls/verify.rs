@@ -44,6 +44,9 @@ impl Verifier {
     ) -> Result<String, Why> {
         // First of all, as the signature of the handshake is not checked for a certificate that webpki cannot read.
         let certificate = EndEntityCert::try_from(leaf).map_err(Why::Invalid)?;
+        if Certificate::read(leaf).is_some_and(|certificate| certificate.wrong_size().is_some()) {
+            return Err(Why::WeakKey);
+        }
         let pins = &self.store.pins;
         if !pins.is_empty() {
             let pinned = Certificate::read(leaf).filter(|certificate| pins.contains(&certificate.key_hash()));
@@ -171,14 +174,18 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Verifier {
-    /// Old servers show certificates of X.509 version 1, which webpki does not read. Where nothing is demanded of the
+    /// Old servers show certificates of X.509 version 1, which webpki does not read, or with RSA keys that are too short. Where nothing is demanded of the
     /// certificate, TLS with such a one is better than plaintext; the judgement then says "not verified".
     fn bear_unreadable(
         &self,
         certificate: &CertificateDer<'_>,
         result: Result<HandshakeSignatureValid, rustls::Error>,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if self.only_reports() && EndEntityCert::try_from(certificate).is_err() {
+        let is_unusable = || {
+            let read = Certificate::read(certificate);
+            EndEntityCert::try_from(certificate).is_err() || read.is_some_and(|read| read.wrong_size().is_some())
+        };
+        if result.is_err() && self.only_reports() && is_unusable() {
             return Ok(HandshakeSignatureValid::assertion());
         }
         result

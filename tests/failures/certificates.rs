@@ -71,6 +71,50 @@ fn for_clients(world: &World) -> ServerConfig {
     signed_by_root(params, world)
 }
 
+/// A server's certificate under an authority of this kind, which the root issued.
+fn under(params: rcgen::CertificateParams, world: &World) -> ServerConfig {
+    let middle = Party::new(params, Some(&world.root));
+    config(&[&Party::new(leaf(&["localhost"]), Some(&middle)), &middle])
+}
+
+fn under_an_authority_for_mail(world: &World) -> ServerConfig {
+    let mut params = authority("Mail Authority");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
+    under(params, world)
+}
+
+fn under_an_authority_with_limits(world: &World) -> ServerConfig {
+    let mut name = rcgen::DistinguishedName::new();
+    name.push(rcgen::DnType::OrganizationName, "Example");
+    let permitted_subtrees = vec![rcgen::GeneralSubtree::DirectoryName(name)];
+    let mut params = authority("Limited Authority");
+    params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+    under(params, world)
+}
+
+fn under_an_authority_with_an_extension(world: &World) -> ServerConfig {
+    let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 36], vec![0x30, 0x00]);
+    extension.set_criticality(true);
+    let mut params = authority("Odd Authority");
+    params.custom_extensions = vec![extension];
+    under(params, world)
+}
+
+fn under_too_many_authorities(world: &World) -> ServerConfig {
+    let mut params = authority("Upper Authority");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let upper = Party::new(params, Some(&world.root));
+    let lower = Party::authority("Lower Authority", Some(&upper));
+    config(&[&Party::new(leaf(&["localhost"]), Some(&lower)), &lower, &upper])
+}
+
+fn with_dates_in_the_wrong_order(world: &World) -> ServerConfig {
+    let mut params = leaf(&["localhost"]);
+    params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    signed_by_root(params, world)
+}
+
 fn numbered(world: &World) -> ServerConfig {
     let mut params = leaf(&["localhost"]);
     params.serial_number = Some(77.into());
@@ -142,6 +186,11 @@ async fn certificates() {
         shown("without any name", |world| signed_by_root(leaf(&[]), world), "localhost"),
         shown("a signature that is not the authority's", of_the_same_name, "localhost"),
         shown("not for servers", for_clients, "localhost"),
+        shown("an authority that is not for servers", under_an_authority_for_mail, "localhost"),
+        shown("limits by directory names", under_an_authority_with_limits, "localhost"),
+        shown("a critical extension that is not known", under_an_authority_with_an_extension, "localhost"),
+        shown("more authorities than one allows", under_too_many_authorities, "localhost"),
+        shown("it ends before it begins", with_dates_in_the_wrong_order, "localhost"),
         shown("revoked", numbered, "localhost").with(with_revocation_list),
         shown("another key than the pinned one", |world| config(&[&world.good()]), "localhost").with(|endpoint, _| {
             endpoint.trust(Trust::empty().pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))

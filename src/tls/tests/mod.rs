@@ -3,6 +3,7 @@
 mod certificates;
 #[cfg(feature = "keystores")]
 mod client_certificate;
+mod defects;
 mod handshakes;
 mod openssl;
 #[cfg(feature = "keystores")]

@@ -121,6 +121,38 @@ async fn a_certificate_of_version_1() {
     }
 }
 
+/// Opportunistic TLS takes it, as it takes any certificate, and says that it is not verified.
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn a_key_of_1024_bits() {
+    let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
+    let settings = TlsSettings::new(Trust::empty().path(weak.join("root.pem")));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let options = [version, "-cipher", "ALL:@SECLEVEL=0"];
+        let server = serve_files(&weak.join("short-leaf.pem"), &weak.join("short-leaf.key"), &options);
+        let error = handshake(&server, &settings, Demand::Verified).await.unwrap_err();
+        says(&error, &["\"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed", "issued anew"]);
+        assert_eq!(cause(&error).problem, CertificateProblem::WeakKey);
+
+        let server = serve_files(&weak.join("short-leaf.pem"), &weak.join("short-leaf.key"), &options);
+        let info = handshake(&server, &settings, Demand::Reported).await.unwrap();
+        assert!(!info.verified && info.not_verified_because.unwrap().to_string().contains("1024 bits"));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn a_critical_extension_of_the_server() {
+    let root = Party::authority("Root", None);
+    let mut params = named(HOST, &[HOST]);
+    let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4, 5], vec![0x05, 0x00]);
+    extension.set_criticality(true);
+    params.custom_extensions = vec![extension];
+    let server = start(&Party::new(params, Some(&root)), &["-tls1_3"]);
+    let error = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap_err();
+    says(&error, &["\"CN=mail.example.com\", has a critical extension that is not supported: 1.2.3.4.5"]);
+}
+
 #[tokio::test]
 #[ignore = "needs openssl"]
 async fn speaks_with_openssl() {

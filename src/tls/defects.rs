@@ -1,0 +1,180 @@
+//! What in a certificate can keep it from being accepted, beside its dates and names: its key, its signature, its extensions.
+
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::UintRef;
+use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
+use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, NameConstraints};
+
+use super::Certificate;
+
+/// The sizes of RSA keys that are verified, in bits.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// The extensions that are understood (RFC 5280, 4.2.1): key usage, subject alternative name, basic constraints, name constraints,
+/// CRL distribution points, extended key usage.
+const UNDERSTOOD: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
+
+/// An RSA key of a size that is not verified.
+pub(super) struct WrongSize {
+    pub(super) bits: usize,
+    pub(super) needed: &'static str,
+}
+
+impl Certificate {
+    fn parsed(&self) -> Option<CertificateInner<Raw>> {
+        CertificateInner::<Raw>::from_der(self.der()).ok()
+    }
+
+    /// Its key is an RSA key that is too short or too long.
+    pub(super) fn wrong_size(&self) -> Option<WrongSize> {
+        let parsed = self.parsed()?;
+        let key = parsed.tbs_certificate().subject_public_key_info();
+        if key.algorithm.oid.to_string() != "1.2.840.113549.1.1.1" {
+            return None;
+        }
+        // RFC 8017, A.1.1.
+        let modulus = |bytes: &[u8]| {
+            SliceReader::new(bytes)?.sequence(|reader| {
+                let modulus = UintRef::decode(reader)?;
+                let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+                reader.drain(reader.remaining_len())?;
+                Ok::<_, x509_cert::der::Error>(modulus.as_bytes().len() * 8 - leading)
+            })
+        };
+        let bits = modulus(key.subject_public_key.raw_bytes()).ok().filter(|bits| !RSA_BITS.contains(bits))?;
+        let needed = if bits < *RSA_BITS.start() { "2048 are needed" } else { "no more than 8192 are supported" };
+        Some(WrongSize { bits, needed })
+    }
+
+    /// It is signed with this algorithm, which is given as `webpki` gives it.
+    pub(super) fn is_signed_with(&self, algorithm: &[u8]) -> bool {
+        let of = |parsed: CertificateInner<Raw>| parsed.signature_algorithm().to_der().ok();
+        self.parsed().and_then(of).is_some_and(|own| own.ends_with(algorithm))
+    }
+
+    /// The name of the algorithm of its signature, as openssl has it, or its number.
+    pub(super) fn signature_algorithm(&self) -> String {
+        let number = self.parsed().map(|parsed| parsed.signature_algorithm().oid.to_string()).unwrap_or_default();
+        let name = match number.as_str() {
+            "1.2.840.113549.1.1.2" => "md2WithRSAEncryption",
+            "1.2.840.113549.1.1.4" => "md5WithRSAEncryption",
+            "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" => "sha1WithRSAEncryption",
+            "1.2.840.113549.1.1.14" => "sha224WithRSAEncryption",
+            "1.2.840.10040.4.3" => "dsaWithSHA1",
+            "2.16.840.1.101.3.4.3.2" => "dsaWithSHA256",
+            "1.2.840.10045.4.1" => "ecdsa-with-SHA1",
+            "1.2.840.113549.1.1.10" => "rsassaPss",
+            "1.3.101.113" => "Ed448",
+            _ => return number,
+        };
+        name.into()
+    }
+
+    /// The algorithm of its signature is one that can be forged.
+    pub(super) fn has_broken_signature(&self) -> bool {
+        let name = self.signature_algorithm();
+        ["md2", "md5", "sha1", "SHA1"].iter().any(|hash| name.contains(hash))
+    }
+
+    /// It names two algorithms for its one signature (RFC 5280, 4.1.1.2).
+    pub(super) fn names_two_algorithms(&self) -> bool {
+        self.parsed().is_some_and(|parsed| parsed.signature_algorithm() != parsed.tbs_certificate().signature())
+    }
+
+    /// The purposes of its extended key usage leave servers out (RFC 5280, 4.2.1.12).
+    pub(super) fn is_for_no_server(&self) -> bool {
+        let usage = self.parsed().map(|parsed| parsed.tbs_certificate().get_extension::<ExtendedKeyUsage>());
+        match usage {
+            Some(Ok(Some((_, ExtendedKeyUsage(purposes))))) => !purposes.contains(&ID_KP_SERVER_AUTH),
+            _ => false,
+        }
+    }
+
+    /// It may issue certificates (RFC 5280, 4.2.1.9), and how many authorities may be below it.
+    pub(super) fn authority(&self) -> Option<Option<u8>> {
+        let parsed = self.parsed()?;
+        let (_, constraints) = parsed.tbs_certificate().get_extension::<BasicConstraints>().ok().flatten()?;
+        constraints.ca.then_some(constraints.path_len_constraint)
+    }
+
+    /// Its critical extensions that are not understood: their names, or their numbers (OIDs).
+    pub(super) fn unknown_critical_extensions(&self) -> Vec<String> {
+        let parsed = self.parsed();
+        let extensions = parsed.as_ref().and_then(|parsed| parsed.tbs_certificate().extensions());
+        let critical = extensions.into_iter().flatten().filter(|extension| extension.critical);
+        let numbers = critical.map(|extension| extension.extn_id.to_string());
+        numbers.filter(|number| !UNDERSTOOD.contains(&number.as_str())).map(|number| extension_name(&number)).collect()
+    }
+
+    /// What it says of the names that it may issue certificates for (RFC 5280, 4.2.1.10).
+    pub(super) fn name_limits(&self) -> Option<NameLimits> {
+        let parsed = self.parsed()?;
+        let (_, constraints) = parsed.tbs_certificate().get_extension::<NameConstraints>().ok().flatten()?;
+        let (permitted, excluded) = (constraints.permitted_subtrees, constraints.excluded_subtrees);
+        let bases = |subtrees: Option<Vec<_>>| -> Vec<GeneralName> {
+            subtrees
+                .into_iter()
+                .flatten()
+                .map(|subtree: x509_cert::ext::pkix::constraints::name::GeneralSubtree| subtree.base)
+                .collect()
+        };
+        Some(NameLimits { permitted: bases(permitted), excluded: bases(excluded) })
+    }
+}
+
+/// Name constraints.
+pub(super) struct NameLimits {
+    permitted: Vec<GeneralName>,
+    excluded: Vec<GeneralName>,
+}
+
+impl NameLimits {
+    /// The kinds of names that it limits and that are not checked here.
+    pub(super) fn unchecked(&self) -> Option<&'static str> {
+        self.permitted.iter().chain(&self.excluded).find_map(|base| match base {
+            GeneralName::DirectoryName(_) => Some("directory names"),
+            GeneralName::UniformResourceIdentifier(_) => Some("URIs"),
+            GeneralName::Rfc822Name(_) => Some("mail addresses"),
+            GeneralName::DnsName(_) | GeneralName::IpAddress(_) => None,
+            _ => Some("names of another kind"),
+        })
+    }
+
+    /// A DNS name that lies outside of them.
+    pub(super) fn excludes(&self, name: &str) -> bool {
+        let is_below = |base: &GeneralName| match base {
+            GeneralName::DnsName(base) => {
+                let (base, name) =
+                    (base.as_str().trim_start_matches('.').to_ascii_lowercase(), name.to_ascii_lowercase());
+                base.is_empty() || name == base || name.ends_with(&format!(".{base}"))
+            }
+            _ => false,
+        };
+        let limited = self.permitted.iter().any(|base| matches!(base, GeneralName::DnsName(_)));
+        limited && !self.permitted.iter().any(is_below) || self.excluded.iter().any(is_below)
+    }
+}
+
+/// An extension by its name in the RFC, with its number.
+fn extension_name(number: &str) -> String {
+    let name = match number {
+        "2.5.29.9" => "subjectDirectoryAttributes",
+        "2.5.29.16" => "privateKeyUsagePeriod",
+        "2.5.29.18" => "issuerAltName",
+        "2.5.29.32" => "certificatePolicies",
+        "2.5.29.33" => "policyMappings",
+        "2.5.29.36" => "policyConstraints",
+        "2.5.29.46" => "freshestCRL",
+        "2.5.29.54" => "inhibitAnyPolicy",
+        "1.3.6.1.5.5.7.1.1" => "authorityInfoAccess",
+        "1.3.6.1.5.5.7.1.3" => "qcStatements",
+        "1.3.6.1.5.5.7.1.11" => "subjectInfoAccess",
+        "1.3.6.1.5.5.7.1.24" => "TLS feature",
+        "1.3.6.1.4.1.11129.2.4.3" => "precertificate poison",
+        "2.16.840.1.113730.1.1" => "Netscape certificate type",
+        _ => return number.to_owned(),
+    };
+    format!("{name}, {number}")
+}
