@@ -88,11 +88,34 @@ pub(crate) fn for_stranger(phase: Phase, line: &str) -> &'static str {
         "That is an SSH server: check the host and the port."
     } else if begins(&["* OK", "* BYE", "* PREAUTH", "+OK", "-ERR"]) {
         "That is a server for reading mail (IMAP or POP3): mail is sent through another port, mostly 587 or 465."
+    } else if is_offer(line) {
+        "The server's answer to EHLO is broken: each of its lines must begin with the code 250 (RFC 5321, 4.2.1). Show this \
+         message to the server's administrator."
     } else if phase == Phase::Greeting {
         "That is no mail server, or a device in between disturbs it: check the host and the port."
     } else {
         "The server, or a device in between, does not keep to SMTP: show this message to the server's administrator."
     }
+}
+
+/// This is a line of an answer to EHLO without its code.
+fn is_offer(line: &str) -> bool {
+    const OFFERS: [&str; 12] = [
+        "8BITMIME",
+        "AUTH",
+        "BINARYMIME",
+        "CHUNKING",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        "HELP",
+        "LIMITS",
+        "PIPELINING",
+        "SIZE",
+        "SMTPUTF8",
+        "STARTTLS",
+    ];
+    let keyword = line.split([' ', '=']).next().unwrap_or_default();
+    OFFERS.iter().any(|offer| offer.eq_ignore_ascii_case(keyword))
 }
 
 /// These are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major version 3.

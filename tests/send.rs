@@ -706,6 +706,36 @@ async fn inputs_that_cannot_be_read() {
     assert!(server.connections().is_empty());
 }
 
+/// Hints name what the command line has, and not the API.
+#[tokio::test]
+async fn hints_are_for_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    for option in ["--attach", "--message"] {
+        let run = send_to("smtp://127.0.0.1:1?tls=none", &["--json", option, pipe]).await;
+        run.exits_with(66);
+        let json = run.json();
+        let hint = json["error"]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains(" - ") && hint.contains("standard input") && !hint.contains("::"), "{option}: {json}");
+    }
+    let server = Server::builder().implicit_tls().start().await.unwrap();
+    for (more, says) in [
+        (&["--trust", "/nothing-there"][..], ""),
+        (&["--system-trust", "--trust", pipe], ""),
+        (&["--client-cert", "/nothing-there"], ""),
+        (&[], "--trust"),
+    ] {
+        // Without the trust that the server's own URL has.
+        let url = server.url();
+        let run = send_to(url.split('?').next().unwrap(), &[&["--json"], more].concat()).await;
+        let json = run.json();
+        let hint = json["error"]["hint"].as_str().unwrap_or_default();
+        assert!(!hint.is_empty() && hint.contains(says) && !hint.contains("::"), "{more:?}: {json}");
+    }
+}
+
 #[tokio::test]
 async fn retries() {
     let refused = AtomicU32::new(0);

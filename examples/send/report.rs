@@ -97,7 +97,7 @@ impl From<Error> for Failure {
             kind: error.kind(),
             phase: error.phase(),
             message: error.message().to_owned(),
-            hint: error.hint().map(str::to_owned),
+            hint: error.hint().map(in_options),
             reply: error.reply().cloned(),
             transient: error.is_transient(),
             unknown: error.outcome_unknown(),
@@ -210,6 +210,44 @@ impl Report {
     }
 }
 
+/// What hints name of the API, and what stands for it on the command line. What has no option is given in the URL, which they name, too.
+const OPTIONS: [(&str, &str); 23] = [
+    ("by a reader (Attachment::reader, Message::ready_stream)", "given as - on standard input"),
+    ("TlsSettings::client_certificate", "--client-cert"),
+    ("ClientCertificate::file", "--client-cert"),
+    ("ClientCertificate::key", "--client-key"),
+    ("ClientCertificate::password_file", "--trust-password-file"),
+    ("ClientCertificate::password", "--trust-password"),
+    ("TlsSettings::server_name, or ", ""),
+    ("TlsSettings::server_name, ", ""),
+    ("TlsSettings::min_version, ", ""),
+    ("TlsSettings::max_version, ", ""),
+    ("Trust::system", "--system-trust"),
+    ("Trust::path", "--trust"),
+    ("Trust::folder or --trust", "--trust"),
+    ("Trust::file or --trust", "--trust"),
+    ("Trust::pin, ", ""),
+    ("Trust::password_file", "--trust-password-file"),
+    ("Trust::password", "--trust-password"),
+    ("Endpoint::client_name", "--helo"),
+    ("Endpoint::mechanisms", "--auth"),
+    ("Endpoint::mechanism", "--auth"),
+    ("LineEnds::Keep", "--binary"),
+    (
+        "Timeouts::login, which timeout= in the URL sets to four times its own value",
+        "--timeout, or timeout= in the URL",
+    ),
+    (
+        "Timeouts::waiting, which timeout= in the URL sets to four times its own value",
+        "--timeout, or timeout= in the URL",
+    ),
+];
+
+/// The hint, as it is for someone who has the options of `send` and not the API.
+fn in_options(hint: &str) -> String {
+    OPTIONS.iter().fold(hint.to_owned(), |hint, (name, option)| hint.replace(name, option))
+}
+
 /// What to do for those who were refused: each advice once, with the first recipient that it is for, where there are several.
 fn hints(receipt: &Receipt) -> Option<String> {
     let mut hints: Vec<(&Recipient, &str)> = Vec::new();
@@ -220,9 +258,9 @@ fn hints(receipt: &Receipt) -> Option<String> {
     }
     match hints[..] {
         [] => None,
-        [(_, hint)] => Some(hint.to_owned()),
+        [(_, hint)] => Some(in_options(hint)),
         _ => {
-            let each = hints.iter().map(|(recipient, hint)| format!("For {}: {hint}", recipient.address));
+            let each = hints.iter().map(|(recipient, hint)| format!("For {}: {}", recipient.address, in_options(hint)));
             Some(each.collect::<Vec<_>>().join(" "))
         }
     }

@@ -199,8 +199,9 @@ impl KnownFile {
             }
             let what = if kind.is_dir() { "a directory, not a file" } else { "not a regular file" };
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
-            Err(Error::new(Kind::Input, Phase::Setup, message)
-                .with_hint("A pipe or a device can be read as a stream, by a reader."))
+            Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(
+                "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::ready_stream).",
+            ))
         };
         // Asked before it is opened, which a process at the other end of a pipe would notice; and again, as it may have been replaced.
         check(&std::fs::metadata(&path).map_err(failed)?)?;

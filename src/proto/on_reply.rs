@@ -37,10 +37,12 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(mut bad) => {
                 bad.redact(self.parser.begun(), &self.secrets);
-                let wanted = self.wire.queue.front().map_or("nothing", Expected::wanted);
                 let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
                 let hint = hint::for_stranger(self.phase(), line);
-                let message = format!("expected {wanted}, but {bad}");
+                let message = match self.wire.queue.front() {
+                    Some(expected) => format!("expected {}, but {bad}", expected.wanted()),
+                    None => format!("no reply was awaited, and {bad}"),
+                };
                 Err(Error::new(Kind::Protocol, self.phase(), message).with_hint(hint))
             }
         }

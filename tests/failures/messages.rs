@@ -83,6 +83,22 @@ async fn messages() {
             Phase::Hello,
             75,
         ),
+        case(
+            "EHLO without codes",
+            Server::Plain(&[("EHLO", "250 mail.example.org\r\nPIPELINING\r\nSIZE 1000")]),
+            URL,
+            Kind::Protocol,
+            Phase::Command,
+            76,
+        ),
+        case(
+            "EHLO without codes after the first line",
+            Server::Plain(&[("EHLO", "250-mail.example.org\r\nPIPELINING\r\nSIZE 1000")]),
+            URL,
+            Kind::Protocol,
+            Phase::Hello,
+            76,
+        ),
         // The recipients.
         rcpt("too many recipients, and it is one", &[("RCPT", "452 4.5.3 Error: too many recipients")], 75),
         rcpt("452 without more", &[("RCPT", "452 Insufficient disk space")], 75),
