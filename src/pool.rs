@@ -228,9 +228,20 @@ impl Pool {
     ) -> impl Stream<Item = Result<Receipt>> + 'p {
         let manager = self.slots.manager();
         let renewal = (manager.client.endpoint().clone(), manager.limits.messages);
-        let got = async move { (self.get().await, messages, renewal) };
-        stream::once(got).flat_map(|(connection, messages, renewal)| match connection {
-            Ok(connection) => connection::send_all(connection, messages, Some(renewal)).left_stream(),
+        let got = async move {
+            let got = async { Ok((self.begin_call()?, self.ready_connection().await?)) };
+            (got.await, messages, renewal)
+        };
+        stream::once(got).flat_map(|(got, messages, renewal)| match got {
+            Ok((call, connection)) => {
+                let outcomes = connection::send_all(connection, messages, Some(renewal));
+                // The call lasts as long as the stream.
+                let during = move |outcome| {
+                    let _ = &call;
+                    outcome
+                };
+                outcomes.map(during).left_stream()
+            }
             Err(error) => stream::once(ready(Err(error))).right_stream(),
         })
     }
@@ -251,6 +262,10 @@ impl Pool {
     /// ```
     pub async fn get(&self) -> Result<PooledConnection> {
         let _call = self.begin_call()?;
+        self.ready_connection().await
+    }
+
+    async fn ready_connection(&self) -> Result<PooledConnection> {
         let clock = Clock::start(&self.client().endpoint().timeouts);
         Ok(self.connected(clock).await?.0)
     }
@@ -295,8 +310,11 @@ impl Pool {
     fn full(&self, why: LimitKind) -> Error {
         let limits = &self.slots.manager().limits;
         let until = match why {
-            LimitKind::Deadline(limit) => format!("up to the deadline of {limit:?}"),
-            LimitKind::Phase(limit) | LimitKind::Login(limit) | LimitKind::Waiting(limit) => format!("for {limit:?}"),
+            LimitKind::Deadline(limit) => format!(" up to the deadline of {limit:?}"),
+            LimitKind::Phase(Duration::ZERO) => String::new(),
+            LimitKind::Phase(limit) | LimitKind::Login(limit) | LimitKind::Waiting(limit) => {
+                format!(" for {limit:?}")
+            }
         };
         let connections = match limits.connections {
             1 => "the one connection of the pool was".to_owned(),
@@ -312,7 +330,7 @@ impl Pool {
                  (PoolLimits), or give fewer messages at a time."
             }
         };
-        Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use {until}")).with_hint(hint)
+        Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use{until}")).with_hint(hint)
     }
 
     /// Closes the pool, for all its clones. Calls that begin from now on get an error

@@ -8,8 +8,8 @@ use envoi::testing::{Builder, Server, Session};
 use envoi::{
     Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection, Retries,
 };
-use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -214,6 +214,10 @@ async fn a_limit_to_the_wait() {
     for _ in 0..2 {
         sent(&impatient).await;
     }
+    let both = [impatient.get().await.unwrap(), impatient.get().await.unwrap()];
+    let error = impatient.send(hello()).await.unwrap_err();
+    assert_eq!(error.message(), "all 2 connections of the pool were in use");
+    drop(both);
     drop(used);
     sent(&pool).await;
 }
@@ -465,7 +469,7 @@ async fn a_connection_that_was_idle_is_asked_first() {
         assert_eq!(connection.send(hello()).await.unwrap().round_trips, round_trips[0]);
         later(seconds(11)).await;
         let messages = futures::stream::iter([hello().into(), hello().into()]);
-        let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
+        let outcomes: Vec<_> = connection.send_all(messages).collect().await;
         assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().all_accepted()));
         let sessions = server.connections();
         let groups = sessions[1].groups.iter().filter(|group| group.last().unwrap().starts_with("MAIL")).count();
@@ -642,6 +646,23 @@ async fn closed_when_the_time_is_over() {
         assert_eq!(waiting.await.unwrap(), Err(Kind::PoolClosed));
     }
     assert!(used.send(hello()).await.unwrap().all_accepted());
+}
+
+/// A stream of messages that was begun before goes to its end.
+#[tokio::test]
+async fn closed_while_a_stream_of_messages_goes() {
+    let server = plain().start().await.unwrap();
+    let pool = pool(&server, 1);
+    let messages = futures::stream::iter((0..100).map(|_| Message::from(hello())));
+    let mut outcomes = Box::pin(pool.send_all(messages));
+    assert!(outcomes.next().await.unwrap().is_ok());
+    let closing = async { (pool.close().await, server.messages().len()) };
+    let mut closing = std::pin::pin!(closing);
+    assert!(closing.as_mut().now_or_never().is_none());
+    assert!(outcomes.by_ref().all(async |outcome| outcome.unwrap().all_accepted()).await);
+    assert!(closing.as_mut().now_or_never().is_none());
+    drop(outcomes);
+    assert_eq!(closing.await, (0, 100));
 }
 
 async fn send_by(pool: Pool) -> Result<bool, Kind> {
