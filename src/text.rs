@@ -20,7 +20,13 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 /// The text with U+FFFD for each [unprintable](is_unprintable) character, and a blank for a tab.
 pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
     let text = text.into();
-    if text.contains(is_unprintable) { text.chars().map(shown).collect() } else { text.into_owned() }
+    if !text.contains(|c| shown(c) != c) {
+        return text.into_owned();
+    }
+    // With room for all of it, as a growing buffer would leave copies, and it may be a secret.
+    let mut printable = String::with_capacity(text.chars().map(|c| shown(c).len_utf8()).sum());
+    printable.extend(text.chars().map(shown));
+    printable
 }
 
 /// The same for bytes that should be UTF-8.

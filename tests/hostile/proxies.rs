@@ -76,7 +76,10 @@ async fn an_echo_of_the_login() {
     let (log, kept) = Log::keep();
     let field = base64(format!("{USER}:{PASSWORD}").as_bytes());
     let header = format!("Proxy-Authorization: Basic {field}");
-    for echo in [field.as_str(), &header, PASSWORD, &base64(PASSWORD.as_bytes()), &format!("{PASSWORD:?}")] {
+    let percent: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let hex: String = PASSWORD.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let encoded = base64(PASSWORD.as_bytes());
+    for echo in [&field, &header, PASSWORD, &encoded, &format!("{PASSWORD:?}"), &percent, &hex, &hex.to_uppercase()] {
         for words in [
             format!("{header}\r\n\r\n"),
             format!("220 {echo}\r\n"),
