@@ -11,6 +11,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::headers::address::Address as Mailboxes;
 use envoi::mail_builder::headers::raw::Raw;
 use envoi::mail_builder::headers::text::Text;
+use envoi::mail_builder::headers::url::URL;
 use envoi::mail_builder::mime::MimePart;
 use envoi::message::Body;
 use envoi::proto::{Capabilities, Content, Limits, Output, ReplyParser, Stuffer};
@@ -905,6 +906,17 @@ fn headers_that_are_set_badly_are_repaired() {
         run(Message::from(mail().from("last@example.org").cc("bob@EXAMPLE.com").cc("d@x.example")).prepare()).unwrap();
     assert_eq!(envelope.reverse_path().unwrap().as_str(), "last@example.org");
     assert_eq!(envelope.recipients().len(), 2);
+    // No parameter is there twice.
+    let part = |media_type: &'static str| text_of(mail().body(MimePart::new(media_type, "x")));
+    assert!(part("text/plain; charset=us-ascii").contains("Content-Type: text/plain; charset=\"us-ascii\"\r\n"));
+    assert!(part("a/b; name=\"x; \\\"y\";").contains("Content-Type: a/b; name=\"x; \\\"y\"; charset=\"utf-8\"\r\n"));
+    let parts = MimePart::new("multipart/mixed; boundary=b", vec![MimePart::new("a/b", "x")]);
+    let message = text_of(mail().body(parts));
+    assert!(
+        message.contains("Content-Type: multipart/mixed; boundary=\"b\"\r\n") && message.contains("--b--"),
+        "{message}"
+    );
+    assert!(!text_of(mail().header("X-A", URL::new_list(std::iter::empty::<&str>()))).contains("X-A"));
     // With a Sender, there may be two authors; an empty group is a value.
     let two = mail().from(vec!["a@x.example", "b@x.example"]).sender("a@x.example");
     assert!(text_of(two.cc(Mailboxes::new_group(Some("nobody"), Vec::new()))).contains("Cc: \"nobody\":;\r\n"));

@@ -127,6 +127,7 @@ pub struct DataWriter<'c> {
 
 impl DataWriter<'_> {
     /// Gives the next piece of the message, of any size. Line ends become CRLF, and dots are doubled where they must be.
+    /// Nothing else of it is looked at: its headers go as they are, a Bcc among them.
     ///
     /// # Errors
     ///

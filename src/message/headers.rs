@@ -33,7 +33,10 @@ const ADDRESSES: [&str; 11] = [
 /// be one, and one of each field of which a message has at most one. Of those that were set twice, the last counts;
 /// lists of recipients and of addresses for replies become one.
 pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
-    headers.retain(|(name, value)| has_value(value) || !section::must_have_value(name));
+    headers.retain(|(name, value)| {
+        let is_list = matches!(value, HeaderType::Address(_) | HeaderType::MessageId(_) | HeaderType::URL(_));
+        has_value(value) || !is_list && !section::must_have_value(name)
+    });
     spell_as_mail_builder_does(headers);
     let mut united: Vec<(Cow<'x, str>, HeaderType<'x>)> = Vec::with_capacity(headers.len());
     for (name, value) in headers.drain(..) {
@@ -176,6 +179,7 @@ fn bad_id(name: &str, id: &str) -> Error {
 /// The same for a part and the parts in it.
 pub(super) fn repair_and_check_part(part: &mut MimePart<'_>) -> Result<()> {
     spell_as_mail_builder_does(&mut part.headers);
+    repair_parameters(&mut part.headers);
     repair_ids(&mut part.headers)?;
     check(&part.headers)?;
     check_once(&part.headers)?;
@@ -217,18 +221,58 @@ pub(super) fn text_of<'a>(value: &'a HeaderType<'_>) -> Option<&'a str> {
 
 /// `text/plain`, and parameters if there are any (RFC 2045, 5.1).
 fn is_media_type(text: &str) -> bool {
-    let mut pieces = text.split(';');
-    let is_known = pieces.next().and_then(|media_type| media_type.trim().split_once('/'));
-    // What follows a quoted semicolon is not looked at.
-    let mut in_quotes = false;
-    is_known.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
-        && pieces.all(|parameter| {
-            let was_quoted = in_quotes;
-            in_quotes ^= parameter.matches('"').count() % 2 == 1;
-            was_quoted
-                || parameter.trim().split_once('=').is_some_and(|(name, value)| is_token(name) && !value.is_empty())
-        })
-        && !in_quotes
+    let (media_type, rest) = text.split_once(';').unwrap_or((text, ""));
+    let is_known = media_type.trim().split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    is_known && parameters(rest).is_some()
+}
+
+/// `charset=utf-8; name="a; b"` → what each is called, and its value without quotes.
+fn parameters(text: &str) -> Option<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=')?;
+        let (mut value, mut chars) = (String::new(), after.trim_start().chars());
+        if let Some(quoted) = chars.as_str().strip_prefix('"') {
+            chars = quoted.chars();
+            loop {
+                match chars.next()? {
+                    '"' => break,
+                    '\\' => value.push(chars.next()?),
+                    c => value.push(c),
+                }
+            }
+            rest = chars.as_str().trim_start();
+            if !rest.is_empty() {
+                rest = rest.strip_prefix(';')?;
+            }
+        } else {
+            let (word, next) = chars.as_str().split_once(';').unwrap_or((chars.as_str(), ""));
+            value.push_str(word.trim());
+            rest = next;
+            is_token(&value).then_some(())?;
+        }
+        is_token(name.trim()).then(|| found.push((name.trim().to_owned(), value)))?;
+        rest = rest.trim();
+    }
+    Some(found)
+}
+
+/// Parameters that a type was given as text become those that mail-builder knows of, which would write some of them again.
+fn repair_parameters(headers: &mut Headers<'_>) {
+    for (_, value) in headers {
+        if let HeaderType::ContentType(content_type) = value
+            && let Some((media_type, rest)) = content_type.c_type.split_once(';')
+            && let Some(given) = parameters(rest)
+        {
+            let is_new =
+                |(name, _): &(Cow<'_, str>, _)| !given.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+            let media_type = media_type.trim().to_owned();
+            content_type.attributes.retain(is_new);
+            content_type.attributes.splice(0..0, given.into_iter().map(|(name, value)| (name.into(), value.into())));
+            content_type.c_type = media_type.into();
+        }
+    }
 }
 
 fn is_token(text: &str) -> bool {

@@ -277,3 +277,46 @@ async fn a_message_larger_than_the_server_takes_is_not_begun() {
     assert!(error.message().contains("at most 3000000000"), "{error}");
     assert!(!tap.said().contains("MAIL"));
 }
+
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn related_and_forwarded_parts_and_quoted_addresses() {
+    let forwarded = "Subject: inner\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n";
+    let quoted = Address::new("\"a b\"@envoi.test").unwrap();
+    for server in both() {
+        let to = someone("parts");
+        let mail = hello(&to).html_body("<img src=\"cid:logo\">").message_id("<1@envoi.test>");
+        let envelope = Envelope::new(quoted.clone(), [to.clone(), quoted.clone()]).unwrap();
+        let message = Message::from(mail)
+            .attach(Attachment::bytes("logo.png", "image/png", noise(100_000)).inline("<logo>"))
+            .attach(Attachment::bytes("inner.eml", "message/rfc822", forwarded))
+            .envelope(envelope);
+        let receipt = send(&server.plain(), message).await;
+        let delivered = server.delivered(&to).await;
+        assert_eq!(receipt.bytes, delivered.message.len() as u64);
+        let text = delivered.text();
+        for part in [
+            "Message-ID: <1@envoi.test>\r\n",
+            "Content-Type: multipart/related; type=\"text/html\";",
+            "Content-ID: <logo>\r\n",
+            "Content-Type: message/rfc822\r\n",
+            &format!("Content-Transfer-Encoding: 8bit\r\n\r\n{forwarded}\r\n--"),
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn a_stream_whose_headers_are_utf8_says_so() {
+    let server = postfix();
+    let tap = Tap::on(server.port_25).await;
+    let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
+    let to = someone("utf8");
+    let stream = Cursor::new("\u{feff}bcc: x@envoi.test\nSubject: Grüße\n\nHello.\n");
+    let _ = send(&url, Message::ready_stream(stream).envelope(envelope_to(&to))).await;
+    assert_eq!(server.delivered(&to).await.text(), "Subject: Grüße\r\n\r\nHello.\r\n");
+    assert!(tap.said().contains(" SMTPUTF8"), "{}", tap.said());
+}
