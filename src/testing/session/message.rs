@@ -1,6 +1,7 @@
 //! A message: its bytes behind DATA or BDAT, the file that they go to, and what is said of it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -188,9 +189,10 @@ impl Conversation {
             incoming.discard().await?;
             return Ok(replies);
         }
+        let taken_for: HashSet<&String> = recipients.iter().collect();
         let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
         let recipient_parameters =
-            parameters.filter(|(to, _)| recipients.contains(to)).map(|(_, parameters)| parameters).collect();
+            parameters.filter(|(to, _)| taken_for.contains(to)).map(|(_, parameters)| parameters).collect();
         self.server.log().messages.push(Captured {
             id: incoming.id,
             connection: self.number,

@@ -13,6 +13,7 @@ pub(super) struct Transaction {
     is_utf8: bool,
     pub(super) is_prdr: bool,
     pub(super) recipients: Vec<String>,
+    domains: HashSet<String>,
     pub(super) recipient_parameters: Vec<Vec<String>>,
 }
 
@@ -104,14 +105,14 @@ impl Conversation {
         if let Some((_, reply)) = refused.iter().find(|(address, _)| address.eq_ignore_ascii_case(path)) {
             return reply.clone().into();
         }
-        let domain = |address: &str| address.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
-        let domains: HashSet<String> =
-            transaction.recipients.iter().map(String::as_str).chain([path]).map(domain).collect();
+        let domain = path.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let is_new = !transaction.domains.contains(&domain);
         if rcpt_max.is_some_and(|max| transaction.recipients.len() >= max)
-            || domain_max.is_some_and(|max| domains.len() > max)
+            || domain_max.is_some_and(|max| is_new && transaction.domains.len() >= max)
         {
             return "452 4.5.3 Too many recipients".into();
         }
+        transaction.domains.insert(domain);
         transaction.recipients.push(path.to_string());
         transaction.recipient_parameters.push(parameters.map(String::from).collect());
         "250 2.1.5 Ok".into()
