@@ -165,3 +165,23 @@ async fn prdr() {
     assert_eq!((arrived.len(), &arrived[0].recipients[..]), (1, &["a@example.com".to_owned()][..]));
     assert!(arrived[0].parameters.contains(&"PRDR".to_owned()));
 }
+
+/// More recipients than the server takes at once (RFC 5321, 4.5.3.1.10). That the message was refused for
+/// each of the first says nothing of the others.
+#[tokio::test]
+async fn recipients_left_over_after_refused_messages() {
+    let accepted = AtomicUsize::new(0);
+    let one = move |line: &str| {
+        if line.starts_with("MAIL") {
+            accepted.store(0, Ordering::Relaxed);
+        }
+        let too_many = line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) > 0;
+        too_many.then(|| "452 4.5.3 Too many recipients".to_owned())
+    };
+    let server = builder().answer(one).start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let receipt = client.send(message(&[FULL, "a@example.com", "b@example.com"])).await.unwrap();
+    assert_eq!((outcomes(&receipt.recipients).as_str(), receipt.transactions), ("552 250 250", 3));
+    let transient: Vec<bool> = receipt.recipients.iter().map(envoi::Recipient::is_transient).collect();
+    assert_eq!(transient, [false; 3]);
+}
