@@ -16,6 +16,12 @@ pub(crate) use refusal::{Advice, Facts, for_refusal};
 pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465), \
     or say by name that the password may cross the network in clear (auth-in-clear=yes).";
 
+/// TLS is active, and proves nothing.
+#[cfg(feature = "client")]
+pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, or trust= in the URL), and leave \
+     out what makes verification optional (tls=opportunistic). Or say by name that the password may \
+     go to whoever answers (auth-in-clear=yes).";
+
 pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, or the \
     server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS (smtps://, port 465) if the server has it.";
 
@@ -36,13 +42,16 @@ pub(crate) const DISTRUSTED: &str = "Another server may be between this client a
 // ---- What is offered ----
 
 /// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.
-pub(crate) fn starttls_missing(offered: &Capabilities, greeting: Option<&Reply>) -> Error {
+pub(crate) fn starttls_missing(offered: &Capabilities, greeting: Option<&Reply>, port: Option<u16>) -> Error {
     let names: Vec<&str> = offered.keywords().iter().map(|keyword| keyword.name.as_str()).collect();
     let offers = if names.is_empty() { "nothing at all".to_owned() } else { names.join(", ") };
     let rewritten = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
     let hint = if rewritten || names.iter().any(|name| is_rewritten(name)) {
         "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \"fixup\"): have it switched off, \
          or use implicit TLS (smtps://, port 465)."
+    } else if port == Some(587) {
+        "Use smtps:// on port 465, where TLS comes first. If this server has no TLS at all and the \
+         network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
     } else {
         "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this server has no TLS at all and the \
          network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
@@ -58,11 +67,13 @@ pub(crate) fn is_rewritten(text: &str) -> bool {
 }
 
 /// No mechanism that can be used, or not the one wanted.
-pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool) -> &'static str {
+pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool, port: Option<u16>) -> &'static str {
     if !offered.auth().is_empty() {
         "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the choice to envoi."
     } else if !secure && offered.offers("STARTTLS") {
         "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is used."
+    } else if matches!(port, Some(587 | 465)) {
+        "The server has no login on this port: ask its administrator, or leave the credentials out."
     } else {
         "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 (smtps://), or leave the credentials out."
     }

@@ -471,3 +471,33 @@ async fn an_error_names_ten_recipients_and_the_count() {
     let named = error.message().matches("@example.com").count();
     assert!(named == 10 && error.message().ends_with("bad9@example.com and 990 more"), "{error}");
 }
+
+/// Every refusal has advice, by what the session knows: also where the answer to a single step is the
+/// error, and where TLS is active and proves nothing.
+#[tokio::test]
+async fn single_steps_have_advice() {
+    let server = envoi::testing::Server::builder().plaintext().answer(|command| match command {
+        "NOOP" => Some("502 5.5.1 Not implemented".into()),
+        "DATA" => Some("451 4.3.1 Insufficient system storage".into()),
+        _ => None,
+    });
+    let server = server.start().await.unwrap();
+    let endpoint = envoi::Endpoint::from_url(&server.url()).unwrap();
+    let mut connection = envoi::Connection::connect(&endpoint).await.unwrap();
+    let error = connection.verify().await.unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("the same will be refused again")), "{error}");
+    let address = |text| envoi::Address::new(text).unwrap();
+    connection.mail(Some(address("me@example.org"))).await.unwrap();
+    connection.rcpt(address("you@example.com")).await.unwrap();
+    let error = connection.data().await.err().unwrap();
+    assert!(error.hint().is_some_and(|hint| hint.contains("has no room")), "{error}");
+
+    let server = envoi::testing::Server::builder().login("alice", "secret").start().await.unwrap();
+    let url = server.url();
+    let endpoint = envoi::Endpoint::from_url(url.split('?').next().unwrap()).unwrap();
+    let endpoint = endpoint
+        .trust(envoi::tls::Trust::dangerous_accept_anything())
+        .credentials(envoi::Credentials::new("alice", "secret"));
+    let error = envoi::Connection::connect(&endpoint).await.err().unwrap();
+    assert!(error.hint().is_some_and(|hint| hint.starts_with("Have the certificate verified")), "{error}");
+}

@@ -174,7 +174,7 @@ impl Connection {
             && !self.auth_in_clear
         {
             let message = "the credentials would go to a server whose certificate was not verified";
-            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED));
         }
         Ok(())
     }

@@ -266,7 +266,8 @@ impl Connection {
         if reply.is_positive() {
             return Ok(());
         }
-        Err(Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply))
+        let error = Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply);
+        Err(error.advised(&self.facts()))
     }
 
     /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than

@@ -147,7 +147,7 @@ impl DataWriter<'_> {
             }
             let result = self.pass_on(piece).await;
             self.is_torn = false;
-            result
+            result.map_err(|error| error.advised(&self.connection.facts()))
         }
     }
 

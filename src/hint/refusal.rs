@@ -317,6 +317,12 @@ mod tests {
         let submission = Facts { port: Some(587), ..clear(&offered) };
         table(submission, &[(Greeting, "554 5.7.1 Go away", "whether this network may connect")]);
         table(clear(&offered), &[(Auth, "550 encryption required for requested authentication", "leave out tls=none")]);
+        let none = offering("");
+        let submission = |facts| Facts { port: Some(587), ..facts };
+        let told = advice(submission(secure(&none)), "530 5.7.0 Authentication required");
+        assert!(told.text.contains("offers none: ask its administrator"), "{told:?}");
+        let told = advice(submission(clear(&none)), "451 5.7.3 STARTTLS is required to send mail");
+        assert!(told.lasts && told.text.contains("if the server has that"), "{told:?}");
         let told = advice(secure(&offering("")), "530 5.7.0 Authentication required");
         assert!(told.text.contains("use its submission port"), "{told:?}");
     }

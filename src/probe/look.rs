@@ -133,7 +133,9 @@ impl Observer {
         port.timings.ready = Some(began.elapsed());
         if self.demands_tls() {
             session.quit().await;
-            return Err(self.unprotected(hint::starttls_missing(&offered, port.greeting.as_ref())));
+            let greeting = port.greeting.as_ref();
+            let missing = hint::starttls_missing(&offered, greeting, Some(port.number));
+            return Err(self.unprotected(missing));
         }
         Ok(Some(session))
     }

@@ -96,7 +96,7 @@ impl Machine {
             } else {
                 format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
             };
-            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure);
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure, self.port());
             return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())

@@ -401,7 +401,6 @@ impl Machine {
     }
 
     /// The port of the server, where it is known.
-    #[cfg(feature = "client")]
     pub(crate) fn port(&self) -> Option<u16> {
         self.settings.server.as_ref().map(|(_, port)| *port)
     }

@@ -284,7 +284,8 @@ impl Machine {
         if wanted && offered {
             self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
-            return Err(hint::starttls_missing(&self.capabilities, self.greeting.as_ref()));
+            let greeting = self.greeting.as_ref();
+            return Err(hint::starttls_missing(&self.capabilities, greeting, self.port()));
         } else {
             self.state = State::Ready;
         }
