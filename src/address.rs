@@ -253,7 +253,8 @@ const NOT_IN_ADDRESSES: [RangeInclusive<char>; 12] = [
 
 /// Control characters, and what cannot be seen in an address.
 pub(crate) fn is_invisible(c: char) -> bool {
-    is_unprintable(c) || !c.is_ascii() && (c.is_whitespace() || NOT_IN_ADDRESSES.iter().any(|range| range.contains(&c)))
+    let is_plain = c.is_ascii_graphic() || c == ' ';
+    !is_plain && (is_unprintable(c) || c.is_whitespace() || NOT_IN_ADDRESSES.iter().any(|range| range.contains(&c)))
 }
 
 fn named(c: char) -> String {

@@ -276,7 +276,13 @@ fn repair_parameters(headers: &mut Headers<'_>) {
 }
 
 fn is_token(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte);
+    let is_special = |byte| {
+        matches!(
+            byte,
+            b'(' | b')' | b'<' | b'>' | b'@' | b',' | b';' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'='
+        )
+    };
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !is_special(byte);
     !text.is_empty() && text.bytes().all(is_allowed)
 }
 
