@@ -33,7 +33,8 @@ impl Connection {
     /// Another server that stands between, with a certificate that is trusted here, can offer what it likes and refuse what it likes. It
     /// gets the password by offering PLAIN or LOGIN alone, and by refusing each mechanism that does not show the password as not
     /// known. It cannot get past -PLUS that it offers, and it is noticed by a server that offers -PLUS where it takes that out of the offer
-    /// and SCRAM is used. It gains nothing by breaking an exchange. To rule all of this out, name the mechanism:
+    /// and SCRAM is used, unless the connection has nothing to be tied to (TLS 1.2 with a certificate signed by Ed25519 or RSASSA-PSS). It
+    /// gains nothing by breaking an exchange. To rule all of this out, name the mechanism:
     /// `auth=SCRAM-SHA-256-PLUS` in the URL, or [`Endpoint::mechanism`](crate::Endpoint::mechanism).
     ///
     /// # Errors
