@@ -36,7 +36,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let message = format!("From: <{from}>\nSubject: Hello\n\nHello.\n.. from a blocking socket\n");
 
     let mut session = Session::new(TcpStream::connect(server)?)?;
-    for step in session.send(&envelope, message)? {
+    let told = session.send(&envelope, message);
+    session.quit();
+    for step in told? {
         match step {
             Step::Recipient { index, reply } | Step::Verdict { index, reply } => {
                 println!("{}: {reply}", envelope.recipients()[index]);
@@ -46,7 +48,6 @@ fn run() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     }
-    session.quit();
     Ok(())
 }
 
@@ -93,7 +94,7 @@ impl Session {
         }
     }
 
-    /// Ends the session. The message has had its answer: whatever comes of this changes nothing.
+    /// Ends the session, where that is in order: after a refusal, too. Whatever comes of this changes nothing.
     pub fn quit(mut self) {
         if self.machine.quit().is_ok() {
             while self.next().is_ok_and(|step| step != Step::Closed) {}
@@ -106,6 +107,9 @@ impl Session {
         loop {
             match self.machine.step()? {
                 Step::Wait { phase } => {
+                    if self.machine.should_read_first() && self.read_what_is_there() {
+                        continue;
+                    }
                     self.write();
                     // One limit for a reply as a whole: a byte now and then does not renew it.
                     let since = waiting.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, at)| at);
@@ -126,6 +130,18 @@ impl Session {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => self.broken = true,
             }
+        }
+    }
+
+    /// Takes what came before the next command is written, without waiting for more, and says whether something did.
+    fn read_what_is_there(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let read = self.stream.set_nonblocking(true).and_then(|()| self.stream.read(&mut buffer));
+        let blocking = self.stream.set_nonblocking(false);
+        match (read, blocking) {
+            (Ok(n), Ok(())) if n > 0 => self.machine.input(&buffer[..n]) > 0,
+            // The end is found by the next read.
+            _ => false,
         }
     }
 

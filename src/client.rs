@@ -161,9 +161,9 @@ impl Client {
             Ok(connection) => connection,
             Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
         };
-        // After a failure the connection is dropped without a word: whatever else came of it would only take time.
-        let mut receipt = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await?;
+        let result = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await;
         connection.leave().await;
+        let mut receipt = result?;
         receipt.elapsed = started.elapsed();
         Ok(receipt)
     }

@@ -53,6 +53,8 @@ struct Player<'a> {
     open: Option<usize>,
     /// How many bytes of the message were given.
     given: usize,
+    /// More of what the server says can be read without waiting.
+    unheard: bool,
     cuts: Cuts,
 }
 
@@ -88,6 +90,7 @@ impl<'a> Player<'a> {
             said_of_login: None,
             open: None,
             given: 0,
+            unheard: false,
             cuts,
         }
     }
@@ -174,6 +177,7 @@ impl<'a> Player<'a> {
             let size = self.cuts.next(bytes.len());
             let taken = self.machine.input(&bytes[..size]);
             bytes = &bytes[taken..];
+            self.unheard = !bytes.is_empty();
             self.run(false, 0);
         }
     }
@@ -182,10 +186,8 @@ impl<'a> Player<'a> {
     /// no more than so many bytes of the message are given.
     fn run(&mut self, act: bool, message_bytes: usize) {
         loop {
-            let step = self.machine.step();
-            let wrote = self.write();
-            match step {
-                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) if wrote => {}
+            match self.machine.step() {
+                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade | Step::Body { .. }) if self.write() => {}
                 Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) => return,
                 Ok(Step::Ready) if act => self.act(),
                 Ok(Step::Body { .. }) if act && self.given < message_bytes => self.give(message_bytes),
@@ -200,6 +202,9 @@ impl<'a> Player<'a> {
     }
 
     fn write(&mut self) -> bool {
+        if self.unheard && self.machine.should_read_first() {
+            return false;
+        }
         let wrote = !self.machine.output().is_empty();
         while !self.machine.output().is_empty() {
             let front = self.machine.output().front();
@@ -299,8 +304,18 @@ impl<'a> Player<'a> {
                 self.verdicts[self.outcomes.len()][index] = reply.code().to_string();
             }
             Step::Sent { reply } => self.outcomes.push(format!("sent {}", reply.code())),
-            Step::NotSent { phase, reply } => self.outcomes.push(format!("refused {phase} {}", reply.code())),
+            Step::NotSent { phase, reply } => {
+                self.outcomes.push(format!("refused {phase} {}", reply.code()));
+                self.leave();
+            }
             _ => {}
+        }
+    }
+
+    /// After a refusal, where no other message follows: at once, if it may be said.
+    fn leave(&mut self) {
+        if self.current().is_none() {
+            let _ = self.machine.quit();
         }
     }
 
@@ -313,6 +328,10 @@ impl<'a> Player<'a> {
         self.events.push(outcome.clone());
         if self.current().is_some() {
             self.outcomes.push(outcome);
+        }
+        self.leave();
+        if matches!(self.machine.step(), Ok(Step::Closed)) {
+            let _ = self.machine.quit();
         }
     }
 

@@ -88,6 +88,13 @@ impl Driver {
     async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
         loop {
             let step = self.step()?;
+            // What came before the next command was written is no answer to it.
+            if matches!(step, Step::Wait { .. } | Step::Body { .. })
+                && self.machine.should_read_first()
+                && self.hear().await
+            {
+                continue;
+            }
             if let Some(body) = body.as_deref_mut() {
                 self.tell_progress(&step, body);
             }
@@ -146,15 +153,11 @@ impl Driver {
         }
     }
 
-    /// Takes what has come, without waiting for more.
-    pub(super) async fn hear(&mut self) {
+    /// Takes what has come, without waiting for more, and says whether something has.
+    pub(super) async fn hear(&mut self) -> bool {
         // The runtime asks the system what has come only when tasks rest.
         tokio::task::yield_now().await;
-        poll_fn(|cx| {
-            let _ = self.poll_read(cx);
-            Poll::Ready(())
-        })
-        .await;
+        poll_fn(|cx| Poll::Ready(self.poll_read(cx).is_ready())).await
     }
 
     /// Gives a command, and waits for its reply.
@@ -170,9 +173,13 @@ impl Driver {
     /// Until all that is to be said has left, or cannot.
     pub(super) async fn say(&mut self) {
         poll_fn(|cx| {
-            let _ = self.poll_write(cx);
-            let said = self.broken.is_some() || (self.machine.output().is_empty() && !self.unflushed);
-            if said { Poll::Ready(()) } else { Poll::Pending }
+            loop {
+                let progress = self.poll_write(cx);
+                if self.broken.is_some() || (self.machine.output().is_empty() && !self.unflushed) {
+                    return Poll::Ready(());
+                }
+                ready!(progress);
+            }
         })
         .await;
     }
@@ -181,7 +188,7 @@ impl Driver {
     #[cfg(feature = "pool")]
     pub(super) fn say_now(&mut self, last: bool) {
         let mut cx = Context::from_waker(Waker::noop());
-        let _ = self.poll_write(&mut cx);
+        while self.poll_write(&mut cx).is_ready() {}
         if last {
             let _ = Pin::new(&mut self.transport).poll_shutdown(&mut cx);
         }
@@ -296,6 +303,9 @@ impl Driver {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.machine.should_read_first() && self.poll_read(cx).is_ready() {
+            return Poll::Ready(());
+        }
         let mut progress = Poll::Pending;
         while self.broken.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
             let output = self.machine.output();

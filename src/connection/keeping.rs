@@ -51,6 +51,8 @@ impl Connection {
 
     /// What is left to be said of the last message, as far as it can be written at once.
     pub(crate) fn say_now(&mut self) {
+        // An error ends the session, which is noticed before it is used again.
+        let _ = self.driver.step();
         self.driver.say_now(false);
     }
 

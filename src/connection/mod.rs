@@ -285,12 +285,20 @@ impl Connection {
         }
     }
 
+    /// Says QUIT, if anything may be said: not after a failure that is no refusal. Without `wait`, not after a command whose
+    /// answer is awaited either.
     async fn say_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
         let parting = async {
-            driver.until_ready().await?;
-            driver.machine.quit()?;
+            driver.hear().await;
+            if let Err(error) = driver.machine.quit() {
+                if !wait {
+                    return Err(error);
+                }
+                driver.until_ready().await?;
+                driver.machine.quit()?;
+            }
             driver.say().await;
             while wait && driver.next(None).await? != Step::Closed {}
             driver.transport.shutdown().await.map_err(|error| Error::lost(Phase::Quit, error))

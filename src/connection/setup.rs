@@ -145,7 +145,7 @@ impl Connection {
         }
         match session.set_up(endpoint, security, connector).await {
             Ok(()) => Ok(session),
-            Err(error) => Err(session.told(error)),
+            Err(error) => Err(session.given_up(error).await),
         }
     }
 
@@ -211,8 +211,14 @@ impl Connection {
     async fn logged_in(mut self, endpoint: &Endpoint) -> Result<Connection> {
         match self.log_in(endpoint).await {
             Ok(()) => Ok(self),
-            Err(error) => Err(self.told(error)),
+            Err(error) => Err(self.given_up(error).await),
         }
+    }
+
+    /// The session that this error ended says QUIT, where it is in order.
+    async fn given_up(&mut self, error: Error) -> Error {
+        self.say_quit(false).await;
+        self.told(error)
     }
 
     /// The error with what is known of the session.

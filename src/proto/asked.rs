@@ -1,6 +1,7 @@
 //! What the driver can ask for, and when: anything else is out of turn.
 
 use super::command::Command;
+use super::on_reply::unsolicited;
 use super::sasl::Login;
 use super::transaction::{Framing, Progress};
 use super::wire::Expected;
@@ -22,10 +23,6 @@ impl Machine {
     /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
     pub fn upgraded(&mut self) -> Result<()> {
         self.require(State::Upgrade, "the TLS handshake")?;
-        if !self.wire.output.is_empty() {
-            let message = "the TLS handshake is out of turn: STARTTLS has not gone";
-            return Err(Error::new(Kind::Request, Phase::Tls, message));
-        }
         if !self.input.is_empty() {
             let error = self.injected();
             self.close();
@@ -114,8 +111,10 @@ impl Machine {
     /// to messages that were given whole. So many messages can be under way; their events come in their order.
     pub fn may_begin(&self) -> bool {
         let queue = &self.wire.queue;
+        let is_free = queue.is_empty() && !self.rset_due;
         self.state == State::Ready
-            && (queue.is_empty() || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
+            && !self.is_held()
+            && (is_free || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
     }
 
     /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
@@ -215,7 +214,7 @@ impl Machine {
     /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
     /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
-        self.require(State::Body, "a piece of the message")?;
+        self.require_body("a piece of the message")?;
         let chunk = chunk.into();
         let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
         if !may_be_any && !chunk.is_seven_bit() {
@@ -258,7 +257,7 @@ impl Machine {
     ///
     /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
-        self.require(State::Body, "the end of the message")?;
+        self.require_body("the end of the message")?;
         if !self.may_pass() {
             let message = "the end of the message is out of turn: the chunk before it is not answered";
             return Err(Error::new(Kind::Request, Phase::Body, message));
@@ -275,12 +274,12 @@ impl Machine {
             Framing::Chunk(_) => {}
             Framing::Chunks => {
                 let rest = self.filling.len();
-                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData);
+                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData { begins_at: 0 });
                 self.filling.move_to(rest, &mut self.wire.output);
             }
             Framing::Data => self.wire.transcript.client("."),
         }
-        let end = self.written + self.wire.output.len() as u64;
+        let end = self.wire.end();
         if let Some(progress) = self.transactions.back_mut() {
             progress.ends_at = Some(end);
         }
@@ -329,16 +328,30 @@ impl Machine {
 
     /// Ends the session. [`Step::Closed`](super::Step::Closed) follows.
     ///
+    /// It can also be called after an error by which the server refused the session, and right after a message that was not
+    /// sent: QUIT then goes in place of the RSET that would follow, or, with PIPELINING, with what is unanswered of it.
+    ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`Kind::Request`] out of turn. [`Kind::Closed`] where nothing may be said any more: the server ended the session, or
+    /// something but a refusal did.
     pub fn quit(&mut self) -> Result<()> {
-        self.require_idle("QUIT")?;
+        if !matches!(self.state, State::Transaction | State::Refused) {
+            self.require(State::Ready, "QUIT")?;
+        }
+        let of_no_interest =
+            |expected: &Expected| matches!(expected, Expected::VainChunk | Expected::EmptyData | Expected::Cleanup);
+        let is_pipelined = self.capabilities.offers("PIPELINING") && self.wire.queue.all(of_no_interest);
+        if !is_pipelined || self.wire.queue.is_empty() {
+            self.require_quiet("QUIT")?;
+        }
+        self.rset_due = false;
         self.wire.say(Command::Quit, Expected::Quit);
         Ok(())
     }
 
     fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
+        self.say_due_rset();
         let follows_others = complete && !self.wire.queue.is_empty() && self.may_begin();
         if !follows_others {
             self.require_ready("a transaction")?;
@@ -365,20 +378,30 @@ impl Machine {
     }
 
     fn require(&self, state: State, what: &str) -> Result<()> {
-        if self.state == state {
+        if self.state == state && self.failure.is_none() {
             return Ok(());
         }
-        let message = match self.state {
-            State::Closed => "the session is over".to_owned(),
-            _ => format!("{what} is out of turn now"),
+        let (kind, message) = match self.state {
+            _ if self.failure.is_some() => (Kind::Closed, "the session is over".to_owned()),
+            State::Closed | State::Refused | State::Ending => (Kind::Closed, "the session is over".to_owned()),
+            _ => (Kind::Request, format!("{what} is out of turn now")),
         };
-        let kind = if self.state == State::Closed { Kind::Closed } else { Kind::Request };
         Err(Error::new(kind, self.phase(), message))
+    }
+
+    fn require_body(&self, what: &str) -> Result<()> {
+        self.require(State::Body, what)?;
+        if self.is_held() {
+            let message = format!("{what} is out of turn: what the server sends is not whole");
+            return Err(Error::new(Kind::Request, self.phase(), message));
+        }
+        Ok(())
     }
 
     /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
     fn require_ready(&mut self, what: &str) -> Result<()> {
         self.require(State::Ready, what)?;
+        self.say_due_rset();
         self.require_quiet(what)
     }
 
@@ -387,16 +410,26 @@ impl Machine {
         if self.state != State::Transaction {
             self.require(State::Ready, what)?;
         }
+        self.say_due_rset();
         self.require_quiet(what)
     }
 
+    /// Nothing is outstanding, and nothing came that was not asked for: a 421 gives the error its text.
     fn require_quiet(&mut self, what: &str) -> Result<()> {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
             let message =
                 format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
             return Err(Error::new(Kind::Request, self.phase(), message));
         }
-        if !self.input.is_empty() || self.parser.is_mid_reply() {
+        match self.take_reply() {
+            Ok(false) => {}
+            Ok(true) => return self.require_quiet(what),
+            Err(error) => return Err(self.fail(error)),
+        }
+        if let Some(reply) = self.parser.unterminated_421(&self.input) {
+            return Err(self.fail(unsolicited(Phase::Command, reply)));
+        }
+        if self.is_unread() {
             let message = format!("the server sent {:?}, and nothing was asked", self.unread());
             return Err(self.abort(Kind::Protocol, message));
         }

@@ -128,11 +128,12 @@ impl Capabilities {
         }
     }
 
-    /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old form `AUTH=`.
+    /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms `AUTH=` and `X-EXPS`
+    /// (Exchange).
     pub fn auth(&self) -> Vec<String> {
         // Looked up by hash: a server may name tens of thousands.
         let (mut mechanisms, mut seen) = (Vec::new(), HashSet::new());
-        for line in self.keywords.iter().filter(|offered| offered.name == "AUTH") {
+        for line in self.keywords.iter().filter(|offered| is_auth(&offered.name)) {
             for mechanism in line.parameters.split([' ', '\t', '=', ',']).filter(|word| !word.is_empty()) {
                 let mechanism = mechanism.to_ascii_uppercase();
                 if seen.insert(mechanism.clone()) {
@@ -145,14 +146,24 @@ impl Capabilities {
 }
 
 impl Keyword {
-    /// `AUTH=PLAIN LOGIN` is how servers wrote it before RFC 2554; no keyword has an equals sign in its name.
+    /// `AUTH=PLAIN LOGIN` is how servers wrote it before RFC 2554. No other keyword has such a form: `SIZE=5` is not SIZE.
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
-        let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
-        let (name, rest) = line.split_at(end);
-        let parameters = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
-        (!name.is_empty()).then(|| Keyword { name: name.to_ascii_uppercase(), parameters: parameters.to_owned() })
+        let end = line.find(char::is_whitespace).unwrap_or(line.len());
+        let auth = line.split_once('=').filter(|(name, _)| is_auth(&name.trim_end().to_ascii_uppercase()));
+        let (name, parameters) = auth.unwrap_or_else(|| line.split_at(end));
+        let parameters = match auth {
+            Some(_) => parameters.trim_start_matches(|c: char| c.is_whitespace() || c == '='),
+            None => parameters.trim_start(),
+        };
+        let name = name.trim_end().to_ascii_uppercase();
+        (!name.is_empty()).then(|| Keyword { name, parameters: parameters.to_owned() })
     }
+}
+
+/// AUTH, or Exchange's old name for it.
+fn is_auth(keyword: &str) -> bool {
+    matches!(keyword, "AUTH" | "X-EXPS")
 }
 
 #[cfg(test)]
@@ -183,6 +194,8 @@ mod tests {
             &["Auth  Plain\tLOGIN  "],
             &["AUTH = PLAIN LOGIN"],
             &["AUTH=", "AUTH PLAIN,LOGIN"],
+            &["X-EXPS PLAIN LOGIN"],
+            &["X-EXPS=PLAIN", "x-exps LOGIN"],
             &["  AUTH PLAIN", "AUTH LOGIN"],
         ] {
             assert_eq!(offered(lines).auth(), ["PLAIN", "LOGIN"], "{lines:?}");
@@ -195,7 +208,7 @@ mod tests {
     fn reads_size_in_every_form() {
         for (line, limit) in [
             ("SIZE 104857600", Some(104_857_600)),
-            ("size=1000", Some(1000)),
+            ("size  1000", Some(1000)),
             ("SIZE", None),
             ("SIZE 0", None),
             ("SIZE many", None),
@@ -207,6 +220,16 @@ mod tests {
             assert_eq!(capabilities.size_limit(), limit, "{line}");
             assert!(capabilities.offers("SIZE"), "{line}");
         }
+    }
+
+    #[test]
+    fn only_auth_has_a_form_with_an_equals_sign() {
+        let capabilities =
+            offered(&["SIZE=5", "STARTTLS=1", "LIMITS=RCPTMAX=1", "PIPELINING = yes", "AUTHX=PLAIN", "=x"]);
+        assert!(!["SIZE", "STARTTLS", "LIMITS", "AUTH"].iter().any(|keyword| capabilities.offers(keyword)));
+        assert!(capabilities.offers("SIZE=5") && capabilities.offers("PIPELINING"));
+        assert_eq!((capabilities.size_limit(), capabilities.limits().rcpt_max), (None, None));
+        assert!(capabilities.auth().is_empty());
     }
 
     #[test]

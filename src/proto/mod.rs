@@ -35,8 +35,10 @@
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. Several transactions can be under way
-//! ([`Machine::may_begin`]). 421 may come at any point and ends the session.
+//! a group (PIPELINING, RFC 2920) or one by one. A reply that is there before its command was written whole was not asked for,
+//! and is a violation; what is unread then holds the [output](Machine::output) back until it is known what it is. Several
+//! transactions can be under way ([`Machine::may_begin`]). Some empty lines before a reply are skipped.
+//! 421 may come at any point and ends the session.
 //!
 //! # After 421
 //!
@@ -68,8 +70,11 @@
 //! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
 //!   the outcome of a message is unknown by then.
-//! - **A look before a command**: on a connection that was kept, take what can be read without waiting. A server that has
-//!   given up said so there.
+//! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be read without waiting, and ask
+//!   for the next step, before anything is written: what is there was not asked for, and is no answer to what will be. It may
+//!   also be the last word (421) of a server that has ended the session meanwhile.
+//! - **QUIT.** After a message that was not sent, and after an error by which the server refused the session,
+//!   [`Machine::quit`] may be called at once. After any other error it says that the session is over.
 //!
 //! # A session
 //!
@@ -182,6 +187,8 @@ enum State {
     /// MAIL, RCPT and DATA, as far as [`Progress`] has come.
     Transaction,
     Body,
+    /// Nothing but QUIT: the server refused the session.
+    Refused,
     /// Nothing any more: 421 came, and messages that were handed over wait for their replies.
     Ending,
     Closed,
@@ -194,11 +201,11 @@ pub struct Machine {
     wire: Wire,
     secrets: Secrets,
     events: VecDeque<Step>,
+    /// The output, as long as it is held back.
+    nothing: Output,
     input: BytesMut,
     input_ended: bool,
     parser: ReplyParser,
-    /// All bytes that the transport ever took.
-    written: u64,
     greeting: Option<Reply>,
     capabilities: Capabilities,
     channel: Option<ChannelBinding>,
@@ -207,6 +214,8 @@ pub struct Machine {
     /// How many transactions have begun in this session.
     mails: usize,
     stuffer: Stuffer,
+    /// RSET is to be said, unless QUIT is.
+    rset_due: bool,
     /// The newest piece of the one chunk that a message is.
     held_piece: Option<Chunk>,
     /// The chunk that is being filled, of several.
@@ -231,16 +240,17 @@ impl Machine {
             wire: Wire::new(Expected::Greeting),
             secrets: Secrets::default(),
             events: VecDeque::new(),
+            nothing: Output::default(),
             input: BytesMut::new(),
             input_ended: false,
             parser: ReplyParser::new(settings.limits.clone()),
-            written: 0,
             greeting: None,
             capabilities: Capabilities::default(),
             channel: None,
             transactions: VecDeque::new(),
             mails: 0,
             stuffer: Stuffer::new(),
+            rset_due: false,
             held_piece: None,
             filling: Output::default(),
             // The connection itself was asked for.
@@ -256,9 +266,16 @@ impl Machine {
 
     // ---- Bytes ----
 
-    /// What waits to be written.
+    /// What waits to be written. Nothing, as long as something is unread that came before it was asked for:
+    /// [`step`](Self::step) says what that means.
     pub fn output(&self) -> &Output {
-        &self.wire.output
+        if self.is_held() { &self.nothing } else { &self.wire.output }
+    }
+
+    /// All that was sent is answered: what can be read now was not asked for, and must be known before the
+    /// [output](Self::output) is written. The driver reads what is there, without waiting for it, and asks for the next step.
+    pub fn should_read_first(&self) -> bool {
+        !self.wire.output.is_empty() && self.wire.is_quiet()
     }
 
     /// The transport took so many bytes of the output: it answers for them, if only in a buffer.
@@ -267,8 +284,7 @@ impl Machine {
     ///
     /// Where so many did not wait.
     pub fn wrote(&mut self, n: usize) {
-        self.wire.output.advance(n);
-        self.written += n as u64;
+        self.wire.wrote(n);
         self.in_flight |= n > 0;
     }
 
@@ -301,25 +317,36 @@ impl Machine {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            if self.state == State::Closed {
-                return Ok(Step::Closed);
+            match self.state {
+                State::Closed => return Ok(Step::Closed),
+                State::Refused if self.wire.queue.is_empty() => return Ok(Step::Closed),
+                _ => {}
             }
-            let outcome_unknown = self.outcome_unknown();
+            let is_refused = self.state == State::Refused;
             match self.failure.take().map_or_else(|| self.take_reply(), Err) {
-                Ok(true) => continue,
+                Ok(true) => {}
+                Ok(false) if self.rset_due => self.say_due_rset(),
                 Ok(false) => return Ok(self.wanted()),
-                Err(error) => {
-                    self.close();
-                    return Err(error.with_outcome_unknown(outcome_unknown).redacted(&self.secrets));
+                // QUIT may follow.
+                Err(error) if self.state == State::Refused && !is_refused => {
+                    return Err(error.redacted(&self.secrets));
                 }
+                Err(error) => return Err(self.fail(error)),
             }
         }
+    }
+
+    /// Ends the session by this error.
+    fn fail(&mut self, error: Error) -> Error {
+        let outcome_unknown = self.outcome_unknown();
+        self.close();
+        error.with_outcome_unknown(outcome_unknown).redacted(&self.secrets)
     }
 
     /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
     /// delivered, or not. From the final dot on, until a well-formed reply.
     pub fn outcome_unknown(&self) -> bool {
-        self.transactions.front().is_some_and(|progress| progress.is_handed_over(self.written))
+        self.transactions.front().is_some_and(|progress| progress.is_handed_over(self.wire.written))
     }
 
     /// How many messages had been handed over whole and had no final reply when the session ended. Of
@@ -330,7 +357,7 @@ impl Machine {
 
     /// The messages that were handed over and have no outcome; those that follow them were not.
     fn handed_over(&self) -> impl Iterator<Item = &Progress> {
-        self.transactions.iter().take_while(|progress| progress.is_handed_over(self.written))
+        self.transactions.iter().take_while(|progress| progress.is_handed_over(self.wire.written))
     }
 
     /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
@@ -414,9 +441,8 @@ impl Machine {
 
     fn wanted(&self) -> Step {
         match self.state {
-            // A go-ahead that came early does not overtake STARTTLS: left over, it would be said inside TLS.
-            State::Upgrade if self.wire.output.is_empty() => Step::Upgrade,
-            State::Body if self.wire.output.len() < HIGH_WATER && self.may_pass() => {
+            State::Upgrade => Step::Upgrade,
+            State::Body if self.wire.output.len() < HIGH_WATER && self.may_pass() && !self.is_held() => {
                 Step::Body { room: HIGH_WATER - self.wire.output.len() }
             }
             State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
@@ -427,12 +453,23 @@ impl Machine {
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
             Some(Expected::Chunk) if self.outcome_unknown() => Phase::EndOfData,
-            Some(Expected::EndOfData) if !self.outcome_unknown() => Phase::Body,
+            Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
             None if self.state == State::Upgrade => Phase::Tls,
             None if self.state == State::Body => Phase::Body,
+            None if self.rset_due => Phase::Reset,
             None => Phase::Command,
         }
+    }
+
+    /// Something of the server's is there that is no whole reply.
+    fn is_unread(&self) -> bool {
+        !self.input.is_empty() || self.parser.is_mid_reply()
+    }
+
+    /// Nothing is written before it is known what this means.
+    fn is_held(&self) -> bool {
+        self.is_unread() && self.wire.is_quiet()
     }
 
     fn close(&mut self) {
@@ -444,6 +481,7 @@ impl Machine {
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
+        self.rset_due = false;
         self.held_piece = None;
         self.filling.clear();
         self.transactions.clear();

@@ -26,13 +26,7 @@ impl Machine {
             return Err(hint::tls_first());
         }
         match self.parser.parse(&mut self.input) {
-            Ok(Some(mut reply)) => {
-                // A challenge is answered as it came, also where it happens to hold what is a secret.
-                let challenge = if reply.code() == 334 { reply.lines().concat() } else { String::new() };
-                reply.redact(&self.secrets);
-                self.wire.transcript.server(&reply);
-                self.on_reply(reply, &challenge).map(|()| true)
-            }
+            Ok(Some(reply)) => self.on_whole_reply(reply).map(|()| true),
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
             Err(mut bad) => {
@@ -48,12 +42,29 @@ impl Machine {
         }
     }
 
+    fn on_whole_reply(&mut self, mut reply: Reply) -> Result<()> {
+        // A challenge is answered as it came, also where it happens to hold what is a secret.
+        let challenge = if reply.code() == 334 { reply.lines().concat() } else { String::new() };
+        reply.redact(&self.secrets);
+        self.wire.transcript.server(&reply);
+        self.on_reply(reply, &challenge)
+    }
+
     fn on_reply(&mut self, mut reply: Reply, challenge: &str) -> Result<()> {
         self.round_trips += u32::from(mem::take(&mut self.in_flight));
         self.replies += 1;
         let phase = self.phase();
+        // The server cannot have read a command that was not sent.
+        if reply.code() != 421 && !self.wire.is_front_sent() {
+            return Err(unsolicited(phase, reply));
+        }
         let Some(expected) = self.wire.queue.pop_front() else {
-            return Err(unsolicited(reply));
+            if self.rset_due && reply.code() == 421 {
+                // As if RSET had been said already: what it is about was told before.
+                self.close();
+                return Ok(());
+            }
+            return Err(unsolicited(phase, reply));
         };
         if expected.is_of_transaction() {
             reply.shorten(self.settings.limits.kept_reply_bytes);
@@ -80,20 +91,24 @@ impl Machine {
             }
             Expected::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
                 let message = "the server does not know LHLO, with which LMTP begins";
+                self.state = State::Refused;
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
             }
             Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             Expected::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
+                self.state = State::Refused;
                 return Err(Error::refused(Kind::Tls, Phase::StartTls, message, reply));
             }
             Expected::Greeting if is_refusal => {
+                self.state = State::Refused;
                 return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
             }
             Expected::Ehlo | Expected::Helo | Expected::Lhlo if is_refusal => {
                 let hello = if matches!(expected, Expected::Lhlo) { "LHLO" } else { "EHLO" };
                 let message =
                     format!("the server refused {hello} from this client, {}", self.settings.client_name.as_str());
+                self.state = State::Refused;
                 return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.is_positive() => {
@@ -110,12 +125,12 @@ impl Machine {
             Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
             Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
             Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
-            Expected::EndOfData
+            Expected::EndOfData { .. }
                 if self.outcome_unknown() && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
             {
                 self.on_final_reply(reply);
             }
-            Expected::EndOfData if is_refusal => {
+            Expected::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
                 self.close();
                 self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
@@ -143,13 +158,13 @@ impl Machine {
     /// Messages that were handed over after this command may have replies after the 421 that
     /// answers it, or the message may have one itself whose RCPT this was.
     fn reads_on_after(&self, expected: &Expected) -> bool {
-        let front = self.transactions.front().filter(|progress| progress.is_handed_over(self.written));
+        let front = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
         let others = self.handed_over().nth(1).is_some();
         match (expected, front) {
             (_, None) => false,
             (Expected::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
             (Expected::Mail, Some(_)) => others,
-            (Expected::EndOfData, Some(progress)) => others && progress.is_last_reply_next(),
+            (Expected::EndOfData { .. }, Some(progress)) => others && progress.is_last_reply_next(),
             // What it was about has its outcome, and all that was handed over follows it.
             (Expected::Cleanup, Some(_)) => true,
             _ => false,
@@ -173,7 +188,7 @@ impl Machine {
 
     /// All that was handed over has its outcome, or is refused for certain.
     fn conclude_ending(&mut self) {
-        let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.written));
+        let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
         if let Some((phase, reply)) = refused.and_then(Progress::refusal) {
             self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
             self.transactions.pop_front();
@@ -226,14 +241,14 @@ impl Machine {
             }
             Expected::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come.
-            Expected::EndOfData if self.outcome_unknown() && self.settings.protocol == Protocol::Lmtp => {
+            Expected::EndOfData { .. } if self.outcome_unknown() && self.settings.protocol == Protocol::Lmtp => {
                 if self.on_final_reply(reply.clone()) {
                     let message = "the server ended the session before it had answered for every recipient";
                     self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
                     return Ok(());
                 }
             }
-            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData => {
+            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
                 // What became of it is certain, even if all of it has gone.
                 self.transactions.pop_front();
                 self.events.push_back(Step::NotSent { phase, reply });
@@ -247,6 +262,12 @@ impl Machine {
     }
 
     fn on_end(&mut self) -> Result<()> {
+        if !self.outcome_unknown()
+            && let Some(reply) = self.parser.unterminated_421(&self.input)
+        {
+            self.input.clear();
+            return self.on_whole_reply(reply);
+        }
         let phase = self.phase();
         let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
             format!("the connection ended in the middle of a reply: {:?}", self.unread())
@@ -258,7 +279,9 @@ impl Machine {
                     return Ok(());
                 }
                 _ if phase == Phase::Body => "the connection ended in the middle of the message".into(),
-                Some(Expected::EndOfData) => "the connection ended before the server confirmed the message".into(),
+                Some(Expected::EndOfData { .. }) => {
+                    "the connection ended before the server confirmed the message".into()
+                }
                 Some(expected) => format!("the connection ended before {} came", expected.wanted()),
                 None => "the server closed the connection".into(),
             }
@@ -284,6 +307,7 @@ impl Machine {
         if wanted && offered {
             self.wire.say(Command::StartTls, Expected::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
+            self.state = State::Refused;
             let greeting = self.greeting.as_ref();
             return Err(hint::starttls_missing(&self.capabilities, greeting, self.port()));
         } else {
@@ -357,7 +381,8 @@ impl Machine {
         match refusal {
             None => {
                 self.state = State::Body;
-                self.wire.queue.push_back(Expected::EndOfData);
+                let begins_at = self.wire.end();
+                self.wire.queue.push_back(Expected::EndOfData { begins_at });
             }
             // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
@@ -369,7 +394,7 @@ impl Machine {
                 self.state = State::Ready;
                 self.stuffer.finish(&mut self.wire.output);
                 self.wire.transcript.client(".");
-                self.wire.queue.push_back(Expected::EmptyData);
+                self.wire.outstanding(Expected::EmptyData);
                 self.events.push_back(Step::NotSent { phase, reply });
             }
         }
@@ -400,7 +425,7 @@ impl Machine {
             false
         };
         if another_follows {
-            self.wire.queue.push_front(Expected::EndOfData);
+            self.wire.queue.push_front(Expected::EndOfData { begins_at: 0 });
         } else {
             self.conclude(reply);
         }
@@ -425,7 +450,7 @@ impl Machine {
         // message follows already, RSET went before it.
         let may_be_open = progress.framing != Framing::Data && phase != Phase::Mail;
         if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
-            self.wire.say(Command::Rset, Expected::Cleanup);
+            self.rset_due = true;
         }
         self.events.push_back(Step::NotSent { phase, reply });
     }
@@ -437,11 +462,11 @@ fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
-fn unsolicited(reply: Reply) -> Error {
+pub(super) fn unsolicited(phase: Phase, reply: Reply) -> Error {
     if reply.code() == 421 {
         let message = "the server ended the session unasked";
-        return Error::refused(Kind::Closed, Phase::Command, message, reply);
+        return Error::refused(Kind::Closed, phase, message, reply);
     }
-    Error::new(Kind::Protocol, Phase::Command, format!("the server sent {reply}, and nothing was asked"))
-        .with_hint(hint::for_stranger(Phase::Command, ""))
+    Error::new(Kind::Protocol, phase, format!("the server sent {reply}, and nothing was asked"))
+        .with_hint(hint::for_stranger(phase, ""))
 }

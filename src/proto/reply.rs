@@ -3,6 +3,7 @@
 //! This module knows the form of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC 2034,
 //! RFC 3463). Which command a reply answers, and what it means there, it does not know.
 
+use std::sync::Arc;
 use std::{fmt, mem};
 
 use bytes::{Buf, BytesMut};
@@ -15,11 +16,13 @@ use crate::text::{beginning, printable_bytes};
 /// A server's reply: its code and all its lines.
 ///
 /// The lines are shown as they came, except that what could do harm on a terminal, what cannot be
-/// seen and what is not UTF-8 is replaced by U+FFFD, and a tab by a blank.
+/// seen and what is not UTF-8 is replaced by U+FFFD, and a tab by a blank. What is beyond
+/// [`Limits::kept_reply_bytes`] is left out in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
-    lines: Vec<String>,
+    /// Shared with the copies, of which each recipient may have one.
+    lines: Arc<Vec<String>>,
 }
 
 impl Reply {
@@ -76,7 +79,8 @@ impl Reply {
     pub(super) fn shorten(&mut self, bytes: usize) {
         const LINE: usize = 16;
         let (mut left, mut kept) = (bytes, 0);
-        for line in &mut self.lines {
+        let lines = Arc::make_mut(&mut self.lines);
+        for line in lines.iter_mut() {
             if kept > 0 && left < LINE {
                 break;
             }
@@ -90,12 +94,12 @@ impl Reply {
             }
             left -= line.len();
         }
-        self.lines.truncate(kept);
+        lines.truncate(kept);
     }
 
     pub(super) fn redact(&mut self, secrets: &Secrets) {
         let code = self.code;
-        secrets.redact_lines(&mut self.lines, |line| split_enhanced(code, line).1);
+        secrets.redact_lines(Arc::make_mut(&mut self.lines).as_mut_slice(), |line| split_enhanced(code, line).1);
     }
 
     fn split_enhanced<'a>(&self, line: &'a str) -> (Option<EnhancedCode>, &'a str) {
@@ -118,7 +122,7 @@ impl fmt::Display for Reply {
         if let Some(enhanced) = self.enhanced() {
             write!(f, " {enhanced}")?;
         }
-        for line in &self.lines {
+        for line in self.lines.iter() {
             let text = self.split_enhanced(line).1;
             if !text.is_empty() {
                 write!(f, " {text}")?;
@@ -204,7 +208,7 @@ impl BadReply {
     /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before it.
     pub(super) fn redact(&mut self, begun: Option<&Reply>, secrets: &Secrets) {
         if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self {
-            let mut lines = begun.map(|reply| reply.lines.clone()).unwrap_or_default();
+            let mut lines = begun.map(|reply| reply.lines.to_vec()).unwrap_or_default();
             lines.push(mem::take(line));
             secrets.redact_lines(&mut lines, body);
             *line = lines.pop().unwrap_or_default();
@@ -226,11 +230,12 @@ fn body(line: &str) -> &str {
 /// The lines of a reply that has begun, and what follows them, as far as it is shown: one line, without
 /// secrets, of which the last may be cut off.
 pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) -> String {
-    let mut reply = begun.cloned().unwrap_or(Reply { code: 0, lines: Vec::new() });
-    let known = reply.lines.len();
-    reply.lines.extend(rest.split(|byte| *byte == b'\n').map(printable_bytes));
-    secrets.redact_lines(&mut reply.lines, body);
-    let rest = reply.lines.split_off(known).join("\u{FFFD}");
+    let mut reply = begun.cloned().unwrap_or(Reply { code: 0, lines: Arc::default() });
+    let lines = Arc::make_mut(&mut reply.lines);
+    let known = lines.len();
+    lines.extend(rest.split(|byte| *byte == b'\n').map(printable_bytes));
+    secrets.redact_lines(lines, body);
+    let rest = lines.split_off(known).join("\u{FFFD}");
     let text = if begun.is_some() { format!("{reply} {rest}") } else { rest };
     beginning(&secrets.redacted_cut(text.trim_end()), LINE_SHOWN).to_owned()
 }
@@ -258,12 +263,14 @@ pub struct ReplyParser {
     bytes: usize,
     /// How much of the input is known to hold no line end.
     scanned: usize,
+    /// How many empty lines came since the last reply.
+    empty_lines: usize,
 }
 
 impl ReplyParser {
     /// A parser at the beginning of a reply.
     pub fn new(limits: Limits) -> Self {
-        ReplyParser { limits, partial: None, bytes: 0, scanned: 0 }
+        ReplyParser { limits, partial: None, bytes: 0, scanned: 0, empty_lines: 0 }
     }
 
     /// Some lines of a reply were taken, and its last one was not.
@@ -276,8 +283,18 @@ impl ReplyParser {
         self.partial.as_ref()
     }
 
-    /// Takes the next reply, if it is whole, and leaves what follows it. `input` must go on where the
-    /// last call left it.
+    /// A 421 that has begun and whose end is not there, nor will be where the input has ended.
+    pub(super) fn unterminated_421(&self, input: &[u8]) -> Option<Reply> {
+        let mut reply = self.partial.clone().unwrap_or_else(|| Reply { code: 421, lines: Arc::default() });
+        let (code, text) = input.split_at_checked(3).unwrap_or_default();
+        if code == b"421" && matches!(text, [] | [b' ' | b'-' | b'\r', ..]) {
+            Arc::make_mut(&mut reply.lines).push(printable_bytes(text.get(1..).unwrap_or_default().trim_ascii_end()));
+        }
+        (reply.code == 421 && !reply.lines.is_empty()).then_some(reply)
+    }
+
+    /// Takes the next reply, if it is whole, and leaves what follows it: up to [`Limits::empty_lines`] before it are
+    /// skipped. `input` must go on where the last call left it.
     ///
     /// # Errors
     ///
@@ -287,9 +304,14 @@ impl ReplyParser {
             let line = input.split_to(end);
             input.advance(1);
             // A line feed alone ends a line, too: some servers send no CR, and a reply has no other use for either.
-            let is_last = self.take_line(line.strip_suffix(b"\r").unwrap_or(&line), end + 1)?;
+            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            if line.is_empty() && self.partial.is_none() && self.empty_lines < self.limits.empty_lines {
+                self.empty_lines += 1;
+                continue;
+            }
+            let is_last = self.take_line(line, end + 1)?;
             if is_last {
-                self.bytes = 0;
+                (self.bytes, self.empty_lines) = (0, 0);
                 return Ok(self.partial.take());
             }
         }
@@ -319,7 +341,7 @@ impl ReplyParser {
             }
             _ => return Err(BadReply::NotAReply(printable_bytes(line))),
         };
-        let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Vec::new() });
+        let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Arc::default() });
         if reply.code != code {
             return Err(BadReply::CodeChanged(reply.code, printable_bytes(line)));
         }
@@ -330,7 +352,7 @@ impl ReplyParser {
         if reply.lines.len() == self.limits.reply_lines {
             return Err(BadReply::TooManyLines(self.limits.reply_lines));
         }
-        reply.lines.push(printable_bytes(line.get(4..).unwrap_or_default()));
+        Arc::make_mut(&mut reply.lines).push(printable_bytes(line.get(4..).unwrap_or_default()));
         Ok(is_last)
     }
 }
@@ -411,7 +433,8 @@ mod tests {
     fn refuses_what_is_no_reply() {
         for (bytes, fault) in [
             ("hello\r\n", "no SMTP reply"),
-            ("\r\n", "an empty line came"),
+            (&"\r\n".repeat(17), "an empty line came"),
+            ("250-a\r\n\r\n", "an empty line came"),
             ("25 x\r\n", "no SMTP reply"),
             ("250x\r\n", "no SMTP reply"),
             ("150 x\r\n", "no SMTP reply"),
@@ -464,7 +487,7 @@ mod tests {
         fn what_is_redacted_keeps_its_lines(lines in prop::collection::vec("[25]?[. 0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
             let mut secrets = Secrets::default();
             secrets.add(Zeroizing::new("secret".into()));
-            let mut reply = Reply { code: 550, lines };
+            let mut reply = Reply { code: 550, lines: lines.into() };
             let shown = unfinished(Some(&reply), rest.as_bytes(), &secrets);
             let number = reply.lines.len();
             reply.redact(&secrets);

@@ -12,11 +12,14 @@ pub struct Limits {
     pub line: usize,
     /// Lines in a reply; 2,000 by default.
     pub reply_lines: usize,
-    /// Bytes in a reply; 256 KiB by default. Of the replies to a message for each of its recipients, all are held until the last (LMTP, PRDR).
+    /// Bytes in a reply; 256 KiB by default.
     pub reply_bytes: usize,
     /// Bytes that are kept of a reply to MAIL, RCPT, DATA or a message, whose further text is left out; 4 KiB by default. A
     /// message has such a reply for each of its recipients, and they are held together.
     pub kept_reply_bytes: usize,
+    /// Empty lines before a reply, which are skipped; 16 by default. At the end of the session in clear, when the TLS handshake
+    /// is to follow, there may be none.
+    pub empty_lines: usize,
     /// Challenges in a login; the longest mechanisms need three, the default is 16.
     pub challenges: usize,
     /// Rounds in which SCRAM hashes the password; 4,096 to 600,000 by default. RFC 7677, 4 asks for no fewer, as whoever
@@ -32,6 +35,7 @@ impl Default for Limits {
             reply_lines: 2000,
             reply_bytes: 256 * 1024,
             kept_reply_bytes: 4 * 1024,
+            empty_lines: 16,
             challenges: 16,
             scram_iterations: 4096..=600_000,
         }

@@ -11,8 +11,13 @@ use super::{Output, Phase};
 #[derive(Default)]
 pub(super) struct Wire {
     pub(super) output: Output,
+    /// All bytes that the transport ever took.
+    pub(super) written: u64,
     /// What is outstanding; its front is what the next reply answers.
     pub(super) queue: Queue,
+    /// The ends, among all bytes ever written, of the commands that the transport has not taken whole: as
+    /// many entries at the back of the queue are theirs.
+    unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
 }
 
@@ -29,14 +34,50 @@ impl Wire {
         self.output.put_slice(line.as_bytes());
         self.output.put_slice(b"\r\n");
         self.transcript.client(&line);
-        self.queue.push_back(expected);
+        self.outstanding(expected);
     }
 
     /// A line of a login, and what is to be shown of it.
     pub(super) fn say_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
         self.output.put_secret(line);
         self.transcript.client(shown);
-        self.queue.push_back(Expected::Login(login));
+        self.outstanding(Expected::Login(login));
+    }
+
+    /// The command at the end of the output will have this answer.
+    pub(super) fn outstanding(&mut self, mut expected: Expected) {
+        if let Expected::EndOfData { begins_at } = &mut expected {
+            *begins_at = self.end();
+        }
+        self.unsent.push_back(self.end());
+        self.queue.push_back(expected);
+    }
+
+    /// Where the output ends, among all bytes ever written.
+    pub(super) fn end(&self) -> u64 {
+        self.written + self.output.len() as u64
+    }
+
+    /// The transport took so many bytes of the output.
+    pub(super) fn wrote(&mut self, n: usize) {
+        self.output.advance(n);
+        self.written += n as u64;
+        while self.unsent.front().is_some_and(|end| *end <= self.written) {
+            self.unsent.pop_front();
+        }
+    }
+
+    /// The command that the next reply answers went whole: before that, the server cannot have read it.
+    pub(super) fn is_front_sent(&self) -> bool {
+        self.queue.len() > self.unsent.len()
+    }
+
+    /// The server has answered all that it was sent, and nothing of the message that it waits for went.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self.queue.front() {
+            Some(Expected::EndOfData { begins_at }) => self.written <= *begins_at,
+            _ => !self.is_front_sent(),
+        }
     }
 }
 
@@ -51,6 +92,14 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn all(&self, is_so: impl Fn(&Expected) -> bool) -> bool {
+        self.entries.iter().all(is_so)
     }
 
     pub(super) fn front(&self) -> Option<&Expected> {
@@ -81,7 +130,7 @@ impl Queue {
     /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
     pub(super) fn make_chunks_vain(&mut self) {
         for expected in &mut self.entries {
-            if matches!(expected, Expected::Chunk | Expected::EndOfData) {
+            if matches!(expected, Expected::Chunk | Expected::EndOfData { .. }) {
                 *expected = Expected::VainChunk;
             }
         }
@@ -106,8 +155,10 @@ pub(super) enum Expected {
     Data,
     /// A chunk of the message that is not the last one.
     Chunk,
-    /// The message of the first transaction. It stays in front until the last of its replies.
-    EndOfData,
+    /// The message of the first transaction, which begins there. It stays in front until the last of its replies.
+    EndOfData {
+        begins_at: u64,
+    },
     /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
     EmptyData,
     /// A chunk of a message that was refused before it.
@@ -123,13 +174,13 @@ pub(super) enum Expected {
 impl Expected {
     /// It does not answer a transaction that was given whole: another one must not begin before it is answered.
     fn is_barrier(&self) -> bool {
-        !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData | Expected::Cleanup)
+        !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
     }
 
     /// A copy of the reply is held for each recipient, or may be.
     pub(super) fn is_of_transaction(&self) -> bool {
         use Expected as E;
-        matches!(self, E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData)
+        matches!(self, E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData { .. })
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -142,7 +193,7 @@ impl Expected {
             Expected::Rcpt(_) => Phase::Rcpt,
             Expected::Data => Phase::Data,
             Expected::Chunk | Expected::VainChunk => Phase::Body,
-            Expected::EndOfData | Expected::EmptyData => Phase::EndOfData,
+            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
             Expected::Cleanup | Expected::Reset => Phase::Reset,
             Expected::Noop => Phase::Noop,
             Expected::Command => Phase::Command,
@@ -164,7 +215,7 @@ impl Expected {
             Expected::Data => "the go-ahead for the message (354)",
             Expected::Chunk => "the answer to a chunk of the message (250)",
             Expected::VainChunk => "the answer to a chunk of the message that was refused",
-            Expected::EndOfData => "the answer to the whole message (250)",
+            Expected::EndOfData { .. } => "the answer to the whole message (250)",
             Expected::EmptyData => "the answer to the empty message",
             Expected::Cleanup | Expected::Reset => "the answer to RSET (250)",
             Expected::Noop => "the answer to NOOP (250)",

@@ -55,7 +55,7 @@ impl Machine {
                 };
                 self.state = State::Body;
                 if let Framing::Chunk(size) = framing {
-                    self.wire.say(Command::BdatLast(size), Expected::EndOfData);
+                    self.wire.say(Command::BdatLast(size), Expected::EndOfData { begins_at: 0 });
                 }
             } else {
                 return;
@@ -88,7 +88,7 @@ impl Machine {
         self.wire.queue.make_chunks_vain();
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
-        self.wire.say(Command::Rset, Expected::Cleanup);
+        self.rset_due = true;
         self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
     }
 
@@ -98,10 +98,18 @@ impl Machine {
         let (phase, reply) = progress.reason(phase, reply);
         self.state = State::Ready;
         if phase != Phase::Mail {
-            self.wire.say(Command::Rset, Expected::Cleanup);
+            self.rset_due = true;
         }
         if progress.complete {
             self.events.push_back(Step::NotSent { phase, reply });
+        }
+    }
+
+    /// RSET for a transaction that has failed and that the server may have open. It is said as late as that, since QUIT ends
+    /// the transaction, too (RFC 5321, 4.1.1.10).
+    pub(super) fn say_due_rset(&mut self) {
+        if std::mem::take(&mut self.rset_due) {
+            self.wire.say(Command::Rset, Expected::Cleanup);
         }
     }
 

@@ -39,6 +39,15 @@ pub(super) struct Settings {
     pub(super) refused_messages: Vec<(String, String)>,
     pub(super) answer: Option<Answer>,
     pub(super) discard: bool,
+    pub(super) checks: Checks,
+}
+
+/// What is checked of each message.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Checks {
+    pub(super) eight_bit: bool,
+    pub(super) line_length: bool,
+    pub(super) size: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -68,6 +77,7 @@ impl Builder {
                 refused_messages: Vec::new(),
                 answer: None,
                 discard: false,
+                checks: Checks::default(),
             },
         }
     }
@@ -245,6 +255,39 @@ impl Builder {
     /// ```
     pub fn answer(mut self, answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.settings.answer = Some(Box::new(answer));
+        self
+    }
+
+    /// Refuses a message with bytes beyond ASCII, with 554, where MAIL did not declare them: by `BODY=8BITMIME` (RFC 6152),
+    /// `BODY=BINARYMIME` or `SMTPUTF8`.
+    pub fn check_eight_bit(mut self) -> Self {
+        self.settings.checks.eight_bit = true;
+        self
+    }
+
+    /// Refuses a message with a line of more than 998 bytes before its CRLF, with 554 (RFC 5321, 4.5.3.1.6), unless MAIL
+    /// declared `BODY=BINARYMIME`.
+    pub fn check_line_length(mut self) -> Self {
+        self.settings.checks.line_length = true;
+        self
+    }
+
+    /// Refuses a message that is larger than MAIL declared by `SIZE=` (RFC 1870), with 552.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::{Client, mail_builder::MessageBuilder};
+    ///
+    /// let server =
+    ///     envoi::testing::Server::builder().check_size().check_eight_bit().check_line_length().start().await?;
+    /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Gr\u{fc}\u{df}e.");
+    /// Client::from_url(&server.url())?.send(mail).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_size(mut self) -> Self {
+        self.settings.checks.size = true;
         self
     }
 

@@ -1,7 +1,8 @@
 //! Where connections come in.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 #[cfg(unix)]
@@ -10,6 +11,9 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::session::{self, Stream};
+
+/// Between two attempts to take a connection, where there is no room for one.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -40,8 +44,13 @@ pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
             Ok(stream) => {
                 sessions.spawn(session::serve(stream, shared.clone()));
             }
-            // The client is gone already, or this process has too many files open: no reason to end.
-            Err(_) => tokio::task::yield_now().await,
+            // The client is gone already: no reason to end.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+            // This process or the system has too many files open. The client waits, and nothing tells when one is closed. A
+            // thread waits, as the runtime may have no clock.
+            Err(_) => {
+                let _ = tokio::task::spawn_blocking(|| std::thread::sleep(PAUSE)).await;
+            }
         }
         while sessions.try_join_next().is_some() {}
     }

@@ -473,3 +473,49 @@ async fn prdr_announces_its_answers() {
     let other = Server::builder().plaintext().start().await.unwrap();
     assert_eq!(codes(&other, "EHLO me\r\nMAIL FROM:<a@b> PRDR\r\n").await, ["220", "250", "555"]);
 }
+
+#[tokio::test]
+async fn what_stands_between_chunks_drops_them() {
+    let server = Server::builder().plaintext().offer("CHUNKING").start().await.unwrap();
+    let transaction = "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 3\r\nab\n";
+    for between in ["RCPT TO:<c@example.org>", "DATA"] {
+        let told = codes(&server, &format!("{transaction}{between}\r\nBDAT 3 LAST\r\ncd\nQUIT\r\n")).await;
+        assert_eq!(told, ["220", "250", "250", "250", "250", "503", "503", "221"], "{between}");
+    }
+    assert_eq!(server.messages().len(), 0);
+    assert_eq!(std::fs::read_dir(server.ca_file().parent().unwrap()).unwrap().count(), 1);
+    let after = format!("{transaction}DATA\r\nRSET\r\nMAIL FROM:<a@example.org>\r\nQUIT\r\n");
+    assert_eq!(codes(&server, &after).await[5..], ["503", "250", "250", "221"]);
+}
+
+#[tokio::test]
+async fn messages_are_checked_where_that_is_asked_for() {
+    let server = Server::builder().plaintext().check_eight_bit().check_line_length().check_size();
+    let server = server.offer("CHUNKING").offer("BINARYMIME").start().await.unwrap();
+    let long = "x".repeat(999);
+    let longest = "x".repeat(998);
+    for (parameters, text, code) in [
+        ("", "abc", "250"),
+        ("", "gr\u{fc}n", "554"),
+        (" BODY=7BIT", "gr\u{fc}n", "554"),
+        (" BODY=8BITMIME", "gr\u{fc}n", "250"),
+        (" SMTPUTF8", "gr\u{fc}n", "250"),
+        ("", &longest, "250"),
+        ("", &long, "554"),
+        (" SIZE=5", "abc", "250"),
+        (" SIZE=4", "abc", "552"),
+        (" size=4", "abc", "552"),
+    ] {
+        let mail = format!("EHLO me\r\nMAIL FROM:<a@example.org>{parameters}\r\nRCPT TO:<b@example.org>\r\n");
+        let by_data = codes(&server, &format!("{mail}DATA\r\n{text}\r\n.\r\n")).await;
+        assert_eq!(by_data.last().unwrap(), code, "{parameters} {text}");
+        // Torn in the middle, the line is one all the same.
+        let (head, tail) = text.split_at(2);
+        let rest = tail.len() + 2;
+        let by_chunks = codes(&server, &format!("{mail}BDAT 2\r\n{head}BDAT {rest} LAST\r\n{tail}\r\n")).await;
+        assert_eq!(by_chunks.last().unwrap(), code, "{parameters} {text}");
+    }
+    let mail = "EHLO me\r\nMAIL FROM:<a@example.org> BODY=BINARYMIME\r\nRCPT TO:<b@example.org>\r\nBDAT 999 LAST\r\n";
+    assert_eq!(codes(&server, &format!("{mail}{long}")).await.last().unwrap(), "250");
+    assert_eq!(codes(&server, &format!("{mail}{long}")).await.len(), 5);
+}

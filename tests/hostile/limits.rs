@@ -112,7 +112,7 @@ fn challenged(acts: &[Act]) -> Vec<Act> {
 #[tokio::test(start_paused = true)]
 async fn challenges() {
     let password = || Credentials::new("alice", "correct horse");
-    let repeated = |reply: &str| (0..100).flat_map(|_| [say(reply), Act::Hear("\r\n")]).collect::<Vec<_>>();
+    let repeated = |reply: &str| (0..100).flat_map(|_| [Act::Hear("\r\n"), say(reply)]).collect::<Vec<_>>();
     let long = format!("334 {}\r\n", "QUJD".repeat(3000));
     for (attack, mechanism, credentials, acts, words) in [
         (
@@ -356,6 +356,7 @@ fn bytes_unread() {
 /// A connection on which nothing can be written any more, after the first command, and without an end to what can be read.
 struct Hydra {
     replies: &'static [u8],
+    is_asked: bool,
     is_broken: bool,
     read: Arc<AtomicUsize>,
 }
@@ -364,8 +365,9 @@ impl AsyncRead for Hydra {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let length = match self.is_broken {
             true => buffer.remaining(),
-            false if self.replies.is_empty() => return Poll::Pending,
+            false if self.replies.is_empty() || !self.is_asked => return Poll::Pending,
             false => {
+                self.is_asked = false;
                 let (now, later) = self.replies.split_at(self.replies.len().min(8));
                 buffer.put_slice(now);
                 self.replies = later;
@@ -382,6 +384,7 @@ impl AsyncRead for Hydra {
 
 impl AsyncWrite for Hydra {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_asked = true;
         self.is_broken |= bytes.starts_with(b"MAIL");
         if self.is_broken { Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) } else { Poll::Ready(Ok(bytes.len())) }
     }
@@ -400,7 +403,7 @@ async fn last_words_without_an_end() {
     // Behind a write that failed stands the reason, if there is one; a server that never comes to it is not listened to for ever.
     let read = Arc::new(AtomicUsize::new(0));
     let replies = b"220 hi\r\n250 hi\r\n";
-    let stream = Hydra { replies, is_broken: false, read: read.clone() };
+    let stream = Hydra { replies, is_asked: true, is_broken: false, read: read.clone() };
     let mut connection = Connection::over(stream, &plain()).await.unwrap();
     let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
     assert!(!error.outcome_unknown(), "{error}");

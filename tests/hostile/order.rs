@@ -23,7 +23,7 @@ async fn replies_out_of_order() {
         (
             "all replies of a session with the greeting, before anything was asked",
             vec![say("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"), Act::Listen],
-            Fails(Kind::Protocol, Phase::Command, false, "nothing was asked"),
+            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "the reply to the message with the go-ahead: success before the last byte",
@@ -33,7 +33,7 @@ async fn replies_out_of_order() {
         (
             "all replies of the transaction with that to MAIL",
             then("MAIL", &[say("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+            Fails(Kind::Protocol, Phase::Rcpt, false, "nothing was asked"),
         ),
         (
             "an answer more than was asked for, behind EHLO",
@@ -81,8 +81,8 @@ async fn replies_out_of_order() {
             Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
         ),
         (
-            "an empty line in place of a reply",
-            then(".", &[say("\r\n250 stored\r\n"), Act::Listen]),
+            "empty lines in place of a reply",
+            then(".", &[say(&("\r\n".repeat(17) + "250 stored\r\n")), Act::Listen]),
             Fails(Kind::Protocol, Phase::EndOfData, true, "an empty line came"),
         ),
         (

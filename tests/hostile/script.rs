@@ -70,9 +70,12 @@ async fn play(stream: DuplexStream, acts: Vec<Act>) -> Vec<u8> {
             Act::Say(bytes) => stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err(),
             Act::Hear(words) => loop {
                 let found = heard[seen..].windows(words.len()).position(|part| part == words.as_bytes());
-                if let Some(at) = found {
+                // No reply comes before the command's end.
+                let is_whole = |at: &usize| heard[seen + at..].windows(2).any(|part| part == b"\r\n");
+                if let Some(at) = found.filter(is_whole) {
                     // Two dots may share a line end.
-                    seen += at + words.trim_end().len();
+                    let line_end_is_all = words.trim_end().is_empty();
+                    seen += at + if line_end_is_all { words.len() } else { words.trim_end().len() };
                     break false;
                 }
                 match stream.read(&mut buffer).await {

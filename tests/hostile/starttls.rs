@@ -101,7 +101,7 @@ async fn injection_and_stripping() {
             "a greeting that pretends to be further: it answers EHLO and STARTTLS before they came",
             required(),
             vec![say("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
-            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "a greeting with the whole session in clear up to the go-ahead",
@@ -112,7 +112,7 @@ async fn injection_and_stripping() {
                 say("250 and now in clear\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Tls, Phase::Tls, false, "clear text"),
+            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "a greeting that says that the login is done (235)",

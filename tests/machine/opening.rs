@@ -32,19 +32,81 @@ fn a_server_without_lmtp_is_named() {
     }
 }
 
-/// A go-ahead that came before STARTTLS went does not overtake it.
+/// A go-ahead that came before STARTTLS was written is none.
 #[test]
 fn the_handshake_comes_after_starttls() {
-    let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
-    client.hear("220 hello\r\n").unwrap();
-    client.read(b"250-mail.example.org\r\n250 STARTTLS\r\n220 Go ahead\r\n");
-    assert!(matches!(client.machine.step().unwrap(), Step::Wait { .. }));
-    assert!(client.machine.upgraded().unwrap_err().message().contains("STARTTLS has not gone"));
-    assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Tls }]);
-    assert!(client.wire.ends_with("STARTTLS\r\n"));
-    assert_eq!(client.steps().unwrap(), [Step::Upgrade]);
+    for (cut, phase) in [("220 Go ahead\r\n", Phase::StartTls), ("220 Go", Phase::StartTls)] {
+        let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+        client.hear("220 hello\r\n").unwrap();
+        client.read(b"250-mail.example.org\r\n250 STARTTLS\r\n");
+        client.read(cut.as_bytes());
+        let mut result = client.machine.step();
+        if !cut.ends_with('\n') {
+            assert_eq!(result.unwrap(), Step::Wait { phase });
+            assert!(client.machine.output().is_empty(), "what is unread was not asked for");
+            client.read(b" ahead\r\n");
+            result = client.machine.step();
+        }
+        let error = result.unwrap_err();
+        assert_eq!(error.message(), "the server sent 220 Go ahead, and nothing was asked");
+        assert_eq!((error.kind(), error.phase()), (Kind::Protocol, phase));
+        assert!(!client.wire.contains("STARTTLS"), "{}", client.wire);
+    }
+}
+
+/// Nothing but QUIT follows a refusal of the session, and it may be said at once.
+#[test]
+fn a_refused_session_ends_with_quit() {
+    let greeting = "220 hello\r\n";
+    for replies in
+        [&["554 no\r\n"][..], &[greeting, "550 not you\r\n"], &[greeting, "250-hi\r\n250 STARTTLS\r\n", "454 no\r\n"]]
+    {
+        let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+        let (last, before) = replies.split_last().unwrap();
+        before.iter().for_each(|reply| drop(client.hear(reply).unwrap()));
+        client.hear(last).unwrap_err();
+        assert_eq!(client.steps().unwrap(), [Step::Closed]);
+        assert_eq!(client.machine.noop().unwrap_err().kind(), Kind::Closed);
+        client.machine.quit().unwrap();
+        assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Quit }]);
+        assert!(client.wire.ends_with("QUIT\r\n"), "{}", client.wire);
+        assert_eq!(client.hear("221 bye\r\n").unwrap(), [Step::Closed]);
+        assert_eq!(client.machine.quit().unwrap_err().kind(), Kind::Closed);
+    }
+    // Not after what is no refusal: a 421, a violation, and a refusal with more after it.
+    for last in ["421 bye\r\n", "354 go\r\n", "554 no\r\n250 yes\r\n"] {
+        let mut client = Client::new(|_| {});
+        client.hear(last).unwrap_err();
+        assert_ne!(client.machine.quit().unwrap_err().kind(), Kind::Request, "{last}");
+        assert_eq!(client.wire, "", "{last}");
+    }
+}
+
+/// Some empty lines are skipped, and none where TLS is to begin.
+#[test]
+fn empty_lines_before_a_reply_are_skipped() {
+    let ready = |lines: usize| {
+        let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
+        let empty = "\r\n".repeat(lines);
+        client.hear(&format!("{empty}220 hello\r\n{empty}"))?;
+        client.hear(&format!("250-mail.example.org\r\n250 STARTTLS\r\n{empty}"))?;
+        client.hear("220 Go\r\n")?;
+        Ok::<_, envoi::Error>(client)
+    };
+    let mut client = ready(16).unwrap();
     client.machine.upgraded().unwrap();
-    assert!(client.machine.is_secure());
+    let steps = client.hear("\r\n\n250 mail.example.org\r\n").unwrap();
+    assert_eq!(steps, [Step::Ready]);
+    client.read(b"\r\n\n");
+    client.machine.noop().unwrap();
+    let error = ready(17).err().unwrap();
+    assert!(error.message().contains("an empty line came"), "{error}");
+    let mut client = ready(0).unwrap();
+    client.read(b"\r\n");
+    assert_eq!(client.machine.step().unwrap_err().kind(), Kind::Protocol);
+    let mut client = Client::new(|_| {});
+    let error = client.hear("220-hello\r\n\r\n220 hello\r\n").unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol, "not within a reply");
 }
 
 #[test]

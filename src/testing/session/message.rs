@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::transaction::Transaction;
 use super::{BLOCK, Conversation};
 use crate::testing::body::Decoder;
+use crate::testing::builder::Checks;
 use crate::testing::{Captured, Shared};
 
 /// A message that is coming.
@@ -23,7 +24,15 @@ pub(super) struct Incoming {
     size: u64,
     max_size: u64,
     bare_line_ends: bool,
+    checks: Checks,
+    has_eight_bit: bool,
+    has_long_line: bool,
+    /// How long the last line is by now.
+    line: usize,
 }
+
+/// The longest line without its CRLF (RFC 5321, 4.5.3.1.6).
+const LONGEST_LINE: usize = 998;
 
 impl Incoming {
     async fn begin(server: &Shared) -> io::Result<Self> {
@@ -38,14 +47,58 @@ impl Incoming {
             false => Some(File::create(&path).await?),
         };
         let max_size = server.settings.max_size.unwrap_or(u64::MAX);
-        Ok(Incoming { id, path, file, size: 0, max_size, bare_line_ends: false })
+        Ok(Incoming {
+            id,
+            path,
+            file,
+            size: 0,
+            max_size,
+            bare_line_ends: false,
+            checks: server.settings.checks,
+            has_eight_bit: false,
+            has_long_line: false,
+            line: 0,
+        })
     }
 
     /// What is counted in the size already. tokio writes it on a thread of its own, while the next block is read.
     async fn write(&mut self, block: &[u8]) -> io::Result<()> {
+        self.has_eight_bit |= self.checks.eight_bit && !block.is_ascii();
+        if self.checks.line_length {
+            let mut lines = block.split(|byte| *byte == b'\n');
+            let rest = lines.next_back().unwrap_or_default();
+            for line in lines {
+                // Its CR is not counted.
+                self.has_long_line |= self.line + line.len() > LONGEST_LINE + 1;
+                self.line = 0;
+            }
+            self.line += rest.len();
+            self.has_long_line |= self.line > LONGEST_LINE + 1;
+        }
         match &mut self.file {
             Some(file) if self.size <= self.max_size => file.write_all(block).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Why it is refused, by the checks that were asked for.
+    fn refusal(&self, transaction: &Transaction) -> Option<&'static str> {
+        let declares = |wanted: &str| transaction.parameters.iter().any(|given| given.eq_ignore_ascii_case(wanted));
+        let is_binary = declares("BODY=BINARYMIME");
+        let mut sizes = transaction.parameters.iter().filter_map(|given| {
+            let (name, value) = given.split_once('=')?;
+            name.eq_ignore_ascii_case("SIZE").then(|| value.parse::<u64>().ok())?
+        });
+        if self.size > self.max_size {
+            Some("552 5.3.4 Message size exceeds fixed limit")
+        } else if self.checks.size && sizes.next().is_some_and(|declared| self.size > declared) {
+            Some("552 5.3.4 Message is larger than MAIL declared")
+        } else if self.has_eight_bit && !is_binary && !declares("BODY=8BITMIME") && !declares("SMTPUTF8") {
+            Some("554 5.6.1 Bytes beyond ASCII without BODY=8BITMIME")
+        } else if self.has_long_line && !is_binary {
+            Some("554 5.6.0 A line is longer than 998 bytes")
+        } else {
+            None
         }
     }
 
@@ -163,6 +216,16 @@ impl Conversation {
         (self.transaction, self.incoming) = (None, None);
     }
 
+    /// A command that must not stand between the chunks of a message (RFC 3030, 2).
+    pub(super) async fn interrupt_chunks(&mut self) -> io::Result<()> {
+        if let Some(incoming) = self.incoming.take() {
+            incoming.discard().await?;
+        }
+        self.drop_transaction();
+        self.reply("503 5.5.1 Chunks of a message have come: BDAT or RSET follows them");
+        Ok(())
+    }
+
     /// The replies to a message that has come whole.
     async fn end_message(
         &mut self,
@@ -174,7 +237,7 @@ impl Conversation {
         }
         self.record(".");
         let refusal = match self.other_answer(".") {
-            None if incoming.size > incoming.max_size => Some("552 5.3.4 Message size exceeds fixed limit".into()),
+            None => incoming.refusal(&transaction).map(String::from),
             other => other,
         };
         if let Some(refusal) = refusal {

@@ -136,6 +136,7 @@ impl Conversation {
                     let reply = self.mail(argument);
                     self.reply(reply);
                 }
+                "RCPT" | "DATA" if self.incoming.is_some() => self.interrupt_chunks().await?,
                 "RCPT" => {
                     let reply = self.rcpt(argument);
                     self.reply(&reply);
