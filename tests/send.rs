@@ -1145,3 +1145,30 @@ async fn a_certificate_of_the_clients_own() {
     let store = format!("{stores}/client.p12");
     send_to(&server.url(), &["--client-cert", &store, "--trust-password", "wrong"]).await.exits_with(78);
 }
+
+/// RFC 5321, 4.1.1.10.
+#[tokio::test]
+async fn quit_follows_each_refusal() {
+    let refusing = |command: &'static str, reply: &'static str| {
+        let server = Server::builder().plaintext();
+        server.answer(move |line| line.starts_with(command).then(|| reply.into())).start()
+    };
+    for (command, reply) in [
+        ("EHLO", "550 5.7.1 Not you"),
+        ("MAIL", "550 5.7.1 Not you"),
+        ("RCPT", "550 5.1.1 No such user"),
+        ("DATA", "554 5.5.1 No"),
+        (".", "554 5.7.1 Spam"),
+    ] {
+        let server = refusing(command, reply).await.unwrap();
+        let mail =
+            envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Hello.");
+        let error = envoi::Client::from_url(&server.url()).unwrap().send(mail).await.unwrap_err();
+        assert_eq!(error.reply().map(|reply| reply.code()), reply[..3].parse().ok(), "{command}");
+        // The client does not wait for the answer, so the server may not have read it yet.
+        while server.connections()[0].is_open {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(server.connections()[0].commands().last(), Some("QUIT"), "{command}");
+    }
+}
