@@ -713,7 +713,7 @@ async fn hints_are_for_the_command_line() {
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let pipe = pipe.to_str().unwrap();
-    for option in ["--attach", "--message"] {
+    for option in ["--attach", "--message", "--body-file", "--html"] {
         let run = send_to("smtp://127.0.0.1:1?tls=none", &["--json", option, pipe]).await;
         run.exits_with(66);
         let json = run.json();

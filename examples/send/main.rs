@@ -10,6 +10,7 @@ mod progress;
 mod report;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -258,16 +259,24 @@ fn read_password(path: &Path) -> Result<Secret, Failure> {
 
 /// A file of text, or standard input.
 fn read_text(path: &Path, option: &str) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    let read = match is_stdin(path) {
-        true => std::io::stdin().read_to_end(&mut bytes),
-        false => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    // A text is in memory as a whole. More than this is better sent as an attachment.
+    const LIMIT: u64 = 64 * 1024 * 1024;
+    let failure = |cause: &dyn Display| Failure::input(format!("{option} cannot be read as text: {cause}"));
+    let source: Box<dyn Read> = if is_stdin(path) {
+        Box::new(std::io::stdin())
+    } else if std::fs::metadata(path).map_err(|error| failure(&error))?.is_file() {
+        Box::new(std::fs::File::open(path).map_err(|error| failure(&error))?)
+    } else {
+        // To open a FIFO could take forever.
+        return Err(failure(&"it is not a regular file")
+            .with_hint("A pipe or a device can be read as a stream, given as - on standard input."));
     };
-    read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))?;
-    decode_text(bytes).map_err(|error| {
-        Failure::input(format!("{option} cannot be read as text: {}", error.message()))
-            .with_hint(error.hint().unwrap_or_default())
-    })
+    let mut bytes = Vec::new();
+    source.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| failure(&error))?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(failure(&"it is larger than 64 MiB").with_hint("Send it as an attachment (--attach)."));
+    }
+    decode_text(bytes).map_err(|error| failure(&error.message()).with_hint(error.hint().unwrap_or_default()))
 }
 
 fn duration(seconds: &str, option: &str) -> Result<Duration, Failure> {
