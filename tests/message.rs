@@ -1198,3 +1198,64 @@ fn headers_in_utf8_are_known_of_any_ready_message() {
     let hidden = Message::ready("Bcc: Gr\u{fc}\u{df}e <a@x>\nTo: b@x\n\nBody\n").envelope(envelope());
     assert!(!run(hidden.prepare()).unwrap().1.has_utf8_headers());
 }
+
+#[test]
+fn recipients_that_are_added_one_by_one_are_one_list() {
+    let mut mail = MessageBuilder::new().from("alice@example.org").text_body("Hello.");
+    for number in 0..50_000 {
+        mail = mail.to(format!("user{number}@example.com")).header(format!("X-{number}"), Raw::new("x"));
+    }
+    let (envelope, mut body) = run(Message::from(mail).prepare()).unwrap();
+    assert_eq!(envelope.recipients().len(), 50_000);
+    assert_eq!(envelope.recipients()[49_999].as_str(), "user49999@example.com");
+    let bytes = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    assert_eq!(bytes.matches("To: ").count(), 1);
+    assert_eq!(bytes.matches("@example.com>").count(), 50_000);
+    let first = bytes.find("<user0@").unwrap();
+    assert!(first < bytes.find("<user1@").unwrap(), "in the order given");
+}
+
+#[test]
+fn what_is_nested_too_deep_is_refused() {
+    fn lists(depth: usize) -> Mailboxes<'static> {
+        (0..depth).fold("bob@example.com".into(), |inner: Mailboxes<'_>, _| Mailboxes::new_list(vec![inner]))
+    }
+    fn groups(depth: usize) -> Mailboxes<'static> {
+        (0..depth)
+            .fold("bob@example.com".into(), |inner: Mailboxes<'_>, _| Mailboxes::new_group(Some("g"), vec![inner]))
+    }
+    fn parts(depth: usize) -> MimePart<'static> {
+        let part = MimePart::new("text/plain", "Hello.");
+        (1..depth).fold(part, |inner, _| MimePart::new("multipart/mixed", vec![inner]))
+    }
+    fn mail() -> MessageBuilder<'static> {
+        MessageBuilder::new().from("alice@example.org")
+    }
+    fn attached(part: MimePart<'static>) -> MessageBuilder<'static> {
+        MessageBuilder { attachments: Some(vec![part]), ..mail().to("bob@example.com").text_body("Hello.") }
+    }
+    for (deepest, too_deep) in [(100, 101), (100, 100_000)] {
+        for (fits, refused) in [
+            (mail().to(lists(deepest)), mail().to(lists(too_deep))),
+            (mail().cc(groups(deepest)), mail().cc(groups(too_deep))),
+            (mail().bcc(lists(deepest)), mail().bcc(lists(too_deep))),
+            (
+                mail().to("bob@example.com").header("X-List", lists(deepest)),
+                mail().to("bob@example.com").header("X-List", lists(too_deep)),
+            ),
+            (attached(parts(deepest)), attached(parts(too_deep))),
+            (mail().to("bob@example.com").body(parts(deepest)), mail().to("bob@example.com").body(parts(too_deep))),
+            (
+                mail().to("bob@example.com").body(parts(1).header("X-List", groups(deepest))),
+                mail().to("bob@example.com").body(parts(1).header("X-List", groups(too_deep))),
+            ),
+        ] {
+            let (envelope, mut body) = run(Message::from(fits).prepare()).unwrap();
+            assert_eq!(envelope.recipients().len(), 1);
+            run(collect(&mut body)).unwrap();
+            let error = run(Message::from(refused).prepare()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Request);
+            assert!(error.to_string().contains("nested more than 100 deep"), "{error}");
+        }
+    }
+}

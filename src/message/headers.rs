@@ -40,11 +40,18 @@ pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
     spell_as_mail_builder_does(headers);
     let mut united: Vec<(Cow<'x, str>, HeaderType<'x>)> = Vec::with_capacity(headers.len());
     for (name, value) in headers.drain(..) {
-        let is_once = section::once(&name).is_some();
-        match (united.iter_mut().find(|(before, _)| is_once && *before == name), value) {
+        let before = section::once(&name).and_then(|_| united.iter_mut().find(|(before, _)| *before == name));
+        match (before, value) {
             (Some((_, HeaderType::Address(list))), HeaderType::Address(more)) if is_list(&name) => {
-                let before = std::mem::replace(list, Mailboxes::List(Vec::new()));
-                *list = Mailboxes::List(vec![before, more]);
+                let mut all = match std::mem::replace(list, Mailboxes::List(Vec::new())) {
+                    Mailboxes::List(all) => all,
+                    one => vec![one],
+                };
+                match more {
+                    Mailboxes::List(more) => all.extend(more),
+                    one => all.push(one),
+                }
+                *list = Mailboxes::List(all);
             }
             (Some((_, before)), value) if !is_list(&name) => *before = value,
             (_, value) => united.push((name, value)),

@@ -9,6 +9,7 @@ mod body;
 mod headers;
 mod input;
 mod layout;
+mod nesting;
 mod progress;
 mod ready;
 mod section;
@@ -76,6 +77,7 @@ use progress::{Listener, Teller};
 /// | attachments that HTML refers to (`cid:`) | `multipart/related` with the HTML (RFC 2387) |
 /// | an address that is not valid, a line break or NUL in a header, a bad identifier, Content-ID or media type | refused |
 /// | an address field that is text, not addresses | refused |
+/// | lists, groups or parts nested more than 100 deep | refused |
 /// | From with several addresses and no Sender, or Sender with several | refused |
 /// | Content-Type or Content-Transfer-Encoding beside those of the content | refused |
 /// | `message/…` and `multipart/…` as attachments | not encoded (RFC 2046, 5.2.1); with a NUL refused |
@@ -262,7 +264,8 @@ impl<'x> Message<'x> {
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
         let teller = self.listener.map(Teller::new);
         match self.what {
-            What::Built(mut builder) => {
+            What::Built(builder) => {
+                let mut builder = nesting::check(builder)?;
                 headers::repair(&mut builder.headers);
                 let envelope = match self.envelope {
                     Some(envelope) => envelope,
