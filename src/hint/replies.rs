@@ -1,16 +1,15 @@
 //! What servers say when they refuse, and what to do about each.
 //!
 //! The words are those of Postfix, Exim, Sendmail, qmail, Domino, Dovecot, Exchange, and of the
-//large providers.
+//! large providers.
 
 use super::refusal::Say::{self, It, ThatLasts};
 use super::refusal::When::{self, *};
 use crate::error::Phase;
 
 /// What must hold besides the reply (none: nothing); phases (none: all); how the code begins;
-/// enhanced codes without their class
-/// (none: any; "" for a reply without one); words, of which one must be there (none: whatever it
-/// says); the advice.
+/// enhanced codes without their class (none: any; "" for a reply without one); words, of which one
+/// must be there (none: whatever it says); the advice.
 pub(super) struct Row(
     pub(super) &'static [When],
     pub(super) &'static [Phase],
@@ -47,8 +46,7 @@ pub(super) const ROWS: &[Row] = &[
     Row(TLS, HELLO, &["530"], &[], &["starttls"], It(TLS_UNSEEN)),
     Row(CLEAR, HELLO, &["530"], &[], &["starttls"],
         It("The server answers nothing before TLS, not even EHLO, without which there is no \
-        STARTTLS: use smtps:// \
-         (port 465), or have its administrator correct that.")),
+            STARTTLS: use smtps:// (port 465), or have its administrator correct that.")),
     // Exchange has 451 5.7.3 for it.
     Row(&[InClear, StartTlsOffered], COMMANDS, &["4", "5"], &[], STARTTLS_WANTED,
         ThatLasts(TLS_FIRST)),
@@ -69,26 +67,24 @@ pub(super) const ROWS: &[Row] = &[
     Row(TLS, COMMANDS, &["4", "5"], &[], TLS_WANTED, It(TLS_UNSEEN)),
     Row(ALWAYS, HELLO, &["500", "502", "504", "530"], &[], &[],
         It("This may be no mail server (an FTP server greets with 220, too), or one that speaks \
-        LMTP (lmtp://): check the \
-         host and the port.")),
+            LMTP (lmtp://): check the host and the port.")),
     // Postfix ends the handshake without the certificate, and says so to EHLO.
     Row(ALWAYS, ANY, &["4", "5"], &[], &["client certificate"],
         It("Get a client certificate that the server's administrator accepts, and give it \
-        (TlsSettings::client_certificate). If you gave one, look at its dates and its issuer.")),
+            (TlsSettings::client_certificate). If you gave one, look at its dates and its \
+            issuer.")),
 
     // STARTTLS.
     Row(ALWAYS, STARTTLS, &["5"], &[], &["already"],
         It("The server takes this connection for one inside TLS: a tunnel or proxy between has \
-        probably added TLS. \
-         Connect to the server itself. Only where the tunnel begins on this very machine, \
-         tls=none leaves TLS to it.")),
+            probably added TLS. Connect to the server itself. Only where the tunnel begins on this \
+            very machine, tls=none leaves TLS to it.")),
     Row(ALWAYS, STARTTLS, &["4"], &[], &[],
-        It("The server's TLS is out of order: try again later. If it lasts, its administrator \
-        must look at its \
-         certificate, key and log.")),
+        It("The server's TLS is out of order: try again later. If it lasts, its administrator must \
+            look at its certificate, key and log.")),
     Row(ALWAYS, STARTTLS, &["5"], &[], &[],
         It("Use smtps:// (port 465) if the server has that; else its administrator must put \
-        STARTTLS in order.")),
+            STARTTLS in order.")),
 
     // A recipient for some senders alone.
     Row(ALWAYS, MESSAGE, &["4", "5"], &["7.12", "7.120", "7.121", "7.122", "7.123", "7.124",
@@ -105,27 +101,25 @@ pub(super) const ROWS: &[Row] = &[
         "suspicious sending activity", "account has been blocked from sending",
         "blocked for spamming"], It(BARRED)),
     Row(ALWAYS, ANY, &["4", "5"], &["7.705"], &[],
-        It("The whole organization may not send for now, as too much of its mail looked like \
-        spam, or there was too much of it: its \
-         administrator must find the cause, and then have the block lifted by the provider.")),
+        It("The whole organization may not send for now, as too much of its mail looked like spam, \
+            or there was too much of it: its administrator must find the cause, and then have the \
+            block lifted by the provider.")),
     Row(ALWAYS, ANY, &["4", "5"], &["7.708"], &[],
         It("The provider does not let this organization send from this network address yet: it is \
-        a new or trial tenant as a rule, or \
-         one that sent spam. Its administrator must have the block lifted by the provider's \
-         support.")),
+            a new or trial tenant as a rule, or one that sent spam. Its administrator must have \
+            the block lifted by the provider's support.")),
     Row(ALWAYS, ANY, &["4", "5"], &["7.750"], &[],
         It("The organization sent too much from domains that are not registered with it: its \
-        administrator must register the \
-         sender's domain, and then have the block lifted by the provider's support.")),
+            administrator must register the sender's domain, and then have the block lifted by the \
+            provider's support.")),
     Row(ALWAYS, ANY, &["4", "5"], &["7.64", "7.51"], &[],
         It("The server found no connector for this client: the organization's administrator must \
-        set one up for this machine's \
-         network address or certificate, and for the sender's domain.")),
+            set one up for this machine's network address or certificate, and for the sender's \
+            domain.")),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["test purposes only", "authorized recipients",
         "activate your", "sandbox"],
         It("The account is on trial or not activated: activate it, add a domain of your own and \
-        verify that, or send to the \
-         recipients alone that its settings name as allowed.")),
+            verify that, or send to the recipients alone that its settings name as allowed.")),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["credits exceeded", "out of credit", "not enough credit",
         "no credits", "insufficient credits",
         "exceeded your messaging limit", "plan limit", "quota of your plan"], It(CREDITS)),
@@ -138,16 +132,15 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, AUTH, &["534", "535"], &["7.9"], &["application"], It(APP_PASSWORD)),
     Row(ALWAYS, AUTH, &["5"], &[], &["web browser"],
         It("The provider wants the account's owner to confirm this login: log in with a browser, \
-        then try again. With \
-         an app password, made in the account's security settings, it does not ask as a rule.")),
+            then try again. With an app password, made in the account's security settings, it does \
+            not ask as a rule.")),
     Row(ALWAYS, AUTH, &["5"], &["7.139"], &["credentials were incorrect"], It(WRONG_PASSWORD)),
     Row(ALWAYS, AUTH, &["5"], &["7.139"], &["disabled"], It(NO_BASIC_AUTH)),
     Row(ALWAYS, AUTH, &["5"], &["7.30"], &[], It(NO_BASIC_AUTH)),
     Row(ALWAYS, AUTH, &["5"], &[], &["basic authentication"], It(NO_BASIC_AUTH)),
     Row(ALWAYS, AUTH, &["5"], &["7.139"], &[],
         It("A rule of the organization stopped this login (conditional access, security defaults, \
-        a second factor): its \
-         administrator sees which one in the log of sign-ins.")),
+            a second factor): its administrator sees which one in the log of sign-ins.")),
     Row(ALWAYS, AUTH, &["5"], &["7.13"], &[], It(LOCKED)),
     Row(ALWAYS, AUTH, &["4", "5"], &[], &["account is disabled", "account disabled",
         "account has been disabled", "account is locked",
@@ -157,19 +150,18 @@ pub(super) const ROWS: &[Row] = &[
         "service is not enabled", "smtp is disabled",
         "smtp access is disabled", "not enabled for smtp", "smtp service"],
         It("Sending by SMTP is switched off for this account: switch it on in the account's \
-        settings, or have its administrator do so.")),
+            settings, or have its administrator do so.")),
     Row(ALWAYS, AUTH, &["5"], &[], &["authorization grant"],
         It("The API key that is the password here is wrong, expired or revoked, or may not send \
-        mail: make a new one, and give it with \
-         the user name that the provider names for it (\"apikey\" at SendGrid).")),
+            mail: make a new one, and give it with the user name that the provider names for it \
+            (\"apikey\" at SendGrid).")),
     Row(ALWAYS, AUTH, &["432"], &[], &[],
         It("The server must store the password anew for this mechanism: log in once with PLAIN \
-        (auth=PLAIN in the URL), \
-         inside TLS.")),
+            (auth=PLAIN in the URL), inside TLS.")),
     Row(ALWAYS, AUTH, &["4", "5"], &[], &["too many"],
         It("There were too many logins, or too many wrong ones: check the password, wait some \
-        minutes (or hours), and \
-         then log in less often: send many messages over one connection.")),
+            minutes (or hours), and then log in less often: send many messages over one \
+            connection.")),
     Row(ALWAYS, AUTH, &["4"], &[], &["could not authenticate", "bad username",
         "invalid credentials", "credentials invalid", "wrong password",
         "incorrect password"], It(WRONG_PASSWORD)),
@@ -180,16 +172,16 @@ pub(super) const ROWS: &[Row] = &[
     Row(&[AboutMechanism], AUTH, &["5"], &[], &[], It(OTHER_MECHANISM)),
     Row(CLEAR, AUTH, &["530"], &[], &[], ThatLasts(WANTS_TLS)),
     Row(TLS, AUTH, &["530"], &[], &[],
-        It("The server wants something else before this login: its words say what. If they do \
-        not, ask its administrator.")),
+        It("The server wants something else before this login: its words say what. If they do not, \
+            ask its administrator.")),
     Row(CLEAR, AUTH, &["500", "502", "503"], &[], &[],
         It("The server takes no login here: many take it only inside TLS (leave out tls=none), or \
-        on the submission port (587 or 465).")),
+            on the submission port (587 or 465).")),
     Row(&[InTls, OnSubmissionPort], AUTH, &["500", "502", "503"], &[], &[],
         It("The server takes no login here: ask its administrator, or leave the credentials out.")),
     Row(TLS, AUTH, &["500", "502", "503"], &[], &[],
         It("The server takes no login here: use its submission port (587 or 465), or leave the \
-        credentials out.")),
+            credentials out.")),
     Row(ALWAYS, AUTH, &["5"], &[], &[], It(WRONG_PASSWORD)),
 
     // The name in EHLO. Google's relay refuses it with 421, and says (EHLO).
@@ -204,8 +196,7 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, ANY, &["4", "5"], &[], &["reputation of the sending domain", "spamhaus dbl",
         "domain is listed", "blacklisted domain"],
         It("The sender's domain is on a block list, or has a bad reputation: find out why in the \
-        list that the server names, and have it \
-         removed.")),
+            list that the server names, and have it removed.")),
     Row(LOGGED_OUT, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST)),
     Row(LOGGED_IN, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST_LOGGED_IN)),
     Row(LOGGED_OUT, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME)),
@@ -215,12 +206,10 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, HELLO, &["5"], &[], &[], It(CLIENT_NAME)),
     Row(&[OnSubmissionPort], GREETING, &["5"], &[], &[],
         It("The server takes no mail from here: check the host. If it is right, ask its \
-        administrator whether this network may \
-         connect.")),
+            administrator whether this network may connect.")),
     Row(ALWAYS, GREETING, &["5"], &[], &[],
         It("The server takes no mail from here: check the host and the port. To send, use your \
-        provider's submission \
-         server (port 587, with a login).")),
+            provider's submission server (port 587, with a login).")),
 
     // The sender's domain.
     Row(ALWAYS, ANY, &["4", "5"], &[], &["null mx", "nullmx"], It(TAKES_NO_MAIL)),
@@ -271,13 +260,12 @@ pub(super) const ROWS: &[Row] = &[
     // How much and how often.
     Row(ALWAYS, ANY, &["4", "5"], &[], &["greylist", "graylist", "grey-list"],
         It("The server refuses mail from a new sender at first (greylisting): try again in some \
-        minutes, from the same \
-         machine and with the same sender.")),
+            minutes, from the same machine and with the same sender.")),
     Row(ALWAYS, ANY, &["4"], &[], &["address verification in progress"],
         It("The server is asking whether the address exists: try again in some minutes.")),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["per hour", "hourly"],
         It("The limit for an hour is used up: wait until it is over, then send more slowly, or \
-        have it raised.")),
+            have it raised.")),
     Row(ALWAYS, ANY, &["5"], &["4.5", "1.90"], &[], It(QUOTA)),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["sending limit", "daily limit", "daily message",
         "daily user", "daily quota",
@@ -305,10 +293,10 @@ pub(super) const ROWS: &[Row] = &[
         "loop detected"], It(LOOP)),
     Row(ALWAYS, ANY, &["4"], &[], TOO_MUCH,
         It("It was too much in too short a time: try again later, then send more slowly and over \
-        fewer connections.")),
+            fewer connections.")),
     Row(ALWAYS, ANY, &["5"], &[], TOO_MUCH,
         It("It was too much in too short a time: wait some hours, then send more slowly and over \
-        fewer connections.")),
+            fewer connections.")),
 
     // The recipient.
     Row(LOGGED_IN, ANY, &["4", "5"], &[], RELAYING, It(RELAY_LOGGED_IN)),
@@ -339,12 +327,12 @@ pub(super) const ROWS: &[Row] = &[
         "callback", "sender address rejected: undeliverable",
         "sender address rejected: unverified", "unroutable sender"],
         It("The server asked whether mail can be returned to the sender, and it cannot: use a \
-        sender address that exists and gets mail.")),
+            sender address that exists and gets mail.")),
     Row(ALWAYS, ANY, &["5"], &[], &["badmailfrom", "banned sender", "sender is blocked",
         "sender blocked", "sender blacklisted",
         "blocked sender"],
         It("The server takes nothing from this sender's address: ask its administrator, or the \
-        recipient, why.")),
+            recipient, why.")),
     Row(LOGGED_IN, MAIL, &["5"], &["1.7"], &[], It(SENDER)),
     Row(LOGGED_IN, MAIL, &["501"], &[], &[], It(SENDER)),
     Row(LOGGED_OUT, MAIL, &["5"], &["1.7"], &[], It(SENDER_LOGGED_OUT)),
@@ -361,25 +349,22 @@ pub(super) const ROWS: &[Row] = &[
         It(LINE_ENDS)),
     Row(ALWAYS, ANY, &["5"], &["6.1", "6.3"], &[],
         It("A server on the way does not take text beyond ASCII: encode the message's parts as \
-        quoted-printable or \
-         base64.")),
+            quoted-printable or base64.")),
     Row(ALWAYS, ANY, &["5"], &[], &["rfc 5322", "rfc5322", "rfc compliant", "from: header",
         "message-id", "missing header", "duplicate header",
         "header are not", "headers are not", "invalid header"],
         It("The server does not take the message's header section as it is: its words say which \
-        header is missing or wrong.")),
+            header is missing or wrong.")),
     Row(ALWAYS, ANY, &["5"], &["7.512"], &[],
         It("The server does not take the message's header section as it is: its words say which \
-        header is missing or wrong.")),
+            header is missing or wrong.")),
     Row(ALWAYS, ANY, &["5"], &[], &["security issue", "attachment", "executable"],
         It("The server does not take such an attachment (a program, or an archive with one, as a \
-        rule): put it where it \
-         can be fetched from.")),
+            rule): put it where it can be fetched from.")),
     Row(ALWAYS, ANY, &["5"], &[], &["spam", "content filter", "unsolicited", "virus",
         "content denied", "banned content"],
         It("A filter takes the message for unwanted: look at its subject, links and attachments. \
-        If it is wrong, the \
-         server's administrator can let such mail pass.")),
+            If it is wrong, the server's administrator can let such mail pass.")),
 
     // The server.
     Row(ALWAYS, ANY, &["4", "5"], &["3.5"], &[], It(MISCONFIGURED)),
@@ -396,18 +381,16 @@ pub(super) const ROWS: &[Row] = &[
     // All the rest.
     Row(ALWAYS, ANY, &["421"], &[], &[],
         It("The server is busy or going down, or it limits this client: try again later, over a \
-        new connection.")),
+            new connection.")),
     Row(ALWAYS, ANY, &["4"], &[], &[],
         It("It is a refusal for the moment: try again later. If it lasts, ask the server's \
-        administrator.")),
+            administrator.")),
     Row(ALWAYS, RCPT, &["5"], &[], &[],
         It("The server's words say why it takes no mail for this address from here. If they do \
-        not, ask its \
-         administrator.")),
+            not, ask its administrator.")),
     Row(ALWAYS, ANY, &["5"], &[], &[],
         It("The server's words say why, and the same will be refused again. If they do not say \
-        enough, ask its \
-         administrator.")),
+            enough, ask its administrator.")),
 ];
 
 const STARTTLS_WANTED: &[&str] = &[
@@ -602,120 +585,95 @@ const NO_SUCH_MAILBOX: &[&str] = &[
     "user doesn't have",
 ];
 
-const TLS_FIRST: &str = "The server wants TLS first: leave out tls=none, so that STARTTLS is used, or use smtps:// \
-        (port 465).";
-const TLS_ELSEWHERE: &str = "The server wants TLS first, and offers no STARTTLS here: use \
-    smtps:// (port 465), or the submission port \
-     587, where servers offer TLS.";
-const TLS_UNSEEN: &str = "The server takes this connection for one in clear, though TLS is \
-    active: what ends TLS before it (a proxy, a \
-     load balancer) does not tell it. Connect to the server itself, or have its administrator \
-     correct that.";
+const TLS_FIRST: &str = "The server wants TLS first: leave out tls=none, so that STARTTLS is used, \
+    or use smtps:// (port 465).";
+const TLS_ELSEWHERE: &str = "The server wants TLS first, and offers no STARTTLS here: use smtps:// \
+    (port 465), or the submission port 587, where servers offer TLS.";
+const TLS_UNSEEN: &str = "The server takes this connection for one in clear, though TLS is active: \
+    what ends TLS before it (a proxy, a load balancer) does not tell it. Connect to the server \
+    itself, or have its administrator correct that.";
 const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that \
-    STARTTLS is used, or use smtps:// \
-     (port 465).";
+    STARTTLS is used, or use smtps:// (port 465).";
 const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and \
-    use TLS (smtp:// with STARTTLS on port \
-     587, or smtps:// on port 465).";
+    use TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465).";
 const LOGIN_FIRST_IN_TLS: &str = "The server wants a login first: give a user name and a password.";
 const LOGIN_ELSEWHERE: &str = "The server wants a login first, and offers none here: use its \
-    submission port (587 or 465), and give a user \
-     name and a password.";
-const NO_LOGIN: &str = "The server wants a login first, and offers none: ask its administrator, \
-    or use another server.";
+    submission port (587 or 465), and give a user name and a password.";
+const NO_LOGIN: &str = "The server wants a login first, and offers none: ask its administrator, or \
+    use another server.";
 const TLS_FROM_THE_START: &str = "The server wants TLS first, and offers no STARTTLS here: use \
-    smtps:// (port 465) if the server has that; else \
-     its administrator must put STARTTLS in order.";
-const LOGIN_DOES_NOT_COUNT: &str = "The login succeeded, and the server asks for one \
-    nevertheless: ask its administrator whether this account \
-     may send here, and as this sender.";
+    smtps:// (port 465) if the server has that; else its administrator must put STARTTLS in order.";
+const LOGIN_DOES_NOT_COUNT: &str = "The login succeeded, and the server asks for one nevertheless: \
+    ask its administrator whether this account may send here, and as this sender.";
 const MEMBERS_ONLY: &str = "The recipient takes mail from certain senders alone (the members of \
-    its organization or list, as a rule): have \
-     this sender allowed, by the recipient or its administrator.";
+    its organization or list, as a rule): have this sender allowed, by the recipient or its \
+    administrator.";
 const BARRED: &str = "The account was barred from sending, as spam came from it or its use was \
-    unusual: find out what sent it, change the \
-     password, and have the account's administrator lift the block (at Microsoft, in the list of \
-     restricted entities).";
+    unusual: find out what sent it, change the password, and have the account's administrator lift \
+    the block (at Microsoft, in the list of restricted entities).";
 const CREDITS: &str = "The quota of the account is used up: wait until it is renewed, or have it \
-    raised at the provider. The password is \
-     not the reason.";
+    raised at the provider. The password is not the reason.";
 const APP_PASSWORD: &str = "The account needs a password made for programs (an app password): \
-    create one in the account's security \
-     settings, and give it in place of the usual one.";
+    create one in the account's security settings, and give it in place of the usual one.";
 const NO_BASIC_AUTH: &str = "Logins with a password are switched off here (basic authentication, \
-    SMTP AUTH): an administrator must allow \
-     SMTP AUTH for this mailbox or the whole tenant, or the mail must go another way (OAuth 2, \
-     another server).";
+    SMTP AUTH): an administrator must allow SMTP AUTH for this mailbox or the whole tenant, or the \
+    mail must go another way (OAuth 2, another server).";
 const LOCKED: &str = "The account is switched off or locked: ask its administrator.";
 const WRONG_PASSWORD: &str = "Check user name and password. Many servers want the whole mail \
-    address as the user name, and some a password \
-     that is made for programs (an app password) or for SMTP alone.";
+    address as the user name, and some a password that is made for programs (an app password) or \
+    for SMTP alone.";
 const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose \
-    another one that it offers (auth= in the URL), \
-     or ask its administrator which.";
+    another one that it offers (auth= in the URL), or ask its administrator which.";
 const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give \
-    this machine's full name, as DNS has it \
-     (helo= in the URL, Endpoint::client_name).";
+    this machine's full name, as DNS has it (helo= in the URL, Endpoint::client_name).";
 const ON_BLOCK_LIST: &str = "The network address that you send from is on a block list: find out \
-    why in the list that the server names, \
-     and have it removed. From a home or cloud network, send through your provider's submission \
-     server (port \
-     587, with a login) instead.";
+    why in the list that the server names, and have it removed. From a home or cloud network, send \
+    through your provider's submission server (port 587, with a login) instead.";
 const ON_BLOCK_LIST_LOGGED_IN: &str = "The network address that the mail comes from is on a block \
-    list: find out why in the list that the \
-     server names, and have it removed. If it is the server's own address, its administrator must \
-     do so.";
-const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that \
-    does not lead back to it: have its \
-     reverse entry (PTR) set by whoever gave you the address, or send through your provider's \
-     submission server \
-     (port 587, with a login).";
+    list: find out why in the list that the server names, and have it removed. If it is the \
+    server's own address, its administrator must do so.";
+const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that does \
+    not lead back to it: have its reverse entry (PTR) set by whoever gave you the address, or send \
+    through your provider's submission server (port 587, with a login).";
 const NO_NAME_LOGGED_IN: &str = "The network address that the mail comes from has no name in DNS, \
-    or one that does not lead back to it: have its \
-     reverse entry (PTR) set by the provider of the address.";
+    or one that does not lead back to it: have its reverse entry (PTR) set by the provider of the \
+    address.";
 const SEND_AS: &str = "This login may not send as this sender: use the login's own address as \
-    sender, or have the right to send as the \
-     other one granted.";
-const SEND_AS_HEADER: &str = "This login may not send as this sender. The envelope has the \
-    login's own address, so look at the From header of the \
-     message: it must be the same address, or one that the login was granted.";
+    sender, or have the right to send as the other one granted.";
+const SEND_AS_HEADER: &str = "This login may not send as this sender. The envelope has the login's \
+    own address, so look at the From header of the message: it must be the same address, or one \
+    that the login was granted.";
 const SENDER_OF_A_LOGIN: &str = "Without a login, the server does not take this sender: give the \
-    user name and the password of the sender's \
-     account, or use another sender.";
+    user name and the password of the sender's account, or use another sender.";
 const VERIFY_SENDER: &str = "The provider sends only for addresses and domains that were verified \
-    with it: verify the one that its words name \
-     (the sender; with an account on trial, the recipient, too), in the region that you connect \
-     to, or use one that is verified.";
+    with it: verify the one that its words name (the sender; with an account on trial, the \
+    recipient, too), in the region that you connect to, or use one that is verified.";
 const VOUCH: &str = "The sender's domain does not vouch for mail that comes this way (SPF, DKIM, \
-    DMARC): send through the server \
-     that is meant for the domain, or have this one named in its DNS (SPF) and the mail signed \
-     (DKIM).";
-const SENDER: &str = "The server does not take this address as a sender: check its spelling, and whether this \
-        login may use it.";
+    DMARC): send through the server that is meant for the domain, or have this one named in its \
+    DNS (SPF) and the mail signed (DKIM).";
+const SENDER: &str = "The server does not take this address as a sender: check its spelling, and \
+    whether this login may use it.";
 const SENDER_LOGGED_OUT: &str = "The server does not take this address as a sender: check its \
     spelling.";
 const SENDER_DOMAIN: &str = "The domain of the sender's address was not found in DNS: check its \
-    spelling, or have its DNS entries put in \
-     order.";
+    spelling, or have its DNS entries put in order.";
 const QUOTA: &str = "The limit for a day is used up: wait until it is over, or have it raised.";
-const FULL_FOR_NOW: &str = "The recipient's mailbox is full: try again later. If it stays full, only its owner can \
-        change that.";
+const FULL_FOR_NOW: &str = "The recipient's mailbox is full: try again later. If it stays full, \
+    only its owner can change that.";
 const FULL: &str = "The recipient's mailbox is full: only its owner can change that. Reach the \
     recipient another way.";
 const NO_ROOM: &str = "The server has no room for the message at the moment: try again later, and \
-    tell its administrator if that \
-     lasts.";
+    tell its administrator if that lasts.";
 const NO_MORE_RECIPIENTS: &str = "The server takes no further recipient for now, though the \
-    message has one alone: it counts them over several \
-     messages. Wait, then send to fewer in that time.";
+    message has one alone: it counts them over several messages. Wait, then send to fewer in that \
+    time.";
 const FEWER_RECIPIENTS: &str =
     "The server takes fewer recipients in one message: send it to the others in another message.";
 const RELAY: &str = "The server takes mail for other domains only from those who log in: give a \
-    user name and a password, or use \
-     the server that is meant for sending.";
+    user name and a password, or use the server that is meant for sending.";
 const RELAY_LOGGED_IN: &str = "The login succeeded, and the server does not send mail to this \
-    recipient for it: use the login's own address as \
-     sender, or ask the server's administrator whether this login may send there.";
+    recipient for it: use the login's own address as sender, or ask the server's administrator \
+    whether this login may send there.";
 const TAKES_NO_MAIL: &str = "The domain takes no mail at all, as its DNS entries say (null MX): \
     check the address that the server's words name.";
 const RECIPIENT_DOMAIN: &str = "The domain of the recipient's address was not found in DNS: check \
@@ -725,13 +683,12 @@ const RECIPIENT_SYNTAX: &str =
 const NO_MAILBOX: &str = "There is no such mailbox: check the spelling of the recipient's address.";
 const SWITCHED_OFF: &str = "The recipient's mailbox is switched off: reach the recipient another \
     way, or ask the administrator of the mailbox.";
-const TOO_LARGE: &str = "The message is larger than the server takes: send less, or put the attachment where it can \
-        be fetched from.";
+const TOO_LARGE: &str = "The message is larger than the server takes: send less, or put the \
+    attachment where it can be fetched from.";
 const LINE_ENDS: &str = "Some line does not end with CRLF as it reaches the server. envoi ends \
-    every line so: a filter or proxy on this \
-     side may change it. Encode the message's parts as quoted-printable or base64, and nothing \
-     can.";
-const LOOP: &str = "The mail goes in circles between servers: the administrator of the \
-    recipient's domain must correct where it is forwarded to.";
+    every line so: a filter or proxy on this side may change it. Encode the message's parts as \
+    quoted-printable or base64, and nothing can.";
+const LOOP: &str = "The mail goes in circles between servers: the administrator of the recipient's \
+    domain must correct where it is forwarded to.";
 const MISCONFIGURED: &str = "The server is not set up as it should be: show its words to its \
     administrator.";
