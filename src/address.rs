@@ -38,9 +38,9 @@ impl Address {
     /// Checks an address: a dot-atom or a quoted string without angle brackets, an `@`, and a
     /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a server with SMTPUTF8.
     ///
-    /// Characters that are not visible are refused: control and format characters, spaces beyond
-    /// ASCII, and those that Unicode lets a renderer leave out. With one of them, an address looks
-    /// like another one.
+    /// Control and format characters, spaces beyond ASCII, and characters that Unicode lets a
+    /// renderer leave out are refused: most are not visible, and an address with one looks like
+    /// another address.
     ///
     /// ```
     /// use envoi::Address;
@@ -233,28 +233,34 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
 }
 
-/// Characters that are seen in a text, or change how those after them are seen, and have no place in
-/// an address: the rest of Unicode's Default_Ignorable_Code_Point and category Cf, and the blank
-/// Braille pattern.
-const NOT_IN_ADDRESSES: [RangeInclusive<char>; 12] = [
+/// Characters that are not seen in an address, or change how others are seen: the rest of Unicode's
+/// Default_Ignorable_Code_Point and category Cf, and the blank Braille pattern.
+const NOT_IN_ADDRESSES: [RangeInclusive<char>; 6] = [
+    '\u{180b}'..='\u{180f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{fff0}'..='\u{fff8}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+];
+
+/// Format characters that are seen, as they enclose or mark the characters after them: Unicode's
+/// Prepended_Concatenation_Mark.
+const FORMAT_MARKS: [RangeInclusive<char>; 7] = [
     '\u{600}'..='\u{605}',
     '\u{6dd}'..='\u{6dd}',
     '\u{70f}'..='\u{70f}',
     '\u{890}'..='\u{891}',
     '\u{8e2}'..='\u{8e2}',
-    '\u{180b}'..='\u{180f}',
-    '\u{2800}'..='\u{2800}',
-    '\u{fe00}'..='\u{fe0f}',
-    '\u{fff0}'..='\u{fff8}',
-    '\u{110bd}'..='\u{110cd}',
-    '\u{13430}'..='\u{1343f}',
-    '\u{1bca0}'..='\u{1bca3}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
 ];
 
-/// Control characters, and what cannot be seen in an address.
+/// Control and format characters, and what cannot be seen in an address.
 pub(crate) fn is_invisible(c: char) -> bool {
     let is_plain = c.is_ascii_graphic() || c == ' ';
-    !is_plain && (is_unprintable(c) || c.is_whitespace() || NOT_IN_ADDRESSES.iter().any(|range| range.contains(&c)))
+    let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|range| range.contains(&c));
+    !is_plain && (is_unprintable(c) || c.is_whitespace() || is_in(&NOT_IN_ADDRESSES) || is_in(&FORMAT_MARKS))
 }
 
 fn named(c: char) -> String {
@@ -264,6 +270,9 @@ fn named(c: char) -> String {
         '\0' => "a NUL".into(),
         ' ' => "a blank".into(),
         '<' | '>' => format!("an angle bracket ({c})"),
+        c if FORMAT_MARKS.iter().any(|range| range.contains(&c)) => {
+            format!("U+{:04X}, which has no place in an address", u32::from(c))
+        }
         c if !c.is_ascii() && is_invisible(c) => format!("U+{:04X}, which is not visible", u32::from(c)),
         c => format!("{:?}", c),
     }
@@ -478,6 +487,21 @@ mod tests {
                     assert!(error.hint().unwrap().contains("Type the address"), "{error:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn format_marks_have_no_place_in_an_address() {
+        for c in "\u{600}\u{605}\u{6dd}\u{70f}\u{890}\u{891}\u{8e2}\u{110bd}\u{110cd}".chars() {
+            for address in [format!("ali{c}ce@example.org"), format!("alice@{c}example.org")] {
+                let error = Address::new(address).unwrap_err().to_string();
+                let named = format!("it contains U+{:04X}, which has no place in an address", u32::from(c));
+                assert!(error.contains(&named), "{error}");
+            }
+        }
+        // Kaithi letters, signs and digits around the number signs.
+        for c in ('\u{11080}'..='\u{110bc}').chain('\u{110be}'..='\u{110c2}') {
+            assert!(Address::new(format!("{c}@example.org")).is_ok(), "{c:?}");
         }
     }
 
