@@ -20,7 +20,7 @@ pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with START
 #[cfg(feature = "client")]
 pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, or trust= in the URL), and leave \
      out what makes verification optional (tls=opportunistic). Or say by name that the password may \
-     go to whoever answers (auth-in-clear=yes).";
+     go to a server that proves nothing (auth-in-clear=yes).";
 
 pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, or the \
     server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS (smtps://, port 465) if the server has it.";
@@ -169,8 +169,8 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
             "Check host and port, and whether a firewall drops connections to this port: 25 is blocked in many networks, 587 and 465 are not."
         }
         Phase::Greeting if secure => {
-            let behind = "TLS works, and no mail server greets behind it: check the host and the port.";
-            return format!("{behind} A mail server that is overloaded may also need more time ({setting}).");
+            let advice = "TLS works, and no mail server greets behind it: check the host and the port.";
+            return format!("{advice} A mail server that is overloaded may also need more time ({setting}).");
         }
         Phase::Greeting => {
             "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server waits for you to begin."

@@ -118,8 +118,8 @@ impl Recipient {
         }
     }
 
-    /// What to do where the message was not accepted for this recipient, as [`Error::hint`](crate::Error::hint) says it where it was
-    /// accepted for nobody.
+    /// What to do where the message was not accepted for this recipient, as
+    /// [`Error::hint`](crate::Error::hint) says it where all recipients were refused.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

@@ -88,7 +88,7 @@ impl Driver {
     async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
         loop {
             let step = self.step()?;
-            // What came before the next command was written is no answer to it.
+            // What came before the next command was written does not answer it.
             if matches!(step, Step::Wait { .. } | Step::Body { .. })
                 && self.machine.should_read_first()
                 && self.hear().await

@@ -285,7 +285,7 @@ impl Connection {
         }
     }
 
-    /// Says QUIT, if anything may be said: not after a failure that is no refusal. Without `wait`, not after a command whose
+    /// Says QUIT, if anything may be said: after a failure only if that is a refusal. Without `wait`, not after a command whose
     /// answer is awaited either.
     async fn say_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;

@@ -364,7 +364,8 @@ impl Fields {
     }
 }
 
-/// How many addresses are in a list, in the groups of it, too. What has no `@` is no address that could be told from a name.
+/// How many addresses are in a list and in its groups. Without an `@`, an address cannot be told from
+/// a name, and does not count.
 pub(super) fn count_addresses(list: &[u8]) -> usize {
     let (mut in_quotes, mut is_escaped, mut comments) = (false, false, 0_usize);
     let (mut in_angle, mut has_at, mut count) = (false, false, 0);
@@ -388,7 +389,8 @@ pub(super) fn count_addresses(list: &[u8]) -> usize {
     count + usize::from(has_at)
 }
 
-/// Bytes for a message: what is no text, and what a terminal would obey, escaped; cut where they are long.
+/// Bytes for a message: those that are not text, or that a terminal would obey, are escaped, and long
+/// ones cut.
 pub(super) fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
     match std::str::from_utf8(bytes) {

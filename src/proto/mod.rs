@@ -23,7 +23,15 @@
 //!                                                                   │ │ 354
 //!                                                                   │ ▼
 //!                                                                   └ Body: pieces, then the final dot
+//!
+//!  Greeting, Hello, StartTls ──a refusal, or no STARTTLS where it is required──► Refused ──quit──► Closed
+//!
+//!  Ready, Transaction, Body ──421, and messages were handed over──► Ending ──their replies──► Closed
+//!  any ──another 421, or any other failure──► Closed
 //! ```
+//!
+//! In Refused, the server is still there, and nothing but QUIT may be said. In Ending, nothing is said: the machine reads
+//! [what is left](#after-421).
 //!
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
@@ -71,7 +79,7 @@
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
 //!   the outcome of a message is unknown by then.
 //! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be read without waiting, and ask
-//!   for the next step, before anything is written: what is there was not asked for, and is no answer to what will be. It may
+//!   for the next step, before anything is written: what is there was not asked for, and does not answer what follows. It may
 //!   also be the last word (421) of a server that has ended the session meanwhile.
 //! - **QUIT.** After a message that was not sent, and after an error by which the server refused the session,
 //!   [`Machine::quit`] may be called at once. After any other error it says that the session is over.
@@ -462,7 +470,7 @@ impl Machine {
         }
     }
 
-    /// Something of the server's is there that is no whole reply.
+    /// The server sent something that is not yet a whole reply.
     fn is_unread(&self) -> bool {
         !self.input.is_empty() || self.parser.is_mid_reply()
     }

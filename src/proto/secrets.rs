@@ -282,8 +282,8 @@ fn surrogates(text: &[u8]) -> Option<char> {
     char::decode_utf16([unit(text.get(..6)?)?, unit(text.get(6..)?)?]).next()?.ok()
 }
 
-/// A form of a secret, of so many bytes at most: with room for all of it, a growing buffer leaves no
-/// half of the secret behind.
+/// A form of a secret, of so many bytes at most: with room for all of it, as a buffer that grows
+/// leaves copies in memory.
 fn made(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
     let mut form = Zeroizing::new(String::with_capacity(bytes));
     make(&mut form);

@@ -184,8 +184,10 @@ impl TrustStore {
         let sizes = entries.iter().filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.len());
         let size = sizes.fold(0, u64::saturating_add);
         if entries.len() > MAX_FILES || size > MAX_FOLDER {
-            let message =
-                format!("{} has more than {MAX_FILES} files, or 256 MiB, and so is no trust store", path.display());
+            let message = format!(
+                "{} has more than {MAX_FILES} files, or 256 MiB, which is too much for a trust store",
+                path.display()
+            );
             return Err(config(message).with_hint("Put the certificates to trust into a folder of their own."));
         }
         let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();

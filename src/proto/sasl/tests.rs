@@ -313,7 +313,7 @@ mod with_feature {
             }
             assert_eq!(trial.login.fault(), fault, "{challenges:?}");
         }
-        // What is no base64 does not come to the exchange.
+        // What is not base64 does not come to the exchange.
         let mut trial = Setting::new("").begin(Mechanism::CramMd5, &user());
         assert_eq!(&*trial.login.respond("<>", &mut trial.secrets).0, b"*\r\n");
         assert_eq!(trial.login.fault(), Some(Broken));

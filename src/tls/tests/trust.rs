@@ -108,7 +108,10 @@ fn folders_have_limits() {
         file.set_len(16 * 1024 * 1024).unwrap();
     }
     let error = config_error(Trust::empty().folder(folder.path()));
-    says(&error, &["has more than 10000 files, or 256 MiB, and so is no trust store", "into a folder of their own"]);
+    says(
+        &error,
+        &["has more than 10000 files, or 256 MiB, which is too much for a trust store", "into a folder of their own"],
+    );
     // One that is too large alone is passed over unread.
     let a = Party::authority("A", None);
     let folder = tempfile::tempdir().unwrap();
