@@ -1,8 +1,8 @@
 //! Who a message is from and for: what may stand in MAIL and RCPT, checked once, by type.
 //!
-//! An [`Address`] that exists can be written into a command: it holds no line break, and no blank or
-//! angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2 (RFC 6531, 3.3 for letters beyond
-//! ASCII) and nothing of headers, servers or DNS.
+//! An [`Address`] that exists can be written into a command: it holds no line break, and no blank
+//! or angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2
+//! (RFC 6531, 3.3 for letters beyond ASCII) and nothing of headers, servers or DNS.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -58,7 +58,8 @@ impl Address {
     }
 
     /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as some carriers
-    /// have given out (`john..doe.@example.org`), and for quoted strings with angle brackets (`"john<doe>"@example.org`).
+    /// have given out (`john..doe.@example.org`), and for quoted strings with angle brackets
+    /// (`"john<doe>"@example.org`).
     ///
     /// # Errors
     ///

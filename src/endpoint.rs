@@ -424,13 +424,14 @@ impl Endpoint {
         self.login.check()
     }
 
-    /// Credentials that must not be shown to just anybody, or a key that the server must have: opportunistic TLS is verified then,
-    /// and does not fall back.
+    /// Credentials that must not be shown to just anybody, or a key that the server must have:
+    /// opportunistic TLS is verified then, and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
         self.security != Security::Opportunistic || self.login.is_given() || self.tls.has_pins()
     }
 
-    /// The trust store is read on first use, on a thread that may block; what is not a regular file, until then.
+    /// The trust store is read on first use, on a thread that may block; what is not a regular
+    /// file, until then.
     pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
         let load = || async {
             let settings = self.tls.clone();

@@ -190,12 +190,14 @@ impl Error {
         Self::new(Kind::Request, Phase::Setup, message)
     }
 
-    /// The server's refusal. What to do about it depends on the session, which [adds](Self::advised) it.
+    /// The server's refusal. What to do about it depends on the session, which
+    /// [adds](Self::advised) it.
     pub(crate) fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
         Self::new(kind, phase, message).with_reply(reply)
     }
 
-    /// Adds what to do about the server's refusal, by what is known of the session. Advice that is there already stays.
+    /// Adds what to do about the server's refusal, by what is known of the session. Advice that is
+    /// there already stays.
     #[cfg(feature = "client")]
     pub(crate) fn advised(mut self, session: &hint::Facts<'_>) -> Self {
         let facts = hint::Facts { phase: self.0.phase, reply: self.0.reply.as_ref(), ..*session };

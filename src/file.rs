@@ -1,4 +1,5 @@
-//! Files that settings and messages name: opened without waiting for another process, and read within limits of size and time.
+//! Files that settings and messages name: opened without waiting for another process, and read
+//! within limits of size and time.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -6,8 +7,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A file for a setting that is not a regular file (a FIFO, a device) has this time to reach its end. It is enough for a program
-/// that computes what it writes, and short enough for a person who waits.
+/// A file for a setting that is not a regular file (a FIFO, a device) has this time to reach its
+/// end. It is enough for a program that computes what it writes, and short enough for a person who
+/// waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// When reading a file for a setting must end, unless the caller has less time.
@@ -15,8 +17,8 @@ pub(crate) fn time_limit() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Opens a file for reading. A FIFO opens at once, without a process that writes to it, and a terminal does not become that
-/// of this process.
+/// Opens a file for reading. A FIFO opens at once, without a process that writes to it, and a
+/// terminal does not become that of this process.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
@@ -29,7 +31,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Reads a file to its end, which must come within `limit` bytes and, for anything but a regular file, before `until`.
+/// Reads a file to its end, which must come within `limit` bytes and, for anything but a regular
+/// file, before `until`.
 pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let metadata = file.metadata()?;
@@ -39,7 +42,8 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8
         return Err(too_large(limit));
     }
     let expected = metadata.len().min(limit) + 1;
-    // One piece of memory where the size is known: what is read may be a secret, and leaves no copy on the way.
+    // One piece of memory where the size is known: what is read may be a secret, and leaves no copy
+    // on the way.
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
     loop {
         if must_wait {
@@ -91,7 +95,8 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The text of a file: PowerShell's `>` writes UTF-16, and editors put a byte order mark before UTF-8.
+/// The text of a file: PowerShell's `>` writes UTF-16, and editors put a byte order mark before
+/// UTF-8.
 pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));

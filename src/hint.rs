@@ -160,8 +160,8 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     }
 }
 
-/// Nothing came in this phase for as long as was allowed; `secure` if inside TLS. `setting` allows more time; it is named in any
-/// case, unless it is the limit of the phase.
+/// Nothing came in this phase for as long as was allowed; `secure` if inside TLS. `setting` allows
+/// more time; it is named in any case, unless it is the limit of the phase.
 #[cfg(feature = "client")]
 pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase: bool) -> String {
     let hint = match phase {

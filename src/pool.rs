@@ -187,23 +187,27 @@ impl Pool {
         pooled.send_prepared(envelope, body, started, Some(endpoint)).await
     }
 
-    /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`] does, and gives what became of
-    /// each, in their order. The server may end the session before all are sent, as Exim does after 1,000 messages: the messages
-    /// that were not sent for this reason, and those that follow, go over another connection in its place. It is also replaced when it has had
-    /// as many messages as its [limits](PoolLimits::messages) or the server's (LIMITS, RFC 9422) allow.
+    /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`]
+    /// does, and gives what became of each, in their order. The server may end the session before
+    /// all are sent, as Exim does after 1,000 messages: the messages that were not sent for this
+    /// reason, and those that follow, go over another connection in its place. It is also replaced
+    /// when it has had as many messages as its [limits](PoolLimits::messages) or the server's
+    /// (LIMITS, RFC 9422) allow.
     ///
-    /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one with a stream in it. Where a session
-    /// ends in which no message was answered, no other follows: each message under way gets its error, and the stream ends.
-    /// Up to 64 messages are kept until they are answered. The client's retries do not count here.
+    /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one
+    /// with a stream in it. Where a session ends in which no message was answered, no other
+    /// follows: each message under way gets its error, and the stream ends. Up to 64 messages are
+    /// kept until they are answered. The client's retries do not count here.
     ///
     /// # Errors
     ///
-    /// One error, and no message is taken, where no connection is to be had, as for [`get`](Self::get). Those of the messages are
-    /// as for [`Connection::send_all`].
+    /// One error, and no message is taken, where no connection is to be had, as for
+    /// [`get`](Self::get). Those of the messages are as for [`Connection::send_all`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, the stream closes the connection; messages under way may have been delivered or not.
+    /// Dropped before its end, the stream closes the connection; messages under way may have been
+    /// delivered or not.
     ///
     /// ```no_run
     /// use envoi::mail_builder::MessageBuilder;
@@ -246,8 +250,9 @@ impl Pool {
         })
     }
 
-    /// A connection for the caller alone, until it is dropped: for several messages in a row ([`Connection::send_all`]; where they are to
-    /// go on over another connection by themselves, [`send_all`](Self::send_all)), or for single steps.
+    /// A connection for the caller alone, until it is dropped: for several messages in a row
+    /// ([`Connection::send_all`]; where they are to go on over another connection by themselves,
+    /// [`send_all`](Self::send_all)), or for single steps.
     ///
     /// # Errors
     ///

@@ -18,14 +18,16 @@ impl Secret {
         Secret(Zeroizing::new(secret.into()))
     }
 
-    /// Reads a secret from a file, of which it is all but one line end at its end. The file is UTF-8, or UTF-16 with a byte
-    /// order mark, as PowerShell writes it.
+    /// Reads a secret from a file, of which it is all but one line end at its end. The file is
+    /// UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
     ///
-    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 5 seconds at most.
+    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 5 seconds
+    /// at most.
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`](crate::Kind::Config): the file cannot be read, has more than 64 KiB, or is not text.
+    /// [`Kind::Config`](crate::Kind::Config): the file cannot be read, has more than 64 KiB, or is
+    /// not text.
     ///
     /// ```no_run
     /// let password = envoi::Secret::from_file("/run/secrets/smtp-password")?;

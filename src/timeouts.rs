@@ -50,9 +50,10 @@ pub struct Timeouts {
     /// So much longer may all [waiting](Self::waiting) take for each recipient of a message; half a minute by default. A server cannot
     /// make use of the limit for a command once for each of a thousand recipients then.
     pub waiting_for_each: Duration,
-    /// The whole call, from its beginning: preparing the message (a file may be slow to read), connecting and the message
-    /// itself included; no limit by default. In [`send_all`](crate::Connection::send_all), each message has it from
-    /// when it is taken from the stream.
+    /// The whole call, from its beginning: preparing the message (a file may be slow to read),
+    /// connecting and the message itself included; no limit by default. In
+    /// [`send_all`](crate::Connection::send_all), each message has it from when it is taken from
+    /// the stream.
     pub deadline: Option<Duration>,
 }
 

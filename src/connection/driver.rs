@@ -126,7 +126,8 @@ impl Driver {
         body.tell_progress(self.machine.message_bytes_gone(), all_gone);
     }
 
-    /// Until all that the machine has of the message is with the transport and more may be given, or something else is to be told.
+    /// Until all that the machine has of the message is with the transport and more may be given,
+    /// or something else is to be told.
     pub(super) async fn pass_on(&mut self) -> Result<Step> {
         loop {
             match self.step()? {

@@ -29,7 +29,8 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// By the reply, whether the server explained it in the mechanism's own words, and what the exchange found.
+    /// By the reply, whether the server explained it in the mechanism's own words, and what the
+    /// exchange found.
     pub(super) fn new(reply: &Reply, is_explained: bool, fault: Option<ExchangeFault>) -> Self {
         match fault {
             _ if reply.code() == 421 => Reason::Final,
@@ -43,8 +44,8 @@ impl Reason {
     }
 }
 
-/// Whether `next` may be tried after `failed`. `is_named` says that the caller named it, `is_verified` that the connection is
-/// inside verified TLS.
+/// Whether `next` may be tried after `failed`. `is_named` says that the caller named it,
+/// `is_verified` that the connection is inside verified TLS.
 pub(super) fn may_follow(
     next: Mechanism,
     failed: Mechanism,
@@ -52,12 +53,14 @@ pub(super) fn may_follow(
     is_named: bool,
     is_verified: bool,
 ) -> bool {
-    // RFC 5802, 6: what is offered with -PLUS and then refused may have been refused by another server, between.
+    // RFC 5802, 6: what is offered with -PLUS and then refused may have been refused by another
+    // server, between.
     (is_named || !failed.is_bound())
         && match reason {
             Reason::Final => false,
             Reason::NotKnown => true,
-            // LOGIN is for servers that do not know PLAIN: where that is not allowed, this shows the password no less.
+            // LOGIN is for servers that do not know PLAIN: where that is not allowed, this shows
+            // the password no less.
             Reason::NotAllowed => !(failed.shows_secret() && next.shows_secret()),
             Reason::Broken => is_verified && !failed.shows_secret() && !next.shows_secret(),
         }
@@ -91,8 +94,9 @@ fn is_not_known(reply: &Reply) -> bool {
             || text.contains("no mechanism available"))
 }
 
-/// RFC 4954, 6: the mechanism is too weak (534 5.7.9), wants encryption (538), or the password must be set anew for it
-/// (432). Not where the password must be another one, made for applications, which is said with 534 5.7.9, too.
+/// RFC 4954, 6: the mechanism is too weak (534 5.7.9), wants encryption (538), or the password must
+/// be set anew for it (432). Not where the password must be another one, made for applications,
+/// which is said with 534 5.7.9, too.
 fn is_not_allowed(reply: &Reply) -> bool {
     let text = words(reply);
     let about_password = ["application", "app password", "app-specific"].iter().any(|word| text.contains(word));

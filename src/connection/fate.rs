@@ -97,7 +97,8 @@ impl Fate {
         Facts { sender, recipients: self.recipients.len(), ..*session }
     }
 
-    /// Adds what to do for each recipient that does not get the message. `error` is what ended it for all who were left.
+    /// Adds what to do for each recipient that does not get the message. `error` is what ended it
+    /// for all who were left.
     pub(super) fn advise(&mut self, session: &Facts<'_>, error: Option<&Error>) {
         let refused_in = error.map_or(Phase::Rcpt, Error::phase);
         let mut before: Option<(Phase, Reply, Advice)> = None;

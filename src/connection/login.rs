@@ -16,26 +16,29 @@ use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, trace};
 
 impl Connection {
-    /// Logs in, with the mechanism given or the best one that both sides know and the credentials fit.
+    /// Logs in, with the mechanism given or the best one that both sides know and the credentials
+    /// fit.
     ///
     /// # Which mechanism is tried next
     ///
-    /// Where the server says that the mechanism is wrong, and not the password, the next one is tried. So it is inside verified TLS
-    /// where an exchange breaks, as what the server sent cannot be understood, but only a mechanism that does not show the
-    /// password. The login ends
+    /// Where the server says that the mechanism is wrong, and not the password, the next one is
+    /// tried. So it is inside verified TLS where an exchange breaks, as what the server sent cannot
+    /// be understood, but only a mechanism that does not show the password. The login ends
     ///
     /// - where the server says that user, password or token is wrong;
-    /// - where the server does not prove who it is, as SCRAM has it do: a foreign nonce, a wrong signature, too few rounds of
-    ///   hashing, another TLS connection;
-    /// - after a mechanism with -PLUS, which is tied to the TLS connection, whatever the reason (RFC 5802, 6), unless the mechanisms
-    ///   to be used [were named](crate::Endpoint::mechanisms).
+    /// - where the server does not prove who it is, as SCRAM has it do: a foreign nonce, a wrong
+    ///   signature, too few rounds of hashing, another TLS connection;
+    /// - after a mechanism with -PLUS, which is tied to the TLS connection, whatever the reason
+    ///   (RFC 5802, 6), unless the mechanisms to be used [were named](crate::Endpoint::mechanisms).
     ///
-    /// Another server that stands between, with a certificate that is trusted here, can offer what it likes and refuse what it likes. It
-    /// gets the password by offering PLAIN or LOGIN alone, and by refusing each mechanism that does not show the password as not
-    /// known. It cannot get past -PLUS that it offers, and it is noticed by a server that offers -PLUS where it takes that out of the offer
-    /// and SCRAM is used, unless the connection has nothing to be tied to (TLS 1.2 with a certificate signed by Ed25519 or RSASSA-PSS). It
-    /// gains nothing by breaking an exchange. To rule all of this out, name the mechanism:
-    /// `auth=SCRAM-SHA-256-PLUS` in the URL, or [`Endpoint::mechanism`](crate::Endpoint::mechanism).
+    /// Another server that stands between, with a certificate that is trusted here, can offer what
+    /// it likes and refuse what it likes. It gets the password by offering PLAIN or LOGIN alone,
+    /// and by refusing each mechanism that does not show the password as not known. It cannot get
+    /// past -PLUS that it offers, and it is noticed by a server that offers -PLUS where it takes
+    /// that out of the offer and SCRAM is used, unless the connection has nothing to be tied to
+    /// (TLS 1.2 with a certificate signed by Ed25519 or RSASSA-PSS). It gains nothing by breaking
+    /// an exchange. To rule all of this out, name the mechanism: `auth=SCRAM-SHA-256-PLUS` in the
+    /// URL, or [`Endpoint::mechanism`](crate::Endpoint::mechanism).
     ///
     /// # Errors
     ///

@@ -285,8 +285,8 @@ impl Connection {
         }
     }
 
-    /// Says QUIT, if anything may be said: after a failure only if that is a refusal. Without `wait`, not after a command whose
-    /// answer is awaited either.
+    /// Says QUIT, if anything may be said: after a failure only if that is a refusal. Without
+    /// `wait`, not after a command whose answer is awaited either.
     async fn say_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;

@@ -227,8 +227,8 @@ impl Connection {
     }
 }
 
-/// Reads the files for TLS, unless that was done before. The deadline holds for them; a file that is waited for has a little less,
-/// so that there is time left to name it.
+/// Reads the files for TLS, unless that was done before. The deadline holds for them; a file that
+/// is waited for has a little less, so that there is time left to name it.
 async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Option<&'e Connector>> {
     if endpoint.security == Security::None {
         return Ok(None);

@@ -8,8 +8,9 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 
 impl Connection {
-    /// MAIL: opens a transaction without recipients, for a reverse-path (`None` is the null one), or with more that is to be said of the message, as a
-    /// [`Transaction`] has it. A negative reply is returned like a positive one, and opens none.
+    /// MAIL: opens a transaction without recipients, for a reverse-path (`None` is the null one),
+    /// or with more that is to be said of the message, as a [`Transaction`] has it. A negative
+    /// reply is returned like a positive one, and opens none.
     ///
     /// ```no_run
     /// use envoi::delivery::Notify;
@@ -26,8 +27,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is open already, or the transaction has recipients: each is given by
-    /// [`rcpt`](Self::rcpt), which returns the answer to it; [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    /// [`Kind::Request`](crate::Kind::Request) where one is open already, or the transaction has
+    /// recipients: each is given by [`rcpt`](Self::rcpt), which returns the answer to it;
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer;
+    /// [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and
+    /// [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
@@ -121,7 +125,8 @@ impl Connection {
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
     connection: &'c mut Connection,
-    /// A `write` was not awaited to its end, so that it is not certain which pieces the message has.
+    /// A `write` was not awaited to its end, so that it is not certain which pieces the message
+    /// has.
     is_torn: bool,
 }
 
@@ -135,9 +140,10 @@ impl DataWriter<'_> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: once this was called, the future has to be awaited to its end. Dropped before, even if it was never
-    /// polled, it leaves a writer that refuses every further call with [`Kind::Closed`](crate::Kind::Closed): the caller
-    /// cannot know whether the piece is a part of the message, so the message is not sent, and the connection refuses further use.
+    /// Not cancel-safe: once this was called, the future has to be awaited to its end. Dropped
+    /// before, even if it was never polled, it leaves a writer that refuses every further call with
+    /// [`Kind::Closed`](crate::Kind::Closed): the caller cannot know whether the piece is a part of
+    /// the message, so the message is not sent, and the connection refuses further use.
     pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
         let was_torn = std::mem::replace(&mut self.is_torn, true);
         let piece = piece.into();
@@ -165,12 +171,15 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative; [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes;
-    /// [`Kind::Closed`](crate::Kind::Closed), and nothing more is sent, where a [`write`](Self::write) was dropped before its end.
+    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative;
+    /// [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes;
+    /// [`Kind::Closed`](crate::Kind::Closed), and nothing more is sent, where a
+    /// [`write`](Self::write) was dropped before its end.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: dropped before its end, it leaves the outcome unknown, and a connection that refuses further use.
+    /// Not cancel-safe: dropped before its end, it leaves the outcome unknown, and a connection
+    /// that refuses further use.
     pub async fn finish(self) -> Result<Reply> {
         self.finish_each(|_, _| {}).await
     }

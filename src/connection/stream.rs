@@ -32,15 +32,18 @@ impl Connection {
     /// not touched. If it is lost between two messages, a last error says so. Dropped before its end, the stream leaves a connection that
     /// refuses further use.
     ///
-    /// What was not sent because the session ended has an error that is [transient](Error::is_transient) and not unknown, with the
-    /// server's 421 as its [reply](Error::reply) or with [`Kind::Closed`]: it can be sent over another connection, as `Pool::send_all`
-    /// does by itself. A server that answers 421 and closes has not processed the messages whose MAIL it did not answer (RFC 5321,
-    /// 3.8; RFC 2920, 3.2); [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of 1,000
-    /// messages, and answers 421 to each MAIL beyond it.
+    /// What was not sent because the session ended has an error that is
+    /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
+    /// [reply](Error::reply) or with [`Kind::Closed`]: it can be sent over another connection, as
+    /// `Pool::send_all` does by itself. A server that answers 421 and closes has not processed the
+    /// messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
+    /// [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of
+    /// 1,000 messages, and answers 421 to each MAIL beyond it.
     ///
     /// Each message has the time limits of its own, from when it is taken from the stream; the
-    /// [deadline](crate::Timeouts::deadline) includes the time in which the messages before it are answered. A
-    /// limit that passes ends the session. It holds also while `messages` or the preparation of the next one is slow.
+    /// [deadline](crate::Timeouts::deadline) includes the time in which the messages before it are
+    /// answered. A limit that passes ends the session. It holds also while `messages` or the
+    /// preparation of the next one is slow.
     ///
     /// ```no_run
     /// use envoi::{Connection, Message, Result};
@@ -71,8 +74,8 @@ impl Connection {
 /// By which another connection is made, and how many messages go over each at most.
 pub(crate) type Renewal = (Endpoint, usize);
 
-/// Sends the messages over this connection; with a `renewal`, over another one in its place once the server has ended its
-/// session or takes no more in it.
+/// Sends the messages over this connection; with a `renewal`, over another one in its place once
+/// the server has ended its session or takes no more in it.
 pub(crate) fn send_all<'c, 'm: 'c>(
     connection: impl DerefMut<Target = Connection> + 'c,
     messages: impl Stream<Item = Message<'m>> + 'c,
@@ -139,9 +142,11 @@ struct UnderWay {
     stage: Stage,
     receipt: Receipt,
     started: Instant,
-    /// Its time limits, until they are those of the connection: while it is the first without an outcome.
+    /// Its time limits, until they are those of the connection: while it is the first without an
+    /// outcome.
     clock: Option<Clock>,
-    /// The message from its beginning, where another part may follow, or it may go over another connection.
+    /// The message from its beginning, where another part may follow, or it may go over another
+    /// connection.
     again: Option<Prepared>,
 }
 
@@ -176,7 +181,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         }
     }
 
-    /// Takes the next message, or gives more of the one that is being given, or takes an answer to those under way.
+    /// Takes the next message, or gives more of the one that is being given, or takes an answer to
+    /// those under way.
     async fn turn(&mut self) -> Result<()> {
         self.follow_first();
         let goes_on = |message: &UnderWay| message.course().is_some_and(Course::goes_on);
@@ -224,7 +230,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         Ok(())
     }
 
-    /// The next message, or that it is prepared. While others are unanswered, what the server says may come first.
+    /// The next message, or that it is prepared. While others are unanswered, what the server says
+    /// may come first.
     async fn come(&mut self, is_idle: bool) -> Result<Came<'m>> {
         let (messages, preparing) = (&mut self.messages, &mut self.preparing);
         let source = async {
@@ -243,8 +250,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         }
     }
 
-    /// The time limits are those of the first message without an outcome. It was taken before the others, so that no
-    /// deadline comes before its own.
+    /// The time limits are those of the first message without an outcome. It was taken before the
+    /// others, so that no deadline comes before its own.
     fn follow_first(&mut self) {
         let first = self.under_way.iter_mut().find(|message| !message.is_over());
         if let Some(clock) = first.and_then(|message| message.clock.take()) {
@@ -373,7 +380,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         }
         let is_sent = matches!(step, Step::Sent { .. });
         if is_sent && self.open.len() == 1 {
-            // Where the next transaction waits for this answer, nothing else says that all of the message went.
+            // Where the next transaction waits for this answer, nothing else says that all of the
+            // message went.
             self.given();
         }
         self.has_gained |= is_sent || matches!(&step, Step::NotSent { reply, .. } if reply.code() != 421);
@@ -394,7 +402,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     /// the others were not.
     fn lost(&mut self, error: Error) {
         (self.giving, self.connection.in_call) = (None, false);
-        // A session in which no message was answered is not followed by another: that would be for ever.
+        // A session in which no message was answered is not followed by another: that would be for
+        // ever.
         let goes_on = self.renewal.is_some() && self.has_gained && !self.is_lost;
         self.is_lost = true;
         self.no_more |= !goes_on;

@@ -1,4 +1,5 @@
-//! What to do about a reply that refuses, by all that the session knows: a pure function of plain facts.
+//! What to do about a reply that refuses, by all that the session knows: a pure function of plain
+//! facts.
 
 use std::borrow::Cow;
 

@@ -15,9 +15,10 @@ use crate::{Error, Phase, Result};
 /// Something that goes along with a message and is read only when its turn comes.
 ///
 /// However large it is, no more than a few blocks of it are in memory at a time. It goes as base64, so it
-/// arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is not encoded, as
-/// nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as text, with CRLF as line ends. To
-/// arrive byte for byte, it goes as `application/octet-stream`, which is also what a file `….eml` is taken for.
+/// arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is not
+/// encoded, as nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as
+/// text, with CRLF as line ends. To arrive byte for byte, it goes as `application/octet-stream`,
+/// which is also what a file `….eml` is taken for.
 ///
 /// ```
 /// use envoi::Attachment;
@@ -111,8 +112,9 @@ impl Attachment {
         self
     }
 
-    /// Shown within the HTML body where that refers to `cid:` and this Content-ID: in a `multipart/related` with that body
-    /// (RFC 2387). In a message without an HTML body it goes along like any other attachment.
+    /// Shown within the HTML body where that refers to `cid:` and this Content-ID: in a
+    /// `multipart/related` with that body (RFC 2387). In a message without an HTML body it goes
+    /// along like any other attachment.
     pub fn inline(mut self, content_id: impl Into<String>) -> Self {
         self.label.content_id = Some(content_id.into());
         self
@@ -127,7 +129,8 @@ impl Attachment {
             Data::Bytes(bytes) => Input::Bytes(bytes),
             Data::File(path) => on_blocking_thread(move || Input::of_file(path)).await?,
             Data::Reader(reader) => {
-                // That it may have such bytes is said beforehand; the server need not take them if there are none.
+                // That it may have such bytes is said beforehand; the server need not take them if
+                // there are none.
                 let text = is_text.then_some(Text { lines: None, may_be_eight_bit: true });
                 return Ok(Looked { label, input: Input::Stream(Stream::new(reader, size, what)), text });
             }

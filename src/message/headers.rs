@@ -29,9 +29,10 @@ const ADDRESSES: [&str; 11] = [
     "Resent-Bcc",
 ];
 
-/// Makes of the headers what a message may have: names as mail-builder spells them, no field without a value where there must
-/// be one, and one of each field of which a message has at most one. Of those that were set twice, the last counts;
-/// lists of recipients and of addresses for replies become one.
+/// Makes of the headers what a message may have: names as mail-builder spells them, no field
+/// without a value where there must be one, and one of each field of which a message has at most
+/// one. Of those that were set twice, the last counts; lists of recipients and of addresses for
+/// replies become one.
 pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
     headers.retain(|(name, value)| {
         let is_list = matches!(value, HeaderType::Address(_) | HeaderType::MessageId(_) | HeaderType::URL(_));
@@ -65,7 +66,8 @@ fn is_list(name: &str) -> bool {
     matches!(name, "To" | "Cc" | "Reply-To")
 }
 
-/// Makes identifiers out of those in brackets, which mail-builder adds, takes Bcc out, and checks what is left.
+/// Makes identifiers out of those in brackets, which mail-builder adds, takes Bcc out, and checks
+/// what is left.
 ///
 /// # Errors
 ///
@@ -85,7 +87,8 @@ pub(super) fn check_message<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)
     }
 }
 
-/// mail-builder looks for some fields in exactly one spelling, and adds those that it does not find.
+/// mail-builder looks for some fields in exactly one spelling, and adds those that it does not
+/// find.
 fn spell_as_mail_builder_does(headers: &mut Headers<'_>) {
     for (name, _) in headers {
         // A name that is spelt so already stays where it is: some are known by their address.
@@ -207,7 +210,8 @@ pub(super) fn repair_and_check_part(part: &mut MimePart<'_>) -> Result<()> {
     }
 }
 
-/// Content that has header fields of its own, which no encoding may hide (RFC 2045, 6.4; RFC 2046, 5.2.1; RFC 6532, 3.5).
+/// Content that has header fields of its own, which no encoding may hide (RFC 2045, 6.4; RFC 2046,
+/// 5.2.1; RFC 6532, 3.5).
 pub(super) fn is_composite(media_type: &str) -> bool {
     let (kind, subtype) = media_type.split_once('/').unwrap_or((media_type, ""));
     let starts =
@@ -265,7 +269,8 @@ fn parameters(text: &str) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// Parameters that a type was given as text become those that mail-builder knows of, which would write some of them again.
+/// Parameters that a type was given as text become those that mail-builder knows of, which would
+/// write some of them again.
 fn repair_parameters(headers: &mut Headers<'_>) {
     for (_, value) in headers {
         if let HeaderType::ContentType(content_type) = value

@@ -31,7 +31,8 @@ const ENCODED_BLOCK: usize = 78 * 1024;
 /// first ones have left the processor's cache when they are encrypted.
 const BATCH: usize = 16;
 
-/// A file whose size is reported as 0 has no more than this, or it is refused: it is held in memory.
+/// A file whose size is reported as 0 has no more than this, or it is refused: it is held in
+/// memory.
 const MAX_WITHOUT_SIZE: u64 = 16 * 1024 * 1024;
 
 /// How the bytes go.
@@ -42,7 +43,8 @@ pub(super) enum Form {
     AsIs,
     /// As it is where the server takes that (RFC 3030), and as base64 elsewhere.
     Either,
-    /// As text, which is not encoded, and whose line ends become CRLF unless the message goes binary.
+    /// As text, which is not encoded, and whose line ends become CRLF unless the message goes
+    /// binary.
     Text(Text),
 }
 
@@ -189,7 +191,8 @@ pub(super) struct KnownFile {
 }
 
 impl KnownFile {
-    /// Looks at a file. Of one that has content although its size is reported as 0, this is the content.
+    /// Looks at a file. Of one that has content although its size is reported as 0, this is the
+    /// content.
     pub(super) fn look(path: PathBuf) -> Result<(Self, Option<Bytes>)> {
         let failed = |error| unreadable(&path, Phase::Setup, error);
         let check = |metadata: &Metadata| {
@@ -203,7 +206,8 @@ impl KnownFile {
                 "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::ready_stream).",
             ))
         };
-        // Asked before it is opened, which a process at the other end of a pipe would notice; and again, as it may have been replaced.
+        // Asked before it is opened, which a process at the other end of a pipe would notice; and
+        // again, as it may have been replaced.
         check(&std::fs::metadata(&path).map_err(failed)?)?;
         let file = file::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -231,7 +235,8 @@ impl KnownFile {
         Ok(content.into())
     }
 
-    /// Opens it again, if it is still the same. It does not wait for the other end of a pipe that took its place.
+    /// Opens it again, if it is still the same. It does not wait for the other end of a pipe that
+    /// took its place.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
         let failed = |error| unreadable(&self.path, phase, error);
         let file = file::open(&self.path).map_err(failed)?;

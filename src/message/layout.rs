@@ -140,8 +140,9 @@ fn with_crlf(text: Bytes) -> Bytes {
     lines.freeze()
 }
 
-/// Puts the parts together as mail-builder would, but for those that are shown within the HTML body, which are related to it
-/// (RFC 2387). Beside a body of the caller's making mail-builder leaves all else out: attachments go around it.
+/// Puts the parts together as mail-builder would, but for those that are shown within the HTML
+/// body, which are related to it (RFC 2387). Beside a body of the caller's making mail-builder
+/// leaves all else out: attachments go around it.
 fn put_together(builder: &mut MessageBuilder<'_>) {
     let attachments = builder.attachments.take();
     let (text, html) = (builder.text_body.take().map(without_mark), builder.html_body.take().map(without_mark));
@@ -212,8 +213,8 @@ fn related<'x>(shown: MimePart<'x>, inline: Vec<MimePart<'x>>) -> MimePart<'x> {
     MimePart::new(related, parts)
 }
 
-/// Checks what the headers of the message and those of its content are together. Says whether content that brings its
-/// own headers has UTF-8 in them.
+/// Checks what the headers of the message and those of its content are together. Says whether
+/// content that brings its own headers has UTF-8 in them.
 fn repair_and_check_top(message: &[(Cow<'_, str>, HeaderType<'_>)], body: &mut MimePart<'_>) -> Result<bool> {
     let is_raw = body.headers.is_empty();
     let mut names: Vec<Cow<'_, str>> = body.headers.iter().map(|(name, _)| name.clone()).collect();
@@ -391,8 +392,8 @@ impl<'m> Holes<'m> {
         &self.marks[at..=at]
     }
 
-    /// The field that says how a part goes which may go binary, or else as base64, or as text. With it, mail-builder hands the
-    /// contents over as they are, in one write.
+    /// The field that says how a part goes which may go binary, or else as base64, or as text. With
+    /// it, mail-builder hands the contents over as they are, in one write.
     fn encoding(&self, text: Option<Text>) -> (Cow<'m, str>, HeaderType<'m>) {
         let name = if self.may_be_binary { self.field } else { TRANSFER_ENCODING };
         let encoding = match text {

@@ -36,14 +36,15 @@ use progress::{Listener, Teller};
 
 /// A message to be sent.
 ///
-/// It is made from mail-builder's [`MessageBuilder`], or from a message that is ready, headers and all.
-/// The Bcc header of either never leaves the machine.
+/// It is made from mail-builder's [`MessageBuilder`], or from a message that is ready, headers and
+/// all. The Bcc header of either never leaves the machine.
 ///
 /// # What is repaired and what is refused
 ///
-/// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and streams, and whichever way the
-/// server takes the message. What is refused is refused before anything is sent, as [`Kind::Request`](crate::Kind::Request),
-/// with the number of the line and its bytes where the message is a ready one.
+/// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and
+/// streams, and whichever way the server takes the message. What is refused is refused before
+/// anything is sent, as [`Kind::Request`](crate::Kind::Request), with the number of the line and
+/// its bytes where the message is a ready one.
 ///
 /// In the header section of a ready message, which may have 1 MiB:
 ///
@@ -59,10 +60,12 @@ use progress::{Listener, Teller};
 /// | a second field of a kind that may be there once (RFC 5322, 3.6) | refused |
 /// | From with several addresses and no Sender, or Sender with several (RFC 5322, 3.6.2) | refused |
 ///
-/// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it goes as binary. In a stream
-/// these are found when their turn comes: sending fails then ([`Kind::Input`](crate::Kind::Input)), and the message is not ended, so that
-/// nothing is delivered. Nothing else of a ready message is changed or looked at. A line of more than 998 bytes goes as it
-/// is: servers may take it, a signature may cover it, and [`Body::longest_line`] tells of it.
+/// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it
+/// goes as binary. In a stream these are found when their turn comes: sending fails then
+/// ([`Kind::Input`](crate::Kind::Input)), and the message is not ended, so that nothing is
+/// delivered. Nothing else of a ready message is changed or looked at. A line of more than 998
+/// bytes goes as it is: servers may take it, a signature may cover it, and [`Body::longest_line`]
+/// tells of it.
 ///
 /// In a built message:
 ///
@@ -119,8 +122,9 @@ impl<'x> From<MessageBuilder<'x>> for Message<'x> {
 }
 
 impl Message<'static> {
-    /// A message that is ready: its headers, a blank line, its body. It needs an [`envelope`](Self::envelope). The rules for
-    /// its headers are [above](Self#what-is-repaired-and-what-is-refused).
+    /// A message that is ready: its headers, a blank line, its body. It needs an
+    /// [`envelope`](Self::envelope). The rules for its headers are
+    /// [above](Self#what-is-repaired-and-what-is-refused).
     ///
     /// ```
     /// use envoi::{Address, Envelope, Message};
@@ -228,8 +232,9 @@ impl<'x> Message<'x> {
     /// # Errors
     ///
     /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, what is
-    /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope or with attachments.
-    /// [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be read or is none, or a stream that fails.
+    /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope
+    /// or with attachments. [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be
+    /// read or is none, or a stream that fails.
     ///
     /// A stream may give its header section late, or never: this waits for it.
     ///

@@ -1,4 +1,5 @@
-//! Messages that are ready: their header section is read, and they are looked over before they go, if they can be.
+//! Messages that are ready: their header section is read, and they are looked over before they go,
+//! if they can be.
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
@@ -17,8 +18,8 @@ use crate::{Error, Kind, Phase, Result};
 /// and what follows for commands (RFC 5321, 2.3.8 and 4.1.1.4).
 ///
 /// The header section goes with CRLF, whatever is chosen here. A CR alone in it is refused, since
-/// not all readers take it for a line end, and so is an LF alone where line ends are not normalized: what is
-/// a header field to one reader must be one to all.
+/// not all readers take it for a line end, and so is an LF alone where line ends are not
+/// normalized: what is a header field to one reader must be one to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LineEnds {

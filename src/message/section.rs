@@ -36,8 +36,8 @@ const ONCE: [&str; 15] = [
     "Content-Disposition",
 ];
 
-/// The fields that may be given more than once and must not be empty, as all of [`ONCE`] but Subject
-/// must not (RFC 5322, 3.6.6).
+/// The fields that may be given more than once and must not be empty, as all of [`ONCE`] but
+/// Subject must not (RFC 5322, 3.6.6).
 const NOT_EMPTY: [&str; 5] = ["Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Date"];
 
 /// The name in the usual spelling, if it is one of the fields that a message has at most once.
@@ -98,7 +98,8 @@ pub(super) struct EndFinder {
 }
 
 impl EndFinder {
-    /// Whether the section ends within these bytes, the message so far. What comes later does not matter then.
+    /// Whether the section ends within these bytes, the message so far. What comes later does not
+    /// matter then.
     ///
     /// # Errors
     ///
@@ -157,8 +158,8 @@ impl Section {
         Ok(section)
     }
 
-    /// Reads the section that a part brings along which is written as it is: its fields follow those of
-    /// the message, and it may have none.
+    /// Reads the section that a part brings along which is written as it is: its fields follow
+    /// those of the message, and it may have none.
     pub(super) fn of_raw_part(part: &[u8]) -> Result<Self> {
         let mut fields = Fields::new(LineEnds::Normalize, PART);
         let mut rest = part;
@@ -187,16 +188,17 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1))
 }
 
-/// A line that is removed where no field has come before it: it is blank, or was written between messages by a program
-/// that keeps several in one file (`From alice@example.org Mon Sep 17 …`, RFC 4155).
+/// A line that is removed where no field has come before it: it is blank, or was written between
+/// messages by a program that keeps several in one file (`From alice@example.org Mon Sep 17 …`, RFC
+/// 4155).
 fn is_before_fields(line: &[u8]) -> bool {
     let line = line.strip_prefix(BOM).unwrap_or(line);
     let unquoted = &line[line.iter().take_while(|byte| **byte == b'>').count()..];
     line.trim_ascii().is_empty() || unquoted.starts_with(b"From ") && field_name(line).is_none()
 }
 
-/// The name of the field that a line begins (RFC 5322, 2.2). Blanks before the colon are an obsolete form that is still
-/// read (RFC 5322, 4.5).
+/// The name of the field that a line begins (RFC 5322, 2.2). Blanks before the colon are an
+/// obsolete form that is still read (RFC 5322, 4.5).
 fn field_name(line: &[u8]) -> Option<&str> {
     let name = &line[..memchr(b':', line)?];
     let name = name.trim_ascii_end();
@@ -364,8 +366,8 @@ impl Fields {
     }
 }
 
-/// How many addresses are in a list and in its groups. Without an `@`, an address cannot be told from
-/// a name, and does not count.
+/// How many addresses are in a list and in its groups. Without an `@`, an address cannot be told
+/// from a name, and does not count.
 pub(super) fn count_addresses(list: &[u8]) -> usize {
     let (mut in_quotes, mut is_escaped, mut comments) = (false, false, 0_usize);
     let (mut in_angle, mut has_at, mut count) = (false, false, 0);
@@ -389,8 +391,8 @@ pub(super) fn count_addresses(list: &[u8]) -> usize {
     count + usize::from(has_at)
 }
 
-/// Bytes for a message: those that are not text, or that a terminal would obey, are escaped, and long
-/// ones cut.
+/// Bytes for a message: those that are not text, or that a terminal would obey, are escaped, and
+/// long ones cut.
 pub(super) fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
     match std::str::from_utf8(bytes) {

@@ -123,7 +123,8 @@ impl Survey {
         }
     }
 
-    /// What is known of the lines so far, and whether there are bytes beyond ASCII; the line of a NUL, if there is one.
+    /// What is known of the lines so far, and whether there are bytes beyond ASCII; the line of a
+    /// NUL, if there is one.
     pub(super) fn text(&self) -> (Text, Option<u64>) {
         (Text { lines: Some(self.lines), may_be_eight_bit: self.eight_bit }, self.nul)
     }

@@ -5,7 +5,8 @@ use crate::{Error, Kind, Phase, Result};
 
 /// Takes bytes from a file, or from anywhere else, as text for
 /// [`text_body`](mail_builder::MessageBuilder::text_body) and
-/// [`html_body`](mail_builder::MessageBuilder::html_body): UTF-8, from which a byte order mark is removed.
+/// [`html_body`](mail_builder::MessageBuilder::html_body): UTF-8, from which a byte order mark is
+/// removed.
 ///
 /// ```
 /// use envoi::message::decode_text;
@@ -18,7 +19,8 @@ use crate::{Error, Kind, Phase, Result};
 ///
 /// # Errors
 ///
-/// [`Kind::Input`](crate::Kind::Input): it is in another encoding, which is not guessed. The line is named and its bytes are shown.
+/// [`Kind::Input`](crate::Kind::Input): it is in another encoding, which is not guessed. The line
+/// is named and its bytes are shown.
 pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
     let bytes = bytes.into();
     let refused = |message: String, from: &str| {

@@ -328,13 +328,14 @@ impl Machine {
 
     /// Ends the session. [`Step::Closed`](super::Step::Closed) follows.
     ///
-    /// It can also be called after an error by which the server refused the session, and right after a message that was not
-    /// sent: QUIT then goes in place of the RSET that would follow, or, with PIPELINING, with what is unanswered of it.
+    /// It can also be called after an error by which the server refused the session, and right
+    /// after a message that was not sent: QUIT then goes in place of the RSET that would follow,
+    /// or, with PIPELINING, with what is unanswered of it.
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn. [`Kind::Closed`] where nothing may be said any more: the server ended the session, or
-    /// something but a refusal did.
+    /// [`Kind::Request`] out of turn. [`Kind::Closed`] where nothing may be said any more: the
+    /// server ended the session, or something but a refusal did.
     pub fn quit(&mut self) -> Result<()> {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
@@ -414,7 +415,8 @@ impl Machine {
         self.require_quiet(what)
     }
 
-    /// Nothing is outstanding, and nothing came that was not asked for: a 421 gives the error its text.
+    /// Nothing is outstanding, and nothing came that was not asked for: a 421 gives the error its
+    /// text.
     fn require_quiet(&mut self, what: &str) -> Result<()> {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
             let message =

@@ -128,8 +128,8 @@ impl Capabilities {
         }
     }
 
-    /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms `AUTH=` and `X-EXPS`
-    /// (Exchange).
+    /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms
+    /// `AUTH=` and `X-EXPS` (Exchange).
     pub fn auth(&self) -> Vec<String> {
         // Looked up by hash: a server may name tens of thousands.
         let (mut mechanisms, mut seen) = (Vec::new(), HashSet::new());
@@ -146,7 +146,8 @@ impl Capabilities {
 }
 
 impl Keyword {
-    /// `AUTH=PLAIN LOGIN` is how servers wrote it before RFC 2554. No other keyword has such a form: `SIZE=5` is not SIZE.
+    /// `AUTH=PLAIN LOGIN` is how servers wrote it before RFC 2554. No other keyword has such a
+    /// form: `SIZE=5` is not SIZE.
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         let end = line.find(char::is_whitespace).unwrap_or(line.len());

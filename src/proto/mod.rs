@@ -24,14 +24,14 @@
 //!                                                                   │ ▼
 //!                                                                   └ Body: pieces, then the final dot
 //!
-//!  Greeting, Hello, StartTls ──a refusal, or no STARTTLS where it is required──► Refused ──quit──► Closed
+//!  Greeting, Hello, StartTls ──a refusal, or STARTTLS is missing──► Refused ──quit──► Closed
 //!
 //!  Ready, Transaction, Body ──421, and messages were handed over──► Ending ──their replies──► Closed
 //!  any ──another 421, or any other failure──► Closed
 //! ```
 //!
-//! In Refused, the server is still there, and nothing but QUIT may be said. In Ending, nothing is said: the machine reads
-//! [what is left](#after-421).
+//! In Refused, the server is still there, and nothing but QUIT may be said. In Ending, nothing is
+//! said: the machine reads [what is left](#after-421).
 //!
 //! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
 //! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
@@ -43,10 +43,11 @@
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
 //! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. A reply that is there before its command was written whole was not asked for,
-//! and is a violation; what is unread then holds the [output](Machine::output) back until it is known what it is. Several
-//! transactions can be under way ([`Machine::may_begin`]). Some empty lines before a reply are skipped.
-//! 421 may come at any point and ends the session.
+//! a group (PIPELINING, RFC 2920) or one by one. A reply that is there before its command was
+//! written whole was not asked for, and is a violation; what is unread then holds the
+//! [output](Machine::output) back until it is known what it is. Several transactions can be under
+//! way ([`Machine::may_begin`]). Some empty lines before a reply are skipped. 421 may come at any
+//! point and ends the session.
 //!
 //! # After 421
 //!
@@ -55,15 +56,15 @@
 //! machine reads on until each of them has its reply or the server has closed the connection:
 //! Exim, for example, answers 421 to each MAIL beyond its limit, and does not close.
 //!
-//! A server answers commands in the order in which it received them (RFC 2920, 3.2), so at the close
-//! at most the first of these messages has had replies. It stays
-//! [unknown](Machine::outcome_unknown) if one of its recipients was accepted and its own final reply
-//! is missing. The others were not sent: the server had closed the channel, as 421 announced, before
-//! it answered their MAIL, and what has no accepted recipient cannot be delivered.
+//! A server answers commands in the order in which it received them (RFC 2920, 3.2), so at the
+//! close at most the first of these messages has had replies. It stays
+//! [unknown](Machine::outcome_unknown) if one of its recipients was accepted and its own final
+//! reply is missing. The others were not sent: the server had closed the channel, as 421 announced,
+//! before it answered their MAIL, and what has no accepted recipient cannot be delivered.
 //!
 //! A time-out or a violation after 421 is not that close: each message that was handed over is
-//! unknown then. So it is after 421 in place of one of several replies to a message (LMTP, PRDR), as
-//! nothing says which of them it stands for; the machine does not read on there.
+//! unknown then. So it is after 421 in place of one of several replies to a message (LMTP, PRDR),
+//! as nothing says which of them it stands for; the machine does not read on there.
 //!
 //! # What a driver does
 //!
@@ -78,11 +79,13 @@
 //! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
 //!   the outcome of a message is unknown by then.
-//! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be read without waiting, and ask
-//!   for the next step, before anything is written: what is there was not asked for, and does not answer what follows. It may
-//!   also be the last word (421) of a server that has ended the session meanwhile.
-//! - **QUIT.** After a message that was not sent, and after an error by which the server refused the session,
-//!   [`Machine::quit`] may be called at once. After any other error it says that the session is over.
+//! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be
+//!   read without waiting, and ask for the next step, before anything is written: what is there was
+//!   not asked for, and does not answer what follows. It may also be the last word (421) of a
+//!   server that has ended the session meanwhile.
+//! - **QUIT.** After a message that was not sent, and after an error by which the server refused
+//!   the session, [`Machine::quit`] may be called at once. After any other error it says that the
+//!   session is over.
 //!
 //! # A session
 //!
@@ -274,14 +277,15 @@ impl Machine {
 
     // ---- Bytes ----
 
-    /// What waits to be written. Nothing, as long as something is unread that came before it was asked for:
-    /// [`step`](Self::step) says what that means.
+    /// What waits to be written. Nothing, as long as something is unread that came before it was
+    /// asked for: [`step`](Self::step) says what that means.
     pub fn output(&self) -> &Output {
         if self.is_held() { &self.nothing } else { &self.wire.output }
     }
 
-    /// All that was sent is answered: what can be read now was not asked for, and must be known before the
-    /// [output](Self::output) is written. The driver reads what is there, without waiting for it, and asks for the next step.
+    /// All that was sent is answered: what can be read now was not asked for, and must be known
+    /// before the [output](Self::output) is written. The driver reads what is there, without
+    /// waiting for it, and asks for the next step.
     pub fn should_read_first(&self) -> bool {
         !self.wire.output.is_empty() && self.wire.is_quiet()
     }

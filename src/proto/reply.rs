@@ -74,8 +74,8 @@ impl Reply {
         self.code / 100 == 5
     }
 
-    /// Leaves out what is beyond so many bytes. A line counts as some bytes more than it has, so that not many short ones are
-    /// kept either. At least the beginning of the first one stays.
+    /// Leaves out what is beyond so many bytes. A line counts as some bytes more than it has, so
+    /// that not many short ones are kept either. At least the beginning of the first one stays.
     pub(super) fn shorten(&mut self, bytes: usize) {
         const LINE: usize = 16;
         let (mut left, mut kept) = (bytes, 0);
@@ -205,7 +205,8 @@ impl fmt::Display for BadReply {
 impl std::error::Error for BadReply {}
 
 impl BadReply {
-    /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before it.
+    /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before
+    /// it.
     pub(super) fn redact(&mut self, begun: Option<&Reply>, secrets: &Secrets) {
         if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self {
             let mut lines = begun.map(|reply| reply.lines.to_vec()).unwrap_or_default();
@@ -227,8 +228,8 @@ fn body(line: &str) -> &str {
     split_enhanced(code, text).1
 }
 
-/// The lines of a reply that has begun, and what follows them, as far as it is shown: one line, without
-/// secrets, of which the last may be cut off.
+/// The lines of a reply that has begun, and what follows them, as far as it is shown: one line,
+/// without secrets, of which the last may be cut off.
 pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) -> String {
     let mut reply = begun.cloned().unwrap_or(Reply { code: 0, lines: Arc::default() });
     let lines = Arc::make_mut(&mut reply.lines);
@@ -293,8 +294,9 @@ impl ReplyParser {
         (reply.code == 421 && !reply.lines.is_empty()).then_some(reply)
     }
 
-    /// Takes the next reply, if it is whole, and leaves what follows it: up to [`Limits::empty_lines`] before it are
-    /// skipped. `input` must go on where the last call left it.
+    /// Takes the next reply, if it is whole, and leaves what follows it: up to
+    /// [`Limits::empty_lines`] before it are skipped. `input` must go on where the last call left
+    /// it.
     ///
     /// # Errors
     ///

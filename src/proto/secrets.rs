@@ -1,7 +1,7 @@
 //! What must not be shown, though a peer may echo it.
 //!
-//! A secret is found as it is, escaped in the ways of `Debug`, JSON and URLs, in base64 at any place
-//! of a longer text, in hexadecimal digits, and where the lines of a reply break it.
+//! A secret is found as it is, escaped in the ways of `Debug`, JSON and URLs, in base64 at any
+//! place of a longer text, in hexadecimal digits, and where the lines of a reply break it.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -55,7 +55,8 @@ impl Secrets {
         }
     }
 
-    /// Adds the base64 of a secret by itself, and what stays the same of it in the midst of other bytes.
+    /// Adds the base64 of a secret by itself, and what stays the same of it in the midst of other
+    /// bytes.
     pub(crate) fn add_base64(&mut self, secret: &str) {
         for alphabet in [&STANDARD, &URL_SAFE] {
             self.add(Zeroizing::new(alphabet.encode(secret)));
@@ -75,7 +76,8 @@ impl Secrets {
         (!found.is_empty()).then(|| with_stars(text, &found))
     }
 
-    /// The same for a text that was cut off: what is the beginning of a secret at its end goes, too.
+    /// The same for a text that was cut off: what is the beginning of a secret at its end goes,
+    /// too.
     pub(crate) fn redacted_cut(&self, text: &str) -> String {
         let mut found = self.find(text);
         let longest = self.0.iter().filter_map(|form| {
@@ -175,7 +177,8 @@ impl View {
         View::of(|| text.char_indices().map(|(at, c)| (c, at)), text.len())
     }
 
-    /// Of characters with the places where they begin. They are counted first: a growing buffer would leave copies of a secret.
+    /// Of characters with the places where they begin. They are counted first: a growing buffer
+    /// would leave copies of a secret.
     fn of<I: Iterator<Item = (char, usize)>>(chars: impl Fn() -> I, end: usize) -> Self {
         let length = chars().map(|(c, _)| shown(c).len_utf8()).sum();
         let mut view =
@@ -192,8 +195,8 @@ impl View {
         self.starts[range.start]..self.starts[range.end]
     }
 
-    /// What is left when the escapes with this mark are undone once: those of URLs (`%41`), or of JSON and `Debug`. `None` where
-    /// there are none.
+    /// What is left when the escapes with this mark are undone once: those of URLs (`%41`), or of
+    /// JSON and `Debug`. `None` where there are none.
     fn unescaped(&self, mark: u8) -> Option<View> {
         memchr::memchr(mark, &self.bytes)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));

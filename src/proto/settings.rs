@@ -14,11 +14,12 @@ pub struct Limits {
     pub reply_lines: usize,
     /// Bytes in a reply; 256 KiB by default.
     pub reply_bytes: usize,
-    /// Bytes that are kept of a reply to MAIL, RCPT, DATA or a message, whose further text is left out; 4 KiB by default. A
-    /// message has such a reply for each of its recipients, and they are held together.
+    /// Bytes that are kept of a reply to MAIL, RCPT, DATA or a message, whose further text is left
+    /// out; 4 KiB by default. A message has such a reply for each of its recipients, and they are
+    /// held together.
     pub kept_reply_bytes: usize,
-    /// Empty lines before a reply, which are skipped; 16 by default. At the end of the session in clear, when the TLS handshake
-    /// is to follow, there may be none.
+    /// Empty lines before a reply, which are skipped; 16 by default. At the end of the session in
+    /// clear, when the TLS handshake is to follow, there may be none.
     pub empty_lines: usize,
     /// Challenges in a login; the longest mechanisms need three, the default is 16.
     pub challenges: usize,

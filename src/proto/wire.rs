@@ -15,8 +15,8 @@ pub(super) struct Wire {
     pub(super) written: u64,
     /// What is outstanding; its front is what the next reply answers.
     pub(super) queue: Queue,
-    /// The ends, among all bytes ever written, of the commands that the transport has not taken whole: as
-    /// many entries at the back of the queue are theirs.
+    /// The ends, among all bytes ever written, of the commands that the transport has not taken
+    /// whole: as many entries at the back of the queue are theirs.
     unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
 }
@@ -67,12 +67,14 @@ impl Wire {
         }
     }
 
-    /// The command that the next reply answers went whole: before that, the server cannot have read it.
+    /// The command that the next reply answers went whole: before that, the server cannot have read
+    /// it.
     pub(super) fn is_front_sent(&self) -> bool {
         self.queue.len() > self.unsent.len()
     }
 
-    /// The server has answered all that it was sent, and nothing of the message that it waits for went.
+    /// The server has answered all that it was sent, and nothing of the message that it waits for
+    /// went.
     pub(super) fn is_quiet(&self) -> bool {
         match self.queue.front() {
             Some(Expected::EndOfData { begins_at }) => self.written <= *begins_at,
@@ -106,7 +108,8 @@ impl Queue {
         self.entries.front()
     }
 
-    /// All of them answer transactions that were given whole, so that another one may follow (RFC 2920).
+    /// All of them answer transactions that were given whole, so that another one may follow (RFC
+    /// 2920).
     pub(super) fn lets_follow(&self) -> bool {
         self.barriers == 0
     }
@@ -155,7 +158,8 @@ pub(super) enum Expected {
     Data,
     /// A chunk of the message that is not the last one.
     Chunk,
-    /// The message of the first transaction, which begins there. It stays in front until the last of its replies.
+    /// The message of the first transaction, which begins there. It stays in front until the last
+    /// of its replies.
     EndOfData {
         begins_at: u64,
     },
@@ -172,7 +176,8 @@ pub(super) enum Expected {
 }
 
 impl Expected {
-    /// It does not answer a transaction that was given whole: another one must not begin before it is answered.
+    /// It does not answer a transaction that was given whole: another one must not begin before it
+    /// is answered.
     fn is_barrier(&self) -> bool {
         !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
     }

@@ -105,8 +105,8 @@ impl Machine {
         }
     }
 
-    /// RSET for a transaction that has failed and that the server may have open. It is said as late as that, since QUIT ends
-    /// the transaction, too (RFC 5321, 4.1.1.10).
+    /// RSET for a transaction that has failed and that the server may have open. It is said as late
+    /// as that, since QUIT ends the transaction, too (RFC 5321, 4.1.1.10).
     pub(super) fn say_due_rset(&mut self) {
         if std::mem::take(&mut self.rset_due) {
             self.wire.say(Command::Rset, Expected::Cleanup);

@@ -258,15 +258,15 @@ impl Builder {
         self
     }
 
-    /// Refuses a message with bytes beyond ASCII, with 554, where MAIL did not declare them: by `BODY=8BITMIME` (RFC 6152),
-    /// `BODY=BINARYMIME` or `SMTPUTF8`.
+    /// Refuses a message with bytes beyond ASCII, with 554, where MAIL did not declare them: by
+    /// `BODY=8BITMIME` (RFC 6152), `BODY=BINARYMIME` or `SMTPUTF8`.
     pub fn check_eight_bit(mut self) -> Self {
         self.settings.checks.eight_bit = true;
         self
     }
 
-    /// Refuses a message with a line of more than 998 bytes before its CRLF, with 554 (RFC 5321, 4.5.3.1.6), unless MAIL
-    /// declared `BODY=BINARYMIME`.
+    /// Refuses a message with a line of more than 998 bytes before its CRLF, with 554 (RFC 5321,
+    /// 4.5.3.1.6), unless MAIL declared `BODY=BINARYMIME`.
     pub fn check_line_length(mut self) -> Self {
         self.settings.checks.line_length = true;
         self

@@ -46,8 +46,8 @@ pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
             }
             // The client is gone already: no reason to end.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
-            // This process or the system has too many files open. The client waits, and nothing tells when one is closed. A
-            // thread waits, as the runtime may have no clock.
+            // This process or the system has too many files open. The client waits, and nothing
+            // tells when one is closed. A thread waits, as the runtime may have no clock.
             Err(_) => {
                 let _ = tokio::task::spawn_blocking(|| std::thread::sleep(PAUSE)).await;
             }

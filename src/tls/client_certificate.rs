@@ -23,8 +23,9 @@ use crate::{Error, Kind, Phase, Result, Secret, file};
 
 /// A certificate of the client's own, with its key: shown to servers that ask for one.
 ///
-/// Certificate and key are PEM (both in one file, or each in its own), or, with the feature `keystores`, in a key store:
-/// PKCS#12, JKS, or an Oracle wallet. The format is recognised by the content.
+/// Certificate and key are PEM (both in one file, or each in its own), or, with the feature
+/// `keystores`, in a key store: PKCS#12, JKS, or an Oracle wallet. The format is recognised by the
+/// content.
 ///
 /// ```no_run
 /// use envoi::tls::{ClientCertificate, TlsSettings, Trust};
@@ -58,11 +59,12 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// A file with the certificate, and those of its issuers that the server may lack: PEM, or a key store. Unless it holds the key
-    /// too, name the [file that does](Self::key). Of a key store, the first key is taken that has a certificate.
+    /// A file with the certificate, and those of its issuers that the server may lack: PEM, or a
+    /// key store. Unless it holds the key too, name the [file that does](Self::key). Of a key
+    /// store, the first key is taken that has a certificate.
     ///
-    /// It may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder) for which of its files is read. A path may
-    /// begin with `file:`, as Oracle writes them.
+    /// It may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder) for
+    /// which of its files is read. A path may begin with `file:`, as Oracle writes them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         ClientCertificate { certificate: Part::File(path.into()), key: None, password: None }
     }
@@ -90,15 +92,15 @@ impl ClientCertificate {
         self
     }
 
-    /// The file with the password of the key store, which is its first line, as [`Trust::password_file`](super::Trust::password_file)
-    /// takes it.
+    /// The file with the password of the key store, which is its first line, as
+    /// [`Trust::password_file`](super::Trust::password_file) takes it.
     pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(path.into()));
         self
     }
 
-    /// Loads it now, and says whose it is. A client does the same by itself; call this to check a setting early. It blocks as
-    /// [`Trust::load`](super::Trust::load) does.
+    /// Loads it now, and says whose it is. A client does the same by itself; call this to check a
+    /// setting early. It blocks as [`Trust::load`](super::Trust::load) does.
     ///
     /// # Errors
     ///

@@ -75,8 +75,8 @@ impl Connector {
         Connector::load(settings, demand, file::time_limit())
     }
 
-    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds, or, where one of them is a FIFO or a
-    /// device, until then at most.
+    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds, or,
+    /// where one of them is a FIFO or a device, until then at most.
     pub(crate) fn load(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
         let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand, until)?));
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })

@@ -1,4 +1,5 @@
-//! What in a certificate can keep it from being accepted, beside its dates and names: its key, its signature, its extensions.
+//! What in a certificate can keep it from being accepted, beside its dates and names: its key, its
+//! signature, its extensions.
 
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::UintRef;
@@ -12,8 +13,8 @@ use super::Certificate;
 /// The sizes of RSA keys that are verified, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The extensions that are understood (RFC 5280, 4.2.1): key usage, subject alternative name, basic constraints, name constraints,
-/// CRL distribution points, extended key usage.
+/// The extensions that are understood (RFC 5280, 4.2.1): key usage, subject alternative name, basic
+/// constraints, name constraints, CRL distribution points, extended key usage.
 const UNDERSTOOD: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
 
 /// An RSA key of a size that is not verified.

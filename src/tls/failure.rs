@@ -235,7 +235,8 @@ impl Story<'_> {
                     at,
                     format!("{} has a critical extension that is not supported{names}", self.which(at)),
                     match at {
-                        // Without it, no signature of the handshake is checked, so that a pin would prove nothing.
+                        // Without it, no signature of the handshake is checked, so that a pin would
+                        // prove nothing.
                         Some(0) | None => {
                             "The server's administrator must have it issued anew, without this extension or with it not marked as critical."
                         }
@@ -300,7 +301,8 @@ impl Story<'_> {
         })
     }
 
-    /// From the server's certificate upwards, as far as issuers were sent: their places in the chain.
+    /// From the server's certificate upwards, as far as issuers were sent: their places in the
+    /// chain.
     fn path(&self) -> Vec<usize> {
         let mut path: Vec<usize> = (0..self.chain.len().min(1)).collect();
         while let Some(&at) = path.last()
@@ -330,7 +332,8 @@ impl Story<'_> {
         self.store.summary.anchors.iter().find(|anchor| last.is_issued_by(&anchor.certificate))
     }
 
-    /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size that cannot be used.
+    /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size
+    /// that cannot be used.
     fn weak_key(&self, at: Option<usize>) -> Option<Told> {
         let (which, certificate) = match at {
             Some(at) => (self.which(Some(at)), self.chain.get(at)?),
@@ -413,7 +416,8 @@ impl Story<'_> {
         )
     }
 
-    /// The name lies outside of what an authority may issue for, or the limits are of a kind that is not checked (RFC 5280, 4.2.1.10).
+    /// The name lies outside of what an authority may issue for, or the limits are of a kind that
+    /// is not checked (RFC 5280, 4.2.1.10).
     fn name_limits(&self) -> Told {
         let host = self.host;
         let anchor = self.anchor().map(|anchor| {

@@ -1,7 +1,8 @@
 //! JKS: the older form of Java's key stores, still that of many a `cacerts`.
 //!
 //! It is a list of entries, then a check sum that the password goes into. The certificates themselves are not
-//! encrypted, so that Java opens a trust store without its password; so do we. Keys are encrypted by the password, each by itself.
+//! encrypted, so that Java opens a trust store without its password; so do we. Keys are encrypted
+//! by the password, each by itself.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
@@ -99,8 +100,8 @@ fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
     sum.finalize().into()
 }
 
-/// Decrypts a key of JKS: a salt, the key under a stream of SHA-1 hashes that begins with the salt, and the hash of password and
-/// key. `None` where the hash is another.
+/// Decrypts a key of JKS: a salt, the key under a stream of SHA-1 hashes that begins with the salt,
+/// and the hash of password and key. `None` where the hash is another.
 fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     let password = utf16(password);
     let (salt, rest) = sealed.split_at_checked(CHECK_SUM)?;
@@ -115,7 +116,8 @@ fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     (check_sum == expected).then_some(plain)
 }
 
-/// Decrypts a key of JCEKS: Triple DES, with a key from each half of the salt by MD5. `None` where the padding is not right.
+/// Decrypts a key of JCEKS: Triple DES, with a key from each half of the salt by MD5. `None` where
+/// the padding is not right.
 fn jceks_key(parameters: &Pkcs12PbeParams, sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mut salt: [u8; 8] = parameters.salt.as_bytes().try_into().ok()?;
     let rounds = u64::try_from(parameters.iterations).ok().filter(|rounds| *rounds <= MAX_ROUNDS)?;
@@ -151,7 +153,8 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
         let key = match tag {
             1 => Some(reader.block()?),
             2 => None,
-            // A secret key of JCEKS, which is a Java object. Where its end is not found, what came before it counts.
+            // A secret key of JCEKS, which is a Java object. Where its end is not found, what came
+            // before it counts.
             3 => match skip_java_stream(reader) {
                 Some(()) => continue,
                 None => {
@@ -177,7 +180,8 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
     Some(store)
 }
 
-/// Skips a stream of one Java object, as far as sealed keys need it (Java Object Serialization Specification, 6.4.2).
+/// Skips a stream of one Java object, as far as sealed keys need it (Java Object Serialization
+/// Specification, 6.4.2).
 fn skip_java_stream(reader: &mut Reader<'_>) -> Option<()> {
     (reader.take(4)? == [0xAC, 0xED, 0, 5]).then_some(())?;
     skip_java_object(reader, 8)

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crate::{Result, Secret};
 
-/// The password of key stores: as it was given, or the file that it is read from when the stores are.
+/// The password of key stores: as it was given, or the file that it is read from when the stores
+/// are.
 #[derive(Clone)]
 pub(super) enum Password {
     Given(Secret),

@@ -1,7 +1,8 @@
-//! PKCS#12 (RFC 7292): the form of Oracle wallets (`ewallet.p12`), of Java's key stores, and of what `openssl pkcs12` writes.
+//! PKCS#12 (RFC 7292): the form of Oracle wallets (`ewallet.p12`), of Java's key stores, and of
+//! what `openssl pkcs12` writes.
 //!
-//! Bags of other kinds than certificates and keys, such as the secret bags of a wallet, are skipped, and a key is
-//! decrypted only where one is asked for.
+//! Bags of other kinds than certificates and keys, such as the secret bags of a wallet, are
+//! skipped, and a key is decrypted only where one is asked for.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,8 @@ use zeroize::Zeroizing;
 
 use super::client_certificate::Own;
 
-/// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in all.
+/// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in
+/// all.
 pub(super) const MAX_ROUNDS: u64 = 10_000_000;
 
 /// Certificates, keys and the rest together. The stores of operating systems have some hundred.
@@ -65,8 +67,8 @@ impl From<der::Error> for Fault {
 
 /// The password in both of its forms.
 struct Password<'a> {
-    /// For what PKCS#12 defines itself: UTF-16, which has two units for a character such as an emoji, and a NUL
-    /// (RFC 7292, B.1; Java and openssl write such characters alike).
+    /// For what PKCS#12 defines itself: UTF-16, which has two units for a character such as an
+    /// emoji, and a NUL (RFC 7292, B.1; Java and openssl write such characters alike).
     utf16: Zeroizing<Vec<u8>>,
     /// For what came with PKCS#5.
     utf8: &'a str,
@@ -250,8 +252,9 @@ impl<'a> Store<'a> {
         !self.keys.is_empty()
     }
 
-    /// The certificates that are there to be trusted: those that are marked so, and those that do not belong to a key. A key's
-    /// chain is what its owner shows, not whom he trusts; and openssl marks nothing.
+    /// The certificates that are there to be trusted: those that are marked so, and those that do
+    /// not belong to a key. A key's chain is what its owner shows, not whom he trusts; and openssl
+    /// marks nothing.
     pub(super) fn into_trusted(self) -> Vec<CertificateDer<'static>> {
         let mut certificates = self.certificates;
         if !self.keys.is_empty() {
@@ -262,8 +265,8 @@ impl<'a> Store<'a> {
         certificates.into_iter().map(|certificate| certificate.der).collect()
     }
 
-    /// The first key that can be read and has a certificate, with the certificates that it may belong to: its chain, or, where
-    /// the store does not tell, all of the store.
+    /// The first key that can be read and has a certificate, with the certificates that it may
+    /// belong to: its chain, or, where the store does not tell, all of the store.
     pub(super) fn into_own(mut self) -> Result<Option<Own>, Fault> {
         let mut fault = None;
         if self.certificates.is_empty() {
@@ -313,15 +316,18 @@ fn attribute<'a, T: der::Choice<'a> + der::DecodeValue<'a>>(bag: &'a SafeBag, oi
     attribute.values.iter().next()?.decode_as().ok()
 }
 
-/// Oracle gives each entry of a wallet an identifier of its own, which says what it is: here a certificate that is trusted.
+/// Oracle gives each entry of a wallet an identifier of its own, which says what it is: here a
+/// certificate that is trusted.
 fn is_trusted_by_oracle(local_key_id: &[u8]) -> bool {
     matches!(local_key_id, [0xE6, 0xB6, 0x52, 0xDD, _, _, _, _, _, _, _, _, 0, 0, 0, 3, ..])
 }
 
-/// Finds the issuers of certificates by their names, in time that grows with the number of certificates only.
+/// Finds the issuers of certificates by their names, in time that grows with the number of
+/// certificates only.
 struct Chains<'a> {
     certificates: &'a [StoredCertificate],
-    /// Of each certificate the issuer's name; `None` for what cannot be read and for what issued itself.
+    /// Of each certificate the issuer's name; `None` for what cannot be read and for what issued
+    /// itself.
     issuers: Vec<Option<Vec<u8>>>,
     by_subject: HashMap<Vec<u8>, Vec<usize>>,
     by_id: HashMap<&'a [u8], usize>,
@@ -388,7 +394,8 @@ impl<'a> Chains<'a> {
         chain
     }
 
-    /// Which certificates belong to the chain of a key. Where two chains meet, the rest was marked before.
+    /// Which certificates belong to the chain of a key. Where two chains meet, the rest was marked
+    /// before.
     fn belonging_to(&mut self, keys: &[StoredKey]) -> Vec<bool> {
         let mut belongs = vec![false; self.certificates.len()];
         for key in keys {

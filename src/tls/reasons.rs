@@ -2,7 +2,8 @@
 
 use tokio_rustls::rustls::{self, CertificateError};
 
-/// What is wrong with a certificate or a revocation list, as the end of a sentence whose subject is "it".
+/// What is wrong with a certificate or a revocation list, as the end of a sentence whose subject is
+/// "it".
 pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
     use webpki::Error as E;
     #[allow(deprecated)]
@@ -98,8 +99,8 @@ pub(super) fn certificate_words(error: &CertificateError) -> String {
     }
 }
 
-/// The name of a variant as words: `NoCipherSuitesInCommon` is "no cipher suites in common". What it holds is left out, but for
-/// plain words.
+/// The name of a variant as words: `NoCipherSuitesInCommon` is "no cipher suites in common". What
+/// it holds is left out, but for plain words.
 pub(super) fn spelt_out(error: &impl std::fmt::Debug) -> String {
     let name = format!("{error:?}");
     let end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());

@@ -24,7 +24,8 @@ pub enum Security {
     /// Never TLS: everything goes in plaintext.
     None,
     /// TLS if the server offers STARTTLS and it works; else, on a new connection, plaintext. The certificate
-    /// need not be trusted. With credentials or a [pinned key](super::Trust::pin), it is as strict as `Required`.
+    /// need not be trusted. With credentials or a [pinned key](super::Trust::pin), it is as strict
+    /// as `Required`.
     Opportunistic,
     /// STARTTLS (RFC 3207) with a certificate that is trusted, or no mail at all.
     #[default]

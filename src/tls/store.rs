@@ -210,7 +210,8 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Adds the wallet of a folder that has one, which is why the folder was named: one of its stores must open.
+    /// Adds the wallet of a folder that has one, which is why the folder was named: one of its
+    /// stores must open.
     fn add_wallet(&mut self, folder: &Path, reading: Reading<'_>) -> Result<bool> {
         let mut failed: Option<Error> = None;
         for store in wallet_stores(folder, reading.password.is_some()) {
@@ -301,7 +302,8 @@ impl TrustStore {
     }
 }
 
-/// The key stores in the folder of an Oracle wallet: the one with a password, and the one that opens without.
+/// The key stores in the folder of an Oracle wallet: the one with a password, and the one that
+/// opens without.
 const WALLET: &str = "ewallet.p12";
 const AUTO_LOGIN: &str = "cwallet.sso";
 

@@ -85,23 +85,26 @@ impl Trust {
         self
     }
 
-    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature `keystores` PKCS#12,
-    /// JKS and Oracle's auto-login wallets (`cwallet.sso`). The format is recognised by the content, not by the name.
+    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature
+    /// `keystores` PKCS#12, JKS and Oracle's auto-login wallets (`cwallet.sso`). The format is
+    /// recognised by the content, not by the name.
     ///
     /// Of a key store those certificates count that are marked as trusted, as Java and Oracle do, or that do not belong to a
-    /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the [password](Self::password); an auto-login wallet needs none. A path may
-    /// begin with `file:`, as Oracle writes them.
+    /// key in it, as `openssl pkcs12 -nokeys` writes them. Most need the
+    /// [password](Self::password); an auto-login wallet needs none. A path may begin with `file:`,
+    /// as Oracle writes them.
     ///
-    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 5 seconds, and no more than
-    /// the client's deadline allows.
+    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 5
+    /// seconds, and no more than the client's deadline allows.
     pub fn file(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::File(path.into()))
     }
 
     /// Adds the certificates of all files of a folder, but not of the folders in it. What holds no certificate is
     /// listed as skipped in the [summary](TrustSummary::warnings). The folder may be an Oracle wallet: its `ewallet.p12` is
-    /// then read as if it were named itself, or its `cwallet.sso`, which needs no password. Where there are both, it is the one
-    /// that opens: with a [password](Self::password) `ewallet.p12` first, without one `cwallet.sso` first.
+    /// then read as if it were named itself, or its `cwallet.sso`, which needs no password. Where
+    /// there are both, it is the one that opens: with a [password](Self::password) `ewallet.p12`
+    /// first, without one `cwallet.sso` first.
     pub fn folder(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::Folder(path.into()))
     }
@@ -129,8 +132,8 @@ impl Trust {
         self
     }
 
-    /// The file with the password of the key stores, which is its first line. It is read when the trust is loaded, and again when
-    /// it is loaded again. It has at most 64 KiB.
+    /// The file with the password of the key stores, which is its first line. It is read when the
+    /// trust is loaded, and again when it is loaded again. It has at most 64 KiB.
     pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(path.into()));
         self
@@ -141,9 +144,10 @@ impl Trust {
     /// changed without a gap.
     ///
     /// Alone, on an [empty](Self::empty) trust, the key is all that counts: not the issuer, not the dates, not the name. On top of
-    /// other trust, the certificate must be verified as ever, and must have a pinned key, also where that other trust turns out to
-    /// be empty. A pin holds under [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall back;
-    /// with [`Security::None`](super::Security::None) it is refused.
+    /// other trust, the certificate must be verified as ever, and must have a pinned key, also
+    /// where that other trust turns out to be empty. A pin holds under
+    /// [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall
+    /// back; with [`Security::None`](super::Security::None) it is refused.
     ///
     /// ```
     /// # let der = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
@@ -164,8 +168,9 @@ impl Trust {
 
     /// Adds a file with lists of revoked certificates (CRL: RFC 5280, 5), in PEM or DER: what is on one of them is refused. Of
     /// an issuer whose list is not given nothing is known, and nothing is fetched. A list that is out of date still counts,
-    /// with a warning; to take a newer one, load again. A certificate that is accepted for itself, as trusted or by its
-    /// [pinned](Self::pin) key alone, must not be on a list of its issuer either.
+    /// with a warning; to take a newer one, load again. A certificate that is accepted for itself,
+    /// as trusted or by its [pinned](Self::pin) key alone, must not be on a list of its issuer
+    /// either.
     pub fn revocation_list(mut self, path: impl Into<PathBuf>) -> Self {
         self.revocation_lists.push(path.into());
         self
@@ -192,8 +197,8 @@ impl Trust {
     }
 
     /// Loads it now, and says what was found. A client does the same by itself; call this to check a setting
-    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds; for 5 seconds at most, where one of them
-    /// is a FIFO or a device.
+    /// early, or to log what is trusted. It reads files, and so blocks for some milliseconds; for 5
+    /// seconds at most, where one of them is a FIFO or a device.
     ///
     /// # Errors
     ///

@@ -109,8 +109,9 @@ impl Verifier {
         }
     }
 
-    /// A certificate that is accepted for itself has no path on which webpki would look at the lists. They were given by name, so
-    /// that they count without the issuer's key, by which their signature could be checked.
+    /// A certificate that is accepted for itself has no path on which webpki would look at the
+    /// lists. They were given by name, so that they count without the issuer's key, by which their
+    /// signature could be checked.
     fn check_not_listed(&self, certificate: &EndEntityCert<'_>) -> Result<(), webpki::Error> {
         for list in &self.store.revocation_lists {
             if list.issuer() == certificate.issuer() && list.find_serial(certificate.serial())?.is_some() {
@@ -174,8 +175,9 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Verifier {
-    /// Old servers show certificates of X.509 version 1, which webpki does not read, or with RSA keys that are too short. Where nothing is demanded of the
-    /// certificate, TLS with such a one is better than plaintext; the judgement then says "not verified".
+    /// Old servers show certificates of X.509 version 1, which webpki does not read, or with RSA
+    /// keys that are too short. Where nothing is demanded of the certificate, TLS with such a one
+    /// is better than plaintext; the judgement then says "not verified".
     fn bear_unreadable(
         &self,
         certificate: &CertificateDer<'_>,

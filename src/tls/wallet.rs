@@ -1,5 +1,5 @@
-//! The auto-login wallet of Oracle (`cwallet.sso`): a PKCS#12 store (see [`pkcs12`](super::pkcs12)) after a header that has its
-//! password, so that it opens without one.
+//! The auto-login wallet of Oracle (`cwallet.sso`): a PKCS#12 store (see [`pkcs12`](super::pkcs12))
+//! after a header that has its password, so that it opens without one.
 //!
 //! | Bytes | |
 //! |---|---|

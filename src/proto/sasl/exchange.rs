@@ -66,8 +66,8 @@ pub trait SaslExchange: Send + Sync {
         None
     }
 
-    /// What a failure speaks against, where the exchange knows. It is asked for after [`respond`](Self::respond) failed, and after the
-    /// server said that the login failed.
+    /// What a failure speaks against, where the exchange knows. It is asked for after
+    /// [`respond`](Self::respond) failed, and after the server said that the login failed.
     fn fault(&self) -> Option<ExchangeFault> {
         None
     }
@@ -82,11 +82,13 @@ pub trait SaslExchange: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExchangeFault {
-    /// The server does not keep to the mechanism, or does not support what the client uses of it. What cannot be understood says
-    /// nothing about the credentials. It is assumed where an exchange fails and does not know better.
+    /// The server does not keep to the mechanism, or does not support what the client uses of it.
+    /// What cannot be understood says nothing about the credentials. It is assumed where an
+    /// exchange fails and does not know better.
     Broken,
-    /// The server did not prove who it is, or the login is tied to another TLS connection: a foreign nonce, a wrong signature, a hash
-    /// that could be tried too fast. Another server may be between.
+    /// The server did not prove who it is, or the login is tied to another TLS connection: a
+    /// foreign nonce, a wrong signature, a hash that could be tried too fast. Another server may be
+    /// between.
     Distrusted,
 }
 

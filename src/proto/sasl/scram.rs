@@ -162,9 +162,10 @@ impl Scram {
         })
     }
 
-    /// What the client says of channel binding (RFC 5802, 6): that it uses it (`p`), or that it would if the server did not seem to
-    /// lack it (`y`), which lets a server that has it notice that it was removed from the list; and the bytes, if
-    /// it does. `n` is left for a client that has no binding, and for a mechanism that was chosen by name in spite of an offer.
+    /// What the client says of channel binding (RFC 5802, 6): that it uses it (`p`), or that it
+    /// would if the server did not seem to lack it (`y`), which lets a server that has it notice
+    /// that it was removed from the list; and the bytes, if it does. `n` is left for a client that
+    /// has no binding, and for a mechanism that was chosen by name in spite of an offer.
     fn binding(&self, session: &SaslSession<'_>) -> Result<(String, Vec<u8>), SaslFailure> {
         if self.mechanism.is_bound() {
             let channel = session.channel.ok_or("there is nothing known of the TLS connection to tie the login to")?;

@@ -28,7 +28,8 @@ impl Single {
         Ok(Single::new(Mechanism::External, user.to_owned()))
     }
 
-    /// The trace: nothing, an address, or a word without `@`, of 255 characters at most (RFC 4505, 2 and 3).
+    /// The trace: nothing, an address, or a word without `@`, of 255 characters at most (RFC 4505,
+    /// 2 and 3).
     pub(super) fn anonymous(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let trace = credentials.user();
         if trace.chars().count() > 255 {

@@ -373,7 +373,8 @@ mod with_feature {
         for (offered, channel, mechanism, begins) in [
             ("SCRAM-SHA-256", None, Mechanism::ScramSha256, "n,,n="),
             ("SCRAM-SHA-256", channel.clone(), Mechanism::ScramSha256, "y,,n="),
-            // Not one that this client has: put in place of one that it has, it would hide that the server has it.
+            // Not one that this client has: put in place of one that it has, it would hide that the
+            // server has it.
             ("SCRAM-SHA-256 SCRAM-SHA-512-PLUS", channel.clone(), Mechanism::ScramSha256, "y,,n="),
             ("SCRAM-SHA-256 SCRAM-SHA-1-PLUS", channel.clone(), Mechanism::ScramSha256, "n,,n="),
             ("SCRAM-SHA-1-PLUS", channel, Mechanism::ScramSha1Plus, "p=tls-exporter,,n="),

@@ -1,4 +1,5 @@
-//! Keys, signatures and extensions that keep a certificate from being accepted: which certificate, and what to do.
+//! Keys, signatures and extensions that keep a certificate from being accepted: which certificate,
+//! and what to do.
 
 use rcgen::{CustomExtension, DistinguishedName, GeneralSubtree, NameConstraints};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -299,7 +300,8 @@ fn errors_of_rustls_are_words() {
     assert_eq!(certificate_words(&CertificateError::NotValidForName), "not valid for name");
 }
 
-/// What `Debug` and `Display` say of these errors is names of variants, so that no text is made of them but in `reasons.rs`.
+/// What `Debug` and `Display` say of these errors is names of variants, so that no text is made of
+/// them but in `reasons.rs`.
 #[test]
 fn no_text_is_made_of_an_errors_name() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls");

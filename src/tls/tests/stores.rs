@@ -109,7 +109,8 @@ fn an_oracle_wallet() {
     assert!(summary.warnings.is_empty(), "{summary}");
 }
 
-/// The origins of what is trusted, each once, and the warnings but for those of certificates that expired.
+/// The origins of what is trusted, each once, and the warnings but for those of certificates that
+/// expired.
 fn origins(trust: Trust) -> (Vec<String>, Vec<String>) {
     let summary = trust.load().unwrap_or_else(|error| panic!("{error}"));
     let mut origins: Vec<_> = summary.anchors.into_iter().map(|anchor| anchor.origin).collect();
