@@ -1,6 +1,8 @@
 //! The headers of mail-builder's message: checked, and read for the envelope.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use mail_builder::headers::address::Address as Mailboxes;
 use mail_builder::headers::{Header, HeaderType};
@@ -40,8 +42,16 @@ pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
     });
     spell_as_mail_builder_does(headers);
     let mut united: Vec<(Cow<'x, str>, HeaderType<'x>)> = Vec::with_capacity(headers.len());
+    // Where each field stands of which a message has at most one.
+    let mut places = HashMap::new();
     for (name, value) in headers.drain(..) {
-        let before = section::once(&name).and_then(|_| united.iter_mut().find(|(before, _)| *before == name));
+        let before = section::once(&name).and_then(|known| match places.entry(known) {
+            Entry::Occupied(place) => united.get_mut(*place.get()),
+            Entry::Vacant(place) => {
+                place.insert(united.len());
+                None
+            }
+        });
         match (before, value) {
             (Some((_, HeaderType::Address(list))), HeaderType::Address(more)) if is_list(&name) => {
                 let mut all = match std::mem::replace(list, Mailboxes::List(Vec::new())) {
