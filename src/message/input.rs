@@ -228,8 +228,8 @@ impl KnownFile {
         let read = file.take(MAX_WITHOUT_SIZE + 1).read_to_end(&mut content);
         let length = read.map_err(|error| unreadable(&self.path, Phase::Setup, error))?;
         if length as u64 > MAX_WITHOUT_SIZE {
-            let shown = quoted(&self.path.to_string_lossy());
-            let message = format!("the file {shown} has more than 16 MiB, although its size is reported as 0");
+            let (shown, limit) = (quoted(&self.path.to_string_lossy()), file::size(MAX_WITHOUT_SIZE));
+            let message = format!("the file {shown} has more than {limit}, although its size is reported as 0");
             return Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(MADE_UP));
         }
         Ok(content.into())

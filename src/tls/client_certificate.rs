@@ -10,6 +10,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use super::formats::{self, KeyStore, Unusable};
 #[cfg(feature = "keystores")]
@@ -145,7 +146,8 @@ impl ClientCertificate {
     }
 
     fn read(&self, until: Instant) -> Result<Own> {
-        let password = self.password.as_ref().map(|password| password.read(until)).transpose()?;
+        let password =
+            self.password.as_ref().map(|password| password.read("the key store's password", until)).transpose()?;
         if let Part::File(path) = &self.certificate
             && local(path).is_dir()
         {
@@ -194,18 +196,20 @@ pub(super) struct Own {
     pub(super) is_chain: bool,
 }
 
+/// Longer chains are not seen, and no server takes them.
+pub(super) const MAX_CHAIN: usize = 16;
+
 /// The issuers of a certificate, as far as they are there.
 fn issuers(own: &CertificateDer<'_>, others: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
-    const MOST: usize = 16;
     let mut others: Vec<_> = others.iter().filter_map(|der| Certificate::read(der)).collect();
     let mut last = Certificate::read(own);
     let mut issuers = Vec::new();
     while let Some(certificate) = last.take()
         && !certificate.is_self_issued()
-        && issuers.len() < MOST
+        && issuers.len() + 1 < MAX_CHAIN
         && let Some(at) = others.iter().position(|other| certificate.is_issued_by(other))
     {
-        let issuer = others.swap_remove(at);
+        let issuer = others.remove(at);
         issuers.push(CertificateDer::from(issuer.der().to_vec()));
         last = Some(issuer);
     }
@@ -225,10 +229,10 @@ impl Part {
         }
     }
 
-    fn read(&self, until: Instant) -> Result<Vec<u8>> {
+    fn read(&self, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             Part::File(path) => read(&local(path), until),
-            Part::Bytes(bytes) => Ok(bytes.to_vec()),
+            Part::Bytes(bytes) => Ok(bytes.to_vec().into()),
         }
     }
 
@@ -238,7 +242,7 @@ impl Part {
     }
 }
 
-fn read(path: &Path, until: Instant) -> Result<Vec<u8>> {
+fn read(path: &Path, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
     file::read(path, MAX_FILE, until).map_err(|error| {
         let message = format!("the client certificate cannot be read from {}: {error}", path.display());
         let hint = match error.kind() {

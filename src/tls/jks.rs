@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::client_certificate::Own;
 use super::formats::Unusable;
 use super::keystore;
+use super::password::utf16;
 use super::pkcs12::{MAX_ENTRIES, MAX_ROUNDS};
 use crate::Secret;
 
@@ -82,13 +83,6 @@ impl<'a> Store<'a> {
 
 fn damaged() -> Unusable {
     Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.")
-}
-
-/// The password as Java hashes it: UTF-16, big-endian.
-fn utf16(password: &str) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * password.len()));
-    bytes.extend(password.encode_utf16().flat_map(u16::to_be_bytes));
-    bytes
 }
 
 /// The check sum: of the password, of two words that whoever wrote Java liked, and of all that stands before it.

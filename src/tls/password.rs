@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+#[cfg(feature = "keystores")]
+use zeroize::Zeroizing;
+
 use crate::{Result, Secret};
 
 /// The password of key stores: as it was given, or the file that it is read from when the stores
@@ -15,13 +18,22 @@ pub(super) enum Password {
 }
 
 impl Password {
-    pub(super) fn read(&self, until: Instant) -> Result<Secret> {
+    /// `what` is the password, for an error.
+    pub(super) fn read(&self, what: &str, until: Instant) -> Result<Secret> {
         match self {
             Password::Given(secret) => Ok(secret.clone()),
             Password::File(path) => {
-                let text = Secret::read(path, "the trust store's password", until)?;
+                let text = Secret::read(path, what, until)?;
                 Ok(Secret::new(text.expose().lines().next().unwrap_or_default()))
             }
         }
     }
+}
+
+/// The password as key stores hash it: UTF-16, big-endian. There is room for a NUL after it.
+#[cfg(feature = "keystores")]
+pub(super) fn utf16(password: &str) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));
+    bytes.extend(password.encode_utf16().flat_map(u16::to_be_bytes));
+    bytes
 }

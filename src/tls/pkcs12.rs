@@ -25,7 +25,8 @@ use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
-use super::client_certificate::Own;
+use super::client_certificate::{MAX_CHAIN, Own};
+use super::password::utf16;
 
 /// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in
 /// all.
@@ -33,9 +34,6 @@ pub(super) const MAX_ROUNDS: u64 = 10_000_000;
 
 /// Certificates, keys and the rest together. The stores of operating systems have some hundred.
 pub(super) const MAX_ENTRIES: usize = 10_000;
-
-/// Longer chains are not seen, and no server takes them.
-const MAX_CHAIN: usize = 16;
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -112,8 +110,8 @@ struct StoredKey {
 impl<'a> Store<'a> {
     /// Reads a store, and checks its integrity by the password.
     pub(super) fn open(bytes: &[u8], password: &'a str) -> Result<Self, Fault> {
-        let mut utf16 = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));
-        utf16.extend(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes));
+        let mut utf16 = utf16(password);
+        utf16.extend([0, 0]);
         let mut store = Store {
             certificates: Vec::new(),
             keys: Vec::new(),

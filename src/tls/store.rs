@@ -97,10 +97,27 @@ impl TrustStore {
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
             && path.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() > MAX_FILE)
         {
-            let path = path.display();
+            let (path, limit) = (path.display(), file::size(MAX_FILE));
             let warning =
-                format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file of 16 MiB or less");
+                format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file of {limit} or less");
             self.summary.warnings.push(warning);
+            return;
+        }
+        let folders = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
+        let is_too_large = |folder: &PathBuf| match within_limits(folder) {
+            Ok(Some(paths)) => {
+                paths.iter().any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_FILE))
+            }
+            Ok(None) => true,
+            // The library tells why.
+            Err(_) => false,
+        };
+        if let Some(folder) = std::env::split_paths(&folders).find(is_too_large) {
+            let (folder, limit, file) = (folder.display(), file::size(MAX_FOLDER), file::size(MAX_FILE));
+            self.summary.warnings.push(format!(
+                "{origin}: {folder}, which SSL_CERT_DIR names, has more than {MAX_FILES} files, or {limit}, or a \
+                 file of more than {file}"
+            ));
             return;
         }
         let result = rustls_native_certs::load_native_certs();
@@ -178,19 +195,15 @@ impl TrustStore {
     }
 
     fn add_folder(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
-        let entries =
-            fs::read_dir(path).and_then(|entries| entries.take(MAX_FILES + 1).collect::<io::Result<Vec<_>>>());
-        let entries = entries.map_err(|error| cannot_read(path, error))?;
-        let sizes = entries.iter().filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.len());
-        let size = sizes.fold(0, u64::saturating_add);
-        if entries.len() > MAX_FILES || size > MAX_FOLDER {
+        let paths = within_limits(path).map_err(|error| cannot_read(path, error))?;
+        let Some(mut paths) = paths else {
             let message = format!(
-                "{} has more than {MAX_FILES} files, or 256 MiB, which is too much for a trust store",
-                path.display()
+                "{} has more than {MAX_FILES} files, or {}, which is too much for a trust store",
+                path.display(),
+                file::size(MAX_FOLDER)
             );
             return Err(config(message).with_hint("Put the certificates to trust into a folder of their own."));
-        }
-        let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+        };
         paths.sort();
 
         let mut found_any = self.add_wallet(path, reading)?;
@@ -300,6 +313,15 @@ impl TrustStore {
             *warning = printable(mem::take(warning));
         }
     }
+}
+
+/// The files of a folder, unless they are too many or too large in all.
+fn within_limits(folder: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+    let entries = fs::read_dir(folder)?.take(MAX_FILES + 1).map(|entry| entry.map(|entry| entry.path()));
+    let paths = entries.collect::<io::Result<Vec<_>>>()?;
+    let sizes = paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len());
+    let size = sizes.fold(0, u64::saturating_add);
+    Ok((paths.len() <= MAX_FILES && size <= MAX_FOLDER).then_some(paths))
 }
 
 /// The key stores in the folder of an Oracle wallet: the one with a password, and the one that

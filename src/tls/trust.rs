@@ -220,7 +220,8 @@ impl Trust {
         if self.mozilla {
             store.add_mozilla();
         }
-        let password = self.password.as_ref().map(|password| password.read(until)).transpose()?;
+        let password =
+            self.password.as_ref().map(|password| password.read("the trust store's password", until)).transpose()?;
         let reading = Reading { password: password.as_ref(), until };
         for source in &self.sources {
             match source {

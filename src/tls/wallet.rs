@@ -77,7 +77,12 @@ impl<'a> Wallet<'a> {
 
     /// The password of the store: each byte is a character.
     fn password(&self, owner: &Owner) -> Zeroizing<String> {
-        let text = |bytes: &[u8]| Zeroizing::new(bytes.iter().copied().map(char::from).collect());
+        let text = |bytes: &[u8]| {
+            // In one piece of memory, whose growth would leave copies.
+            let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+            text.extend(bytes.iter().copied().map(char::from));
+            text
+        };
         if !self.is_local {
             return text(&self.secret);
         }

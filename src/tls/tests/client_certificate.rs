@@ -77,6 +77,8 @@ fn says_what_is_wrong_with_it() {
         let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
         assert_eq!(Connector::new(&settings, Demand::Verified).unwrap_err().to_string(), error.to_string());
     }
+    let error = ClientCertificate::file(&client).password_file("/none/password").load().unwrap_err();
+    says(&error, &["the file \"/none/password\" with the key store's password cannot be read"]);
 }
 
 #[tokio::test]
