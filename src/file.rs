@@ -7,10 +7,20 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 /// A file for a setting that is not a regular file (a FIFO, a device) has this time to reach its
 /// end. It is enough for a program that computes what it writes, and short enough for a person who
 /// waits.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// As large as a secret can be: up to here, a file is read into one piece of memory, whose growth
+/// would leave copies.
+const ONE_PIECE: u64 = 64 * 1024;
+
+/// Where fewer bytes than these are free, `read_to_end` reads into a buffer of its own, which is
+/// not wiped.
+const PROBE: usize = 32;
 
 /// When reading a file for a setting must end, unless the caller has less time.
 pub(crate) fn time_limit() -> Instant {
@@ -32,8 +42,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Reads a file to its end, which must come within `limit` bytes and, for anything but a regular
-/// file, before `until`.
-pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8>> {
+/// file, before `until`. What was read may be a secret, and is wiped.
+pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open(path)?;
     let metadata = file.metadata()?;
     // A FIFO that no process has opened for writing yet has no end either: it is waited for.
@@ -41,10 +51,7 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8
     if metadata.is_file() && metadata.len() > limit {
         return Err(too_large(limit));
     }
-    let expected = metadata.len().min(limit) + 1;
-    // One piece of memory where the size is known: what is read may be a secret, and leaves no copy
-    // on the way.
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    let mut bytes = buffer(metadata.len(), limit);
     loop {
         if must_wait {
             wait(&file, until)?;
@@ -52,10 +59,27 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Vec<u8
         match (&file).take(limit + 1 - bytes.len() as u64).read_to_end(&mut bytes) {
             Ok(_) if bytes.len() as u64 > limit => return Err(too_large(limit)),
             Ok(_) => return Ok(bytes),
+            // Some devices are always ready, and never have anything.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && must_wait && Instant::now() >= until => {
+                return Err(endless());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => must_wait = true,
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Reads to the end, which must come within `limit` bytes. What was read is wiped.
+pub(crate) fn read_all(reader: impl io::Read, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = buffer(0, limit);
+    reader.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
+}
+
+/// An empty buffer in one piece of memory for so many bytes, or a secret.
+fn buffer(expected: u64, limit: u64) -> Zeroizing<Vec<u8>> {
+    let capacity = usize::try_from(expected.max(ONE_PIECE).min(limit)).unwrap_or_default();
+    Zeroizing::new(Vec::with_capacity(capacity + 1 + PROBE))
 }
 
 /// Waits until there is something to read, or the end.
@@ -88,7 +112,7 @@ fn endless() -> io::Error {
 }
 
 /// A limit in words: `16 MiB`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         1_048_576.. => format!("{} MiB", bytes / 1_048_576),
         _ => format!("{} KiB", bytes / 1024),
@@ -96,11 +120,20 @@ fn size(bytes: u64) -> String {
 }
 
 /// The text of a file: PowerShell's `>` writes UTF-16, and editors put a byte order mark before
-/// UTF-8.
+/// UTF-8. Half a character in UTF-16 becomes a byte that is not UTF-8.
 pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
-        let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
-        Cow::Owned(char::decode_utf16(units).map(|char| char.unwrap_or('\u{FFFD}')).collect::<String>().into_bytes())
+        let (pairs, rest) = bytes[2..].as_chunks::<2>();
+        // In one piece of memory: a unit becomes 3 bytes at most.
+        let mut text = Vec::with_capacity(3 * pairs.len() + 1);
+        for char in char::decode_utf16(pairs.iter().copied().map(unit)) {
+            match char {
+                Ok(char) => text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+                Err(_) => text.push(0xFF),
+            }
+        }
+        text.extend(rest.iter().map(|_| 0xFF));
+        Cow::Owned(text)
     };
     match bytes {
         [0xFF, 0xFE, ..] => utf16(u16::from_le_bytes),
@@ -128,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, [7; 2048]).unwrap();
-        assert_eq!(read(&path, 2048, time_limit()).unwrap(), [7; 2048]);
+        assert_eq!(read(&path, 2048, time_limit()).unwrap()[..], [7; 2048]);
         let error = read(&path, 2047, time_limit()).unwrap_err();
         assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::FileTooLarge, "it is larger than 1 KiB"));
         // Its size is reported as 0.
@@ -139,7 +172,7 @@ mod tests {
     fn a_device_without_an_end_is_refused() {
         let error = read(Path::new("/dev/zero"), 1 << 20, time_limit()).unwrap_err();
         assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-        assert_eq!(read(Path::new("/dev/null"), 1, time_limit()).unwrap(), b"");
+        assert_eq!(read(Path::new("/dev/null"), 1, time_limit()).unwrap()[..], *b"");
     }
 
     #[test]
@@ -164,6 +197,49 @@ mod tests {
         });
         assert_eq!(read(&path, 1 << 20, time_limit()).unwrap().len(), 204_800);
         writer.join().unwrap();
+    }
+
+    /// Neither by the growth of the buffer, nor by that of `read_to_end`.
+    #[test]
+    fn a_secret_is_read_into_one_piece_of_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fifo(&folder);
+        // Two pieces, between which the reader waits.
+        let pieces: &[&[u8]] = &[&[7; 40_000], &[7; 25_000]];
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let mut file = File::options().write(true).open(path).unwrap();
+                pieces.iter().for_each(|piece| file.write_all(piece).unwrap());
+            }
+        });
+        let bytes = read(&path, ONE_PIECE, time_limit()).unwrap();
+        writer.join().unwrap();
+        let room = buffer(0, ONE_PIECE).capacity();
+        assert_eq!((bytes.len(), bytes.capacity()), (65_000, room));
+        let bytes = read_all(&[7; 65_536][..], ONE_PIECE).unwrap();
+        assert_eq!((bytes.len(), bytes.capacity()), (65_536, room));
+        assert_eq!(read_all(&[7; 65_537][..], ONE_PIECE).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        // A short file, too, has more room than `read_to_end` wants.
+        let short = folder.path().join("short");
+        std::fs::write(&short, "secret").unwrap();
+        assert!(read(&short, ONE_PIECE, time_limit()).unwrap().capacity() > 6 + PROBE);
+    }
+
+    #[test]
+    fn half_a_character_is_not_text() {
+        let le = |units: &[u16]| [0xFEFF].iter().chain(units).flat_map(|unit| unit.to_le_bytes()).collect::<Vec<u8>>();
+        let be = |units: &[u16]| [0xFEFF].iter().chain(units).flat_map(|unit| unit.to_be_bytes()).collect::<Vec<u8>>();
+        let text: Vec<u16> = "pä€😀".encode_utf16().collect();
+        for bytes in [le(&text), be(&text)] {
+            assert_eq!(*utf8(&bytes), *"pä€😀".as_bytes());
+            // Half a unit at the end.
+            assert!(std::str::from_utf8(&utf8(&[&bytes[..], b"x"].concat())).is_err());
+        }
+        for units in [&[0xD83D][..], &[0xDE00], &[0xDE00, 0xD83D], &[0x70, 0xD83D, 0x70]] {
+            assert!(std::str::from_utf8(&utf8(&le(units))).is_err(), "{units:x?}");
+            assert!(std::str::from_utf8(&utf8(&be(units))).is_err(), "{units:x?}");
+        }
     }
 
     #[test]

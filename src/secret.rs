@@ -39,12 +39,51 @@ impl Secret {
         Secret::read(path.as_ref(), "the password", crate::file::time_limit())
     }
 
+    /// The same, but it waits for the end of a FIFO or a device for this time at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file).
+    #[cfg(feature = "client")]
+    pub fn from_file_within(path: impl AsRef<std::path::Path>, time: std::time::Duration) -> crate::Result<Self> {
+        let now = std::time::Instant::now();
+        // A century is more than any file takes.
+        let century = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        Secret::read(path.as_ref(), "the password", now + time.min(century))
+    }
+
+    /// Reads a secret to the end of a reader, such as standard input, as
+    /// [`from_file`](Self::from_file) reads it from a file. It blocks as the reader does, without a
+    /// limit of time.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Config`](crate::Kind::Config): the reader fails, gives more than 64 KiB, or what it
+    /// gives is not text.
+    ///
+    /// ```
+    /// assert!(envoi::Secret::from_reader(&b"secret\n"[..])? == envoi::Secret::new("secret"));
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn from_reader(reader: impl std::io::Read) -> crate::Result<Self> {
+        use crate::{Error, Kind, Phase};
+        let bytes = crate::file::read_all(reader, Self::LIMIT);
+        bytes.and_then(|bytes| Secret::decode(&bytes)).map_err(|error| {
+            Error::new(Kind::Config, Phase::Setup, format!("the password cannot be read: {error}"))
+                .with_hint("Give the password as text, and close the stream after it.")
+                .with_source(error)
+        })
+    }
+
+    /// Bytes that are read as a secret at most.
+    #[cfg(feature = "client")]
+    const LIMIT: u64 = 64 * 1024;
+
     /// `what` is the secret, for an error.
     #[cfg(feature = "client")]
     pub(crate) fn read(path: &std::path::Path, what: &str, until: std::time::Instant) -> crate::Result<Self> {
         use crate::{Error, Kind, Phase, file};
-        const LIMIT: u64 = 64 * 1024;
-
         let cannot = |error: std::io::Error| {
             let shown = crate::text::quoted(&path.to_string_lossy());
             let hint = match error.kind() {
@@ -56,13 +95,22 @@ impl Secret {
                 .with_hint(hint)
                 .with_source(error)
         };
-        let bytes = Zeroizing::new(file::read(path, LIMIT, until).map_err(cannot)?);
-        let text = match file::utf8(&bytes) {
-            std::borrow::Cow::Owned(text) => Zeroizing::new(text),
-            std::borrow::Cow::Borrowed(text) => Zeroizing::new(text.to_vec()),
+        file::read(path, Self::LIMIT, until).and_then(|bytes| Secret::decode(&bytes)).map_err(cannot)
+    }
+
+    /// The text of a file, without one line end at its end.
+    #[cfg(feature = "client")]
+    fn decode(bytes: &[u8]) -> std::io::Result<Self> {
+        let owned;
+        let text = match crate::file::utf8(bytes) {
+            std::borrow::Cow::Owned(text) => {
+                owned = Zeroizing::new(text);
+                &owned[..]
+            }
+            std::borrow::Cow::Borrowed(text) => text,
         };
-        let text = std::str::from_utf8(&text)
-            .map_err(|_| cannot(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not text in UTF-8")))?;
+        let text = std::str::from_utf8(text)
+            .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not text in UTF-8"))?;
         let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
         Ok(Secret::new(line.unwrap_or(text)))
     }
@@ -161,6 +209,42 @@ impl Credentials {
         match &self.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret.expose(),
             Proof::External | Proof::Anonymous => "",
+        }
+    }
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_gives_what_a_file_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let utf16 = |text: &[u16]| [0xFEFF].iter().chain(text).flat_map(|unit| unit.to_le_bytes()).collect::<Vec<u8>>();
+        for (bytes, secret) in [
+            (b"secret".to_vec(), Some("secret")),
+            (b"secret\r\n".to_vec(), Some("secret")),
+            (b"two\n\n".to_vec(), Some("two\n")),
+            ("\u{FEFF}päss\n".into(), Some("päss")),
+            (utf16(&"päss\r\n".encode_utf16().collect::<Vec<_>>()), Some("päss")),
+            (b"".to_vec(), Some("")),
+            // Half a character would be another password.
+            (utf16(&[0x70, 0xD83D]), None),
+            (b"p\xE4ss".to_vec(), None),
+            (vec![b'x'; 65_537], None),
+        ] {
+            std::fs::write(&path, &bytes).unwrap();
+            let second = std::time::Duration::from_secs(1);
+            for read in
+                [Secret::from_reader(&*bytes), Secret::from_file(&path), Secret::from_file_within(&path, second)]
+            {
+                match (read, secret) {
+                    (Ok(read), Some(secret)) => assert_eq!(read.expose(), secret),
+                    (Err(error), None) => assert_eq!(error.kind(), crate::Kind::Config),
+                    (read, _) => panic!("{bytes:?} {:?}", read.err()),
+                }
+            }
         }
     }
 }

@@ -593,6 +593,11 @@ async fn trust_from_a_fifo() {
     let place = format!("localhost:{}", server.port());
     run(&[&place, "--trust", fifo.to_str().unwrap()]).await.exits_with(0);
     writing.await.unwrap();
+    // Without a process that writes, the limit of each step is that of a password, too.
+    let started = std::time::Instant::now();
+    let run = run(&[&place, "--trust-password-file", fifo.to_str().unwrap(), "--timeout", "0.1"]).await;
+    run.exits_with(78).says("its end did not come in time");
+    assert!(started.elapsed() < std::time::Duration::from_secs(4));
 }
 
 #[tokio::test]

@@ -1075,11 +1075,27 @@ async fn files_of_the_settings_that_never_end() {
             run.exits_with(78).says(says).says(endless);
         }
     }
+    // The files with passwords are read before the endpoint is there, and by the same clock.
+    for option in ["--password-file", "--trust-password-file"] {
+        for limit in ["--deadline", "--timeout"] {
+            let started = std::time::Instant::now();
+            let run = send_to(&server.url(), &[option, &fifo, limit, "0.1"]).await;
+            run.exits_with(if option == "--password-file" { 66 } else { 78 }).says("its end did not come in time");
+            assert!(started.elapsed() < std::time::Duration::from_secs(4), "{option} {limit}");
+        }
+    }
+    let both = ["--trust-password-file", "-", "--password-file", "-"];
+    send_to(&server.url(), &both).await.exits_with(64).says("only one option may read standard input");
     // Of the system's store, which opens it by itself, it is refused.
     let url = format!("smtp://localhost:{}", server.port());
     let arguments = ["--url", &url, "--from", "a@b.c", "--to", "b@b.c", "--deadline", "20"];
     let run = program::run("send", &arguments, b"", &[("SSL_CERT_FILE", fifo.as_str())]).await;
     run.exits_with(78).says("is not a regular file");
+    let large = tempfile::tempdir().unwrap();
+    std::fs::File::create(large.path().join("film.pem")).unwrap().set_len(17 << 20).unwrap();
+    let folders = format!("{}:{}", folder.path().display(), large.path().display());
+    let run = program::run("send", &arguments, b"", &[("SSL_CERT_DIR", folders.as_str())]).await;
+    run.exits_with(78).says("which SSL_CERT_DIR names, has").says("a file of more than 16 MiB");
     // What another program writes in time is read.
     let password = folder.path().join("password").to_str().unwrap().to_owned();
     assert!(std::process::Command::new("mkfifo").arg(&password).status().unwrap().success());

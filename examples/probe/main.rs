@@ -5,18 +5,20 @@
 //!
 //! The whole of it is `envoi::probe`, to which [`endpoint`] gives the settings.
 
+#[path = "../password/mod.rs"]
+mod password;
 mod report;
 
 use std::ffi::OsString;
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use envoi::proto::ClientName;
 use envoi::tls::Trust;
-use envoi::{Endpoint, Secret, Timeouts};
+use envoi::{Endpoint, Timeouts};
 
 use report::Failure;
 
@@ -116,8 +118,17 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         }
         (None, host) => place(host.as_deref().unwrap_or_default())?,
     };
+    let timeout = options.timeout.as_deref().map(timeout).transpose()?;
+    let most = Duration::from_secs(5);
+    // Together, the ends of the files with passwords are waited for no longer.
+    let until = Instant::now() + timeout.unwrap_or(most).min(most);
+    let inputs = [&options.password_file, &options.trust_password_file];
+    if inputs.iter().all(|path| path.as_deref().is_some_and(password::is_stdin)) {
+        return Err(Failure::request("only one option may read standard input (-)"));
+    }
     if let Some(path) = &options.password_file {
-        endpoint = endpoint.password(password(path)?);
+        let failure = |error| Failure::input(password::unreadable("--password-file", &error));
+        endpoint = endpoint.password(password::read(path, until).map_err(failure)?);
     }
     if !options.trust.is_empty() {
         endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
@@ -129,19 +140,23 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.trust_password(password);
     }
     if let Some(path) = &options.trust_password_file {
-        let failure = |error| Failure::config(unreadable("--trust-password-file", &error));
-        endpoint = endpoint.trust_password(Secret::from_file(path).map_err(failure)?);
+        let failure = |error| Failure::config(password::unreadable("--trust-password-file", &error));
+        endpoint = endpoint.trust_password(password::read(path, until).map_err(failure)?);
     }
     if let Some(name) = &options.helo {
         endpoint = endpoint.client_name(ClientName::new(name)?);
     }
-    if let Some(seconds) = &options.timeout {
-        // Thirty years are more than anybody waits.
-        let seconds = seconds.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
-        let seconds = seconds.ok_or_else(|| Failure::request("--timeout takes a number of seconds above 0"))?;
-        endpoint = endpoint.timeouts(Timeouts::of(Duration::from_secs_f64(seconds)));
+    if let Some(timeout) = timeout {
+        endpoint = endpoint.timeouts(Timeouts::of(timeout));
     }
     Ok(endpoint)
+}
+
+fn timeout(seconds: &str) -> Result<Duration, Failure> {
+    // Thirty years are more than anybody waits.
+    let seconds = seconds.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
+    let seconds = seconds.ok_or_else(|| Failure::request("--timeout takes a number of seconds above 0"))?;
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// `HOST[:PORT]`, which is a URL without its scheme, or an IPv6 address without brackets.
@@ -161,16 +176,6 @@ fn port_of(host: &str) -> Option<u16> {
     let (before, port) = host.rsplit_once(':')?;
     let port = port.parse().ok()?;
     (!before.contains(':') || before.ends_with(']')).then_some(port)
-}
-
-fn password(path: &Path) -> Result<Secret, Failure> {
-    Secret::from_file(path).map_err(|error| Failure::input(unreadable("--password-file", &error)))
-}
-
-/// Without the name of the file, which may be the password given by mistake.
-fn unreadable(option: &str, error: &envoi::Error) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    format!("{option} cannot be read as text: {}", source.unwrap_or_default())
 }
 
 /// Says what clap found. Its own messages repeat what was given, and so perhaps a password.

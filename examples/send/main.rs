@@ -6,12 +6,14 @@
 //! The whole of it is in [`send`]: an endpoint, a message, and one call.
 
 mod options;
+#[path = "../password/mod.rs"]
+mod password;
 mod progress;
 mod report;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,7 +28,8 @@ use envoi::{
     Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Retries, Secret, Timeouts,
 };
 
-use options::{Options, is_stdin};
+use options::Options;
+use password::is_stdin;
 use report::{Failure, Report};
 
 #[tokio::main(flavor = "current_thread")]
@@ -73,7 +76,8 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     if options.system_trust {
         endpoint = endpoint.system_trust();
     }
-    let store_password = store_password(options)?;
+    let until = Instant::now() + time_for_passwords(options)?;
+    let store_password = store_password(options, until)?;
     if let Some(password) = &store_password {
         endpoint = endpoint.trust_password(password.clone());
     }
@@ -86,7 +90,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     if let Some(mechanism) = &options.auth {
         endpoint = endpoint.mechanism(mechanism.parse()?);
     }
-    if let Some(password) = password(options)? {
+    if let Some(password) = password(options, until)? {
         endpoint = endpoint.password(password);
     }
     if options.all_or_nothing {
@@ -203,31 +207,42 @@ fn addresses(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-fn password(options: &Options) -> Result<Option<Secret>, Failure> {
+/// How long the ends of the files with passwords are waited for, together.
+fn time_for_passwords(options: &Options) -> Result<Duration, Failure> {
+    let mut time = Duration::from_secs(5);
+    for (seconds, option) in [(&options.deadline, "--deadline"), (&options.timeout, "--timeout")] {
+        if let Some(seconds) = seconds {
+            time = time.min(duration(seconds, option)?);
+        }
+    }
+    Ok(time)
+}
+
+fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     if let Some(variable) = &options.password_env {
         // Neither the error, which may hold the value, nor the name, which may be the password given by mistake.
         let failure = |_| Failure::request("the environment variable of --password-env is not set, or not UTF-8");
         return std::env::var(variable).map(|password| Some(password.into())).map_err(failure);
     }
     let Some(path) = &options.password_file else { return Ok(None) };
-    read_password(path).map(Some)
+    let failure = |error: std::io::Error| match error.kind() {
+        ErrorKind::FileTooLarge if is_stdin(path) => {
+            Failure::request("--password-file names no password: there are more than 65536 bytes in it")
+        }
+        _ => Failure::input(password::unreadable("--password-file", &error)),
+    };
+    password::read(path, until).map(Some).map_err(failure)
 }
 
 /// The password of trust stores and of the client's certificate.
-fn store_password(options: &Options) -> Result<Option<Secret>, Failure> {
+fn store_password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     match (&options.trust_password, &options.trust_password_file) {
         (Some(password), _) => Ok(Some(password.into())),
-        (None, Some(path)) => Secret::from_file(path)
+        (None, Some(path)) => password::read(path, until)
             .map(Some)
-            .map_err(|error| Failure::config(unreadable("--trust-password-file", &error))),
+            .map_err(|error| Failure::config(password::unreadable("--trust-password-file", &error))),
         (None, None) => Ok(None),
     }
-}
-
-/// Without the name of the file, which may be the password given by mistake.
-fn unreadable(option: &str, error: &envoi::Error) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    format!("{option} cannot be read as text: {}", source.unwrap_or_default())
 }
 
 /// A file that is written anew, or standard error.
@@ -237,24 +252,6 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     }
     let failure = |error| Failure::request(format!("the file of --transcript cannot be written: {error}"));
     Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
-}
-
-/// A password in a file, or standard input: without the line end behind it, and the mark that some editors put before UTF-8.
-fn read_password(path: &Path) -> Result<Secret, Failure> {
-    if !is_stdin(path) {
-        return Secret::from_file(path).map_err(|error| Failure::input(unreadable("--password-file", &error)));
-    }
-    const MOST: u64 = 65_536;
-    let failure = |error| Failure::input(format!("--password-file cannot be read as text: {error}"));
-    let mut text = String::new();
-    if std::io::stdin().take(MOST).read_to_string(&mut text).map_err(failure)? as u64 == MOST {
-        return Err(Failure::request(format!(
-            "--password-file names no password: there are {MOST} bytes or more in it"
-        )));
-    }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(text.into())
 }
 
 /// A file of text, or standard input.

@@ -4,11 +4,12 @@
 //! password may be in it; clap's own messages do, and are not shown.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::password::is_stdin;
 use crate::report::Failure;
 
 /// Sends one message, and says what became of it.
@@ -143,17 +144,13 @@ pub struct Options {
 impl Options {
     /// What clap does not see.
     pub fn check(&self) -> Result<(), Failure> {
-        let inputs = [&self.body_file, &self.html, &self.message, &self.password_file];
+        let inputs = [&self.body_file, &self.html, &self.message, &self.password_file, &self.trust_password_file];
         let inputs = inputs.into_iter().flatten().chain(&self.attach);
         if inputs.filter(|path| is_stdin(path)).count() > 1 {
             return Err(Failure::request("only one option may read standard input (-)"));
         }
         Ok(())
     }
-}
-
-pub fn is_stdin(path: &Path) -> bool {
-    path == Path::new("-")
 }
 
 /// Options whose capability envoi does not have yet.
