@@ -38,6 +38,10 @@ impl Address {
     /// Checks an address: a dot-atom or a quoted string without angle brackets, an `@`, and a
     /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a server with SMTPUTF8.
     ///
+    /// A domain beyond ASCII, and one with A-labels (`xn--…`), is refused where it is not a valid
+    /// internationalized name (RFC 5890; feature `idna`). One that IDNA maps to a valid name, such as
+    /// `BÜCHER.example`, is taken, and goes to the server as that name.
+    ///
     /// Control and format characters, spaces beyond ASCII, and characters that Unicode lets a
     /// renderer leave out are refused: most are not visible, and an address with one looks like
     /// another address.
@@ -106,6 +110,14 @@ impl Address {
         }
         let domain = idna::to_ascii(self.domain()).filter(|_| self.local_part().is_ascii())?;
         Some(Cow::Owned(Address(format!("{}@{domain}", self.local_part()))))
+    }
+
+    /// The same mailbox as it goes with SMTPUTF8: its domain, where that is beyond ASCII, as U-labels.
+    pub(crate) fn to_unicode(&self) -> Cow<'_, Address> {
+        match idna::to_unicode(self.domain()) {
+            domain if *domain == *self.domain() => Cow::Borrowed(self),
+            domain => Cow::Owned(Address(format!("{}@{domain}", self.local_part()))),
+        }
     }
 
     /// The domain in the one spelling that all spellings of it have in common.
@@ -211,7 +223,10 @@ fn domain_fault(domain: &str) -> Option<String> {
     if let Some(c) = domain.chars().find(|c| !allowed(*c)) {
         return Some(format!("the domain contains {}", named(c)));
     }
-    if domain.split('.').any(|label| label.is_empty() || label.len() > 63) {
+    let Some(ascii) = idna::checked(domain) else {
+        return Some(format!("the domain {} is not a valid internationalized name", quoted(domain)));
+    };
+    if ascii.split('.').any(|label| label.is_empty() || label.len() > 63) {
         return Some("the domain has an empty label or one longer than 63 bytes".into());
     }
     None
@@ -455,6 +470,45 @@ mod tests {
         }
         assert!(Address::new(format!("{}@example.org", "a".repeat(65))).is_err());
         assert!(Address::new(format!("a@{}", "a.".repeat(128))).is_err());
+    }
+
+    #[cfg(feature = "idna")]
+    #[test]
+    fn a_domain_that_idna_does_not_know_is_refused() {
+        for domain in [
+            "\u{2488}example.org",
+            "\u{df}\u{2024}org",
+            "x\u{3002}\u{3002}org",
+            "\u{3002}x.org",
+            "\u{301}x.org",
+            "\u{661}.org",
+            "\u{e4}-.example",
+            "\u{e4}\u{2100}.example",
+            "xn--.org",
+            "xn--a.org",
+            "XN--A.org",
+            "mail.xn--a",
+            "xn--bcher-kva.xn--.example",
+            "ex\u{e4}mple..org",
+        ] {
+            for error in [Address::new(format!("b@{domain}")), Address::lenient(format!("b@{domain}"))] {
+                let error = error.unwrap_err();
+                assert!(error.message().contains("is not a valid internationalized name"), "{domain}: {error}");
+            }
+        }
+        for domain in [
+            "x\u{3002}org",
+            "EX\u{c4}MPLE.org",
+            "xn--bcher-kva.example",
+            "XN--BCHER-KVA.example",
+            "_dmarc.example.org",
+            "r3---sn.example.org",
+            "xn.example",
+            // 75 bytes, and 31 as an A-label.
+            &format!("{}.example", "\u{4f8b}".repeat(25)),
+        ] {
+            assert!(Address::new(format!("b@{domain}")).is_ok(), "{domain}");
+        }
     }
 
     #[test]

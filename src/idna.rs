@@ -10,6 +10,31 @@ pub(crate) fn to_ascii(name: &str) -> Option<Cow<'_, str>> {
     convert(name).map(Cow::Owned)
 }
 
+/// The name in ASCII, if it is valid: each label that is beyond ASCII or begins with `xn--` is one that
+/// RFC 5890 allows, or is mapped to one (UTS 46). Without the feature `idna`, each name counts as valid.
+#[cfg(feature = "idna")]
+pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
+    let is_encoded = |label: &&str| label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"));
+    // Labels in ASCII alone may be what IDNA does not allow (`_dmarc`, `r3---sn`).
+    let is_valid = !name.is_ascii() || name.split('.').filter(is_encoded).all(|label| convert(label).is_some());
+    if is_valid { to_ascii(name) } else { None }
+}
+
+#[cfg(not(feature = "idna"))]
+pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(name))
+}
+
+/// The name with its labels beyond ASCII as U-labels (RFC 5890), as RFC 6531, 3.3 wants them: what is
+/// only mapped to one (capitals, other full stops) is replaced.
+pub(crate) fn to_unicode(name: &str) -> Cow<'_, str> {
+    #[cfg(feature = "idna")]
+    if !name.is_ascii() {
+        return Cow::Owned(idna::domain_to_unicode(name).0);
+    }
+    Cow::Borrowed(name)
+}
+
 /// The name of a host in ASCII, or as it is, for a message that says what is wrong with it.
 #[cfg(feature = "client")]
 pub(crate) fn host(name: String) -> String {

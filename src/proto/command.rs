@@ -184,10 +184,10 @@ impl fmt::Display for Command<'_> {
     }
 }
 
-/// As it was given where SMTPUTF8 was asked for, else in ASCII.
+/// With U-labels where SMTPUTF8 was asked for (RFC 6531, 3.3), else in ASCII.
 fn spelt(address: &Address, utf8: bool) -> Cow<'_, Address> {
     let ascii = if utf8 { None } else { address.to_ascii() };
-    ascii.unwrap_or(Cow::Borrowed(address))
+    ascii.unwrap_or_else(|| address.to_unicode())
 }
 
 #[cfg(test)]

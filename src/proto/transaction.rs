@@ -73,6 +73,10 @@ impl Transaction {
 
     /// The server can take this message, as far as it said what it can.
     pub(super) fn check(&self, server: &Capabilities, secure: bool) -> Result<()> {
+        // First: no other form of the message would do without it.
+        if self.needs_utf8() && !server.offers("SMTPUTF8") {
+            return Err(self.utf8_missing());
+        }
         if let (Some(size), Some(limit)) = (self.size, server.size_limit())
             && size > limit
         {
@@ -89,9 +93,6 @@ impl Transaction {
             let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
             return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
-        }
-        if self.needs_utf8() && !server.offers("SMTPUTF8") {
-            return Err(self.utf8_missing());
         }
         if self.delivery.requires_tls() && !secure {
             return Err(hint::must_be_tls("is not encrypted"));
