@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::proto::{Mechanism, SaslExchange};
+use crate::proto::{Mechanism, SaslExchange, Secrets};
 use crate::token::TokenSource;
 use crate::{Credentials, Secret};
 
@@ -71,6 +71,17 @@ impl LoginSettings {
                 Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
             }
             Some(LoginWith::Exchange(_)) | None => Ok(()),
+        }
+    }
+
+    /// Adds what is known of the secret before the login begins.
+    pub(crate) fn hide(&self, secrets: &mut Secrets) {
+        let given = self.credentials.as_ref().map(Credentials::secret);
+        for secret in given.into_iter().chain(self.password.as_ref().map(Secret::expose)) {
+            secrets.add_with_base64(secret);
+        }
+        if let Some(token) = self.tokens.as_ref().and_then(TokenSource::last) {
+            secrets.add_with_base64(token.expose());
         }
     }
 

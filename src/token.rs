@@ -1,7 +1,7 @@
 //! Where tokens come from that do not last: the caller's source of them.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Secret;
 use crate::error::{Error, Kind, Phase, Result};
@@ -20,7 +20,11 @@ type Asked = Pin<Box<dyn Future<Output = Result<Secret, SaslFailure>> + Send>>;
 
 /// The caller's source, shared by the clones of an endpoint.
 #[derive(Clone)]
-pub(crate) struct TokenSource(Arc<dyn Fn(TokenRequest) -> Asked + Send + Sync>);
+pub(crate) struct TokenSource {
+    source: Arc<dyn Fn(TokenRequest) -> Asked + Send + Sync>,
+    /// The token that it gave last: the server knows it, and may say it on a later connection.
+    last: Arc<Mutex<Option<Secret>>>,
+}
 
 impl TokenSource {
     pub(crate) fn new<F, T, E>(source: impl Fn(TokenRequest) -> F + Send + Sync + 'static) -> Self
@@ -29,16 +33,23 @@ impl TokenSource {
         T: Into<Secret>,
         E: Into<SaslFailure>,
     {
-        TokenSource(Arc::new(move |request| {
+        let source = Arc::new(move |request| -> Asked {
             let asked = source(request);
             Box::pin(async move { asked.await.map(Into::into).map_err(Into::into) })
-        }))
+        });
+        TokenSource { source, last: Arc::default() }
     }
 
     pub(crate) async fn ask(&self, request: TokenRequest) -> Result<Secret> {
-        (self.0)(request).await.map_err(|error| {
+        let token = (self.source)(request).await.map_err(|error| {
             let message = format!("no token can be had to log in with: {error}");
             Error::new(Kind::Auth, Phase::Auth, message).with_source(error)
-        })
+        })?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        Ok(token)
+    }
+
+    pub(crate) fn last(&self) -> Option<Secret> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

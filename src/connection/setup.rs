@@ -139,6 +139,8 @@ impl Connection {
             round_trips_told: 0,
             in_call: false,
         };
+        // The server may know the secret from an earlier connection, and say it before the login.
+        endpoint.login.hide(session.driver.machine.secrets_mut());
         #[cfg(feature = "proxy")]
         if let Some(proxy) = &endpoint.route.proxy {
             proxy.hide(session.driver.machine.secrets_mut());

@@ -1,7 +1,8 @@
 //! What must not be shown, though a peer may echo it.
 //!
-//! A secret is found as it is, escaped in the ways of `Debug`, JSON and URLs, in base64 at any
-//! place of a longer text, in hexadecimal digits, and where the lines of a reply break it.
+//! A secret is found as it is, escaped in the ways of `Debug`, JSON, URLs, HTML, xtext (RFC 3461) and
+//! quoted-printable, in base64 at any place of a longer text, in hexadecimal digits, and where the
+//! lines of a reply break it.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -23,7 +24,23 @@ const SHORTEST: usize = 4;
 /// How often a secret may have been escaped: a server quotes JSON in a word that an error quotes.
 const ESCAPED: usize = 3;
 
+/// The marks of escapes that may hold escapes again: of URLs, and of JSON and `Debug`.
+const NESTED: [u8; 2] = [b'%', b'\\'];
+
+/// The marks of other escapes: of xtext, quoted-printable and HTML. They are undone last, and once, so that the number of views is small.
+const OUTERMOST: [u8; 3] = [b'+', b'=', b'&'];
+
+/// What may stand between bytes in hexadecimal digits.
+const SEPARATORS: [u8; 3] = [b':', b'-', b' '];
+
 const STARS: &str = "***";
+
+/// The marks of the escapes to undo next, and how often the nested ones may be undone after that.
+fn inner_marks(times: usize) -> impl Iterator<Item = (u8, usize)> {
+    let nested = NESTED.into_iter().map(move |mark| (mark, times.saturating_sub(1)));
+    let last = OUTERMOST.into_iter().map(|mark| (mark, 0));
+    nested.chain(last).take(if times == 0 { 0 } else { usize::MAX })
+}
 
 impl Secrets {
     /// Adds a secret as it is.
@@ -143,7 +160,13 @@ impl Secrets {
     fn find(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         if !self.0.is_empty() {
-            self.find_in(&View::new(text), ESCAPED, &mut found);
+            let view = View::new(text);
+            self.find_in(&view, ESCAPED, &mut found);
+            for separator in SEPARATORS {
+                if let Some(inner) = view.unescaped(separator) {
+                    self.find_in(&inner, 0, &mut found);
+                }
+            }
         }
         merged(found)
     }
@@ -154,12 +177,9 @@ impl Secrets {
             let places = memmem::find_iter(&view.bytes, form.as_bytes());
             found.extend(places.map(|at| view.place(at..at + form.len())));
         }
-        if times == 0 {
-            return;
-        }
-        for mark in [b'%', b'\\'] {
+        for (mark, times) in inner_marks(times) {
             if let Some(inner) = view.unescaped(mark) {
-                self.find_in(&inner, times - 1, found);
+                self.find_in(&inner, times, found);
             }
         }
     }
@@ -195,8 +215,8 @@ impl View {
         self.starts[range.start]..self.starts[range.end]
     }
 
-    /// What is left when the escapes with this mark are undone once: those of URLs (`%41`), or of
-    /// JSON and `Debug`. `None` where there are none.
+    /// What is left when the escapes with this mark are undone once, such as those of URLs (`%41`).
+    /// `None` where there are none.
     fn unescaped(&self, mark: u8) -> Option<View> {
         memchr::memchr(mark, &self.bytes)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
@@ -231,16 +251,18 @@ impl View {
     }
 }
 
-/// What an escape stands for: a byte of UTF-8, or a character.
+/// What an escape stands for: a byte of UTF-8, a character, or nothing.
 enum Own {
     Byte(u8),
     Char(char),
+    Nothing,
 }
 
 impl Own {
     fn write_to(self, bytes: &mut Vec<u8>) {
         match self {
             Own::Byte(byte) => bytes.push(byte),
+            Own::Nothing => {}
             Own::Char(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
@@ -256,7 +278,9 @@ fn unescape(text: &[u8]) -> Option<(Own, usize)> {
     let char = |digits: &[u8]| number(digits).and_then(char::from_u32).map(Own::Char);
     let simple = |byte: u8| Some((Own::Byte(byte), 2));
     match text {
-        [b'%', a, b, ..] => byte(&[*a, *b]).map(|own| (own, 3)),
+        [b'%' | b'+' | b'=', a, b, ..] => byte(&[*a, *b]).map(|own| (own, 3)),
+        [b':' | b'-' | b' ', a, b, ..] => byte(&[*a, *b]).map(|_| (Own::Nothing, 1)),
+        [b'&', rest @ ..] => entity(rest).map(|(own, length)| (Own::Char(own), length + 1)),
         [b'\\', b'x', a, b, ..] => byte(&[*a, *b]).map(|own| (own, 4)),
         // \u{1b}
         [b'\\', b'u', b'{', rest @ ..] => {
@@ -277,6 +301,29 @@ fn unescape(text: &[u8]) -> Option<(Own, usize)> {
         [b'\\', own @ (b'\\' | b'/' | b'"' | b'\''), ..] => simple(*own),
         _ => None,
     }
+}
+
+/// The character that an entity of HTML stands for, and how many bytes it has without the `&`.
+fn entity(text: &[u8]) -> Option<(char, usize)> {
+    // With leading zeros, a number may be longer than the longest name.
+    let end = text.iter().take(12).position(|byte| *byte == b';')?;
+    let name = std::str::from_utf8(&text[..end]).ok()?;
+    let own = match name {
+        "amp" | "AMP" => '&',
+        "lt" | "LT" => '<',
+        "gt" | "GT" => '>',
+        "quot" | "QUOT" => '"',
+        "apos" => '\'',
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let number = match number.strip_prefix(['x', 'X']) {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => number.parse(),
+            };
+            char::from_u32(number.ok()?)?
+        }
+    };
+    Some((own, end + 1))
 }
 
 fn surrogates(text: &[u8]) -> Option<char> {
@@ -363,14 +410,28 @@ mod tests {
 
     #[test]
     fn each_form_is_found() {
-        for secret in ["se\"cret\\", "pass\u{7}word", "p\u{9b}\u{202e}ss\tw ö%41rd", "🔑key", "x\ny\rz\0"] {
+        for secret in ["se\"cret\\", "a&b<c>d'e;", "pass\u{7}word", "p\u{9b}\u{202e}ss\tw ö%41rd", "🔑key", "x\ny\rz\0"]
+        {
             let percent: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
             let json: String = secret.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
             let braces: String = secret.chars().map(|c| c.escape_unicode().to_string()).collect();
             let twice = format!("{:?}", format!("{secret:?}"));
             let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
             let form = percent.replace("%20", "+");
+            let spaced: Vec<String> = secret.bytes().map(|byte| format!("{byte:02X}")).collect();
+            let named = ["&amp;", "&lt;", "&gt;", "&quot;", "&apos;"];
+            let html = "&<>\"'".chars().zip(named).fold(secret.to_owned(), |html, (c, name)| html.replace(c, name));
             for echo in [
+                html.clone(),
+                html.replace('&', "\\u0026"),
+                secret.chars().map(|c| format!("&#{};", u32::from(c))).collect(),
+                secret.chars().map(|c| format!("&#x{:x};", u32::from(c))).collect(),
+                secret.chars().map(|c| format!("&#X{:06X};", u32::from(c))).collect(),
+                percent.to_uppercase().replace('%', "+"),
+                percent.to_uppercase().replace('%', "="),
+                spaced.join(":"),
+                spaced.join("-"),
+                spaced.join(" "),
                 secret.to_owned(),
                 printable(secret),
                 format!("{secret:?}"),
@@ -418,16 +479,22 @@ mod tests {
     #[test]
     fn what_a_server_sends_costs_time_in_proportion() {
         // Escapes of escapes, as many as there can be.
-        for text in ["%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25"].map(|escape| escape.repeat(20_000)) {
+        for text in ["%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25", "+2B", "=3D", "&amp;", "&#38;", "&#", "&"]
+            .map(|escape| escape.repeat(20_000))
+        {
             let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
             assert!(looked_at <= 3 * text.len(), "{:?}: {looked_at} of {}", &text[..6], text.len());
         }
+        // At worst, an escape of each kind in a long text.
+        let text = format!("{}%61\\n+61=61&lt;", "a".repeat(20_000));
+        let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
+        assert!(looked_at <= 40 * text.len(), "{looked_at} of {}", text.len());
     }
 
     /// As many as `find_in` looks at.
     fn bytes_in_views(view: &View, times: usize) -> usize {
-        let inner = [b'%', b'\\'].into_iter().filter(|_| times > 0).filter_map(|mark| view.unescaped(mark));
-        view.bytes.len() + inner.map(|inner| bytes_in_views(&inner, times - 1)).sum::<usize>()
+        let inner = inner_marks(times).filter_map(|(mark, times)| Some((view.unescaped(mark)?, times)));
+        view.bytes.len() + inner.map(|(inner, times)| bytes_in_views(&inner, times)).sum::<usize>()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::error::Error as _;
 
 use envoi::proto::{ClientName, Machine, Mechanism, Settings, Step};
 use envoi::{Client, Connection, Credentials, Endpoint, Error, Kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::log::Log;
 use crate::office::letter;
@@ -49,8 +49,12 @@ fn traces(secret: &str) -> Vec<String> {
     let replaced = start.chars().map(|c| if crate::terminal::is_evil(c) { '\u{fffd}' } else { c }).collect();
     let hex: String = secret.bytes().take(5).map(|byte| format!("{byte:02x}")).collect();
     let percent = percent[..15].to_owned();
+    let escapes = |mark: &str| percent.replace('%', mark);
+    let entities: String = start.chars().map(|c| format!("&#{};", u32::from(c))).collect();
+    let others = [escapes("+"), escapes("="), escapes(" "), escapes(":"), entities];
+    let others = others.into_iter().flat_map(|form| [form.to_lowercase(), form]);
     let own = [start, replaced, percent.to_lowercase(), percent, hex.to_uppercase(), hex];
-    aligned.chain(own).collect()
+    aligned.chain(own).chain(others).collect()
 }
 
 #[track_caller]
@@ -118,7 +122,7 @@ async fn parrot(mut stream: DuplexStream, mechanism: Mechanism, secret: String, 
 /// What is said back, by the client's line and the secret.
 type Form = fn(&str, &str) -> String;
 
-const FORMS: [(&str, Form); 23] = [
+const FORMS: [(&str, Form); 27] = [
     ("in a refusal", |_, secret| format!("535 5.7.8 wrong password: {secret}\r\n")),
     ("in base64", |_, secret| format!("535 5.7.8 wrong: {}\r\n", base64(secret.as_bytes()))),
     ("the client's own line", |line, _| format!("535 5.7.8 you said {line}\r\n")),
@@ -146,6 +150,23 @@ const FORMS: [(&str, Form); 23] = [
     ("in hexadecimal digits", |_, secret| {
         let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
         format!("535-5.7.8 {hex}\r\n535 5.7.8 {}\r\n", hex.to_uppercase())
+    }),
+    ("in hexadecimal digits apart", |_, secret| {
+        let hex: Vec<String> = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        format!("535-5.7.8 {}\r\n535 5.7.8 {}\r\n", hex.join(" "), hex.join(":"))
+    }),
+    ("in xtext", |_, secret| {
+        let xtext: String = secret.bytes().map(|byte| format!("+{byte:02X}")).collect();
+        format!("535 5.7.8 {xtext}\r\n")
+    }),
+    ("as quoted-printable", |_, secret| {
+        let printable: String = secret.bytes().map(|byte| format!("={byte:02X}")).collect();
+        format!("535 5.7.8 {printable}\r\n")
+    }),
+    ("as HTML", |_, secret| {
+        let numbers: String = secret.chars().map(|c| format!("&#{};", u32::from(c))).collect();
+        let named = secret.replace('&', "&amp;").replace('"', "&quot;");
+        format!("535-5.7.8 {numbers}\r\n535 5.7.8 {named}\r\n")
     }),
     ("escaped", |_, secret| format!("535-5.7.8 {secret:?}\r\n535 5.7.8 {:?}\r\n", format!("{secret:?}"))),
     ("as JSON", |_, secret| {
@@ -375,6 +396,48 @@ async fn an_echo_long_after_the_login() {
         assert_silent(grudge, &connection.transcript().to_string(), PASSWORD);
         serving.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_before_the_login() {
+    // The server knows the password from an earlier connection.
+    type Opening = fn(&str) -> String;
+    let openings: [(&str, Opening); 5] = [
+        ("refuses", |secret| format!("554 5.7.1 {secret}\r\n")),
+        ("goes down", |secret| format!("421 4.3.2 {}\r\n", base64(secret.as_bytes()))),
+        ("greets with it", |secret| format!("220 {secret}\r\n250 {secret}\r\n")),
+        ("talks nonsense", |secret| format!("{secret}\r\n")),
+        ("offers it", |secret| format!("220 hi\r\n250-hi\r\n250-{secret}\r\n250 AUTH {secret}\r\n")),
+    ];
+    for ((opening, words), secret) in openings.iter().flat_map(|opening| [(opening, PASSWORD), (opening, CONTROLS)]) {
+        for endpoint in [
+            plain().auth_in_clear().user("alice").password(secret),
+            plain().auth_in_clear().credentials(Credentials::new("alice", secret)),
+        ] {
+            let (client, mut server) = duplex(16 * 1024);
+            server.write_all(words(secret).as_bytes()).await.unwrap();
+            server.shutdown().await.unwrap();
+            let error = Connection::over(client, &endpoint).await.err().unwrap();
+            assert_silent(opening, &told(&error), secret);
+        }
+    }
+    // A token from a source is known from the first login on.
+    let endpoint = plain().auth_in_clear().user("alice").token_source(async |_| Ok::<_, Error>(TOKEN));
+    let mut shown = Vec::new();
+    for replies in [&["220 hi", "250-hi\r\n250 AUTH XOAUTH2", "421 4.3.2 bye"][..], &[&format!("554 5.7.1 {TOKEN}")]] {
+        let (client, server) = duplex(16 * 1024);
+        let acts = async {
+            let mut server = tokio::io::BufReader::new(server);
+            for reply in replies {
+                server.write_all(format!("{reply}\r\n").as_bytes()).await.unwrap();
+                let _heard = server.read_line(&mut String::new()).await.unwrap();
+            }
+        };
+        let (connection, ()) = tokio::join!(Connection::over(client, &endpoint), acts);
+        shown.push(told(&connection.err().unwrap()));
+    }
+    assert!(shown[0].contains("AUTH XOAUTH2 ***") && shown[1].contains("554 5.7.1 ***"), "{shown:?}");
+    assert_silent("a token", &shown.concat(), TOKEN);
 }
 
 #[tokio::test]

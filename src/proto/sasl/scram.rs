@@ -332,7 +332,10 @@ impl SaslExchange for Scram {
 
     fn secrets(&self) -> Vec<Secret> {
         match &self.state {
-            State::Proved { proofs, .. } => proofs.to_vec(),
+            // Each with its name, as it is in base64, and without.
+            State::Proved { proofs, .. } => {
+                proofs.iter().flat_map(|proof| [proof.clone(), Secret::new(&proof.expose()[2..])]).collect()
+            }
             _ => Vec::new(),
         }
     }

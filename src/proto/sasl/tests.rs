@@ -334,6 +334,8 @@ mod with_feature {
         let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
         let response = trial.ask(FIRST);
         assert!(!trial.secrets.redacted(&response).unwrap().contains("dHzbZapWIk4jUhN"));
+        let (_, proof) = response.rsplit_once(",p=").unwrap();
+        assert_eq!(trial.secrets.redacted(&format!("proof: {proof}")).as_deref(), Some("proof: ***"));
     }
 
     #[test]
