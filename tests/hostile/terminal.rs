@@ -22,7 +22,7 @@ const EVIL: &str = "\x1b[31m\u{9b}2J\x7f\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\
 pub fn is_evil(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
-        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
+        || matches!(c, '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Lines may end.
