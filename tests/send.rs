@@ -410,6 +410,13 @@ async fn what_the_server_cannot_take() {
     let server = Server::builder().plaintext().without("SMTPUTF8").max_size(1000).start().await.unwrap();
     let to = ["--url", &server.url(), "--from", "me@example.org", "--to"];
     send(&[&to[..], &["j\u{f6}rg@example.org"]].concat()).await.exits_with(64);
+    let bare = Server::builder().plaintext().without("SMTPUTF8").without("8BITMIME").start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ready = file_in(&folder, "ready.eml", "Subject: Gru\u{df}\n\nGr\u{fc}\u{df}e\n");
+    for message in [&[][..], &["--body", "Gr\u{fc}\u{df}e"], &["--message", &ready]] {
+        let arguments = ["--url", &bare.url(), "--from", "me@example.org", "--to", "j\u{f6}rg@example.org"];
+        send(&[&arguments[..], message].concat()).await.exits_with(64).says("does not offer SMTPUTF8");
+    }
     send(&[&to[..], &["you@example.com", "--body", &"long ".repeat(1000)]].concat()).await.exits_with(69);
     assert_eq!(server.messages().len(), 0);
 }
@@ -698,12 +705,59 @@ async fn inputs_that_cannot_be_read() {
         ("--body-file", "/no/such/file"),
         ("--html", "/no/such/file"),
         ("--body-file", &latin1),
+        ("--body-file", folder.path().to_str().unwrap()),
+        ("--password-file", "/no/such/file"),
+        ("--password-file", &latin1),
+        ("--message", folder.path().to_str().unwrap()),
     ] {
         let run = send_to(&server.url(), &[option, path, "--json"]).await;
         run.exits_with(66);
-        assert_eq!(run.json()["error"]["kind"], "input", "{option}");
+        let error = &run.json()["error"];
+        assert_eq!(error["kind"], "input", "{option}");
+        let hint = error["hint"].as_str().unwrap_or_default();
+        assert!(!hint.is_empty(), "{option} {path}");
+        assert_eq!(hint.contains(" in it"), path == folder.path().to_str().unwrap(), "{option}: {hint}");
     }
     assert!(server.connections().is_empty());
+}
+
+/// Standard input that does not end, and a file that is long in coming, count for the deadline.
+#[tokio::test]
+async fn text_is_read_before_the_deadline() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    for option in ["--body-file", "--html"] {
+        let mut command = tokio::process::Command::new(program::path("send"));
+        command.args(["--url", &server.url(), "--from", "me@example.org", "--to", "you@example.com"]);
+        command.args([option, "-", "--deadline", "0.2"]).kill_on_drop(true);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"the beginning").await.unwrap();
+        let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it hangs").unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{stderr}");
+        assert!(stderr.contains("was not read before the deadline of 200ms") && stderr.contains("hint:"), "{stderr}");
+        drop(input);
+    }
+    assert!(server.connections().is_empty());
+}
+
+/// A list of all recipients is in the receipt; the error names some.
+#[tokio::test]
+async fn an_error_names_few_recipients() {
+    let refused: Vec<String> = (0..25).map(|number| format!("no{number}@example.com")).collect();
+    let mut server = Server::builder().plaintext();
+    for address in &refused {
+        server = server.refuse_recipient(address, "550 5.1.1 No such user");
+    }
+    let server = server.start().await.unwrap();
+    let to: Vec<&str> = refused.iter().map(String::as_str).collect();
+    let run = send_to(&server.url(), &[&to[..10], &["--json"]].concat()).await;
+    run.exits_with(69).says("no8@example.com, no9@example.com\n");
+    let run = send_to(&server.url(), &[&to[..], &["--json"]].concat()).await;
+    run.exits_with(69).says("no8@example.com, no9@example.com and 15 more\n");
+    assert!(!run.stderr.contains("no10@"), "{}", run.stderr);
+    assert_eq!(run.json()["recipients"].as_array().unwrap().len(), 26);
 }
 
 /// Hints name what the command line has, and not the API.

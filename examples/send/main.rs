@@ -31,6 +31,7 @@ use envoi::{
 use options::Options;
 use password::is_stdin;
 use report::{Failure, Report};
+use tokio::time::timeout;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -57,8 +58,26 @@ async fn main() {
 async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Result<Receipt, Failure> {
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
-    let client = Client::new(endpoint(options)?).retries(Retries::new(retries(options)?));
-    let mut message = message(options)?.delivery(delivery(options)?);
+    let began = Instant::now();
+    let mut endpoint = endpoint(options)?;
+    let retries = Retries::new(retries(options)?);
+    let delivery = delivery(options)?;
+    let deadline = options.deadline.as_deref().map(|seconds| duration(seconds, "--deadline")).transpose()?;
+    let reading = message(options);
+    let message = match deadline {
+        Some(limit) => {
+            let left = limit.saturating_sub(began.elapsed());
+            timeout(left, reading).await.unwrap_or_else(|_| Err(Failure::not_read(limit)))?
+        }
+        None => reading.await?,
+    };
+    let mut message = message.delivery(delivery);
+    if let Some(limit) = deadline {
+        // In tenths of a second: errors name it.
+        let spent = Duration::from_millis(100) * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
+        endpoint = endpoint.deadline(limit.saturating_sub(spent));
+    }
+    let client = Client::new(endpoint).retries(retries);
     if options.binary {
         message = message.binary();
     }
@@ -106,9 +125,6 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     if let Some(seconds) = &options.timeout {
         endpoint = endpoint.timeouts(Timeouts::of(duration(seconds, "--timeout")?));
     }
-    if let Some(seconds) = &options.deadline {
-        endpoint = endpoint.deadline(duration(seconds, "--deadline")?);
-    }
     Ok(endpoint)
 }
 
@@ -128,7 +144,7 @@ fn client_certificate(path: &Path, options: &Options, password: Option<Secret>) 
     certificate
 }
 
-fn message(options: &Options) -> Result<Message<'_>, Failure> {
+async fn message(options: &Options) -> Result<Message<'_>, Failure> {
     let envelope = envelope(options)?;
     if let Some(path) = &options.message {
         let ready = if is_stdin(path) { Message::ready_stream(tokio::io::stdin()) } else { Message::ready_file(path) };
@@ -149,11 +165,11 @@ fn message(options: &Options) -> Result<Message<'_>, Failure> {
     }
     let text = match (&options.body, &options.body_file) {
         (Some(text), _) => Some(text.clone()),
-        (None, Some(path)) => Some(read_text(path, "--body-file")?),
+        (None, Some(path)) => Some(read_text(path, "--body-file").await?),
         (None, None) => None,
     };
     if let Some(path) = &options.html {
-        mail = mail.html_body(read_text(path, "--html")?);
+        mail = mail.html_body(read_text(path, "--html").await?);
     }
     if text.is_some() || options.html.is_none() {
         mail = mail.text_body(text.unwrap_or_default());
@@ -229,7 +245,8 @@ fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure
         ErrorKind::FileTooLarge if is_stdin(path) => {
             Failure::request("--password-file names no password: there are more than 65536 bytes in it")
         }
-        _ => Failure::input(password::unreadable("--password-file", &error)),
+        _ => Failure::input(password::unreadable("--password-file", &error))
+            .with_hint("Give the path of a file in UTF-8 that holds the password alone, and that this user may read."),
     };
     password::read(path, until).map(Some).map_err(failure)
 }
@@ -254,15 +271,35 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
 }
 
-/// A file of text, or standard input.
-fn read_text(path: &Path, option: &str) -> Result<String, Failure> {
+/// A file of text, or standard input. A file has a limited time: some of /proc count as regular, and have no end.
+async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let source = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_text_now(&source, option));
+    let read = match is_stdin(path) {
+        true => reading.await,
+        false => timeout(PATIENCE, reading).await.map_err(|_| {
+            Failure::input(format!("{option} cannot be read as text: its end did not come in {PATIENCE:?}"))
+                .with_hint("Copy it into a regular file and send that, or give it as - on standard input.")
+        })?,
+    };
+    read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))?
+}
+
+fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
     // A text is in memory as a whole. More than this is better sent as an attachment.
     const LIMIT: u64 = 64 * 1024 * 1024;
     let failure = |cause: &dyn Display| Failure::input(format!("{option} cannot be read as text: {cause}"));
+    let unreadable = |error: std::io::Error| {
+        failure(&error).with_hint("Check that there is a file of this name, and that this user may read it.")
+    };
+    let metadata = |path: &Path| std::fs::metadata(path).map_err(unreadable);
     let source: Box<dyn Read> = if is_stdin(path) {
         Box::new(std::io::stdin())
-    } else if std::fs::metadata(path).map_err(|error| failure(&error))?.is_file() {
-        Box::new(std::fs::File::open(path).map_err(|error| failure(&error))?)
+    } else if metadata(path)?.is_file() {
+        Box::new(std::fs::File::open(path).map_err(unreadable)?)
+    } else if metadata(path)?.is_dir() {
+        return Err(failure(&"it is a directory").with_hint("Name a file in it."));
     } else {
         // To open a FIFO could take forever.
         return Err(failure(&"it is not a regular file")

@@ -41,6 +41,14 @@ impl Failure {
         Failure::new(Kind::Input, Phase::Setup, message.into())
     }
 
+    /// A text did not come to its end in time.
+    pub fn not_read(deadline: Duration) -> Self {
+        let message = format!("the text of the message was not read before the deadline of {deadline:?}");
+        let failure = Failure::new(Kind::Timeout, Phase::Setup, message);
+        Failure { transient: true, ..failure }
+            .with_hint("Check that what writes to standard input ends, or give it more time (--deadline).")
+    }
+
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -48,11 +56,18 @@ impl Failure {
 
     /// Of a message that some recipients will not get, `None` if there are none.
     fn partial(receipt: &Receipt) -> Option<Self> {
-        let without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+        // The list of all of them is in the receipt.
+        const NAMED: usize = 10;
+        let mut without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
         if without.is_empty() {
             return None;
         }
+        let more = without.len().saturating_sub(NAMED);
+        without.truncate(NAMED);
         let mut message = format!("the message was not accepted for {}", without.join(", "));
+        if more > 0 {
+            message += &format!(" and {more} more");
+        }
         if let Some(reason) = &receipt.incomplete_because {
             message += &format!(": {reason}");
         }
@@ -232,7 +247,8 @@ const OPTIONS: [(&str, &str); 23] = [
     ("Endpoint::client_name", "--helo"),
     ("Endpoint::mechanisms", "--auth"),
     ("Endpoint::mechanism", "--auth"),
-    ("LineEnds::Keep", "--binary"),
+    // It has no option: line ends of the header section would no longer be repaired.
+    (" A ready message can also go as it is (LineEnds::Keep), to a server that offers BINARYMIME.", ""),
     (
         "Timeouts::login, which timeout= in the URL sets to four times its own value",
         "--timeout, or timeout= in the URL",

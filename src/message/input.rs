@@ -200,11 +200,15 @@ impl KnownFile {
             if kind.is_file() {
                 return Ok(());
             }
-            let what = if kind.is_dir() { "a directory, not a file" } else { "not a regular file" };
+            let (what, hint) = match kind.is_dir() {
+                true => ("a directory, not a file", "Name the files in it one by one, or pack it into an archive."),
+                false => (
+                    "not a regular file",
+                    "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::ready_stream).",
+                ),
+            };
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
-            Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(
-                "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::ready_stream).",
-            ))
+            Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(hint))
         };
         // Asked before it is opened, which a process at the other end of a pipe would notice; and
         // again, as it may have been replaced.
@@ -258,7 +262,16 @@ const MADE_UP: &str = "The sizes of files that are made up when they are read, a
 
 fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
-    Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}")).with_source(error)
+    let failure = Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}"));
+    let hint = match (phase, error.kind()) {
+        (Phase::Setup, io::ErrorKind::NotFound) => {
+            "Check its name and folder; a relative path begins at the current one."
+        }
+        (Phase::Setup, io::ErrorKind::PermissionDenied) => "Let this program's user read the file and its folders.",
+        (Phase::Setup, _) => "Check that the file can be read, by copying it.",
+        _ => "Nothing was delivered. The file could be read before: send it again when nothing moves or deletes it.",
+    };
+    failure.with_hint(hint).with_source(error)
 }
 
 pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> Error {
