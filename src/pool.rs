@@ -192,7 +192,8 @@ impl Pool {
     /// all are sent, as Exim does after 1,000 messages: the messages that were not sent for this
     /// reason, and those that follow, go over another connection in its place. It is also replaced
     /// when it has had as many messages as its [limits](PoolLimits::messages) or the server's
-    /// (LIMITS, RFC 9422) allow.
+    /// (LIMITS, RFC 9422) allow, once another message or part of one is to go. A message with more
+    /// parts than the server takes in a session goes over as many connections as it needs.
     ///
     /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one
     /// with a stream in it. Where a session ends in which no message was answered, no other

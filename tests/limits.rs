@@ -114,6 +114,36 @@ async fn the_client_opens_as_many_connections_as_it_needs() {
 }
 
 #[tokio::test]
+async fn a_pool_gives_a_stream_of_messages_as_many_connections_as_it_needs() {
+    let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
+    let pool = client(&server).pool(1);
+    let to = ["b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org"];
+    let messages = [message(&["a@x.org"]), message(&to), message(&["g@x.org"])].map(Message::from);
+    let outcomes: Vec<_> = pool.send_all(stream::iter(messages)).collect().await;
+    let all: Vec<_> = outcomes.iter().map(|outcome| told(outcome.as_ref().unwrap())).collect();
+    assert_eq!(all, [&["1"][..], &["2", "3", "4", "5", "6"], &["7"]]);
+    assert_eq!((server.messages().len(), server.connections().len()), (7, 4));
+}
+
+/// The replies to all parts of a message are held together.
+#[tokio::test]
+async fn what_is_kept_of_the_replies_is_bounded_for_all_parts_together() {
+    const RECIPIENTS: usize = 600;
+    let reply = format!("550 5.1.1 {}", "x".repeat(4000));
+    let refuse = move |line: &str| line.starts_with("RCPT").then(|| reply.clone());
+    let server = server("RCPTMAX=2").answer(refuse).start().await.unwrap();
+    let to: Vec<String> = (0..RECIPIENTS).map(|n| format!("user{n}@x.org")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let error = client(&server).send(message(&to)).await.unwrap_err();
+    let kept = error.receipt().unwrap().recipients.iter().map(|recipient| match &recipient.outcome {
+        Outcome::Refused(reply) => reply.text().len(),
+        outcome => panic!("{outcome:?}"),
+    });
+    let kept: usize = kept.sum();
+    assert!((256 * RECIPIENTS..1024 * 1024 + 256 * RECIPIENTS).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
 async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
     let mails = AtomicUsize::new(0);
     let going_down = move |line: &str| {

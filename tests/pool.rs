@@ -1,6 +1,7 @@
 //! The pool: how many connections there are, which of them is used again, whose turn it is, and what is said at the end.
 
 use std::io::Cursor;
+use std::pin::pin;
 use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
@@ -8,10 +9,11 @@ use envoi::testing::{Builder, Server, Session};
 use envoi::{
     Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection, Retries,
 };
-use futures::future::{BoxFuture, join_all};
+use futures::future::{BoxFuture, Either, join_all, select};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time;
 
@@ -483,17 +485,15 @@ async fn a_connection_that_was_idle_is_asked_first() {
     }
 }
 
-/// A server that never answers MAIL: the time for a command is over, and the message goes over a
-/// new connection; not past the deadline.
-#[tokio::test]
-async fn silence_after_mail() {
-    for deadline in [None, Some(Duration::from_millis(100))] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("smtp://{}?tls=none", listener.local_addr().unwrap());
-        let serving = tokio::spawn(async move {
-            let mut silent = Vec::new();
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
+/// A server that takes one message on each connection, tells when more comes, and does not answer that.
+async fn silent_after_one() -> (Endpoint, mpsc::UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::from_url(&format!("smtp://{}?tls=none", listener.local_addr().unwrap())).unwrap();
+    let (more_came, more) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let more_came = more_came.clone();
+            tokio::spawn(async move {
                 let mut heard = Vec::new();
                 for line in FIRST {
                     stream.write_all(line.as_bytes()).await.unwrap();
@@ -501,22 +501,80 @@ async fn silence_after_mail() {
                     heard.clear();
                     while !heard.ends_with(end) && stream.read_buf(&mut heard).await.unwrap() > 0 {}
                 }
-                silent.push(stream);
-            }
-        });
+                let _ = more_came.send(());
+                while stream.read_buf(&mut heard).await.is_ok_and(|n| n > 0) {}
+            });
+        }
+    });
+    (endpoint, more)
+}
+
+/// What comes of a call whose command the server does not answer for so long.
+async fn unanswered_for<T>(by: Duration, call: impl Future<Output = T>, more: &mut mpsc::UnboundedReceiver<()>) -> T {
+    let mut call = pin!(call);
+    match select(call.as_mut(), pin!(more.recv())).await {
+        Either::Left(_) => panic!("it was answered"),
+        Either::Right(_) => later(by).await,
+    }
+    call.await
+}
+
+/// A server that never answers MAIL: the time for a command is over, and the message goes over a
+/// new connection; not past the deadline.
+#[tokio::test]
+async fn silence_after_mail() {
+    let seconds = Duration::from_secs;
+    for (deadline, later) in [(None, seconds(301)), (Some(seconds(200)), seconds(201))] {
+        let (endpoint, mut more) = silent_after_one().await;
         let mut timeouts = envoi::Timeouts::default();
-        (timeouts.command, timeouts.deadline) = (Duration::from_millis(200), deadline);
-        let pool = Client::new(Endpoint::from_url(&url).unwrap().timeouts(timeouts)).pool(1);
+        timeouts.deadline = deadline;
+        let pool = Client::new(endpoint.timeouts(timeouts)).pool(1);
         sent(&pool).await;
-        match (pool.send(hello()).await, deadline) {
+        match (unanswered_for(later, pool.send(hello()), &mut more).await, deadline) {
             (Ok(receipt), None) => assert!(receipt.all_accepted()),
             (Err(error), Some(_)) => {
                 assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Mail), "{error}");
             }
             (result, _) => panic!("{result:?}"),
         }
-        serving.abort();
     }
+}
+
+/// The next connection of a stream of messages is made by the limits of the message that needs it,
+/// and not by those of a message that has failed.
+#[tokio::test]
+async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
+    let (endpoint, mut more) = silent_after_one().await;
+    let timeouts = envoi::Timeouts::default().with_deadline(Duration::from_secs(200));
+    let pool = Client::new(endpoint.timeouts(timeouts)).pool(1);
+    let (messages, source) = mpsc::unbounded_channel::<Message<'static>>();
+    let source = futures::stream::unfold(source, |mut source| async { source.recv().await.map(|next| (next, source)) });
+    let mut outcomes = pin!(pool.send_all(source));
+    messages.send(hello().into()).unwrap();
+    assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
+    messages.send(hello().into()).unwrap();
+    let error = unanswered_for(Duration::from_secs(201), outcomes.next(), &mut more).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Mail), "{error}");
+    assert!(outcomes.next().now_or_never().is_none());
+    messages.send(hello().into()).unwrap();
+    assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
+    drop(messages);
+    assert!(outcomes.next().await.is_none());
+}
+
+/// A 421 that answers the RSET after a refused message is told to the next one.
+#[tokio::test]
+async fn the_end_of_a_session_after_a_refused_message_is_told_by_its_reply() {
+    const OFFERS: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+    let last = "421 4.3.2 Going down\r\n";
+    let (endpoint, _serving) = scripted(&[&[GREETING, OFFERS, "250 Ok\r\n250 Ok\r\n550 No\r\n", last]]).await;
+    let mut connection = Client::new(endpoint).connect().await.unwrap();
+    assert_eq!(connection.send(hello()).await.unwrap_err().reply().unwrap().code(), 550);
+    let error = connection.send(hello()).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Closed, "the session is over"), "{error}");
+    assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
+    assert_eq!(error.reply().unwrap().to_string(), last.trim_end());
+    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
 }
 
 #[tokio::test]

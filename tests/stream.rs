@@ -276,6 +276,45 @@ async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
     }
 }
 
+/// No connection is made, and no outcome is added, after the last message.
+#[tokio::test]
+async fn a_pool_makes_no_connection_without_another_message() {
+    for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
+        let server = Server::builder().plaintext().offer(line).start().await.unwrap();
+        let mut pool_limits = PoolLimits::new(1);
+        pool_limits.messages = limits;
+        let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
+        let many = stream::iter(0..30).map(|n| message(&format!("user{n}@example.com")));
+        let outcomes: Outcomes = pool.send_all(many).collect().await;
+        assert_eq!(counted(&outcomes), (30, 0), "{line}");
+        pool.close().await;
+        assert_eq!(server.connections().len(), 3, "{line}");
+    }
+}
+
+/// 421 to the last message that the pool's limits allow in a session.
+#[tokio::test]
+async fn a_pool_goes_on_after_421_at_its_own_limit() {
+    for most in [1, 9, 10] {
+        let server = with_421_after(most, "MAIL").start().await.unwrap();
+        let mut pool_limits = PoolLimits::new(1);
+        pool_limits.messages = most + 1;
+        let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
+        let many = stream::iter(0..30).map(|n| message(&format!("user{n}@example.com")));
+        let outcomes: Outcomes = pool.send_all(many).collect().await;
+        assert_eq!(counted(&outcomes), (30, 0), "{most}");
+        assert_eq!(server.messages().len(), 30, "{most}");
+    }
+    // Where the first message of a session gets it, no other session follows.
+    let server = with_421_after(0, "MAIL").start().await.unwrap();
+    let mut pool_limits = PoolLimits::new(1);
+    pool_limits.messages = 1;
+    let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
+    let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
+    assert_eq!(counted(&outcomes).0, 0);
+    assert_eq!(server.connections().len(), 2);
+}
+
 /// A server that serves nobody is not asked again and again.
 #[tokio::test]
 async fn a_pool_gives_up_where_no_message_is_answered() {

@@ -147,7 +147,13 @@ impl Driver {
         loop {
             match self.next(None).await? {
                 Step::Ready => return Ok(()),
-                step @ (Step::Closed | Step::Body { .. } | Step::Upgrade) => return Err(not_sent(step)),
+                step @ (Step::Closed | Step::Body { .. } | Step::Upgrade) => {
+                    let error = not_sent(step);
+                    return Err(match self.machine.shutdown() {
+                        Some(reply) => error.with_reply(reply.clone()),
+                        None => error,
+                    });
+                }
                 // The answer to something that nobody waits for any more.
                 _ => {}
             }

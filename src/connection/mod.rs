@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
-use crate::proto::{Capabilities, Mechanism, OfferedLimits, Reply, Step, Transaction, Transcript};
+use crate::proto::{Capabilities, Mechanism, OfferedLimits, REPLY_BUDGET, Reply, Step, Transaction, Transcript};
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
@@ -248,6 +248,8 @@ impl Connection {
     /// A transaction for some recipients of the envelope.
     fn transaction(&self, envelope: &Envelope, recipients: Vec<Address>, body: &mut Body) -> Transaction {
         let mut transaction = Transaction::open(envelope.reverse_path().cloned());
+        // The replies to all parts of a message are held together.
+        transaction.reply_budget = REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
         (transaction.recipients, transaction.delivery) = (recipients, envelope.delivery().clone());
         body.suit(self.driver.machine.capabilities());
         body.describe(&mut transaction);

@@ -188,13 +188,24 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let goes_on = |message: &UnderWay| message.course().is_some_and(Course::goes_on);
         let another_part = self.under_way.iter().position(goes_on);
         let is_waiting = self.under_way.iter().any(UnderWay::is_waiting);
-        let is_idle = self.open.is_empty() && another_part.is_none();
+        // The further parts of a message go over another connection then.
+        let is_exhausted = self.renewal.is_some()
+            && another_part.is_some()
+            && self.connection.driver.machine.transactions_left() == Some(0);
+        let is_idle = self.open.is_empty() && (another_part.is_none() || is_exhausted);
         if is_idle {
             (self.giving, self.connection.in_call) = (None, false);
-            if self.is_lost || self.is_used_up() {
+            let has_next = is_waiting || another_part.is_some();
+            // After a 421 the end of the session is still to come.
+            let has_ended = self.under_way.iter().any(UnderWay::may_go_again);
+            if self.is_lost || self.is_used_up() && !has_ended {
+                if !has_next {
+                    // No connection is made unless another message comes, and by its time limits.
+                    return self.take(true).await;
+                }
                 self.renew().await?;
             }
-            self.get_ready(is_waiting).await?;
+            self.get_ready(has_next).await?;
         }
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
@@ -207,6 +218,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let may_begin = driver.machine.may_begin();
         if let Some(index) = another_part
             && may_begin
+            && (is_idle || !is_exhausted)
         {
             self.begin_part(self.finished + index);
             return Ok(());
@@ -221,6 +233,11 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
             let step = self.connection.driver.next(None).await?;
             return self.heard(step);
         }
+        self.take(is_idle).await
+    }
+
+    /// Takes what comes next: a message, or that it is prepared, or an answer.
+    async fn take(&mut self, is_idle: bool) -> Result<()> {
         match self.come(is_idle).await? {
             Came::Message(Some(message)) => self.prepare(*message),
             Came::Message(None) => self.no_more = true,
@@ -271,8 +288,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     }
 
     /// Until nothing is outstanding on the connection.
-    async fn get_ready(&mut self, is_waiting: bool) -> Result<()> {
-        match is_waiting {
+    async fn get_ready(&mut self, has_next: bool) -> Result<()> {
+        match has_next {
             // It has its own time.
             true => self.connection.begin_call()?,
             false => self.connection.begin_step()?,
@@ -321,7 +338,11 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let message = &mut self.under_way[index];
         let Some(prepared) = message.take_waiting() else { return };
         let mut course = self.connection.course(&prepared.0, &prepared.1);
-        let session = self.connection.driver.machine.check_session(course.parts());
+        let session = match self.connection.driver.machine.check_session(course.parts()) {
+            // It has more parts than a session takes: the last ones go over other connections.
+            Err(error) if self.renewal.is_some() && error.kind() == Kind::Unsupported => Ok(()),
+            session => session,
+        };
         if self.renewal.is_some() && session.as_ref().is_err_and(|error| error.kind() == Kind::Closed) {
             message.stage = Stage::Waiting(prepared);
             self.is_full = true;
@@ -354,7 +375,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
                 self.open.push_back(number);
                 (self.giving, self.connection.in_call) = (Some((number, body)), true);
             }
-            Err(error) => course.lost(error, 0),
+            Err(error) => {
+                if error.kind() == Kind::Closed {
+                    *again = Some(Box::new((envelope, body)));
+                }
+                course.lost(error, 0);
+            }
         }
     }
 

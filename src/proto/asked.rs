@@ -113,6 +113,7 @@ impl Machine {
         let queue = &self.wire.queue;
         let is_free = queue.is_empty() && !self.rset_due;
         self.state == State::Ready
+            && self.failure.is_none()
             && !self.is_held()
             && (is_free || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
     }

@@ -177,6 +177,8 @@ pub use transcript::Transcript;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 pub(crate) use secrets::Secrets;
+#[cfg(feature = "client")]
+pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, Progress};
 use wire::{Expected, Wire};
 
@@ -237,7 +239,7 @@ pub struct Machine {
     replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
     left_unknown: usize,
-    /// The 421 after which the machine reads on.
+    /// The 421 after which the machine reads on, or which ended the session.
     shutdown: Option<Reply>,
     /// What ends the session, when the events before it were told.
     failure: Option<Error>,
@@ -365,6 +367,12 @@ impl Machine {
     /// [several](Self::may_begin) that were begun they are the first ones without one.
     pub fn left_unknown(&self) -> usize {
         self.left_unknown
+    }
+
+    /// The 421 that ended the session, where no error told it.
+    #[cfg(feature = "client")]
+    pub(crate) fn shutdown(&self) -> Option<&Reply> {
+        self.shutdown.as_ref()
     }
 
     /// The messages that were handed over and have no outcome; those that follow them were not.

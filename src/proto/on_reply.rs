@@ -61,13 +61,15 @@ impl Machine {
         let Some(expected) = self.wire.queue.pop_front() else {
             if self.rset_due && reply.code() == 421 {
                 // As if RSET had been said already: what it is about was told before.
-                self.close();
+                self.end_by_shutdown(reply);
                 return Ok(());
             }
             return Err(unsolicited(phase, reply));
         };
-        if expected.is_of_transaction() {
-            reply.shorten(self.settings.limits.kept_reply_bytes);
+        if expected.is_of_transaction()
+            && let Some(progress) = self.transactions.front_mut()
+        {
+            progress.keep(&mut reply, self.settings.limits.kept_reply_bytes);
         }
         if reply.code() == 421 {
             if !self.reads_on_after(&expected) {
@@ -201,6 +203,7 @@ impl Machine {
     /// The session is over by this 421: what was begun and has no outcome fails because of it.
     fn end_by_shutdown(&mut self, reply: Reply) {
         if !self.transactions.front().is_some_and(|progress| progress.complete) {
+            self.shutdown = Some(reply);
             return self.close();
         }
         let (phase, message) = match self.outcome_unknown() {

@@ -76,7 +76,8 @@ impl Reply {
 
     /// Leaves out what is beyond so many bytes. A line counts as some bytes more than it has, so
     /// that not many short ones are kept either. At least the beginning of the first one stays.
-    pub(super) fn shorten(&mut self, bytes: usize) {
+    /// Returns how much is kept, counted so.
+    pub(super) fn shorten(&mut self, bytes: usize) -> usize {
         const LINE: usize = 16;
         let (mut left, mut kept) = (bytes, 0);
         let lines = Arc::make_mut(&mut self.lines);
@@ -90,11 +91,15 @@ impl Reply {
                 let end = (0..=left).rev().find(|end| line.is_char_boundary(*end)).unwrap_or_default();
                 line.truncate(end);
                 line.push('…');
+                line.shrink_to_fit();
+                left = 0;
                 break;
             }
             left -= line.len();
         }
         lines.truncate(kept);
+        lines.shrink_to_fit();
+        bytes - left
     }
 
     pub(super) fn redact(&mut self, secrets: &Secrets) {
@@ -407,6 +412,10 @@ mod tests {
         assert_eq!(shortened("250 h\u{e4}h\u{e4}\r\n", 18).0, ["h…"]);
         assert_eq!(shortened("250\r\n", 0).0, [""]);
         assert_eq!(shortened(&("250-\r\n".repeat(500) + "250 \r\n"), 160).0.len(), 10);
+        // What was left out takes no memory either.
+        let mut long = reply(&format!("250 {}\r\n", "x".repeat(4000)));
+        assert_eq!(long.shorten(100), 100);
+        assert!(long.lines[0].capacity() < 200, "{}", long.lines[0].capacity());
     }
 
     #[test]

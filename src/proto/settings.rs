@@ -16,7 +16,8 @@ pub struct Limits {
     pub reply_bytes: usize,
     /// Bytes that are kept of a reply to MAIL, RCPT, DATA or a message, whose further text is left
     /// out; 4 KiB by default. A message has such a reply for each of its recipients, and they are
-    /// held together.
+    /// held together: once 1 MiB of them is held, no more than 256 bytes of each further reply are
+    /// kept.
     pub kept_reply_bytes: usize,
     /// Empty lines before a reply, which are skipped; 16 by default. At the end of the session in
     /// clear, when the TLS handshake is to follow, there may be none.

@@ -34,7 +34,15 @@ pub struct Transaction {
     /// PIPELINING: for a connection that was idle for long, whose server may be gone without a
     /// sign. A small message that went with MAIL, as one chunk, would have an unknown outcome then.
     pub await_sender: bool,
+    /// So many bytes of replies are kept before each further one is shortened to a few.
+    pub(crate) reply_budget: usize,
 }
+
+/// Bytes of all replies to a message that are kept before each further one is shortened.
+pub(crate) const REPLY_BUDGET: usize = 1024 * 1024;
+
+/// Bytes that are kept of a reply in any case: a whole one, as real servers write it.
+const REPLY_FLOOR: usize = 256;
 
 impl Transaction {
     /// A transaction for an envelope, and for a message of which nothing is known.
@@ -57,6 +65,7 @@ impl Transaction {
             delivery: Delivery::default(),
             all_or_nothing: false,
             await_sender: false,
+            reply_budget: REPLY_BUDGET,
         }
     }
 
@@ -220,6 +229,12 @@ impl Progress {
             framing: Framing::Data,
             ends_at: None,
         }
+    }
+
+    /// Shortens a reply to the share that is left for it.
+    pub(super) fn keep(&mut self, reply: &mut Reply, most: usize) {
+        let budget = &mut self.transaction.reply_budget;
+        *budget = budget.saturating_sub(reply.shorten(most.min((*budget).max(REPLY_FLOOR))));
     }
 
     /// How the message can best go.

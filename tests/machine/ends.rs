@@ -138,6 +138,18 @@ fn it_is_known_how_many_outcomes_are_unknown() {
     assert_eq!(client.machine.left_unknown(), 0);
 }
 
+/// Its second message was given whole and not written whole when 421 came.
+#[test]
+fn no_transaction_begins_in_a_session_that_421_has_ended() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    (0..2).for_each(|_| client.give_a_chunk());
+    client.read(b"421 Bye\r\n");
+    assert!(matches!(client.machine.step().unwrap(), Step::NotSent { phase: Phase::Mail, .. }));
+    assert!(!client.machine.may_begin());
+    assert_eq!(client.machine.step().unwrap_err().kind(), Kind::Closed);
+    assert!(!client.machine.may_begin());
+}
+
 /// A server that closes after 421 has not processed what it did not answer (RFC 5321, 3.8; RFC 2920, 3.2).
 #[test]
 fn after_421_and_the_close_unanswered_messages_were_not_sent() {

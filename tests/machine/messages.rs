@@ -3,7 +3,7 @@
 use envoi::proto::{Content, Step};
 use envoi::{Kind, Phase};
 
-use crate::{Client, transaction};
+use crate::{Client, address, transaction};
 
 #[test]
 fn how_far_a_message_is() {
@@ -188,4 +188,27 @@ fn long_replies_to_recipients_are_not_kept_whole() {
     let mut last = Vec::new();
     long(250).split_inclusive('\n').for_each(|line| last = client.hear(line).unwrap());
     assert!(matches!(&last[0], Step::Sent { reply } if reply.text().len() < 4096), "{last:?}");
+}
+
+/// The replies to all recipients are held together: the first ones as they are, and a share of each.
+#[test]
+fn what_is_kept_of_the_replies_is_bounded_for_all_recipients_together() {
+    const RECIPIENTS: usize = 2000;
+    let mut client = Client::ready(&[]);
+    let mut transaction = transaction();
+    transaction.recipients = (0..RECIPIENTS).map(|n| address(&format!("user{n}@example.com"))).collect();
+    client.machine.begin(transaction).unwrap();
+    client.hear("250 Ok\r\n").unwrap();
+    let long = format!("550 5.1.1 {}\r\n", "x".repeat(4000));
+    let mut kept = Vec::new();
+    for _ in 0..RECIPIENTS {
+        let steps = client.hear(&long).unwrap();
+        kept.extend(steps.iter().filter_map(|step| match step {
+            Step::Recipient { reply, .. } => Some(reply.text().len()),
+            _ => None,
+        }));
+    }
+    assert_eq!((kept.len(), kept[0]), (RECIPIENTS, 4000));
+    assert!(kept.iter().all(|kept| (200..=4000).contains(kept)));
+    assert!(kept.iter().sum::<usize>() <= 1024 * 1024 + 256 * RECIPIENTS);
 }
