@@ -20,7 +20,7 @@ const SCRIPTS: usize = 1000;
 /// Where the two may differ: what is said of the script, of envoi and of smtplib, in this order. The first that fits explains it.
 type Rule = (&'static str, fn(&Script, &str, &str) -> bool);
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     ("what is no reply, or one too many, is a violation, and smtplib goes by three digits", |script, ours, theirs| {
         let odd = [Form::Garbage, Form::CodeChanges, Form::TooLong, Form::OneMore];
         ours == "protocol" && theirs != ours && script.answers().iter().any(|answer| odd.contains(&answer.form))
@@ -55,6 +55,13 @@ const RULES: [Rule; 5] = [
             let Script { mail, recipients: [first, second], .. } = script;
             let goes_on = [mail, first, second].iter().any(|answer| answer.code() / 100 == 3);
             goes_on && ours == "protocol" && theirs != "closed"
+        },
+    ),
+    (
+        "452 and 552 say that a transaction has too many recipients (RFC 5321, 4.5.3.1.10), and smtplib begins no other",
+        |script, ours, theirs| {
+            let too_many = matches!(script.recipients[1].code(), 452 | 552);
+            too_many && ours == "sent + +" && theirs == "sent + -"
         },
     ),
 ];

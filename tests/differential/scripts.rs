@@ -106,7 +106,8 @@ fn odd(code: u16) -> BoxedStrategy<Answer> {
     let answer = |text: String, form| Answer { bytes: text.into_bytes(), closes: false, form };
     prop_oneof![
         Just(answer("* OK IMAP4rev1 ready\r\n".into(), Form::Garbage)),
-        Just(answer("\r\n".into(), Form::Garbage)),
+        // More empty lines than are passed over before a reply.
+        Just(answer("\r\n".repeat(17), Form::Garbage)),
         Just(answer(format!("{code}ok\r\n"), Form::Garbage)),
         Just(answer("150 not of SMTP\r\n".into(), Form::Garbage)),
         Just(answer("650 not of SMTP\r\n".into(), Form::Garbage)),
