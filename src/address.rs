@@ -19,6 +19,8 @@ use crate::text::{is_unprintable, quoted};
 const MAX_LOCAL_PART: usize = 64;
 /// The longest domain in octets (RFC 5321, 4.5.3.1.2).
 const MAX_DOMAIN: usize = 255;
+/// What is wrong with a domain that IDNA does not know.
+const NOT_IDN: &str = "is not a valid internationalized name";
 
 /// A mailbox, `local-part@domain`, that is safe to write into a command.
 ///
@@ -140,6 +142,10 @@ impl Address {
             Some(fault) => {
                 let hint = match address.chars().any(is_invisible) && !address.chars().any(|c| c.is_ascii_control()) {
                     true => "It may have been copied along with the address. Type the address instead.",
+                    false if fault.ends_with(NOT_IDN) => {
+                        "Look in the domain for characters that only look like letters or full stops, and in its \
+                         A-labels (xn--) for mistakes."
+                    }
                     false => "An address looks like user@example.org, with no name, comment or brackets around it.",
                 };
                 let message = format!("the address {} is not valid: {fault}", quoted(&address));
@@ -224,7 +230,7 @@ fn domain_fault(domain: &str) -> Option<String> {
         return Some(format!("the domain contains {}", named(c)));
     }
     let Some(ascii) = idna::checked(domain) else {
-        return Some(format!("the domain {} is not a valid internationalized name", quoted(domain)));
+        return Some(format!("the domain {} {NOT_IDN}", quoted(domain)));
     };
     if ascii.split('.').any(|label| label.is_empty() || label.len() > 63) {
         return Some("the domain has an empty label or one longer than 63 bytes".into());
@@ -494,6 +500,7 @@ mod tests {
             for error in [Address::new(format!("b@{domain}")), Address::lenient(format!("b@{domain}"))] {
                 let error = error.unwrap_err();
                 assert!(error.message().contains("is not a valid internationalized name"), "{domain}: {error}");
+                assert!(error.hint().unwrap().contains("A-labels"), "{error:?}");
             }
         }
         for domain in [

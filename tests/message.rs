@@ -317,6 +317,11 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
     let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
     assert!(message.contains("<b\u{f6}b@ex\u{e4}mple.org>\r\n"), "{message}");
 
+    // As U-labels, which it is mapped to.
+    let (_, mut body) = built("B\u{d6}B@EX\u{c4}MPLE\u{3002}org");
+    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    assert!(message.contains("<B\u{d6}B@ex\u{e4}mple.org>\r\n"), "{message}");
+
     // The same mailbox in both spellings.
     let both = MessageBuilder::new()
         .from("a@example.org")

@@ -437,6 +437,7 @@ fn check_text(name: &str, text: &str) -> Result<()> {
 
 /// Writes the domains of addresses as A-labels where all the rest is ASCII: such a message needs no server with SMTPUTF8, neither
 /// this one nor any on the way.
+/// Other addresses have U-labels (RFC 6532, 3.2).
 pub(super) fn spell_domains_in_ascii(headers: &mut [(Cow<'_, str>, HeaderType<'_>)]) {
     for (_, value) in headers {
         if let HeaderType::Address(mailboxes) = value {
@@ -449,9 +450,9 @@ fn spell_in_ascii(mailboxes: &mut Mailboxes<'_>) {
     match mailboxes {
         Mailboxes::Address(mailbox) => {
             if let Ok(address) = Address::lenient(&*mailbox.email)
-                && let Some(Cow::Owned(ascii)) = address.to_ascii()
+                && let Cow::Owned(spelt) = address.to_ascii().unwrap_or_else(|| address.to_unicode())
             {
-                mailbox.email = ascii.to_string().into();
+                mailbox.email = spelt.to_string().into();
             }
         }
         Mailboxes::Group(group) => group.addresses.iter_mut().for_each(spell_in_ascii),
