@@ -331,6 +331,18 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
 }
 
 #[test]
+fn a_file_that_is_gone_when_its_turn_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("film.mp4");
+    std::fs::write(&path, vec![7; 100_000]).unwrap();
+    let (_, mut body) = run(Message::from(mail()).attach(Attachment::file(&path)).prepare()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let error = run(collect(&mut body)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Input);
+    assert!(error.hint().unwrap().contains("Nothing was delivered"), "{error:?}");
+}
+
+#[test]
 fn known_headers_are_not_written_twice() {
     let message =
         mail().header("mime-version", Raw::new("1.0")).header("DATE", Raw::new("Tue, 1 Jul 2003 10:52:37 +0200"));
