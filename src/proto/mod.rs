@@ -436,7 +436,7 @@ impl Machine {
     }
 
     /// What nobody may see, though it is no part of the dialogue.
-    #[cfg(feature = "proxy")]
+    #[cfg(feature = "client")]
     pub(crate) fn secrets_mut(&mut self) -> &mut Secrets {
         &mut self.secrets
     }

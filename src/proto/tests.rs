@@ -51,7 +51,7 @@ fn a_session_is_kept_between_transactions() {
     }
 }
 
-#[cfg(feature = "proxy")]
+#[cfg(feature = "client")]
 #[test]
 fn what_only_the_client_knows_is_hidden_too() {
     let mut machine = machine();
