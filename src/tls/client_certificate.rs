@@ -19,7 +19,7 @@ use super::password::Password;
 use super::reasons::rustls_words;
 use super::store::{MAX_FILE, wallet_stores};
 use super::trust::local;
-use super::{Certificate, connector};
+use super::{Certificate, connector, defects};
 use crate::{Error, Kind, Phase, Result, Secret, file};
 
 /// A certificate of the client's own, with its key: shown to servers that ask for one.
@@ -116,13 +116,13 @@ impl ClientCertificate {
     /// The chain, the client's own certificate first, and the key as the cryptography takes it.
     pub(super) fn certified(&self, provider: &CryptoProvider, until: Instant) -> Result<CertifiedKey> {
         let Own { key, certificates: mut chain, is_chain } = self.read(until)?;
+        // Its errors do not say what is wrong with a key.
+        let defect = defects::of_key(&key);
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             let part = self.key.as_ref().unwrap_or(&self.certificate);
-            part.unusable(Unusable::new(
-                format!("holds a key of a kind that is not supported ({})", rustls_words(&error)),
-                KEY_KINDS,
-            ))
-            .with_source(error)
+            let reason =
+                defect.unwrap_or_else(|| format!("a key of a kind that is not supported ({})", rustls_words(&error)));
+            part.unusable(Unusable::new(format!("holds {reason}"), KEY_KINDS)).with_source(error)
         })?;
         // The order of a file is anybody's guess; the key says which certificate is ours. (The check of rustls cannot read X.509
         // version 1, which `openssl x509 -req` makes.)

@@ -1,12 +1,14 @@
 //! What in a certificate can keep it from being accepted, beside its dates and names: its key, its
 //! signature, its extensions.
 
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use x509_cert::certificate::{CertificateInner, Raw};
-use x509_cert::der::asn1::UintRef;
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
 use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
-use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::der::{Decode as _, Encode as _, Error, Reader as _, SliceReader};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, NameConstraints};
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Certificate;
 
@@ -23,6 +25,96 @@ pub(super) struct WrongSize {
     pub(super) needed: &'static str,
 }
 
+impl WrongSize {
+    fn of(bits: usize) -> Option<Self> {
+        let needed = if bits < *RSA_BITS.start() { "2048 are needed" } else { "no more than 8192 are supported" };
+        (!RSA_BITS.contains(&bits)).then_some(WrongSize { bits, needed })
+    }
+}
+
+/// The size of the modulus that comes next (RFC 8017, A.1), before other numbers.
+fn modulus_bits<'a>(reader: &mut SliceReader<'a>) -> Result<usize, Error> {
+    let modulus = UintRef::decode(reader)?;
+    let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+    reader.drain(reader.remaining_len())?;
+    Ok(modulus.as_bytes().len() * 8 - leading)
+}
+
+/// Why a private key is not supported: its size, its curve or its kind.
+pub(super) fn of_key(key: &PrivateKeyDer<'_>) -> Option<String> {
+    let why = match key {
+        PrivateKeyDer::Pkcs1(key) => rsa_defect(key.secret_pkcs1_der()),
+        PrivateKeyDer::Sec1(key) => curve_of(key.secret_sec1_der()).map(curve_defect),
+        PrivateKeyDer::Pkcs8(key) => pkcs8_defect(key.secret_pkcs8_der()),
+        _ => return None,
+    };
+    why.ok().flatten()
+}
+
+fn rsa_defect(der: &[u8]) -> Result<Option<String>, Error> {
+    let bits = SliceReader::new(der)?.sequence(|reader| {
+        u8::decode(reader)?;
+        modulus_bits(reader)
+    })?;
+    Ok(WrongSize::of(bits).map(|size| format!("an RSA key of {} bits; {}", size.bits, size.needed)))
+}
+
+/// The curve in an ECPrivateKey (RFC 5915, 3); `None` where it is not a named one.
+fn curve_of(der: &[u8]) -> Result<Option<ObjectIdentifier>, Error> {
+    SliceReader::new(der)?.sequence(|reader| {
+        u8::decode(reader)?;
+        reader.tlv_bytes()?;
+        let parameters = AnyRef::decode(reader)?;
+        reader.drain(reader.remaining_len())?;
+        Ok(ObjectIdentifier::from_der(parameters.value()).ok())
+    })
+}
+
+fn curve_defect(curve: Option<ObjectIdentifier>) -> Option<String> {
+    let Some(number) = curve.map(|curve| curve.to_string()) else {
+        return Some("an ECDSA key whose curve has parameters of its own and no name, which is not supported".into());
+    };
+    let name = match number.as_str() {
+        "1.2.840.10045.3.1.7" | "1.3.132.0.34" => return None,
+        "1.2.840.10045.3.1.1" => "P-192",
+        "1.3.132.0.33" => "P-224",
+        "1.3.132.0.35" => "P-521",
+        "1.3.132.0.10" => "secp256k1",
+        "1.3.36.3.3.2.8.1.1.7" => "brainpoolP256r1",
+        "1.3.36.3.3.2.8.1.1.11" => "brainpoolP384r1",
+        "1.3.36.3.3.2.8.1.1.13" => "brainpoolP512r1",
+        number => number,
+    };
+    Some(format!("an ECDSA key on the curve {name}, which is not supported"))
+}
+
+/// RFC 5208, 5.
+fn pkcs8_defect(der: &[u8]) -> Result<Option<String>, Error> {
+    let (algorithm, key) = SliceReader::new(der)?.sequence(|reader| {
+        u8::decode(reader)?;
+        let algorithm = AlgorithmIdentifierOwned::decode(reader)?;
+        let key = <&OctetStringRef>::decode(reader)?.as_bytes();
+        reader.drain(reader.remaining_len())?;
+        Ok::<_, Error>((algorithm, key))
+    })?;
+    let number = algorithm.oid.to_string();
+    let kind = match number.as_str() {
+        "1.2.840.113549.1.1.1" => return rsa_defect(key),
+        "1.2.840.10045.2.1" => {
+            let curve = algorithm.parameters.and_then(|curve| curve.decode_as().ok());
+            return Ok(curve_defect(curve));
+        }
+        "1.3.101.112" => return Ok(None),
+        "1.2.840.113549.1.1.10" => "RSA-PSS",
+        "1.2.840.10040.4.1" => "DSA",
+        "1.3.101.110" => "X25519",
+        "1.3.101.111" => "X448",
+        "1.3.101.113" => "Ed448",
+        number => number,
+    };
+    Ok(Some(format!("a key of the kind {kind}, which is not supported")))
+}
+
 impl Certificate {
     fn parsed(&self) -> Option<CertificateInner<Raw>> {
         CertificateInner::<Raw>::from_der(self.der()).ok()
@@ -35,18 +127,8 @@ impl Certificate {
         if key.algorithm.oid.to_string() != "1.2.840.113549.1.1.1" {
             return None;
         }
-        // RFC 8017, A.1.1.
-        let modulus = |bytes: &[u8]| {
-            SliceReader::new(bytes)?.sequence(|reader| {
-                let modulus = UintRef::decode(reader)?;
-                let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
-                reader.drain(reader.remaining_len())?;
-                Ok::<_, x509_cert::der::Error>(modulus.as_bytes().len() * 8 - leading)
-            })
-        };
-        let bits = modulus(key.subject_public_key.raw_bytes()).ok().filter(|bits| !RSA_BITS.contains(bits))?;
-        let needed = if bits < *RSA_BITS.start() { "2048 are needed" } else { "no more than 8192 are supported" };
-        Some(WrongSize { bits, needed })
+        let numbers = SliceReader::new(key.subject_public_key.raw_bytes()).ok();
+        numbers?.sequence(modulus_bits).ok().and_then(WrongSize::of)
     }
 
     /// It is signed with this algorithm, which is given as `webpki` gives it.

@@ -9,7 +9,7 @@ use crate::Secret;
 /// The certificates of a store that are there to be trusted.
 pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
     let mut notes = Vec::new();
-    let (certificates, has_key) = match format {
+    let (certificates, has_key, is_key_alone) = match format {
         KeyStore::Jks => {
             let store = jks::Store::open(bytes, password)?;
             if store.is_cut && store.trusted.is_empty() {
@@ -18,21 +18,24 @@ pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>)
             if store.is_cut {
                 notes.push(format!("{} {SECRET_KEY}", format.what()));
             }
-            (store.trusted, !store.own.is_empty())
+            (store.trusted, !store.own.is_empty(), false)
         }
         KeyStore::Pkcs12 => {
             let store = pkcs12(bytes, password)?;
-            let has_key = store.has_key();
-            (store.into_trusted(), has_key)
+            let (has_key, is_key_alone) = (store.has_key(), !store.has_certificates());
+            (store.into_trusted(), has_key, is_key_alone)
         }
         KeyStore::AutoLogin => wallet::with_store(bytes, |store| {
-            let has_key = store.has_key();
-            Ok((store.into_trusted(), has_key))
+            let (has_key, is_key_alone) = (store.has_key(), !store.has_certificates());
+            Ok((store.into_trusted(), has_key, is_key_alone))
         })?,
     };
     match (certificates.is_empty(), has_key) {
         (false, _) => Ok(Found { certificates, notes }),
         (true, false) => Err(Unusable::new("is a key store that holds no certificate", IMPORT)),
+        (true, true) if is_key_alone => {
+            Err(Unusable::new("is a key store that holds a key, but no certificate", IMPORT))
+        }
         (true, true) => Err(Unusable::new(
             "is a key store that holds a key with its certificates, but no trusted certificate",
             IMPORT,
@@ -44,11 +47,14 @@ pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>)
 pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Own, Unusable> {
     match format {
         KeyStore::Jks => jks::Store::open(bytes, password)?.into_own(password)?,
-        KeyStore::Pkcs12 => pkcs12(bytes, password)?.into_own().map_err(|fault| match fault {
-            // The store itself was opened.
-            Fault::WrongPassword => key_password("PKCS#12"),
-            fault => explain(fault, password.is_some()),
-        })?,
+        KeyStore::Pkcs12 => {
+            let store = pkcs12(bytes, password)?;
+            let is_opened = password.is_some() && store.is_proved();
+            store.into_own().map_err(|fault| match fault {
+                Fault::WrongPassword if is_opened => key_password("PKCS#12"),
+                fault => explain(fault, password.is_some()),
+            })?
+        }
         KeyStore::AutoLogin => {
             wallet::with_store(bytes, |store| store.into_own().map_err(|fault| explain(fault, true)))?
         }
@@ -92,8 +98,11 @@ pub(super) fn key_password(kind: &str) -> Unusable {
 pub(super) fn explain(fault: Fault, password_given: bool) -> Unusable {
     match fault {
         Fault::WrongPassword => wrong_password(password_given),
-        Fault::TooManyRounds => Unusable::new(
-            format!("is a key store (PKCS#12) that asks for more than {MAX_ROUNDS} rounds of hashing to be opened"),
+        Fault::TooManyRounds(rounds) => Unusable::new(
+            format!(
+                "is a key store (PKCS#12) that asks for {rounds} rounds of hashing to be opened, \
+                 of which no more than {MAX_ROUNDS} are done"
+            ),
             "No program writes such stores; it may be made to keep others busy. Make it anew.",
         ),
         Fault::TooManyEntries => too_many_entries("PKCS#12"),

@@ -12,6 +12,7 @@ use hmac::digest::block_api::BlockSizeUser;
 use hmac::digest::{Digest, FixedOutputReset};
 use hmac::{Mac as _, SimpleHmac};
 use pkcs5::pbes2::{Kdf, Parameters};
+use pkcs12::cms::content_info::ContentInfo;
 use pkcs12::cms::encrypted_data::EncryptedData;
 use pkcs12::kdf::{self, Pkcs12KeyType};
 use pkcs12::pbe_params::{EncryptedPrivateKeyInfo, Pkcs12PbeParams};
@@ -51,7 +52,8 @@ const TRUSTED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.8
 #[derive(Debug)]
 pub(super) enum Fault {
     WrongPassword,
-    TooManyRounds,
+    /// So many are asked for.
+    TooManyRounds(u64),
     TooManyEntries,
     Unsupported(String),
     Malformed(String),
@@ -72,7 +74,8 @@ struct Password<'a> {
     utf8: &'a str,
 }
 
-/// How much hashing may still be done.
+/// How much hashing was asked for.
+#[derive(Default)]
 struct Work {
     rounds: u64,
 }
@@ -80,8 +83,11 @@ struct Work {
 impl Work {
     /// Takes the rounds of a derivation of so many blocks.
     fn take(&mut self, rounds: u64, blocks: u64) -> Result<(), Fault> {
-        let left = self.rounds.checked_sub(rounds.saturating_mul(blocks));
-        self.rounds = left.ok_or(Fault::TooManyRounds)?;
+        let rounds = self.rounds.saturating_add(rounds.saturating_mul(blocks));
+        if rounds > MAX_ROUNDS {
+            return Err(Fault::TooManyRounds(rounds));
+        }
+        self.rounds = rounds;
         Ok(())
     }
 }
@@ -92,6 +98,8 @@ pub(super) struct Store<'a> {
     keys: Vec<StoredKey>,
     password: Password<'a>,
     work: Work,
+    /// The password opened something.
+    is_proved: bool,
 }
 
 struct StoredCertificate {
@@ -116,23 +124,29 @@ impl<'a> Store<'a> {
             certificates: Vec::new(),
             keys: Vec::new(),
             password: Password { utf16, utf8: password },
-            work: Work { rounds: MAX_ROUNDS },
+            work: Work::default(),
+            is_proved: false,
         };
         let pfx = Pfx::from_der(bytes)?;
         if pfx.auth_safe.content_type != DATA {
             return Err(Fault::Unsupported("its integrity is protected by a signature".into()));
         }
         let content = pfx.auth_safe.content.decode_as::<OctetString>()?;
+        let parts = AuthenticatedSafe::from_der(content.as_bytes());
+        // All that is asked for, before any of it is done.
+        store.work.take(declared_rounds(&pfx, parts.as_deref().unwrap_or_default()), 1)?;
         if let Some(mac) = &pfx.mac_data {
             store.check(mac, content.as_bytes())?;
+            store.is_proved = true;
         }
-        for part in AuthenticatedSafe::from_der(content.as_bytes())? {
+        for part in parts? {
             match part.content_type {
                 DATA => store.read_bags(part.content.decode_as::<OctetString>()?.as_bytes())?,
                 ENCRYPTED_DATA => {
                     let part = part.content.decode_as::<EncryptedData>()?.enc_content_info;
                     if let Some(sealed) = part.encrypted_content {
                         let bags = store.decrypt(&part.content_enc_alg, sealed.as_bytes())?;
+                        store.is_proved = true;
                         store.read_bags(&bags)?;
                     }
                 }
@@ -144,8 +158,7 @@ impl<'a> Store<'a> {
 
     /// RFC 7292, 4: the key of the MAC comes from the password.
     fn check(&mut self, mac: &MacData, content: &[u8]) -> Result<(), Fault> {
-        let rounds = u64::try_from(mac.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
-        self.work.take(rounds, 1)?;
+        u64::try_from(mac.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
         let password = &self.password.utf16;
         let matches = match mac.mac.algorithm.oid {
             SHA1 => mac_matches::<sha1::Sha1>(mac, password, content),
@@ -200,15 +213,14 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    fn decrypt(&mut self, algorithm: &AlgorithmIdentifierOwned, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    fn decrypt(&self, algorithm: &AlgorithmIdentifierOwned, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let parameters = algorithm.parameters.as_ref().ok_or(Fault::Malformed("it lacks a parameter".into()))?;
         if algorithm.oid == PBES2 {
             let parameters = parameters.decode_as::<Parameters>()?;
             // No program writes scrypt, of which the memory would have to be bounded, too.
-            let Kdf::Pbkdf2(derivation) = &parameters.kdf else {
+            if !matches!(parameters.kdf, Kdf::Pbkdf2(_)) {
                 return Err(Fault::Unsupported("scrypt".into()));
-            };
-            self.work.take(derivation.iteration_count.into(), 2)?;
+            }
             return match parameters.decrypt(self.password.utf8, sealed) {
                 Ok(plain) => Ok(Zeroizing::new(plain)),
                 Err(pkcs5::Error::DecryptFailed) => Err(Fault::WrongPassword),
@@ -216,9 +228,7 @@ impl<'a> Store<'a> {
             };
         }
         let parameters = parameters.decode_as::<Pkcs12PbeParams>()?;
-        let rounds = u64::try_from(parameters.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
-        // The key, which may need two blocks of SHA-1, and the initialization vector.
-        self.work.take(rounds, 3)?;
+        u64::try_from(parameters.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
         match algorithm.oid {
             pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde3>(&parameters, 24, sealed),
             pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde2>(&parameters, 16, sealed),
@@ -243,6 +253,15 @@ impl<'a> Store<'a> {
         let cipher = cbc::Decryptor::<C>::new_from_slices(&key, &iv);
         let cipher = cipher.map_err(|_| Fault::Malformed("a key of the wrong length".into()))?;
         cipher.decrypt_padded_vec::<Pkcs7>(sealed).map(Zeroizing::new).map_err(|_| Fault::WrongPassword)
+    }
+
+    /// The password opened something of the store, be it a key or not.
+    pub(super) fn is_proved(&self) -> bool {
+        self.is_proved
+    }
+
+    pub(super) fn has_certificates(&self) -> bool {
+        !self.certificates.is_empty()
     }
 
     /// The store has a key.
@@ -293,12 +312,38 @@ impl<'a> Store<'a> {
     fn open_key(&mut self, stored: &StoredKey) -> Result<Option<PrivateKeyDer<'static>>, Fault> {
         let key = if stored.is_encrypted {
             let sealed = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
+            self.work.take(rounds_of(&sealed.encryption_algorithm), 1)?;
             self.decrypt(&sealed.encryption_algorithm, sealed.encrypted_data.as_bytes())?
         } else {
             stored.key.clone()
         };
         Ok(PrivateKeyDer::try_from(key.to_vec()).ok())
     }
+}
+
+/// The rounds of hashing that the MAC and the encrypted parts of a store ask for.
+fn declared_rounds(pfx: &Pfx, parts: &[ContentInfo]) -> u64 {
+    let mac = pfx.mac_data.as_ref().map_or(0, |mac| u64::try_from(mac.iterations).unwrap_or(0));
+    let encrypted = parts.iter().filter(|part| part.content_type == ENCRYPTED_DATA);
+    let rounds = encrypted.map(|part| {
+        let part = part.content.decode_as::<EncryptedData>();
+        part.map_or(0, |part| rounds_of(&part.enc_content_info.content_enc_alg))
+    });
+    rounds.fold(mac, u64::saturating_add)
+}
+
+/// The rounds that a decryption asks for. What cannot be read is refused when it is decrypted.
+fn rounds_of(algorithm: &AlgorithmIdentifierOwned) -> u64 {
+    let Some(parameters) = &algorithm.parameters else { return 0 };
+    if algorithm.oid == PBES2 {
+        return match parameters.decode_as::<Parameters>().map(|parameters| parameters.kdf) {
+            Ok(Kdf::Pbkdf2(derivation)) => u64::from(derivation.iteration_count).saturating_mul(2),
+            _ => 0,
+        };
+    }
+    let rounds = parameters.decode_as::<Pkcs12PbeParams>().map(|parameters| parameters.iterations);
+    // The key, which may need two blocks of SHA-1, and the initialization vector.
+    rounds.map_or(0, |rounds| u64::try_from(rounds).unwrap_or(0).saturating_mul(3))
 }
 
 fn mac_matches<D: Digest + FixedOutputReset + BlockSizeUser>(mac: &MacData, password: &[u8], content: &[u8]) -> bool {
@@ -414,7 +459,6 @@ impl<'a> Chains<'a> {
 #[cfg(test)]
 mod tests {
     use pkcs12::DigestInfo;
-    use pkcs12::cms::content_info::ContentInfo;
     use pkcs12::pfx::Version;
     use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
     use x509_cert::attr::Attribute;
@@ -532,14 +576,47 @@ mod tests {
             let mac = DigestInfo { algorithm, digest: OctetString::new([0; 20]).unwrap() };
             store_of(&[], Some(MacData { mac, mac_salt: OctetString::new([0; 8]).unwrap(), iterations }))
         };
-        assert!(matches!(Store::open(&mac(10_000_001), ""), Err(Fault::TooManyRounds)));
-        assert!(matches!(Store::open(&mac(i32::MAX), ""), Err(Fault::TooManyRounds)));
+        assert!(matches!(Store::open(&mac(10_000_001), ""), Err(Fault::TooManyRounds(10_000_001))));
+        assert!(matches!(Store::open(&mac(i32::MAX), ""), Err(Fault::TooManyRounds(0x7FFF_FFFF))));
         assert!(matches!(Store::open(&mac(-1), ""), Err(Fault::Malformed(_))));
         assert!(matches!(Store::open(&mac(1), ""), Err(Fault::WrongPassword)));
         // Of many parts, all count.
-        let mut work = Work { rounds: 100 };
-        assert!(work.take(30, 3).is_ok() && work.take(10, 1).is_ok());
-        assert!(matches!(work.take(1, 1), Err(Fault::TooManyRounds)));
-        assert!(matches!(work.take(u64::MAX, 3), Err(Fault::TooManyRounds)));
+        let mut work = Work::default();
+        assert!(work.take(MAX_ROUNDS / 4, 3).is_ok() && work.take(MAX_ROUNDS / 4, 1).is_ok());
+        assert!(matches!(work.take(1, 1), Err(Fault::TooManyRounds(10_000_001))));
+        assert!(matches!(work.take(u64::MAX, 3), Err(Fault::TooManyRounds(u64::MAX))));
+    }
+
+    /// The MAC fits no password: where the sum is refused, it was not looked at.
+    #[test]
+    fn the_rounds_of_all_parts_are_added_up_before_any_is_opened() {
+        let parameters = Pkcs12PbeParams { salt: OctetString::new([0; 8]).unwrap(), iterations: 3_000_000 };
+        let part = |rounds| {
+            let parameters = Pkcs12PbeParams { iterations: rounds, ..parameters.clone() };
+            let algorithm = AlgorithmIdentifierOwned {
+                oid: pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC,
+                parameters: Some(Any::encode_from(&parameters).unwrap()),
+            };
+            let sealed = EncryptedData {
+                version: pkcs12::cms::content_info::CmsVersion::V0,
+                enc_content_info: pkcs12::cms::enveloped_data::EncryptedContentInfo {
+                    content_type: DATA,
+                    content_enc_alg: algorithm,
+                    encrypted_content: Some(OctetString::new([0; 8]).unwrap()),
+                },
+                unprotected_attrs: None,
+            };
+            ContentInfo { content_type: ENCRYPTED_DATA, content: Any::encode_from(&sealed).unwrap() }
+        };
+        let store = |rounds: [i32; 2]| {
+            let algorithm = AlgorithmIdentifierOwned { oid: SHA1, parameters: None };
+            let mac = DigestInfo { algorithm, digest: OctetString::new([0; 20]).unwrap() };
+            let mac = MacData { mac, mac_salt: OctetString::new([0; 8]).unwrap(), iterations: 1 };
+            let safe = rounds.map(part).to_vec().to_der().unwrap();
+            Pfx { version: Version::V3, auth_safe: data(safe), mac_data: Some(mac) }.to_der().unwrap()
+        };
+        assert!(matches!(Store::open(&store([1, 1]), ""), Err(Fault::WrongPassword)));
+        let refused = Store::open(&store([3_000_000, 2_000_000]), "");
+        assert!(matches!(refused, Err(Fault::TooManyRounds(15_000_001))));
     }
 }

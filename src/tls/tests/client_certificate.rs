@@ -81,6 +81,32 @@ fn says_what_is_wrong_with_it() {
     says(&error, &["the file \"/none/password\" with the key store's password cannot be read"]);
 }
 
+/// Keys that the cryptography refuses without a word about what is wrong with them.
+#[test]
+fn says_what_is_wrong_with_the_key() {
+    let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
+    let own = ClientCertificate::file(weak.join("short-leaf.pem")).key(weak.join("short-leaf.key"));
+    let text = "short-leaf.key holds an RSA key of 1024 bits; 2048 are needed. Use a key for RSA";
+    says(&own.load().unwrap_err(), &[text]);
+    let pem = |label, base64| format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n");
+    let sec1 = "MHQCAQEEIOjej+QTZNR+Zz3e2BwKpixYNPqcEHCmyYtrX67v/WuLoAcGBSuBBAAK\n\
+                oUQDQgAEsxjr33mKB4Kwq4gDqoum5FJqk6LLf0BhDHetGToqAU3VlOShPVOvty1F\n\
+                zrMWaTRUWeQ2brd1vEW7jGygX3sq8w==";
+    let pkcs8 = "MIGEAgEAMBAGByqGSM49AgEGBSuBBAAKBG0wawIBAQQgphLg3SIIbiYA+jDJZtEI\n\
+                 RGOuHLbbTMfEKykuK9oZRZGhRANCAAQWR+DAg8E2uIh8c65/8exc+8nWtTmsO9eQ\n\
+                 D4eNEB40f2ZTJFzJTK2xQCVf5X8hI2K1yPpRM2Ah1ErnjcV0orsf";
+    let ed448 = "MEcCAQAwBQYDK2VxBDsEOVdMdfOzpj7tSMmQ5gyCt48WmrYFzOcdw2DOiLxZwXXE\n\
+                 kdo0wKYGTnD4WbSr1Vx6oAXw1J+bn15L4g==";
+    for (key, text) in [
+        (pem("EC PRIVATE KEY", sec1), "an ECDSA key on the curve secp256k1, which is not supported"),
+        (pem("PRIVATE KEY", pkcs8), "an ECDSA key on the curve secp256k1, which is not supported"),
+        (pem("PRIVATE KEY", ed448), "a key of the kind Ed448, which is not supported"),
+    ] {
+        let own = ClientCertificate::file(store("client.pem")).key_pem(key);
+        says(&own.load().unwrap_err(), &[text, "ECDSA (P-256, P-384)"]);
+    }
+}
+
 #[tokio::test]
 async fn client_certificate_demanded() {
     let root = Party::authority("Root", None);

@@ -51,6 +51,16 @@ fn check(folder: &Path) {
     }
     let error = ClientCertificate::file(folder.join("other-key.jks")).password("changeit").load().unwrap_err();
     says(&error, &["other-key.jks is a key store (JKS) whose key has another password", "keytool -keypasswd"]);
+    let own = |password: &str| {
+        let own = ClientCertificate::file(folder.join("no-mac.p12"));
+        let own = if password.is_empty() { own } else { own.password(password) };
+        own.load().map(|certificate| certificate.subject)
+    };
+    assert_eq!(own("changeit").unwrap(), "CN=client");
+    says(&own("").unwrap_err(), &["that needs a password, and none was given"]);
+    says(&own("wrong").unwrap_err(), &["that the password given does not open"]);
+    let error = config_error(Trust::empty().file(folder.join("key-alone.p12")).password("changeit"));
+    says(&error, &["is a key store that holds a key, but no certificate", "keytool -importcert"]);
     // Java objects, amid the rest.
     assert_eq!(subjects(Trust::empty().file(folder.join("secret-key.jceks")).password("changeit")), [ca]);
     let mut other = fs::read(folder.join("secret-key.jceks")).unwrap();

@@ -29,6 +29,9 @@ openssl pkcs12 -export -nokeys -in ca.pem -passout "pass:$emoji" -legacy -out op
 # A key with its chain.
 openssl pkcs12 -export -inkey client.key -in client.pem -certfile ca.pem -passout pass:$password -out client.p12
 openssl pkcs12 -export -inkey client.key -in client.pem -certfile ca.pem -passout pass:$password -legacy -out client-legacy.p12
+# The key is encrypted, and nothing else of the store is; then a key without a certificate.
+openssl pkcs12 -export -inkey client.key -in client.pem -nomac -certpbe NONE -passout pass:$password -out no-mac.p12
+openssl pkcs12 -export -inkey client.key -nocerts -passout pass:$password -out key-alone.p12
 
 import() {
     keytool -importcert -noprompt -alias ca -file ca.pem -keystore "$1" -storetype "$2" -storepass "${3:-$password}"
