@@ -67,9 +67,13 @@ pub(crate) fn is_rewritten(text: &str) -> bool {
 }
 
 /// No mechanism that can be used, or not the one wanted.
-pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool, port: Option<u16>) -> &'static str {
+pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool, port: Option<u16>, lmtp: bool) -> &'static str {
     if !offered.auth().is_empty() {
         "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the choice to envoi."
+    } else if lmtp && !secure && offered.offers("STARTTLS") {
+        "Many servers offer the login only inside TLS: say tls=required, so that STARTTLS is used."
+    } else if lmtp {
+        "The server has no login here: ask its administrator, or leave the credentials out."
     } else if !secure && offered.offers("STARTTLS") {
         "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is used."
     } else if matches!(port, Some(587 | 465)) {

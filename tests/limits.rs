@@ -242,6 +242,21 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
     connection.quit().await;
 }
 
+/// A further transaction may have a single recipient; the message has more.
+#[tokio::test]
+async fn advice_counts_the_recipients_of_the_message() {
+    let accepted = AtomicUsize::new(0);
+    let one_alone = plain().answer(move |line| {
+        let is_refused = line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) > 0;
+        is_refused.then(|| TOO_MANY.to_owned())
+    });
+    let server = one_alone.start().await.unwrap();
+    let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
+    assert_eq!((told(&receipt), receipt.transactions), (vec!["1".into(), "452".into()], 2));
+    let hint = receipt.recipients[1].hint().unwrap();
+    assert!(hint.contains("fewer recipients in one message"), "{hint}");
+}
+
 #[tokio::test]
 async fn a_limit_below_the_announced_one() {
     // LIMITS allows three, and the server takes two of them.

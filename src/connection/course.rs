@@ -14,6 +14,8 @@ use crate::{Address, Envelope};
 /// outcome of its own. Parts end in the order in which they begin.
 pub(super) struct Course {
     parts: Vec<Part>,
+    /// How many recipients the message has.
+    recipients: usize,
     /// How many of them have begun.
     begun: usize,
     /// How many of them have an outcome.
@@ -53,6 +55,7 @@ impl Course {
         };
         Course {
             parts: parts.into_iter().map(part).collect(),
+            recipients: envelope.recipients().len(),
             begun: 0,
             ended: 0,
             transactions: 0,
@@ -205,6 +208,7 @@ impl Course {
 
     /// What became of the message goes into the receipt. It has failed where nobody gets it, or nobody knows.
     pub(super) fn end(self, receipt: &mut Receipt, session: &Facts<'_>) -> Result<()> {
+        let session = &Facts { recipients: self.recipients, ..*session };
         let several = self.parts.len() > 1;
         let mut recipients: Vec<Option<Recipient>> = Vec::new();
         let mut failure: Option<Error> = None;

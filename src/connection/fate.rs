@@ -94,7 +94,7 @@ impl Fate {
     /// What is known of the message, besides what is known of the session.
     pub(super) fn facts<'a>(&'a self, session: &Facts<'a>) -> Facts<'a> {
         let sender = self.sender.as_ref().map(Address::as_str);
-        Facts { sender, recipients: self.recipients.len(), ..*session }
+        Facts { sender, ..*session }
     }
 
     /// Adds what to do for each recipient that does not get the message. `error` is what ended it

@@ -23,7 +23,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
-use crate::proto::{Capabilities, Mechanism, OfferedLimits, REPLY_BUDGET, Reply, Step, Transaction, Transcript};
+use crate::proto::{
+    Capabilities, Mechanism, OfferedLimits, Protocol, REPLY_BUDGET, Reply, Step, Transaction, Transcript,
+};
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
@@ -381,7 +383,9 @@ impl Connection {
             phase: Phase::Command,
             reply: None,
             port: machine.port(),
+            lmtp: machine.protocol() == Protocol::Lmtp,
             secure: machine.is_secure(),
+            fell_back: self.plaintext_because.is_some(),
             offered: machine.capabilities(),
             logged_in: self.auth,
             user: &self.user,

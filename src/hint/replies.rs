@@ -3,7 +3,7 @@
 //! The words are those of Postfix, Exim, Sendmail, qmail, Domino, Dovecot, Exchange, and of the
 //! large providers.
 
-use super::refusal::Say::{self, It, ThatLasts};
+use super::refusal::Say::{self, It, UseTls};
 use super::refusal::When::{self, *};
 use crate::error::Phase;
 
@@ -24,6 +24,8 @@ const CLEAR: &[When] = &[InClear];
 const TLS: &[When] = &[InTls];
 const LOGGED_IN: &[When] = &[LoggedIn];
 const LOGGED_OUT: &[When] = &[LoggedOut];
+const LOGGED_OUT_OF_SMTP: &[When] = &[LoggedOut, Smtp];
+const RELAY_CODES: &[&str] = &["450", "451", "452", "454", "5"];
 
 const ANY: &[Phase] = &[];
 const HELLO: &[Phase] = &[Phase::Hello];
@@ -36,6 +38,11 @@ const RCPT: &[Phase] = &[Phase::Rcpt];
 const COMMANDS: &[Phase] = &[Phase::Auth, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Noop, Phase::Command];
 /// A message and its recipients, after EHLO and the login.
 const MESSAGE: &[Phase] = &[Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
+/// A message after its sender.
+const RECIPIENTS: &[Phase] = &[Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
+const CONTENT: &[Phase] = &[Phase::Data, Phase::Body, Phase::EndOfData];
+/// The phases before a message.
+const OPENING: &[Phase] = &[Phase::Greeting, Phase::Hello, Phase::Auth];
 /// Where the size of a message is refused.
 const SIZED: &[Phase] = &[Phase::Mail, Phase::Body, Phase::EndOfData];
 
@@ -44,27 +51,25 @@ const SIZED: &[Phase] = &[Phase::Mail, Phase::Body, Phase::EndOfData];
 pub(super) const ROWS: &[Row] = &[
     // TLS first.
     Row(TLS, HELLO, &["530"], &[], &["starttls"], It(TLS_UNSEEN)),
+    Row(&[InClear, Lmtp], HELLO, &["530"], &[], &["starttls"],
+        It("The server answers nothing before TLS, not even LHLO, without which there is no \
+        STARTTLS: have its administrator correct that.")),
     Row(CLEAR, HELLO, &["530"], &[], &["starttls"],
         It("The server answers nothing before TLS, not even EHLO, without which there is no \
             STARTTLS: use smtps:// (port 465), or have its administrator correct that.")),
     // Exchange has 451 5.7.3 for it.
-    Row(&[InClear, StartTlsOffered], COMMANDS, &["4", "5"], &[], STARTTLS_WANTED,
-        ThatLasts(TLS_FIRST)),
-    Row(&[InClear, OnSubmissionPort], COMMANDS, &["4", "5"], &[], STARTTLS_WANTED,
-        ThatLasts(TLS_FROM_THE_START)),
-    Row(CLEAR, COMMANDS, &["4", "5"], &[], STARTTLS_WANTED, ThatLasts(TLS_ELSEWHERE)),
-    Row(CLEAR, AUTH, &["538"], &[], &[], ThatLasts(WANTS_TLS)),
-    Row(CLEAR, AUTH, &["4", "5"], &["7.10", "7.11"], &[], ThatLasts(WANTS_TLS)),
-    Row(CLEAR, AUTH, &["4", "5"], &[], TLS_WANTED, ThatLasts(WANTS_TLS)),
-    Row(&[InClear, StartTlsOffered], COMMANDS, &["4", "5"], &["7.10", "7.29"], &[],
-        ThatLasts(TLS_FIRST)),
-    Row(&[InClear, StartTlsOffered], COMMANDS, &["4", "5"], &[], TLS_WANTED, ThatLasts(TLS_FIRST)),
-    Row(CLEAR, COMMANDS, &["4", "5"], &["7.10", "7.29"], &[], ThatLasts(TLS_ELSEWHERE)),
-    Row(CLEAR, COMMANDS, &["4", "5"], &[], TLS_WANTED, ThatLasts(TLS_ELSEWHERE)),
+    Row(CLEAR, COMMANDS, &["4", "5"], &[], STARTTLS_WANTED, UseTls(WANTS_TLS)),
+    Row(CLEAR, AUTH, &["538"], &[], &[], UseTls(LOGIN_WANTS_TLS)),
+    Row(CLEAR, AUTH, &["4", "5"], &["7.10", "7.11"], &[], UseTls(LOGIN_WANTS_TLS)),
+    Row(CLEAR, AUTH, &["4", "5"], &[], TLS_WANTED, UseTls(LOGIN_WANTS_TLS)),
+    Row(CLEAR, COMMANDS, &["4", "5"], &["7.10", "7.29"], &[], UseTls(WANTS_TLS)),
+    Row(CLEAR, COMMANDS, &["4", "5"], &[], TLS_WANTED, UseTls(WANTS_TLS)),
     Row(TLS, AUTH, &["538"], &[], &[], It(TLS_UNSEEN)),
     Row(TLS, COMMANDS, &["4", "5"], &["7.10", "7.11", "7.29"], &[], It(TLS_UNSEEN)),
     Row(TLS, COMMANDS, &["4", "5"], &[], STARTTLS_WANTED, It(TLS_UNSEEN)),
     Row(TLS, COMMANDS, &["4", "5"], &[], TLS_WANTED, It(TLS_UNSEEN)),
+    Row(&[Lmtp], HELLO, &["500", "502", "504", "530"], &[], &[],
+        It("This may be a server that does not speak LMTP: check the host and the port.")),
     Row(ALWAYS, HELLO, &["500", "502", "504", "530"], &[], &[],
         It("This may be no mail server (an FTP server greets with 220, too), or one that speaks \
             LMTP (lmtp://): check the host and the port.")),
@@ -82,6 +87,8 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, STARTTLS, &["4"], &[], &[],
         It("The server's TLS is out of order: try again later. If it lasts, its administrator must \
             look at its certificate, key and log.")),
+    Row(&[Lmtp], STARTTLS, &["5"], &[], &[],
+        It("The server offers STARTTLS and refuses it: its administrator must put it in order.")),
     Row(ALWAYS, STARTTLS, &["5"], &[], &[],
         It("Use smtps:// (port 465) if the server has that; else its administrator must put \
             STARTTLS in order.")),
@@ -95,11 +102,22 @@ pub(super) const ROWS: &[Row] = &[
         "only accepting mail from specific", "restricted to members"], It(MEMBERS_ONLY)),
 
     // The account.
-    Row(ALWAYS, ANY, &["4", "5"], &["7.501", "7.502", "7.503", "7.511"], &[], It(BARRED)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["bad outbound sender", "spam abuse detected",
-        "unusual sending activity",
-        "suspicious sending activity", "account has been blocked from sending",
-        "blocked for spamming"], It(BARRED)),
+    Row(LOGGED_IN, ANY, &["4", "5"], &["7.501", "7.502", "7.503"], &[], It(BARRED)),
+    Row(LOGGED_OUT, ANY, &["4", "5"], &["7.501", "7.502", "7.503"], &[], It(SENDER_BARRED)),
+    Row(LOGGED_IN, ANY, &["4", "5"], &[], SPAM_SENT, It(BARRED)),
+    Row(LOGGED_OUT, ANY, &["4", "5"], &[], SPAM_SENT, It(SENDER_BARRED)),
+    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["sending suspended", "sending is suspended",
+        "sending paused", "sending is paused", "sending has been paused",
+        "sending has been suspended", "sending is disabled", "account suspended",
+        "your account has been suspended", "your account is suspended"],
+        It("The provider has stopped sending for this account: look for the reason in what it \
+        wrote to the account's owner, and have the account allowed to send again.")),
+    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["not authorized to perform"],
+        It("The credentials do not include the right to send as this sender (at Amazon SES: \
+        ses:SendRawEmail, for its identity): the account's administrator must grant it.")),
+    Row(LOGGED_OUT, ANY, &["4", "5"], &["7.68"], &[], It(DIRECT_SEND)),
+    Row(LOGGED_OUT, ANY, &["4", "5"], &[], &["direct send not allowed"], It(DIRECT_SEND)),
+    Row(LOGGED_IN, ANY, &["4", "5"], &["7.68"], &[], It(NO_CONNECTOR)),
     Row(ALWAYS, ANY, &["4", "5"], &["7.705"], &[],
         It("The whole organization may not send for now, as too much of its mail looked like spam, \
             or there was too much of it: its administrator must find the cause, and then have the \
@@ -113,9 +131,7 @@ pub(super) const ROWS: &[Row] = &[
             administrator must register the sender's domain, and then have the block lifted by the \
             provider's support.")),
     Row(ALWAYS, ANY, &["4", "5"], &["7.64", "7.51"], &[],
-        It("The server found no connector for this client: the organization's administrator must \
-            set one up for this machine's network address or certificate, and for the sender's \
-            domain.")),
+        It(NO_CONNECTOR)),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["test purposes only", "authorized recipients",
         "activate your", "sandbox"],
         It("The account is on trial or not activated: activate it, add a domain of your own and \
@@ -123,6 +139,50 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, ANY, &["4", "5"], &[], &["credits exceeded", "out of credit", "not enough credit",
         "no credits", "insufficient credits",
         "exceeded your messaging limit", "plan limit", "quota of your plan"], It(CREDITS)),
+
+    // Google's relay, which speaks of EHLO, too.
+    Row(LOGGED_OUT, ANY, &["4", "5"], &[], &["credentials for relay"], It(REGISTER)),
+    Row(LOGGED_IN, ANY, &["4", "5"], &[], &["credentials for relay"], It(REGISTER_LOGGED_IN)),
+
+    // The name in EHLO. Google's relay refuses it with 421, and says (EHLO).
+    Row(ALWAYS, HELLO, &["4", "5"], &[], &["(ehlo)", "(helo)", "ehlo argument", "helo argument"],
+        It(CLIENT_NAME)),
+    Row(ALWAYS, ANY, &["4", "5"], &["7.506"], &[], It(CLIENT_NAME)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], &["helo command", "ehlo command", "helo name", "ehlo name",
+        "invalid helo", "bad helo", "helo rejected",
+        "valid helo", "helo/ehlo", "fqdn required"], It(CLIENT_NAME)),
+
+    // The network address.
+    Row(ALWAYS, ANY, &["5"], &[], &["url reputation", "uri reputation", "link reputation",
+        "uribl", "surbl"], It(FILTERED)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], &["reputation of the sending domain", "spamhaus dbl",
+        "domain is listed", "blacklisted domain"],
+        It("The sender's domain is on a block list, or has a bad reputation: find out why in the \
+            list that the server names, and have it removed.")),
+    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], NOT_DIRECTLY, It(NO_DIRECT_MAIL)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], NOT_DIRECTLY, It(ON_BLOCK_LIST_LOGGED_IN)),
+    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &["7.511"], &[], It(ON_BLOCK_LIST)),
+    Row(ALWAYS, ANY, &["4", "5"], &["7.511"], &[], It(ON_BLOCK_LIST_LOGGED_IN)),
+    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST_LOGGED_IN)),
+    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME)),
+    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME)),
+    Row(ALWAYS, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME_LOGGED_IN)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME_LOGGED_IN)),
+    Row(ALWAYS, OPENING, &["4", "5"], &[], &["ip address has been blocked",
+        "ip address is blocked", "ip has been blocked", "ip is blocked", "ip blocked",
+        "ip address blocked", "ip address has been banned", "ip is banned", "ip banned",
+        "host is blocked", "blocked ip"], It(ADDRESS_BLOCKED)),
+    Row(ALWAYS, OPENING, &["4"], &[], CONNECTIONS, It(TOO_OFTEN_FOR_NOW)),
+    Row(ALWAYS, OPENING, &["5"], &[], CONNECTIONS, It(TOO_OFTEN)),
+    Row(ALWAYS, AUTH, &["4", "5"], &[], &["client host rejected", "host not allowed",
+        "ip not allowed", "ip address not allowed", "not allowed from this ip"], It(ADDRESS_BLOCKED)),
+    Row(ALWAYS, &[Phase::Greeting, Phase::Hello], &["5"], &[], TOO_MUCH, It(TOO_OFTEN)),
+
+    // The server, before what it says of others.
+    Row(ALWAYS, ANY, &["4", "5"], &["3.5"], &[], It(MISCONFIGURED)),
+    Row(ALWAYS, ANY, &["4", "5"], &[], &["configuration error", "misconfigured",
+        "license expired"], It(MISCONFIGURED)),
 
     // The login.
     Row(ALWAYS, AUTH, &["4", "5"], &[], &["application-specific", "application specific",
@@ -155,6 +215,13 @@ pub(super) const ROWS: &[Row] = &[
         It("The API key that is the password here is wrong, expired or revoked, or may not send \
             mail: make a new one, and give it with the user name that the provider names for it \
             (\"apikey\" at SendGrid).")),
+    Row(ALWAYS, AUTH, &["4", "5"], &[], UNVERIFIED,
+        It("The account's address is not verified: verify it with the provider, as its mail or \
+        its settings say.")),
+    Row(ALWAYS, AUTH, &["4", "5"], &[], &["authentication type", "mechanism disabled",
+        "mechanism not supported", "mechanism is not supported", "unsupported mechanism",
+        "mechanism is disabled", "unrecognized authentication", "mechanism not allowed"],
+        It(OTHER_MECHANISM)),
     Row(ALWAYS, AUTH, &["432"], &[], &[],
         It("The server must store the password anew for this mechanism: log in once with PLAIN \
             (auth=PLAIN in the URL), inside TLS.")),
@@ -170,57 +237,45 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, AUTH, &["504", "534"], &[], &[], It(OTHER_MECHANISM)),
     Row(ALWAYS, AUTH, &["5"], &["7.4", "7.9"], &[], It(OTHER_MECHANISM)),
     Row(&[AboutMechanism], AUTH, &["5"], &[], &[], It(OTHER_MECHANISM)),
-    Row(CLEAR, AUTH, &["530"], &[], &[], ThatLasts(WANTS_TLS)),
+    Row(CLEAR, AUTH, &["530"], &[], &[], UseTls(LOGIN_WANTS_TLS)),
     Row(TLS, AUTH, &["530"], &[], &[],
         It("The server wants something else before this login: its words say what. If they do not, \
             ask its administrator.")),
-    Row(CLEAR, AUTH, &["500", "502", "503"], &[], &[],
+    Row(&[StartTlsUnused], AUTH, &["500", "502", "503"], &[], &[],
         It("The server takes no login here: many take it only inside TLS (leave out tls=none), or \
             on the submission port (587 or 465).")),
-    Row(&[InTls, OnSubmissionPort], AUTH, &["500", "502", "503"], &[], &[],
-        It("The server takes no login here: ask its administrator, or leave the credentials out.")),
-    Row(TLS, AUTH, &["500", "502", "503"], &[], &[],
+    Row(&[Lmtp], AUTH, &["500", "502", "503"], &[], &[], It(NO_LOGIN_HERE)),
+    Row(&[OnSubmissionPort], AUTH, &["500", "502", "503"], &[], &[], It(NO_LOGIN_HERE)),
+    Row(ALWAYS, AUTH, &["500", "502", "503"], &[], &[],
         It("The server takes no login here: use its submission port (587 or 465), or leave the \
             credentials out.")),
     Row(ALWAYS, AUTH, &["5"], &[], &[], It(WRONG_PASSWORD)),
 
-    // The name in EHLO. Google's relay refuses it with 421, and says (EHLO).
-    Row(ALWAYS, HELLO, &["4", "5"], &[], &["(ehlo)", "(helo)", "ehlo argument", "helo argument"],
-        It(CLIENT_NAME)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.506"], &[], It(CLIENT_NAME)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["helo command", "ehlo command", "helo name", "ehlo name",
-        "invalid helo", "bad helo", "helo rejected",
-        "valid helo", "helo/ehlo", "fqdn required"], It(CLIENT_NAME)),
-
-    // The network address.
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["reputation of the sending domain", "spamhaus dbl",
-        "domain is listed", "blacklisted domain"],
-        It("The sender's domain is on a block list, or has a bad reputation: find out why in the \
-            list that the server names, and have it removed.")),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST_LOGGED_IN)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME_LOGGED_IN)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME_LOGGED_IN)),
+    // EHLO and the greeting.
     Row(ALWAYS, HELLO, &["5"], &[], &[], It(CLIENT_NAME)),
     Row(&[OnSubmissionPort], GREETING, &["5"], &[], &[],
         It("The server takes no mail from here: check the host. If it is right, ask its \
             administrator whether this network may connect.")),
+    Row(&[Lmtp], GREETING, &["5"], &[], &[],
+        It("The server takes no mail from here: check the host and the port. If they are right, \
+        ask its administrator whether this client may connect.")),
     Row(ALWAYS, GREETING, &["5"], &[], &[],
         It("The server takes no mail from here: check the host and the port. To send, use your \
             provider's submission server (port 587, with a login).")),
 
     // The sender's domain.
     Row(ALWAYS, ANY, &["4", "5"], &[], &["null mx", "nullmx"], It(TAKES_NO_MAIL)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.20", "7.21", "7.22", "7.23", "7.24", "7.26", "7.27", "7.30",
+    Row(ALWAYS, ANY, &["4", "5"], &[], &["basic authentication"], It(NO_BASIC_AUTH)),
+    Row(ALWAYS, MESSAGE, &["4", "5"], &["7.30"], &[], It(REQUIRETLS)),
+    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["requiretls"], It(REQUIRETLS)),
+    Row(ALWAYS, ANY, &["4", "5"], &["7.20", "7.21", "7.22", "7.23", "7.24", "7.26", "7.27",
         "7.32", "7.509", "7.515"], &[], It(VOUCH)),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["dmarc", "dkim", "spf fail", "spf check", "spf policy",
         "spf-check", "sender policy framework",
         "unauthenticated email", "authentication checks"], It(VOUCH)),
     Row(ALWAYS, ANY, &["4", "5"], &["1.8"], &[], It(SENDER_DOMAIN)),
     Row(ALWAYS, ANY, &["4", "5"], &[], &["sender address rejected: domain not found",
-        "domain of sender address"], It(SENDER_DOMAIN)),
+        "domain of sender address", "invalid dns mx"], It(SENDER_DOMAIN)),
 
     // The sender that this login may have.
     Row(&[LoggedOut], ANY, &["4", "5"], &[], &["sender address rejected: not logged in"],
@@ -228,9 +283,10 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, ANY, &["4", "5"], &[], UNVERIFIED, It(VERIFY_SENDER)),
     Row(LOGGED_OUT, ANY, &["5"], &["7.60", "2.252"], &[], It(SENDER_OF_A_LOGIN)),
     Row(LOGGED_OUT, ANY, &["4", "5"], &[], OTHER_SENDER, It(SENDER_OF_A_LOGIN)),
-    Row(&[LoggedIn, SenderIsUser], ANY, &["4", "5"], &[], &["relaying disallowed"],
-        It(SEND_AS_HEADER)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], &["relaying disallowed"], It(SEND_AS)),
+    Row(&[LoggedIn, SenderIsUser], ANY, &["4", "5"], &[], &["relaying disallowed",
+        "relaying not allowed:"], It(SEND_AS_HEADER)),
+    Row(LOGGED_IN, ANY, &["4", "5"], &[], &["relaying disallowed",
+        "relaying not allowed:"], It(SEND_AS)),
     Row(&[LoggedIn, SenderIsUser], ANY, &["5"], &["7.60", "2.252"], &[], It(SEND_AS_HEADER)),
     Row(&[LoggedIn, SenderIsUser], ANY, &["4", "5"], &[], OTHER_SENDER, It(SEND_AS_HEADER)),
     Row(LOGGED_IN, ANY, &["5"], &["7.60", "2.252"], &[], It(SEND_AS)),
@@ -242,6 +298,12 @@ pub(super) const ROWS: &[Row] = &[
     Row(LOGGED_IN, MESSAGE, &["530"], &[], &[], It(LOGIN_DOES_NOT_COUNT)),
     Row(LOGGED_IN, MESSAGE, &["4", "5"], &["7.57"], &[], It(LOGIN_DOES_NOT_COUNT)),
     Row(LOGGED_IN, MESSAGE, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_DOES_NOT_COUNT)),
+    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["530"], &[], &[], It(NO_LOGIN)),
+    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["4", "5"], &["7.57"], &[], It(NO_LOGIN)),
+    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["4", "5"], &[], LOGIN_WANTED, It(NO_LOGIN)),
+    Row(&[LoggedOut, Lmtp], ANY, &["530"], &[], &[], It(LOGIN_FIRST_IN_TLS)),
+    Row(&[LoggedOut, Lmtp], ANY, &["4", "5"], &["7.57"], &[], It(LOGIN_FIRST_IN_TLS)),
+    Row(&[LoggedOut, Lmtp], ANY, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_FIRST_IN_TLS)),
     Row(&[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], ANY, &["530"], &[], &[],
         It(NO_LOGIN)),
     Row(&[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], ANY, &["4", "5"], &[], LOGIN_WANTED,
@@ -271,11 +333,28 @@ pub(super) const ROWS: &[Row] = &[
         "daily user", "daily quota",
         "daily sending", "submissionquota", "per day", "queue quota"], It(QUOTA)),
 
+    Row(ALWAYS, MESSAGE, &["4"], &[], RECEIVES_TOO_MUCH,
+        It("The recipient gets more mail than its mailbox takes in this time: try again later.")),
+    Row(ALWAYS, MESSAGE, &["5"], &[], RECEIVES_TOO_MUCH,
+        It("The recipient gets more mail than its mailbox takes in this time: wait some hours, or \
+        reach the recipient another way.")),
+
+    // The sender's own mailbox.
+    Row(ALWAYS, MAIL, &["4", "5"], &["2.2"], &[], It(SENDER_FULL)),
+    Row(ALWAYS, MAIL, &["4", "5"], &[], MAILBOX_FULL, It(SENDER_FULL)),
+    Row(ALWAYS, MAIL, &["4", "5"], &["2.1"], &[], It(SENDER_OFF)),
+    Row(LOGGED_IN, RECIPIENTS, &["4", "5"], &["2.2"], OWN_ACCOUNT, It(SENDER_FULL)),
+    Row(LOGGED_IN, RECIPIENTS, &["4", "5"], &["2.1"], OWN_ACCOUNT, It(SENDER_OFF)),
+    Row(LOGGED_IN, CONTENT, &["4", "5"], &["2.2"], &["account is", "account has"],
+        It(SENDER_FULL)),
+    Row(LOGGED_IN, CONTENT, &["4", "5"], &["2.1"], &["account is", "account has"],
+        It(SENDER_OFF)),
     // A mailbox or a server that is full, before what is too much in too short a time.
-    Row(ALWAYS, MESSAGE, &["4"], &["2.2"], &[], It(FULL_FOR_NOW)),
-    Row(ALWAYS, MESSAGE, &["5"], &["2.2"], &[], It(FULL)),
-    Row(ALWAYS, MESSAGE, &["4"], &[], MAILBOX_FULL, It(FULL_FOR_NOW)),
-    Row(ALWAYS, MESSAGE, &["5"], &[], MAILBOX_FULL, It(FULL)),
+    Row(ALWAYS, RECIPIENTS, &["4"], &["2.2"], &[], It(FULL_FOR_NOW)),
+    Row(ALWAYS, RECIPIENTS, &["5"], &["2.2"], &[], It(FULL)),
+    Row(ALWAYS, RECIPIENTS, &["4"], &[], MAILBOX_FULL, It(FULL_FOR_NOW)),
+    Row(ALWAYS, RECIPIENTS, &["5"], &[], MAILBOX_FULL, It(FULL)),
+    Row(ALWAYS, RCPT, &["5"], &[], &["storage allocation"], It(FULL)),
     Row(ALWAYS, ANY, &["4"], &["3.1"], &[], It(NO_ROOM)),
     Row(ALWAYS, ANY, &["4"], &[], &["insufficient system", "insufficient disk",
         "insufficient storage", "not enough disk", "not enough space",
@@ -292,15 +371,11 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, ANY, &["5"], &[], &["too many hops", "hop count", "mail loop", "routing loop",
         "loop detected"], It(LOOP)),
     Row(ALWAYS, ANY, &["4"], &[], TOO_MUCH,
-        It("It was too much in too short a time: try again later, then send more slowly and over \
-            fewer connections.")),
+        It(TOO_OFTEN_FOR_NOW)),
     Row(ALWAYS, ANY, &["5"], &[], TOO_MUCH,
-        It("It was too much in too short a time: wait some hours, then send more slowly and over \
-            fewer connections.")),
+        It(TOO_OFTEN)),
 
     // The recipient.
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], RELAYING, It(RELAY_LOGGED_IN)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], RELAYING, It(RELAY)),
     Row(ALWAYS, ANY, &["556"], &[], &[], It(TAKES_NO_MAIL)),
     Row(ALWAYS, ANY, &["5"], &[], &["does not accept mail", "does not accept email"],
         It(TAKES_NO_MAIL)),
@@ -312,13 +387,16 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, MESSAGE, &["5"], &["4.1"], &["recipient address", "recipient addresses"],
         It(NO_MAILBOX)),
     Row(ALWAYS, RCPT, &["5"], &[], NO_SUCH_MAILBOX, It(NO_MAILBOX)),
+    Row(ALWAYS, CONTENT, &["5"], &[], &["non-existent account"], It(NO_MAILBOX)),
+    Row(LOGGED_IN, MESSAGE, RELAY_CODES, &[], RELAYING, It(RELAY_LOGGED_IN)),
+    Row(LOGGED_OUT, MESSAGE, RELAY_CODES, &[], RELAYING, It(RELAY)),
     Row(ALWAYS, RCPT, &["5"], &["1.3"], &[], It(RECIPIENT_SYNTAX)),
     Row(ALWAYS, RCPT, &["501"], &[], &[], It(RECIPIENT_SYNTAX)),
     Row(ALWAYS, RCPT, &["5"], &["1.6"], &[],
         It("The recipient has moved, and mail is not forwarded: ask for the new address.")),
     Row(ALWAYS, RCPT, &["551"], &[], &[],
         It("The recipient is not at this server; its words may name the right address or server.")),
-    Row(ALWAYS, MESSAGE, &["5"], &["2.1"], &[], It(SWITCHED_OFF)),
+    Row(ALWAYS, RECIPIENTS, &["5"], &["2.1"], &[], It(SWITCHED_OFF)),
     Row(ALWAYS, RCPT, &["5"], &[], &["is disabled", "inactive", "suspended", "deactivated",
         "no longer"], It(SWITCHED_OFF)),
 
@@ -361,16 +439,13 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, ANY, &["5"], &[], &["security issue", "attachment", "executable"],
         It("The server does not take such an attachment (a program, or an archive with one, as a \
             rule): put it where it can be fetched from.")),
-    Row(ALWAYS, ANY, &["5"], &[], &["spam", "content filter", "unsolicited", "virus",
+    Row(ALWAYS, ANY, &["5"], &[], &["spam", "antispam", "content filter", "unsolicited", "virus",
         "content denied", "banned content"],
-        It("A filter takes the message for unwanted: look at its subject, links and attachments. \
-            If it is wrong, the server's administrator can let such mail pass.")),
+        It(FILTERED)),
 
-    // The server.
-    Row(ALWAYS, ANY, &["4", "5"], &["3.5"], &[], It(MISCONFIGURED)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["configuration error", "misconfigured",
-        "license expired"], It(MISCONFIGURED)),
     // Postfix on a submission port, to those who have not logged in.
+    Row(&[LoggedOut, Lmtp], ANY, &["5"], &["7.1"], &["client host rejected: access denied"],
+        It(ADDRESS_BLOCKED)),
     Row(&[LoggedOut, InClear], ANY, &["5"], &["7.1"], &["client host rejected: access denied"],
         It(LOGIN_FIRST)),
     Row(&[LoggedOut, InTls, NoLoginOffered], ANY, &["5"], &["7.1"],
@@ -393,6 +468,36 @@ pub(super) const ROWS: &[Row] = &[
             enough, ask its administrator.")),
 ];
 
+const SPAM_SENT: &[&str] = &[
+    "bad outbound sender",
+    "spam abuse detected",
+    "unusual sending activity",
+    "suspicious sending activity",
+    "account has been blocked from sending",
+    "blocked for spamming",
+];
+const CONNECTIONS: &[&str] = &[
+    "too many connections",
+    "too many concurrent",
+    "too many simultaneous",
+    "too many open connections",
+    "too many sessions",
+    "concurrent connections",
+    "concurrent connection limit",
+    "connection limit",
+    "maximum number of connections",
+    "connection rate limit",
+];
+/// The network is not one for sending mail by itself.
+const NOT_DIRECTLY: &[&str] = &[
+    "using to send mail is not authorized",
+    "relay at your service provider",
+    "not authorized to send email directly",
+    "not authorized to send mail directly",
+];
+const RECEIVES_TOO_MUCH: &[&str] =
+    &["receiving mail too quickly", "receiving mail at a rate", "receiving too much mail"];
+const OWN_ACCOUNT: &[&str] = &["your account", "your mailbox", "your own mailbox", "sender's"];
 const STARTTLS_WANTED: &[&str] = &[
     "issue a starttls",
     "issue starttls",
@@ -502,6 +607,8 @@ const OTHER_SENDER: &[&str] = &[
     "sender mismatch",
     "unknown sender address",
     "local user only",
+    "does not match alias",
+    "not match any alias",
 ];
 const UNVERIFIED: &[&str] = &[
     "is not verified",
@@ -578,22 +685,20 @@ const NO_SUCH_MAILBOX: &[&str] = &[
     "address unknown",
     "undeliverable address",
     "badrcptto",
-    "not listed in",
+    "not listed in domino",
+    "not listed in public name",
+    "non-existent account",
     "no account",
     "no such address",
     "not a known user",
     "user doesn't have",
 ];
 
-const TLS_FIRST: &str = "The server wants TLS first: leave out tls=none, so that STARTTLS is used, \
-    or use smtps:// (port 465).";
-const TLS_ELSEWHERE: &str = "The server wants TLS first, and offers no STARTTLS here: use smtps:// \
-    (port 465), or the submission port 587, where servers offer TLS.";
+const WANTS_TLS: &str = "The server wants TLS first";
+const LOGIN_WANTS_TLS: &str = "The server takes this login only inside TLS";
 const TLS_UNSEEN: &str = "The server takes this connection for one in clear, though TLS is active: \
     what ends TLS before it (a proxy, a load balancer) does not tell it. Connect to the server \
     itself, or have its administrator correct that.";
-const WANTS_TLS: &str = "The server takes this login only inside TLS: leave out tls=none, so that \
-    STARTTLS is used, or use smtps:// (port 465).";
 const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and \
     use TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465).";
 const LOGIN_FIRST_IN_TLS: &str = "The server wants a login first: give a user name and a password.";
@@ -601,8 +706,6 @@ const LOGIN_ELSEWHERE: &str = "The server wants a login first, and offers none h
     submission port (587 or 465), and give a user name and a password.";
 const NO_LOGIN: &str = "The server wants a login first, and offers none: ask its administrator, or \
     use another server.";
-const TLS_FROM_THE_START: &str = "The server wants TLS first, and offers no STARTTLS here: use \
-    smtps:// (port 465) if the server has that; else its administrator must put STARTTLS in order.";
 const LOGIN_DOES_NOT_COUNT: &str = "The login succeeded, and the server asks for one nevertheless: \
     ask its administrator whether this account may send here, and as this sender.";
 const MEMBERS_ONLY: &str = "The recipient takes mail from certain senders alone (the members of \
@@ -611,6 +714,40 @@ const MEMBERS_ONLY: &str = "The recipient takes mail from certain senders alone 
 const BARRED: &str = "The account was barred from sending, as spam came from it or its use was \
     unusual: find out what sent it, change the password, and have the account's administrator lift \
     the block (at Microsoft, in the list of restricted entities).";
+const SENDER_BARRED: &str = "The sender was barred from sending, as spam came from its address or \
+    domain: its administrator must find out what sent it, and have the block lifted (at Microsoft, \
+    in the list of restricted entities).";
+const NO_CONNECTOR: &str = "The server found no connector for this client: the organization's administrator must \
+            set one up for this machine's network address or certificate, and for the sender's \
+            domain.";
+const DIRECT_SEND: &str = "The organization takes no mail from its own domains without a login or \
+    a connector (Direct Send is switched off): send through its submission server, or have its \
+    administrator set up a connector for this machine's network address or certificate.";
+const REGISTER: &str = "The relay knows its clients by the network address that is registered with \
+    it, or by a login: have the address that you send from registered for the sender's domain, or \
+    give a user name and a password.";
+const REGISTER_LOGGED_IN: &str = "The relay does not take the sender's domain for this account or \
+    this network address: have both registered with it for that domain.";
+const NO_DIRECT_MAIL: &str = "The server takes no mail directly from the network address that you \
+    send from, which is one of a home or cloud network as a rule: send through your provider's \
+    submission server (port 587, with a login).";
+const ADDRESS_BLOCKED: &str = "The server does not let the network address that you send from in. \
+    It may have blocked it after wrong logins: if so, wait some hours. If not, ask its \
+    administrator whether this network may connect.";
+const TOO_OFTEN_FOR_NOW: &str = "It was too much in too short a time: try again later, then send more slowly and over \
+            fewer connections.";
+const TOO_OFTEN: &str = "It was too much in too short a time: wait some hours, then send more slowly and over \
+            fewer connections.";
+const NO_LOGIN_HERE: &str = "The server takes no login here: ask its administrator, or leave the \
+    credentials out.";
+const REQUIRETLS: &str = "The message is to go by TLS alone, all the way (REQUIRETLS), and the \
+    next server does not promise that: send it without this demand, or another way.";
+const SENDER_FULL: &str = "The sender's own mailbox is full, and the server sends nothing for it \
+    before there is room: delete something in it, or have its quota raised.";
+const SENDER_OFF: &str = "The sender's own account is switched off or may not send: ask its \
+    administrator.";
+const FILTERED: &str = "A filter takes the message for unwanted: look at its subject, links and attachments. \
+            If it is wrong, the server's administrator can let such mail pass.";
 const CREDITS: &str = "The quota of the account is used up: wait until it is renewed, or have it \
     raised at the provider. The password is not the reason.";
 const APP_PASSWORD: &str = "The account needs a password made for programs (an app password): \

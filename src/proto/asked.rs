@@ -6,8 +6,8 @@ use super::sasl::Login;
 use super::transaction::{Framing, Progress};
 use super::wire::Expected;
 use super::{
-    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, RawCommand, ReplyParser, SaslExchange, SaslFailure,
-    SaslSession, State, Stuffer, Transaction,
+    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser, SaslExchange,
+    SaslFailure, SaslSession, State, Stuffer, Transaction,
 };
 use crate::address::Address;
 use crate::error::{Error, Kind, Phase, Result};
@@ -93,7 +93,8 @@ impl Machine {
             } else {
                 format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
             };
-            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure, self.port());
+            let lmtp = self.settings.protocol == Protocol::Lmtp;
+            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
             return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())

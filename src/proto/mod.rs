@@ -397,6 +397,12 @@ impl Machine {
         &self.capabilities
     }
 
+    /// What is spoken in this session.
+    #[cfg(feature = "client")]
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.settings.protocol
+    }
+
     /// The session is protected by TLS.
     pub fn is_secure(&self) -> bool {
         self.settings.secure

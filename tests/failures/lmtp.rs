@@ -45,6 +45,23 @@ async fn lmtp() {
             &[(".", "250 2.0.0 <a@example.com> Saved\r\n421 4.3.2 Shutting down")],
             Kind::Closed,
         ),
+        row(
+            "TLS first, and STARTTLS is offered",
+            &[
+                ("LHLO", "250-mail.example.org\r\n250 STARTTLS"),
+                ("MAIL", "530 5.7.0 Must issue a STARTTLS command first"),
+            ],
+            Kind::Refused,
+            Phase::Mail,
+            69,
+        ),
+        row(
+            "TLS first, and STARTTLS is not offered",
+            &[("MAIL", "530 5.7.0 Must issue a STARTTLS command first")],
+            Kind::Refused,
+            Phase::Mail,
+            69,
+        ),
         unknown("garbage between the answers", &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")], Kind::Protocol),
         unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], Kind::Timeout).with(hurried),
     ];

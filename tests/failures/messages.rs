@@ -99,6 +99,18 @@ async fn messages() {
             Phase::Hello,
             76,
         ),
+        case(
+            "TLS first, after STARTTLS failed",
+            Server::Plain(&[
+                ("EHLO", "250-mail.example.org\r\n250 STARTTLS"),
+                ("STARTTLS", "454 4.7.0 TLS not available"),
+                ("MAIL", "530 5.7.0 Must issue a STARTTLS command first"),
+            ]),
+            "smtp://127.0.0.1:{port}?tls=opportunistic",
+            Kind::Refused,
+            Phase::Mail,
+            69,
+        ),
         // The recipients.
         rcpt("too many recipients, and it is one", &[("RCPT", "452 4.5.3 Error: too many recipients")], 75),
         rcpt("452 without more", &[("RCPT", "452 Insufficient disk space")], 75),
