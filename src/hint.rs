@@ -16,6 +16,9 @@ pub(crate) use refusal::{Advice, Facts, for_refusal};
 pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465), \
     or say by name that the password may cross the network in clear (auth-in-clear=yes).";
 
+pub(crate) const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that \
+    the password may cross the network in clear (auth-in-clear=yes).";
+
 /// TLS is active, and proves nothing.
 #[cfg(feature = "client")]
 pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, or trust= in the URL), and leave \
@@ -42,11 +45,23 @@ pub(crate) const DISTRUSTED: &str = "Another server may be between this client a
 // ---- What is offered ----
 
 /// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.
-pub(crate) fn starttls_missing(offered: &Capabilities, greeting: Option<&Reply>, port: Option<u16>) -> Error {
+pub(crate) fn starttls_missing(
+    offered: &Capabilities,
+    greeting: Option<&Reply>,
+    port: Option<u16>,
+    lmtp: bool,
+) -> Error {
     let names: Vec<&str> = offered.keywords().iter().map(|keyword| keyword.name.as_str()).collect();
     let offers = if names.is_empty() { "nothing at all".to_owned() } else { names.join(", ") };
-    let rewritten = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
-    let hint = if rewritten || names.iter().any(|name| is_rewritten(name)) {
+    let in_greeting = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
+    let is_rewritten = in_greeting || names.iter().any(|name| is_rewritten(name));
+    let hint = if lmtp && is_rewritten {
+        "A device between you and the server rewrites LMTP (a firewall's \"SMTP inspection\" or \
+         \"fixup\"): have it switched off."
+    } else if lmtp {
+        "Its administrator must put STARTTLS in order. If this server has no TLS at all and the \
+         network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
+    } else if is_rewritten {
         "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \"fixup\"): have it switched off, \
          or use implicit TLS (smtps://, port 465)."
     } else if port == Some(587) {

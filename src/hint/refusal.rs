@@ -558,6 +558,8 @@ mod tests {
                 (Rcpt, "550 <b@example.org>: User unknown in relay recipient table", "no such mailbox"),
                 (Rcpt, "550 5.1.1 <relay@example.org>: Recipient address rejected: User unknown", "no such mailbox"),
                 (Rcpt, "550 5.1.1 <dkim@example.org>: Recipient address rejected: User unknown", "no such mailbox"),
+                (Rcpt, "550 5.1.1 User unknown; too many of them harm your reputation", "no such mailbox"),
+                (Auth, "550 5.7.1 Login rate limit exceeded", "too many logins"),
                 (Rcpt, "550 5.1.1 spam@relay.example.org: rejected", "no such mailbox"),
                 (Mail, "421 4.3.0 relay.example.org shutting down", "busy or going down"),
                 (Mail, "421 4.3.0 relay shutting down", "busy or going down"),

@@ -93,6 +93,9 @@ pub(super) const ROWS: &[Row] = &[
         It("Use smtps:// (port 465) if the server has that; else its administrator must put \
             STARTTLS in order.")),
 
+    // Sure, whatever else the reply says.
+    Row(ALWAYS, RCPT, &["5"], &["1.1"], &[], It(NO_MAILBOX)),
+
     // A recipient for some senders alone.
     Row(ALWAYS, MESSAGE, &["4", "5"], &["7.12", "7.120", "7.121", "7.122", "7.123", "7.124",
         "7.125", "7.126", "7.127", "7.128", "7.129",
@@ -225,7 +228,8 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, AUTH, &["432"], &[], &[],
         It("The server must store the password anew for this mechanism: log in once with PLAIN \
             (auth=PLAIN in the URL), inside TLS.")),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["too many"],
+    Row(ALWAYS, AUTH, &["4", "5"], &[], &["too many", "rate limit", "ratelimit", "rate exceeded",
+        "limit exceeded", "throttl", "too often", "too frequent"],
         It("There were too many logins, or too many wrong ones: check the password, wait some \
             minutes (or hours), and then log in less often: send many messages over one \
             connection.")),
@@ -383,7 +387,7 @@ pub(super) const ROWS: &[Row] = &[
     Row(ALWAYS, RCPT, &["4", "5"], &[], &["recipient address rejected: domain not found",
         "recipient domain", "host or domain name not found",
         "domain does not exist", "no such domain"], It(RECIPIENT_DOMAIN)),
-    Row(ALWAYS, RCPT, &["5"], &["1.1", "1.10"], &[], It(NO_MAILBOX)),
+    Row(ALWAYS, RCPT, &["5"], &["1.10"], &[], It(NO_MAILBOX)),
     Row(ALWAYS, MESSAGE, &["5"], &["4.1"], &["recipient address", "recipient addresses"],
         It(NO_MAILBOX)),
     Row(ALWAYS, RCPT, &["5"], &[], NO_SUCH_MAILBOX, It(NO_MAILBOX)),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::{Port, Speaks, Timings, Version, preference};
 use crate::connection::{client_name, open, within};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::proto::ClientName;
+use crate::proto::{ClientName, Protocol};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Demand, Security, TlsInfo, TlsVersion, TrustSummary};
 use crate::transport::{Destination, Opened};
@@ -134,7 +134,8 @@ impl Observer {
         if self.demands_tls() {
             session.quit().await;
             let greeting = port.greeting.as_ref();
-            let missing = hint::starttls_missing(&offered, greeting, Some(port.number));
+            let lmtp = self.endpoint.protocol == Protocol::Lmtp;
+            let missing = hint::starttls_missing(&offered, greeting, Some(port.number), lmtp);
             return Err(self.unprotected(missing));
         }
         Ok(Some(session))

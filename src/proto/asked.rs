@@ -84,7 +84,11 @@ impl Machine {
         self.require_ready("a login")?;
         if !self.settings.secure && !self.settings.auth_in_clear {
             let message = "the credentials would cross the network unprotected";
-            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::INSECURE));
+            let hint = match self.settings.protocol {
+                Protocol::Lmtp => hint::INSECURE_LMTP,
+                Protocol::Smtp => hint::INSECURE,
+            };
+            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint));
         }
         let offered = self.capabilities.auth();
         if !offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.as_str())) {

@@ -312,7 +312,8 @@ impl Machine {
         } else if wanted && self.settings.starttls == StartTls::Required {
             self.state = State::Refused;
             let greeting = self.greeting.as_ref();
-            return Err(hint::starttls_missing(&self.capabilities, greeting, self.port()));
+            let lmtp = self.settings.protocol == Protocol::Lmtp;
+            return Err(hint::starttls_missing(&self.capabilities, greeting, self.port(), lmtp));
         } else {
             self.state = State::Ready;
         }

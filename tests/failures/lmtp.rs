@@ -62,6 +62,14 @@ async fn lmtp() {
             Phase::Mail,
             69,
         ),
+        case(
+            "STARTTLS is required and not offered",
+            Plain(&[]),
+            "lmtp://127.0.0.1:{port}?tls=required",
+            Kind::Tls,
+            Phase::StartTls,
+            76,
+        ),
         unknown("garbage between the answers", &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")], Kind::Protocol),
         unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], Kind::Timeout).with(hurried),
     ];
