@@ -159,8 +159,8 @@ fn name_in(run: &str) -> Option<&'static str> {
     let labels = || host.split('.');
     let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || "-_".contains(c));
     // Some servers leave out the blank between two sentences.
-    let is_sentence =
-        host.ends_with(char::is_lowercase) && labels().last().is_some_and(|last| last.starts_with(char::is_uppercase));
+    let is_sentence = host.ends_with(char::is_lowercase)
+        && labels().next_back().is_some_and(|last| last.starts_with(char::is_uppercase));
     let is_host = labels().count() > 1 && labels().all(is_label) && !is_sentence;
     if run.contains('@') || !(has_scheme || is_host) {
         return run.contains('@').then_some("");
