@@ -370,6 +370,11 @@ async fn refused_recipients() {
     // For good outweighs for now, in either order.
     to(&["later@example.com", "nobody@example.com"], &[]).await.exits_with(69);
     to(&["nobody@example.com", "later@example.com", "you@example.com"], &[]).await.exits_with(69);
+    let run = to(&["nobody@example.com", "later@example.com"], &[]).await;
+    let error = &run.exits_with(69).json()["error"];
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("For nobody@example.com: ") && hint.contains("For later@example.com: "), "{hint}");
+    assert_eq!(error["transient"], false);
 
     let before = server.messages().len();
     let run = to(&["you@example.com", "nobody@example.com"], &["--all-or-nothing"]).await;

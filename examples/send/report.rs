@@ -95,24 +95,28 @@ impl Failure {
         if code == 75 && receipt.is_some_and(refused_for_good) { 69 } else { code }
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, receipt: Option<&Receipt>) -> Value {
+        let is_transient = self.transient && !receipt.is_some_and(refused_for_good);
         json!({
             "kind": self.kind.as_str(),
             "phase": self.phase.as_str(),
             "message": self.message,
             "hint": self.hint,
-            "transient": self.transient,
+            "transient": is_transient,
         })
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        // The error has the hint for one reply, and some recipients had another one for good.
+        let receipt = error.receipt().filter(|receipt| error.is_transient() && refused_for_good(receipt));
+        let hint = receipt.and_then(hints).or_else(|| error.hint().map(in_options));
         Failure {
             kind: error.kind(),
             phase: error.phase(),
             message: error.message().to_owned(),
-            hint: error.hint().map(in_options),
+            hint,
             reply: error.reply().cloned(),
             transient: error.is_transient(),
             unknown: error.outcome_unknown(),
@@ -210,7 +214,7 @@ impl Report {
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
-            "error": self.failure.as_ref().map(Failure::json),
+            "error": self.failure.as_ref().map(|failure| failure.json(self.receipt.as_ref())),
         })
     }
 
