@@ -114,7 +114,13 @@ impl Session {
                     // One limit for a reply as a whole: a byte now and then does not renew it.
                     let since = waiting.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, at)| at);
                     waiting = Some((phase, since));
-                    self.read(since + PATIENCE)?;
+                    if let Err(error) = self.read(since + PATIENCE) {
+                        // A message that was refused before is told of first.
+                        return match self.machine.step()? {
+                            Step::Closed => Err(error),
+                            step => Ok(step),
+                        };
+                    }
                 }
                 step => return Ok(step),
             }

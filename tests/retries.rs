@@ -162,6 +162,34 @@ async fn never_where_the_outcome_is_unknown() {
     assert!(!server.is_finished());
 }
 
+/// The message went with its commands, and the session broke down after MAIL was refused: nothing is
+/// unknown, and the message goes again.
+#[tokio::test]
+async fn a_sender_that_was_refused_before_a_violation() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://127.0.0.1:{}?tls=none", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        for replies in ["450 4.7.1 Later\r\nxyzzy\r\n", "250 Ok\r\n250 Ok\r\n250 Ok\r\n"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            for (said, end) in [
+                ("220 there\r\n", "\r\n"),
+                ("250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "Hello.\r\n"),
+                (replies, ""),
+            ] {
+                stream.write_all(said.as_bytes()).await.unwrap();
+                heard.clear();
+                while !heard.ends_with(end.as_bytes()) {
+                    assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+                }
+            }
+        }
+    });
+    let receipt = Client::from_url(&url).unwrap().retries(at_once(1)).send(hello()).await.unwrap();
+    assert_eq!(outcomes(&receipt), [250]);
+    server.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

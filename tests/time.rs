@@ -312,6 +312,28 @@ async fn a_connection_that_is_kept() {
     serving.abort();
 }
 
+/// What was refused before the time is over stays refused, also where the message has gone.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_and_is_silent() {
+    for (offer, replies, phase, code) in [
+        ("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "450 Later\r\n", Phase::Mail, 450),
+        ("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
+        ("250-x\r\n250 PIPELINING\r\n", "550 No\r\n", Phase::Mail, 550),
+        ("250-x\r\n250 PIPELINING\r\n", "250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
+    ] {
+        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        let message = Message::ready("A: b\r\n\r\nc\r\n").envelope(envelope);
+        let (result, elapsed) = send(Timeouts::of(seconds(20)), message, async |mut stream| {
+            converse(&mut stream, &["220 x\r\n", offer, replies]).await;
+        })
+        .await;
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.phase(), elapsed), (Kind::Refused, phase, seconds(20)), "{error}");
+        assert_eq!(error.reply().map(envoi::proto::Reply::code), Some(code));
+        assert!(!error.outcome_unknown());
+    }
+}
+
 /// Messages that come while a reply is waited for do not renew its limit.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_to_a_server_that_is_silent() {

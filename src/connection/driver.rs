@@ -39,6 +39,8 @@ pub(super) struct Driver {
     ended: bool,
     /// Why the transport broke, if it did.
     broken: Option<io::Error>,
+    /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of that.
+    aborted: Option<Error>,
     /// When the server was last heard.
     pub(super) heard_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
@@ -62,6 +64,7 @@ impl Driver {
             unflushed: false,
             ended: false,
             broken: None,
+            aborted: None,
             heard_at: Instant::now(),
             stalled_since: Instant::now(),
             wait: None,
@@ -202,10 +205,14 @@ impl Driver {
     }
 
     pub(super) fn step(&mut self) -> Result<Step> {
-        self.machine.step().map_err(|error| match self.broken.take() {
-            Some(cause) => self.machine.redacted(error.with_broken(cause)),
-            None => error,
-        })
+        match self.machine.step() {
+            Ok(Step::Closed) => self.aborted.take().map_or(Ok(Step::Closed), Err),
+            Ok(step) => Ok(step),
+            Err(error) => Err(match self.broken.take() {
+                Some(cause) => self.machine.redacted(error.with_broken(cause)),
+                None => error,
+            }),
+        }
     }
 
     /// Writes and reads until something happens, or this reply has taken too long.
@@ -220,7 +227,11 @@ impl Driver {
         })
         .await;
         self.spend();
-        if in_time { self.last_words().await } else { Err(self.timed_out(phase, limit.why)) }
+        if in_time {
+            return self.last_words().await;
+        }
+        self.time_out(phase, limit.why);
+        Ok(())
     }
 
     /// Tells the clock how long the server was waited for.
@@ -275,9 +286,13 @@ impl Driver {
             // What is missing must not look like the end: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
                 self.machine.abort(error.kind(), error.message());
-                Err(error)
+                self.aborted = Some(error);
+                Ok(())
             }
-            Event::TooSlow(why) => Err(self.timed_out(Phase::Body, why)),
+            Event::TooSlow(why) => {
+                self.time_out(Phase::Body, why);
+                Ok(())
+            }
         }
     }
 
@@ -381,10 +396,10 @@ impl Driver {
         Ok(())
     }
 
-    fn timed_out(&mut self, phase: Phase, why: LimitKind) -> Error {
+    fn time_out(&mut self, phase: Phase, why: LimitKind) {
         let message = too_slow(phase, why);
         let hint = why.hint(phase, self.machine.is_secure());
-        self.machine.abort(Kind::Timeout, message).with_hint(hint)
+        self.aborted = Some(self.machine.abort(Kind::Timeout, message).with_hint(hint));
     }
 }
 

@@ -63,8 +63,10 @@
 //! before it answered their MAIL, and what has no accepted recipient cannot be delivered.
 //!
 //! A time-out or a violation after 421 is not that close: each message that was handed over is
-//! unknown then. So it is after 421 in place of one of several replies to a message (LMTP, PRDR),
-//! as nothing says which of them it stands for; the machine does not read on there.
+//! unknown then, unless its MAIL or all of its recipients were refused before. So it is after 421
+//! in place of one of several replies to a message (LMTP, PRDR), unless that leaves no recipient
+//! who may have it: nothing says that it stands for the others, too. The machine does not read on
+//! there.
 //!
 //! # What a driver does
 //!
@@ -78,7 +80,8 @@
 //!   server may have said why it closed.
 //! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
-//!   the outcome of a message is unknown by then.
+//!   the outcome of a message is unknown by then. [`Step::NotSent`] follows for a message that was
+//!   refused before.
 //! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be
 //!   read without waiting, and ask for the next step, before anything is written: what is there was
 //!   not asked for, and does not answer what follows. It may also be the last word (421) of a
@@ -332,7 +335,7 @@ impl Machine {
                 return Ok(event);
             }
             match self.state {
-                State::Closed => return Ok(Step::Closed),
+                State::Closed => return self.failure.take().map_or(Ok(Step::Closed), Err),
                 State::Refused if self.wire.queue.is_empty() => return Ok(Step::Closed),
                 _ => {}
             }
@@ -345,13 +348,21 @@ impl Machine {
                 Err(error) if self.state == State::Refused && !is_refused => {
                     return Err(error.redacted(&self.secrets));
                 }
-                Err(error) => return Err(self.fail(error)),
+                // After the outcome of a message that was refused before.
+                Err(error) => self.failure = Some(self.fail(error)),
             }
         }
     }
 
-    /// Ends the session by this error.
+    /// Ends the session by this error. A message that was refused for certain before stays refused,
+    /// whatever else of it has no answer: without an accepted MAIL and an accepted recipient there
+    /// is no delivery (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
     fn fail(&mut self, error: Error) -> Error {
+        let begun = self.transactions.front().filter(|front| front.complete);
+        if let Some((phase, reply)) = begun.and_then(Progress::final_refusal) {
+            self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+            self.transactions.pop_front();
+        }
         let outcome_unknown = self.outcome_unknown();
         self.close();
         error.with_outcome_unknown(outcome_unknown).redacted(&self.secrets)
@@ -381,10 +392,10 @@ impl Machine {
     }
 
     /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
+    /// [`step`](Self::step) then says [`Step::NotSent`] for a message that the server had refused
+    /// before, which the error is not about, and [`Step::Closed`].
     pub fn abort(&mut self, kind: Kind, message: impl Into<String>) -> Error {
-        let error = Error::new(kind, self.phase(), message).with_outcome_unknown(self.outcome_unknown());
-        self.close();
-        error.redacted(&self.secrets)
+        self.fail(Error::new(kind, self.phase(), message))
     }
 
     /// The server's first words, once it has said them.

@@ -7,7 +7,7 @@ use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, Progress};
 use super::wire::Expected;
-use super::{BadReply, Capabilities, Machine, Protocol, Reply, StartTls, State, Step, Stuffer};
+use super::{BadReply, Capabilities, Machine, Protocol, Reply, ReplyParser, StartTls, State, Step, Stuffer};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::hint;
 use crate::text::{beginning, printable};
@@ -244,8 +244,11 @@ impl Machine {
             }
             Expected::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come.
-            Expected::EndOfData { .. } if self.outcome_unknown() && self.settings.protocol == Protocol::Lmtp => {
-                if self.on_final_reply(reply.clone()) {
+            // So it is with PRDR; there, also in place of the last reply it is no word on the message.
+            Expected::EndOfData { .. } if self.outcome_unknown() && self.has_several_final_replies() => {
+                let is_for_all = |front: &Progress| front.next_verdict().is_none() && front.refusal().is_none();
+                let is_for_all = self.transactions.front().is_some_and(is_for_all);
+                if is_for_all || self.on_final_reply(reply.clone()) {
                     let message = "the server ended the session before it had answered for every recipient";
                     self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
                     return Ok(());
@@ -264,11 +267,19 @@ impl Machine {
         Ok(())
     }
 
+    /// A reply for each recipient will come, or has begun to (LMTP, PRDR).
+    fn has_several_final_replies(&self) -> bool {
+        let for_each = |front: &Progress| matches!(front.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
+        self.transactions.front().is_some_and(for_each)
+    }
+
     fn on_end(&mut self) -> Result<()> {
-        if !self.outcome_unknown()
-            && let Some(reply) = self.parser.unterminated_421(&self.input)
-        {
+        // As the reply to a message, it says nothing for certain.
+        let answers_message =
+            self.outcome_unknown() && matches!(self.wire.queue.front(), Some(Expected::EndOfData { .. }));
+        if !answers_message && let Some(reply) = self.parser.unterminated_421(&self.input) {
             self.input.clear();
+            self.parser = ReplyParser::new(self.settings.limits.clone());
             return self.on_whole_reply(reply);
         }
         let phase = self.phase();
@@ -294,13 +305,7 @@ impl Machine {
             self.on_end_after(shutdown, error);
             return Ok(());
         }
-        // What was refused by then stays refused, whatever else went with it and got no answer.
-        let begun = self.transactions.front().filter(|progress| progress.complete);
-        let Some((phase, reply)) = begun.and_then(Progress::refusal) else { return Err(error) };
-        self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
-        self.transactions.pop_front();
-        self.failure = Some(error);
-        Ok(())
+        Err(error)
     }
 
     /// The session is set up as far as this answer goes: TLS next, or ready.

@@ -253,12 +253,12 @@ impl Progress {
         self.ends_at.is_some_and(|end| written >= end)
     }
 
-    /// The next reply to the message is the last one.
+    /// The next reply to the message is the last one, and says what becomes of it, also where it is 421.
     pub(super) fn is_last_reply_next(&self) -> bool {
         let left = self.accepted.len().saturating_sub(self.verdicts.len());
         match self.final_replies {
             FinalReplies::One | FinalReplies::OneOr353 => true,
-            FinalReplies::EachAndOne => left == 0,
+            FinalReplies::EachAndOne => false,
             FinalReplies::Each => left <= 1,
         }
     }
@@ -297,6 +297,13 @@ impl Progress {
             Some((phase, refusal)) => (phase, refusal.clone()),
             None => (phase, reply),
         }
+    }
+
+    /// Why no recipient gets the message, if that is certain, also where it has gone and the server says no more.
+    pub(super) fn final_refusal(&self) -> Option<(Phase, &Reply)> {
+        let all_refused = self.verdicts.len() == self.accepted.len() && !self.verdicts.iter().any(Reply::is_positive);
+        let verdict = self.verdicts.last().filter(|_| all_refused);
+        self.refusal().or(verdict.map(|reply| (Phase::EndOfData, reply)))
     }
 
     /// Why the message will not be sent, if that is certain by now.

@@ -249,16 +249,19 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
     assert_eq!((client.machine.step().unwrap(), client.machine.left_unknown()), (Step::Closed, 0));
 }
 
-/// That is no close by the server.
+/// That is no close by the server. The first one was refused by the 421.
 #[test]
 fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
     let mut client = four_under_way();
     client.hear("421 Bye\r\n").unwrap();
     assert!(client.machine.abort(Kind::Timeout, "no more comes").outcome_unknown());
-    assert_eq!(client.machine.left_unknown(), 4);
+    assert_eq!(client.machine.left_unknown(), 3);
     let mut client = four_under_way();
-    let error = client.hear("421 Bye\r\n354 Go\r\n").unwrap_err();
-    assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Protocol, 4));
+    client.hear("421 Bye\r\n").unwrap();
+    client.read(b"354 Go\r\n");
+    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Mail, .. })));
+    let error = client.steps().unwrap_err();
+    assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Protocol, 3));
 }
 
 /// It fails by the 421 to the message before it, and is not unknown.
@@ -291,6 +294,42 @@ fn a_refusal_is_certain_also_where_all_has_gone() {
     assert!(!client.machine.outcome_unknown());
     let error = client.machine.step().unwrap_err();
     assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Closed, false));
+}
+
+/// So it is where the driver gives up.
+#[test]
+fn a_refusal_is_certain_also_after_a_time_out() {
+    for (replies, phase, code) in [
+        ("450 Later\r\n", Phase::Mail, 450),
+        ("550 No\r\n503 MAIL first\r\n", Phase::Mail, 550),
+        ("250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
+    ] {
+        for extensions in [&["PIPELINING", "CHUNKING"][..], &["PIPELINING"]] {
+            let mut client = Client::ready(extensions);
+            if extensions.len() == 2 {
+                client.give_a_chunk();
+            } else {
+                client.machine.begin(transaction()).unwrap();
+            }
+            client.hear(replies).unwrap();
+            let error = client.machine.abort(Kind::Timeout, "no more comes");
+            assert!(!error.outcome_unknown(), "{replies:?}");
+            let refused = client.steps().unwrap();
+            assert!(
+                matches!(&refused[..], [Step::NotSent { phase: at, reply }, Step::Closed]
+                    if *at == phase && reply.code() == code),
+                "{replies:?}: {refused:?}"
+            );
+            assert_eq!(client.machine.left_unknown(), 0);
+            assert_eq!(client.machine.quit().unwrap_err().kind(), Kind::Closed);
+        }
+    }
+    // The messages that follow it are unknown.
+    let mut client = four_under_way();
+    client.hear("250 Ok\r\n550 No\r\n").unwrap();
+    assert!(client.machine.abort(Kind::Timeout, "no more comes").outcome_unknown());
+    assert_eq!(client.machine.left_unknown(), 3);
+    assert!(matches!(client.steps().unwrap()[..], [Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]));
 }
 
 /// The message ended here, and its end has not gone: the server speaks of what it has got.

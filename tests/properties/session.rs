@@ -260,12 +260,12 @@ impl Session {
 
     /// The driver gives up.
     pub fn abort(&mut self) {
-        let unknown = self.outcome_is_unknown();
         let error = self.machine.abort(Kind::Timeout, "that took too long");
-        assert_eq!(error.outcome_unknown(), unknown);
-        self.failed(&error);
+        // What was refused before is told of first.
         self.settle();
         assert_eq!(self.want, Step::Closed);
+        assert_eq!(error.outcome_unknown(), self.machine.left_unknown() > 0);
+        self.failed(&error);
     }
 
     /// Checks all that was written, and gives what there is to compare: the events and the bytes.
@@ -353,6 +353,7 @@ impl Session {
                 // A 421 is no failure. What was handed over behind the message that it answers gets no answer of its own.
                 if self.replied().is_some() {
                     assert_eq!(self.machine.left_unknown(), self.handed_over().count());
+                    self.check_left();
                     self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
                 }
             }
@@ -438,6 +439,7 @@ impl Session {
         // A call that was out of turn ends nothing.
         if matches!(self.machine.step(), Ok(Step::Closed)) && self.want != Step::Closed {
             assert_eq!(self.machine.left_unknown(), self.left_in_doubt(error));
+            self.check_left();
             // With PRDR, the server takes the message for nobody before it takes it as a whole.
             let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
             assert!(self.protocol == Protocol::Lmtp || !self.replied().is_some_and(is_taken));
@@ -500,6 +502,11 @@ impl Session {
         assert!(contains(&self.heard, b"421"));
         assert!(handed_over.iter().skip(1).all(|transfer| transfer.told.is_empty()), "replies come in order");
         usize::from(handed_over.first().is_some_and(|transfer| !transfer.accepted.is_empty()))
+    }
+
+    /// What was refused for certain is not unknown, whatever ends the session.
+    fn check_left(&self) {
+        assert!(!self.handed_over().any(Transfer::is_refused), "a refusal was forgotten");
     }
 
     /// The messages that were given whole and have no outcome.

@@ -60,6 +60,13 @@ impl Session<'_> {
 }
 
 impl Transfer {
+    /// The replies so far say that no recipient gets it.
+    pub fn is_refused(&self) -> bool {
+        let all_refused = self.told.len() == self.transaction.recipients.len() && self.accepted.is_empty();
+        let all_verdicts = !self.accepted.is_empty() && self.verdicts.len() == self.accepted.len();
+        self.is_unopened || all_refused || all_verdicts && self.verdicts.iter().all(|(_, positive)| !positive)
+    }
+
     pub fn new(mut transaction: Transaction, wishes: &[Wish], begins_at: usize) -> Self {
         let anybody = || Address::new("you@example.com").unwrap();
         let one = transaction.recipients.first().cloned().unwrap_or_else(anybody);
