@@ -119,6 +119,12 @@ impl Session {
                 self.fed += taken;
                 self.settle();
                 if self.want == Step::Closed {
+                    // What came with it is there however it was cut, and a QUIT after a refusal looks at it.
+                    for rest in [&piece[taken..], rest] {
+                        let taken = self.machine.input(rest);
+                        self.heard.extend_from_slice(&rest[..taken]);
+                        self.fed += taken;
+                    }
                     return;
                 }
                 assert!(taken > 0, "a machine that wants {:?} takes no input", self.want);
