@@ -33,7 +33,7 @@ impl Machine {
                 bad.redact(self.parser.begun(), &self.secrets);
                 let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
                 let hint = hint::for_stranger(self.phase(), line);
-                let message = match self.wire.queue.front() {
+                let message = match self.wire.queue.front().filter(|_| self.wire.is_front_sent()) {
                     Some(expected) => format!("expected {}, but {bad}", expected.wanted()),
                     None => format!("no reply was awaited, and {bad}"),
                 };
