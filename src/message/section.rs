@@ -135,7 +135,9 @@ impl Section {
     /// What cannot be repaired, with the number of the line.
     pub(super) fn read(message: &[u8], line_ends: LineEnds) -> Result<Self> {
         if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = message {
-            return Err(Error::request(format!("the message is UTF-16, not UTF-8: it begins with {}", shown(message)))
+            // The first line alone: how much of the rest has come depends on how the message is read.
+            let start = shown(split_line(message).0);
+            return Err(Error::request(format!("the message is UTF-16, not UTF-8: it begins with {start}"))
                 .with_hint("Save the message as UTF-8."));
         }
         let mut fields = Fields::new(line_ends, MESSAGE);
@@ -477,6 +479,13 @@ mod tests {
         let long = [b"X: ".repeat(MAX), b"\r\n\r\n".to_vec()].concat();
         assert!(EndFinder::default().has_end(&long).unwrap_err().to_string().contains("longer than"));
         assert!(EndFinder::default().has_end(&b"\n".repeat(MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn the_error_for_utf_16_does_not_depend_on_how_much_was_read() {
+        let message = b"\xfe\xff\xffx\n\n\xf4c\n\n";
+        let texts: Vec<_> = (6..=message.len()).map(|end| read(&message[..end]).unwrap_err().to_string()).collect();
+        assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
     }
 
     #[test]
