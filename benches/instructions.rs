@@ -243,7 +243,7 @@ fn session() {
                     machine.body(message.clone()).expect("it is asked for");
                     machine.finish().expect("it is asked for");
                 }
-                Step::Sent { .. } => sent = true,
+                Step::Accepted { .. } => sent = true,
                 Step::Closed => break,
                 _ => {}
             }

@@ -163,7 +163,7 @@ fn message(what: &str, file: &Path) -> Message<'static> {
     let address = |text: &str| Address::new(text).expect("an address");
     match what {
         "attachment" | "chunks" => Message::from(mail().text_body("Attached.")).attach(Attachment::file(file)),
-        "ready" => Message::ready_file(file)
+        "ready" => Message::raw_file(file)
             .envelope(Envelope::new(address("me@example.org"), [address("you@example.com")]).expect("an envelope")),
         _ => Message::from(mail().text_body("A short line of text.\r\n".repeat(TEXT / 23))),
     }

@@ -8,13 +8,13 @@
 //! ```
 
 use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
-use envoi::{Address, Envelope, Kind, Phase};
+use envoi::{Address, Envelope, ErrorKind, Phase};
 
 fn main() -> ExitCode {
     match run() {
@@ -40,11 +40,11 @@ fn run() -> Result<(), Box<dyn Error>> {
     session.quit();
     for step in told? {
         match step {
-            Step::Recipient { index, reply } | Step::Verdict { index, reply } => {
+            Step::Recipient { index, reply } | Step::RecipientResult { index, reply } => {
                 println!("{}: {reply}", envelope.recipients()[index]);
             }
-            Step::Sent { reply } => println!("sent: {reply}"),
-            Step::NotSent { phase, reply } => println!("not sent, refused at {phase}: {reply}"),
+            Step::Accepted { reply } => println!("sent: {reply}"),
+            Step::Rejected { phase, reply } => println!("not sent, refused at {phase}: {reply}"),
             _ => {}
         }
     }
@@ -71,7 +71,7 @@ impl Session {
         Ok(Session { machine: Machine::new(Settings::new(name)), stream, broken: false })
     }
 
-    /// Sends a message, and tells all that the server made of it; [`Step::Sent`] or [`Step::NotSent`] comes last.
+    /// Sends a message, and tells all that the server made of it; [`Step::Accepted`] or [`Step::Rejected`] comes last.
     pub fn send(&mut self, envelope: &Envelope, message: String) -> envoi::Result<Vec<Step>> {
         while self.next()? != Step::Ready {}
         self.machine.begin(Transaction::new(envelope))?;
@@ -84,7 +84,7 @@ impl Session {
                     None => self.machine.finish()?,
                 },
                 step => {
-                    let last = matches!(step, Step::Sent { .. } | Step::NotSent { .. } | Step::Closed);
+                    let last = matches!(step, Step::Accepted { .. } | Step::Rejected { .. } | Step::Closed);
                     told.push(step);
                     if last {
                         return Ok(told);
@@ -133,7 +133,7 @@ impl Session {
         while !self.broken && !self.machine.output().is_empty() {
             match self.stream.write(self.machine.output().front()) {
                 Ok(n) if n > 0 => self.machine.wrote(n),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => self.broken = true,
             }
         }
@@ -158,12 +158,12 @@ impl Session {
         match read {
             Ok(0) => self.machine.input_ended(),
             Ok(n) => assert_eq!(self.machine.input(&buffer[..n]), n, "a machine that waits has room"),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(self.machine.abort(Kind::Timeout, "the server did not answer in time"));
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(self.machine.abort(ErrorKind::Timeout, "the server did not answer in time"));
             }
             Err(error) => {
-                return Err(self.machine.abort(Kind::Closed, format!("the connection failed: {error}")));
+                return Err(self.machine.abort(ErrorKind::Closed, format!("the connection failed: {error}")));
             }
         }
         Ok(())

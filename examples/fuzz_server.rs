@@ -11,12 +11,12 @@
 //! For a server of your own, which you watch while it goes: what its sanitizer says is worth more than what can be seen from here.
 
 use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
-use envoi::{Address, Envelope, Kind};
+use envoi::{Address, Envelope, ErrorKind};
 
 /// A server that says nothing for so long has lost its way, or waits for more.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -92,7 +92,7 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                     Ok(0) => machine.input_ended(),
                     Ok(n) if machine.input(&buffer[..n]) == n => {}
                     Ok(_) => return Ok(Seen::OutOfStep("it says more than anybody reads".into())),
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                         return Ok(Seen::Silent);
                     }
                     Err(_) => return Ok(Seen::Closed),
@@ -106,11 +106,11 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 Some(text) => machine.body(text).expect("a message was asked for"),
                 None => machine.finish().expect("a message was asked for"),
             },
-            Ok(Step::Sent { .. }) => return Ok(Seen::Sent),
-            Ok(Step::NotSent { reply, .. }) => return Ok(Seen::Refused(reply.to_string())),
+            Ok(Step::Accepted { .. }) => return Ok(Seen::Sent),
+            Ok(Step::Rejected { reply, .. }) => return Ok(Seen::Refused(reply.to_string())),
             Ok(Step::Closed) => return Ok(Seen::Closed),
             Ok(_) => {}
-            Err(error) if error.kind() == Kind::Closed => return Ok(Seen::Closed),
+            Err(error) if error.kind() == ErrorKind::Closed => return Ok(Seen::Closed),
             Err(error) => return Ok(Seen::OutOfStep(error.message().to_owned())),
         }
     }

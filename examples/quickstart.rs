@@ -11,7 +11,7 @@ use std::path::Path;
 
 use clap::Parser;
 use envoi::mail_builder::MessageBuilder;
-use envoi::testing::{Captured, Server};
+use envoi::testing::{ReceivedMessage, Server};
 use envoi::{Attachment, Client, Message, Receipt};
 use sha2::{Digest, Sha256};
 
@@ -72,7 +72,7 @@ fn print(receipt: &Receipt) {
         }
         None => println!("protected by  nothing"),
     }
-    if let Some(mechanism) = receipt.auth {
+    if let Some(mechanism) = receipt.mechanism {
         println!("logged in by  {mechanism}");
     }
     for recipient in &receipt.recipients {
@@ -108,7 +108,7 @@ fn write_noise(path: &Path, mut size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Decodes the attachment out of the message, line by line, and gives its SHA-256.
-fn attachment_digest(message: &Captured) -> io::Result<Vec<u8>> {
+fn attachment_digest(message: &ReceivedMessage) -> io::Result<Vec<u8>> {
     let mut lines = BufReader::with_capacity(1 << 20, std::fs::File::open(message.path())?);
     let (mut line, mut in_headers, mut digest) = (Vec::new(), false, Sha256::new());
     let mut in_attachment = false;

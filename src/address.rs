@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::Delivery;
+use crate::DeliveryOptions;
 use crate::error::{Error, Result};
 use crate::idna;
 use crate::text::{is_unprintable, quoted};
@@ -58,7 +58,7 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request), with what is wrong and where.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong and where.
     pub fn new(address: impl Into<String>) -> Result<Self> {
         Self::check(address.into(), Rules::Strict)
     }
@@ -69,7 +69,7 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request), with what is wrong. Line breaks and NUL are refused here too.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong. Line breaks and NUL are refused here too.
     pub fn lenient(address: impl Into<String>) -> Result<Self> {
         Self::check(address.into(), Rules::Lenient)
     }
@@ -355,7 +355,7 @@ impl fmt::Debug for Address {
 pub struct Envelope {
     reverse_path: Option<Address>,
     recipients: Vec<Address>,
-    delivery: Delivery,
+    delivery: DeliveryOptions,
 }
 
 impl Envelope {
@@ -367,7 +367,7 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where there is no recipient.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where there is no recipient.
     pub fn new(
         reverse_path: impl Into<Option<Address>>,
         recipients: impl IntoIterator<Item = Address>,
@@ -378,7 +378,7 @@ impl Envelope {
         if recipients.is_empty() {
             return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
         }
-        Ok(Envelope { reverse_path: reverse_path.into(), recipients, delivery: Delivery::default() })
+        Ok(Envelope { reverse_path: reverse_path.into(), recipients, delivery: DeliveryOptions::default() })
     }
 
     /// The same for some of its recipients, by their numbers.
@@ -402,15 +402,15 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where something is asked for somebody who is no recipient.
-    pub fn with_delivery(mut self, delivery: Delivery) -> Result<Self> {
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where something is asked for somebody who is no recipient.
+    pub fn with_delivery(mut self, delivery: DeliveryOptions) -> Result<Self> {
         delivery.check_recipients(&self.recipients)?;
         self.delivery = delivery;
         Ok(self)
     }
 
     /// What is asked of the server beyond the addresses.
-    pub fn delivery(&self) -> &Delivery {
+    pub fn delivery(&self) -> &DeliveryOptions {
         &self.delivery
     }
 

@@ -12,9 +12,9 @@ use crate::timeouts::Clock;
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
 #[cfg(feature = "pool")]
-use crate::{Pool, PoolLimits};
+use crate::{Pool, PoolConfig};
 #[cfg(feature = "retries")]
-use crate::{Retries, retries};
+use crate::{RetryPolicy, retries};
 
 /// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
 /// [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by `Client::pool` (feature `pool`).
@@ -43,7 +43,7 @@ use crate::{Retries, retries};
 pub struct Client {
     endpoint: Endpoint,
     #[cfg(feature = "retries")]
-    retries: Option<Retries>,
+    retries: Option<RetryPolicy>,
 }
 
 impl Client {
@@ -60,7 +60,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request), with what is wrong in the URL, and without the password.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong in the URL, and without the password.
     pub fn from_url(url: &str) -> Result<Self> {
         Endpoint::from_url(url).map(Client::new)
     }
@@ -68,12 +68,12 @@ impl Client {
     /// Send a message again that failed for a reason that may pass; by default it is not.
     #[cfg(feature = "retries")]
     #[must_use]
-    pub fn retries(mut self, retries: Retries) -> Self {
+    pub fn retries(mut self, retries: RetryPolicy) -> Self {
         self.retries = Some(retries);
         self
     }
 
-    /// Connections that are kept and shared by all who send: so many at most, or with [more to be said](PoolLimits). None is made before it
+    /// Connections that are kept and shared by all who send: so many at most, or with [more to be said](PoolConfig). None is made before it
     /// is needed.
     ///
     /// ```
@@ -82,7 +82,7 @@ impl Client {
     /// ```
     #[cfg(feature = "pool")]
     #[must_use = "a pool that is dropped closes its connections"]
-    pub fn pool(&self, limits: impl Into<PoolLimits>) -> Pool {
+    pub fn pool(&self, limits: impl Into<PoolConfig>) -> Pool {
         Pool::new(self.clone(), limits.into())
     }
 
@@ -96,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`](crate::Kind::Config), as for [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), as for [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
     ///
     /// ```no_run
     /// # async fn renewed(client: envoi::Client) -> envoi::Result<()> {

@@ -16,7 +16,7 @@ use crate::token::{TokenRequest, TokenSource};
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
 use crate::transport::{Proxy, ProxyHeader};
-use crate::{Credentials, Kind, Secret, Timeouts};
+use crate::{Credentials, ErrorKind, Secret, Timeouts};
 use crate::{file, idna};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
@@ -69,11 +69,11 @@ impl Endpoint {
     /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
     /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may be repeated), `trust-password-file` (the file with the key stores' password), `pin`
     /// (the SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
-    /// (seconds, as [`Timeouts::of`]).
+    /// (seconds, as [`Timeouts::uniform`]).
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`], with what is wrong: an unknown key too, and one given twice. The URL is not quoted, as it may hold a password.
+    /// [`ErrorKind::Request`], with what is wrong: an unknown key too, and one given twice. The URL is not quoted, as it may hold a password.
     /// No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
         crate::url::parse(url)
@@ -240,7 +240,7 @@ impl Endpoint {
 
     /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
     #[must_use]
-    pub fn login_by<X: SaslExchange + 'static>(mut self, exchange: impl Fn() -> X + Send + Sync + 'static) -> Self {
+    pub fn login_with<X: SaslExchange + 'static>(mut self, exchange: impl Fn() -> X + Send + Sync + 'static) -> Self {
         self.login.exchanges = Some(Arc::new(move || Box::new(exchange())));
         self.connector = Arc::default();
         self
@@ -438,7 +438,7 @@ impl Endpoint {
             let demand = if self.demands_trust() { Demand::Verified } else { Demand::Reported };
             let loaded = tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until)).await;
             loaded.map_err(|panic| {
-                Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+                Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
             })?
         };
         self.connector.get_or_try_init(load).await
@@ -449,7 +449,7 @@ impl Endpoint {
         let connector = self.connector(file::time_limit()).await?.clone();
         let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
         loaded.map_err(|panic| {
-            Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+            Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
         })?
     }
 }

@@ -1,6 +1,6 @@
 //! What went wrong, said to people and to programs.
 //!
-//! One [`Error`] for the whole crate: its [`Kind`] says what to do about it, its [`Phase`] where it
+//! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`] where it
 //! came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step. This
 //! module knows plain data only, no socket and no TLS library.
 
@@ -14,7 +14,7 @@ use crate::text::printable;
 /// What sort of failure it is, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ErrorKind {
     /// The request itself is bad: an address, a header, a URL, a call out of order. Nothing was sent.
     Request,
     /// An input of the message cannot be read: a file that is missing, or a stream that failed.
@@ -41,32 +41,32 @@ pub enum Kind {
     Unsupported,
     /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by
     /// another pool, or by the program that takes over. It is transient, and yet not tried again by
-    /// `Retries`, as this pool stays closed.
+    /// `RetryPolicy`, as this pool stays closed.
     PoolClosed,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The kind as one lower-case word, as logs and JSON have it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Request => "request",
-            Kind::Input => "input",
-            Kind::Config => "config",
-            Kind::Connect => "connect",
-            Kind::Closed => "closed",
-            Kind::Timeout => "timeout",
-            Kind::Protocol => "protocol",
-            Kind::Tls => "tls",
-            Kind::Insecure => "insecure",
-            Kind::Auth => "auth",
-            Kind::Refused => "refused",
-            Kind::Unsupported => "unsupported",
-            Kind::PoolClosed => "pool-closed",
+            ErrorKind::Request => "request",
+            ErrorKind::Input => "input",
+            ErrorKind::Config => "config",
+            ErrorKind::Connect => "connect",
+            ErrorKind::Closed => "closed",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Protocol => "protocol",
+            ErrorKind::Tls => "tls",
+            ErrorKind::Insecure => "insecure",
+            ErrorKind::Auth => "auth",
+            ErrorKind::Refused => "refused",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::PoolClosed => "pool-closed",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -146,14 +146,14 @@ impl fmt::Display for Phase {
 ///
 /// ```
 /// let error = envoi::Address::new("no at sign").unwrap_err();
-/// assert_eq!(error.kind(), envoi::Kind::Request);
+/// assert_eq!(error.kind(), envoi::ErrorKind::Request);
 /// assert!(error.is_permanent());
 /// println!("{error}");
 /// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
-    kind: Kind,
+    kind: ErrorKind,
     phase: Phase,
     message: String,
     hint: Option<String>,
@@ -170,7 +170,7 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub(crate) fn new(kind: Kind, phase: Phase, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, phase: Phase, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
             phase,
@@ -187,12 +187,12 @@ impl Error {
 
     /// A request that is bad in itself, found before anything was sent.
     pub(crate) fn request(message: impl Into<String>) -> Self {
-        Self::new(Kind::Request, Phase::Setup, message)
+        Self::new(ErrorKind::Request, Phase::Setup, message)
     }
 
     /// The server's refusal. What to do about it depends on the session, which
     /// [adds](Self::advised) it.
-    pub(crate) fn refused(kind: Kind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
+    pub(crate) fn refused(kind: ErrorKind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
         Self::new(kind, phase, message).with_reply(reply)
     }
 
@@ -213,7 +213,7 @@ impl Error {
     /// A connection that the machine has no part in yet, or no more.
     #[cfg(feature = "client")]
     pub(crate) fn lost(phase: Phase, cause: std::io::Error) -> Self {
-        Self::new(Kind::Closed, phase, format!("the connection failed: {cause}"))
+        Self::new(ErrorKind::Closed, phase, format!("the connection failed: {cause}"))
             .with_hint(hint::for_end(phase, false))
             .with_source(cause)
     }
@@ -285,7 +285,7 @@ impl Error {
             cause.kind(),
             E::ConnectionReset | E::ConnectionAborted | E::TimedOut | E::HostUnreachable | E::NetworkUnreachable
         );
-        if self.0.kind == Kind::Closed && self.0.reply.is_none() && tells {
+        if self.0.kind == ErrorKind::Closed && self.0.reply.is_none() && tells {
             self.0.message = printable(format!("{} ({cause})", self.0.message));
         }
         self.with_source(cause)
@@ -309,7 +309,7 @@ impl Error {
     }
 
     /// What sort of failure it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
@@ -355,7 +355,10 @@ impl Error {
         }
         match &self.0.reply {
             Some(reply) => reply.is_transient() && !self.0.lasts,
-            None => matches!(self.0.kind, Kind::Connect | Kind::Closed | Kind::Timeout | Kind::PoolClosed),
+            None => matches!(
+                self.0.kind,
+                ErrorKind::Connect | ErrorKind::Closed | ErrorKind::Timeout | ErrorKind::PoolClosed
+            ),
         }
     }
 

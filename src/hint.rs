@@ -8,7 +8,7 @@ mod refusal;
 #[cfg(feature = "client")]
 mod replies;
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, ErrorKind, Phase};
 use crate::proto::{Capabilities, Reply};
 #[cfg(feature = "client")]
 pub(crate) use refusal::{Advice, Facts, for_refusal};
@@ -72,7 +72,7 @@ pub(crate) fn starttls_missing(
          network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
     };
     let message = format!("TLS is required, and the server does not offer STARTTLS; it offers {offers}");
-    Error::new(Kind::Tls, Phase::StartTls, message).with_hint(hint)
+    Error::new(ErrorKind::Tls, Phase::StartTls, message).with_hint(hint)
 }
 
 /// A firewall that rewrites SMTP overwrites a keyword with X (and a letter at its end) of the same length, and the words
@@ -102,7 +102,7 @@ pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool, port: Option<u1
 pub(crate) fn must_be_tls(connection: &str) -> Error {
     let message =
         format!("the message is to go by TLS alone, all the way (REQUIRETLS), and this connection {connection}");
-    Error::new(Kind::Tls, Phase::Mail, message).with_hint(
+    Error::new(ErrorKind::Tls, Phase::Mail, message).with_hint(
         "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. Otherwise send the message without this demand.",
     )
 }
@@ -156,7 +156,7 @@ pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
 /// The server begins with TLS, where its greeting should come.
 pub(crate) fn tls_first() -> Error {
     let message = "the server speaks TLS from the first byte on this port, where its greeting should come in clear";
-    Error::new(Kind::Tls, Phase::Greeting, message)
+    Error::new(ErrorKind::Tls, Phase::Greeting, message)
         .with_hint("Use smtps:// instead of smtp:// (its usual port is 465), or the port for STARTTLS (587).")
 }
 

@@ -87,7 +87,7 @@
 //! # When it fails
 //!
 //! An [`Error`] is made to be shown: its `Display` has what happened, the server's own words and a hint. For the program, its
-//! [`Kind`] says what to do about it, its [`Phase`] where it came up.
+//! [`ErrorKind`] says what to do about it, its [`Phase`] where it came up.
 //!
 //! ```no_run
 //! # async fn example(client: envoi::Client, message: envoi::Message<'_>) {
@@ -148,7 +148,7 @@
 //! | `mozilla-roots` | Mozilla's root certificates inside the program |
 //! | `pool` | [`Pool`]: connections that are kept and shared |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
-//! | `retries` | [`Retries`]: what failed for a passing reason is sent again |
+//! | `retries` | [`RetryPolicy`]: what failed for a passing reason is sent again |
 //! | `tracing` | spans and events |
 //! | `testing` | the [`testing`] module |
 
@@ -213,20 +213,20 @@ pub use address::{Address, Envelope};
 pub use client::Client;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
-pub use delivery::Delivery;
+pub use delivery::DeliveryOptions;
 #[cfg(feature = "client")]
 pub use endpoint::Endpoint;
-pub use error::{Error, Kind, Phase, Result};
+pub use error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "client")]
-pub use message::{Attachment, Body, LineEnds, Message, Progress};
+pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};
 #[cfg(feature = "pool")]
-pub use pool::{Pool, PoolLimits, PooledConnection};
+pub use pool::{Pool, PoolConfig, PooledConnection};
 #[cfg(feature = "client")]
 pub use probe::probe;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 #[cfg(feature = "retries")]
-pub use retries::Retries;
+pub use retries::RetryPolicy;
 pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::client::with_recipients;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, FAR, Limit, LimitKind};
@@ -26,54 +26,54 @@ use crate::{Client, Connection, Envelope, connection};
 ///
 /// ```
 /// use std::time::Duration;
-/// use envoi::{Client, PoolLimits};
+/// use envoi::{Client, PoolConfig};
 ///
 /// # fn example() -> envoi::Result<()> {
-/// let mut limits = PoolLimits::new(4);
-/// limits.idle = Duration::from_secs(20);
-/// let pool = Client::from_url("smtp://mail.example.org")?.pool(limits);
+/// let mut config = PoolConfig::new(4);
+/// config.idle_timeout = Duration::from_secs(20);
+/// let pool = Client::from_url("smtp://mail.example.org")?.pool(config);
 /// # Ok(())
 /// # }
 /// # example().unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PoolLimits {
+pub struct PoolConfig {
     /// How many connections there are at most, and at least 1. Servers take only so many from one client: 10 or 20 are usual.
-    pub connections: u16,
+    pub max_size: u16,
     /// How long a call waits for one of them while all are in use; 1 minute by default.
-    pub wait: Duration,
+    pub acquire_timeout: Duration,
     /// How long a connection is kept that nobody uses; 1 minute by default. A server may close it
     /// after 5 minutes (RFC 5321, 4.5.3.2.7), and one that is busy does so earlier. One that was
     /// idle for a while is [asked](crate::Endpoint::check_after_idle) before a message goes over
     /// it.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// How long a connection is used, from its beginning; 30 minutes by default.
-    pub age: Duration,
+    pub max_lifetime: Duration,
     /// How long [`Pool::close`] lets those finish who send or wait; 10 seconds by default.
     pub close: Duration,
     /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its own limit counts, if it tells (LIMITS,
     /// RFC 9422); else a 421 at the next message does.
-    pub messages: usize,
+    pub max_messages: usize,
 }
 
-impl PoolLimits {
+impl PoolConfig {
     /// So many connections, and the defaults for the rest.
     pub fn new(connections: u16) -> Self {
-        PoolLimits {
-            connections,
-            wait: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-            age: Duration::from_secs(30 * 60),
+        PoolConfig {
+            max_size: connections,
+            acquire_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            max_lifetime: Duration::from_secs(30 * 60),
             close: Duration::from_secs(10),
-            messages: 1000,
+            max_messages: 1000,
         }
     }
 }
 
-impl From<u16> for PoolLimits {
+impl From<u16> for PoolConfig {
     fn from(connections: u16) -> Self {
-        PoolLimits::new(connections)
+        PoolConfig::new(connections)
     }
 }
 
@@ -81,7 +81,7 @@ impl From<u16> for PoolLimits {
 /// so many. Made by [`Client::pool`].
 ///
 /// Cheap to clone, and clones share the connections. Whoever finds all of them in use waits, and is served in the order of coming.
-/// One that is kept is used again if the server has not ended it meanwhile, and it is within its [limits](PoolLimits); it costs no
+/// One that is kept is used again if the server has not ended it meanwhile, and it is within its [limits](PoolConfig); it costs no
 /// round trip more than any other. It is not used again after a failure that ended the session, nor after a future that was dropped.
 ///
 /// Nothing runs in the background. A connection that is let go says QUIT without waiting for the answer. One whose time is over is
@@ -128,9 +128,9 @@ struct Calls {
 }
 
 impl Pool {
-    pub(crate) fn new(client: Client, mut limits: PoolLimits) -> Self {
-        limits.connections = limits.connections.max(1);
-        let size = limits.connections.into();
+    pub(crate) fn new(client: Client, mut limits: PoolConfig) -> Self {
+        limits.max_size = limits.max_size.max(1);
+        let size = limits.max_size.into();
         let pool = managed::Pool::builder(Manager { client, limits })
             .max_size(size)
             // The one used last is the first to be used again: so those that are not needed come to their time.
@@ -157,8 +157,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// As for [`Client::send`]. [`Kind::Timeout`] where all connections were in use for longer than the [limit](PoolLimits::wait), or up to the
-    /// deadline; [`Kind::PoolClosed`] where the pool was [closed](Self::close).
+    /// As for [`Client::send`]. [`ErrorKind::Timeout`] where all connections were in use for longer than the [limit](PoolConfig::acquire_timeout), or up to the
+    /// deadline; [`ErrorKind::PoolClosed`] where the pool was [closed](Self::close).
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.client().send_by(message.into(), attempt).await
@@ -191,7 +191,7 @@ impl Pool {
     /// does, and gives what became of each, in their order. The server may end the session before
     /// all are sent, as Exim does after 1,000 messages: the messages that were not sent for this
     /// reason, and those that follow, go over another connection in its place. It is also replaced
-    /// when it has had as many messages as its [limits](PoolLimits::messages) or the server's
+    /// when it has had as many messages as its [limits](PoolConfig::max_messages) or the server's
     /// (LIMITS, RFC 9422) allow, once another message or part of one is to go. A message with more
     /// parts than the server takes in a session goes over as many connections as it needs.
     ///
@@ -232,7 +232,7 @@ impl Pool {
         messages: impl Stream<Item = Message<'m>> + 'p,
     ) -> impl Stream<Item = Result<Receipt>> + 'p {
         let manager = self.slots.manager();
-        let renewal = (manager.client.endpoint().clone(), manager.limits.messages);
+        let renewal = (manager.client.endpoint().clone(), manager.limits.max_messages);
         let got = async move {
             let got = async { Ok((self.begin_call()?, self.ready_connection().await?)) };
             (got.await, messages, renewal)
@@ -304,7 +304,10 @@ impl Pool {
         let limits = &self.slots.manager().limits;
         self.slots.retain(|slot, _| slot.is_fit(limits));
         let now = Instant::now();
-        let limit = clock.deadline_before(Limit { at: now + limits.wait.min(FAR), why: LimitKind::Phase(limits.wait) });
+        let limit = clock.deadline_before(Limit {
+            at: now + limits.acquire_timeout.min(FAR),
+            why: LimitKind::Phase(limits.acquire_timeout),
+        });
         let wait = managed::Timeouts { wait: Some(limit.at - now), ..managed::Timeouts::new() };
         match self.slots.timeout_get(&wait).await {
             Ok(slot) => Ok(PooledConnection { slot, pool: self.clone() }),
@@ -322,27 +325,27 @@ impl Pool {
                 format!(" for {limit:?}")
             }
         };
-        let connections = match limits.connections {
+        let connections = match limits.max_size {
             1 => "the one connection of the pool was".to_owned(),
             all => format!("all {all} connections of the pool were"),
         };
         let hint = match why {
             LimitKind::Deadline(_) => {
-                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once (PoolLimits), or a \
+                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once (PoolConfig), or a \
                  later deadline (Timeouts), or give fewer messages at a time."
             }
             _ => {
                 "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once, or a longer wait \
-                 (PoolLimits), or give fewer messages at a time."
+                 (PoolConfig), or give fewer messages at a time."
             }
         };
-        Error::new(Kind::Timeout, Phase::Setup, format!("{connections} in use{until}")).with_hint(hint)
+        Error::new(ErrorKind::Timeout, Phase::Setup, format!("{connections} in use{until}")).with_hint(hint)
     }
 
     /// Closes the pool, for all its clones. Calls that begin from now on get an error
-    /// ([`Kind::PoolClosed`]), as does the next of the [retries](Client::retries) of a message.
+    /// ([`ErrorKind::PoolClosed`]), as does the next of the [retries](Client::retries) of a message.
     /// Those that wait for a connection get their turn, and those that send finish, for as long as
-    /// [`PoolLimits::close`] allows; those that still wait then get the same error. Unused
+    /// [`PoolConfig::close`] allows; those that still wait then get the same error. Unused
     /// connections say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     /// Those from [`get`](Self::get) say it as soon as they are given back, and are not waited for.
     ///
@@ -387,7 +390,7 @@ impl Drop for Call<'_> {
 }
 
 fn was_closed() -> Error {
-    Error::new(Kind::PoolClosed, Phase::Setup, "the pool was closed").with_hint("Make another one of the client.")
+    Error::new(ErrorKind::PoolClosed, Phase::Setup, "the pool was closed").with_hint("Make another one of the client.")
 }
 
 /// A connection of a [`Pool`], from [`Pool::get`]. Dropped, it goes back, and the next user gets it; unless its session has ended, a
@@ -442,13 +445,13 @@ struct Slot {
 
 impl Slot {
     /// It has a connection that may be used again, for all that is known here.
-    fn is_fit(&self, limits: &PoolLimits) -> bool {
+    fn is_fit(&self, limits: &PoolConfig) -> bool {
         self.connection.as_ref().is_some_and(|connection| {
             connection.is_between_messages()
                 && connection.messages_left() != Some(0)
-                && connection.messages_begun() < limits.messages
-                && connection.age() < limits.age
-                && self.given_back.elapsed() < limits.idle
+                && connection.messages_begun() < limits.max_messages
+                && connection.age() < limits.max_lifetime
+                && self.given_back.elapsed() < limits.idle_timeout
         })
     }
 
@@ -467,7 +470,7 @@ impl Drop for Slot {
 
 struct Manager {
     client: Client,
-    limits: PoolLimits,
+    limits: PoolConfig,
 }
 
 impl managed::Manager for Manager {

@@ -22,7 +22,7 @@ pub struct Receipt {
     /// Why the message was not sent to all recipients that may get it, though it was accepted for
     /// some: the session ended between two [transactions](Self::transactions), or the server takes
     /// fewer recipients at once and the message, read from a stream, cannot be sent again.
-    pub incomplete_because: Option<String>,
+    pub incomplete_reason: Option<String>,
     /// The number of transactions (MAIL) that the message took, each with recipients of its own and
     /// a copy of the message: 1, unless the server takes fewer recipients at once than the message
     /// has. It says so beforehand (LIMITS, RFC 9422), or by 452 or 552 to RCPT (RFC 5321,
@@ -32,9 +32,9 @@ pub struct Receipt {
     /// What protected the connection; `None` where it was plaintext.
     pub tls: Option<TlsInfo>,
     /// Why an opportunistic connection is not encrypted.
-    pub plaintext_because: Option<String>,
+    pub plaintext_reason: Option<String>,
     /// The SASL mechanism that logged in, if any did.
-    pub auth: Option<Mechanism>,
+    pub mechanism: Option<Mechanism>,
     /// Bytes of the message as it went, without dot-stuffing and the final dot.
     pub bytes: u64,
     /// How often the sender had to wait for the server: for this message alone on a [`Connection`](crate::Connection) that
@@ -53,11 +53,11 @@ impl Receipt {
             server: server.to_owned(),
             recipients: Vec::new(),
             reply: None,
-            incomplete_because: None,
+            incomplete_reason: None,
             transactions: 0,
             tls: None,
-            plaintext_because: None,
-            auth: None,
+            plaintext_reason: None,
+            mechanism: None,
             bytes: 0,
             round_trips: 0,
             elapsed: Duration::ZERO,

@@ -8,7 +8,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::sleep;
 
 use crate::Envelope;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Body;
 use crate::proto::Transcript;
 use crate::receipt::{Outcome, Receipt, Recipient};
@@ -23,49 +23,53 @@ use crate::timeouts::Clock;
 /// some recipients were refused for good, the others are tried again. It never goes to a recipient
 /// whose outcome is [unknown](crate::Error::outcome_unknown). A message with a stream in it can be
 /// read once only, and is not sent again, nor is any by a pool that was
-/// [closed](crate::Kind::PoolClosed). No delay goes beyond the
+/// [closed](crate::ErrorKind::PoolClosed). No delay goes beyond the
 /// [deadline](crate::Timeouts::deadline); it is the only limit that spans all attempts.
 ///
 /// ```
-/// use envoi::{Client, Retries};
+/// use envoi::{Client, RetryPolicy};
 ///
 /// # fn example() -> envoi::Result<()> {
-/// let client = Client::from_url("smtp://mail.example.org")?.retries(Retries::new(3));
+/// let client = Client::from_url("smtp://mail.example.org")?.retries(RetryPolicy::new(3));
 /// # Ok(())
 /// # }
 /// # example().unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Retries {
+pub struct RetryPolicy {
     /// How often at most, after the first attempt.
-    pub count: usize,
+    pub max_retries: usize,
     /// The delay before the first of them; 1 second by default. Each is twice as long as the one before, and as much again at most is
     /// added by chance, so that many clients do not come back at once.
-    pub first_delay: Duration,
+    pub initial_backoff: Duration,
     /// No delay is longer, but for what is added by chance; 1 minute by default.
-    pub longest_delay: Duration,
+    pub max_backoff: Duration,
 }
 
-impl Retries {
+impl RetryPolicy {
     /// So many at most, after 1 second, 2, 4 … and some more by chance.
     pub fn new(count: usize) -> Self {
-        Retries { count, first_delay: Duration::from_secs(1), longest_delay: Duration::from_secs(60) }
+        RetryPolicy {
+            max_retries: count,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60),
+        }
     }
 
     fn delays(&self) -> impl Iterator<Item = Duration> {
         ExponentialBuilder::new()
             .with_jitter()
-            .with_min_delay(self.first_delay)
-            .with_max_delay(self.longest_delay)
-            .with_max_times(self.count)
+            .with_min_delay(self.initial_backoff)
+            .with_max_delay(self.max_backoff)
+            .with_max_times(self.max_retries)
             .build()
     }
 }
 
 /// Sends a message, and again for as long as there is somebody left who may get it.
 pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
-    retries: &Retries,
+    retries: &RetryPolicy,
     clock: &Clock,
     all_or_nothing: bool,
     envelope: Envelope,
@@ -79,7 +83,7 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
         let to = envelope.only(&story.asked);
         let result = story.tell(attempt(to, body).await);
         let left = story.left(all_or_nothing);
-        let stays = result.as_ref().is_err_and(|error| error.kind() == Kind::PoolClosed);
+        let stays = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
         let delay = delays.next().filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
         let (Some(delay), Some(again)) = (delay, again) else {
             return story.end(result);
@@ -105,7 +109,7 @@ struct Story {
     /// Of the first attempt after which the outcome was unknown for some recipient.
     unknown: Option<Error>,
     /// Why the last attempt did not come to all of its recipients.
-    incomplete_because: Option<String>,
+    incomplete_reason: Option<String>,
 }
 
 impl Story {
@@ -119,7 +123,7 @@ impl Story {
             transcript: Transcript::default(),
             accepted: None,
             unknown: None,
-            incomplete_because: None,
+            incomplete_reason: None,
         }
     }
 
@@ -128,7 +132,7 @@ impl Story {
         self.attempts += 1;
         match result {
             Ok(mut receipt) => {
-                self.incomplete_because = receipt.incomplete_because.clone();
+                self.incomplete_reason = receipt.incomplete_reason.clone();
                 self.keep(&mut receipt);
                 self.accepted = Some(receipt.clone());
                 Ok(receipt)
@@ -137,11 +141,11 @@ impl Story {
                 // Unless the receipt says otherwise of a recipient.
                 self.asked.iter().for_each(|index| self.recipients[*index].transient = error.is_transient());
                 let Some(mut receipt) = error.take_receipt() else {
-                    self.incomplete_because = Some(error.to_string());
+                    self.incomplete_reason = Some(error.to_string());
                     return Err(error);
                 };
                 let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
-                self.incomplete_because = receipt.recipients.iter().any(untried).then(|| error.to_string());
+                self.incomplete_reason = receipt.recipients.iter().any(untried).then(|| error.to_string());
                 self.keep(&mut receipt);
                 Err(error.with_receipt(receipt))
             }
@@ -190,7 +194,7 @@ impl Story {
         };
         match result {
             Ok(mut receipt) => {
-                receipt.incomplete_because = self.incomplete_because.take();
+                receipt.incomplete_reason = self.incomplete_reason.take();
                 Ok(self.complete(receipt))
             }
             Err(mut error) => Err(match error.take_receipt() {
@@ -226,12 +230,12 @@ mod tests {
             let mut at = Vec::new();
             let attempt = |_, _| {
                 at.push(Instant::now());
-                let error = Error::new(Kind::Connect, Phase::Connect, "no");
+                let error = Error::new(ErrorKind::Connect, Phase::Connect, "no");
                 std::future::ready(Err(error.with_receipt(Receipt::nothing_sent("there"))))
             };
             let clock = Clock::start(timeouts);
-            let result = super::send(&Retries::new(count), &clock, false, envelope.clone(), body, attempt).await;
-            assert_eq!(result.unwrap_err().kind(), Kind::Connect);
+            let result = super::send(&RetryPolicy::new(count), &clock, false, envelope.clone(), body, attempt).await;
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Connect);
             at.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
         };
         let seconds = Duration::from_secs;

@@ -26,7 +26,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`](crate::Kind::Config): the file cannot be read, has more than 64 KiB, or is
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the file cannot be read, has more than 64 KiB, or is
     /// not text.
     ///
     /// ```no_run
@@ -58,7 +58,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`](crate::Kind::Config): the reader fails, gives more than 64 KiB, or what it
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the reader fails, gives more than 64 KiB, or what it
     /// gives is not text.
     ///
     /// ```
@@ -67,10 +67,10 @@ impl Secret {
     /// ```
     #[cfg(feature = "client")]
     pub fn from_reader(reader: impl std::io::Read) -> crate::Result<Self> {
-        use crate::{Error, Kind, Phase};
+        use crate::{Error, ErrorKind, Phase};
         let bytes = crate::file::read_all(reader, Self::LIMIT);
         bytes.and_then(|bytes| Secret::decode(&bytes)).map_err(|error| {
-            Error::new(Kind::Config, Phase::Setup, format!("the password cannot be read: {error}"))
+            Error::new(ErrorKind::Config, Phase::Setup, format!("the password cannot be read: {error}"))
                 .with_hint("Give the password as text, and close the stream after it.")
                 .with_source(error)
         })
@@ -83,7 +83,7 @@ impl Secret {
     /// `what` is the secret, for an error.
     #[cfg(feature = "client")]
     pub(crate) fn read(path: &std::path::Path, what: &str, until: std::time::Instant) -> crate::Result<Self> {
-        use crate::{Error, Kind, Phase, file};
+        use crate::{Error, ErrorKind, Phase, file};
         let cannot = |error: std::io::Error| {
             let shown = crate::text::quoted(&path.to_string_lossy());
             let hint = match error.kind() {
@@ -91,7 +91,7 @@ impl Secret {
                 std::io::ErrorKind::PermissionDenied => "Let the user that runs this program read it.",
                 _ => "Give a regular file that holds the password.",
             };
-            Error::new(Kind::Config, Phase::Setup, format!("the file {shown} with {what} cannot be read: {error}"))
+            Error::new(ErrorKind::Config, Phase::Setup, format!("the file {shown} with {what} cannot be read: {error}"))
                 .with_hint(hint)
                 .with_source(error)
         };
@@ -241,7 +241,7 @@ mod tests {
             {
                 match (read, secret) {
                     (Ok(read), Some(secret)) => assert_eq!(read.expose(), secret),
-                    (Err(error), None) => assert_eq!(error.kind(), crate::Kind::Config),
+                    (Err(error), None) => assert_eq!(error.kind(), crate::ErrorKind::Config),
                     (read, _) => panic!("{bytes:?} {:?}", read.err()),
                 }
             }

@@ -10,13 +10,13 @@ use crate::hint;
 /// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and then does not get more.
 ///
 /// The defaults are those of RFC 5321, 4.5.3.2, which suit a server that is slow and alive;
-/// [`Timeouts::of`] gives a program that has somebody waiting one number for all.
+/// [`Timeouts::uniform`] gives a program that has somebody waiting one number for all.
 ///
 /// ```
 /// use std::time::Duration;
 /// use envoi::Timeouts;
 ///
-/// let timeouts = Timeouts::of(Duration::from_secs(20));
+/// let timeouts = Timeouts::uniform(Duration::from_secs(20));
 /// assert_eq!(timeouts.greeting, Duration::from_secs(20));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +45,11 @@ pub struct Timeouts {
     /// that the message's own source takes does not count.
     pub min_rate: u64,
     /// All waiting for the server together, from connecting to the last reply of a message, except while the message itself
-    /// goes; 1 hour by default, and [more for each recipient](Self::waiting_for_each).
-    pub waiting: Option<Duration>,
-    /// So much longer may all [waiting](Self::waiting) take for each recipient of a message; half a minute by default. A server cannot
+    /// goes; 1 hour by default, and [more for each recipient](Self::total_wait_per_recipient).
+    pub total_wait: Option<Duration>,
+    /// So much longer may all [waiting](Self::total_wait) take for each recipient of a message; half a minute by default. A server cannot
     /// make use of the limit for a command once for each of a thousand recipients then.
-    pub waiting_for_each: Duration,
+    pub total_wait_per_recipient: Duration,
     /// The whole call, from its beginning: preparing the message (a file may be slow to read),
     /// connecting and the message itself included; no limit by default. In
     /// [`send_all`](crate::Connection::send_all), each message has it from when it is taken from
@@ -71,8 +71,8 @@ impl Default for Timeouts {
             end_of_data: minutes(10),
             quit: Duration::from_secs(1),
             min_rate: 500,
-            waiting: Some(minutes(60)),
-            waiting_for_each: Duration::from_secs(30),
+            total_wait: Some(minutes(60)),
+            total_wait_per_recipient: Duration::from_secs(30),
             deadline: None,
         }
     }
@@ -81,7 +81,7 @@ impl Default for Timeouts {
 impl Timeouts {
     /// One limit for connecting, the handshake, each reply and a message that does not move; everything but the message itself
     /// may take four times as long in all.
-    pub fn of(limit: Duration) -> Self {
+    pub fn uniform(limit: Duration) -> Self {
         let all = limit.saturating_mul(4);
         Timeouts {
             connect: limit,
@@ -94,8 +94,8 @@ impl Timeouts {
             end_of_data: limit,
             quit: limit.min(Duration::from_secs(1)),
             min_rate: 500,
-            waiting: Some(all),
-            waiting_for_each: Duration::ZERO,
+            total_wait: Some(all),
+            total_wait_per_recipient: Duration::ZERO,
             deadline: None,
         }
     }
@@ -125,7 +125,7 @@ impl Timeouts {
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     deadline: Option<(Instant, Duration)>,
-    /// By [`Timeouts::waiting`], for all recipients.
+    /// By [`Timeouts::total_wait`], for all recipients.
     allowed: Option<Duration>,
     waited: Duration,
     waited_for_login: Duration,
@@ -153,7 +153,7 @@ impl LimitKind {
         let setting = match self {
             LimitKind::Phase(_) => "timeout= in the URL",
             LimitKind::Login(_) => "Timeouts::login, which timeout= in the URL sets to four times its own value",
-            LimitKind::Waiting(_) => "Timeouts::waiting, which timeout= in the URL sets to four times its own value",
+            LimitKind::Waiting(_) => "Timeouts::total_wait, which timeout= in the URL sets to four times its own value",
             LimitKind::Deadline(_) => "a longer deadline",
         };
         hint::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
@@ -168,7 +168,7 @@ impl Clock {
     pub(crate) fn start(timeouts: &Timeouts) -> Self {
         Clock {
             deadline: timeouts.deadline.map(|length| (Instant::now() + length.min(FAR), length)),
-            allowed: timeouts.waiting,
+            allowed: timeouts.total_wait,
             waited: Duration::ZERO,
             waited_for_login: Duration::ZERO,
         }
@@ -176,7 +176,7 @@ impl Clock {
 
     /// So many recipients are to be asked about, too.
     pub(crate) fn allow_for(&mut self, recipients: usize, timeouts: &Timeouts) {
-        let for_each = timeouts.waiting_for_each.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
+        let for_each = timeouts.total_wait_per_recipient.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
         self.allowed = self.allowed.map(|allowed| allowed.saturating_add(for_each));
     }
 

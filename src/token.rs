@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Secret;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::SaslFailure;
 
 /// Why a [source of tokens](crate::Endpoint::token_source) is asked.
@@ -43,7 +43,7 @@ impl TokenSource {
     pub(crate) async fn ask(&self, request: TokenRequest) -> Result<Secret> {
         let token = (self.source)(request).await.map_err(|error| {
             let message = format!("no token can be had to log in with: {error}");
-            Error::new(Kind::Auth, Phase::Auth, message).with_source(error)
+            Error::new(ErrorKind::Auth, Phase::Auth, message).with_source(error)
         })?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
         Ok(token)

@@ -178,7 +178,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
             "max-tls" => endpoint.tls(tls.max_version(value.parse::<TlsVersion>()?)),
             "timeout" => match value.parse::<f64>() {
                 Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
-                    endpoint.timeouts(Timeouts::of(Duration::from_secs_f64(seconds)))
+                    endpoint.timeouts(Timeouts::uniform(Duration::from_secs_f64(seconds)))
                 }
                 _ => return Err(fault(format!("timeout={} is no number of seconds", quoted(&value)))),
             },
@@ -354,7 +354,7 @@ mod tests {
             ("smtp://u:hunter2@[fe80]:25", "IPv6"),
         ] {
             let error = parse(url).unwrap_err();
-            assert_eq!(error.kind(), crate::Kind::Request);
+            assert_eq!(error.kind(), crate::ErrorKind::Request);
             let text = format!("{error} {error:?}");
             assert!(text.contains(says), "{url}: {text}");
             assert!(!text.contains("hunter2") && !text.contains("er2@"), "{url}: {text}");

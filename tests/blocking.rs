@@ -43,7 +43,7 @@ fn sends_with_and_without_pipelining() {
             })
             .collect();
         assert_eq!(recipients, [250, 550]);
-        assert!(matches!(steps.last(), Some(Step::Sent { reply }) if reply.is_positive()), "{steps:?}");
+        assert!(matches!(steps.last(), Some(Step::Accepted { reply }) if reply.is_positive()), "{steps:?}");
         assert_eq!(arrived.unwrap(), MESSAGE.replace('\n', "\r\n").into_bytes());
         assert_eq!(commands.last().map(String::as_str), Some("QUIT"));
     }
@@ -53,7 +53,7 @@ fn sends_with_and_without_pipelining() {
 fn tells_a_refusal() {
     let refuse = |command: &str| (command == ".").then(|| "554 5.6.0 Not this one".into());
     let (steps, arrived, _) = send(Server::builder().answer(refuse));
-    let Some(Step::NotSent { phase: Phase::EndOfData, reply }) = steps.last() else { panic!("{steps:?}") };
+    let Some(Step::Rejected { phase: Phase::EndOfData, reply }) = steps.last() else { panic!("{steps:?}") };
     assert_eq!(reply.to_string(), "554 5.6.0 Not this one");
     assert_eq!(arrived, None);
 }

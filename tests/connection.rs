@@ -7,7 +7,7 @@ use envoi::proto::{Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{
-    Address, Attachment, Client, Connection, Endpoint, Envelope, Kind, LineEnds, Message, Outcome, Phase, Timeouts,
+    Address, Attachment, Client, Connection, Endpoint, Envelope, ErrorKind, LineEnds, Message, Outcome, Phase, Timeouts,
 };
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,7 +32,7 @@ async fn starttls_login_and_a_streamed_attachment() {
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
     assert!(tls.verified);
-    assert_eq!(receipt.auth.unwrap().as_str(), "PLAIN");
+    assert_eq!(receipt.mechanism.unwrap().as_str(), "PLAIN");
     let captured = server.next_message().await;
     assert_eq!(captured.login.as_deref(), Some("alice"));
     assert_eq!(captured.size, receipt.bytes);
@@ -74,7 +74,7 @@ async fn many_messages_on_one_connection_and_step_by_step() {
     connection.verify().await.unwrap();
 
     let error = connection.send(hello_to(vec!["nobody@example.com"])).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Refused);
+    assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.is_permanent());
 
     assert!(connection.mail(Address::new("me@example.org").unwrap()).await.unwrap().is_positive());
@@ -162,11 +162,11 @@ async fn the_reply_that_a_reset_would_hide_is_found() {
         drop(stream);
     });
     let large = [&b"A: b\r\n\r\n"[..], &vec![b'x'; 50_000_000]].concat();
-    let large = Message::ready_stream(std::io::Cursor::new(large));
+    let large = Message::raw_stream(std::io::Cursor::new(large));
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
     let error = Client::new(plaintext(port)).send(large.envelope(envelope)).await.unwrap_err();
     refusing.await.unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Body), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Body), "{error}");
     assert_eq!(error.reply().unwrap().code(), 552);
     assert!(!error.outcome_unknown());
 }
@@ -181,13 +181,13 @@ async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
     // Until it has come.
     connection.verify().await.unwrap_err();
     let error = connection.send(hello()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Closed, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
 
     let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
     let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
     server.await.unwrap().write_all(b"250 what?\r\n").await.unwrap();
     let error = connection.verify().await.unwrap_err();
-    assert!(matches!(error.kind(), Kind::Protocol | Kind::Closed), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{error}");
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
     let endpoint = plaintext(port).security(Security::Opportunistic).trust(Trust::empty());
     let receipt = Client::new(endpoint.clone()).send(hello()).await.unwrap();
     assert!(receipt.tls.is_none());
-    let reason = receipt.plaintext_because.unwrap();
+    let reason = receipt.plaintext_reason.unwrap();
     assert!(reason.contains("handshake"), "{reason}");
     assert!(!server.await.unwrap().contains("STARTTLS"));
 
@@ -233,7 +233,7 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
     let endpoint = Endpoint::new("localhost").port(server.port()).security(Security::Opportunistic);
     let with_login = endpoint.trust(Trust::system()).user("alice").password("secret");
     let error = Client::new(with_login).send(hello()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     assert!(server.messages().is_empty());
 }
 
@@ -254,7 +254,7 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
         assert!(text.contains("no such password: *** (***)"), "{text}");
     }
     assert!(transcript.contains("C: AUTH PLAIN ***\n"), "{transcript}");
-    assert_eq!(error.kind(), Kind::Auth);
+    assert_eq!(error.kind(), ErrorKind::Auth);
 }
 
 #[tokio::test]
@@ -295,9 +295,9 @@ async fn commands_without_a_method_of_their_own() {
     assert!(connection.mail(None).await.unwrap().is_positive());
     assert_eq!(connection.command("VRFY alice").await.unwrap().code(), 252);
     for line in ["DATA", "rset", "QUIT", "VRFY a\r\nDATA", "", "TURN"] {
-        assert_eq!(connection.command(line).await.unwrap_err().kind(), Kind::Request, "{line:?}");
+        assert_eq!(connection.command(line).await.unwrap_err().kind(), ErrorKind::Request, "{line:?}");
     }
-    assert_eq!(connection.command("VRFY j\u{f6}rg SMTPUTF8").await.unwrap_err().kind(), Kind::Unsupported);
+    assert_eq!(connection.command("VRFY j\u{f6}rg SMTPUTF8").await.unwrap_err().kind(), ErrorKind::Unsupported);
     let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
     assert_eq!(
         commands[1..],
@@ -365,7 +365,7 @@ async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
         let endpoint = Endpoint::from_url(&server.url()).unwrap();
         let mut connection = Connection::connect(&endpoint).await.unwrap();
         let error = connection.send(film(&content)).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Body), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Body), "{error}");
         assert!(error.is_permanent() && !error.outcome_unknown());
         // Much of it did not go.
         assert!(*seen.lock().unwrap() < 70, "{seen:?}");
@@ -380,7 +380,7 @@ async fn line_ends_that_are_kept_go_where_they_can() {
     let envelope =
         Envelope::new(Address::new("me@example.org").unwrap(), [Address::new("you@example.com").unwrap()]).unwrap();
     let ready = "Subject: x\r\n\r\nLF\nCR\r.\n.\n";
-    let message = || Message::ready(ready).envelope(envelope.clone()).line_ends(LineEnds::Keep);
+    let message = || Message::raw(ready).envelope(envelope.clone()).line_ends(LineEnds::Keep);
     let server = binary_server().start().await.unwrap();
     let receipt = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap();
     assert_eq!(receipt.bytes, ready.len() as u64);
@@ -388,7 +388,7 @@ async fn line_ends_that_are_kept_go_where_they_can() {
 
     let server = Server::builder().offer("CHUNKING").start().await.unwrap();
     let error = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Unsupported, Phase::Mail), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Unsupported, Phase::Mail), "{error}");
     assert!(server.connections()[0].commands().all(|command| !command.starts_with("MAIL")));
 }
 
@@ -436,11 +436,11 @@ async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
             }
         }
         let error = writer.write("rest").await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Closed, Phase::Body), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Closed, Phase::Body), "{error}");
         let error = writer.finish().await.unwrap_err();
         assert!(error.message().contains("given up"), "{error}");
         assert!(!error.outcome_unknown());
-        assert_eq!(connection.noop().await.unwrap_err().kind(), Kind::Closed);
+        assert_eq!(connection.noop().await.unwrap_err().kind(), ErrorKind::Closed);
         drop(connection);
         assert!(server.messages().is_empty());
     }
@@ -452,7 +452,7 @@ async fn mail_by_steps_takes_no_recipients() {
     let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
     let error = connection.mail(Transaction::new(&envelope)).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Mail), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Mail), "{error}");
     // Nothing was said of it.
     assert!(connection.mail(None).await.unwrap().is_positive());
     let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
@@ -496,7 +496,7 @@ async fn single_steps_have_advice() {
     let url = server.url();
     let endpoint = envoi::Endpoint::from_url(url.split('?').next().unwrap()).unwrap();
     let endpoint = endpoint
-        .trust(envoi::tls::Trust::dangerous_accept_anything())
+        .trust(envoi::tls::Trust::dangerous_accept_any_certificate())
         .credentials(envoi::Credentials::new("alice", "secret"));
     let error = envoi::Connection::connect(&endpoint).await.err().unwrap();
     assert!(error.hint().is_some_and(|hint| hint.starts_with("Have the certificate verified")), "{error}");

@@ -300,11 +300,11 @@ impl<'a> Player<'a> {
             Step::Recipient { index, reply } => {
                 self.recipients[self.outcomes.len()][index] = reply.code().to_string();
             }
-            Step::Verdict { index, reply } => {
+            Step::RecipientResult { index, reply } => {
                 self.verdicts[self.outcomes.len()][index] = reply.code().to_string();
             }
-            Step::Sent { reply } => self.outcomes.push(format!("sent {}", reply.code())),
-            Step::NotSent { phase, reply } => {
+            Step::Accepted { reply } => self.outcomes.push(format!("sent {}", reply.code())),
+            Step::Rejected { phase, reply } => {
                 self.outcomes.push(format!("refused {phase} {}", reply.code()));
                 self.leave();
             }

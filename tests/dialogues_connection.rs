@@ -11,7 +11,7 @@ use std::time::Duration;
 use envoi::proto::{ClientName, Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
-use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, Message, Outcome, Timeouts};
+use envoi::{Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 use support::stage::Stage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
@@ -54,7 +54,7 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
         .port(port)
         .trust(Trust::empty().pem(ca_pem.as_bytes()))
         .client_name(ClientName::new(&*dialogue.helo).unwrap())
-        .timeouts(Timeouts::of(Duration::from_secs(8)))
+        .timeouts(Timeouts::uniform(Duration::from_secs(8)))
         .security(match dialogue.tls {
             Tls::None => Security::None,
             Tls::Opportunistic => Security::Opportunistic,
@@ -94,7 +94,7 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
         };
         let recipients = receipt.map(|receipt| receipt.recipients.iter().map(|r| r.outcome.clone()).collect());
         outcomes.push((outcome, recipients));
-        if result.is_err_and(|error| error.kind() == Kind::Protocol || error.kind() == Kind::Closed) {
+        if result.is_err_and(|error| error.kind() == ErrorKind::Protocol || error.kind() == ErrorKind::Closed) {
             break;
         }
     }
@@ -113,12 +113,12 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
     let envelope = Envelope::new(from, send.to.iter().map(|to| address(to))).unwrap();
     let mut bytes = send.message.clone();
     let message = if send.size_known || send.content != Content::Unknown {
-        Message::ready(bytes)
+        Message::raw(bytes)
     } else if never_ends {
         bytes.pop();
-        Message::ready_stream(Cursor::new(bytes).chain(Never))
+        Message::raw_stream(Cursor::new(bytes).chain(Never))
     } else {
-        Message::ready_stream(Cursor::new(bytes))
+        Message::raw_stream(Cursor::new(bytes))
     };
     message.envelope(envelope).delivery(send.delivery.clone())
 }
@@ -166,7 +166,7 @@ fn failure(error: &Error) -> String {
 
 fn refusal(error: &Error) -> String {
     match error.reply() {
-        Some(reply) if matches!(error.kind(), Kind::Refused | Kind::Auth) => {
+        Some(reply) if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Auth) => {
             format!("refused {} {}", error.phase(), reply.code())
         }
         _ => failure(error),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
-use envoi::{Attachment, Client, Endpoint, Error, Kind, Message, Outcome, Receipt};
+use envoi::{Attachment, Client, Endpoint, Error, ErrorKind, Message, Outcome, Receipt};
 use futures::stream::{self, StreamExt as _};
 
 fn message(to: &[&str]) -> MessageBuilder<'static> {
@@ -48,7 +48,7 @@ async fn a_message_goes_in_parts() {
     let messages = server.messages();
     let first = messages[0].read().unwrap();
     assert!(messages.iter().all(|message| message.read().unwrap() == first), "the parts are the same message");
-    assert_eq!((receipt.bytes, receipt.incomplete_because), (first.len() as u64, None));
+    assert_eq!((receipt.bytes, receipt.incomplete_reason), (first.len() as u64, None));
 
     // A part that nobody is to get does not keep the others from going.
     let receipt = client(&server).send(message(&["c@x.org", "C@x.org", "d@y.org"])).await.unwrap();
@@ -67,7 +67,7 @@ async fn domains_stay_together() {
 async fn what_cannot_be_split_is_not_begun() {
     let server = server("RCPTMAX=1").start().await.unwrap();
     let fails = |error: Error| {
-        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("LIMITS"), "{error}");
         assert_eq!(told(error.receipt().unwrap()), ["not tried", "not tried"]);
     };
@@ -86,11 +86,11 @@ async fn a_session_that_is_used_up_says_so_before_mail() {
     assert_eq!(connection.messages_left(), Some(2));
     // More parts than any session takes.
     let error = connection.send(message(&["a@x.org", "b@x.org", "c@x.org"])).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let _ = connection.send(message(&["a@x.org"])).await.unwrap();
     // More than this one takes now.
     let error = connection.send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
-    assert!(error.kind() == Kind::Closed && error.is_transient(), "{error}");
+    assert!(error.kind() == ErrorKind::Closed && error.is_transient(), "{error}");
     let _ = connection.send(message(&["b@x.org"])).await.unwrap();
     let error = connection.send(message(&["c@x.org"])).await.unwrap_err();
     assert!(error.to_string().contains("new connection"), "{error}");
@@ -153,7 +153,7 @@ async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
     let server = server("RCPTMAX=1").answer(going_down).start().await.unwrap();
     let receipt = client(&server).send(message(&["a@x.org", "b@x.org", "c@x.org"])).await.unwrap();
     assert_eq!(told(&receipt), ["1", "421", "not tried"]);
-    let why = receipt.incomplete_because.unwrap();
+    let why = receipt.incomplete_reason.unwrap();
     assert!(why.contains("421 4.3.2 Going down"), "{why}");
 }
 
@@ -175,9 +175,9 @@ async fn a_stream_of_messages_keeps_to_the_limits() {
     let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map_err(Error::kind).map(told)).collect();
     assert_eq!(kinds[0], Ok(["1", "1", "550", "2", "3"].map(String::from).to_vec()));
     assert_eq!(kinds[1], Ok(vec!["4".to_owned()]));
-    assert_eq!(kinds[2], Err(Kind::Unsupported));
+    assert_eq!(kinds[2], Err(ErrorKind::Unsupported));
     assert_eq!(kinds[3], Ok(vec!["5".to_owned()]));
-    assert_eq!(kinds[4..], [Err(Kind::Closed)]);
+    assert_eq!(kinds[4..], [Err(ErrorKind::Closed)]);
     connection.quit().await;
     assert_eq!(server.messages().len(), 5);
 }
@@ -224,7 +224,7 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
             let server = takes(2, too_many, way()).start().await.unwrap();
             let receipt = client(&server).send(message(&FIVE)).await.unwrap();
             assert!(receipt.all_accepted(), "{too_many}: {receipt:?}");
-            assert_eq!((receipt.transactions, receipt.incomplete_because), (3, None));
+            assert_eq!((receipt.transactions, receipt.incomplete_reason), (3, None));
             assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
             assert_eq!((transactions(&server), server.connections().len()), (3, 1));
             let messages = server.messages();
@@ -273,7 +273,7 @@ async fn a_limit_below_the_announced_one() {
     let mut connection = client(&server).connect().await.unwrap();
     let receipt = connection.send(message(&FIVE)).await.unwrap();
     assert_eq!(told(&receipt)[2..], ["452"; 3]);
-    assert!(receipt.incomplete_because.unwrap().contains("LIMITS"));
+    assert!(receipt.incomplete_reason.unwrap().contains("LIMITS"));
     assert!(receipt.recipients[2].is_transient());
 }
 
@@ -379,7 +379,7 @@ async fn a_stream_goes_to_those_who_were_accepted_at_first() {
         let receipt = client(&server).send(Message::from(to).attach(once)).await.unwrap();
         assert_eq!(told(&receipt), ["1", &too_many[..3]]);
         assert_eq!((receipt.transactions, transactions(&server)), (1, 1));
-        let why = receipt.incomplete_because.unwrap();
+        let why = receipt.incomplete_reason.unwrap();
         assert!(why.contains("fewer recipients at once") && why.contains("stream"), "{why}");
         assert!(receipt.recipients[1].is_transient(), "552 counts as 452");
     }
@@ -519,7 +519,7 @@ async fn a_server_that_refuses_the_message_for_too_many_recipients() {
             }
             let receipt = result.unwrap();
             assert!(receipt.all_accepted(), "{receipt:?}");
-            assert_eq!((receipt.transactions, receipt.incomplete_because), (4, None));
+            assert_eq!((receipt.transactions, receipt.incomplete_reason), (4, None));
             assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
         }
     }

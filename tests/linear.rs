@@ -6,7 +6,7 @@ use std::process::Command;
 use envoi::delivery::Notify;
 use envoi::mail_builder::MessageBuilder;
 use envoi::tls::Security;
-use envoi::{Address, Connection, Delivery, Endpoint, Envelope, Message};
+use envoi::{Address, Connection, DeliveryOptions, Endpoint, Envelope, Message};
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -93,10 +93,10 @@ async fn run(task: &str, size: usize) {
     tokio::spawn(server.serve(stream));
     let new = if task == "verdicts_for_each" { Endpoint::lmtp } else { Endpoint::new };
     let endpoint = new("mail.example.org").security(Security::None);
-    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
 
     let recipients: Vec<Address> = (0..size).map(|n| Address::new(format!("user@n{n}.example.com")).unwrap()).collect();
-    let mut delivery = Delivery::new();
+    let mut delivery = DeliveryOptions::new();
     if task == "reports_for_each" {
         for recipient in &recipients {
             delivery = delivery.notify_for(recipient.clone(), Notify::SUCCESS);

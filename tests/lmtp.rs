@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::Protocol;
 use envoi::testing::{Builder, Server};
-use envoi::{Address, Client, Endpoint, Kind, Message, Outcome, Phase};
+use envoi::{Address, Client, Endpoint, ErrorKind, Message, Outcome, Phase};
 use futures::stream::{self, StreamExt as _};
 
 const FULL: &str = "full@example.com";
@@ -48,7 +48,7 @@ async fn over_a_unix_socket() {
 async fn inside_tls_with_a_login() {
     let server = builder().starttls().login("alice", "secret").require_login().start().await.unwrap();
     let receipt = Client::from_url(&server.url()).unwrap().send(message(&["a@example.com"])).await.unwrap();
-    assert!(receipt.all_accepted() && receipt.tls.is_some() && receipt.auth.is_some());
+    assert!(receipt.all_accepted() && receipt.tls.is_some() && receipt.mechanism.is_some());
     let server = builder().implicit_tls().start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().security(envoi::tls::Security::Implicit);
     let receipt =
@@ -61,7 +61,7 @@ async fn taken_for_nobody() {
     let server = builder().refuse_message("later@example.com", "452 4.2.2 Over quota").start().await.unwrap();
     let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
     let error = connection.send(message(&[FULL, "later@example.com"])).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::EndOfData));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData));
     assert_eq!(outcomes(&error.receipt().unwrap().recipients), "552 452");
     assert_eq!(error.message(), "the server refused the message to full@example.com and 1 more");
     assert!(connection.send(message(&["a@example.com"])).await.unwrap().all_accepted());
@@ -72,8 +72,8 @@ async fn taken_for_nobody() {
 #[tokio::test]
 async fn the_session_ends_between_the_answers() {
     for (answer, kind, expected) in [
-        ("250 2.0.0 Saved\n421 4.3.2 Going down", Kind::Closed, "250 421 ?"),
-        ("552 5.2.2 Full\nnonsense", Kind::Protocol, "552 ? ?"),
+        ("250 2.0.0 Saved\n421 4.3.2 Going down", ErrorKind::Closed, "250 421 ?"),
+        ("552 5.2.2 Full\nnonsense", ErrorKind::Protocol, "552 ? ?"),
     ] {
         let answered = move |command: &str| (command == ".").then(|| answer.to_owned());
         let server = Server::builder().lmtp().answer(answered).start().await.unwrap();
@@ -83,7 +83,7 @@ async fn the_session_ends_between_the_answers() {
         assert_eq!((error.kind(), error.outcome_unknown()), (kind, true), "{error}");
         assert_eq!(outcomes(&error.receipt().unwrap().recipients), expected, "{error}");
         let unknown =
-            if kind == Kind::Closed { "the message to c@" } else { "the message to b@example.com and 1 more" };
+            if kind == ErrorKind::Closed { "the message to c@" } else { "the message to b@example.com and 1 more" };
         assert!(error.message().contains(unknown), "{error}");
     }
 }

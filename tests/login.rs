@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsSettings, TlsVersion, Trust, rustls};
-use envoi::{Connection, Credentials, Endpoint, Error, Kind, Phase, TokenRequest};
+use envoi::{Connection, Credentials, Endpoint, Error, ErrorKind, Phase, TokenRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -70,7 +70,7 @@ async fn a_wrong_password_or_token_is_said_to_be_one() {
         let endpoint =
             endpoint(&server).mechanism(mechanism).credentials(credentials(mechanism, Some("battery-staple")));
         let error = connect(&endpoint).await.err().unwrap();
-        assert_eq!((error.kind(), error.phase()), (Kind::Auth, Phase::Auth), "{mechanism}: {error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth), "{mechanism}: {error}");
         assert_eq!(error.reply().unwrap().code(), 535, "{mechanism}: {error}");
         let (says, advises) = match mechanism {
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => ("\"invalid_token\" (scope \"mail\")", "expired"),
@@ -135,7 +135,7 @@ async fn the_order_is_the_callers() {
     assert_eq!(connect(&mine).await.unwrap().mechanism(), Some(Mechanism::CramMd5));
 
     let error = connect(&mine.clone().mechanisms([Mechanism::External, Mechanism::XOAuth2])).await.err().unwrap();
-    assert_eq!(error.kind(), Kind::Auth);
+    assert_eq!(error.kind(), ErrorKind::Auth);
     assert!(error.message().contains("SCRAM-SHA-256-PLUS") && error.message().contains("EXTERNAL, XOAUTH2"), "{error}");
     let error = connect(&mine.mechanism(Mechanism::XOAuth2)).await.err().unwrap();
     assert_eq!(error.message(), "XOAUTH2 is no mechanism for a password");
@@ -147,7 +147,7 @@ async fn outside_tls_what_shows_the_password_comes_last() {
     let server = server.answer(|command| command.starts_with("AUTH SCRAM").then(|| "504 5.5.4 Not me".into()));
     let server = server.start().await.unwrap();
     let endpoint = endpoint(&server).security(Security::None).credentials(Credentials::new("alice", PASSWORD));
-    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), Kind::Insecure);
+    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), ErrorKind::Insecure);
     let connection = connect(&endpoint.auth_in_clear()).await.unwrap();
     assert_eq!(connection.mechanism(), Some(Mechanism::CramMd5));
     let session = &server.connections()[1];
@@ -180,7 +180,7 @@ async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
         match outcome {
             Ok(connection) => assert!(next && connection.mechanism() == Some(Mechanism::Plain), "{reply}"),
             Err(error) => {
-                assert!(!next && error.kind() == Kind::Auth, "{reply}: {error}");
+                assert!(!next && error.kind() == ErrorKind::Auth, "{reply}: {error}");
                 assert_eq!(error.is_transient(), reply.starts_with('4'), "{reply}");
                 assert!(error.hint().is_some(), "{reply}");
             }
@@ -257,7 +257,7 @@ async fn plus_that_is_refused_is_given_up_only_where_the_other_is_named() {
             match (outcome, used) {
                 (Ok(connection), used) => assert_eq!(connection.mechanism(), used, "{context}"),
                 (Err(error), None) => {
-                    assert_eq!((error.kind(), tried), (Kind::Auth, 1), "{context}: {error}");
+                    assert_eq!((error.kind(), tried), (ErrorKind::Auth, 1), "{context}: {error}");
                     let hint = error.hint().unwrap();
                     assert!(hint.contains("another server may be in between") && !hint.contains("password"), "{hint}");
                 }
@@ -311,14 +311,14 @@ async fn outside_verified_tls_an_exchange_that_broke_is_the_end() {
         let server = faulty("SCRAM", challenge).plaintext().auth_in_clear().start().await.unwrap();
         let clear = endpoint(&server).security(Security::None).auth_in_clear();
         let error = connect(&clear.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
-        assert_eq!(error.kind(), Kind::Auth, "{challenge}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Auth, "{challenge}: {error}");
         let tried = server.connections()[0].commands().filter(|command| command.starts_with("AUTH")).count();
         assert_eq!(tried, 1, "{challenge}");
 
         let server = faulty("SCRAM", challenge).start().await.unwrap();
-        let unverified = endpoint(&server).trust(Trust::dangerous_accept_anything()).auth_in_clear();
+        let unverified = endpoint(&server).trust(Trust::dangerous_accept_any_certificate()).auth_in_clear();
         let error = connect(&unverified.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
-        assert_eq!(error.kind(), Kind::Auth, "{challenge}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Auth, "{challenge}: {error}");
     }
 }
 
@@ -337,7 +337,7 @@ async fn what_was_ruled_out_by_a_broken_exchange_stays_so() {
     let server = server.start().await.unwrap();
     let order = [Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Plain, Mechanism::ScramSha1];
     let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD)).mechanisms(order);
-    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), Kind::Auth);
+    assert_eq!(connect(&endpoint).await.err().unwrap().kind(), ErrorKind::Auth);
     let session = &server.connections()[0];
     let tried: Vec<_> = session.commands().filter(|command| command.starts_with("AUTH")).collect();
     assert_eq!(tried, ["AUTH SCRAM-SHA-256 <secret>", "AUTH CRAM-MD5", "AUTH SCRAM-SHA-1 <secret>"]);
@@ -367,7 +367,7 @@ async fn a_challenge_without_end_is_cut_off() {
     let server = server.answer(move |command| command.starts_with("AUTH").then(|| challenge.clone()));
     let server = server.start().await.unwrap();
     let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Protocol, Phase::Auth));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Protocol, Phase::Auth));
     assert!(error.message().contains("16384 bytes"), "{error}");
 }
 
@@ -463,13 +463,13 @@ async fn a_mechanism_of_another_maker() {
     let seen = Arc::new(Mutex::new(None));
     let exchange = seen.clone();
     let secure = endpoint(&server).security(Security::Implicit);
-    let connection = connect(&secure.clone().login_by(move || Backwards(exchange.clone()))).await.unwrap();
+    let connection = connect(&secure.clone().login_with(move || Backwards(exchange.clone()))).await.unwrap();
     assert_eq!(connection.mechanism(), Some(Mechanism::Other("BACKWARDS")));
     assert_eq!(seen.lock().unwrap().as_deref(), Some("localhost tls-exporter"));
     assert!(connection.transcript().to_string().contains("C: AUTH BACKWARDS\nS: 334 YWJj\nC: ***\nS: 235"));
 
     let mut connection = connect(&secure).await.unwrap();
-    connection.login_by(Backwards(seen)).await.unwrap();
+    connection.login_with(Backwards(seen)).await.unwrap();
 }
 
 /// Somebody who stands between: the client trusts his certificate, and what he hears inside TLS he passes on, changed or not.
@@ -523,7 +523,7 @@ async fn somebody_in_between_is_noticed() {
         let tls = TlsSettings::new(Trust::empty().pem(own.ca_pem().as_bytes())).max_version(version);
         let endpoint = Endpoint::new("localhost").port(port).security(Security::Implicit).tls(tls);
         let error = connect(&endpoint.credentials(Credentials::new("alice", PASSWORD))).await.err().unwrap();
-        assert_eq!(error.kind(), Kind::Auth, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         assert!(error.message().contains(says), "{error}");
     }
 }

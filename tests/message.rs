@@ -15,7 +15,7 @@ use envoi::mail_builder::headers::url::URL;
 use envoi::mail_builder::mime::MimePart;
 use envoi::message::Body;
 use envoi::proto::{Capabilities, Content, Limits, Output, ReplyParser, Stuffer};
-use envoi::{Address, Attachment, Envelope, Error, Kind, LineEnds, Message, Phase};
+use envoi::{Address, Attachment, Envelope, Error, ErrorKind, LineEnds, Message, Phase};
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -110,7 +110,7 @@ fn binary_bytes_of(message: Message<'_>) -> Vec<u8> {
     run(async {
         let (_, mut body) = message.binary().prepare().await.unwrap();
         let encoded = body.content();
-        body.suit(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
+        body.negotiate(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
         assert_eq!(body.content(), Content::Binary);
         let mut chunks = Vec::new();
         while let Some(chunk) = body.chunk().await {
@@ -338,7 +338,7 @@ fn a_file_that_is_gone_when_its_turn_comes() {
     let (_, mut body) = run(Message::from(mail()).attach(Attachment::file(&path)).prepare()).unwrap();
     std::fs::remove_file(&path).unwrap();
     let error = run(collect(&mut body)).unwrap_err();
-    assert_eq!(error.kind(), Kind::Input);
+    assert_eq!(error.kind(), ErrorKind::Input);
     assert!(error.hint().unwrap().contains("Nothing was delivered"), "{error:?}");
 }
 
@@ -405,11 +405,11 @@ fn what_cannot_be_sent_is_refused_before_any_connection() {
             "the Content-ID header",
         ),
         (refused(Message::from(mail()).attach(Attachment::bytes("a", "a/b", "abc").size(2))), "the 2 bytes"),
-        (refused(Message::ready("x")), "needs an envelope"),
-        (refused(Message::ready("x").envelope(envelope()).attach(Attachment::file("x"))), "takes no attachments"),
+        (refused(Message::raw("x")), "needs an envelope"),
+        (refused(Message::raw("x").envelope(envelope()).attach(Attachment::file("x"))), "takes no attachments"),
     ] {
         assert!(error.to_string().contains(says), "{error} should say {says:?}");
-        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Setup), "{error}");
     }
 }
 
@@ -418,14 +418,14 @@ fn files_that_cannot_be_read_are_refused_before_any_connection() {
     let missing = in_temporary_folder("missing.pdf");
     let folder = missing.parent().unwrap().to_owned();
     for message in
-        [Message::from(mail()).attach(Attachment::file(&missing)), Message::ready_file(&missing).envelope(envelope())]
+        [Message::from(mail()).attach(Attachment::file(&missing)), Message::raw_file(&missing).envelope(envelope())]
     {
         let error = refused(message);
-        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Setup));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Setup));
         assert!(error.to_string().contains("missing.pdf"), "{error}");
     }
     let error = refused(Message::from(mail()).attach(Attachment::file(&folder)));
-    assert_eq!(error.kind(), Kind::Input);
+    assert_eq!(error.kind(), ErrorKind::Input);
     assert!(error.to_string().contains("is a directory"), "{error}");
     #[cfg(unix)]
     {
@@ -451,7 +451,7 @@ fn files_whose_size_is_not_true() {
     let text = String::from_utf8(bytes).unwrap().replace("\r\n", "");
     assert!(text.contains(&base64), "{text}");
     // A ready message is looked over like any other: here, it has lines that end with LF alone.
-    let ready = Message::ready_file("/proc/self/status").envelope(envelope()).line_ends(LineEnds::Refuse);
+    let ready = Message::raw_file("/proc/self/status").envelope(envelope()).line_ends(LineEnds::Refuse);
     assert!(refused(ready).to_string().contains("ends with LF alone"));
     // An empty file is empty.
     let path = in_temporary_folder("empty");
@@ -475,7 +475,7 @@ fn a_file_that_becomes_a_fifo_is_an_error() {
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, "Subject: a\r\n\r\nb\r\n").unwrap();
         let message = match ready {
-            true => Message::ready_file(&path).envelope(envelope()),
+            true => Message::raw_file(&path).envelope(envelope()),
             false => Message::from(mail()).attach(Attachment::file(&path)),
         };
         let error = run(async {
@@ -484,7 +484,7 @@ fn a_file_that_becomes_a_fifo_is_an_error() {
             assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
             collect(&mut body).await.unwrap_err()
         });
-        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body));
         assert!(error.to_string().contains("has changed since it was looked at"), "{error}");
     }
 }
@@ -531,7 +531,7 @@ fn a_file_that_changes_is_an_error() {
                 // More than is read ahead.
                 std::fs::write(&path, text(4_000_000)).unwrap();
                 let message = match ready {
-                    true => Message::ready_file(&path).envelope(envelope()),
+                    true => Message::raw_file(&path).envelope(envelope()),
                     false => Message::from(mail()).attach(Attachment::file(&path)),
                 };
                 let error = run(async {
@@ -546,7 +546,7 @@ fn a_file_that_changes_is_an_error() {
                     assert!(body.restart().is_some());
                     error
                 });
-                assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body), "{name}: {error}");
+                assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body), "{name}: {error}");
                 assert!(error.to_string().contains("changing"), "{name}: {error}");
             }
         }
@@ -575,7 +575,7 @@ fn a_stream_that_is_not_as_stated_or_fails_is_an_error() {
             assert!(body.chunk().await.unwrap().is_err(), "an error is no end");
             error
         });
-        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body));
         assert!(error.to_string().contains(says) && error.to_string().contains("a.bin"), "{error}");
     }
 }
@@ -604,41 +604,41 @@ fn line_ends_are_refused_where_that_is_asked() {
     let message = "To: a\r\nBcc: b\r\n c\r\n\r\nfine\r\nnot fine\nfine\r\n";
     let path = in_temporary_folder("bare.eml");
     std::fs::write(&path, message).unwrap();
-    for ready in [Message::ready(message), Message::ready_file(&path)] {
+    for ready in [Message::raw(message), Message::raw_file(&path)] {
         let error = refused(ready.envelope(envelope()).line_ends(LineEnds::Refuse));
-        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Setup));
         assert!(error.to_string().contains("line 6 of the message ends with LF alone"), "{error}");
     }
     for piece in [1, 7, 100] {
-        let stream = Message::ready_stream(Pieces::new(message.as_bytes(), piece)).envelope(envelope());
+        let stream = Message::raw_stream(Pieces::new(message.as_bytes(), piece)).envelope(envelope());
         let error = run(async {
             let (_, mut body) = stream.line_ends(LineEnds::Refuse).prepare().await.unwrap();
             collect(&mut body).await.unwrap_err()
         });
-        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body));
         assert!(error.to_string().contains("line 6 of the message ends with LF alone"), "{error}");
     }
     for last in ["a\r", "a\n"] {
         let message = format!("A: b\r\n\r\n{last}");
         assert!(
-            refused(Message::ready(message.clone()).envelope(envelope()).line_ends(LineEnds::Refuse))
+            refused(Message::raw(message.clone()).envelope(envelope()).line_ends(LineEnds::Refuse))
                 .to_string()
                 .contains("line 3 of the message ends with")
         );
-        let stream = Message::ready_stream(io::Cursor::new(message)).envelope(envelope()).line_ends(LineEnds::Refuse);
+        let stream = Message::raw_stream(io::Cursor::new(message)).envelope(envelope()).line_ends(LineEnds::Refuse);
         assert!(run(async { collect(&mut stream.prepare().await.unwrap().1).await }).is_err());
     }
-    let fine = || Message::ready("A: b\r\n\r\nb").envelope(envelope()).line_ends(LineEnds::Refuse);
+    let fine = || Message::raw("A: b\r\n\r\nb").envelope(envelope()).line_ends(LineEnds::Refuse);
     assert_eq!(bytes_of(fine()), b"A: b\r\n\r\nb");
 }
 
 /// What a ready message becomes, whatever way it comes.
 fn ready_in_every_way(message: &[u8], piece: usize) -> Vec<u8> {
-    let expected = bytes_of(Message::ready(message.to_vec()).envelope(envelope()));
+    let expected = bytes_of(Message::raw(message.to_vec()).envelope(envelope()));
     let path = in_temporary_folder(&format!("ready-{:?}", std::thread::current().id()));
     std::fs::write(&path, message).unwrap();
-    assert_eq!(bytes_of(Message::ready_file(&path).envelope(envelope())), expected, "from a file");
-    let stream = Message::ready_stream(Pieces::new(message, piece)).envelope(envelope());
+    assert_eq!(bytes_of(Message::raw_file(&path).envelope(envelope())), expected, "from a file");
+    let stream = Message::raw_stream(Pieces::new(message, piece)).envelope(envelope());
     assert_eq!(bytes_of(stream), expected, "from a stream");
     expected
 }
@@ -647,8 +647,8 @@ fn ready_in_every_way(message: &[u8], piece: usize) -> Vec<u8> {
 fn refused_in_every_way(message: &[u8], piece: usize, line_ends: LineEnds) -> [Error; 3] {
     let path = in_temporary_folder(&format!("refused-{:?}", std::thread::current().id()));
     std::fs::write(&path, message).unwrap();
-    let stream = Message::ready_stream(Pieces::new(message, piece));
-    [Message::ready(message.to_vec()), Message::ready_file(&path), stream]
+    let stream = Message::raw_stream(Pieces::new(message, piece));
+    [Message::raw(message.to_vec()), Message::raw_file(&path), stream]
         .map(|message| refused(message.envelope(envelope()).line_ends(line_ends)))
 }
 
@@ -688,7 +688,7 @@ fn binary_goes_only_what_may() {
     // Not asked for, not offered, or nothing to gain.
     let content = |message: Message<'static>, offered: &str| {
         let (_, mut body) = run(message.prepare()).unwrap();
-        body.suit(&offering(offered));
+        body.negotiate(&offering(offered));
         body.content()
     };
     let attached = || Message::from(mail().text_body("Text")).attach(Attachment::bytes("a", "a/b", vec![0]));
@@ -726,15 +726,15 @@ fn line_ends_that_are_kept_make_a_message_binary() {
     ] {
         let path = in_temporary_folder("kept.eml");
         std::fs::write(&path, message).unwrap();
-        for ready in [Message::ready(message), Message::ready_file(&path)] {
+        for ready in [Message::raw(message), Message::raw_file(&path)] {
             let expected = (Some(kept.len() as u64), Content::Binary, kept.as_bytes().to_vec());
             assert_eq!(look(ready), expected, "{message:?}");
         }
-        let (size, content, bytes) = look(Message::ready_stream(io::Cursor::new(message)));
+        let (size, content, bytes) = look(Message::raw_stream(io::Cursor::new(message)));
         assert_eq!((size, content, &*bytes), (None, Content::Binary, kept.as_bytes()));
     }
     // There is nothing to keep.
-    assert_eq!(look(Message::ready("To: a\r\n\r\nb\r\nc")).1, Content::SevenBit);
+    assert_eq!(look(Message::raw("To: a\r\n\r\nb\r\nc")).1, Content::SevenBit);
 }
 
 fn any_message() -> impl Strategy<Value = Vec<u8>> {
@@ -805,7 +805,7 @@ proptest! {
             Some(expected) => prop_assert_eq!(ready_in_every_way(&message, piece), expected),
             None => {
                 for error in refused_in_every_way(&message, piece, LineEnds::Normalize) {
-                    prop_assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Setup));
+                    prop_assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Setup));
                 }
             }
         }
@@ -1030,7 +1030,7 @@ fn headers_that_no_message_may_have_are_refused() {
         assert!(error.to_string().contains(says), "{error} should say {says:?}");
         assert_eq!(
             (error.kind(), error.phase(), error.hint().is_some()),
-            (Kind::Request, Phase::Setup, true),
+            (ErrorKind::Request, Phase::Setup, true),
             "{error}"
         );
     }
@@ -1205,14 +1205,14 @@ fn headers_in_utf8_are_known_of_any_ready_message() {
     let message = "\u{feff}Subject: Gr\u{fc}\u{df}e\n\nBody\n";
     let path = in_temporary_folder("utf8.eml");
     std::fs::write(&path, message).unwrap();
-    let stream = Message::ready_stream(Pieces::new(message.as_bytes(), 3));
-    for ready in [Message::ready(message), Message::ready_file(&path), stream] {
+    let stream = Message::raw_stream(Pieces::new(message.as_bytes(), 3));
+    for ready in [Message::raw(message), Message::raw_file(&path), stream] {
         let (_, mut body) = run(ready.envelope(envelope()).prepare()).unwrap();
         assert!(body.has_utf8_headers());
         let bytes = run(collect(&mut body)).unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), "Subject: Gr\u{fc}\u{df}e\r\n\r\nBody\n");
     }
-    let hidden = Message::ready("Bcc: Gr\u{fc}\u{df}e <a@x>\nTo: b@x\n\nBody\n").envelope(envelope());
+    let hidden = Message::raw("Bcc: Gr\u{fc}\u{df}e <a@x>\nTo: b@x\n\nBody\n").envelope(envelope());
     assert!(!run(hidden.prepare()).unwrap().1.has_utf8_headers());
 }
 
@@ -1274,7 +1274,7 @@ fn what_is_nested_too_deep_is_refused() {
             assert_eq!(envelope.recipients().len(), 1);
             run(collect(&mut body)).unwrap();
             let error = run(Message::from(refused).prepare()).unwrap_err();
-            assert_eq!(error.kind(), Kind::Request);
+            assert_eq!(error.kind(), ErrorKind::Request);
             assert!(error.to_string().contains("nested more than 100 deep"), "{error}");
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server, Session};
 use envoi::{
-    Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase, Pool, PoolLimits, PooledConnection, Retries,
+    Address, Client, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase, Pool, PoolConfig, PooledConnection,
+    RetryPolicy,
 };
 use futures::future::{BoxFuture, Either, join_all, select};
 use futures::{FutureExt as _, StreamExt as _};
@@ -28,7 +29,7 @@ fn hello_to(to: &'static str) -> MessageBuilder<'static> {
 /// It can be read once only.
 fn stream() -> Message<'static> {
     let envelope = Envelope::new(me(), [Address::new("you@example.com").unwrap()]).unwrap();
-    Message::ready_stream(Cursor::new("Subject: Hello\r\n\r\nHello.\r\n")).envelope(envelope)
+    Message::raw_stream(Cursor::new("Subject: Hello\r\n\r\nHello.\r\n")).envelope(envelope)
 }
 
 fn me() -> Address {
@@ -39,7 +40,7 @@ fn plain() -> Builder {
     Server::builder().plaintext()
 }
 
-fn pool(server: &Server, limits: impl Into<PoolLimits>) -> Pool {
+fn pool(server: &Server, limits: impl Into<PoolConfig>) -> Pool {
     Client::from_url(&server.url()).unwrap().pool(limits)
 }
 
@@ -137,7 +138,7 @@ async fn whatever_the_client_does() {
         let pool = pool(&server, 1);
         let (first, second) = (pool.send(hello()).await.unwrap(), pool.send(hello()).await.unwrap());
         assert!(first.all_accepted() && second.all_accepted());
-        assert_eq!(first.auth, second.auth);
+        assert_eq!(first.mechanism, second.mechanism);
         assert_eq!(first.tls.is_some(), second.tls.is_some());
         drop(pool);
         until(|| server.connections().iter().all(said_quit)).await;
@@ -181,8 +182,8 @@ async fn each_in_turn() {
 #[tokio::test]
 async fn a_limit_to_the_wait() {
     let server = plain().start().await.unwrap();
-    let mut limits = PoolLimits::new(1);
-    limits.wait = Duration::from_secs(20);
+    let mut limits = PoolConfig::new(1);
+    limits.acquire_timeout = Duration::from_secs(20);
     let pool = pool(&server, limits.clone());
     let used = pool.get().await.unwrap();
 
@@ -190,13 +191,13 @@ async fn a_limit_to_the_wait() {
     let began = time::Instant::now();
     let error = pool.send(hello()).await.unwrap_err();
     assert_eq!(began.elapsed().as_secs(), 20);
-    assert_eq!((error.kind(), error.phase(), error.is_transient()), (Kind::Timeout, Phase::Setup, true));
+    assert_eq!((error.kind(), error.phase(), error.is_transient()), (ErrorKind::Timeout, Phase::Setup, true));
     assert_eq!(error.message(), "the one connection of the pool was in use for 20s");
-    assert!(error.hint().unwrap().contains("PoolLimits"), "{error}");
+    assert!(error.hint().unwrap().contains("PoolConfig"), "{error}");
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
 
     // The deadline is for the whole call.
-    limits.connections = 2;
+    limits.max_size = 2;
     let endpoint = pool.client().endpoint().clone().deadline(Duration::from_secs(5));
     let hasty = Client::new(endpoint).pool(limits.clone());
     let both = [hasty.get().await.unwrap(), hasty.get().await.unwrap()];
@@ -211,7 +212,7 @@ async fn a_limit_to_the_wait() {
     time::resume();
 
     // Without any wait, for those who would rather do something else.
-    limits.wait = Duration::ZERO;
+    limits.acquire_timeout = Duration::ZERO;
     let impatient = Client::new(pool.client().endpoint().clone()).pool(limits);
     for _ in 0..2 {
         sent(&impatient).await;
@@ -251,8 +252,8 @@ async fn a_connection_has_its_time() {
 
 #[tokio::test]
 async fn a_connection_has_its_messages() {
-    let mut limits = PoolLimits::new(1);
-    limits.messages = 2;
+    let mut limits = PoolConfig::new(1);
+    limits.max_messages = 2;
     for server in [plain(), plain().offer("LIMITS MAILMAX=2")] {
         let server = server.start().await.unwrap();
         let pool = pool(&server, limits.clone());
@@ -261,7 +262,7 @@ async fn a_connection_has_its_messages() {
         }
         until(|| server.connections().iter().all(said_quit)).await;
         assert_eq!(server.connections().len(), 2);
-        limits.messages = 1000;
+        limits.max_messages = 1000;
     }
     // A message in three parts, where a session takes two: the connections come one after the other.
     let server = plain().offer("LIMITS MAILMAX=2 RCPTMAX=1").start().await.unwrap();
@@ -361,7 +362,7 @@ async fn one_that_ends_when_the_message_begins() {
     serving.await.unwrap();
     // And none where nobody is there any more.
     let error = pool.send(hello()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Connect);
+    assert_eq!(error.kind(), ErrorKind::Connect);
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
 }
 
@@ -533,7 +534,7 @@ async fn silence_after_mail() {
         match (unanswered_for(later, pool.send(hello()), &mut more).await, deadline) {
             (Ok(receipt), None) => assert!(receipt.all_accepted()),
             (Err(error), Some(_)) => {
-                assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Mail), "{error}");
+                assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Mail), "{error}");
             }
             (result, _) => panic!("{result:?}"),
         }
@@ -554,7 +555,7 @@ async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
     assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
     messages.send(hello().into()).unwrap();
     let error = unanswered_for(Duration::from_secs(201), outcomes.next(), &mut more).await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Mail), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Mail), "{error}");
     assert!(outcomes.next().now_or_never().is_none());
     messages.send(hello().into()).unwrap();
     assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
@@ -571,7 +572,7 @@ async fn the_end_of_a_session_after_a_refused_message_is_told_by_its_reply() {
     let mut connection = Client::new(endpoint).connect().await.unwrap();
     assert_eq!(connection.send(hello()).await.unwrap_err().reply().unwrap().code(), 550);
     let error = connection.send(hello()).await.unwrap_err();
-    assert_eq!((error.kind(), error.message()), (Kind::Closed, "the session is over"), "{error}");
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Closed, "the session is over"), "{error}");
     assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
     assert_eq!(error.reply().unwrap().to_string(), last.trim_end());
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
@@ -651,7 +652,7 @@ async fn a_refused_message_costs_the_next_one_nothing() {
         let pool = pool(&server, 1);
         sent(&pool).await;
         let error = pool.send(hello_to("nobody@example.com")).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Refused, false));
+        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Refused, false));
         until(|| server.connections()[0].commands().last() == Some("RSET")).await;
         assert_eq!(sent(&pool).await, each);
         assert_eq!(server.connections().len(), 1);
@@ -670,7 +671,7 @@ async fn closed() {
     assert!((&mut closing).now_or_never().is_none());
     for refused in [pool.get().await.err(), pool.send(hello()).await.err()] {
         let error = refused.unwrap();
-        assert_eq!((error.kind(), error.message()), (Kind::PoolClosed, "the pool was closed"));
+        assert_eq!((error.kind(), error.message()), (ErrorKind::PoolClosed, "the pool was closed"));
         assert!(error.is_transient() && !error.is_permanent());
         if let Some(receipt) = error.receipt() {
             assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
@@ -692,7 +693,7 @@ async fn closed() {
 #[tokio::test]
 async fn closed_when_the_time_is_over() {
     let server = plain().start().await.unwrap();
-    let mut limits = PoolLimits::new(1);
+    let mut limits = PoolConfig::new(1);
     limits.close = Duration::from_millis(10);
     let pool = pool(&server, limits);
     let mut used = pool.get().await.unwrap();
@@ -701,7 +702,7 @@ async fn closed_when_the_time_is_over() {
     tokio::task::yield_now().await;
     assert_eq!(pool.close().await, 2);
     for waiting in waiting {
-        assert_eq!(waiting.await.unwrap(), Err(Kind::PoolClosed));
+        assert_eq!(waiting.await.unwrap(), Err(ErrorKind::PoolClosed));
     }
     assert!(used.send(hello()).await.unwrap().all_accepted());
 }
@@ -723,7 +724,7 @@ async fn closed_while_a_stream_of_messages_goes() {
     assert_eq!(closing.await, (0, 100));
 }
 
-async fn send_by(pool: Pool) -> Result<bool, Kind> {
+async fn send_by(pool: Pool) -> Result<bool, ErrorKind> {
     pool.send(hello()).await.map(|receipt| receipt.all_accepted()).map_err(|error| error.kind())
 }
 
@@ -732,8 +733,8 @@ async fn send_by(pool: Pool) -> Result<bool, Kind> {
 async fn closed_between_two_attempts() {
     let server = plain().answer(|line| line.starts_with("RCPT").then(|| "450 4.2.1 Busy".to_owned()));
     let server = server.start().await.unwrap();
-    let mut retries = Retries::new(1000);
-    (retries.first_delay, retries.longest_delay) = (Duration::from_millis(1), Duration::from_millis(1));
+    let mut retries = RetryPolicy::new(1000);
+    (retries.initial_backoff, retries.max_backoff) = (Duration::from_millis(1), Duration::from_millis(1));
     let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
     let sending = tokio::spawn({
         let pool = pool.clone();
@@ -742,7 +743,7 @@ async fn closed_between_two_attempts() {
     until(|| server.connections().iter().any(|session| session.commands().count() > 20)).await;
     assert_eq!(pool.close().await, 0);
     let error = sending.await.unwrap().unwrap_err();
-    assert!(error.kind() == Kind::PoolClosed && error.is_transient(), "{error}");
+    assert!(error.kind() == ErrorKind::PoolClosed && error.is_transient(), "{error}");
     let receipt = error.receipt().unwrap();
     assert!(matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 450));
 }
@@ -771,8 +772,8 @@ async fn with_retries() {
         refused.then(|| "450 4.7.1 Greylisted".to_owned())
     });
     let server = server.start().await.unwrap();
-    let mut retries = Retries::new(2);
-    retries.first_delay = Duration::from_millis(1);
+    let mut retries = RetryPolicy::new(2);
+    retries.initial_backoff = Duration::from_millis(1);
     let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
     sent(&pool).await;
     assert_eq!((server.messages().len(), server.connections().len()), (1, 1));
@@ -786,11 +787,11 @@ async fn no_connection_takes_no_place() {
         refused.then(|| "421 4.7.0 Too many connections".to_owned())
     });
     let server = server.start().await.unwrap();
-    let mut limits = PoolLimits::new(1);
-    limits.wait = Duration::ZERO;
+    let mut limits = PoolConfig::new(1);
+    limits.acquire_timeout = Duration::ZERO;
     let pool = pool(&server, limits);
     let error = pool.send(hello()).await.unwrap_err();
-    assert_eq!((error.kind(), error.reply().unwrap().code()), (Kind::Refused, 421));
+    assert_eq!((error.kind(), error.reply().unwrap().code()), (ErrorKind::Refused, 421));
     assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
     assert!(pool.get().await.is_err() && pool.get().await.is_err());
     sent(&pool).await;

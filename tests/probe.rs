@@ -8,10 +8,10 @@ mod program;
 use std::process::Stdio;
 use std::time::Duration;
 
-use envoi::probe::{Port, Report, Speaks};
+use envoi::probe::{Port, PortSecurity, Report};
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsVersion, Trust};
-use envoi::{Client, Connection, Credentials, Endpoint, Kind, Phase, Timeouts};
+use envoi::{Client, Connection, Credentials, Endpoint, ErrorKind, Phase, Timeouts};
 use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,7 +40,7 @@ fn only(report: &Report) -> &Port {
 
 /// How it failed, and the words in which that is told.
 #[track_caller]
-fn fails(report: &Report, kind: Kind, phase: Phase, words: &str) {
+fn fails(report: &Report, kind: ErrorKind, phase: Phase, words: &str) {
     let failure = only(report).failure.as_ref().unwrap();
     assert_eq!((failure.kind(), failure.phase()), (kind, phase), "{failure}");
     assert!(failure.to_string().contains(words), "{words:?} is not in: {failure}");
@@ -71,7 +71,7 @@ async fn listener<F: Future<Output = ()> + Send + 'static>(
 }
 
 fn impatient(port: u16) -> Endpoint {
-    Endpoint::new("127.0.0.1").port(port).timeouts(Timeouts::of(Duration::from_secs(4))).trust(Trust::empty())
+    Endpoint::new("127.0.0.1").port(port).timeouts(Timeouts::uniform(Duration::from_secs(4))).trust(Trust::empty())
 }
 
 // ---- What can be used ----
@@ -90,14 +90,14 @@ async fn lmtp() {
     }
     let report =
         probe_url(&format!("lmtp://localhost:{}?trust={}", implicit.port(), implicit.ca_file().display())).await;
-    assert_eq!(only(&report).speaks, Some(Speaks::Tls));
+    assert_eq!(only(&report).speaks, Some(PortSecurity::Tls));
     assert!(report.advice.unwrap().rust.contains(".security(Security::Implicit)"));
     assert!(commands(&plain).contains(&"LHLO [127.0.0.1]".to_owned()), "{:?}", commands(&plain));
 
     let usual = probe_url("lmtp://localhost").await;
     assert_eq!(usual.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [24]);
     let error = envoi::probe(&Endpoint::lmtp_unix("/run/lmtp.sock")).await.unwrap_err();
-    assert_eq!((error.kind(), error.message().contains("/run/lmtp.sock")), (Kind::Request, true), "{error}");
+    assert_eq!((error.kind(), error.message().contains("/run/lmtp.sock")), (ErrorKind::Request, true), "{error}");
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn starttls_with_a_login() {
     let port = only(&report);
     assert!(report.is_usable(), "{report}");
     assert_eq!((port.number, port.address.unwrap().port()), (server.port(), server.port()));
-    assert_eq!(port.speaks, Some(Speaks::Plaintext));
+    assert_eq!(port.speaks, Some(PortSecurity::Plaintext));
     assert_eq!(port.greeting.as_ref().unwrap().code(), 220);
     let (before, inside) = (port.before_tls.as_ref().unwrap(), port.inside_tls.as_ref().unwrap());
     assert!(before.offers("STARTTLS") && before.auth().is_empty());
@@ -142,7 +142,7 @@ async fn tls_from_the_first_byte_whatever_the_url_says() {
     let report = probe_url(&url).await;
     let port = only(&report);
     assert!(report.is_usable(), "{report}");
-    assert_eq!(port.speaks, Some(Speaks::Tls));
+    assert_eq!(port.speaks, Some(PortSecurity::Tls));
     assert!(port.before_tls.is_none() && port.inside_tls.is_some() && port.greeting.is_some());
     assert!(port.login.is_some());
     assert!(report.advice.as_ref().unwrap().url.starts_with("smtps://alice@localhost:"));
@@ -201,7 +201,7 @@ async fn an_unverified_certificate_where_that_will_do() {
     let report = probe(&endpoint.security(Security::Opportunistic)).await;
     assert!(report.is_usable(), "{report}");
     let tls = only(&report).tls.as_ref().unwrap();
-    assert!(!tls.verified && !tls.not_verified_because.as_ref().unwrap().hint().is_empty());
+    assert!(!tls.verified && !tls.not_verified_reason.as_ref().unwrap().hint().is_empty());
     assert!(report.advice.unwrap().url.contains("?tls=opportunistic"));
 }
 
@@ -211,7 +211,7 @@ async fn an_unverified_certificate_where_that_will_do() {
 async fn plaintext_where_tls_is_wanted() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let report = probe(&Endpoint::new("localhost").port(server.port())).await;
-    fails(&report, Kind::Tls, Phase::StartTls, "does not offer STARTTLS; it offers");
+    fails(&report, ErrorKind::Tls, Phase::StartTls, "does not offer STARTTLS; it offers");
     assert!(only(&report).before_tls.is_some());
 }
 
@@ -220,7 +220,7 @@ async fn no_password_crosses_in_clear_even_where_the_url_allows_it() {
     let server = Server::builder().plaintext().auth_in_clear().login("alice", PASSWORD).start().await.unwrap();
     assert!(server.url().contains("auth-in-clear=yes"));
     let report = probe_url(&server.url()).await;
-    fails(&report, Kind::Insecure, Phase::Auth, "the password would cross the network in clear");
+    fails(&report, ErrorKind::Insecure, Phase::Auth, "the password would cross the network in clear");
     assert!(!commands(&server).iter().any(|command| command.starts_with("AUTH")));
 }
 
@@ -232,7 +232,7 @@ async fn no_password_goes_to_an_unverified_server() {
         let url = format!("smtp://alice:{PASSWORD}@localhost:{}?tls={policy}&auth-in-clear=yes", server.port());
         let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().path(stranger.ca_file()));
         let report = probe(&endpoint).await;
-        fails(&report, Kind::Tls, Phase::Tls, "its signature is not by the key");
+        fails(&report, ErrorKind::Tls, Phase::Tls, "its signature is not by the key");
         assert!(only(&report).login.is_none());
         assert!(!commands(&server).iter().any(|command| command.starts_with("AUTH")));
         assert!(report.to_string().contains("NOT verified: "), "{report}");
@@ -256,7 +256,7 @@ async fn a_wrong_password() {
     let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().credentials(Credentials::new("alice", "hunter2-wrong"));
     let report = probe(&endpoint).await;
-    fails(&report, Kind::Auth, Phase::Auth, "Check user name and password");
+    fails(&report, ErrorKind::Auth, Phase::Auth, "Check user name and password");
     assert!(!format!("{report} {report:?}").contains("hunter2"));
     assert!(!report.advice.unwrap().usable);
 }
@@ -265,7 +265,7 @@ async fn a_wrong_password() {
 async fn starttls_that_is_refused() {
     let builder = Server::builder().answer(|command| (command == "STARTTLS").then(|| "454 4.7.0 Not now".into()));
     let report = probe_url(&builder.start().await.unwrap().url()).await;
-    fails(&report, Kind::Tls, Phase::StartTls, "454 4.7.0 Not now");
+    fails(&report, ErrorKind::Tls, Phase::StartTls, "454 4.7.0 Not now");
     assert!(only(&report).versions.iter().all(|version| !version.is_accepted()));
     assert!(only(&report).before_tls.is_some());
 }
@@ -274,7 +274,7 @@ async fn starttls_that_is_refused() {
 async fn nobody_listens() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let report = probe(&impatient(free)).await;
-    fails(&report, Kind::Connect, Phase::Connect, "Nothing listens on that port");
+    fails(&report, ErrorKind::Connect, Phase::Connect, "Nothing listens on that port");
     assert!(only(&report).address.is_none() && report.advice.is_none());
     assert!(report.to_string().ends_with("No mail server was found here.\n"), "{report}");
 }
@@ -287,7 +287,7 @@ async fn silence() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    fails(&report, Kind::Timeout, Phase::Greeting, "did not greet within 4s, and does not answer TLS either");
+    fails(&report, ErrorKind::Timeout, Phase::Greeting, "did not greet within 4s, and does not answer TLS either");
     assert!(report.advice.is_none() && only(&report).speaks.is_none());
 }
 
@@ -305,7 +305,7 @@ async fn silence_inside_tls() {
     })
     .await;
     let report = probe(&impatient(port).trust(Trust::empty().path(server.ca_file()))).await;
-    fails(&report, Kind::Timeout, Phase::Greeting, "no mail server greets behind it");
+    fails(&report, ErrorKind::Timeout, Phase::Greeting, "no mail server greets behind it");
     // What TLS showed is there.
     assert!(only(&report).tls.as_ref().unwrap().verified);
     assert!(only(&report).versions.iter().all(|version| version.is_accepted()));
@@ -319,17 +319,17 @@ async fn a_web_server() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    fails(&report, Kind::Tls, Phase::Tls, "is a web server on this port");
+    fails(&report, ErrorKind::Tls, Phase::Tls, "is a web server on this port");
     assert!(report.advice.is_none());
 }
 
 #[tokio::test]
 async fn other_servers_that_speak_first() {
     for (greeting, kind, words) in [
-        ("SSH-2.0-OpenSSH_9.2p1\r\n", Kind::Protocol, "That is an SSH server"),
-        ("* OK IMAP4rev1 ready\r\n", Kind::Protocol, "a server for reading mail"),
-        ("554 5.7.1 You are on a list\r\n", Kind::Refused, "554 5.7.1 You are on a list"),
-        ("", Kind::Closed, "the server closed the connection without a word"),
+        ("SSH-2.0-OpenSSH_9.2p1\r\n", ErrorKind::Protocol, "That is an SSH server"),
+        ("* OK IMAP4rev1 ready\r\n", ErrorKind::Protocol, "a server for reading mail"),
+        ("554 5.7.1 You are on a list\r\n", ErrorKind::Refused, "554 5.7.1 You are on a list"),
+        ("", ErrorKind::Closed, "the server closed the connection without a word"),
     ] {
         let port = listener(move |mut stream| async move {
             let _ = stream.write_all(greeting.as_bytes()).await;
@@ -340,7 +340,7 @@ async fn other_servers_that_speak_first() {
         .await;
         let report = probe(&impatient(port)).await;
         fails(&report, kind, Phase::Greeting, words);
-        assert_eq!(report.advice.is_some(), kind == Kind::Refused, "{report}");
+        assert_eq!(report.advice.is_some(), kind == ErrorKind::Refused, "{report}");
     }
 }
 
@@ -355,17 +355,17 @@ async fn a_server_that_lets_clients_wait() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    assert_eq!(only(&report).speaks, Some(Speaks::Plaintext));
+    assert_eq!(only(&report).speaks, Some(PortSecurity::Plaintext));
     assert!(only(&report).timings.greeting.unwrap() >= Duration::from_millis(1300));
-    fails(&report, Kind::Tls, Phase::StartTls, "A device between you and the server rewrites SMTP");
+    fails(&report, ErrorKind::Tls, Phase::StartTls, "A device between you and the server rewrites SMTP");
 }
 
 #[tokio::test]
 async fn what_keeps_it_from_looking_is_an_error() {
     for (endpoint, kind) in [
-        (Endpoint::new("not a host"), Kind::Request),
-        (Endpoint::new("localhost").user("alice"), Kind::Request),
-        (Endpoint::new("localhost").trust(Trust::empty().path("/nowhere/ca.pem")), Kind::Config),
+        (Endpoint::new("not a host"), ErrorKind::Request),
+        (Endpoint::new("localhost").user("alice"), ErrorKind::Request),
+        (Endpoint::new("localhost").trust(Trust::empty().path("/nowhere/ca.pem")), ErrorKind::Config),
     ] {
         assert_eq!(envoi::probe(&endpoint).await.unwrap_err().kind(), kind);
     }
@@ -377,7 +377,7 @@ async fn a_server_with_tls_1_2_alone() {
     let (port, ca) = openssl_server(&["-tls1_2"]).await;
     let report = probe(&impatient(port).trust(Trust::empty().path(ca.path().join("cert.pem")))).await;
     let port = only(&report);
-    assert_eq!(port.speaks, Some(Speaks::Tls));
+    assert_eq!(port.speaks, Some(PortSecurity::Tls));
     assert_eq!(port.tls.as_ref().unwrap().version, "TLSv1.2");
     let [new, old] = &port.versions[..] else { panic!("{report}") };
     assert!(old.is_accepted(), "{report}");
@@ -391,7 +391,7 @@ async fn a_server_with_tls_1_2_alone() {
 async fn a_server_that_is_too_old() {
     let (port, _folder) = openssl_server(&["-tls1", "-cipher", "ALL:@SECLEVEL=0"]).await;
     let report = probe(&impatient(port)).await;
-    fails(&report, Kind::Tls, Phase::Tls, "no version of TLS in common");
+    fails(&report, ErrorKind::Tls, Phase::Tls, "no version of TLS in common");
     assert!(report.to_string().contains("neither TLSv1.3 nor TLSv1.2"), "{report}");
     assert_eq!(report.advice.unwrap().url, format!("smtps://127.0.0.1:{port}"));
 }
@@ -483,7 +483,7 @@ async fn for_programs() {
     assert_eq!(port["inside_tls"]["auth"], serde_json::json!(["PLAIN", "LOGIN"]));
     assert_eq!(
         keys(&port["tls"]),
-        ["chain", "cipher", "hint", "key_exchange", "not_verified_because", "verified", "verified_by", "version"]
+        ["chain", "cipher", "hint", "key_exchange", "not_verified_reason", "verified", "verified_by", "version"]
     );
     let certificate = &port["tls"]["chain"][0];
     assert_eq!(keys(certificate), ["issuer", "names", "not_after", "not_before", "pin", "sha256", "subject"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
-use envoi::{Client, Endpoint, Error, Kind, Message, Outcome, Receipt, Retries};
+use envoi::{Client, Endpoint, Error, ErrorKind, Message, Outcome, Receipt, RetryPolicy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -17,9 +17,9 @@ fn hello_to(to: Vec<&'static str>) -> MessageBuilder<'static> {
     MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.")
 }
 
-fn at_once(count: usize) -> Retries {
-    let mut retries = Retries::new(count);
-    retries.first_delay = Duration::from_millis(1);
+fn at_once(count: usize) -> RetryPolicy {
+    let mut retries = RetryPolicy::new(count);
+    retries.initial_backoff = Duration::from_millis(1);
     retries
 }
 
@@ -124,14 +124,14 @@ async fn never_again() {
     // A stream is gone.
     let server = answering("MAIL", &["451 4.3.0 Not now"]).start().await.unwrap();
     let envelope = Message::from(hello()).prepare().await.unwrap().0;
-    let stream = Message::ready_stream(&b"Subject: once\r\n\r\n"[..]).envelope(envelope);
+    let stream = Message::raw_stream(&b"Subject: once\r\n\r\n"[..]).envelope(envelope);
     assert!(client(&server, 5).send(stream).await.unwrap_err().is_transient());
     assert_eq!(server.connections().len(), 1);
     // No time.
     let server = answering("MAIL", &["451 4.3.0 Not now"]).start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().deadline(Duration::from_secs(3000));
-    let mut retries = Retries::new(5);
-    (retries.first_delay, retries.longest_delay) = (Duration::from_secs(3600), Duration::from_secs(3600));
+    let mut retries = RetryPolicy::new(5);
+    (retries.initial_backoff, retries.max_backoff) = (Duration::from_secs(3600), Duration::from_secs(3600));
     assert!(Client::new(endpoint).retries(retries).send(hello()).await.unwrap_err().is_transient());
     assert_eq!(server.connections().len(), 1);
 }
@@ -196,7 +196,7 @@ async fn a_server_that_is_not_there() {
     let url = format!("smtp://127.0.0.1:{}?tls=none", listener.local_addr().unwrap().port());
     drop(listener);
     let error = Client::from_url(&url).unwrap().retries(at_once(2)).send(hello()).await.unwrap_err();
-    assert_eq!((error.kind(), error.receipt().unwrap().recipients.len()), (Kind::Connect, 1));
+    assert_eq!((error.kind(), error.receipt().unwrap().recipients.len()), (ErrorKind::Connect, 1));
     assert!(error.message().contains("3 attempts"), "{error}");
 }
 
@@ -220,7 +220,7 @@ async fn a_part_that_was_lost_is_sent_again() {
     let receipt = client(&server, 3).send(two()).await.unwrap();
     assert_eq!((outcomes(&receipt), receipt.transactions), (vec![250, 250], 3));
     assert_eq!(asked(&server), [vec!["a", "b"], vec!["b"]]);
-    assert_eq!(receipt.incomplete_because, None);
+    assert_eq!(receipt.incomplete_reason, None);
     // The same where it did not come to b at all, as MAIL of its part was answered so.
     let mails = AtomicUsize::new(0);
     let going_down = move |line: &str| {
@@ -295,7 +295,7 @@ async fn a_permanent_failure_after_a_partial_success_ends_the_attempts() {
         assert_eq!(outcomes(&receipt), [250, 450]);
         assert_eq!(server.connections().len(), sessions, "{refusal}");
         assert_eq!(receipt.recipients[1].is_transient(), refusal.starts_with('4'));
-        assert!(receipt.incomplete_because.unwrap().contains(&refusal[..3]));
+        assert!(receipt.incomplete_reason.unwrap().contains(&refusal[..3]));
     }
 }
 
@@ -315,7 +315,7 @@ async fn another_session_that_is_refused() {
         let permanent = refusal.starts_with('5');
         assert_eq!(outcomes(&receipt), if permanent { [250, 0, 0] } else { [250, 250, 250] });
         assert_eq!(server.connections().len(), if permanent { sessions } else { sessions + 1 });
-        assert_eq!(receipt.incomplete_because.is_some(), permanent);
+        assert_eq!(receipt.incomplete_reason.is_some(), permanent);
         assert!(receipt.recipients.iter().all(|recipient| !recipient.is_transient()));
     }
 }

@@ -96,7 +96,7 @@ async fn count(server: Builder, handshake: u32) -> (u32, u32) {
     let on_wire = Arc::new(AtomicU32::new(0));
     let counted = || on_wire.load(Ordering::SeqCst);
     let stream = Counter::connect(&server, &on_wire).await;
-    let mut connection = Connection::over(stream, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(stream, &endpoint).await.unwrap();
     assert!(connection.send(hello()).await.unwrap().all_accepted());
     let first = connection.round_trips();
     assert_eq!(counted(), first + handshake, "on the wire\n{}", connection.transcript());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use envoi::testing::{Builder, Captured, Server};
+use envoi::testing::{Builder, ReceivedMessage, Server};
 use program::Run;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -36,7 +36,7 @@ async fn send_to(url: &str, more: &[&str]) -> Run {
     send(&arguments).await
 }
 
-async fn received(server: &Server) -> (Captured, String) {
+async fn received(server: &Server) -> (ReceivedMessage, String) {
     let message = timeout(PATIENCE, server.next_message()).await.expect("no message came");
     let text = String::from_utf8(message.read().unwrap()).unwrap();
     (message, text)

@@ -9,7 +9,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
 use envoi::tls::Security;
 use envoi::{
-    Attachment, Client, Connection, Endpoint, Error, Kind, Message, Outcome, Phase, PoolLimits, Receipt, Timeouts,
+    Attachment, Client, Connection, Endpoint, Error, ErrorKind, Message, Outcome, Phase, PoolConfig, Receipt, Timeouts,
 };
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -88,7 +88,7 @@ async fn connect(
     let (client, server) = duplex(1024 * 1024);
     let serving = tokio::spawn(far_away(server, chunking, delay, lose_at));
     let endpoint = Endpoint::new("far.example.org").security(Security::None);
-    (Connection::over(client, &endpoint).await.unwrap(), serving)
+    (Connection::from_stream(client, &endpoint).await.unwrap(), serving)
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,9 +125,13 @@ async fn one_that_fails_does_not_keep_the_next() {
             message("three@example.com"),
         ];
         let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
-        let told: Vec<Result<(), Kind>> =
+        let told: Vec<Result<(), ErrorKind>> =
             outcomes.iter().map(|outcome| outcome.as_ref().map(|_| ()).map_err(|error| error.kind())).collect();
-        assert_eq!(told, [Ok(()), Err(Kind::Refused), Ok(()), Err(Kind::Request), Ok(())], "chunking: {chunking}");
+        assert_eq!(
+            told,
+            [Ok(()), Err(ErrorKind::Refused), Ok(()), Err(ErrorKind::Request), Ok(())],
+            "chunking: {chunking}"
+        );
         connection.verify().await.unwrap();
     }
 }
@@ -142,7 +146,7 @@ async fn a_lost_connection_leaves_no_message_without_an_outcome() {
     assert!(outcomes[0].is_ok() && outcomes[1].is_ok());
     for (n, outcome) in outcomes.into_iter().enumerate().skip(2) {
         let error = outcome.unwrap_err();
-        assert_eq!(error.kind(), Kind::Closed, "{n}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{n}: {error}");
         // All of them had gone in one flow, and these were not answered.
         assert!(error.outcome_unknown(), "{n}");
         assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::Unknown);
@@ -195,7 +199,7 @@ type Outcomes = Vec<Result<Receipt, Error>>;
 fn counted(outcomes: &Outcomes) -> (usize, usize) {
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
-        assert!(error.kind() == Kind::Closed || error.reply().is_some_and(|reply| reply.code() == 421), "{error}");
+        assert!(error.kind() == ErrorKind::Closed || error.reply().is_some_and(|reply| reply.code() == 421), "{error}");
         let outcome = &error.receipt().unwrap().recipients[0].outcome;
         assert!(matches!(outcome, Outcome::NotTried | Outcome::Refused(_)), "{error}");
     }
@@ -263,8 +267,8 @@ async fn a_pool_goes_on_over_another_connection() {
 async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
         let server = Server::builder().plaintext().offer(line).start().await.unwrap();
-        let mut pool_limits = PoolLimits::new(1);
-        pool_limits.messages = limits;
+        let mut pool_limits = PoolConfig::new(1);
+        pool_limits.max_messages = limits;
         let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
         let many = stream::iter(0..35).map(|n| message(&format!("user{n}@example.com")));
         let outcomes: Outcomes = pool.send_all(many).collect().await;
@@ -281,8 +285,8 @@ async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
 async fn a_pool_makes_no_connection_without_another_message() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
         let server = Server::builder().plaintext().offer(line).start().await.unwrap();
-        let mut pool_limits = PoolLimits::new(1);
-        pool_limits.messages = limits;
+        let mut pool_limits = PoolConfig::new(1);
+        pool_limits.max_messages = limits;
         let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
         let many = stream::iter(0..30).map(|n| message(&format!("user{n}@example.com")));
         let outcomes: Outcomes = pool.send_all(many).collect().await;
@@ -297,8 +301,8 @@ async fn a_pool_makes_no_connection_without_another_message() {
 async fn a_pool_goes_on_after_421_at_its_own_limit() {
     for most in [1, 9, 10] {
         let server = with_421_after(most, "MAIL").start().await.unwrap();
-        let mut pool_limits = PoolLimits::new(1);
-        pool_limits.messages = most + 1;
+        let mut pool_limits = PoolConfig::new(1);
+        pool_limits.max_messages = most + 1;
         let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
         let many = stream::iter(0..30).map(|n| message(&format!("user{n}@example.com")));
         let outcomes: Outcomes = pool.send_all(many).collect().await;
@@ -307,8 +311,8 @@ async fn a_pool_goes_on_after_421_at_its_own_limit() {
     }
     // Where the first message of a session gets it, no other session follows.
     let server = with_421_after(0, "MAIL").start().await.unwrap();
-    let mut pool_limits = PoolLimits::new(1);
-    pool_limits.messages = 1;
+    let mut pool_limits = PoolConfig::new(1);
+    pool_limits.max_messages = 1;
     let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
     let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
     assert_eq!(counted(&outcomes).0, 0);
@@ -329,7 +333,7 @@ async fn a_pool_gives_up_where_no_message_is_answered() {
     let pool = Client::from_url("smtp://127.0.0.1:1?tls=none").unwrap().pool(1);
     let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
     assert_eq!(outcomes.len(), 1);
-    assert_eq!(outcomes[0].as_ref().unwrap_err().kind(), Kind::Connect);
+    assert_eq!(outcomes[0].as_ref().unwrap_err().kind(), ErrorKind::Connect);
 }
 
 #[tokio::test]
@@ -364,7 +368,7 @@ async fn connect_to_silent(offers: &'static str, timeouts: Timeouts) -> Connecti
     let (client, server) = duplex(1024 * 1024);
     tokio::spawn(silent(server, offers));
     let endpoint = Endpoint::new("silent.example.org").security(Security::None).timeouts(timeouts);
-    Connection::over(client, &endpoint).await.unwrap()
+    Connection::from_stream(client, &endpoint).await.unwrap()
 }
 
 /// The deadline of a message that comes later is not that of those before it.
@@ -382,7 +386,7 @@ async fn each_message_has_its_own_deadline() {
         let error = outcomes.next().await.unwrap().unwrap_err();
         let waited = began.elapsed();
         assert!(waited >= Duration::from_millis(1300) && waited < Duration::from_millis(1400), "{waited:?}");
-        assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Timeout, unknown), "{error}");
+        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Timeout, unknown), "{error}");
         assert!(error.message().contains("before the deadline of 1s"), "{error}");
         let hint = error.hint().unwrap();
         assert!(unknown || hint.contains("a longer deadline") && !hint.contains("timeout="), "{hint}");
@@ -393,7 +397,7 @@ async fn each_message_has_its_own_deadline() {
 #[tokio::test(start_paused = true)]
 async fn waiting_is_counted_while_messages_come() {
     let mut timeouts = Timeouts::default();
-    (timeouts.waiting, timeouts.waiting_for_each) = (Some(Duration::from_secs(2)), Duration::ZERO);
+    (timeouts.total_wait, timeouts.total_wait_per_recipient) = (Some(Duration::from_secs(2)), Duration::ZERO);
     let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
     let steadily = stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -422,15 +426,15 @@ fn with_file() -> Message<'static> {
 #[test]
 fn time_limits_hold_while_the_next_message_is_prepared() {
     without_files(async {
-        let timeouts = Timeouts::of(Duration::from_millis(100));
+        let timeouts = Timeouts::uniform(Duration::from_millis(100));
         let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
         let messages = stream::iter([message("you@example.com"), with_file()]);
         let outcomes: Outcomes = connection.send_all(messages).collect().await;
         let first = outcomes[0].as_ref().unwrap_err();
-        assert!(first.kind() == Kind::Timeout && first.outcome_unknown(), "{first}");
+        assert!(first.kind() == ErrorKind::Timeout && first.outcome_unknown(), "{first}");
         // It had not begun.
         let second = outcomes[1].as_ref().unwrap_err();
-        assert!(second.is_transient() && second.kind() == Kind::Closed, "{second}");
+        assert!(second.is_transient() && second.kind() == ErrorKind::Closed, "{second}");
         assert_eq!(outcomes.len(), 2);
     });
 }
@@ -449,7 +453,7 @@ fn the_deadline_includes_preparing_the_message() {
         ];
         for result in all.into_iter().chain(sent) {
             let error = result.unwrap_err();
-            assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Setup), "{error}");
+            assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Setup), "{error}");
             assert_eq!(error.message(), "the message was not prepared before the deadline of 50ms");
             assert!(error.is_transient() && error.hint().unwrap().contains("a longer deadline"), "{error}");
         }

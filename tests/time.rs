@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Address, Connection, Endpoint, Envelope, Error, Kind, LineEnds, Message, Phase, Timeouts};
+use envoi::{Address, Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts};
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
@@ -23,7 +23,7 @@ fn address(address: &str) -> Address {
 
 fn message(bytes: usize) -> Message<'static> {
     let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    Message::ready_stream(Cursor::new([&b"A: b\r\n\r\n"[..], &vec![b'x'; bytes]].concat())).envelope(envelope)
+    Message::raw_stream(Cursor::new([&b"A: b\r\n\r\n"[..], &vec![b'x'; bytes]].concat())).envelope(envelope)
 }
 
 /// Sends a message to the server, and tells what came of it and how long it took.
@@ -36,7 +36,7 @@ async fn send(
     let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
     let began = Instant::now();
     let sending = async {
-        let mut connection = Connection::over(client, &endpoint).await?;
+        let mut connection = Connection::from_stream(client, &endpoint).await?;
         connection.send(message).await.map(|_| ())
     };
     // The server's part never ends before the client's.
@@ -71,7 +71,7 @@ async fn trickle(stream: &mut DuplexStream, line: &str, every: Duration) {
 fn assert_timeout(outcome: &(Result<(), Error>, Duration), phase: Phase, after: Duration) {
     let (result, took) = outcome;
     let error = result.as_ref().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, phase), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, phase), "{error}");
     assert!(*took >= after && *took < after + seconds(2), "after {took:?}: {error}");
 }
 
@@ -121,7 +121,7 @@ async fn no_answer_to_the_message_is_an_unknown_outcome() {
 async fn slow_answers_for_each_recipient() {
     let to = [address("you@example.com"), address("they@example.com")];
     let envelope = Envelope::new(address("me@example.org"), to).unwrap();
-    let message = Message::ready_stream(Cursor::new(b"A: b\r\n\r\nx")).envelope(envelope);
+    let message = Message::raw_stream(Cursor::new(b"A: b\r\n\r\nx")).envelope(envelope);
     let (result, took) = send(Timeouts::default(), message, async |mut stream| {
         converse(&mut stream, &["220 mail.example.org\r\n", "250-mail.example.org\r\n250 PRDR\r\n"]).await;
         converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
@@ -178,7 +178,7 @@ async fn a_server_that_takes_too_little_of_the_message() {
     })
     .await;
     let error = result.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Body), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Body), "{error}");
     assert!(took > seconds(180) && took < seconds(1200), "{took:?}");
 }
 
@@ -193,7 +193,7 @@ async fn a_slow_source_is_no_fault_of_the_server() {
         }
     });
     let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    let slow = Message::ready_stream(reader).envelope(envelope);
+    let slow = Message::raw_stream(reader).envelope(envelope);
     let (result, took) = send(Timeouts::default(), slow, async |mut stream| {
         converse(&mut stream, &UP_TO_DATA).await;
         stream.write_all(b"354 go\r\n").await.unwrap();
@@ -213,7 +213,7 @@ async fn a_slow_source_is_no_fault_of_the_server() {
 #[tokio::test(start_paused = true)]
 async fn one_number_for_all_phases_bounds_the_whole() {
     // Each answer comes just in time, and together they take more than four times the limit.
-    let late = Timeouts::of(seconds(10));
+    let late = Timeouts::uniform(seconds(10));
     let outcome = send(late, message(10), async |mut stream| {
         for line in UP_TO_DATA {
             sleep(seconds(9)).await;
@@ -226,7 +226,7 @@ async fn one_number_for_all_phases_bounds_the_whole() {
     // `connect` and `send` are two calls here; each has four times the limit.
     let (result, took) = outcome.await;
     let error = result.unwrap_err();
-    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(took <= seconds(80), "{took:?}");
 }
 
@@ -251,7 +251,7 @@ async fn a_parting_that_is_not_answered_takes_a_second() {
     let (client, mut stream) = duplex(WIRE);
     let endpoint = Endpoint::new("mail.example.org").security(Security::None);
     let greeting = converse(&mut stream, &UP_TO_DATA[..2]);
-    let (connection, ()) = tokio::join!(Connection::over(client, &endpoint), async {
+    let (connection, ()) = tokio::join!(Connection::from_stream(client, &endpoint), async {
         tokio::time::timeout(seconds(1), greeting).await.ok();
     });
     let connection = connection.unwrap();
@@ -265,7 +265,7 @@ async fn a_parting_that_is_not_answered_takes_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn limits_beyond_all_time_are_no_limits() {
-    let forever = Timeouts::of(Duration::MAX).with_deadline(Duration::MAX);
+    let forever = Timeouts::uniform(Duration::MAX).with_deadline(Duration::MAX);
     let (result, _) = send(forever, message(100_000), async |mut stream| {
         converse(&mut stream, &UP_TO_DATA).await;
         stream.write_all(b"354 go\r\n").await.unwrap();
@@ -285,7 +285,7 @@ async fn limits_beyond_all_time_are_no_limits() {
 async fn a_connection_that_is_kept() {
     let (client, mut stream) = duplex(WIRE);
     let mut timeouts = Timeouts::default().with_deadline(seconds(30));
-    timeouts.waiting = Some(seconds(25));
+    timeouts.total_wait = Some(seconds(25));
     let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
     let serving = tokio::spawn(async move {
         converse(&mut stream, &UP_TO_DATA[..2]).await;
@@ -297,7 +297,7 @@ async fn a_connection_that_is_kept() {
             }
         }
     });
-    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     for _ in 0..5 {
         sleep(seconds(60)).await;
         connection.verify().await.unwrap();
@@ -308,7 +308,7 @@ async fn a_connection_that_is_kept() {
     connection.mail(address("me@example.org")).await.unwrap();
     connection.noop().await.unwrap();
     let error = connection.noop().await.unwrap_err();
-    assert!(error.kind() == Kind::Timeout && error.to_string().contains("25s allowed for waiting"), "{error}");
+    assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("25s allowed for waiting"), "{error}");
     serving.abort();
 }
 
@@ -322,13 +322,13 @@ async fn a_server_that_refuses_and_is_silent() {
         ("250-x\r\n250 PIPELINING\r\n", "250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
     ] {
         let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-        let message = Message::ready("A: b\r\n\r\nc\r\n").envelope(envelope);
-        let (result, elapsed) = send(Timeouts::of(seconds(20)), message, async |mut stream| {
+        let message = Message::raw("A: b\r\n\r\nc\r\n").envelope(envelope);
+        let (result, elapsed) = send(Timeouts::uniform(seconds(20)), message, async |mut stream| {
             converse(&mut stream, &["220 x\r\n", offer, replies]).await;
         })
         .await;
         let error = result.unwrap_err();
-        assert_eq!((error.kind(), error.phase(), elapsed), (Kind::Refused, phase, seconds(20)), "{error}");
+        assert_eq!((error.kind(), error.phase(), elapsed), (ErrorKind::Refused, phase, seconds(20)), "{error}");
         assert_eq!(error.reply().map(envoi::proto::Reply::code), Some(code));
         assert!(!error.outcome_unknown());
     }
@@ -343,11 +343,11 @@ async fn a_stream_of_messages_to_a_server_that_is_silent() {
         converse(&mut stream, &["220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"]).await;
         while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
     });
-    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let letters = futures::stream::unfold((), async |()| {
         sleep(seconds(70)).await;
         let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-        Some((Message::ready("A: b\r\n\r\nc\r\n").envelope(envelope), ()))
+        Some((Message::raw("A: b\r\n\r\nc\r\n").envelope(envelope), ()))
     });
     let began = Instant::now();
     let outcomes: Vec<_> = connection.send_all(letters).collect().await;
@@ -361,7 +361,7 @@ async fn a_stream_of_messages_to_a_server_that_is_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_to_a_server_that_is_slow() {
     let (client, stream) = duplex(1000);
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(Timeouts::of(seconds(20)));
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(Timeouts::uniform(seconds(20)));
     let serving = tokio::spawn(async move {
         let (mut stream, mut input, mut in_data) = (stream, Vec::new(), false);
         stream.write_all(b"220 x\r\n").await.unwrap();
@@ -388,10 +388,10 @@ async fn a_stream_of_messages_to_a_server_that_is_slow() {
             }
         }
     });
-    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let letters = futures::stream::iter(0..10).map(|_| {
         let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-        Message::ready("A: b\r\n\r\n".to_owned() + &"x\r\n".repeat(20_000)).envelope(envelope)
+        Message::raw("A: b\r\n\r\n".to_owned() + &"x\r\n".repeat(20_000)).envelope(envelope)
     });
     let began = Instant::now();
     let outcomes: Vec<_> = connection.send_all(letters).collect().await;

@@ -130,7 +130,7 @@ async fn opportunistic_tls_falls_back_through_the_proxy() {
     let endpoint =
         through(&server, &format!("http://127.0.0.1:{port}")).security(Security::Opportunistic).trust(Trust::empty());
     let receipt = Client::new(endpoint).send(hello()).await.unwrap();
-    assert!(receipt.plaintext_because.is_some());
+    assert!(receipt.plaintext_reason.is_some());
     assert_eq!(asked.lock().unwrap().len(), 2);
 }
 
@@ -196,7 +196,7 @@ fn urls_of_proxies() {
         ("http://a%3Ab:hunter2@proxy:1", "colon"),
     ] {
         let error = Proxy::from_url(url).unwrap_err();
-        assert_eq!(error.kind(), envoi::Kind::Request);
+        assert_eq!(error.kind(), envoi::ErrorKind::Request);
         let all = format!("{error} {error:?}");
         assert!(error.message().contains(says), "{url}: {all}");
         assert!(error.hint().unwrap().contains("socks5://"), "{url}");

@@ -147,7 +147,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.client_name(ClientName::new(name)?);
     }
     if let Some(timeout) = timeout {
-        endpoint = endpoint.timeouts(Timeouts::of(timeout));
+        endpoint = endpoint.timeouts(Timeouts::uniform(timeout));
     }
     Ok(endpoint)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use envoi::probe::{Port, Report, Timings, Version};
 use envoi::proto::{Capabilities, Keyword, Reply};
 use envoi::tls::{Certificate, TlsInfo};
-use envoi::{Error, Kind};
+use envoi::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 /// Why nothing was looked at, or something was not written.
@@ -66,13 +66,13 @@ pub fn exit_code(report: &Report) -> u8 {
 /// As `send` has them.
 fn code(error: &Error) -> u8 {
     match error.kind() {
-        Kind::Request => 64,
-        Kind::Input => 66,
-        Kind::Config => 78,
-        Kind::Protocol | Kind::Insecure => 76,
+        ErrorKind::Request => 64,
+        ErrorKind::Input => 66,
+        ErrorKind::Config => 78,
+        ErrorKind::Protocol | ErrorKind::Insecure => 76,
         _ if error.is_transient() => 75,
-        Kind::Tls => 76,
-        Kind::Auth => 77,
+        ErrorKind::Tls => 76,
+        ErrorKind::Auth => 77,
         _ => 69,
     }
 }
@@ -173,14 +173,14 @@ fn capabilities_json(offered: &Capabilities) -> Value {
 }
 
 fn tls_json(tls: &TlsInfo) -> Value {
-    let failure = tls.not_verified_because.as_ref();
+    let failure = tls.not_verified_reason.as_ref();
     json!({
         "version": tls.version,
         "cipher": tls.cipher,
         "key_exchange": tls.key_exchange,
         "verified": tls.verified,
         "verified_by": tls.verified_by,
-        "not_verified_because": failure.map(|failure| failure.to_string()),
+        "not_verified_reason": failure.map(|failure| failure.to_string()),
         "hint": failure.map(|failure| failure.hint()),
         "chain": tls.chain.iter().map(certificate_json).collect::<Vec<_>>(),
     })

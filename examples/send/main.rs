@@ -19,13 +19,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use envoi::delivery::{DeliverBy, EnvelopeId, Hold};
+use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease};
 use envoi::mail_builder::MessageBuilder;
 use envoi::message::decode_text;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
 use envoi::{
-    Address, Attachment, Client, Delivery, Endpoint, Envelope, Message, Proxy, Receipt, Retries, Secret, Timeouts,
+    Address, Attachment, Client, DeliveryOptions, Endpoint, Envelope, Message, Proxy, Receipt, RetryPolicy, Secret,
+    Timeouts,
 };
 
 use options::Options;
@@ -60,7 +61,7 @@ async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Res
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let began = Instant::now();
     let mut endpoint = endpoint(options)?;
-    let retries = Retries::new(retries(options)?);
+    let retries = RetryPolicy::new(retries(options)?);
     let delivery = delivery(options)?;
     let deadline = options.deadline.as_deref().map(|seconds| duration(seconds, "--deadline")).transpose()?;
     let reading = message(options);
@@ -123,7 +124,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.bind(address.parse::<IpAddr>().map_err(failure)?);
     }
     if let Some(seconds) = &options.timeout {
-        endpoint = endpoint.timeouts(Timeouts::of(duration(seconds, "--timeout")?));
+        endpoint = endpoint.timeouts(Timeouts::uniform(duration(seconds, "--timeout")?));
     }
     Ok(endpoint)
 }
@@ -147,7 +148,7 @@ fn client_certificate(path: &Path, options: &Options, password: Option<Secret>) 
 async fn message(options: &Options) -> Result<Message<'_>, Failure> {
     let envelope = envelope(options)?;
     if let Some(path) = &options.message {
-        let ready = if is_stdin(path) { Message::ready_stream(tokio::io::stdin()) } else { Message::ready_file(path) };
+        let ready = if is_stdin(path) { Message::raw_stream(tokio::io::stdin()) } else { Message::raw_file(path) };
         return Ok(ready.envelope(envelope));
     }
     let mut mail = MessageBuilder::new();
@@ -182,8 +183,8 @@ async fn message(options: &Options) -> Result<Message<'_>, Failure> {
 }
 
 /// What is asked of the server beyond taking the message.
-fn delivery(options: &Options) -> Result<Delivery, Failure> {
-    let mut delivery = Delivery::new();
+fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
+    let mut delivery = DeliveryOptions::new();
     if let Some(list) = &options.notify {
         delivery = delivery.notify(list.parse()?);
     }
@@ -197,7 +198,7 @@ fn delivery(options: &Options) -> Result<Delivery, Failure> {
         delivery = delivery.deliver_by(DeliverBy::or_return(duration(seconds, "--deliver-by")?)?);
     }
     if let Some(seconds) = &options.hold {
-        delivery = delivery.hold(Hold::for_duration(duration(seconds, "--hold")?)?);
+        delivery = delivery.hold(FutureRelease::for_duration(duration(seconds, "--hold")?)?);
     }
     if let Some(number) = &options.priority {
         delivery = delivery.priority(number.parse()?);

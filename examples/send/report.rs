@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use envoi::proto::Reply;
 use envoi::tls::TlsInfo;
-use envoi::{Error, Kind, Outcome, Phase, Receipt, Recipient};
+use envoi::{Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
 use serde_json::{Value, json};
 
 /// Why the message was not accepted for everyone.
 pub struct Failure {
-    kind: Kind,
+    kind: ErrorKind,
     phase: Phase,
     message: String,
     hint: Option<String>,
@@ -22,29 +22,29 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(kind: Kind, phase: Phase, message: String) -> Self {
+    fn new(kind: ErrorKind, phase: Phase, message: String) -> Self {
         Failure { kind, phase, message, hint: None, reply: None, transient: false, unknown: false, receipt: None }
     }
 
     /// What is asked for makes no sense.
     pub fn request(message: impl Into<String>) -> Self {
-        Failure::new(Kind::Request, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Request, Phase::Setup, message.into())
     }
 
     /// What is set cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
-        Failure::new(Kind::Config, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Config, Phase::Setup, message.into())
     }
 
     /// An input file cannot be read.
     pub fn input(message: impl Into<String>) -> Self {
-        Failure::new(Kind::Input, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Input, Phase::Setup, message.into())
     }
 
     /// A text did not come to its end in time.
     pub fn not_read(deadline: Duration) -> Self {
         let message = format!("the text of the message was not read before the deadline of {deadline:?}");
-        let failure = Failure::new(Kind::Timeout, Phase::Setup, message);
+        let failure = Failure::new(ErrorKind::Timeout, Phase::Setup, message);
         Failure { transient: true, ..failure }
             .with_hint("Check that what writes to standard input ends, or give it more time (--deadline).")
     }
@@ -68,10 +68,10 @@ impl Failure {
         if more > 0 {
             message += &format!(" and {more} more");
         }
-        if let Some(reason) = &receipt.incomplete_because {
+        if let Some(reason) = &receipt.incomplete_reason {
             message += &format!(": {reason}");
         }
-        let mut failure = Failure::new(Kind::Refused, Phase::Rcpt, message);
+        let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, message);
         failure.hint = hints(receipt);
         failure.unknown = receipt.not_accepted().any(|recipient| recipient.outcome == Outcome::Unknown);
         failure.transient = !failure.unknown && !refused_for_good(receipt);
@@ -81,14 +81,14 @@ impl Failure {
     fn exit_code(&self, receipt: Option<&Receipt>) -> u8 {
         let code = match self.kind {
             _ if self.unknown => 79,
-            Kind::Request => 64,
-            Kind::Input => 66,
-            Kind::Config => 78,
-            Kind::Protocol | Kind::Insecure => 76,
+            ErrorKind::Request => 64,
+            ErrorKind::Input => 66,
+            ErrorKind::Config => 78,
+            ErrorKind::Protocol | ErrorKind::Insecure => 76,
             // A login or STARTTLS that was answered with 4xx counts as any other 4xx.
             _ if self.transient => 75,
-            Kind::Tls => 76,
-            Kind::Auth => 77,
+            ErrorKind::Tls => 76,
+            ErrorKind::Auth => 77,
             _ => 69,
         };
         // What was said to one recipient for good outweighs what may pass.
@@ -185,12 +185,12 @@ impl Report {
         if let Some(reply) = receipt.reply.as_ref().filter(|_| !told_with_failure) {
             line(out(), format_args!("{} said: {reply}", receipt.server));
         }
-        match (&receipt.tls, &receipt.plaintext_because) {
+        match (&receipt.tls, &receipt.plaintext_reason) {
             (Some(tls), _) => line(out(), tls),
             (None, Some(reason)) => line(out(), format_args!("not encrypted: {reason}")),
             (None, None) => {}
         }
-        if let Some(mechanism) = receipt.auth {
+        if let Some(mechanism) = receipt.mechanism {
             line(out(), format_args!("logged in with {mechanism}"));
         }
         if receipt.bytes > 0 {
@@ -210,7 +210,7 @@ impl Report {
             "reply": reply.or(failed_by).map(reply_json),
             "recipients": receipt.map(|receipt| receipt.recipients.iter().map(recipient_json).collect::<Vec<_>>()),
             "tls": receipt.and_then(|receipt| receipt.tls.as_ref()).map(tls_json),
-            "auth": receipt.and_then(|receipt| receipt.auth).map(|mechanism| mechanism.as_str()),
+            "auth": receipt.and_then(|receipt| receipt.mechanism).map(|mechanism| mechanism.as_str()),
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
@@ -231,7 +231,7 @@ impl Report {
 
 /// What hints name of the API, and what stands for it on the command line. What has no option is given in the URL, which they name, too.
 const OPTIONS: [(&str, &str); 23] = [
-    ("by a reader (Attachment::reader, Message::ready_stream)", "given as - on standard input"),
+    ("by a reader (Attachment::reader, Message::raw_stream)", "given as - on standard input"),
     ("TlsSettings::client_certificate", "--client-cert"),
     ("ClientCertificate::file", "--client-cert"),
     ("ClientCertificate::key", "--client-key"),
@@ -258,7 +258,7 @@ const OPTIONS: [(&str, &str); 23] = [
         "--timeout, or timeout= in the URL",
     ),
     (
-        "Timeouts::waiting, which timeout= in the URL sets to four times its own value",
+        "Timeouts::total_wait, which timeout= in the URL sets to four times its own value",
         "--timeout, or timeout= in the URL",
     ),
 ];

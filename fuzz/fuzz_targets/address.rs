@@ -7,7 +7,7 @@
 #![cfg_attr(not(test), no_main)]
 
 use envoi::proto::{ClientName, RawCommand};
-use envoi::{Address, Endpoint, Envelope, Error, Kind};
+use envoi::{Address, Endpoint, Envelope, Error, ErrorKind};
 
 const SECRET: &str = "hunter2hunter2";
 
@@ -101,7 +101,7 @@ fn check_url(url: &str) {
 
 /// It is for people: one that says what is wrong, is not too long and shows nothing that a terminal would obey.
 fn check_error(error: &Error, input: &str) {
-    assert_eq!(error.kind(), Kind::Request, "{input:?}");
+    assert_eq!(error.kind(), ErrorKind::Request, "{input:?}");
     let texts = [error.to_string(), format!("{error:?}")];
     for text in &texts {
         assert!(!text.contains(SECRET), "{input:?}: {text}");

@@ -4,7 +4,7 @@
 #![cfg_attr(not(test), no_main)]
 
 use envoi::tls::{ClientCertificate, Trust};
-use envoi::{Error, Kind, Result};
+use envoi::{Error, ErrorKind, Result};
 
 /// That of the stores in `src/tls/tests/stores`.
 const PASSWORD: &str = "changeit";
@@ -14,7 +14,7 @@ fn check_error<T>(result: Result<T>) -> Option<T> {
         Ok(loaded) => return Some(loaded),
         Err(error) => error,
     };
-    assert_eq!(error.kind(), Kind::Config, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
     assert!(!format!("{error} {error:?}").contains(PASSWORD), "{error:?}");
     check_printable(&error.to_string());
     assert!(!error.message().is_empty() && error.message().len() < 1000, "{error}");

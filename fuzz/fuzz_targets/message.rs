@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use envoi::proto::{Content, Output, Stuffer};
-use envoi::{Address, Body, Envelope, Kind, LineEnds, Message, Result};
+use envoi::{Address, Body, Envelope, ErrorKind, LineEnds, Message, Result};
 
 use decoder::{normalised, unstuffed};
 use tokio::io::AsyncReadExt as _;
@@ -95,8 +95,8 @@ pub fn check(data: &[u8]) {
         return;
     }
     let (head, tail) = text.split_at(usize::from(*cut).min(text.len()));
-    let bytes = || Message::ready(text.to_vec());
-    let stream = || Message::ready_stream(Cursor::new(head.to_vec()).chain(Cursor::new(tail.to_vec())));
+    let bytes = || Message::raw(text.to_vec());
+    let stream = || Message::raw_stream(Cursor::new(head.to_vec()).chain(Cursor::new(tail.to_vec())));
 
     let body = prepared(bytes(), LineEnds::Normalize);
     let of_stream = prepared(stream(), LineEnds::Normalize);
@@ -104,7 +104,7 @@ pub fn check(data: &[u8]) {
         (Ok(body), Ok(of_stream)) => (body, of_stream),
         (Err(error), Err(of_stream)) => {
             // It would go by no other rule, but that a body with a NUL may be kept.
-            assert_eq!((error.kind(), error.message()), (Kind::Request, of_stream.message()));
+            assert_eq!((error.kind(), error.message()), (ErrorKind::Request, of_stream.message()));
             assert!(prepared(bytes(), LineEnds::Refuse).is_err());
             assert!(prepared(bytes(), LineEnds::Keep).is_err());
             return;
@@ -138,7 +138,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(prepared(stream(), LineEnds::Refuse).and_then(sent).unwrap(), message, "cut at {cut}");
         }
         Err(error) => {
-            assert!(has_bare_line_end(text) && error.kind() == Kind::Request);
+            assert!(has_bare_line_end(text) && error.kind() == ErrorKind::Request);
             let of_stream = prepared(stream(), LineEnds::Refuse).and_then(sent).unwrap_err();
             assert_eq!(of_stream.message(), error.message());
         }

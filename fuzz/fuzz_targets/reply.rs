@@ -5,7 +5,7 @@
 #![cfg_attr(not(test), no_main)]
 
 use bytes::BytesMut;
-use envoi::proto::{BadReply, Limits, Reply, ReplyParser};
+use envoi::proto::{Limits, Reply, ReplyError, ReplyParser};
 
 fn limits(choice: u8) -> Limits {
     let mut limits = Limits::default();
@@ -16,7 +16,7 @@ fn limits(choice: u8) -> Limits {
 }
 
 /// The replies up to a fault, if there is one, and how much of the bytes is left.
-fn parse(bytes: &[u8], piece: usize, limits: &Limits) -> (Vec<Reply>, Result<usize, BadReply>) {
+fn parse(bytes: &[u8], piece: usize, limits: &Limits) -> (Vec<Reply>, Result<usize, ReplyError>) {
     let mut parser = ReplyParser::new(limits.clone());
     let (mut input, mut replies) = (BytesMut::new(), Vec::new());
     for piece in bytes.chunks(piece.max(1)) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::fate::Fate;
 use super::words;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Receipt, Recipient};
@@ -133,7 +133,7 @@ impl Course {
     pub(super) fn is_not_reached(&self) -> bool {
         let ended = |error: &Error| match error.reply() {
             Some(reply) => reply.code() == 421,
-            None => error.kind() == Kind::Closed,
+            None => error.kind() == ErrorKind::Closed,
         };
         let is_not_reached = |part: &Part| {
             part.outcome
@@ -223,7 +223,7 @@ impl Course {
                 fate.ended_by(&error);
                 // Not so where the session ended before its MAIL was answered.
                 if several
-                    && error.kind() == Kind::Refused
+                    && error.kind() == ErrorKind::Refused
                     && error.phase() == Phase::Mail
                     && let Some(reply) = error.reply()
                 {
@@ -264,7 +264,7 @@ impl Course {
             _ => {
                 let once = is_over_limit && !self.is_repeatable;
                 let untried_because = untried_because.filter(|_| is_incomplete);
-                receipt.incomplete_because = untried_because.or_else(|| once.then(|| words::ONCE.to_owned()));
+                receipt.incomplete_reason = untried_because.or_else(|| once.then(|| words::ONCE.to_owned()));
                 Ok(())
             }
         }
@@ -295,8 +295,8 @@ impl Loss {
     /// The first one gets the error itself, with its cause; the others one that says the same.
     pub(super) fn error(&mut self) -> Error {
         self.error.take().unwrap_or_else(|| match &self.shutdown {
-            Some(reply) => Error::refused(Kind::Closed, Phase::Mail, words::ENDED_BEFORE, reply.clone()),
-            None => Error::new(Kind::Closed, Phase::Body, self.message.as_str())
+            Some(reply) => Error::refused(ErrorKind::Closed, Phase::Mail, words::ENDED_BEFORE, reply.clone()),
+            None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
                 .with_hint(hint::for_end(Phase::Body, false)),
         })
     }

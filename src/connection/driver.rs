@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::not_sent;
 use crate::Timeouts;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::Body;
 use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
 use crate::timeouts::{Clock, FAR, Limit, LimitKind};
@@ -123,7 +123,7 @@ impl Driver {
     fn tell_progress(&self, step: &Step, body: &mut Body) {
         let all_gone = match step {
             Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,
-            Step::Wait { .. } | Step::Sent { .. } => self.machine.output().is_empty(),
+            Step::Wait { .. } | Step::Accepted { .. } => self.machine.output().is_empty(),
             _ => return,
         };
         body.tell_progress(self.machine.message_bytes_gone(), all_gone);
@@ -399,7 +399,7 @@ impl Driver {
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
         let message = too_slow(phase, why);
         let hint = why.hint(phase, self.machine.is_secure());
-        self.aborted = Some(self.machine.abort(Kind::Timeout, message).with_hint(hint));
+        self.aborted = Some(self.machine.abort(ErrorKind::Timeout, message).with_hint(hint));
     }
 }
 

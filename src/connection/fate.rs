@@ -38,8 +38,8 @@ impl Fate {
     /// Takes an event. `Some`, where it was the last one about this message.
     pub(super) fn hear(&mut self, step: Step) -> Option<Result<()>> {
         match step {
-            Step::Recipient { index, ref reply } | Step::Verdict { index, ref reply } => {
-                self.decided[index] = matches!(step, Step::Verdict { .. });
+            Step::Recipient { index, ref reply } | Step::RecipientResult { index, ref reply } => {
+                self.decided[index] = matches!(step, Step::RecipientResult { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
                 let is_verdict = self.decided[index];
                 let is_over_limit = !self.accepted.is_empty() && !is_verdict && is_recipient_limit(&reply);
@@ -54,14 +54,14 @@ impl Fate {
                     if is_positive { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
                 None
             }
-            Step::Sent { reply } => {
+            Step::Accepted { reply } => {
                 for recipient in self.recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
                     recipient.final_reply.get_or_insert_with(|| reply.clone());
                 }
                 self.reply = Some(reply);
                 Some(Ok(()))
             }
-            Step::NotSent { phase, reply } => {
+            Step::Rejected { phase, reply } => {
                 match phase {
                     // The replies to RCPT behind it only say that MAIL was missing.
                     Phase::Mail => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Connection;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 use crate::proto::Step;
 
 impl Connection {
@@ -34,7 +34,7 @@ impl Connection {
     pub(crate) fn was_dead(&self, error: &Error) -> bool {
         let ended = match error.reply() {
             Some(reply) => reply.code() == 421,
-            None => matches!(error.kind(), Kind::Closed | Kind::Timeout | Kind::Protocol),
+            None => matches!(error.kind(), ErrorKind::Closed | ErrorKind::Timeout | ErrorKind::Protocol),
         };
         ended && !self.sender_accepted && !error.outcome_unknown()
     }

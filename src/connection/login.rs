@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 use super::fallback::{Reason, may_follow};
 use super::{Connection, not_sent};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::login::LoginWith;
 use crate::proto::{Mechanism, Reply, SaslExchange, Step};
@@ -42,12 +42,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Insecure`], where the connection does not protect the credentials; [`Kind::Auth`], where no mechanism can be used, the
-    /// server refuses, or cannot prove who it is; [`Kind::Request`] for credentials that the mechanism does not take.
+    /// [`ErrorKind::Insecure`], where the connection does not protect the credentials; [`ErrorKind::Auth`], where no mechanism can be used, the
+    /// server refuses, or cannot prove who it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
     pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
         self.begin_step()?;
         let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
-        let result = self.login_with(&order, credentials).await;
+        let result = self.try_mechanisms(&order, credentials).await;
         self.end_call(result)
     }
 
@@ -56,7 +56,7 @@ impl Connection {
     /// # Errors
     ///
     /// As for [`login`](Self::login).
-    pub async fn login_by(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
+    pub async fn login_with(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
         self.begin_step()?;
         let result = self.login_by_exchange(Box::new(exchange)).await;
         self.end_call(result)
@@ -67,7 +67,9 @@ impl Connection {
         let Some(with) = endpoint.login.chosen()? else { return Ok(()) };
         let logging_in = async {
             match with {
-                LoginWith::Credentials(credentials) => self.login_with(&endpoint.login.mechanisms, &credentials).await,
+                LoginWith::Credentials(credentials) => {
+                    self.try_mechanisms(&endpoint.login.mechanisms, &credentials).await
+                }
                 LoginWith::Exchange(exchanges) => self.login_by_exchange(exchanges()).await,
                 LoginWith::Tokens { user, source } => {
                     match self.login_with_token(endpoint, user, source, TokenRequest::Current).await {
@@ -93,13 +95,13 @@ impl Connection {
     ) -> Result<Reply> {
         let limit = self.driver.clock.body_limit(None, &self.driver.timeouts);
         let token = timeout_at(limit.at, source.ask(request)).await.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
+            Err(Error::new(ErrorKind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
         })?;
-        self.login_with(&endpoint.login.mechanisms, &Credentials::token(user, token)).await
+        self.try_mechanisms(&endpoint.login.mechanisms, &Credentials::token(user, token)).await
     }
 
     /// With one of these mechanisms, in this order; without any, with those that there are.
-    async fn login_with(&mut self, order: &[Mechanism], credentials: &Credentials) -> Result<Reply> {
+    async fn try_mechanisms(&mut self, order: &[Mechanism], credentials: &Credentials) -> Result<Reply> {
         self.require_protection().await?;
         self.user = credentials.user().to_owned();
         let usable = self.driver.machine.mechanisms(credentials);
@@ -141,7 +143,7 @@ impl Connection {
     async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
         self.require_protection().await?;
         let mechanism = exchange.mechanism();
-        self.driver.machine.login_by(exchange)?;
+        self.driver.machine.login_with(exchange)?;
         match self.verdict(mechanism, mechanism.as_str(), "").await? {
             Verdict::Accepted(reply) => Ok(reply),
             Verdict::Refused(error, _) => Err(error),
@@ -152,7 +154,7 @@ impl Connection {
     async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<Verdict> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
-                self.auth = Some(mechanism);
+                self.mechanism = Some(mechanism);
                 Ok(Verdict::Accepted(reply))
             }
             Step::Login { reply, reason, fault } => {
@@ -164,7 +166,7 @@ impl Connection {
                 };
                 let about_mechanism = matches!(why, Reason::NotKnown | Reason::NotAllowed);
                 let facts = Facts { tried: Some(mechanism), fault, about_mechanism, ..self.facts() };
-                let error = Error::refused(Kind::Auth, Phase::Auth, message, reply).advised(&facts);
+                let error = Error::refused(ErrorKind::Auth, Phase::Auth, message, reply).advised(&facts);
                 Ok(Verdict::Refused(error, why))
             }
             step => Err(not_sent(step)),
@@ -178,7 +180,7 @@ impl Connection {
             && !self.auth_in_clear
         {
             let message = "the credentials would go to a server whose certificate was not verified";
-            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED));
+            return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED));
         }
         Ok(())
     }
@@ -192,7 +194,7 @@ enum Verdict {
 
 /// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.
 fn is_stale(error: &Error) -> bool {
-    error.kind() == Kind::Auth
+    error.kind() == ErrorKind::Auth
         && error.reply().is_some_and(|reply| reply.code() == 535)
         && !error.message().contains("insufficient_scope")
 }
@@ -209,7 +211,7 @@ fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[
     let missing = Mechanism::ALL
         .into_iter()
         .find(|mechanism| !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials));
-    let error = Error::new(Kind::Auth, Phase::Auth, message);
+    let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
     if let Some(mechanism) = missing {
         return error.with_hint(format!("For {mechanism}, build envoi with its feature `sasl`."));
     }

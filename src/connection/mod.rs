@@ -20,11 +20,11 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
 use crate::proto::{
-    Capabilities, Mechanism, OfferedLimits, Protocol, REPLY_BUDGET, Reply, Step, Transaction, Transcript,
+    Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction, Transcript,
 };
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
@@ -67,8 +67,8 @@ pub struct Connection {
     driver: Driver,
     server: String,
     tls: Option<TlsInfo>,
-    plaintext_because: Option<String>,
-    auth: Option<Mechanism>,
+    plaintext_reason: Option<String>,
+    mechanism: Option<Mechanism>,
     /// The user of the last login; empty where it has none.
     user: String,
     /// Those that a login may use, in this order; empty for any.
@@ -108,7 +108,7 @@ impl Connection {
     /// message as well (552 to RCPT, then 554: Exim's `recipients_max_reject`), it goes to as many
     /// recipients at a time as were accepted. [`Receipt::transactions`] counts them. A message that
     /// is read from a stream goes to those alone who were accepted at first, and
-    /// [`Receipt::incomplete_because`] says so. [`send_all`](Self::send_all),
+    /// [`Receipt::incomplete_reason`] says so. [`send_all`](Self::send_all),
     /// [`Client::send`](crate::Client::send) and `Pool::send` do the same; single
     /// [steps](Self::rcpt) do not.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
@@ -221,7 +221,7 @@ impl Connection {
     /// The parts that the message goes in: several, where the server limits recipients and the body can be had again.
     fn course(&self, envelope: &Envelope, body: &Body) -> Course {
         let limits = match self.all_or_nothing || !body.can_restart() {
-            true => OfferedLimits::default(),
+            true => ServerLimits::default(),
             false => self.capabilities().limits(),
         };
         Course::new(envelope, limits.parts(envelope.recipients()), !self.all_or_nothing && body.can_restart())
@@ -253,7 +253,7 @@ impl Connection {
         // The replies to all parts of a message are held together.
         transaction.reply_budget = REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
         (transaction.recipients, transaction.delivery) = (recipients, envelope.delivery().clone());
-        body.suit(self.driver.machine.capabilities());
+        body.negotiate(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         transaction.await_sender = self.driver.heard_at.elapsed() >= self.check_after_idle;
@@ -264,13 +264,13 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Closed`] and others, where it is not; the connection is of no more use then.
+    /// [`ErrorKind::Closed`] and others, where it is not; the connection is of no more use then.
     pub async fn verify(&mut self) -> Result<()> {
         let reply = self.noop().await?;
         if reply.is_positive() {
             return Ok(());
         }
-        let error = Error::refused(Kind::Refused, Phase::Noop, "the server refused NOOP", reply);
+        let error = Error::refused(ErrorKind::Refused, Phase::Noop, "the server refused NOOP", reply);
         Err(error.advised(&self.facts()))
     }
 
@@ -327,13 +327,13 @@ impl Connection {
     }
 
     /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
-    pub fn plaintext_because(&self) -> Option<&str> {
-        self.plaintext_because.as_deref()
+    pub fn plaintext_reason(&self) -> Option<&str> {
+        self.plaintext_reason.as_deref()
     }
 
     /// The mechanism that logged in, if any did.
     pub fn mechanism(&self) -> Option<Mechanism> {
-        self.auth
+        self.mechanism
     }
 
     /// The dialogue so far, without secrets.
@@ -342,7 +342,7 @@ impl Connection {
     }
 
     /// How many more messages the server takes in this session (LIMITS, RFC 9422); `None` where it sets no limit. Beyond
-    /// it, sending fails with [`Kind::Closed`].
+    /// it, sending fails with [`ErrorKind::Closed`].
     pub fn messages_left(&self) -> Option<usize> {
         self.driver.machine.transactions_left()
     }
@@ -355,7 +355,7 @@ impl Connection {
     fn begin_call(&mut self) -> Result<()> {
         if self.in_call {
             let message = "an earlier call on this connection was given up before it ended";
-            return Err(Error::new(Kind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
+            return Err(Error::new(ErrorKind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
         }
         self.in_call = true;
         Ok(())
@@ -385,9 +385,9 @@ impl Connection {
             port: machine.port(),
             lmtp: machine.protocol() == Protocol::Lmtp,
             secure: machine.is_secure(),
-            fell_back: self.plaintext_because.is_some(),
+            fell_back: self.plaintext_reason.is_some(),
             offered: machine.capabilities(),
-            logged_in: self.auth,
+            logged_in: self.mechanism,
             user: &self.user,
             tried: None,
             fault: None,
@@ -402,11 +402,11 @@ impl Connection {
             server: self.server.clone(),
             recipients: Vec::new(),
             reply: None,
-            incomplete_because: None,
+            incomplete_reason: None,
             transactions: 0,
             tls: self.tls.clone(),
-            plaintext_because: self.plaintext_because.clone(),
-            auth: self.auth,
+            plaintext_reason: self.plaintext_reason.clone(),
+            mechanism: self.mechanism,
             bytes: 0,
             round_trips: self.driver.machine.round_trips() - self.round_trips_told,
             elapsed: started.elapsed(),
@@ -420,16 +420,20 @@ pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(E
     let Some((at, length)) = clock.deadline() else { return message.prepare().await };
     match timeout_at(at, message.prepare()).await {
         Ok(prepared) => prepared,
-        Err(_) => Err(Error::new(Kind::Timeout, Phase::Setup, too_slow(Phase::Setup, LimitKind::Deadline(length)))
-            .with_hint(hint::SLOW_SOURCE)),
+        Err(_) => {
+            Err(Error::new(ErrorKind::Timeout, Phase::Setup, too_slow(Phase::Setup, LimitKind::Deadline(length)))
+                .with_hint(hint::SLOW_SOURCE))
+        }
     }
 }
 
 /// A step that came where the message's fate or an answer was awaited.
 fn not_sent(step: Step) -> Error {
     match step {
-        Step::NotSent { phase, reply } => words::refusal(phase, reply, None, &[]),
-        Step::Closed => Error::new(Kind::Closed, Phase::Setup, "the session is over"),
-        step => Error::new(Kind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}")),
+        Step::Rejected { phase, reply } => words::refusal(phase, reply, None, &[]),
+        Step::Closed => Error::new(ErrorKind::Closed, Phase::Setup, "the session is over"),
+        step => {
+            Error::new(ErrorKind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}"))
+        }
     }
 }

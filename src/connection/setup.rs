@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
 use super::driver::{Driver, too_slow};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Opening, Security, channel_binding};
@@ -20,8 +20,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Whatever can go wrong on the way, with the phase: no connection ([`Kind::Connect`]), no TLS as demanded
-    /// ([`Kind::Tls`]), a refused session ([`Kind::Refused`]) or login ([`Kind::Auth`]), a trust store that cannot be read ([`Kind::Config`]) …
+    /// Whatever can go wrong on the way, with the phase: no connection ([`ErrorKind::Connect`]), no TLS as demanded
+    /// ([`ErrorKind::Tls`]), a refused session ([`ErrorKind::Refused`]) or login ([`ErrorKind::Auth`]), a trust store that cannot be read ([`ErrorKind::Config`]) …
     pub async fn connect(endpoint: &Endpoint) -> Result<Connection> {
         let clock = Clock::start(&endpoint.timeouts);
         Connection::connect_by(endpoint, clock).await
@@ -34,7 +34,7 @@ impl Connection {
     /// # Errors
     ///
     /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an error here, as there is only one stream.
-    pub async fn over(
+    pub async fn from_stream(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,
     ) -> Result<Connection> {
@@ -95,7 +95,7 @@ impl Connection {
         if let Some(receipt) = error.take_receipt() {
             session.driver.machine.transcript_mut().precede(&receipt.transcript);
         }
-        session.plaintext_because = Some(error.to_string());
+        session.plaintext_reason = Some(error.to_string());
         Ok(session)
     }
 
@@ -125,8 +125,8 @@ impl Connection {
             driver: Driver::new(Machine::new(settings), stream, endpoint.timeouts.clone(), clock),
             server: endpoint.server_name(),
             tls: None,
-            plaintext_because: None,
-            auth: None,
+            plaintext_reason: None,
+            mechanism: None,
             user: String::new(),
             mechanisms: endpoint.login.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
@@ -167,7 +167,7 @@ impl Connection {
             }
         }
         if security == Security::Opportunistic && self.tls.is_none() {
-            self.plaintext_because = Some("the server does not offer STARTTLS".into());
+            self.plaintext_reason = Some("the server does not offer STARTTLS".into());
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Opti
     let connector = timeout_at(at, endpoint.connector(until)).await;
     connector.map(|connector| connector.map(Some)).unwrap_or_else(|_| {
         let message = format!("the files for TLS were not read before the deadline of {length:?}");
-        Err(Error::new(Kind::Timeout, Phase::Setup, message).with_hint(
+        Err(Error::new(ErrorKind::Timeout, Phase::Setup, message).with_hint(
             "Check the files that are named as trusted, as client certificate and for their password: a network drive may \
              not answer, or a key store may ask for much work.",
         ))
@@ -268,7 +268,7 @@ pub(crate) async fn open(clock: &mut Clock, endpoint: &Endpoint, destination: &D
 /// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send, plaintext will do.
 fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
     let about_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
-    about_tls && error.kind() != Kind::Protocol && !endpoint.demands_trust()
+    about_tls && error.kind() != ErrorKind::Protocol && !endpoint.demands_trust()
 }
 
 /// Sets a limit to something that the machine has no part in.
@@ -288,7 +288,7 @@ pub(crate) async fn within<T>(
             Some(path) => format!("the socket {}", path.display()),
             None => endpoint.destination().to_string(),
         };
-        Err(Error::new(Kind::Timeout, phase, too_slow(phase, limit.why))
+        Err(Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
             .about(server)
             .with_hint(limit.why.hint(phase, false)))
     })

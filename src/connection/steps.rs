@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Connection, not_sent};
 use crate::Address;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 
 impl Connection {
@@ -15,11 +15,11 @@ impl Connection {
     /// ```no_run
     /// use envoi::delivery::Notify;
     /// use envoi::proto::Transaction;
-    /// use envoi::{Address, Connection, Delivery, Result};
+    /// use envoi::{Address, Connection, DeliveryOptions, Result};
     ///
     /// # async fn example(mut connection: Connection) -> Result<()> {
     /// let mut transaction = Transaction::open(Some(Address::new("alice@example.org")?));
-    /// transaction.delivery = Delivery::new().notify(Notify::SUCCESS);
+    /// transaction.delivery = DeliveryOptions::new().notify(Notify::SUCCESS);
     /// let reply = connection.mail(transaction).await?;
     /// # Ok(())
     /// # }
@@ -27,11 +27,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is open already, or the transaction has
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is open already, or the transaction has
     /// recipients: each is given by [`rcpt`](Self::rcpt), which returns the answer to it;
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for what the server does not offer;
-    /// [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and
-    /// [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what the server does not offer;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
@@ -44,7 +44,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where no transaction is open; [`Kind::Closed`](crate::Kind::Closed), [`Kind::Timeout`](crate::Kind::Timeout) and [`Kind::Protocol`](crate::Kind::Protocol) where the session ends.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no transaction is open; [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
         self.begin_step()?;
         self.driver.clock.allow_for(1, &self.driver.timeouts);
@@ -56,7 +56,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`](crate::Kind::Refused) where the server does not want it; [`Kind::Request`](crate::Kind::Request) where no recipient was accepted.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it; [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
         self.begin_step()?;
         let asked = async {
@@ -110,8 +110,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for what is not one printable line, or changes the session's state, as DATA, AUTH or QUIT do;
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for what is not one printable line, or changes the session's state, as DATA, AUTH or QUIT do;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
         self.begin_step()?;
@@ -136,13 +136,13 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`](crate::Kind::Refused) where the server refuses the message before its end; others where the session ends.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server refuses the message before its end; others where the session ends.
     ///
     /// # Cancel safety
     ///
     /// Not cancel-safe: once this was called, the future has to be awaited to its end. Dropped
     /// before, even if it was never polled, it leaves a writer that refuses every further call with
-    /// [`Kind::Closed`](crate::Kind::Closed): the caller cannot know whether the piece is a part of
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed): the caller cannot know whether the piece is a part of
     /// the message, so the message is not sent, and the connection refuses further use.
     pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
         let was_torn = std::mem::replace(&mut self.is_torn, true);
@@ -171,9 +171,9 @@ impl DataWriter<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Refused`](crate::Kind::Refused) where it is negative;
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where it is negative;
     /// [`Error::outcome_unknown`](crate::Error::outcome_unknown) where none comes;
-    /// [`Kind::Closed`](crate::Kind::Closed), and nothing more is sent, where a
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and nothing more is sent, where a
     /// [`write`](Self::write) was dropped before its end.
     ///
     /// # Cancel safety
@@ -200,8 +200,8 @@ impl DataWriter<'_> {
             driver.machine.finish()?;
             loop {
                 match driver.next(None).await? {
-                    Step::Verdict { index, reply } => each(index, &reply),
-                    Step::Sent { reply } => return Ok(reply),
+                    Step::RecipientResult { index, reply } => each(index, &reply),
+                    Step::Accepted { reply } => return Ok(reply),
                     step => return Err(not_sent(step)),
                 }
             }
@@ -213,5 +213,5 @@ impl DataWriter<'_> {
 
 fn torn() -> Error {
     let message = "an earlier write to this message was given up before it ended";
-    Error::new(Kind::Closed, Phase::Body, message).with_hint("The message was not sent. Open a new connection.")
+    Error::new(ErrorKind::Closed, Phase::Body, message).with_hint("The message was not sent. Open a new connection.")
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::course::{Course, Loss};
 use super::{Connection, not_sent, prepare_by};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;
 use crate::receipt::Receipt;
@@ -34,7 +34,7 @@ impl Connection {
     ///
     /// What was not sent because the session ended has an error that is
     /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
-    /// [reply](Error::reply) or with [`Kind::Closed`]: it can be sent over another connection, as
+    /// [reply](Error::reply) or with [`ErrorKind::Closed`]: it can be sent over another connection, as
     /// `Pool::send_all` does by itself. A server that answers 421 and closes has not processed the
     /// messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
     /// [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of
@@ -340,16 +340,16 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let mut course = self.connection.course(&prepared.0, &prepared.1);
         let session = match self.connection.driver.machine.check_session(course.parts()) {
             // It has more parts than a session takes: the last ones go over other connections.
-            Err(error) if self.renewal.is_some() && error.kind() == Kind::Unsupported => Ok(()),
+            Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => Ok(()),
             session => session,
         };
-        if self.renewal.is_some() && session.as_ref().is_err_and(|error| error.kind() == Kind::Closed) {
+        if self.renewal.is_some() && session.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed) {
             message.stage = Stage::Waiting(prepared);
             self.is_full = true;
             return;
         }
         // After one that no session of this server takes, others may go.
-        self.no_more |= session.as_ref().is_err_and(|error| error.kind() == Kind::Closed);
+        self.no_more |= session.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed);
         let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
         (message.stage, message.again) = (Stage::Begun(course), may_begin.then_some(prepared));
         if may_begin {
@@ -376,7 +376,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
                 (self.giving, self.connection.in_call) = (Some((number, body)), true);
             }
             Err(error) => {
-                if error.kind() == Kind::Closed {
+                if error.kind() == ErrorKind::Closed {
                     *again = Some(Box::new((envelope, body)));
                 }
                 course.lost(error, 0);
@@ -404,13 +404,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        let is_sent = matches!(step, Step::Sent { .. });
+        let is_sent = matches!(step, Step::Accepted { .. });
         if is_sent && self.open.len() == 1 {
             // Where the next transaction waits for this answer, nothing else says that all of the
             // message went.
             self.given();
         }
-        self.has_gained |= is_sent || matches!(&step, Step::NotSent { reply, .. } if reply.code() != 421);
+        self.has_gained |= is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
         let Some(&number) = self.open.front() else { return Ok(()) };
         let Some(UnderWay { stage: Stage::Begun(course), .. }) = self.message(number) else { return Ok(()) };
         let unanswered = course.unanswered();
@@ -434,7 +434,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         self.is_lost = true;
         self.no_more |= !goes_on;
         let open = std::mem::take(&mut self.open);
-        let unknown = self.connection.driver.machine.left_unknown().min(open.len());
+        let unknown = self.connection.driver.machine.unconfirmed_messages().min(open.len());
         let mut loss = Loss::new(error);
         for (number, message) in (self.finished..).zip(&mut self.under_way) {
             if let Stage::Begun(course) = &mut message.stage

@@ -1,7 +1,7 @@
 //! What is said of a message that was not taken.
 
 use crate::Address;
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, ErrorKind, Phase};
 use crate::proto::Reply;
 use crate::receipt::{Outcome, Recipient};
 
@@ -26,7 +26,7 @@ pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, reci
         Phase::Body => format!("the server refused {} while it was being sent", message_to(recipients)),
         _ => format!("the server refused {}", message_to(recipients)),
     };
-    Error::refused(Kind::Refused, phase, message, reply)
+    Error::refused(ErrorKind::Refused, phase, message, reply)
 }
 
 /// The connection ended when the message was handed over, and before the answer came.

@@ -1,6 +1,6 @@
 //! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
 //!
-//! A [`Delivery`] that exists can be written into a command, as an [`Address`] can: each value is checked by its type when it is
+//! A [`DeliveryOptions`] that exists can be written into a command, as an [`Address`] can: each value is checked by its type when it is
 //! made. Whether the server offers what is asked for is looked at before MAIL; nothing is left out in silence.
 
 pub(crate) mod date;
@@ -13,11 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use report::{EnvelopeId, Notify, OriginalRecipient, Returned};
-pub use urgency::{DeliverBy, Hold, Priority};
+pub use report::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
+pub use urgency::{DeliverBy, FutureRelease, Priority};
 
 use crate::Address;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Capabilities;
 use urgency::HoldKind;
 use xtext::Xtext;
@@ -25,16 +25,16 @@ use xtext::Xtext;
 /// What is asked of the server for a message, beyond taking it.
 ///
 /// Each wish needs an extension. A server that does not offer it does not get the message: sending fails before MAIL, with
-/// [`Kind::Unsupported`].
+/// [`ErrorKind::Unsupported`].
 ///
 /// ```
 /// use std::time::Duration;
-/// use envoi::delivery::{DeliverBy, EnvelopeId, Notify, Returned};
-/// use envoi::{Delivery, Message, mail_builder::MessageBuilder};
+/// use envoi::delivery::{DeliverBy, DsnReturn, EnvelopeId, Notify};
+/// use envoi::{DeliveryOptions, Message, mail_builder::MessageBuilder};
 ///
-/// let delivery = Delivery::new()
+/// let delivery = DeliveryOptions::new()
 ///     .notify(Notify::SUCCESS | Notify::FAILURE)
-///     .returned(Returned::Headers)
+///     .returned(DsnReturn::Headers)
 ///     .envelope_id(EnvelopeId::new("invoice 4711")?)
 ///     .deliver_by(DeliverBy::or_notify(Duration::from_secs(3600))?);
 /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
@@ -43,14 +43,14 @@ use xtext::Xtext;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "it asks for nothing until a message is sent with it"]
-pub struct Delivery {
+pub struct DeliveryOptions {
     notify: Option<Notify>,
-    returned: Option<Returned>,
+    returned: Option<DsnReturn>,
     envelope_id: Option<EnvelopeId>,
     /// By mailbox. Shared by the parts that a message goes in.
     recipients: Arc<BTreeMap<(String, String), ForRecipient>>,
     deliver_by: Option<DeliverBy>,
-    hold: Option<Hold>,
+    hold: Option<FutureRelease>,
     priority: Option<Priority>,
     require_tls: bool,
     submitter: Option<Option<Address>>,
@@ -64,10 +64,10 @@ struct ForRecipient {
     original: Option<OriginalRecipient>,
 }
 
-impl Delivery {
+impl DeliveryOptions {
     /// Nothing is asked for.
     pub fn new() -> Self {
-        Delivery::default()
+        DeliveryOptions::default()
     }
 
     /// On what a report is sent (DSN, RFC 3461, NOTIFY). The reports name the recipients as they are given here
@@ -91,7 +91,7 @@ impl Delivery {
     }
 
     /// What a report of failure brings back (DSN, RET).
-    pub fn returned(mut self, returned: Returned) -> Self {
+    pub fn returned(mut self, returned: DsnReturn) -> Self {
         self.returned = Some(returned);
         self
     }
@@ -110,7 +110,7 @@ impl Delivery {
     }
 
     /// How long it is to be kept back (FUTURERELEASE, RFC 4865), not longer than the server [offers](Capabilities::future_release).
-    pub fn hold(mut self, hold: Hold) -> Self {
+    pub fn hold(mut self, hold: FutureRelease) -> Self {
         self.hold = Some(hold);
         self
     }
@@ -122,7 +122,7 @@ impl Delivery {
     }
 
     /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689). Its first step, the one to this server,
-    /// must be so, too: otherwise sending fails with [`Kind::Tls`].
+    /// must be so, too: otherwise sending fails with [`ErrorKind::Tls`].
     pub fn require_tls(mut self) -> Self {
         self.require_tls = true;
         self
@@ -193,7 +193,7 @@ impl Delivery {
             );
             return Err(unsupported(message, "Allow more time (DELIVERBY), or have it delivered late, with a notice."));
         }
-        let Some(Hold(hold)) = self.hold else { return Ok(()) };
+        let Some(FutureRelease(hold)) = self.hold else { return Ok(()) };
         let offer = server.future_release().unwrap_or_default();
         let hint = "Hold it for a shorter time (FUTURERELEASE), or send it later.";
         match (hold, offer.max_interval, offer.max_until.and_then(date::seconds)) {
@@ -264,5 +264,5 @@ impl Delivery {
 }
 
 fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(hint)
+    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(hint)
 }

@@ -73,30 +73,30 @@ impl FromStr for Notify {
 
 /// What a report of failure brings back of the message: RET (RFC 3461, 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Returned {
+pub enum DsnReturn {
     /// The whole message.
     Full,
     /// Its headers.
     Headers,
 }
 
-impl fmt::Display for Returned {
+impl fmt::Display for DsnReturn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Returned::Full => "FULL",
-            Returned::Headers => "HDRS",
+            DsnReturn::Full => "FULL",
+            DsnReturn::Headers => "HDRS",
         })
     }
 }
 
-impl FromStr for Returned {
+impl FromStr for DsnReturn {
     type Err = Error;
 
     /// `full` or `hdrs`.
     fn from_str(word: &str) -> Result<Self> {
         match word.to_ascii_lowercase().as_str() {
-            "full" => Ok(Returned::Full),
-            "hdrs" => Ok(Returned::Headers),
+            "full" => Ok(DsnReturn::Full),
+            "hdrs" => Ok(DsnReturn::Headers),
             _ => Err(Error::request(format!("{} is not what a report can bring back", quoted(word)))
                 .with_hint("Give full for the whole message, or hdrs for its headers.")),
         }
@@ -112,7 +112,7 @@ impl EnvelopeId {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request).
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request).
     pub fn new(id: impl Into<String>) -> Result<Self> {
         let id = id.into();
         let printable = id.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -158,7 +158,7 @@ impl OriginalRecipient {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request): the type is no word of letters, digits and hyphens, the address is not printable ASCII,
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the type is no word of letters, digits and hyphens, the address is not printable ASCII,
     /// or both together have more than 500 characters when encoded.
     pub fn of_type(address_type: &str, address: &str) -> Result<Self> {
         let is_word = !address_type.is_empty() && address_type.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -195,8 +195,8 @@ mod tests {
         for list in ["", "never,success", "success,", "success failure", "always"] {
             assert!(list.parse::<Notify>().is_err(), "{list:?}");
         }
-        assert_eq!("HDRS".parse::<Returned>().unwrap(), Returned::Headers);
-        assert!("headers".parse::<Returned>().is_err());
+        assert_eq!("HDRS".parse::<DsnReturn>().unwrap(), DsnReturn::Headers);
+        assert!("headers".parse::<DsnReturn>().is_err());
     }
 
     #[test]

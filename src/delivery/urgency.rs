@@ -24,7 +24,7 @@ impl DeliverBy {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for no time at all, or more than 999,999,999 seconds.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than 999,999,999 seconds.
     pub fn or_return(within: Duration) -> Result<Self> {
         let seconds = seconds(within, "deliver a message within")?;
         Ok(DeliverBy { seconds, returns: true, traced: false })
@@ -66,7 +66,7 @@ impl fmt::Display for DeliverBy {
 
 /// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC 4865).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold(pub(super) HoldKind);
+pub struct FutureRelease(pub(super) HoldKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HoldKind {
@@ -76,29 +76,29 @@ pub(super) enum HoldKind {
     Until(u64),
 }
 
-impl Hold {
+impl FutureRelease {
     /// For this time, counted from MAIL and in whole seconds.
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for no time at all, or more than 999,999,999 seconds.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than 999,999,999 seconds.
     pub fn for_duration(duration: Duration) -> Result<Self> {
-        Ok(Hold(HoldKind::For(seconds(duration, "hold a message for")?)))
+        Ok(FutureRelease(HoldKind::For(seconds(duration, "hold a message for")?)))
     }
 
     /// Until then, to the second. It is not compared with this machine's clock.
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for a time before 1970 or after 9999.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for a time before 1970 or after 9999.
     pub fn until(time: SystemTime) -> Result<Self> {
         let seconds = date::seconds(time)
             .ok_or_else(|| Error::request("a message cannot be held until a time before 1970 or after 9999"))?;
-        Ok(Hold(HoldKind::Until(seconds)))
+        Ok(FutureRelease(HoldKind::Until(seconds)))
     }
 }
 
-impl fmt::Display for Hold {
+impl fmt::Display for FutureRelease {
     /// As it stands in MAIL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -117,7 +117,7 @@ impl Priority {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) for less than -9 or more than 9.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for less than -9 or more than 9.
     pub fn new(priority: i8) -> Result<Self> {
         if !(-9..=9).contains(&priority) {
             return Err(Error::request(format!("the priority {priority} does not exist"))
@@ -169,13 +169,16 @@ mod tests {
         let by = DeliverBy::or_return(Duration::from_millis(1500)).unwrap();
         assert_eq!(by.to_string(), "2;R");
         assert_eq!(DeliverBy::or_notify(Duration::from_secs(60)).unwrap().traced().to_string(), "60;NT");
-        let hold = Hold::until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+        let hold = FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
         assert_eq!(hold.to_string(), "HOLDUNTIL=2023-11-14T22:13:20Z");
-        assert_eq!(Hold::for_duration(Duration::from_secs(MAX_SECONDS)).unwrap().to_string(), "HOLDFOR=999999999");
+        assert_eq!(
+            FutureRelease::for_duration(Duration::from_secs(MAX_SECONDS)).unwrap().to_string(),
+            "HOLDFOR=999999999"
+        );
         for wrong in [Duration::ZERO, Duration::from_secs(MAX_SECONDS + 1), Duration::MAX] {
-            assert!(DeliverBy::or_return(wrong).is_err() && Hold::for_duration(wrong).is_err(), "{wrong:?}");
+            assert!(DeliverBy::or_return(wrong).is_err() && FutureRelease::for_duration(wrong).is_err(), "{wrong:?}");
         }
-        assert!(Hold::until(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).is_err());
+        assert!(FutureRelease::until(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).is_err());
     }
 
     #[test]

@@ -8,11 +8,11 @@ use bytes::Bytes;
 
 use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
 use super::layout::Piece;
-use super::progress::{Progress, Teller};
+use super::progress::{Teller, UploadProgress};
 use super::ready::LineCheck;
 use super::survey::Facts;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
 ///
@@ -56,7 +56,7 @@ impl Body {
 
     /// Takes the form that suits the server, before the first chunk is asked for: [binary](crate::Message::binary), where the message
     /// may go so and the server takes that.
-    pub fn suit(&mut self, server: &Capabilities) {
+    pub fn negotiate(&mut self, server: &Capabilities) {
         self.is_binary = self.binary_facts.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
     }
 
@@ -109,7 +109,7 @@ impl Body {
     pub(crate) fn tell_progress(&mut self, sent: u64, is_last: bool) {
         let total = self.size();
         if let Some(teller) = &mut self.teller {
-            teller.tell(Progress { sent, total }, is_last);
+            teller.tell(UploadProgress { sent, total }, is_last);
         }
     }
 
@@ -117,7 +117,7 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`Kind::Input`](crate::Kind::Input): a file is not what it was when the message was prepared, a stream failed or is not of the
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file is not what it was when the message was prepared, a stream failed or is not of the
     /// stated size, or its line ends are refused. The message must then not be ended: the connection has to
     /// be dropped. What comes after an error is an error.
     pub async fn chunk(&mut self) -> Option<Result<Chunk>> {
@@ -160,7 +160,9 @@ impl Body {
                 Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
                 Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
                 Flow::Stream(stream) => ready!(stream.0.poll_chunk(&stream.1, cx)),
-                Flow::Failed => Some(Err(Error::new(Kind::Input, Phase::Body, "the message failed before its end"))),
+                Flow::Failed => {
+                    Some(Err(Error::new(ErrorKind::Input, Phase::Body, "the message failed before its end")))
+                }
             };
             match chunk {
                 None => *flow = Flow::Next,

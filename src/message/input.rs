@@ -18,7 +18,7 @@ use super::attachment::Reader;
 use super::survey::Lines;
 use crate::proto::Chunk;
 use crate::text::quoted;
-use crate::{Error, Kind, Phase, Result, file};
+use crate::{Error, ErrorKind, Phase, Result, file};
 
 /// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.
 pub(super) const BLOCK: usize = 57 * 1024;
@@ -177,7 +177,8 @@ pub(super) async fn on_blocking_thread<T: Send + 'static>(
 }
 
 fn thread_failed(failure: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Input, Phase::Body, "the thread that reads the message's files was stopped").with_source(failure)
+    Error::new(ErrorKind::Input, Phase::Body, "the thread that reads the message's files was stopped")
+        .with_source(failure)
 }
 
 /// A file as it was when the message was prepared.
@@ -204,11 +205,11 @@ impl KnownFile {
                 true => ("a directory, not a file", "Name the files in it one by one, or pack it into an archive."),
                 false => (
                     "not a regular file",
-                    "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::ready_stream).",
+                    "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::raw_stream).",
                 ),
             };
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
-            Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(hint))
+            Err(Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(hint))
         };
         // Asked before it is opened, which a process at the other end of a pipe would notice; and
         // again, as it may have been replaced.
@@ -234,7 +235,7 @@ impl KnownFile {
         if length as u64 > MAX_WITHOUT_SIZE {
             let (shown, limit) = (quoted(&self.path.to_string_lossy()), file::size(MAX_WITHOUT_SIZE));
             let message = format!("the file {shown} has more than {limit}, although its size is reported as 0");
-            return Err(Error::new(Kind::Input, Phase::Setup, message).with_hint(MADE_UP));
+            return Err(Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(MADE_UP));
         }
         Ok(content.into())
     }
@@ -262,7 +263,7 @@ const MADE_UP: &str = "The sizes of files that are made up when they are read, a
 
 fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
-    let failure = Error::new(Kind::Input, phase, format!("cannot read the file {shown}: {error}"));
+    let failure = Error::new(ErrorKind::Input, phase, format!("cannot read the file {shown}: {error}"));
     let hint = match (phase, error.kind()) {
         (Phase::Setup, io::ErrorKind::NotFound) => {
             "Check its name and folder; a relative path begins at the current one."
@@ -275,7 +276,7 @@ fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
 }
 
 pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> Error {
-    Error::new(Kind::Input, phase, format!("{what} cannot be read: {error}")).with_source(error)
+    Error::new(ErrorKind::Input, phase, format!("{what} cannot be read: {error}")).with_source(error)
 }
 
 /// A file while it is read.
@@ -320,12 +321,12 @@ impl OpenFile {
     fn not_of_its_size(&self, how: &str) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
         let message = format!("the file {shown} has {how} than the {} bytes of its size", self.known.size);
-        Error::new(Kind::Input, self.phase, message).with_hint(format!("Nothing was delivered. {MADE_UP}"))
+        Error::new(ErrorKind::Input, self.phase, message).with_hint(format!("Nothing was delivered. {MADE_UP}"))
     }
 
     fn changed(&self) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
-        Error::new(Kind::Input, self.phase, format!("the file {shown} has changed since it was looked at"))
+        Error::new(ErrorKind::Input, self.phase, format!("the file {shown} has changed since it was looked at"))
             .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
     }
 }
@@ -486,6 +487,6 @@ impl Stream {
 
     fn not_as_stated(&self, size: u64, how: &str) -> Error {
         let message = format!("{} has {how} than the {size} bytes that were stated", self.what);
-        Error::new(Kind::Input, Phase::Body, message).with_hint("Nothing was delivered.")
+        Error::new(ErrorKind::Input, Phase::Body, message).with_hint("Nothing was delivered.")
     }
 }

@@ -26,11 +26,11 @@ use tokio::io::AsyncRead;
 
 pub use attachment::Attachment;
 pub use body::Body;
-pub use progress::Progress;
+pub use progress::UploadProgress;
 pub use ready::LineEnds;
 pub use text::decode_text;
 
-use crate::{Delivery, Envelope, Error, Result};
+use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
 use progress::{Listener, Teller};
 
@@ -43,7 +43,7 @@ use progress::{Listener, Teller};
 ///
 /// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and
 /// streams, and whichever way the server takes the message. What is refused is refused before
-/// anything is sent, as [`Kind::Request`](crate::Kind::Request), with the number of the line and
+/// anything is sent, as [`ErrorKind::Request`](crate::ErrorKind::Request), with the number of the line and
 /// its bytes where the message is a ready one.
 ///
 /// In the header section of a ready message, which may have 1 MiB:
@@ -62,7 +62,7 @@ use progress::{Listener, Teller};
 ///
 /// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it
 /// goes as binary. In a stream these are found when their turn comes: sending fails then
-/// ([`Kind::Input`](crate::Kind::Input)), and the message is not ended, so that nothing is
+/// ([`ErrorKind::Input`](crate::ErrorKind::Input)), and the message is not ended, so that nothing is
 /// delivered. Nothing else of a ready message is changed or looked at. A line of more than 998
 /// bytes goes as it is: servers may take it, a signature may cover it, and [`Body::longest_line`]
 /// tells of it.
@@ -103,7 +103,7 @@ pub struct Message<'x> {
     what: What<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
-    delivery: Option<Delivery>,
+    delivery: Option<DeliveryOptions>,
     line_ends: LineEnds,
     may_be_binary: bool,
     listener: Option<Listener>,
@@ -130,21 +130,21 @@ impl Message<'static> {
     /// use envoi::{Address, Envelope, Message};
     ///
     /// let envelope = Envelope::new(Address::new("alice@example.org")?, [Address::new("bob@example.com")?])?;
-    /// let message = Message::ready("Subject: Hello\n\nWorld.\n").envelope(envelope);
+    /// let message = Message::raw("Subject: Hello\n\nWorld.\n").envelope(envelope);
     /// # Ok::<(), envoi::Error>(())
     /// ```
-    pub fn ready(message: impl Into<Bytes>) -> Self {
+    pub fn raw(message: impl Into<Bytes>) -> Self {
         Message::new(What::Ready(Data::Bytes(message.into())))
     }
 
     /// The same from a file. It is read twice: looked over before it goes, and as it goes.
-    pub fn ready_file(path: impl Into<PathBuf>) -> Self {
+    pub fn raw_file(path: impl Into<PathBuf>) -> Self {
         Message::new(What::Ready(Data::File(path.into())))
     }
 
     /// The same from a stream, which is read once: its size is not announced to the server, and it cannot be
     /// sent a second time. Its header section is read before anything is sent.
-    pub fn ready_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    pub fn raw_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Message::new(What::Ready(Data::Reader(Box::new(reader))))
     }
 }
@@ -176,7 +176,7 @@ impl<'x> Message<'x> {
     }
 
     /// What is asked of the server beyond taking the message: reports of delivery, times, a priority … in place of what its envelope asks for.
-    pub fn delivery(mut self, delivery: Delivery) -> Self {
+    pub fn delivery(mut self, delivery: DeliveryOptions) -> Self {
         self.delivery = Some(delivery);
         self
     }
@@ -207,7 +207,7 @@ impl<'x> Message<'x> {
 
     /// Has this function told how far the message is while it goes: not more often than ten times a second, and once more when all of
     /// it has gone. It is called by the task that sends, so it should be quick: draw a bar, store a number, or pass the
-    /// [`Progress`] on through a channel, such as tokio's `watch`.
+    /// [`UploadProgress`] on through a channel, such as tokio's `watch`.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -221,7 +221,7 @@ impl<'x> Message<'x> {
     /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
     /// let message = Message::from(mail).progress(move |progress| seen.store(progress.sent, Ordering::Relaxed));
     /// ```
-    pub fn progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+    pub fn progress(mut self, listener: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
         self.listener = Some(Arc::new(listener));
         self
     }
@@ -231,9 +231,9 @@ impl<'x> Message<'x> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request): no sender, no recipient, what is
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): no sender, no recipient, what is
     /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope
-    /// or with attachments. [`Kind::Input`](crate::Kind::Input): a file that is missing, cannot be
+    /// or with attachments. [`ErrorKind::Input`](crate::ErrorKind::Input): a file that is missing, cannot be
     /// read or is none, or a stream that fails.
     ///
     /// A stream may give its header section late, or never: this waits for it.

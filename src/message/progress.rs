@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How far a message is on its way, for [`Message::progress`](super::Message::progress).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Progress {
+pub struct UploadProgress {
     /// So many bytes of the message have been taken by the transport, if only into its buffers. The server has the message when
     /// sending has ended well, and not before.
     pub sent: u64,
@@ -20,7 +20,7 @@ pub struct Progress {
 }
 
 /// What the caller gave to be told by.
-pub(super) type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+pub(super) type Listener = Arc<dyn Fn(UploadProgress) + Send + Sync>;
 
 /// Tells the caller, and not too often.
 pub(super) struct Teller {
@@ -39,7 +39,7 @@ impl Teller {
         Teller::new(self.listener.clone())
     }
 
-    pub(super) fn tell(&mut self, progress: Progress, is_last: bool) {
+    pub(super) fn tell(&mut self, progress: UploadProgress, is_last: bool) {
         let is_due = is_last || self.told_at.is_none_or(|at| at.elapsed() >= INTERVAL);
         if progress.sent > self.told && is_due {
             (self.told, self.told_at) = (progress.sent, Some(Instant::now()));

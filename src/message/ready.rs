@@ -10,7 +10,7 @@ use super::layout::Piece;
 use super::section::{EndFinder, Section};
 use super::survey::{Bare, Facts, Lines, Survey};
 use crate::proto::Content;
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 /// What becomes of line ends in the body of a ready message that are not CRLF.
 ///
@@ -62,7 +62,7 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
     let mut pieces = vec![Piece::Text(section.bytes.into())];
     pieces.append(&mut rest);
     match (line_ends, facts.bare) {
-        (LineEnds::Refuse, Some(bare)) => Err(refused(Kind::Request, Phase::Setup, "the message", bare)),
+        (LineEnds::Refuse, Some(bare)) => Err(refused(ErrorKind::Request, Phase::Setup, "the message", bare)),
         (LineEnds::Keep, bare) if bare.is_some() || facts.nul.is_some() || facts.content == Content::Unknown => {
             Ok((pieces, facts.of_binary(), check))
         }
@@ -134,7 +134,7 @@ async fn of_stream(mut reader: Reader, line_ends: LineEnds) -> Result<Ready> {
     Ok(Ready { section, rest: vec![Piece::Text(rest), stream], facts: None })
 }
 
-pub(super) fn refused(kind: Kind, phase: Phase, what: &str, bare: Bare) -> Error {
+pub(super) fn refused(kind: ErrorKind, phase: Phase, what: &str, bare: Bare) -> Error {
     let name = if bare.byte == b'\r' { "CR" } else { "LF" };
     Error::new(kind, phase, format!("line {} of {what} ends with {name} alone", bare.line))
         .with_hint("Lines end with CRLF. Nothing was sent; it can be, if line ends may be normalized.")
@@ -167,7 +167,7 @@ impl LineCheck {
 
     fn result(&self) -> Result<()> {
         match self.lines.bare() {
-            Some(bare) => Err(refused(Kind::Input, Phase::Body, "the message", bare)),
+            Some(bare) => Err(refused(ErrorKind::Input, Phase::Body, "the message", bare)),
             None => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use memchr::memchr;
 use super::ready::{LineEnds, refused};
 use super::survey::{Bare, nul};
 use crate::text::quoted;
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 /// The longest header section in bytes. It is held in memory; Exim takes as much.
 const MAX: usize = 1 << 20;
@@ -278,7 +278,7 @@ impl Fields {
                 .with_hint("In a header section, not every reader ends a line there. Convert the line ends to CRLF."));
         }
         if let Some(byte) = byte {
-            return Err(refused(Kind::Request, Phase::Setup, what, Bare { line: number, byte }));
+            return Err(refused(ErrorKind::Request, Phase::Setup, what, Bare { line: number, byte }));
         }
         if memchr(0, text).is_some() {
             return Err(nul(self.what, number));
@@ -474,7 +474,7 @@ mod tests {
         ] {
             let error = read(message).unwrap_err();
             assert!(error.to_string().contains(says), "{error} should say {says}");
-            assert!(error.hint().is_some() && error.kind() == Kind::Request, "{error}");
+            assert!(error.hint().is_some() && error.kind() == ErrorKind::Request, "{error}");
         }
         let long = [b"X: ".repeat(MAX), b"\r\n\r\n".to_vec()].concat();
         assert!(EndFinder::default().has_end(&long).unwrap_err().to_string().contains("longer than"));

@@ -1,7 +1,7 @@
 //! Text that a file has, for the bodies of a message.
 
 use super::section::shown;
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 /// Takes bytes from a file, or from anywhere else, as text for
 /// [`text_body`](mail_builder::MessageBuilder::text_body) and
@@ -19,13 +19,13 @@ use crate::{Error, Kind, Phase, Result};
 ///
 /// # Errors
 ///
-/// [`Kind::Input`](crate::Kind::Input): it is in another encoding, which is not guessed. The line
+/// [`ErrorKind::Input`](crate::ErrorKind::Input): it is in another encoding, which is not guessed. The line
 /// is named and its bytes are shown.
 pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
     let bytes = bytes.into();
     let refused = |message: String, from: &str| {
         let hint = format!("Convert it to UTF-8 before: iconv -f {from} -t UTF-8.");
-        Error::new(Kind::Input, Phase::Setup, message).with_hint(hint)
+        Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(hint)
     };
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = &*bytes {
         return Err(refused(format!("it is UTF-16, not UTF-8: it begins with {}", shown(&bytes)), "UTF-16"));

@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Port, Speaks};
+use super::{Port, PortSecurity};
 use crate::Endpoint;
 use crate::login::LoginWith;
 use crate::proto::Protocol;
@@ -29,14 +29,14 @@ pub struct Advice {
 /// `None` where no mail server was met.
 pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     let refused = port.failure.as_ref().is_some_and(|failure| failure.reply().is_some());
-    if port.speaks == Some(Speaks::Plaintext) && port.greeting.is_none() && !refused {
+    if port.speaks == Some(PortSecurity::Plaintext) && port.greeting.is_none() && !refused {
         return None;
     }
     let verified = port.tls.as_ref().is_some_and(|tls| tls.verified);
     let (scheme, usual_port) = match (endpoint.protocol(), port.speaks?) {
         (Protocol::Lmtp, _) => ("lmtp", 24),
-        (Protocol::Smtp, Speaks::Tls) => ("smtps", 465),
-        (Protocol::Smtp, Speaks::Plaintext) => ("smtp", 587),
+        (Protocol::Smtp, PortSecurity::Tls) => ("smtps", 465),
+        (Protocol::Smtp, PortSecurity::Plaintext) => ("smtp", 587),
     };
     let (mut keys, mut calls) = endpoint.tls.in_words();
     if scheme == "smtp" && port.is_usable() && !verified {
@@ -49,7 +49,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     }
     // LMTP is without TLS unless it is asked for, and no URL asks for it from the first byte.
     match (scheme, port.speaks?) {
-        ("lmtp", Speaks::Tls) => calls.insert(0, ".security(Security::Implicit)".into()),
+        ("lmtp", PortSecurity::Tls) => calls.insert(0, ".security(Security::Implicit)".into()),
         ("lmtp", _) if verified => keys.insert(0, ("tls", Security::Required.to_string())),
         ("lmtp", _) => {
             keys.clear();
@@ -69,7 +69,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     let offers_login = port.inside_tls.as_ref().is_some_and(|offered| !offered.auth().is_empty());
     let login = match (endpoint.login.chosen().ok().flatten(), endpoint.login.name()) {
         (Some(LoginWith::Tokens { .. }), user) => Some((user, ".token_source(token)")),
-        (Some(LoginWith::Exchange(_)), _) => Some((None, ".login_by(exchange)")),
+        (Some(LoginWith::Exchange(_)), _) => Some((None, ".login_with(exchange)")),
         (Some(LoginWith::Credentials(_)), Some(user)) => Some((Some(user), ".password(password)")),
         (Some(LoginWith::Credentials(_)), None) => None,
         (None, _) => offers_login.then_some((None, ".credentials(Credentials::new(\"USER\", \"PASSWORD\"))")),

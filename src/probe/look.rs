@@ -9,9 +9,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{Port, Speaks, Timings, Version, preference};
+use super::{Port, PortSecurity, Timings, Version, preference};
 use crate::connection::{client_name, open, within};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Protocol};
 use crate::timeouts::Clock;
 use crate::tls::{Connector, Demand, Security, TlsInfo, TlsVersion, TrustSummary};
@@ -47,11 +47,11 @@ impl Observer {
         endpoint.login.chosen()?;
         endpoint.auth_in_clear = false;
         if endpoint.timeouts == Timeouts::default() {
-            endpoint.timeouts = Timeouts::of(PATIENCE);
+            endpoint.timeouts = Timeouts::uniform(PATIENCE);
             endpoint.timeouts.connect = CONNECT_PATIENCE;
         }
         let limits = &mut endpoint.timeouts;
-        limits.deadline = limits.deadline.or(limits.waiting);
+        limits.deadline = limits.deadline.or(limits.total_wait);
         let settings = endpoint.tls.clone();
         let connectors = tokio::task::spawn_blocking(move || {
             // Once for all versions: a FIFO can be read only once.
@@ -65,7 +65,7 @@ impl Observer {
             Ok((connector, alone))
         });
         let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
-            Err(Error::new(Kind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))
+            Err(Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))
         })?;
         Ok(Observer { endpoint, connector, alone })
     }
@@ -118,10 +118,10 @@ impl Observer {
         let site = Site { observer: self, endpoint, reached, name, clock };
 
         let Some(stream) = site.who_begins(stream, port).await? else {
-            port.speaks = Some(Speaks::Tls);
+            port.speaks = Some(PortSecurity::Tls);
             return site.learn_tls(port, Security::Implicit).await;
         };
-        port.speaks = Some(Speaks::Plaintext);
+        port.speaks = Some(PortSecurity::Plaintext);
         let session = site.session_over(stream, Security::None, None).await?;
         port.greeting = session.greeting().cloned();
         let offered = session.capabilities().clone();
@@ -154,7 +154,7 @@ impl Observer {
             let Some(connection) = connection else { continue };
             if let Some(number) = refused_on {
                 let message = format!("the login was not tried here: it was refused on port {number}");
-                let error = Error::new(Kind::Auth, Phase::Auth, message);
+                let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
                 port.failure = Some(error.with_hint("Too many failed logins lock the account at some servers."));
                 continue;
             }
@@ -184,7 +184,7 @@ impl Observer {
         }
         let message =
             "the login was not tried: the server offers no TLS, and the password would cross the network in clear";
-        Error::new(Kind::Insecure, Phase::Auth, message).with_hint_if(starttls_missing.hint())
+        Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint_if(starttls_missing.hint())
     }
 }
 
@@ -212,9 +212,9 @@ impl Site<'_> {
             Err(error) => port.tls = tls_before(error).cloned(),
         }
         self.try_versions(port, security).await;
-        port.timings.tls = port.tls.as_ref().map(|tls| tls.took);
+        port.timings.tls = port.tls.as_ref().map(|tls| tls.handshake_duration);
 
-        let distrust = port.tls.as_ref().and_then(|tls| tls.not_verified_because.clone());
+        let distrust = port.tls.as_ref().and_then(|tls| tls.not_verified_reason.clone());
         match (outcome, distrust) {
             (Ok(session), Some(failure)) if self.observer.demands_tls() => {
                 session.quit().await;
@@ -290,9 +290,9 @@ impl Site<'_> {
         };
         let outcome = within(&mut self.clock.clone(), &self.endpoint, Phase::Greeting, listening).await;
         outcome.map_err(|error| match (error.kind(), error.phase()) {
-            (Kind::Timeout, Phase::Greeting) => {
+            (ErrorKind::Timeout, Phase::Greeting) => {
                 let message = format!("{}, and does not answer TLS either", error.message());
-                Error::new(Kind::Timeout, Phase::Greeting, message).with_hint(
+                Error::new(ErrorKind::Timeout, Phase::Greeting, message).with_hint(
                     "Check the port. A firewall or a proxy that accepts connections for a server that is down looks like this, too.",
                 )
             }
@@ -363,7 +363,7 @@ async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
 }
 
 fn closed(message: &str) -> Error {
-    Error::new(Kind::Closed, Phase::Greeting, message)
+    Error::new(ErrorKind::Closed, Phase::Greeting, message)
         .with_hint("Check the port. The server, or a firewall before it, may also refuse this client's address.")
 }
 
@@ -381,7 +381,7 @@ mod tests {
         let mut looks = [observer.look(first.port()).await, observer.look(second.port()).await];
         observer.log_in(&mut looks).await;
         let failures = looks.map(|look| look.port.failure.unwrap());
-        assert!(failures.iter().all(|failure| failure.kind() == Kind::Auth), "{failures:?}");
+        assert!(failures.iter().all(|failure| failure.kind() == ErrorKind::Auth), "{failures:?}");
         assert_eq!(failures[0].reply().unwrap().code(), 535);
         assert!(failures[1].message().contains(&format!("it was refused on port {}", first.port())), "{failures:?}");
         assert_eq!((logins(&first), logins(&second)), (1, 0));

@@ -41,7 +41,7 @@ const USUAL_OF_LMTP: [u16; 1] = [24];
 /// # Errors
 ///
 /// Only what keeps it from looking at all: a Unix socket, a host that cannot be one or a user without a password
-/// ([`Kind::Request`](crate::Kind::Request)), a trust store that cannot be read ([`Kind::Config`](crate::Kind::Config)). That nobody
+/// ([`ErrorKind::Request`](crate::ErrorKind::Request)), a trust store that cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). That nobody
 /// answers is a result like any other: see [`Port::failure`].
 ///
 /// ```no_run
@@ -165,7 +165,7 @@ pub struct Port {
     /// The address that was connected to.
     pub address: Option<SocketAddr>,
     /// How a conversation begins here.
-    pub speaks: Option<Speaks>,
+    pub speaks: Option<PortSecurity>,
     /// The server's first words.
     pub greeting: Option<Reply>,
     /// What it offers in clear; `None` where TLS comes first.
@@ -223,19 +223,19 @@ fn preference(port: u16) -> u8 {
 
 /// How a conversation begins on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Speaks {
+pub enum PortSecurity {
     /// In plaintext, by the server's greeting; TLS may follow by STARTTLS.
     Plaintext,
     /// With TLS, from the first byte.
     Tls,
 }
 
-impl Speaks {
+impl PortSecurity {
     /// As one lower-case word: `plaintext` or `tls`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Speaks::Plaintext => "plaintext",
-            Speaks::Tls => "tls",
+            PortSecurity::Plaintext => "plaintext",
+            PortSecurity::Tls => "tls",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
-use super::{Port, Report, Speaks, Version};
+use super::{Port, PortSecurity, Report, Version};
 use crate::Error;
 use crate::proto::Capabilities;
 use crate::text::printable;
@@ -60,10 +60,12 @@ impl Port {
     fn fmt_for(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>, earlier: &[Port]) -> fmt::Result {
         let verdict = if self.is_usable() { "can be used" } else { "cannot be used" };
         let begins = match (self.speaks, &self.before_tls) {
-            (Some(Speaks::Tls), _) => ", TLS from the first byte",
-            (Some(Speaks::Plaintext), Some(offered)) if offered.offers("STARTTLS") => ", plaintext and then STARTTLS",
-            (Some(Speaks::Plaintext), Some(_)) => ", plaintext without STARTTLS",
-            (Some(Speaks::Plaintext), None) => ", plaintext",
+            (Some(PortSecurity::Tls), _) => ", TLS from the first byte",
+            (Some(PortSecurity::Plaintext), Some(offered)) if offered.offers("STARTTLS") => {
+                ", plaintext and then STARTTLS"
+            }
+            (Some(PortSecurity::Plaintext), Some(_)) => ", plaintext without STARTTLS",
+            (Some(PortSecurity::Plaintext), None) => ", plaintext",
             (None, _) => "",
         };
         writeln!(f, "Port {}{begins}: {verdict}", self.number)?;
@@ -84,7 +86,7 @@ impl Port {
         self.fmt_tls(f, earlier)?;
         if let Some(failure) = &self.failure {
             let told = failure.phase() == crate::Phase::Tls
-                && self.tls.as_ref().is_some_and(|tls| tls.not_verified_because.is_some());
+                && self.tls.as_ref().is_some_and(|tls| tls.not_verified_reason.is_some());
             if !told {
                 let mut words = failure.message().to_owned();
                 if let Some(reply) = failure.reply() {
@@ -165,16 +167,16 @@ impl Port {
         if !words.is_empty() {
             row(f, "TLS", &words)?;
         }
-        let Some(TlsInfo { chain, verified_by, not_verified_because, .. }) = &self.tls else { return Ok(()) };
+        let Some(TlsInfo { chain, verified_by, not_verified_reason, .. }) = &self.tls else { return Ok(()) };
         let same_chain = |port: &&Port| port.tls.as_ref().is_some_and(|tls| tls.chain == *chain);
         if let Some(Port { number, .. }) = earlier.iter().find(same_chain) {
-            let verdict = if not_verified_because.is_some() { "NOT verified" } else { "verified" };
+            let verdict = if not_verified_reason.is_some() { "NOT verified" } else { "verified" };
             return row(f, "chain", &format!("as on port {number}: {verdict}"));
         }
         for (index, certificate) in chain.iter().enumerate() {
             row(f, if index == 0 { "chain" } else { "" }, &format!("{index} {}", certificate_words(certificate)))?;
         }
-        match (verified_by, not_verified_because) {
+        match (verified_by, not_verified_reason) {
             (_, Some(failure)) => row(f, "trust", &format!("NOT verified: {failure}")),
             (Some(anchor), None) => row(f, "trust", &format!("verified by {anchor}")),
             (None, None) => Ok(()),

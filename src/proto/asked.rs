@@ -10,7 +10,7 @@ use super::{
     SaslFailure, SaslSession, State, Stuffer, Transaction,
 };
 use crate::address::Address;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::{Credentials, hint};
 
 impl Machine {
@@ -19,8 +19,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody put them there to be read
-    /// as if they had come inside TLS. [`Kind::Request`] where no handshake was asked for.
+    /// [`ErrorKind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody put them there to be read
+    /// as if they had come inside TLS. [`ErrorKind::Request`] where no handshake was asked for.
     pub fn upgraded(&mut self) -> Result<()> {
         self.require(State::Upgrade, "the TLS handshake")?;
         if !self.input.is_empty() {
@@ -61,8 +61,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear) allow it; [`Kind::Auth`] where
-    /// the newest EHLO did not offer the mechanism; [`Kind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
+    /// [`ErrorKind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear) allow it; [`ErrorKind::Auth`] where
+    /// the newest EHLO did not offer the mechanism; [`ErrorKind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
     pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
         self.require_login(mechanism)?;
         let exchange = mechanism.exchange(credentials).map_err(unusable)?;
@@ -75,7 +75,7 @@ impl Machine {
     /// # Errors
     ///
     /// As for [`login`](Self::login).
-    pub fn login_by(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+    pub fn login_with(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
         self.require_login(exchange.mechanism())?;
         self.begin_login(exchange)
     }
@@ -88,7 +88,7 @@ impl Machine {
                 Protocol::Lmtp => hint::INSECURE_LMTP,
                 Protocol::Smtp => hint::INSECURE,
             };
-            return Err(Error::new(Kind::Insecure, Phase::Auth, message).with_hint(hint));
+            return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint));
         }
         let offered = self.capabilities.auth();
         if !offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.as_str())) {
@@ -99,7 +99,7 @@ impl Machine {
             };
             let lmtp = self.settings.protocol == Protocol::Lmtp;
             let hint = hint::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
-            return Err(Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint));
+            return Err(Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())
     }
@@ -146,13 +146,13 @@ impl Machine {
     }
 
     /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body), perhaps a
-    /// [`Step::Verdict`](super::Step::Verdict) for each, and at last [`Step::Sent`](super::Step::Sent) or [`Step::NotSent`](super::Step::NotSent).
+    /// [`Step::RecipientResult`](super::Step::RecipientResult) for each, and at last [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected).
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`] or [`Kind::Request`] where the server cannot take this message, by what it offers:
-    /// nothing was sent then, and the machine stays ready. [`Kind::Closed`] where no more transactions are
-    /// [left](Self::transactions_left). [`Kind::Request`] without a recipient.
+    /// [`ErrorKind::Unsupported`] or [`ErrorKind::Request`] where the server cannot take this message, by what it offers:
+    /// nothing was sent then, and the machine stays ready. [`ErrorKind::Closed`] where no more transactions are
+    /// [left](Self::transactions_left). [`ErrorKind::Request`] without a recipient.
     pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
         if transaction.recipients.is_empty() {
             return Err(Error::request("the message has no recipient"));
@@ -165,12 +165,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin); and [`Kind::Request`] where the transaction has recipients
+    /// As for [`begin`](Self::begin); and [`ErrorKind::Request`] where the transaction has recipients
     /// already, which RCPT would go to in one group and without a chance to refuse.
     pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
         if !transaction.recipients.is_empty() {
             let message = "the transaction has recipients, which are given one by one here";
-            return Err(Error::new(Kind::Request, Phase::Mail, message)
+            return Err(Error::new(ErrorKind::Request, Phase::Mail, message)
                 .with_hint("Open it without them (Transaction::open), and give each by rcpt."));
         }
         self.start(transaction, false)
@@ -181,14 +181,14 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
-    /// [`Kind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
+    /// [`ErrorKind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
+    /// [`ErrorKind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
         let limits = self.capabilities.limits();
         let progress = self.open_transaction("a recipient")?;
         if address.to_ascii().is_none() && !progress.utf8 {
             let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
-            return Err(Error::new(Kind::Request, Phase::Rcpt, message));
+            return Err(Error::new(ErrorKind::Request, Phase::Rcpt, message));
         }
         let others = progress.transaction.recipients.len();
         limits.check_another(others, &mut progress.domains, &address)?;
@@ -197,15 +197,19 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`](super::Step::Body) or [`Step::NotSent`](super::Step::NotSent) follows.
+    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`](super::Step::Body) or [`Step::Rejected`](super::Step::Rejected) follows.
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] where no transaction is open or no recipient was accepted.
+    /// [`ErrorKind::Request`] where no transaction is open or no recipient was accepted.
     pub fn data(&mut self) -> Result<()> {
         let progress = self.open_transaction("the message")?;
         if progress.accepted.is_empty() {
-            return Err(Error::new(Kind::Request, Phase::Data, "no recipient was accepted, so no message can be sent"));
+            return Err(Error::new(
+                ErrorKind::Request,
+                Phase::Data,
+                "no recipient was accepted, so no message can be sent",
+            ));
         }
         progress.complete = true;
         self.advance();
@@ -216,8 +220,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one, and [`Kind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for a byte beyond ASCII, where the server does not offer
+    /// 8BITMIME and nobody knew before that there would be one, and [`ErrorKind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
     /// the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require_body("a piece of the message")?;
@@ -226,14 +230,14 @@ impl Machine {
         if !may_be_any && !chunk.is_seven_bit() {
             let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
             self.close();
-            return Err(Error::new(Kind::Unsupported, Phase::Body, message)
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
         // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there was none.
         if !self.stuffer.is_verbatim() && chunk.has_nul() {
             let message = "the message has a NUL, which text cannot have; it was not sent";
             self.close();
-            return Err(Error::new(Kind::Input, Phase::Body, message).with_hint(hint::NUL));
+            return Err(Error::new(ErrorKind::Input, Phase::Body, message).with_hint(hint::NUL));
         }
         let size = match self.framing() {
             Framing::Chunk(size) => size,
@@ -257,16 +261,16 @@ impl Machine {
         if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
     }
 
-    /// Ends the message. [`Step::Sent`](super::Step::Sent) or [`Step::NotSent`](super::Step::NotSent) follows.
+    /// Ends the message. [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected) follows.
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn. [`Kind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require_body("the end of the message")?;
         if !self.may_pass() {
             let message = "the end of the message is out of turn: the chunk before it is not answered";
-            return Err(Error::new(Kind::Request, Phase::Body, message));
+            return Err(Error::new(ErrorKind::Request, Phase::Body, message));
         }
         if let Some(last) = self.held_piece.take() {
             self.stuffer.push(last, &mut self.wire.output);
@@ -297,7 +301,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`ErrorKind::Request`] out of turn.
     pub fn reset(&mut self) -> Result<()> {
         self.require_idle("RSET")?;
         self.transactions.clear();
@@ -310,7 +314,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn.
+    /// [`ErrorKind::Request`] out of turn.
     pub fn noop(&mut self) -> Result<()> {
         self.require_idle("NOOP")?;
         self.wire.say(Command::Noop, Expected::Noop);
@@ -321,12 +325,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn. [`Kind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
     pub fn command(&mut self, command: &RawCommand) -> Result<()> {
         self.require_idle("a command")?;
         if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
             let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
-            return Err(Error::new(Kind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
         }
         self.wire.say(Command::Raw(command), Expected::Command);
         Ok(())
@@ -340,7 +344,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] out of turn. [`Kind::Closed`] where nothing may be said any more: the
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Closed`] where nothing may be said any more: the
     /// server ended the session, or something but a refusal did.
     pub fn quit(&mut self) -> Result<()> {
         if !matches!(self.state, State::Transaction | State::Refused) {
@@ -381,7 +385,7 @@ impl Machine {
     fn not_as_announced(&mut self, size: u64) -> Error {
         let message = format!("the message has another size than the {size} bytes announced; it was not sent");
         self.close();
-        Error::new(Kind::Input, Phase::Body, message)
+        Error::new(ErrorKind::Input, Phase::Body, message)
     }
 
     fn require(&self, state: State, what: &str) -> Result<()> {
@@ -389,9 +393,9 @@ impl Machine {
             return Ok(());
         }
         let (kind, message) = match self.state {
-            _ if self.failure.is_some() => (Kind::Closed, "the session is over".to_owned()),
-            State::Closed | State::Refused | State::Ending => (Kind::Closed, "the session is over".to_owned()),
-            _ => (Kind::Request, format!("{what} is out of turn now")),
+            _ if self.failure.is_some() => (ErrorKind::Closed, "the session is over".to_owned()),
+            State::Closed | State::Refused | State::Ending => (ErrorKind::Closed, "the session is over".to_owned()),
+            _ => (ErrorKind::Request, format!("{what} is out of turn now")),
         };
         Err(Error::new(kind, self.phase(), message))
     }
@@ -400,7 +404,7 @@ impl Machine {
         self.require(State::Body, what)?;
         if self.is_held() {
             let message = format!("{what} is out of turn: what the server sends is not whole");
-            return Err(Error::new(Kind::Request, self.phase(), message));
+            return Err(Error::new(ErrorKind::Request, self.phase(), message));
         }
         Ok(())
     }
@@ -427,7 +431,7 @@ impl Machine {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
             let message =
                 format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
-            return Err(Error::new(Kind::Request, self.phase(), message));
+            return Err(Error::new(ErrorKind::Request, self.phase(), message));
         }
         match self.take_reply() {
             Ok(false) => {}
@@ -439,7 +443,7 @@ impl Machine {
         }
         if self.is_unread() {
             let message = format!("the server sent {:?}, and nothing was asked", self.unread());
-            return Err(self.abort(Kind::Protocol, message));
+            return Err(self.abort(ErrorKind::Protocol, message));
         }
         Ok(())
     }
@@ -453,5 +457,5 @@ impl Machine {
 
 /// Credentials that the mechanism does not take, or a mechanism that cannot begin.
 fn unusable(failure: SaslFailure) -> Error {
-    Error::new(Kind::Request, Phase::Auth, failure.to_string())
+    Error::new(ErrorKind::Request, Phase::Auth, failure.to_string())
 }

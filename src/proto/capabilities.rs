@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::{OfferedLimits, Reply};
+use super::{Reply, ServerLimits};
 use crate::delivery::date;
 
 /// What a server said that it offers, in its newest answer to EHLO.
@@ -20,7 +20,7 @@ use crate::delivery::date;
 /// assert_eq!(capabilities.size_limit(), Some(1000));
 /// assert_eq!(capabilities.auth(), ["PLAIN", "LOGIN"]);
 /// assert!(!capabilities.offers("PIPELINING"));
-/// # Ok::<(), envoi::proto::BadReply>(())
+/// # Ok::<(), envoi::proto::ReplyError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -41,7 +41,7 @@ pub struct Keyword {
 /// For how long a message can be held (RFC 4865).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct FutureRelease {
+pub struct FutureReleaseLimits {
     /// The longest time; `None` where it cannot be read.
     pub max_interval: Option<Duration>,
     /// The latest point in time; `None` where it cannot be read.
@@ -99,10 +99,10 @@ impl Capabilities {
     }
 
     /// For how long a message can be held (FUTURERELEASE, RFC 4865); `None` where it cannot be.
-    pub fn future_release(&self) -> Option<FutureRelease> {
+    pub fn future_release(&self) -> Option<FutureReleaseLimits> {
         self.parameters("FUTURERELEASE")?;
         let mut words = self.words("FUTURERELEASE");
-        Some(FutureRelease {
+        Some(FutureReleaseLimits {
             max_interval: words.next().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
             max_until: words.next().and_then(date::from_text),
         })
@@ -115,17 +115,13 @@ impl Capabilities {
     }
 
     /// How much the server takes at once (LIMITS, RFC 9422). What it does not limit, or not in a way that can be read, is `None`.
-    pub fn limits(&self) -> OfferedLimits {
+    pub fn limits(&self) -> ServerLimits {
         let limit = |name: &str| {
             let mut named = self.words("LIMITS").filter_map(|word| word.split_once('='));
             let (_, number) = named.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
             number.parse().ok().filter(|limit| *limit > 0)
         };
-        OfferedLimits {
-            mail_max: limit("MAILMAX"),
-            rcpt_max: limit("RCPTMAX"),
-            rcpt_domain_max: limit("RCPTDOMAINMAX"),
-        }
+        ServerLimits { mail_max: limit("MAILMAX"), rcpt_max: limit("RCPTMAX"), rcpt_domain_max: limit("RCPTDOMAINMAX") }
     }
 
     /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms
@@ -251,8 +247,8 @@ mod tests {
 
         let bare = offered(&["DELIVERBY", "FUTURERELEASE soon", "MT-PRIORITY", "LIMITS"]);
         assert_eq!((bare.min_deliver_by(), bare.priority_profile()), (None, None));
-        assert_eq!(bare.future_release(), Some(FutureRelease::default()));
-        assert_eq!(bare.limits(), OfferedLimits::default());
+        assert_eq!(bare.future_release(), Some(FutureReleaseLimits::default()));
+        assert_eq!(bare.limits(), ServerLimits::default());
         assert_eq!(offered(&[]).future_release(), None);
     }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::Delivery;
+use crate::DeliveryOptions;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::text::quoted;
@@ -31,7 +31,7 @@ impl ClientName {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request).
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request).
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| b.is_ascii_graphic()) {
@@ -83,7 +83,7 @@ impl RawCommand {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request): a control character, an empty or overlong line, or a
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): a control character, an empty or overlong line, or a
     /// command that changes the session's state, as only envoi's own methods may.
     pub fn new(line: impl Into<String>) -> Result<Self> {
         let line = line.into();
@@ -121,12 +121,12 @@ pub(super) enum Command<'a> {
         body: Option<&'static str>,
         utf8: bool,
         prdr: bool,
-        delivery: &'a Delivery,
+        delivery: &'a DeliveryOptions,
     },
     Rcpt {
         recipient: &'a Address,
         utf8: bool,
-        delivery: &'a Delivery,
+        delivery: &'a DeliveryOptions,
     },
     Data,
     /// A chunk of so many bytes (RFC 3030).

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 
 use crate::Address;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// How much a server takes at once (RFC 9422).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OfferedLimits {
+pub struct ServerLimits {
     /// Messages in a session.
     pub mail_max: Option<usize>,
     /// Recipients of a message.
@@ -19,7 +19,7 @@ pub struct OfferedLimits {
     pub rcpt_domain_max: Option<usize>,
 }
 
-impl OfferedLimits {
+impl ServerLimits {
     /// So many recipients can be had in one transaction.
     pub(super) fn check(&self, recipients: &[Address]) -> Result<()> {
         if let Some(max) = self.rcpt_max
@@ -66,14 +66,14 @@ impl OfferedLimits {
             Some(max) if more > max => {
                 let message =
                     format!("the message goes in {more} parts, and the server takes {max} in a session (LIMITS)");
-                Err(Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+                Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
                     "Client::send opens as many connections as it needs; or send it to fewer recipients at a time.",
                 ))
             }
             // The session works as before, and is of no more use: what is to be done is what is done about one that ended.
             Some(max) if mails + more > max => {
                 let message = format!("the server takes {max} messages in a session (LIMITS), and has had {mails}");
-                Err(Error::new(Kind::Closed, Phase::Mail, message).with_hint("Send it over a new connection."))
+                Err(Error::new(ErrorKind::Closed, Phase::Mail, message).with_hint("Send it over a new connection."))
             }
             _ => Ok(()),
         }
@@ -123,7 +123,7 @@ impl OfferedLimits {
 
 fn too_many(number: usize, max: usize, what: &str) -> Error {
     let message = format!("the message has {number} {what}, and the server takes {max} at once (LIMITS)");
-    Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
         "Send it in several parts. That happens by itself, unless the message is read from a stream, or is to go to all \
          recipients or to none.",
     )
@@ -136,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    fn limits(rcpt_max: Option<usize>, rcpt_domain_max: Option<usize>) -> OfferedLimits {
-        OfferedLimits { mail_max: None, rcpt_max, rcpt_domain_max }
+    fn limits(rcpt_max: Option<usize>, rcpt_domain_max: Option<usize>) -> ServerLimits {
+        ServerLimits { mail_max: None, rcpt_max, rcpt_domain_max }
     }
 
     fn addresses(names: &[&str]) -> Vec<Address> {
@@ -159,19 +159,19 @@ mod tests {
 
     #[test]
     fn a_session_has_as_many_messages_as_the_server_takes() {
-        let limits = OfferedLimits { mail_max: Some(3), ..OfferedLimits::default() };
+        let limits = ServerLimits { mail_max: Some(3), ..ServerLimits::default() };
         for (before, more, kind) in [
             (0, 3, None),
             (1, 2, None),
             (3, 0, None),
-            (0, 4, Some(Kind::Unsupported)),
-            (1, 3, Some(Kind::Closed)),
-            (3, 1, Some(Kind::Closed)),
+            (0, 4, Some(ErrorKind::Unsupported)),
+            (1, 3, Some(ErrorKind::Closed)),
+            (3, 1, Some(ErrorKind::Closed)),
         ] {
             let told = limits.check_session(before, more).err().map(|error| error.kind());
             assert_eq!(told, kind, "{before} and {more}");
         }
-        OfferedLimits::default().check_session(1000, 1000).unwrap();
+        ServerLimits::default().check_session(1000, 1000).unwrap();
     }
 
     #[cfg(feature = "client")]

@@ -38,7 +38,7 @@
 //! [`Step::Body`] then comes before the answers to the recipients. A large one that is [binary](Content::Binary) goes in several chunks,
 //! once the recipients are answered; any other goes behind DATA, which costs no more and which every server takes.
 //!
-//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::Verdict`] comes before [`Step::Sent`].
+//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::RecipientResult`] comes before [`Step::Accepted`].
 //! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
@@ -80,7 +80,7 @@
 //!   server may have said why it closed.
 //! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
-//!   the outcome of a message is unknown by then. [`Step::NotSent`] follows for a message that was
+//!   the outcome of a message is unknown by then. [`Step::Rejected`] follows for a message that was
 //!   refused before.
 //! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be
 //!   read without waiting, and ask for the next step, before anything is written: what is there was
@@ -132,7 +132,7 @@
 //!         }
 //!         // Events.
 //!         Step::Recipient { reply, .. } => assert!(reply.is_positive()),
-//!         Step::Sent { reply } => break reply,
+//!         Step::Accepted { reply } => break reply,
 //!         _ => {}
 //!     }
 //! };
@@ -165,19 +165,19 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-pub use capabilities::{Capabilities, FutureRelease, Keyword};
+pub use capabilities::{Capabilities, FutureReleaseLimits, Keyword};
 pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
-pub use limits::OfferedLimits;
+pub use limits::ServerLimits;
 pub use output::Output;
-pub use reply::{BadReply, EnhancedCode, Reply, ReplyParser};
+pub use reply::{EnhancedCode, Reply, ReplyError, ReplyParser};
 pub use sasl::{ChannelBinding, ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession};
 pub use settings::{Limits, Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
 
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
 pub(crate) use secrets::Secrets;
 #[cfg(feature = "client")]
@@ -200,7 +200,7 @@ enum State {
     /// Nothing until the TLS handshake is made.
     Upgrade,
     Ready,
-    /// MAIL, RCPT and DATA, as far as [`Progress`] has come.
+    /// MAIL, RCPT and DATA, as far as [`UploadProgress`] has come.
     Transaction,
     Body,
     /// Nothing but QUIT: the server refused the session.
@@ -241,7 +241,7 @@ pub struct Machine {
     round_trips: u32,
     replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
-    left_unknown: usize,
+    unconfirmed_messages: usize,
     /// The 421 after which the machine reads on, or which ended the session.
     shutdown: Option<Reply>,
     /// What ends the session, when the events before it were told.
@@ -273,7 +273,7 @@ impl Machine {
             in_flight: true,
             round_trips: 0,
             replies: 0,
-            left_unknown: 0,
+            unconfirmed_messages: 0,
             shutdown: None,
             failure: None,
             settings,
@@ -327,8 +327,8 @@ impl Machine {
     /// # Errors
     ///
     /// Whatever ends the session before its time: a refusal of the greeting, EHLO or STARTTLS
-    /// ([`Kind::Refused`], [`Kind::Tls`]), a reply out of order or past a limit ([`Kind::Protocol`]), the end of the input
-    /// ([`Kind::Closed`]). It comes after all events that came before it, and [`Step::Closed`] follows.
+    /// ([`ErrorKind::Refused`], [`ErrorKind::Tls`]), a reply out of order or past a limit ([`ErrorKind::Protocol`]), the end of the input
+    /// ([`ErrorKind::Closed`]). It comes after all events that came before it, and [`Step::Closed`] follows.
     pub fn step(&mut self) -> Result<Step> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -360,7 +360,7 @@ impl Machine {
     fn fail(&mut self, error: Error) -> Error {
         let begun = self.transactions.front().filter(|front| front.complete);
         if let Some((phase, reply)) = begun.and_then(Progress::final_refusal) {
-            self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+            self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
             self.transactions.pop_front();
         }
         let outcome_unknown = self.outcome_unknown();
@@ -376,8 +376,8 @@ impl Machine {
 
     /// How many messages had been handed over whole and had no final reply when the session ended. Of
     /// [several](Self::may_begin) that were begun they are the first ones without one.
-    pub fn left_unknown(&self) -> usize {
-        self.left_unknown
+    pub fn unconfirmed_messages(&self) -> usize {
+        self.unconfirmed_messages
     }
 
     /// The 421 that ended the session, where no error told it.
@@ -392,9 +392,9 @@ impl Machine {
     }
 
     /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
-    /// [`step`](Self::step) then says [`Step::NotSent`] for a message that the server had refused
+    /// [`step`](Self::step) then says [`Step::Rejected`] for a message that the server had refused
     /// before, which the error is not about, and [`Step::Closed`].
-    pub fn abort(&mut self, kind: Kind, message: impl Into<String>) -> Error {
+    pub fn abort(&mut self, kind: ErrorKind, message: impl Into<String>) -> Error {
         self.fail(Error::new(kind, self.phase(), message))
     }
 
@@ -514,7 +514,7 @@ impl Machine {
             let bytes = self.stuffer.bytes();
             self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
         }
-        self.left_unknown += self.handed_over().count();
+        self.unconfirmed_messages += self.handed_over().count();
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
@@ -534,6 +534,6 @@ impl Machine {
             "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside it: {:?}",
             self.unread()
         );
-        Error::new(Kind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)
+        Error::new(ErrorKind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)
     }
 }

@@ -7,8 +7,8 @@ use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, Progress};
 use super::wire::Expected;
-use super::{BadReply, Capabilities, Machine, Protocol, Reply, ReplyParser, StartTls, State, Step, Stuffer};
-use crate::error::{Error, Kind, Phase, Result};
+use super::{Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
 use crate::text::{beginning, printable};
 
@@ -31,13 +31,13 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(mut bad) => {
                 bad.redact(self.parser.begun(), &self.secrets);
-                let line = if let BadReply::NotAReply(line) = &bad { line } else { "" };
+                let line = if let ReplyError::NotAReply(line) = &bad { line } else { "" };
                 let hint = hint::for_stranger(self.phase(), line);
                 let message = match self.wire.queue.front().filter(|_| self.wire.is_front_sent()) {
                     Some(expected) => format!("expected {}, but {bad}", expected.wanted()),
                     None => format!("no reply was awaited, and {bad}"),
                 };
-                Err(Error::new(Kind::Protocol, self.phase(), message).with_hint(hint))
+                Err(Error::new(ErrorKind::Protocol, self.phase(), message).with_hint(hint))
             }
         }
     }
@@ -94,30 +94,35 @@ impl Machine {
             Expected::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
                 let message = "the server does not know LHLO, with which LMTP begins";
                 self.state = State::Refused;
-                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
+                return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
             }
             Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             Expected::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
                 self.state = State::Refused;
-                return Err(Error::refused(Kind::Tls, Phase::StartTls, message, reply));
+                return Err(Error::refused(ErrorKind::Tls, Phase::StartTls, message, reply));
             }
             Expected::Greeting if is_refusal => {
                 self.state = State::Refused;
-                return Err(Error::refused(Kind::Refused, Phase::Greeting, "the server refused the session", reply));
+                return Err(Error::refused(
+                    ErrorKind::Refused,
+                    Phase::Greeting,
+                    "the server refused the session",
+                    reply,
+                ));
             }
             Expected::Ehlo | Expected::Helo | Expected::Lhlo if is_refusal => {
                 let hello = if matches!(expected, Expected::Lhlo) { "LHLO" } else { "EHLO" };
                 let message =
                     format!("the server refused {hello} from this client, {}", self.settings.client_name.as_str());
                 self.state = State::Refused;
-                return Err(Error::refused(Kind::Refused, Phase::Hello, message, reply));
+                return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply));
             }
             Expected::Login(login) if reply.is_positive() => {
                 login.verify().map_err(|failure| {
                     let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
                     let message = format!("the login with {} failed: {why}", login.mechanism());
-                    Error::new(Kind::Auth, Phase::Auth, message).with_hint(hint::DISTRUSTED)
+                    Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint::DISTRUSTED)
                 })?;
                 self.events.push_back(Step::Login { reply, reason: None, fault: None });
             }
@@ -135,7 +140,7 @@ impl Machine {
             Expected::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
                 self.close();
-                self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
+                self.events.push_back(Step::Rejected { phase: Phase::Body, reply });
             }
             Expected::Chunk if reply.is_positive() => {}
             Expected::Chunk if is_refusal => self.chunk_refused(reply),
@@ -192,7 +197,7 @@ impl Machine {
     fn conclude_ending(&mut self) {
         let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
         if let Some((phase, reply)) = refused.and_then(Progress::refusal) {
-            self.events.push_back(Step::NotSent { phase, reply: reply.clone() });
+            self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
             self.transactions.pop_front();
         }
         if let Some(reply) = self.shutdown.take() {
@@ -210,7 +215,7 @@ impl Machine {
             true => (Phase::EndOfData, "the server ended the session before it confirmed the message"),
             false => (Phase::Mail, "the server ended the session before it took the message"),
         };
-        self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
+        self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
     }
 
     /// The server closed after a 421. Only the first message can have had replies since.
@@ -224,7 +229,7 @@ impl Machine {
         }
         let phase = if front.answered == 0 { Phase::Mail } else { Phase::Rcpt };
         let (phase, reply) = front.reason(phase, shutdown.clone());
-        self.events.push_back(Step::NotSent { phase, reply });
+        self.events.push_back(Step::Rejected { phase, reply });
         self.transactions.pop_front();
         // The server closed before it answered their MAIL, as 421 had announced.
         self.transactions.iter_mut().for_each(|progress| progress.ends_at = None);
@@ -240,7 +245,12 @@ impl Machine {
         let shutdown = reply.clone();
         match expected {
             Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::Lhlo | Expected::StartTls => {
-                return Err(Error::refused(Kind::Refused, phase, "the server does not serve this client now", reply));
+                return Err(Error::refused(
+                    ErrorKind::Refused,
+                    phase,
+                    "the server does not serve this client now",
+                    reply,
+                ));
             }
             Expected::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come.
@@ -250,14 +260,14 @@ impl Machine {
                 let is_for_all = self.transactions.front().is_some_and(is_for_all);
                 if is_for_all || self.on_final_reply(reply.clone()) {
                     let message = "the server ended the session before it had answered for every recipient";
-                    self.failure = Some(Error::refused(Kind::Closed, phase, message, reply));
+                    self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
                     return Ok(());
                 }
             }
             Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
                 // What became of it is certain, even if all of it has gone.
                 self.transactions.pop_front();
-                self.events.push_back(Step::NotSent { phase, reply });
+                self.events.push_back(Step::Rejected { phase, reply });
             }
             Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
             // What these were about was told before.
@@ -300,7 +310,7 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        let error = Error::new(Kind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
+        let error = Error::new(ErrorKind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
         if let Some(shutdown) = self.shutdown.take() {
             self.on_end_after(shutdown, error);
             return Ok(());
@@ -336,7 +346,9 @@ impl Machine {
             None
         };
         if let Some(message) = excess {
-            return Err(Error::new(Kind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, "")));
+            return Err(
+                Error::new(ErrorKind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, ""))
+            );
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
         self.wire.say_secret(line, shown, login);
@@ -396,7 +408,7 @@ impl Machine {
             // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
                 self.close();
-                self.events.push_back(Step::NotSent { phase, reply });
+                self.events.push_back(Step::Rejected { phase, reply });
             }
             Some((phase, reply)) => {
                 self.transactions.pop_front();
@@ -404,7 +416,7 @@ impl Machine {
                 self.stuffer.finish(&mut self.wire.output);
                 self.wire.transcript.client(".");
                 self.wire.outstanding(Expected::EmptyData);
-                self.events.push_back(Step::NotSent { phase, reply });
+                self.events.push_back(Step::Rejected { phase, reply });
             }
         }
     }
@@ -426,7 +438,7 @@ impl Machine {
             let one_for_all_follows = progress.final_replies == FinalReplies::EachAndOne;
             // Before the one for all, the server has taken the message for nobody.
             if !(one_for_all_follows && reply.is_positive()) {
-                self.events.push_back(Step::Verdict { index, reply: reply.clone() });
+                self.events.push_back(Step::RecipientResult { index, reply: reply.clone() });
             }
             progress.verdicts.push(reply.clone());
             one_for_all_follows || progress.next_verdict().is_some()
@@ -447,11 +459,11 @@ impl Machine {
         if progress.final_replies == FinalReplies::EachAndOne && last.is_positive() {
             let verdicts = progress.accepted.iter().zip(&progress.verdicts);
             let taken = verdicts.filter(|(_, reply)| reply.is_positive());
-            self.events.extend(taken.map(|(&index, reply)| Step::Verdict { index, reply: reply.clone() }));
+            self.events.extend(taken.map(|(&index, reply)| Step::RecipientResult { index, reply: reply.clone() }));
         }
         let reply = progress.conclusion(last);
         if reply.is_positive() && progress.refusal().is_none() {
-            self.events.push_back(Step::Sent { reply });
+            self.events.push_back(Step::Accepted { reply });
             return;
         }
         let (phase, reply) = progress.reason(Phase::EndOfData, reply);
@@ -461,21 +473,21 @@ impl Machine {
         if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
             self.rset_due = true;
         }
-        self.events.push_back(Step::NotSent { phase, reply });
+        self.events.push_back(Step::Rejected { phase, reply });
     }
 }
 
 fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
     let message = format!("expected {}, but the server sent {reply}", expected.wanted());
-    Error::new(Kind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
+    Error::new(ErrorKind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
 pub(super) fn unsolicited(phase: Phase, reply: Reply) -> Error {
     if reply.code() == 421 {
         let message = "the server ended the session unasked";
-        return Error::refused(Kind::Closed, phase, message, reply);
+        return Error::refused(ErrorKind::Closed, phase, message, reply);
     }
-    Error::new(Kind::Protocol, phase, format!("the server sent {reply}, and nothing was asked"))
+    Error::new(ErrorKind::Protocol, phase, format!("the server sent {reply}, and nothing was asked"))
         .with_hint(hint::for_stranger(phase, ""))
 }

@@ -179,7 +179,7 @@ pub(super) const LINE_SHOWN: usize = 80;
 /// Why bytes are no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadReply {
+pub enum ReplyError {
     /// A line that does not start with a code from 200 to 599 and a blank, a hyphen or its end.
     NotAReply(String),
     /// The lines of one reply have different codes: the first one's, and the line that differs.
@@ -192,28 +192,28 @@ pub enum BadReply {
     ReplyTooLong(usize),
 }
 
-impl fmt::Display for BadReply {
+impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadReply::NotAReply(line) if line.is_empty() => f.write_str("an empty line came, which is no SMTP reply"),
-            BadReply::NotAReply(line) => write!(f, "what came is no SMTP reply: {:?}", beginning(line, LINE_SHOWN)),
-            BadReply::CodeChanged(code, line) => {
+            ReplyError::NotAReply(line) if line.is_empty() => f.write_str("an empty line came, which is no SMTP reply"),
+            ReplyError::NotAReply(line) => write!(f, "what came is no SMTP reply: {:?}", beginning(line, LINE_SHOWN)),
+            ReplyError::CodeChanged(code, line) => {
                 write!(f, "a reply that began with {code} went on with {:?}", beginning(line, LINE_SHOWN))
             }
-            BadReply::LineTooLong(limit) => write!(f, "a line of a reply is longer than the limit of {limit} bytes"),
-            BadReply::TooManyLines(limit) => write!(f, "a reply has more lines than the limit of {limit}"),
-            BadReply::ReplyTooLong(limit) => write!(f, "a reply is longer than the limit of {limit} bytes"),
+            ReplyError::LineTooLong(limit) => write!(f, "a line of a reply is longer than the limit of {limit} bytes"),
+            ReplyError::TooManyLines(limit) => write!(f, "a reply has more lines than the limit of {limit}"),
+            ReplyError::ReplyTooLong(limit) => write!(f, "a reply is longer than the limit of {limit} bytes"),
         }
     }
 }
 
-impl std::error::Error for BadReply {}
+impl std::error::Error for ReplyError {}
 
-impl BadReply {
+impl ReplyError {
     /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before
     /// it.
     pub(super) fn redact(&mut self, begun: Option<&Reply>, secrets: &Secrets) {
-        if let BadReply::NotAReply(line) | BadReply::CodeChanged(_, line) = self {
+        if let ReplyError::NotAReply(line) | ReplyError::CodeChanged(_, line) = self {
             let mut lines = begun.map(|reply| reply.lines.to_vec()).unwrap_or_default();
             lines.push(mem::take(line));
             secrets.redact_lines(&mut lines, body);
@@ -258,7 +258,7 @@ pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) 
 /// input.extend_from_slice(b"ZE 1000\r\n");
 /// let reply = parser.parse(&mut input)?.expect("the reply is whole");
 /// assert_eq!(reply.lines(), ["mail.example.org", "SIZE 1000"]);
-/// # Ok::<(), envoi::proto::BadReply>(())
+/// # Ok::<(), envoi::proto::ReplyError>(())
 /// ```
 #[derive(Debug)]
 pub struct ReplyParser {
@@ -305,8 +305,8 @@ impl ReplyParser {
     ///
     /// # Errors
     ///
-    /// [`BadReply`], after which this parser is of no more use.
-    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, BadReply> {
+    /// [`ReplyError`], after which this parser is of no more use.
+    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
         while let Some(end) = self.line_end(input)? {
             let line = input.split_to(end);
             input.advance(1);
@@ -325,17 +325,17 @@ impl ReplyParser {
         Ok(None)
     }
 
-    fn line_end(&mut self, input: &BytesMut) -> Result<Option<usize>, BadReply> {
+    fn line_end(&mut self, input: &BytesMut) -> Result<Option<usize>, ReplyError> {
         let end = memchr(b'\n', &input[self.scanned..]).map(|found| self.scanned + found);
         if end.unwrap_or(input.len()) > self.limits.line {
-            return Err(BadReply::LineTooLong(self.limits.line));
+            return Err(ReplyError::LineTooLong(self.limits.line));
         }
         self.scanned = if end.is_some() { 0 } else { input.len() };
         Ok(end)
     }
 
     /// Adds a line to the reply, and says whether it is the last one.
-    fn take_line(&mut self, line: &[u8], length: usize) -> Result<bool, BadReply> {
+    fn take_line(&mut self, line: &[u8], length: usize) -> Result<bool, ReplyError> {
         let (code, is_last) = match line {
             [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] => {
                 let digit = |d: &u8| u16::from(d - b'0');
@@ -343,21 +343,21 @@ impl ReplyParser {
                 match rest {
                     [] | [b' ', ..] => (code, true),
                     [b'-', ..] => (code, false),
-                    _ => return Err(BadReply::NotAReply(printable_bytes(line))),
+                    _ => return Err(ReplyError::NotAReply(printable_bytes(line))),
                 }
             }
-            _ => return Err(BadReply::NotAReply(printable_bytes(line))),
+            _ => return Err(ReplyError::NotAReply(printable_bytes(line))),
         };
         let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Arc::default() });
         if reply.code != code {
-            return Err(BadReply::CodeChanged(reply.code, printable_bytes(line)));
+            return Err(ReplyError::CodeChanged(reply.code, printable_bytes(line)));
         }
         self.bytes += length;
         if self.bytes > self.limits.reply_bytes {
-            return Err(BadReply::ReplyTooLong(self.limits.reply_bytes));
+            return Err(ReplyError::ReplyTooLong(self.limits.reply_bytes));
         }
         if reply.lines.len() == self.limits.reply_lines {
-            return Err(BadReply::TooManyLines(self.limits.reply_lines));
+            return Err(ReplyError::TooManyLines(self.limits.reply_lines));
         }
         Arc::make_mut(&mut reply.lines).push(printable_bytes(line.get(4..).unwrap_or_default()));
         Ok(is_last)
@@ -371,7 +371,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(bytes: &str) -> Result<Option<Reply>, BadReply> {
+    fn parse(bytes: &str) -> Result<Option<Reply>, ReplyError> {
         let mut input = BytesMut::from(bytes);
         ReplyParser::new(Limits::default()).parse(&mut input)
     }
@@ -461,12 +461,12 @@ mod tests {
     fn keeps_to_its_limits_however_the_bytes_are_cut() {
         let limits = Limits { line: 20, reply_lines: 3, reply_bytes: 50, ..Limits::default() };
         for (bytes, expected) in [
-            (format!("250 {}\r\n", "x".repeat(16)), Err(BadReply::LineTooLong(20))),
+            (format!("250 {}\r\n", "x".repeat(16)), Err(ReplyError::LineTooLong(20))),
             (format!("250 {}\r\n", "x".repeat(15)), Ok(true)),
-            ("250-\r\n".repeat(3) + "250 \r\n", Err(BadReply::TooManyLines(3))),
+            ("250-\r\n".repeat(3) + "250 \r\n", Err(ReplyError::TooManyLines(3))),
             ("250-\r\n".repeat(2) + "250 \r\n", Ok(true)),
             (format!("250-{0}\r\n250-{0}\r\n250 {0}xx\r\n", "x".repeat(10)), Ok(true)),
-            (format!("250-{0}\r\n250-{0}\r\n250 {0}xxx\r\n", "x".repeat(10)), Err(BadReply::ReplyTooLong(50))),
+            (format!("250-{0}\r\n250-{0}\r\n250 {0}xxx\r\n", "x".repeat(10)), Err(ReplyError::ReplyTooLong(50))),
         ] {
             let mut whole = ReplyParser::new(limits.clone());
             let at_once = whole.parse(&mut BytesMut::from(bytes.as_str())).map(|reply| reply.is_some());

@@ -51,20 +51,20 @@ pub enum Step {
         reply: Reply,
     },
     /// The server's verdict on the message for one recipient that it had accepted, where it gives one for each
-    /// ([LMTP](super::Protocol::Lmtp), PRDR). It is final, whatever follows. [`Sent`](Self::Sent) or [`NotSent`](Self::NotSent) comes behind the last one.
-    Verdict {
+    /// ([LMTP](super::Protocol::Lmtp), PRDR). It is final, whatever follows. [`Accepted`](Self::Accepted) or [`Rejected`](Self::Rejected) comes behind the last one.
+    RecipientResult {
         /// Which recipient.
         index: usize,
         /// The reply to the message for this recipient.
         reply: Reply,
     },
-    /// The server took the message, for the recipients that it had accepted; where there was a [`Verdict`](Self::Verdict) for each, for those with a positive one.
-    Sent {
+    /// The server took the message, for the recipients that it had accepted; where there was a [`RecipientResult`](Self::RecipientResult) for each, for those with a positive one.
+    Accepted {
         /// The final reply; in LMTP the last positive one.
         reply: Reply,
     },
     /// The server did not take the message.
-    NotSent {
+    Rejected {
         /// What was refused: the sender, the recipients (all, or one where all had to be accepted),
         /// DATA, the message under way ([`Phase::Body`]) or the whole message ([`Phase::EndOfData`]).
         phase: Phase,

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::{Capabilities, Content, Protocol, Reply};
-use crate::Delivery;
+use crate::DeliveryOptions;
 use crate::address::{Address, Envelope};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
 
 /// What the machine must know to offer a message to the server.
@@ -26,7 +26,7 @@ pub struct Transaction {
     /// are looked at apart.
     pub utf8_headers: bool,
     /// What is asked of the server beyond taking the message.
-    pub delivery: Delivery,
+    pub delivery: DeliveryOptions,
     /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
     /// message, as in LMTP, those that it refuses then do not keep the message from the others.
     pub all_or_nothing: bool,
@@ -62,7 +62,7 @@ impl Transaction {
             size: None,
             content: Content::Unknown,
             utf8_headers: false,
-            delivery: Delivery::default(),
+            delivery: DeliveryOptions::default(),
             all_or_nothing: false,
             await_sender: false,
             reply_budget: REPLY_BUDGET,
@@ -90,17 +90,17 @@ impl Transaction {
             && size > limit
         {
             let message = format!("the message has {size} bytes, and the server takes at most {limit}");
-            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
                 .with_hint("Send less in one message, or put the attachment where it can be fetched from."));
         }
         if self.content == Content::EightBit && !server.offers("8BITMIME") {
             let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME";
-            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
         if self.content == Content::Binary && !(server.offers("BINARYMIME") && server.offers("CHUNKING")) {
             let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
-            return Err(Error::new(Kind::Unsupported, Phase::Mail, message)
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
         }
         if self.delivery.requires_tls() && !secure {
@@ -126,12 +126,12 @@ impl Transaction {
         match self.beyond_ascii() {
             Some(address) => {
                 let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
-                Error::new(Kind::Request, Phase::Mail, message)
+                Error::new(ErrorKind::Request, Phase::Mail, message)
                     .with_hint("Use an ASCII form of the address, or a server that knows internationalized mail.")
             }
             None => {
                 let message = "the message has headers that are not ASCII, and the server does not offer SMTPUTF8";
-                Error::new(Kind::Unsupported, Phase::Mail, message).with_hint(
+                Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
                     "Encode the headers (RFC 2047), and use ASCII addresses in them, with A-labels (xn--) for domains.",
                 )
             }

@@ -89,7 +89,7 @@ impl Machine {
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
         self.rset_due = true;
-        self.events.push_back(Step::NotSent { phase: Phase::Body, reply });
+        self.events.push_back(Step::Rejected { phase: Phase::Body, reply });
     }
 
     /// The message will not be sent. A transaction that the server has open is dropped there, too.
@@ -101,7 +101,7 @@ impl Machine {
             self.rset_due = true;
         }
         if progress.complete {
-            self.events.push_back(Step::NotSent { phase, reply });
+            self.events.push_back(Step::Rejected { phase, reply });
         }
     }
 

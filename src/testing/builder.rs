@@ -196,18 +196,18 @@ impl Builder {
 
     /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
     /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
-    /// What it was asked for is in [`Captured::parameters`](super::Captured::parameters) and [`Captured::recipient_parameters`](super::Captured::recipient_parameters); nothing more comes of
+    /// What it was asked for is in [`ReceivedMessage::parameters`](super::ReceivedMessage::parameters) and [`ReceivedMessage::recipient_parameters`](super::ReceivedMessage::recipient_parameters); nothing more comes of
     /// it, but that limits are enforced, and chunks are taken (`CHUNKING`, `BINARYMIME`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use envoi::delivery::Notify;
-    /// use envoi::{Client, Delivery, Message, mail_builder::MessageBuilder};
+    /// use envoi::{Client, DeliveryOptions, Message, mail_builder::MessageBuilder};
     ///
     /// let server = envoi::testing::Server::builder().offer("DSN").start().await?;
     /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Hello.");
-    /// let message = Message::from(mail).delivery(Delivery::new().notify(Notify::SUCCESS));
+    /// let message = Message::from(mail).delivery(DeliveryOptions::new().notify(Notify::SUCCESS));
     /// let receipt = Client::from_url(&server.url())?.send(message).await?;
     /// let arrived = server.next_message().await;
     /// assert_eq!(arrived.recipient_parameters, [["NOTIFY=SUCCESS", "ORCPT=rfc822;b@example.org"]]);

@@ -53,7 +53,7 @@ use crate::proto::Protocol;
 use builder::{Security, Settings};
 
 pub use builder::Builder;
-pub use record::{Captured, Session};
+pub use record::{ReceivedMessage, Session};
 
 /// What needs no escape in a URL's user, password or path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -61,7 +61,7 @@ const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// A mail server on the loopback interface, or at a Unix socket. It ends when it is dropped, and all its connections with it.
 ///
-/// Its files are in a temporary folder, which goes when the server and every [`Captured`] are dropped.
+/// Its files are in a temporary folder, which goes when the server and every [`ReceivedMessage`] are dropped.
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -171,14 +171,14 @@ impl Server {
     }
 
     /// The messages that were accepted, in the order in which they were.
-    pub fn messages(&self) -> Vec<Captured> {
+    pub fn messages(&self) -> Vec<ReceivedMessage> {
         self.shared.log().messages.clone()
     }
 
     /// The next message that this method has not given out yet, as soon as it has been accepted.
     ///
     /// It waits without limit: put `tokio::time::timeout` around it where a message may fail to come.
-    pub async fn next_message(&self) -> Captured {
+    pub async fn next_message(&self) -> ReceivedMessage {
         loop {
             // Made before the look, so that no message falls between the two.
             let arrival = self.shared.arrived.notified();
@@ -218,7 +218,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Log {
-    messages: Vec<Captured>,
+    messages: Vec<ReceivedMessage>,
     given_out: usize,
     sessions: Vec<Session>,
     /// Queue ids used up, by messages that were refused in the end, too.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// A message that the server accepted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Captured {
+pub struct ReceivedMessage {
     /// The queue id in the reply to the client.
     pub id: String,
     /// Which of [`Server::connections`](super::Server::connections) it came on.
@@ -36,7 +36,7 @@ pub struct Captured {
     pub(super) _folder: Arc<TempDir>,
 }
 
-impl Captured {
+impl ReceivedMessage {
     /// The message, without dot-stuffing and the final dot.
     ///
     /// # Errors

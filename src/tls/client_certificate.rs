@@ -1,7 +1,7 @@
 //! Who we are: the certificate that a server may ask the client for.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::reasons::rustls_words;
 use super::store::{MAX_FILE, wallet_stores};
 use super::trust::local;
 use super::{Certificate, connector, defects};
-use crate::{Error, Kind, Phase, Result, Secret, file};
+use crate::{Error, ErrorKind, Phase, Result, Secret, file};
 
 /// A certificate of the client's own, with its key: shown to servers that ask for one.
 ///
@@ -105,7 +105,7 @@ impl ClientCertificate {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`]: a file cannot be read, there is no certificate or no key in it, the two do not belong together, or the
+    /// [`ErrorKind::Config`]: a file cannot be read, there is no certificate or no key in it, the two do not belong together, or the
     /// password is wrong.
     pub fn load(&self) -> Result<Certificate> {
         let certified = self.certified(&*connector::provider()?, file::time_limit())?;
@@ -238,7 +238,7 @@ impl Part {
 
     fn unusable(&self, why: Unusable) -> Error {
         let message = format!("the client certificate cannot be used: {} {}", self.name(), why.reason);
-        Error::new(Kind::Config, Phase::Setup, message).with_hint(why.hint)
+        Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(why.hint)
     }
 }
 
@@ -246,12 +246,12 @@ fn read(path: &Path, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
     file::read(path, MAX_FILE, until).map_err(|error| {
         let message = format!("the client certificate cannot be read from {}: {error}", path.display());
         let hint = match error.kind() {
-            ErrorKind::TimedOut | ErrorKind::FileTooLarge => {
+            io::ErrorKind::TimedOut | io::ErrorKind::FileTooLarge => {
                 "Give a regular file with the certificate or its key in PEM, or a key store."
             }
             _ => "Check the path, and that the user who runs this program may read it.",
         };
-        Error::new(Kind::Config, Phase::Setup, message).with_hint(hint).with_source(error)
+        Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(hint).with_source(error)
     })
 }
 

@@ -21,7 +21,7 @@ use super::handshake;
 use super::reasons::rustls_words;
 use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
-use crate::{Error, Kind, Phase, Result, file};
+use crate::{Error, ErrorKind, Phase, Result, file};
 
 /// What is demanded of the server's certificate. One connector has one demand: a session that began without
 /// verification is never resumed where it is wanted.
@@ -121,7 +121,7 @@ impl Connector {
         stream.get_mut().0.heard = None;
         stream.get_mut().1.set_buffer_limit(Some(BUFFER));
         let mut info = loaded.info(stream.get_ref().1, &server)?;
-        info.took = began.elapsed();
+        info.handshake_duration = began.elapsed();
         Ok((stream, info))
     }
 
@@ -164,7 +164,7 @@ impl Connector {
     pub(crate) fn client_hello(&self, host: &str) -> Result<Vec<u8>> {
         let loaded = self.loaded();
         let failure = |error| {
-            Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
+            Error::new(ErrorKind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
                 .with_source(error)
         };
         let mut connection = ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
@@ -210,7 +210,7 @@ impl Loaded {
     fn info(&self, connection: &ClientConnection, server: &ServerName<'_>) -> Result<TlsInfo> {
         let chain = connection.peer_certificates().unwrap_or_default();
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let (verified_by, not_verified_because) = self.judgement(chain, server)?;
+        let (verified_by, not_verified_reason) = self.judgement(chain, server)?;
         Ok(TlsInfo {
             version: connection.protocol_version().map(version_text).unwrap_or_default(),
             cipher: connection
@@ -220,11 +220,11 @@ impl Loaded {
                 .to_owned(),
             key_exchange: connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
             chain: chain.iter().filter_map(|der| Certificate::read(der)).collect(),
-            verified: not_verified_because.is_none(),
-            not_verified_because,
+            verified: not_verified_reason.is_none(),
+            not_verified_reason,
             verified_by,
             resumed,
-            took: Duration::ZERO,
+            handshake_duration: Duration::ZERO,
         })
     }
 
@@ -253,7 +253,7 @@ fn config(
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let config = ClientConfig::builder_with_provider(provider()?).with_protocol_versions(versions);
     let config = config.map_err(|error| {
-        Error::new(Kind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
+        Error::new(ErrorKind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
             .with_source(error)
     })?;
     Ok(config.dangerous().with_custom_certificate_verifier(verifier.clone()))
@@ -267,7 +267,7 @@ fn versions_text(versions: &[&SupportedProtocolVersion]) -> String {
 fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>> {
     if min > max {
         let message = format!("the minimum version of TLS, {min}, is above the maximum, {max}");
-        return Err(Error::new(Kind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other."));
+        return Err(Error::new(ErrorKind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other."));
     }
     let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
     Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect())
@@ -280,7 +280,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
     return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-    Err(Error::new(Kind::Config, Phase::Setup, "this build has no cryptography for TLS")
+    Err(Error::new(ErrorKind::Config, Phase::Setup, "this build has no cryptography for TLS")
         .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own."))
 }
 
@@ -290,7 +290,7 @@ fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
     let bare = bare.split('%').next().unwrap_or(bare);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
-        Error::new(Kind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
+        Error::new(ErrorKind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
             .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name.")
             .with_source(error)
     })

@@ -15,7 +15,7 @@ use super::reasons::webpki_words;
 use super::store::TrustStore;
 use super::trust::Anchor;
 use crate::text::printable;
-use crate::{Error, Kind, Phase};
+use crate::{Error, ErrorKind, Phase};
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
 ///
@@ -38,7 +38,7 @@ pub struct CertificateFailure {
     /// The certificates that the server sent, its own first. What cannot be read as a certificate is left out.
     pub chain: Vec<Certificate>,
     /// Which of the chain it concerns, as an index.
-    pub culprit: Option<usize>,
+    pub index: Option<usize>,
     message: String,
     hint: String,
 }
@@ -78,7 +78,7 @@ impl CertificateFailure {
     pub(super) fn new(why: Why, chain: Vec<Certificate>, host: &str, store: &TrustStore, now: UnixTime) -> Self {
         let story = Story { chain: &chain, host, store, now: system_time(now) };
         let Told { problem, culprit, message, hint } = story.tell(why);
-        CertificateFailure { problem, chain, culprit, message, hint }
+        CertificateFailure { problem, chain, index: culprit, message, hint }
     }
 
     /// What to do now.
@@ -87,7 +87,7 @@ impl CertificateFailure {
     }
 
     pub(crate) fn into_error(self) -> Error {
-        Error::new(Kind::Tls, Phase::Tls, self.message.clone()).with_hint(self.hint.clone()).with_source(self)
+        Error::new(ErrorKind::Tls, Phase::Tls, self.message.clone()).with_hint(self.hint.clone()).with_source(self)
     }
 }
 

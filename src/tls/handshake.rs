@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use super::reasons::{certificate_words, rustls_words, spelt_out};
 use super::{CertificateFailure, Opening};
 use crate::hint::speaks_tls;
-use crate::{Error, Kind, Phase};
+use crate::{Error, ErrorKind, Phase};
 
 /// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are the versions that we speak.
 pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Opening, offered: &str) -> Error {
@@ -59,7 +59,7 @@ const ALERT: u8 = 0x15;
 const HANDSHAKE: u8 = 0x16;
 
 fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(Kind::Tls, Phase::Tls, message).with_hint(hint)
+    Error::new(ErrorKind::Tls, Phase::Tls, message).with_hint(hint)
 }
 
 /// The server went on in clear text, where TLS was to begin.
@@ -123,7 +123,7 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: Opening) -> Erro
         E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe | E::WriteZero
     );
     if !closed {
-        let kind = if error.kind() == E::TimedOut { Kind::Timeout } else { Kind::Closed };
+        let kind = if error.kind() == E::TimedOut { ErrorKind::Timeout } else { ErrorKind::Closed };
         return Error::new(
             kind,
             Phase::Tls,

@@ -23,13 +23,13 @@ pub struct TlsInfo {
     /// server's name.
     pub verified: bool,
     /// Why it is not verified, where it need not be (see [`Security::Opportunistic`](super::Security)).
-    pub not_verified_because: Option<CertificateFailure>,
+    pub not_verified_reason: Option<CertificateFailure>,
     /// By whom it was verified: the subject of the trusted authority at the end of the chain.
     pub verified_by: Option<String>,
     /// An earlier session with this server was resumed: no certificate was sent anew.
     pub resumed: bool,
     /// How long the handshake took.
-    pub took: Duration,
+    pub handshake_duration: Duration,
 }
 
 impl TlsInfo {
@@ -51,7 +51,7 @@ impl fmt::Display for TlsInfo {
         if let Some(peer) = self.peer() {
             write!(f, "; with {}", peer.subject)?;
         }
-        match (&self.verified_by, &self.not_verified_because) {
+        match (&self.verified_by, &self.not_verified_reason) {
             (Some(anchor), _) => write!(f, ", verified by {anchor}"),
             (None, Some(reason)) => write!(f, ", not verified: {reason}"),
             (None, None) => Ok(()),

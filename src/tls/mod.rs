@@ -6,7 +6,7 @@
 //! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls` configuration of your own.
 //! - [`ClientCertificate`] is what we show to a server that asks who we are.
 //! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
-//! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::Kind::Tls) that names the
+//! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::ErrorKind::Tls) that names the
 //!   certificate, the reason and the next step; its source is a [`CertificateFailure`] with the chain that
 //!   the server sent.
 //!

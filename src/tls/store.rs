@@ -18,7 +18,7 @@ use super::formats::{self, Unusable};
 use super::reasons::webpki_words;
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
-use crate::{Error, Kind, Phase, Result, Secret, file};
+use crate::{Error, ErrorKind, Phase, Result, Secret, file};
 
 /// No trust store is larger; a file that is was named by mistake.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -362,7 +362,7 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
 }
 
 pub(super) fn config(message: impl Into<String>) -> Error {
-    Error::new(Kind::Config, Phase::Setup, message)
+    Error::new(ErrorKind::Config, Phase::Setup, message)
 }
 
 fn cannot_read(path: &Path, error: io::Error) -> Error {

@@ -181,7 +181,7 @@ impl Trust {
     /// [it](Self::path) or [its key](Self::pin) instead.
     ///
     /// [`TlsInfo::verified`](super::TlsInfo::verified) then says what the verification by what is added to it would have given.
-    pub fn dangerous_accept_anything() -> Self {
+    pub fn dangerous_accept_any_certificate() -> Self {
         Trust { accepts_anything: true, ..Trust::default() }
     }
 
@@ -202,7 +202,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`](crate::Kind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): a file or folder that was named cannot be read, is empty or holds no certificate (the message
     /// says what it holds instead); or there is no certificate in all of it.
     pub fn load(&self) -> Result<TrustSummary> {
         let store = self.read(file::time_limit())?;

@@ -32,7 +32,7 @@ impl ProxyHeader {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`](crate::Kind::Request) where one is an IPv4 address and the other one of IPv6.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is an IPv4 address and the other one of IPv6.
     pub fn v1(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
         let mut bytes = Vec::new();
         let encoded = header(source, destination)?.encode_v1(&mut bytes);

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 #[cfg(feature = "proxy")]
-use crate::error::Kind;
+use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::text::printable;
 use crate::tls::TlsStream;
@@ -144,7 +144,7 @@ impl Route {
     /// Where a proxy is in between, a connection that took too long is told with it.
     pub(crate) fn explained(&self, error: Error, at_proxy: bool) -> Error {
         #[cfg(feature = "proxy")]
-        if let Some(proxy) = self.proxy.as_ref().filter(|_| error.kind() == Kind::Timeout) {
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| error.kind() == ErrorKind::Timeout) {
             return proxy.too_slow(error, at_proxy);
         }
         let _ = at_proxy;

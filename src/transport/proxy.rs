@@ -15,7 +15,7 @@ use tokio_socks::{Error as SocksError, IntoTargetAddr as _, TargetAddr};
 use zeroize::Zeroizing;
 
 use super::{Destination, Opened, Tcp, tcp};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
 use crate::{Secret, idna, url};
@@ -82,7 +82,7 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`], with what is wrong. The URL is not quoted, as it may hold a password.
+    /// [`ErrorKind::Request`], with what is wrong. The URL is not quoted, as it may hold a password.
     pub fn from_url(url: &str) -> Result<Self> {
         let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
         let (scheme, rest) =
@@ -129,7 +129,7 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`Kind::Request`] for what neither can say: a user name that is empty, or has a colon (HTTP); control characters (HTTP), or more than 255 bytes
+    /// [`ErrorKind::Request`] for what neither can say: a user name that is empty, or has a colon (HTTP); control characters (HTTP), or more than 255 bytes
     /// (SOCKS5), in either.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Result<Self> {
         let (user, password) = (user.into(), password.into());
@@ -199,11 +199,13 @@ impl Proxy {
             match asked {
                 Ok(()) => return Ok(Opened { stream, reached: destination, own_address: None }),
                 // Another address of the server's may do.
-                Err(error) if matches!(error.kind(), Kind::Connect | Kind::Unsupported) => failure = Some(error),
+                Err(error) if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Unsupported) => {
+                    failure = Some(error)
+                }
                 Err(error) => return Err(error),
             }
         }
-        Err(failure.unwrap_or_else(|| self.fault(Kind::Connect, "was not asked", CHECK_PROXY)))
+        Err(failure.unwrap_or_else(|| self.fault(ErrorKind::Connect, "was not asked", CHECK_PROXY)))
     }
 
     async fn connect_by_socks(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
@@ -227,24 +229,24 @@ impl Proxy {
             SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => self.refused_login(),
             SocksError::PasswordAuthFailure(_) => self.refused_login(),
             SocksError::ConnectionNotAllowedByRuleset => {
-                self.fault(Kind::Refused, format!("does not allow connections to {destination}"), NOT_ALLOWED)
+                self.fault(ErrorKind::Refused, format!("does not allow connections to {destination}"), NOT_ALLOWED)
             }
-            SocksError::CommandNotSupported => self.fault(Kind::Unsupported, beyond("it knows no CONNECT"), CHECK_PROXY),
+            SocksError::CommandNotSupported => self.fault(ErrorKind::Unsupported, beyond("it knows no CONNECT"), CHECK_PROXY),
             SocksError::AddressTypeNotSupported => self.fault(
-                Kind::Unsupported,
+                ErrorKind::Unsupported,
                 beyond("it does not support this type of address"),
                 "It may know names and IPv4 addresses alone, or addresses alone: try socks5h:// in place of socks5://, or the reverse.",
             ),
             SocksError::InvalidTargetAddress(_) => {
-                self.fault(Kind::Request, "takes host names of 255 bytes at most", "Check the mail server's host.")
+                self.fault(ErrorKind::Request, "takes host names of 255 bytes at most", "Check the mail server's host.")
             }
-            SocksError::GeneralSocksServerFailure => self.fault(Kind::Connect, beyond("a general failure"), BEYOND),
-            SocksError::NetworkUnreachable => self.fault(Kind::Connect, beyond("the network is unreachable"), BEYOND),
-            SocksError::HostUnreachable => self.fault(Kind::Connect, beyond("the host is unreachable"), BEYOND),
-            SocksError::ConnectionRefused => self.fault(Kind::Connect, beyond("the connection was refused"), BEYOND),
-            SocksError::TtlExpired => self.fault(Kind::Connect, beyond("it took too long"), BEYOND),
+            SocksError::GeneralSocksServerFailure => self.fault(ErrorKind::Connect, beyond("a general failure"), BEYOND),
+            SocksError::NetworkUnreachable => self.fault(ErrorKind::Connect, beyond("the network is unreachable"), BEYOND),
+            SocksError::HostUnreachable => self.fault(ErrorKind::Connect, beyond("the host is unreachable"), BEYOND),
+            SocksError::ConnectionRefused => self.fault(ErrorKind::Connect, beyond("the connection was refused"), BEYOND),
+            SocksError::TtlExpired => self.fault(ErrorKind::Connect, beyond("it took too long"), BEYOND),
             SocksError::Io(_) => self.ended(destination),
-            _ => self.fault(Kind::Protocol, "does not answer as a SOCKS5 proxy", NO_PROXY),
+            _ => self.fault(ErrorKind::Protocol, "does not answer as a SOCKS5 proxy", NO_PROXY),
         }
         .with_source(error))
     }
@@ -274,10 +276,10 @@ impl Proxy {
             200..=299 => return Ok(()),
             // tinyproxy says 401 where the login is wrong.
             401 | 407 => self.refused_login(),
-            502..=504 => self.fault(Kind::Connect, said("cannot connect to"), BEYOND),
-            500..=599 => self.fault(Kind::Connect, said("failed at connecting to"), BEYOND),
-            300..=499 => self.fault(Kind::Refused, said("does not connect to"), NO_CONNECT),
-            _ => self.fault(Kind::Protocol, said("gives a strange answer when asked for"), NO_PROXY),
+            502..=504 => self.fault(ErrorKind::Connect, said("cannot connect to"), BEYOND),
+            500..=599 => self.fault(ErrorKind::Connect, said("failed at connecting to"), BEYOND),
+            300..=499 => self.fault(ErrorKind::Refused, said("does not connect to"), NO_CONNECT),
+            _ => self.fault(ErrorKind::Protocol, said("gives a strange answer when asked for"), NO_PROXY),
         })
     }
 
@@ -306,7 +308,7 @@ impl Proxy {
         let line = line.lines().next().unwrap_or_default();
         let message = format!("does not answer as an HTTP proxy: {:?}", self.shown(line));
         Err(self.fault(
-            Kind::Protocol,
+            ErrorKind::Protocol,
             message,
             match line.starts_with("220") {
                 true => {
@@ -320,12 +322,12 @@ impl Proxy {
     fn refused_login(&self) -> Error {
         match &self.login {
             Some(_) => self.fault(
-                Kind::Auth,
+                ErrorKind::Auth,
                 "did not accept the login",
                 "Check the user name and the password in the proxy's URL, and whether the proxy takes logins by password.",
             ),
             None => self.fault(
-                Kind::Auth,
+                ErrorKind::Auth,
                 "wants a login",
                 "Put a user name and a password into the proxy's URL, such as socks5://user:password@proxy.example.org:1080.",
             ),
@@ -335,13 +337,13 @@ impl Proxy {
     fn ended(&self, destination: &Destination) -> Error {
         let message = format!("ended the connection when asked for {destination}");
         self.fault(
-            Kind::Connect,
+            ErrorKind::Connect,
             message,
             "It cannot reach the mail server, or does not allow it, or is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
         )
     }
 
-    fn fault(&self, kind: Kind, message: impl fmt::Display, hint: &str) -> Error {
+    fn fault(&self, kind: ErrorKind, message: impl fmt::Display, hint: &str) -> Error {
         Error::new(kind, Phase::Connect, format!("{self}, {message}")).with_hint(hint)
     }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{Destination, Opened};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// How long one address may keep the others waiting (RFC 8305, 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -115,7 +115,7 @@ impl Tcp {
                 let (mine, others) = if local.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
                 let message =
                     format!("{destination}, has {others} addresses only, and {local}, to connect from, is {mine}");
-                Err(Error::new(Kind::Config, Phase::Connect, message)
+                Err(Error::new(ErrorKind::Config, Phase::Connect, message)
                     .with_hint(format!("Connect from an {others} address as well, or leave the choice to the system.")))
             }
             _ => Ok(addresses.into_iter().filter(fits).collect()),
@@ -133,7 +133,7 @@ impl Tcp {
         } else {
             "Check that this machine can reach the server: network, firewall, and whether outgoing connections to this port are allowed."
         };
-        let error = Error::new(Kind::Connect, Phase::Connect, message).with_hint(hint);
+        let error = Error::new(ErrorKind::Connect, Phase::Connect, message).with_hint(hint);
         match failures.into_iter().next() {
             Some((_, cause)) => error.with_source(cause),
             None => error,
@@ -172,7 +172,7 @@ fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 fn not_found(host: &str, why: &str) -> Error {
-    Error::new(Kind::Connect, Phase::Connect, format!("no address was found for the host {host:?} ({why})"))
+    Error::new(ErrorKind::Connect, Phase::Connect, format!("no address was found for the host {host:?} ({why})"))
         .with_hint("Check the spelling of the host name and the name servers (DNS) of this machine.")
 }
 
@@ -228,7 +228,7 @@ mod tests {
         drop(listener);
         let opening = Tcp::default().open(&Destination::Host("127.0.0.1".into(), port)).await;
         let error = opening.err().unwrap();
-        assert_eq!(error.kind(), Kind::Connect);
+        assert_eq!(error.kind(), ErrorKind::Connect);
         assert!(error.is_transient());
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }

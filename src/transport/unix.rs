@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Stream;
 use crate::error::{Error, Result};
 #[cfg(unix)]
-use crate::error::{Kind, Phase};
+use crate::error::{ErrorKind, Phase};
 
 /// How long until a server that had no room for another connection is asked again.
 #[cfg(unix)]
@@ -33,7 +33,7 @@ pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
         _ => "Check the path, and that the server runs; its configuration says where it makes the socket.",
     };
     let message = format!("no connection to the socket {} ({error})", path.display());
-    Err(Error::new(Kind::Connect, Phase::Connect, message).with_hint(hint).with_source(error))
+    Err(Error::new(ErrorKind::Connect, Phase::Connect, message).with_hint(hint).with_source(error))
 }
 
 #[cfg(not(unix))]

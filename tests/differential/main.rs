@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use envoi::tls::Security;
-use envoi::{Address, Connection, Endpoint, Envelope, Kind, Message};
+use envoi::{Address, Connection, Endpoint, Envelope, ErrorKind, Message};
 
 use scripts::{Answer, Form, Script};
 
@@ -143,7 +143,7 @@ async fn envoi(port: u16) -> Vec<String> {
     let envelope = Envelope::new(address("me@example.org"), recipients).unwrap();
     let mut outcomes = Vec::new();
     for _ in 0..SCRIPTS {
-        let message = Message::ready("Subject: Hello\r\n\r\nHello.\r\n.\r\n").envelope(envelope.clone());
+        let message = Message::raw("Subject: Hello\r\n\r\nHello.\r\n.\r\n").envelope(envelope.clone());
         let sent = match Connection::connect(&endpoint).await {
             Ok(mut connection) => connection.send(message).await,
             Err(error) => Err(error),
@@ -154,8 +154,8 @@ async fn envoi(port: u16) -> Vec<String> {
                 format!("sent{}", receipt.recipients.iter().map(accepted).collect::<String>())
             }
             Err(error) => match error.kind() {
-                Kind::Protocol => "protocol".into(),
-                Kind::Closed if error.reply().is_none() => "closed".into(),
+                ErrorKind::Protocol => "protocol".into(),
+                ErrorKind::Closed if error.reply().is_none() => "closed".into(),
                 _ if error.is_transient() => "transient".into(),
                 _ if error.is_permanent() => "permanent".into(),
                 _ => format!("failed: {error}"),

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use envoi::tls::Trust;
-use envoi::{Endpoint, Kind, Phase};
+use envoi::{Endpoint, ErrorKind, Phase};
 use rcgen::{CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams};
 use tokio_rustls::rustls::ServerConfig;
 
@@ -145,7 +145,7 @@ fn with_revocation_list(endpoint: Endpoint, world: &World) -> Endpoint {
 async fn certificates() {
     let shown = |name, config, host| -> Case {
         let url = if host == "localhost" { "smtp://localhost:{port}" } else { "smtp://127.0.0.1:{port}" };
-        case(name, Server::StartTls(config, &[]), url, Kind::Tls, Phase::Tls, 76)
+        case(name, Server::StartTls(config, &[]), url, ErrorKind::Tls, Phase::Tls, 76)
     };
     let cases = vec![
         shown(
@@ -195,7 +195,7 @@ async fn certificates() {
         shown("another key than the pinned one", |world| config(&[&world.good()]), "localhost").with(|endpoint, _| {
             endpoint.trust(Trust::empty().pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
         }),
-        case("nobody is trusted", Server::Nobody, "smtp://localhost:{port}", Kind::Config, Phase::Setup, 78)
+        case("nobody is trusted", Server::Nobody, "smtp://localhost:{port}", ErrorKind::Config, Phase::Setup, 78)
             .with(|endpoint, _| endpoint.trust(Trust::empty())),
     ];
     play("certificates", cases).await;

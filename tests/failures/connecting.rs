@@ -1,6 +1,6 @@
 //! From the host's name to the answer to EHLO.
 
-use envoi::{Kind, Phase};
+use envoi::{ErrorKind, Phase};
 
 use crate::scene::{case, hurried, play};
 use crate::servers::Server::{self, Answers, Implicit, Nobody, Plain, Says};
@@ -11,69 +11,81 @@ const URL: &str = "smtp://127.0.0.1:{port}";
 #[tokio::test]
 async fn connecting() {
     let row = |name, server: Server, kind, phase, exit| case(name, server, URL, kind, phase, exit);
-    let greets = |name, script: Script, exit| row(name, Plain(script), Kind::Refused, Phase::Greeting, exit);
+    let greets = |name, script: Script, exit| row(name, Plain(script), ErrorKind::Refused, Phase::Greeting, exit);
     let inside = |name, server, kind, phase, exit| case(name, server, "smtps://localhost:{port}", kind, phase, exit);
     let cases = vec![
-        case("the name is not found", Nobody, "smtp://mail.example.invalid:{port}", Kind::Connect, Phase::Connect, 75),
-        row("the connection is refused", Nobody, Kind::Connect, Phase::Connect, 75),
-        row("no answer to the connection", Server::Full, Kind::Timeout, Phase::Connect, 75).with(hurried),
+        case(
+            "the name is not found",
+            Nobody,
+            "smtp://mail.example.invalid:{port}",
+            ErrorKind::Connect,
+            Phase::Connect,
+            75,
+        ),
+        row("the connection is refused", Nobody, ErrorKind::Connect, Phase::Connect, 75),
+        row("no answer to the connection", Server::Full, ErrorKind::Timeout, Phase::Connect, 75).with(hurried),
         // Silence.
-        row("no greeting", Says(""), Kind::Timeout, Phase::Greeting, 75).with(hurried),
-        row("no answer to EHLO", Plain(&[("EHLO", SILENCE)]), Kind::Timeout, Phase::Hello, 75).with(hurried),
-        row("closed after EHLO", Plain(&[("EHLO", CLOSE)]), Kind::Closed, Phase::Hello, 75),
-        inside("no greeting inside TLS", Implicit(&[("GREETING", SILENCE)]), Kind::Timeout, Phase::Greeting, 75).with(
-            |endpoint, _| {
-                let mut timeouts = envoi::Timeouts::of(std::time::Duration::from_secs(20));
+        row("no greeting", Says(""), ErrorKind::Timeout, Phase::Greeting, 75).with(hurried),
+        row("no answer to EHLO", Plain(&[("EHLO", SILENCE)]), ErrorKind::Timeout, Phase::Hello, 75).with(hurried),
+        row("closed after EHLO", Plain(&[("EHLO", CLOSE)]), ErrorKind::Closed, Phase::Hello, 75),
+        inside("no greeting inside TLS", Implicit(&[("GREETING", SILENCE)]), ErrorKind::Timeout, Phase::Greeting, 75)
+            .with(|endpoint, _| {
+                let mut timeouts = envoi::Timeouts::uniform(std::time::Duration::from_secs(20));
                 timeouts.greeting = std::time::Duration::from_millis(300);
                 endpoint.timeouts(timeouts)
-            },
-        ),
-        inside("closed inside TLS", Implicit(&[("GREETING", CLOSE)]), Kind::Closed, Phase::Greeting, 75),
+            }),
+        inside("closed inside TLS", Implicit(&[("GREETING", CLOSE)]), ErrorKind::Closed, Phase::Greeting, 75),
         // Somebody else.
         row(
             "a web server",
             Says("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Greeting,
             76,
         ),
-        row("an SSH server", Says("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"), Kind::Protocol, Phase::Greeting, 76),
+        row("an SSH server", Says("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"), ErrorKind::Protocol, Phase::Greeting, 76),
         row(
             "an IMAP server",
             Says("* OK [CAPABILITY IMAP4rev1] Dovecot ready.\r\n"),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Greeting,
             76,
         ),
-        row("a POP3 server", Says("+OK Dovecot ready.\r\n"), Kind::Protocol, Phase::Greeting, 76),
+        row("a POP3 server", Says("+OK Dovecot ready.\r\n"), ErrorKind::Protocol, Phase::Greeting, 76),
         row(
             "an FTP server",
             Plain(&[("GREETING", "220 (vsFTPd 3.0.3)"), ("EHLO", "530 Please login with USER and PASS.")]),
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Hello,
             69,
         ),
-        row("something unknown", Says("\x00\x01\x02 hello\r\n"), Kind::Protocol, Phase::Greeting, 76),
+        row("something unknown", Says("\x00\x01\x02 hello\r\n"), ErrorKind::Protocol, Phase::Greeting, 76),
         inside(
             "a web server where TLS should begin",
             Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-            Kind::Tls,
+            ErrorKind::Tls,
             Phase::Tls,
             76,
         ),
         inside(
             "an SSH server where TLS should begin",
             Says("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
-            Kind::Tls,
+            ErrorKind::Tls,
             Phase::Tls,
             76,
         ),
-        inside("an IMAP server where TLS should begin", Says("* OK IMAP4rev1 ready\r\n"), Kind::Tls, Phase::Tls, 76),
-        inside("a POP3 server where TLS should begin", Says("+OK ready\r\n"), Kind::Tls, Phase::Tls, 76),
+        inside(
+            "an IMAP server where TLS should begin",
+            Says("* OK IMAP4rev1 ready\r\n"),
+            ErrorKind::Tls,
+            Phase::Tls,
+            76,
+        ),
+        inside("a POP3 server where TLS should begin", Says("+OK ready\r\n"), ErrorKind::Tls, Phase::Tls, 76),
         inside(
             "an IMAP server inside TLS",
             Implicit(&[("GREETING", "* OK IMAP4rev1 ready")]),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Greeting,
             76,
         ),
@@ -82,7 +94,7 @@ async fn connecting() {
         row(
             "a greeting with another code",
             Plain(&[("GREETING", "250 mail.example.org")]),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Greeting,
             76,
         ),
@@ -115,22 +127,22 @@ async fn connecting() {
         row(
             "EHLO is refused",
             Plain(&[("EHLO", "550 5.7.1 Access denied - Invalid HELO name")]),
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Hello,
             69,
         ),
         row(
             "neither EHLO nor HELO is known",
             Plain(&[("EHLO", "502 5.5.1 Command not implemented"), ("HELO", "502 5.5.1 Command not implemented")]),
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Hello,
             69,
         ),
-        row("421 to EHLO", Plain(&[("EHLO", "421 4.3.0 Try again later")]), Kind::Refused, Phase::Hello, 75),
+        row("421 to EHLO", Plain(&[("EHLO", "421 4.3.0 Try again later")]), ErrorKind::Refused, Phase::Hello, 75),
         row(
             "the answer to EHLO is cut off",
             Says("220 mail.example.org\r\n250-mail.example.org\r\nwhat?\r\n"),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Hello,
             76,
         ),

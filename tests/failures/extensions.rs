@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use envoi::delivery::{DeliverBy, EnvelopeId, Hold, Notify, Priority};
+use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease, Notify, Priority};
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Delivery, Kind, Message, Phase};
+use envoi::{Address, DeliveryOptions, ErrorKind, Message, Phase};
 
 use tokio_rustls::rustls::ServerConfig;
 
@@ -14,7 +14,7 @@ use crate::servers::{Script, Server, config};
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
 
 fn unsupported(name: &'static str, script: Script, message: fn() -> Message<'static>) -> Case {
-    case(name, Server::Plain(script), URL, Kind::Unsupported, Phase::Mail, 69).message(message)
+    case(name, Server::Plain(script), URL, ErrorKind::Unsupported, Phase::Mail, 69).message(message)
 }
 
 const NOTHING: Script = &[("EHLO", "250 mail.example.org")];
@@ -41,54 +41,54 @@ fn minute() -> Duration {
 #[tokio::test]
 async fn extensions() {
     let cases = vec![
-        unsupported("no DSN, for NOTIFY", NOTHING, || hello().delivery(Delivery::new().notify(Notify::SUCCESS))),
+        unsupported("no DSN, for NOTIFY", NOTHING, || hello().delivery(DeliveryOptions::new().notify(Notify::SUCCESS))),
         unsupported("no DSN, for ENVID", NOTHING, || {
-            hello().delivery(Delivery::new().envelope_id(EnvelopeId::new("x").unwrap()))
+            hello().delivery(DeliveryOptions::new().envelope_id(EnvelopeId::new("x").unwrap()))
         }),
         unsupported("no DELIVERBY", NOTHING, || {
-            hello().delivery(Delivery::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
+            hello().delivery(DeliveryOptions::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
         }),
         unsupported("DELIVERBY with more", TIMES, || {
-            hello().delivery(Delivery::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
+            hello().delivery(DeliveryOptions::new().deliver_by(DeliverBy::or_return(minute()).unwrap()))
         }),
         unsupported("no FUTURERELEASE", NOTHING, || {
-            hello().delivery(Delivery::new().hold(Hold::for_duration(minute()).unwrap()))
+            hello().delivery(DeliveryOptions::new().hold(FutureRelease::for_duration(minute()).unwrap()))
         }),
         unsupported("FUTURERELEASE for less", TIMES, || {
-            hello().delivery(Delivery::new().hold(Hold::for_duration(2000 * minute()).unwrap()))
+            hello().delivery(DeliveryOptions::new().hold(FutureRelease::for_duration(2000 * minute()).unwrap()))
         }),
         unsupported("FUTURERELEASE until an earlier time", TIMES, || {
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_830_000_000);
-            hello().delivery(Delivery::new().hold(Hold::until(time).unwrap()))
+            hello().delivery(DeliveryOptions::new().hold(FutureRelease::until(time).unwrap()))
         }),
         unsupported("no MT-PRIORITY", NOTHING, || {
-            hello().delivery(Delivery::new().priority(Priority::new(5).unwrap()))
+            hello().delivery(DeliveryOptions::new().priority(Priority::new(5).unwrap()))
         }),
         unsupported("no AUTH, for AUTH=", NOTHING, || {
-            hello().delivery(Delivery::new().submitter(Address::new("alice@example.org").unwrap()))
+            hello().delivery(DeliveryOptions::new().submitter(Address::new("alice@example.org").unwrap()))
         }),
         at_once("LIMITS RCPTMAX", &[("EHLO", "250-mail.example.org\r\n250 LIMITS RCPTMAX=2")]),
         at_once("LIMITS RCPTDOMAINMAX", &[("EHLO", "250-mail.example.org\r\n250 LIMITS RCPTDOMAINMAX=1")]),
-        case("REQUIRETLS without TLS", Server::Plain(NOTHING), URL, Kind::Tls, Phase::Mail, 76)
-            .message(|| hello().delivery(Delivery::new().require_tls())),
+        case("REQUIRETLS without TLS", Server::Plain(NOTHING), URL, ErrorKind::Tls, Phase::Mail, 76)
+            .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
         case(
             "REQUIRETLS is not offered",
             Server::Implicit(NOTHING),
             "smtps://localhost:{port}",
-            Kind::Unsupported,
+            ErrorKind::Unsupported,
             Phase::Mail,
             69,
         )
-        .message(|| hello().delivery(Delivery::new().require_tls())),
+        .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
         case(
             "REQUIRETLS with a certificate that nobody vouches for",
             Server::StartTls(stranger, &[("EHLO", "250-mail.example.org\r\n250-STARTTLS\r\n250 REQUIRETLS")]),
             "smtp://localhost:{port}?tls=opportunistic",
-            Kind::Tls,
+            ErrorKind::Tls,
             Phase::Mail,
             76,
         )
-        .message(|| hello().delivery(Delivery::new().require_tls())),
+        .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
     ];
     play("extensions", cases).await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use envoi::tls::{TlsSettings, TlsVersion, Trust};
-use envoi::{Endpoint, Kind, Phase};
+use envoi::{Endpoint, ErrorKind, Phase};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -35,8 +35,8 @@ fn demands_certificate(world: &World, version: &'static SupportedProtocolVersion
 
 const STARTTLS: &str = "smtp://localhost:{port}";
 const IMPLICIT: &str = "smtps://localhost:{port}";
-const TLS: (Kind, Phase, u8) = (Kind::Tls, Phase::Tls, 76);
-const REFUSED: (Kind, Phase, u8) = (Kind::Tls, Phase::StartTls, 76);
+const TLS: (ErrorKind, Phase, u8) = (ErrorKind::Tls, Phase::Tls, 76);
+const REFUSED: (ErrorKind, Phase, u8) = (ErrorKind::Tls, Phase::StartTls, 76);
 
 /// A firewall that lets only the commands of RFC 821 pass: what it does not like it overwrites.
 const REWRITTEN: Script = &[
@@ -52,7 +52,7 @@ const REWRITTEN_COMMANDS: Script = &[
 #[tokio::test]
 #[ignore = "needs openssl"]
 async fn handshakes_with_openssl() {
-    let row = |name, options| case(name, Openssl(options), IMPLICIT, Kind::Tls, Phase::Tls, 76);
+    let row = |name, options| case(name, Openssl(options), IMPLICIT, ErrorKind::Tls, Phase::Tls, 76);
     let cases = vec![
         // Versions and ciphers.
         row("the server speaks TLS 1.0 only", &["-tls1", "-cipher", "ALL:@SECLEVEL=0"]),
@@ -70,7 +70,8 @@ async fn handshakes_with_openssl() {
 #[tokio::test]
 async fn handshakes() {
     let plain = |script| Plain(script);
-    let row = |name, server, url, (kind, phase, exit): (Kind, Phase, u8)| case(name, server, url, kind, phase, exit);
+    let row =
+        |name, server, url, (kind, phase, exit): (ErrorKind, Phase, u8)| case(name, server, url, kind, phase, exit);
     let cases = vec![
         // The two mix-ups.
         row("a plaintext server where TLS should begin", plain(&[]), IMPLICIT, TLS),
@@ -81,21 +82,26 @@ async fn handshakes() {
             TLS,
         ),
         row("implicit TLS, and the server closes", Answers(b""), IMPLICIT, TLS),
-        row("implicit TLS, and the server is silent", Says(""), IMPLICIT, (Kind::Timeout, Phase::Tls, 75))
+        row("implicit TLS, and the server is silent", Says(""), IMPLICIT, (ErrorKind::Timeout, Phase::Tls, 75))
             .with(hurried),
-        row("a TLS server where STARTTLS should come", Implicit(&[]), STARTTLS, (Kind::Timeout, Phase::Greeting, 75))
-            .with(hurried),
+        row(
+            "a TLS server where STARTTLS should come",
+            Implicit(&[]),
+            STARTTLS,
+            (ErrorKind::Timeout, Phase::Greeting, 75),
+        )
+        .with(hurried),
         row(
             "a TLS server where STARTTLS should come, which closes",
             plain(&[("GREETING", CLOSE)]),
             STARTTLS,
-            (Kind::Closed, Phase::Greeting, 75),
+            (ErrorKind::Closed, Phase::Greeting, 75),
         ),
         row(
             "a TLS server where STARTTLS should come, which says so in an alert",
             Says("\x15\x03\x01\x00\x02\x02\x32"),
             STARTTLS,
-            (Kind::Tls, Phase::Greeting, 76),
+            (ErrorKind::Tls, Phase::Greeting, 76),
         ),
         // Client certificates.
         row(
@@ -124,7 +130,7 @@ async fn handshakes() {
             "STARTTLS is refused for now",
             plain(&[("STARTTLS", "454 4.7.0 TLS not available due to local problem")]),
             STARTTLS,
-            (Kind::Tls, Phase::StartTls, 75),
+            (ErrorKind::Tls, Phase::StartTls, 75),
         ),
         row("STARTTLS is refused", plain(&[("STARTTLS", "502 5.5.1 Command not implemented")]), STARTTLS, REFUSED),
         row("STARTTLS inside TLS", plain(&[("STARTTLS", "554 5.5.1 Error: TLS already active")]), STARTTLS, REFUSED),
@@ -132,31 +138,36 @@ async fn handshakes() {
             "STARTTLS must come before MAIL",
             plain(&[("MAIL", "530 5.7.0 Must issue a STARTTLS command first")]),
             "smtp://localhost:{port}?tls=none",
-            (Kind::Refused, Phase::Mail, 69),
+            (ErrorKind::Refused, Phase::Mail, 69),
         ),
         row(
             "STARTTLS must come before AUTH",
             plain(&[("AUTH", "530 5.7.0 Must issue a STARTTLS command first")]),
             "smtp://alice:secret@localhost:{port}?tls=none&auth-in-clear=yes",
-            (Kind::Auth, Phase::Auth, 77),
+            (ErrorKind::Auth, Phase::Auth, 77),
         ),
         row(
             "STARTTLS must come before EHLO",
             plain(&[("EHLO", "530 5.7.0 Must issue a STARTTLS command first")]),
             STARTTLS,
-            (Kind::Refused, Phase::Hello, 69),
+            (ErrorKind::Refused, Phase::Hello, 69),
         ),
         // The handshake after it.
         row("the handshake is cut off", plain(&[("TLS", CLOSE)]), STARTTLS, TLS),
         row("the handshake is reset", plain(&[("TLS", RESET)]), STARTTLS, TLS),
-        row("the handshake is not answered", plain(&[("TLS", SILENCE)]), STARTTLS, (Kind::Timeout, Phase::Tls, 75))
-            .with(hurried),
+        row(
+            "the handshake is not answered",
+            plain(&[("TLS", SILENCE)]),
+            STARTTLS,
+            (ErrorKind::Timeout, Phase::Tls, 75),
+        )
+        .with(hurried),
         row("the handshake is answered in plaintext", plain(&[("TLS", "454 4.7.0 TLS not available")]), STARTTLS, TLS),
         row(
             "plaintext is injected behind the go-ahead",
             plain(&[("STARTTLS", "220 2.0.0 Ready to start TLS\r\n250 AUTH PLAIN")]),
             STARTTLS,
-            (Kind::Protocol, Phase::StartTls, 76),
+            (ErrorKind::Protocol, Phase::StartTls, 76),
         ),
     ];
     play("handshake", cases).await;

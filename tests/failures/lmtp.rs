@@ -1,7 +1,7 @@
 //! LMTP: what is another protocol, and answers that are missing or all negative.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Kind, Message, Phase};
+use envoi::{ErrorKind, Message, Phase};
 
 use crate::scene::{case, hurried, play};
 use crate::servers::Server::{Nobody, Plain};
@@ -20,30 +20,30 @@ async fn lmtp() {
         |name, script: Script, kind, phase, exit| case(name, Plain(script), URL, kind, phase, exit).message(to_three);
     let unknown = |name, script, kind| row(name, script, kind, Phase::EndOfData, 79);
     let cases = vec![
-        case("no such socket", Nobody, "lmtp+unix:///nonexistent/lmtp.sock", Kind::Connect, Phase::Connect, 75),
+        case("no such socket", Nobody, "lmtp+unix:///nonexistent/lmtp.sock", ErrorKind::Connect, Phase::Connect, 75),
         row(
             "the server speaks SMTP",
             &[("LHLO", "502 5.5.2 Error: command not recognized")],
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Hello,
             69,
         ),
-        row("LHLO is refused", &[("LHLO", "550 5.7.1 Access denied")], Kind::Refused, Phase::Hello, 69),
-        row("closed after LHLO", &[("LHLO", CLOSE)], Kind::Closed, Phase::Hello, 75),
+        row("LHLO is refused", &[("LHLO", "550 5.7.1 Access denied")], ErrorKind::Refused, Phase::Hello, 69),
+        row("closed after LHLO", &[("LHLO", CLOSE)], ErrorKind::Closed, Phase::Hello, 75),
         row(
             "every mailbox is full",
             &[(
                 ".",
                 "552 5.2.2 <a@example.com> Full\r\n552 5.2.2 <b@example.com> Full\r\n452 4.2.2 <c@example.com> Quota exceeded",
             )],
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::EndOfData,
             75,
         ),
         unknown(
             "421 between the answers",
             &[(".", "250 2.0.0 <a@example.com> Saved\r\n421 4.3.2 Shutting down")],
-            Kind::Closed,
+            ErrorKind::Closed,
         ),
         row(
             "TLS first, and STARTTLS is offered",
@@ -51,14 +51,14 @@ async fn lmtp() {
                 ("LHLO", "250-mail.example.org\r\n250 STARTTLS"),
                 ("MAIL", "530 5.7.0 Must issue a STARTTLS command first"),
             ],
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
         row(
             "TLS first, and STARTTLS is not offered",
             &[("MAIL", "530 5.7.0 Must issue a STARTTLS command first")],
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
@@ -66,12 +66,16 @@ async fn lmtp() {
             "STARTTLS is required and not offered",
             Plain(&[]),
             "lmtp://127.0.0.1:{port}?tls=required",
-            Kind::Tls,
+            ErrorKind::Tls,
             Phase::StartTls,
             76,
         ),
-        unknown("garbage between the answers", &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")], Kind::Protocol),
-        unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], Kind::Timeout).with(hurried),
+        unknown(
+            "garbage between the answers",
+            &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")],
+            ErrorKind::Protocol,
+        ),
+        unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], ErrorKind::Timeout).with(hurried),
     ];
     play("lmtp", cases).await;
 }

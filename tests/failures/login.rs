@@ -1,6 +1,6 @@
 //! Logins that are not accepted, in the words of Postfix, Gmail, Exchange and others.
 
-use envoi::{Kind, Phase};
+use envoi::{ErrorKind, Phase};
 
 use crate::scene::{Case, case, play};
 use crate::servers::{CLOSE, Script, Server};
@@ -11,13 +11,14 @@ const STARTTLS: &str = "smtp://alice:secret@localhost:{port}";
 #[tokio::test]
 async fn logins() {
     let answered = |name, script: Script, exit| -> Case {
-        case(name, Server::Plain(script), IN_CLEAR, Kind::Auth, Phase::Auth, exit)
+        case(name, Server::Plain(script), IN_CLEAR, ErrorKind::Auth, Phase::Auth, exit)
     };
     let inside_tls = |name, script: Script| -> Case {
-        case(name, Server::Implicit(script), "smtps://alice:secret@localhost:{port}", Kind::Auth, Phase::Auth, 77)
+        case(name, Server::Implicit(script), "smtps://alice:secret@localhost:{port}", ErrorKind::Auth, Phase::Auth, 77)
     };
-    let after =
-        |name, script: Script, phase| -> Case { case(name, Server::Plain(script), IN_CLEAR, Kind::Refused, phase, 69) };
+    let after = |name, script: Script, phase| -> Case {
+        case(name, Server::Plain(script), IN_CLEAR, ErrorKind::Refused, phase, 69)
+    };
     let good = |world: &crate::scene::World| crate::servers::config(&[&world.good()]);
     let cases = vec![
         answered("535", &[("AUTH", "535 Incorrect authentication data")], 77),
@@ -175,7 +176,7 @@ async fn logins() {
             "530, login first",
             Server::Plain(&[("MAIL", "530 5.7.0 Authentication required")]),
             "smtp://127.0.0.1:{port}?tls=none",
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
@@ -186,7 +187,7 @@ async fn logins() {
                 "530 5.7.57 Client not authenticated to send mail. [AM0PR01CA0001.eurprd01.prod.exchangelabs.com]",
             )]),
             "smtp://127.0.0.1:{port}?tls=none",
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
@@ -197,7 +198,7 @@ async fn logins() {
                 "530-5.7.0 Authentication Required. For more information, go to\r\n530 5.7.0  https://support.google.com/accounts/troubleshooter/2402620. a1-b2.3 - gsmtp",
             )]),
             "smtp://127.0.0.1:{port}?tls=none",
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
@@ -241,7 +242,7 @@ async fn logins() {
             Phase::EndOfData,
         ),
         after("relaying denied after a login", &[("RCPT", "554 5.7.1 Relay access denied")], Phase::Rcpt),
-        case("closed at the login", Server::Plain(&[("AUTH", CLOSE)]), IN_CLEAR, Kind::Closed, Phase::Auth, 75),
+        case("closed at the login", Server::Plain(&[("AUTH", CLOSE)]), IN_CLEAR, ErrorKind::Closed, Phase::Auth, 75),
         // What is offered.
         answered("no mechanism in common", &[("EHLO", "250-mail.example.org\r\n250 AUTH GSSAPI X-OWN")], 77),
         answered("not the mechanism that is wanted", &[("EHLO", "250-mail.example.org\r\n250 AUTH LOGIN")], 77)
@@ -252,7 +253,7 @@ async fn logins() {
             "no login here, inside TLS",
             Server::StartTls(good, &[("EHLO", "250-mail.example.org\r\n250-SIZE 1000\r\n250 STARTTLS")]),
             STARTTLS,
-            Kind::Auth,
+            ErrorKind::Auth,
             Phase::Auth,
             77,
         ),
@@ -260,7 +261,7 @@ async fn logins() {
             "credentials without TLS",
             Server::Plain(&[]),
             "smtp://alice:secret@127.0.0.1:{port}?tls=none",
-            Kind::Insecure,
+            ErrorKind::Insecure,
             Phase::Auth,
             76,
         ),

@@ -1,7 +1,7 @@
 //! Senders, recipients and messages that are refused, in the words of real servers, and outcomes that nobody knows.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Client, Envelope, Kind, Message, Phase};
+use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase};
 use futures::StreamExt as _;
 
 use crate::scene::{Case, World, case, hurried, play};
@@ -10,7 +10,7 @@ use crate::servers::{CLOSE, RESET, SILENCE, Script, Server, start};
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
 
 fn refused(name: &'static str, script: Script, phase: Phase, exit: u8) -> Case {
-    case(name, Server::Plain(script), URL, Kind::Refused, phase, exit)
+    case(name, Server::Plain(script), URL, ErrorKind::Refused, phase, exit)
 }
 
 fn mail(name: &'static str, script: Script, exit: u8) -> Case {
@@ -42,7 +42,7 @@ fn beyond_ascii() -> Message<'static> {
 fn ready(text: &str) -> Message<'static> {
     let address = |text| Address::new(text).unwrap();
     let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    Message::ready(text.to_owned()).envelope(envelope)
+    Message::raw(text.to_owned()).envelope(envelope)
 }
 
 fn to_three() -> Message<'static> {
@@ -87,7 +87,7 @@ async fn messages() {
             "EHLO without codes",
             Server::Plain(&[("EHLO", "250 mail.example.org\r\nPIPELINING\r\nSIZE 1000")]),
             URL,
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Command,
             76,
         ),
@@ -95,7 +95,7 @@ async fn messages() {
             "EHLO without codes after the first line",
             Server::Plain(&[("EHLO", "250-mail.example.org\r\nPIPELINING\r\nSIZE 1000")]),
             URL,
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Hello,
             76,
         ),
@@ -107,7 +107,7 @@ async fn messages() {
                 ("MAIL", "530 5.7.0 Must issue a STARTTLS command first"),
             ]),
             "smtp://127.0.0.1:{port}?tls=opportunistic",
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Mail,
             69,
         ),
@@ -245,7 +245,7 @@ async fn messages() {
             "too large, by SIZE",
             Server::Plain(&[("EHLO", "250-mail.example.org\r\n250 SIZE 10240")]),
             URL,
-            Kind::Unsupported,
+            ErrorKind::Unsupported,
             Phase::Mail,
             69,
         )
@@ -295,7 +295,7 @@ async fn messages() {
             "8-bit text, and no 8BITMIME",
             Server::Plain(&[("EHLO", "250-mail.example.org\r\n250 SIZE 10240")]),
             URL,
-            Kind::Unsupported,
+            ErrorKind::Unsupported,
             Phase::Mail,
             69,
         )
@@ -304,15 +304,15 @@ async fn messages() {
         refused("DATA is refused", &[("DATA", "554 5.5.1 No valid recipients")], Phase::Data, 69),
         refused("421 to DATA", &[("DATA", "421 4.3.2 System shutting down")], Phase::Data, 75),
         end("421 to the message", &[(".", "421 4.3.2 System shutting down")], 75),
-        case("reset at RCPT", Server::Plain(&[("RCPT", RESET)]), URL, Kind::Closed, Phase::Rcpt, 75),
-        case("closed at RCPT", Server::Plain(&[("RCPT", CLOSE)]), URL, Kind::Closed, Phase::Rcpt, 75),
-        case("no answer to MAIL", Server::Plain(&[("MAIL", SILENCE)]), URL, Kind::Timeout, Phase::Mail, 75)
+        case("reset at RCPT", Server::Plain(&[("RCPT", RESET)]), URL, ErrorKind::Closed, Phase::Rcpt, 75),
+        case("closed at RCPT", Server::Plain(&[("RCPT", CLOSE)]), URL, ErrorKind::Closed, Phase::Rcpt, 75),
+        case("no answer to MAIL", Server::Plain(&[("MAIL", SILENCE)]), URL, ErrorKind::Timeout, Phase::Mail, 75)
             .with(hurried),
         case(
             "an answer that fits nothing",
             Server::Plain(&[("MAIL", "354 Go ahead")]),
             URL,
-            Kind::Protocol,
+            ErrorKind::Protocol,
             Phase::Mail,
             76,
         ),
@@ -329,7 +329,7 @@ async fn messages() {
             "reset in mid-message",
             Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", RESET)]),
             URL,
-            Kind::Closed,
+            ErrorKind::Closed,
             Phase::Body,
             75,
         )
@@ -338,7 +338,7 @@ async fn messages() {
             "the message is not taken",
             Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", SILENCE)]),
             URL,
-            Kind::Timeout,
+            ErrorKind::Timeout,
             Phase::Body,
             75,
         )
@@ -348,17 +348,31 @@ async fn messages() {
             "the message is refused while it goes",
             Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", "552 5.3.4 Message too big")]),
             URL,
-            Kind::Refused,
+            ErrorKind::Refused,
             Phase::Body,
             69,
         )
         .message(huge),
         // Nobody knows.
-        case("closed after the message", Server::Plain(&[(".", CLOSE)]), URL, Kind::Closed, Phase::EndOfData, 79),
-        case("no answer to the message", Server::Plain(&[(".", SILENCE)]), URL, Kind::Timeout, Phase::EndOfData, 79)
-            .with(hurried),
-        case("garbage after the message", Server::Plain(&[(".", "what?")]), URL, Kind::Protocol, Phase::EndOfData, 79)
-            .message(to_three),
+        case("closed after the message", Server::Plain(&[(".", CLOSE)]), URL, ErrorKind::Closed, Phase::EndOfData, 79),
+        case(
+            "no answer to the message",
+            Server::Plain(&[(".", SILENCE)]),
+            URL,
+            ErrorKind::Timeout,
+            Phase::EndOfData,
+            79,
+        )
+        .with(hurried),
+        case(
+            "garbage after the message",
+            Server::Plain(&[(".", "what?")]),
+            URL,
+            ErrorKind::Protocol,
+            Phase::EndOfData,
+            79,
+        )
+        .message(to_three),
     ];
     play("messages", cases).await;
 }

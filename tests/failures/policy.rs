@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use envoi::testing;
 use envoi::tls::{Security, TlsInfo, TlsSettings, TlsVersion, Trust};
-use envoi::{Client, Endpoint, Error, Kind, Phase, Receipt, Timeouts};
+use envoi::{Client, Endpoint, Error, ErrorKind, Phase, Receipt, Timeouts};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
@@ -26,7 +26,7 @@ async fn send(
     let running = start(&server, world).await;
     let endpoint = Endpoint::new("localhost").port(running.port).security(Security::Opportunistic);
     let endpoint = endpoint.trust(Trust::empty().pem(&world.root.pem));
-    let client = Client::new(adapt(endpoint.timeouts(Timeouts::of(Duration::from_secs(20)))));
+    let client = Client::new(adapt(endpoint.timeouts(Timeouts::uniform(Duration::from_secs(20)))));
     let result = timeout(PATIENCE, client.send(hello())).await.expect("the client hangs");
     let heard = running.heard.lock().unwrap().clone();
     (result, heard)
@@ -50,15 +50,15 @@ async fn opportunistic_takes_any_certificate_and_reports() {
     let (receipt, heard) = send(StartTls(unknown, &[]), &world, |endpoint| endpoint).await;
     let tls = receipt.unwrap().tls.expect("TLS is used");
     assert!(!tls.verified && tls.verified_by.is_none());
-    let reason = tls.not_verified_because.unwrap();
+    let reason = tls.not_verified_reason.unwrap();
     assert!(reason.to_string().contains("\"CN=Unknown Root\", which is missing"), "{reason}");
     assert_eq!(heard.len(), 1);
 
     let (receipt, _) = send(StartTls(good, &[]), &world, |endpoint| endpoint).await;
     let receipt = receipt.unwrap();
-    assert_eq!(receipt.plaintext_because, None);
+    assert_eq!(receipt.plaintext_reason, None);
     let tls = receipt.tls.unwrap();
-    assert!(tls.verified && tls.not_verified_because.is_none());
+    assert!(tls.verified && tls.not_verified_reason.is_none());
     assert_eq!(tls.verified_by.as_deref(), Some("CN=Example Root"));
 }
 
@@ -78,7 +78,7 @@ async fn opportunistic_falls_back_once_and_says_why() {
         let (receipt, heard) = send(Plain(script), &world, hurry).await;
         let receipt = receipt.unwrap();
         assert!(receipt.tls.is_none());
-        let reason = receipt.plaintext_because.unwrap();
+        let reason = receipt.plaintext_reason.unwrap();
         assert!(reason.contains(because), "{reason}");
         assert_eq!(heard.len(), connections, "{because}");
         let last = heard.last().unwrap();
@@ -89,12 +89,12 @@ async fn opportunistic_falls_back_once_and_says_why() {
     let refusing = Plain(&[("TLS", CLOSE), ("MAIL", "451 4.3.0 Not now")]);
     let (result, heard) = send(refusing, &world, |endpoint| endpoint).await;
     let error = result.unwrap_err();
-    assert_eq!((error.kind(), error.phase(), heard.len()), (Kind::Refused, Phase::Mail, 2), "{error}");
-    assert!(error.receipt().unwrap().plaintext_because.is_some());
+    assert_eq!((error.kind(), error.phase(), heard.len()), (ErrorKind::Refused, Phase::Mail, 2), "{error}");
+    assert!(error.receipt().unwrap().plaintext_reason.is_some());
     // What looks like an attack is no reason to go without TLS.
     let injecting = Plain(&[("STARTTLS", "220 go\r\n250 injected")]);
     let (result, heard) = send(injecting, &world, |endpoint| endpoint).await;
-    assert_eq!((result.unwrap_err().kind(), heard.len()), (Kind::Protocol, 1));
+    assert_eq!((result.unwrap_err().kind(), heard.len()), (ErrorKind::Protocol, 1));
 }
 
 #[tokio::test]
@@ -127,12 +127,12 @@ async fn opportunistic_with_credentials_is_as_strict_as_required() {
     let login = |endpoint: Endpoint| endpoint.user("alice").password("secret");
     let (receipt, _) = send(StartTls(good, &[]), &world, login).await;
     let receipt = receipt.unwrap();
-    assert!(receipt.tls.unwrap().verified && receipt.auth.is_some());
+    assert!(receipt.tls.unwrap().verified && receipt.mechanism.is_some());
     for (server, kind) in [
-        (StartTls(unknown, &[]), Kind::Tls),
-        (Plain(&[("STARTTLS", "454 4.7.0 TLS not available")]), Kind::Tls),
-        (Plain(&[("TLS", CLOSE)]), Kind::Tls),
-        (Plain(&[("EHLO", "250-mail.example.org\r\n250 AUTH PLAIN LOGIN")]), Kind::Insecure),
+        (StartTls(unknown, &[]), ErrorKind::Tls),
+        (Plain(&[("STARTTLS", "454 4.7.0 TLS not available")]), ErrorKind::Tls),
+        (Plain(&[("TLS", CLOSE)]), ErrorKind::Tls),
+        (Plain(&[("EHLO", "250-mail.example.org\r\n250 AUTH PLAIN LOGIN")]), ErrorKind::Insecure),
     ] {
         let (result, heard) = send(server, &world, login).await;
         let error = result.unwrap_err();
@@ -146,12 +146,12 @@ async fn required_never_goes_on_without_and_none_never_asks() {
     let world = World::new();
     for script in [&[("EHLO", "250 mail.example.org")][..], &[("STARTTLS", "454 4.7.0 No TLS")], &[("TLS", CLOSE)]] {
         let (result, heard) = send(Plain(script), &world, |endpoint| endpoint.security(Security::Required)).await;
-        assert_eq!((result.unwrap_err().kind(), heard.len()), (Kind::Tls, 1));
+        assert_eq!((result.unwrap_err().kind(), heard.len()), (ErrorKind::Tls, 1));
         assert!(!has(&heard[0], "MAIL"));
     }
     let (receipt, heard) = send(Plain(&[]), &world, |endpoint| endpoint.security(Security::None)).await;
     let receipt = receipt.unwrap();
-    assert!(receipt.tls.is_none() && receipt.plaintext_because.is_none());
+    assert!(receipt.tls.is_none() && receipt.plaintext_reason.is_none());
     assert!(!has(&heard[0], "STARTTLS"));
 }
 
@@ -231,7 +231,7 @@ fn proof(tls: &TlsInfo, resumed: bool) {
     assert_eq!(tls.resumed, resumed);
     assert!(tls.version.starts_with("TLSv1.") && tls.cipher.starts_with("TLS"), "{tls}");
     assert!(tls.key_exchange.is_some() || resumed, "{tls}");
-    assert!(tls.verified && tls.not_verified_because.is_none());
+    assert!(tls.verified && tls.not_verified_reason.is_none());
     assert_eq!(tls.verified_by.as_deref(), Some("CN=envoi testing CA"));
     let peer = tls.peer().expect("the certificate is there");
     assert_eq!((peer.subject.as_str(), peer.issuer.as_str()), ("CN=localhost", "CN=envoi testing CA"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::tls::Trust;
-use envoi::{Client, Endpoint, Error, Kind, Message, Phase, Timeouts};
+use envoi::{Client, Endpoint, Error, ErrorKind, Message, Phase, Timeouts};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits no longer than a case of silence should take. Only where there is no handshake, which may have to wait for a processor.
 pub fn hurried(endpoint: Endpoint, _: &World) -> Endpoint {
-    endpoint.timeouts(Timeouts::of(Duration::from_millis(700)))
+    endpoint.timeouts(Timeouts::uniform(Duration::from_millis(700)))
 }
 
 /// One failure: how it comes about, and what kind of error it must be. The words are in the snapshot.
@@ -27,14 +27,14 @@ pub struct Case {
     server: Server,
     /// `{port}` stands for the server's.
     url: &'static str,
-    expected: (Kind, Phase, u8),
+    expected: (ErrorKind, Phase, u8),
     endpoint: fn(Endpoint, &World) -> Endpoint,
     message: fn() -> Message<'static>,
 }
 
 /// The server fails the client that this URL describes; the error is of this kind, in this phase, and gives this exit code
 /// (sysexits.h, as the `send` example exits).
-pub fn case(name: &'static str, server: Server, url: &'static str, kind: Kind, phase: Phase, exit: u8) -> Case {
+pub fn case(name: &'static str, server: Server, url: &'static str, kind: ErrorKind, phase: Phase, exit: u8) -> Case {
     Case { name, server, url, expected: (kind, phase, exit), endpoint: |endpoint, _| endpoint, message: hello }
 }
 
@@ -56,7 +56,8 @@ impl Case {
         let running = start(&self.server, world).await;
         let url = self.url.replace("{port}", &running.port.to_string());
         let mut endpoint = Endpoint::from_url(&url).unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        endpoint = endpoint.timeouts(Timeouts::of(Duration::from_secs(20))).trust(Trust::empty().pem(&world.root.pem));
+        endpoint =
+            endpoint.timeouts(Timeouts::uniform(Duration::from_secs(20))).trust(Trust::empty().pem(&world.root.pem));
         let client = Client::new((self.endpoint)(endpoint, world));
         let result = timeout(PATIENCE, client.send((self.message)())).await;
         let result = result.unwrap_or_else(|_| panic!("{}: the client hangs", self.name));
@@ -104,13 +105,13 @@ impl Case {
 fn exit_code(error: &Error) -> u8 {
     match error.kind() {
         _ if error.outcome_unknown() => 79,
-        Kind::Request => 64,
-        Kind::Input => 66,
-        Kind::Config => 78,
-        Kind::Protocol | Kind::Insecure => 76,
+        ErrorKind::Request => 64,
+        ErrorKind::Input => 66,
+        ErrorKind::Config => 78,
+        ErrorKind::Protocol | ErrorKind::Insecure => 76,
         _ if error.is_transient() => 75,
-        Kind::Tls => 76,
-        Kind::Auth => 77,
+        ErrorKind::Tls => 76,
+        ErrorKind::Auth => 77,
         _ => 69,
     }
 }

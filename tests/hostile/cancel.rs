@@ -80,10 +80,10 @@ async fn connect_after_each_poll() {
         let endpoint = manners.endpoint();
         // The store is read once.
         let (client, _, _) = wire(manners, false);
-        drop(Connection::over(client, &endpoint).await.unwrap());
+        drop(Connection::from_stream(client, &endpoint).await.unwrap());
         for polls in 1.. {
             let (client, office, serving) = wire(manners, manners.tls.is_none());
-            let connected = polled(Connection::over(client, &endpoint), polls).await;
+            let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
             let done = connected.map(|connection| drop(connection.unwrap())).is_some();
             assert_nothing_left(serving, &format!("{manners:?}, {polls} polls")).await;
             assert!(office.books().stored.is_empty());
@@ -107,7 +107,7 @@ async fn send_after_each_poll() {
         for polls in 1.. {
             let context = format!("{manners:?}, {polls} polls");
             let (client, office, serving) = wire(manners, true);
-            let mut connection = Connection::over(client, &endpoint).await.unwrap();
+            let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
             let outcome = polled(connection.send(letter(0, &["you@example.com"], 100)), polls).await;
             if let Some(outcome) = outcome {
                 assert!(polls > 10);
@@ -129,7 +129,7 @@ async fn a_stream_of_messages_after_each_poll() {
         for polls in 1.. {
             let context = format!("{manners:?}, {polls} polls");
             let (client, office, serving) = wire(manners, true);
-            let mut connection = Connection::over(client, &manners.endpoint()).await.unwrap();
+            let mut connection = Connection::from_stream(client, &manners.endpoint()).await.unwrap();
             let mut told = Vec::new();
             let sending = async {
                 let letters = stream::iter(0..4).map(|n| letter(n, &["you@example.com"], 50));
@@ -184,7 +184,7 @@ async fn the_steps_of_a_transaction_after_each_poll() {
         for polls in 1.. {
             let context = format!("{name}, {polls} polls");
             let (client, office, serving) = wire(LINE, true);
-            let mut connection = Connection::over(client, &endpoint().auth_in_clear()).await.unwrap();
+            let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear()).await.unwrap();
             if before > 0 {
                 connection.mail(address("me@example.org")).await.unwrap();
             }
@@ -206,7 +206,7 @@ async fn the_steps_of_a_transaction_after_each_poll() {
 async fn a_writer_that_is_dropped_at_each_piece() {
     for pieces in 0..3 {
         let (client, office, serving) = wire(LINE, false);
-        let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+        let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
         connection.mail(address("me@example.org")).await.unwrap();
         connection.rcpt(address("you@example.com")).await.unwrap();
         let mut writer = connection.data().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_writer_that_is_dropped_at_each_piece() {
 async fn quit_after_each_poll() {
     for polls in 1.. {
         let (client, _office, serving) = wire(LINE, true);
-        let connection = Connection::over(client, &endpoint()).await.unwrap();
+        let connection = Connection::from_stream(client, &endpoint()).await.unwrap();
         let done = polled(connection.quit(), polls).await.is_some();
         let _served = serving.await.unwrap();
         assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{polls} polls");
@@ -252,7 +252,7 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
         || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
     type Make = fn(usize) -> Message<'static>;
     let messages: [(&str, Make); 2] = [
-        ("a ready message", |reads| Message::ready_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))),
+        ("a ready message", |reads| Message::raw_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))),
         ("an attachment", |reads| {
             let built = envoi::mail_builder::MessageBuilder::new()
                 .from("me@example.org")
@@ -265,7 +265,7 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
     for (what, message) in messages {
         for reads in [0, 1, 10_000] {
             let (client, office, serving) = wire(LINE, false);
-            let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+            let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
             let outcome = AssertUnwindSafe(connection.send(message(reads))).catch_unwind().await;
             assert!(outcome.is_err(), "{what}, after {reads} reads: the panic is the caller's to see");
             if reads == 0 && what == "a ready message" {
@@ -279,7 +279,7 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
     }
     // In the caller's stream of messages, between two of them: nothing was going on.
     let (client, office, _serving) = wire(LINE, false);
-    let mut connection = Connection::over(client, &endpoint()).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
     let bomb = stream::iter(0..2).map(|n| if n == 0 { letter(0, &["you@example.com"], 10) } else { panic!("again") });
     let sending = async {
         let outcomes: Vec<_> = connection.send_all(bomb).collect().await;
@@ -312,7 +312,7 @@ async fn what_failed_has_no_end() {
         Message::from(built()).attach(Attachment::reader("a.txt", "text/plain", reader))
     };
     let ready = |reader: Box<dyn AsyncRead + Send + Unpin>| {
-        Message::ready_stream(reader).envelope(envelope(&["you@example.com"]))
+        Message::raw_stream(reader).envelope(envelope(&["you@example.com"]))
     };
     for reads in [0, 1, 2, 10_000] {
         let bombs = [ready(Box::new(Bomb(reads))), attached(Box::new(Bomb(reads)))];
@@ -341,7 +341,7 @@ async fn a_panic_in_what_is_told_of_each_recipient() {
     let (client, office, serving) = wire(manners, false);
     let endpoint = manners.endpoint();
     assert_eq!(endpoint.protocol(), Protocol::Lmtp);
-    let mut connection = Connection::over(client, &endpoint).await.unwrap();
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let envelope: Envelope = envelope(&["a@example.com", "b@example.com"]);
     connection.mail(envelope.reverse_path().cloned()).await.unwrap();
     for recipient in envelope.recipients() {

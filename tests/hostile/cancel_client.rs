@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use envoi::proto::Mechanism;
 use envoi::tls::Security;
-use envoi::{Client, Connection, Endpoint, Retries, TokenRequest};
+use envoi::{Client, Connection, Endpoint, RetryPolicy, TokenRequest};
 use tokio::io::duplex;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -147,7 +147,7 @@ async fn the_wait_before_the_next_attempt_after_each_poll() {
     for polls in 1.. {
         let context = format!("{polls} polls");
         let street = Street::open(manners, 2, 8).await;
-        let client = Client::new(street.endpoint.clone()).retries(Retries::new(2));
+        let client = Client::new(street.endpoint.clone()).retries(RetryPolicy::new(2));
         let outcome = polled(client.send(letter(0, YOU, 100)), polls).await;
         // A client that has just come is let in; the next attempt would be later.
         sleep(Duration::from_millis(100)).await;
@@ -193,7 +193,7 @@ async fn the_source_of_a_token_after_each_poll() {
         let office = Office::default();
         let serving = tokio::spawn(async move { office.serve(server, manners, usize::MAX).await });
         let before = asked.load(Ordering::Relaxed);
-        let connected = polled(Connection::over(client, &endpoint), polls).await;
+        let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
         assert_eq!(Arc::strong_count(&held), holders, "{context}: the source holds on to something");
         let done = connected.map(|connection| drop(connection.unwrap())).is_some();
         assert!(serving.await.unwrap().is_err(), "{context}");

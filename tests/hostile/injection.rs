@@ -11,7 +11,9 @@ use envoi::mail_builder::headers::text::Text;
 use envoi::mail_builder::headers::url::URL;
 use envoi::mail_builder::mime::MimePart;
 use envoi::proto::{ClientName, Mechanism, RawCommand};
-use envoi::{Address, Attachment, Client, Connection, Credentials, Delivery, Endpoint, Error, Kind, Message};
+use envoi::{
+    Address, Attachment, Client, Connection, Credentials, DeliveryOptions, Endpoint, Error, ErrorKind, Message,
+};
 use futures::FutureExt as _;
 
 use crate::office::envelope;
@@ -37,13 +39,13 @@ fn what_stands_in_a_command() {
         ("the type of ORCPT", |x| OriginalRecipient::of_type(&format!("rfc822{x}"), "a").map(drop)),
         ("ORCPT", |x| OriginalRecipient::of_type("rfc822", &format!("a{x}")).map(drop)),
         ("NOTIFY", |x| format!("never{x}").parse::<envoi::delivery::Notify>().map(drop)),
-        ("RET", |x| format!("full{x}").parse::<envoi::delivery::Returned>().map(drop)),
+        ("RET", |x| format!("full{x}").parse::<envoi::delivery::DsnReturn>().map(drop)),
     ];
     for (what, attempt) in attempts {
         attempt("").unwrap_or_else(|error| panic!("{what}: {error}"));
         for breaks in BREAKS {
             let error = attempt(breaks).err().unwrap_or_else(|| panic!("{what} took {breaks:?}"));
-            assert_eq!(error.kind(), Kind::Request, "{what}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Request, "{what}: {error}");
             assert!(!error.to_string().contains(['\r', '\n', '\0']), "{what}: {error:?} breaks out of a log's line");
         }
     }
@@ -116,7 +118,7 @@ async fn what_stands_in_a_header() {
         for breaks in BREAKS.iter().chain(&["\r\n ", "\r\nBcc: victim@example.org", "\n\t"]) {
             let prepared = attempt(breaks).prepare().await;
             let error = prepared.err().unwrap_or_else(|| panic!("{what} took {breaks:?}"));
-            assert_eq!(error.kind(), Kind::Request, "{what}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Request, "{what}: {error}");
             assert!(!error.to_string().contains(['\r', '\n', '\0']), "{what}: {error:?} breaks out of a log's line");
         }
     }
@@ -168,7 +170,7 @@ async fn a_host_or_a_url() {
     for breaks in BREAKS {
         let host = Endpoint::new(format!("mail{breaks}.example.org")).security(envoi::tls::Security::None);
         let error = Client::new(host).connect().await.err().unwrap_or_else(|| panic!("a host with {breaks:?}"));
-        assert_eq!(error.kind(), Kind::Request, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Request, "{error}");
         assert!(!error.to_string().contains(['\r', '\n', '\0']), "{error:?}");
 
         let hexed: String = breaks.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -189,7 +191,7 @@ async fn a_host_or_a_url() {
                     Ok(client) => client.connect().await.err().unwrap_or_else(|| panic!("{url:?}")),
                     Err(error) => error,
                 };
-                assert_eq!(error.kind(), Kind::Request, "{url:?}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Request, "{url:?}: {error}");
                 assert!(!error.to_string().contains(['\r', '\n', '\0']), "{url:?}: {error:?}");
             }
         }
@@ -203,7 +205,7 @@ async fn log_in(mechanism: Mechanism, credentials: Credentials) -> (Result<(), E
     acts.extend([say("334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2U+\r\n"), Act::Rest(1), say("334 \r\n"), Act::Rest(1)]);
     acts.extend([say("535 5.7.8 no\r\n"), Act::Listen]);
     let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials);
-    let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+    let meeting = meet(acts, async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
     (meeting.result, String::from_utf8(meeting.heard).unwrap())
 }
 
@@ -271,7 +273,7 @@ async fn the_password_of_a_trust_store() {
         let trust = Trust::empty().file(&store).password(format!("hunter2{breaks}"));
         let error = trust.load().unwrap_err();
         let text = format!("{error} {error:?}");
-        assert!(error.kind() == Kind::Config && !text.contains("hunter2"), "{text}");
+        assert!(error.kind() == ErrorKind::Config && !text.contains("hunter2"), "{text}");
         // In a file, its first line is the password.
         std::fs::write(&file, format!("hunter2{breaks}")).unwrap();
         let url = format!(
@@ -281,7 +283,7 @@ async fn the_password_of_a_trust_store() {
         );
         let error = Client::from_url(&url).unwrap().connect().await.err().unwrap();
         let text = format!("{error} {error:?}");
-        assert!(error.kind() == Kind::Config && !text.contains("hunter2"), "{text}");
+        assert!(error.kind() == ErrorKind::Config && !text.contains("hunter2"), "{text}");
     }
 }
 
@@ -291,7 +293,7 @@ fn what_cannot_be_said_is_not_connected_for() {
     let bad = MessageBuilder::new().from("me@example.org").to("you@example.com").subject("a\r\nb").text_body("x");
     let client = Client::new(plain());
     let outcome = client.send(bad).now_or_never().expect("there is nothing to wait for");
-    assert_eq!(outcome.unwrap_err().kind(), Kind::Request);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Request);
     // RFC 4616, 2 (PLAIN); RFC 4013, 2.3 (SCRAM); RFC 6750, 2.1 (tokens); RFC 4422, 3.4.1 (who is acted for).
     let login = |user: &str, password: &str| plain().auth_in_clear().user(user).password(password);
     let url = |url: &str| Endpoint::from_url(url).unwrap();
@@ -343,11 +345,11 @@ fn what_cannot_be_said_is_not_connected_for() {
         let letter = crate::office::letter(0, &["you@example.com"], 10);
         let outcome = client.send(letter).now_or_never().unwrap_or_else(|| panic!("{what}: it connects"));
         let error = outcome.unwrap_err();
-        assert_eq!(error.kind(), Kind::Request, "{what}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Request, "{what}: {error}");
         assert!(error.to_string().contains(words), "{what}: {error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{what}: {error}");
         assert!(!error.to_string().contains(char::is_control), "{what}: {error:?}");
     }
-    let delivery = Delivery::new().envelope_id(EnvelopeId::new("a b+c=d").unwrap());
+    let delivery = DeliveryOptions::new().envelope_id(EnvelopeId::new("a b+c=d").unwrap());
     assert!(format!("{delivery:?}").contains("a b+c=d"));
 }

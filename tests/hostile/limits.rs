@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use envoi::proto::{ClientName, Limits, Machine, Mechanism, Settings, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
-use envoi::{Connection, Credentials, Endpoint, Kind, Phase, Timeouts};
+use envoi::{Connection, Credentials, Endpoint, ErrorKind, Phase, Timeouts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::office::{address, certificate, letter, parcel};
@@ -22,7 +22,7 @@ fn then(last: &str, acts: &[Act]) -> Vec<Act> {
 }
 
 fn too_much(phase: Phase) -> Fate {
-    Fails(Kind::Protocol, phase, phase == Phase::EndOfData, "limit")
+    Fails(ErrorKind::Protocol, phase, phase == Phase::EndOfData, "limit")
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,13 +49,13 @@ async fn floods() {
         (
             "empty lines without an end",
             then("MAIL", &[Act::Flood("\r\n")]),
-            Fails(Kind::Protocol, Phase::Mail, false, "no SMTP reply"),
+            Fails(ErrorKind::Protocol, Phase::Mail, false, "no SMTP reply"),
         ),
         ("NULs without an end", then("MAIL", &[Act::Flood("\0")]), too_much(Phase::Mail)),
         (
             "replies without an end, unasked",
             then("EHLO", &[Act::Flood("250 x\r\n")]),
-            Fails(Kind::Protocol, Phase::Command, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Command, false, "nothing was asked"),
         ),
     ])
     .await;
@@ -84,7 +84,7 @@ async fn each_limit_can_be_set_and_is_named() {
         let name = if what == "a line" { "250-a name of more than thirty bytes\r\n250 x\r\n" } else { offers };
         let acts = then("EHLO", &[say(name), Act::Listen]);
         let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await);
-        assert_fate(what, &meeting.await.result, Fails(Kind::Protocol, Phase::Hello, false, words));
+        assert_fate(what, &meeting.await.result, Fails(ErrorKind::Protocol, Phase::Hello, false, words));
     }
 }
 
@@ -96,7 +96,7 @@ async fn no_real_server_reaches_them() {
         let offers = (1..lines).map(|n| format!("250-X{n:0bytes$}\r\n")).collect::<String>() + "250 SIZE 1000000\r\n";
         let endpoint = plain();
         let meeting = meet(then("EHLO", &[say(&offers), Act::Listen]), async |stream| {
-            let connection = Connection::over(stream, &endpoint).await?;
+            let connection = Connection::from_stream(stream, &endpoint).await?;
             Ok(connection.capabilities().size_limit())
         });
         assert_eq!(meeting.await.result.unwrap(), Some(1_000_000), "{what}");
@@ -147,8 +147,8 @@ async fn challenges() {
     ] {
         let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials);
         let meeting =
-            meet(challenged(&acts), async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
-        assert_fate(attack, &meeting.result, Fails(Kind::Protocol, Phase::Auth, false, words));
+            meet(challenged(&acts), async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
+        assert_fate(attack, &meeting.result, Fails(ErrorKind::Protocol, Phase::Auth, false, words));
     }
 }
 
@@ -173,7 +173,7 @@ async fn time_in_each_phase_and_in_all() {
         let meeting =
             meet(acts.clone(), async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await)
                 .await;
-        assert_fate(attack, &meeting.result, Fails(Kind::Timeout, *phase, *phase == Phase::EndOfData, ""));
+        assert_fate(attack, &meeting.result, Fails(ErrorKind::Timeout, *phase, *phase == Phase::EndOfData, ""));
         assert_eq!(meeting.took.as_secs(), *seconds, "{attack}");
     }
     // Each of these comes in time, and together they are too late: a reply for each of a hundred recipients, a minute apart.
@@ -184,20 +184,25 @@ async fn time_in_each_phase_and_in_all() {
         [up_to("MAIL"), vec![say("250 ok\r\n")], replies.collect(), vec![Act::Listen]].concat()
     };
     for (what, timeouts, seconds, words) in [
-        ("all waiting together, by one number", Timeouts::of(Duration::from_secs(60)), 240, "240s allowed for waiting"),
+        (
+            "all waiting together, by one number",
+            Timeouts::uniform(Duration::from_secs(60)),
+            240,
+            "240s allowed for waiting",
+        ),
         ("the deadline", Timeouts::default().with_deadline(Duration::from_secs(600)), 600, "deadline of 600s"),
         // An hour, and half a minute for each recipient: 55 seconds for each are too many.
         ("all waiting together", less_patient(600), 600 + 100 * 30, "3600s allowed for waiting"),
     ] {
         let endpoint = plain().timeouts(timeouts);
         let meeting = meet(slowly(), async |stream| send(stream, &endpoint, letter(0, &many, 100)).await).await;
-        assert_fate(what, &meeting.result, Fails(Kind::Timeout, Phase::Rcpt, false, words));
+        assert_fate(what, &meeting.result, Fails(ErrorKind::Timeout, Phase::Rcpt, false, words));
         assert_eq!(meeting.took.as_secs(), seconds, "{what}");
     }
     // Step by step, and in LMTP, where each recipient has a reply to the message, too.
     let endpoint = plain().timeouts(less_patient(600));
     let meeting = meet(slowly(), async |stream| {
-        let mut connection = Connection::over(stream, &endpoint).await?;
+        let mut connection = Connection::from_stream(stream, &endpoint).await?;
         connection.mail(address("me@example.org")).await?;
         for recipient in &many {
             connection.rcpt(address(recipient)).await?;
@@ -205,14 +210,18 @@ async fn time_in_each_phase_and_in_all() {
         Ok(())
     });
     let result = meeting.await.result;
-    assert_fate("step by step", &result, Fails(Kind::Timeout, Phase::Rcpt, false, "allowed for waiting"));
+    assert_fate("step by step", &result, Fails(ErrorKind::Timeout, Phase::Rcpt, false, "allowed for waiting"));
     let few = &many[..3];
     let mut acts = vec![say("220 hi\r\n"), Act::Hear("LHLO"), say("250-hi\r\n250 PIPELINING\r\n"), Act::Hear("DATA")];
     acts.extend([say("250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Act::Hear("\r\n.\r\n")]);
     acts.extend(few.iter().flat_map(|_| [Act::Rest(500), say("250 stored\r\n")]));
     let endpoint = Endpoint::lmtp("localhost").timeouts(less_patient(600));
     let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, few, 100)).await).await;
-    assert_fate("in LMTP", &meeting.result, Fails(Kind::Timeout, Phase::EndOfData, true, "690s allowed for waiting"));
+    assert_fate(
+        "in LMTP",
+        &meeting.result,
+        Fails(ErrorKind::Timeout, Phase::EndOfData, true, "690s allowed for waiting"),
+    );
     assert_eq!(meeting.took.as_secs(), 690);
     let told = meeting.result.unwrap_err();
     let accepted = told.receipt().unwrap().recipients.iter().filter(|one| one.outcome.is_accepted()).count();
@@ -222,7 +231,7 @@ async fn time_in_each_phase_and_in_all() {
 /// The usual limits, but for all waiting together, without what each recipient adds.
 fn less_patient(seconds: u64) -> Timeouts {
     let mut timeouts = Timeouts::default();
-    timeouts.waiting = Some(Duration::from_secs(seconds));
+    timeouts.total_wait = Some(Duration::from_secs(seconds));
     timeouts
 }
 
@@ -241,7 +250,7 @@ async fn time_in_a_login() {
         ("refusals of mechanisms", login(), slow(&refusals), 300, "300s allowed for a login"),
         (
             "with one number for all",
-            login().mechanism(Mechanism::Login).timeouts(Timeouts::of(Duration::from_secs(120))),
+            login().mechanism(Mechanism::Login).timeouts(Timeouts::uniform(Duration::from_secs(120))),
             slow(&prompts),
             120,
             "within 120s",
@@ -255,8 +264,8 @@ async fn time_in_a_login() {
             "within 300s",
         ),
     ] {
-        let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
-        assert_fate(attack, &meeting.result, Fails(Kind::Timeout, Phase::Auth, false, words));
+        let meeting = meet(acts, async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
+        assert_fate(attack, &meeting.result, Fails(ErrorKind::Timeout, Phase::Auth, false, words));
         assert_eq!(meeting.took.as_secs(), seconds, "{attack}");
     }
     // The token's source may take its time; only what the server takes counts.
@@ -265,8 +274,8 @@ async fn time_in_a_login() {
         Ok::<_, std::io::Error>("token")
     });
     let acts = slow(&[(" ", "535 5.7.8 stale\r\n"), ("AUTH ", "235 ok\r\n")]);
-    let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
-    assert_fate("two tokens", &meeting.result, Fails(Kind::Timeout, Phase::Auth, false, "allowed for a login"));
+    let meeting = meet(acts, async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
+    assert_fate("two tokens", &meeting.result, Fails(ErrorKind::Timeout, Phase::Auth, false, "allowed for a login"));
     assert_eq!(meeting.took.as_secs(), 2300);
 }
 
@@ -286,8 +295,8 @@ async fn time_in_what_is_no_dialogue() {
         ("a handshake behind STARTTLS, a byte every second", tls(Security::Required), starttls.concat()),
         ("a handshake that never begins", tls(Security::Implicit), vec![Act::Listen]),
     ] {
-        let meeting = meet(acts, async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
-        assert_fate(attack, &meeting.result, Fails(Kind::Timeout, Phase::Tls, false, "within 60s"));
+        let meeting = meet(acts, async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
+        assert_fate(attack, &meeting.result, Fails(ErrorKind::Timeout, Phase::Tls, false, "within 60s"));
         assert_eq!(meeting.took.as_secs(), 60, "{attack}");
     }
     // The answers to chunks, each in time (RFC 3030, 3): the message has its lowest rate.
@@ -301,7 +310,7 @@ async fn time_in_what_is_no_dialogue() {
         send(stream, &plain().timeouts(timeouts), parcel(0, &["you@example.com"], 8_000_000)).await
     })
     .await;
-    assert_fate("chunks", &meeting.result, Fails(Kind::Timeout, Phase::Body, false, "too little of the message"));
+    assert_fate("chunks", &meeting.result, Fails(ErrorKind::Timeout, Phase::Body, false, "too little of the message"));
     assert!(meeting.took.as_secs() < 180 + 8_000_000 / 10_000, "{:?}", meeting.took);
     // QUIT takes a second, whatever comes; and where it is not even taken.
     for (room, acts) in [
@@ -332,7 +341,7 @@ async fn a_list_of_mechanisms_costs_no_time() {
     let endpoint = plain().auth_in_clear().user("alice").password("secret");
     let began = std::time::Instant::now();
     let meeting = meet(acts, async |stream| {
-        let connecting = Connection::over(stream, &endpoint);
+        let connecting = Connection::from_stream(stream, &endpoint);
         tokio::time::timeout(Duration::from_secs(5), connecting).await.map(|_| ()).ok();
         Ok(())
     });
@@ -404,7 +413,7 @@ async fn last_words_without_an_end() {
     let read = Arc::new(AtomicUsize::new(0));
     let replies = b"220 hi\r\n250 hi\r\n";
     let stream = Hydra { replies, is_asked: true, is_broken: false, read: read.clone() };
-    let mut connection = Connection::over(stream, &plain()).await.unwrap();
+    let mut connection = Connection::from_stream(stream, &plain()).await.unwrap();
     let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
     assert!(!error.outcome_unknown(), "{error}");
     let read = read.load(Ordering::Relaxed);

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::delivery::{EnvelopeId, Notify, Returned};
+use envoi::delivery::{DsnReturn, EnvelopeId, Notify};
 use envoi::tls::Security;
-use envoi::{Connection, Delivery, Error, Message, Phase, Receipt, Timeouts};
+use envoi::{Connection, DeliveryOptions, Error, Message, Phase, Receipt, Timeouts};
 use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex, split};
 use tokio::time::{Instant, sleep};
@@ -137,7 +137,7 @@ impl Plan {
         if !self.manners.dsn {
             return message;
         }
-        let wishes = Delivery::new().notify(Notify::FAILURE).returned(Returned::Headers);
+        let wishes = DeliveryOptions::new().notify(Notify::FAILURE).returned(DsnReturn::Headers);
         message.delivery(wishes.envelope_id(EnvelopeId::new("a b").unwrap()))
     }
 }
@@ -261,14 +261,14 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
     let office = Office::default();
     let began = Instant::now();
     let (timeouts, limit) = if plan.hurried {
-        (Timeouts::of(Duration::from_secs(20)), Duration::from_secs(20 * 4 * 2 + 60))
+        (Timeouts::uniform(Duration::from_secs(20)), Duration::from_secs(20 * 4 * 2 + 60))
     } else {
         (Timeouts::default(), Duration::from_secs(2 * 60 * 60))
     };
     let endpoint = endpoint.timeouts(timeouts);
     let messages = plan.messages;
     let sending = async {
-        let mut connection = match Connection::over(client, &endpoint).await {
+        let mut connection = match Connection::from_stream(client, &endpoint).await {
             Ok(connection) => connection,
             Err(error) => {
                 assert!(!error.outcome_unknown(), "{context}: {error}");

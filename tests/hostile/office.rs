@@ -315,5 +315,5 @@ pub fn parcel(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> 
 /// A message that the office can tell from others, and from a part of one.
 pub fn letter(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
     let filling = "All work and no play makes a dull letter.\r\n.\r\n".repeat(bytes / 48);
-    Message::ready(format!("X-Id: {id}\r\n\r\n{filling}end\r\n")).envelope(envelope(recipients))
+    Message::raw(format!("X-Id: {id}\r\n\r\n{filling}end\r\n")).envelope(envelope(recipients))
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use envoi::tls::Security;
-use envoi::{Client, Connection, Outcome, Retries};
+use envoi::{Client, Connection, Outcome, RetryPolicy};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::io::duplex;
@@ -43,7 +43,7 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
             let office = Office::default();
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
-                let mut connection = Connection::over(client, &endpoint).await.ok()?;
+                let mut connection = Connection::from_stream(client, &endpoint).await.ok()?;
                 let to = ["you@example.com", "nobody@example.com", "full@example.com", "all@example.com"];
                 let message = if manners.binary { parcel(0, &to, 1_200_000) } else { letter(0, &to, 300) };
                 let outcome = connection.send(message).await;
@@ -88,7 +88,7 @@ async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
             let office = Office::default();
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
-                let Ok(mut connection) = Connection::over(client, &endpoint).await else { return Vec::new() };
+                let Ok(mut connection) = Connection::from_stream(client, &endpoint).await else { return Vec::new() };
                 let to = |n: usize| if n == 1 { &["nobody@example.com"] } else { BOTH };
                 let letters = stream::iter(0..5).map(|n| letter(n, to(n), 100));
                 let outcomes: Vec<_> = connection.send_all(letters).collect().await;
@@ -127,7 +127,7 @@ async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
         let endpoint = manners.endpoint();
         let sending = async {
             let envelope = envelope(&["you@example.com"]);
-            let mut connection = Connection::over(client, &endpoint).await?;
+            let mut connection = Connection::from_stream(client, &endpoint).await?;
             connection.mail(envelope.reverse_path().cloned()).await?;
             connection.rcpt(envelope.recipients()[0].clone()).await?;
             let mut writer = connection.data().await?;
@@ -159,7 +159,7 @@ async fn retries_and_a_server_that_is_killed_at_each_step() {
         for killed_at in 0.. {
             let context = format!("{manners:?}, killed at step {killed_at}");
             let street = Street::open(manners, 1, killed_at).await;
-            let client = Client::new(street.endpoint.clone()).retries(Retries::new(3));
+            let client = Client::new(street.endpoint.clone()).retries(RetryPolicy::new(3));
             let outcome = client.send(letter(0, &["you@example.com"], 100)).await;
             let clients = street.clients.load(Ordering::Relaxed);
             street.office.audit(0, &outcome, &context);
@@ -185,7 +185,7 @@ async fn nothing_is_sent_again_on_its_own() {
     let manners = Manners { pipelining: true, ..Manners::default() };
     let endpoint = manners.endpoint();
     let sending = async {
-        let mut connection = Connection::over(client, &endpoint).await.unwrap();
+        let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
         let first = connection.send(letter(0, BOTH, 100)).await;
         let second = connection.send(letter(1, BOTH, 100)).await;
         (first, second)
@@ -195,7 +195,7 @@ async fn nothing_is_sent_again_on_its_own() {
         let office = Office::default();
         let (client, server) = duplex(64 * 1024);
         let sending = async {
-            let mut connection = Connection::over(client, &endpoint).await.unwrap();
+            let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
             let _ = connection.send(letter(0, BOTH, 100)).await;
         };
         let _served = tokio::join!(sending, office.serve(server, manners, MORE_THAN_ALL));

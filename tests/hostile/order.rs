@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use envoi::{Connection, Kind, Phase};
+use envoi::{Connection, ErrorKind, Phase};
 use futures::{StreamExt as _, stream};
 
 use crate::office::{address, letter};
@@ -23,72 +23,72 @@ async fn replies_out_of_order() {
         (
             "all replies of a session with the greeting, before anything was asked",
             vec![say("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"), Act::Listen],
-            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "the reply to the message with the go-ahead: success before the last byte",
             then("DATA", &[say("354 go\r\n250 stored\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+            Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "all replies of the transaction with that to MAIL",
             then("MAIL", &[say("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Rcpt, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Rcpt, false, "nothing was asked"),
         ),
         (
             "an answer more than was asked for, behind EHLO",
             then("EHLO", &[say("250 hi\r\n250 and more\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Command, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Command, false, "nothing was asked"),
         ),
         (
             "the go-ahead in place of the reply to MAIL",
             then("MAIL", &[say("354 go\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Mail, false, "354 go"),
+            Fails(ErrorKind::Protocol, Phase::Mail, false, "354 go"),
         ),
         (
             "a challenge (334) to RCPT",
             then("RCPT", &[say("334 \r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Rcpt, false, "334"),
+            Fails(ErrorKind::Protocol, Phase::Rcpt, false, "334"),
         ),
         (
             "a success (250) in place of the go-ahead",
             then("DATA", &[say("250 ok\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Data, false, "250 ok"),
+            Fails(ErrorKind::Protocol, Phase::Data, false, "250 ok"),
         ),
         (
             "a second go-ahead in place of the reply to the message",
             then(".", &[say("354 go\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::EndOfData, true, "354 go"),
+            Fails(ErrorKind::Protocol, Phase::EndOfData, true, "354 go"),
         ),
         (
             "too little: a reply whose last line never comes (RFC 5321, 4.2.1)",
             then(".", &[say("250-stored\r\n"), Act::Listen]),
-            Fails(Kind::Timeout, Phase::EndOfData, true, ""),
+            Fails(ErrorKind::Timeout, Phase::EndOfData, true, ""),
         ),
         (
             "lines of one reply with two codes",
             then(".", &[say("250-stored\r\n550 or not\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::EndOfData, true, "250"),
+            Fails(ErrorKind::Protocol, Phase::EndOfData, true, "250"),
         ),
         (
             "a reply without its line end, and the end of the connection",
             then(".", &[say("250 stored"), Act::Cut]),
-            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
         ),
         (
             "the first line of a reply, and the end of the connection",
             then(".", &[say("250-stored\r\n"), Act::Cut]),
-            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
         ),
         (
             "empty lines in place of a reply",
             then(".", &[say(&("\r\n".repeat(17) + "250 stored\r\n")), Act::Listen]),
-            Fails(Kind::Protocol, Phase::EndOfData, true, "an empty line came"),
+            Fails(ErrorKind::Protocol, Phase::EndOfData, true, "an empty line came"),
         ),
         (
             "a reply that ends with the first half of its line end",
             then(".", &[say("250 stored\r"), Act::Cut]),
-            Fails(Kind::Closed, Phase::EndOfData, true, "middle of a reply"),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
         ),
     ])
     .await;
@@ -107,7 +107,7 @@ async fn what_follows_the_answer_changes_nothing() {
         let endpoint = plain();
         let acts = then(".", &[say(&format!("250 stored\r\n{behind}")), Act::Listen]);
         let meeting = meet(acts, async |stream| {
-            let mut connection = Connection::over(stream, &endpoint).await?;
+            let mut connection = Connection::from_stream(stream, &endpoint).await?;
             let first = connection.send(letter(0, YOU, 100)).await;
             assert!(first.is_ok_and(|receipt| receipt.all_accepted()), "{attack}");
             // The next command does not take it for its answer, and nothing more is sent.
@@ -116,7 +116,7 @@ async fn what_follows_the_answer_changes_nothing() {
         .await;
         let error = meeting.result.unwrap_err();
         assert!(!error.outcome_unknown(), "{attack}: {error}");
-        assert!(matches!(error.kind(), Kind::Protocol | Kind::Closed), "{attack}: {error}");
+        assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{attack}: {error}");
         assert_eq!(error.phase(), Phase::Command, "{attack}: {error}");
     }
 }
@@ -163,7 +163,7 @@ async fn merged_and_split_replies() {
                 say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Protocol, Phase::Data, false, "250 ok"),
+            Fails(ErrorKind::Protocol, Phase::Data, false, "250 ok"),
         ),
         (
             "a reply too few in a group",
@@ -175,7 +175,7 @@ async fn merged_and_split_replies() {
                 say("250 ok\r\n354 go\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Protocol, Phase::Rcpt, false, "354 go"),
+            Fails(ErrorKind::Protocol, Phase::Rcpt, false, "354 go"),
         ),
     ])
     .await;
@@ -187,42 +187,42 @@ async fn no_deadlock_in_a_large_message() {
         (
             "stops reading in the middle of the message",
             then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Sleep]),
-            Fails(Kind::Timeout, Phase::Body, false, ""),
+            Fails(ErrorKind::Timeout, Phase::Body, false, ""),
         ),
         (
             "never reads, and refuses at once",
             then("DATA", &[say("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep]),
-            Fails(Kind::Refused, Phase::Body, false, "too big"),
+            Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "refuses in the middle of the message, and closes",
             then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("552 5.3.4 too big\r\n"), Act::Cut]),
-            Fails(Kind::Refused, Phase::Body, false, "too big"),
+            Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "confirms in the middle of the message",
             then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("250 stored\r\n"), Act::Listen]),
-            Fails(Kind::Protocol, Phase::Body, false, "250 stored"),
+            Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "closes in the middle of the message",
             then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Cut]),
-            Fails(Kind::Closed, Phase::Body, false, "middle of the message"),
+            Fails(ErrorKind::Closed, Phase::Body, false, "middle of the message"),
         ),
         (
             "421 in the middle of the message",
             then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("421 4.3.2 going down\r\n"), Act::Cut]),
-            Fails(Kind::Refused, Phase::Body, false, "going down"),
+            Fails(ErrorKind::Refused, Phase::Body, false, "going down"),
         ),
         (
             "floods with replies and reads nothing, so that both sides could wait for the other",
             then("DATA", &[say("354 go\r\n"), Act::Flood("250 ok\r\n")]),
-            Fails(Kind::Protocol, Phase::Body, false, "250 ok"),
+            Fails(ErrorKind::Protocol, Phase::Body, false, "250 ok"),
         ),
         (
             "floods with a reply that has no end, and reads nothing",
             then("DATA", &[say("354 go\r\n"), Act::Flood("250-ok\r\n")]),
-            Fails(Kind::Protocol, Phase::Body, false, "limit"),
+            Fails(ErrorKind::Protocol, Phase::Body, false, "limit"),
         ),
     ] {
         // Of the small one, the client has given everything; only the wire has not taken it.
@@ -239,28 +239,28 @@ async fn no_deadlock_in_a_large_message() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_closes() {
     play_all(vec![
-        ("before the greeting", vec![Act::Cut], Fails(Kind::Closed, Phase::Greeting, false, "greeting")),
-        ("after the greeting", then("EHLO", &[Act::Cut]), Fails(Kind::Closed, Phase::Hello, false, "EHLO")),
+        ("before the greeting", vec![Act::Cut], Fails(ErrorKind::Closed, Phase::Greeting, false, "greeting")),
+        ("after the greeting", then("EHLO", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::Hello, false, "EHLO")),
         (
             "after 250 to EHLO",
             then("EHLO", &[say("250 hi\r\n"), Act::Cut]),
-            Fails(Kind::Closed, Phase::Command, false, ""),
+            Fails(ErrorKind::Closed, Phase::Command, false, ""),
         ),
         (
             "after 250 to MAIL",
             then("MAIL", &[say("250 ok\r\n"), Act::Cut]),
-            Fails(Kind::Closed, Phase::Rcpt, false, "RCPT"),
+            Fails(ErrorKind::Closed, Phase::Rcpt, false, "RCPT"),
         ),
         (
             "after 250 to RCPT",
             then("RCPT", &[say("250 ok\r\n"), Act::Cut]),
-            Fails(Kind::Closed, Phase::Data, false, ""),
+            Fails(ErrorKind::Closed, Phase::Data, false, ""),
         ),
-        ("after the final dot", then(".", &[Act::Cut]), Fails(Kind::Closed, Phase::EndOfData, true, "confirmed")),
+        ("after the final dot", then(".", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::EndOfData, true, "confirmed")),
         (
             "never answers the final dot",
             then(".", &[Act::Listen]),
-            Fails(Kind::Timeout, Phase::EndOfData, true, "confirm"),
+            Fails(ErrorKind::Timeout, Phase::EndOfData, true, "confirm"),
         ),
         ("after 250 to the message", then(".", &[say("250 stored\r\n"), Act::Cut]), Sent),
         ("instead of 221", then("QUIT", &[Act::Cut]), Sent),
@@ -272,22 +272,22 @@ async fn a_server_that_closes() {
 async fn going_down_anywhere_ends_cleanly_with_its_text() {
     // RFC 5321, 3.8 and 4.2.3: 421 may be the answer to any command.
     for (at, kind, phase) in [
-        ("EHLO", Kind::Refused, Phase::Hello),
-        ("MAIL", Kind::Refused, Phase::Mail),
-        ("RCPT", Kind::Refused, Phase::Rcpt),
-        ("DATA", Kind::Refused, Phase::Data),
-        (".", Kind::Refused, Phase::EndOfData),
+        ("EHLO", ErrorKind::Refused, Phase::Hello),
+        ("MAIL", ErrorKind::Refused, Phase::Mail),
+        ("RCPT", ErrorKind::Refused, Phase::Rcpt),
+        ("DATA", ErrorKind::Refused, Phase::Data),
+        (".", ErrorKind::Refused, Phase::EndOfData),
     ] {
         for lines in ["421 4.3.2 going down\r\n", "421-4.3.2 I am\r\n421 4.3.2 going down\r\n"] {
             for end in [Act::Cut, Act::Close, Act::Listen] {
                 let attack = format!("{at}, {lines:?}, {end:?}");
                 let endpoint = plain();
                 let meeting = meet(then(at, &[say(lines), end]), async |stream| {
-                    let mut connection = Connection::over(stream, &endpoint).await?;
+                    let mut connection = Connection::from_stream(stream, &endpoint).await?;
                     let outcome = connection.send(letter(0, YOU, 100)).await;
                     // The session is over: nothing more is said in it.
                     let after = connection.send(letter(1, YOU, 100)).await.unwrap_err();
-                    assert_eq!(after.kind(), Kind::Closed, "{attack}: {after}");
+                    assert_eq!(after.kind(), ErrorKind::Closed, "{attack}: {after}");
                     outcome
                 })
                 .await;
@@ -301,12 +301,12 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
     let endpoint = plain();
     let acts = then("EHLO", &[say("250 hi\r\n"), Act::Rest(300), say("421 4.4.2 idle for too long\r\n"), Act::Close]);
     let meeting = meet(acts, async |stream| {
-        let mut connection = Connection::over(stream, &endpoint).await?;
+        let mut connection = Connection::from_stream(stream, &endpoint).await?;
         tokio::time::sleep(Duration::from_secs(600)).await;
         connection.mail(address("me@example.org")).await
     })
     .await;
-    assert_fate("unasked", &meeting.result, Fails(Kind::Closed, Phase::Command, false, "idle for too long"));
+    assert_fate("unasked", &meeting.result, Fails(ErrorKind::Closed, Phase::Command, false, "idle for too long"));
     assert!(!String::from_utf8_lossy(&meeting.heard).contains("MAIL"));
 }
 
@@ -335,7 +335,7 @@ async fn a_window_keeps_its_order() {
             Act::Cut,
         ];
         let meeting = meet(acts, async |stream| {
-            let mut connection = Connection::over(stream, &endpoint).await?;
+            let mut connection = Connection::from_stream(stream, &endpoint).await?;
             let letters = stream::iter(0..3).map(|n| letter(n, YOU, 10));
             Ok(connection.send_all(letters).collect::<Vec<_>>().await)
         })

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Client, Kind, Phase, Pool, PoolLimits};
+use envoi::{Client, ErrorKind, Phase, Pool, PoolConfig};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use tokio::net::TcpListener;
@@ -46,8 +46,8 @@ impl Hall {
                 }
             }
         });
-        let mut limits = PoolLimits::new(2);
-        limits.wait = Duration::from_secs(10);
+        let mut limits = PoolConfig::new(2);
+        limits.acquire_timeout = Duration::from_secs(10);
         Hall { office, pool: Client::new(endpoint).pool(limits), letters: 0 }
     }
 
@@ -203,7 +203,7 @@ async fn close_after_each_poll() {
         hall.assert_whole("before").await;
         let closed = polled(hall.pool.close(), polls).await.is_some();
         let error = hall.pool.get().await.err().expect("it is closed all the same");
-        assert_eq!((error.kind(), error.message()), (Kind::PoolClosed, "the pool was closed"));
+        assert_eq!((error.kind(), error.message()), (ErrorKind::PoolClosed, "the pool was closed"));
         if closed {
             break;
         }

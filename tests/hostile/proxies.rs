@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Client, Endpoint, Error, Kind, Phase, Proxy};
+use envoi::{Client, Endpoint, Error, ErrorKind, Phase, Proxy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
@@ -118,42 +118,42 @@ async fn what_is_no_answer() {
     let socks = |turns: &[&[u8]]| Part::Converse(turns.iter().map(|words| words.to_vec()).collect());
     let endless = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"X-A: b\r\n".repeat(5000)].concat();
     for (attack, scheme, part, kind, words) in [
-        ("a mail server in its place", "http", Part::Say(b"220 hi\r\n".into()), Kind::Protocol, "220 hi"),
+        ("a mail server in its place", "http", Part::Say(b"220 hi\r\n".into()), ErrorKind::Protocol, "220 hi"),
         (
             "escape sequences for the terminal",
             "http",
             Part::Say(b"\x1b]0;x\x07\r\n\r\n".into()),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             "\\u{1b}",
         ),
         (
             "escape sequences in its reason",
             "http",
             Part::Say(b"HTTP/1.1 403 \x1b[2J\r\n\r\n".into()),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             "",
         ),
-        ("fields without an end", "http", Part::Say(endless), Kind::Protocol, "HTTP proxy"),
-        ("a line without an end", "http", Part::Flood(vec![b'x'; 4096]), Kind::Protocol, "HTTP proxy"),
-        ("NULs without an end", "http", Part::Flood(vec![0; 4096]), Kind::Protocol, "HTTP proxy"),
-        ("a reset", "http", Part::Reset, Kind::Connect, "ended the connection"),
-        ("a reset", "socks5", Part::Reset, Kind::Connect, "ended the connection"),
-        ("a code that is none", "http", Part::Say(b"HTTP/1.1 999 x\r\n\r\n".into()), Kind::Protocol, "999"),
-        ("another version of SOCKS", "socks5", socks(&[&[4, 90, 0, 0, 0, 0, 0, 0]]), Kind::Protocol, "SOCKS5"),
-        ("a method that was not offered", "socks5", socks(&[&[5, 0x80]]), Kind::Protocol, "SOCKS5"),
+        ("fields without an end", "http", Part::Say(endless), ErrorKind::Protocol, "HTTP proxy"),
+        ("a line without an end", "http", Part::Flood(vec![b'x'; 4096]), ErrorKind::Protocol, "HTTP proxy"),
+        ("NULs without an end", "http", Part::Flood(vec![0; 4096]), ErrorKind::Protocol, "HTTP proxy"),
+        ("a reset", "http", Part::Reset, ErrorKind::Connect, "ended the connection"),
+        ("a reset", "socks5", Part::Reset, ErrorKind::Connect, "ended the connection"),
+        ("a code that is none", "http", Part::Say(b"HTTP/1.1 999 x\r\n\r\n".into()), ErrorKind::Protocol, "999"),
+        ("another version of SOCKS", "socks5", socks(&[&[4, 90, 0, 0, 0, 0, 0, 0]]), ErrorKind::Protocol, "SOCKS5"),
+        ("a method that was not offered", "socks5", socks(&[&[5, 0x80]]), ErrorKind::Protocol, "SOCKS5"),
         (
             "no login wanted, and none made",
             "socks5",
             socks(&[&[5, 0], &[5, 1, 0, 1, 0, 0, 0, 0, 0, 0]]),
-            Kind::Connect,
+            ErrorKind::Connect,
             "",
         ),
-        ("a login refused", "socks5", socks(&[&[5, 2], &[1, 1]]), Kind::Auth, "login"),
+        ("a login refused", "socks5", socks(&[&[5, 2], &[1, 1]]), ErrorKind::Auth, "login"),
         (
             "a reply of a type that is none",
             "socks5",
             socks(&[&[5, 2], &[1, 0], &[5, 0, 0, 9, 0, 0]]),
-            Kind::Protocol,
+            ErrorKind::Protocol,
             "",
         ),
     ] {
@@ -176,7 +176,7 @@ async fn time() {
         ("SOCKS5, silence", "socks5", Part::Say(Vec::new())),
     ] {
         let (error, took) = meet(scheme, part).await;
-        assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Connect), "{attack}: {error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Connect), "{attack}: {error}");
         assert!(error.to_string().contains("within 30s"), "{attack}: {error}");
         assert_eq!(took.as_secs(), 30, "{attack}");
     }

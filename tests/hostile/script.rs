@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Connection, Endpoint, Error, Kind, Message, Phase, Receipt};
+use envoi::{Connection, Endpoint, Error, ErrorKind, Message, Phase, Receipt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -169,7 +169,7 @@ pub fn plain() -> Endpoint {
 
 /// Sends a letter over a connection of its own.
 pub async fn send(stream: DuplexStream, endpoint: &Endpoint, message: Message<'static>) -> Result<Receipt, Error> {
-    let mut connection = Connection::over(stream, endpoint).await?;
+    let mut connection = Connection::from_stream(stream, endpoint).await?;
     let receipt = connection.send(message).await?;
     connection.quit().await;
     Ok(receipt)
@@ -180,7 +180,7 @@ pub async fn send(stream: DuplexStream, endpoint: &Endpoint, message: Message<'s
 pub enum Fate {
     Sent,
     /// With this kind and phase, whether the outcome is unknown, and these words.
-    Fails(Kind, Phase, bool, &'static str),
+    Fails(ErrorKind, Phase, bool, &'static str),
 }
 
 #[track_caller]

@@ -4,7 +4,7 @@
 use std::error::Error as _;
 
 use envoi::proto::{ClientName, Machine, Mechanism, Settings, Step};
-use envoi::{Client, Connection, Credentials, Endpoint, Error, Kind};
+use envoi::{Client, Connection, Credentials, Endpoint, Error, ErrorKind};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::log::Log;
@@ -215,8 +215,10 @@ async fn an_echo_in_any_form_from_any_mechanism() {
             let (client, server) = duplex(16 * 1024);
             let serving = tokio::spawn(parrot(server, mechanism, secret.into(), form));
             let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials.clone());
-            let error =
-                Connection::over(client, &endpoint).await.err().unwrap_or_else(|| panic!("{context}: logged in"));
+            let error = Connection::from_stream(client, &endpoint)
+                .await
+                .err()
+                .unwrap_or_else(|| panic!("{context}: logged in"));
             assert_silent(&context, &told(&error), secret);
             // Not only the secret's part of what was said, so that its length, and the bits next to it, do not show either.
             assert!(!told(&error).contains("AGFsaWNlA"), "{context}: {error:?}");
@@ -241,7 +243,8 @@ async fn an_echo_that_is_cut_off() {
             vec![say(&words.replace("{}", half)), Act::Cut],
         ];
         let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
-        let meeting = meet(acts.concat(), async |stream| Connection::over(stream, &endpoint).await.map(|_| ())).await;
+        let meeting =
+            meet(acts.concat(), async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
         let error = meeting.result.unwrap_err();
         assert!(error.message().contains(shown) && error.message().contains("***"), "{error}");
         assert_silent(words, &told(&error), PASSWORD);
@@ -297,7 +300,8 @@ async fn what_caused_the_end_holds_no_secret() {
             [say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Hear("AUTH"), Act::Cut];
         let endpoint = plain().auth_in_clear().user("alice").password(secret);
         let words = format!("the filter says that {secret} must not pass");
-        let connect = async |stream| Connection::over(Indiscreet(stream, words.clone()), &endpoint).await.map(|_| ());
+        let connect =
+            async |stream| Connection::from_stream(Indiscreet(stream, words.clone()), &endpoint).await.map(|_| ());
         let error = meet(acts.to_vec(), connect).await.result.unwrap_err();
         assert!(error.message().contains("must not pass"), "{error}");
         assert!(error.source().unwrap().to_string().contains("*** must not pass"), "{error:?}");
@@ -319,7 +323,7 @@ fn what_a_driver_says_of_the_end() {
     }
     machine.login(Mechanism::Plain, &Credentials::new("alice", PASSWORD)).unwrap();
     for words in [PASSWORD.to_owned(), format!("{PASSWORD:?}"), base64(format!("\0alice\0{PASSWORD}").as_bytes())] {
-        let error = machine.abort(Kind::Closed, format!("the filter says that {words} must not pass"));
+        let error = machine.abort(ErrorKind::Closed, format!("the filter says that {words} must not pass"));
         assert_silent(&words, &told(&error), PASSWORD);
         assert!(error.to_string().contains("*** must not pass") || error.to_string().contains("\"***\""), "{error}");
     }
@@ -390,7 +394,7 @@ async fn an_echo_long_after_the_login() {
             }
         });
         let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
-        let mut connection = Connection::over(client, &endpoint).await.unwrap();
+        let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
         let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
         assert_silent(grudge, &told(&error), PASSWORD);
         assert_silent(grudge, &connection.transcript().to_string(), PASSWORD);
@@ -417,7 +421,7 @@ async fn an_echo_before_the_login() {
             let (client, mut server) = duplex(16 * 1024);
             server.write_all(words(secret).as_bytes()).await.unwrap();
             server.shutdown().await.unwrap();
-            let error = Connection::over(client, &endpoint).await.err().unwrap();
+            let error = Connection::from_stream(client, &endpoint).await.err().unwrap();
             assert_silent(opening, &told(&error), secret);
         }
     }
@@ -433,7 +437,7 @@ async fn an_echo_before_the_login() {
                 let _heard = server.read_line(&mut String::new()).await.unwrap();
             }
         };
-        let (connection, ()) = tokio::join!(Connection::over(client, &endpoint), acts);
+        let (connection, ()) = tokio::join!(Connection::from_stream(client, &endpoint), acts);
         shown.push(told(&connection.err().unwrap()));
     }
     assert!(shown[0].contains("AUTH XOAUTH2 ***") && shown[1].contains("554 5.7.1 ***"), "{shown:?}");

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::mime::MimePart;
 use envoi::proto::Content;
-use envoi::{Attachment, Connection, Kind, LineEnds, Message, Result};
+use envoi::{Attachment, Connection, ErrorKind, LineEnds, Message, Result};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::office::{address, envelope};
@@ -87,7 +87,7 @@ async fn wire(context: &str, chunking: bool, give: impl AsyncFnOnce(&mut Connect
     }
     let endpoint = plain();
     let meeting = meet(acts, async |stream| {
-        let mut connection = Connection::over(stream, &endpoint).await?;
+        let mut connection = Connection::from_stream(stream, &endpoint).await?;
         give(&mut connection).await
     })
     .await;
@@ -153,13 +153,13 @@ async fn check(context: &str, message: impl Fn() -> Message<'static>) {
 async fn in_a_ready_message() {
     for (attack, end) in ENDS {
         let ready = format!("Subject: {attack}\r\n\r\n{}", text(end));
-        check(attack, || Message::ready(ready.clone()).envelope(envelope(&["you@example.com"]))).await;
+        check(attack, || Message::raw(ready.clone()).envelope(envelope(&["you@example.com"]))).await;
         // In the header section, commands are no header fields.
         let early = format!("Subject: x{end}{SECOND}Bcc: a@b{end}\r\n\r\nend");
         let first = format!("{}Subject: x", &end[end.find('.').unwrap_or(0)..]);
         for text in [early, first] {
-            let refused = Message::ready(text).envelope(envelope(&["you@example.com"])).prepare().await.unwrap_err();
-            assert_eq!(refused.kind(), Kind::Request, "{attack}: {refused}");
+            let refused = Message::raw(text).envelope(envelope(&["you@example.com"])).prepare().await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Request, "{attack}: {refused}");
         }
     }
 }
@@ -170,7 +170,7 @@ async fn in_a_stream_cut_anywhere() {
         let ready = format!("A: b\r\n\r\nx{end}QUIT{end}");
         for cut in (0..ready.len()).map(Some).chain([None]) {
             let context = format!("{attack}, cut at {cut:?}");
-            let message = || Message::ready_stream(Pieces::new(&ready, cut)).envelope(envelope(&["you@example.com"]));
+            let message = || Message::raw_stream(Pieces::new(&ready, cut)).envelope(envelope(&["you@example.com"]));
             let wire = wire(&context, false, async |connection| connection.send(message()).await.map(|_| ())).await;
             assert_one_message(&context, &wire);
         }
@@ -226,16 +226,14 @@ async fn refused_where_nothing_may_be_changed() {
     for (attack, end) in ENDS {
         let is_clean = end == "\r\n.\r\n";
         let ready = format!("A: b\r\n\r\nx{end}end\r\n");
-        let message =
-            Message::ready(ready.clone()).envelope(envelope(&["you@example.com"])).line_ends(LineEnds::Refuse);
+        let message = Message::raw(ready.clone()).envelope(envelope(&["you@example.com"])).line_ends(LineEnds::Refuse);
         assert_eq!(message.prepare().await.is_ok(), is_clean, "{attack}");
         // A stream is known only as it goes: the message is not ended then.
         let endpoint = plain();
         let acts = [up_to("DATA"), vec![say("354 go\r\n"), Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]];
         let meeting = meet(acts.concat(), async |stream| {
-            let stream_of_it =
-                Message::ready_stream(Pieces::new(&ready, None)).envelope(envelope(&["you@example.com"]));
-            let mut connection = Connection::over(stream, &endpoint).await?;
+            let stream_of_it = Message::raw_stream(Pieces::new(&ready, None)).envelope(envelope(&["you@example.com"]));
+            let mut connection = Connection::from_stream(stream, &endpoint).await?;
             connection.send(stream_of_it.line_ends(LineEnds::Refuse)).await
         })
         .await;
@@ -256,9 +254,9 @@ async fn no_nul_in_text() {
         let ready = format!("A: b\r\n\r\nx{end}{SECOND}");
         let built = || MessageBuilder::new().from("me@example.org").to("you@example.com");
         let of_raw_parts = built().body(MimePart::raw(ready.clone()));
-        for message in [Message::ready(ready.clone()).envelope(to()), of_raw_parts.into()] {
+        for message in [Message::raw(ready.clone()).envelope(to()), of_raw_parts.into()] {
             let error = message.prepare().await.unwrap_err();
-            assert_eq!(error.kind(), Kind::Request, "{attack}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Request, "{attack}: {error}");
         }
         // What is text to the caller is encoded.
         let message =
@@ -269,16 +267,16 @@ async fn no_nul_in_text() {
             let acts =
                 [up_to("DATA"), vec![say("354 go\r\n"), Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]];
             let meeting = meet(acts.concat(), async |stream| {
-                let mut connection = Connection::over(stream, &endpoint).await?;
-                connection.send(Message::ready_stream(Pieces::new(&ready, Some(cut))).envelope(to())).await
+                let mut connection = Connection::from_stream(stream, &endpoint).await?;
+                connection.send(Message::raw_stream(Pieces::new(&ready, Some(cut))).envelope(to())).await
             })
             .await;
             let error = meeting.result.unwrap_err();
-            assert!(error.kind() == Kind::Input && !error.outcome_unknown(), "{attack}, cut at {cut}: {error}");
+            assert!(error.kind() == ErrorKind::Input && !error.outcome_unknown(), "{attack}, cut at {cut}: {error}");
             assert!(!meeting.heard.contains(&0) && !meeting.heard.ends_with(b"\r\n.\r\n"), "{attack}, cut at {cut}");
         }
 
-        let as_it_is = Message::ready(ready.clone()).line_ends(LineEnds::Keep).envelope(to());
+        let as_it_is = Message::raw(ready.clone()).line_ends(LineEnds::Keep).envelope(to());
         assert_eq!(as_it_is.prepare().await.unwrap().1.content(), Content::Binary, "{attack}");
     }
 }

@@ -3,7 +3,7 @@
 
 use envoi::proto::{ClientName, Machine, Mechanism, Settings, StartTls, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
-use envoi::{Connection, Endpoint, Kind, Phase};
+use envoi::{Connection, Endpoint, ErrorKind, Phase};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -39,7 +39,7 @@ async fn injection_and_stripping() {
     let secret = |endpoint: Endpoint| endpoint.user("alice").password("correct horse");
     let required = || secret(endpoint(Security::Required));
     let then = |go_ahead: &str, acts: &[Act]| [to_starttls(go_ahead), acts.to_vec()].concat();
-    let injected = Fails(Kind::Protocol, Phase::StartTls, false, "in clear");
+    let injected = Fails(ErrorKind::Protocol, Phase::StartTls, false, "in clear");
     for (attack, endpoint, acts, fate) in [
         (
             "replies behind the go-ahead, to be read inside TLS (CVE-2021-38371 and its like)",
@@ -53,13 +53,13 @@ async fn injection_and_stripping() {
             "replies in clear, a moment after the go-ahead",
             required(),
             then("220 go\r\n", &[Act::Rest(1), say("250 injected\r\n"), Act::Listen]),
-            Fails(Kind::Tls, Phase::Tls, false, "clear text"),
+            Fails(ErrorKind::Tls, Phase::Tls, false, "clear text"),
         ),
         (
             "STARTTLS taken out of the answer to EHLO (stripping)",
             required(),
             vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Listen],
-            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+            Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
         ),
         (
             "the keyword garbled (XXXXXXXA, as a certain firewall does)",
@@ -70,7 +70,7 @@ async fn injection_and_stripping() {
                 say("250-hi\r\n250-XXXXXXXA\r\n250 AUTH PLAIN\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+            Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
         ),
         (
             "EHLO refused, so that HELO offers nothing",
@@ -83,25 +83,25 @@ async fn injection_and_stripping() {
                 say("250 hi\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Tls, Phase::StartTls, false, "STARTTLS"),
+            Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
         ),
         (
             "STARTTLS refused",
             required(),
             then("454 not now\r\n", &[Act::Listen]),
-            Fails(Kind::Tls, Phase::StartTls, false, "not now"),
+            Fails(ErrorKind::Tls, Phase::StartTls, false, "not now"),
         ),
         (
             "stripping where TLS is opportunistic: the password stays at home",
             secret(endpoint(Security::Opportunistic)),
             vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN LOGIN\r\n"), Act::Listen],
-            Fails(Kind::Insecure, Phase::Auth, false, "unprotected"),
+            Fails(ErrorKind::Insecure, Phase::Auth, false, "unprotected"),
         ),
         (
             "a greeting that pretends to be further: it answers EHLO and STARTTLS before they came",
             required(),
             vec![say("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
-            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "a greeting with the whole session in clear up to the go-ahead",
@@ -112,13 +112,13 @@ async fn injection_and_stripping() {
                 say("250 and now in clear\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Protocol, Phase::Hello, false, "nothing was asked"),
+            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "a greeting that says that the login is done (235)",
             required(),
             vec![say("235 welcome alice\r\n"), Act::Listen],
-            Fails(Kind::Protocol, Phase::Greeting, false, "235"),
+            Fails(ErrorKind::Protocol, Phase::Greeting, false, "235"),
         ),
         (
             "a login offered in clear, planted before TLS, that is not there inside",
@@ -134,7 +134,7 @@ async fn injection_and_stripping() {
                 say("250 inside\r\n"),
                 Act::Listen,
             ],
-            Fails(Kind::Auth, Phase::Auth, false, "offers no login"),
+            Fails(ErrorKind::Auth, Phase::Auth, false, "offers no login"),
         ),
     ] {
         let meeting =
@@ -185,11 +185,11 @@ async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
             let connected = Connection::connect(&endpoint).await;
             assert_eq!(connected.is_err(), logs_in, "{attack}");
             if let Err(error) = connected {
-                assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{attack}: {error}");
+                assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{attack}: {error}");
                 assert!(!serving.is_finished(), "{attack}: it came again");
                 serving.abort();
             } else {
-                assert!(connected.unwrap().plaintext_because().is_some(), "{attack}");
+                assert!(connected.unwrap().plaintext_reason().is_some(), "{attack}");
                 let heard = serving.await.unwrap();
                 assert!(!String::from_utf8_lossy(&heard).contains("AUTH"), "{attack}");
             }
@@ -224,7 +224,7 @@ async fn what_was_planted_is_forgotten() {
     ];
     let endpoint = endpoint(Security::Required).user("alice").password("secret");
     let meeting = meet(acts, async |stream| {
-        let mut connection = Connection::over(stream, &endpoint).await?;
+        let mut connection = Connection::from_stream(stream, &endpoint).await?;
         assert_eq!(connection.mechanism(), Some(Mechanism::Plain));
         assert!(connection.capabilities().size_limit().is_none() && !connection.capabilities().offers("CHUNKING"));
         connection.send(letter(0, &["you@example.com"], 100)).await
@@ -271,19 +271,23 @@ async fn truncation() {
         (
             "in the middle of the last reply",
             vec![say("250-stored\r\n250 an"), Act::Cut],
-            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
         (
             "between two lines of it",
             vec![say("250-stored\r\n"), Act::Cut],
-            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
-        ("before its line end", vec![say("250 stored"), Act::Cut], Fails(Kind::Closed, Phase::EndOfData, true, "")),
-        ("before it, with close_notify", vec![Act::Close], Fails(Kind::Closed, Phase::EndOfData, true, "")),
+        (
+            "before its line end",
+            vec![say("250 stored"), Act::Cut],
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
+        ),
+        ("before it, with close_notify", vec![Act::Close], Fails(ErrorKind::Closed, Phase::EndOfData, true, "")),
         (
             "before its line end, with close_notify",
             vec![say("250 stored"), Act::Close],
-            Fails(Kind::Closed, Phase::EndOfData, true, ""),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
         ("behind it, without close_notify", vec![say("250 stored\r\n"), Act::Cut], Sent),
         ("instead of 221", vec![say("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut], Sent),

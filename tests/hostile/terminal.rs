@@ -81,7 +81,7 @@ async fn names_in_certificates() {
     for (name, trust) in [
         ("not trusted", Trust::empty().pem(Server::start().await.unwrap().ca_pem())),
         ("trusted", Trust::empty().pem(certificate.pem())),
-        ("not verified", Trust::dangerous_accept_anything()),
+        ("not verified", Trust::dangerous_accept_any_certificate()),
         ("another is pinned", Trust::empty().pin(format!("sha256//{}=", "A".repeat(43)))),
     ] {
         let client = Client::new(endpoint.clone().tls(TlsSettings::new(trust)));
@@ -99,7 +99,7 @@ async fn names_in_certificates() {
             assert_harmless(name, tls.verified_by.as_deref().unwrap_or_default());
         }
     }
-    let report = envoi::probe(&endpoint.trust(Trust::dangerous_accept_anything())).await.unwrap();
+    let report = envoi::probe(&endpoint.trust(Trust::dangerous_accept_any_certificate())).await.unwrap();
     assert_harmless("the report", &report.to_string());
     assert_harmless("the certificates", &report.certificates_pem());
     serving.abort();
@@ -160,7 +160,7 @@ async fn sockets_files_and_proxies() {
     let client = Client::new(Endpoint::new("localhost"));
     let message = Message::from(MessageBuilder::new().from("me@example.org").to("you@example.com"));
     assert_error("an attachment", &client.send(message.attach(Attachment::file(&file))).await.unwrap_err());
-    assert_error("a message", &client.send(Message::ready_file(&file)).await.unwrap_err());
+    assert_error("a message", &client.send(Message::raw_file(&file)).await.unwrap_err());
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

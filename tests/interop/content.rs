@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use envoi::{Address, Attachment, Client, Envelope, Kind, LineEnds, Message, Phase, Receipt};
+use envoi::{Address, Attachment, Client, Envelope, ErrorKind, LineEnds, Message, Phase, Receipt};
 
 use crate::servers::{ALICE, Tap, both, postfix, someone, with_crlf};
 use crate::settings::hello;
@@ -101,7 +101,7 @@ async fn text_of_dots_and_any_line_ends() {
             // As a message that is ready.
             let to = someone("text");
             let ready = format!("Subject: dots\nContent-Type: text/plain; charset=utf-8\n\n{text}");
-            let message = Message::ready(ready.clone()).envelope(envelope_to(&to));
+            let message = Message::raw(ready.clone()).envelope(envelope_to(&to));
             let receipt = connection.send(message).await.unwrap();
             assert!(receipt.all_accepted());
             sent.push((to, with_crlf(ready.as_bytes()), text));
@@ -144,11 +144,11 @@ async fn a_ready_message_arrives_as_given_but_for_bcc() {
         for url in server.settings() {
             let file = tokio::fs::File::open(&path).await.unwrap();
             for message in [
-                Message::ready(READY),
-                Message::ready_file(&path),
-                Message::ready_stream(file),
-                Message::ready(READY).line_ends(LineEnds::Refuse),
-                Message::ready_stream(Cursor::new(READY)).line_ends(LineEnds::Refuse),
+                Message::raw(READY),
+                Message::raw_file(&path),
+                Message::raw_stream(file),
+                Message::raw(READY).line_ends(LineEnds::Refuse),
+                Message::raw_stream(Cursor::new(READY)).line_ends(LineEnds::Refuse),
             ] {
                 let to = someone("ready");
                 let receipt = send(&url, message.envelope(envelope_to(&to))).await;
@@ -174,7 +174,7 @@ async fn a_ready_message_of_25_megabytes() {
         text.extend_from_slice(b"\r\n");
     }
     for server in both() {
-        for message in [Message::ready(text.clone()), Message::ready_stream(Cursor::new(text.clone()))] {
+        for message in [Message::raw(text.clone()), Message::raw_stream(Cursor::new(text.clone()))] {
             let to = someone("lines");
             let receipt = send(&server.implicit(ALICE), message.envelope(envelope_to(&to))).await;
             assert_eq!(receipt.bytes, text.len() as u64);
@@ -190,9 +190,9 @@ async fn a_stream_with_line_ends_that_are_refused_is_not_sent() {
         let to = someone("refused-lines");
         let mut connection = Client::from_url(&server.plain()).unwrap().connect().await.unwrap();
         let stream = Cursor::new("Subject: x\r\n\r\nfine\r\nnot\nfine\r\n");
-        let message = Message::ready_stream(stream).line_ends(LineEnds::Refuse).envelope(envelope_to(&to));
+        let message = Message::raw_stream(stream).line_ends(LineEnds::Refuse).envelope(envelope_to(&to));
         let error = connection.send(message).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Input, Phase::Body), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body), "{error}");
         assert!(!error.outcome_unknown());
         // What had gone is not taken for a message: the next one is the only one.
         let _ = send(&server.plain(), hello(&to)).await;
@@ -216,7 +216,7 @@ async fn bcc_gets_the_message_and_nobody_sees_it() {
         let ready = format!("To: {to}\r\nbCC: {hidden}\r\nSubject: x\r\n\r\ntext\r\n");
         let sender = Address::new("alice@envoi.test").unwrap();
         let envelope = Envelope::new(sender, [to.clone(), hidden.clone()]).unwrap();
-        let _ = send(&server.starttls(ALICE), Message::ready(ready).envelope(envelope)).await;
+        let _ = send(&server.starttls(ALICE), Message::raw(ready).envelope(envelope)).await;
         for recipient in [&to, &hidden] {
             assert_eq!(server.delivered(recipient).await.text(), format!("To: {to}\r\nSubject: x\r\n\r\ntext\r\n"));
         }
@@ -231,10 +231,10 @@ async fn eight_bit_is_said_where_it_is_needed() {
     let seven_bit = "Subject: x\r\n\r\nplain\r\n";
     for server in both() {
         for (message, text, says) in [
-            (Message::ready(eight_bit), eight_bit, true),
-            (Message::ready(seven_bit), seven_bit, false),
+            (Message::raw(eight_bit), eight_bit, true),
+            (Message::raw(seven_bit), seven_bit, false),
             // Nobody knows beforehand.
-            (Message::ready_stream(Cursor::new(eight_bit)), eight_bit, true),
+            (Message::raw_stream(Cursor::new(eight_bit)), eight_bit, true),
         ] {
             let tap = Tap::on(server.port_25).await;
             let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
@@ -273,7 +273,7 @@ async fn a_message_larger_than_the_server_takes_is_not_begun() {
     let attachment = Attachment::reader("huge", "application/octet-stream", tokio::io::empty()).size(3_000_000_000);
     let message = Message::from(hello(&someone("huge"))).attach(attachment);
     let error = Client::from_url(&url).unwrap().send(message).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("at most 3000000000"), "{error}");
     assert!(!tap.said().contains("MAIL"));
 }
@@ -316,7 +316,7 @@ async fn a_stream_whose_headers_are_utf8_says_so() {
     let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
     let to = someone("utf8");
     let stream = Cursor::new("\u{feff}bcc: x@envoi.test\nSubject: Grüße\n\nHello.\n");
-    let _ = send(&url, Message::ready_stream(stream).envelope(envelope_to(&to))).await;
+    let _ = send(&url, Message::raw_stream(stream).envelope(envelope_to(&to))).await;
     assert_eq!(server.delivered(&to).await.text(), "Subject: Grüße\r\n\r\nHello.\r\n");
     assert!(tap.said().contains(" SMTPUTF8"), "{}", tap.said());
 }

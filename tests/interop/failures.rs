@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use envoi::tls::{CertificateFailure, CertificateProblem, Trust};
-use envoi::{Client, Endpoint, Error, Kind, Outcome, Phase};
+use envoi::{Client, Endpoint, Error, ErrorKind, Outcome, Phase};
 
 use crate::servers::{ALICE, NOBODY, Tap, both, postfix, someone};
 use crate::settings::hello;
@@ -36,7 +36,7 @@ async fn a_wrong_password() {
         for url in [server.starttls("alice%40envoi.test:wrong@"), server.implicit("alice%40envoi.test:wrong@")] {
             for mechanism in ["PLAIN", "LOGIN"] {
                 let error = failure_at(&format!("{url}&auth={mechanism}")).await;
-                assert_eq!((error.kind(), error.phase()), (Kind::Auth, Phase::Auth));
+                assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth));
                 assert_eq!(error.reply().unwrap().code(), 535);
                 assert!(error.is_permanent());
                 assert!(error.message().contains("alice@envoi.test"), "{error}");
@@ -56,7 +56,7 @@ async fn credentials_do_not_cross_in_clear() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
         let error = failure_at(&format!("smtp://{ALICE}127.0.0.1:{}?tls=none", tap.port)).await;
-        assert_eq!((error.kind(), error.phase()), (Kind::Insecure, Phase::Auth));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Insecure, Phase::Auth));
         assert_hint(&error, "auth-in-clear=yes");
         assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
     }
@@ -69,7 +69,7 @@ async fn the_port_without_a_login() {
         let tap = Tap::on(server.port_25).await;
         let url = format!("smtp://{ALICE}127.0.0.1:{}?tls=none&auth-in-clear=yes", tap.port);
         let error = failure_at(&url).await;
-        assert_eq!((error.kind(), error.phase()), (Kind::Auth, Phase::Auth));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth));
         assert_hint(&error, "587");
         assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
     }
@@ -82,7 +82,7 @@ async fn required_tls_that_is_not_offered() {
         for user in [ALICE, NOBODY] {
             let tap = Tap::on(server.port_25).await;
             let error = failure_at(&format!("smtp://{user}127.0.0.1:{}?trust={}", tap.port, server.ca.display())).await;
-            assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::StartTls));
+            assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::StartTls));
             assert!(error.message().contains("it offers") && error.message().contains("PIPELINING"), "{error}");
             assert_hint(&error, "587");
             assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
@@ -97,7 +97,7 @@ async fn implicit_tls_on_the_starttls_port() {
         for port in [server.port_25, server.port_587] {
             let url = format!("smtps://{ALICE}localhost:{port}?trust={}&timeout=5", server.ca.display());
             let error = failure_at(&url).await;
-            assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+            assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
             assert!(error.message().contains("220 "), "{error}");
             assert_hint(&error, "Use STARTTLS");
             assert_hint(&error, "smtp://localhost instead of smtps://");
@@ -112,7 +112,7 @@ async fn starttls_on_the_implicit_tls_port() {
         let url = format!("smtp://{ALICE}localhost:{}?trust={}&timeout=2", server.port_465, server.ca.display());
         let error = failure_at(&url).await;
         // Both sides wait for the other to begin.
-        assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::Greeting));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Greeting));
         assert_hint(&error, "use smtps://");
     }
 }
@@ -125,7 +125,7 @@ async fn an_authority_that_is_not_trusted() {
         for url in [server.starttls(ALICE), server.implicit(ALICE)] {
             let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().pem(&other));
             let error = failure(Client::new(endpoint)).await;
-            assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+            assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
             assert!(error.message().contains("CN=envoi test CA,O=envoi tests"), "{error}");
             assert!(error.message().contains("CN=mail.envoi.test"), "{error}");
             assert_hint(&error, "trust");
@@ -133,7 +133,7 @@ async fn an_authority_that_is_not_trusted() {
             assert_eq!(failure.problem, CertificateProblem::UnknownIssuer);
             assert_eq!(failure.chain.len(), 2);
             // The CA that it names is the one to trust.
-            let named = failure.chain[failure.culprit.unwrap()].to_pem();
+            let named = failure.chain[failure.index.unwrap()].to_pem();
             let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().pem(named));
             let to = someone("trusted");
             assert!(Client::new(endpoint).send(hello(&to)).await.unwrap().all_accepted());
@@ -146,7 +146,7 @@ async fn an_authority_that_is_not_trusted() {
 async fn a_name_that_the_certificate_is_not_for() {
     for server in both() {
         let error = failure_at(&(server.starttls(ALICE) + "&server-name=smtp.example.org")).await;
-        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         assert!(error.message().contains("localhost, mail.envoi.test"), "{error}");
         assert!(error.message().contains("smtp.example.org"), "{error}");
     }
@@ -159,7 +159,7 @@ async fn other_domains_are_not_relayed_to() {
         let client = Client::from_url(&server.plain()).unwrap();
         let to = envoi::Address::new("somebody@example.org").unwrap();
         let error = client.send(hello(&to)).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
         assert!(error.is_permanent());
         assert_hint(&error, "give a user name and a password");
     }
@@ -171,7 +171,7 @@ async fn the_submission_port_without_a_login() {
     for server in both() {
         for url in [server.starttls(NOBODY), server.implicit(NOBODY)] {
             let error = failure_at(&url).await;
-            assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt));
+            assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt));
             assert!(error.is_permanent());
             assert_hint(&error, "user name and a password");
         }
@@ -183,7 +183,7 @@ async fn the_submission_port_without_a_login() {
 async fn the_submission_port_without_tls() {
     let server = postfix();
     let error = failure_at(&format!("smtp://localhost:{}?tls=none", server.port_587)).await;
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Mail));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Mail));
     assert_eq!(error.reply().unwrap().code(), 530);
     assert_hint(&error, "leave out tls=none");
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{Mechanism, Protocol};
 use envoi::tls::Security;
-use envoi::{Address, Client, Connection, Credentials, Endpoint, Envelope, Kind, Message, Outcome, Phase};
+use envoi::{Address, Client, Connection, Credentials, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase};
 use futures::stream::{self, StreamExt as _};
 
 use crate::servers::{ALICE, NOBODY, Tap, dovecot, postfix, someone};
@@ -73,7 +73,7 @@ async fn behind_data_too() {
         // Nobody knows how long it is: no chunk.
         let text = "Subject: dots\n\n.\n..\nlast\n";
         let envelope = Envelope::new(address("alice@envoi.test"), [first.clone(), full(), last.clone()]).unwrap();
-        let message = Message::ready_stream(std::io::Cursor::new(text)).envelope(envelope);
+        let message = Message::raw_stream(std::io::Cursor::new(text)).envelope(envelope);
         let receipt = connection.send(message).await.unwrap();
         let codes: Vec<u16> = receipt.recipients.iter().map(|recipient| code(&recipient.outcome)).collect();
         assert_eq!(codes, [250, 552, 250], "{receipt:?}");
@@ -96,15 +96,15 @@ async fn for_nobody_in_the_end() {
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let error = connection.send(to_all([full(), nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::EndOfData), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData), "{error}");
         let codes: Vec<u16> = error.receipt().unwrap().recipients.iter().map(|one| code(&one.outcome)).collect();
         assert_eq!(codes, [552, 550], "{error}");
         assert!(error.hint().unwrap().contains("full"), "{error}");
 
         let error = connection.send(to_all([nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
         let error = connection.send(
-            Message::ready_stream(&b"Subject: x\r\n\r\n"[..])
+            Message::raw_stream(&b"Subject: x\r\n\r\n"[..])
                 .envelope(Envelope::new(None, [nobody(), nobody()]).unwrap()),
         );
         assert_eq!(error.await.unwrap_err().phase(), Phase::Rcpt);
@@ -181,12 +181,12 @@ async fn smtp_to_lmtp_and_lmtp_to_smtp() {
     let dovecot = dovecot();
     let error = Client::from_url(&format!("smtp://127.0.0.1:{}?tls=none", dovecot.port_lmtp)).unwrap().connect().await;
     let error = error.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
     assert!(error.hint().unwrap().contains("lmtp://"), "{error}");
 
     let port = postfix().port_25;
     let error = Client::from_url(&format!("lmtp://127.0.0.1:{port}")).unwrap().connect().await.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
     assert!(error.hint().unwrap().contains("smtp://"), "{error}");
 }
 
@@ -204,7 +204,7 @@ async fn a_look_at_it() {
     assert!(Client::new(advised).send(hello(&to)).await.unwrap().tls.is_some());
 
     let error = envoi::probe(&Endpoint::from_url(&socket).unwrap()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Request, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Request, "{error}");
 }
 
 // ---- Submission ----
@@ -220,7 +220,7 @@ async fn submission() {
         let client = Client::from_url(&url).unwrap();
         let (first, last) = (someone("submission"), someone("submission"));
         let receipt = client.send(to_all([first.clone(), nobody(), last.clone()])).await.unwrap();
-        assert_eq!(receipt.auth, Some(Mechanism::Plain));
+        assert_eq!(receipt.mechanism, Some(Mechanism::Plain));
         let codes: Vec<u16> = receipt.recipients.iter().map(|one| code(&one.outcome)).collect();
         assert_eq!(codes, [250, 550, 250], "{receipt:?}");
         assert!(receipt.round_trips <= 6, "{}", receipt.round_trips);
@@ -254,5 +254,5 @@ async fn the_strongest_login_is_chosen() {
 async fn no_socket_is_there() {
     let endpoint = Endpoint::lmtp_unix("/nonexistent/lmtp.sock").security(Security::None);
     let error = Connection::connect(&endpoint).await.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (Kind::Connect, Phase::Connect), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Connect, Phase::Connect), "{error}");
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envoi::proto::Mechanism;
-use envoi::{Connection, Credentials, Endpoint, Kind};
+use envoi::{Connection, Credentials, Endpoint, ErrorKind};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -53,7 +53,7 @@ async fn every_mechanism_takes_the_right_secret_and_no_other() {
         assert_eq!(connection.mechanism(), Some(mechanism));
         connection.quit().await;
         let error = Connection::connect(&endpoint.credentials(wrong)).await.err().unwrap();
-        assert_eq!((error.kind(), error.reply().map(|reply| reply.code())), (Kind::Auth, Some(535)), "{error}");
+        assert_eq!((error.kind(), error.reply().map(|reply| reply.code())), (ErrorKind::Auth, Some(535)), "{error}");
         assert_eq!(error.message().contains("does not accept the token"), is_token, "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Client, Endpoint, Message, Pool, PoolLimits};
+use envoi::{Address, Client, Endpoint, Message, Pool, PoolConfig};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 
@@ -118,8 +118,8 @@ async fn more_messages_than_exim_takes_in_a_connection() {
 async fn a_pool_sends_more_messages_than_exim_takes_in_a_connection() {
     let server = exim();
     for address in [[127, 0, 0, 80], [127, 0, 0, 79]] {
-        let mut limits = PoolLimits::new(1);
-        limits.messages = usize::MAX;
+        let mut limits = PoolConfig::new(1);
+        limits.max_messages = usize::MAX;
         let pool = client(&server.plain(), address).pool(limits);
         let to = someone("queued");
         let messages = stream::iter(0..1100).map(|number| numbered(&to, number));

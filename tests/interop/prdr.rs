@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use envoi::{Address, Client, Endpoint, Envelope, Kind, Message, Outcome, Phase};
+use envoi::{Address, Client, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase};
 use futures::stream::{self, StreamExt as _};
 
 use crate::servers::{ALICE, Server, exim, someone};
@@ -36,7 +36,7 @@ async fn one_does_not_want_this_message() {
         // Behind DATA as behind BDAT.
         let alice = Address::new("alice@envoi.test").unwrap();
         let envelope = Envelope::new(alice, [someone("choosy"), first.clone()]).unwrap();
-        let message = Message::ready_stream(&b"Subject: x\r\n\r\nHello.\r\n"[..]).envelope(envelope);
+        let message = Message::raw_stream(&b"Subject: x\r\n\r\nHello.\r\n"[..]).envelope(envelope);
         let receipt = connection.send(message).await.unwrap();
         assert_eq!(codes(&receipt.recipients), [550, 250], "{url}: {}", receipt.transcript);
         connection.quit().await;
@@ -54,7 +54,7 @@ async fn nobody_wants_it() {
     // Exim ends with 250 where the refusals differ.
     for (names, expected) in [(["choosy", "choosy"], [550, 550]), (["choosy", "moody"], [550, 450])] {
         let error = connection.send(to_all(names.map(someone))).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::EndOfData), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData), "{error}");
         assert_eq!(codes(&error.receipt().unwrap().recipients), expected, "{}", connection.transcript());
     }
     let to = someone("prdr");

@@ -1,6 +1,6 @@
 //! Real proxies on the way to Postfix, and its own PROXY protocol.
 
-use envoi::{Client, Endpoint, Error, Kind, Phase, Proxy, ProxyHeader, Receipt};
+use envoi::{Client, Endpoint, Error, ErrorKind, Phase, Proxy, ProxyHeader, Receipt};
 
 use crate::servers::{ALICE, NOBODY, Server, postfix, someone, special, special_port};
 use crate::settings::hello;
@@ -43,15 +43,15 @@ async fn what_they_refuse() {
     // Nothing listens on port 1 of the loopback interface.
     let closed = "smtp://127.0.0.1:1?tls=none&timeout=30";
     for (url, proxy, kind) in [
-        (server.starttls(ALICE), format!("socks5h://127.0.0.1:{socks}"), Kind::Auth),
-        (server.starttls(ALICE), format!("socks5h://alice:hunter2@127.0.0.1:{socks}"), Kind::Auth),
-        (server.starttls(ALICE), format!("http://127.0.0.1:{http}"), Kind::Auth),
-        (server.starttls(ALICE), format!("http://alice:hunter2@127.0.0.1:{http}"), Kind::Auth),
-        (server.implicit(ALICE), format!("http://alice:secret1@127.0.0.1:{http}"), Kind::Refused),
-        (closed.to_owned(), format!("socks5h://alice:secret%401@127.0.0.1:{socks}"), Kind::Connect),
+        (server.starttls(ALICE), format!("socks5h://127.0.0.1:{socks}"), ErrorKind::Auth),
+        (server.starttls(ALICE), format!("socks5h://alice:hunter2@127.0.0.1:{socks}"), ErrorKind::Auth),
+        (server.starttls(ALICE), format!("http://127.0.0.1:{http}"), ErrorKind::Auth),
+        (server.starttls(ALICE), format!("http://alice:hunter2@127.0.0.1:{http}"), ErrorKind::Auth),
+        (server.implicit(ALICE), format!("http://alice:secret1@127.0.0.1:{http}"), ErrorKind::Refused),
+        (closed.to_owned(), format!("socks5h://alice:secret%401@127.0.0.1:{socks}"), ErrorKind::Connect),
         // A mail server in their place.
-        (server.starttls(ALICE), format!("http://127.0.0.1:{}", server.port_25), Kind::Protocol),
-        (server.starttls(ALICE), format!("socks5h://127.0.0.1:{}", server.port_25), Kind::Protocol),
+        (server.starttls(ALICE), format!("http://127.0.0.1:{}", server.port_25), ErrorKind::Protocol),
+        (server.starttls(ALICE), format!("socks5h://127.0.0.1:{}", server.port_25), ErrorKind::Protocol),
     ] {
         let error = send(through(&url, &proxy), server).await.unwrap_err();
         assert_eq!((error.kind(), error.phase()), (kind, Phase::Connect), "{proxy}: {error}");

@@ -1,7 +1,7 @@
 //! Several recipients, each with an outcome of its own.
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Client, Connection, Endpoint, Envelope, Kind, Message, Outcome, Phase};
+use envoi::{Address, Client, Connection, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase};
 
 use crate::servers::{ALICE, Server, both, few, lockstep, someone};
 use crate::settings::hello;
@@ -66,7 +66,7 @@ async fn all_or_nothing_at(server: &Server) {
     let mut connection = Connection::connect(&endpoint).await.unwrap();
     let to = someone("all");
     let error = connection.send(to_all([to.clone(), nobody()])).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
     assert!(error.message().contains("nobody@envoi.test"), "{error}");
     let recipients = &error.receipt().unwrap().recipients;
     assert_eq!(recipients[0].outcome, Outcome::NotTried);
@@ -86,7 +86,7 @@ async fn nobody_is_left() {
     for server in both() {
         let mut connection = Client::from_url(&server.plain()).unwrap().connect().await.unwrap();
         let error = connection.send(to_all([nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
         assert!(error.is_permanent() && !error.outcome_unknown());
         assert_eq!(error.message(), "the server refused the recipient nobody@envoi.test");
         assert!(error.hint().unwrap().contains("no such mailbox"), "{error}");

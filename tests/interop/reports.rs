@@ -1,8 +1,8 @@
 //! What real servers make of what is asked of them with MAIL and RCPT: reports of delivery, and addresses beyond ASCII.
 
-use envoi::delivery::{EnvelopeId, Notify, OriginalRecipient, Priority, Returned};
+use envoi::delivery::{DsnReturn, EnvelopeId, Notify, OriginalRecipient, Priority};
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Client, Delivery, Envelope, Kind, Message, Outcome};
+use envoi::{Address, Client, DeliveryOptions, Envelope, ErrorKind, Message, Outcome};
 
 use crate::servers::{ALICE, both, someone};
 use crate::settings::hello;
@@ -14,11 +14,11 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
         for url in [server.plain(), server.starttls(ALICE)] {
             let (sender, to, other) = (someone("reported-to"), someone("report"), someone("no-report"));
             let original = OriginalRecipient::of_type("rfc822", "e=mc2+original@example.org").unwrap();
-            let delivery = Delivery::new()
+            let delivery = DeliveryOptions::new()
                 .notify(Notify::SUCCESS | Notify::FAILURE)
                 .notify_for(other.clone(), Notify::NEVER)
                 .original_recipient(to.clone(), original)
-                .returned(Returned::Headers)
+                .returned(DsnReturn::Headers)
                 .envelope_id(EnvelopeId::new("invoice=47+11 b").unwrap());
             let envelope = Envelope::new(sender.clone(), [to.clone(), other.clone()]).unwrap();
             let message = Message::from(hello(&to)).envelope(envelope).delivery(delivery);
@@ -69,9 +69,9 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
 async fn what_neither_offers_is_not_begun() {
     for server in both() {
         let to = someone("priority");
-        let message = Message::from(hello(&to)).delivery(Delivery::new().priority(Priority::new(1).unwrap()));
+        let message = Message::from(hello(&to)).delivery(DeliveryOptions::new().priority(Priority::new(1).unwrap()));
         let error = Client::from_url(&server.plain()).unwrap().send(message).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         let receipt = error.receipt().unwrap();
         assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
         assert!(!receipt.transcript.to_string().contains("MAIL"));
@@ -85,7 +85,8 @@ async fn a_report_to_an_address_beyond_ascii() {
         let (sender, ascii) = (someone("reported-to"), someone("utf8-report"));
         let to = Address::new(format!("j\u{f6}rg-{ascii}")).unwrap();
         let envelope = Envelope::new(sender.clone(), [to.clone()]).unwrap();
-        let message = Message::from(hello(&to)).envelope(envelope).delivery(Delivery::new().notify(Notify::SUCCESS));
+        let message =
+            Message::from(hello(&to)).envelope(envelope).delivery(DeliveryOptions::new().notify(Notify::SUCCESS));
         let receipt = Client::from_url(&server.plain()).unwrap().send(message).await.unwrap();
         assert!(receipt.all_accepted(), "{}", receipt.transcript);
         let _ = server.delivered(&to).await;

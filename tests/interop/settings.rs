@@ -35,7 +35,7 @@ async fn deliver(server: &Server, url: &str) -> (Receipt, Delivered) {
 fn assert_tls(receipt: &Receipt) {
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
-    assert!(tls.verified && tls.not_verified_because.is_none(), "{tls}");
+    assert!(tls.verified && tls.not_verified_reason.is_none(), "{tls}");
     assert_eq!(tls.verified_by.as_deref(), Some("CN=envoi test CA,O=envoi tests"));
     assert_eq!(tls.peer().unwrap().subject, "CN=mail.envoi.test");
 }
@@ -45,7 +45,7 @@ fn assert_tls(receipt: &Receipt) {
 async fn port_25_without_tls_and_login() {
     for server in both() {
         let (receipt, delivered) = deliver(server, &(server.plain() + "&helo=client.envoi.test")).await;
-        assert!(receipt.tls.is_none() && receipt.auth.is_none() && receipt.plaintext_because.is_none());
+        assert!(receipt.tls.is_none() && receipt.mechanism.is_none() && receipt.plaintext_reason.is_none());
         // Greeting, EHLO, the commands with the message.
         assert_eq!(receipt.round_trips, 3);
         assert!(delivered.trace.contains("client.envoi.test"), "{}", delivered.trace);
@@ -58,7 +58,7 @@ async fn port_587_with_starttls_and_each_mechanism() {
     for server in both() {
         for mechanism in ["PLAIN", "LOGIN"] {
             let (receipt, delivered) = deliver(server, &format!("{}&auth={mechanism}", server.starttls(ALICE))).await;
-            assert_eq!(receipt.auth.unwrap().as_str(), mechanism);
+            assert_eq!(receipt.mechanism.unwrap().as_str(), mechanism);
             assert_tls(&receipt);
             assert!(delivered.trace.contains("with ESMTPSA") || delivered.trace.contains("with esmtpsa"));
         }
@@ -70,7 +70,7 @@ async fn port_587_with_starttls_and_each_mechanism() {
 async fn port_465_with_tls_from_the_first_byte() {
     for server in both() {
         let (receipt, _) = deliver(server, &server.implicit(ALICE)).await;
-        assert_eq!(receipt.auth.unwrap().as_str(), "PLAIN");
+        assert_eq!(receipt.mechanism.unwrap().as_str(), "PLAIN");
         assert_tls(&receipt);
         assert_eq!(receipt.server, "localhost");
     }
@@ -94,7 +94,7 @@ async fn opportunistic_says_what_it_came_to() {
         let url = server.plain().replace("tls=none", "tls=opportunistic");
         let (receipt, _) = deliver(server, &url).await;
         assert!(receipt.tls.is_none());
-        assert_eq!(receipt.plaintext_because.as_deref(), Some("the server does not offer STARTTLS"));
+        assert_eq!(receipt.plaintext_reason.as_deref(), Some("the server does not offer STARTTLS"));
         // With credentials, it is as strict as `required`.
         let (receipt, _) = deliver(server, &(server.starttls(ALICE) + "&tls=opportunistic")).await;
         assert_tls(&receipt);
@@ -110,7 +110,7 @@ async fn opportunistic_takes_any_certificate_where_nothing_is_secret() {
         let connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let tls = connection.tls().unwrap();
         assert!(!tls.verified);
-        let why = tls.not_verified_because.as_ref().unwrap().to_string();
+        let why = tls.not_verified_reason.as_ref().unwrap().to_string();
         assert!(why.contains("envoi test CA"), "{why}");
         connection.quit().await;
     }

@@ -1,6 +1,6 @@
 //! Step by step, as test tools talk.
 
-use envoi::{Address, Client, Kind};
+use envoi::{Address, Client, ErrorKind};
 
 use crate::servers::{ALICE, Server, both, lockstep, someone};
 
@@ -28,7 +28,7 @@ async fn converse(server: &Server, url: &str) {
     assert!(connection.rcpt(dropped.clone()).await.unwrap().is_positive());
     assert_eq!(connection.reset().await.unwrap().code(), 250);
     assert_eq!(connection.noop().await.unwrap().code(), 250);
-    assert_eq!(connection.rcpt(dropped.clone()).await.unwrap_err().kind(), Kind::Request);
+    assert_eq!(connection.rcpt(dropped.clone()).await.unwrap_err().kind(), ErrorKind::Request);
 
     // One that goes on after a refusal.
     let to = [someone("steps"), someone("steps")];
@@ -49,7 +49,7 @@ async fn converse(server: &Server, url: &str) {
     // One without a recipient: there is nothing to give DATA for.
     assert_eq!(connection.mail(None).await.unwrap().code(), 250);
     assert_eq!(connection.rcpt(nobody).await.unwrap().code(), 550);
-    assert_eq!(connection.data().await.err().unwrap().kind(), Kind::Request);
+    assert_eq!(connection.data().await.err().unwrap().kind(), ErrorKind::Request);
     assert_eq!(connection.reset().await.unwrap().code(), 250);
 
     let reply = connection.command("VRFY alice@envoi.test").await.unwrap();
@@ -61,7 +61,7 @@ async fn converse(server: &Server, url: &str) {
     }
     let reply = connection.command("NONSENSE").await.unwrap();
     assert!(reply.is_permanent(), "{reply}");
-    assert_eq!(connection.command("NOOP\r\nDATA").await.unwrap_err().kind(), Kind::Request);
+    assert_eq!(connection.command("NOOP\r\nDATA").await.unwrap_err().kind(), ErrorKind::Request);
     connection.verify().await.unwrap();
 
     // The writer takes much, and what it sent is a message like any other.

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use envoi::tls::{CertificateFailure, CertificateProblem, ClientCertificate};
-use envoi::{Client, Endpoint, Kind, Phase};
+use envoi::{Client, Endpoint, ErrorKind, Phase};
 
 use crate::servers::{NOBODY, Server, someone, special};
 use crate::settings::hello;
@@ -18,7 +18,7 @@ async fn an_intermediate_that_is_not_sent() {
     let server = special("CHAIN");
     let to = someone("chain");
     let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{error}");
     let failure = error.source().unwrap().downcast_ref::<CertificateFailure>().unwrap();
     assert_eq!(failure.problem, CertificateProblem::UnknownIssuer);
     assert_eq!(failure.chain.len(), 1);
@@ -39,7 +39,7 @@ async fn an_intermediate_that_is_not_sent() {
     let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
     let tls = receipt.tls.as_ref().unwrap();
     assert!(!tls.verified);
-    assert!(tls.not_verified_because.as_ref().unwrap().to_string().contains("CN=envoi test intermediate"));
+    assert!(tls.not_verified_reason.as_ref().unwrap().to_string().contains("CN=envoi test intermediate"));
     let _ = server.delivered(&to).await;
 }
 
@@ -50,7 +50,7 @@ async fn a_client_certificate_that_is_demanded() {
     let to = someone("client");
     let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
     // Postfix ends the handshake, and then says in SMTP what it misses.
-    assert_eq!((error.kind(), error.phase()), (Kind::Refused, Phase::Hello), "{error}");
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
     assert!(error.to_string().contains("No client certificate presented"), "{error}");
     assert!(error.hint().unwrap().contains("Get a client certificate"), "{error}");
 
@@ -75,7 +75,7 @@ async fn a_server_with_tls_1_2_only() {
 
     let url = format!("{}&min-tls=1.3", server.starttls(NOBODY));
     let error = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     assert!(error.to_string().contains("version"), "{error}");
     assert!(error.hint().unwrap().contains("min-tls=1.2"), "{error}");
 }
@@ -86,13 +86,13 @@ async fn a_server_whose_tls_is_broken() {
     let server = special("BROKEN");
     let to = someone("broken");
     let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
 
     // Opportunistic: delivered in plaintext, once, and the receipt says why.
     let url = format!("smtp://localhost:{}?tls=opportunistic&trust={}", server.port_587, server.ca.display());
     let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
     assert!(receipt.all_accepted() && receipt.tls.is_none());
-    let reason = receipt.plaintext_because.as_ref().unwrap();
+    let reason = receipt.plaintext_reason.as_ref().unwrap();
     assert!(reason.contains("TLS"), "{reason}");
     println!("{reason}");
     let delivered = server.delivered(&to).await;
@@ -101,5 +101,5 @@ async fn a_server_whose_tls_is_broken() {
     // With a login, there is no falling back.
     let error = Client::from_url(&url.replace("localhost", "alice:secret@localhost")).unwrap();
     let error = error.send(hello(&to)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
 }

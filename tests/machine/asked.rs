@@ -1,7 +1,7 @@
 //! What may be asked for, and when.
 
 use envoi::proto::{Content, RawCommand, Step, Transaction};
-use envoi::{Kind, Phase};
+use envoi::{ErrorKind, Phase};
 
 use crate::{Client, address, transaction};
 
@@ -11,16 +11,16 @@ fn what_is_out_of_turn_is_refused_and_changes_nothing() {
     client.machine.noop().unwrap();
     let error = client.machine.noop().unwrap_err();
     assert!(error.message().contains("the answer to what was sent before is not there"), "{error}");
-    assert_eq!(error.kind(), Kind::Request);
+    assert_eq!(error.kind(), ErrorKind::Request);
     for error in [client.machine.upgraded(), client.machine.body("x"), client.machine.finish(), client.machine.data()] {
         let error = error.unwrap_err();
         assert!(error.message().contains("out of turn") || error.message().contains("no transaction"), "{error}");
-        assert_eq!(error.kind(), Kind::Request);
+        assert_eq!(error.kind(), ErrorKind::Request);
     }
     let steps = client.hear("250 2.0.0 Ok\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Reply { .. }, Step::Ready]), "{steps:?}");
     let error = client.machine.begin(Transaction::open(None)).unwrap_err();
-    assert_eq!((error.kind(), error.message()), (Kind::Request, "the message has no recipient"));
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Request, "the message has no recipient"));
     assert_eq!(client.steps().unwrap(), [Step::Ready]);
     // Step by step, and nobody was accepted.
     client.machine.mail(None.into()).unwrap();
@@ -43,8 +43,8 @@ fn events_are_looked_at_before_the_next_command() {
     client.read(b"550 5.7.1 No\r\n");
     assert!(matches!(client.machine.step().unwrap(), Step::Sender { .. }));
     let error = client.machine.noop().unwrap_err();
-    assert!(error.kind() == Kind::Request && error.message().contains("was not looked at"), "{error}");
-    assert!(matches!(client.machine.step().unwrap(), Step::NotSent { phase: Phase::Mail, .. }));
+    assert!(error.kind() == ErrorKind::Request && error.message().contains("was not looked at"), "{error}");
+    assert!(matches!(client.machine.step().unwrap(), Step::Rejected { phase: Phase::Mail, .. }));
     client.machine.noop().unwrap();
 }
 
@@ -57,7 +57,7 @@ fn what_came_unasked_is_no_answer_to_the_next_command() {
         assert_eq!(client.steps().unwrap(), [Step::Ready], "it may be an orderly goodbye, and is not whole");
         let error = client.machine.noop().unwrap_err();
         assert_eq!(error.message(), format!("the server sent {shown:?}, and nothing was asked"));
-        assert_eq!((error.kind(), client.machine.step().unwrap()), (Kind::Protocol, Step::Closed));
+        assert_eq!((error.kind(), client.machine.step().unwrap()), (ErrorKind::Protocol, Step::Closed));
     }
 }
 
@@ -84,13 +84,13 @@ fn a_message_needs_what_the_server_offers() {
         Client::ready(offers).machine.begin(transaction).map_err(|error| error.kind())
     };
     assert_eq!(begin(&["SIZE 1000"], 1000, Content::Unknown), Ok(()));
-    assert_eq!(begin(&["SIZE 1000"], 1001, Content::Unknown), Err(Kind::Unsupported));
+    assert_eq!(begin(&["SIZE 1000"], 1001, Content::Unknown), Err(ErrorKind::Unsupported));
     assert_eq!(begin(&["BINARYMIME", "CHUNKING"], 1, Content::Binary), Ok(()));
-    assert_eq!(begin(&["BINARYMIME"], 1, Content::Binary), Err(Kind::Unsupported));
-    assert_eq!(begin(&["CHUNKING"], 1, Content::Binary), Err(Kind::Unsupported));
+    assert_eq!(begin(&["BINARYMIME"], 1, Content::Binary), Err(ErrorKind::Unsupported));
+    assert_eq!(begin(&["CHUNKING"], 1, Content::Binary), Err(ErrorKind::Unsupported));
 
     let vrfy = RawCommand::new("VRFY j\u{f6}rg").unwrap();
-    assert_eq!(Client::ready(&[]).machine.command(&vrfy).unwrap_err().kind(), Kind::Unsupported);
+    assert_eq!(Client::ready(&[]).machine.command(&vrfy).unwrap_err().kind(), ErrorKind::Unsupported);
     Client::ready(&["SMTPUTF8"]).machine.command(&vrfy).unwrap();
 }
 
@@ -115,7 +115,7 @@ fn the_next_message_may_begin_where_it_is_told_apart() {
     client.machine.finish().unwrap();
     assert!(client.machine.may_begin());
     let error = client.machine.mail(address("me@example.org").into()).unwrap_err();
-    assert_eq!(error.kind(), Kind::Request, "step by step, every answer is awaited");
+    assert_eq!(error.kind(), ErrorKind::Request, "step by step, every answer is awaited");
     client.machine.begin(transaction()).unwrap();
     client.steps().unwrap();
     let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nDATA\r\n";
@@ -127,7 +127,7 @@ fn the_next_message_may_begin_where_it_is_told_apart() {
     // And not behind a command of another kind.
     client.machine.noop().unwrap();
     assert!(!client.machine.may_begin());
-    assert_eq!(client.machine.begin(transaction()).unwrap_err().kind(), Kind::Request);
+    assert_eq!(client.machine.begin(transaction()).unwrap_err().kind(), ErrorKind::Request);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn messages_are_counted_where_the_server_limits_them() {
     for left in [3, 2, 1, 0] {
         assert_eq!(client.machine.transactions_left(), Some(left));
         let result = client.machine.begin(transaction());
-        assert_eq!(result.map_err(|error| error.kind()), if left > 0 { Ok(()) } else { Err(Kind::Closed) });
+        assert_eq!(result.map_err(|error| error.kind()), if left > 0 { Ok(()) } else { Err(ErrorKind::Closed) });
         client.hear("550 No\r\n503 No\r\n503 No\r\n").unwrap_or_default();
     }
 }
@@ -148,7 +148,7 @@ fn messages_are_counted_where_the_server_limits_them() {
 fn a_transaction_by_steps_has_no_recipients_yet() {
     let mut client = Client::ready(&["PIPELINING"]);
     let error = client.machine.mail(transaction()).unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Mail));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Mail));
     assert!(error.hint().unwrap().contains("rcpt"), "{error}");
     assert_eq!(client.steps().unwrap(), [Step::Ready]);
     assert!(!client.wire.contains("MAIL"));
@@ -163,7 +163,11 @@ fn domains_of_recipients_are_counted_as_they_come() {
         [("a@x.org", true), ("b@y.org", true), ("c@z.org", false), ("d@X.org", true), ("e@z.org", false)]
     {
         let result = client.machine.rcpt(address(to));
-        assert_eq!(result.as_ref().err().map(|error| error.kind()), (!is_within).then_some(Kind::Unsupported), "{to}");
+        assert_eq!(
+            result.as_ref().err().map(|error| error.kind()),
+            (!is_within).then_some(ErrorKind::Unsupported),
+            "{to}"
+        );
         if result.is_ok() {
             client.hear("550 No\r\n").unwrap();
         }

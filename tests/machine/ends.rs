@@ -1,7 +1,7 @@
 //! How sessions end before their time, and what is known then.
 
 use envoi::proto::{Machine, Mechanism, RawCommand, StartTls, Step};
-use envoi::{Credentials, Error, Kind, Phase};
+use envoi::{Credentials, Error, ErrorKind, Phase};
 
 use crate::{Client, address, transaction};
 
@@ -41,7 +41,7 @@ fn a_failure_names_what_was_awaited() {
         call(&mut client.machine).unwrap();
         let error = client.end();
         assert_eq!(error.message(), format!("the connection ended before {awaited} came"));
-        assert_eq!((error.kind(), error.phase()), (Kind::Closed, phase));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Closed, phase));
     }
     let error = Client::ready(&[]).end();
     assert_eq!((error.message(), error.phase()), ("the server closed the connection", Phase::Command));
@@ -66,7 +66,7 @@ fn a_session_that_is_given_up_was_in_a_phase() {
     client.hear("220 hello\r\n").unwrap();
     client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
     assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
-    assert_eq!(client.machine.abort(Kind::Timeout, "no handshake").phase(), Phase::Tls);
+    assert_eq!(client.machine.abort(ErrorKind::Timeout, "no handshake").phase(), Phase::Tls);
     assert_eq!(client.steps().unwrap(), [Step::Closed]);
 }
 
@@ -81,7 +81,7 @@ fn after_quit_the_end_is_the_end() {
         assert_eq!(client.steps().unwrap(), [Step::Closed], "{last_words:?}");
         assert!(client.wire.ends_with("QUIT\r\n"));
         let error = client.machine.noop().unwrap_err();
-        assert_eq!((error.kind(), error.message()), (Kind::Closed, "the session is over"));
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Closed, "the session is over"));
     }
 }
 
@@ -90,11 +90,11 @@ fn a_reply_of_another_kind_is_a_violation() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
     client.hear("220 hello\r\n").unwrap();
     client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
-    assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
-    assert_eq!(Client::new(|_| {}).hear("250 Ok\r\n").unwrap_err().kind(), Kind::Protocol);
+    assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(Client::new(|_| {}).hear("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
     let mut client = Client::new(|_| {});
     client.hear("220 hello\r\n").unwrap();
-    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
     for answers in [
         &["354 Go\r\n"][..],
         &["250 Ok\r\n", "354 Go\r\n"],
@@ -107,13 +107,13 @@ fn a_reply_of_another_kind_is_a_violation() {
         client.machine.begin(transaction()).unwrap();
         let (last, before) = answers.split_last().unwrap();
         before.iter().for_each(|answer| drop(client.hear(answer).unwrap()));
-        assert_eq!(client.hear(last).unwrap_err().kind(), Kind::Protocol, "{answers:?}");
+        assert_eq!(client.hear(last).unwrap_err().kind(), ErrorKind::Protocol, "{answers:?}");
     }
     // To the lone dot behind a 354 for nobody.
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
     client.hear("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();
-    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), Kind::Protocol);
+    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
 }
 
 /// What was handed over whole and has no answer.
@@ -127,15 +127,15 @@ fn it_is_known_how_many_outcomes_are_unknown() {
     };
     let mut client = two_under_way();
     assert!(client.end().outcome_unknown());
-    assert_eq!(client.machine.left_unknown(), 2);
+    assert_eq!(client.machine.unconfirmed_messages(), 2);
     let mut client = two_under_way();
     client.hear("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
     assert!(client.end().outcome_unknown());
-    assert_eq!(client.machine.left_unknown(), 1);
+    assert_eq!(client.machine.unconfirmed_messages(), 1);
 
     let mut client = Client::ready(&[]);
     client.end();
-    assert_eq!(client.machine.left_unknown(), 0);
+    assert_eq!(client.machine.unconfirmed_messages(), 0);
 }
 
 /// Its second message was given whole and not written whole when 421 came.
@@ -144,9 +144,9 @@ fn no_transaction_begins_in_a_session_that_421_has_ended() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     (0..2).for_each(|_| client.give_a_chunk());
     client.read(b"421 Bye\r\n");
-    assert!(matches!(client.machine.step().unwrap(), Step::NotSent { phase: Phase::Mail, .. }));
+    assert!(matches!(client.machine.step().unwrap(), Step::Rejected { phase: Phase::Mail, .. }));
     assert!(!client.machine.may_begin());
-    assert_eq!(client.machine.step().unwrap_err().kind(), Kind::Closed);
+    assert_eq!(client.machine.step().unwrap_err().kind(), ErrorKind::Closed);
     assert!(!client.machine.may_begin());
 }
 
@@ -155,7 +155,7 @@ fn no_transaction_begins_in_a_session_that_421_has_ended() {
 fn after_421_and_the_close_unanswered_messages_were_not_sent() {
     let not_sent = |steps: &[Step], phases: &[Phase]| {
         let told = steps.iter().filter_map(|step| match step {
-            Step::NotSent { phase, .. } => Some(*phase),
+            Step::Rejected { phase, .. } => Some(*phase),
             _ => None,
         });
         assert_eq!(told.collect::<Vec<_>>(), phases, "{steps:?}");
@@ -182,10 +182,10 @@ fn after_421_and_the_close_unanswered_messages_were_not_sent() {
             }
         };
         not_sent(&steps, phases);
-        assert_eq!((error.kind(), error.reply().unwrap().code()), (Kind::Closed, 421), "{replies:?}");
+        assert_eq!((error.kind(), error.reply().unwrap().code()), (ErrorKind::Closed, 421), "{replies:?}");
         assert!(error.is_transient() && !error.outcome_unknown(), "{replies:?}");
         assert_eq!(error.message(), "the server ended the session before it took the message");
-        assert_eq!((client.machine.step().unwrap(), client.machine.left_unknown()), (Step::Closed, 0));
+        assert_eq!((client.machine.step().unwrap(), client.machine.unconfirmed_messages()), (Step::Closed, 0));
     }
 }
 
@@ -195,19 +195,19 @@ fn a_server_that_goes_on_after_421_is_heard() {
     let mut client = four_under_way();
     let refused = "421 Too many messages in this connection\r\n503 No MAIL\r\n503 No RCPT\r\n";
     let steps = client.hear(&format!("{refused}250 Ok\r\n").repeat(4)).unwrap();
-    let not_sent = |step: &&Step| matches!(step, Step::NotSent { phase: Phase::Mail, reply } if reply.code() == 421);
+    let not_sent = |step: &&Step| matches!(step, Step::Rejected { phase: Phase::Mail, reply } if reply.code() == 421);
     assert_eq!(steps.iter().filter(not_sent).count(), 4, "{steps:?}");
-    assert_eq!((steps.last(), client.machine.left_unknown()), (Some(&Step::Closed), 0));
+    assert_eq!((steps.last(), client.machine.unconfirmed_messages()), (Some(&Step::Closed), 0));
 
     // One that takes the next message in spite of it.
     let mut client = four_under_way();
     let steps = client.hear(&format!("{refused}250 Ok\r\n{}", "250 Ok\r\n".repeat(3))).unwrap();
-    assert!(matches!(steps[..], [.., Step::Sent { .. }, Step::Wait { .. }]), "{steps:?}");
+    assert!(matches!(steps[..], [.., Step::Accepted { .. }, Step::Wait { .. }]), "{steps:?}");
     let said = client.wire.clone();
     client.machine.input_ended();
-    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Mail, .. })));
+    assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Mail, .. })));
     assert_eq!(client.machine.step().unwrap_err().reply().unwrap().code(), 421);
-    assert_eq!((client.machine.left_unknown(), client.wire), (0, said));
+    assert_eq!((client.machine.unconfirmed_messages(), client.wire), (0, said));
 }
 
 /// The answer to the message itself is all that is missing.
@@ -221,7 +221,7 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
         client.hear(replies).unwrap();
         let error = client.end();
         assert!(error.outcome_unknown() && error.reply().unwrap().code() == 421, "{error}");
-        assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Closed, 1), "{error}");
+        assert_eq!((error.kind(), client.machine.unconfirmed_messages()), (ErrorKind::Closed, 1), "{error}");
     }
     // Of two recipients one was accepted, and 421 came for the other.
     let two_recipients = || {
@@ -237,7 +237,7 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
     };
     let mut client = two_recipients();
     let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n250 queued\r\n").unwrap();
-    assert!(matches!(steps[..], [.., Step::Sent { .. }, Step::Closed]), "{steps:?}");
+    assert!(matches!(steps[..], [.., Step::Accepted { .. }, Step::Closed]), "{steps:?}");
     let mut client = two_recipients();
     client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
     assert!(client.end().outcome_unknown());
@@ -245,8 +245,8 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
     let mut client = two_recipients();
     client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
     client.machine.input_ended();
-    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Rcpt, .. })));
-    assert_eq!((client.machine.step().unwrap(), client.machine.left_unknown()), (Step::Closed, 0));
+    assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Rcpt, .. })));
+    assert_eq!((client.machine.step().unwrap(), client.machine.unconfirmed_messages()), (Step::Closed, 0));
 }
 
 /// That is no close by the server. The first one was refused by the 421.
@@ -254,14 +254,14 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
 fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
     let mut client = four_under_way();
     client.hear("421 Bye\r\n").unwrap();
-    assert!(client.machine.abort(Kind::Timeout, "no more comes").outcome_unknown());
-    assert_eq!(client.machine.left_unknown(), 3);
+    assert!(client.machine.abort(ErrorKind::Timeout, "no more comes").outcome_unknown());
+    assert_eq!(client.machine.unconfirmed_messages(), 3);
     let mut client = four_under_way();
     client.hear("421 Bye\r\n").unwrap();
     client.read(b"354 Go\r\n");
-    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Mail, .. })));
+    assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Mail, .. })));
     let error = client.steps().unwrap_err();
-    assert_eq!((error.kind(), client.machine.left_unknown()), (Kind::Protocol, 3));
+    assert_eq!((error.kind(), client.machine.unconfirmed_messages()), (ErrorKind::Protocol, 3));
 }
 
 /// It fails by the 421 to the message before it, and is not unknown.
@@ -272,7 +272,10 @@ fn what_was_begun_and_not_handed_over_was_not_sent() {
     client.machine.begin(transaction()).unwrap();
     let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n");
     let error = steps.unwrap_err();
-    assert_eq!((error.kind(), error.outcome_unknown(), client.machine.left_unknown()), (Kind::Closed, false, 0));
+    assert_eq!(
+        (error.kind(), error.outcome_unknown(), client.machine.unconfirmed_messages()),
+        (ErrorKind::Closed, false, 0)
+    );
 }
 
 fn four_under_way() -> Client {
@@ -290,10 +293,10 @@ fn a_refusal_is_certain_also_where_all_has_gone() {
     client.hear("250 Ok\r\n550 No\r\n").unwrap();
     assert!(client.machine.outcome_unknown());
     client.machine.input_ended();
-    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Rcpt, .. })));
+    assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Rcpt, .. })));
     assert!(!client.machine.outcome_unknown());
     let error = client.machine.step().unwrap_err();
-    assert_eq!((error.kind(), error.outcome_unknown()), (Kind::Closed, false));
+    assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Closed, false));
 }
 
 /// So it is where the driver gives up.
@@ -312,24 +315,24 @@ fn a_refusal_is_certain_also_after_a_time_out() {
                 client.machine.begin(transaction()).unwrap();
             }
             client.hear(replies).unwrap();
-            let error = client.machine.abort(Kind::Timeout, "no more comes");
+            let error = client.machine.abort(ErrorKind::Timeout, "no more comes");
             assert!(!error.outcome_unknown(), "{replies:?}");
             let refused = client.steps().unwrap();
             assert!(
-                matches!(&refused[..], [Step::NotSent { phase: at, reply }, Step::Closed]
+                matches!(&refused[..], [Step::Rejected { phase: at, reply }, Step::Closed]
                     if *at == phase && reply.code() == code),
                 "{replies:?}: {refused:?}"
             );
-            assert_eq!(client.machine.left_unknown(), 0);
-            assert_eq!(client.machine.quit().unwrap_err().kind(), Kind::Closed);
+            assert_eq!(client.machine.unconfirmed_messages(), 0);
+            assert_eq!(client.machine.quit().unwrap_err().kind(), ErrorKind::Closed);
         }
     }
     // The messages that follow it are unknown.
     let mut client = four_under_way();
     client.hear("250 Ok\r\n550 No\r\n").unwrap();
-    assert!(client.machine.abort(Kind::Timeout, "no more comes").outcome_unknown());
-    assert_eq!(client.machine.left_unknown(), 3);
-    assert!(matches!(client.steps().unwrap()[..], [Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]));
+    assert!(client.machine.abort(ErrorKind::Timeout, "no more comes").outcome_unknown());
+    assert_eq!(client.machine.unconfirmed_messages(), 3);
+    assert!(matches!(client.steps().unwrap()[..], [Step::Rejected { phase: Phase::Rcpt, .. }, Step::Closed]));
 }
 
 /// The message ended here, and its end has not gone: the server speaks of what it has got.
@@ -339,7 +342,7 @@ fn shutting_down_before_the_end_went_is_in_the_body() {
     client.go_ahead();
     client.machine.finish().unwrap();
     client.read(b"421 Bye\r\n");
-    assert!(matches!(client.machine.step(), Ok(Step::NotSent { phase: Phase::Body, .. })));
+    assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Body, .. })));
     assert_eq!(client.machine.step().unwrap(), Step::Closed);
     assert!(!client.machine.transcript().to_string().contains("RSET"));
 }

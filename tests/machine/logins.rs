@@ -1,7 +1,7 @@
 //! Who can log in, how, and what is no challenge.
 
 use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession, Step};
-use envoi::{Credentials, Kind, Phase};
+use envoi::{Credentials, ErrorKind, Phase};
 
 use crate::Client;
 
@@ -26,7 +26,7 @@ impl SaslExchange for Echo {
 #[test]
 fn mechanisms_of_others_log_in_too() {
     let mut client = Client::ready_with(&["AUTH X-ECHO"], |settings| settings.secure = true);
-    client.machine.login_by(Box::new(Echo)).unwrap();
+    client.machine.login_with(Box::new(Echo)).unwrap();
     client.hear("334 aGVsbG8=\r\n").unwrap();
     let steps = client.hear("535 5.7.8 No\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Login { reason: None, .. }, Step::Ready]), "{steps:?}");
@@ -61,7 +61,7 @@ fn what_can_log_in_here() {
         (Mechanism::Login, Credentials::new("u", "p").authorize_as("v"), "acts for \"v\""),
     ] {
         let error = client.machine.login(mechanism, &credentials).unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Request, Phase::Auth));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Auth));
         assert!(error.message().contains(says), "{error}");
     }
     assert_eq!(client.steps().unwrap(), [Step::Ready], "nothing was sent");
@@ -73,7 +73,7 @@ fn only_334_is_a_challenge() {
     let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| settings.secure = true);
     client.machine.login(Mechanism::Login, &Credentials::new("alice", "secret")).unwrap();
     let error = client.hear("354 VXNlcm5hbWU6\r\n").unwrap_err();
-    assert_eq!(error.kind(), Kind::Protocol);
+    assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(client.wire.ends_with("AUTH LOGIN\r\n"), "nothing more was said");
 }
 
@@ -93,7 +93,7 @@ fn a_challenge_has_a_limit() {
     assert!(client.wire.ends_with("AUTH LOGIN\r\ndQ==\r\n"), "{}", client.wire);
     let error = login().hear(&format!("{line}{line}334 AAAAA\r\n")).unwrap_err();
     assert!(error.message().contains("a challenge longer than the limit of 100 bytes"), "{error}");
-    assert_eq!(error.kind(), Kind::Protocol);
+    assert_eq!(error.kind(), ErrorKind::Protocol);
 }
 
 /// What is shown of a line that is no reply ends somewhere, and nothing of a secret is left before that.

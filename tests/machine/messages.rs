@@ -1,7 +1,7 @@
 //! How messages go, and how far they are.
 
 use envoi::proto::{Content, Step};
-use envoi::{Kind, Phase};
+use envoi::{ErrorKind, Phase};
 
 use crate::{Client, address, transaction};
 
@@ -22,7 +22,7 @@ fn how_far_a_message_is() {
     client.steps().unwrap();
     assert!(client.machine.outcome_unknown());
     let steps = client.hear("250 queued\r\n").unwrap();
-    assert!(matches!(&steps[..], [Step::Sent { .. }, Step::Ready]), "{steps:?}");
+    assert!(matches!(&steps[..], [Step::Accepted { .. }, Step::Ready]), "{steps:?}");
     assert!(!client.machine.outcome_unknown());
 
     // Of chunks, what is not full yet has not gone.
@@ -117,7 +117,7 @@ fn a_chunk_is_as_large_as_announced() {
     }
     for pieces in [&["x\r\n", "y"][..], &["\r\n"], &["xy\r\n"], &[]] {
         let (result, mut client) = chunk(pieces);
-        assert_eq!(result, Err((Kind::Input, Phase::Body)), "{pieces:?}");
+        assert_eq!(result, Err((ErrorKind::Input, Phase::Body)), "{pieces:?}");
         assert!(client.wire.ends_with("BDAT 3 LAST\r\n"), "{}", client.wire);
         assert_eq!(client.steps().unwrap(), [Step::Closed]);
     }
@@ -142,7 +142,7 @@ fn a_refused_chunk_is_noted_unless_it_was_the_last() {
             client.machine.finish().unwrap();
         }
         let steps = client.hear("552 5.3.4 Too big\r\n").unwrap();
-        assert!(matches!(steps[0], Step::NotSent { phase: Phase::Body, .. }), "{steps:?}");
+        assert!(matches!(steps[0], Step::Rejected { phase: Phase::Body, .. }), "{steps:?}");
         let lines: Vec<_> = client.machine.transcript().lines().collect();
         assert_eq!([&*lines[lines.len() - 2], &*lines[lines.len() - 1]], [last, "C: RSET"]);
     }
@@ -160,11 +160,11 @@ fn chunks_in_a_row_are_kept_apart() {
     let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT 3 LAST\r\nx\r\n";
     assert_eq!(client.wire, format!("EHLO me\r\n{one}RSET\r\n{one}"));
     let steps = client.hear(&["250 Ok\r\n"; 7].concat()).unwrap();
-    assert_eq!(steps.iter().filter(|step| matches!(step, Step::Sent { .. })).count(), 2, "{steps:?}");
+    assert_eq!(steps.iter().filter(|step| matches!(step, Step::Accepted { .. })).count(), 2, "{steps:?}");
     // And where the second one is cleaned up after, a server that goes down there takes no message with it.
     client.give_a_chunk();
     let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
-    assert!(matches!(steps[..], [.., Step::NotSent { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
+    assert!(matches!(steps[..], [.., Step::Rejected { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
 }
 
 /// All of them are held until the message is over, and the answer to the message for each recipient.
@@ -187,7 +187,7 @@ fn long_replies_to_recipients_are_not_kept_whole() {
     client.machine.finish().unwrap();
     let mut last = Vec::new();
     long(250).split_inclusive('\n').for_each(|line| last = client.hear(line).unwrap());
-    assert!(matches!(&last[0], Step::Sent { reply } if reply.text().len() < 4096), "{last:?}");
+    assert!(matches!(&last[0], Step::Accepted { reply } if reply.text().len() < 4096), "{last:?}");
 }
 
 /// The replies to all recipients are held together: the first ones as they are, and a share of each.

@@ -1,7 +1,7 @@
 //! Up to the first command: greeting, EHLO or LHLO, STARTTLS.
 
 use envoi::proto::{Protocol, StartTls, Step};
-use envoi::{Kind, Phase};
+use envoi::{ErrorKind, Phase};
 
 use crate::Client;
 
@@ -21,9 +21,9 @@ fn a_server_that_begins_with_tls_is_recognised() {
 #[test]
 fn a_server_without_lmtp_is_named() {
     for (reply, kind, says) in [
-        ("500 what?\r\n", Kind::Refused, "the server does not know LHLO, with which LMTP begins"),
-        ("550 not you\r\n", Kind::Refused, "the server refused LHLO from this client, me"),
-        ("354 go\r\n", Kind::Protocol, "expected the answer to LHLO (250), but the server sent 354 go"),
+        ("500 what?\r\n", ErrorKind::Refused, "the server does not know LHLO, with which LMTP begins"),
+        ("550 not you\r\n", ErrorKind::Refused, "the server refused LHLO from this client, me"),
+        ("354 go\r\n", ErrorKind::Protocol, "expected the answer to LHLO (250), but the server sent 354 go"),
     ] {
         let mut client = Client::new(|settings| settings.protocol = Protocol::Lmtp);
         client.hear("220 hello\r\n").unwrap();
@@ -49,7 +49,7 @@ fn the_handshake_comes_after_starttls() {
         }
         let error = result.unwrap_err();
         assert_eq!(error.message(), "the server sent 220 Go ahead, and nothing was asked");
-        assert_eq!((error.kind(), error.phase()), (Kind::Protocol, phase));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Protocol, phase));
         assert!(!client.wire.contains("STARTTLS"), "{}", client.wire);
     }
 }
@@ -66,18 +66,18 @@ fn a_refused_session_ends_with_quit() {
         before.iter().for_each(|reply| drop(client.hear(reply).unwrap()));
         client.hear(last).unwrap_err();
         assert_eq!(client.steps().unwrap(), [Step::Closed]);
-        assert_eq!(client.machine.noop().unwrap_err().kind(), Kind::Closed);
+        assert_eq!(client.machine.noop().unwrap_err().kind(), ErrorKind::Closed);
         client.machine.quit().unwrap();
         assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Quit }]);
         assert!(client.wire.ends_with("QUIT\r\n"), "{}", client.wire);
         assert_eq!(client.hear("221 bye\r\n").unwrap(), [Step::Closed]);
-        assert_eq!(client.machine.quit().unwrap_err().kind(), Kind::Closed);
+        assert_eq!(client.machine.quit().unwrap_err().kind(), ErrorKind::Closed);
     }
     // Not after what is no refusal: a 421, a violation, and a refusal with more after it.
     for last in ["421 bye\r\n", "354 go\r\n", "554 no\r\n250 yes\r\n"] {
         let mut client = Client::new(|_| {});
         client.hear(last).unwrap_err();
-        assert_ne!(client.machine.quit().unwrap_err().kind(), Kind::Request, "{last}");
+        assert_ne!(client.machine.quit().unwrap_err().kind(), ErrorKind::Request, "{last}");
         assert_eq!(client.wire, "", "{last}");
     }
 }
@@ -103,10 +103,10 @@ fn empty_lines_before_a_reply_are_skipped() {
     assert!(error.message().contains("an empty line came"), "{error}");
     let mut client = ready(0).unwrap();
     client.read(b"\r\n");
-    assert_eq!(client.machine.step().unwrap_err().kind(), Kind::Protocol);
+    assert_eq!(client.machine.step().unwrap_err().kind(), ErrorKind::Protocol);
     let mut client = Client::new(|_| {});
     let error = client.hear("220-hello\r\n\r\n220 hello\r\n").unwrap_err();
-    assert_eq!(error.kind(), Kind::Protocol, "not within a reply");
+    assert_eq!(error.kind(), ErrorKind::Protocol, "not within a reply");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn bytes_behind_the_go_ahead_for_tls_are_named() {
     // The driver had read them, and did not ask for a step before it made the handshake.
     client.read(b"250 AUTH PLAIN\r\n");
     let error = client.machine.upgraded().unwrap_err();
-    assert_eq!(error.kind(), Kind::Protocol);
+    assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(!client.machine.is_secure());
     assert_eq!(client.steps().unwrap(), [Step::Closed]);
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::BytesMut;
-use envoi::proto::{BadReply, Chunk, ClientName, Limits, Output, RawCommand, ReplyParser, Stuffer};
+use envoi::proto::{Chunk, ClientName, Limits, Output, RawCommand, ReplyError, ReplyParser, Stuffer};
 
 use crate::Client;
 
@@ -35,7 +35,7 @@ fn a_reply_may_be_as_long_as_its_limit_and_no_longer() {
     };
     assert_eq!(parse(bytes.len()), Ok(true));
     let error = parse(bytes.len() - 1).unwrap_err();
-    assert_eq!(error, BadReply::ReplyTooLong(bytes.len() - 1));
+    assert_eq!(error, ReplyError::ReplyTooLong(bytes.len() - 1));
     assert_eq!(error.to_string(), "a reply is longer than the limit of 22 bytes");
 }
 

@@ -29,7 +29,7 @@ async fn bodies_arrive_as_sent() {
         for body in [lines, vec![b'.'; size]] {
             let text = [&b"Subject: sizes\r\n\r\n"[..], &body].concat();
             let stream = std::io::Cursor::new(text.clone());
-            for message in [Message::ready(text.clone()), Message::ready_stream(stream)] {
+            for message in [Message::raw(text.clone()), Message::raw_stream(stream)] {
                 let receipt = connection.send(message.envelope(envelope.clone())).await.unwrap();
                 let captured = server.next_message().await;
                 assert!(!captured.bare_line_ends);

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, Step, Transaction};
-use envoi::{Address, Credentials, Error, Kind, Phase, Result};
+use envoi::{Address, Credentials, Error, ErrorKind, Phase, Result};
 
 pub use decoder::{normalised, unstuffed};
 use transfer::Transfer;
@@ -41,7 +41,7 @@ pub enum Cut {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Step(Step),
-    Failed { kind: Kind, phase: Phase, message: String, reply: Option<Reply>, outcome_unknown: bool },
+    Failed { kind: ErrorKind, phase: Phase, message: String, reply: Option<Reply>, outcome_unknown: bool },
 }
 
 pub struct Session {
@@ -267,12 +267,12 @@ impl Session {
     /// The driver gives up.
     pub fn abort(&mut self) {
         let was_over = self.want == Step::Closed;
-        let error = self.machine.abort(Kind::Timeout, "that took too long");
+        let error = self.machine.abort(ErrorKind::Timeout, "that took too long");
         // What was refused before is told of first.
         self.settle();
         assert_eq!(self.want, Step::Closed);
         // The end of a session that was over before has told what is unknown.
-        assert_eq!(error.outcome_unknown(), !was_over && self.machine.left_unknown() > 0);
+        assert_eq!(error.outcome_unknown(), !was_over && self.machine.unconfirmed_messages() > 0);
         self.failed(&error);
     }
 
@@ -296,7 +296,7 @@ impl Session {
     fn call(&mut self, call: impl FnOnce(&mut Machine) -> Result<()>) -> bool {
         let (waiting, unknown) = (self.waiting(), self.outcome_is_unknown());
         let Err(error) = call(&mut self.machine) else { return true };
-        if error.kind() == Kind::Request {
+        if error.kind() == ErrorKind::Request {
             assert_eq!(self.waiting(), waiting, "{error}");
             assert_eq!(self.machine.step().expect("a bad request ends no session"), self.want, "{error}");
         } else {
@@ -360,7 +360,7 @@ impl Session {
                 assert_eq!(self.waiting(), 0, "what is over has no more to say");
                 // A 421 is no failure. What was handed over behind the message that it answers gets no answer of its own.
                 if self.replied().is_some() {
-                    assert_eq!(self.machine.left_unknown(), self.handed_over().count());
+                    assert_eq!(self.machine.unconfirmed_messages(), self.handed_over().count());
                     self.check_left();
                     self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
                 }
@@ -401,7 +401,7 @@ impl Session {
                 }
                 transfer.is_doomed |= transfer.by_steps && transfer.transaction.all_or_nothing && !reply.is_positive();
             }
-            Step::Verdict { index, reply } => {
+            Step::RecipientResult { index, reply } => {
                 assert!(reply.is_positive() || reply.is_transient() || reply.is_permanent());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self.replied_mut().expect("a verdict is about a message that was begun");
@@ -412,7 +412,7 @@ impl Session {
                 assert!(!is_lmtp || transfer.accepted.get(transfer.verdicts.len()) == Some(index), "{event:?}");
                 transfer.verdicts.push((*index, reply.is_positive()));
             }
-            Step::Sent { reply } => {
+            Step::Accepted { reply } => {
                 assert!(reply.is_positive());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self.replied_mut().expect("what was sent was begun, and has one outcome");
@@ -426,7 +426,7 @@ impl Session {
                 assert!(transfer.ends_at.is_some_and(|end| taken >= end), "sent, and its last byte was not taken");
                 (transfer.is_sent, transfer.is_over) = (true, true);
             }
-            Step::NotSent { phase, reply } => {
+            Step::Rejected { phase, reply } => {
                 assert!(reply.is_transient() || reply.is_permanent());
                 let transfer = self.replied_mut().expect("what was not sent was begun, and has one outcome");
                 assert!(transfer.verdicts.iter().all(|(_, positive)| !positive), "a verdict is final: {event:?}");
@@ -446,7 +446,7 @@ impl Session {
     fn failed(&mut self, error: &Error) {
         // A call that was out of turn ends nothing.
         if matches!(self.machine.step(), Ok(Step::Closed)) && self.want != Step::Closed {
-            assert_eq!(self.machine.left_unknown(), self.left_in_doubt(error));
+            assert_eq!(self.machine.unconfirmed_messages(), self.left_in_doubt(error));
             self.check_left();
             // With PRDR, the server takes the message for nobody before it takes it as a whole.
             let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
@@ -502,8 +502,8 @@ impl Session {
     /// after a 421. Then at most the first has had replies, and is unknown if one of its recipients was accepted.
     fn left_in_doubt(&self, error: &Error) -> usize {
         let handed_over: Vec<&Transfer> = self.handed_over().collect();
-        let left = self.machine.left_unknown();
-        let by_shutdown = error.kind() == Kind::Closed && error.reply().is_some_and(|reply| reply.code() == 421);
+        let left = self.machine.unconfirmed_messages();
+        let by_shutdown = error.kind() == ErrorKind::Closed && error.reply().is_some_and(|reply| reply.code() == 421);
         if !by_shutdown || left == handed_over.len() {
             return handed_over.len();
         }

@@ -162,7 +162,7 @@ proptest! {
             offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
         let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
-        let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Sent { .. }))).count();
+        let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Accepted { .. }))).count();
         prop_assert_eq!(sent, plan.messages.len(), "{:?}", events);
         // A login may not be offered, or not be allowed in clear.
         let is_failure = |event: &Event| match event {
@@ -210,7 +210,7 @@ fn a_chunk_does_not_go_whole_before_its_end_is_known() {
     session.take(usize::MAX);
     assert!(session.wire.ends_with(b"BDAT 7 LAST\r\nhello\r\n"));
     session.feed(b"250 2.0.0 Ok: queued\r\n");
-    assert!(matches!(session.conclude().0.last(), Some(Event::Step(Step::Sent { .. }))));
+    assert!(matches!(session.conclude().0.last(), Some(Event::Step(Step::Accepted { .. }))));
 
     // More than was announced: the error says that nothing was sent, and so it is.
     let mut session = session_in_chunk();

@@ -105,7 +105,7 @@ fn told(mut machine: Machine, replies: &str, cut: usize) -> Vec<Told> {
     machine.input_ended();
     collect(&mut machine, &mut told);
     assert_eq!(machine.step().unwrap(), Step::Closed);
-    let unknown = machine.left_unknown();
+    let unknown = machine.unconfirmed_messages();
     let left = MESSAGES - told.len();
     told.extend((0..left).map(|n| if n < unknown { Told::Unknown } else { Told::NotSent }));
     told
@@ -115,8 +115,8 @@ fn collect(machine: &mut Machine, told: &mut Vec<Told>) {
     loop {
         assert!(told.len() <= MESSAGES);
         match machine.step() {
-            Ok(Step::Sent { .. }) => told.push(Told::Sent),
-            Ok(Step::NotSent { .. }) => told.push(Told::NotSent),
+            Ok(Step::Accepted { .. }) => told.push(Told::Sent),
+            Ok(Step::Rejected { .. }) => told.push(Told::NotSent),
             Ok(Step::Wait { .. } | Step::Ready | Step::Closed) | Err(_) => break,
             Ok(_) => {}
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use envoi::delivery::{DeliverBy, EnvelopeId, Hold, Notify, OriginalRecipient, Priority, Returned};
-use envoi::{Address, Delivery};
+use envoi::delivery::{DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority};
+use envoi::{Address, DeliveryOptions};
 
 use super::wire::{from_utf8_xtext, from_xtext};
 
@@ -54,7 +54,7 @@ impl Wish {
         Wish::NoSubmitter,
     ];
 
-    fn add(self, delivery: Delivery, one: &Address) -> Delivery {
+    fn add(self, delivery: DeliveryOptions, one: &Address) -> DeliveryOptions {
         let hour = Duration::from_secs(3600);
         match self {
             Wish::NotifyOften => delivery.notify(Notify::SUCCESS | Notify::FAILURE),
@@ -65,14 +65,14 @@ impl Wish {
             Wish::OriginalOfOne => {
                 delivery.original_recipient(one.clone(), OriginalRecipient::of_type("x400", "/C=de/ +x").unwrap())
             }
-            Wish::ReturnHeaders => delivery.returned(Returned::Headers),
-            Wish::ReturnAll => delivery.returned(Returned::Full),
+            Wish::ReturnHeaders => delivery.returned(DsnReturn::Headers),
+            Wish::ReturnAll => delivery.returned(DsnReturn::Full),
             Wish::EnvelopeId => delivery.envelope_id(EnvelopeId::new(ENVELOPE_ID).unwrap()),
             Wish::ByOrReturn => delivery.deliver_by(DeliverBy::or_return(hour).unwrap()),
             Wish::ByOrNotify => delivery.deliver_by(DeliverBy::or_notify(hour).unwrap().traced()),
-            Wish::HoldFor => delivery.hold(Hold::for_duration(hour).unwrap()),
+            Wish::HoldFor => delivery.hold(FutureRelease::for_duration(hour).unwrap()),
             Wish::HoldUntil => {
-                delivery.hold(Hold::until(SystemTime::UNIX_EPOCH + Duration::from_secs(951_825_600)).unwrap())
+                delivery.hold(FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(951_825_600)).unwrap())
             }
             Wish::Priority => delivery.priority(Priority::new(-3).unwrap()),
             Wish::RequireTls => delivery.require_tls(),
@@ -83,8 +83,8 @@ impl Wish {
 }
 
 /// All of them; of those that exclude each other the last one holds.
-pub fn delivery(wishes: &[Wish], one: &Address) -> Delivery {
-    wishes.iter().fold(Delivery::new(), |delivery, wish| wish.add(delivery, one))
+pub fn delivery(wishes: &[Wish], one: &Address) -> DeliveryOptions {
+    wishes.iter().fold(DeliveryOptions::new(), |delivery, wish| wish.add(delivery, one))
 }
 
 /// The keyword in the answer to EHLO without which a parameter must not be used.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use std::time::{Duration, SystemTime};
 
-use envoi::delivery::{DeliverBy, EnvelopeId, Hold, OriginalRecipient};
+use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease, OriginalRecipient};
 use envoi::proto::Content;
-use envoi::{Address, Credentials, Delivery};
+use envoi::{Address, Credentials, DeliveryOptions};
 
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
 #[derive(Debug, PartialEq)]
@@ -89,7 +89,7 @@ pub struct Send {
     pub message: Vec<u8>,
     pub content: Content,
     pub size_known: bool,
-    pub delivery: Delivery,
+    pub delivery: DeliveryOptions,
     /// As the file has it: codes and `-`, with one blank between them.
     pub recipients: String,
     pub verdicts: String,
@@ -222,7 +222,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
             content: Content::Unknown,
             size_known: false,
-            delivery: Delivery::new(),
+            delivery: DeliveryOptions::new(),
             recipients: vec!["-"; to.len()].join(" "),
             verdicts: vec!["-"; to.len()].join(" "),
             expect: String::new(),
@@ -255,7 +255,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
 }
 
 /// What is asked for beyond the addresses. Values that cannot be are the business of other tests.
-fn wish(delivery: Delivery, name: &str, words: &[&str], value: &str) -> Result<Delivery, String> {
+fn wish(delivery: DeliveryOptions, name: &str, words: &[&str], value: &str) -> Result<DeliveryOptions, String> {
     let wish = || {
         let address = |text: &str| Address::new(text);
         let seconds = |text: &str| Duration::from_secs(text.parse().expect("a number"));
@@ -271,8 +271,8 @@ fn wish(delivery: Delivery, name: &str, words: &[&str], value: &str) -> Result<D
             ("deliver-by", ["notify", time, "trace"]) => {
                 delivery.deliver_by(DeliverBy::or_notify(seconds(time))?.traced())
             }
-            ("hold-for", [time]) => delivery.hold(Hold::for_duration(seconds(time))?),
-            ("hold-until", [time]) => delivery.hold(Hold::until(SystemTime::UNIX_EPOCH + seconds(time))?),
+            ("hold-for", [time]) => delivery.hold(FutureRelease::for_duration(seconds(time))?),
+            ("hold-until", [time]) => delivery.hold(FutureRelease::until(SystemTime::UNIX_EPOCH + seconds(time))?),
             ("priority", [number]) => delivery.priority(number.parse()?),
             ("require-tls", ["yes"]) => delivery.require_tls(),
             ("submitter", ["<>"]) => delivery.submitter(None),

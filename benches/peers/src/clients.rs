@@ -158,7 +158,7 @@ async fn large_by_envoi(target: Target<'_>, is_ready: bool, file: &Path) {
     use envoi::{Address, Attachment, Envelope, Message};
     let message = if is_ready {
         let address = |text| Address::new(text).expect("an address");
-        Message::ready_file(file).envelope(Envelope::new(address(FROM), [address(TO)]).expect("an envelope"))
+        Message::raw_file(file).envelope(Envelope::new(address(FROM), [address(TO)]).expect("an envelope"))
     } else {
         Message::from(head().text_body("Attached.")).attach(Attachment::file(file))
     };

@@ -8,7 +8,7 @@ use crate::proto::{Capabilities, Settings};
 pub type SaslFailure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One login by one mechanism: challenge → response (RFC 4422, 5). envoi's own mechanisms are such exchanges, and others, such
-/// as GSSAPI or NTLM, can be written in other crates: [`Machine::login_by`](crate::proto::Machine::login_by) takes them.
+/// as GSSAPI or NTLM, can be written in other crates: [`Machine::login_with`](crate::proto::Machine::login_with) takes them.
 ///
 /// Challenges and responses come and go as bytes; base64 and lines are envoi's business. What is called when: first
 /// [`start`](Self::start), then [`respond`](Self::respond) for each challenge, at last [`verify`](Self::verify) or

@@ -14,7 +14,7 @@ use super::single::Single;
 use super::{SaslExchange, SaslFailure};
 use crate::error::{Error, Result};
 #[cfg(feature = "client")]
-use crate::error::{Kind, Phase};
+use crate::error::{ErrorKind, Phase};
 use crate::secret::{Credentials, Proof};
 use crate::text::quoted;
 
@@ -140,7 +140,7 @@ impl Mechanism {
             }
         }
         match failure {
-            Some(reason) => Err(Error::new(Kind::Request, Phase::Auth, reason.to_string())),
+            Some(reason) => Err(Error::new(ErrorKind::Request, Phase::Auth, reason.to_string())),
             None => Ok(()),
         }
     }

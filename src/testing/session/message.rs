@@ -13,7 +13,7 @@ use super::transaction::Transaction;
 use super::{BLOCK, Conversation};
 use crate::testing::body::Decoder;
 use crate::testing::builder::Checks;
-use crate::testing::{Captured, Shared};
+use crate::testing::{ReceivedMessage, Shared};
 
 /// A message that is coming.
 pub(super) struct Incoming {
@@ -256,7 +256,7 @@ impl Conversation {
         let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
         let recipient_parameters =
             parameters.filter(|(to, _)| taken_for.contains(to)).map(|(_, parameters)| parameters).collect();
-        self.server.log().messages.push(Captured {
+        self.server.log().messages.push(ReceivedMessage {
             id: incoming.id,
             connection: self.number,
             helo: self.helo.clone().unwrap_or_default(),

@@ -18,7 +18,7 @@ async fn unknown_issuer_without_intermediate() {
         ],
     );
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
-    assert_eq!(cause(&error).culprit, Some(0));
+    assert_eq!(cause(&error).index, Some(0));
     assert_eq!(cause(&error).chain[0].der(), server.der.as_ref());
     let mut params = named(HOST, &[HOST]);
     let mut access =
@@ -55,11 +55,11 @@ async fn unknown_issuer_of_an_intermediate() {
             "it is not among the 2 certificates that the server sent",
         ],
     );
-    assert_eq!(cause(&error).culprit, Some(1));
+    assert_eq!(cause(&error).index, Some(1));
     // The root is sent too, which proves nothing.
     let error = failure(&other, &[&server, &middle, &root]).await;
     says(&error, &["was issued under \"CN=Root\", which is not among what is trusted"]);
-    assert_eq!(cause(&error).culprit, Some(2));
+    assert_eq!(cause(&error).index, Some(2));
     assert_eq!(cause(&error).chain.len(), 3);
 }
 
@@ -106,7 +106,7 @@ async fn expired_and_not_yet_valid() {
         &["the certificate of mail.example.com, \"CN=mail.example.com\", expired 3 days ago, at 2", "(now it is 2"],
     );
     says(&error, &["The server's administrator must install a new one"]);
-    assert_eq!((cause(&error).problem, cause(&error).culprit), (CertificateProblem::Expired, Some(0)));
+    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::Expired, Some(0)));
 
     params.not_after = rcgen::date_time_ymd(4000, 1, 1);
     params.not_before = (SystemTime::now() + Duration::from_secs(5 * 3600 + 60)).into();
@@ -129,7 +129,7 @@ async fn expired_intermediate() {
         &["a certificate in the chain that mail.example.com sent, \"CN=Middle\" (not the server's own), expired"],
     );
     says(&error, &["at 2002-01-01T00:00:00Z"]);
-    assert_eq!(cause(&error).culprit, Some(1));
+    assert_eq!(cause(&error).index, Some(1));
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn only_reported() {
             assert!(!info.verified);
             assert_eq!(info.resumed, round == 1);
             assert!(
-                info.not_verified_because
+                info.not_verified_reason
                     .as_ref()
                     .unwrap()
                     .to_string()
@@ -319,17 +319,17 @@ async fn revoked() {
     assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));
     assert!(connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap().verified);
     std::fs::write(&path, &root.pem).unwrap();
-    assert_eq!(trust.load().unwrap_err().kind(), Kind::Config);
+    assert_eq!(trust.load().unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[tokio::test]
 async fn anything_goes_if_asked_for() {
     let server = Party::server(None);
-    let settings = TlsSettings::new(Trust::dangerous_accept_anything());
+    let settings = TlsSettings::new(Trust::dangerous_accept_any_certificate());
     let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
     assert!(!info.verified);
-    assert!(info.not_verified_because.unwrap().to_string().contains("is self-signed"));
-    let settings = TlsSettings::new(Trust::dangerous_accept_anything().pem(&server.pem));
+    assert!(info.not_verified_reason.unwrap().to_string().contains("is self-signed"));
+    let settings = TlsSettings::new(Trust::dangerous_accept_any_certificate().pem(&server.pem));
     assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
 }
 
@@ -352,7 +352,7 @@ async fn loads_again_while_it_lives() {
 
     // What cannot be loaded changes nothing.
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(connector.reload().unwrap_err().kind(), Kind::Config);
+    assert_eq!(connector.reload().unwrap_err().kind(), ErrorKind::Config);
     let (mut stream, info) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
     assert!(info.resumed);

@@ -72,7 +72,7 @@ fn says_what_is_wrong_with_it() {
         (ClientCertificate::file(store("openssl.p12")).password("changeit"), "without a key that has a certificate"),
     ] {
         let error = own.load().unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Config, Phase::Setup));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Config, Phase::Setup));
         says(&error, &["the client certificate", text]);
         let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
         assert_eq!(Connector::new(&settings, Demand::Verified).unwrap_err().to_string(), error.to_string());
@@ -119,13 +119,13 @@ async fn client_certificate_demanded() {
     ] {
         let settings = trusting(&root).min_version(version).max_version(version);
         let error = first_reply(&settings, &config).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         says(&error, &[text, "TlsSettings::client_certificate"]);
 
         let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
         let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
         let error = first_reply(&settings.clone().client_certificate(stranger), &config).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         says(&error, &["does not accept the client certificate"]);
 
         let client = Party::new(named("client", &[]), Some(&root));

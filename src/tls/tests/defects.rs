@@ -44,7 +44,7 @@ async fn an_authority_with_a_short_key() {
         let error = failure_with(SHORT_ROOT, chain, key).await;
         says(&error, &["\"CN=Short Root\"", "has an RSA key of 1024 bits; 2048 are needed", "issued by an authority"]);
         assert_eq!(cause(&error).problem, CertificateProblem::WeakKey);
-        assert_eq!(cause(&error).culprit, (chain.len() > 1).then_some(1));
+        assert_eq!(cause(&error).index, (chain.len() > 1).then_some(1));
     }
 }
 
@@ -57,7 +57,7 @@ fn a_server_with_a_short_key() {
         text,
         "the certificate of mail.example.com, \"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed"
     );
-    assert_eq!((failure.problem, failure.culprit), (CertificateProblem::WeakKey, Some(0)));
+    assert_eq!((failure.problem, failure.index), (CertificateProblem::WeakKey, Some(0)));
     let own = Certificate::read(&der(SHORT_LEAF)).unwrap();
     assert!(own.wrong_size().is_some() && Certificate::read(&der(ROOT)).unwrap().wrong_size().is_none());
 }
@@ -70,11 +70,11 @@ async fn a_signature_with_sha1() {
         &error,
         &["the certificate of mail.example.com", "is signed with sha1WithRSAEncryption, which is no longer safe"],
     );
-    assert_eq!(cause(&error).culprit, Some(0));
+    assert_eq!(cause(&error).index, Some(0));
     let [leaf, key] = LEAF_OF_SHA1_MIDDLE;
     let error = failure_with(ROOT, &[leaf, SHA1_MIDDLE], key).await;
     says(&error, &["\"CN=Old Middle\" (not the server's own), is signed with sha1WithRSAEncryption"]);
-    assert_eq!((cause(&error).problem, cause(&error).culprit), (CertificateProblem::BadSignature, Some(1)));
+    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::BadSignature, Some(1)));
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn an_authority_that_is_not_for_servers() {
     let middle = Party::new(params, Some(&root));
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
     says(&error, &["\"CN=Middle\" (not the server's own), is not meant for a server", "by another authority"]);
-    assert_eq!((cause(&error).problem, cause(&error).culprit), (CertificateProblem::WrongPurpose, Some(1)));
+    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::WrongPurpose, Some(1)));
 }
 
 fn limited(above: Option<&Party>, permitted: Vec<GeneralSubtree>) -> Party {
@@ -130,7 +130,7 @@ async fn a_critical_extension() {
     let failure_of_leaf =
         told(Why::Invalid(webpki::Error::UnsupportedCriticalExtension), &[Party::new(params, Some(&root)).der]);
     assert!(failure_of_leaf.to_string().contains("has a critical extension that is not supported: 1.2.3.4.5"));
-    assert_eq!(failure_of_leaf.culprit, Some(0));
+    assert_eq!(failure_of_leaf.index, Some(0));
 
     let mut params = named("Middle", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -141,7 +141,7 @@ async fn a_critical_extension() {
         &error,
         &["\"CN=Middle\" (not the server's own),", "policyConstraints, 2.5.29.36", "issued anew", "pin= in the URL"],
     );
-    assert_eq!(cause(&error).culprit, Some(1));
+    assert_eq!(cause(&error).index, Some(1));
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn too_many_authorities_and_dates_in_the_wrong_order() {
         &error,
         &["\"CN=Upper\" (not the server's own), has more authorities below it", ": 0 at most, and there are 1"],
     );
-    assert_eq!((cause(&error).problem, cause(&error).culprit), (CertificateProblem::WrongPurpose, Some(2)));
+    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::WrongPurpose, Some(2)));
 
     let mut params = named(HOST, &[HOST]);
     params.not_before = rcgen::date_time_ymd(2030, 1, 1);
@@ -166,7 +166,7 @@ async fn too_many_authorities_and_dates_in_the_wrong_order() {
         &error,
         &["ends before it begins (valid from 2030-01-01T00:00:00Z until 2020-01-01T00:00:00Z)", "issued anew"],
     );
-    assert_eq!(cause(&error).culprit, Some(0));
+    assert_eq!(cause(&error).index, Some(0));
 }
 
 fn told(why: Why, chain: &[CertificateDer<'_>]) -> CertificateFailure {

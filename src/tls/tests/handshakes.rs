@@ -11,7 +11,7 @@ async fn tells_what_was_negotiated() {
 
     assert!(info.verified);
     assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
-    assert!(info.not_verified_because.is_none());
+    assert!(info.not_verified_reason.is_none());
     assert_eq!(info.version, "TLSv1.3");
     assert_eq!(info.cipher, "TLS13_AES_256_GCM_SHA384");
     assert!(info.key_exchange.is_some());
@@ -63,7 +63,7 @@ async fn takes_hosts_with_dots_brackets_and_addresses() {
     let error = connector.handshake("127.0.0.2", serve(&config), Opening::Implicit).await.unwrap_err();
     says(&error, &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"]);
     let error = connector.handshake("mail server", serve(&config), Opening::Implicit).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Config);
+    assert_eq!(error.kind(), ErrorKind::Config);
     says(&error, &["\"mail server\" is no name that a certificate can bear"]);
 }
 
@@ -118,7 +118,7 @@ async fn no_cipher_in_common() {
         .with_single_cert(vec![server.der.clone()], key)
         .unwrap();
     let error = connect(&connector(&trusting(&root)), config).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Tls);
+    assert_eq!(error.kind(), ErrorKind::Tls);
     says(&error, &["no cipher suite, key exchange or signature in common"]);
 }
 
@@ -197,7 +197,7 @@ async fn no_tls_at_the_other_end() {
         ),
     ] {
         let error = connector.handshake(HOST, babble(bytes), opening).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls), "{error}");
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{error}");
         says(&error, parts);
         assert!(error.hint().is_some(), "{error}");
         assert!(error.source().is_some(), "{error}");
@@ -244,5 +244,5 @@ fn policies_and_versions_by_their_words() {
     assert!("implicit".parse::<Security>().unwrap_err().to_string().contains("smtps://"));
     assert!("Required".parse::<Security>().unwrap_err().to_string().contains("none, opportunistic or required"));
     assert_eq!("TLSv1.2".parse::<TlsVersion>().unwrap(), TlsVersion::Tls12);
-    assert_eq!("1.1".parse::<TlsVersion>().unwrap_err().kind(), Kind::Request);
+    assert_eq!("1.1".parse::<TlsVersion>().unwrap_err().kind(), ErrorKind::Request);
 }

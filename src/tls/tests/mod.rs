@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::*;
 use crate::hint::speaks_tls;
-use crate::{Error, Kind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 const HOST: &str = "mail.example.com";
 
@@ -118,7 +118,7 @@ fn connector(settings: &TlsSettings) -> Connector {
 /// The failure of a client that trusts `trusted` with a server that shows `chain`.
 async fn failure(trusted: &Party, chain: &[&Party]) -> Error {
     let error = connect(&connector(&trusting(trusted)), server_config(chain)).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
     assert!(error.is_permanent());
     error
 }

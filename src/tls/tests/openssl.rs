@@ -57,7 +57,7 @@ async fn old_versions_are_named() {
     for option in ["-tls1", "-tls1_1"] {
         let server = start(&party, &[option, "-cipher", "ALL:@SECLEVEL=0"]);
         let error = handshake(&server, &trusting(&root), Demand::Verified).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::Tls));
+        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         says(&error, &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2", "is too old"]);
     }
     let server = start(&party, &["-tls1_2"]);
@@ -112,7 +112,7 @@ async fn a_certificate_of_version_1() {
         let server = start();
         let info = handshake(&server, &settings, Demand::Reported).await.unwrap();
         assert!(!info.verified);
-        assert!(info.not_verified_because.unwrap().to_string().contains("is of an old form"));
+        assert!(info.not_verified_reason.unwrap().to_string().contains("is of an old form"));
         // Its key cannot be checked, so that a pin proves nothing.
         let pin = info.chain[0].pin();
         let server = start();
@@ -136,7 +136,7 @@ async fn a_key_of_1024_bits() {
 
         let server = serve_files(&weak.join("short-leaf.pem"), &weak.join("short-leaf.key"), &options);
         let info = handshake(&server, &settings, Demand::Reported).await.unwrap();
-        assert!(!info.verified && info.not_verified_because.unwrap().to_string().contains("1024 bits"));
+        assert!(!info.verified && info.not_verified_reason.unwrap().to_string().contains("1024 bits"));
     }
 }
 

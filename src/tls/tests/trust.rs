@@ -5,7 +5,7 @@ use std::fs;
 
 pub(super) fn config_error(trust: Trust) -> Error {
     let error = trust.load().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (Kind::Config, Phase::Setup));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Config, Phase::Setup));
     assert!(error.hint().is_some(), "{error}");
     error
 }
