@@ -162,7 +162,7 @@ impl Client {
             Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
         };
         let result = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await;
-        connection.leave().await;
+        connection.quit_detached().await;
         let mut receipt = result?;
         receipt.elapsed = started.elapsed();
         Ok(receipt)

@@ -11,7 +11,7 @@ use crate::error::{Error, Phase, Result};
 use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::text::{printable, quoted};
-use crate::tls::{ClientCertificate, Connector, Demand, Security, TlsSettings, Trust, TrustSummary};
+use crate::tls::{ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode};
 use crate::token::{TokenRequest, TokenSource};
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
@@ -435,7 +435,7 @@ impl Endpoint {
     pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
         let load = || async {
             let settings = self.tls.clone();
-            let demand = if self.demands_trust() { Demand::Verified } else { Demand::Reported };
+            let demand = if self.demands_trust() { VerifyMode::Verified } else { VerifyMode::Reported };
             let loaded = tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until)).await;
             loaded.map_err(|panic| {
                 Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)

@@ -212,7 +212,7 @@ impl Error {
 
     /// A connection that the machine has no part in yet, or no more.
     #[cfg(feature = "client")]
-    pub(crate) fn lost(phase: Phase, cause: std::io::Error) -> Self {
+    pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
         Self::new(ErrorKind::Closed, phase, format!("the connection failed: {cause}"))
             .with_hint(hint::for_end(phase, false))
             .with_source(cause)
@@ -271,14 +271,14 @@ impl Error {
 
     /// What it concerns, before what happened.
     #[cfg(feature = "client")]
-    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = printable(format!("{what}: {}", self.0.message));
         self
     }
 
     /// The connection broke, which is why it ended: how it did belongs to what is said.
     #[cfg(feature = "client")]
-    pub(crate) fn with_broken(mut self, cause: std::io::Error) -> Self {
+    pub(crate) fn with_io_error(mut self, cause: std::io::Error) -> Self {
         use std::io::ErrorKind as E;
         // The others say no more than that it ended.
         let tells = matches!(

@@ -457,7 +457,7 @@ impl Slot {
 
     fn let_go(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.leave_now();
+            connection.try_quit();
         }
     }
 }

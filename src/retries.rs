@@ -76,12 +76,12 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     mut body: Body,
     mut attempt: impl FnMut(Envelope, Body) -> F,
 ) -> Result<Receipt> {
-    let mut story = Story::new(&envelope);
+    let mut story = RetryState::new(&envelope);
     let mut delays = retries.delays();
     loop {
         let again = body.restart();
         let to = envelope.only(&story.asked);
-        let result = story.tell(attempt(to, body).await);
+        let result = story.record(attempt(to, body).await);
         let left = story.left(all_or_nothing);
         let stays = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
         let delay = delays.next().filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
@@ -95,7 +95,7 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
 }
 
 /// What came of all attempts together.
-struct Story {
+struct RetryState {
     /// In the order of the whole envelope.
     recipients: Vec<Recipient>,
     /// To whom the message goes now, by their numbers.
@@ -112,9 +112,9 @@ struct Story {
     incomplete_reason: Option<String>,
 }
 
-impl Story {
+impl RetryState {
     fn new(envelope: &Envelope) -> Self {
-        Story {
+        RetryState {
             recipients: envelope.recipients().iter().cloned().map(Recipient::untried).collect(),
             asked: (0..envelope.recipients().len()).collect(),
             attempts: 0,
@@ -128,7 +128,7 @@ impl Story {
     }
 
     /// Takes what is new out of a result.
-    fn tell(&mut self, result: Result<Receipt>) -> Result<Receipt> {
+    fn record(&mut self, result: Result<Receipt>) -> Result<Receipt> {
         self.attempts += 1;
         match result {
             Ok(mut receipt) => {
@@ -188,7 +188,7 @@ impl Story {
             (Some(unknown), _, _) => Err(unknown),
             (None, Err(error), Some(receipt)) if !error.outcome_unknown() => Ok(receipt),
             (None, Err(error), _) if attempts > 1 => {
-                Err(error.about(format_args!("at the last of {attempts} attempts")))
+                Err(error.context(format_args!("at the last of {attempts} attempts")))
             }
             (None, result, _) => result,
         };

@@ -6,7 +6,7 @@
 use crate::error::Result;
 
 /// Runs a step of a session with `host` in a span of its own, and tells how it ended.
-pub(crate) async fn step<T>(step: &'static str, host: &str, running: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn in_span<T>(step: &'static str, host: &str, running: impl Future<Output = Result<T>>) -> Result<T> {
     #[cfg(feature = "tracing")]
     return traced(step, host, running).await;
     #[cfg(not(feature = "tracing"))]

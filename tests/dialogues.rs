@@ -102,7 +102,7 @@ impl<'a> Player<'a> {
                 Turn::Server(bytes) => {
                     self.run(false, 0);
                     assert_eq!(text(&self.said), "", "{name}, turn {i}: said before the server's {:?}", text(bytes));
-                    self.hear(bytes);
+                    self.receive(bytes);
                 }
                 Turn::Client(bytes) => {
                     self.run(true, usize::MAX);
@@ -172,7 +172,7 @@ impl<'a> Player<'a> {
     }
 
     /// The server's bytes, in pieces; the machine does by itself what follows from each.
-    fn hear(&mut self, mut bytes: &[u8]) {
+    fn receive(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let size = self.cuts.next(bytes.len());
             let taken = self.machine.input(&bytes[..size]);
@@ -306,14 +306,14 @@ impl<'a> Player<'a> {
             Step::Accepted { reply } => self.outcomes.push(format!("sent {}", reply.code())),
             Step::Rejected { phase, reply } => {
                 self.outcomes.push(format!("refused {phase} {}", reply.code()));
-                self.leave();
+                self.quit();
             }
             _ => {}
         }
     }
 
     /// After a refusal, where no other message follows: at once, if it may be said.
-    fn leave(&mut self) {
+    fn quit(&mut self) {
         if self.current().is_none() {
             let _ = self.machine.quit();
         }
@@ -329,7 +329,7 @@ impl<'a> Player<'a> {
         if self.current().is_some() {
             self.outcomes.push(outcome);
         }
-        self.leave();
+        self.quit();
         if matches!(self.machine.step(), Ok(Step::Closed)) {
             let _ = self.machine.quit();
         }

@@ -27,7 +27,7 @@ fn arrived(server: &Server) -> Vec<Vec<String>> {
 }
 
 /// What became of each recipient, and the queue id where it was accepted.
-fn told(receipt: &Receipt) -> Vec<String> {
+fn recipients(receipt: &Receipt) -> Vec<String> {
     let one = |recipient: &envoi::Recipient| match &recipient.outcome {
         Outcome::Accepted(_) => recipient.final_reply.as_ref().unwrap().text().replace("Ok: queued as 0000000", ""),
         Outcome::Refused(reply) => reply.code().to_string(),
@@ -42,7 +42,7 @@ async fn a_message_goes_in_parts() {
     let server = server("RCPTMAX=2").refuse_recipient("c@x.org", "550 5.1.1 No").start().await.unwrap();
     let receipt =
         client(&server).send(message(&["a@x.org", "b@y.org", "c@x.org", "d@y.org", "e@x.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "1", "550", "2", "3"]);
+    assert_eq!(recipients(&receipt), ["1", "1", "550", "2", "3"]);
     assert_eq!(receipt.reply.as_ref().unwrap().text(), "Ok: queued as 00000003");
     assert_eq!(arrived(&server), [&["a@x.org", "b@y.org"][..], &["d@y.org"], &["e@x.org"]]);
     let messages = server.messages();
@@ -52,14 +52,14 @@ async fn a_message_goes_in_parts() {
 
     // A part that nobody is to get does not keep the others from going.
     let receipt = client(&server).send(message(&["c@x.org", "C@x.org", "d@y.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["550", "550", "4"]);
+    assert_eq!(recipients(&receipt), ["550", "550", "4"]);
 }
 
 #[tokio::test]
 async fn domains_stay_together() {
     let server = server("RCPTDOMAINMAX=1").start().await.unwrap();
     let receipt = client(&server).send(message(&["a@x.org", "b@y.org", "c@X.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "2", "1"]);
+    assert_eq!(recipients(&receipt), ["1", "2", "1"]);
     assert_eq!(arrived(&server), [&["a@x.org", "c@X.org"][..], &["b@y.org"]]);
 }
 
@@ -69,7 +69,7 @@ async fn what_cannot_be_split_is_not_begun() {
     let fails = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("LIMITS"), "{error}");
-        assert_eq!(told(error.receipt().unwrap()), ["not tried", "not tried"]);
+        assert_eq!(recipients(error.receipt().unwrap()), ["not tried", "not tried"]);
     };
     let to = ["a@x.org", "b@x.org"];
     let once = Attachment::reader("a", "a/b", tokio::io::empty());
@@ -105,7 +105,7 @@ async fn the_client_opens_as_many_connections_as_it_needs() {
     let to = ["a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"];
     let receipt = client(&server).send(message(&to)).await.unwrap();
     assert!(receipt.all_accepted());
-    assert_eq!(told(&receipt), ["1", "2", "3", "4", "5"]);
+    assert_eq!(recipients(&receipt), ["1", "2", "3", "4", "5"]);
     assert_eq!(server.connections().len(), 3);
     // The receipt tells of all of them, up to the last message's answer.
     let transcript = receipt.transcript.to_string();
@@ -120,7 +120,7 @@ async fn a_pool_gives_a_stream_of_messages_as_many_connections_as_it_needs() {
     let to = ["b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org"];
     let messages = [message(&["a@x.org"]), message(&to), message(&["g@x.org"])].map(Message::from);
     let outcomes: Vec<_> = pool.send_all(stream::iter(messages)).collect().await;
-    let all: Vec<_> = outcomes.iter().map(|outcome| told(outcome.as_ref().unwrap())).collect();
+    let all: Vec<_> = outcomes.iter().map(|outcome| recipients(outcome.as_ref().unwrap())).collect();
     assert_eq!(all, [&["1"][..], &["2", "3", "4", "5", "6"], &["7"]]);
     assert_eq!((server.messages().len(), server.connections().len()), (7, 4));
 }
@@ -152,7 +152,7 @@ async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
     };
     let server = server("RCPTMAX=1").answer(going_down).start().await.unwrap();
     let receipt = client(&server).send(message(&["a@x.org", "b@x.org", "c@x.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "421", "not tried"]);
+    assert_eq!(recipients(&receipt), ["1", "421", "not tried"]);
     let why = receipt.incomplete_reason.unwrap();
     assert!(why.contains("421 4.3.2 Going down"), "{why}");
 }
@@ -172,7 +172,7 @@ async fn a_stream_of_messages_keeps_to_the_limits() {
         message(&["k@x.org"]).into(),
     ];
     let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
-    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map_err(Error::kind).map(told)).collect();
+    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map_err(Error::kind).map(recipients)).collect();
     assert_eq!(kinds[0], Ok(["1", "1", "550", "2", "3"].map(String::from).to_vec()));
     assert_eq!(kinds[1], Ok(vec!["4".to_owned()]));
     assert_eq!(kinds[2], Err(ErrorKind::Unsupported));
@@ -237,7 +237,7 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
     let server = takes(1, TOO_MANY, plain()).refuse_recipient("no@x.org", "550 5.1.1 No").start().await.unwrap();
     let mut connection = client(&server).connect().await.unwrap();
     let receipt = connection.send(message(&["a@x.org", "no@x.org", "b@x.org", "no2@x.org", "c@x.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "550", "2", "1", "3"]);
+    assert_eq!(recipients(&receipt), ["1", "550", "2", "1", "3"]);
     assert_eq!(arrived(&server), [&["a@x.org", "no2@x.org"][..], &["b@x.org"], &["c@x.org"]]);
     connection.quit().await;
 }
@@ -252,7 +252,7 @@ async fn advice_counts_the_recipients_of_the_message() {
     });
     let server = one_alone.start().await.unwrap();
     let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
-    assert_eq!((told(&receipt), receipt.transactions), (vec!["1".into(), "452".into()], 2));
+    assert_eq!((recipients(&receipt), receipt.transactions), (vec!["1".into(), "452".into()], 2));
     let hint = receipt.recipients[1].hint().unwrap();
     assert!(hint.contains("fewer recipients in one message"), "{hint}");
 }
@@ -272,7 +272,7 @@ async fn a_limit_below_the_announced_one() {
     // A connection of the caller's has no other.
     let mut connection = client(&server).connect().await.unwrap();
     let receipt = connection.send(message(&FIVE)).await.unwrap();
-    assert_eq!(told(&receipt)[2..], ["452"; 3]);
+    assert_eq!(recipients(&receipt)[2..], ["452"; 3]);
     assert!(receipt.incomplete_reason.unwrap().contains("LIMITS"));
     assert!(receipt.recipients[2].is_transient());
 }
@@ -293,13 +293,13 @@ async fn what_is_not_a_limit_to_the_recipients() {
     ] {
         let server = takes(1, reply, plain()).start().await.unwrap();
         let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
-        assert_eq!((told(&receipt), transactions(&server)), (vec!["1".into(), reply[..3].into()], 1), "{reply}");
+        assert_eq!((recipients(&receipt), transactions(&server)), (vec!["1".into(), reply[..3].into()], 1), "{reply}");
         assert_eq!((receipt.transactions, receipt.recipients[1].is_transient()), (1, transient), "{reply}");
     }
     // Before any recipient was accepted, it is not one either.
     let server = takes(0, TOO_MANY, plain()).start().await.unwrap();
     let error = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
-    assert_eq!((told(error.receipt().unwrap()), transactions(&server)), (vec!["452".into(); 2], 1));
+    assert_eq!((recipients(error.receipt().unwrap()), transactions(&server)), (vec!["452".into(); 2], 1));
     assert_eq!(error.receipt().unwrap().transactions, 1);
 }
 
@@ -312,7 +312,7 @@ async fn each_further_transaction_gains_a_recipient() {
     };
     let server = plain().answer(full).start().await.unwrap();
     let receipt = client(&server).send(message(&FIVE)).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "452", "452", "452", "452"]);
+    assert_eq!(recipients(&receipt), ["1", "452", "452", "452", "452"]);
     assert_eq!((receipt.transactions, transactions(&server)), (2, 2));
     assert!(receipt.recipients[4].is_transient());
 
@@ -348,7 +348,7 @@ async fn each_further_transaction_gains_a_recipient() {
     };
     let server = plain().answer(answer).start().await.unwrap();
     let receipt = client(&server).send(message(&to)).await.unwrap();
-    assert_eq!(told(&receipt).iter().map(String::as_str).collect::<Vec<_>>(), {
+    assert_eq!(recipients(&receipt).iter().map(String::as_str).collect::<Vec<_>>(), {
         let mut expected = vec!["550"; 11];
         (expected[0], expected[10]) = ("1", "2");
         expected
@@ -377,7 +377,7 @@ async fn a_stream_goes_to_those_who_were_accepted_at_first() {
         let once = Attachment::reader("a", "a/b", tokio::io::empty());
         let to = message(&["a@x.org", "b@x.org"]);
         let receipt = client(&server).send(Message::from(to).attach(once)).await.unwrap();
-        assert_eq!(told(&receipt), ["1", &too_many[..3]]);
+        assert_eq!(recipients(&receipt), ["1", &too_many[..3]]);
         assert_eq!((receipt.transactions, transactions(&server)), (1, 1));
         let why = receipt.incomplete_reason.unwrap();
         assert!(why.contains("fewer recipients at once") && why.contains("stream"), "{why}");
@@ -403,7 +403,7 @@ async fn a_session_that_ends_before_the_further_transaction() {
     };
     let server = plain().answer(answer).start().await.unwrap();
     let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
-    assert_eq!(told(&receipt), ["1", "421"]);
+    assert_eq!(recipients(&receipt), ["1", "421"]);
     assert!(receipt.recipients[1].is_transient());
 }
 
@@ -514,7 +514,7 @@ async fn a_server_that_refuses_the_message_for_too_many_recipients() {
             if takes == 0 {
                 let error = result.unwrap_err();
                 assert_eq!((error.reply().unwrap().code(), transactions(&server)), (554, 2), "{error}");
-                assert_eq!(told(error.receipt().unwrap())[..3], ["554", "554", "552"]);
+                assert_eq!(recipients(error.receipt().unwrap())[..3], ["554", "554", "552"]);
                 continue;
             }
             let receipt = result.unwrap();

@@ -32,7 +32,7 @@ impl Bare {
         };
         let mut bare = Bare { stream: BufReader::new(stream) };
         bare.answers(1);
-        bare.say(b"EHLO bare\r\n");
+        bare.write(b"EHLO bare\r\n");
         bare.answers(1);
         bare
     }
@@ -40,20 +40,20 @@ impl Bare {
     /// A message by DATA: `wire` ends with its final dot.
     pub fn message(&mut self, wire: &[u8]) {
         for command in ["MAIL FROM:<me@example.org>\r\n", "RCPT TO:<you@example.com>\r\n", "DATA\r\n"] {
-            self.say(command.as_bytes());
+            self.write(command.as_bytes());
             self.answers(1);
         }
-        self.say(wire);
+        self.write(wire);
         self.answers(1);
     }
 
     /// Writes these bytes, and reads so many replies.
     pub fn exchange(&mut self, wire: &[u8], replies: usize) {
-        self.say(wire);
+        self.write(wire);
         self.answers(replies);
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("the sink reads");
         self.stream.get_mut().flush().expect("the sink reads");
     }

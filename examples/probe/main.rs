@@ -93,7 +93,7 @@ async fn run(options: &Options) -> Result<u8, Failure> {
     saved.map_err(|error| Failure::unwritable(format!("--save-chain cannot be written: {error}")))?;
     if !options.json {
         let all_verified = report.ports.iter().flat_map(|port| &port.tls).all(|tls| tls.verified);
-        report::say(match &options.save_chain {
+        report::write_stdout(match &options.save_chain {
             Some(_) if pem.is_empty() => "\nNo certificates were saved: the server sent none.\n".into(),
             Some(path) => format!("\nThe certificates that the server sent are in {}.\n", path.display()),
             None if all_verified => String::new(),

@@ -79,13 +79,13 @@ fn code(error: &Error) -> u8 {
 
 pub fn print(report: &Report, as_json: bool) {
     match as_json {
-        true => say(format!("{}\n", report_json(report))),
-        false => say(report),
+        true => write_stdout(format!("{}\n", report_json(report))),
+        false => write_stdout(report),
     }
 }
 
 /// On standard output. Whoever reads it may be gone; the exit code says the same.
-pub fn say(text: impl Display) {
+pub fn write_stdout(text: impl Display) {
     let _ = write!(io::stdout(), "{text}");
 }
 
@@ -113,7 +113,7 @@ pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
             "seconds": null,
             "error": error,
         });
-        say(format!("{nothing}\n"));
+        write_stdout(format!("{nothing}\n"));
     }
     failure.code
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::fate::Fate;
+use super::fate::TransactionOutcome;
 use super::words;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
@@ -12,8 +12,8 @@ use crate::{Address, Envelope};
 
 /// A message on its way, in one part or several. Each part is a transaction of its own, with an
 /// outcome of its own. Parts end in the order in which they begin.
-pub(super) struct Course {
-    parts: Vec<Part>,
+pub(super) struct Submission {
+    parts: Vec<RecipientBatch>,
     /// How many recipients the message has.
     recipients: usize,
     /// How many of them have begun.
@@ -34,26 +34,26 @@ pub(super) struct Course {
     sender_accepted: bool,
 }
 
-struct Part {
+struct RecipientBatch {
     /// Where its recipients stand in the envelope.
     places: Vec<usize>,
     recipients: Vec<Address>,
     /// It follows a part whose recipients were too many.
     is_further: bool,
-    fate: Fate,
+    fate: TransactionOutcome,
     /// What became of it.
     outcome: Option<Result<()>>,
 }
 
-impl Course {
+impl Submission {
     /// `parts` has the places of the recipients in the envelope, each in one part. More parts may
     /// follow where the message can be repeated.
     pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
         let part = |places: Vec<usize>| {
             let recipients = places.iter().map(|place| envelope.recipients()[*place].clone()).collect();
-            Part::new(envelope.reverse_path(), places, recipients)
+            RecipientBatch::new(envelope.reverse_path(), places, recipients)
         };
-        Course {
+        Submission {
             parts: parts.into_iter().map(part).collect(),
             recipients: envelope.recipients().len(),
             begun: 0,
@@ -81,7 +81,7 @@ impl Course {
 
     /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the
     /// parts before.
-    fn further_part(&mut self) -> Option<Part> {
+    fn further_part(&mut self) -> Option<RecipientBatch> {
         if !self.may_go_further() {
             return None;
         }
@@ -91,7 +91,7 @@ impl Course {
             self.left_over.pop_front();
         }
         let sender = self.parts[0].fate.sender().cloned();
-        Some(Part { is_further: true, ..Part::new(sender.as_ref(), places, recipients) })
+        Some(RecipientBatch { is_further: true, ..RecipientBatch::new(sender.as_ref(), places, recipients) })
     }
 
     /// All parts that have begun have ended, and recipients are left over.
@@ -135,7 +135,7 @@ impl Course {
             Some(reply) => reply.code() == 421,
             None => error.kind() == ErrorKind::Closed,
         };
-        let is_not_reached = |part: &Part| {
+        let is_not_reached = |part: &RecipientBatch| {
             part.outcome
                 .as_ref()
                 .is_some_and(|outcome| outcome.as_ref().is_err_and(|error| ended(error) && !error.outcome_unknown()))
@@ -144,16 +144,16 @@ impl Course {
     }
 
     /// Takes an event, which is about the first part without an outcome.
-    pub(super) fn hear(&mut self, step: Step) {
+    pub(super) fn on_step(&mut self, step: Step) {
         #[cfg(feature = "pool")]
         if let Step::Sender { reply } = &step {
             self.sender_accepted |= reply.is_positive();
         }
         if let Some(part) = self.parts.get_mut(self.ended) {
-            part.outcome = part.fate.hear(step);
+            part.outcome = part.fate.on_step(step);
             if part.outcome.is_some() {
                 self.ended += 1;
-                self.look_for_left_over();
+                self.find_left_over();
             }
         }
     }
@@ -162,7 +162,7 @@ impl Course {
     /// gained one, as 452 may also say that the server is out of space. It tries no more than twice
     /// as many as the one before, so that a server cannot make a large message ask for all of its
     /// recipients again and again.
-    fn look_for_left_over(&mut self) {
+    fn find_left_over(&mut self) {
         let part = &self.parts[self.ended - 1];
         let mut left_over = part.fate.over_limit().to_vec();
         let mut has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
@@ -190,18 +190,18 @@ impl Course {
     }
 
     /// The session ended, or the next part could not begin. Of the parts without an outcome, the first so many may have been delivered.
-    pub(super) fn lost(&mut self, error: Error, unknown: usize) {
+    pub(super) fn connection_lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
         // Those who were left over are told of this error, too.
         let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_over).into_iter().flatten().unzip();
         if !places.is_empty() {
-            self.parts.push(Part::new(None, places, recipients));
+            self.parts.push(RecipientBatch::new(None, places, recipients));
         }
         let copy = error.copy();
         let mut first = Some(error);
         for (i, part) in self.parts[self.ended..].iter_mut().enumerate() {
             let error = first.take().unwrap_or_else(|| copy.copy());
-            part.outcome = Some(Err(part.fate.lost(error.with_outcome_unknown(i < unknown))));
+            part.outcome = Some(Err(part.fate.connection_lost(error.with_outcome_unknown(i < unknown))));
         }
         (self.begun, self.ended) = (self.parts.len(), self.parts.len());
     }
@@ -215,7 +215,7 @@ impl Course {
         let mut untried_because = None;
         let mut is_incomplete = false;
         let mut is_over_limit = false;
-        for Part { places, mut fate, outcome, .. } in self.parts {
+        for RecipientBatch { places, mut fate, outcome, .. } in self.parts {
             receipt.reply = fate.reply.clone().or(receipt.reply.take());
             is_over_limit |= !fate.over_limit().is_empty();
             if let Some(Err(error)) = outcome {
@@ -271,25 +271,25 @@ impl Course {
     }
 }
 
-impl Part {
+impl RecipientBatch {
     fn new(sender: Option<&Address>, places: Vec<usize>, recipients: Vec<Address>) -> Self {
-        let fate = Fate::new(sender.cloned(), recipients.clone());
-        Part { places, recipients, is_further: false, fate, outcome: None }
+        let fate = TransactionOutcome::new(sender.cloned(), recipients.clone());
+        RecipientBatch { places, recipients, is_further: false, fate, outcome: None }
     }
 }
 
 /// What ended the session, for everything that ended with it.
-pub(super) struct Loss {
+pub(super) struct SharedError {
     message: String,
     /// The 421 that ended it, if one did.
     shutdown: Option<Reply>,
     error: Option<Error>,
 }
 
-impl Loss {
+impl SharedError {
     pub(super) fn new(error: Error) -> Self {
         let shutdown = error.reply().filter(|reply| reply.code() == 421).cloned();
-        Loss { message: error.message().to_owned(), shutdown, error: Some(error) }
+        SharedError { message: error.message().to_owned(), shutdown, error: Some(error) }
     }
 
     /// The first one gets the error itself, with its cause; the others one that says the same.

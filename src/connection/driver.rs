@@ -36,9 +36,9 @@ pub(super) struct Driver {
     /// Something was written and not flushed.
     unflushed: bool,
     /// Nothing more can be read.
-    ended: bool,
+    read_eof: bool,
     /// Why the transport broke, if it did.
-    broken: Option<io::Error>,
+    io_error: Option<io::Error>,
     /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of that.
     aborted: Option<Error>,
     /// When the server was last heard.
@@ -62,8 +62,8 @@ impl Driver {
             transport: Transport::Plain(stream),
             buffer: vec![0; READ_SIZE].into(),
             unflushed: false,
-            ended: false,
-            broken: None,
+            read_eof: false,
+            io_error: None,
             aborted: None,
             heard_at: Instant::now(),
             stalled_since: Instant::now(),
@@ -94,12 +94,12 @@ impl Driver {
             // What came before the next command was written does not answer it.
             if matches!(step, Step::Wait { .. } | Step::Body { .. })
                 && self.machine.should_read_first()
-                && self.hear().await
+                && self.read_available().await
             {
                 continue;
             }
             if let Some(body) = body.as_deref_mut() {
-                self.tell_progress(&step, body);
+                self.report_progress(&step, body);
             }
             match (step, body.as_deref_mut()) {
                 (Step::Wait { .. } | Step::Ready, _) if enough(&self.machine) => return Ok(None),
@@ -120,18 +120,18 @@ impl Driver {
         }
     }
 
-    fn tell_progress(&self, step: &Step, body: &mut Body) {
+    fn report_progress(&self, step: &Step, body: &mut Body) {
         let all_gone = match step {
             Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,
             Step::Wait { .. } | Step::Accepted { .. } => self.machine.output().is_empty(),
             _ => return,
         };
-        body.tell_progress(self.machine.message_bytes_gone(), all_gone);
+        body.report_progress(self.machine.message_bytes_gone(), all_gone);
     }
 
     /// Until all that the machine has of the message is with the transport and more may be given,
     /// or something else is to be told.
-    pub(super) async fn pass_on(&mut self) -> Result<Step> {
+    pub(super) async fn flush_body(&mut self) -> Result<Step> {
         loop {
             match self.step()? {
                 Step::Body { .. } if !self.machine.output().is_empty() => self.feed(None).await?,
@@ -145,7 +145,7 @@ impl Driver {
     /// Until nothing that was sent before is unanswered. What came unasked since is looked at first: a
     /// connection that the server has given up says so before anything is sent on it.
     pub(super) async fn until_ready(&mut self) -> Result<()> {
-        self.hear().await;
+        self.read_available().await;
         self.body_wait = Duration::ZERO;
         loop {
             match self.next(None).await? {
@@ -164,7 +164,7 @@ impl Driver {
     }
 
     /// Takes what has come, without waiting for more, and says whether something has.
-    pub(super) async fn hear(&mut self) -> bool {
+    pub(super) async fn read_available(&mut self) -> bool {
         // The runtime asks the system what has come only when tasks rest.
         tokio::task::yield_now().await;
         poll_fn(|cx| Poll::Ready(self.poll_read(cx).is_ready())).await
@@ -181,11 +181,11 @@ impl Driver {
     }
 
     /// Until all that is to be said has left, or cannot.
-    pub(super) async fn say(&mut self) {
+    pub(super) async fn flush(&mut self) {
         poll_fn(|cx| {
             loop {
                 let progress = self.poll_write(cx);
-                if self.broken.is_some() || (self.machine.output().is_empty() && !self.unflushed) {
+                if self.io_error.is_some() || (self.machine.output().is_empty() && !self.unflushed) {
                     return Poll::Ready(());
                 }
                 ready!(progress);
@@ -196,7 +196,7 @@ impl Driver {
 
     /// The same, as far as it can leave at once; the end of the session, too, if these are the last words.
     #[cfg(feature = "pool")]
-    pub(super) fn say_now(&mut self, last: bool) {
+    pub(super) fn try_flush(&mut self, last: bool) {
         let mut cx = Context::from_waker(Waker::noop());
         while self.poll_write(&mut cx).is_ready() {}
         if last {
@@ -208,8 +208,8 @@ impl Driver {
         match self.machine.step() {
             Ok(Step::Closed) => self.aborted.take().map_or(Ok(Step::Closed), Err),
             Ok(step) => Ok(step),
-            Err(error) => Err(match self.broken.take() {
-                Some(cause) => self.machine.redacted(error.with_broken(cause)),
+            Err(error) => Err(match self.io_error.take() {
+                Some(cause) => self.machine.redacted(error.with_io_error(cause)),
                 None => error,
             }),
         }
@@ -228,7 +228,7 @@ impl Driver {
         .await;
         self.spend();
         if in_time {
-            return self.last_words().await;
+            return self.read_remaining().await;
         }
         self.time_out(phase, limit.why);
         Ok(())
@@ -275,7 +275,7 @@ impl Driver {
             self.body_wait += began.elapsed();
         }
         match event {
-            Event::Io => self.last_words().await,
+            Event::Io => self.read_remaining().await,
             Event::Chunk(Some(Ok(chunk))) => {
                 if !server_is_slow {
                     self.stalled_since = Instant::now();
@@ -329,7 +329,7 @@ impl Driver {
             return Poll::Ready(());
         }
         let mut progress = Poll::Pending;
-        while self.broken.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
+        while self.io_error.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
             let output = self.machine.output();
             let written = if output.is_empty() {
                 // Before a reply is waited for, everything must have left.
@@ -342,13 +342,13 @@ impl Driver {
             match written {
                 Poll::Pending => break,
                 Poll::Ready(Ok(None)) => self.unflushed = false,
-                Poll::Ready(Ok(Some(0))) => self.broken = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(Some(0))) => self.io_error = Some(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(Some(n))) => {
                     self.machine.wrote(n);
                     self.unflushed = true;
                     self.stalled_since = Instant::now();
                 }
-                Poll::Ready(Err(error)) => self.broken = Some(error),
+                Poll::Ready(Err(error)) => self.io_error = Some(error),
             }
             progress = Poll::Ready(());
         }
@@ -356,7 +356,7 @@ impl Driver {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended {
+        if self.read_eof {
             return Poll::Pending;
         }
         let mut buffer = ReadBuf::new(&mut self.buffer);
@@ -370,27 +370,27 @@ impl Driver {
             }
             Ok(()) => {}
             Err(error) => {
-                self.broken.get_or_insert(error);
+                self.io_error.get_or_insert(error);
             }
         }
-        self.ended = true;
+        self.read_eof = true;
         self.machine.input_ended();
         Poll::Ready(())
     }
 
     /// After a write failed, whatever the server said before it closed is read: it is the reason, and the
     /// failure only its consequence.
-    async fn last_words(&mut self) -> Result<()> {
-        if self.broken.is_some() && !self.ended {
+    async fn read_remaining(&mut self) -> Result<()> {
+        if self.io_error.is_some() && !self.read_eof {
             let reading = poll_fn(|cx| {
-                while !self.ended {
+                while !self.read_eof {
                     ready!(self.poll_read(cx));
                 }
                 Poll::Ready(())
             });
             // In vain or not: the connection is broken.
             let _: Result<(), _> = timeout(LAST_WORDS, reading).await;
-            self.ended = true;
+            self.read_eof = true;
             self.machine.input_ended();
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Recipient};
 
 /// A message in one transaction, as far as the server has told about it.
-pub(super) struct Fate {
+pub(super) struct TransactionOutcome {
     sender: Option<Address>,
     /// In the envelope's order.
     pub(super) recipients: Vec<Recipient>,
@@ -22,10 +22,10 @@ pub(super) struct Fate {
     pub(super) reply: Option<Reply>,
 }
 
-impl Fate {
+impl TransactionOutcome {
     /// Of a message that the server was not asked about yet.
     pub(super) fn new(sender: Option<Address>, recipients: Vec<Address>) -> Self {
-        Fate {
+        TransactionOutcome {
             sender,
             decided: vec![false; recipients.len()],
             accepted: Vec::new(),
@@ -36,7 +36,7 @@ impl Fate {
     }
 
     /// Takes an event. `Some`, where it was the last one about this message.
-    pub(super) fn hear(&mut self, step: Step) -> Option<Result<()>> {
+    pub(super) fn on_step(&mut self, step: Step) -> Option<Result<()>> {
         match step {
             Step::Recipient { index, ref reply } | Step::RecipientResult { index, ref reply } => {
                 self.decided[index] = matches!(step, Step::RecipientResult { .. });
@@ -73,13 +73,13 @@ impl Fate {
                 self.reply = Some(reply.clone());
                 Some(Err(words::refusal(phase, reply, self.sender.as_ref(), &self.recipients)))
             }
-            Step::Closed => Some(Err(self.lost(not_sent(step)))),
+            Step::Closed => Some(Err(self.connection_lost(not_sent(step)))),
             _ => None,
         }
     }
 
     /// The session ended before the message had its final reply: the error, as it is to be told of this message.
-    pub(super) fn lost(&mut self, error: Error) -> Error {
+    pub(super) fn connection_lost(&mut self, error: Error) -> Error {
         self.reply = error.reply().cloned();
         if !error.outcome_unknown() {
             self.accepted_become(&Outcome::NotTried);

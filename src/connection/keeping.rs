@@ -14,7 +14,7 @@ impl Connection {
 
     /// The same by all that has come meanwhile: the server has not ended the session, nor said what nobody asked for.
     pub(crate) async fn is_alive(&mut self) -> bool {
-        self.driver.hear().await;
+        self.driver.read_available().await;
         // An answer may still be awaited: to the RSET behind a refused message.
         matches!(self.driver.step(), Ok(Step::Ready | Step::Wait { .. }))
     }
@@ -22,7 +22,7 @@ impl Connection {
     /// Waits for the answers to what was sent before, such as RSET after a refused message. `false`
     /// where the session ends instead: nothing was said of the next message then.
     pub(crate) async fn is_ready(&mut self) -> bool {
-        if self.begin_call().is_err() {
+        if self.start_call().is_err() {
             return false;
         }
         let result = self.driver.until_ready().await;
@@ -53,13 +53,13 @@ impl Connection {
     pub(crate) fn say_now(&mut self) {
         // An error ends the session, which is noticed before it is used again.
         let _ = self.driver.step();
-        self.driver.say_now(false);
+        self.driver.try_flush(false);
     }
 
     /// Says QUIT, as far as it can be written at once: for those who cannot wait.
-    pub(crate) fn leave_now(mut self) {
-        if self.begin_call().is_ok() && self.driver.machine.quit().is_ok() {
-            self.driver.say_now(true);
+    pub(crate) fn try_quit(mut self) {
+        if self.start_call().is_ok() && self.driver.machine.quit().is_ok() {
+            self.driver.try_flush(true);
         }
     }
 }

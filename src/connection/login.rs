@@ -45,7 +45,7 @@ impl Connection {
     /// [`ErrorKind::Insecure`], where the connection does not protect the credentials; [`ErrorKind::Auth`], where no mechanism can be used, the
     /// server refuses, or cannot prove who it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
     pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
-        self.begin_step()?;
+        self.start_step()?;
         let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
         let result = self.try_mechanisms(&order, credentials).await;
         self.end_call(result)
@@ -57,7 +57,7 @@ impl Connection {
     ///
     /// As for [`login`](Self::login).
     pub async fn login_with(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
-        self.begin_step()?;
+        self.start_step()?;
         let result = self.login_by_exchange(Box::new(exchange)).await;
         self.end_call(result)
     }
@@ -81,7 +81,7 @@ impl Connection {
                 }
             }
         };
-        let result = trace::step("login", &endpoint.server_name(), logging_in).await;
+        let result = trace::in_span("login", &endpoint.server_name(), logging_in).await;
         result.map(|_| ()).map_err(|error| error.advised(&self.facts()))
     }
 
@@ -130,8 +130,8 @@ impl Connection {
             self.driver.machine.login(mechanism, credentials)?;
             names += &if names.is_empty() { mechanism.to_string() } else { format!(" or {mechanism}") };
             match self.verdict(mechanism, &names, credentials.user()).await? {
-                Verdict::Accepted(reply) => return Ok(reply),
-                Verdict::Refused(error, reason) => {
+                LoginResult::Accepted(reply) => return Ok(reply),
+                LoginResult::Refused(error, reason) => {
                     left.retain(|next| may_follow(*next, mechanism, reason, is_named, is_verified));
                     refused = Some(error);
                 }
@@ -145,17 +145,17 @@ impl Connection {
         let mechanism = exchange.mechanism();
         self.driver.machine.login_with(exchange)?;
         match self.verdict(mechanism, mechanism.as_str(), "").await? {
-            Verdict::Accepted(reply) => Ok(reply),
-            Verdict::Refused(error, _) => Err(error),
+            LoginResult::Accepted(reply) => Ok(reply),
+            LoginResult::Refused(error, _) => Err(error),
         }
     }
 
     /// `names` are all that were tried.
-    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<Verdict> {
+    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<LoginResult> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
                 self.mechanism = Some(mechanism);
-                Ok(Verdict::Accepted(reply))
+                Ok(LoginResult::Accepted(reply))
             }
             Step::Login { reply, reason, fault } => {
                 let why = Reason::new(&reply, reason.is_some(), fault);
@@ -167,7 +167,7 @@ impl Connection {
                 let about_mechanism = matches!(why, Reason::NotKnown | Reason::NotAllowed);
                 let facts = Facts { tried: Some(mechanism), fault, about_mechanism, ..self.facts() };
                 let error = Error::refused(ErrorKind::Auth, Phase::Auth, message, reply).advised(&facts);
-                Ok(Verdict::Refused(error, why))
+                Ok(LoginResult::Refused(error, why))
             }
             step => Err(not_sent(step)),
         }
@@ -187,7 +187,7 @@ impl Connection {
 }
 
 /// What the server says of a login.
-enum Verdict {
+enum LoginResult {
     Accepted(Reply),
     Refused(Error, Reason),
 }

@@ -30,7 +30,7 @@ use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
-use course::Course;
+use course::Submission;
 use driver::{Driver, too_slow};
 
 pub(crate) use setup::{client_name, open, within};
@@ -134,22 +134,22 @@ impl Connection {
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
-        self.begin_call()?;
+        self.start_call()?;
         let server = self.server.clone();
-        let result = trace::step("send", &server, self.transact(envelope, body, started, endpoint)).await;
+        let result = trace::in_span("send", &server, self.submit(envelope, body, started, endpoint)).await;
         self.end_call(result)
     }
 
     /// From MAIL to the final reply, for each part.
-    async fn transact(
+    async fn submit(
         &mut self,
         envelope: Envelope,
         body: Body,
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
-        let mut course = self.course(&envelope, &body);
-        self.carry(&mut course, &envelope, body, endpoint).await;
+        let mut course = self.plan(&envelope, &body);
+        self.run(&mut course, &envelope, body, endpoint).await;
         #[cfg(feature = "pool")]
         {
             self.sender_accepted = course.sender_accepted();
@@ -164,23 +164,23 @@ impl Connection {
         }
     }
 
-    async fn carry(&mut self, course: &mut Course, envelope: &Envelope, mut body: Body, endpoint: Option<&Endpoint>) {
+    async fn run(&mut self, course: &mut Submission, envelope: &Envelope, mut body: Body, endpoint: Option<&Endpoint>) {
         if endpoint.is_none()
             && let Err(error) = self.driver.machine.check_session(course.parts())
         {
-            return course.lost(error, 0);
+            return course.connection_lost(error, 0);
         }
         while let Some(recipients) = course.next_part() {
-            if let Err(error) = self.begin_part(envelope, recipients, &mut body, endpoint).await {
-                return course.lost(error, 0);
+            if let Err(error) = self.start_batch(envelope, recipients, &mut body, endpoint).await {
+                return course.connection_lost(error, 0);
             }
             course.opened();
             while course.unanswered() > 0 {
                 match self.driver.next(Some(&mut body)).await {
-                    Ok(step) => course.hear(step),
+                    Ok(step) => course.on_step(step),
                     Err(error) => {
                         let unknown = usize::from(error.outcome_unknown());
-                        course.lost(error, unknown);
+                        course.connection_lost(error, unknown);
                     }
                 }
             }
@@ -192,7 +192,7 @@ impl Connection {
         }
     }
 
-    async fn begin_part(
+    async fn start_batch(
         &mut self,
         envelope: &Envelope,
         recipients: Vec<Address>,
@@ -200,11 +200,11 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
-            self.say_quit(false).await;
+            self.send_quit(false).await;
             self.renew(endpoint).await?;
         }
         let transaction = self.transaction(envelope, recipients, body);
-        self.begin(transaction).await
+        self.start_transaction(transaction).await
     }
 
     /// Another session goes on in place of this one, which is over.
@@ -219,20 +219,20 @@ impl Connection {
     }
 
     /// The parts that the message goes in: several, where the server limits recipients and the body can be had again.
-    fn course(&self, envelope: &Envelope, body: &Body) -> Course {
+    fn plan(&self, envelope: &Envelope, body: &Body) -> Submission {
         let limits = match self.all_or_nothing || !body.can_restart() {
             true => ServerLimits::default(),
             false => self.capabilities().limits(),
         };
-        Course::new(envelope, limits.parts(envelope.recipients()), !self.all_or_nothing && body.can_restart())
+        Submission::new(envelope, limits.parts(envelope.recipients()), !self.all_or_nothing && body.can_restart())
     }
 
-    async fn begin(&mut self, transaction: Transaction) -> Result<()> {
+    async fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
         self.driver.until_ready().await?;
-        self.begin_now(transaction)
+        self.try_start_transaction(transaction)
     }
 
-    fn begin_now(&mut self, transaction: Transaction) -> Result<()> {
+    fn try_start_transaction(&mut self, transaction: Transaction) -> Result<()> {
         self.check_tls(&transaction)?;
         self.driver.begin(transaction)
     }
@@ -277,25 +277,25 @@ impl Connection {
     /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than
     /// [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
-        if self.begin_call().is_ok() {
-            self.say_quit(true).await;
+        if self.start_call().is_ok() {
+            self.send_quit(true).await;
         }
     }
 
     /// The same without waiting for the answer, which would only take time.
-    pub(crate) async fn leave(mut self) {
-        if self.begin_call().is_ok() {
-            self.say_quit(false).await;
+    pub(crate) async fn quit_detached(mut self) {
+        if self.start_call().is_ok() {
+            self.send_quit(false).await;
         }
     }
 
     /// Says QUIT, if anything may be said: after a failure only if that is a refusal. Without
     /// `wait`, not after a command whose answer is awaited either.
-    async fn say_quit(&mut self, wait: bool) {
+    async fn send_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
         let parting = async {
-            driver.hear().await;
+            driver.read_available().await;
             if let Err(error) = driver.machine.quit() {
                 if !wait {
                     return Err(error);
@@ -303,9 +303,9 @@ impl Connection {
                 driver.until_ready().await?;
                 driver.machine.quit()?;
             }
-            driver.say().await;
+            driver.flush().await;
             while wait && driver.next(None).await? != Step::Closed {}
-            driver.transport.shutdown().await.map_err(|error| Error::lost(Phase::Quit, error))
+            driver.transport.shutdown().await.map_err(|error| Error::connection_lost(Phase::Quit, error))
         };
         // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.
         let _: Result<Result<()>, _> = timeout(limit, parting).await;
@@ -352,7 +352,7 @@ impl Connection {
         self.driver.machine.round_trips()
     }
 
-    fn begin_call(&mut self) -> Result<()> {
+    fn start_call(&mut self) -> Result<()> {
         if self.in_call {
             let message = "an earlier call on this connection was given up before it ended";
             return Err(Error::new(ErrorKind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
@@ -362,8 +362,8 @@ impl Connection {
     }
 
     /// The same for a call of a single step, which has its own time, unless a transaction is open: that is one call to the server.
-    fn begin_step(&mut self) -> Result<()> {
-        self.begin_call()?;
+    fn start_step(&mut self) -> Result<()> {
+        self.start_call()?;
         if self.driver.machine.is_between_transactions() {
             self.driver.clock = Clock::start(&self.driver.timeouts);
         }

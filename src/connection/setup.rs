@@ -11,8 +11,8 @@ use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::timeouts::Clock;
-use crate::tls::{Connector, Opening, Security, channel_binding};
-use crate::transport::{self, Destination, Opened, Stream, Transport};
+use crate::tls::{Connector, Security, TlsMode, channel_binding};
+use crate::transport::{self, Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};
 
 impl Connection {
@@ -51,7 +51,7 @@ impl Connection {
         // Not in a box: freed before the message goes, it leaves the heap in a state in which glibc gives pages back
         // and fetches them again all the time, which doubles the time that TLS takes.
         let connecting = Connection::connect_in(endpoint, clock);
-        trace::step("connect", &endpoint.server_name(), connecting).await
+        trace::in_span("connect", &endpoint.server_name(), connecting).await
     }
 
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
@@ -64,7 +64,8 @@ impl Connection {
             let session = Connection::establish(endpoint, stream, name, endpoint.security, connector, clock).await?;
             return session.logged_in(endpoint).await;
         }
-        let Opened { stream, reached, own_address } = open(&mut clock, endpoint, &endpoint.destination()).await?;
+        let Connected { stream, peer: reached, local_addr: own_address } =
+            open(&mut clock, endpoint, &endpoint.destination()).await?;
         let name = client_name(endpoint, own_address);
         let began = Instant::now();
         let setting_up =
@@ -87,8 +88,9 @@ impl Connection {
         mut clock: Clock,
     ) -> Result<Connection> {
         // Whatever goes wrong now, there would be no need for it if TLS worked.
-        let also = |second: Error| second.about(format!("without TLS, which failed first ({})", error.message()));
-        let Opened { stream, own_address, .. } = open(&mut clock, endpoint, reached).await.map_err(also)?;
+        let also = |second: Error| second.context(format!("without TLS, which failed first ({})", error.message()));
+        let Connected { stream, local_addr: own_address, .. } =
+            open(&mut clock, endpoint, reached).await.map_err(also)?;
         let name = client_name(endpoint, own_address);
         let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
         let mut session = session.map_err(also)?;
@@ -147,7 +149,7 @@ impl Connection {
         }
         match session.set_up(endpoint, security, connector).await {
             Ok(()) => Ok(session),
-            Err(error) => Err(session.given_up(error).await),
+            Err(error) => Err(session.abandoned(error).await),
         }
     }
 
@@ -163,7 +165,7 @@ impl Connection {
                 }
                 Ok(Step::Ready) => break,
                 Ok(_) => {}
-                Err(error) => return Err(self.explained(error)),
+                Err(error) => return Err(self.as_late_tls_alert(error)),
             }
         }
         if security == Security::Opportunistic && self.tls.is_none() {
@@ -173,14 +175,14 @@ impl Connection {
     }
 
     async fn handshake(&mut self, endpoint: &Endpoint, connector: Option<&Connector>) -> Result<()> {
-        let Transport::Plain(stream) = std::mem::replace(&mut self.driver.transport, Transport::Gone) else {
+        let Transport::Plain(stream) = std::mem::replace(&mut self.driver.transport, Transport::Taken) else {
             return Err(Error::request("TLS is active already"));
         };
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let opening = if self.driver.machine.is_secure() { Opening::Implicit } else { Opening::StartTls };
-        let handshake = trace::step("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
+        let opening = if self.driver.machine.is_secure() { TlsMode::Implicit } else { TlsMode::StartTls };
+        let handshake = trace::in_span("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -202,7 +204,7 @@ impl Connection {
 
     /// TLS 1.3 lets the server refuse a client's certificate after the client's part of the handshake is
     /// over: what ends the connection before the first reply inside TLS belongs to the handshake.
-    fn explained(&self, error: Error) -> Error {
+    fn as_late_tls_alert(&self, error: Error) -> Error {
         let first_inside_tls = self.tls.is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
         match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>()) {
             Some(source) if first_inside_tls => crate::tls::late_alert(source, &self.server).unwrap_or(error),
@@ -213,18 +215,18 @@ impl Connection {
     async fn logged_in(mut self, endpoint: &Endpoint) -> Result<Connection> {
         match self.log_in(endpoint).await {
             Ok(()) => Ok(self),
-            Err(error) => Err(self.given_up(error).await),
+            Err(error) => Err(self.abandoned(error).await),
         }
     }
 
     /// The session that this error ended says QUIT, where it is in order.
-    async fn given_up(&mut self, error: Error) -> Error {
-        self.say_quit(false).await;
-        self.told(error)
+    async fn abandoned(&mut self, error: Error) -> Error {
+        self.send_quit(false).await;
+        self.with_session(error)
     }
 
     /// The error with what is known of the session.
-    fn told(&self, error: Error) -> Error {
+    fn with_session(&self, error: Error) -> Error {
         error.advised(&self.facts()).with_receipt(self.receipt(Instant::now()))
     }
 }
@@ -258,11 +260,11 @@ pub(crate) fn client_name(endpoint: &Endpoint, own_address: Option<IpAddr>) -> C
 }
 
 /// Connects as the endpoint says, in its time.
-pub(crate) async fn open(clock: &mut Clock, endpoint: &Endpoint, destination: &Destination) -> Result<Opened> {
+pub(crate) async fn open(clock: &mut Clock, endpoint: &Endpoint, destination: &Destination) -> Result<Connected> {
     let mut at_proxy = false;
     let opening = endpoint.route.open(destination, &mut at_proxy);
     let opened = within(clock, endpoint, Phase::Connect, opening).await;
-    opened.map_err(|error| endpoint.route.explained(error, at_proxy))
+    opened.map_err(|error| endpoint.route.with_proxy_context(error, at_proxy))
 }
 
 /// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send, plaintext will do.
@@ -289,7 +291,7 @@ pub(crate) async fn within<T>(
             None => endpoint.destination().to_string(),
         };
         Err(Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
-            .about(server)
+            .context(server)
             .with_hint(limit.why.hint(phase, false)))
     })
 }

@@ -35,7 +35,7 @@ impl Connection {
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
-        self.begin_step()?;
+        self.start_step()?;
         let result = self.driver.ask(|machine| machine.mail(transaction)).await;
         self.end_call(result)
     }
@@ -46,7 +46,7 @@ impl Connection {
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no transaction is open; [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
-        self.begin_step()?;
+        self.start_step()?;
         self.driver.clock.allow_for(1, &self.driver.timeouts);
         let result = self.driver.ask(|machine| machine.rcpt(recipient)).await;
         self.end_call(result)
@@ -58,7 +58,7 @@ impl Connection {
     ///
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it; [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
-        self.begin_step()?;
+        self.start_step()?;
         let asked = async {
             self.driver.until_ready().await?;
             self.driver.machine.data()?;
@@ -80,7 +80,7 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn reset(&mut self) -> Result<Reply> {
-        self.begin_step()?;
+        self.start_step()?;
         let result = self.driver.ask(Machine::reset).await;
         self.end_call(result)
     }
@@ -91,7 +91,7 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn noop(&mut self) -> Result<Reply> {
-        self.begin_step()?;
+        self.start_step()?;
         let result = self.driver.ask(Machine::noop).await;
         self.end_call(result)
     }
@@ -114,7 +114,7 @@ impl Connection {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
-        self.begin_step()?;
+        self.start_step()?;
         let result = self.driver.ask(|machine| machine.command(&command)).await;
         self.end_call(result)
     }
@@ -160,7 +160,7 @@ impl DataWriter<'_> {
     async fn pass_on(&mut self, piece: Bytes) -> Result<()> {
         let driver = &mut self.connection.driver;
         driver.machine.body(piece)?;
-        match driver.pass_on().await? {
+        match driver.flush_body().await? {
             Step::Body { .. } => Ok(()),
             step => Err(not_sent(step)),
         }

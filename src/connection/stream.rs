@@ -8,7 +8,7 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::course::{Course, Loss};
+use super::course::{SharedError, Submission};
 use super::{Connection, not_sent, prepare_by};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
@@ -81,7 +81,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
     messages: impl Stream<Item = Message<'m>> + 'c,
     renewal: Option<Renewal>,
 ) -> impl Stream<Item = Result<Receipt>> + 'c {
-    let flow = Flow {
+    let flow = SendAll {
         connection,
         renewal,
         messages: Box::pin(messages.fuse()),
@@ -101,7 +101,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
 }
 
 /// Messages on their way, in order.
-struct Flow<'m, C, S> {
+struct SendAll<'m, C, S> {
     connection: C,
     renewal: Option<Renewal>,
     messages: Pin<Box<S>>,
@@ -111,7 +111,7 @@ struct Flow<'m, C, S> {
     preparing: Option<Preparing<'m>>,
     /// The message that is being given, by its number.
     giving: Option<(usize, Body)>,
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<InFlight>,
     /// How many messages were under way before these. The first one has this number.
     finished: usize,
     /// The numbers of the messages of the transactions that have no outcome, in the order in which
@@ -138,7 +138,7 @@ struct Preparing<'m> {
 }
 
 /// A message that was taken from the stream and whose outcome was not given.
-struct UnderWay {
+struct InFlight {
     stage: Stage,
     receipt: Receipt,
     started: Instant,
@@ -153,18 +153,18 @@ struct UnderWay {
 enum Stage {
     /// It has not begun.
     Waiting(Prepared),
-    Begun(Course),
+    Begun(Submission),
     /// It could not be prepared, or there was no connection for it any more.
     Failed(Error),
 }
 
-enum Came<'m> {
+enum Arrival<'m> {
     Message(Option<Box<Message<'m>>>),
     Prepared(Result<Prepared>),
     Step(Step),
 }
 
-impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'m, C, S> {
+impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAll<'m, C, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
             if self.under_way.front().is_some_and(|message| message.is_over() && !message.may_go_again()) {
@@ -176,7 +176,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
                 return None;
             }
             if let Err(error) = self.turn().await {
-                self.lost(error);
+                self.connection_lost(error);
             }
         }
     }
@@ -185,9 +185,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     /// those under way.
     async fn turn(&mut self) -> Result<()> {
         self.follow_first();
-        let goes_on = |message: &UnderWay| message.course().is_some_and(Course::goes_on);
+        let goes_on = |message: &InFlight| message.submission().is_some_and(Submission::goes_on);
         let another_part = self.under_way.iter().position(goes_on);
-        let is_waiting = self.under_way.iter().any(UnderWay::is_waiting);
+        let is_waiting = self.under_way.iter().any(InFlight::is_waiting);
         // The further parts of a message go over another connection then.
         let is_exhausted = self.renewal.is_some()
             && another_part.is_some()
@@ -197,7 +197,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
             (self.giving, self.connection.in_call) = (None, false);
             let has_next = is_waiting || another_part.is_some();
             // After a 421 the end of the session is still to come.
-            let has_ended = self.under_way.iter().any(UnderWay::may_go_again);
+            let has_ended = self.under_way.iter().any(InFlight::may_go_again);
             if self.is_lost || self.is_used_up() && !has_ended {
                 if !has_next {
                     // No connection is made unless another message comes, and by its time limits.
@@ -210,7 +210,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
             match driver.next_unless_free(self.giving.as_mut().map(|(_, body)| body)).await? {
-                Some(step) => self.heard(step)?,
+                Some(step) => self.on_step(step)?,
                 None => self.given(),
             }
             return Ok(());
@@ -220,18 +220,18 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
             && may_begin
             && (is_idle || !is_exhausted)
         {
-            self.begin_part(self.finished + index);
+            self.start_batch(self.finished + index);
             return Ok(());
         }
         if is_waiting && may_begin && !self.is_used_up() {
-            self.begin_waiting();
+            self.start_waiting();
             return Ok(());
         }
         let is_full = self.no_more || self.under_way.len() >= WINDOW || self.is_used_up();
         let takes_more = !is_full || self.preparing.is_some();
         if another_part.is_some() || is_waiting || !takes_more || !may_begin {
             let step = self.connection.driver.next(None).await?;
-            return self.heard(step);
+            return self.on_step(step);
         }
         self.take(is_idle).await
     }
@@ -239,22 +239,22 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     /// Takes what comes next: a message, or that it is prepared, or an answer.
     async fn take(&mut self, is_idle: bool) -> Result<()> {
         match self.come(is_idle).await? {
-            Came::Message(Some(message)) => self.prepare(*message),
-            Came::Message(None) => self.no_more = true,
-            Came::Prepared(prepared) => self.prepared(prepared),
-            Came::Step(step) => self.heard(step)?,
+            Arrival::Message(Some(message)) => self.prepare(*message),
+            Arrival::Message(None) => self.no_more = true,
+            Arrival::Prepared(prepared) => self.prepared(prepared),
+            Arrival::Step(step) => self.on_step(step)?,
         }
         Ok(())
     }
 
     /// The next message, or that it is prepared. While others are unanswered, what the server says
     /// may come first.
-    async fn come(&mut self, is_idle: bool) -> Result<Came<'m>> {
+    async fn come(&mut self, is_idle: bool) -> Result<Arrival<'m>> {
         let (messages, preparing) = (&mut self.messages, &mut self.preparing);
         let source = async {
             match preparing {
-                Some(preparing) => Came::Prepared(preparing.prepared.as_mut().await),
-                None => Came::Message(messages.next().await.map(Box::new)),
+                Some(preparing) => Arrival::Prepared(preparing.prepared.as_mut().await),
+                None => Arrival::Message(messages.next().await.map(Box::new)),
             }
         };
         if is_idle {
@@ -263,7 +263,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         let heard = pin!(self.connection.driver.next(None));
         match select(pin!(source), heard).await {
             Either::Left((came, _)) => Ok(came),
-            Either::Right((step, _)) => Ok(Came::Step(step?)),
+            Either::Right((step, _)) => Ok(Arrival::Step(step?)),
         }
     }
 
@@ -279,7 +279,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     /// Another connection takes the place of this one, in whose session no more messages go.
     async fn renew(&mut self) -> Result<()> {
         let Some((endpoint, _)) = &self.renewal else { return Ok(()) };
-        self.connection.say_quit(false).await;
+        self.connection.send_quit(false).await;
         // Until it is there.
         self.is_lost = true;
         self.connection.renew(endpoint).await?;
@@ -291,8 +291,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     async fn get_ready(&mut self, has_next: bool) -> Result<()> {
         match has_next {
             // It has its own time.
-            true => self.connection.begin_call()?,
-            false => self.connection.begin_step()?,
+            true => self.connection.start_call()?,
+            false => self.connection.start_step()?,
         }
         self.connection.driver.until_ready().await?;
         // Waiting for the next message is no call.
@@ -329,15 +329,15 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
             }
             Err(error) => Stage::Failed(error),
         };
-        self.under_way.push_back(UnderWay { stage, receipt, started, clock: Some(clock), again: None });
+        self.under_way.push_back(InFlight { stage, receipt, started, clock: Some(clock), again: None });
     }
 
     /// Begins the first message that waits.
-    fn begin_waiting(&mut self) {
-        let Some(index) = self.under_way.iter().position(UnderWay::is_waiting) else { return };
+    fn start_waiting(&mut self) {
+        let Some(index) = self.under_way.iter().position(InFlight::is_waiting) else { return };
         let message = &mut self.under_way[index];
         let Some(prepared) = message.take_waiting() else { return };
-        let mut course = self.connection.course(&prepared.0, &prepared.1);
+        let mut course = self.connection.plan(&prepared.0, &prepared.1);
         let session = match self.connection.driver.machine.check_session(course.parts()) {
             // It has more parts than a session takes: the last ones go over other connections.
             Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => Ok(()),
@@ -350,22 +350,22 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         }
         // After one that no session of this server takes, others may go.
         self.no_more |= session.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed);
-        let may_begin = session.map_err(|error| course.lost(error, 0)).is_ok();
+        let may_begin = session.map_err(|error| course.connection_lost(error, 0)).is_ok();
         (message.stage, message.again) = (Stage::Begun(course), may_begin.then_some(prepared));
         if may_begin {
-            self.begin_part(self.finished + index);
+            self.start_batch(self.finished + index);
         }
     }
 
     /// Begins the next part of the message with this number.
-    fn begin_part(&mut self, number: usize) {
+    fn start_batch(&mut self, number: usize) {
         let Some(index) = number.checked_sub(self.finished) else { return };
-        let Some(UnderWay { stage: Stage::Begun(course), again, .. }) = self.under_way.get_mut(index) else { return };
+        let Some(InFlight { stage: Stage::Begun(course), again, .. }) = self.under_way.get_mut(index) else { return };
         let Some(prepared) = again.take() else { return };
         let (envelope, mut body) = *prepared;
         let Some(recipients) = course.next_part() else { return };
         let transaction = self.connection.transaction(&envelope, recipients, &mut body);
-        match self.connection.begin_now(transaction) {
+        match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
                 course.opened();
                 // A message to one recipient goes in one part.
@@ -379,7 +379,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
                 if error.kind() == ErrorKind::Closed {
                     *again = Some(Box::new((envelope, body)));
                 }
-                course.lost(error, 0);
+                course.connection_lost(error, 0);
             }
         }
     }
@@ -394,13 +394,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     }
 
     /// The message with this number, unless it is finished.
-    fn message(&mut self, number: usize) -> Option<&mut UnderWay> {
+    fn message(&mut self, number: usize) -> Option<&mut InFlight> {
         number.checked_sub(self.finished).and_then(|index| self.under_way.get_mut(index))
     }
 
     /// An event is about the first transaction that has no outcome; the end of the session, about
     /// all of those.
-    fn heard(&mut self, step: Step) -> Result<()> {
+    fn on_step(&mut self, step: Step) -> Result<()> {
         if step == Step::Closed {
             return Err(not_sent(step));
         }
@@ -412,9 +412,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         }
         self.has_gained |= is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
         let Some(&number) = self.open.front() else { return Ok(()) };
-        let Some(UnderWay { stage: Stage::Begun(course), .. }) = self.message(number) else { return Ok(()) };
+        let Some(InFlight { stage: Stage::Begun(course), .. }) = self.message(number) else { return Ok(()) };
         let unanswered = course.unanswered();
-        course.hear(step);
+        course.on_step(step);
         let is_answered = course.unanswered() < unanswered;
         let is_told = course.is_over() && course.is_not_reached();
         if is_answered {
@@ -426,7 +426,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
 
     /// The connection is lost. The first transactions without an outcome may have been carried out,
     /// the others were not.
-    fn lost(&mut self, error: Error) {
+    fn connection_lost(&mut self, error: Error) {
         (self.giving, self.connection.in_call) = (None, false);
         // A session in which no message was answered is not followed by another: that would be for
         // ever.
@@ -435,13 +435,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
         self.no_more |= !goes_on;
         let open = std::mem::take(&mut self.open);
         let unknown = self.connection.driver.machine.unconfirmed_messages().min(open.len());
-        let mut loss = Loss::new(error);
+        let mut loss = SharedError::new(error);
         for (number, message) in (self.finished..).zip(&mut self.under_way) {
             if let Stage::Begun(course) = &mut message.stage
                 && !course.is_over()
             {
                 let unknown = open.range(..unknown).filter(|open| **open == number).count();
-                course.lost(loss.error(), unknown);
+                course.connection_lost(loss.error(), unknown);
             }
         }
         match goes_on {
@@ -462,12 +462,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
     }
 
     /// What has not begun does not begin any more.
-    fn give_up(&mut self, mut loss: Loss) {
+    fn give_up(&mut self, mut loss: SharedError) {
         for message in &mut self.under_way {
             message.again = None;
             let Some(prepared) = message.take_waiting() else { continue };
-            let mut course = self.connection.course(&prepared.0, &prepared.1);
-            course.lost(loss.error(), 0);
+            let mut course = self.connection.plan(&prepared.0, &prepared.1);
+            course.connection_lost(loss.error(), 0);
             message.stage = Stage::Begun(course);
         }
         let (error, receipt, started) = if let Some(Preparing { receipt, started, .. }) = self.preparing.take() {
@@ -484,11 +484,11 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> Flow<'
             return;
         };
         let stage = Stage::Failed(error);
-        self.under_way.push_back(UnderWay { stage, receipt, started, clock: None, again: None });
+        self.under_way.push_back(InFlight { stage, receipt, started, clock: None, again: None });
     }
 }
 
-impl UnderWay {
+impl InFlight {
     fn is_over(&self) -> bool {
         match &self.stage {
             Stage::Waiting(..) => false,
@@ -503,7 +503,7 @@ impl UnderWay {
 
     /// The session ended before the server took anything of it, and another one may follow.
     fn may_go_again(&self) -> bool {
-        self.again.is_some() && self.course().is_some_and(Course::is_not_reached)
+        self.again.is_some() && self.submission().is_some_and(Submission::is_not_reached)
     }
 
     /// It waits no longer.
@@ -518,7 +518,7 @@ impl UnderWay {
         }
     }
 
-    fn course(&self) -> Option<&Course> {
+    fn submission(&self) -> Option<&Submission> {
         match &self.stage {
             Stage::Begun(course) => Some(course),
             _ => None,

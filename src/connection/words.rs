@@ -33,7 +33,7 @@ pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, reci
 pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
     // In LMTP, what became of it for some may be known.
     let unknown = recipients.iter().filter(|recipient| recipient.outcome == Outcome::Unknown);
-    error.about(format_args!("it is not known whether the server took {}", message_to(unknown)))
+    error.context(format_args!("it is not known whether the server took {}", message_to(unknown)))
 }
 
 /// So many recipients are named in an error.

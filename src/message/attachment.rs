@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::headers::is_composite;
 use super::input::{BLOCK, Input, KnownFile, Stream, Text, on_blocking_thread};
-use super::survey::Survey;
+use super::survey::MessageScanner;
 use crate::text::quoted;
 use crate::{Error, Phase, Result};
 
@@ -178,13 +178,13 @@ impl fmt::Debug for Data {
 ///
 /// It cannot go so.
 pub(super) fn read_text(what: &str, bytes: &[u8]) -> Result<Text> {
-    let mut survey = Survey::new();
+    let mut survey = MessageScanner::new();
     survey.read(bytes);
     end_of_text(what, &survey)
 }
 
 fn read_text_file(what: &str, file: &KnownFile) -> Result<Text> {
-    let (mut survey, mut block) = (Survey::new(), vec![0; BLOCK]);
+    let (mut survey, mut block) = (MessageScanner::new(), vec![0; BLOCK]);
     let mut open = file.open(Phase::Setup)?;
     loop {
         match open.read_block(&mut block)? {
@@ -194,7 +194,7 @@ fn read_text_file(what: &str, file: &KnownFile) -> Result<Text> {
     }
 }
 
-fn end_of_text(what: &str, survey: &Survey) -> Result<Text> {
+fn end_of_text(what: &str, survey: &MessageScanner) -> Result<Text> {
     let (text, nul) = survey.text();
     match nul {
         None => Ok(text),

@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
-use super::layout::Piece;
-use super::progress::{Teller, UploadProgress};
+use super::layout::Segment;
+use super::progress::{ProgressReporter, UploadProgress};
 use super::ready::LineCheck;
-use super::survey::Facts;
+use super::survey::MessageInfo;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{Error, ErrorKind, Phase, Result};
 
@@ -19,19 +19,19 @@ use crate::{Error, ErrorKind, Phase, Result};
 /// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before dot-stuffing: line ends and dots are
 /// the business of the [`Stuffer`](crate::proto::Stuffer).
 pub struct Body {
-    pieces: Vec<Piece>,
+    pieces: Vec<Segment>,
     next: usize,
-    flow: Flow,
+    flow: BodyState,
     check: Option<LineCheck>,
-    facts: Facts,
+    facts: MessageInfo,
     /// Those of the binary form, if it has one.
-    binary_facts: Option<Facts>,
+    binary_facts: Option<MessageInfo>,
     is_binary: bool,
-    teller: Option<Teller>,
+    teller: Option<ProgressReporter>,
 }
 
 /// What is going out.
-enum Flow {
+enum BodyState {
     /// The next piece is to be started.
     Next,
     Text(Bytes),
@@ -42,15 +42,20 @@ enum Flow {
 }
 
 impl Body {
-    pub(super) fn new(pieces: Vec<Piece>, facts: Facts, check: Option<LineCheck>, teller: Option<Teller>) -> Self {
-        Body { pieces, next: 0, flow: Flow::Next, check, facts, binary_facts: None, is_binary: false, teller }
+    pub(super) fn new(
+        pieces: Vec<Segment>,
+        facts: MessageInfo,
+        check: Option<LineCheck>,
+        teller: Option<ProgressReporter>,
+    ) -> Self {
+        Body { pieces, next: 0, flow: BodyState::Next, check, facts, binary_facts: None, is_binary: false, teller }
     }
 
-    pub(super) fn or_binary(self, binary_facts: Option<Facts>) -> Self {
+    pub(super) fn or_binary(self, binary_facts: Option<MessageInfo>) -> Self {
         Body { binary_facts, ..self }
     }
 
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &MessageInfo {
         self.binary_facts.as_ref().filter(|_| self.is_binary).unwrap_or(&self.facts)
     }
 
@@ -99,17 +104,17 @@ impl Body {
     /// be asked again. `None` if it
     /// [cannot be had again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
-        let pieces = self.pieces.iter().map(Piece::again).collect::<Option<Vec<_>>>()?;
+        let pieces = self.pieces.iter().map(Segment::again).collect::<Option<Vec<_>>>()?;
         // Only a stream's lines are looked at as they go, and none begins again.
-        let again = Body::new(pieces, self.facts.clone(), None, self.teller.as_ref().map(Teller::again));
+        let again = Body::new(pieces, self.facts.clone(), None, self.teller.as_ref().map(ProgressReporter::again));
         Some(again.or_binary(self.binary_facts.clone()))
     }
 
     /// The transport has taken so many bytes of it; all of them, if it is the last time.
-    pub(crate) fn tell_progress(&mut self, sent: u64, is_last: bool) {
+    pub(crate) fn report_progress(&mut self, sent: u64, is_last: bool) {
         let total = self.size();
         if let Some(teller) = &mut self.teller {
-            teller.tell(UploadProgress { sent, total }, is_last);
+            teller.report(UploadProgress { sent, total }, is_last);
         }
     }
 
@@ -127,7 +132,7 @@ impl Body {
     /// [`chunk`](Self::chunk) for callers that poll.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         // A panic in here leaves it failed.
-        let mut flow = std::mem::replace(&mut self.flow, Flow::Failed);
+        let mut flow = std::mem::replace(&mut self.flow, BodyState::Failed);
         let chunk = self.poll_flow(&mut flow, cx);
         if !matches!(chunk, Poll::Ready(Some(Err(_)))) {
             self.flow = flow;
@@ -135,7 +140,7 @@ impl Body {
         chunk
     }
 
-    fn poll_flow(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    fn poll_flow(&mut self, flow: &mut BodyState, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         let chunk = ready!(self.poll_pieces(flow, cx)).transpose()?;
         if let Some(check) = &mut self.check {
             match &chunk {
@@ -147,25 +152,25 @@ impl Body {
     }
 
     /// The next chunk before its lines are looked at.
-    fn poll_pieces(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    fn poll_pieces(&mut self, flow: &mut BodyState, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         loop {
             let chunk = match flow {
-                Flow::Next if self.next == self.pieces.len() => return Poll::Ready(None),
-                Flow::Next => {
+                BodyState::Next if self.next == self.pieces.len() => return Poll::Ready(None),
+                BodyState::Next => {
                     *flow = start(&mut self.pieces[self.next], self.is_binary);
                     self.next += 1;
                     continue;
                 }
-                Flow::Text(text) if text.is_empty() => None,
-                Flow::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
-                Flow::Batches(batches) => ready!(batches.poll_chunk(cx)),
-                Flow::Stream(stream) => ready!(stream.0.poll_chunk(&stream.1, cx)),
-                Flow::Failed => {
+                BodyState::Text(text) if text.is_empty() => None,
+                BodyState::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
+                BodyState::Batches(batches) => ready!(batches.poll_chunk(cx)),
+                BodyState::Stream(stream) => ready!(stream.0.poll_chunk(&stream.1, cx)),
+                BodyState::Failed => {
                     Some(Err(Error::new(ErrorKind::Input, Phase::Body, "the message failed before its end")))
                 }
             };
             match chunk {
-                None => *flow = Flow::Next,
+                None => *flow = BodyState::Next,
                 chunk => return Poll::Ready(chunk),
             }
         }
@@ -173,19 +178,19 @@ impl Body {
 }
 
 /// Begins a piece. What can be had again stays where it is.
-fn start(piece: &mut Piece, is_binary: bool) -> Flow {
-    let left = piece.again().unwrap_or(Piece::Gone);
+fn start(piece: &mut Segment, is_binary: bool) -> BodyState {
+    let left = piece.again().unwrap_or(Segment::Gone);
     match std::mem::replace(piece, left) {
-        Piece::Text(text) => Flow::Text(text),
-        Piece::Field { binary, .. } if is_binary => Flow::Text(binary),
-        Piece::Field { encoded, .. } => Flow::Text(encoded),
-        Piece::Input(input, form) => match (input, form.chosen(is_binary)) {
-            (Input::Bytes(bytes), Form::AsIs) => Flow::Text(bytes),
-            (Input::Bytes(bytes), _) => Flow::Batches(Batches::of_bytes(bytes)),
-            (Input::File(file), form) => Flow::Batches(Batches::of_file(file, form)),
-            (Input::Stream(stream), form) => Flow::Stream(Box::new((stream, Encoder::new(form)))),
+        Segment::Text(text) => BodyState::Text(text),
+        Segment::Field { binary, .. } if is_binary => BodyState::Text(binary),
+        Segment::Field { encoded, .. } => BodyState::Text(encoded),
+        Segment::Input(input, form) => match (input, form.chosen(is_binary)) {
+            (Input::Bytes(bytes), Form::AsIs) => BodyState::Text(bytes),
+            (Input::Bytes(bytes), _) => BodyState::Batches(Batches::of_bytes(bytes)),
+            (Input::File(file), form) => BodyState::Batches(Batches::of_file(file, form)),
+            (Input::Stream(stream), form) => BodyState::Stream(Box::new((stream, Encoder::new(form)))),
         },
-        Piece::Gone => Flow::Failed,
+        Segment::Gone => BodyState::Failed,
     }
 }
 

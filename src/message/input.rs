@@ -342,17 +342,17 @@ impl Batches {
     /// These bytes as base64. If they are one block, no thread is asked.
     pub(super) fn of_bytes(bytes: Bytes) -> Self {
         if bytes.len() > BLOCK {
-            return Self::start(Supply::new(Source::Bytes(bytes), Form::Base64));
+            return Self::start(BatchReader::new(Source::Bytes(bytes), Form::Base64));
         }
         let chunk = (!bytes.is_empty()).then(|| Chunk::base64_lines(MIME.encode(&bytes).into()));
         Batches { ready: chunk.into_iter().collect(), running: None }
     }
 
     pub(super) fn of_file(file: KnownFile, form: Form) -> Self {
-        Self::start(Supply::new(Source::File(file, None), form))
+        Self::start(BatchReader::new(Source::File(file, None), form))
     }
 
-    fn start(supply: Box<Supply>) -> Self {
+    fn start(supply: Box<BatchReader>) -> Self {
         Batches { ready: VecDeque::new(), running: Some(supply.next_batch()) }
     }
 
@@ -368,7 +368,7 @@ impl Batches {
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(batch) => {
                     self.ready = batch.chunks;
-                    self.running = batch.rest.map(Supply::next_batch);
+                    self.running = batch.rest.map(BatchReader::next_batch);
                 }
             }
         }
@@ -378,11 +378,11 @@ impl Batches {
 struct Batch {
     chunks: VecDeque<Chunk>,
     /// What the next batch is made of, if there is one.
-    rest: Option<Box<Supply>>,
+    rest: Option<Box<BatchReader>>,
 }
 
 /// What batches are made of.
-struct Supply {
+struct BatchReader {
     source: Source,
     encoder: Encoder,
 }
@@ -394,9 +394,9 @@ enum Source {
     File(KnownFile, Option<OpenFile>),
 }
 
-impl Supply {
+impl BatchReader {
     fn new(source: Source, form: Form) -> Box<Self> {
-        Box::new(Supply { source, encoder: Encoder::new(form) })
+        Box::new(BatchReader { source, encoder: Encoder::new(form) })
     }
 
     fn next_batch(self: Box<Self>) -> JoinHandle<Result<Batch>> {

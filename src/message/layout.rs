@@ -19,12 +19,12 @@ use super::attachment::{Label, Looked, read_text};
 use super::headers;
 use super::input::{Form, Input, Text};
 use super::section::{self, Section};
-use super::survey::{Facts, Survey};
+use super::survey::{MessageInfo, MessageScanner};
 use crate::proto::{Output, Stuffer};
 use crate::{Error, Result};
 
 /// A stretch of a message.
-pub(super) enum Piece {
+pub(super) enum Segment {
     /// Goes as it is.
     Text(Bytes),
     /// A header field that is another one, or is not there, by whether the message goes binary.
@@ -35,15 +35,17 @@ pub(super) enum Piece {
     Gone,
 }
 
-impl Piece {
+impl Segment {
     /// The same from its beginning; `None` where it can be read only once.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
-            Piece::Text(text) => Some(Piece::Text(text.clone())),
-            Piece::Field { encoded, binary } => Some(Piece::Field { encoded: encoded.clone(), binary: binary.clone() }),
-            Piece::Input(Input::Bytes(bytes), form) => Some(Piece::Input(Input::Bytes(bytes.clone()), *form)),
-            Piece::Input(Input::File(file), form) => Some(Piece::Input(Input::File(file.clone()), *form)),
-            Piece::Input(Input::Stream(_), _) | Piece::Gone => None,
+            Segment::Text(text) => Some(Segment::Text(text.clone())),
+            Segment::Field { encoded, binary } => {
+                Some(Segment::Field { encoded: encoded.clone(), binary: binary.clone() })
+            }
+            Segment::Input(Input::Bytes(bytes), form) => Some(Segment::Input(Input::Bytes(bytes.clone()), *form)),
+            Segment::Input(Input::File(file), form) => Some(Segment::Input(Input::File(file.clone()), *form)),
+            Segment::Input(Input::Stream(_), _) | Segment::Gone => None,
         }
     }
 }
@@ -54,19 +56,19 @@ pub(super) fn lay_out(
     mut builder: MessageBuilder<'_>,
     attachments: Vec<Looked>,
     may_be_binary: bool,
-) -> Result<(Vec<Piece>, Facts, Option<Facts>)> {
+) -> Result<(Vec<Segment>, MessageInfo, Option<MessageInfo>)> {
     // One byte for each hole that there can be: its address is the placeholder.
     let marks = vec![b'.'; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
     // The name of a field that depends on the form is known by its address, too.
     let field = TRANSFER_ENCODING.to_owned();
     let mut builder = builder; // With a lifetime that ends before the marks do.
-    let mut holes = Holes { marks: &marks, field: &field, may_be_binary, inputs: Vec::new() };
+    let mut holes = Placeholders { marks: &marks, field: &field, may_be_binary, inputs: Vec::new() };
 
     headers::check_message(&mut builder.headers)?;
     headers::spell_domains_in_ascii(&mut builder.headers);
     for Looked { label, input, text } in attachments {
         let encoding = holes.encoding(text);
-        let part = part_of(label, holes.dig(input, text), encoding);
+        let part = part_of(label, holes.reserve(input, text), encoding);
         builder.attachments.get_or_insert_default().push(part);
     }
     put_together(&mut builder);
@@ -75,10 +77,10 @@ pub(super) fn lay_out(
         headers::repair_and_check_part(body)?;
         utf8_headers |= headers::part_has_utf8(body);
         utf8_headers |= repair_and_check_top(&builder.headers, body)?;
-        dig(body, &mut holes)?;
+        extract_binary_parts(body, &mut holes)?;
     }
 
-    let mut paper = Paper { holes, text: Vec::new(), fields: Vec::new(), odd_field: false, pieces: Vec::new() };
+    let mut paper = SegmentWriter { holes, text: Vec::new(), fields: Vec::new(), odd_field: false, pieces: Vec::new() };
     builder.serialize(&mut paper);
     paper.end_text();
     if paper.odd_field || paper.holes.inputs.iter().any(Option::is_some) {
@@ -87,23 +89,23 @@ pub(super) fn lay_out(
     }
 
     let mut pieces = Vec::with_capacity(paper.pieces.len());
-    let (mut survey, mut binary_survey, mut has_binary) = (Survey::new(), Survey::new(), false);
+    let (mut survey, mut binary_survey, mut has_binary) = (MessageScanner::new(), MessageScanner::new(), false);
     for piece in paper.pieces {
         match piece {
-            Piece::Text(text) => {
+            Segment::Text(text) => {
                 let text = if may_be_binary { with_crlf(text) } else { text };
                 if may_be_binary {
                     binary_survey.read(&text);
                 }
                 survey.read(&text);
-                pieces.push(Piece::Text(text));
+                pieces.push(Segment::Text(text));
             }
-            Piece::Field { encoded, binary } => {
+            Segment::Field { encoded, binary } => {
                 binary_survey.read(&binary);
                 survey.read(&encoded);
-                pieces.push(Piece::Field { encoded, binary });
+                pieces.push(Segment::Field { encoded, binary });
             }
-            Piece::Input(input, form) => {
+            Segment::Input(input, form) => {
                 let size = input.size();
                 match form {
                     Form::Text(text) => survey.read_text(text),
@@ -111,9 +113,9 @@ pub(super) fn lay_out(
                 }
                 binary_survey.skip_binary(size.map(|size| form.chosen(true).size_of(size)));
                 has_binary |= matches!(form, Form::Either);
-                pieces.push(Piece::Input(input, form));
+                pieces.push(Segment::Input(input, form));
             }
-            Piece::Gone => {}
+            Segment::Gone => {}
         }
     }
     let mut facts = survey.end();
@@ -266,7 +268,7 @@ struct Within {
 }
 
 /// Moves what mail-builder would write as base64, or must not, out of the part and the parts in it.
-fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> Result<Within> {
+fn extract_binary_parts<'m>(part: &mut MimePart<'m>, holes: &mut Placeholders<'m>) -> Result<Within> {
     if let BodyPart::Multipart(parts) = &mut part.contents {
         // What is signed must not change (RFC 1847, 2.1).
         let is_labelled = |(name, _): &(Cow<'_, str>, HeaderType<'_>)| name == TRANSFER_ENCODING;
@@ -279,7 +281,7 @@ fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> Result<Within> {
         holes.may_be_binary &= !is_labelled && !part.headers.iter().any(is_fixed);
         let mut within = Within::default();
         for inner in parts {
-            let inner = dig(inner, holes)?;
+            let inner = extract_binary_parts(inner, holes)?;
             within.binary |= inner.binary;
             within.eight_bit |= inner.eight_bit;
         }
@@ -318,7 +320,7 @@ fn dig<'m>(part: &mut MimePart<'m>, holes: &mut Holes<'m>) -> Result<Within> {
     };
     let text = is_composite.then(|| read_text("an attachment", &bytes)).transpose()?;
     part.headers.push(holes.encoding(text));
-    part.contents = BodyPart::Binary(holes.dig(Input::Bytes(bytes), text).into());
+    part.contents = BodyPart::Binary(holes.reserve(Input::Bytes(bytes), text).into());
     Ok(Within { binary: holes.may_be_binary, eight_bit: text.is_some_and(|text| text.may_be_eight_bit) })
 }
 
@@ -370,7 +372,7 @@ fn part_of<'m>(label: Label, mark: &'m [u8], encoding: (Cow<'m, str>, HeaderType
 }
 
 /// What was moved out of the message, in the order of the placeholders.
-struct Holes<'m> {
+struct Placeholders<'m> {
     marks: &'m [u8],
     /// The name of a field that depends on the form.
     field: &'m str,
@@ -379,9 +381,9 @@ struct Holes<'m> {
     inputs: Vec<Option<(Input, Form)>>,
 }
 
-impl<'m> Holes<'m> {
+impl<'m> Placeholders<'m> {
     /// Takes what stands for a placeholder, and gives the placeholder.
-    fn dig(&mut self, input: Input, text: Option<Text>) -> &'m [u8] {
+    fn reserve(&mut self, input: Input, text: Option<Text>) -> &'m [u8] {
         let at = self.inputs.len();
         let form = match text {
             Some(text) => Form::Text(text),
@@ -434,23 +436,23 @@ const EIGHT_BIT_FIELD: &[u8] = b"Content-Transfer-Encoding: 8bit\r\n";
 const BINARY_FIELD: &[u8] = b"Content-Transfer-Encoding: binary\r\n";
 
 /// What mail-builder writes on.
-struct Paper<'m> {
-    holes: Holes<'m>,
+struct SegmentWriter<'m> {
+    holes: Placeholders<'m>,
     text: Vec<u8>,
     /// Where in the text a field begins that depends on the form.
     fields: Vec<usize>,
     /// Such a field is not what it was to be.
     odd_field: bool,
-    pieces: Vec<Piece>,
+    pieces: Vec<Segment>,
 }
 
-impl Paper<'_> {
+impl SegmentWriter<'_> {
     fn end_text(&mut self) {
         let mut text = Bytes::from(std::mem::take(&mut self.text));
         let length = text.len();
         for at in std::mem::take(&mut self.fields) {
             let before = text.split_to(at - (length - text.len()));
-            self.pieces.push(Piece::Text(before));
+            self.pieces.push(Segment::Text(before));
             let known = [BASE64_FIELD, SEVEN_BIT_FIELD, EIGHT_BIT_FIELD, BINARY_FIELD];
             let Some(field) = known.into_iter().find(|field| text.starts_with(field)) else {
                 return self.odd_field = true;
@@ -459,13 +461,13 @@ impl Paper<'_> {
             // In a multipart, for its parts say it themselves.
             let encoded = if field == BINARY_FIELD { &[] } else { field };
             let [encoded, binary] = [encoded, BINARY_FIELD].map(Bytes::from_static);
-            self.pieces.push(Piece::Field { encoded, binary });
+            self.pieces.push(Segment::Field { encoded, binary });
         }
-        self.pieces.push(Piece::Text(text));
+        self.pieces.push(Segment::Text(text));
     }
 }
 
-impl Writer for Paper<'_> {
+impl Writer for SegmentWriter<'_> {
     fn write(&mut self, bytes: &[u8]) {
         if self.holes.is_field(bytes) {
             self.fields.push(self.text.len());
@@ -474,7 +476,7 @@ impl Writer for Paper<'_> {
             None => self.text.extend_from_slice(bytes),
             Some((input, form)) => {
                 self.end_text();
-                self.pieces.push(Piece::Input(input, form));
+                self.pieces.push(Segment::Input(input, form));
             }
         }
     }

@@ -32,7 +32,7 @@ pub use text::decode_text;
 
 use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
-use progress::{Listener, Teller};
+use progress::{ProgressCallback, ProgressReporter};
 
 /// A message to be sent.
 ///
@@ -100,16 +100,16 @@ use progress::{Listener, Teller};
 /// ```
 #[must_use = "a message does nothing until it is sent"]
 pub struct Message<'x> {
-    what: What<'x>,
+    what: Source<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
     delivery: Option<DeliveryOptions>,
     line_ends: LineEnds,
     may_be_binary: bool,
-    listener: Option<Listener>,
+    listener: Option<ProgressCallback>,
 }
 
-enum What<'x> {
+enum Source<'x> {
     Built(Box<MessageBuilder<'x>>),
     Ready(Data),
 }
@@ -117,7 +117,7 @@ enum What<'x> {
 impl<'x> From<MessageBuilder<'x>> for Message<'x> {
     /// The builder may have attachments in memory. Those that are streamed are added by [`Message::attach`].
     fn from(builder: MessageBuilder<'x>) -> Self {
-        Message::new(What::Built(Box::new(builder)))
+        Message::new(Source::Built(Box::new(builder)))
     }
 }
 
@@ -134,23 +134,23 @@ impl Message<'static> {
     /// # Ok::<(), envoi::Error>(())
     /// ```
     pub fn raw(message: impl Into<Bytes>) -> Self {
-        Message::new(What::Ready(Data::Bytes(message.into())))
+        Message::new(Source::Ready(Data::Bytes(message.into())))
     }
 
     /// The same from a file. It is read twice: looked over before it goes, and as it goes.
     pub fn raw_file(path: impl Into<PathBuf>) -> Self {
-        Message::new(What::Ready(Data::File(path.into())))
+        Message::new(Source::Ready(Data::File(path.into())))
     }
 
     /// The same from a stream, which is read once: its size is not announced to the server, and it cannot be
     /// sent a second time. Its header section is read before anything is sent.
     pub fn raw_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        Message::new(What::Ready(Data::Reader(Box::new(reader))))
+        Message::new(Source::Ready(Data::Reader(Box::new(reader))))
     }
 }
 
 impl<'x> Message<'x> {
-    fn new(what: What<'x>) -> Self {
+    fn new(what: Source<'x>) -> Self {
         Message {
             what,
             attachments: Vec::new(),
@@ -267,9 +267,9 @@ impl<'x> Message<'x> {
     }
 
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
-        let teller = self.listener.map(Teller::new);
+        let teller = self.listener.map(ProgressReporter::new);
         match self.what {
-            What::Built(builder) => {
+            Source::Built(builder) => {
                 let mut builder = nesting::check(builder)?;
                 headers::repair(&mut builder.headers);
                 let envelope = match self.envelope {
@@ -283,7 +283,7 @@ impl<'x> Message<'x> {
                 let (pieces, facts, binary_facts) = layout::lay_out(*builder, attachments, self.may_be_binary)?;
                 Ok((envelope, Body::new(pieces, facts, None, teller).or_binary(binary_facts)))
             }
-            What::Ready(data) => {
+            Source::Ready(data) => {
                 let envelope = self.envelope.ok_or_else(|| {
                     Error::request("a ready message needs an envelope")
                         .with_hint("Give it one: its headers are not read for where it goes.")
@@ -303,8 +303,8 @@ impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Message");
         match &self.what {
-            What::Built(builder) => fields.field("builder", builder),
-            What::Ready(data) => fields.field("ready", data),
+            Source::Built(builder) => fields.field("builder", builder),
+            Source::Ready(data) => fields.field("ready", data),
         };
         fields.field("attachments", &self.attachments).field("envelope", &self.envelope).finish_non_exhaustive()
     }

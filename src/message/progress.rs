@@ -20,26 +20,26 @@ pub struct UploadProgress {
 }
 
 /// What the caller gave to be told by.
-pub(super) type Listener = Arc<dyn Fn(UploadProgress) + Send + Sync>;
+pub(super) type ProgressCallback = Arc<dyn Fn(UploadProgress) + Send + Sync>;
 
 /// Tells the caller, and not too often.
-pub(super) struct Teller {
-    listener: Listener,
+pub(super) struct ProgressReporter {
+    listener: ProgressCallback,
     told: u64,
     told_at: Option<Instant>,
 }
 
-impl Teller {
-    pub(super) fn new(listener: Listener) -> Self {
-        Teller { listener, told: 0, told_at: None }
+impl ProgressReporter {
+    pub(super) fn new(listener: ProgressCallback) -> Self {
+        ProgressReporter { listener, told: 0, told_at: None }
     }
 
     /// For the same message from its beginning.
     pub(super) fn again(&self) -> Self {
-        Teller::new(self.listener.clone())
+        ProgressReporter::new(self.listener.clone())
     }
 
-    pub(super) fn tell(&mut self, progress: UploadProgress, is_last: bool) {
+    pub(super) fn report(&mut self, progress: UploadProgress, is_last: bool) {
         let is_due = is_last || self.told_at.is_none_or(|at| at.elapsed() >= INTERVAL);
         if progress.sent > self.told && is_due {
             (self.told, self.told_at) = (progress.sent, Some(Instant::now()));

@@ -6,9 +6,9 @@ use tokio::io::AsyncReadExt as _;
 
 use super::attachment::{Data, Reader};
 use super::input::{BLOCK, Form, Input, KnownFile, Stream, on_blocking_thread};
-use super::layout::Piece;
+use super::layout::Segment;
 use super::section::{EndFinder, Section};
-use super::survey::{Bare, Facts, Lines, Survey};
+use super::survey::{Bare, Lines, MessageInfo, MessageScanner};
 use crate::proto::Content;
 use crate::{Error, ErrorKind, Phase, Result};
 
@@ -37,13 +37,13 @@ pub enum LineEnds {
 struct Ready {
     section: Section,
     /// What comes after it.
-    rest: Vec<Piece>,
+    rest: Vec<Segment>,
     /// `None` of a stream, which was not read further than that.
-    facts: Option<Facts>,
+    facts: Option<MessageInfo>,
 }
 
 /// Looks a ready message over.
-pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piece>, Facts, Option<LineCheck>)> {
+pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Segment>, MessageInfo, Option<LineCheck>)> {
     let Ready { section, mut rest, facts } = match data {
         Data::Bytes(bytes) if bytes.len() <= BLOCK => of_bytes(bytes, line_ends)?,
         Data::Bytes(bytes) => on_blocking_thread(move || of_bytes(bytes, line_ends)).await?,
@@ -57,9 +57,9 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
         Data::Reader(reader) => of_stream(reader, line_ends).await?,
     };
     let check = (facts.is_none() && line_ends == LineEnds::Refuse).then(|| LineCheck::new(section.removed_lines));
-    let mut facts = facts.unwrap_or_else(Facts::unknown);
+    let mut facts = facts.unwrap_or_else(MessageInfo::unknown);
     facts.utf8_headers = section.is_utf8;
-    let mut pieces = vec![Piece::Text(section.bytes.into())];
+    let mut pieces = vec![Segment::Text(section.bytes.into())];
     pieces.append(&mut rest);
     match (line_ends, facts.bare) {
         (LineEnds::Refuse, Some(bare)) => Err(refused(ErrorKind::Request, Phase::Setup, "the message", bare)),
@@ -74,8 +74,8 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Piec
 }
 
 /// A survey that knows of the header section.
-fn survey_after(section: &Section) -> Survey {
-    let mut survey = Survey::new();
+fn survey_after(section: &Section) -> MessageScanner {
+    let mut survey = MessageScanner::new();
     survey.skip_lines(section.removed_lines);
     survey.read(&section.bytes);
     survey
@@ -88,7 +88,7 @@ fn of_bytes(bytes: Bytes, line_ends: LineEnds) -> Result<Ready> {
     let rest = bytes.slice(section.consumed..);
     let mut survey = survey_after(&section);
     survey.read(&rest);
-    Ok(Ready { section, rest: vec![Piece::Text(rest)], facts: Some(survey.end()) })
+    Ok(Ready { section, rest: vec![Segment::Text(rest)], facts: Some(survey.end()) })
 }
 
 /// A file is read twice: now, and as it goes. It must not change in between.
@@ -113,7 +113,7 @@ fn of_file(file: KnownFile, line_ends: LineEnds) -> Result<Ready> {
             length => survey.read(&block[..length]),
         }
     }
-    let rest = Piece::Input(Input::File(file.without_front(section.consumed as u64)), Form::AsIs);
+    let rest = Segment::Input(Input::File(file.without_front(section.consumed as u64)), Form::AsIs);
     Ok(Ready { section, rest: vec![rest], facts: Some(survey.end()) })
 }
 
@@ -130,8 +130,8 @@ async fn of_stream(mut reader: Reader, line_ends: LineEnds) -> Result<Ready> {
     }
     let section = Section::read(&front, line_ends)?;
     let rest = front.freeze().split_off(section.consumed);
-    let stream = Piece::Input(Input::Stream(Stream::new(reader, None, WHAT)), Form::AsIs);
-    Ok(Ready { section, rest: vec![Piece::Text(rest), stream], facts: None })
+    let stream = Segment::Input(Input::Stream(Stream::new(reader, None, WHAT)), Form::AsIs);
+    Ok(Ready { section, rest: vec![Segment::Text(rest), stream], facts: None })
 }
 
 pub(super) fn refused(kind: ErrorKind, phase: Phase, what: &str, bare: Bare) -> Error {

@@ -9,7 +9,7 @@ use crate::proto::Content;
 
 /// Goes over a message once, at the speed of memory, and sums up what it is.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct MessageScanner {
     lines: Lines,
     eight_bit: bool,
     nul: Option<u64>,
@@ -19,7 +19,7 @@ pub(super) struct Survey {
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct MessageInfo {
     /// The size on the wire, as RFC 1870 counts it: with CRLF line ends, the last one among them, and without
     /// what the dialogue adds (doubled dots, the final dot).
     pub(super) size: Option<u64>,
@@ -41,10 +41,10 @@ pub(super) struct Bare {
     pub(super) byte: u8,
 }
 
-impl Facts {
+impl MessageInfo {
     /// Of a stream that can be read only once.
     pub(super) fn unknown() -> Self {
-        Facts {
+        MessageInfo {
             size: None,
             content: Content::Unknown,
             utf8_headers: false,
@@ -63,7 +63,7 @@ impl Facts {
     /// Of the same message, if it goes as it is.
     pub(super) fn of_binary(self) -> Self {
         let size = self.size.map(|size| size - self.added);
-        Facts { size, content: Content::Binary, longest_line: None, ..self }
+        MessageInfo { size, content: Content::Binary, longest_line: None, ..self }
     }
 }
 
@@ -72,9 +72,9 @@ pub(super) fn nul(what: &str, line: u64) -> Error {
     Error::request(format!("line {line} of {what} has a NUL, which text cannot have")).with_hint(hint::NUL)
 }
 
-impl Survey {
+impl MessageScanner {
     pub(super) fn new() -> Self {
-        Survey { lines: Lines::new(), eight_bit: false, nul: None, size_is_known: true, content_is_known: true }
+        MessageScanner { lines: Lines::new(), eight_bit: false, nul: None, size_is_known: true, content_is_known: true }
     }
 
     /// Lines that do not go, but count where a line is named by its number.
@@ -130,9 +130,9 @@ impl Survey {
     }
 
     /// The message is over. Whether its headers are ASCII is not known here.
-    pub(super) fn end(mut self) -> Facts {
+    pub(super) fn end(mut self) -> MessageInfo {
         self.lines.end();
-        Facts {
+        MessageInfo {
             size: self.size_is_known.then_some(self.lines.size),
             content: match self.eight_bit {
                 _ if !self.content_is_known => Content::Unknown,
@@ -245,8 +245,8 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn facts(pieces: &[&[u8]]) -> Facts {
-        let mut survey = Survey::new();
+    fn facts(pieces: &[&[u8]]) -> MessageInfo {
+        let mut survey = MessageScanner::new();
         for piece in pieces {
             survey.read(piece);
         }

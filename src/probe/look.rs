@@ -14,8 +14,8 @@ use crate::connection::{client_name, open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Protocol};
 use crate::timeouts::Clock;
-use crate::tls::{Connector, Demand, Security, TlsInfo, TlsVersion, TrustSummary};
-use crate::transport::{Destination, Opened};
+use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyMode};
+use crate::transport::{Connected, Destination};
 use crate::{Connection, Endpoint, Timeouts, hint};
 
 /// Nobody waits for a diagnosis as long as mail can wait.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all looks have in common.
-pub(super) struct Observer {
+pub(super) struct Prober {
     /// With the limits that hold here.
     endpoint: Endpoint,
     /// The versions and all else as the endpoint has them. Whatever the certificate is, the handshake goes on, and the
@@ -35,12 +35,12 @@ pub(super) struct Observer {
 }
 
 /// A port, and the connection that is ready for a login.
-pub(super) struct Look {
+pub(super) struct PortProbe {
     pub(super) port: Port,
     pub(super) connection: Option<Connection>,
 }
 
-impl Observer {
+impl Prober {
     pub(super) async fn new(endpoint: &Endpoint) -> Result<Self> {
         let mut endpoint = endpoint.clone();
         // What cannot be logged in with is found before anything is connected to.
@@ -55,7 +55,7 @@ impl Observer {
         let settings = endpoint.tls.clone();
         let connectors = tokio::task::spawn_blocking(move || {
             // Once for all versions: a FIFO can be read only once.
-            let connector = Connector::new(&settings, Demand::Reported)?.without_resumption();
+            let connector = Connector::new(&settings, VerifyMode::Reported)?.without_resumption();
             let mut alone = Vec::new();
             if !settings.has_own_config() {
                 for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
@@ -67,7 +67,7 @@ impl Observer {
         let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
             Err(Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))
         })?;
-        Ok(Observer { endpoint, connector, alone })
+        Ok(Prober { endpoint, connector, alone })
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -78,7 +78,7 @@ impl Observer {
         self.connector.trusted()
     }
 
-    pub(super) async fn look(&self, number: u16) -> Look {
+    pub(super) async fn look(&self, number: u16) -> PortProbe {
         let mut port = Port {
             number,
             address: None,
@@ -99,7 +99,7 @@ impl Observer {
                 None
             }
         };
-        Look { port, connection }
+        PortProbe { port, connection }
     }
 
     /// Fills in what can be learnt. The error is why the port cannot be used as it is wanted.
@@ -107,7 +107,7 @@ impl Observer {
         let clock = Clock::start(&self.endpoint.timeouts);
         let began = Instant::now();
         let endpoint = self.endpoint.clone().port(port.number);
-        let Opened { stream, reached, own_address } =
+        let Connected { stream, peer: reached, local_addr: own_address } =
             open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
         port.address = match reached {
@@ -115,7 +115,7 @@ impl Observer {
             Destination::Host(..) => None,
         };
         let name = client_name(&endpoint, own_address);
-        let site = Site { observer: self, endpoint, reached, name, clock };
+        let site = Target { observer: self, endpoint, reached, name, clock };
 
         let Some(stream) = site.who_begins(stream, port).await? else {
             port.speaks = Some(PortSecurity::Tls);
@@ -143,14 +143,14 @@ impl Observer {
 
     /// Logs in where there is a connection for it, the best port first. Once a server has refused the login it is not asked
     /// again: with a wrong password, each attempt may bring the account closer to being locked.
-    pub(super) async fn log_in(&self, looks: &mut [Look]) {
+    pub(super) async fn log_in(&self, looks: &mut [PortProbe]) {
         if !self.endpoint.login.is_given() {
             return;
         }
-        let mut order: Vec<&mut Look> = looks.iter_mut().collect();
+        let mut order: Vec<&mut PortProbe> = looks.iter_mut().collect();
         order.sort_by_key(|look| std::cmp::Reverse(preference(look.port.number)));
         let mut refused_on = None;
-        for Look { port, connection } in order {
+        for PortProbe { port, connection } in order {
             let Some(connection) = connection else { continue };
             if let Some(number) = refused_on {
                 let message = format!("the login was not tried here: it was refused on port {number}");
@@ -189,8 +189,8 @@ impl Observer {
 }
 
 /// One port at the address that answered.
-struct Site<'a> {
-    observer: &'a Observer,
+struct Target<'a> {
+    observer: &'a Prober,
     /// With the port that is looked at.
     endpoint: Endpoint,
     reached: Destination,
@@ -199,7 +199,7 @@ struct Site<'a> {
     clock: Clock,
 }
 
-impl Site<'_> {
+impl Target<'_> {
     /// What the server does inside TLS. Gives the connection, if it is as it is wanted.
     async fn learn_tls(&self, port: &mut Port, security: Security) -> Result<Option<Connection>> {
         let began = Instant::now();
@@ -314,7 +314,7 @@ impl Site<'_> {
     /// What the server says to the beginning of a TLS handshake.
     async fn answer_to_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
         let hello = self.observer.connector.client_hello(&self.observer.endpoint.host)?;
-        stream.write_all(&hello).await.map_err(|error| Error::lost(Phase::Tls, error))?;
+        stream.write_all(&hello).await.map_err(|error| Error::connection_lost(Phase::Tls, error))?;
         first_bytes(&stream).await
     }
 
@@ -357,7 +357,7 @@ fn tls_before(error: &Error) -> Option<&TlsInfo> {
 /// What comes first; it stays in the stream. Nothing at all where the server closes the connection.
 async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
     let mut bytes = vec![0; 8];
-    let heard = stream.peek(&mut bytes).await.map_err(|error| Error::lost(Phase::Greeting, error))?;
+    let heard = stream.peek(&mut bytes).await.map_err(|error| Error::connection_lost(Phase::Greeting, error))?;
     bytes.truncate(heard);
     Ok(bytes)
 }
@@ -377,7 +377,7 @@ mod tests {
         let (first, second) = (server().await, server().await);
         let trust = crate::tls::Trust::empty().pem(first.ca_pem()).pem(second.ca_pem());
         let endpoint = Endpoint::new("localhost").trust(trust).credentials(crate::Credentials::new("alice", "wrong"));
-        let observer = Observer::new(&endpoint).await.unwrap();
+        let observer = Prober::new(&endpoint).await.unwrap();
         let mut looks = [observer.look(first.port()).await, observer.look(second.port()).await];
         observer.log_in(&mut looks).await;
         let failures = looks.map(|look| look.port.failure.unwrap());

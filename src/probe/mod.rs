@@ -25,7 +25,7 @@ use crate::tls::{Certificate, TlsInfo, TlsVersion, TrustSummary};
 use crate::{Endpoint, Error, Result};
 
 pub use advice::Advice;
-use look::Observer;
+use look::Prober;
 
 /// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that of LMTP.
 const USUAL: [u16; 3] = [25, 465, 587];
@@ -64,7 +64,7 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
         return Err(Error::request(message).with_hint("Send it a message: the transcript and the error say the rest."));
     }
     let began = Instant::now();
-    let observer = Observer::new(endpoint).await?;
+    let observer = Prober::new(endpoint).await?;
     let usual = match endpoint.protocol() {
         Protocol::Smtp => &USUAL[..],
         Protocol::Lmtp => &USUAL_OF_LMTP,

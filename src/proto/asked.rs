@@ -3,8 +3,8 @@
 use super::command::Command;
 use super::on_reply::unsolicited;
 use super::sasl::Login;
-use super::transaction::{Framing, Progress};
-use super::wire::Expected;
+use super::transaction::{Framing, TransactionState};
+use super::wire::PendingReply;
 use super::{
     Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser, SaslExchange,
     SaslFailure, SaslSession, State, Stuffer, Transaction,
@@ -67,7 +67,7 @@ impl Machine {
         self.require_login(mechanism)?;
         let exchange = mechanism.exchange(credentials).map_err(unusable)?;
         self.secrets.add_with_base64(credentials.secret());
-        self.begin_login(exchange)
+        self.start_login(exchange)
     }
 
     /// Logs in by a mechanism of another maker. [`Step::Login`](super::Step::Login) has the result.
@@ -77,7 +77,7 @@ impl Machine {
     /// As for [`login`](Self::login).
     pub fn login_with(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
         self.require_login(exchange.mechanism())?;
-        self.begin_login(exchange)
+        self.start_login(exchange)
     }
 
     fn require_login(&mut self, mechanism: Mechanism) -> Result<()> {
@@ -104,11 +104,11 @@ impl Machine {
         Ok(())
     }
 
-    fn begin_login(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+    fn start_login(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
         let session =
             SaslSession { settings: &self.settings, capabilities: &self.capabilities, channel: self.channel.as_ref() };
         let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
-        self.wire.say_secret(line, &shown, login);
+        self.wire.push_secret(line, &shown, login);
         Ok(())
     }
 
@@ -125,13 +125,13 @@ impl Machine {
 
     /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
     pub fn transactions_left(&self) -> Option<usize> {
-        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.mails))
+        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.transactions_started))
     }
 
     /// So many have begun in this session.
     #[cfg(feature = "client")]
     pub(crate) fn transactions_begun(&self) -> usize {
-        self.mails
+        self.transactions_started
     }
 
     /// The session goes on, and no transaction is open in it; an answer may be awaited.
@@ -142,7 +142,7 @@ impl Machine {
 
     /// So many more transactions can follow in this session.
     pub(crate) fn check_session(&self, more: usize) -> Result<()> {
-        self.capabilities.limits().check_session(self.mails, more)
+        self.capabilities.limits().check_session(self.transactions_started, more)
     }
 
     /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body), perhaps a
@@ -246,8 +246,8 @@ impl Machine {
                 return Ok(());
             }
             Framing::Chunks => {
-                self.stuffer.push(chunk, &mut self.filling);
-                self.pass_chunks();
+                self.stuffer.push(chunk, &mut self.chunk_buffer);
+                self.flush_chunks();
                 return Ok(());
             }
         };
@@ -255,7 +255,7 @@ impl Machine {
         if chunk.bytes().is_empty() {
             return Ok(());
         }
-        if let Some(before) = self.held_piece.replace(chunk) {
+        if let Some(before) = self.last_chunk.replace(chunk) {
             self.stuffer.push(before, &mut self.wire.output);
         }
         if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
@@ -268,24 +268,24 @@ impl Machine {
     /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require_body("the end of the message")?;
-        if !self.may_pass() {
+        if !self.can_send_chunk() {
             let message = "the end of the message is out of turn: the chunk before it is not answered";
             return Err(Error::new(ErrorKind::Request, Phase::Body, message));
         }
-        if let Some(last) = self.held_piece.take() {
+        if let Some(last) = self.last_chunk.take() {
             self.stuffer.push(last, &mut self.wire.output);
         }
         let framing = self.framing();
-        let output = if framing == Framing::Chunks { &mut self.filling } else { &mut self.wire.output };
+        let output = if framing == Framing::Chunks { &mut self.chunk_buffer } else { &mut self.wire.output };
         self.stuffer.finish(output);
         self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
         match framing {
             Framing::Chunk(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
             Framing::Chunk(_) => {}
             Framing::Chunks => {
-                let rest = self.filling.len();
-                self.wire.say(Command::BdatLast(rest as u64), Expected::EndOfData { begins_at: 0 });
-                self.filling.move_to(rest, &mut self.wire.output);
+                let rest = self.chunk_buffer.len();
+                self.wire.push(Command::BdatLast(rest as u64), PendingReply::EndOfData { begins_at: 0 });
+                self.chunk_buffer.move_to(rest, &mut self.wire.output);
             }
             Framing::Data => self.wire.transcript.client("."),
         }
@@ -306,7 +306,7 @@ impl Machine {
         self.require_idle("RSET")?;
         self.transactions.clear();
         self.state = State::Ready;
-        self.wire.say(Command::Rset, Expected::Reset);
+        self.wire.push(Command::Rset, PendingReply::Reset);
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Machine {
     /// [`ErrorKind::Request`] out of turn.
     pub fn noop(&mut self) -> Result<()> {
         self.require_idle("NOOP")?;
-        self.wire.say(Command::Noop, Expected::Noop);
+        self.wire.push(Command::Noop, PendingReply::Noop);
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl Machine {
             let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
             return Err(Error::new(ErrorKind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
         }
-        self.wire.say(Command::Raw(command), Expected::Command);
+        self.wire.push(Command::Raw(command), PendingReply::Command);
         Ok(())
     }
 
@@ -350,14 +350,15 @@ impl Machine {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
         }
-        let of_no_interest =
-            |expected: &Expected| matches!(expected, Expected::VainChunk | Expected::EmptyData | Expected::Cleanup);
+        let of_no_interest = |expected: &PendingReply| {
+            matches!(expected, PendingReply::DiscardedChunk | PendingReply::EmptyMessage | PendingReply::AutoRset)
+        };
         let is_pipelined = self.capabilities.offers("PIPELINING") && self.wire.queue.all(of_no_interest);
         if !is_pipelined || self.wire.queue.is_empty() {
             self.require_quiet("QUIT")?;
         }
         self.rset_due = false;
-        self.wire.say(Command::Quit, Expected::Quit);
+        self.wire.push(Command::Quit, PendingReply::Quit);
         Ok(())
     }
 
@@ -371,10 +372,10 @@ impl Machine {
         self.check_session(1)?;
         if follows_others && self.framing() != Framing::Data {
             // If the chunk before is refused, its transaction may still be open.
-            self.wire.say(Command::Rset, Expected::Cleanup);
+            self.wire.push(Command::Rset, PendingReply::AutoRset);
         }
-        self.transactions.push_back(Progress::new(transaction, complete));
-        self.mails += 1;
+        self.transactions.push_back(TransactionState::new(transaction, complete));
+        self.transactions_started += 1;
         self.stuffer = Stuffer::new();
         self.state = State::Transaction;
         self.advance();
@@ -448,7 +449,7 @@ impl Machine {
         Ok(())
     }
 
-    fn open_transaction(&mut self, what: &str) -> Result<&mut Progress> {
+    fn open_transaction(&mut self, what: &str) -> Result<&mut TransactionState> {
         self.require(State::Transaction, what)?;
         self.require_quiet(what)?;
         self.transactions.back_mut().ok_or_else(|| Error::request("no transaction is open"))

@@ -152,7 +152,7 @@ impl fmt::Display for Command<'_> {
                 write!(
                     f,
                     "MAIL FROM:<{}>",
-                    reverse_path.map(|path| spelt(path, *utf8)).as_deref().map_or("", Address::as_str)
+                    reverse_path.map(|path| ascii_or_utf8(path, *utf8)).as_deref().map_or("", Address::as_str)
                 )?;
                 if let Some(size) = size {
                     write!(f, " SIZE={size}")?;
@@ -169,7 +169,7 @@ impl fmt::Display for Command<'_> {
                 delivery.write_mail(f)
             }
             Command::Rcpt { recipient, utf8, delivery } => {
-                let spelt = spelt(recipient, *utf8);
+                let spelt = ascii_or_utf8(recipient, *utf8);
                 write!(f, "RCPT TO:<{spelt}>")?;
                 delivery.write_rcpt(recipient, &spelt, f)
             }
@@ -185,7 +185,7 @@ impl fmt::Display for Command<'_> {
 }
 
 /// With U-labels where SMTPUTF8 was asked for (RFC 6531, 3.3), else in ASCII.
-fn spelt(address: &Address, utf8: bool) -> Cow<'_, Address> {
+fn ascii_or_utf8(address: &Address, utf8: bool) -> Cow<'_, Address> {
     let ascii = if utf8 { None } else { address.to_ascii() };
     ascii.unwrap_or_else(|| address.to_unicode())
 }

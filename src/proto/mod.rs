@@ -182,8 +182,8 @@ use crate::hint;
 pub(crate) use secrets::Secrets;
 #[cfg(feature = "client")]
 pub(crate) use transaction::REPLY_BUDGET;
-use transaction::{Framing, Progress};
-use wire::{Expected, Wire};
+use transaction::{Framing, TransactionState};
+use wire::{CommandQueue, PendingReply};
 
 /// When so much waits to be written, the machine asks for no more of the message. It is what is written at once, too: with
 /// less, the calls to the system cost more than the encryption; more gains nothing.
@@ -214,7 +214,7 @@ enum State {
 pub struct Machine {
     settings: Settings,
     state: State,
-    wire: Wire,
+    wire: CommandQueue,
     secrets: Secrets,
     events: VecDeque<Step>,
     /// The output, as long as it is held back.
@@ -226,18 +226,18 @@ pub struct Machine {
     capabilities: Capabilities,
     channel: Option<ChannelBinding>,
     /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
-    transactions: VecDeque<Progress>,
+    transactions: VecDeque<TransactionState>,
     /// How many transactions have begun in this session.
-    mails: usize,
+    transactions_started: usize,
     stuffer: Stuffer,
     /// RSET is to be said, unless QUIT is.
     rset_due: bool,
     /// The newest piece of the one chunk that a message is.
-    held_piece: Option<Chunk>,
+    last_chunk: Option<Chunk>,
     /// The chunk that is being filled, of several.
-    filling: Output,
+    chunk_buffer: Output,
     /// Something went since the last reply came.
-    in_flight: bool,
+    round_trip_pending: bool,
     round_trips: u32,
     replies: u64,
     /// How many messages had been handed over and not answered when the session ended.
@@ -253,7 +253,7 @@ impl Machine {
     pub fn new(settings: Settings) -> Self {
         Machine {
             state: State::Opening,
-            wire: Wire::new(Expected::Greeting),
+            wire: CommandQueue::new(PendingReply::Greeting),
             secrets: Secrets::default(),
             events: VecDeque::new(),
             nothing: Output::default(),
@@ -264,13 +264,13 @@ impl Machine {
             capabilities: Capabilities::default(),
             channel: None,
             transactions: VecDeque::new(),
-            mails: 0,
+            transactions_started: 0,
             stuffer: Stuffer::new(),
             rset_due: false,
-            held_piece: None,
-            filling: Output::default(),
+            last_chunk: None,
+            chunk_buffer: Output::default(),
             // The connection itself was asked for.
-            in_flight: true,
+            round_trip_pending: true,
             round_trips: 0,
             replies: 0,
             unconfirmed_messages: 0,
@@ -302,7 +302,7 @@ impl Machine {
     /// Where so many did not wait.
     pub fn wrote(&mut self, n: usize) {
         self.wire.wrote(n);
-        self.in_flight |= n > 0;
+        self.round_trip_pending |= n > 0;
     }
 
     /// Stores bytes that the server sent, and says how many it took: all, unless more than the
@@ -343,7 +343,7 @@ impl Machine {
             match self.failure.take().map_or_else(|| self.take_reply(), Err) {
                 Ok(true) => {}
                 Ok(false) if self.rset_due => self.say_due_rset(),
-                Ok(false) => return Ok(self.wanted()),
+                Ok(false) => return Ok(self.next_step()),
                 // QUIT may follow.
                 Err(error) if self.state == State::Refused && !is_refused => {
                     return Err(error.redacted(&self.secrets));
@@ -359,7 +359,7 @@ impl Machine {
     /// is no delivery (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
     fn fail(&mut self, error: Error) -> Error {
         let begun = self.transactions.front().filter(|front| front.complete);
-        if let Some((phase, reply)) = begun.and_then(Progress::final_refusal) {
+        if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
             self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
             self.transactions.pop_front();
         }
@@ -387,7 +387,7 @@ impl Machine {
     }
 
     /// The messages that were handed over and have no outcome; those that follow them were not.
-    fn handed_over(&self) -> impl Iterator<Item = &Progress> {
+    fn handed_over(&self) -> impl Iterator<Item = &TransactionState> {
         self.transactions.iter().take_while(|progress| progress.is_handed_over(self.wire.written))
     }
 
@@ -437,7 +437,7 @@ impl Machine {
     /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
     /// a few bytes more than that.
     pub fn message_bytes_gone(&self) -> u64 {
-        self.stuffer.bytes().saturating_sub((self.wire.output.len() + self.filling.len()) as u64)
+        self.stuffer.bytes().saturating_sub((self.wire.output.len() + self.chunk_buffer.len()) as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -476,10 +476,10 @@ impl Machine {
 
     // ---- State ----
 
-    fn wanted(&self) -> Step {
+    fn next_step(&self) -> Step {
         match self.state {
             State::Upgrade => Step::Upgrade,
-            State::Body if self.wire.output.len() < HIGH_WATER && self.may_pass() && !self.is_held() => {
+            State::Body if self.wire.output.len() < HIGH_WATER && self.can_send_chunk() && !self.is_held() => {
                 Step::Body { room: HIGH_WATER - self.wire.output.len() }
             }
             State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
@@ -489,8 +489,8 @@ impl Machine {
 
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
-            Some(Expected::Chunk) if self.outcome_unknown() => Phase::EndOfData,
-            Some(Expected::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
+            Some(PendingReply::Chunk) if self.outcome_unknown() => Phase::EndOfData,
+            Some(PendingReply::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
             None if self.state == State::Upgrade => Phase::Tls,
             None if self.state == State::Body => Phase::Body,
@@ -519,8 +519,8 @@ impl Machine {
         self.wire.queue.clear();
         self.wire.output.clear();
         self.rset_due = false;
-        self.held_piece = None;
-        self.filling.clear();
+        self.last_chunk = None;
+        self.chunk_buffer.clear();
         self.transactions.clear();
     }
 

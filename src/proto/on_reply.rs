@@ -5,8 +5,8 @@ use std::mem;
 use super::command::Command;
 use super::reply::unfinished;
 use super::sasl::Login;
-use super::transaction::{FinalReplies, Framing, Progress};
-use super::wire::Expected;
+use super::transaction::{FinalReplies, Framing, TransactionState};
+use super::wire::PendingReply;
 use super::{Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
@@ -51,7 +51,7 @@ impl Machine {
     }
 
     fn on_reply(&mut self, mut reply: Reply, challenge: &str) -> Result<()> {
-        self.round_trips += u32::from(mem::take(&mut self.in_flight));
+        self.round_trips += u32::from(mem::take(&mut self.round_trip_pending));
         self.replies += 1;
         let phase = self.phase();
         // The server cannot have read a command that was not sent.
@@ -75,34 +75,34 @@ impl Machine {
             if !self.reads_on_after(&expected) {
                 return self.on_shutdown(expected, phase, reply);
             }
-            self.begin_ending(&reply);
+            self.start_ending(&reply);
         }
         let is_refusal = reply.is_transient() || reply.is_permanent();
         match expected {
-            Expected::Greeting if reply.code() == 220 => {
+            PendingReply::Greeting if reply.code() == 220 => {
                 self.greeting = Some(reply);
                 self.say_hello();
             }
-            Expected::Ehlo | Expected::Helo | Expected::Lhlo if reply.code() == 250 => {
+            PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if reply.code() == 250 => {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
             }
             // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
-            Expected::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
-                self.wire.say(Command::Helo(&self.settings.client_name), Expected::Helo);
+            PendingReply::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
+                self.wire.push(Command::Helo(&self.settings.client_name), PendingReply::Helo);
             }
-            Expected::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
+            PendingReply::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
                 let message = "the server does not know LHLO, with which LMTP begins";
                 self.state = State::Refused;
                 return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
             }
-            Expected::StartTls if reply.code() == 220 => self.state = State::Upgrade,
-            Expected::StartTls if is_refusal => {
+            PendingReply::StartTls if reply.code() == 220 => self.state = State::Upgrade,
+            PendingReply::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
                 self.state = State::Refused;
                 return Err(Error::refused(ErrorKind::Tls, Phase::StartTls, message, reply));
             }
-            Expected::Greeting if is_refusal => {
+            PendingReply::Greeting if is_refusal => {
                 self.state = State::Refused;
                 return Err(Error::refused(
                     ErrorKind::Refused,
@@ -111,14 +111,14 @@ impl Machine {
                     reply,
                 ));
             }
-            Expected::Ehlo | Expected::Helo | Expected::Lhlo if is_refusal => {
-                let hello = if matches!(expected, Expected::Lhlo) { "LHLO" } else { "EHLO" };
+            PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if is_refusal => {
+                let hello = if matches!(expected, PendingReply::Lhlo) { "LHLO" } else { "EHLO" };
                 let message =
                     format!("the server refused {hello} from this client, {}", self.settings.client_name.as_str());
                 self.state = State::Refused;
                 return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply));
             }
-            Expected::Login(login) if reply.is_positive() => {
+            PendingReply::Login(login) if reply.is_positive() => {
                 login.verify().map_err(|failure| {
                     let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
                     let message = format!("the login with {} failed: {why}", login.mechanism());
@@ -126,28 +126,30 @@ impl Machine {
                 })?;
                 self.events.push_back(Step::Login { reply, reason: None, fault: None });
             }
-            Expected::Login(login) if is_refusal => self.login_refused(&login, reply),
-            Expected::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
-            Expected::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
-            Expected::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
-            Expected::Data if reply.is_intermediate() => self.on_go_ahead(),
-            Expected::Data if is_refusal => self.end_transaction(Phase::Data, reply),
-            Expected::EndOfData { .. }
+            PendingReply::Login(login) if is_refusal => self.login_refused(&login, reply),
+            PendingReply::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
+            PendingReply::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
+            PendingReply::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
+            PendingReply::Data if reply.is_intermediate() => self.on_go_ahead(),
+            PendingReply::Data if is_refusal => self.end_transaction(Phase::Data, reply),
+            PendingReply::EndOfData { .. }
                 if self.outcome_unknown() && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
             {
                 self.on_final_reply(reply);
             }
-            Expected::EndOfData { .. } if is_refusal => {
+            PendingReply::EndOfData { .. } if is_refusal => {
                 // Its end was not sent, and must not be: the rest of the message would be read as commands.
                 self.close();
                 self.events.push_back(Step::Rejected { phase: Phase::Body, reply });
             }
-            Expected::Chunk if reply.is_positive() => {}
-            Expected::Chunk if is_refusal => self.chunk_refused(reply),
-            Expected::EmptyData | Expected::VainChunk if reply.is_positive() || is_refusal => {}
-            Expected::Cleanup if reply.is_positive() || is_refusal && self.state == State::Ending => {}
-            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
-            Expected::Quit => self.close(),
+            PendingReply::Chunk if reply.is_positive() => {}
+            PendingReply::Chunk if is_refusal => self.chunk_refused(reply),
+            PendingReply::EmptyMessage | PendingReply::DiscardedChunk if reply.is_positive() || is_refusal => {}
+            PendingReply::AutoRset if reply.is_positive() || is_refusal && self.state == State::Ending => {}
+            PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
+                self.events.push_back(Step::Reply { reply })
+            }
+            PendingReply::Quit => self.close(),
             expected => {
                 let error = violation(&expected, phase, &reply);
                 // Unanswered it is still: what became of a message is unknown then.
@@ -164,27 +166,27 @@ impl Machine {
 
     /// Messages that were handed over after this command may have replies after the 421 that
     /// answers it, or the message may have one itself whose RCPT this was.
-    fn reads_on_after(&self, expected: &Expected) -> bool {
+    fn reads_on_after(&self, expected: &PendingReply) -> bool {
         let front = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
         let others = self.handed_over().nth(1).is_some();
         match (expected, front) {
             (_, None) => false,
-            (Expected::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
-            (Expected::Mail, Some(_)) => others,
-            (Expected::EndOfData { .. }, Some(progress)) => others && progress.is_last_reply_next(),
+            (PendingReply::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
+            (PendingReply::Mail, Some(_)) => others,
+            (PendingReply::EndOfData { .. }, Some(progress)) => others && progress.is_last_reply_next(),
             // What it was about has its outcome, and all that was handed over follows it.
-            (Expected::Cleanup, Some(_)) => true,
+            (PendingReply::AutoRset, Some(_)) => true,
             _ => false,
         }
     }
 
     /// Nothing is written any more, but replies are read.
-    fn begin_ending(&mut self, reply: &Reply) {
+    fn start_ending(&mut self, reply: &Reply) {
         self.state = State::Ending;
         self.shutdown.get_or_insert_with(|| reply.clone());
         self.wire.output.clear();
-        self.held_piece = None;
-        self.filling.clear();
+        self.last_chunk = None;
+        self.chunk_buffer.clear();
     }
 
     /// A message that was handed over may still be accepted. Only the first one has had replies.
@@ -196,7 +198,7 @@ impl Machine {
     /// All that was handed over has its outcome, or is refused for certain.
     fn conclude_ending(&mut self) {
         let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
-        if let Some((phase, reply)) = refused.and_then(Progress::refusal) {
+        if let Some((phase, reply)) = refused.and_then(TransactionState::refusal) {
             self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
             self.transactions.pop_front();
         }
@@ -237,14 +239,18 @@ impl Machine {
     }
 
     /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
-    fn on_shutdown(&mut self, expected: Expected, phase: Phase, reply: Reply) -> Result<()> {
+    fn on_shutdown(&mut self, expected: PendingReply, phase: Phase, reply: Reply) -> Result<()> {
         let (phase, reply) = match self.transactions.front() {
             Some(progress) => progress.reason(phase, reply),
             None => (phase, reply),
         };
         let shutdown = reply.clone();
         match expected {
-            Expected::Greeting | Expected::Ehlo | Expected::Helo | Expected::Lhlo | Expected::StartTls => {
+            PendingReply::Greeting
+            | PendingReply::Ehlo
+            | PendingReply::Helo
+            | PendingReply::Lhlo
+            | PendingReply::StartTls => {
                 return Err(Error::refused(
                     ErrorKind::Refused,
                     phase,
@@ -252,11 +258,11 @@ impl Machine {
                     reply,
                 ));
             }
-            Expected::Login(login) => self.login_refused(&login, reply),
+            PendingReply::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come.
             // So it is with PRDR; there, also in place of the last reply it is no word on the message.
-            Expected::EndOfData { .. } if self.outcome_unknown() && self.has_several_final_replies() => {
-                let is_for_all = |front: &Progress| front.next_verdict().is_none() && front.refusal().is_none();
+            PendingReply::EndOfData { .. } if self.outcome_unknown() && self.has_several_final_replies() => {
+                let is_for_all = |front: &TransactionState| front.next_verdict().is_none() && front.refusal().is_none();
                 let is_for_all = self.transactions.front().is_some_and(is_for_all);
                 if is_for_all || self.on_final_reply(reply.clone()) {
                     let message = "the server ended the session before it had answered for every recipient";
@@ -264,14 +270,21 @@ impl Machine {
                     return Ok(());
                 }
             }
-            Expected::Mail | Expected::Rcpt(_) | Expected::Data | Expected::Chunk | Expected::EndOfData { .. } => {
+            PendingReply::Mail
+            | PendingReply::Rcpt(_)
+            | PendingReply::Data
+            | PendingReply::Chunk
+            | PendingReply::EndOfData { .. } => {
                 // What became of it is certain, even if all of it has gone.
                 self.transactions.pop_front();
                 self.events.push_back(Step::Rejected { phase, reply });
             }
-            Expected::Reset | Expected::Noop | Expected::Command => self.events.push_back(Step::Reply { reply }),
+            PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
+                self.events.push_back(Step::Reply { reply })
+            }
             // What these were about was told before.
-            Expected::EmptyData | Expected::VainChunk | Expected::Cleanup | Expected::Quit => {}
+            PendingReply::EmptyMessage | PendingReply::DiscardedChunk | PendingReply::AutoRset | PendingReply::Quit => {
+            }
         }
         self.end_by_shutdown(shutdown);
         Ok(())
@@ -279,14 +292,15 @@ impl Machine {
 
     /// A reply for each recipient will come, or has begun to (LMTP, PRDR).
     fn has_several_final_replies(&self) -> bool {
-        let for_each = |front: &Progress| matches!(front.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
+        let for_each =
+            |front: &TransactionState| matches!(front.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
         self.transactions.front().is_some_and(for_each)
     }
 
     fn on_end(&mut self) -> Result<()> {
         // As the reply to a message, it says nothing for certain.
         let answers_message =
-            self.outcome_unknown() && matches!(self.wire.queue.front(), Some(Expected::EndOfData { .. }));
+            self.outcome_unknown() && matches!(self.wire.queue.front(), Some(PendingReply::EndOfData { .. }));
         if !answers_message && let Some(reply) = self.parser.unterminated_421(&self.input) {
             self.input.clear();
             self.parser = ReplyParser::new(self.settings.limits.clone());
@@ -298,12 +312,12 @@ impl Machine {
         } else {
             match self.wire.queue.front() {
                 // It is over either way.
-                Some(Expected::Quit) => {
+                Some(PendingReply::Quit) => {
                     self.close();
                     return Ok(());
                 }
                 _ if phase == Phase::Body => "the connection ended in the middle of the message".into(),
-                Some(Expected::EndOfData { .. }) => {
+                Some(PendingReply::EndOfData { .. }) => {
                     "the connection ended before the server confirmed the message".into()
                 }
                 Some(expected) => format!("the connection ended before {} came", expected.wanted()),
@@ -323,7 +337,7 @@ impl Machine {
         let offered = self.capabilities.offers("STARTTLS");
         let wanted = !self.settings.secure && self.settings.starttls != StartTls::Never;
         if wanted && offered {
-            self.wire.say(Command::StartTls, Expected::StartTls);
+            self.wire.push(Command::StartTls, PendingReply::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
             self.state = State::Refused;
             let greeting = self.greeting.as_ref();
@@ -351,7 +365,7 @@ impl Machine {
             );
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
-        self.wire.say_secret(line, shown, login);
+        self.wire.push_secret(line, shown, login);
         Ok(())
     }
 
@@ -398,12 +412,12 @@ impl Machine {
     fn on_go_ahead(&mut self) {
         self.stuffer = Stuffer::new();
         let refusal =
-            self.transactions.front().and_then(Progress::refusal).map(|(phase, reply)| (phase, reply.clone()));
+            self.transactions.front().and_then(TransactionState::refusal).map(|(phase, reply)| (phase, reply.clone()));
         match refusal {
             None => {
                 self.state = State::Body;
                 let begins_at = self.wire.end();
-                self.wire.queue.push_back(Expected::EndOfData { begins_at });
+                self.wire.queue.push_back(PendingReply::EndOfData { begins_at });
             }
             // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
@@ -415,7 +429,7 @@ impl Machine {
                 self.state = State::Ready;
                 self.stuffer.finish(&mut self.wire.output);
                 self.wire.transcript.client(".");
-                self.wire.outstanding(Expected::EmptyData);
+                self.wire.outstanding(PendingReply::EmptyMessage);
                 self.events.push_back(Step::Rejected { phase, reply });
             }
         }
@@ -423,8 +437,9 @@ impl Machine {
 
     /// 353: the server will answer for each recipient first (PRDR).
     fn may_announce_each(&self, reply: &Reply) -> bool {
-        let is_asked_for =
-            |progress: &Progress| progress.final_replies == FinalReplies::OneOr353 && progress.refusal().is_none();
+        let is_asked_for = |progress: &TransactionState| {
+            progress.final_replies == FinalReplies::OneOr353 && progress.refusal().is_none()
+        };
         reply.code() == 353 && self.transactions.front().is_some_and(is_asked_for)
     }
 
@@ -446,7 +461,7 @@ impl Machine {
             false
         };
         if another_follows {
-            self.wire.queue.push_front(Expected::EndOfData { begins_at: 0 });
+            self.wire.queue.push_front(PendingReply::EndOfData { begins_at: 0 });
         } else {
             self.conclude(reply);
         }
@@ -477,7 +492,7 @@ impl Machine {
     }
 }
 
-fn violation(expected: &Expected, phase: Phase, reply: &Reply) -> Error {
+fn violation(expected: &PendingReply, phase: Phase, reply: &Reply) -> Error {
     let message = format!("expected {}, but the server sent {reply}", expected.wanted());
     Error::new(ErrorKind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
 }

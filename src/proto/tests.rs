@@ -7,7 +7,7 @@ fn machine() -> Machine {
 }
 
 /// What is next when this came, and what follows from it went.
-fn hear(machine: &mut Machine, bytes: &str) -> Step {
+fn feed(machine: &mut Machine, bytes: &str) -> Step {
     assert_eq!(machine.input(bytes.as_bytes()), bytes.len());
     let step = machine.step().unwrap();
     machine.wrote(machine.output().len());
@@ -23,10 +23,10 @@ fn begin(machine: &mut Machine) {
 #[test]
 fn a_session_that_follows_another_tells_of_both() {
     let (mut earlier, mut later) = (machine(), machine());
-    let _ = hear(&mut earlier, "220 first\r\n");
+    let _ = feed(&mut earlier, "220 first\r\n");
     earlier.transcript_mut().note("TLS failed");
-    let _ = hear(&mut later, "220 second\r\n");
-    let _ = hear(&mut later, "250 mail.example.org\r\n");
+    let _ = feed(&mut later, "220 second\r\n");
+    let _ = feed(&mut later, "250 mail.example.org\r\n");
     later.follow(&earlier);
     assert_eq!(later.round_trips(), 3);
     assert_eq!(
@@ -39,15 +39,15 @@ fn a_session_that_follows_another_tells_of_both() {
 #[test]
 fn a_session_is_kept_between_transactions() {
     let mut machine = machine();
-    let _ = hear(&mut machine, "220 hello\r\n");
+    let _ = feed(&mut machine, "220 hello\r\n");
     assert!(!machine.is_between_transactions());
-    let _ = hear(&mut machine, "250 mail.example.org\r\n");
+    let _ = feed(&mut machine, "250 mail.example.org\r\n");
     for begun in 0..3 {
         assert!(machine.is_between_transactions());
         assert_eq!(machine.transactions_begun(), begun);
         begin(&mut machine);
         assert!(!machine.is_between_transactions());
-        assert!(matches!(hear(&mut machine, "550 No\r\n"), Step::Sender { .. }));
+        assert!(matches!(feed(&mut machine, "550 No\r\n"), Step::Sender { .. }));
     }
 }
 

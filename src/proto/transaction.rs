@@ -72,11 +72,11 @@ impl Transaction {
     /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs it, and the message is lost
     /// at one that does not have it. A domain beyond ASCII has a form for all of them.
     pub(super) fn needs_utf8(&self) -> bool {
-        self.utf8_headers || self.beyond_ascii().is_some()
+        self.utf8_headers || self.first_non_ascii().is_some()
     }
 
     /// The first address that cannot be written in ASCII.
-    fn beyond_ascii(&self) -> Option<&Address> {
+    fn first_non_ascii(&self) -> Option<&Address> {
         self.reverse_path.iter().chain(&self.recipients).find(|address| address.to_ascii().is_none())
     }
 
@@ -123,7 +123,7 @@ impl Transaction {
     }
 
     fn utf8_missing(&self) -> Error {
-        match self.beyond_ascii() {
+        match self.first_non_ascii() {
             Some(address) => {
                 let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
                 Error::new(ErrorKind::Request, Phase::Mail, message)
@@ -155,7 +155,7 @@ impl From<Address> for Transaction {
 
 /// How far the transaction under way came.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct TransactionState {
     pub(super) transaction: Transaction,
     /// All recipients are known: DATA may follow them.
     pub(super) complete: bool,
@@ -209,9 +209,9 @@ pub(super) enum FinalReplies {
 /// nothing by it, as DATA costs no more than chunks do; so only what must goes as chunks.
 const SMALL: u64 = 64 * 1024;
 
-impl Progress {
+impl TransactionState {
     pub(super) fn new(transaction: Transaction, complete: bool) -> Self {
-        Progress {
+        TransactionState {
             utf8: transaction.needs_utf8(),
             transaction,
             complete,

@@ -9,7 +9,7 @@ use super::{Output, Phase};
 
 /// The machine's side of the dialogue.
 #[derive(Default)]
-pub(super) struct Wire {
+pub(super) struct CommandQueue {
     pub(super) output: Output,
     /// All bytes that the transport ever took.
     pub(super) written: u64,
@@ -21,15 +21,15 @@ pub(super) struct Wire {
     pub(super) transcript: Transcript,
 }
 
-impl Wire {
+impl CommandQueue {
     /// The server is to speak first, and this is what it is to say.
-    pub(super) fn new(first: Expected) -> Self {
-        let mut wire = Wire::default();
+    pub(super) fn new(first: PendingReply) -> Self {
+        let mut wire = CommandQueue::default();
         wire.queue.push_back(first);
         wire
     }
 
-    pub(super) fn say(&mut self, command: Command<'_>, expected: Expected) {
+    pub(super) fn push(&mut self, command: Command<'_>, expected: PendingReply) {
         let line = command.to_string();
         self.output.put_slice(line.as_bytes());
         self.output.put_slice(b"\r\n");
@@ -38,15 +38,15 @@ impl Wire {
     }
 
     /// A line of a login, and what is to be shown of it.
-    pub(super) fn say_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
+    pub(super) fn push_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
         self.output.put_secret(line);
         self.transcript.client(shown);
-        self.outstanding(Expected::Login(login));
+        self.outstanding(PendingReply::Login(login));
     }
 
     /// The command at the end of the output will have this answer.
-    pub(super) fn outstanding(&mut self, mut expected: Expected) {
-        if let Expected::EndOfData { begins_at } = &mut expected {
+    pub(super) fn outstanding(&mut self, mut expected: PendingReply) {
+        if let PendingReply::EndOfData { begins_at } = &mut expected {
             *begins_at = self.end();
         }
         self.unsent.push_back(self.end());
@@ -77,7 +77,7 @@ impl Wire {
     /// went.
     pub(super) fn is_quiet(&self) -> bool {
         match self.queue.front() {
-            Some(Expected::EndOfData { begins_at }) => self.written <= *begins_at,
+            Some(PendingReply::EndOfData { begins_at }) => self.written <= *begins_at,
             _ => !self.is_front_sent(),
         }
     }
@@ -86,7 +86,7 @@ impl Wire {
 /// The replies that are outstanding, in the order of their commands.
 #[derive(Default)]
 pub(super) struct Queue {
-    entries: VecDeque<Expected>,
+    entries: VecDeque<PendingReply>,
     /// How many of them another transaction has to wait for.
     barriers: usize,
 }
@@ -100,11 +100,11 @@ impl Queue {
         self.entries.len()
     }
 
-    pub(super) fn all(&self, is_so: impl Fn(&Expected) -> bool) -> bool {
+    pub(super) fn all(&self, is_so: impl Fn(&PendingReply) -> bool) -> bool {
         self.entries.iter().all(is_so)
     }
 
-    pub(super) fn front(&self) -> Option<&Expected> {
+    pub(super) fn front(&self) -> Option<&PendingReply> {
         self.entries.front()
     }
 
@@ -114,17 +114,17 @@ impl Queue {
         self.barriers == 0
     }
 
-    pub(super) fn push_back(&mut self, expected: Expected) {
+    pub(super) fn push_back(&mut self, expected: PendingReply) {
         self.barriers += usize::from(expected.is_barrier());
         self.entries.push_back(expected);
     }
 
-    pub(super) fn push_front(&mut self, expected: Expected) {
+    pub(super) fn push_front(&mut self, expected: PendingReply) {
         self.barriers += usize::from(expected.is_barrier());
         self.entries.push_front(expected);
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<Expected> {
+    pub(super) fn pop_front(&mut self) -> Option<PendingReply> {
         let expected = self.entries.pop_front()?;
         self.barriers -= usize::from(expected.is_barrier());
         Some(expected)
@@ -133,8 +133,8 @@ impl Queue {
     /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
     pub(super) fn make_chunks_vain(&mut self) {
         for expected in &mut self.entries {
-            if matches!(expected, Expected::Chunk | Expected::EndOfData { .. }) {
-                *expected = Expected::VainChunk;
+            if matches!(expected, PendingReply::Chunk | PendingReply::EndOfData { .. }) {
+                *expected = PendingReply::DiscardedChunk;
             }
         }
         self.barriers = self.entries.iter().filter(|expected| expected.is_barrier()).count();
@@ -146,7 +146,7 @@ impl Queue {
 }
 
 /// What a reply will answer.
-pub(super) enum Expected {
+pub(super) enum PendingReply {
     Greeting,
     Ehlo,
     Helo,
@@ -164,68 +164,71 @@ pub(super) enum Expected {
         begins_at: u64,
     },
     /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
-    EmptyData,
+    EmptyMessage,
     /// A chunk of a message that was refused before it.
-    VainChunk,
+    DiscardedChunk,
     /// RSET on the machine's own behalf.
-    Cleanup,
+    AutoRset,
     Reset,
     Noop,
     Command,
     Quit,
 }
 
-impl Expected {
+impl PendingReply {
     /// It does not answer a transaction that was given whole: another one must not begin before it
     /// is answered.
     fn is_barrier(&self) -> bool {
-        !matches!(self, Expected::Mail | Expected::Rcpt(_) | Expected::EndOfData { .. } | Expected::Cleanup)
+        !matches!(
+            self,
+            PendingReply::Mail | PendingReply::Rcpt(_) | PendingReply::EndOfData { .. } | PendingReply::AutoRset
+        )
     }
 
     /// A copy of the reply is held for each recipient, or may be.
     pub(super) fn is_of_transaction(&self) -> bool {
-        use Expected as E;
+        use PendingReply as E;
         matches!(self, E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData { .. })
     }
 
     pub(super) fn phase(&self) -> Phase {
         match self {
-            Expected::Greeting => Phase::Greeting,
-            Expected::Ehlo | Expected::Helo | Expected::Lhlo => Phase::Hello,
-            Expected::StartTls => Phase::StartTls,
-            Expected::Login(_) => Phase::Auth,
-            Expected::Mail => Phase::Mail,
-            Expected::Rcpt(_) => Phase::Rcpt,
-            Expected::Data => Phase::Data,
-            Expected::Chunk | Expected::VainChunk => Phase::Body,
-            Expected::EndOfData { .. } | Expected::EmptyData => Phase::EndOfData,
-            Expected::Cleanup | Expected::Reset => Phase::Reset,
-            Expected::Noop => Phase::Noop,
-            Expected::Command => Phase::Command,
-            Expected::Quit => Phase::Quit,
+            PendingReply::Greeting => Phase::Greeting,
+            PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo => Phase::Hello,
+            PendingReply::StartTls => Phase::StartTls,
+            PendingReply::Login(_) => Phase::Auth,
+            PendingReply::Mail => Phase::Mail,
+            PendingReply::Rcpt(_) => Phase::Rcpt,
+            PendingReply::Data => Phase::Data,
+            PendingReply::Chunk | PendingReply::DiscardedChunk => Phase::Body,
+            PendingReply::EndOfData { .. } | PendingReply::EmptyMessage => Phase::EndOfData,
+            PendingReply::AutoRset | PendingReply::Reset => Phase::Reset,
+            PendingReply::Noop => Phase::Noop,
+            PendingReply::Command => Phase::Command,
+            PendingReply::Quit => Phase::Quit,
         }
     }
 
     /// What would be in order, for the message about what is not.
     pub(super) fn wanted(&self) -> &'static str {
         match self {
-            Expected::Greeting => "the greeting (220)",
-            Expected::Ehlo => "the answer to EHLO (250)",
-            Expected::Helo => "the answer to HELO (250)",
-            Expected::Lhlo => "the answer to LHLO (250)",
-            Expected::StartTls => "the go-ahead for TLS (220)",
-            Expected::Login(_) => "a challenge (334) or the result of the login (235)",
-            Expected::Mail => "the answer to MAIL (250)",
-            Expected::Rcpt(_) => "the answer to RCPT (250)",
-            Expected::Data => "the go-ahead for the message (354)",
-            Expected::Chunk => "the answer to a chunk of the message (250)",
-            Expected::VainChunk => "the answer to a chunk of the message that was refused",
-            Expected::EndOfData { .. } => "the answer to the whole message (250)",
-            Expected::EmptyData => "the answer to the empty message",
-            Expected::Cleanup | Expected::Reset => "the answer to RSET (250)",
-            Expected::Noop => "the answer to NOOP (250)",
-            Expected::Command => "the answer to the command",
-            Expected::Quit => "the answer to QUIT (221)",
+            PendingReply::Greeting => "the greeting (220)",
+            PendingReply::Ehlo => "the answer to EHLO (250)",
+            PendingReply::Helo => "the answer to HELO (250)",
+            PendingReply::Lhlo => "the answer to LHLO (250)",
+            PendingReply::StartTls => "the go-ahead for TLS (220)",
+            PendingReply::Login(_) => "a challenge (334) or the result of the login (235)",
+            PendingReply::Mail => "the answer to MAIL (250)",
+            PendingReply::Rcpt(_) => "the answer to RCPT (250)",
+            PendingReply::Data => "the go-ahead for the message (354)",
+            PendingReply::Chunk => "the answer to a chunk of the message (250)",
+            PendingReply::DiscardedChunk => "the answer to a chunk of the message that was refused",
+            PendingReply::EndOfData { .. } => "the answer to the whole message (250)",
+            PendingReply::EmptyMessage => "the answer to the empty message",
+            PendingReply::AutoRset | PendingReply::Reset => "the answer to RSET (250)",
+            PendingReply::Noop => "the answer to NOOP (250)",
+            PendingReply::Command => "the answer to the command",
+            PendingReply::Quit => "the answer to QUIT (221)",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What is said without being asked for: the commands of a transaction, each as soon as it may be written, and the chunks of a message.
 
 use super::command::Command;
-use super::transaction::{FinalReplies, Framing, Progress};
-use super::wire::Expected;
+use super::transaction::{FinalReplies, Framing, TransactionState};
+use super::wire::PendingReply;
 use super::{Capabilities, Content, Machine, Protocol, Reply, State, Step, Stuffer, Transaction};
 use crate::error::Phase;
 
@@ -11,7 +11,7 @@ impl Machine {
     /// server takes PIPELINING, else one command after each reply.
     pub(super) fn advance(&mut self) {
         if self.state == State::Body {
-            return self.pass_chunks();
+            return self.flush_chunks();
         }
         let pipelining = self.capabilities.offers("PIPELINING");
         while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
@@ -30,12 +30,12 @@ impl Machine {
             if !progress.mail_written {
                 progress.mail_written = true;
                 progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
-                self.wire.say(mail_command(progress, &self.capabilities), Expected::Mail);
+                self.wire.push(mail_command(progress, &self.capabilities), PendingReply::Mail);
             } else if progress.transaction.await_sender && !progress.mail_answered {
                 return;
             } else if let Some(recipient) = recipients.get(progress.written) {
                 let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
-                self.wire.say(Command::Rcpt { recipient, utf8, delivery }, Expected::Rcpt(progress.written));
+                self.wire.push(Command::Rcpt { recipient, utf8, delivery }, PendingReply::Rcpt(progress.written));
                 progress.written += 1;
             } else if progress.complete && !progress.data_written {
                 let framing = progress.best_framing(&self.capabilities);
@@ -46,7 +46,7 @@ impl Machine {
                 }
                 (progress.data_written, progress.framing) = (true, framing);
                 if framing == Framing::Data {
-                    self.wire.say(Command::Data, Expected::Data);
+                    self.wire.push(Command::Data, PendingReply::Data);
                     return;
                 }
                 self.stuffer = match progress.transaction.content {
@@ -55,7 +55,7 @@ impl Machine {
                 };
                 self.state = State::Body;
                 if let Framing::Chunk(size) = framing {
-                    self.wire.say(Command::BdatLast(size), Expected::EndOfData { begins_at: 0 });
+                    self.wire.push(Command::BdatLast(size), PendingReply::EndOfData { begins_at: 0 });
                 }
             } else {
                 return;
@@ -64,27 +64,27 @@ impl Machine {
     }
 
     /// Passes the chunks on that are full. They are all of one size, however the message was given.
-    pub(super) fn pass_chunks(&mut self) {
+    pub(super) fn flush_chunks(&mut self) {
         let size = self.settings.chunk_size.max(1);
-        while self.filling.len() >= size && self.may_pass() {
-            self.wire.say(Command::Bdat(size as u64), Expected::Chunk);
-            self.filling.move_to(size, &mut self.wire.output);
+        while self.chunk_buffer.len() >= size && self.can_send_chunk() {
+            self.wire.push(Command::Bdat(size as u64), PendingReply::Chunk);
+            self.chunk_buffer.move_to(size, &mut self.wire.output);
         }
     }
 
     /// Another chunk may go: without PIPELINING, not before the one before it was answered.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn can_send_chunk(&self) -> bool {
         self.framing() != Framing::Chunks || self.wire.queue.is_empty() || self.capabilities.offers("PIPELINING")
     }
 
     /// The server refuses the message in its middle. Nothing more of it goes than the chunks that wait, as their size was said.
     pub(super) fn chunk_refused(&mut self, reply: Reply) {
         if self.state == State::Body {
-            let bytes = self.stuffer.bytes() - self.filling.len() as u64;
+            let bytes = self.stuffer.bytes() - self.chunk_buffer.len() as u64;
             self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
         }
         self.transactions.pop_front();
-        self.filling.clear();
+        self.chunk_buffer.clear();
         self.wire.queue.make_chunks_vain();
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
@@ -109,21 +109,21 @@ impl Machine {
     /// as that, since QUIT ends the transaction, too (RFC 5321, 4.1.1.10).
     pub(super) fn say_due_rset(&mut self) {
         if std::mem::take(&mut self.rset_due) {
-            self.wire.say(Command::Rset, Expected::Cleanup);
+            self.wire.push(Command::Rset, PendingReply::AutoRset);
         }
     }
 
     pub(super) fn say_hello(&mut self) {
         let name = &self.settings.client_name;
         match self.settings.protocol {
-            Protocol::Smtp => self.wire.say(Command::Ehlo(name), Expected::Ehlo),
-            Protocol::Lmtp => self.wire.say(Command::Lhlo(name), Expected::Lhlo),
+            Protocol::Smtp => self.wire.push(Command::Ehlo(name), PendingReply::Ehlo),
+            Protocol::Lmtp => self.wire.push(Command::Lhlo(name), PendingReply::Lhlo),
         }
     }
 }
 
 /// What MAIL declares: of the server's extensions those that this message needs.
-fn mail_command<'a>(progress: &'a Progress, server: &Capabilities) -> Command<'a> {
+fn mail_command<'a>(progress: &'a TransactionState, server: &Capabilities) -> Command<'a> {
     let transaction = &progress.transaction;
     Command::Mail {
         reverse_path: transaction.reverse_path.as_ref(),

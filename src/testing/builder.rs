@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
-use super::listener::{Listener, accept};
+use super::listener::{BoundListener, accept};
 use super::{Server, Shared, certificate};
 use crate::proto::{Mechanism, Protocol};
 
@@ -311,11 +311,11 @@ impl Builder {
         let socket = self.settings.is_at_socket.then(|| folder.path().join("lmtp.sock"));
         let (listener, port) = match &socket {
             #[cfg(unix)]
-            Some(path) => (Listener::Unix(UnixListener::bind(path)?), 0),
+            Some(path) => (BoundListener::Unix(UnixListener::bind(path)?), 0),
             _ => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
                 let port = listener.local_addr()?.port();
-                (Listener::Tcp(listener), port)
+                (BoundListener::Tcp(listener), port)
             }
         };
         let shared = Arc::new(Shared {

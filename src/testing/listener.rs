@@ -15,28 +15,28 @@ use super::session::{self, Stream};
 /// Between two attempts to take a connection, where there is no room for one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub(super) enum Listener {
+pub(super) enum BoundListener {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener),
 }
 
-impl Listener {
+impl BoundListener {
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Listener::Tcp(listener) => {
+            BoundListener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Without it a reply may wait for the client's delayed acknowledgement. Where it fails, the connection is gone.
                 let _ = stream.set_nodelay(true);
                 Ok(Box::new(stream))
             }
             #[cfg(unix)]
-            Listener::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            BoundListener::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
         }
     }
 }
 
-pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: BoundListener, shared: Arc<Shared>) {
     // When this task is aborted, the set is dropped, and with it every session.
     let mut sessions = JoinSet::new();
     loop {

@@ -20,7 +20,7 @@ async fn connect(server: &Server) -> TcpStream {
 }
 
 /// Writes everything at once, then reads until the server closes.
-async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), what: &[u8]) -> String {
+async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), what: &[u8]) -> String {
     stream.write_all(what).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut replies = String::new();
@@ -29,7 +29,7 @@ async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), what: &[u8]) ->
 }
 
 async fn codes(server: &Server, what: &str) -> Vec<String> {
-    let replies = say(&mut connect(server).await, what.as_bytes()).await;
+    let replies = exchange(&mut connect(server).await, what.as_bytes()).await;
     replies.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| line[..3].to_string()).collect()
 }
 
@@ -74,7 +74,7 @@ async fn a_message_is_captured_over_starttls_after_a_login() {
     let rest = "EHLO client.example.org\r\nAUTH PLAIN AGFsaWNlAGR1bW15MTIz\r\n\
         MAIL FROM:<a@example.org> SIZE=22 BODY=8BITMIME\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\nDATA\r\n\
         Subject: x\r\n\r\n..dot\r\n...\r\n.\r\nQUIT\r\n";
-    let replies = say(&mut stream, rest.as_bytes()).await;
+    let replies = exchange(&mut stream, rest.as_bytes()).await;
     assert_eq!(
         replies,
         "250-localhost greets client.example.org\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
@@ -109,7 +109,7 @@ async fn the_certificate_is_good_for_the_addresses_too() {
     let server = Server::builder().implicit_tls().start().await.unwrap();
     for name in ["localhost", "127.0.0.1", "::1"] {
         let mut stream = handshake(&server, name, connect(&server).await).await.unwrap();
-        assert!(say(&mut stream, b"QUIT\r\n").await.starts_with("220 localhost"));
+        assert!(exchange(&mut stream, b"QUIT\r\n").await.starts_with("220 localhost"));
     }
     let error = handshake(&server, "example.org", connect(&server).await).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -132,7 +132,7 @@ async fn tls_forgets_what_was_said_in_clear() {
     stream.write_all(b"EHLO me\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n").await.unwrap();
     read_until(&mut stream, "220 2.0.0 Ready to start TLS\r\n").await;
     let mut stream = handshake(&server, "localhost", stream).await.unwrap();
-    let replies = say(&mut stream, b"RCPT TO:<a@b>\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nSTARTTLS\r\nQUIT\r\n").await;
+    let replies = exchange(&mut stream, b"RCPT TO:<a@b>\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nSTARTTLS\r\nQUIT\r\n").await;
     let codes: Vec<_> = replies.lines().filter(|line| !line.starts_with("250")).map(|line| &line[..3]).collect();
     assert_eq!(codes, ["503", "503", "554", "221"]);
     assert!(!replies.contains("250-STARTTLS") && !replies.contains("250 STARTTLS"));
@@ -314,7 +314,7 @@ async fn a_message_over_the_limit_is_refused_after_it_came() {
 async fn bare_line_ends_are_noticed_and_end_nothing() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let body = "a\n.\nb\r.\rc\n.\r\nd\r\n.\n\r\n.\r\n";
-    say(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}{body}").as_bytes()).await;
+    exchange(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}{body}").as_bytes()).await;
     let message = server.next_message().await;
     assert!(message.bare_line_ends);
     assert_eq!(message.read().unwrap(), b"a\n.\nb\r.\rc\n.\r\nd\r\n\n\r\n");
@@ -337,7 +337,7 @@ async fn replies_of_the_caller() {
         .unwrap();
     let input = "EHLO old\r\nHELO old\r\nMAIL FROM:<two@lines>\r\nMAIL FROM:<a@b>\r\nRCPT TO:<Nobody@Example.org>\r\n\
         RCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nNOOP\r\nNOOP\r\n";
-    let replies = say(&mut connect(&server).await, input.as_bytes()).await;
+    let replies = exchange(&mut connect(&server).await, input.as_bytes()).await;
     assert!(replies.contains("451-4.3.0 First\r\n451 4.3.0 Second\r\n"));
     assert!(replies.ends_with(
         "550 5.1.1 No such user\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n554 5.7.1 Spam\r\n\
@@ -360,7 +360,7 @@ async fn extensions_left_out() {
     let input =
         "EHLO me\r\nMAIL FROM:<a@b> SIZE=1\r\nMAIL FROM:<a@b> BODY=8BITMIME\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nQUIT\r\n";
     assert_eq!(
-        say(&mut connect(&server).await, input.as_bytes()).await,
+        exchange(&mut connect(&server).await, input.as_bytes()).await,
         "220 localhost ESMTP envoi\r\n250-localhost greets me\r\n250 SMTPUTF8\r\n555 Unsupported parameter\r\n\
          555 Unsupported parameter\r\n250 Ok\r\n502 Command not implemented\r\n221 Bye\r\n"
     );
@@ -393,7 +393,7 @@ async fn groups_show_what_was_pipelined() {
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_leaves_no_message() {
     let server = Server::builder().plaintext().start().await.unwrap();
-    say(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}half a mess").as_bytes()).await;
+    exchange(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}half a mess").as_bytes()).await;
     assert!(server.messages().is_empty());
     let session = &server.connections()[0];
     assert!(session.failure.as_ref().unwrap().contains("after 11 bytes"), "{session:?}");

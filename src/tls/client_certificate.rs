@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use super::formats::{self, KeyStore, Unusable};
+use super::formats::{self, FormatError, KeyStore};
 #[cfg(feature = "keystores")]
 use super::keystore::own;
 use super::password::Password;
@@ -110,7 +110,9 @@ impl ClientCertificate {
     pub fn load(&self) -> Result<Certificate> {
         let certified = self.certified(&*connector::provider()?, file::time_limit())?;
         let leaf = certified.cert.first().and_then(|der| Certificate::read(der));
-        leaf.ok_or_else(|| self.certificate.unusable(Unusable::new("holds a certificate that cannot be read", DAMAGED)))
+        leaf.ok_or_else(|| {
+            self.certificate.unusable(FormatError::new("holds a certificate that cannot be read", DAMAGED))
+        })
     }
 
     /// The chain, the client's own certificate first, and the key as the cryptography takes it.
@@ -122,7 +124,7 @@ impl ClientCertificate {
             let part = self.key.as_ref().unwrap_or(&self.certificate);
             let reason =
                 defect.unwrap_or_else(|| format!("a key of a kind that is not supported ({})", rustls_words(&error)));
-            part.unusable(Unusable::new(format!("holds {reason}"), KEY_KINDS)).with_source(error)
+            part.unusable(FormatError::new(format!("holds {reason}"), KEY_KINDS)).with_source(error)
         })?;
         // The order of a file is anybody's guess; the key says which certificate is ours. (The check of rustls cannot read X.509
         // version 1, which `openssl x509 -req` makes.)
@@ -132,7 +134,7 @@ impl ClientCertificate {
             None => true,
         };
         let Some(own) = chain.iter().position(belongs) else {
-            return Err(self.certificate.unusable(Unusable::new(
+            return Err(self.certificate.unusable(FormatError::new(
                 "holds no certificate for the key: certificate and key do not belong together",
                 "Give the certificate that was issued for this key, or the key of this certificate.",
             )));
@@ -167,7 +169,7 @@ impl ClientCertificate {
         }
         Err(first.unwrap_or_else(|| {
             self.certificate
-                .unusable(Unusable::new("is a folder without a wallet", "Give a file, or the folder of a wallet."))
+                .unusable(FormatError::new("is a folder without a wallet", "Give a file, or the folder of a wallet."))
         }))
     }
 
@@ -178,7 +180,7 @@ impl ClientCertificate {
         }
         let found = formats::certificates(&bytes, None).map_err(|why| {
             let hint = if why.reason == formats::KEY_ALONE { CERTIFICATE_FIRST.into() } else { why.hint };
-            part.unusable(Unusable { hint, ..why })
+            part.unusable(FormatError { hint, ..why })
         })?;
         let key = match &self.key {
             Some(part) => private_key(&part.read(until)?).map_err(|why| part.unusable(why))?,
@@ -236,7 +238,7 @@ impl Part {
         }
     }
 
-    fn unusable(&self, why: Unusable) -> Error {
+    fn unusable(&self, why: FormatError) -> Error {
         let message = format!("the client certificate cannot be used: {} {}", self.name(), why.reason);
         Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(why.hint)
     }
@@ -255,27 +257,27 @@ fn read(path: &Path, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
     })
 }
 
-fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Unusable> {
+fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, FormatError> {
     let text = file::utf8(bytes);
     if let Ok(key) = PrivateKeyDer::from_pem_slice(&text) {
         return Ok(key);
     }
     let encrypted = [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"];
     if encrypted.iter().any(|label| memchr::memmem::find(&text, label).is_some()) {
-        return Err(Unusable::new(
+        return Err(FormatError::new(
             "holds a key that is encrypted",
             "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, which may have a password.",
         ));
     }
     if let Some(format) = KeyStore::of(bytes) {
         let hint = "Name it as the client certificate (ClientCertificate::file): a key store holds both.";
-        return Err(Unusable::new(format.what(), hint));
+        return Err(FormatError::new(format.what(), hint));
     }
     PrivateKeyDer::try_from(bytes.to_vec())
-        .map_err(|_| Unusable::new("holds no private key", "Name the file that does (ClientCertificate::key)."))
+        .map_err(|_| FormatError::new("holds no private key", "Name the file that does (ClientCertificate::key)."))
 }
 
 #[cfg(not(feature = "keystores"))]
-fn own(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Own, Unusable> {
+fn own(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Own, FormatError> {
     Err(formats::not_built(format))
 }

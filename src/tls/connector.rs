@@ -26,7 +26,7 @@ use crate::{Error, ErrorKind, Phase, Result, file};
 /// What is demanded of the server's certificate. One connector has one demand: a session that began without
 /// verification is never resumed where it is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
+pub(crate) enum VerifyMode {
     /// It must be trusted.
     Verified,
     /// It may be anything; whether it is trusted is said in the [`TlsInfo`].
@@ -35,7 +35,7 @@ pub(crate) enum Demand {
 
 /// How TLS began: what to advise differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opening {
+pub(crate) enum TlsMode {
     /// With the first byte.
     Implicit,
     /// After STARTTLS.
@@ -43,7 +43,7 @@ pub(crate) enum Opening {
 }
 
 /// The protected stream over `S`.
-pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<Overheard<S>>;
+pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<RecordingStream<S>>;
 
 /// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume. Clones are the same connector.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub(crate) struct Connector {
 #[derive(Debug)]
 struct Shared {
     settings: TlsSettings,
-    demand: Demand,
+    demand: VerifyMode,
     loaded: RwLock<Arc<Loaded>>,
 }
 
@@ -71,13 +71,13 @@ struct Loaded {
 
 impl Connector {
     /// Loads the trust and checks the settings, as [`load`](Self::load) does in the usual time.
-    pub(crate) fn new(settings: &TlsSettings, demand: Demand) -> Result<Self> {
+    pub(crate) fn new(settings: &TlsSettings, demand: VerifyMode) -> Result<Self> {
         Connector::load(settings, demand, file::time_limit())
     }
 
     /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds, or,
     /// where one of them is a FIFO or a device, until then at most.
-    pub(crate) fn load(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
+    pub(crate) fn load(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
         let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand, until)?));
         Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
     }
@@ -105,14 +105,14 @@ impl Connector {
 
     /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
     /// trailing dot or brackets. It takes as long as the server does: bound it by a timeout.
-    pub(crate) async fn handshake<S>(&self, host: &str, stream: S, opening: Opening) -> Result<(TlsStream<S>, TlsInfo)>
+    pub(crate) async fn handshake<S>(&self, host: &str, stream: S, opening: TlsMode) -> Result<(TlsStream<S>, TlsInfo)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let loaded = self.loaded();
         let server = loaded.server(host)?;
         let began = Instant::now();
-        let stream = Overheard { inner: stream, heard: Some(Vec::new()) };
+        let stream = RecordingStream { inner: stream, heard: Some(Vec::new()) };
         let connect = TlsConnector::from(loaded.config.clone()).connect(server.clone(), stream).into_fallible();
         let mut stream = connect.await.map_err(|(error, stream)| {
             let heard = stream.heard.unwrap_or_default();
@@ -169,13 +169,13 @@ impl Connector {
         };
         let mut connection = ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
         let mut hello = Vec::new();
-        connection.write_tls(&mut hello).map_err(|error| Error::lost(Phase::Tls, error))?;
+        connection.write_tls(&mut hello).map_err(|error| Error::connection_lost(Phase::Tls, error))?;
         Ok(hello)
     }
 }
 
 impl Loaded {
-    fn new(settings: &TlsSettings, demand: Demand, until: Instant) -> Result<Self> {
+    fn new(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
         let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
         let supported = versions(settings.min, settings.max)?;
         let versions = versions_text(&supported);
@@ -184,7 +184,7 @@ impl Loaded {
         }
         let provider = provider()?;
         let store = settings.trust.read(until)?;
-        if demand == Demand::Verified {
+        if demand == VerifyMode::Verified {
             store.demand_anchors()?;
         }
         let algorithms = provider.signature_verification_algorithms;
@@ -314,13 +314,13 @@ const HEARD: usize = 1024;
 /// A stream that remembers the first bytes from the server until the handshake is over: what they are, if they are not
 /// TLS, explains the failure.
 #[derive(Debug)]
-pub(crate) struct Overheard<S> {
+pub(crate) struct RecordingStream<S> {
     inner: S,
     /// `None` once the handshake is over.
     heard: Option<Vec<u8>>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
@@ -332,7 +332,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Overheard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

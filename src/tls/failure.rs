@@ -75,9 +75,15 @@ pub enum CertificateProblem {
 
 impl CertificateFailure {
     /// Finds the words for a chain that is not accepted.
-    pub(super) fn new(why: Why, chain: Vec<Certificate>, host: &str, store: &TrustStore, now: UnixTime) -> Self {
-        let story = Story { chain: &chain, host, store, now: system_time(now) };
-        let Told { problem, culprit, message, hint } = story.tell(why);
+    pub(super) fn new(
+        why: VerifyError,
+        chain: Vec<Certificate>,
+        host: &str,
+        store: &TrustStore,
+        now: UnixTime,
+    ) -> Self {
+        let story = Diagnoser { chain: &chain, host, store, now: system_time(now) };
+        let Diagnosis { problem, index: culprit, message, hint } = story.diagnose(why);
         CertificateFailure { problem, chain, index: culprit, message, hint }
     }
 
@@ -100,7 +106,7 @@ impl fmt::Display for CertificateFailure {
 impl StdError for CertificateFailure {}
 
 /// Why a chain is not accepted.
-pub(super) enum Why {
+pub(super) enum VerifyError {
     NoCertificate,
     WrongKey,
     /// The key of the server's own certificate is not one with which a handshake can be verified.
@@ -109,39 +115,39 @@ pub(super) enum Why {
 }
 
 /// What there is to tell from.
-struct Story<'a> {
+struct Diagnoser<'a> {
     chain: &'a [Certificate],
     host: &'a str,
     store: &'a TrustStore,
     now: SystemTime,
 }
 
-struct Told {
+struct Diagnosis {
     problem: CertificateProblem,
-    culprit: Option<usize>,
+    index: Option<usize>,
     message: String,
     hint: String,
 }
 
 const TRUST_IT: &str = "(Trust::path, or trust= in the URL)";
 
-impl Story<'_> {
-    fn tell(&self, why: Why) -> Told {
+impl Diagnoser<'_> {
+    fn diagnose(&self, why: VerifyError) -> Diagnosis {
         let host = self.host;
         match why {
-            Why::NoCertificate => told(
+            VerifyError::NoCertificate => diagnosis(
                 CertificateProblem::Malformed,
                 None,
                 format!("{host} sent no certificate"),
                 "Ask the administrator of the server for one that has a certificate.",
             ),
-            Why::WrongKey => self.wrong_key(),
-            Why::WeakKey => self.weak_key(Some(0)).unwrap_or_else(|| self.malformed(None)),
-            Why::Invalid(error) => self.invalid(error),
+            VerifyError::WrongKey => self.wrong_key(),
+            VerifyError::WeakKey => self.weak_key(Some(0)).unwrap_or_else(|| self.malformed(None)),
+            VerifyError::Invalid(error) => self.invalid(error),
         }
     }
 
-    fn invalid(&self, error: webpki::Error) -> Told {
+    fn invalid(&self, error: webpki::Error) -> Diagnosis {
         use webpki::Error as E;
         let host = self.host;
         match error {
@@ -167,14 +173,14 @@ impl Story<'_> {
                     Some(at) => self.which(Some(at)),
                     None => format!("the certificate of {host}, or one above it,"),
                 };
-                told(
+                diagnosis(
                     CertificateProblem::Revoked,
                     at,
                     format!("{which} was revoked by its issuer"),
                     "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one.",
                 )
             }
-            E::CaUsedAsEndEntity => told(
+            E::CaUsedAsEndEntity => diagnosis(
                 CertificateProblem::WrongPurpose,
                 Some(0),
                 format!(
@@ -189,7 +195,7 @@ impl Story<'_> {
             E::EndEntityUsedAsCa => {
                 let at = self.find_above(|certificate| certificate.authority().is_none());
                 let issuer = at.map_or(String::new(), |at| format!(", {},", self.subject(at)));
-                told(
+                diagnosis(
                     CertificateProblem::WrongPurpose,
                     at,
                     format!(
@@ -202,7 +208,7 @@ impl Story<'_> {
                 let at = self.find(Certificate::is_for_no_server).unwrap_or_default();
                 let which = self.which(Some(at));
                 let reach = if at == 0 { "" } else { ", which holds for all that it issued" };
-                told(
+                diagnosis(
                     CertificateProblem::WrongPurpose,
                     Some(at),
                     format!("{which} is not meant for a server (its extended key usage lacks serverAuth{reach})"),
@@ -230,7 +236,7 @@ impl Story<'_> {
                     1..=4 => format!(": {}", names.join("; ")),
                     more => format!(": {} and {} more", names[..4].join("; "), more - 4),
                 };
-                told(
+                diagnosis(
                     CertificateProblem::Other,
                     at,
                     format!("{} has a critical extension that is not supported{names}", self.which(at)),
@@ -247,7 +253,7 @@ impl Story<'_> {
                     },
                 )
             }
-            E::UnsupportedCertVersion => told(
+            E::UnsupportedCertVersion => diagnosis(
                 CertificateProblem::Malformed,
                 Some(0),
                 format!(
@@ -264,7 +270,7 @@ impl Story<'_> {
             E::MaximumNameConstraintComparisonsExceeded
             | E::MaximumPathBuildCallsExceeded
             | E::MaximumPathDepthExceeded
-            | E::MaximumSignatureChecksExceeded => told(
+            | E::MaximumSignatureChecksExceeded => diagnosis(
                 CertificateProblem::Other,
                 None,
                 format!(
@@ -283,7 +289,7 @@ impl Story<'_> {
             | E::MalformedDnsIdentifier
             | E::MalformedNameConstraint
             | E::InvalidNetworkMaskConstraint => self.malformed(Some(&error)),
-            error => told(
+            error => diagnosis(
                 CertificateProblem::Other,
                 None,
                 format!("the certificate of {host}, {}, cannot be verified: {}", self.subject(0), webpki_words(&error)),
@@ -334,7 +340,7 @@ impl Story<'_> {
 
     /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size
     /// that cannot be used.
-    fn weak_key(&self, at: Option<usize>) -> Option<Told> {
+    fn weak_key(&self, at: Option<usize>) -> Option<Diagnosis> {
         let (which, certificate) = match at {
             Some(at) => (self.which(Some(at)), self.chain.get(at)?),
             None => {
@@ -354,22 +360,22 @@ impl Story<'_> {
             }
         };
         let message = format!("{which} has an RSA key of {} bits; {}", size.bits, size.needed);
-        Some(told(CertificateProblem::WeakKey, at, message, hint))
+        Some(diagnosis(CertificateProblem::WeakKey, at, message, hint))
     }
 
     /// A certificate of the chain that must be replaced, for what it is or has.
-    fn reissue(&self, problem: CertificateProblem, at: Option<usize>, what: &str) -> Told {
+    fn reissue(&self, problem: CertificateProblem, at: Option<usize>, what: &str) -> Diagnosis {
         let hint = match at {
             Some(0) | None => "The server's administrator must have it issued anew.",
             _ => {
                 "The server's administrator must have its certificate issued by another authority, or get the authority's new one."
             }
         };
-        told(problem, at, format!("{} {what}", self.which(at)), hint)
+        diagnosis(problem, at, format!("{} {what}", self.which(at)), hint)
     }
 
     /// A signature by an algorithm that is broken, unknown, or not for its key.
-    fn odd_signature(&self, algorithm: &[u8]) -> Told {
+    fn odd_signature(&self, algorithm: &[u8]) -> Diagnosis {
         let at = self.find(|certificate| certificate.is_signed_with(algorithm));
         let Some(at) = at else {
             let host = self.host;
@@ -377,12 +383,12 @@ impl Story<'_> {
                 "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
             );
             let hint = "The server's administrator must have it issued anew, signed with SHA-256.";
-            return told(CertificateProblem::BadSignature, None, message, hint);
+            return diagnosis(CertificateProblem::BadSignature, None, message, hint);
         };
         let certificate = &self.chain[at];
         let why =
             if certificate.has_broken_signature() { "is no longer safe" } else { "is not supported for this key" };
-        told(
+        diagnosis(
             CertificateProblem::BadSignature,
             Some(at),
             format!("{} is signed with {}, which {why}", self.which(Some(at)), certificate.signature_algorithm()),
@@ -397,7 +403,7 @@ impl Story<'_> {
     }
 
     /// An authority of the path has more authorities below it than it may (RFC 5280, 4.2.1.9).
-    fn too_many_authorities(&self) -> Told {
+    fn too_many_authorities(&self) -> Diagnosis {
         let path = self.path();
         let found = path.iter().enumerate().skip(1).find_map(|(height, at)| {
             let allowed = usize::from(self.chain[*at].authority()??);
@@ -408,7 +414,7 @@ impl Story<'_> {
         let at = found.map(|(at, ..)| at);
         let numbers =
             found.map_or(String::new(), |(_, allowed, below)| format!(": {allowed} at most, and there are {below}"));
-        told(
+        diagnosis(
             CertificateProblem::WrongPurpose,
             at,
             format!("{} has more authorities below it than it allows (pathLenConstraint){numbers}", self.which(at)),
@@ -418,7 +424,7 @@ impl Story<'_> {
 
     /// The name lies outside of what an authority may issue for, or the limits are of a kind that
     /// is not checked (RFC 5280, 4.2.1.10).
-    fn name_limits(&self) -> Told {
+    fn name_limits(&self) -> Diagnosis {
         let host = self.host;
         let anchor = self.anchor().map(|anchor| {
             let subject = quoted(&anchor.certificate.subject);
@@ -436,7 +442,7 @@ impl Story<'_> {
             .find_map(|(at, which, limits)| Some((at, which, names.iter().find(|name| limits.excludes(name))?)));
         let unchecked = limits.iter().find_map(|(at, which, limits)| Some((at, which, limits.unchecked()?)));
         if let (None, Some((at, which, kind))) = (outside, unchecked) {
-            return told(
+            return diagnosis(
                 CertificateProblem::Other,
                 *at,
                 format!(
@@ -450,7 +456,7 @@ impl Story<'_> {
             );
         }
         let by = outside.map_or(String::new(), |(_, which, name)| format!(": {which} excludes {name}"));
-        told(
+        diagnosis(
             CertificateProblem::UnknownIssuer,
             outside.and_then(|(at, ..)| *at),
             format!(
@@ -461,7 +467,7 @@ impl Story<'_> {
     }
 
     /// Walks from the server's certificate to the one whose issuer is neither sent nor trusted.
-    fn unknown_issuer(&self) -> Told {
+    fn unknown_issuer(&self) -> Diagnosis {
         let host = self.host;
         let trusted = self.store.text();
         if self.chain.is_empty() {
@@ -471,7 +477,7 @@ impl Story<'_> {
         let (last, subject) = (&self.chain[at], self.subject(at));
         let fingerprint = &last.sha256;
         if at == 0 && last.is_self_issued() {
-            return told(
+            return diagnosis(
                 CertificateProblem::SelfSigned,
                 Some(at),
                 format!(
@@ -484,7 +490,7 @@ impl Story<'_> {
             );
         }
         if last.is_self_issued() {
-            return told(
+            return diagnosis(
                 CertificateProblem::UnknownIssuer,
                 Some(at),
                 format!(
@@ -517,10 +523,15 @@ impl Story<'_> {
             0 => format!("the certificate of {host}, {subject}, was issued by {issuer}, which is missing"),
             _ => format!("the certificate of {host} leads to {subject}, whose issuer {issuer} is missing"),
         };
-        told(CertificateProblem::UnknownIssuer, Some(at), format!("{which}: {sent}, nor is it among {trusted}"), hint)
+        diagnosis(
+            CertificateProblem::UnknownIssuer,
+            Some(at),
+            format!("{which}: {sent}, nor is it among {trusted}"),
+            hint,
+        )
     }
 
-    fn wrong_key(&self) -> Told {
+    fn wrong_key(&self) -> Diagnosis {
         let host = self.host;
         let Some(leaf) = self.chain.first() else { return self.malformed(None) };
         let pins: Vec<_> = self.store.pins.iter().map(pin_text).collect();
@@ -533,11 +544,11 @@ impl Story<'_> {
              answers in the server's place."
                 .to_owned()
         };
-        told(CertificateProblem::WrongKey, Some(0), message, hint)
+        diagnosis(CertificateProblem::WrongKey, Some(0), message, hint)
     }
 
     /// A certificate that webpki cannot read, for this reason.
-    fn malformed(&self, error: Option<&webpki::Error>) -> Told {
+    fn malformed(&self, error: Option<&webpki::Error>) -> Diagnosis {
         let is_unreadable = |certificate: &Certificate| {
             let der = CertificateDer::from(certificate.der());
             error.is_some() && webpki::EndEntityCert::try_from(&der).err().as_ref() == error
@@ -549,13 +560,13 @@ impl Story<'_> {
         };
         let why = error.map_or(String::new(), |error| format!(": {}", webpki_words(error)));
         let hint = "The server's administrator must have it issued anew.";
-        told(CertificateProblem::Malformed, at, format!("{which}{why}"), hint)
+        diagnosis(CertificateProblem::Malformed, at, format!("{which}{why}"), hint)
     }
 
-    fn expired(&self, not_after: SystemTime) -> Told {
+    fn expired(&self, not_after: SystemTime) -> Diagnosis {
         let at = self.chain.iter().position(|certificate| same_second(certificate.not_after, not_after));
         let (ago, now) = (apart(not_after, self.now), utc(self.now));
-        told(
+        diagnosis(
             CertificateProblem::Expired,
             at,
             format!("{} expired {ago} ago, at {} (now it is {now})", self.which(at), utc(not_after)),
@@ -564,10 +575,10 @@ impl Story<'_> {
         )
     }
 
-    fn not_yet_valid(&self, not_before: SystemTime) -> Told {
+    fn not_yet_valid(&self, not_before: SystemTime) -> Diagnosis {
         let at = self.chain.iter().position(|certificate| same_second(certificate.not_before, not_before));
         let (left, now) = (apart(self.now, not_before), utc(self.now));
-        told(
+        diagnosis(
             CertificateProblem::NotYetValid,
             at,
             format!(
@@ -580,7 +591,7 @@ impl Story<'_> {
         )
     }
 
-    fn wrong_name(&self) -> Told {
+    fn wrong_name(&self) -> Diagnosis {
         let host = self.host;
         let wanted = match host.parse::<IpAddr>() {
             Ok(_) => format!("the IP address {host}"),
@@ -588,7 +599,7 @@ impl Story<'_> {
         };
         let names = self.chain.first().map_or(&[][..], |leaf| &leaf.names);
         if names.is_empty() {
-            return told(
+            return diagnosis(
                 CertificateProblem::WrongName,
                 Some(0),
                 format!(
@@ -605,7 +616,7 @@ impl Story<'_> {
         if names.len() > 8 {
             list.push_str(&format!(" and {} more", names.len() - 8));
         }
-        told(
+        diagnosis(
             CertificateProblem::WrongName,
             Some(0),
             format!("the certificate that {host} sent is for {list}, not for {wanted}"),
@@ -614,7 +625,7 @@ impl Story<'_> {
         )
     }
 
-    fn bad_signature(&self) -> Told {
+    fn bad_signature(&self) -> Diagnosis {
         let anchors = &self.store.summary.anchors;
         let namesake = self.chain.iter().enumerate().find_map(|(at, certificate)| {
             let anchor = anchors.iter().find(|anchor| certificate.is_issued_by(&anchor.certificate))?;
@@ -632,7 +643,7 @@ impl Story<'_> {
             ),
             None => (None, format!("a signature in the chain of certificates that {} sent does not match", self.host)),
         };
-        told(
+        diagnosis(
             CertificateProblem::BadSignature,
             at,
             message,
@@ -657,8 +668,13 @@ impl Story<'_> {
     }
 }
 
-fn told(problem: CertificateProblem, culprit: Option<usize>, message: String, hint: impl Into<String>) -> Told {
-    Told { problem, culprit, message: printable(message), hint: printable(hint.into()) }
+fn diagnosis(
+    problem: CertificateProblem,
+    culprit: Option<usize>,
+    message: String,
+    hint: impl Into<String>,
+) -> Diagnosis {
+    Diagnosis { problem, index: culprit, message: printable(message), hint: printable(hint.into()) }
 }
 
 fn quoted(name: &str) -> String {

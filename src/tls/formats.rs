@@ -11,28 +11,28 @@ use crate::file::utf8;
 
 /// The certificates that were found, and what else was seen on the way.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ParsedCertificates {
     pub(super) certificates: Vec<CertificateDer<'static>>,
     pub(super) notes: Vec<String>,
 }
 
 /// Why there is no certificate in it: the rest of a sentence that begins with the name of the file.
 #[derive(Debug)]
-pub(super) struct Unusable {
+pub(super) struct FormatError {
     pub(super) reason: String,
     pub(super) hint: String,
 }
 
-impl Unusable {
+impl FormatError {
     pub(super) fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Unusable { reason: reason.into(), hint: hint.into() }
+        FormatError { reason: reason.into(), hint: hint.into() }
     }
 }
 
 /// Finds the certificates to trust in the content of a file. The password is for a key store; others need none.
-pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
+pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<ParsedCertificates, FormatError> {
     if bytes.trim_ascii().is_empty() {
-        return Err(Unusable::new("is empty", "Give a file with a certificate in PEM or DER form."));
+        return Err(FormatError::new("is empty", "Give a file with a certificate in PEM or DER form."));
     }
     if let Some(format) = KeyStore::of(bytes) {
         return trusted(format, bytes, password);
@@ -43,9 +43,9 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Fo
         // The object identifier of signedData (RFC 2315, 14).
         Some([0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x07, 0x02, ..]) => Err(pkcs7()),
         Some(_) if Certificate::read(bytes).is_some() => {
-            Ok(Found { certificates: vec![CertificateDer::from(bytes.to_vec())], notes: Vec::new() })
+            Ok(ParsedCertificates { certificates: vec![CertificateDer::from(bytes.to_vec())], notes: Vec::new() })
         }
-        Some(_) => Err(Unusable::new(
+        Some(_) => Err(FormatError::new(
             "is DER, but not a certificate that can be read",
             "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones).",
         )),
@@ -85,14 +85,14 @@ impl KeyStore {
 }
 
 /// The lists of revoked certificates in the content of a file.
-pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
+pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FormatError> {
     if first_element(bytes).is_some() {
         return Ok(vec![bytes.to_vec()]);
     }
     let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
     let lists: Vec<_> = sections.flatten().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der).collect();
     if lists.is_empty() {
-        return Err(Unusable::new(
+        return Err(FormatError::new(
             "holds no list of revoked certificates",
             "Give a file with a section BEGIN X509 CRL.",
         ));
@@ -100,8 +100,8 @@ pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Unusable> {
     Ok(lists)
 }
 
-fn pem(text: &[u8]) -> Result<Found, Unusable> {
-    let mut found = Found { certificates: Vec::new(), notes: Vec::new() };
+fn pem(text: &[u8]) -> Result<ParsedCertificates, FormatError> {
+    let mut found = ParsedCertificates { certificates: Vec::new(), notes: Vec::new() };
     let (mut key, mut other) = (false, false);
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
         match section {
@@ -122,16 +122,16 @@ fn pem(text: &[u8]) -> Result<Found, Unusable> {
     } else if has("-----BEGIN PKCS7-----") {
         Err(pkcs7())
     } else if has("-----BEGIN TRUSTED CERTIFICATE-----") {
-        Err(Unusable::new(
+        Err(FormatError::new(
             "has its certificate in the form that openssl alone reads (TRUSTED CERTIFICATE)",
             "Convert it: openssl x509 -in FILE -out ca.pem.",
         ))
     } else if let Some(note) = found.notes.pop() {
-        Err(Unusable::new(note, "Get the file anew: it was changed on the way."))
+        Err(FormatError::new(note, "Get the file anew: it was changed on the way."))
     } else if other || has("-----BEGIN ") {
-        Err(Unusable::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE."))
+        Err(FormatError::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE."))
     } else {
-        Err(Unusable::new("holds no certificate", "Give a file with a certificate in PEM or DER form."))
+        Err(FormatError::new("holds no certificate", "Give a file with a certificate in PEM or DER form."))
     }
 }
 
@@ -148,28 +148,28 @@ fn first_element(bytes: &[u8]) -> Option<&[u8]> {
 
 pub(super) const KEY_ALONE: &str = "holds a private key, not a certificate";
 
-fn private_key() -> Unusable {
-    Unusable::new(
+fn private_key() -> FormatError {
+    FormatError::new(
         KEY_ALONE,
         "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner.",
     )
 }
 
-fn pkcs7() -> Unusable {
-    Unusable::new(
+fn pkcs7() -> FormatError {
+    FormatError::new(
         "is a PKCS#7 bundle, which is not read",
         "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text).",
     )
 }
 
 #[cfg(not(feature = "keystores"))]
-fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Found, Unusable> {
+fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<ParsedCertificates, FormatError> {
     Err(not_built(format))
 }
 
 #[cfg(not(feature = "keystores"))]
-pub(super) fn not_built(format: KeyStore) -> Unusable {
-    Unusable::new(
+pub(super) fn not_built(format: KeyStore) -> FormatError {
+    FormatError::new(
         format!("{}, which this build does not read", format.what()),
         "Build envoi with the feature keystores; or export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or \
          keytool -exportcert -rfc.",

@@ -5,12 +5,12 @@ use std::io;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::reasons::{certificate_words, rustls_words, spelt_out};
-use super::{CertificateFailure, Opening};
+use super::{CertificateFailure, TlsMode};
 use crate::hint::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
 /// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are the versions that we speak.
-pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: Opening, offered: &str) -> Error {
+pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: TlsMode, offered: &str) -> Error {
     if !heard.is_empty() && !speaks_tls(heard) {
         return plaintext(heard, host, opening).with_source(error);
     }
@@ -63,9 +63,9 @@ fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
 }
 
 /// The server went on in clear text, where TLS was to begin.
-fn plaintext(heard: &[u8], host: &str, opening: Opening) -> Error {
+fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
     let line = first_line(heard);
-    if opening == Opening::StartTls {
+    if opening == TlsMode::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
             "Its TLS is broken, or a device between you and the server interferes. Show this message to the server's administrator.",
@@ -116,7 +116,7 @@ fn first_line(heard: &[u8]) -> String {
 }
 
 /// The connection ended or failed below TLS.
-fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: Opening) -> Error {
+fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Error {
     use io::ErrorKind as E;
     let closed = matches!(
         error.kind(),
@@ -133,12 +133,12 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: Opening) -> Erro
     }
     let how = if error.kind() == E::UnexpectedEof { "closed the connection" } else { "broke off the connection" };
     let (when, hint) = match (heard.is_empty(), opening) {
-        (true, Opening::Implicit) => (
+        (true, TlsMode::Implicit) => (
             "instead of answering the TLS handshake",
             "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port 587). If it should, the \
              server's TLS is not set up, or it does not take connections from here: its log says more.",
         ),
-        (true, Opening::StartTls) => (
+        (true, TlsMode::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
             "The server's TLS is not set up as it should be (a certificate or key that it cannot read, as a rule): its log says more.",
         ),

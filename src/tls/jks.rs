@@ -15,7 +15,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use zeroize::Zeroizing;
 
 use super::client_certificate::Own;
-use super::formats::Unusable;
+use super::formats::FormatError;
 use super::keystore;
 use super::password::utf16;
 use super::pkcs12::{MAX_ENTRIES, MAX_ROUNDS};
@@ -41,7 +41,7 @@ pub(super) struct Store<'a> {
 
 impl<'a> Store<'a> {
     /// Reads the certificates. The keys stay encrypted.
-    pub(super) fn open(bytes: &'a [u8], password: Option<&Secret>) -> Result<Self, Unusable> {
+    pub(super) fn open(bytes: &'a [u8], password: Option<&Secret>) -> Result<Self, FormatError> {
         let (content, check_sum) =
             bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
         if let Some(password) = password
@@ -54,7 +54,7 @@ impl<'a> Store<'a> {
     }
 
     /// The first key that has a certificate, with its chain. It has the password of the store.
-    pub(super) fn into_own(self, password: Option<&Secret>) -> Result<Option<Own>, Unusable> {
+    pub(super) fn into_own(self, password: Option<&Secret>) -> Result<Option<Own>, FormatError> {
         let Some((key, chain)) = self.own.into_iter().find(|(_, chain)| !chain.is_empty()) else { return Ok(None) };
         let password = password.ok_or_else(|| keystore::wrong_password(false))?;
         let sealed = EncryptedPrivateKeyInfo::from_der(key).map_err(|_| damaged())?;
@@ -66,7 +66,7 @@ impl<'a> Store<'a> {
                 jceks_key(&parameters, sealed.encrypted_data.as_bytes(), password.expose())
             }
             (other, _) => {
-                return Err(Unusable::new(
+                return Err(FormatError::new(
                     format!(
                         "is a Java key store (JKS) whose key is protected in a way that is not supported ({other})"
                     ),
@@ -81,8 +81,8 @@ impl<'a> Store<'a> {
     }
 }
 
-fn damaged() -> Unusable {
-    Unusable::new("is a Java key store (JKS) that is damaged", "Get the file anew.")
+fn damaged() -> FormatError {
+    FormatError::new("is a Java key store (JKS) that is damaged", "Get the file anew.")
 }
 
 /// The check sum: of the password, of two words that whoever wrote Java liked, and of all that stands before it.

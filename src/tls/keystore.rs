@@ -1,19 +1,23 @@
 //! Key stores: PKCS#12, JKS and Oracle's auto-login wallets.
 
 use super::client_certificate::Own;
-use super::formats::{Found, KeyStore, Unusable};
+use super::formats::{FormatError, KeyStore, ParsedCertificates};
 use super::pkcs12::{Fault, MAX_ENTRIES, MAX_ROUNDS, Store};
 use super::{jks, wallet};
 use crate::Secret;
 
 /// The certificates of a store that are there to be trusted.
-pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Found, Unusable> {
+pub(super) fn trusted(
+    format: KeyStore,
+    bytes: &[u8],
+    password: Option<&Secret>,
+) -> Result<ParsedCertificates, FormatError> {
     let mut notes = Vec::new();
     let (certificates, has_key, is_key_alone) = match format {
         KeyStore::Jks => {
             let store = jks::Store::open(bytes, password)?;
             if store.is_cut && store.trusted.is_empty() {
-                return Err(Unusable::new(format!("{} {SECRET_KEY}", format.what()), CONVERT));
+                return Err(FormatError::new(format!("{} {SECRET_KEY}", format.what()), CONVERT));
             }
             if store.is_cut {
                 notes.push(format!("{} {SECRET_KEY}", format.what()));
@@ -31,12 +35,12 @@ pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>)
         })?,
     };
     match (certificates.is_empty(), has_key) {
-        (false, _) => Ok(Found { certificates, notes }),
-        (true, false) => Err(Unusable::new("is a key store that holds no certificate", IMPORT)),
+        (false, _) => Ok(ParsedCertificates { certificates, notes }),
+        (true, false) => Err(FormatError::new("is a key store that holds no certificate", IMPORT)),
         (true, true) if is_key_alone => {
-            Err(Unusable::new("is a key store that holds a key, but no certificate", IMPORT))
+            Err(FormatError::new("is a key store that holds a key, but no certificate", IMPORT))
         }
-        (true, true) => Err(Unusable::new(
+        (true, true) => Err(FormatError::new(
             "is a key store that holds a key with its certificates, but no trusted certificate",
             IMPORT,
         )),
@@ -44,7 +48,7 @@ pub(super) fn trusted(format: KeyStore, bytes: &[u8], password: Option<&Secret>)
 }
 
 /// A key of a store, and the certificates that it may belong to.
-pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Own, Unusable> {
+pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Own, FormatError> {
     match format {
         KeyStore::Jks => jks::Store::open(bytes, password)?.into_own(password)?,
         KeyStore::Pkcs12 => {
@@ -60,7 +64,7 @@ pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> 
         }
     }
     .ok_or_else(|| {
-        Unusable::new(
+        FormatError::new(
             format!("{} without a key that has a certificate", format.what()),
             "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out client.p12.",
         )
@@ -74,31 +78,31 @@ const CONVERT: &str =
 const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool -importcert -file ca.pem -keystore FILE, \
                       or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself.";
 
-fn pkcs12<'a>(bytes: &[u8], password: Option<&'a Secret>) -> Result<Store<'a>, Unusable> {
+fn pkcs12<'a>(bytes: &[u8], password: Option<&'a Secret>) -> Result<Store<'a>, FormatError> {
     Store::open(bytes, password.map_or("", Secret::expose)).map_err(|fault| explain(fault, password.is_some()))
 }
 
 /// The store is not opened by the password, or by none.
-pub(super) fn wrong_password(given: bool) -> Unusable {
+pub(super) fn wrong_password(given: bool) -> FormatError {
     let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
     match given {
-        true => Unusable::new("is a key store that the password given does not open", hint),
-        false => Unusable::new("is a key store that needs a password, and none was given", hint),
+        true => FormatError::new("is a key store that the password given does not open", hint),
+        false => FormatError::new("is a key store that needs a password, and none was given", hint),
     }
 }
 
 /// The store is opened by the password, and the key in it is not.
-pub(super) fn key_password(kind: &str) -> Unusable {
-    Unusable::new(
+pub(super) fn key_password(kind: &str) -> FormatError {
+    FormatError::new(
         format!("is a key store ({kind}) whose key has another password than the store"),
         "Give the key the password of the store: keytool -keypasswd -keystore FILE -alias NAME.",
     )
 }
 
-pub(super) fn explain(fault: Fault, password_given: bool) -> Unusable {
+pub(super) fn explain(fault: Fault, password_given: bool) -> FormatError {
     match fault {
         Fault::WrongPassword => wrong_password(password_given),
-        Fault::TooManyRounds(rounds) => Unusable::new(
+        Fault::TooManyRounds(rounds) => FormatError::new(
             format!(
                 "is a key store (PKCS#12) that asks for {rounds} rounds of hashing to be opened, \
                  of which no more than {MAX_ROUNDS} are done"
@@ -106,16 +110,18 @@ pub(super) fn explain(fault: Fault, password_given: bool) -> Unusable {
             "No program writes such stores; it may be made to keep others busy. Make it anew.",
         ),
         Fault::TooManyEntries => too_many_entries("PKCS#12"),
-        Fault::Unsupported(how) => Unusable::new(
+        Fault::Unsupported(how) => FormatError::new(
             format!("is a key store (PKCS#12) that is protected in a way that is not supported ({how})"),
             REWRITE,
         ),
-        Fault::Malformed(how) => Unusable::new(format!("is a key store (PKCS#12) that cannot be read: {how}"), REWRITE),
+        Fault::Malformed(how) => {
+            FormatError::new(format!("is a key store (PKCS#12) that cannot be read: {how}"), REWRITE)
+        }
     }
 }
 
-pub(super) fn too_many_entries(kind: &str) -> Unusable {
-    Unusable::new(
+pub(super) fn too_many_entries(kind: &str) -> FormatError {
+    FormatError::new(
         format!("is a key store ({kind}) with more than {MAX_ENTRIES} entries"),
         "Export the certificates that are needed into a file of their own.",
     )

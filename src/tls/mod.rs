@@ -71,6 +71,6 @@ pub(crate) use binding::channel_binding;
 pub(crate) use certificate::apart;
 #[cfg(feature = "testing")]
 pub(crate) use connector::provider;
-pub(crate) use connector::{Connector, Demand, Opening, TlsStream};
+pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};
 pub(crate) use handshake::late_alert;
 pub(crate) use store::SYSTEM;

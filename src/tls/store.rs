@@ -14,7 +14,7 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
 use super::certificate::apart;
-use super::formats::{self, Unusable};
+use super::formats::{self, FormatError};
 use super::reasons::webpki_words;
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
@@ -248,20 +248,20 @@ impl TrustStore {
     }
 
     /// Adds a file of a folder, of which nobody said that it holds a certificate.
-    fn add_if_certificate(&mut self, path: &Path, reading: Reading<'_>) -> Result<(), Unusable> {
+    fn add_if_certificate(&mut self, path: &Path, reading: Reading<'_>) -> Result<(), FormatError> {
         // A pipe or a device would be waited for.
         if !path.is_file() {
-            return Err(Unusable::new("is not a file", ""));
+            return Err(FormatError::new("is not a file", ""));
         }
         let bytes = file::read(path, MAX_FILE, reading.until);
-        let bytes = bytes.map_err(|error| Unusable::new(format!("cannot be read: {error}"), ""))?;
+        let bytes = bytes.map_err(|error| FormatError::new(format!("cannot be read: {error}"), ""))?;
         let found = formats::certificates(&bytes, reading.password)?;
         self.add_all(found, &path.display().to_string())
-            .map_err(|error| Unusable::new(format!("cannot be used: {}", error.message()), ""))
+            .map_err(|error| FormatError::new(format!("cannot be used: {}", error.message()), ""))
     }
 
     /// Adds what a source holds; fails if none of it can be trusted.
-    fn add_all(&mut self, found: formats::Found, origin: &str) -> Result<()> {
+    fn add_all(&mut self, found: formats::ParsedCertificates, origin: &str) -> Result<()> {
         for note in found.notes {
             self.summary.warnings.push(format!("{origin} {note}"));
         }
@@ -342,7 +342,7 @@ fn is_of_wallet(path: &Path) -> bool {
 }
 
 /// A folder without a certificate: what there is instead.
-fn nothing_in(path: &Path, skipped: Vec<(PathBuf, Unusable)>) -> Error {
+fn nothing_in(path: &Path, skipped: Vec<(PathBuf, FormatError)>) -> Error {
     let mut message = format!("{} holds no certificate", path.display());
     for (path, why) in skipped.iter().take(3) {
         let name = path.file_name().unwrap_or_default().display();
@@ -382,6 +382,6 @@ fn cannot_read(path: &Path, error: io::Error) -> Error {
         .with_source(error)
 }
 
-fn unusable(origin: &str, why: Unusable) -> Error {
+fn unusable(origin: &str, why: FormatError) -> Error {
     config(format!("{origin} {}", why.reason)).with_hint(why.hint)
 }

@@ -9,15 +9,15 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 
-use super::failure::Why;
+use super::failure::VerifyError;
 use super::store::TrustStore;
-use super::{Certificate, CertificateFailure, Demand};
+use super::{Certificate, CertificateFailure, VerifyMode};
 
 /// Judges the certificates of servers by one trust.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) store: TrustStore,
-    pub(super) demand: Demand,
+    pub(super) demand: VerifyMode,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -30,7 +30,7 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<String, CertificateFailure> {
         let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(self.failure(chain, server, now, Why::NoCertificate));
+            return Err(self.failure(chain, server, now, VerifyError::NoCertificate));
         };
         self.vouch(leaf, intermediates, server, now).map_err(|why| self.failure(chain, server, now, why))
     }
@@ -41,29 +41,29 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         server: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<String, Why> {
+    ) -> Result<String, VerifyError> {
         // First of all, as the signature of the handshake is not checked for a certificate that webpki cannot read.
-        let certificate = EndEntityCert::try_from(leaf).map_err(Why::Invalid)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Invalid)?;
         if Certificate::read(leaf).is_some_and(|certificate| certificate.wrong_size().is_some()) {
-            return Err(Why::WeakKey);
+            return Err(VerifyError::WeakKey);
         }
         let pins = &self.store.pins;
         if !pins.is_empty() {
             let pinned = Certificate::read(leaf).filter(|certificate| pins.contains(&certificate.key_hash()));
-            let pinned = pinned.ok_or(Why::WrongKey)?;
+            let pinned = pinned.ok_or(VerifyError::WrongKey)?;
             if self.store.only_pins {
-                self.check_not_listed(&certificate).map_err(Why::Invalid)?;
+                self.check_not_listed(&certificate).map_err(VerifyError::Invalid)?;
                 return Ok(format!("the pinned key {}", pinned.pin()));
             }
         }
-        let anchor = self.anchor(&certificate, leaf, intermediates, now).map_err(Why::Invalid)?;
-        certificate.verify_is_valid_for_subject_name(server).map_err(Why::Invalid)?;
+        let anchor = self.anchor(&certificate, leaf, intermediates, now).map_err(VerifyError::Invalid)?;
+        certificate.verify_is_valid_for_subject_name(server).map_err(VerifyError::Invalid)?;
         Ok(anchor)
     }
 
     /// Whether the handshake goes on, whatever the judgement.
     pub(super) fn only_reports(&self) -> bool {
-        self.demand == Demand::Reported || self.store.accepts_anything
+        self.demand == VerifyMode::Reported || self.store.accepts_anything
     }
 
     /// The subject of the trusted certificate at the end of the path.
@@ -126,7 +126,7 @@ impl Verifier {
         chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
         now: UnixTime,
-        why: Why,
+        why: VerifyError,
     ) -> CertificateFailure {
         let chain = chain.iter().filter_map(|der| Certificate::read(der)).collect();
         CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)

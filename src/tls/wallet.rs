@@ -18,7 +18,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 use zeroize::Zeroizing;
 
-use super::formats::Unusable;
+use super::formats::FormatError;
 use super::keystore;
 use super::pkcs12::{Fault, Store};
 
@@ -26,7 +26,10 @@ use super::pkcs12::{Fault, Store};
 const IV: [u8; 16] = [0xC0, 0x34, 0xD8, 0x31, 0x1C, 0x02, 0xCE, 0xF8, 0x51, 0xF0, 0x14, 0x4B, 0x81, 0xED, 0x4B, 0xF2];
 
 /// Opens a wallet as this process on this host, and takes something from its store.
-pub(super) fn with_store<T>(bytes: &[u8], take: impl FnOnce(Store<'_>) -> Result<T, Unusable>) -> Result<T, Unusable> {
+pub(super) fn with_store<T>(
+    bytes: &[u8],
+    take: impl FnOnce(Store<'_>) -> Result<T, FormatError>,
+) -> Result<T, FormatError> {
     let wallet = Wallet::read(bytes)?;
     let owner = Owner::this_process();
     let password = wallet.password(&owner);
@@ -46,11 +49,11 @@ struct Wallet<'a> {
 }
 
 impl<'a> Wallet<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Unusable> {
+    fn read(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let (header, rest) = bytes.split_at_checked(12).ok_or_else(damaged)?;
         let kind = header[3];
         if !(b'5'..=b'8').contains(&kind) {
-            return Err(Unusable::new(
+            return Err(FormatError::new(
                 format!("is an auto-login wallet of Oracle (cwallet.sso) of a kind that is not known ({kind:02X})"),
                 OTHERWISE,
             ));
@@ -62,7 +65,7 @@ impl<'a> Wallet<'a> {
             Some((6, rest)) => aes(rest),
             Some((b'5', rest)) => des(rest),
             Some((way, _)) => {
-                return Err(Unusable::new(
+                return Err(FormatError::new(
                     format!(
                         "is an auto-login wallet of Oracle (cwallet.sso) whose password is hidden in a way that is \
                          not known ({way:02X})"
@@ -137,13 +140,13 @@ impl Owner {
 const OTHERWISE: &str =
     "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export.";
 
-fn damaged() -> Unusable {
-    Unusable::new("is an auto-login wallet of Oracle (cwallet.sso) that is damaged, or not complete", OTHERWISE)
+fn damaged() -> FormatError {
+    FormatError::new("is an auto-login wallet of Oracle (cwallet.sso) that is damaged, or not complete", OTHERWISE)
 }
 
-fn elsewhere(owner: &Owner) -> Unusable {
+fn elsewhere(owner: &Owner) -> FormatError {
     let Owner { host, user } = owner;
-    Unusable::new(
+    FormatError::new(
         format!(
             "is an auto-login local wallet of Oracle (cwallet.sso), which opens only on the host and for the user that \
              made it; it does not open on this host, {host:?}, for this user, {user:?}"

@@ -6,7 +6,7 @@ use super::{TlsSettings, TlsVersion};
 
 impl TlsSettings {
     /// The keys of a URL, and the calls on an `Endpoint`, that come to these settings. Without passwords.
-    pub(crate) fn in_words(&self) -> (Vec<(&'static str, String)>, Vec<String>) {
+    pub(crate) fn to_url_query(&self) -> (Vec<(&'static str, String)>, Vec<String>) {
         let (mut keys, mut calls) = (Vec::new(), Vec::new());
         let trust = &self.trust;
         // Bytes in memory, a rustls configuration: there are no words for these.

@@ -61,7 +61,7 @@ impl ProxyHeader {
 
     /// Before anything else is said.
     pub(super) async fn send(&self, stream: &mut TcpStream) -> Result<()> {
-        stream.write_all(&self.0).await.map_err(|error| Error::lost(Phase::Connect, error))
+        stream.write_all(&self.0).await.map_err(|error| Error::connection_lost(Phase::Connect, error))
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Transport {
     Plain(Box<dyn Stream>),
     Tls(Box<TlsStream<Box<dyn Stream>>>),
     /// Handed to a handshake that has not come back.
-    Gone,
+    Taken,
 }
 
 impl Transport {
@@ -52,7 +52,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => Ok(Pin::new(stream)),
             Transport::Tls(stream) => Ok(Pin::new(stream.as_mut())),
-            Transport::Gone => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Taken => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -112,17 +112,17 @@ pub(crate) struct Route {
 }
 
 /// A connection on which nothing was said yet.
-pub(crate) struct Opened {
+pub(crate) struct Connected {
     pub(crate) stream: TcpStream,
     /// What was connected to in the end: for another connection to the same.
-    pub(crate) reached: Destination,
+    pub(crate) peer: Destination,
     /// The address that this end has, for EHLO. Behind a proxy it means nothing to the server.
-    pub(crate) own_address: Option<IpAddr>,
+    pub(crate) local_addr: Option<IpAddr>,
 }
 
 impl Route {
     /// Connects. `at_proxy` tells, even where this is cut short, whether the proxy was reached.
-    pub(crate) async fn open(&self, destination: &Destination, at_proxy: &mut bool) -> Result<Opened> {
+    pub(crate) async fn open(&self, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
         #[cfg(feature = "proxy")]
         {
             let mut opened = match &self.proxy {
@@ -142,7 +142,7 @@ impl Route {
     }
 
     /// Where a proxy is in between, a connection that took too long is told with it.
-    pub(crate) fn explained(&self, error: Error, at_proxy: bool) -> Error {
+    pub(crate) fn with_proxy_context(&self, error: Error, at_proxy: bool) -> Error {
         #[cfg(feature = "proxy")]
         if let Some(proxy) = self.proxy.as_ref().filter(|_| error.kind() == ErrorKind::Timeout) {
             return proxy.too_slow(error, at_proxy);

@@ -14,7 +14,7 @@ use tokio_socks::tcp::Socks5Stream;
 use tokio_socks::{Error as SocksError, IntoTargetAddr as _, TargetAddr};
 use zeroize::Zeroizing;
 
-use super::{Destination, Opened, Tcp, tcp};
+use super::{Connected, Destination, Tcp, tcp};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
@@ -103,7 +103,7 @@ impl Proxy {
         if host_and_port.contains(['/', '?', '#']) {
             return Err(fault("something stands behind the proxy's host and port"));
         }
-        let about_proxy = |error: Error| error.about("the proxy").with_hint(URL_HINT);
+        let about_proxy = |error: Error| error.context("the proxy").with_hint(URL_HINT);
         let (host, port) = url::split_port(host_and_port).map_err(about_proxy)?;
         let port = match (port, kind) {
             (Some(port), _) => port,
@@ -179,7 +179,7 @@ impl Proxy {
     }
 
     /// Connects to the proxy, and through it.
-    pub(super) async fn connect(&self, tcp: &Tcp, destination: &Destination, at_proxy: &mut bool) -> Result<Opened> {
+    pub(super) async fn connect(&self, tcp: &Tcp, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
         let beyond = match self.kind {
             ProxyKind::Socks5 => {
                 let found = tcp::look_up(destination).await.map_err(|error| error.with_hint(LOOK_UP_THERE));
@@ -190,14 +190,14 @@ impl Proxy {
         let mut failure = None;
         for destination in beyond {
             let reached = tcp.open(&self.at).await;
-            let mut stream = reached.map_err(|error| error.about(format!("{self}")).with_hint(CHECK_PROXY))?.stream;
+            let mut stream = reached.map_err(|error| error.context(format!("{self}")).with_hint(CHECK_PROXY))?.stream;
             *at_proxy = true;
             let asked = match self.kind {
                 ProxyKind::Http => self.connect_by_http(&mut stream, &destination).await,
                 _ => self.connect_by_socks(&mut stream, &destination).await,
             };
             match asked {
-                Ok(()) => return Ok(Opened { stream, reached: destination, own_address: None }),
+                Ok(()) => return Ok(Connected { stream, peer: destination, local_addr: None }),
                 // Another address of the server's may do.
                 Err(error) if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Unsupported) => {
                     failure = Some(error)
@@ -350,12 +350,12 @@ impl Proxy {
     /// The limit for connecting was reached.
     pub(super) fn too_slow(&self, error: Error, at_proxy: bool) -> Error {
         if at_proxy {
-            error.about(format!("{self}, accepted the connection, and did not lead to the server")).with_hint(
+            error.context(format!("{self}, accepted the connection, and did not lead to the server")).with_hint(
                 "The proxy cannot reach the mail server, or it is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
             )
         } else {
             error
-                .about(format!("{self}, was not reached"))
+                .context(format!("{self}, was not reached"))
                 .with_hint("Check the proxy's host and port, and whether a firewall drops connections to it.")
         }
     }

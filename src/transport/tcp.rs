@@ -9,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{Destination, Opened};
+use super::{Connected, Destination};
 use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// How long one address may keep the others waiting (RFC 8305, 5).
@@ -55,7 +55,7 @@ impl Tcp {
 
     /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4 take turns, and an address that does not
     /// answer at once does not hold up the next.
-    pub(super) async fn open(&self, destination: &Destination) -> Result<Opened> {
+    pub(super) async fn open(&self, destination: &Destination) -> Result<Connected> {
         let addresses = self.within_reach(look_up(destination).await?, destination)?;
         let mut waiting = addresses.iter().copied();
         let mut attempts = FuturesUnordered::new();
@@ -74,7 +74,7 @@ impl Tcp {
             match attempt {
                 Some((address, Ok(stream))) => {
                     let own_address = stream.local_addr().ok().map(|address| address.ip().to_canonical());
-                    return Ok(Opened { stream, reached: Destination::Address(address), own_address });
+                    return Ok(Connected { stream, peer: Destination::Address(address), local_addr: own_address });
                 }
                 Some((address, Err(error))) => failures.push((address, error)),
                 None => return Err(self.unreachable(destination, failures)),
@@ -212,7 +212,7 @@ mod tests {
         tcp.options.receive_buffer = Some(16 * 1024);
         let opened = tcp.open(&Destination::Address(listener.local_addr().unwrap())).await.unwrap();
         assert_eq!(listener.accept().await.unwrap().1.ip(), IpAddr::from([127, 0, 0, 2]));
-        assert_eq!(opened.own_address, Some([127, 0, 0, 2].into()));
+        assert_eq!(opened.local_addr, Some([127, 0, 0, 2].into()));
         let socket = SockRef::from(&opened.stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));

@@ -63,7 +63,7 @@ impl Case {
         let result = result.unwrap_or_else(|_| panic!("{}: the client hangs", self.name));
         let error = result.err().unwrap_or_else(|| panic!("{}: it was sent", self.name));
 
-        (self.tell(&error, running.port), self.faults(&error))
+        (self.describe(&error, running.port), self.faults(&error))
     }
 
     fn faults(&self, error: &Error) -> Vec<String> {
@@ -82,7 +82,7 @@ impl Case {
     }
 
     /// What is pinned. The text is that of `Display`, with a new line for the advice at its end.
-    fn tell(&self, error: &Error, port: u16) -> String {
+    fn describe(&self, error: &Error, port: u16) -> String {
         let (text, hint) = (error.to_string(), error.hint().unwrap_or_default());
         let what = text.strip_suffix(hint).unwrap_or(&text).trim_end();
         let lasting = match (error.outcome_unknown(), error.is_transient()) {

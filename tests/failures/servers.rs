@@ -174,7 +174,7 @@ async fn session(
         }
         let Some(answer) = scripted(script, "TLS") else { return Ok(true) };
         let _ = stream.read(&mut [0; 4096]).await?;
-        say(&mut stream, answer).await?;
+        reply(&mut stream, answer).await?;
         Ok(false)
     };
     match in_clear.await {
@@ -212,7 +212,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     log: &(dyn Fn(&str) + Send + Sync),
 ) -> io::Result<bool> {
     let mut unread = Vec::new();
-    if !upgraded && !say(stream, scripted(script, "GREETING").unwrap_or(usual("GREETING", false))).await? {
+    if !upgraded && !reply(stream, scripted(script, "GREETING").unwrap_or(usual("GREETING", false))).await? {
         return Ok(false);
     }
     let mut in_message = false;
@@ -225,7 +225,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         let answer = scripted(script, &line).unwrap_or(usual(&line, upgraded));
         in_message = line == "DATA" && answer.starts_with("354");
         let in_body = scripted(script, "BODY").filter(|_| in_message);
-        if !say(stream, answer).await? {
+        if !reply(stream, answer).await? {
             return Ok(false);
         }
         if let Some(answer) = in_body {
@@ -234,7 +234,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 // What nobody reads soon fills the buffers on the way.
                 std::future::pending::<()>().await;
             }
-            return say(stream, answer).await.map(|_| false);
+            return reply(stream, answer).await.map(|_| false);
         }
         if line == "STARTTLS" && answer.starts_with("220") {
             return Ok(true);
@@ -255,7 +255,7 @@ async fn next_line<S: AsyncRead + Unpin>(stream: &mut S, unread: &mut Vec<u8>) -
 }
 
 /// False where the session ends with it.
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) -> io::Result<bool> {
+async fn reply<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) -> io::Result<bool> {
     match answer {
         SILENCE => {
             // Until the client goes.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::office::{Manners, Office, address, envelope, letter};
+use crate::office::{Office, ServerBehavior, address, envelope, letter};
 
 /// What the future comes to, if it does within so many polls; else it is dropped.
 pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
@@ -32,11 +32,18 @@ pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output>
     .await
 }
 
-const LINE: Manners =
-    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
+const LINE: ServerBehavior = ServerBehavior {
+    pipelining: true,
+    chunking: false,
+    lmtp: false,
+    binary: false,
+    prdr: false,
+    dsn: false,
+    tls: None,
+};
 
 /// A wire on which little fits, so that there is much to wait for.
-fn wire(manners: Manners, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
+fn wire(manners: ServerBehavior, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
     let (client, server) = duplex(if narrow { 7 } else { 64 * 1024 });
     let office = Office::default();
     let serving = tokio::spawn({
@@ -74,9 +81,11 @@ async fn assert_nothing_left(serving: JoinHandle<io::Result<()>>, context: &str)
 
 #[tokio::test(start_paused = true)]
 async fn connect_after_each_poll() {
-    for manners in
-        [LINE, Manners { tls: Some(Security::Required), ..LINE }, Manners { tls: Some(Security::Implicit), ..LINE }]
-    {
+    for manners in [
+        LINE,
+        ServerBehavior { tls: Some(Security::Required), ..LINE },
+        ServerBehavior { tls: Some(Security::Implicit), ..LINE },
+    ] {
         let endpoint = manners.endpoint();
         // The store is read once.
         let (client, _, _) = wire(manners, false);
@@ -99,9 +108,9 @@ async fn connect_after_each_poll() {
 async fn send_after_each_poll() {
     for manners in [
         LINE,
-        Manners { pipelining: false, ..LINE },
-        Manners { chunking: true, ..LINE },
-        Manners { lmtp: true, ..LINE },
+        ServerBehavior { pipelining: false, ..LINE },
+        ServerBehavior { chunking: true, ..LINE },
+        ServerBehavior { lmtp: true, ..LINE },
     ] {
         let endpoint = manners.endpoint();
         for polls in 1.. {
@@ -125,7 +134,7 @@ async fn send_after_each_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_after_each_poll() {
-    for manners in [LINE, Manners { chunking: true, ..LINE }] {
+    for manners in [LINE, ServerBehavior { chunking: true, ..LINE }] {
         for polls in 1.. {
             let context = format!("{manners:?}, {polls} polls");
             let (client, office, serving) = wire(manners, true);
@@ -337,7 +346,7 @@ async fn what_failed_has_no_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_what_is_told_of_each_recipient() {
-    let manners = Manners { lmtp: true, ..LINE };
+    let manners = ServerBehavior { lmtp: true, ..LINE };
     let (client, office, serving) = wire(manners, false);
     let endpoint = manners.endpoint();
     assert_eq!(endpoint.protocol(), Protocol::Lmtp);

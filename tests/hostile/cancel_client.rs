@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::cancel::polled;
-use crate::office::{Manners, Office, letter};
+use crate::office::{Office, ServerBehavior, letter};
 
 const YOU: &[&str] = &["you@example.com"];
 
@@ -30,7 +30,7 @@ pub struct Street {
 
 impl Street {
     /// An office in which the first clients' counters die at this step.
-    pub async fn open(manners: Manners, dying: usize, killed_at: usize) -> Street {
+    pub async fn open(manners: ServerBehavior, dying: usize, killed_at: usize) -> Street {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (office, clients) = (Office::default(), Arc::new(AtomicUsize::new(0)));
@@ -64,13 +64,13 @@ impl Street {
     }
 }
 
-fn manners() -> [Manners; 4] {
-    let line = Manners { pipelining: true, ..Manners::default() };
+fn manners() -> [ServerBehavior; 4] {
+    let line = ServerBehavior { pipelining: true, ..ServerBehavior::default() };
     [
         line,
-        Manners { chunking: true, tls: Some(Security::Implicit), ..line },
-        Manners { tls: Some(Security::Required), ..line },
-        Manners { lmtp: true, ..line },
+        ServerBehavior { chunking: true, tls: Some(Security::Implicit), ..line },
+        ServerBehavior { tls: Some(Security::Required), ..line },
+        ServerBehavior { lmtp: true, ..line },
     ]
 }
 
@@ -142,7 +142,7 @@ async fn a_stream_of_messages_after_each_poll() {
 #[tokio::test(start_paused = true)]
 async fn the_wait_before_the_next_attempt_after_each_poll() {
     // Two attempts end at MAIL, the third one would not. What was dropped makes none, however long one waits.
-    let manners = Manners::default();
+    let manners = ServerBehavior::default();
     let mut most = 0;
     for polls in 1.. {
         let context = format!("{polls} polls");
@@ -184,7 +184,7 @@ async fn the_source_of_a_token_after_each_poll() {
             }
         }
     };
-    let manners = Manners::default();
+    let manners = ServerBehavior::default();
     let endpoint = manners.endpoint().auth_in_clear().user("alice").mechanism(Mechanism::XOAuth2).token_source(source);
     let holders = Arc::strong_count(&held);
     for polls in 1.. {

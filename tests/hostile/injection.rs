@@ -17,7 +17,7 @@ use envoi::{
 use futures::FutureExt as _;
 
 use crate::office::envelope;
-use crate::script::{Act, meet, plain, say};
+use crate::script::{Act, meet, plain, send_reply};
 
 /// What breaks out of a line, and what would follow.
 const BREAKS: [&str; 7] = ["\r\nDATA", "\nRSET\n", "\rQUIT", "\0", "\r\n", "\n", "\r\n.\r\n"];
@@ -200,10 +200,15 @@ async fn a_host_or_a_url() {
 
 /// The client logs in with this to a server that offers the mechanism, and says what it said.
 async fn log_in(mechanism: Mechanism, credentials: Credentials) -> (Result<(), Error>, String) {
-    let offer = say(&format!("250-hostile.example.org\r\n250 AUTH {mechanism}\r\n"));
-    let mut acts = vec![say("220 hi\r\n"), Act::Hear("EHLO"), offer, Act::Hear("AUTH")];
-    acts.extend([say("334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2U+\r\n"), Act::Rest(1), say("334 \r\n"), Act::Rest(1)]);
-    acts.extend([say("535 5.7.8 no\r\n"), Act::Listen]);
+    let offer = send_reply(&format!("250-hostile.example.org\r\n250 AUTH {mechanism}\r\n"));
+    let mut acts = vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), offer, Act::Hear("AUTH")];
+    acts.extend([
+        send_reply("334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2U+\r\n"),
+        Act::Rest(1),
+        send_reply("334 \r\n"),
+        Act::Rest(1),
+    ]);
+    acts.extend([send_reply("535 5.7.8 no\r\n"), Act::Listen]);
     let endpoint = plain().auth_in_clear().mechanism(mechanism).credentials(credentials);
     let meeting = meet(acts, async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
     (meeting.result, String::from_utf8(meeting.heard).unwrap())

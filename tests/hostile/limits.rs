@@ -14,14 +14,14 @@ use envoi::{Connection, Credentials, Endpoint, ErrorKind, Phase, Timeouts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::office::{address, certificate, letter, parcel};
-use crate::script::Fate::Fails;
-use crate::script::{Act, Fate, assert_fate, meet, meet_over, plain, play_all, say, send, up_to};
+use crate::script::Handling::Fails;
+use crate::script::{Act, Handling, assert_fate, meet, meet_over, plain, play_all, send, send_reply, up_to};
 
 fn then(last: &str, acts: &[Act]) -> Vec<Act> {
     [up_to(last), acts.to_vec()].concat()
 }
 
-fn too_much(phase: Phase) -> Fate {
+fn too_much(phase: Phase) -> Handling {
     Fails(ErrorKind::Protocol, phase, phase == Phase::EndOfData, "limit")
 }
 
@@ -33,7 +33,7 @@ async fn floods() {
         ("a greeting without an end", vec![Act::Flood("x")], too_much(Phase::Greeting)),
         ("a greeting of lines without an end", vec![Act::Flood("220-x\r\n")], too_much(Phase::Greeting)),
         ("capabilities without an end", then("EHLO", &[Act::Flood("250-X\r\n")]), too_much(Phase::Hello)),
-        ("one capability without an end", then("EHLO", &[say("250-"), Act::Flood("A")]), too_much(Phase::Hello)),
+        ("one capability without an end", then("EHLO", &[send_reply("250-"), Act::Flood("A")]), too_much(Phase::Hello)),
         (
             "a line that is too long by a little",
             then("MAIL", &[Act::Say(long.into()), Act::Listen]),
@@ -63,7 +63,7 @@ async fn floods() {
     let endpoint = plain();
     let acts = then("QUIT", &[Act::Flood("221-bye\r\n")]);
     let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
-    assert_fate("a parting without an end", &meeting.result, Fate::Sent);
+    assert_fate("a parting without an end", &meeting.result, Handling::Sent);
     assert!(meeting.took <= Duration::from_secs(1));
 }
 
@@ -82,7 +82,7 @@ async fn each_limit_can_be_set_and_is_named() {
     ];
     for (what, endpoint, words) in cases {
         let name = if what == "a line" { "250-a name of more than thirty bytes\r\n250 x\r\n" } else { offers };
-        let acts = then("EHLO", &[say(name), Act::Listen]);
+        let acts = then("EHLO", &[send_reply(name), Act::Listen]);
         let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await);
         assert_fate(what, &meeting.await.result, Fails(ErrorKind::Protocol, Phase::Hello, false, words));
     }
@@ -95,7 +95,7 @@ async fn no_real_server_reaches_them() {
     {
         let offers = (1..lines).map(|n| format!("250-X{n:0bytes$}\r\n")).collect::<String>() + "250 SIZE 1000000\r\n";
         let endpoint = plain();
-        let meeting = meet(then("EHLO", &[say(&offers), Act::Listen]), async |stream| {
+        let meeting = meet(then("EHLO", &[send_reply(&offers), Act::Listen]), async |stream| {
             let connection = Connection::from_stream(stream, &endpoint).await?;
             Ok(connection.capabilities().size_limit())
         });
@@ -105,14 +105,14 @@ async fn no_real_server_reaches_them() {
 
 /// A session with a login in clear, up to the first challenge.
 fn challenged(acts: &[Act]) -> Vec<Act> {
-    let offers = say("250-hostile.example.org\r\n250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2\r\n");
-    [vec![say("220 hi\r\n"), Act::Hear("EHLO"), offers, Act::Hear("AUTH")], acts.to_vec()].concat()
+    let offers = send_reply("250-hostile.example.org\r\n250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2\r\n");
+    [vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), offers, Act::Hear("AUTH")], acts.to_vec()].concat()
 }
 
 #[tokio::test(start_paused = true)]
 async fn challenges() {
     let password = || Credentials::new("alice", "correct horse");
-    let repeated = |reply: &str| (0..100).flat_map(|_| [Act::Hear("\r\n"), say(reply)]).collect::<Vec<_>>();
+    let repeated = |reply: &str| (0..100).flat_map(|_| [Act::Hear("\r\n"), send_reply(reply)]).collect::<Vec<_>>();
     let long = format!("334 {}\r\n", "QUJD".repeat(3000));
     for (attack, mechanism, credentials, acts, words) in [
         (
@@ -134,14 +134,14 @@ async fn challenges() {
             "a challenge without an end",
             Mechanism::Login,
             password(),
-            vec![say("334 "), Act::Flood("A")],
+            vec![send_reply("334 "), Act::Flood("A")],
             "limit of 16384 bytes",
         ),
         (
             "a challenge in lines, too long together",
             Mechanism::Login,
             password(),
-            vec![say(&long.replace("334 ", "334-")), say(&long), Act::Listen],
+            vec![send_reply(&long.replace("334 ", "334-")), send_reply(&long), Act::Listen],
             "challenge longer than the limit of 16384 bytes",
         ),
     ] {
@@ -180,8 +180,8 @@ async fn time_in_each_phase_and_in_all() {
     let many: Vec<String> = (0..100).map(|n| format!("user{n}@example.com")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let slowly = || {
-        let replies = (0..100).flat_map(|_| [Act::Hear("RCPT"), Act::Rest(55), say("250 ok\r\n")]);
-        [up_to("MAIL"), vec![say("250 ok\r\n")], replies.collect(), vec![Act::Listen]].concat()
+        let replies = (0..100).flat_map(|_| [Act::Hear("RCPT"), Act::Rest(55), send_reply("250 ok\r\n")]);
+        [up_to("MAIL"), vec![send_reply("250 ok\r\n")], replies.collect(), vec![Act::Listen]].concat()
     };
     for (what, timeouts, seconds, words) in [
         (
@@ -212,9 +212,14 @@ async fn time_in_each_phase_and_in_all() {
     let result = meeting.await.result;
     assert_fate("step by step", &result, Fails(ErrorKind::Timeout, Phase::Rcpt, false, "allowed for waiting"));
     let few = &many[..3];
-    let mut acts = vec![say("220 hi\r\n"), Act::Hear("LHLO"), say("250-hi\r\n250 PIPELINING\r\n"), Act::Hear("DATA")];
-    acts.extend([say("250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Act::Hear("\r\n.\r\n")]);
-    acts.extend(few.iter().flat_map(|_| [Act::Rest(500), say("250 stored\r\n")]));
+    let mut acts = vec![
+        send_reply("220 hi\r\n"),
+        Act::Hear("LHLO"),
+        send_reply("250-hi\r\n250 PIPELINING\r\n"),
+        Act::Hear("DATA"),
+    ];
+    acts.extend([send_reply("250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"), Act::Hear("\r\n.\r\n")]);
+    acts.extend(few.iter().flat_map(|_| [Act::Rest(500), send_reply("250 stored\r\n")]));
     let endpoint = Endpoint::lmtp("localhost").timeouts(less_patient(600));
     let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, few, 100)).await).await;
     assert_fate(
@@ -239,7 +244,7 @@ fn less_patient(seconds: u64) -> Timeouts {
 async fn time_in_a_login() {
     // Each challenge comes in time, and each refusal of a mechanism (RFC 4954, 4 and 6).
     let slow = |turns: &[(&'static str, &str)]| {
-        let turns = turns.iter().flat_map(|(heard, reply)| [Act::Hear(heard), Act::Rest(200), say(reply)]);
+        let turns = turns.iter().flat_map(|(heard, reply)| [Act::Hear(heard), Act::Rest(200), send_reply(reply)]);
         challenged(&turns.chain([Act::Listen]).collect::<Vec<_>>())
     };
     let prompts = [("LOGIN", "334 VXNlcm5hbWU6\r\n"), ("YWxpY2U=", "334 UGFzc3dvcmQ6\r\n"), ("c2VjcmV0", "235 ok\r\n")];
@@ -287,7 +292,7 @@ async fn time_in_what_is_no_dialogue() {
     };
     let hello = "\u{16}\u{3}\u{3}\u{3f}\u{7f}\u{2}\u{0}\u{3f}\u{7b}";
     let starttls = [
-        then("EHLO", &[say("250-hi\r\n250 STARTTLS\r\n"), Act::Hear("STARTTLS"), say("220 go\r\n")]),
+        then("EHLO", &[send_reply("250-hi\r\n250 STARTTLS\r\n"), Act::Hear("STARTTLS"), send_reply("220 go\r\n")]),
         vec![Act::Trickle(hello, 1)],
     ];
     for (attack, endpoint, acts) in [
@@ -300,10 +305,12 @@ async fn time_in_what_is_no_dialogue() {
         assert_eq!(meeting.took.as_secs(), 60, "{attack}");
     }
     // The answers to chunks, each in time (RFC 3030, 3): the message has its lowest rate.
-    let mut acts =
-        then("EHLO", &[say("250-hi\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"), Act::Hear("MAIL"), say("250 ok\r\n")]);
-    acts.extend([Act::Hear("RCPT"), say("250 ok\r\n")]);
-    acts.extend((0..100).flat_map(|_| [Act::Hear("BDAT"), Act::Rest(179), say("250 ok\r\n")]));
+    let mut acts = then(
+        "EHLO",
+        &[send_reply("250-hi\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"), Act::Hear("MAIL"), send_reply("250 ok\r\n")],
+    );
+    acts.extend([Act::Hear("RCPT"), send_reply("250 ok\r\n")]);
+    acts.extend((0..100).flat_map(|_| [Act::Hear("BDAT"), Act::Rest(179), send_reply("250 ok\r\n")]));
     let mut timeouts = Timeouts::default();
     timeouts.min_rate = 10_000;
     let meeting = meet(acts, async |stream| {
@@ -317,11 +324,11 @@ async fn time_in_what_is_no_dialogue() {
         (16 * 1024, then("QUIT", &[Act::Trickle("221-bye\r\n", 1)])),
         (16 * 1024, then("QUIT", &[Act::Flood("221-bye\r\n")])),
         (16 * 1024, then("QUIT", &[Act::Listen])),
-        (4, then(".", &[say("250 stored\r\n"), Act::Sleep])),
+        (4, then(".", &[send_reply("250 stored\r\n"), Act::Sleep])),
     ] {
         let message = letter(0, &["you@example.com"], 100);
         let meeting = meet_over(room, acts, async |stream| send(stream, &plain(), message).await).await;
-        assert_fate("a parting", &meeting.result, Fate::Sent);
+        assert_fate("a parting", &meeting.result, Handling::Sent);
         assert!(meeting.took <= Duration::from_secs(1), "{:?}", meeting.took);
     }
 }

@@ -12,7 +12,7 @@ use envoi::proto::Mechanism;
 use envoi::{Connection, Credentials, Endpoint, Secret};
 
 use crate::office::letter;
-use crate::script::{Act, meet, plain, say, send, up_to};
+use crate::script::{Act, meet, plain, send, send_reply, up_to};
 
 #[path = "../support/resident.rs"]
 mod resident;
@@ -54,8 +54,8 @@ async fn floods() {
         ("mechanisms without an end", then("EHLO", &[Act::Flood(words)])),
         ("unasked replies without an end", then("EHLO", &[Act::Flood("250 x\r\n")])),
         ("replies to MAIL without an end", then("MAIL", &[Act::Flood("250 x\r\n")])),
-        ("replies during the message", then("DATA", &[say("354 go\r\n"), Act::Flood("250-x\r\n")])),
-        ("replies behind the message", then(".", &[say("250 stored\r\n"), Act::Flood("250 x\r\n")])),
+        ("replies during the message", then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250-x\r\n")])),
+        ("replies behind the message", then(".", &[send_reply("250 stored\r\n"), Act::Flood("250 x\r\n")])),
         ("a parting without an end", then("QUIT", &[Act::Flood("221-x\r\n")])),
     ] {
         for _ in 0..5 {

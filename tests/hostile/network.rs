@@ -19,12 +19,12 @@ use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex, split};
 use tokio::time::{Instant, sleep};
 
-use crate::office::{Manners, Office, letter, parcel};
+use crate::office::{Office, ServerBehavior, letter, parcel};
 
 /// SplitMix64: small, and the same everywhere.
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -55,7 +55,7 @@ enum Fault {
 
 /// One direction of the wire.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct Direction {
     latency_ms: u64,
     segment: usize,
     fault: Fault,
@@ -66,22 +66,22 @@ struct Way {
 /// All that a seed decides.
 #[derive(Debug)]
 struct Plan {
-    manners: Manners,
+    manners: ServerBehavior,
     messages: usize,
     bytes: usize,
     hurried: bool,
-    up: Way,
-    down: Way,
+    up: Direction,
+    down: Direction,
 }
 
 impl Plan {
     fn of(seed: u64) -> Plan {
-        let mut dice = Dice(seed);
+        let mut dice = Random(seed);
         // TLS costs time: a third has it.
         let tls = dice.pick(&[None, None, None, None, Some(Security::Required), Some(Security::Implicit)]);
         let lmtp = tls != Some(Security::Implicit) && dice.roll(5) == 0;
         let chunking = dice.roll(3) == 0;
-        let manners = Manners {
+        let manners = ServerBehavior {
             pipelining: dice.roll(3) > 0,
             chunking,
             binary: chunking && dice.roll(2) == 0,
@@ -108,7 +108,7 @@ impl Plan {
             // A hundred thousand segments of one byte would only take time.
             let segment =
                 if bytes > 1000 { dice.pick(&[536, 1460, 65_536]) } else { dice.pick(&[1, 2, 19, 536, 65_536]) };
-            Way {
+            Direction {
                 // One segment after the other: a network that is only slow is to be slow enough for no limit, though TLS makes one
                 // record of several messages.
                 latency_ms: dice.pick(match segment {
@@ -182,7 +182,7 @@ enum Ended {
 }
 
 /// Carries bytes one way.
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Way) -> Ended {
+async fn forward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Direction) -> Ended {
     let mut segment = vec![0; way.segment];
     let (mut carried, mut stalled) = (0, false);
     loop {
@@ -232,8 +232,8 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
 /// Both directions, until a reset.
 async fn network(client: DuplexStream, server: DuplexStream, plan: &Plan, is_reset: &AtomicBool) {
     let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
-    let mut up = std::pin::pin!(carry(from_client, to_server, plan.up));
-    let mut down = std::pin::pin!(carry(from_server, to_client, plan.down));
+    let mut up = std::pin::pin!(forward(from_client, to_server, plan.up));
+    let mut down = std::pin::pin!(forward(from_server, to_client, plan.down));
     let mut open = (true, true);
     while open != (false, false) {
         let (ended, fault) = tokio::select! {
@@ -331,7 +331,7 @@ fn number(variable: &str) -> Option<u64> {
 async fn whatever_the_weather() {
     // One for each: it reads its trust store once.
     let mut endpoints = BTreeMap::new();
-    let mut endpoint = |manners: Manners| {
+    let mut endpoint = |manners: ServerBehavior| {
         endpoints.entry((manners.lmtp, manners.tls.map(|tls| tls as u8))).or_insert_with(|| manners.endpoint()).clone()
     };
     if let Some(seed) = number("ENVOI_NETWORK_SEED") {

@@ -18,7 +18,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// How the session is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Manners {
+pub struct ServerBehavior {
     pub pipelining: bool,
     pub chunking: bool,
     pub lmtp: bool,
@@ -31,7 +31,7 @@ pub struct Manners {
     pub tls: Option<Security>,
 }
 
-impl Manners {
+impl ServerBehavior {
     /// The client's settings that go with it.
     pub fn endpoint(self) -> Endpoint {
         let endpoint = if self.lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
@@ -86,7 +86,12 @@ impl Office {
     }
 
     /// Serves a connection, until the client goes or this many steps were made.
-    pub async fn serve(&self, stream: impl Stream + 'static, manners: Manners, killed_at: usize) -> io::Result<()> {
+    pub async fn serve(
+        &self,
+        stream: impl Stream + 'static,
+        manners: ServerBehavior,
+        killed_at: usize,
+    ) -> io::Result<()> {
         let mut clerk = Clerk { office: self.clone(), manners, killed_at, stream: Box::new(stream), input: Vec::new() };
         if manners.tls == Some(Security::Implicit) {
             clerk.secure().await?;
@@ -131,7 +136,7 @@ impl Office {
 
 struct Clerk {
     office: Office,
-    manners: Manners,
+    manners: ServerBehavior,
     killed_at: usize,
     stream: Box<dyn Stream>,
     input: Vec<u8>,
@@ -152,7 +157,7 @@ impl Clerk {
     }
 
     async fn converse(&mut self) -> io::Result<()> {
-        self.say("220 office.example.org\r\n").await?;
+        self.reply("220 office.example.org\r\n").await?;
         let (mut secure, mut recipients) = (self.manners.tls == Some(Security::Implicit), Vec::new());
         let (mut chunks, mut prdr) = (Vec::new(), false);
         loop {
@@ -175,27 +180,27 @@ impl Clerk {
                     ] {
                         offers += &if offered { format!("250-{name}\r\n") } else { String::new() };
                     }
-                    self.say(&(offers + "250 SIZE\r\n")).await?;
+                    self.reply(&(offers + "250 SIZE\r\n")).await?;
                 }
-                "AUTH" => self.say("235 welcome\r\n").await?,
+                "AUTH" => self.reply("235 welcome\r\n").await?,
                 "STARTTLS" => {
-                    self.say("220 go\r\n").await?;
+                    self.reply("220 go\r\n").await?;
                     self.secure().await?;
                     secure = true;
                 }
                 "MAIL" => {
                     prdr = line.ends_with(" PRDR") || line.contains(" PRDR ");
-                    self.say("250 ok\r\n").await?;
+                    self.reply("250 ok\r\n").await?;
                 }
-                "RCPT" if line.contains("nobody") => self.say("550 no\r\n").await?,
+                "RCPT" if line.contains("nobody") => self.reply("550 no\r\n").await?,
                 "RCPT" => {
                     recipients.push(line["RCPT TO:<".len()..].split('>').next().unwrap_or_default().to_owned());
-                    self.say("250 ok\r\n").await?;
+                    self.reply("250 ok\r\n").await?;
                 }
-                "DATA" if recipients.is_empty() => self.say("554 nobody\r\n").await?,
+                "DATA" if recipients.is_empty() => self.reply("554 nobody\r\n").await?,
                 "DATA" => {
                     self.office.books().asked_for += 1;
-                    self.say("354 go\r\n").await?;
+                    self.reply("354 go\r\n").await?;
                     let body = self.stuffed().await?;
                     self.take(&body, std::mem::take(&mut recipients), prdr).await?;
                 }
@@ -209,23 +214,23 @@ impl Clerk {
                     self.step()?;
                     if recipients.is_empty() {
                         chunks.clear();
-                        self.say("554 nobody\r\n").await?;
+                        self.reply("554 nobody\r\n").await?;
                     } else if words.next() == Some("LAST") {
                         self.take(&std::mem::take(&mut chunks), std::mem::take(&mut recipients), prdr).await?;
                     } else {
-                        self.say("250 go on\r\n").await?;
+                        self.reply("250 go on\r\n").await?;
                     }
                 }
                 "RSET" => {
                     recipients.clear();
                     chunks.clear();
-                    self.say("250 ok\r\n").await?;
+                    self.reply("250 ok\r\n").await?;
                 }
                 "QUIT" => {
-                    self.say("221 bye\r\n").await?;
+                    self.reply("221 bye\r\n").await?;
                     return self.stream.shutdown().await;
                 }
-                _ => self.say("250 ok\r\n").await?,
+                _ => self.reply("250 ok\r\n").await?,
             }
         }
     }
@@ -233,23 +238,23 @@ impl Clerk {
     /// The message is stored before it is confirmed (RFC 5321, 4.2.5). Where each recipient is answered for, some have no room.
     async fn take(&mut self, body: &[u8], recipients: Vec<String>, prdr: bool) -> io::Result<()> {
         if prdr {
-            self.say("353 each\r\n").await?;
+            self.reply("353 each\r\n").await?;
         }
         if prdr || self.manners.lmtp {
             for recipient in &recipients {
                 if recipient.contains("full") {
-                    self.say("552 5.2.2 full\r\n").await?;
+                    self.reply("552 5.2.2 full\r\n").await?;
                     continue;
                 }
                 self.office.store(body, recipient);
                 self.step()?;
-                self.say("250 stored\r\n").await?;
+                self.reply("250 stored\r\n").await?;
             }
-            return if prdr { self.say("250 done\r\n").await } else { Ok(()) };
+            return if prdr { self.reply("250 done\r\n").await } else { Ok(()) };
         }
         recipients.iter().for_each(|recipient| self.office.store(body, recipient));
         self.step()?;
-        self.say("250 stored\r\n").await
+        self.reply("250 stored\r\n").await
     }
 
     async fn stuffed(&mut self) -> io::Result<Vec<u8>> {
@@ -282,7 +287,7 @@ impl Clerk {
         }
     }
 
-    async fn say(&mut self, reply: &str) -> io::Result<()> {
+    async fn reply(&mut self, reply: &str) -> io::Result<()> {
         let (half, rest) = reply.as_bytes().split_at(reply.len() / 2);
         self.step()?;
         self.stream.write_all(half).await?;

@@ -10,28 +10,41 @@ use futures::stream;
 use tokio::io::duplex;
 
 use crate::cancel_client::Street;
-use crate::office::{Manners, Office, envelope, letter, parcel};
+use crate::office::{Office, ServerBehavior, envelope, letter, parcel};
 
 const MORE_THAN_ALL: usize = 100_000;
 const BOTH: &[&str] = &["you@example.com", "all@example.com"];
 
-const PLAIN: Manners =
-    Manners { pipelining: false, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
+const PLAIN: ServerBehavior = ServerBehavior {
+    pipelining: false,
+    chunking: false,
+    lmtp: false,
+    binary: false,
+    prdr: false,
+    dsn: false,
+    tls: None,
+};
 
 /// Ways to the server's disk: each must hold at every step.
-const WAYS: &[(&str, Manners)] = &[
+const WAYS: &[(&str, ServerBehavior)] = &[
     ("DATA, one command at a time", PLAIN),
-    ("DATA in a group (RFC 2920)", Manners { pipelining: true, ..PLAIN }),
-    ("BDAT (RFC 3030)", Manners { chunking: true, ..PLAIN }),
-    ("BDAT in a group", Manners { pipelining: true, chunking: true, ..PLAIN }),
-    ("BINARYMIME in chunks", Manners { chunking: true, binary: true, ..PLAIN }),
-    ("BINARYMIME in chunks without waiting", Manners { pipelining: true, chunking: true, binary: true, ..PLAIN }),
-    ("LMTP (RFC 2033, 4.2)", Manners { pipelining: true, lmtp: true, ..PLAIN }),
-    ("LMTP and BDAT", Manners { pipelining: true, chunking: true, lmtp: true, ..PLAIN }),
-    ("PRDR (draft-hall-prdr)", Manners { prdr: true, ..PLAIN }),
-    ("PRDR in a group, by BDAT", Manners { pipelining: true, chunking: true, prdr: true, ..PLAIN }),
-    ("STARTTLS", Manners { pipelining: true, tls: Some(Security::Required), ..PLAIN }),
-    ("TLS from the first byte", Manners { pipelining: true, chunking: true, tls: Some(Security::Implicit), ..PLAIN }),
+    ("DATA in a group (RFC 2920)", ServerBehavior { pipelining: true, ..PLAIN }),
+    ("BDAT (RFC 3030)", ServerBehavior { chunking: true, ..PLAIN }),
+    ("BDAT in a group", ServerBehavior { pipelining: true, chunking: true, ..PLAIN }),
+    ("BINARYMIME in chunks", ServerBehavior { chunking: true, binary: true, ..PLAIN }),
+    (
+        "BINARYMIME in chunks without waiting",
+        ServerBehavior { pipelining: true, chunking: true, binary: true, ..PLAIN },
+    ),
+    ("LMTP (RFC 2033, 4.2)", ServerBehavior { pipelining: true, lmtp: true, ..PLAIN }),
+    ("LMTP and BDAT", ServerBehavior { pipelining: true, chunking: true, lmtp: true, ..PLAIN }),
+    ("PRDR (draft-hall-prdr)", ServerBehavior { prdr: true, ..PLAIN }),
+    ("PRDR in a group, by BDAT", ServerBehavior { pipelining: true, chunking: true, prdr: true, ..PLAIN }),
+    ("STARTTLS", ServerBehavior { pipelining: true, tls: Some(Security::Required), ..PLAIN }),
+    (
+        "TLS from the first byte",
+        ServerBehavior { pipelining: true, chunking: true, tls: Some(Security::Implicit), ..PLAIN },
+    ),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +133,7 @@ async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
 
 #[tokio::test(start_paused = true)]
 async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
-    let manners = Manners::default();
+    let manners = ServerBehavior::default();
     for killed_at in 0.. {
         let office = Office::default();
         let (client, server) = duplex(1024 * 1024);
@@ -154,7 +167,9 @@ async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
 #[tokio::test(start_paused = true)]
 async fn retries_and_a_server_that_is_killed_at_each_step() {
     // What is known not to have been sent is sent again, and what is not known is not: stored twice is nothing.
-    for manners in [Manners { pipelining: true, ..PLAIN }, Manners { pipelining: true, chunking: true, ..PLAIN }] {
+    for manners in
+        [ServerBehavior { pipelining: true, ..PLAIN }, ServerBehavior { pipelining: true, chunking: true, ..PLAIN }]
+    {
         let (mut sent_again, mut unknown) = (0, 0);
         for killed_at in 0.. {
             let context = format!("{manners:?}, killed at step {killed_at}");
@@ -182,7 +197,7 @@ async fn nothing_is_sent_again_on_its_own() {
     // A server that stores and says nothing, a hundred times over: one connection, one message.
     let office = Office::default();
     let (client, server) = duplex(64 * 1024);
-    let manners = Manners { pipelining: true, ..Manners::default() };
+    let manners = ServerBehavior { pipelining: true, ..ServerBehavior::default() };
     let endpoint = manners.endpoint();
     let sending = async {
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();

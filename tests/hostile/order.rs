@@ -8,8 +8,8 @@ use envoi::{Connection, ErrorKind, Phase};
 use futures::{StreamExt as _, stream};
 
 use crate::office::{address, letter};
-use crate::script::Fate::{Fails, Sent};
-use crate::script::{Act, assert_fate, meet, plain, play_all, say, send, up_to};
+use crate::script::Handling::{Fails, Sent};
+use crate::script::{Act, assert_fate, meet, plain, play_all, send, send_reply, up_to};
 
 const YOU: &[&str] = &["you@example.com"];
 
@@ -22,72 +22,75 @@ async fn replies_out_of_order() {
     play_all(vec![
         (
             "all replies of a session with the greeting, before anything was asked",
-            vec![say("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"), Act::Listen],
+            vec![
+                send_reply("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"),
+                Act::Listen,
+            ],
             Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "the reply to the message with the go-ahead: success before the last byte",
-            then("DATA", &[say("354 go\r\n250 stored\r\n"), Act::Listen]),
+            then("DATA", &[send_reply("354 go\r\n250 stored\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "all replies of the transaction with that to MAIL",
-            then("MAIL", &[say("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
+            then("MAIL", &[send_reply("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Rcpt, false, "nothing was asked"),
         ),
         (
             "an answer more than was asked for, behind EHLO",
-            then("EHLO", &[say("250 hi\r\n250 and more\r\n"), Act::Listen]),
+            then("EHLO", &[send_reply("250 hi\r\n250 and more\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Command, false, "nothing was asked"),
         ),
         (
             "the go-ahead in place of the reply to MAIL",
-            then("MAIL", &[say("354 go\r\n"), Act::Listen]),
+            then("MAIL", &[send_reply("354 go\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Mail, false, "354 go"),
         ),
         (
             "a challenge (334) to RCPT",
-            then("RCPT", &[say("334 \r\n"), Act::Listen]),
+            then("RCPT", &[send_reply("334 \r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Rcpt, false, "334"),
         ),
         (
             "a success (250) in place of the go-ahead",
-            then("DATA", &[say("250 ok\r\n"), Act::Listen]),
+            then("DATA", &[send_reply("250 ok\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Data, false, "250 ok"),
         ),
         (
             "a second go-ahead in place of the reply to the message",
-            then(".", &[say("354 go\r\n"), Act::Listen]),
+            then(".", &[send_reply("354 go\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::EndOfData, true, "354 go"),
         ),
         (
             "too little: a reply whose last line never comes (RFC 5321, 4.2.1)",
-            then(".", &[say("250-stored\r\n"), Act::Listen]),
+            then(".", &[send_reply("250-stored\r\n"), Act::Listen]),
             Fails(ErrorKind::Timeout, Phase::EndOfData, true, ""),
         ),
         (
             "lines of one reply with two codes",
-            then(".", &[say("250-stored\r\n550 or not\r\n"), Act::Listen]),
+            then(".", &[send_reply("250-stored\r\n550 or not\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::EndOfData, true, "250"),
         ),
         (
             "a reply without its line end, and the end of the connection",
-            then(".", &[say("250 stored"), Act::Cut]),
+            then(".", &[send_reply("250 stored"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
         ),
         (
             "the first line of a reply, and the end of the connection",
-            then(".", &[say("250-stored\r\n"), Act::Cut]),
+            then(".", &[send_reply("250-stored\r\n"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
         ),
         (
             "empty lines in place of a reply",
-            then(".", &[say(&("\r\n".repeat(17) + "250 stored\r\n")), Act::Listen]),
+            then(".", &[send_reply(&("\r\n".repeat(17) + "250 stored\r\n")), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::EndOfData, true, "an empty line came"),
         ),
         (
             "a reply that ends with the first half of its line end",
-            then(".", &[say("250 stored\r"), Act::Cut]),
+            then(".", &[send_reply("250 stored\r"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
         ),
     ])
@@ -105,7 +108,7 @@ async fn what_follows_the_answer_changes_nothing() {
         ("a flood of replies", &"250 stored\r\n".repeat(10_000)),
     ] {
         let endpoint = plain();
-        let acts = then(".", &[say(&format!("250 stored\r\n{behind}")), Act::Listen]);
+        let acts = then(".", &[send_reply(&format!("250 stored\r\n{behind}")), Act::Listen]);
         let meeting = meet(acts, async |stream| {
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
             let first = connection.send(letter(0, YOU, 100)).await;
@@ -125,28 +128,28 @@ async fn what_follows_the_answer_changes_nothing() {
 async fn merged_and_split_replies() {
     let pipelining = "250-hostile.example.org\r\n250 PIPELINING\r\n";
     let merged = vec![
-        say("220 hi\r\n"),
+        send_reply("220 hi\r\n"),
         Act::Hear("EHLO"),
-        say(pipelining),
+        send_reply(pipelining),
         Act::Hear("DATA\r\n"),
-        say("250 ok\r\n250 ok\r\n354 go\r\n"),
+        send_reply("250 ok\r\n250 ok\r\n354 go\r\n"),
         Act::Hear("\r\n.\r\n"),
-        say("250 stored\r\n"),
+        send_reply("250 stored\r\n"),
         Act::Listen,
     ];
     let replies = "250-ok\r\n250 ok\r\n250 ok\r\n354 go\r\n";
-    let mut split = vec![say("220 hi\r\n"), Act::Hear("EHLO"), say(pipelining), Act::Hear("DATA\r\n")];
+    let mut split = vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), send_reply(pipelining), Act::Hear("DATA\r\n")];
     split.extend(replies.bytes().flat_map(|byte| [Act::Say(vec![byte]), Act::Rest(1)]));
-    split.extend([Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]);
+    split.extend([Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen]);
     let early = vec![
-        say("220 hi\r\n"),
+        send_reply("220 hi\r\n"),
         Act::Hear("EHLO"),
-        say(pipelining),
+        send_reply(pipelining),
         // It has seen MAIL, and knows the rest.
         Act::Hear("MAIL"),
-        say("250 ok\r\n250 ok\r\n354 go\r\n"),
+        send_reply("250 ok\r\n250 ok\r\n354 go\r\n"),
         Act::Hear("\r\n.\r\n"),
-        say("250 stored\r\n"),
+        send_reply("250 stored\r\n"),
         Act::Listen,
     ];
     play_all(vec![
@@ -156,11 +159,11 @@ async fn merged_and_split_replies() {
         (
             "a reply too many in a group",
             vec![
-                say("220 hi\r\n"),
+                send_reply("220 hi\r\n"),
                 Act::Hear("EHLO"),
-                say(pipelining),
+                send_reply(pipelining),
                 Act::Hear("DATA\r\n"),
-                say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
+                send_reply("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Protocol, Phase::Data, false, "250 ok"),
@@ -168,11 +171,11 @@ async fn merged_and_split_replies() {
         (
             "a reply too few in a group",
             vec![
-                say("220 hi\r\n"),
+                send_reply("220 hi\r\n"),
                 Act::Hear("EHLO"),
-                say(pipelining),
+                send_reply(pipelining),
                 Act::Hear("DATA\r\n"),
-                say("250 ok\r\n354 go\r\n"),
+                send_reply("250 ok\r\n354 go\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Protocol, Phase::Rcpt, false, "354 go"),
@@ -186,42 +189,45 @@ async fn no_deadlock_in_a_large_message() {
     for (attack, acts, fate) in [
         (
             "stops reading in the middle of the message",
-            then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Sleep]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), Act::Sleep]),
             Fails(ErrorKind::Timeout, Phase::Body, false, ""),
         ),
         (
             "never reads, and refuses at once",
-            then("DATA", &[say("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep]),
+            then("DATA", &[send_reply("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep]),
             Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "refuses in the middle of the message, and closes",
-            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("552 5.3.4 too big\r\n"), Act::Cut]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("552 5.3.4 too big\r\n"), Act::Cut]),
             Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "confirms in the middle of the message",
-            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("250 stored\r\n"), Act::Listen]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("250 stored\r\n"), Act::Listen]),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "closes in the middle of the message",
-            then("DATA", &[say("354 go\r\n"), Act::Take(5000), Act::Cut]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::Body, false, "middle of the message"),
         ),
         (
             "421 in the middle of the message",
-            then("DATA", &[say("354 go\r\n"), Act::Take(5000), say("421 4.3.2 going down\r\n"), Act::Cut]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("421 4.3.2 going down\r\n"), Act::Cut],
+            ),
             Fails(ErrorKind::Refused, Phase::Body, false, "going down"),
         ),
         (
             "floods with replies and reads nothing, so that both sides could wait for the other",
-            then("DATA", &[say("354 go\r\n"), Act::Flood("250 ok\r\n")]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250 ok\r\n")]),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 ok"),
         ),
         (
             "floods with a reply that has no end, and reads nothing",
-            then("DATA", &[say("354 go\r\n"), Act::Flood("250-ok\r\n")]),
+            then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250-ok\r\n")]),
             Fails(ErrorKind::Protocol, Phase::Body, false, "limit"),
         ),
     ] {
@@ -243,17 +249,17 @@ async fn a_server_that_closes() {
         ("after the greeting", then("EHLO", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::Hello, false, "EHLO")),
         (
             "after 250 to EHLO",
-            then("EHLO", &[say("250 hi\r\n"), Act::Cut]),
+            then("EHLO", &[send_reply("250 hi\r\n"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::Command, false, ""),
         ),
         (
             "after 250 to MAIL",
-            then("MAIL", &[say("250 ok\r\n"), Act::Cut]),
+            then("MAIL", &[send_reply("250 ok\r\n"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::Rcpt, false, "RCPT"),
         ),
         (
             "after 250 to RCPT",
-            then("RCPT", &[say("250 ok\r\n"), Act::Cut]),
+            then("RCPT", &[send_reply("250 ok\r\n"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::Data, false, ""),
         ),
         ("after the final dot", then(".", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::EndOfData, true, "confirmed")),
@@ -262,7 +268,7 @@ async fn a_server_that_closes() {
             then(".", &[Act::Listen]),
             Fails(ErrorKind::Timeout, Phase::EndOfData, true, "confirm"),
         ),
-        ("after 250 to the message", then(".", &[say("250 stored\r\n"), Act::Cut]), Sent),
+        ("after 250 to the message", then(".", &[send_reply("250 stored\r\n"), Act::Cut]), Sent),
         ("instead of 221", then("QUIT", &[Act::Cut]), Sent),
     ])
     .await;
@@ -282,7 +288,7 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
             for end in [Act::Cut, Act::Close, Act::Listen] {
                 let attack = format!("{at}, {lines:?}, {end:?}");
                 let endpoint = plain();
-                let meeting = meet(then(at, &[say(lines), end]), async |stream| {
+                let meeting = meet(then(at, &[send_reply(lines), end]), async |stream| {
                     let mut connection = Connection::from_stream(stream, &endpoint).await?;
                     let outcome = connection.send(letter(0, YOU, 100)).await;
                     // The session is over: nothing more is said in it.
@@ -299,7 +305,10 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
     }
     // Unasked, while nothing goes on: the next command has its text.
     let endpoint = plain();
-    let acts = then("EHLO", &[say("250 hi\r\n"), Act::Rest(300), say("421 4.4.2 idle for too long\r\n"), Act::Close]);
+    let acts = then(
+        "EHLO",
+        &[send_reply("250 hi\r\n"), Act::Rest(300), send_reply("421 4.4.2 idle for too long\r\n"), Act::Close],
+    );
     let meeting = meet(acts, async |stream| {
         let mut connection = Connection::from_stream(stream, &endpoint).await?;
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -324,13 +333,13 @@ async fn a_window_keeps_its_order() {
     ] {
         let endpoint = plain();
         let acts = vec![
-            say("220 hi\r\n"),
+            send_reply("220 hi\r\n"),
             Act::Hear("EHLO"),
-            say(offers),
+            send_reply(offers),
             Act::Hear("LAST"),
             Act::Hear("LAST"),
             Act::Hear("LAST"),
-            say(&replies),
+            send_reply(&replies),
             Act::Rest(1),
             Act::Cut,
         ];

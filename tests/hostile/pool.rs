@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cancel::polled;
-use crate::office::{Manners, Office, letter};
+use crate::office::{Office, ServerBehavior, letter};
 
 const TO: &[&str] = &["you@example.com"];
 
@@ -25,12 +25,12 @@ struct Hall {
 }
 
 impl Hall {
-    async fn open(manners: Manners) -> Hall {
+    async fn open(manners: ServerBehavior) -> Hall {
         Hall::with_first_killed(manners, usize::MAX).await
     }
 
     /// The first counter dies at this step of the office.
-    async fn with_first_killed(manners: Manners, mut killed_at: usize) -> Hall {
+    async fn with_first_killed(manners: ServerBehavior, mut killed_at: usize) -> Hall {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let endpoint = manners.endpoint().port(listener.local_addr().unwrap().port());
         let office = Office::default();
@@ -72,14 +72,21 @@ impl Hall {
     }
 }
 
-const LINE: Manners =
-    Manners { pipelining: true, chunking: false, lmtp: false, binary: false, prdr: false, dsn: false, tls: None };
-const WAYS: &[Manners] = &[
+const LINE: ServerBehavior = ServerBehavior {
+    pipelining: true,
+    chunking: false,
+    lmtp: false,
+    binary: false,
+    prdr: false,
+    dsn: false,
+    tls: None,
+};
+const WAYS: &[ServerBehavior] = &[
     LINE,
-    Manners { pipelining: false, ..LINE },
-    Manners { chunking: true, ..LINE },
-    Manners { lmtp: true, ..LINE },
-    Manners { tls: Some(Security::Required), ..LINE },
+    ServerBehavior { pipelining: false, ..LINE },
+    ServerBehavior { chunking: true, ..LINE },
+    ServerBehavior { lmtp: true, ..LINE },
+    ServerBehavior { tls: Some(Security::Required), ..LINE },
 ];
 
 #[tokio::test]

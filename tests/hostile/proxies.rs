@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::log::Log;
 use crate::office::letter;
-use crate::secrets::{assert_silent, base64, told};
+use crate::secrets::{assert_silent, base64, error_text};
 
 const USER: &str = "alice";
 const PASSWORD: &str = "tr0ub\"adour\\&3";
@@ -94,8 +94,8 @@ async fn an_echo_of_the_login() {
             format!("HTTP/1.1 200 OK\r\n\r\n220-{echo}\r\n554 no\r\n"),
         ] {
             let (error, _) = meet("http", Part::Say(words.clone().into())).await;
-            assert_silent(&words, &told(&error), PASSWORD);
-            assert!(!told(&error).contains(&field[..12]), "{words}: {error:?}");
+            assert_silent(&words, &error_text(&error), PASSWORD);
+            assert!(!error_text(&error).contains(&field[..12]), "{words}: {error:?}");
         }
         // Behind a proxy that keeps to SOCKS5 there may be anybody who knows what it knows.
         for scheme in ["socks5", "socks5h"] {
@@ -103,7 +103,7 @@ async fn an_echo_of_the_login() {
             let turns = vec![vec![5, 2], vec![1, 0], [granted, format!("554 5.7.1 {echo}\r\n").into()].concat()];
             let (error, _) = meet(scheme, Part::Converse(turns)).await;
             assert_eq!(error.phase(), Phase::Greeting, "{error}");
-            assert_silent(scheme, &told(&error), PASSWORD);
+            assert_silent(scheme, &error_text(&error), PASSWORD);
         }
     }
     drop(kept);

@@ -35,13 +35,13 @@ pub enum Act {
     Cut,
 }
 
-pub fn say(text: &str) -> Act {
+pub fn send_reply(text: &str) -> Act {
     Act::Say(text.into())
 }
 
 /// The acts of an ordinary session up to this point, by what the client says: greeting, EHLO …
 pub fn up_to(last: &str) -> Vec<Act> {
-    let mut acts = vec![say("220 hostile.example.org\r\n")];
+    let mut acts = vec![send_reply("220 hostile.example.org\r\n")];
     let turns = [
         ("EHLO", "250 hostile.example.org\r\n"),
         ("MAIL", "250 ok\r\n"),
@@ -55,7 +55,7 @@ pub fn up_to(last: &str) -> Vec<Act> {
         if command.trim() == last {
             return acts;
         }
-        acts.push(say(reply));
+        acts.push(send_reply(reply));
     }
     acts
 }
@@ -177,17 +177,17 @@ pub async fn send(stream: DuplexStream, endpoint: &Endpoint, message: Message<'s
 
 /// What must come of an attack.
 #[derive(Clone, Copy, Debug)]
-pub enum Fate {
+pub enum Handling {
     Sent,
     /// With this kind and phase, whether the outcome is unknown, and these words.
     Fails(ErrorKind, Phase, bool, &'static str),
 }
 
 #[track_caller]
-pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Fate) {
+pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Handling) {
     match (result, fate) {
-        (Ok(_), Fate::Sent) => {}
-        (Err(error), Fate::Fails(kind, phase, unknown, words)) => {
+        (Ok(_), Handling::Sent) => {}
+        (Err(error), Handling::Fails(kind, phase, unknown, words)) => {
             let found = (error.kind(), error.phase(), error.outcome_unknown());
             assert_eq!(found, (kind, phase, unknown), "{attack}: {error}");
             assert!(error.to_string().contains(words), "{attack}: {words:?} is not in: {error}");
@@ -197,7 +197,7 @@ pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Fate
 }
 
 /// Plays a table of attacks on a small letter, each against a session of its own.
-pub async fn play_all(table: Vec<(&'static str, Vec<Act>, Fate)>) {
+pub async fn play_all(table: Vec<(&'static str, Vec<Act>, Handling)>) {
     for (attack, acts, fate) in table {
         let endpoint = plain();
         let meeting =

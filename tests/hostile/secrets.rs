@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Dup
 
 use crate::log::Log;
 use crate::office::letter;
-use crate::script::{Act, meet, plain, say, send, up_to};
+use crate::script::{Act, meet, plain, send, send_reply, up_to};
 use crate::terminal::is_evil;
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.
@@ -65,7 +65,7 @@ pub fn assert_silent(context: &str, text: &str, secret: &str) {
 }
 
 /// All that is to be seen of an error.
-pub fn told(error: &Error) -> String {
+pub fn error_text(error: &Error) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}\n", error.receipt());
     text += &error.receipt().map(|receipt| receipt.transcript.to_string()).unwrap_or_default();
     text += &error.reply().map(|reply| format!("{reply} {reply:?}")).unwrap_or_default();
@@ -219,9 +219,9 @@ async fn an_echo_in_any_form_from_any_mechanism() {
                 .await
                 .err()
                 .unwrap_or_else(|| panic!("{context}: logged in"));
-            assert_silent(&context, &told(&error), secret);
+            assert_silent(&context, &error_text(&error), secret);
             // Not only the secret's part of what was said, so that its length, and the bits next to it, do not show either.
-            assert!(!told(&error).contains("AGFsaWNlA"), "{context}: {error:?}");
+            assert!(!error_text(&error).contains("AGFsaWNlA"), "{context}: {error:?}");
             assert_silent(&context, &format!("{endpoint:?} {:?}", Client::new(endpoint.clone())), secret);
             serving.abort();
         }
@@ -239,15 +239,20 @@ async fn an_echo_that_is_cut_off() {
     for (words, shown) in [("535 5.7.8 you said {}", "you said"), ("535-5.7.8 you said\r\n535 {}", "you said")] {
         let half = halves(PASSWORD).0;
         let acts = [
-            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Hear("AUTH")],
-            vec![say(&words.replace("{}", half)), Act::Cut],
+            vec![
+                send_reply("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                send_reply("250-hi\r\n250 AUTH PLAIN\r\n"),
+                Act::Hear("AUTH"),
+            ],
+            vec![send_reply(&words.replace("{}", half)), Act::Cut],
         ];
         let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
         let meeting =
             meet(acts.concat(), async |stream| Connection::from_stream(stream, &endpoint).await.map(|_| ())).await;
         let error = meeting.result.unwrap_err();
         assert!(error.message().contains(shown) && error.message().contains("***"), "{error}");
-        assert_silent(words, &told(&error), PASSWORD);
+        assert_silent(words, &error_text(&error), PASSWORD);
     }
 }
 
@@ -296,8 +301,13 @@ impl tokio::io::AsyncWrite for Indiscreet {
 #[tokio::test(start_paused = true)]
 async fn what_caused_the_end_holds_no_secret() {
     for secret in [PASSWORD, CONTROLS] {
-        let acts =
-            [say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Hear("AUTH"), Act::Cut];
+        let acts = [
+            send_reply("220 hi\r\n"),
+            Act::Hear("EHLO"),
+            send_reply("250-hi\r\n250 AUTH PLAIN\r\n"),
+            Act::Hear("AUTH"),
+            Act::Cut,
+        ];
         let endpoint = plain().auth_in_clear().user("alice").password(secret);
         let words = format!("the filter says that {secret} must not pass");
         let connect =
@@ -305,7 +315,7 @@ async fn what_caused_the_end_holds_no_secret() {
         let error = meet(acts.to_vec(), connect).await.result.unwrap_err();
         assert!(error.message().contains("must not pass"), "{error}");
         assert!(error.source().unwrap().to_string().contains("*** must not pass"), "{error:?}");
-        assert_silent("the source", &told(&error), secret);
+        assert_silent("the source", &error_text(&error), secret);
     }
 }
 
@@ -324,7 +334,7 @@ fn what_a_driver_says_of_the_end() {
     machine.login(Mechanism::Plain, &Credentials::new("alice", PASSWORD)).unwrap();
     for words in [PASSWORD.to_owned(), format!("{PASSWORD:?}"), base64(format!("\0alice\0{PASSWORD}").as_bytes())] {
         let error = machine.abort(ErrorKind::Closed, format!("the filter says that {words} must not pass"));
-        assert_silent(&words, &told(&error), PASSWORD);
+        assert_silent(&words, &error_text(&error), PASSWORD);
         assert!(error.to_string().contains("*** must not pass") || error.to_string().contains("\"***\""), "{error}");
     }
 }
@@ -336,23 +346,23 @@ async fn words_for_the_terminal() {
         "\x1b[2J\x1b]0;owned\x07\u{9b}31m\u{202e}drowssap\u{2066}\x08\x7f\u{200b}\u{200e}\u{61c}\u{2028}\u{feff}";
     let (log, kept) = Log::keep();
     for acts in [
-        vec![say(&format!("554 {evil}\r\n")), Act::Listen],
-        vec![say(&format!("{evil}\r\n")), Act::Listen],
-        vec![say(&format!("220 {evil}")), Act::Cut],
+        vec![send_reply(&format!("554 {evil}\r\n")), Act::Listen],
+        vec![send_reply(&format!("{evil}\r\n")), Act::Listen],
+        vec![send_reply(&format!("220 {evil}")), Act::Cut],
         [
             up_to("EHLO"),
             vec![
-                say(&format!("250-{evil}\r\n250-AUTH {evil}\r\n250 {evil} {evil}\r\n")),
+                send_reply(&format!("250-{evil}\r\n250-AUTH {evil}\r\n250 {evil} {evil}\r\n")),
                 Act::Hear("MAIL"),
-                say(&format!("550 5.1.1 {evil}\r\n")),
+                send_reply(&format!("550 5.1.1 {evil}\r\n")),
                 Act::Listen,
             ],
         ]
         .concat(),
-        [up_to("MAIL"), vec![say(&format!("250-ok\r\n550 {evil}\r\n")), Act::Listen]].concat(),
-        [up_to("MAIL"), vec![say(&format!("250 ok\r\n250 ok\r\n250 {evil}\r\n")), Act::Listen]].concat(),
-        [up_to("RCPT"), vec![say(&format!("421 {evil}\r\n")), Act::Cut]].concat(),
-        [up_to("."), vec![say(&format!("554 {evil}\r\n")), Act::Listen]].concat(),
+        [up_to("MAIL"), vec![send_reply(&format!("250-ok\r\n550 {evil}\r\n")), Act::Listen]].concat(),
+        [up_to("MAIL"), vec![send_reply(&format!("250 ok\r\n250 ok\r\n250 {evil}\r\n")), Act::Listen]].concat(),
+        [up_to("RCPT"), vec![send_reply(&format!("421 {evil}\r\n")), Act::Cut]].concat(),
+        [up_to("."), vec![send_reply(&format!("554 {evil}\r\n")), Act::Listen]].concat(),
     ] {
         let context = format!("{acts:?}");
         let meeting = meet(acts, async |stream| send(stream, &plain(), letter(0, &["you@example.com"], 10)).await);
@@ -396,7 +406,7 @@ async fn an_echo_long_after_the_login() {
         let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
         let error = connection.send(letter(0, &["you@example.com"], 10)).await.unwrap_err();
-        assert_silent(grudge, &told(&error), PASSWORD);
+        assert_silent(grudge, &error_text(&error), PASSWORD);
         assert_silent(grudge, &connection.transcript().to_string(), PASSWORD);
         serving.abort();
     }
@@ -422,7 +432,7 @@ async fn an_echo_before_the_login() {
             server.write_all(words(secret).as_bytes()).await.unwrap();
             server.shutdown().await.unwrap();
             let error = Connection::from_stream(client, &endpoint).await.err().unwrap();
-            assert_silent(opening, &told(&error), secret);
+            assert_silent(opening, &error_text(&error), secret);
         }
     }
     // A token from a source is known from the first login on.
@@ -438,7 +448,7 @@ async fn an_echo_before_the_login() {
             }
         };
         let (connection, ()) = tokio::join!(Connection::from_stream(client, &endpoint), acts);
-        shown.push(told(&connection.err().unwrap()));
+        shown.push(error_text(&connection.err().unwrap()));
     }
     assert!(shown[0].contains("AUTH XOAUTH2 ***") && shown[1].contains("554 5.7.1 ***"), "{shown:?}");
     assert_silent("a token", &shown.concat(), TOKEN);
@@ -465,7 +475,7 @@ async fn settings_and_urls() {
     ] {
         let text = match Client::from_url(&url) {
             Ok(client) => format!("{client:?} {:?}", client.endpoint()),
-            Err(error) => told(&error),
+            Err(error) => error_text(&error),
         };
         assert_silent(&url, &text, PASSWORD);
         assert_silent(&url, &text, TOKEN);
@@ -475,9 +485,9 @@ async fn settings_and_urls() {
         Endpoint::new("localhost").user("alice").token_source(async |_| Err::<String, _>("the vault is shut"));
     assert_silent("a source", &format!("{endpoint:?}"), TOKEN);
     let trust = envoi::tls::Trust::empty().file("/nowhere/a.p12").password(PASSWORD);
-    let text = format!("{trust:?} {}", told(&trust.load().unwrap_err()));
+    let text = format!("{trust:?} {}", error_text(&trust.load().unwrap_err()));
     assert_silent("a trust store", &text, PASSWORD);
     let certificate = envoi::tls::ClientCertificate::file("/nowhere/a.p12").password(PASSWORD);
-    let text = format!("{certificate:?} {}", told(&certificate.load().err().unwrap()));
+    let text = format!("{certificate:?} {}", error_text(&certificate.load().err().unwrap()));
     assert_silent("a client certificate", &text, PASSWORD);
 }

@@ -13,7 +13,7 @@ use envoi::{Attachment, Connection, ErrorKind, LineEnds, Message, Result};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::office::{address, envelope};
-use crate::script::{Act, meet, plain, say, up_to};
+use crate::script::{Act, meet, plain, send_reply, up_to};
 
 /// Ends of a message to one server or another, each with a second message behind it.
 const ENDS: [(&str, &str); 11] = [
@@ -78,12 +78,24 @@ impl AsyncRead for Pieces {
 async fn wire(context: &str, chunking: bool, give: impl AsyncFnOnce(&mut Connection) -> Result<()>) -> Vec<u8> {
     let mut acts = up_to(if chunking { "RCPT" } else { "DATA" });
     if chunking {
-        acts[2] = say("250-hostile.example.org\r\n250-8BITMIME\r\n250 CHUNKING\r\n");
-        acts.extend([say("250 ok\r\n"), Act::Hear("LAST\r\n"), Act::Rest(1), say("250 stored\r\n"), Act::Listen]);
+        acts[2] = send_reply("250-hostile.example.org\r\n250-8BITMIME\r\n250 CHUNKING\r\n");
+        acts.extend([
+            send_reply("250 ok\r\n"),
+            Act::Hear("LAST\r\n"),
+            Act::Rest(1),
+            send_reply("250 stored\r\n"),
+            Act::Listen,
+        ]);
     } else {
-        acts[2] = say("250-hostile.example.org\r\n250 8BITMIME\r\n");
+        acts[2] = send_reply("250-hostile.example.org\r\n250 8BITMIME\r\n");
         // It waits until the client has nothing more to say.
-        acts.extend([say("354 go\r\n"), Act::Hear("\r\n.\r\n"), Act::Rest(1), say("250 stored\r\n"), Act::Listen]);
+        acts.extend([
+            send_reply("354 go\r\n"),
+            Act::Hear("\r\n.\r\n"),
+            Act::Rest(1),
+            send_reply("250 stored\r\n"),
+            Act::Listen,
+        ]);
     }
     let endpoint = plain();
     let meeting = meet(acts, async |stream| {
@@ -230,7 +242,10 @@ async fn refused_where_nothing_may_be_changed() {
         assert_eq!(message.prepare().await.is_ok(), is_clean, "{attack}");
         // A stream is known only as it goes: the message is not ended then.
         let endpoint = plain();
-        let acts = [up_to("DATA"), vec![say("354 go\r\n"), Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]];
+        let acts = [
+            up_to("DATA"),
+            vec![send_reply("354 go\r\n"), Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen],
+        ];
         let meeting = meet(acts.concat(), async |stream| {
             let stream_of_it = Message::raw_stream(Pieces::new(&ready, None)).envelope(envelope(&["you@example.com"]));
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
@@ -264,8 +279,10 @@ async fn no_nul_in_text() {
         check(attack, message).await;
 
         for cut in 0..=ready.len() {
-            let acts =
-                [up_to("DATA"), vec![say("354 go\r\n"), Act::Hear("\r\n.\r\n"), say("250 stored\r\n"), Act::Listen]];
+            let acts = [
+                up_to("DATA"),
+                vec![send_reply("354 go\r\n"), Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen],
+            ];
             let meeting = meet(acts.concat(), async |stream| {
                 let mut connection = Connection::from_stream(stream, &endpoint).await?;
                 connection.send(Message::raw_stream(Pieces::new(&ready, Some(cut))).envelope(to())).await

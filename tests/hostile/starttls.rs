@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::office::{certificate, letter};
-use crate::script::Fate::{Fails, Sent};
-use crate::script::{Act, assert_fate, meet, say, send};
+use crate::script::Handling::{Fails, Sent};
+use crate::script::{Act, assert_fate, meet, send, send_reply};
 
 fn endpoint(security: Security) -> Endpoint {
     Endpoint::new("localhost").security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))
@@ -18,11 +18,11 @@ fn endpoint(security: Security) -> Endpoint {
 /// In clear, up to the server's go-ahead.
 fn to_starttls(go_ahead: &str) -> Vec<Act> {
     vec![
-        say("220 hostile.example.org\r\n"),
+        send_reply("220 hostile.example.org\r\n"),
         Act::Hear("EHLO"),
-        say("250-hostile.example.org\r\n250 STARTTLS\r\n"),
+        send_reply("250-hostile.example.org\r\n250 STARTTLS\r\n"),
         Act::Hear("STARTTLS\r\n"),
-        say(go_ahead),
+        send_reply(go_ahead),
     ]
 }
 
@@ -30,7 +30,7 @@ fn to_starttls(go_ahead: &str) -> Vec<Act> {
 fn inside() -> Vec<Act> {
     let turns =
         [("EHLO", "250 inside\r\n"), ("MAIL", "250 ok\r\n"), ("RCPT", "250 ok\r\n"), ("DATA\r\n", "354 go\r\n")];
-    let acts = turns.into_iter().flat_map(|(command, reply)| [Act::Hear(command), say(reply)]);
+    let acts = turns.into_iter().flat_map(|(command, reply)| [Act::Hear(command), send_reply(reply)]);
     [vec![Act::Tls], acts.collect(), vec![Act::Hear("\r\n.\r\n")]].concat()
 }
 
@@ -52,22 +52,22 @@ async fn injection_and_stripping() {
         (
             "replies in clear, a moment after the go-ahead",
             required(),
-            then("220 go\r\n", &[Act::Rest(1), say("250 injected\r\n"), Act::Listen]),
+            then("220 go\r\n", &[Act::Rest(1), send_reply("250 injected\r\n"), Act::Listen]),
             Fails(ErrorKind::Tls, Phase::Tls, false, "clear text"),
         ),
         (
             "STARTTLS taken out of the answer to EHLO (stripping)",
             required(),
-            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Listen],
+            vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), send_reply("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Listen],
             Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
         ),
         (
             "the keyword garbled (XXXXXXXA, as a certain firewall does)",
             required(),
             vec![
-                say("220 hi\r\n"),
+                send_reply("220 hi\r\n"),
                 Act::Hear("EHLO"),
-                say("250-hi\r\n250-XXXXXXXA\r\n250 AUTH PLAIN\r\n"),
+                send_reply("250-hi\r\n250-XXXXXXXA\r\n250 AUTH PLAIN\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
@@ -76,11 +76,11 @@ async fn injection_and_stripping() {
             "EHLO refused, so that HELO offers nothing",
             required(),
             vec![
-                say("220 hi\r\n"),
+                send_reply("220 hi\r\n"),
                 Act::Hear("EHLO"),
-                say("502 what?\r\n"),
+                send_reply("502 what?\r\n"),
                 Act::Hear("HELO"),
-                say("250 hi\r\n"),
+                send_reply("250 hi\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
@@ -94,22 +94,27 @@ async fn injection_and_stripping() {
         (
             "stripping where TLS is opportunistic: the password stays at home",
             secret(endpoint(Security::Opportunistic)),
-            vec![say("220 hi\r\n"), Act::Hear("EHLO"), say("250-hi\r\n250 AUTH PLAIN LOGIN\r\n"), Act::Listen],
+            vec![
+                send_reply("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                send_reply("250-hi\r\n250 AUTH PLAIN LOGIN\r\n"),
+                Act::Listen,
+            ],
             Fails(ErrorKind::Insecure, Phase::Auth, false, "unprotected"),
         ),
         (
             "a greeting that pretends to be further: it answers EHLO and STARTTLS before they came",
             required(),
-            vec![say("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
+            vec![send_reply("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
             Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
         ),
         (
             "a greeting with the whole session in clear up to the go-ahead",
             required(),
             vec![
-                say("220 hi\r\n250-hi\r\n250 STARTTLS\r\n220 go\r\n"),
+                send_reply("220 hi\r\n250-hi\r\n250 STARTTLS\r\n220 go\r\n"),
                 Act::Hear("STARTTLS\r\n"),
-                say("250 and now in clear\r\n"),
+                send_reply("250 and now in clear\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
@@ -117,21 +122,21 @@ async fn injection_and_stripping() {
         (
             "a greeting that says that the login is done (235)",
             required(),
-            vec![say("235 welcome alice\r\n"), Act::Listen],
+            vec![send_reply("235 welcome alice\r\n"), Act::Listen],
             Fails(ErrorKind::Protocol, Phase::Greeting, false, "235"),
         ),
         (
             "a login offered in clear, planted before TLS, that is not there inside",
             required(),
             vec![
-                say("220 hi\r\n"),
+                send_reply("220 hi\r\n"),
                 Act::Hear("EHLO"),
-                say("250-hi\r\n250-AUTH PLAIN LOGIN\r\n250-SIZE 10\r\n250 STARTTLS\r\n"),
+                send_reply("250-hi\r\n250-AUTH PLAIN LOGIN\r\n250-SIZE 10\r\n250 STARTTLS\r\n"),
                 Act::Hear("STARTTLS\r\n"),
-                say("220 go\r\n"),
+                send_reply("220 go\r\n"),
                 Act::Tls,
                 Act::Hear("EHLO"),
-                say("250 inside\r\n"),
+                send_reply("250 inside\r\n"),
                 Act::Listen,
             ],
             Fails(ErrorKind::Auth, Phase::Auth, false, "offers no login"),
@@ -202,24 +207,24 @@ async fn what_was_planted_is_forgotten() {
     // In clear: a limit for the size, extensions, and the weakest mechanism. Inside: none of it.
     let planted = "250-planted.example.org\r\n250-SIZE 10\r\n250-CHUNKING\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n";
     let acts = vec![
-        say("220 hi\r\n"),
+        send_reply("220 hi\r\n"),
         Act::Hear("EHLO"),
-        say(planted),
+        send_reply(planted),
         Act::Hear("STARTTLS\r\n"),
-        say("220 go\r\n"),
+        send_reply("220 go\r\n"),
         Act::Tls,
         Act::Hear("EHLO"),
-        say("250-inside\r\n250 AUTH PLAIN\r\n"),
+        send_reply("250-inside\r\n250 AUTH PLAIN\r\n"),
         Act::Hear("AUTH PLAIN "),
-        say("235 ok\r\n"),
+        send_reply("235 ok\r\n"),
         Act::Hear("MAIL"),
-        say("250 ok\r\n"),
+        send_reply("250 ok\r\n"),
         Act::Hear("RCPT"),
-        say("250 ok\r\n"),
+        send_reply("250 ok\r\n"),
         Act::Hear("DATA\r\n"),
-        say("354 go\r\n"),
+        send_reply("354 go\r\n"),
         Act::Hear("\r\n.\r\n"),
-        say("250 stored\r\n"),
+        send_reply("250 stored\r\n"),
         Act::Listen,
     ];
     let endpoint = endpoint(Security::Required).user("alice").password("secret");
@@ -251,10 +256,10 @@ fn what_was_planted_is_gone_with_the_handshake() {
 
 #[tokio::test(start_paused = true)]
 async fn offered_again_inside() {
-    let mut acts = [to_starttls("220 go\r\n"), inside(), vec![say("250 stored\r\n"), Act::Listen]].concat();
+    let mut acts = [to_starttls("220 go\r\n"), inside(), vec![send_reply("250 stored\r\n"), Act::Listen]].concat();
     for act in &mut acts {
         if matches!(act, Act::Say(reply) if reply == b"250 inside\r\n") {
-            *act = say("250-inside\r\n250 STARTTLS\r\n");
+            *act = send_reply("250-inside\r\n250 STARTTLS\r\n");
         }
     }
     let endpoint = endpoint(Security::Required);
@@ -270,38 +275,42 @@ async fn truncation() {
     for (attack, end, fate) in [
         (
             "in the middle of the last reply",
-            vec![say("250-stored\r\n250 an"), Act::Cut],
+            vec![send_reply("250-stored\r\n250 an"), Act::Cut],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
         (
             "between two lines of it",
-            vec![say("250-stored\r\n"), Act::Cut],
+            vec![send_reply("250-stored\r\n"), Act::Cut],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
         (
             "before its line end",
-            vec![say("250 stored"), Act::Cut],
+            vec![send_reply("250 stored"), Act::Cut],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
         ("before it, with close_notify", vec![Act::Close], Fails(ErrorKind::Closed, Phase::EndOfData, true, "")),
         (
             "before its line end, with close_notify",
-            vec![say("250 stored"), Act::Close],
+            vec![send_reply("250 stored"), Act::Close],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
-        ("behind it, without close_notify", vec![say("250 stored\r\n"), Act::Cut], Sent),
-        ("instead of 221", vec![say("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut], Sent),
+        ("behind it, without close_notify", vec![send_reply("250 stored\r\n"), Act::Cut], Sent),
+        ("instead of 221", vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut], Sent),
         (
             "behind 221, without close_notify",
-            vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221 bye\r\n"), Act::Cut],
+            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221 bye\r\n"), Act::Cut],
             Sent,
         ),
         (
             "behind 221, with close_notify",
-            vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221 bye\r\n"), Act::Close],
+            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221 bye\r\n"), Act::Close],
             Sent,
         ),
-        ("in the middle of 221", vec![say("250 stored\r\n"), Act::Hear("QUIT"), say("221-bye\r\n2"), Act::Cut], Sent),
+        (
+            "in the middle of 221",
+            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221-bye\r\n2"), Act::Cut],
+            Sent,
+        ),
     ] {
         for security in [Security::Required, Security::Implicit] {
             let opening = match security {
@@ -310,7 +319,7 @@ async fn truncation() {
             };
             let mut acts = [opening, inside(), end.clone()].concat();
             if security == Security::Implicit {
-                acts.insert(1, say("220 hi\r\n"));
+                acts.insert(1, send_reply("220 hi\r\n"));
             }
             let endpoint = endpoint(security);
             let meeting =

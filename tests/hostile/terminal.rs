@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::office::letter;
-use crate::secrets::told;
+use crate::secrets::error_text;
 
 /// One of each kind: escape sequences, C1, DEL, direction, zero width, separators, a byte order mark, a tag.
 const EVIL: &str = "\x1b[31m\u{9b}2J\x7f\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{2060}\u{2028}\u{feff}\u{e0041}";
@@ -34,7 +34,7 @@ fn assert_harmless(context: &str, text: &str) {
 
 #[track_caller]
 fn assert_error(context: &str, error: &Error) {
-    assert_harmless(context, &told(error));
+    assert_harmless(context, &error_text(error));
     assert_harmless(context, &format!("{} {:?}", error.message(), error.hint()));
     if let Some(receipt) = error.receipt() {
         assert_harmless(context, &receipt.server);

@@ -241,7 +241,7 @@ async fn eight_bit_is_said_where_it_is_needed() {
             let to = someone("eight-bit");
             let _ = send(&url, message.envelope(envelope_to(&to))).await;
             assert_eq!(server.delivered(&to).await.text(), text);
-            let said = tap.said();
+            let said = tap.log();
             assert_eq!(said.contains(" BODY=8BITMIME"), says, "{said}");
             assert!(!said.contains("SMTPUTF8"), "{said}");
         }
@@ -257,7 +257,7 @@ async fn an_address_beyond_ascii() {
         let tap = Tap::on(server.port_25).await;
         let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
         let _ = send(&url, hello(&to)).await;
-        let said = tap.said();
+        let said = tap.log();
         assert!(said.contains(" SMTPUTF8\r\n"), "{said}");
         let delivered = server.delivered(&to).await;
         assert_eq!(delivered.message, hello(&to).write_to_vec().unwrap());
@@ -275,7 +275,7 @@ async fn a_message_larger_than_the_server_takes_is_not_begun() {
     let error = Client::from_url(&url).unwrap().send(message).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("at most 3000000000"), "{error}");
-    assert!(!tap.said().contains("MAIL"));
+    assert!(!tap.log().contains("MAIL"));
 }
 
 #[tokio::test]
@@ -318,5 +318,5 @@ async fn a_stream_whose_headers_are_utf8_says_so() {
     let stream = Cursor::new("\u{feff}bcc: x@envoi.test\nSubject: Grüße\n\nHello.\n");
     let _ = send(&url, Message::raw_stream(stream).envelope(envelope_to(&to))).await;
     assert_eq!(server.delivered(&to).await.text(), "Subject: Grüße\r\n\r\nHello.\r\n");
-    assert!(tap.said().contains(" SMTPUTF8"), "{}", tap.said());
+    assert!(tap.log().contains(" SMTPUTF8"), "{}", tap.log());
 }

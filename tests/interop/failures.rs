@@ -58,7 +58,7 @@ async fn credentials_do_not_cross_in_clear() {
         let error = failure_at(&format!("smtp://{ALICE}127.0.0.1:{}?tls=none", tap.port)).await;
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Insecure, Phase::Auth));
         assert_hint(&error, "auth-in-clear=yes");
-        assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
+        assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
     }
 }
 
@@ -71,7 +71,7 @@ async fn the_port_without_a_login() {
         let error = failure_at(&url).await;
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth));
         assert_hint(&error, "587");
-        assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
+        assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
     }
 }
 
@@ -85,7 +85,7 @@ async fn required_tls_that_is_not_offered() {
             assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::StartTls));
             assert!(error.message().contains("it offers") && error.message().contains("PIPELINING"), "{error}");
             assert_hint(&error, "587");
-            assert_eq!(tap.said(), "EHLO [127.0.0.1]\r\n");
+            assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
         }
     }
 }

@@ -228,7 +228,7 @@ async fn submission() {
             let delivered = postfix.delivered(&to).await;
             assert!(delivered.text().ends_with("\r\n\r\nHello.\r\n"), "{delivered:?}");
         }
-        assert_eq!(tap.said().contains("\r\nBDAT "), is_tapped);
+        assert_eq!(tap.log().contains("\r\nBDAT "), is_tapped);
     }
 }
 

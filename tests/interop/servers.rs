@@ -369,7 +369,7 @@ impl Tap {
     }
 
     /// All that the client said. Complete, once the client has heard the answer.
-    pub fn said(&self) -> String {
+    pub fn log(&self) -> String {
         String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
     }
 }

@@ -17,20 +17,20 @@ fn what_is_out_of_turn_is_refused_and_changes_nothing() {
         assert!(error.message().contains("out of turn") || error.message().contains("no transaction"), "{error}");
         assert_eq!(error.kind(), ErrorKind::Request);
     }
-    let steps = client.hear("250 2.0.0 Ok\r\n").unwrap();
+    let steps = client.feed("250 2.0.0 Ok\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Reply { .. }, Step::Ready]), "{steps:?}");
     let error = client.machine.begin(Transaction::open(None)).unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::Request, "the message has no recipient"));
     assert_eq!(client.steps().unwrap(), [Step::Ready]);
     // Step by step, and nobody was accepted.
     client.machine.mail(None.into()).unwrap();
-    client.hear("250 2.1.0 Ok\r\n").unwrap();
+    client.feed("250 2.1.0 Ok\r\n").unwrap();
     let error = client.machine.data().unwrap_err();
     assert!(error.message().contains("no recipient was accepted"), "{error}");
     let error = client.machine.rcpt(address("j\u{f6}rg@example.com")).unwrap_err();
     assert!(error.message().contains("without SMTPUTF8"), "{error}");
     client.machine.rcpt(address("you@example.com")).unwrap();
-    let steps = client.hear("250 2.1.5 Ok\r\n").unwrap();
+    let steps = client.feed("250 2.1.5 Ok\r\n").unwrap();
     assert!(matches!(steps[0], Step::Recipient { index: 0, .. }), "{steps:?}");
 }
 
@@ -104,14 +104,14 @@ fn the_next_message_may_begin_where_it_is_told_apart() {
     client.machine.finish().unwrap();
     client.steps().unwrap();
     assert!(!client.machine.may_begin());
-    client.hear("250 queued\r\n").unwrap();
+    client.feed("250 queued\r\n").unwrap();
     assert!(client.machine.may_begin());
 
     // With it, behind messages that were given whole.
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
     assert!(!client.machine.may_begin());
-    client.hear("250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
+    client.feed("250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
     client.machine.finish().unwrap();
     assert!(client.machine.may_begin());
     let error = client.machine.mail(address("me@example.org").into()).unwrap_err();
@@ -120,9 +120,9 @@ fn the_next_message_may_begin_where_it_is_told_apart() {
     client.steps().unwrap();
     let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nDATA\r\n";
     assert_eq!(client.wire, format!("EHLO me\r\n{one}.\r\n{one}"));
-    client.hear("250 queued\r\n250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
+    client.feed("250 queued\r\n250 Ok\r\n250 Ok\r\n354 Go\r\n").unwrap();
     client.machine.finish().unwrap();
-    client.hear("250 queued\r\n").unwrap();
+    client.feed("250 queued\r\n").unwrap();
 
     // And not behind a command of another kind.
     client.machine.noop().unwrap();
@@ -139,7 +139,7 @@ fn messages_are_counted_where_the_server_limits_them() {
         assert_eq!(client.machine.transactions_left(), Some(left));
         let result = client.machine.begin(transaction());
         assert_eq!(result.map_err(|error| error.kind()), if left > 0 { Ok(()) } else { Err(ErrorKind::Closed) });
-        client.hear("550 No\r\n503 No\r\n503 No\r\n").unwrap_or_default();
+        client.feed("550 No\r\n503 No\r\n503 No\r\n").unwrap_or_default();
     }
 }
 
@@ -158,7 +158,7 @@ fn a_transaction_by_steps_has_no_recipients_yet() {
 fn domains_of_recipients_are_counted_as_they_come() {
     let mut client = Client::ready(&["LIMITS RCPTDOMAINMAX=2"]);
     client.machine.mail(None.into()).unwrap();
-    client.hear("250 Ok\r\n").unwrap();
+    client.feed("250 Ok\r\n").unwrap();
     for (to, is_within) in
         [("a@x.org", true), ("b@y.org", true), ("c@z.org", false), ("d@X.org", true), ("e@z.org", false)]
     {
@@ -169,7 +169,7 @@ fn domains_of_recipients_are_counted_as_they_come() {
             "{to}"
         );
         if result.is_ok() {
-            client.hear("550 No\r\n").unwrap();
+            client.feed("550 No\r\n").unwrap();
         }
     }
 }

@@ -10,16 +10,16 @@ fn a_failure_names_what_was_awaited() {
     let lost = |client: &mut Client| client.end().message().to_owned();
     assert_eq!(lost(&mut Client::new(|_| {})), "the connection ended before the greeting (220) came");
     let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
-    client.hear("220 hello\r\n").unwrap();
-    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    client.feed("220 hello\r\n").unwrap();
+    client.feed("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
     assert_eq!(lost(&mut client), "the connection ended before the go-ahead for TLS (220) came");
     let mut client = Client::new(|_| {});
-    client.hear("220 hello\r\n").unwrap();
-    client.hear("500 what?\r\n").unwrap();
+    client.feed("220 hello\r\n").unwrap();
+    client.feed("500 what?\r\n").unwrap();
     assert_eq!(lost(&mut client), "the connection ended before the answer to HELO (250) came");
     for (cut, shown) in [("220 hel", "220 hel"), ("220-hello\r\n", "220 hello")] {
         let mut client = Client::new(|_| {});
-        client.hear(cut).unwrap();
+        client.feed(cut).unwrap();
         assert_eq!(lost(&mut client), format!("the connection ended in the middle of a reply: {shown:?}"));
     }
 
@@ -63,9 +63,9 @@ fn a_failure_names_what_was_awaited() {
 #[test]
 fn a_session_that_is_given_up_was_in_a_phase() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
-    client.hear("220 hello\r\n").unwrap();
-    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
-    assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
+    client.feed("220 hello\r\n").unwrap();
+    client.feed("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.feed("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
     assert_eq!(client.machine.abort(ErrorKind::Timeout, "no handshake").phase(), Phase::Tls);
     assert_eq!(client.steps().unwrap(), [Step::Closed]);
 }
@@ -88,13 +88,13 @@ fn after_quit_the_end_is_the_end() {
 #[test]
 fn a_reply_of_another_kind_is_a_violation() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
-    client.hear("220 hello\r\n").unwrap();
-    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
-    assert_eq!(client.hear("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
-    assert_eq!(Client::new(|_| {}).hear("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
+    client.feed("220 hello\r\n").unwrap();
+    client.feed("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.feed("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(Client::new(|_| {}).feed("250 Ok\r\n").unwrap_err().kind(), ErrorKind::Protocol);
     let mut client = Client::new(|_| {});
-    client.hear("220 hello\r\n").unwrap();
-    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
+    client.feed("220 hello\r\n").unwrap();
+    assert_eq!(client.feed("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
     for answers in [
         &["354 Go\r\n"][..],
         &["250 Ok\r\n", "354 Go\r\n"],
@@ -106,14 +106,14 @@ fn a_reply_of_another_kind_is_a_violation() {
         let mut client = Client::ready(&[]);
         client.machine.begin(transaction()).unwrap();
         let (last, before) = answers.split_last().unwrap();
-        before.iter().for_each(|answer| drop(client.hear(answer).unwrap()));
-        assert_eq!(client.hear(last).unwrap_err().kind(), ErrorKind::Protocol, "{answers:?}");
+        before.iter().for_each(|answer| drop(client.feed(answer).unwrap()));
+        assert_eq!(client.feed(last).unwrap_err().kind(), ErrorKind::Protocol, "{answers:?}");
     }
     // To the lone dot behind a 354 for nobody.
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
-    client.hear("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();
-    assert_eq!(client.hear("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
+    client.feed("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();
+    assert_eq!(client.feed("354 Go\r\n").unwrap_err().kind(), ErrorKind::Protocol);
 }
 
 /// What was handed over whole and has no answer.
@@ -129,7 +129,7 @@ fn it_is_known_how_many_outcomes_are_unknown() {
     assert!(client.end().outcome_unknown());
     assert_eq!(client.machine.unconfirmed_messages(), 2);
     let mut client = two_under_way();
-    client.hear("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
+    client.feed("250 Ok\r\n250 Ok\r\n250 queued\r\n").unwrap();
     assert!(client.end().outcome_unknown());
     assert_eq!(client.machine.unconfirmed_messages(), 1);
 
@@ -171,7 +171,7 @@ fn after_421_and_the_close_unanswered_messages_were_not_sent() {
         ("421 Bye\r\n503 No\r\n503 No\r\n250 Ok\r\n421 Bye\r\n", &[Phase::Mail, Phase::Mail]),
     ] {
         let mut client = four_under_way();
-        let mut steps = client.hear(replies).unwrap();
+        let mut steps = client.feed(replies).unwrap();
         assert!(matches!(steps.pop(), Some(Step::Wait { .. })), "{replies:?}");
         assert!(client.machine.outcome_unknown() && !client.machine.may_begin(), "{replies:?}");
         client.machine.input_ended();
@@ -194,14 +194,14 @@ fn after_421_and_the_close_unanswered_messages_were_not_sent() {
 fn a_server_that_goes_on_after_421_is_heard() {
     let mut client = four_under_way();
     let refused = "421 Too many messages in this connection\r\n503 No MAIL\r\n503 No RCPT\r\n";
-    let steps = client.hear(&format!("{refused}250 Ok\r\n").repeat(4)).unwrap();
+    let steps = client.feed(&format!("{refused}250 Ok\r\n").repeat(4)).unwrap();
     let not_sent = |step: &&Step| matches!(step, Step::Rejected { phase: Phase::Mail, reply } if reply.code() == 421);
     assert_eq!(steps.iter().filter(not_sent).count(), 4, "{steps:?}");
     assert_eq!((steps.last(), client.machine.unconfirmed_messages()), (Some(&Step::Closed), 0));
 
     // One that takes the next message in spite of it.
     let mut client = four_under_way();
-    let steps = client.hear(&format!("{refused}250 Ok\r\n{}", "250 Ok\r\n".repeat(3))).unwrap();
+    let steps = client.feed(&format!("{refused}250 Ok\r\n{}", "250 Ok\r\n".repeat(3))).unwrap();
     assert!(matches!(steps[..], [.., Step::Accepted { .. }, Step::Wait { .. }]), "{steps:?}");
     let said = client.wire.clone();
     client.machine.input_ended();
@@ -218,7 +218,7 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
         "550 No\r\n503 No\r\n503 No\r\n421 Bye\r\n250 Ok\r\n250 Ok\r\n",
     ] {
         let mut client = four_under_way();
-        client.hear(replies).unwrap();
+        client.feed(replies).unwrap();
         let error = client.end();
         assert!(error.outcome_unknown() && error.reply().unwrap().code() == 421, "{error}");
         assert_eq!((error.kind(), client.machine.unconfirmed_messages()), (ErrorKind::Closed, 1), "{error}");
@@ -236,14 +236,14 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
         client
     };
     let mut client = two_recipients();
-    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n250 queued\r\n").unwrap();
+    let steps = client.feed("250 Ok\r\n250 Ok\r\n421 Bye\r\n250 queued\r\n").unwrap();
     assert!(matches!(steps[..], [.., Step::Accepted { .. }, Step::Closed]), "{steps:?}");
     let mut client = two_recipients();
-    client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
+    client.feed("250 Ok\r\n250 Ok\r\n421 Bye\r\n").unwrap();
     assert!(client.end().outcome_unknown());
     // Neither was accepted.
     let mut client = two_recipients();
-    client.hear("250 Ok\r\n421 Bye\r\n").unwrap();
+    client.feed("250 Ok\r\n421 Bye\r\n").unwrap();
     client.machine.input_ended();
     assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Rcpt, .. })));
     assert_eq!((client.machine.step().unwrap(), client.machine.unconfirmed_messages()), (Step::Closed, 0));
@@ -253,11 +253,11 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
 #[test]
 fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
     let mut client = four_under_way();
-    client.hear("421 Bye\r\n").unwrap();
+    client.feed("421 Bye\r\n").unwrap();
     assert!(client.machine.abort(ErrorKind::Timeout, "no more comes").outcome_unknown());
     assert_eq!(client.machine.unconfirmed_messages(), 3);
     let mut client = four_under_way();
-    client.hear("421 Bye\r\n").unwrap();
+    client.feed("421 Bye\r\n").unwrap();
     client.read(b"354 Go\r\n");
     assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Mail, .. })));
     let error = client.steps().unwrap_err();
@@ -270,7 +270,7 @@ fn what_was_begun_and_not_handed_over_was_not_sent() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     client.give_a_chunk();
     client.machine.begin(transaction()).unwrap();
-    let steps = client.hear("250 Ok\r\n250 Ok\r\n421 Bye\r\n");
+    let steps = client.feed("250 Ok\r\n250 Ok\r\n421 Bye\r\n");
     let error = steps.unwrap_err();
     assert_eq!(
         (error.kind(), error.outcome_unknown(), client.machine.unconfirmed_messages()),
@@ -290,7 +290,7 @@ fn four_under_way() -> Client {
 fn a_refusal_is_certain_also_where_all_has_gone() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     client.give_a_chunk();
-    client.hear("250 Ok\r\n550 No\r\n").unwrap();
+    client.feed("250 Ok\r\n550 No\r\n").unwrap();
     assert!(client.machine.outcome_unknown());
     client.machine.input_ended();
     assert!(matches!(client.machine.step(), Ok(Step::Rejected { phase: Phase::Rcpt, .. })));
@@ -314,7 +314,7 @@ fn a_refusal_is_certain_also_after_a_time_out() {
             } else {
                 client.machine.begin(transaction()).unwrap();
             }
-            client.hear(replies).unwrap();
+            client.feed(replies).unwrap();
             let error = client.machine.abort(ErrorKind::Timeout, "no more comes");
             assert!(!error.outcome_unknown(), "{replies:?}");
             let refused = client.steps().unwrap();
@@ -329,7 +329,7 @@ fn a_refusal_is_certain_also_after_a_time_out() {
     }
     // The messages that follow it are unknown.
     let mut client = four_under_way();
-    client.hear("250 Ok\r\n550 No\r\n").unwrap();
+    client.feed("250 Ok\r\n550 No\r\n").unwrap();
     assert!(client.machine.abort(ErrorKind::Timeout, "no more comes").outcome_unknown());
     assert_eq!(client.machine.unconfirmed_messages(), 3);
     assert!(matches!(client.steps().unwrap()[..], [Step::Rejected { phase: Phase::Rcpt, .. }, Step::Closed]));

@@ -27,8 +27,8 @@ impl SaslExchange for Echo {
 fn mechanisms_of_others_log_in_too() {
     let mut client = Client::ready_with(&["AUTH X-ECHO"], |settings| settings.secure = true);
     client.machine.login_with(Box::new(Echo)).unwrap();
-    client.hear("334 aGVsbG8=\r\n").unwrap();
-    let steps = client.hear("535 5.7.8 No\r\n").unwrap();
+    client.feed("334 aGVsbG8=\r\n").unwrap();
+    let steps = client.feed("535 5.7.8 No\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Login { reason: None, .. }, Step::Ready]), "{steps:?}");
     assert!(client.wire.ends_with("AUTH X-ECHO\r\naGVsbG8=\r\n"));
     let other = Mechanism::Other("X-ECHO");
@@ -72,7 +72,7 @@ fn what_can_log_in_here() {
 fn only_334_is_a_challenge() {
     let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| settings.secure = true);
     client.machine.login(Mechanism::Login, &Credentials::new("alice", "secret")).unwrap();
-    let error = client.hear("354 VXNlcm5hbWU6\r\n").unwrap_err();
+    let error = client.feed("354 VXNlcm5hbWU6\r\n").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(client.wire.ends_with("AUTH LOGIN\r\n"), "nothing more was said");
 }
@@ -89,9 +89,9 @@ fn a_challenge_has_a_limit() {
     // Each line keeps to the limit, and all of them together do not.
     let line = format!("334-{}\r\n", "A".repeat(48));
     let mut client = login();
-    client.hear(&format!("{line}{line}334 AAAA\r\n")).unwrap();
+    client.feed(&format!("{line}{line}334 AAAA\r\n")).unwrap();
     assert!(client.wire.ends_with("AUTH LOGIN\r\ndQ==\r\n"), "{}", client.wire);
-    let error = login().hear(&format!("{line}{line}334 AAAAA\r\n")).unwrap_err();
+    let error = login().feed(&format!("{line}{line}334 AAAAA\r\n")).unwrap_err();
     assert!(error.message().contains("a challenge longer than the limit of 100 bytes"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Protocol);
 }
@@ -102,7 +102,7 @@ fn a_secret_is_not_shown_in_half() {
     for before in [0, 70, 75] {
         let mut client = Client::ready_with(&["AUTH PLAIN"], |settings| settings.secure = true);
         client.machine.login(Mechanism::Plain, &Credentials::new("alice", "correct-horse")).unwrap();
-        let error = client.hear(&format!("{}correct-horse\r\n", "x".repeat(before))).unwrap_err();
+        let error = client.feed(&format!("{}correct-horse\r\n", "x".repeat(before))).unwrap_err();
         assert!(error.message().contains("***") && !error.message().contains("corr"), "{error}");
     }
 }

@@ -30,9 +30,9 @@ impl Client {
 
     fn ready_with(offers: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
         let mut client = Client::new(change);
-        client.hear("220 mail.example.org hello\r\n").unwrap();
+        client.feed("220 mail.example.org hello\r\n").unwrap();
         let lines: String = offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
-        client.hear(&format!("250-mail.example.org\r\n{lines}250 HELP\r\n")).unwrap();
+        client.feed(&format!("250-mail.example.org\r\n{lines}250 HELP\r\n")).unwrap();
         assert_eq!(client.steps().unwrap(), [Step::Ready]);
         client
     }
@@ -60,7 +60,7 @@ impl Client {
     fn go_ahead(&mut self) {
         self.machine.begin(transaction()).unwrap();
         for reply in ["250 Ok\r\n", "250 Ok\r\n", "354 Go\r\n"] {
-            self.hear(reply).unwrap();
+            self.feed(reply).unwrap();
         }
     }
 
@@ -74,7 +74,7 @@ impl Client {
         self.machine.finish().unwrap();
     }
 
-    fn hear(&mut self, bytes: &str) -> Result<Vec<Step>, Error> {
+    fn feed(&mut self, bytes: &str) -> Result<Vec<Step>, Error> {
         self.steps()?;
         self.read(bytes.as_bytes());
         self.steps()

@@ -21,7 +21,7 @@ fn how_far_a_message_is() {
     assert!(!client.machine.outcome_unknown());
     client.steps().unwrap();
     assert!(client.machine.outcome_unknown());
-    let steps = client.hear("250 queued\r\n").unwrap();
+    let steps = client.feed("250 queued\r\n").unwrap();
     assert!(matches!(&steps[..], [Step::Accepted { .. }, Step::Ready]), "{steps:?}");
     assert!(!client.machine.outcome_unknown());
 
@@ -31,7 +31,7 @@ fn how_far_a_message_is() {
     binary.content = Content::Binary;
     client.machine.begin(binary).unwrap();
     for _ in 0..2 {
-        client.hear("250 Ok\r\n").unwrap();
+        client.feed("250 Ok\r\n").unwrap();
     }
     client.machine.body("123456789").unwrap();
     client.steps().unwrap();
@@ -43,10 +43,10 @@ fn how_far_a_message_is() {
 fn round_trips_are_counted_by_what_went() {
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
-    client.hear("250 Ok\r\n").unwrap();
+    client.feed("250 Ok\r\n").unwrap();
     assert_eq!(client.machine.round_trips(), 3);
     client.machine.wrote(0);
-    client.hear("250 Ok\r\n").unwrap();
+    client.feed("250 Ok\r\n").unwrap();
     assert_eq!((client.machine.round_trips(), client.machine.replies()), (3, 4));
 }
 
@@ -136,12 +136,12 @@ fn a_refused_chunk_is_noted_unless_it_was_the_last() {
         let mut binary = transaction();
         binary.content = Content::Binary;
         client.machine.begin(binary).unwrap();
-        client.hear("250 Ok\r\n250 Ok\r\n").unwrap();
+        client.feed("250 Ok\r\n250 Ok\r\n").unwrap();
         client.machine.body(text).unwrap();
         if ends {
             client.machine.finish().unwrap();
         }
-        let steps = client.hear("552 5.3.4 Too big\r\n").unwrap();
+        let steps = client.feed("552 5.3.4 Too big\r\n").unwrap();
         assert!(matches!(steps[0], Step::Rejected { phase: Phase::Body, .. }), "{steps:?}");
         let lines: Vec<_> = client.machine.transcript().lines().collect();
         assert_eq!([&*lines[lines.len() - 2], &*lines[lines.len() - 1]], [last, "C: RSET"]);
@@ -159,11 +159,11 @@ fn chunks_in_a_row_are_kept_apart() {
     }
     let one = "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT 3 LAST\r\nx\r\n";
     assert_eq!(client.wire, format!("EHLO me\r\n{one}RSET\r\n{one}"));
-    let steps = client.hear(&["250 Ok\r\n"; 7].concat()).unwrap();
+    let steps = client.feed(&["250 Ok\r\n"; 7].concat()).unwrap();
     assert_eq!(steps.iter().filter(|step| matches!(step, Step::Accepted { .. })).count(), 2, "{steps:?}");
     // And where the second one is cleaned up after, a server that goes down there takes no message with it.
     client.give_a_chunk();
-    let steps = client.hear("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
+    let steps = client.feed("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n").unwrap();
     assert!(matches!(steps[..], [.., Step::Rejected { phase: Phase::Rcpt, .. }, Step::Closed]), "{steps:?}");
 }
 
@@ -176,7 +176,7 @@ fn long_replies_to_recipients_are_not_kept_whole() {
     client.steps().unwrap();
     for (code, next) in [(250, "MAIL"), (250, "RCPT"), (354, "DATA")] {
         for line in long(code).split_inclusive('\n') {
-            for step in client.hear(line).unwrap() {
+            for step in client.feed(line).unwrap() {
                 if let Step::Sender { reply } | Step::Recipient { reply, .. } = step {
                     assert!(reply.text().len() < 4096 && reply.text().ends_with('…'), "{next}");
                     assert_eq!(reply.enhanced().unwrap().to_string(), "2.1.5");
@@ -186,7 +186,7 @@ fn long_replies_to_recipients_are_not_kept_whole() {
     }
     client.machine.finish().unwrap();
     let mut last = Vec::new();
-    long(250).split_inclusive('\n').for_each(|line| last = client.hear(line).unwrap());
+    long(250).split_inclusive('\n').for_each(|line| last = client.feed(line).unwrap());
     assert!(matches!(&last[0], Step::Accepted { reply } if reply.text().len() < 4096), "{last:?}");
 }
 
@@ -198,11 +198,11 @@ fn what_is_kept_of_the_replies_is_bounded_for_all_recipients_together() {
     let mut transaction = transaction();
     transaction.recipients = (0..RECIPIENTS).map(|n| address(&format!("user{n}@example.com"))).collect();
     client.machine.begin(transaction).unwrap();
-    client.hear("250 Ok\r\n").unwrap();
+    client.feed("250 Ok\r\n").unwrap();
     let long = format!("550 5.1.1 {}\r\n", "x".repeat(4000));
     let mut kept = Vec::new();
     for _ in 0..RECIPIENTS {
-        let steps = client.hear(&long).unwrap();
+        let steps = client.feed(&long).unwrap();
         kept.extend(steps.iter().filter_map(|step| match step {
             Step::Recipient { reply, .. } => Some(reply.text().len()),
             _ => None,

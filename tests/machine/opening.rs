@@ -26,8 +26,8 @@ fn a_server_without_lmtp_is_named() {
         ("354 go\r\n", ErrorKind::Protocol, "expected the answer to LHLO (250), but the server sent 354 go"),
     ] {
         let mut client = Client::new(|settings| settings.protocol = Protocol::Lmtp);
-        client.hear("220 hello\r\n").unwrap();
-        let error = client.hear(reply).unwrap_err();
+        client.feed("220 hello\r\n").unwrap();
+        let error = client.feed(reply).unwrap_err();
         assert_eq!((error.kind(), error.message()), (kind, says));
     }
 }
@@ -37,7 +37,7 @@ fn a_server_without_lmtp_is_named() {
 fn the_handshake_comes_after_starttls() {
     for (cut, phase) in [("220 Go ahead\r\n", Phase::StartTls), ("220 Go", Phase::StartTls)] {
         let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
-        client.hear("220 hello\r\n").unwrap();
+        client.feed("220 hello\r\n").unwrap();
         client.read(b"250-mail.example.org\r\n250 STARTTLS\r\n");
         client.read(cut.as_bytes());
         let mut result = client.machine.step();
@@ -63,20 +63,20 @@ fn a_refused_session_ends_with_quit() {
     {
         let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
         let (last, before) = replies.split_last().unwrap();
-        before.iter().for_each(|reply| drop(client.hear(reply).unwrap()));
-        client.hear(last).unwrap_err();
+        before.iter().for_each(|reply| drop(client.feed(reply).unwrap()));
+        client.feed(last).unwrap_err();
         assert_eq!(client.steps().unwrap(), [Step::Closed]);
         assert_eq!(client.machine.noop().unwrap_err().kind(), ErrorKind::Closed);
         client.machine.quit().unwrap();
         assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Quit }]);
         assert!(client.wire.ends_with("QUIT\r\n"), "{}", client.wire);
-        assert_eq!(client.hear("221 bye\r\n").unwrap(), [Step::Closed]);
+        assert_eq!(client.feed("221 bye\r\n").unwrap(), [Step::Closed]);
         assert_eq!(client.machine.quit().unwrap_err().kind(), ErrorKind::Closed);
     }
     // Not after what is no refusal: a 421, a violation, and a refusal with more after it.
     for last in ["421 bye\r\n", "354 go\r\n", "554 no\r\n250 yes\r\n"] {
         let mut client = Client::new(|_| {});
-        client.hear(last).unwrap_err();
+        client.feed(last).unwrap_err();
         assert_ne!(client.machine.quit().unwrap_err().kind(), ErrorKind::Request, "{last}");
         assert_eq!(client.wire, "", "{last}");
     }
@@ -88,14 +88,14 @@ fn empty_lines_before_a_reply_are_skipped() {
     let ready = |lines: usize| {
         let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
         let empty = "\r\n".repeat(lines);
-        client.hear(&format!("{empty}220 hello\r\n{empty}"))?;
-        client.hear(&format!("250-mail.example.org\r\n250 STARTTLS\r\n{empty}"))?;
-        client.hear("220 Go\r\n")?;
+        client.feed(&format!("{empty}220 hello\r\n{empty}"))?;
+        client.feed(&format!("250-mail.example.org\r\n250 STARTTLS\r\n{empty}"))?;
+        client.feed("220 Go\r\n")?;
         Ok::<_, envoi::Error>(client)
     };
     let mut client = ready(16).unwrap();
     client.machine.upgraded().unwrap();
-    let steps = client.hear("\r\n\n250 mail.example.org\r\n").unwrap();
+    let steps = client.feed("\r\n\n250 mail.example.org\r\n").unwrap();
     assert_eq!(steps, [Step::Ready]);
     client.read(b"\r\n\n");
     client.machine.noop().unwrap();
@@ -105,16 +105,16 @@ fn empty_lines_before_a_reply_are_skipped() {
     client.read(b"\r\n");
     assert_eq!(client.machine.step().unwrap_err().kind(), ErrorKind::Protocol);
     let mut client = Client::new(|_| {});
-    let error = client.hear("220-hello\r\n\r\n220 hello\r\n").unwrap_err();
+    let error = client.feed("220-hello\r\n\r\n220 hello\r\n").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol, "not within a reply");
 }
 
 #[test]
 fn bytes_behind_the_go_ahead_for_tls_are_named() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::IfOffered);
-    client.hear("220 hello\r\n").unwrap();
-    client.hear("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
-    assert_eq!(client.hear("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
+    client.feed("220 hello\r\n").unwrap();
+    client.feed("250-mail.example.org\r\n250 STARTTLS\r\n").unwrap();
+    assert_eq!(client.feed("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
     // The driver had read them, and did not ask for a step before it made the handshake.
     client.read(b"250 AUTH PLAIN\r\n");
     let error = client.machine.upgraded().unwrap_err();

@@ -60,7 +60,7 @@ impl<'a> Server<'a> {
             let asked_for_data = self.reads == Reads::Commands && new.starts_with(b"DATA\r\n");
             let is_login = self.reads == Reads::Responses || new.starts_with(b"AUTH");
             self.read += end;
-            let answer: Vec<u8> = replies.into_iter().flat_map(|apt| self.say(apt)).collect();
+            let answer: Vec<u8> = replies.into_iter().flat_map(|apt| self.respond(apt)).collect();
             self.accepted += usize::from(is_recipient && answer.starts_with(b"2"));
             self.reads = match answer.first() {
                 Some(b'3') if asked_for_data => Reads::Message,
@@ -72,7 +72,7 @@ impl<'a> Server<'a> {
         said
     }
 
-    pub fn say(&mut self, mut apt: Vec<String>) -> Vec<u8> {
+    pub fn respond(&mut self, mut apt: Vec<String>) -> Vec<u8> {
         if self.is_gone {
             return Vec::new();
         }

@@ -342,7 +342,7 @@ impl Session {
             Step::Body { .. } => {
                 let start = self.wire.len() + self.waiting();
                 let is_first = self.transfer().is_some_and(|transfer| transfer.starts_at.is_none());
-                let said_data = is_first && self.said().ends_with(b"\r\nDATA\r\n");
+                let said_data = is_first && self.output().ends_with(b"\r\nDATA\r\n");
                 let transfer = self.transfers.last_mut().expect("a body belongs to a transaction");
                 assert!(!transfer.is_over && transfer.ends_at.is_none());
                 let asked = transfer.transaction.recipients.len();
@@ -486,7 +486,7 @@ impl Session {
     }
 
     /// What was written and what waits to be.
-    fn said(&self) -> Vec<u8> {
+    fn output(&self) -> Vec<u8> {
         let mut slices = [std::io::IoSlice::new(&[]); 64];
         let filled = self.machine.output().io_slices(&mut slices);
         let waiting = slices[..filled].iter().flat_map(|slice| slice.iter());

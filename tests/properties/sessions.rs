@@ -69,7 +69,7 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
     let mut tasks = tasks(plan);
     let (mut current, mut given) = (0, 0);
 
-    let greeting = server.say(vec!["220 mail.example.org ESMTP".into()]);
+    let greeting = server.respond(vec!["220 mail.example.org ESMTP".into()]);
     session.feed(&greeting);
     for _ in 0..1000 {
         session.take(usize::MAX);

@@ -22,7 +22,7 @@ enum Act {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Seen {
     Sent,
     NotSent,
     Unknown,
@@ -96,7 +96,7 @@ fn serve(acts: &[Act]) -> (String, HashSet<usize>, bool) {
     (replies, delivered, false)
 }
 
-fn told(mut machine: Machine, replies: &str, cut: usize) -> Vec<Told> {
+fn events(mut machine: Machine, replies: &str, cut: usize) -> Vec<Seen> {
     let mut told = Vec::new();
     for piece in replies.as_bytes().chunks(cut) {
         assert_eq!(machine.input(piece), piece.len());
@@ -107,16 +107,16 @@ fn told(mut machine: Machine, replies: &str, cut: usize) -> Vec<Told> {
     assert_eq!(machine.step().unwrap(), Step::Closed);
     let unknown = machine.unconfirmed_messages();
     let left = MESSAGES - told.len();
-    told.extend((0..left).map(|n| if n < unknown { Told::Unknown } else { Told::NotSent }));
+    told.extend((0..left).map(|n| if n < unknown { Seen::Unknown } else { Seen::NotSent }));
     told
 }
 
-fn collect(machine: &mut Machine, told: &mut Vec<Told>) {
+fn collect(machine: &mut Machine, told: &mut Vec<Seen>) {
     loop {
         assert!(told.len() <= MESSAGES);
         match machine.step() {
-            Ok(Step::Accepted { .. }) => told.push(Told::Sent),
-            Ok(Step::Rejected { .. }) => told.push(Told::NotSent),
+            Ok(Step::Accepted { .. }) => told.push(Seen::Sent),
+            Ok(Step::Rejected { .. }) => told.push(Seen::NotSent),
             Ok(Step::Wait { .. } | Step::Ready | Step::Closed) | Err(_) => break,
             Ok(_) => {}
         }
@@ -143,15 +143,15 @@ proptest! {
         let breaks_down = acts.iter().position(|act| *act == Act::BreakDown);
         prop_assume!(goes_on.zip(breaks_down).is_none_or(|(goes_on, breaks_down)| goes_on > breaks_down));
         let (replies, delivered, by_shutdown) = serve(&acts);
-        let told = told(all_under_way(), &replies, cut);
+        let told = events(all_under_way(), &replies, cut);
         for (message, told) in told.iter().enumerate() {
             match told {
-                Told::Sent => prop_assert!(delivered.contains(&message), "{told:?}: {replies}"),
-                Told::NotSent => prop_assert!(!delivered.contains(&message), "{told:?}: {replies}"),
-                Told::Unknown => {}
+                Seen::Sent => prop_assert!(delivered.contains(&message), "{told:?}: {replies}"),
+                Seen::NotSent => prop_assert!(!delivered.contains(&message), "{told:?}: {replies}"),
+                Seen::Unknown => {}
             }
         }
-        let unknown = told.iter().filter(|told| **told == Told::Unknown).count();
+        let unknown = told.iter().filter(|told| **told == Seen::Unknown).count();
         prop_assert!(!by_shutdown || unknown <= 1, "{unknown} unknown: {replies}");
     }
 }

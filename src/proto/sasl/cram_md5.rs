@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::Md5;
 
-use super::single::sayable;
+use super::single::validate;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::Secret;
 use crate::secret::Credentials;
@@ -16,7 +16,7 @@ pub(super) struct CramMd5 {
 
 impl CramMd5 {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
-        sayable(credentials)?;
+        validate(credentials)?;
         Ok(CramMd5 { credentials: credentials.clone(), answer: None })
     }
 }

@@ -1,6 +1,6 @@
 //! LOGIN, which no RFC describes: the user's name, then the password, whatever the prompts say.
 
-use super::single::sayable;
+use super::single::validate;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::secret::Credentials;
 
@@ -11,7 +11,7 @@ pub(super) struct LoginExchange {
 
 impl LoginExchange {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
-        sayable(credentials)?;
+        validate(credentials)?;
         Ok(LoginExchange { credentials: credentials.clone(), prompts: 0 })
     }
 }

@@ -80,7 +80,7 @@ impl SaslExchange for OAuth {
             }
             return Ok(self.initial.to_vec());
         }
-        self.refusal = Some(format!("the server does not accept the token: {}", in_words(challenge)));
+        self.refusal = Some(format!("the server does not accept the token: {}", describe(challenge)));
         Ok(if self.mechanism == Mechanism::XOAuth2 { Vec::new() } else { END.into() })
     }
 
@@ -97,7 +97,7 @@ impl SaslExchange for OAuth {
 }
 
 /// The error as JSON has it (RFC 7628, 3.2.2), for people: the status first, then what else is said.
-fn in_words(challenge: &[u8]) -> String {
+fn describe(challenge: &[u8]) -> String {
     const STATUS: &str = "status";
     let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
         return format!("{:?}", printable_bytes(challenge));

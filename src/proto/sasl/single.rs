@@ -17,7 +17,7 @@ impl Single {
     /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
     pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let authzid = credentials.authorization().unwrap_or_default();
-        sayable(credentials)?;
+        validate(credentials)?;
         let response = [authzid, "\0", credentials.user(), "\0", credentials.secret()].concat();
         Ok(Single::new(Mechanism::Plain, response))
     }
@@ -70,7 +70,7 @@ impl SaslExchange for Single {
 }
 
 /// User and password are there, as PLAIN demands it (RFC 4616, 2): a server may take an empty password for none at all.
-pub(super) fn sayable(credentials: &Credentials) -> Result<(), SaslFailure> {
+pub(super) fn validate(credentials: &Credentials) -> Result<(), SaslFailure> {
     no_nul(&[credentials.user(), credentials.secret()])?;
     match (credentials.user(), credentials.secret()) {
         ("", _) => Err("the user name is empty".into()),

@@ -51,7 +51,7 @@ impl Trial {
     fn ask(&mut self, challenge: &str) -> String {
         let line = text(&self.login.respond(&BASE64.encode(challenge), &mut self.secrets).0);
         self.line = line;
-        self.said()
+        self.output()
     }
 
     #[cfg(feature = "sasl")]
@@ -60,7 +60,7 @@ impl Trial {
     }
 
     /// What the client said last, without base64.
-    fn said(&self) -> String {
+    fn output(&self) -> String {
         let word = self.line.split(' ').next_back().unwrap().trim_end();
         BASE64.decode(word).map_or_else(|_| word.into(), |bytes| text(&bytes))
     }
@@ -90,14 +90,14 @@ fn plain_as_rfc_4616_has_it() {
         ["AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "*\r\n"]
     );
     let kurt = Credentials::new("Kurt", "xipj3plmq").authorize_as("Ursel");
-    assert_eq!(Setting::new("").begin(Mechanism::Plain, &kurt).said(), "Ursel\0Kurt\0xipj3plmq");
+    assert_eq!(Setting::new("").begin(Mechanism::Plain, &kurt).output(), "Ursel\0Kurt\0xipj3plmq");
 }
 
 #[test]
 fn plain_and_login_send_the_text_as_it_is() {
     // SASLprep would make these "IX" and "ª".
     let credentials = Credentials::new("I\u{AD}X", "\u{2168}\u{E000}");
-    assert_eq!(Setting::new("").begin(Mechanism::Plain, &credentials).said(), "\0I\u{AD}X\0\u{2168}\u{E000}");
+    assert_eq!(Setting::new("").begin(Mechanism::Plain, &credentials).output(), "\0I\u{AD}X\0\u{2168}\u{E000}");
     let mut login = Setting::new("").begin(Mechanism::Login, &credentials);
     assert_eq!([login.ask("User:"), login.ask("Password:")], ["I\u{AD}X", "\u{2168}\u{E000}"]);
 }
@@ -142,7 +142,7 @@ fn names_are_read_in_any_case() {
 fn external_and_anonymous() {
     assert_eq!(lines(Mechanism::External, &Credentials::external(), 1), ["AUTH EXTERNAL =\r\n", "\r\n"]);
     let fred = Credentials::external().authorize_as("fred@example.com");
-    assert_eq!(Setting::new("").begin(Mechanism::External, &fred).said(), "fred@example.com");
+    assert_eq!(Setting::new("").begin(Mechanism::External, &fred).output(), "fred@example.com");
     let trace = Credentials::anonymous("sirhc");
     assert_eq!(lines(Mechanism::Anonymous, &trace, 0), ["AUTH ANONYMOUS c2lyaGM=\r\n"]);
 }
@@ -214,7 +214,7 @@ mod with_feature {
     fn scram_sha_1_as_rfc_5802_has_it() {
         let setting = Setting::new("SCRAM-SHA-1").nonce("fyko+d2lbbFgONRv9qkxdawL");
         let mut trial = setting.begin(Mechanism::ScramSha1, &user());
-        assert_eq!(trial.said(), "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+        assert_eq!(trial.output(), "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
         assert_eq!(
             trial.ask("r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"),
             "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="
@@ -231,7 +231,7 @@ mod with_feature {
     #[test]
     fn scram_sha_256_as_rfc_7677_has_it() {
         let mut trial = Setting::new("SCRAM-SHA-256").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
-        assert_eq!(trial.said(), format!("n,,n=user,r={NONCE}"));
+        assert_eq!(trial.output(), format!("n,,n=user,r={NONCE}"));
         assert_eq!(
             trial.ask(FIRST),
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
@@ -342,7 +342,7 @@ mod with_feature {
     fn nothing_adds_a_field() {
         let mut setting = Setting::new("");
         let token = Credentials::token("", "vF9d");
-        assert_eq!(setting.begin(Mechanism::OAuthBearer, &token).said(), "n,,\x01auth=Bearer vF9d\x01\x01");
+        assert_eq!(setting.begin(Mechanism::OAuthBearer, &token).output(), "n,,\x01auth=Bearer vF9d\x01\x01");
         setting.settings.server = Some(("host\x01auth=Bearer other".into(), 587));
         setting.settings.nonce = Some("a,b".into());
         let (settings, capabilities) = (&setting.settings, &setting.capabilities);
@@ -382,7 +382,7 @@ mod with_feature {
             ("SCRAM-SHA-1-PLUS", channel, Mechanism::ScramSha1Plus, "p=tls-exporter,,n="),
         ] {
             let setting = Setting { channel, ..Setting::new(offered) };
-            let said = setting.begin(mechanism, &user()).said();
+            let said = setting.begin(mechanism, &user()).output();
             assert!(said.starts_with(begins), "{offered}: {said}");
         }
         let setting = Setting::new("SCRAM-SHA-1-PLUS");
@@ -398,14 +398,14 @@ mod with_feature {
         let setting = Setting { channel, ..Setting::new("").nonce(NONCE) };
         let credentials = user().authorize_as("a,b=c");
         let mut trial = setting.begin(Mechanism::ScramSha256Plus, &credentials);
-        assert_eq!(trial.said(), format!("p=tls-server-end-point,a=a=2Cb=3Dc,n=user,r={NONCE}"));
+        assert_eq!(trial.output(), format!("p=tls-server-end-point,a=a=2Cb=3Dc,n=user,r={NONCE}"));
         let binding = BASE64.encode(b"p=tls-server-end-point,a=a=2Cb=3Dc,\xff\0");
         assert!(trial.ask(FIRST).starts_with(&format!("c={binding},r={NONCE}")));
     }
 
     #[test]
     fn nonces_are_fresh() {
-        let nonce = || Setting::new("").begin(Mechanism::ScramSha1, &user()).said();
+        let nonce = || Setting::new("").begin(Mechanism::ScramSha1, &user()).output();
         assert_ne!(nonce(), nonce());
         assert_eq!(nonce().len(), "n,,n=user,r=".len() + 24);
     }
@@ -447,7 +447,7 @@ mod with_feature {
     fn xoauth2_as_google_has_it() {
         let mut trial =
             Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("someuser@example.com", "ya29.vF9"));
-        assert_eq!(trial.said(), "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01");
+        assert_eq!(trial.output(), "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01");
         let error = r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#;
         assert_eq!(trial.ask(error), "");
         assert!(trial.reason().ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")"));

@@ -188,10 +188,10 @@ async fn only_reported() {
     let server = Party::server(Some(&root));
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let settings = trusting(&other).min_version(version).max_version(version);
-        let connector = Connector::new(&settings, Demand::Reported).unwrap();
+        let connector = Connector::new(&settings, VerifyMode::Reported).unwrap();
         let config = Arc::new(server_config(&[&server]));
         for round in 0..2 {
-            let (mut stream, info) = connector.handshake(HOST, serve(&config), Opening::StartTls).await.unwrap();
+            let (mut stream, info) = connector.handshake(HOST, serve(&config), TlsMode::StartTls).await.unwrap();
             stream.read_exact(&mut [0; 11]).await.unwrap();
             assert!(!info.verified);
             assert_eq!(info.resumed, round == 1);
@@ -203,7 +203,7 @@ async fn only_reported() {
                     .contains("was issued by \"CN=Root\", which is missing")
             );
         }
-        let info = connect(&Connector::new(&trusting(&root), Demand::Reported).unwrap(), server_config(&[&server]))
+        let info = connect(&Connector::new(&trusting(&root), VerifyMode::Reported).unwrap(), server_config(&[&server]))
             .await
             .unwrap();
         assert!(info.verified);
@@ -261,8 +261,11 @@ async fn a_pin_on_top_of_a_store_that_is_empty() {
     assert!(!store.only_pins);
     (store.roots, store.summary) = Default::default();
     says(&store.demand_anchors().unwrap_err(), &["no trusted certificate was found", "ca-certificates"]);
-    let verifier =
-        verify::Verifier { store, demand: Demand::Verified, algorithms: provider().signature_verification_algorithms };
+    let verifier = verify::Verifier {
+        store,
+        demand: VerifyMode::Verified,
+        algorithms: provider().signature_verification_algorithms,
+    };
     let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
     let failure = verifier.judge(std::slice::from_ref(&server.der), &name, rustls::pki_types::UnixTime::now());
     assert_eq!(failure.unwrap_err().problem, CertificateProblem::SelfSigned);
@@ -347,18 +350,18 @@ async fn loads_again_while_it_lives() {
     std::fs::write(&path, &new.pem).unwrap();
     assert_eq!(connector.reload().unwrap().anchors[0].certificate.subject, "CN=New");
     let config = Arc::new(server_config(&[&server]));
-    let (mut stream, _) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    let (mut stream, _) = clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
 
     // What cannot be loaded changes nothing.
     std::fs::remove_file(&path).unwrap();
     assert_eq!(connector.reload().unwrap_err().kind(), ErrorKind::Config);
-    let (mut stream, info) = clone.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+    let (mut stream, info) = clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
     assert!(info.resumed);
 
     // A session that another trust let begin is not resumed.
     std::fs::write(&path, &old.pem).unwrap();
     connector.reload().unwrap();
-    assert!(clone.handshake(HOST, serve(&config), Opening::Implicit).await.is_err());
+    assert!(clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.is_err());
 }

@@ -75,7 +75,7 @@ fn says_what_is_wrong_with_it() {
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Config, Phase::Setup));
         says(&error, &["the client certificate", text]);
         let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
-        assert_eq!(Connector::new(&settings, Demand::Verified).unwrap_err().to_string(), error.to_string());
+        assert_eq!(Connector::new(&settings, VerifyMode::Verified).unwrap_err().to_string(), error.to_string());
     }
     let error = ClientCertificate::file(&client).password_file("/none/password").load().unwrap_err();
     says(&error, &["the file \"/none/password\" with the key store's password cannot be read"]);
@@ -151,6 +151,6 @@ fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig
 
 /// The first reply inside TLS, or why there is none.
 async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
-    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), Opening::StartTls).await?;
+    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), TlsMode::StartTls).await?;
     stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
 }

@@ -5,7 +5,7 @@ use rcgen::{CustomExtension, DistinguishedName, GeneralSubtree, NameConstraints}
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::*;
-use crate::tls::failure::Why;
+use crate::tls::failure::VerifyError;
 use crate::tls::reasons::{certificate_words, rustls_words, spelt_out, webpki_words};
 use crate::tls::store::TrustStore;
 
@@ -51,7 +51,7 @@ async fn an_authority_with_a_short_key() {
 #[test]
 fn a_server_with_a_short_key() {
     // No server on rustls has such a key: see `openssl.rs`.
-    let failure = told(Why::WeakKey, &[der(SHORT_LEAF)]);
+    let failure = chain_failure(VerifyError::WeakKey, &[der(SHORT_LEAF)]);
     let text = failure.to_string();
     assert_eq!(
         text,
@@ -127,8 +127,10 @@ async fn a_critical_extension() {
     // No server on rustls shows such a certificate: see `openssl.rs`.
     let mut params = named(HOST, &[HOST]);
     params.custom_extensions = vec![extension(&[1, 2, 3, 4, 5])];
-    let failure_of_leaf =
-        told(Why::Invalid(webpki::Error::UnsupportedCriticalExtension), &[Party::new(params, Some(&root)).der]);
+    let failure_of_leaf = chain_failure(
+        VerifyError::Invalid(webpki::Error::UnsupportedCriticalExtension),
+        &[Party::new(params, Some(&root)).der],
+    );
     assert!(failure_of_leaf.to_string().contains("has a critical extension that is not supported: 1.2.3.4.5"));
     assert_eq!(failure_of_leaf.index, Some(0));
 
@@ -169,7 +171,7 @@ async fn too_many_authorities_and_dates_in_the_wrong_order() {
     assert_eq!(cause(&error).index, Some(0));
 }
 
-fn told(why: Why, chain: &[CertificateDer<'_>]) -> CertificateFailure {
+fn chain_failure(why: VerifyError, chain: &[CertificateDer<'_>]) -> CertificateFailure {
     let chain = chain.iter().filter_map(|der| Certificate::read(der)).collect();
     let now = tokio_rustls::rustls::pki_types::UnixTime::now();
     CertificateFailure::new(why, chain, HOST, &TrustStore::default(), now)
@@ -262,7 +264,7 @@ fn every_error_of_webpki_has_words_and_a_next_step() {
         let name = format!("{error:?}");
         let words = webpki_words(&error);
         assert!(!has_identifier(words) && words != "it cannot be verified", "{name}: {words}");
-        let failure = told(Why::Invalid(error), &chain);
+        let failure = chain_failure(VerifyError::Invalid(error), &chain);
         let text = format!("{failure}. {}", failure.hint());
         // These stand for themselves.
         let plain = text

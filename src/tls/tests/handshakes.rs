@@ -39,7 +39,7 @@ async fn resumes_sessions_of_both_versions() {
         let connector = connector(&trusting(&root).min_version(version).max_version(version));
         let config = Arc::new(server_config(&[&server]));
         for round in 0..2 {
-            let (mut stream, info) = connector.handshake(HOST, serve(&config), Opening::Implicit).await.unwrap();
+            let (mut stream, info) = connector.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
             assert_eq!(info.version, version.to_string());
             assert_eq!(info.resumed, round == 1, "{version}");
             assert!(info.verified);
@@ -57,12 +57,12 @@ async fn takes_hosts_with_dots_brackets_and_addresses() {
     let connector = connector(&trusting(&root));
     let config = Arc::new(server_config(&[&server]));
     for host in [HOST, "mail.example.com.", "MAIL.example.com", "127.0.0.1", "::1", "[::1]"] {
-        let result = connector.handshake(host, serve(&config), Opening::Implicit).await;
+        let result = connector.handshake(host, serve(&config), TlsMode::Implicit).await;
         assert!(result.is_ok(), "{host}: {:?}", result.err());
     }
-    let error = connector.handshake("127.0.0.2", serve(&config), Opening::Implicit).await.unwrap_err();
+    let error = connector.handshake("127.0.0.2", serve(&config), TlsMode::Implicit).await.unwrap_err();
     says(&error, &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"]);
-    let error = connector.handshake("mail server", serve(&config), Opening::Implicit).await.unwrap_err();
+    let error = connector.handshake("mail server", serve(&config), TlsMode::Implicit).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     says(&error, &["\"mail server\" is no name that a certificate can bear"]);
 }
@@ -74,7 +74,7 @@ async fn checks_another_name_if_told() {
     let settings = trusting(&root).server_name("other.example.net.");
     assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
     assert_eq!(
-        Connector::new(&trusting(&root).server_name("a b"), Demand::Verified).unwrap_err().phase(),
+        Connector::new(&trusting(&root).server_name("a b"), VerifyMode::Verified).unwrap_err().phase(),
         Phase::Setup
     );
 }
@@ -97,7 +97,7 @@ async fn no_version_in_common() {
     }
     let error = Connector::new(
         &trusting(&root).min_version(TlsVersion::Tls13).max_version(TlsVersion::Tls12),
-        Demand::Verified,
+        VerifyMode::Verified,
     )
     .unwrap_err();
     says(&error, &["the minimum version of TLS, TLSv1.3, is above the maximum, TLSv1.2"]);
@@ -137,7 +137,7 @@ async fn no_tls_at_the_other_end() {
     let connector = connector(&trusting(&Party::authority("Root", None)));
     for (opening, bytes, parts) in [
         (
-            Opening::Implicit,
+            TlsMode::Implicit,
             &b"220 mail.example.com ESMTP Postfix\r\n250 more"[..],
             &[
                 "speaks plaintext on this port",
@@ -146,52 +146,52 @@ async fn no_tls_at_the_other_end() {
             ][..],
         ),
         (
-            Opening::Implicit,
+            TlsMode::Implicit,
             b"554 5.7.1 \x1b[31mgo away\r\n",
             &["refuses the connection", "\"554 5.7.1 .[31mgo away\""],
         ),
-        (Opening::Implicit, b"SSH-2.0-OpenSSH_9.2\r\n", &["is an SSH server on this port"]),
-        (Opening::Implicit, b"HTTP/1.1 400 Bad Request\r\n", &["is a web server on this port"]),
-        (Opening::Implicit, b"* OK IMAP4rev1\r\n", &["is an IMAP server"]),
-        (Opening::Implicit, b"+OK POP3\r\n", &["is a POP3 server"]),
+        (TlsMode::Implicit, b"SSH-2.0-OpenSSH_9.2\r\n", &["is an SSH server on this port"]),
+        (TlsMode::Implicit, b"HTTP/1.1 400 Bad Request\r\n", &["is a web server on this port"]),
+        (TlsMode::Implicit, b"* OK IMAP4rev1\r\n", &["is an IMAP server"]),
+        (TlsMode::Implicit, b"+OK POP3\r\n", &["is a POP3 server"]),
         (
-            Opening::Implicit,
+            TlsMode::Implicit,
             b"\x00\x00\x00\x00\x00\x00",
             &["does not speak TLS on this port: its first bytes are \"......\""],
         ),
-        (Opening::Implicit, b"22", &["does not speak TLS on this port: its first bytes are \"22\""]),
-        (Opening::Implicit, b"", &["closed the connection instead of answering the TLS handshake", "try STARTTLS"]),
-        (Opening::StartTls, b"", &["though it had agreed to STARTTLS"]),
+        (TlsMode::Implicit, b"22", &["does not speak TLS on this port: its first bytes are \"22\""]),
+        (TlsMode::Implicit, b"", &["closed the connection instead of answering the TLS handshake", "try STARTTLS"]),
+        (TlsMode::StartTls, b"", &["though it had agreed to STARTTLS"]),
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"454 4.7.0 TLS not available\r\n",
             &["agreed to STARTTLS and then went on in clear text: \"454 4.7.0 TLS"],
         ),
-        (Opening::StartTls, b"\x16\x03\x03", &["closed the connection in the middle of the TLS handshake"]),
+        (TlsMode::StartTls, b"\x16\x03\x03", &["closed the connection in the middle of the TLS handshake"]),
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"\x15\x03\x01\x00\x02\x02\x46",
             &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2"],
         ),
         // The hello of an old server, which takes no notice of what it does not know.
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random rand\x00\x00\x2f\x00",
             &["the server speaks TLSv1.1, this client offers TLSv1.3 and TLSv1.2"],
         ),
-        (Opening::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
+        (TlsMode::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"\x15\x03\x03\x00\x02\x02\x70",
             &["does not know this name (TLS alert unrecognised_name, 112)"],
         ),
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"\x15\x03\x03\x00\x02\x02\x50",
             &["failed in the TLS handshake by its own account (TLS alert internal_error, 80)"],
         ),
         (
-            Opening::StartTls,
+            TlsMode::StartTls,
             b"\x16\x03\x03\x00\x05\x02\x00\x00\x01\x00",
             &["the TLS handshake with mail.example.com failed"],
         ),

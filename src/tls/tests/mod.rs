@@ -98,7 +98,7 @@ fn serve(config: &Arc<ServerConfig>) -> DuplexStream {
 }
 
 async fn connect(connector: &Connector, config: ServerConfig) -> Result<TlsInfo> {
-    let handshake = connector.handshake(HOST, serve(&Arc::new(config)), Opening::StartTls);
+    let handshake = connector.handshake(HOST, serve(&Arc::new(config)), TlsMode::StartTls);
     Ok(sendable(handshake).await?.1)
 }
 
@@ -112,7 +112,7 @@ fn trusting(party: &Party) -> TlsSettings {
 }
 
 fn connector(settings: &TlsSettings) -> Connector {
-    Connector::new(settings, Demand::Verified).unwrap()
+    Connector::new(settings, VerifyMode::Verified).unwrap()
 }
 
 /// The failure of a client that trusts `trusted` with a server that shows `chain`.
