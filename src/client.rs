@@ -14,7 +14,7 @@ use crate::{Connection, Endpoint, Envelope};
 #[cfg(feature = "pool")]
 use crate::{Pool, PoolConfig};
 #[cfg(feature = "retries")]
-use crate::{RetryPolicy, retries};
+use crate::{RetryPolicy, retry};
 
 /// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
 /// [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by `Client::pool` (feature `pool`).
@@ -147,7 +147,7 @@ impl Client {
         if let Some(retries) = &self.retries {
             let attempt = |envelope, body| attempt(envelope, body, clock.clone());
             let all_or_nothing = self.endpoint.all_or_nothing;
-            let mut result = retries::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
+            let mut result = retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
             if let Ok(receipt) = &mut result {
                 receipt.elapsed = started.elapsed();
             }

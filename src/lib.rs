@@ -2,7 +2,7 @@
 //!
 //! It streams attachments of any size, tells what became of a message for each recipient, and says what is wrong and
 //! what to do when something fails. This page is a tour of two minutes; those who come from other software find their settings in
-//! [`coming_from`].
+//! [`migration`].
 //!
 //! # Send a message
 //!
@@ -135,7 +135,7 @@
 //! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
 //! | [`testing`] | an SMTP or LMTP server inside the process, for the tests of your program |
 //! | [`proto`] | the protocol as a machine without socket and clock, for other runtimes, tests and fuzzers |
-//! | [`coming_from`] | the settings of Oracle, Java and others, and what they are called here |
+//! | [`migration`] | the settings of Oracle, Java and others, and what they are called here |
 //!
 //! # Features
 //!
@@ -166,8 +166,8 @@ mod client;
 #[cfg(feature = "client")]
 mod connection;
 #[cfg(feature = "client")]
-#[doc = include_str!("../docs/coming-from.md")]
-pub mod coming_from {}
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
 pub mod delivery;
 #[cfg(feature = "client")]
 mod endpoint;
@@ -187,7 +187,7 @@ pub mod probe;
 #[cfg(feature = "client")]
 mod receipt;
 #[cfg(feature = "retries")]
-mod retries;
+mod retry;
 mod secret;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -226,7 +226,7 @@ pub use probe::probe;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 #[cfg(feature = "retries")]
-pub use retries::RetryPolicy;
+pub use retry::RetryPolicy;
 pub use secret::{Credentials, Secret};
 #[cfg(feature = "client")]
 pub use timeouts::Timeouts;

@@ -13,7 +13,7 @@ use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
-use support::stage::Stage;
+use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 #[tokio::test]
@@ -21,9 +21,9 @@ async fn every_dialogue_through_the_connection() {
     let server = Server::start().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
     for (name, dialogue) in read_folder(&folder).into_iter().filter(|(_, dialogue)| !dialogue.is_for_machine_alone()) {
-        let stage = Stage::start(dialogue.script.clone(), server.tls_config()).await;
-        let outcomes = play(&dialogue, stage.port(), server.ca_pem()).await;
-        if let Err(error) = stage.end().await {
+        let script = ScriptedServer::start(dialogue.script.clone(), server.tls_config()).await;
+        let outcomes = play(&dialogue, script.port(), server.ca_pem()).await;
+        if let Err(error) = script.end().await {
             panic!("{name}: {error}; the client says {outcomes:?}");
         }
         for (send, (outcome, recipients)) in dialogue.sends.iter().zip(&outcomes) {

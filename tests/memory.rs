@@ -6,8 +6,8 @@
 
 #[path = "support/program.rs"]
 mod program;
-#[path = "support/resident.rs"]
-mod resident;
+#[path = "support/rss.rs"]
+mod rss;
 
 use std::fs::File;
 use std::path::Path;
@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use resident::peak_resident;
+use rss::peak_resident;
 
 const SIZE: u64 = 1 << 30;
 /// Over what the program has before it begins to speak.

@@ -1,19 +1,19 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `login.rs` logs in, `steps.rs` gives it step by step, `course.rs` and `fate.rs` tell what becomes of a message,
+//! `setup.rs` brings it about, `auth.rs` logs in, `commands.rs` gives it step by step, `submission.rs` and `outcome.rs` tell what becomes of a message,
 //! `keeping.rs` is for those who keep it, and `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
 
-mod course;
+mod auth;
+mod commands;
 mod driver;
+mod errors;
 mod fallback;
-mod fate;
+mod outcome;
 #[cfg(feature = "pool")]
-mod keeping;
-mod login;
+mod reuse;
+mod send_all;
 mod setup;
-mod steps;
-mod stream;
-mod words;
+mod submission;
 
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
-use course::Submission;
 use driver::{Driver, too_slow};
+use submission::Submission;
 
-pub(crate) use setup::{client_name, open, within};
-pub use steps::DataWriter;
+pub use commands::DataWriter;
 #[cfg(feature = "pool")]
-pub(crate) use stream::send_all;
+pub(crate) use send_all::send_all;
+pub(crate) use setup::{client_name, open, within};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.
 ///
@@ -430,7 +430,7 @@ pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(E
 /// A step that came where the message's fate or an answer was awaited.
 fn not_sent(step: Step) -> Error {
     match step {
-        Step::Rejected { phase, reply } => words::refusal(phase, reply, None, &[]),
+        Step::Rejected { phase, reply } => errors::refusal(phase, reply, None, &[]),
         Step::Closed => Error::new(ErrorKind::Closed, Phase::Setup, "the session is over"),
         step => {
             Error::new(ErrorKind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}"))

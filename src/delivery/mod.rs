@@ -4,7 +4,7 @@
 //! made. Whether the server offers what is asked for is looked at before MAIL; nothing is left out in silence.
 
 pub(crate) mod date;
-mod report;
+mod dsn;
 mod urgency;
 mod xtext;
 
@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use report::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
+pub use dsn::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
 pub use urgency::{DeliverBy, FutureRelease, Priority};
 
 use crate::Address;

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::headers::is_composite;
 use super::input::{BLOCK, Input, KnownFile, Stream, Text, on_blocking_thread};
-use super::survey::MessageScanner;
+use super::scan::MessageScanner;
 use crate::text::quoted;
 use crate::{Error, Phase, Result};
 

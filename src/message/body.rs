@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
 use super::layout::Segment;
 use super::progress::{ProgressReporter, UploadProgress};
-use super::ready::LineCheck;
-use super::survey::MessageInfo;
+use super::raw::LineCheck;
+use super::scan::MessageInfo;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{Error, ErrorKind, Phase, Result};
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
-use super::survey::Lines;
+use super::scan::Lines;
 use crate::proto::Chunk;
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result, file};

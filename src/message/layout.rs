@@ -18,8 +18,8 @@ use memchr::{memchr, memchr_iter};
 use super::attachment::{Label, Looked, read_text};
 use super::headers;
 use super::input::{Form, Input, Text};
+use super::scan::{MessageInfo, MessageScanner};
 use super::section::{self, Section};
-use super::survey::{MessageInfo, MessageScanner};
 use crate::proto::{Output, Stuffer};
 use crate::{Error, Result};
 

@@ -11,9 +11,9 @@ mod input;
 mod layout;
 mod nesting;
 mod progress;
-mod ready;
+mod raw;
+mod scan;
 mod section;
-mod survey;
 mod text;
 
 use std::fmt;
@@ -27,7 +27,7 @@ use tokio::io::AsyncRead;
 pub use attachment::Attachment;
 pub use body::Body;
 pub use progress::UploadProgress;
-pub use ready::LineEnds;
+pub use raw::LineEnds;
 pub use text::decode_text;
 
 use crate::{DeliveryOptions, Envelope, Error, Result};
@@ -292,7 +292,7 @@ impl<'x> Message<'x> {
                     return Err(Error::request("a ready message takes no attachments")
                         .with_hint("Only a message of mail-builder's does."));
                 }
-                let (pieces, facts, check) = ready::prepare(data, self.line_ends).await?;
+                let (pieces, facts, check) = raw::prepare(data, self.line_ends).await?;
                 Ok((envelope, Body::new(pieces, facts, check, teller)))
             }
         }

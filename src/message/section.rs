@@ -6,8 +6,8 @@
 
 use memchr::memchr;
 
-use super::ready::{LineEnds, refused};
-use super::survey::{Bare, nul};
+use super::raw::{LineEnds, refused};
+use super::scan::{Bare, nul};
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result};
 

@@ -7,11 +7,11 @@
 //!
 //! The [`Report`] is plain data, and text for people: it ends with the URL and the lines of Rust to use.
 //!
-//! `look.rs` looks at one port, `advice.rs` says what to use, and `text.rs` tells it to people.
+//! `port.rs` checks one port, `advice.rs` recommends settings, and `display.rs` formats the report.
 
 mod advice;
-mod look;
-mod text;
+mod display;
+mod port;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::tls::{Certificate, TlsInfo, TlsVersion, TrustSummary};
 use crate::{Endpoint, Error, Result};
 
 pub use advice::Advice;
-use look::Prober;
+use port::Prober;
 
 /// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that of LMTP.
 const USUAL: [u16; 3] = [25, 465, 587];

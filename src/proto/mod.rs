@@ -141,16 +141,18 @@
 //! # Ok::<(), envoi::Error>(())
 //! ```
 
-mod asked;
 mod capabilities;
-mod command;
+mod commands;
 mod dot;
-mod limits;
-mod on_reply;
+mod encode;
 mod output;
+mod pipeline;
+mod queue;
+mod redact;
+mod replies;
 mod reply;
 pub(crate) mod sasl;
-mod secrets;
+mod server_limits;
 mod settings;
 mod step;
 #[cfg(test)]
@@ -158,20 +160,18 @@ mod step;
 mod tests;
 mod transaction;
 mod transcript;
-mod wire;
-mod writing;
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
 pub use capabilities::{Capabilities, FutureReleaseLimits, Keyword};
-pub use command::{ClientName, RawCommand};
 pub use dot::{Chunk, Content, Stuffer};
-pub use limits::ServerLimits;
+pub use encode::{ClientName, RawCommand};
 pub use output::Output;
 pub use reply::{EnhancedCode, Reply, ReplyError, ReplyParser};
 pub use sasl::{ChannelBinding, ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession};
+pub use server_limits::ServerLimits;
 pub use settings::{Limits, Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
@@ -179,11 +179,11 @@ pub use transcript::Transcript;
 
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
-pub(crate) use secrets::Secrets;
+use queue::{CommandQueue, PendingReply};
+pub(crate) use redact::Secrets;
 #[cfg(feature = "client")]
 pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, TransactionState};
-use wire::{CommandQueue, PendingReply};
 
 /// When so much waits to be written, the machine asks for no more of the message. It is what is written at once, too: with
 /// less, the calls to the system cost more than the encryption; more gains nothing.

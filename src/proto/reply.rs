@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use memchr::memchr;
 
 use super::Limits;
-use super::secrets::Secrets;
+use super::redact::Secrets;
 use crate::text::{beginning, printable_bytes};
 
 /// A server's reply: its code and all its lines.

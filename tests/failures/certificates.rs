@@ -7,7 +7,7 @@ use envoi::{Endpoint, ErrorKind, Phase};
 use rcgen::{CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::scene::{Case, Party, World, authority, case, leaf, play};
+use crate::case::{Case, Party, World, authority, case, leaf, play};
 use crate::servers::{Server, config};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

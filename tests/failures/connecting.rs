@@ -2,7 +2,7 @@
 
 use envoi::{ErrorKind, Phase};
 
-use crate::scene::{case, hurried, play};
+use crate::case::{case, hurried, play};
 use crate::servers::Server::{self, Answers, Implicit, Nobody, Plain, Says};
 use crate::servers::{CLOSE, SILENCE, Script};
 

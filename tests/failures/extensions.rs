@@ -8,7 +8,7 @@ use envoi::{Address, DeliveryOptions, ErrorKind, Message, Phase};
 
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::scene::{Case, Party, World, case, hello, leaf, play};
+use crate::case::{Case, Party, World, case, hello, leaf, play};
 use crate::servers::{Script, Server, config};
 
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use crate::scene::{World, case, hurried, play};
+use crate::case::{World, case, hurried, play};
 use crate::servers::Server::{Answers, Implicit, Openssl, Plain, Says, StartTls};
 use crate::servers::{CLOSE, RESET, SILENCE, Script};
 

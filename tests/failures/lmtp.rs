@@ -3,7 +3,7 @@
 use envoi::mail_builder::MessageBuilder;
 use envoi::{ErrorKind, Message, Phase};
 
-use crate::scene::{case, hurried, play};
+use crate::case::{case, hurried, play};
 use crate::servers::Server::{Nobody, Plain};
 use crate::servers::{CLOSE, Script};
 

@@ -2,7 +2,7 @@
 
 use envoi::{ErrorKind, Phase};
 
-use crate::scene::{Case, case, play};
+use crate::case::{Case, case, play};
 use crate::servers::{CLOSE, Script, Server};
 
 const IN_CLEAR: &str = "smtp://alice:secret@127.0.0.1:{port}?tls=none&auth-in-clear=yes";
@@ -19,7 +19,7 @@ async fn logins() {
     let after = |name, script: Script, phase| -> Case {
         case(name, Server::Plain(script), IN_CLEAR, ErrorKind::Refused, phase, 69)
     };
-    let good = |world: &crate::scene::World| crate::servers::config(&[&world.good()]);
+    let good = |world: &crate::case::World| crate::servers::config(&[&world.good()]);
     let cases = vec![
         answered("535", &[("AUTH", "535 Incorrect authentication data")], 77),
         answered("535 5.7.8", &[("AUTH", "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6")], 77),

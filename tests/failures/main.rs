@@ -1,6 +1,7 @@
 //! What people read when it does not work: every failure here happens on a real connection, and its whole text is pinned in
 //! `snapshots/`. After a change of words, `UPDATE_SNAPSHOTS=1 cargo test --test failures` writes them anew: read the difference.
 
+mod case;
 mod certificates;
 mod connecting;
 mod extensions;
@@ -10,5 +11,4 @@ mod login;
 mod messages;
 mod policy;
 mod proxies;
-mod scene;
 mod servers;

@@ -4,7 +4,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase};
 use futures::StreamExt as _;
 
-use crate::scene::{Case, World, case, hurried, play};
+use crate::case::{Case, World, case, hurried, play};
 use crate::servers::{CLOSE, RESET, SILENCE, Script, Server, start};
 
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
-use crate::scene::{Party, World, hello, hurried, leaf};
+use crate::case::{Party, World, hello, hurried, leaf};
 use crate::servers::Server::{Plain, StartTls};
 use crate::servers::{CLOSE, SILENCE, Server, config, start};
 

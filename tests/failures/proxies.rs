@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use envoi::{Endpoint, ErrorKind, Phase, Proxy, Timeouts};
 
-use crate::scene::{World, case, play};
+use crate::case::{World, case, play};
 use crate::servers::Server::{self, Answers, Nobody, Replies, Says};
 
 /// The port is the proxy's.

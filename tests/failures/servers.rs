@@ -14,7 +14,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::scene::{Party, World};
+use crate::case::{Party, World};
 
 /// What a script answers to each command that begins so. `GREETING`, `TLS` (the first bytes of a handshake) and `BODY` (the
 /// first bytes of a message) are commands, too, and `.` is the end of the message.

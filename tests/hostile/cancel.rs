@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::office::{Office, ServerBehavior, address, envelope, letter};
+use crate::server::{Office, ServerBehavior, address, envelope, letter};
 
 /// What the future comes to, if it does within so many polls; else it is dropped.
 pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::cancel::polled;
-use crate::office::{Office, ServerBehavior, letter};
+use crate::server::{Office, ServerBehavior, letter};
 
 const YOU: &[&str] = &["you@example.com"];
 

@@ -16,8 +16,8 @@ use envoi::{
 };
 use futures::FutureExt as _;
 
-use crate::office::envelope;
 use crate::script::{Act, meet, plain, send_reply};
+use crate::server::envelope;
 
 /// What breaks out of a line, and what would follow.
 const BREAKS: [&str; 7] = ["\r\nDATA", "\nRSET\n", "\rQUIT", "\0", "\r\n", "\n", "\r\n.\r\n"];
@@ -347,7 +347,7 @@ fn what_cannot_be_said_is_not_connected_for() {
         ),
     ] {
         let client = Client::new(endpoint);
-        let letter = crate::office::letter(0, &["you@example.com"], 10);
+        let letter = crate::server::letter(0, &["you@example.com"], 10);
         let outcome = client.send(letter).now_or_never().unwrap_or_else(|| panic!("{what}: it connects"));
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Request, "{what}: {error}");

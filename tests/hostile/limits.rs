@@ -13,9 +13,9 @@ use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Credentials, Endpoint, ErrorKind, Phase, Timeouts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::office::{address, certificate, letter, parcel};
 use crate::script::Handling::Fails;
 use crate::script::{Act, Handling, assert_fate, meet, meet_over, plain, play_all, send, send_reply, up_to};
+use crate::server::{address, certificate, letter, parcel};
 
 fn then(last: &str, acts: &[Act]) -> Vec<Act> {
     [up_to(last), acts.to_vec()].concat()

@@ -43,8 +43,10 @@
 //! That a message whose outcome is unknown is not sent again is guarded more than once: by what its recipients are told, by its kind of
 //! error, and by name.
 
+mod at_most_once;
 mod cancel;
 mod cancel_client;
+mod desync;
 mod injection;
 mod limits;
 #[path = "../support/log.rs"]
@@ -52,13 +54,11 @@ mod log;
 #[cfg(target_os = "linux")]
 mod memory;
 mod network;
-mod office;
-mod once;
-mod order;
 mod pool;
 mod proxies;
 mod script;
 mod secrets;
+mod server;
 mod smuggling;
 mod starttls;
 mod terminal;

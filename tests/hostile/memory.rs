@@ -11,12 +11,12 @@ use std::thread;
 use envoi::proto::Mechanism;
 use envoi::{Connection, Credentials, Endpoint, Secret};
 
-use crate::office::letter;
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
+use crate::server::letter;
 
-#[path = "../support/resident.rs"]
-mod resident;
-use resident::peak_resident;
+#[path = "../support/rss.rs"]
+mod rss;
+use rss::peak_resident;
 
 /// Returns true in a process that runs this test only. Anywhere else, runs the test in such a process.
 fn is_alone(test: &str) -> bool {

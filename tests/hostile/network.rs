@@ -19,7 +19,7 @@ use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex, split};
 use tokio::time::{Instant, sleep};
 
-use crate::office::{Office, ServerBehavior, letter, parcel};
+use crate::server::{Office, ServerBehavior, letter, parcel};
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cancel::polled;
-use crate::office::{Office, ServerBehavior, letter};
+use crate::server::{Office, ServerBehavior, letter};
 
 const TO: &[&str] = &["you@example.com"];
 
@@ -141,7 +141,7 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
         ("a transaction", |pool, id| {
             Box::pin(async move {
                 let mut connection = pool.get().await.unwrap();
-                let envelope = crate::office::envelope(TO);
+                let envelope = crate::server::envelope(TO);
                 connection.mail(envelope.reverse_path().cloned()).await.unwrap();
                 connection.rcpt(envelope.recipients()[0].clone()).await.unwrap();
                 let mut writer = connection.data().await.unwrap();
@@ -231,7 +231,7 @@ async fn a_counter_that_is_killed_at_each_step() {
                 let (id, mut letter) = hall.letter();
                 let is_refused = number % 2 == 1;
                 if is_refused {
-                    letter = crate::office::letter(id, &["nobody@example.com"], 100);
+                    letter = crate::server::letter(id, &["nobody@example.com"], 100);
                 }
                 let outcome = hall.pool.send(letter).await;
                 all_went &= outcome.is_ok() != is_refused;

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use crate::log::Log;
-use crate::office::letter;
 use crate::secrets::{assert_silent, base64, error_text};
+use crate::server::letter;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "tr0ub\"adour\\&3";

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::office::{Stream, certificate, letter};
+use crate::server::{Stream, certificate, letter};
 
 /// What the server does next.
 #[derive(Clone, Debug)]

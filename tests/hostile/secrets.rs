@@ -8,8 +8,8 @@ use envoi::{Client, Connection, Credentials, Endpoint, Error, ErrorKind};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::log::Log;
-use crate::office::letter;
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
+use crate::server::letter;
 use crate::terminal::is_evil;
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.

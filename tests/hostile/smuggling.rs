@@ -12,8 +12,8 @@ use envoi::proto::Content;
 use envoi::{Attachment, Connection, ErrorKind, LineEnds, Message, Result};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::office::{address, envelope};
 use crate::script::{Act, meet, plain, send_reply, up_to};
+use crate::server::{address, envelope};
 
 /// Ends of a message to one server or another, each with a second message behind it.
 const ENDS: [(&str, &str); 11] = [

@@ -7,9 +7,9 @@ use envoi::{Connection, Endpoint, ErrorKind, Phase};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::office::{certificate, letter};
 use crate::script::Handling::{Fails, Sent};
 use crate::script::{Act, assert_fate, meet, send, send_reply};
+use crate::server::{certificate, letter};
 
 fn endpoint(security: Security) -> Endpoint {
     Endpoint::new("localhost").security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))

@@ -13,8 +13,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::office::letter;
 use crate::secrets::error_text;
+use crate::server::letter;
 
 /// One of each kind: escape sequences, C1, DEL, direction, zero width, separators, a byte order mark, a tag.
 const EVIL: &str = "\x1b[31m\u{9b}2J\x7f\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{2060}\u{2028}\u{feff}\u{e0041}";

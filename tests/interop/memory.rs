@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use crate::example::program;
 use crate::servers::{ALICE, postfix, someone};
 
-#[path = "../support/resident.rs"]
-mod resident;
-use resident::peak_resident;
+#[path = "../support/rss.rs"]
+mod rss;
+use rss::peak_resident;
 
 const SIZE: u64 = 1 << 30;
 const MAX_RESIDENT: u64 = 32 << 20;

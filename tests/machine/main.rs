@@ -1,11 +1,11 @@
 //! What a caller may ask of the machine, and what it is told: the calls one by one, where `tests/dialogues` has conversations.
 
-mod asked;
 mod ends;
+mod handshake;
 mod logins;
 mod messages;
-mod opening;
-mod parts;
+mod misuse;
+mod units;
 
 use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope, Error};

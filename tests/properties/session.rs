@@ -3,12 +3,12 @@
 
 #[path = "decoder.rs"]
 mod decoder;
+#[path = "delivery_options.rs"]
+mod delivery_options;
 #[path = "transfer.rs"]
 mod transfer;
 #[path = "wire.rs"]
 mod wire;
-#[path = "wishes.rs"]
-mod wishes;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,9 +17,9 @@ use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, St
 use envoi::{Address, Credentials, Error, ErrorKind, Phase, Result};
 
 pub use decoder::{normalised, unstuffed};
+pub use delivery_options::Wish;
 use transfer::Transfer;
 use wire::{Said, Went};
-pub use wishes::Wish;
 
 /// No address and no command holds these.
 const USER: &str = "submitter#7";

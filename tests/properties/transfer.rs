@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use envoi::Address;
 use envoi::proto::{Capabilities, Content, Protocol, Transaction};
 
+use super::delivery_options::{self, Wish};
 use super::wire::{Chunk, Went, parameters};
-use super::wishes::{self, Wish};
 use super::{normalised, unstuffed};
 
 /// A message up to this size goes as one chunk where its size is known.
@@ -70,7 +70,7 @@ impl Transfer {
     pub fn new(mut transaction: Transaction, wishes: &[Wish], begins_at: usize) -> Self {
         let anybody = || Address::new("you@example.com").unwrap();
         let one = transaction.recipients.first().cloned().unwrap_or_else(anybody);
-        transaction.delivery = wishes::delivery(wishes, &one);
+        transaction.delivery = delivery_options::delivery(wishes, &one);
         Transfer {
             transaction,
             wishes: wishes.to_vec(),
@@ -108,12 +108,12 @@ impl Transfer {
         let (_, rest) = split("MAIL FROM:", path, went.mail);
         let mut found = parameters(rest);
         for parameter in found.keys().filter(|parameter| **parameter != "BODY") {
-            let keyword = wishes::extension(parameter);
+            let keyword = delivery_options::extension(parameter);
             assert!(session.offers(keyword), "{keyword} is not offered: {:?}", went.mail);
         }
-        for (parameter, expected) in wishes::in_mail(&self.wishes) {
+        for (parameter, expected) in delivery_options::in_mail(&self.wishes) {
             let value = found.remove(parameter).unwrap_or_else(|| panic!("{parameter} is missing: {:?}", went.mail));
-            assert_eq!(wishes::decoded(parameter, value), expected, "{:?}", went.mail);
+            assert_eq!(delivery_options::decoded(parameter, value), expected, "{:?}", went.mail);
             assert!(parameter != "REQUIRETLS" || session.protected, "in clear: {:?}", went.mail);
         }
         if let Some(size) = found.remove("SIZE") {
@@ -143,8 +143,9 @@ impl Transfer {
             let (path, rest) = split("RCPT TO:", Some(recipient), rcpt);
             let found = parameters(rest);
             assert!(found.is_empty() || session.offers("DSN"), "DSN is not offered: {rcpt:?}");
-            let found = found.iter().map(|(parameter, value)| (*parameter, wishes::decoded(parameter, value)));
-            let expected = wishes::in_rcpt(&self.wishes, *recipient == self.one, path);
+            let found =
+                found.iter().map(|(parameter, value)| (*parameter, delivery_options::decoded(parameter, value)));
+            let expected = delivery_options::in_rcpt(&self.wishes, *recipient == self.one, path);
             assert!(found.eq(expected.iter().map(|(parameter, value)| (*parameter, value.clone()))), "{rcpt:?}");
             assert!(utf8 || rcpt.is_ascii(), "without SMTPUTF8: {rcpt:?}");
         }

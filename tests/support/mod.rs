@@ -3,4 +3,4 @@
 
 pub mod dialogue;
 #[cfg(feature = "client")]
-pub mod stage;
+pub mod scripted_server;

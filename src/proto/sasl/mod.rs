@@ -21,7 +21,7 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD as BASE64};
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::secrets::Secrets;
+use super::redact::Secrets;
 #[cfg(feature = "testing")]
 pub(crate) use exchange::saslname;
 pub use exchange::{ChannelBinding, ExchangeFault, SaslExchange, SaslFailure, SaslSession};

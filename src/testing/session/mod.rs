@@ -1,7 +1,7 @@
 //! One connection: the server's end of the dialogue.
 
+mod auth;
 mod lines;
-mod login;
 mod message;
 mod scram;
 mod transaction;

@@ -7,8 +7,8 @@ use tokio::io::AsyncReadExt as _;
 use super::attachment::{Data, Reader};
 use super::input::{BLOCK, Form, Input, KnownFile, Stream, on_blocking_thread};
 use super::layout::Segment;
+use super::scan::{Bare, Lines, MessageInfo, MessageScanner};
 use super::section::{EndFinder, Section};
-use super::survey::{Bare, Lines, MessageInfo, MessageScanner};
 use crate::proto::Content;
 use crate::{Error, ErrorKind, Phase, Result};
 

@@ -10,7 +10,7 @@ use futures::stream;
 use tokio::io::duplex;
 
 use crate::cancel_client::Street;
-use crate::office::{Office, ServerBehavior, envelope, letter, parcel};
+use crate::server::{Office, ServerBehavior, envelope, letter, parcel};
 
 const MORE_THAN_ALL: usize = 100_000;
 const BOTH: &[&str] = &["you@example.com", "all@example.com"];

@@ -8,7 +8,7 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::course::{SharedError, Submission};
+use super::submission::{SharedError, Submission};
 use super::{Connection, not_sent, prepare_by};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};

@@ -1,10 +1,10 @@
 //! What the driver can ask for, and when: anything else is out of turn.
 
-use super::command::Command;
-use super::on_reply::unsolicited;
+use super::encode::Command;
+use super::queue::PendingReply;
+use super::replies::unsolicited;
 use super::sasl::Login;
 use super::transaction::{Framing, TransactionState};
-use super::wire::PendingReply;
 use super::{
     Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser, SaslExchange,
     SaslFailure, SaslSession, State, Stuffer, Transaction,

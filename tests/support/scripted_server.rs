@@ -18,13 +18,13 @@ use super::dialogue::Turn;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listener on the loopback interface that takes one connection and plays the script on it.
-pub struct Stage {
+pub struct ScriptedServer {
     port: u16,
     task: JoinHandle<Result<(), String>>,
 }
 
-impl Stage {
-    pub async fn start(script: Vec<Turn>, tls: Arc<ServerConfig>) -> Stage {
+impl ScriptedServer {
+    pub async fn start(script: Vec<Turn>, tls: Arc<ServerConfig>) -> ScriptedServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
@@ -34,7 +34,7 @@ impl Stage {
             drop(listener);
             play(Box::new(stream), &script, tls.into()).await
         });
-        Stage { port, task }
+        ScriptedServer { port, task }
     }
 
     pub fn port(&self) -> u16 {

@@ -1,6 +1,6 @@
 //! What becomes of a message on its way: the machine's steps → an outcome for each recipient.
 
-use super::{not_sent, words};
+use super::{errors, not_sent};
 use crate::Address;
 use crate::error::{Error, Phase, Result};
 use crate::hint::{self, Advice, Facts};
@@ -71,7 +71,7 @@ impl TransactionOutcome {
                     _ => self.accepted_become(&Outcome::Refused(reply.clone())),
                 }
                 self.reply = Some(reply.clone());
-                Some(Err(words::refusal(phase, reply, self.sender.as_ref(), &self.recipients)))
+                Some(Err(errors::refusal(phase, reply, self.sender.as_ref(), &self.recipients)))
             }
             Step::Closed => Some(Err(self.connection_lost(not_sent(step)))),
             _ => None,
@@ -88,7 +88,7 @@ impl TransactionOutcome {
         // A small message may have gone whole before the replies to RCPT came.
         let undecided = self.recipients.iter_mut().zip(&self.decided).filter(|(_, decided)| !**decided);
         undecided.for_each(|(recipient, _)| recipient.outcome.become_unknown());
-        words::unknown(error, &self.recipients)
+        errors::unknown(error, &self.recipients)
     }
 
     /// What is known of the message, besides what is known of the session.

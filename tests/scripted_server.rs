@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use envoi::testing::Server;
 use support::dialogue::{Tls, Turn, parse, read_folder};
-use support::stage::Stage;
+use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -57,9 +57,9 @@ async fn every_dialogue_can_be_played() {
     let tls = connector(&server);
     for (name, dialogue) in read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues")) {
         assert_eq!(dialogue.tls == Tls::Implicit, dialogue.script[0] == Turn::Tls, "{name}");
-        let stage = Stage::start(dialogue.script.clone(), server.tls_config()).await;
-        perform(&dialogue.script, stage.port(), &tls).await;
-        stage.end().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let script = ScriptedServer::start(dialogue.script.clone(), server.tls_config()).await;
+        perform(&dialogue.script, script.port(), &tls).await;
+        script.end().await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
@@ -67,7 +67,7 @@ async fn every_dialogue_can_be_played() {
 async fn a_client_that_leaves_its_lines_is_found_out() {
     let server = Server::start().await.unwrap();
     let head = "send: from a@b to c@d\nexpect: sent 250\n\n";
-    for (script, said, error) in [
+    for (lines, said, error) in [
         ("C: NOOP", "NO", "turn 0: expected \"NOOP\\r\\n\", but the client said \"NO\" and closed"),
         ("C: NOOP", "NO\r\nP", "turn 0: expected \"NOOP\\r\\n\", but the client said \"NO\\r\\nP\""),
         ("C: NOOP", "NOOP\r\nQUIT\r\n", "at the end: the client said \"QUIT\\r\\n\" instead of closing"),
@@ -75,10 +75,11 @@ async fn a_client_that_leaves_its_lines_is_found_out() {
         ("BODY 10", "123456789", "turn 0: in the message: early eof"),
         ("WAIT-CLOSE", "x", "turn 0: the client said \"x\" instead of closing"),
     ] {
-        let stage = Stage::start(parse(&format!("{head}{script}\n")).unwrap().script, server.tls_config()).await;
-        let mut stream = TcpStream::connect(("127.0.0.1", stage.port())).await.unwrap();
+        let script =
+            ScriptedServer::start(parse(&format!("{head}{lines}\n")).unwrap().script, server.tls_config()).await;
+        let mut stream = TcpStream::connect(("127.0.0.1", script.port())).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        assert_eq!(stage.end().await.unwrap_err(), error, "{script}");
+        assert_eq!(script.end().await.unwrap_err(), error, "{lines}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::command::Command;
+use super::encode::Command;
 use super::sasl::{Login, SecretLine};
 use super::transcript::Transcript;
 use super::{Output, Phase};

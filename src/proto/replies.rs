@@ -2,11 +2,11 @@
 
 use std::mem;
 
-use super::command::Command;
+use super::encode::Command;
+use super::queue::PendingReply;
 use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
-use super::wire::PendingReply;
 use super::{Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;

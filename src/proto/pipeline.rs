@@ -1,8 +1,8 @@
 //! What is said without being asked for: the commands of a transaction, each as soon as it may be written, and the chunks of a message.
 
-use super::command::Command;
+use super::encode::Command;
+use super::queue::PendingReply;
 use super::transaction::{FinalReplies, Framing, TransactionState};
-use super::wire::PendingReply;
 use super::{Capabilities, Content, Machine, Protocol, Reply, State, Step, Stuffer, Transaction};
 use crate::error::Phase;
 

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::fate::TransactionOutcome;
-use super::words;
+use super::errors;
+use super::outcome::TransactionOutcome;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::proto::{Reply, Step};
@@ -264,7 +264,7 @@ impl Submission {
             _ => {
                 let once = is_over_limit && !self.is_repeatable;
                 let untried_because = untried_because.filter(|_| is_incomplete);
-                receipt.incomplete_reason = untried_because.or_else(|| once.then(|| words::ONCE.to_owned()));
+                receipt.incomplete_reason = untried_because.or_else(|| once.then(|| errors::ONCE.to_owned()));
                 Ok(())
             }
         }
@@ -295,7 +295,7 @@ impl SharedError {
     /// The first one gets the error itself, with its cause; the others one that says the same.
     pub(super) fn error(&mut self) -> Error {
         self.error.take().unwrap_or_else(|| match &self.shutdown {
-            Some(reply) => Error::refused(ErrorKind::Closed, Phase::Mail, words::ENDED_BEFORE, reply.clone()),
+            Some(reply) => Error::refused(ErrorKind::Closed, Phase::Mail, errors::ENDED_BEFORE, reply.clone()),
             None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
                 .with_hint(hint::for_end(Phase::Body, false)),
         })

@@ -7,9 +7,9 @@ use std::time::Duration;
 use envoi::{Connection, ErrorKind, Phase};
 use futures::{StreamExt as _, stream};
 
-use crate::office::{address, letter};
 use crate::script::Handling::{Fails, Sent};
 use crate::script::{Act, assert_fate, meet, plain, play_all, send, send_reply, up_to};
+use crate::server::{address, letter};
 
 const YOU: &[&str] = &["you@example.com"];
 
