@@ -1,16 +1,19 @@
-//! How many instructions the hot paths take, counted by valgrind: a number that a busy machine does not change.
+//! How many instructions the hot paths take, counted by valgrind: a number that a busy machine does
+//! not change.
 //!
 //! ```text
 //! cargo bench --bench instructions               # compares with instructions.txt; fails where one grew by more than 5 %
 //! cargo bench --bench instructions -- --write    # writes instructions.txt anew
 //! ```
 //!
-//! **What is allowed to grow.** `--write` never raises a count, unless the compiler is another one. Where a change costs more and is
-//! worth it, CHANGELOG.md has a line with `instructions of NAME: COUNT` and the reason; then that count is what the next ones are
-//! compared with.
+//! **What is allowed to grow.** `--write` never raises a count, unless the compiler is another one.
+//! Where a change costs more and is worth it, CHANGELOG.md has a line with
+//! `instructions of NAME: COUNT` and the reason; then that count is what the next ones are compared
+//! with.
 //!
-//! Counts are comparable where compiler and kind of processor are the same: memchr and the encoder choose their code by what the
-//! processor has. Where they are not, nothing is compared, and the last line says so.
+//! Counts are comparable where compiler and kind of processor are the same: memchr and the encoder
+//! choose their code by what the processor has. Where they are not, nothing is compared, and the
+//! last line says so.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -18,7 +21,9 @@ use std::process::{Command, ExitCode};
 
 use bytes::{Bytes, BytesMut};
 use envoi::mail_builder::MessageBuilder;
-use envoi::proto::{ClientName, Limits, Machine, Output, ReplyParser, Settings, Step, Stuffer, Transaction};
+use envoi::proto::{
+    ClientName, Limits, Machine, Output, ReplyParser, Settings, Step, Stuffer, Transaction,
+};
 use envoi::{Address, Attachment, Envelope, Message};
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
@@ -26,7 +31,10 @@ const CHANGELOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/CHANGELOG.md");
 const NAMES: [&str; 4] = ["replies", "stuffing", "encoding", "session"];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["work", name] => work(name),
@@ -40,12 +48,16 @@ fn main() -> ExitCode {
 fn write() {
     let (old, kind) = (Baseline::read(), kind());
     let mut text = String::from(
-        "# Counted by `cargo bench --bench instructions -- --write`; benches/instructions.rs says more.\n",
+        "# Counted by `cargo bench --bench instructions -- --write`; benches/instructions.rs says \
+            more.\n",
     );
     let _ = writeln!(text, "{kind}");
     for name in NAMES {
         let count = count(name);
-        let kept = old.count(name).filter(|_| old.kind == kind).map_or(count, |old| old.min(count));
+        let kept = old
+            .count(name)
+            .filter(|_| old.kind == kind)
+            .map_or(count, |old| old.min(count));
         let _ = writeln!(text, "{name} {kept}");
     }
     print!("{text}");
@@ -59,16 +71,23 @@ fn compare() -> ExitCode {
     let mut grown = Vec::new();
     for name in NAMES {
         let counted = count(name);
-        let stored = baseline.count(name).unwrap_or_else(|| panic!("{name} is not in {BASELINE}: use --write"));
+        let stored = baseline
+            .count(name)
+            .unwrap_or_else(|| panic!("{name} is not in {BASELINE}: use --write"));
         let known = stored.max(accepted(&changelog, name).unwrap_or(0));
         let change = 100.0 * (counted as f64 / known as f64 - 1.0);
         println!("{name:10} {counted:12} instructions, {change:+.1} %");
         if comparable && change > 5.0 {
-            grown.push(format!("{name} has grown from {known} instructions to {counted}"));
+            grown.push(format!(
+                "{name} has grown from {known} instructions to {counted}"
+            ));
         }
     }
     if !comparable {
-        println!("NOT compared: counted with {kind}, and the baseline with {}", baseline.kind);
+        println!(
+            "NOT compared: counted with {kind}, and the baseline with {}",
+            baseline.kind
+        );
     } else if !grown.is_empty() {
         println!(
             "{}.\nIf it is worth that, CHANGELOG.md says `instructions of NAME: COUNT` and why.",
@@ -82,7 +101,11 @@ fn compare() -> ExitCode {
 /// The count that a line of the changelog allows.
 fn accepted(changelog: &str, name: &str) -> Option<u64> {
     let (_, behind) = changelog.split_once(&format!("instructions of {name}: "))?;
-    behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    behind
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 struct Baseline {
@@ -100,20 +123,33 @@ impl Baseline {
             let (name, count) = line.split_once(' ').expect("a name and a count");
             (name.to_owned(), count.parse().expect("a count"))
         });
-        Baseline { kind, counts: counts.collect() }
+        Baseline {
+            kind,
+            counts: counts.collect(),
+        }
     }
 
     fn count(&self, name: &str) -> Option<u64> {
-        self.counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count)
+        self.counts
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, count)| *count)
     }
 }
 
 /// What a count depends on, besides the code.
 fn kind() -> String {
-    let rustc = Command::new("rustc").arg("--version").output().expect("rustc tells its version");
+    let rustc = Command::new("rustc")
+        .arg("--version")
+        .output()
+        .expect("rustc tells its version");
     let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
     #[cfg(target_arch = "x86_64")]
-    let vectors = if std::arch::is_x86_feature_detected!("avx2") { " with AVX2" } else { "" };
+    let vectors = if std::arch::is_x86_feature_detected!("avx2") {
+        " with AVX2"
+    } else {
+        ""
+    };
     #[cfg(not(target_arch = "x86_64"))]
     let vectors = "";
     format!("{rustc}, {}{vectors}", std::env::consts::ARCH)
@@ -123,7 +159,11 @@ fn kind() -> String {
 fn count(name: &str) -> u64 {
     let program = std::env::current_exe().expect("this program's own path");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--collect-atstart=no",
+        ])
         .arg("--toggle-collect=*measured*")
         .arg(program)
         .args(["work", name])
@@ -131,8 +171,16 @@ fn count(name: &str) -> u64 {
         .expect("valgrind is installed");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).expect("valgrind counts").1;
-    collected.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a count")
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .expect("valgrind counts")
+        .1;
+    collected
+        .split_whitespace()
+        .next()
+        .and_then(|count| count.parse().ok())
+        .expect("a count")
 }
 
 #[inline(never)]
@@ -150,8 +198,8 @@ fn work(name: &str) {
     }
 }
 
-const EHLO: &[u8] =
-    b"250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ETRN\r\n250-ENHANCEDSTATUSCODES\r\n\
+const EHLO: &[u8] = b"250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE \
+        52428800\r\n250-ETRN\r\n250-ENHANCEDSTATUSCODES\r\n\
                       250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n";
 
 /// Replies of a server's, which come in one piece.
@@ -159,7 +207,9 @@ fn replies() {
     let mut input = BytesMut::new();
     for _ in 0..50 {
         input.extend_from_slice(EHLO);
-        input.extend_from_slice(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n");
+        input.extend_from_slice(
+            b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n",
+        );
         input.extend_from_slice(b"250 2.0.0 Ok: queued as 4F2A1C\r\n");
     }
     let mut parser = ReplyParser::new(Limits::default());
@@ -173,12 +223,20 @@ fn replies() {
 
 /// Text in lines of 76 characters, one in fifty of which begins with a dot.
 fn stuffing() {
-    let line = |number: usize| format!("{}{number:074}\r\n", if number.is_multiple_of(50) { "." } else { "=" });
+    let line = |number: usize| {
+        format!(
+            "{}{number:074}\r\n",
+            if number.is_multiple_of(50) { "." } else { "=" }
+        )
+    };
     let text = Bytes::from((0..4_000).map(line).collect::<String>());
     let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
     measured(&mut || {
         for start in (0..text.len()).step_by(60_000) {
-            stuffer.push(text.slice(start..text.len().min(start + 60_000)).into(), &mut output);
+            stuffer.push(
+                text.slice(start..text.len().min(start + 60_000)).into(),
+                &mut output,
+            );
             while !output.is_empty() {
                 output.advance(output.front().len());
             }
@@ -189,13 +247,19 @@ fn stuffing() {
 
 /// An attachment of a thousand lines of base64, as part of a message.
 fn encoding() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
     let data = Bytes::from(vec![0x5a; 57 * 1000]);
     let mut bytes = 0;
     measured(&mut || {
         runtime.block_on(async {
-            let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").message_id("1@example.org");
-            let attachment = Attachment::bytes("data.bin", "application/octet-stream", data.clone());
+            let mail = MessageBuilder::new()
+                .from("me@example.org")
+                .to("you@example.com")
+                .message_id("1@example.org");
+            let attachment =
+                Attachment::bytes("data.bin", "application/octet-stream", data.clone());
             let message = Message::from(mail.date(0_u64).text_body("Attached.")).attach(attachment);
             let (_, mut body) = message.prepare().await.expect("the message is in order");
             while let Some(chunk) = body.chunk().await {
@@ -223,7 +287,10 @@ fn session() {
         b"250 2.0.0 Ok: queued as 4F2A1C\r\n",
         b"221 2.0.0 Bye\r\n",
     ];
-    let message = Bytes::from(format!("Subject: Hello\r\n\r\n{}", "A short line of text.\r\n".repeat(40)));
+    let message = Bytes::from(format!(
+        "Subject: Hello\r\n\r\n{}",
+        "A short line of text.\r\n".repeat(40)
+    ));
     let mut sent = false;
     measured(&mut || {
         let mut machine = Machine::new(Settings::new(name.clone()));
@@ -234,11 +301,15 @@ fn session() {
                     while !machine.output().is_empty() {
                         machine.wrote(machine.output().front().len());
                     }
-                    let reply = replies.next().expect("no more replies than these are waited for");
+                    let reply = replies
+                        .next()
+                        .expect("no more replies than these are waited for");
                     assert_eq!(machine.input(reply), reply.len());
                 }
                 Step::Ready if sent => machine.quit().expect("it is ready"),
-                Step::Ready => machine.begin(Transaction::new(&envelope)).expect("it is ready"),
+                Step::Ready => machine
+                    .begin(Transaction::new(&envelope))
+                    .expect("it is ready"),
                 Step::Body { .. } => {
                     machine.body(message.clone()).expect("it is asked for");
                     machine.finish().expect("it is asked for");

@@ -1,11 +1,12 @@
-//! Dot-stuffing and base64 by themselves, in GB/s, beside what they are made of: memchr's own scan, and encoders.
+//! Dot-stuffing and base64 by themselves, in GB/s, beside what they are made of: memchr's own scan,
+//! and encoders.
 //!
 //! ```text
 //! cargo bench --bench micro
 //! ```
 //!
-//! All work on text, or for text, in lines of 76 characters, in one thread. They take turns, and the fastest of 25 turns counts: whatever
-//! else runs on the machine only slows.
+//! All work on text, or for text, in lines of 76 characters, in one thread. They take turns, and
+//! the fastest of 25 turns counts: whatever else runs on the machine only slows.
 
 mod support;
 
@@ -22,7 +23,8 @@ use envoi::{Attachment, Message};
 use memchr::{memchr2_iter, memmem};
 
 const TURNS: usize = 25;
-/// What is pushed or encoded at once: 1,024 lines of base64 before their encoding, as envoi reads files.
+/// What is pushed or encoded at once: 1,024 lines of base64 before their encoding, as envoi reads
+/// files.
 const BLOCK: usize = 57 * 1024;
 const BLOCKS: usize = 256;
 
@@ -32,11 +34,17 @@ fn main() {
     let text = Bytes::from(text());
     let pieces: Vec<Bytes> = (0..BLOCKS).map(|_| text.clone()).collect();
     let bytes = text.len() * BLOCKS;
-    println!("Text of 76-character lines, one in fifty begins with a dot; {} MB", bytes / 1_000_000);
+    println!(
+        "Text of 76-character lines, one in fifty begins with a dot; {} MB",
+        bytes / 1_000_000
+    );
     compare(
         bytes,
         [
-            ("envoi: line ends checked, dots doubled", Box::new(|| stuff(&pieces))),
+            (
+                "envoi: line ends checked, dots doubled",
+                Box::new(|| stuff(&pieces)),
+            ),
             (
                 "memchr: each CR and LF found",
                 Box::new(|| {
@@ -62,7 +70,10 @@ fn main() {
     let mut lines = vec![0; MIME.encoded_len(BLOCK)];
     let mut simd_line = vec![0; base64_simd::STANDARD.encoded_length(BLOCK)];
     let mut plain_line = simd_line.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     println!("\nbase64, {} MB before encoding", large.len() / 1_000_000);
     compare(
         large.len(),
@@ -77,7 +88,8 @@ fn main() {
                 "encodify: with line ends",
                 Box::new(|| {
                     for _ in 0..BLOCKS {
-                        MIME.encode_slice(black_box(&data), black_box(&mut lines)).expect("there is room");
+                        MIME.encode_slice(black_box(&data), black_box(&mut lines))
+                            .expect("there is room");
                     }
                 }),
             ),
@@ -85,10 +97,10 @@ fn main() {
                 "base64-simd: without line ends",
                 Box::new(|| {
                     for _ in 0..BLOCKS {
-                        black_box(
-                            base64_simd::STANDARD
-                                .encode(black_box(&data), base64_simd::Out::from_slice(&mut simd_line)),
-                        );
+                        black_box(base64_simd::STANDARD.encode(
+                            black_box(&data),
+                            base64_simd::Out::from_slice(&mut simd_line),
+                        ));
                     }
                 }),
             ),
@@ -96,7 +108,9 @@ fn main() {
                 "base64: without line ends",
                 Box::new(|| {
                     for _ in 0..BLOCKS {
-                        STANDARD.encode_slice(black_box(&data), black_box(&mut plain_line)).expect("there is room");
+                        STANDARD
+                            .encode_slice(black_box(&data), black_box(&mut plain_line))
+                            .expect("there is room");
                     }
                 }),
             ),
@@ -115,7 +129,10 @@ fn compare<const N: usize>(bytes: usize, mut contenders: [Contender; N]) {
     }
     let rates = best.map(|seconds| bytes as f64 / 1e9 / seconds);
     for ((name, _), rate) in contenders.iter().zip(rates) {
-        println!("  {rate:6.2} GB/s, {:5.2} of envoi's  {name}", rate / rates[0]);
+        println!(
+            "  {rate:6.2} GB/s, {:5.2} of envoi's  {name}",
+            rate / rates[0]
+        );
     }
 }
 
@@ -139,9 +156,16 @@ fn stuff(pieces: &[Bytes]) {
 }
 
 async fn encode(data: Bytes) {
-    let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Attached.");
+    let mail = MessageBuilder::new()
+        .from("me@example.org")
+        .to("you@example.com")
+        .text_body("Attached.");
     let attachment = Attachment::bytes("data.bin", "application/octet-stream", data);
-    let (_, mut body) = Message::from(mail).attach(attachment).prepare().await.expect("the message is in order");
+    let (_, mut body) = Message::from(mail)
+        .attach(attachment)
+        .prepare()
+        .await
+        .expect("the message is in order");
     while let Some(chunk) = body.chunk().await {
         black_box(chunk.expect("memory is read").bytes());
     }

@@ -1,17 +1,19 @@
-//! How fast messages go out, and what that takes, against the limit: a bare loop that writes the same bytes, which lie in
-//! memory, to the same sink.
+//! How fast messages go out, and what that takes, against the limit: a bare loop that writes the
+//! same bytes, which lie in memory, to the same sink.
 //!
 //! ```text
 //! cargo bench --bench throughput                      # all of it: some minutes
 //! cargo bench --bench throughput -- 50 --rounds 3     # 50 MB alone, and the small messages
 //! ```
 //!
-//! envoi and the loop take turns, each time in a process of its own, so a machine whose speed changes changes both, and CPU time and
-//! peak memory are those of the client alone. The sink is a process, too; on two cores, both sides share them. envoi's
-//! time is that of its whole work, from making the runtime to the answer to QUIT; the loop's begins when its bytes are in memory.
+//! envoi and the loop take turns, each time in a process of its own, so a machine whose speed
+//! changes changes both, and CPU time and peak memory are those of the client alone. The sink is a
+//! process, too; on two cores, both sides share them. envoi's time is that of its whole work, from
+//! making the runtime to the answer to QUIT; the loop's begins when its bytes are in memory.
 //!
-//! Where others use the cores, both sides starve alike and the ratio comes near 1: a ratio says something only beside a bare
-//! loop that is as fast as it gets. Single rounds lie between half and twice the median.
+//! Where others use the cores, both sides starve alike and the ratio comes near 1: a ratio says
+//! something only beside a bare loop that is as fast as it gets. Single rounds lie between half and
+//! twice the median.
 
 mod support;
 
@@ -32,7 +34,10 @@ const TEXT: usize = 1_000;
 const WINDOW: usize = 64;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["sink", ..] => support::sink::serve(arguments[1..].to_vec()),
@@ -48,18 +53,27 @@ fn suite(arguments: &[&str]) {
     while let Some(argument) = rest.next() {
         match *argument {
             "--rounds" => rounds = rest.next().and_then(|number| number.parse().ok()),
-            size => sizes.push(size.parse().unwrap_or_else(|_| panic!("not a size in MB: {size}"))),
+            size => sizes.push(
+                size.parse()
+                    .unwrap_or_else(|_| panic!("not a size in MB: {size}")),
+            ),
         }
     }
     if sizes.is_empty() {
         sizes = SIZES.into();
     }
     // The first one takes messages by DATA, the second one by BDAT.
-    let mut sinks =
-        [&[][..], &["CHUNKING"]].map(|more| Sink::start(&[&["PIPELINING", "8BITMIME", "SIZE 0"], more].concat()));
+    let mut sinks = [&[][..], &["CHUNKING"]]
+        .map(|more| Sink::start(&[&["PIPELINING", "8BITMIME", "SIZE 0"], more].concat()));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    println!("{:31}{:^24} {:^14}   ratio to the limit", "", "envoi", "bare loop");
-    println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "MB/s", "CPU s", "peak MB", "MB/s", "CPU s");
+    println!(
+        "{:31}{:^24} {:^14}   ratio to the limit",
+        "", "envoi", "bare loop"
+    );
+    println!(
+        "{:31}{:>8} {:>7} {:>7} {:>7} {:>7}",
+        "", "MB/s", "CPU s", "peak MB", "MB/s", "CPU s"
+    );
     for megabytes in sizes {
         let rounds = rounds.unwrap_or(match megabytes {
             0..=10 => 15,
@@ -69,17 +83,34 @@ fn suite(arguments: &[&str]) {
         });
         for what in ["attachment", "chunks", "ready"] {
             let work = Work::large(what, megabytes * 1_000_000, folder.path());
-            let (name, sink) = if what == "chunks" { ("by BDAT", 1) } else { (what, 0) };
+            let (name, sink) = if what == "chunks" {
+                ("by BDAT", 1)
+            } else {
+                (what, 0)
+            };
             for tls in [false, true] {
-                work.compare(&format!("{name}, {megabytes} MB"), &mut sinks[sink], tls, rounds);
+                work.compare(
+                    &format!("{name}, {megabytes} MB"),
+                    &mut sinks[sink],
+                    tls,
+                    rounds,
+                );
             }
         }
     }
-    println!("{:31}{:>8} {:>7} {:>7} {:>7} {:>7}", "", "mess./s", "CPU s", "peak MB", "mess./s", "CPU s");
+    println!(
+        "{:31}{:>8} {:>7} {:>7} {:>7} {:>7}",
+        "", "mess./s", "CPU s", "peak MB", "mess./s", "CPU s"
+    );
     for (what, name) in [("one", "one by one"), ("stream", "as a stream")] {
         let work = Work::small(what, folder.path());
         for tls in [false, true] {
-            work.compare(&format!("{COUNT} of 1 KB {name}"), &mut sinks[1], tls, rounds.unwrap_or(5));
+            work.compare(
+                &format!("{COUNT} of 1 KB {name}"),
+                &mut sinks[1],
+                tls,
+                rounds.unwrap_or(5),
+            );
         }
     }
 }
@@ -104,19 +135,35 @@ impl Work {
             _ => support::write_noise(&file, size),
         }
         let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
-        Work { what, file, wire, messages: 1, bytes }
+        Work {
+            what,
+            file,
+            wire,
+            messages: 1,
+            bytes,
+        }
     }
 
     fn small(what: &'static str, folder: &Path) -> Work {
         let (file, wire) = (folder.join("none"), folder.join("wire"));
         let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
-        Work { what, file, wire, messages: COUNT as u64, bytes: bytes * COUNT as u64 }
+        Work {
+            what,
+            file,
+            wire,
+            messages: COUNT as u64,
+            bytes: bytes * COUNT as u64,
+        }
     }
 
     /// Each round sends once by envoi and once by the bare loop.
     fn compare(&self, name: &str, sink: &mut Sink, tls: bool, rounds: usize) {
         let port = sink.port(tls).to_string();
-        let ca_file = if tls { sink.ca_file.to_string_lossy().into_owned() } else { "none".into() };
+        let ca_file = if tls {
+            sink.ca_file.to_string_lossy().into_owned()
+        } else {
+            "none".into()
+        };
         let url = match tls {
             false => format!("smtp://localhost:{port}?tls=none"),
             true => format!("smtps://localhost:{port}?trust={ca_file}"),
@@ -129,12 +176,20 @@ impl Work {
             both[1].push(support::run(&["bare", self.what, &port, &ca_file, &wire]));
             self.check(sink.arrived(), tls);
         }
-        let of_both = |figure: fn(&Run) -> f64| both.each_ref().map(|runs| median(runs.iter().map(figure)));
-        let amount = if self.messages > 1 { self.messages as f64 } else { self.bytes as f64 / 1e6 };
+        let of_both =
+            |figure: fn(&Run) -> f64| both.each_ref().map(|runs| median(runs.iter().map(figure)));
+        let amount = if self.messages > 1 {
+            self.messages as f64
+        } else {
+            self.bytes as f64 / 1e6
+        };
         let rate = of_both(|run| run.seconds).map(|seconds| amount / seconds);
         let (cpu, peak) = (of_both(|run| run.cpu), of_both(|run| run.peak));
-        let mut ratios: Vec<f64> =
-            both[0].iter().zip(&both[1]).map(|(envoi, bare)| bare.seconds / envoi.seconds).collect();
+        let mut ratios: Vec<f64> = both[0]
+            .iter()
+            .zip(&both[1])
+            .map(|(envoi, bare)| bare.seconds / envoi.seconds)
+            .collect();
         ratios.sort_by(f64::total_cmp);
         println!(
             "{:31}{:8.0} {:7.3} {:7.1} {:7.0} {:7.3}   {:.2} (from {:.2} to {:.2})",
@@ -154,17 +209,30 @@ impl Work {
     fn check(&self, arrived: Arrived, tls: bool) {
         assert_eq!((arrived.messages, arrived.tls), (self.messages, tls));
         // Message-ID and boundaries are made anew for each, and differ in length by a few bytes.
-        assert!(arrived.bytes.abs_diff(self.bytes) < 100 * self.messages, "{arrived:?}, not {} bytes", self.bytes);
+        assert!(
+            arrived.bytes.abs_diff(self.bytes) < 100 * self.messages,
+            "{arrived:?}, not {} bytes",
+            self.bytes
+        );
     }
 }
 
 fn message(what: &str, file: &Path) -> Message<'static> {
-    let mail = || MessageBuilder::new().from("me@example.org").to("you@example.com").subject("A benchmark");
+    let mail = || {
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .subject("A benchmark")
+    };
     let address = |text: &str| Address::new(text).expect("an address");
     match what {
-        "attachment" | "chunks" => Message::from(mail().text_body("Attached.")).attach(Attachment::file(file)),
-        "ready" => Message::raw_file(file)
-            .envelope(Envelope::new(address("me@example.org"), [address("you@example.com")]).expect("an envelope")),
+        "attachment" | "chunks" => {
+            Message::from(mail().text_body("Attached.")).attach(Attachment::file(file))
+        }
+        "ready" => Message::raw_file(file).envelope(
+            Envelope::new(address("me@example.org"), [address("you@example.com")])
+                .expect("an envelope"),
+        ),
         _ => Message::from(mail().text_body("A short line of text.\r\n".repeat(TEXT / 23))),
     }
 }
@@ -174,7 +242,10 @@ async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
     use std::io::Write as _;
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("room for a file"));
     let (_, mut body) = message.prepare().await.expect("the message is in order");
-    let (mut stuffer, mut output) = (envoi::proto::Stuffer::new(), envoi::proto::Output::default());
+    let (mut stuffer, mut output) = (
+        envoi::proto::Stuffer::new(),
+        envoi::proto::Output::default(),
+    );
     let mut ended = false;
     while !ended {
         match body.chunk().await {
@@ -190,12 +261,19 @@ async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
             output.advance(written);
         }
     }
-    file.into_inner().expect("room for a file").sync_all().expect("room for a file");
+    file.into_inner()
+        .expect("room for a file")
+        .sync_all()
+        .expect("room for a file");
     stuffer.bytes()
 }
 
 fn by_envoi(what: &str, url: &str, file: &str) -> u64 {
-    let count = if ["one", "stream"].contains(&what) { COUNT } else { 1 };
+    let count = if ["one", "stream"].contains(&what) {
+        COUNT
+    } else {
+        1
+    };
     runtime().block_on(async {
         let client = Client::from_url(url).expect("the sink's URL");
         let message = || message(what, file.as_ref());
@@ -207,13 +285,18 @@ fn by_envoi(what: &str, url: &str, file: &str) -> u64 {
         let mut connection = client.connect().await.expect("the sink is there");
         if what == "one" {
             for _ in 0..COUNT {
-                let receipt = connection.send(message()).await.expect("the message is taken");
+                let receipt = connection
+                    .send(message())
+                    .await
+                    .expect("the message is taken");
                 assert!(receipt.all_accepted());
             }
         } else {
             let messages = futures::stream::iter((0..COUNT).map(|_| message()));
             let outcomes = connection.send_all(messages);
-            outcomes.for_each(|outcome| async { assert!(outcome.expect("it is taken").all_accepted()) }).await;
+            outcomes
+                .for_each(|outcome| async { assert!(outcome.expect("it is taken").all_accepted()) })
+                .await;
         }
         connection.quit().await;
     });
@@ -233,8 +316,10 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
         _ => {
             // Without the final dot; where there are others, the wire would not do.
             let content = &wire[..wire.len() - 3];
-            let commands =
-                format!("MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT {} LAST\r\n", content.len());
+            let commands = format!(
+                "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT {} LAST\r\n",
+                content.len()
+            );
             let one = [commands.as_bytes(), content].concat();
             if what == "chunks" {
                 return support::report(|| {

@@ -1,7 +1,7 @@
 //! An SMTP session on a blocking socket of the standard library: no tokio, no async, no TLS.
 //!
-//! The machine in [`envoi::proto`] knows no I/O library. What it needs of one is in [`Session`] below: write what
-//! it has to say, read when it waits, and keep the time.
+//! The machine in [`envoi::proto`] knows no I/O library. What it needs of one is in [`Session`]
+//! below: write what it has to say, read when it waits, and keep the time.
 //!
 //! ```text
 //! cargo run --example blocking -- localhost:25 alice@example.org bob@example.com
@@ -68,10 +68,15 @@ impl Session {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let name = ClientName::literal(stream.local_addr()?.ip());
-        Ok(Session { machine: Machine::new(Settings::new(name)), stream, broken: false })
+        Ok(Session {
+            machine: Machine::new(Settings::new(name)),
+            stream,
+            broken: false,
+        })
     }
 
-    /// Sends a message, and tells all that the server made of it; [`Step::Accepted`] or [`Step::Rejected`] comes last.
+    /// Sends a message, and tells all that the server made of it; [`Step::Accepted`] or
+    /// [`Step::Rejected`] comes last.
     pub fn send(&mut self, envelope: &Envelope, message: String) -> envoi::Result<Vec<Step>> {
         while self.next()? != Step::Ready {}
         self.machine.begin(Transaction::new(envelope))?;
@@ -84,7 +89,10 @@ impl Session {
                     None => self.machine.finish()?,
                 },
                 step => {
-                    let last = matches!(step, Step::Accepted { .. } | Step::Rejected { .. } | Step::Closed);
+                    let last = matches!(
+                        step,
+                        Step::Accepted { .. } | Step::Rejected { .. } | Step::Closed
+                    );
                     told.push(step);
                     if last {
                         return Ok(told);
@@ -94,7 +102,8 @@ impl Session {
         }
     }
 
-    /// Ends the session, where that is in order: after a refusal, too. Whatever comes of this changes nothing.
+    /// Ends the session, where that is in order: after a refusal, too. Whatever comes of this
+    /// changes nothing.
     pub fn quit(mut self) {
         if self.machine.quit().is_ok() {
             while self.next().is_ok_and(|step| step != Step::Closed) {}
@@ -112,7 +121,9 @@ impl Session {
                     }
                     self.write();
                     // One limit for a reply as a whole: a byte now and then does not renew it.
-                    let since = waiting.filter(|(before, _)| *before == phase).map_or_else(Instant::now, |(_, at)| at);
+                    let since = waiting
+                        .filter(|(before, _)| *before == phase)
+                        .map_or_else(Instant::now, |(_, at)| at);
                     waiting = Some((phase, since));
                     if let Err(error) = self.read(since + PATIENCE) {
                         // A message that was refused before is told of first.
@@ -127,8 +138,9 @@ impl Session {
         }
     }
 
-    /// Writes all before it reads, which is well for messages that fit into the socket's buffer. A driver for larger
-    /// ones reads while it writes, or a server that answers early and the client wait for each other.
+    /// Writes all before it reads, which is well for messages that fit into the socket's buffer. A
+    /// driver for larger ones reads while it writes, or a server that answers early and the client
+    /// wait for each other.
     fn write(&mut self) {
         while !self.broken && !self.machine.output().is_empty() {
             match self.stream.write(self.machine.output().front()) {
@@ -139,10 +151,14 @@ impl Session {
         }
     }
 
-    /// Takes what came before the next command is written, without waiting for more, and says whether something did.
+    /// Takes what came before the next command is written, without waiting for more, and says
+    /// whether something did.
     fn read_what_is_there(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        let read = self.stream.set_nonblocking(true).and_then(|()| self.stream.read(&mut buffer));
+        let read = self
+            .stream
+            .set_nonblocking(true)
+            .and_then(|()| self.stream.read(&mut buffer));
         let blocking = self.stream.set_nonblocking(false);
         match (read, blocking) {
             (Ok(n), Ok(())) if n > 0 => self.machine.input(&buffer[..n]) > 0,
@@ -152,18 +168,36 @@ impl Session {
     }
 
     fn read(&mut self, deadline: Instant) -> envoi::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         let mut buffer = [0; 4096];
-        let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut buffer));
+        let read = self
+            .stream
+            .set_read_timeout(Some(left))
+            .and_then(|()| self.stream.read(&mut buffer));
         match read {
             Ok(0) => self.machine.input_ended(),
-            Ok(n) => assert_eq!(self.machine.input(&buffer[..n]), n, "a machine that waits has room"),
+            Ok(n) => assert_eq!(
+                self.machine.input(&buffer[..n]),
+                n,
+                "a machine that waits has room"
+            ),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                return Err(self.machine.abort(ErrorKind::Timeout, "the server did not answer in time"));
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                return Err(self
+                    .machine
+                    .abort(ErrorKind::Timeout, "the server did not answer in time"));
             }
             Err(error) => {
-                return Err(self.machine.abort(ErrorKind::Closed, format!("the connection failed: {error}")));
+                return Err(self
+                    .machine
+                    .abort(ErrorKind::Closed, format!("the connection failed: {error}")));
             }
         }
         Ok(())

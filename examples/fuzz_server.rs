@@ -1,14 +1,17 @@
-//! Fuzzes a server: the machine says what a good client says, and what goes onto the wire is changed on its way.
+//! Fuzzes a server: the machine says what a good client says, and what goes onto the wire is
+//! changed on its way.
 //!
-//! Sessions that are well-formed up to a certain byte reach states of a server that random bytes never do. Each session has a
-//! number, which is the seed of all that is changed: the same number gives the same bytes again. Number 0 changes nothing, so that it
-//! shows whether the server can be talked with at all.
+//! Sessions that are well-formed up to a certain byte reach states of a server that random bytes
+//! never do. Each session has a number, which is the seed of all that is changed: the same number
+//! gives the same bytes again. Number 0 changes nothing, so that it shows whether the server can be
+//! talked with at all.
 //!
 //! ```text
 //! cargo run --example fuzz_server -- localhost:2525 alice@example.org bob@example.com 1000
 //! ```
 //!
-//! For a server of your own, which you watch while it goes: what its sanitizer says is worth more than what can be seen from here.
+//! For a server of your own, which you watch while it goes: what its sanitizer says is worth more
+//! than what can be seen from here.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -29,7 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let envelope = Envelope::new(Address::new(from)?, [Address::new(to)?])?;
     for seed in 0..sessions.parse()? {
         // When it cannot be reached any more, the session before is what to look at.
-        let stream = TcpStream::connect(server).map_err(|error| format!("before session {seed}: {error}"))?;
+        let stream = TcpStream::connect(server)
+            .map_err(|error| format!("before session {seed}: {error}"))?;
         let seen = session(stream, &envelope, seed)?;
         println!("{seed}: {seen}");
         if seed == 0 && !matches!(seen, Seen::Sent) {
@@ -39,8 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What became of a session. Each of them may be right: the server decides what it does with nonsense. What is wrong shows over many
-/// sessions, and in the server's log: one that was *sent* must have arrived once, and as it went.
+/// What became of a session. Each of them may be right: the server decides what it does with
+/// nonsense. What is wrong shows over many sessions, and in the server's log: one that was *sent*
+/// must have arrived once, and as it went.
 #[derive(Debug)]
 pub enum Seen {
     /// The server took the message.
@@ -70,7 +75,9 @@ impl std::fmt::Display for Seen {
 /// Sends one message, changed as the seed says.
 pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io::Result<Seen> {
     stream.set_read_timeout(Some(SILENCE))?;
-    let mut machine = Machine::new(Settings::new(ClientName::literal(stream.local_addr()?.ip())));
+    let mut machine = Machine::new(Settings::new(ClientName::literal(
+        stream.local_addr()?.ip(),
+    )));
     let mut changes = Changes::new(seed);
     let mut message = Some("Subject: fuzz\r\n\r\nA line.\r\n.A dot.\r\n");
     let mut begun = false;
@@ -81,7 +88,8 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 while !machine.output().is_empty() {
                     let front = machine.output().front().len();
                     bytes.extend_from_slice(machine.output().front());
-                    // The machine is told that all of it went: so it goes on as a good client would.
+                    // The machine is told that all of it went: so it goes on as a good client
+                    // would.
                     machine.wrote(front);
                 }
                 if stream.write_all(&changes.apply(bytes)).is_err() {
@@ -92,7 +100,12 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                     Ok(0) => machine.input_ended(),
                     Ok(n) if machine.input(&buffer[..n]) == n => {}
                     Ok(_) => return Ok(Seen::OutOfStep("it says more than anybody reads".into())),
-                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                        ) =>
+                    {
                         return Ok(Seen::Silent);
                     }
                     Err(_) => return Ok(Seen::Closed),
@@ -100,7 +113,9 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
             }
             Ok(Step::Ready) if !begun => {
                 begun = true;
-                machine.begin(Transaction::new(envelope)).expect("nothing else is under way");
+                machine
+                    .begin(Transaction::new(envelope))
+                    .expect("nothing else is under way");
             }
             Ok(Step::Body { .. }) => match message.take() {
                 Some(text) => machine.body(text).expect("a message was asked for"),
@@ -141,7 +156,10 @@ const PIECES: [&[u8]; 12] = [
 
 impl Changes {
     fn new(seed: u64) -> Self {
-        let mut changes = Changes { state: seed, left: 0 };
+        let mut changes = Changes {
+            state: seed,
+            left: 0,
+        };
         changes.left = if seed == 0 { 0 } else { 1 + changes.below(3) };
         changes
     }

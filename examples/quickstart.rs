@@ -1,5 +1,5 @@
-//! A mail with a large attachment, from here to a server inside this process, over STARTTLS and with a login:
-//! nothing to set up, nothing leaves the machine.
+//! A mail with a large attachment, from here to a server inside this process, over STARTTLS and
+//! with a login: nothing to set up, nothing leaves the machine.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -27,7 +27,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Arguments { attach_size } = Arguments::parse();
 
     // The server: a fresh CA and certificate, STARTTLS, one account.
-    let server = Server::builder().login("alice@example.org", "correct horse").start().await?;
+    let server = Server::builder()
+        .login("alice@example.org", "correct horse")
+        .start()
+        .await?;
 
     // The attachment, in a file as attachments are.
     let folder = tempfile::tempdir()?;
@@ -42,13 +45,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bcc("archive@example.com")
         .subject("The film")
         .text_body("Hello Bob,\n\nhere is the film.\n\n.. Alice\n");
-    let receipt = client.send(Message::from(mail).attach(Attachment::file(&file))).await?;
+    let receipt = client
+        .send(Message::from(mail).attach(Attachment::file(&file)))
+        .await?;
     print(&receipt);
 
     // What arrived.
     let arrived = server.next_message().await;
     let intact = attachment_digest(&arrived)? == digest;
-    println!("attachment    {} bytes, SHA-256 {}", attach_size, if intact { "intact on arrival" } else { "DIFFERS" });
+    println!(
+        "attachment    {} bytes, SHA-256 {}",
+        attach_size,
+        if intact {
+            "intact on arrival"
+        } else {
+            "DIFFERS"
+        }
+    );
     if !intact {
         return Err("the attachment did not arrive as it was sent".into());
     }
@@ -76,20 +89,28 @@ fn print(receipt: &Receipt) {
         println!("logged in by  {mechanism}");
     }
     for recipient in &receipt.recipients {
-        let outcome = if recipient.outcome.is_accepted() { "accepted" } else { "not accepted" };
+        let outcome = if recipient.outcome.is_accepted() {
+            "accepted"
+        } else {
+            "not accepted"
+        };
         println!("recipient     {} {outcome}", recipient.address);
     }
     if let Some(reply) = &receipt.reply {
         println!("server said   {reply}");
     }
     let rate = megabytes / seconds;
-    println!("message       {megabytes:.1} MB in {seconds:.2} s ({rate:.0} MB/s), {} round trips", receipt.round_trips);
+    println!(
+        "message       {megabytes:.1} MB in {seconds:.2} s ({rate:.0} MB/s), {} round trips",
+        receipt.round_trips
+    );
 }
 
 /// Fills a file with bytes that no compression makes smaller, and gives their SHA-256.
 fn write_noise(path: &Path, mut size: u64) -> io::Result<Vec<u8>> {
     let mut file = io::BufWriter::new(std::fs::File::create(path)?);
-    let (mut digest, mut state, mut block) = (Sha256::new(), 0x9e37_79b9_7f4a_7c15_u64, [0; 64 * 1024]);
+    let (mut digest, mut state, mut block) =
+        (Sha256::new(), 0x9e37_79b9_7f4a_7c15_u64, [0; 64 * 1024]);
     while size > 0 {
         for word in block.chunks_exact_mut(8) {
             // Xorshift (Marsaglia 2003): good enough to be no pattern.
@@ -137,6 +158,10 @@ fn size(text: &str) -> Result<u64, String> {
         Some('G') => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
-    let number: u64 = number.parse().map_err(|_| "give a number, with K, M or G if it is large".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is too large".to_owned())
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "give a number, with K, M or G if it is large".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "that is too large".to_owned())
 }

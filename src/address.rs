@@ -38,11 +38,12 @@ pub struct Address(String);
 
 impl Address {
     /// Checks an address: a dot-atom or a quoted string without angle brackets, an `@`, and a
-    /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a server with SMTPUTF8.
+    /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a
+    /// server with SMTPUTF8.
     ///
     /// A domain beyond ASCII, and one with A-labels (`xn--…`), is refused where it is not a valid
-    /// internationalized name (RFC 5890; feature `idna`). One that IDNA maps to a valid name, such as
-    /// `BÜCHER.example`, is taken, and goes to the server as that name.
+    /// internationalized name (RFC 5890; feature `idna`). One that IDNA maps to a valid name, such
+    /// as `BÜCHER.example`, is taken, and goes to the server as that name.
     ///
     /// Control and format characters, spaces beyond ASCII, and characters that Unicode lets a
     /// renderer leave out are refused: most are not visible, and an address with one looks like
@@ -63,13 +64,14 @@ impl Address {
         Self::check(address.into(), Rules::Strict)
     }
 
-    /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as some carriers
-    /// have given out (`john..doe.@example.org`), and for quoted strings with angle brackets
-    /// (`"john<doe>"@example.org`).
+    /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as
+    /// some carriers have given out (`john..doe.@example.org`), and for quoted strings with angle
+    /// brackets (`"john<doe>"@example.org`).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong. Line breaks and NUL are refused here too.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong. Line breaks and NUL
+    /// are refused here too.
     pub fn lenient(address: impl Into<String>) -> Result<Self> {
         Self::check(address.into(), Rules::Lenient)
     }
@@ -94,8 +96,9 @@ impl Address {
         self.0.is_ascii()
     }
 
-    /// The same mailbox in ASCII, which every server takes: its domain as A-labels (`xn--…`, RFC 5890). `None` where its local part is
-    /// beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531), or its domain has no such form.
+    /// The same mailbox in ASCII, which every server takes: its domain as A-labels (`xn--…`, RFC
+    /// 5890). `None` where its local part is beyond ASCII, which needs a server with SMTPUTF8 (RFC
+    /// 6531), or its domain has no such form.
     ///
     /// ```
     /// use envoi::Address;
@@ -111,10 +114,14 @@ impl Address {
             return Some(Cow::Borrowed(self));
         }
         let domain = idna::to_ascii(self.domain()).filter(|_| self.local_part().is_ascii())?;
-        Some(Cow::Owned(Address(format!("{}@{domain}", self.local_part()))))
+        Some(Cow::Owned(Address(format!(
+            "{}@{domain}",
+            self.local_part()
+        ))))
     }
 
-    /// The same mailbox as it goes with SMTPUTF8: its domain, where that is beyond ASCII, as U-labels.
+    /// The same mailbox as it goes with SMTPUTF8: its domain, where that is beyond ASCII, as
+    /// U-labels.
     pub(crate) fn to_unicode(&self) -> Cow<'_, Address> {
         match idna::to_unicode(self.domain()) {
             domain if *domain == *self.domain() => Cow::Borrowed(self),
@@ -124,7 +131,10 @@ impl Address {
 
     /// The domain in the one spelling that all spellings of it have in common.
     pub(crate) fn domain_key(&self) -> String {
-        idna::to_ascii(self.domain()).as_deref().unwrap_or(self.domain()).to_ascii_lowercase()
+        idna::to_ascii(self.domain())
+            .as_deref()
+            .unwrap_or(self.domain())
+            .to_ascii_lowercase()
     }
 
     /// Equal for two addresses that are one mailbox (RFC 5321, 2.4).
@@ -133,20 +143,30 @@ impl Address {
     }
 
     fn at(&self) -> usize {
-        self.0.rfind('@').expect("an address was checked to have an @")
+        self.0
+            .rfind('@')
+            .expect("an address was checked to have an @")
     }
 
     fn check(address: String, rules: Rules) -> Result<Self> {
         match fault(&address, rules) {
             None => Ok(Address(address)),
             Some(fault) => {
-                let hint = match address.chars().any(is_invisible) && !address.chars().any(|c| c.is_ascii_control()) {
-                    true => "It may have been copied along with the address. Type the address instead.",
+                let hint = match address.chars().any(is_invisible)
+                    && !address.chars().any(|c| c.is_ascii_control())
+                {
+                    true => {
+                        "It may have been copied along with the address. Type the address instead."
+                    }
                     false if fault.ends_with(NOT_IDN) => {
-                        "Look in the domain for characters that only look like letters or full stops, and in its \
+                        "Look in the domain for characters that only look like letters or full \
+                            stops, and in its \
                          A-labels (xn--) for mistakes."
                     }
-                    false => "An address looks like user@example.org, with no name, comment or brackets around it.",
+                    false => {
+                        "An address looks like user@example.org, with no name, comment or \
+                            brackets around it."
+                    }
                 };
                 let message = format!("the address {} is not valid: {fault}", quoted(&address));
                 Err(Error::request(message).with_hint(hint))
@@ -174,7 +194,9 @@ fn fault(address: &str, rules: Rules) -> Option<String> {
     };
     let (local, domain) = (&address[..at], &address[at + 1..]);
     if local.len() > MAX_LOCAL_PART {
-        return Some(format!("the part before the @ is longer than {MAX_LOCAL_PART} bytes"));
+        return Some(format!(
+            "the part before the @ is longer than {MAX_LOCAL_PART} bytes"
+        ));
     }
     if domain.len() > MAX_DOMAIN {
         return Some(format!("the domain is longer than {MAX_DOMAIN} bytes"));
@@ -225,14 +247,18 @@ fn domain_fault(domain: &str) -> Option<String> {
     if let Some(literal) = domain.strip_prefix('[') {
         return literal_fault(literal);
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' || !c.is_ascii();
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' || !c.is_ascii();
     if let Some(c) = domain.chars().find(|c| !allowed(*c)) {
         return Some(format!("the domain contains {}", named(c)));
     }
     let Some(ascii) = idna::checked(domain) else {
         return Some(format!("the domain {} {NOT_IDN}", quoted(domain)));
     };
-    if ascii.split('.').any(|label| label.is_empty() || label.len() > 63) {
+    if ascii
+        .split('.')
+        .any(|label| label.is_empty() || label.len() > 63)
+    {
         return Some("the domain has an empty label or one longer than 63 bytes".into());
     }
     None
@@ -282,7 +308,11 @@ const FORMAT_MARKS: [RangeInclusive<char>; 7] = [
 pub(crate) fn is_invisible(c: char) -> bool {
     let is_plain = c.is_ascii_graphic() || c == ' ';
     let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|range| range.contains(&c));
-    !is_plain && (is_unprintable(c) || c.is_whitespace() || is_in(&NOT_IN_ADDRESSES) || is_in(&FORMAT_MARKS))
+    !is_plain
+        && (is_unprintable(c)
+            || c.is_whitespace()
+            || is_in(&NOT_IN_ADDRESSES)
+            || is_in(&FORMAT_MARKS))
 }
 
 fn named(c: char) -> String {
@@ -295,7 +325,9 @@ fn named(c: char) -> String {
         c if FORMAT_MARKS.iter().any(|range| range.contains(&c)) => {
             format!("U+{:04X}, which has no place in an address", u32::from(c))
         }
-        c if !c.is_ascii() && is_invisible(c) => format!("U+{:04X}, which is not visible", u32::from(c)),
+        c if !c.is_ascii() && is_invisible(c) => {
+            format!("U+{:04X}, which is not visible", u32::from(c))
+        }
         c => format!("{:?}", c),
     }
 }
@@ -336,8 +368,8 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The envelope of a message: the reverse-path, where bounces go, who it is for, and what else is asked of the server
-/// (RFC 5321, 2.3.1).
+/// The envelope of a message: the reverse-path, where bounces go, who it is for, and what else is
+/// asked of the server (RFC 5321, 2.3.1).
 ///
 /// It decides where the message goes, whatever its headers say.
 ///
@@ -359,7 +391,8 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in the order given.
+    /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in
+    /// the order given.
     ///
     /// A mailbox that is given more than once gets the message once. Two addresses are one mailbox
     /// where their local parts are equal to the byte and their domains are the same name, in any
@@ -376,16 +409,27 @@ impl Envelope {
         let mut recipients: Vec<Address> = recipients.into_iter().collect();
         recipients.retain(|recipient| seen.insert(recipient.mailbox_key()));
         if recipients.is_empty() {
-            return Err(Error::request("the message has no recipient").with_hint("Name at least one in To, Cc or Bcc."));
+            return Err(Error::request("the message has no recipient")
+                .with_hint("Name at least one in To, Cc or Bcc."));
         }
-        Ok(Envelope { reverse_path: reverse_path.into(), recipients, delivery: DeliveryOptions::default() })
+        Ok(Envelope {
+            reverse_path: reverse_path.into(),
+            recipients,
+            delivery: DeliveryOptions::default(),
+        })
     }
 
     /// The same for some of its recipients, by their numbers.
     #[cfg(feature = "retries")]
     pub(crate) fn only(&self, recipients: &[usize]) -> Self {
-        let recipients = recipients.iter().map(|index| self.recipients[*index].clone()).collect();
-        Envelope { recipients, ..self.clone() }
+        let recipients = recipients
+            .iter()
+            .map(|index| self.recipients[*index].clone())
+            .collect();
+        Envelope {
+            recipients,
+            ..self.clone()
+        }
     }
 
     /// Where bounces go; `None` is the null reverse-path.
@@ -402,7 +446,8 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where something is asked for somebody who is no recipient.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where something is asked for somebody who
+    /// is no recipient.
     pub fn with_delivery(mut self, delivery: DeliveryOptions) -> Result<Self> {
         delivery.check_recipients(&self.recipients)?;
         self.delivery = delivery;
@@ -414,9 +459,13 @@ impl Envelope {
         &self.delivery
     }
 
-    /// Every address [can be written in ASCII](Address::to_ascii). If not, the server must offer SMTPUTF8.
+    /// Every address [can be written in ASCII](Address::to_ascii). If not, the server must offer
+    /// SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
-        self.reverse_path.iter().chain(&self.recipients).all(|address| address.to_ascii().is_some())
+        self.reverse_path
+            .iter()
+            .chain(&self.recipients)
+            .all(|address| address.to_ascii().is_some())
     }
 }
 
@@ -497,9 +546,17 @@ mod tests {
             "xn--bcher-kva.xn--.example",
             "ex\u{e4}mple..org",
         ] {
-            for error in [Address::new(format!("b@{domain}")), Address::lenient(format!("b@{domain}"))] {
+            for error in [
+                Address::new(format!("b@{domain}")),
+                Address::lenient(format!("b@{domain}")),
+            ] {
                 let error = error.unwrap_err();
-                assert!(error.message().contains("is not a valid internationalized name"), "{domain}: {error}");
+                assert!(
+                    error
+                        .message()
+                        .contains("is not a valid internationalized name"),
+                    "{domain}: {error}"
+                );
                 assert!(error.hint().unwrap().contains("A-labels"), "{error:?}");
             }
         }
@@ -521,10 +578,19 @@ mod tests {
     #[test]
     fn lenient_takes_what_carriers_gave_out_but_no_line_break() {
         assert!(Address::new("test.test.@example.jp").is_err());
-        for address in ["test.test.@example.jp", "a..b@example.jp", "\"a<b>\"@example.org"] {
+        for address in [
+            "test.test.@example.jp",
+            "a..b@example.jp",
+            "\"a<b>\"@example.org",
+        ] {
             assert_eq!(Address::lenient(address).unwrap().as_str(), address);
         }
-        for address in ["a\r\n@example.org", "\"a\r\nb\"@example.org", "a b@example.org", "a>@example.org"] {
+        for address in [
+            "a\r\n@example.org",
+            "\"a\r\nb\"@example.org",
+            "a b@example.org",
+            "a>@example.org",
+        ] {
             assert!(Address::lenient(address).is_err(), "{address:?}");
         }
     }
@@ -555,9 +621,15 @@ mod tests {
     #[test]
     fn format_marks_have_no_place_in_an_address() {
         for c in "\u{600}\u{605}\u{6dd}\u{70f}\u{890}\u{891}\u{8e2}\u{110bd}\u{110cd}".chars() {
-            for address in [format!("ali{c}ce@example.org"), format!("alice@{c}example.org")] {
+            for address in [
+                format!("ali{c}ce@example.org"),
+                format!("alice@{c}example.org"),
+            ] {
                 let error = Address::new(address).unwrap_err().to_string();
-                let named = format!("it contains U+{:04X}, which has no place in an address", u32::from(c));
+                let named = format!(
+                    "it contains U+{:04X}, which has no place in an address",
+                    u32::from(c)
+                );
                 assert!(error.contains(&named), "{error}");
             }
         }
@@ -578,13 +650,26 @@ mod tests {
             #[cfg(feature = "idna")]
             "bob@XN--bcher-kva.example",
         ];
-        let envelope = Envelope::new(None, given.map(|address| Address::new(address).unwrap())).unwrap();
+        let envelope =
+            Envelope::new(None, given.map(|address| Address::new(address).unwrap())).unwrap();
         let kept: Vec<_> = envelope.recipients().iter().map(Address::as_str).collect();
-        assert_eq!(kept, ["bob@example.com", "Bob@example.com", "bob@b\u{fc}cher.example"]);
+        assert_eq!(
+            kept,
+            [
+                "bob@example.com",
+                "Bob@example.com",
+                "bob@b\u{fc}cher.example"
+            ]
+        );
     }
 
     #[test]
     fn an_envelope_has_a_recipient() {
-        assert!(Envelope::new(None, []).unwrap_err().to_string().contains("no recipient"));
+        assert!(
+            Envelope::new(None, [])
+                .unwrap_err()
+                .to_string()
+                .contains("no recipient")
+        );
     }
 }

@@ -16,8 +16,9 @@ use crate::{Pool, PoolConfig};
 #[cfg(feature = "retries")]
 use crate::{RetryPolicy, retry};
 
-/// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep a
-/// [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by `Client::pool` (feature `pool`).
+/// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep
+/// a [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by
+/// `Client::pool` (feature `pool`).
 ///
 /// Cheap to clone, and clones share the trust store and the TLS sessions.
 ///
@@ -60,7 +61,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong in the URL, and without the password.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong in the URL, and
+    /// without the password.
     pub fn from_url(url: &str) -> Result<Self> {
         Endpoint::from_url(url).map(Client::new)
     }
@@ -73,8 +75,8 @@ impl Client {
         self
     }
 
-    /// Connections that are kept and shared by all who send: so many at most, or with [more to be said](PoolConfig). None is made before it
-    /// is needed.
+    /// Connections that are kept and shared by all who send: so many at most, or with [more to be
+    /// said](PoolConfig). None is made before it is needed.
     ///
     /// ```
     /// let client = envoi::Client::from_url("smtp://mail.example.org").unwrap();
@@ -91,12 +93,13 @@ impl Client {
         &self.endpoint
     }
 
-    /// Loads the trusted certificates and the client certificate again, for the connections made from now on: after a certificate
-    /// was renewed, without a restart. Says what is trusted now.
+    /// Loads the trusted certificates and the client certificate again, for the connections made
+    /// from now on: after a certificate was renewed, without a restart. Says what is trusted now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), as for [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), as for
+    /// [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
     ///
     /// ```no_run
     /// # async fn renewed(client: envoi::Client) -> envoi::Result<()> {
@@ -117,14 +120,15 @@ impl Client {
         Connection::connect(&self.endpoint).await
     }
 
-    /// Sends a message over a connection of its own; over several, where the server takes fewer messages in a session than the message has
-    /// parts (see [`Connection::send`]).
+    /// Sends a message over a connection of its own; over several, where the server takes fewer
+    /// messages in a session than the message has parts (see [`Connection::send`]).
     ///
     /// # Errors
     ///
-    /// Bad input is found before anything is connected to. An error says that the message was accepted
-    /// for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for
-    /// each recipient. Where the message was accepted for some and refused for others, the receipt tells who got it.
+    /// Bad input is found before anything is connected to. An error says that the message was
+    /// accepted for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`]
+    /// has the outcome for each recipient. Where the message was accepted for some and refused for
+    /// others, the receipt tells who got it.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.send_by(message.into(), attempt).await
@@ -147,7 +151,8 @@ impl Client {
         if let Some(retries) = &self.retries {
             let attempt = |envelope, body| attempt(envelope, body, clock.clone());
             let all_or_nothing = self.endpoint.all_or_nothing;
-            let mut result = retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
+            let mut result =
+                retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
             if let Ok(receipt) = &mut result {
                 receipt.elapsed = started.elapsed();
             }
@@ -156,12 +161,20 @@ impl Client {
         attempt(envelope, body, clock).await
     }
 
-    async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {
+    async fn attempt(
+        &self,
+        envelope: Envelope,
+        body: Body,
+        clock: Clock,
+        started: Instant,
+    ) -> Result<Receipt> {
         let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
             Ok(connection) => connection,
             Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
         };
-        let result = connection.send_prepared(envelope, body, started, Some(&self.endpoint)).await;
+        let result = connection
+            .send_prepared(envelope, body, started, Some(&self.endpoint))
+            .await;
         connection.quit_detached().await;
         let mut receipt = result?;
         receipt.elapsed = started.elapsed();
@@ -170,10 +183,20 @@ impl Client {
 }
 
 /// The error of a connection that was not to be had, with what it says of the message.
-pub(crate) fn with_recipients(mut error: Error, endpoint: &Endpoint, envelope: &Envelope, started: Instant) -> Error {
-    let mut receipt = error.take_receipt().unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
+pub(crate) fn with_recipients(
+    mut error: Error,
+    endpoint: &Endpoint,
+    envelope: &Envelope,
+    started: Instant,
+) -> Error {
+    let mut receipt = error
+        .take_receipt()
+        .unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
     let transient = error.is_transient();
-    let untried = |address| Recipient { transient, ..Recipient::untried(address) };
+    let untried = |address| Recipient {
+        transient,
+        ..Recipient::untried(address)
+    };
     receipt.recipients = envelope.recipients().iter().cloned().map(untried).collect();
     receipt.reply = error.reply().cloned();
     receipt.elapsed = started.elapsed();

@@ -11,7 +11,9 @@ use crate::error::{Error, Phase, Result};
 use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::text::{printable, quoted};
-use crate::tls::{ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode};
+use crate::tls::{
+    ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode,
+};
 use crate::token::{TokenRequest, TokenSource};
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
@@ -19,7 +21,8 @@ use crate::transport::{Proxy, ProxyHeader};
 use crate::{Credentials, ErrorKind, Secret, Timeouts};
 use crate::{file, idna};
 
-/// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read once, and the TLS sessions.
+/// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read
+/// once, and the TLS sessions.
 ///
 /// ```
 /// use envoi::tls::Security;
@@ -66,20 +69,24 @@ impl Endpoint {
     /// | `lmtp://host:24` | [LMTP](Self::lmtp), without TLS unless `?tls=` asks for it; the port may be left out |
     /// | `lmtp+unix:///run/dovecot/lmtp` | [LMTP over a Unix socket](Self::lmtp_unix); the path is percent-encoded |
     ///
-    /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
-    /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may be repeated), `trust-password-file` (the file with the key stores' password), `pin`
-    /// (the SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
-    /// (seconds, as [`Timeouts::uniform`]).
+    /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys
+    /// behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
+    /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may
+    /// be repeated), `trust-password-file` (the file with the key stores' password), `pin` (the
+    /// SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts),
+    /// `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout` (seconds, as
+    /// [`Timeouts::uniform`]).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`], with what is wrong: an unknown key too, and one given twice. The URL is not quoted, as it may hold a password.
-    /// No file is read yet.
+    /// [`ErrorKind::Request`], with what is wrong: an unknown key too, and one given twice. The URL
+    /// is not quoted, as it may hold a password. No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
         crate::url::parse(url)
     }
 
-    /// A server by name (beyond ASCII, too) or address, with STARTTLS required on port 587, and no login.
+    /// A server by name (beyond ASCII, too) or address, with STARTTLS required on port 587, and no
+    /// login.
     pub fn new(host: impl Into<String>) -> Self {
         Endpoint {
             protocol: Protocol::Smtp,
@@ -100,11 +107,11 @@ impl Endpoint {
         }
     }
 
-    /// A server that takes mail by LMTP (RFC 2033) and puts it into mailboxes, such as Dovecot: on port 24, without TLS unless
-    /// [`security`](Self::security) asks for it afterwards.
+    /// A server that takes mail by LMTP (RFC 2033) and puts it into mailboxes, such as Dovecot: on
+    /// port 24, without TLS unless [`security`](Self::security) asks for it afterwards.
     ///
-    /// After a message the server answers for each recipient, and [`Outcome`](crate::Outcome) has each one's own answer: one whose
-    /// mailbox is full does not keep the message from the others.
+    /// After a message the server answers for each recipient, and [`Outcome`](crate::Outcome) has
+    /// each one's own answer: one whose mailbox is full does not keep the message from the others.
     ///
     /// ```
     /// use envoi::Endpoint;
@@ -114,17 +121,25 @@ impl Endpoint {
     /// let protected = Endpoint::lmtp("mailbox.example.org").security(Security::Required);
     /// ```
     pub fn lmtp(host: impl Into<String>) -> Self {
-        Endpoint { protocol: Protocol::Lmtp, security: Security::None, ..Endpoint::new(host) }
+        Endpoint {
+            protocol: Protocol::Lmtp,
+            security: Security::None,
+            ..Endpoint::new(host)
+        }
     }
 
-    /// A server that takes mail by LMTP at a Unix socket of this machine. It has no port, and its certificate, if it is asked for one, is
-    /// one for `localhost`; opportunistic TLS does not fall back.
+    /// A server that takes mail by LMTP at a Unix socket of this machine. It has no port, and its
+    /// certificate, if it is asked for one, is one for `localhost`; opportunistic TLS does not fall
+    /// back.
     ///
     /// ```
     /// let endpoint = envoi::Endpoint::lmtp_unix("/run/dovecot/lmtp");
     /// ```
     pub fn lmtp_unix(socket: impl Into<PathBuf>) -> Self {
-        Endpoint { socket: Some(socket.into()), ..Endpoint::lmtp("localhost") }
+        Endpoint {
+            socket: Some(socket.into()),
+            ..Endpoint::lmtp("localhost")
+        }
     }
 
     /// Another port than the usual one, which is 24 for LMTP, 465 for implicit TLS, else 587.
@@ -134,8 +149,8 @@ impl Endpoint {
         self
     }
 
-    /// Connect from this address of the machine, which has several. Servers of the other family are out of reach then, unless an address of
-    /// that family is given as well, by another call.
+    /// Connect from this address of the machine, which has several. Servers of the other family are
+    /// out of reach then, unless an address of that family is given as well, by another call.
     ///
     /// ```
     /// let from: std::net::IpAddr = "192.0.2.1".parse().unwrap();
@@ -154,8 +169,9 @@ impl Endpoint {
         self
     }
 
-    /// Connect through a proxy. TLS is between this program and the server all the same, and so is its check of the server's name. To
-    /// the server this client is `[127.0.0.1]` then, unless it has a [name](Self::client_name): its address means nothing there.
+    /// Connect through a proxy. TLS is between this program and the server all the same, and so is
+    /// its check of the server's name. To the server this client is `[127.0.0.1]` then, unless it
+    /// has a [name](Self::client_name): its address means nothing there.
     #[cfg(feature = "proxy")]
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
@@ -195,7 +211,8 @@ impl Endpoint {
         self
     }
 
-    /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go before both.
+    /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go
+    /// before both.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.login.user = Some(user.into());
@@ -203,16 +220,17 @@ impl Endpoint {
         self
     }
 
-    /// The password of the [user](Self::user), who may be named in the URL; it is taken for a token where only OAUTHBEARER or
-    /// XOAUTH2 is [allowed](Self::mechanism).
+    /// The password of the [user](Self::user), who may be named in the URL; it is taken for a token
+    /// where only OAUTHBEARER or XOAUTH2 is [allowed](Self::mechanism).
     #[must_use]
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.login.password = Some(password.into());
         self
     }
 
-    /// Log the [user](Self::user) in with a token of OAuth 2 that this function gives. It is asked at each login, and once more where the server does
-    /// not accept the token, as it does when that has expired.
+    /// Log the [user](Self::user) in with a token of OAuth 2 that this function gives. It is asked
+    /// at each login, and once more where the server does not accept the token, as it does when
+    /// that has expired.
     ///
     /// ```
     /// use envoi::{Endpoint, TokenRequest};
@@ -227,7 +245,10 @@ impl Endpoint {
     /// let endpoint = Endpoint::new("smtp.example.org").user("alice@example.org").token_source(token);
     /// ```
     #[must_use]
-    pub fn token_source<F, T, E>(mut self, source: impl Fn(TokenRequest) -> F + Send + Sync + 'static) -> Self
+    pub fn token_source<F, T, E>(
+        mut self,
+        source: impl Fn(TokenRequest) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Into<Secret>,
@@ -240,13 +261,17 @@ impl Endpoint {
 
     /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
     #[must_use]
-    pub fn login_with<X: SaslExchange + 'static>(mut self, exchange: impl Fn() -> X + Send + Sync + 'static) -> Self {
+    pub fn login_with<X: SaslExchange + 'static>(
+        mut self,
+        exchange: impl Fn() -> X + Send + Sync + 'static,
+    ) -> Self {
         self.login.exchanges = Some(Arc::new(move || Box::new(exchange())));
         self.connector = Arc::default();
         self
     }
 
-    /// Whom to trust, in place of what was set before. Pinned keys stay pinned, and the other TLS settings are as they were.
+    /// Whom to trust, in place of what was set before. Pinned keys stay pinned, and the other TLS
+    /// settings are as they were.
     #[must_use]
     pub fn trust(self, trust: Trust) -> Self {
         self.map_trust(|before| trust.with_pins_of(&before))
@@ -294,8 +319,8 @@ impl Endpoint {
         self.mechanisms([mechanism])
     }
 
-    /// Log in with one of these mechanisms, the first one that the server offers and the credentials fit: another order than
-    /// that of [`Mechanism::ALL`], or fewer.
+    /// Log in with one of these mechanisms, the first one that the server offers and the
+    /// credentials fit: another order than that of [`Mechanism::ALL`], or fewer.
     #[must_use]
     pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
         self.login.mechanisms = order.into_iter().collect();
@@ -317,9 +342,9 @@ impl Endpoint {
         self
     }
 
-    /// Send a message to all of its recipients or to none. By default a refused recipient does not keep
-    /// the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient that the server refuses behind the
-    /// message does not take it from the others again.
+    /// Send a message to all of its recipients or to none. By default a refused recipient does not
+    /// keep the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient
+    /// that the server refuses behind the message does not take it from the others again.
     #[must_use]
     pub fn all_or_nothing(mut self) -> Self {
         self.all_or_nothing = true;
@@ -333,7 +358,8 @@ impl Endpoint {
         self
     }
 
-    /// A limit for the whole call, the message included; the other [time limits](Self::timeouts) stay as they are.
+    /// A limit for the whole call, the message included; the other [time limits](Self::timeouts)
+    /// stay as they are.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.deadline = Some(deadline);
@@ -408,18 +434,24 @@ impl Endpoint {
     pub(crate) fn check(&self) -> Result<()> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
         if self.host.is_empty() || !self.host.chars().all(fine) {
-            return Err(Error::request(format!("{} cannot be a host name", quoted(&self.host)))
-                .with_hint("Give a name such as mail.example.org, or an IP address."));
+            return Err(
+                Error::request(format!("{} cannot be a host name", quoted(&self.host)))
+                    .with_hint("Give a name such as mail.example.org, or an IP address."),
+            );
         }
         #[cfg(feature = "proxy")]
         if self.socket.is_some() && (self.route.proxy.is_some() || self.route.header.is_some()) {
-            let message = "a Unix socket is not reached through a proxy, and takes no header of the PROXY protocol";
+            let message = "a Unix socket is not reached through a proxy, and takes no header of \
+                the PROXY protocol";
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
         if self.security == Security::None && self.tls.has_pins() {
-            let message = "a key is pinned, and TLS is switched off, so that the server shows no key";
-            return Err(Error::request(message)
-                .with_hint("Leave the pin out; or have TLS used (tls=required in the URL, or Security::Required)."));
+            let message =
+                "a key is pinned, and TLS is switched off, so that the server shows no key";
+            return Err(Error::request(message).with_hint(
+                "Leave the pin out; or have TLS used (tls=required in the URL, or \
+                    Security::Required).",
+            ));
         }
         self.login.check()
     }
@@ -435,10 +467,21 @@ impl Endpoint {
     pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
         let load = || async {
             let settings = self.tls.clone();
-            let demand = if self.demands_trust() { VerifyMode::Verified } else { VerifyMode::Reported };
-            let loaded = tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until)).await;
+            let demand = if self.demands_trust() {
+                VerifyMode::Verified
+            } else {
+                VerifyMode::Reported
+            };
+            let loaded =
+                tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until))
+                    .await;
             loaded.map_err(|panic| {
-                Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+                Error::new(
+                    ErrorKind::Config,
+                    Phase::Setup,
+                    "the trust store could not be loaded",
+                )
+                .with_source(panic)
             })?
         };
         self.connector.get_or_try_init(load).await
@@ -449,7 +492,12 @@ impl Endpoint {
         let connector = self.connector(file::time_limit()).await?.clone();
         let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
         loaded.map_err(|panic| {
-            Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic)
+            Error::new(
+                ErrorKind::Config,
+                Phase::Setup,
+                "the trust store could not be loaded",
+            )
+            .with_source(panic)
         })?
     }
 }

@@ -1,8 +1,8 @@
 //! What went wrong, said to people and to programs.
 //!
-//! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`] where it
-//! came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step. This
-//! module knows plain data only, no socket and no TLS library.
+//! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`]
+//! where it came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step.
+//! This module knows plain data only, no socket and no TLS library.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,7 +15,8 @@ use crate::text::printable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request itself is bad: an address, a header, a URL, a call out of order. Nothing was sent.
+    /// The request itself is bad: an address, a header, a URL, a call out of order. Nothing was
+    /// sent.
     Request,
     /// An input of the message cannot be read: a file that is missing, or a stream that failed.
     Input,
@@ -27,17 +28,20 @@ pub enum ErrorKind {
     Closed,
     /// The server, the wait for a connection of a pool, or the whole call took longer than allowed.
     Timeout,
-    /// The peer does not keep to SMTP: a reply that nobody asked for, one that cannot be read, or one past a limit.
+    /// The peer does not keep to SMTP: a reply that nobody asked for, one that cannot be read, or
+    /// one past a limit.
     Protocol,
     /// TLS could not be established as the policy demands.
     Tls,
     /// Credentials would have to cross an unprotected connection.
     Insecure,
-    /// The server did not accept the login, or offers no mechanism that can be used; or a proxy wants another login.
+    /// The server did not accept the login, or offers no mechanism that can be used; or a proxy
+    /// wants another login.
     Auth,
     /// The server refused: the session, the sender, every recipient, or the message.
     Refused,
-    /// The server lacks an extension that the message needs, or the message is larger than it takes.
+    /// The server lacks an extension that the message needs, or the message is larger than it
+    /// takes.
     Unsupported,
     /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by
     /// another pool, or by the program that takes over. It is transient, and yet not tried again by
@@ -72,7 +76,8 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Where in the session something happened. Each phase has a time limit of its own (RFC 5321, 4.5.3.2).
+/// Where in the session something happened. Each phase has a time limit of its own (RFC 5321,
+/// 4.5.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -192,7 +197,12 @@ impl Error {
 
     /// The server's refusal. What to do about it depends on the session, which
     /// [adds](Self::advised) it.
-    pub(crate) fn refused(kind: ErrorKind, phase: Phase, message: impl Into<String>, reply: Reply) -> Self {
+    pub(crate) fn refused(
+        kind: ErrorKind,
+        phase: Phase,
+        message: impl Into<String>,
+        reply: Reply,
+    ) -> Self {
         Self::new(kind, phase, message).with_reply(reply)
     }
 
@@ -200,7 +210,11 @@ impl Error {
     /// there already stays.
     #[cfg(feature = "client")]
     pub(crate) fn advised(mut self, session: &hint::Facts<'_>) -> Self {
-        let facts = hint::Facts { phase: self.0.phase, reply: self.0.reply.as_ref(), ..*session };
+        let facts = hint::Facts {
+            phase: self.0.phase,
+            reply: self.0.reply.as_ref(),
+            ..*session
+        };
         if self.0.hint.is_none()
             && let Some(advice) = hint::for_refusal(&facts)
         {
@@ -213,16 +227,24 @@ impl Error {
     /// A connection that the machine has no part in yet, or no more.
     #[cfg(feature = "client")]
     pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
-        Self::new(ErrorKind::Closed, phase, format!("the connection failed: {cause}"))
-            .with_hint(hint::for_end(phase, false))
-            .with_source(cause)
+        Self::new(
+            ErrorKind::Closed,
+            phase,
+            format!("the connection failed: {cause}"),
+        )
+        .with_hint(hint::for_end(phase, false))
+        .with_source(cause)
     }
 
     /// The same for another part of the message, without the source. That its outcome is unknown
     /// holds for one part only.
     #[cfg(feature = "client")]
     pub(crate) fn copy(&self) -> Self {
-        let hint = if self.0.outcome_unknown { Some(hint::for_end(Phase::Body, false)) } else { self.hint() };
+        let hint = if self.0.outcome_unknown {
+            Some(hint::for_end(Phase::Body, false))
+        } else {
+            self.hint()
+        };
         let mut copy = Self::new(self.0.kind, self.0.phase, self.message()).with_hint_if(hint);
         copy.0.lasts = self.0.lasts;
         match &self.0.reply {
@@ -255,10 +277,17 @@ impl Error {
         if let Some(source) = &self.0.source {
             let first: &(dyn StdError + 'static) = source.as_ref();
             let causes = std::iter::successors(Some(first), |cause| (*cause).source());
-            let words: Vec<String> = causes.flat_map(|cause| [format!("{cause}"), format!("{cause:?}")]).collect();
+            let words: Vec<String> = causes
+                .flat_map(|cause| [format!("{cause}"), format!("{cause:?}")])
+                .collect();
             if words.iter().any(|words| secrets.redacted(words).is_some()) {
                 // Its words are left, without its type.
-                self.0.source = Some(secrets.redacted(&words[0]).unwrap_or_else(|| words[0].clone()).into());
+                self.0.source = Some(
+                    secrets
+                        .redacted(&words[0])
+                        .unwrap_or_else(|| words[0].clone())
+                        .into(),
+                );
             }
         }
         self
@@ -266,7 +295,11 @@ impl Error {
 
     pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
         self.0.outcome_unknown = unknown;
-        if unknown { self.with_hint(hint::UNKNOWN) } else { self }
+        if unknown {
+            self.with_hint(hint::UNKNOWN)
+        } else {
+            self
+        }
     }
 
     /// What it concerns, before what happened.
@@ -283,7 +316,11 @@ impl Error {
         // The others say no more than that it ended.
         let tells = matches!(
             cause.kind(),
-            E::ConnectionReset | E::ConnectionAborted | E::TimedOut | E::HostUnreachable | E::NetworkUnreachable
+            E::ConnectionReset
+                | E::ConnectionAborted
+                | E::TimedOut
+                | E::HostUnreachable
+                | E::NetworkUnreachable
         );
         if self.0.kind == ErrorKind::Closed && self.0.reply.is_none() && tells {
             self.0.message = printable(format!("{} ({cause})", self.0.message));
@@ -292,7 +329,10 @@ impl Error {
     }
 
     #[cfg(feature = "client")]
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -333,15 +373,17 @@ impl Error {
         self.0.reply.as_ref()
     }
 
-    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time. `None` where it did not get on its
-    /// way: a request that is bad in itself, or a kept connection that is of no use any more.
+    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time. `None`
+    /// where it did not get on its way: a request that is bad in itself, or a kept connection that
+    /// is of no use any more.
     #[cfg(feature = "client")]
     pub fn receipt(&self) -> Option<&crate::Receipt> {
         self.0.receipt.as_deref()
     }
 
-    /// The message may or may not have been delivered: it was handed over whole, and no
-    /// well-formed final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither retrying nor giving up is right by itself.
+    /// The message may or may not have been delivered: it was handed over whole, and no well-formed
+    /// final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither
+    /// retrying nor giving up is right by itself.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }
@@ -372,13 +414,22 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        let reply = self.0.reply.as_ref().map(ToString::to_string).unwrap_or_default();
+        let reply = self
+            .0
+            .reply
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         if !reply.is_empty() {
             write!(f, "; the server said: {reply}")?;
         }
         if let Some(hint) = &self.0.hint {
             // Servers end their sentences as they like.
-            let stop = if reply.ends_with(['.', '!', '?']) { "" } else { "." };
+            let stop = if reply.ends_with(['.', '!', '?']) {
+                ""
+            } else {
+                "."
+            };
             write!(f, "{stop} {hint}")?;
         }
         Ok(())
@@ -388,7 +439,10 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Error");
-        fields.field("kind", &self.0.kind).field("phase", &self.0.phase).field("message", &self.0.message);
+        fields
+            .field("kind", &self.0.kind)
+            .field("phase", &self.0.phase)
+            .field("message", &self.0.message);
         if let Some(reply) = &self.0.reply {
             fields.field("reply", &format_args!("{reply}"));
         }
@@ -407,6 +461,9 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_ref()
+            .map(|source| source.as_ref() as &(dyn StdError + 'static))
     }
 }

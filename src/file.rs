@@ -56,11 +56,18 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroiz
         if must_wait {
             wait(&file, until)?;
         }
-        match (&file).take(limit + 1 - bytes.len() as u64).read_to_end(&mut bytes) {
+        match (&file)
+            .take(limit + 1 - bytes.len() as u64)
+            .read_to_end(&mut bytes)
+        {
             Ok(_) if bytes.len() as u64 > limit => return Err(too_large(limit)),
             Ok(_) => return Ok(bytes),
             // Some devices are always ready, and never have anything.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && must_wait && Instant::now() >= until => {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && must_wait
+                    && Instant::now() >= until =>
+            {
                 return Err(endless());
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => must_wait = true,
@@ -73,7 +80,11 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroiz
 pub(crate) fn read_all(reader: impl io::Read, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = buffer(0, limit);
     reader.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
+    if bytes.len() as u64 > limit {
+        Err(too_large(limit))
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// An empty buffer in one piece of memory for so many bytes, or a secret.
@@ -104,11 +115,17 @@ fn wait(_: &File, _: Instant) -> io::Result<()> {
 }
 
 fn too_large(limit: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {}", size(limit)))
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("it is larger than {}", size(limit)),
+    )
 }
 
 fn endless() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it is a FIFO or a device, and its end did not come in time")
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        "it is a FIFO or a device, and its end did not come in time",
+    )
 }
 
 /// A limit in words: `16 MiB`.
@@ -152,7 +169,13 @@ mod tests {
 
     fn fifo(folder: &tempfile::TempDir) -> PathBuf {
         let path = folder.path().join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
         path
     }
 
@@ -163,16 +186,29 @@ mod tests {
         std::fs::write(&path, [7; 2048]).unwrap();
         assert_eq!(read(&path, 2048, time_limit()).unwrap()[..], [7; 2048]);
         let error = read(&path, 2047, time_limit()).unwrap_err();
-        assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::FileTooLarge, "it is larger than 1 KiB"));
+        assert_eq!(
+            (error.kind(), &*error.to_string()),
+            (io::ErrorKind::FileTooLarge, "it is larger than 1 KiB")
+        );
         // Its size is reported as 0.
-        assert!(!read(Path::new("/proc/version"), 2048, time_limit()).unwrap().is_empty());
+        assert!(
+            !read(Path::new("/proc/version"), 2048, time_limit())
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_device_without_an_end_is_refused() {
         let error = read(Path::new("/dev/zero"), 1 << 20, time_limit()).unwrap_err();
-        assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-        assert_eq!(read(Path::new("/dev/null"), 1, time_limit()).unwrap()[..], *b"");
+        assert_eq!(
+            (error.kind(), &*error.to_string()),
+            (io::ErrorKind::FileTooLarge, "it is larger than 1 MiB")
+        );
+        assert_eq!(
+            read(Path::new("/dev/null"), 1, time_limit()).unwrap()[..],
+            *b""
+        );
     }
 
     #[test]
@@ -210,7 +246,9 @@ mod tests {
             let path = path.clone();
             move || {
                 let mut file = File::options().write(true).open(path).unwrap();
-                pieces.iter().for_each(|piece| file.write_all(piece).unwrap());
+                pieces
+                    .iter()
+                    .for_each(|piece| file.write_all(piece).unwrap());
             }
         });
         let bytes = read(&path, ONE_PIECE, time_limit()).unwrap();
@@ -219,7 +257,10 @@ mod tests {
         assert_eq!((bytes.len(), bytes.capacity()), (65_000, room));
         let bytes = read_all(&[7; 65_536][..], ONE_PIECE).unwrap();
         assert_eq!((bytes.len(), bytes.capacity()), (65_536, room));
-        assert_eq!(read_all(&[7; 65_537][..], ONE_PIECE).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            read_all(&[7; 65_537][..], ONE_PIECE).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
         // A short file, too, has more room than `read_to_end` wants.
         let short = folder.path().join("short");
         std::fs::write(&short, "secret").unwrap();
@@ -228,17 +269,40 @@ mod tests {
 
     #[test]
     fn half_a_character_is_not_text() {
-        let le = |units: &[u16]| [0xFEFF].iter().chain(units).flat_map(|unit| unit.to_le_bytes()).collect::<Vec<u8>>();
-        let be = |units: &[u16]| [0xFEFF].iter().chain(units).flat_map(|unit| unit.to_be_bytes()).collect::<Vec<u8>>();
+        let le = |units: &[u16]| {
+            [0xFEFF]
+                .iter()
+                .chain(units)
+                .flat_map(|unit| unit.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
+        let be = |units: &[u16]| {
+            [0xFEFF]
+                .iter()
+                .chain(units)
+                .flat_map(|unit| unit.to_be_bytes())
+                .collect::<Vec<u8>>()
+        };
         let text: Vec<u16> = "pä€😀".encode_utf16().collect();
         for bytes in [le(&text), be(&text)] {
             assert_eq!(*utf8(&bytes), *"pä€😀".as_bytes());
             // Half a unit at the end.
             assert!(std::str::from_utf8(&utf8(&[&bytes[..], b"x"].concat())).is_err());
         }
-        for units in [&[0xD83D][..], &[0xDE00], &[0xDE00, 0xD83D], &[0x70, 0xD83D, 0x70]] {
-            assert!(std::str::from_utf8(&utf8(&le(units))).is_err(), "{units:x?}");
-            assert!(std::str::from_utf8(&utf8(&be(units))).is_err(), "{units:x?}");
+        for units in [
+            &[0xD83D][..],
+            &[0xDE00],
+            &[0xDE00, 0xD83D],
+            &[0x70, 0xD83D, 0x70],
+        ] {
+            assert!(
+                std::str::from_utf8(&utf8(&le(units))).is_err(),
+                "{units:x?}"
+            );
+            assert!(
+                std::str::from_utf8(&utf8(&be(units))).is_err(),
+                "{units:x?}"
+            );
         }
     }
 

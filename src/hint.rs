@@ -1,7 +1,8 @@
 //! What to do now: advice for people, by what went wrong.
 //!
-//! The texts say the next step, not the theory. They know replies and phases; of sockets and TLS they know nothing.
-//! `tests/failures/snapshots` shows each of them beside the failure that it is for.
+//! The texts say the next step, not the theory. They know replies and phases; of sockets and TLS
+//! they know nothing. `tests/failures/snapshots` shows each of them beside the failure that it is
+//! for.
 
 #[cfg(feature = "client")]
 mod refusal;
@@ -13,7 +14,8 @@ use crate::proto::{Capabilities, Reply};
 #[cfg(feature = "client")]
 pub(crate) use refusal::{Advice, Facts, for_refusal};
 
-pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465), \
+pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, \
+    or smtps:// on port 465), \
     or say by name that the password may cross the network in clear (auth-in-clear=yes).";
 
 pub(crate) const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that \
@@ -21,38 +23,55 @@ pub(crate) const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or sa
 
 /// TLS is active, and proves nothing.
 #[cfg(feature = "client")]
-pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, or trust= in the URL), and leave \
-     out what makes verification optional (tls=opportunistic). Or say by name that the password may \
+pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer \
+    (Trust::path, or trust= in the URL), and leave \
+     out what makes verification optional (tls=opportunistic). Or say by name that the password \
+     may \
      go to a server that proves nothing (auth-in-clear=yes).";
 
-pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, or the \
-    server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS (smtps://, port 465) if the server has it.";
+pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the \
+    connection, or the \
+    server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS \
+    (smtps://, port 465) if the server has it.";
 
-pub(crate) const NO_LMTP: &str =
-    "This server speaks SMTP, as it seems: use smtp:// or smtps://, or the port or socket where it speaks LMTP.";
+pub(crate) const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, \
+    or the port or socket where it speaks LMTP.";
 
-pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, or not. Look for it in the server's log, \
+pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, \
+    or not. Look for it in the server's log, \
     or ask the recipient, before you send it again.";
 
-pub(crate) const NUL: &str = "Encode the part that has it as base64. A ready message can also go as it is (LineEnds::Keep), to a server \
+pub(crate) const NUL: &str = "Encode the part that has it as base64. A ready message can also go \
+    as it is (LineEnds::Keep), to a server \
     that offers BINARYMIME.";
 
 /// The server proved nothing, or the login is tied to another TLS connection.
-pub(crate) const DISTRUSTED: &str = "Another server may be between this client and the right one, and tamper with the login: compare the \
-    server's certificate with the one that its administrator names. If the connection is in order, this mechanism is faulty on the server: choose \
+pub(crate) const DISTRUSTED: &str = "Another server may be between this client and the right one, \
+    and tamper with the login: compare the \
+    server's certificate with the one that its administrator names. If the connection is in \
+    order, this mechanism is faulty on the server: choose \
     another one (auth= in the URL).";
 
 // ---- What is offered ----
 
-/// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the way, as the greeting shows, too.
+/// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the
+/// way, as the greeting shows, too.
 pub(crate) fn starttls_missing(
     offered: &Capabilities,
     greeting: Option<&Reply>,
     port: Option<u16>,
     lmtp: bool,
 ) -> Error {
-    let names: Vec<&str> = offered.keywords().iter().map(|keyword| keyword.name.as_str()).collect();
-    let offers = if names.is_empty() { "nothing at all".to_owned() } else { names.join(", ") };
+    let names: Vec<&str> = offered
+        .keywords()
+        .iter()
+        .map(|keyword| keyword.name.as_str())
+        .collect();
+    let offers = if names.is_empty() {
+        "nothing at all".to_owned()
+    } else {
+        names.join(", ")
+    };
     let in_greeting = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
     let is_rewritten = in_greeting || names.iter().any(|name| is_rewritten(name));
     let hint = if lmtp && is_rewritten {
@@ -62,48 +81,62 @@ pub(crate) fn starttls_missing(
         "Its administrator must put STARTTLS in order. If this server has no TLS at all and the \
          network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
     } else if is_rewritten {
-        "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \"fixup\"): have it switched off, \
+        "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \
+            \"fixup\"): have it switched off, \
          or use implicit TLS (smtps://, port 465)."
     } else if port == Some(587) {
         "Use smtps:// on port 465, where TLS comes first. If this server has no TLS at all and the \
          network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
     } else {
-        "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this server has no TLS at all and the \
+        "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this \
+            server has no TLS at all and the \
          network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
     };
-    let message = format!("TLS is required, and the server does not offer STARTTLS; it offers {offers}");
+    let message =
+        format!("TLS is required, and the server does not offer STARTTLS; it offers {offers}");
     Error::new(ErrorKind::Tls, Phase::StartTls, message).with_hint(hint)
 }
 
-/// A firewall that rewrites SMTP overwrites a keyword with X (and a letter at its end) of the same length, and the words
-/// of the greeting with asterisks.
+/// A firewall that rewrites SMTP overwrites a keyword with X (and a letter at its end) of the same
+/// length, and the words of the greeting with asterisks.
 pub(crate) fn is_rewritten(text: &str) -> bool {
     text.starts_with("XXXX") || text.contains("*****")
 }
 
 /// No mechanism that can be used, or not the one wanted.
-pub(crate) fn no_mechanism(offered: &Capabilities, secure: bool, port: Option<u16>, lmtp: bool) -> &'static str {
+pub(crate) fn no_mechanism(
+    offered: &Capabilities,
+    secure: bool,
+    port: Option<u16>,
+    lmtp: bool,
+) -> &'static str {
     if !offered.auth().is_empty() {
-        "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the choice to envoi."
+        "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the \
+            choice to envoi."
     } else if lmtp && !secure && offered.offers("STARTTLS") {
         "Many servers offer the login only inside TLS: say tls=required, so that STARTTLS is used."
     } else if lmtp {
         "The server has no login here: ask its administrator, or leave the credentials out."
     } else if !secure && offered.offers("STARTTLS") {
-        "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is used."
+        "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is \
+            used."
     } else if matches!(port, Some(587 | 465)) {
         "The server has no login on this port: ask its administrator, or leave the credentials out."
     } else {
-        "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 (smtps://), or leave the credentials out."
+        "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 \
+            (smtps://), or leave the credentials out."
     }
 }
 
 /// A message that is to go by TLS alone, and a connection that is not so.
 pub(crate) fn must_be_tls(connection: &str) -> Error {
-    let message =
-        format!("the message is to go by TLS alone, all the way (REQUIRETLS), and this connection {connection}");
+    let message = format!(
+        "the message is to go by TLS alone, all the way (REQUIRETLS), and this connection \
+            {connection}"
+    );
     Error::new(ErrorKind::Tls, Phase::Mail, message).with_hint(
-        "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. Otherwise send the message without this demand.",
+        "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. \
+            Otherwise send the message without this demand.",
     )
 }
 
@@ -117,14 +150,17 @@ pub(crate) fn for_stranger(phase: Phase, line: &str) -> &'static str {
     } else if begins(&["SSH-"]) {
         "That is an SSH server: check the host and the port."
     } else if begins(&["* OK", "* BYE", "* PREAUTH", "+OK", "-ERR"]) {
-        "That is a server for reading mail (IMAP or POP3): mail is sent through another port, mostly 587 or 465."
+        "That is a server for reading mail (IMAP or POP3): mail is sent through another port, \
+            mostly 587 or 465."
     } else if is_offer(line) {
-        "The server's answer to EHLO is broken: each of its lines must begin with the code 250 (RFC 5321, 4.2.1). Show this \
+        "The server's answer to EHLO is broken: each of its lines must begin with the code 250 \
+            (RFC 5321, 4.2.1). Show this \
          message to the server's administrator."
     } else if phase == Phase::Greeting {
         "That is no mail server, or a device in between disturbs it: check the host and the port."
     } else {
-        "The server, or a device in between, does not keep to SMTP: show this message to the server's administrator."
+        "The server, or a device in between, does not keep to SMTP: show this message to the \
+            server's administrator."
     }
 }
 
@@ -145,7 +181,9 @@ fn is_offer(line: &str) -> bool {
         "STARTTLS",
     ];
     let keyword = line.split([' ', '=']).next().unwrap_or_default();
-    OFFERS.iter().any(|offer| offer.eq_ignore_ascii_case(keyword))
+    OFFERS
+        .iter()
+        .any(|offer| offer.eq_ignore_ascii_case(keyword))
 }
 
 /// These are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major version 3.
@@ -156,25 +194,30 @@ pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
 /// The server begins with TLS, where its greeting should come.
 pub(crate) fn tls_first() -> Error {
     let message = "the server speaks TLS from the first byte on this port, where its greeting should come in clear";
-    Error::new(ErrorKind::Tls, Phase::Greeting, message)
-        .with_hint("Use smtps:// instead of smtp:// (its usual port is 465), or the port for STARTTLS (587).")
+    Error::new(ErrorKind::Tls, Phase::Greeting, message).with_hint(
+        "Use smtps:// instead of smtp:// (its usual port is 465), or the port for STARTTLS (587).",
+    )
 }
 
 /// The connection ended in this phase; `secure` if inside TLS.
 pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     match phase {
         Phase::Greeting if secure => {
-            "TLS works, and no mail server greets behind it: check the host and the port. The server may also refuse this client's \
+            "TLS works, and no mail server greets behind it: check the host and the port. The \
+                server may also refuse this client's \
              address; its log says so."
         }
         Phase::Greeting => {
-            "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise the server or a firewall may refuse this client's address."
+            "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise \
+                the server or a firewall may refuse this client's address."
         }
         Phase::Body => {
-            "The message is not delivered, as its end did not go: it can be sent again. If that fails, too, the server's log says why."
+            "The message is not delivered, as its end did not go: it can be sent again. If that \
+                fails, too, the server's log says why."
         }
         _ => {
-            "It can be tried again. If it ends here again, the server's log says why: it may refuse this client, or be out of order."
+            "It can be tried again. If it ends here again, the server's log says why: it may \
+                refuse this client, or be out of order."
         }
     }
 }
@@ -185,21 +228,28 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
 pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase: bool) -> String {
     let hint = match phase {
         Phase::Connect => {
-            "Check host and port, and whether a firewall drops connections to this port: 25 is blocked in many networks, 587 and 465 are not."
+            "Check host and port, and whether a firewall drops connections to this port: 25 is \
+                blocked in many networks, 587 and 465 are not."
         }
         Phase::Greeting if secure => {
-            let advice = "TLS works, and no mail server greets behind it: check the host and the port.";
-            return format!("{advice} A mail server that is overloaded may also need more time ({setting}).");
+            let advice =
+                "TLS works, and no mail server greets behind it: check the host and the port.";
+            return format!(
+                "{advice} A mail server that is overloaded may also need more time ({setting})."
+            );
         }
         Phase::Greeting => {
-            "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server waits for you to begin."
+            "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server \
+                waits for you to begin."
         }
         Phase::Tls => {
-            "Check that the port and the kind of TLS fit together: smtp:// with STARTTLS is on port 587, smtps:// on 465. If they do, the \
+            "Check that the port and the kind of TLS fit together: smtp:// with STARTTLS is on \
+                port 587, smtps:// on 465. If they do, the \
              server is overloaded, or a device in between holds TLS up."
         }
         Phase::Body => {
-            "The server is overloaded, or the network is slow or was lost. The message is not delivered, as its end did not go: it can be sent again."
+            "The server is overloaded, or the network is slow or was lost. The message is not \
+                delivered, as its end did not go: it can be sent again."
         }
         Phase::EndOfData => UNKNOWN,
         _ => {
@@ -218,5 +268,6 @@ const SLOW: &str = "A server that is slow and alive";
 
 /// The message was not prepared before the deadline.
 #[cfg(feature = "client")]
-pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline includes that. Nothing was sent; \
+pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline \
+    includes that. Nothing was sent; \
     allow more time (a longer deadline).";

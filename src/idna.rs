@@ -1,8 +1,10 @@
-//! Names of domains beyond ASCII → their A-labels (`xn--…`, RFC 5890), which DNS, certificates and every server know.
+//! Names of domains beyond ASCII → their A-labels (`xn--…`, RFC 5890), which DNS, certificates and
+//! every server know.
 
 use std::borrow::Cow;
 
-/// The name in ASCII. `None` where it can have no such form, or this build does not know how (feature `idna`).
+/// The name in ASCII. `None` where it can have no such form, or this build does not know how
+/// (feature `idna`).
 pub(crate) fn to_ascii(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
         return Some(Cow::Borrowed(name));
@@ -10,13 +12,22 @@ pub(crate) fn to_ascii(name: &str) -> Option<Cow<'_, str>> {
     convert(name).map(Cow::Owned)
 }
 
-/// The name in ASCII, if it is valid: each label that is beyond ASCII or begins with `xn--` is one that
-/// RFC 5890 allows, or is mapped to one (UTS 46). Without the feature `idna`, each name counts as valid.
+/// The name in ASCII, if it is valid: each label that is beyond ASCII or begins with `xn--` is one
+/// that RFC 5890 allows, or is mapped to one (UTS 46). Without the feature `idna`, each name counts
+/// as valid.
 #[cfg(feature = "idna")]
 pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
-    let is_encoded = |label: &&str| label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"));
+    let is_encoded = |label: &&str| {
+        label
+            .get(..4)
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
+    };
     // Labels in ASCII alone may be what IDNA does not allow (`_dmarc`, `r3---sn`).
-    let is_valid = !name.is_ascii() || name.split('.').filter(is_encoded).all(|label| convert(label).is_some());
+    let is_valid = !name.is_ascii()
+        || name
+            .split('.')
+            .filter(is_encoded)
+            .all(|label| convert(label).is_some());
     if is_valid { to_ascii(name) } else { None }
 }
 
@@ -25,8 +36,8 @@ pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(name))
 }
 
-/// The name with its labels beyond ASCII as U-labels (RFC 5890), as RFC 6531, 3.3 wants them: what is
-/// only mapped to one (capitals, other full stops) is replaced.
+/// The name with its labels beyond ASCII as U-labels (RFC 5890), as RFC 6531, 3.3 wants them: what
+/// is only mapped to one (capitals, other full stops) is replaced.
 pub(crate) fn to_unicode(name: &str) -> Cow<'_, str> {
     #[cfg(feature = "idna")]
     if !name.is_ascii() {
@@ -72,9 +83,14 @@ mod tests {
         ] {
             assert_eq!(to_ascii(name).as_deref(), Some(ascii), "{name}");
         }
-        for name in
-            ["ex\u{e4}mple..org", "-\u{e4}.org", "\u{e4} b.org", "\u{e4}<.org", &"\u{e4}".repeat(64), "\u{200d}.org"]
-        {
+        for name in [
+            "ex\u{e4}mple..org",
+            "-\u{e4}.org",
+            "\u{e4} b.org",
+            "\u{e4}<.org",
+            &"\u{e4}".repeat(64),
+            "\u{200d}.org",
+        ] {
             assert_eq!(to_ascii(name), None, "{name:?}");
         }
     }

@@ -1,13 +1,13 @@
 //! envoi sends mail: an async SMTP client to build into programs.
 //!
-//! It streams attachments of any size, tells what became of a message for each recipient, and says what is wrong and
-//! what to do when something fails. This page is a tour of two minutes; those who come from other software find their settings in
-//! [`migration`].
+//! It streams attachments of any size, tells what became of a message for each recipient, and says
+//! what is wrong and what to do when something fails. This page is a tour of two minutes; those who
+//! come from other software find their settings in [`migration`].
 //!
 //! # Send a message
 //!
-//! A [`Client`] is made from a URL. The message is built by [mail-builder](mail_builder), and attachments are added to
-//! it as a [`Message`]; they are read when their turn comes.
+//! A [`Client`] is made from a URL. The message is built by [mail-builder](mail_builder), and
+//! attachments are added to it as a [`Message`]; they are read when their turn comes.
 //!
 //! ```no_run
 //! use envoi::{Attachment, Client, Message, mail_builder::MessageBuilder};
@@ -25,8 +25,9 @@
 //! # }
 //! ```
 //!
-//! `smtp://` is STARTTLS on port 587, `smtps://` is TLS from the first byte on port 465, and `smtp://host:25?tls=none` is plaintext;
-//! `lmtp://` and `lmtp+unix://` deliver to mailboxes by LMTP. [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
+//! `smtp://` is STARTTLS on port 587, `smtps://` is TLS from the first byte on port 465, and
+//! `smtp://host:25?tls=none` is plaintext; `lmtp://` and `lmtp+unix://` deliver to mailboxes by
+//! LMTP. [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
 //!
 //! ```
 //! use std::time::Duration;
@@ -43,8 +44,9 @@
 //!
 //! # What became of it
 //!
-//! One refused recipient does not keep the message from the others, unless [`Endpoint::all_or_nothing`] says so. `send`
-//! fails only where nobody will get the message, or nobody knows; so look at the [`Receipt`].
+//! One refused recipient does not keep the message from the others, unless
+//! [`Endpoint::all_or_nothing`] says so. `send` fails only where nobody will get the message, or
+//! nobody knows; so look at the [`Receipt`].
 //!
 //! ```
 //! # #[cfg(not(feature = "testing"))]
@@ -86,8 +88,9 @@
 //!
 //! # When it fails
 //!
-//! An [`Error`] is made to be shown: its `Display` has what happened, the server's own words and a hint. For the program, its
-//! [`ErrorKind`] says what to do about it, its [`Phase`] where it came up.
+//! An [`Error`] is made to be shown: its `Display` has what happened, the server's own words and a
+//! hint. For the program, its [`ErrorKind`] says what to do about it, its [`Phase`] where it came
+//! up.
 //!
 //! ```no_run
 //! # async fn example(client: envoi::Client, message: envoi::Message<'_>) {
@@ -101,13 +104,14 @@
 //! # }
 //! ```
 //!
-//! With `Client::retries` (feature `retries`), what failed for a passing reason is sent again by itself, and never what may have been delivered.
+//! With `Client::retries` (feature `retries`), what failed for a passing reason is sent again by
+//! itself, and never what may have been delivered.
 //!
 //! # Many messages
 //!
-//! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a stream of them without waiting for
-//! the answer to each, so that distance costs no time. It has the single steps, too: `mail`, `rcpt`, `data`, `reset`,
-//! `noop`, and `command` for any other.
+//! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a
+//! stream of them without waiting for the answer to each, so that distance costs no time. It has
+//! the single steps, too: `mail`, `rcpt`, `data`, `reset`, `noop`, and `command` for any other.
 //!
 //! ```no_run
 //! # async fn example(client: envoi::Client, messages: Vec<envoi::Message<'_>>) -> envoi::Result<()> {
@@ -154,7 +158,13 @@
 
 // What a feature brings cannot be linked to without it.
 #![cfg_attr(
-    not(all(feature = "client", feature = "pool", feature = "proxy", feature = "retries", feature = "testing")),
+    not(all(
+        feature = "client",
+        feature = "pool",
+        feature = "proxy",
+        feature = "retries",
+        feature = "testing"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

@@ -1,5 +1,5 @@
-//! What an endpoint logs in with: what was given for it, and which credentials that makes. How a login goes, and by which mechanism, is
-//! the connection's.
+//! What an endpoint logs in with: what was given for it, and which credentials that makes. How a
+//! login goes, and by which mechanism, is the connection's.
 
 use std::sync::Arc;
 
@@ -33,22 +33,36 @@ impl LoginSettings {
         if let Some(credentials) = &self.credentials {
             return Ok(Some(LoginWith::Credentials(credentials.clone())));
         }
-        let takes_token =
-            !self.mechanisms.is_empty() && self.mechanisms.iter().all(|mechanism| mechanism.takes_token());
+        let takes_token = !self.mechanisms.is_empty()
+            && self
+                .mechanisms
+                .iter()
+                .all(|mechanism| mechanism.takes_token());
         let credentials = match (&self.user, &self.password, &self.tokens) {
-            (Some(user), None, Some(source)) => return Ok(Some(LoginWith::Tokens { user, source })),
-            (_, _, Some(_)) => {
-                return Err(Error::request("tokens from a source go with a user name, and without a password"));
+            (Some(user), None, Some(source)) => {
+                return Ok(Some(LoginWith::Tokens { user, source }));
             }
-            (Some(user), Some(token), None) if takes_token => Credentials::token(user, token.clone()),
+            (_, _, Some(_)) => {
+                return Err(Error::request(
+                    "tokens from a source go with a user name, and without a password",
+                ));
+            }
+            (Some(user), Some(token), None) if takes_token => {
+                Credentials::token(user, token.clone())
+            }
             (Some(user), Some(password), None) => Credentials::new(user, password.clone()),
-            (None, Some(_), None) => return Err(Error::request("there is a password and no user name")),
+            (None, Some(_), None) => {
+                return Err(Error::request("there is a password and no user name"));
+            }
             (user, None, None) => match (user, &self.mechanisms[..]) {
                 (None, [Mechanism::External]) => Credentials::external(),
                 (Some(user), [Mechanism::External]) => Credentials::external().authorize_as(user),
-                (user, [Mechanism::Anonymous]) => Credentials::anonymous(user.clone().unwrap_or_default()),
+                (user, [Mechanism::Anonymous]) => {
+                    Credentials::anonymous(user.clone().unwrap_or_default())
+                }
                 (None, _) => return Ok(None),
-                // The user is not named: with a colon that was encoded, the password is a part of it.
+                // The user is not named: with a colon that was encoded, the password is a part of
+                // it.
                 (Some(_), _) => {
                     return Err(Error::request("there is a user name and no password")
                         .with_hint("Give one, or leave the user out to send without a login."));
@@ -65,7 +79,9 @@ impl LoginSettings {
     /// As for [`chosen`](Self::chosen), and for what no mechanism can say.
     pub(crate) fn check(&self) -> Result<()> {
         match self.chosen()? {
-            Some(LoginWith::Credentials(credentials)) => Mechanism::check(&self.mechanisms, &credentials),
+            Some(LoginWith::Credentials(credentials)) => {
+                Mechanism::check(&self.mechanisms, &credentials)
+            }
             // Any token will do to look at the user.
             Some(LoginWith::Tokens { user, .. }) => {
                 Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
@@ -77,7 +93,10 @@ impl LoginSettings {
     /// Adds what is known of the secret before the login begins.
     pub(crate) fn hide(&self, secrets: &mut Secrets) {
         let given = self.credentials.as_ref().map(Credentials::secret);
-        for secret in given.into_iter().chain(self.password.as_ref().map(Secret::expose)) {
+        for secret in given
+            .into_iter()
+            .chain(self.password.as_ref().map(Secret::expose))
+        {
             secrets.add_with_base64(secret);
         }
         if let Some(token) = self.tokens.as_ref().and_then(TokenSource::last) {
@@ -87,13 +106,20 @@ impl LoginSettings {
 
     /// The user's name, where the login has one.
     pub(crate) fn name(&self) -> Option<&str> {
-        let name = self.credentials.as_ref().map(Credentials::user).or(self.user.as_deref());
+        let name = self
+            .credentials
+            .as_ref()
+            .map(Credentials::user)
+            .or(self.user.as_deref());
         name.filter(|name| !name.is_empty())
     }
 
     /// There is something to log in with.
     pub(crate) fn is_given(&self) -> bool {
-        let needs_no_user = matches!(self.mechanisms[..], [Mechanism::External | Mechanism::Anonymous]);
+        let needs_no_user = matches!(
+            self.mechanisms[..],
+            [Mechanism::External | Mechanism::Anonymous]
+        );
         self.user.is_some()
             || self.credentials.is_some()
             || self.tokens.is_some()
@@ -105,7 +131,10 @@ impl LoginSettings {
 /// What an endpoint logs in with.
 pub(crate) enum LoginWith<'a> {
     Credentials(Credentials),
-    Tokens { user: &'a str, source: &'a TokenSource },
+    Tokens {
+        user: &'a str,
+        source: &'a TokenSource,
+    },
     Exchange(&'a Exchanges),
 }
 

@@ -1,7 +1,8 @@
 //! A [`Pool`]: connections to one server, kept and shared, and so many of them at most.
 //!
-//! Who gets one when, deadpool knows, and that a place is free again when its user is gone. Here stands what a connection must be to be
-//! used again, and when a message goes once more. What may be said on it, the connection knows.
+//! Who gets one when, deadpool knows, and that a place is free again when its user is gone. Here
+//! stands what a connection must be to be used again, and when a message goes once more. What may
+//! be said on it, the connection knows.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,7 +40,8 @@ use crate::{Client, Connection, Envelope, connection};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// How many connections there are at most, and at least 1. Servers take only so many from one client: 10 or 20 are usual.
+    /// How many connections there are at most, and at least 1. Servers take only so many from one
+    /// client: 10 or 20 are usual.
     pub max_size: u16,
     /// How long a call waits for one of them while all are in use; 1 minute by default.
     pub acquire_timeout: Duration,
@@ -52,8 +54,8 @@ pub struct PoolConfig {
     pub max_lifetime: Duration,
     /// How long [`Pool::close`] lets those finish who send or wait; 10 seconds by default.
     pub close: Duration,
-    /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its own limit counts, if it tells (LIMITS,
-    /// RFC 9422); else a 421 at the next message does.
+    /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its
+    /// own limit counts, if it tells (LIMITS, RFC 9422); else a 421 at the next message does.
     pub max_messages: usize,
 }
 
@@ -77,16 +79,19 @@ impl From<u16> for PoolConfig {
     }
 }
 
-/// Connections to one server that are kept and shared: the next message goes over one that is there already, and there are never more than
-/// so many. Made by [`Client::pool`].
+/// Connections to one server that are kept and shared: the next message goes over one that is there
+/// already, and there are never more than so many. Made by [`Client::pool`].
 ///
-/// Cheap to clone, and clones share the connections. Whoever finds all of them in use waits, and is served in the order of coming.
-/// One that is kept is used again if the server has not ended it meanwhile, and it is within its [limits](PoolConfig); it costs no
-/// round trip more than any other. It is not used again after a failure that ended the session, nor after a future that was dropped.
+/// Cheap to clone, and clones share the connections. Whoever finds all of them in use waits, and is
+/// served in the order of coming. One that is kept is used again if the server has not ended it
+/// meanwhile, and it is within its [limits](PoolConfig); it costs no round trip more than any
+/// other. It is not used again after a failure that ended the session, nor after a future that was
+/// dropped.
 ///
-/// Nothing runs in the background. A connection that is let go says QUIT without waiting for the answer. One whose time is over is
-/// let go when the pool is used the next time, if the server has not closed it before; so [`close`](Self::close) a pool that has done its work,
-/// or drop all its clones.
+/// Nothing runs in the background. A connection that is let go says QUIT without waiting for the
+/// answer. One whose time is over is let go when the pool is used the next time, if the server has
+/// not closed it before; so [`close`](Self::close) a pool that has done its work, or drop all its
+/// clones.
 ///
 /// ```
 /// # #[cfg(not(feature = "testing"))]
@@ -133,11 +138,15 @@ impl Pool {
         let size = limits.max_size.into();
         let pool = managed::Pool::builder(Manager { client, limits })
             .max_size(size)
-            // The one used last is the first to be used again: so those that are not needed come to their time.
+            // The one used last is the first to be used again: so those that are not needed come to
+            // their time.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1);
         let slots = pool.build().expect("with a runtime, a pool can be built");
-        Pool { slots, calls: watch::Sender::default() }
+        Pool {
+            slots,
+            calls: watch::Sender::default(),
+        }
     }
 
     /// The client that the connections are made by.
@@ -145,8 +154,8 @@ impl Pool {
         &self.slots.manager().client
     }
 
-    /// Sends a message over a connection of the pool. A new one is made where none is kept. What comes back is that of
-    /// [`Client::send`]; the client's retries count here, too.
+    /// Sends a message over a connection of the pool. A new one is made where none is kept. What
+    /// comes back is that of [`Client::send`]; the client's retries count here, too.
     ///
     /// Where a connection that was kept proves dead, the message goes over a new one. It is dead
     /// where the session ends before the message begins, whatever the reason (it is closed, RSET
@@ -157,14 +166,21 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// As for [`Client::send`]. [`ErrorKind::Timeout`] where all connections were in use for longer than the [limit](PoolConfig::acquire_timeout), or up to the
-    /// deadline; [`ErrorKind::PoolClosed`] where the pool was [closed](Self::close).
+    /// As for [`Client::send`]. [`ErrorKind::Timeout`] where all connections were in use for longer
+    /// than the [limit](PoolConfig::acquire_timeout), or up to the deadline;
+    /// [`ErrorKind::PoolClosed`] where the pool was [closed](Self::close).
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.client().send_by(message.into(), attempt).await
     }
 
-    async fn attempt(&self, envelope: Envelope, body: Body, clock: Clock, started: Instant) -> Result<Receipt> {
+    async fn attempt(
+        &self,
+        envelope: Envelope,
+        body: Body,
+        clock: Clock,
+        started: Instant,
+    ) -> Result<Receipt> {
         let endpoint = self.client().endpoint();
         let connected = async {
             let call = self.begin_call()?;
@@ -174,17 +190,27 @@ impl Pool {
             Ok(connected) => connected,
             Err(error) => return Err(with_recipients(error, endpoint, &envelope, started)),
         };
-        let again = body.restart().filter(|_| is_kept).map(|body| (envelope.clone(), body));
-        let error = match pooled.send_prepared(envelope, body, started, Some(endpoint)).await {
+        let again = body
+            .restart()
+            .filter(|_| is_kept)
+            .map(|body| (envelope.clone(), body));
+        let error = match pooled
+            .send_prepared(envelope, body, started, Some(endpoint))
+            .await
+        {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
         let is_dead = pooled.was_dead(&error) && clock.has_time_for(Duration::ZERO);
-        let Some((envelope, body)) = again.filter(|_| is_dead) else { return Err(error) };
+        let Some((envelope, body)) = again.filter(|_| is_dead) else {
+            return Err(error);
+        };
         if let Err(error) = pooled.renew(endpoint).await {
             return Err(with_recipients(error, endpoint, &envelope, started));
         }
-        pooled.send_prepared(envelope, body, started, Some(endpoint)).await
+        pooled
+            .send_prepared(envelope, body, started, Some(endpoint))
+            .await
     }
 
     /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`]
@@ -232,7 +258,10 @@ impl Pool {
         messages: impl Stream<Item = Message<'m>> + 'p,
     ) -> impl Stream<Item = Result<Receipt>> + 'p {
         let manager = self.slots.manager();
-        let renewal = (manager.client.endpoint().clone(), manager.limits.max_messages);
+        let renewal = (
+            manager.client.endpoint().clone(),
+            manager.limits.max_messages,
+        );
         let got = async move {
             let got = async { Ok((self.begin_call()?, self.ready_connection().await?)) };
             (got.await, messages, renewal)
@@ -296,7 +325,11 @@ impl Pool {
             calls.number += usize::from(!calls.closed);
             !calls.closed
         };
-        if self.calls.send_if_modified(begin) { Ok(Call(&self.calls)) } else { Err(was_closed()) }
+        if self.calls.send_if_modified(begin) {
+            Ok(Call(&self.calls))
+        } else {
+            Err(was_closed())
+        }
     }
 
     /// A place among the connections, with the one that was kept there, if one was and is alive.
@@ -308,9 +341,15 @@ impl Pool {
             at: now + limits.acquire_timeout.min(FAR),
             why: LimitKind::Phase(limits.acquire_timeout),
         });
-        let wait = managed::Timeouts { wait: Some(limit.at - now), ..managed::Timeouts::new() };
+        let wait = managed::Timeouts {
+            wait: Some(limit.at - now),
+            ..managed::Timeouts::new()
+        };
         match self.slots.timeout_get(&wait).await {
-            Ok(slot) => Ok(PooledConnection { slot, pool: self.clone() }),
+            Ok(slot) => Ok(PooledConnection {
+                slot,
+                pool: self.clone(),
+            }),
             Err(PoolError::Timeout(_)) => Err(self.full(limit.why)),
             Err(_) => Err(was_closed()),
         }
@@ -331,21 +370,28 @@ impl Pool {
         };
         let hint = match why {
             LimitKind::Deadline(_) => {
-                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once (PoolConfig), or a \
+                "Nothing was sent; it can be tried again. Allow more connections, if the server \
+                    takes so many at once (PoolConfig), or a \
                  later deadline (Timeouts), or give fewer messages at a time."
             }
             _ => {
-                "Nothing was sent; it can be tried again. Allow more connections, if the server takes so many at once, or a longer wait \
+                "Nothing was sent; it can be tried again. Allow more connections, if the server \
+                    takes so many at once, or a longer wait \
                  (PoolConfig), or give fewer messages at a time."
             }
         };
-        Error::new(ErrorKind::Timeout, Phase::Setup, format!("{connections} in use{until}")).with_hint(hint)
+        Error::new(
+            ErrorKind::Timeout,
+            Phase::Setup,
+            format!("{connections} in use{until}"),
+        )
+        .with_hint(hint)
     }
 
     /// Closes the pool, for all its clones. Calls that begin from now on get an error
-    /// ([`ErrorKind::PoolClosed`]), as does the next of the [retries](Client::retries) of a message.
-    /// Those that wait for a connection get their turn, and those that send finish, for as long as
-    /// [`PoolConfig::close`] allows; those that still wait then get the same error. Unused
+    /// ([`ErrorKind::PoolClosed`]), as does the next of the [retries](Client::retries) of a
+    /// message. Those that wait for a connection get their turn, and those that send finish, for as
+    /// long as [`PoolConfig::close`] allows; those that still wait then get the same error. Unused
     /// connections say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     /// Those from [`get`](Self::get) say it as soon as they are given back, and are not waited for.
     ///
@@ -367,7 +413,9 @@ impl Pool {
         };
         let unused = self.slots.retain(|_, _| false).removed;
         self.slots.close();
-        let connections = unused.into_iter().filter_map(|mut slot| slot.connection.take());
+        let connections = unused
+            .into_iter()
+            .filter_map(|mut slot| slot.connection.take());
         join_all(connections.map(|connection| connection.quit())).await;
         left
     }
@@ -376,7 +424,10 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Manager { client, limits } = self.slots.manager();
-        f.debug_struct("Pool").field("client", client).field("limits", limits).finish()
+        f.debug_struct("Pool")
+            .field("client", client)
+            .field("limits", limits)
+            .finish()
     }
 }
 
@@ -390,11 +441,13 @@ impl Drop for Call<'_> {
 }
 
 fn was_closed() -> Error {
-    Error::new(ErrorKind::PoolClosed, Phase::Setup, "the pool was closed").with_hint("Make another one of the client.")
+    Error::new(ErrorKind::PoolClosed, Phase::Setup, "the pool was closed")
+        .with_hint("Make another one of the client.")
 }
 
-/// A connection of a [`Pool`], from [`Pool::get`]. Dropped, it goes back, and the next user gets it; unless its session has ended, a
-/// call on it was dropped, or a transaction is open: then it is closed, and its place is free for a new one.
+/// A connection of a [`Pool`], from [`Pool::get`]. Dropped, it goes back, and the next user gets
+/// it; unless its session has ended, a call on it was dropped, or a transaction is open: then it is
+/// closed, and its place is free for a new one.
 ///
 /// What is done to the session stays done: it is not to be logged in as somebody else.
 pub struct PooledConnection {
@@ -478,7 +531,10 @@ impl managed::Manager for Manager {
     type Error = Infallible;
 
     async fn create(&self) -> Result<Slot, Infallible> {
-        Ok(Slot { connection: None, given_back: Instant::now() })
+        Ok(Slot {
+            connection: None,
+            given_back: Instant::now(),
+        })
     }
 
     async fn recycle(&self, slot: &mut Slot, _: &Metrics) -> RecycleResult<Infallible> {
@@ -486,6 +542,10 @@ impl managed::Manager for Manager {
             Some(connection) => connection.is_alive().await,
             None => false,
         };
-        if is_alive { Ok(()) } else { Err(RecycleError::message("there is none, or it is over")) }
+        if is_alive {
+            Ok(())
+        } else {
+            Err(RecycleError::message("there is none, or it is over"))
+        }
     }
 }

@@ -9,15 +9,17 @@ use crate::tls::TlsInfo;
 
 /// What became of one message: per recipient, and how it travelled.
 #[derive(Clone, Debug)]
-#[must_use = "a message that was accepted for one recipient may have been refused for another: look at `recipients`"]
+#[must_use = "a message that was accepted for one recipient may have been refused for another: \
+    look at `recipients`"]
 #[non_exhaustive]
 pub struct Receipt {
     /// The host that was connected to, as it was asked for.
     pub server: String,
     /// The outcome for each recipient of the envelope, in its order.
     pub recipients: Vec<Recipient>,
-    /// The server's final words on the message; its queue id is usually in them. In LMTP the last ones that took it for somebody; of a
-    /// message that went in several parts, those on the last one. [Each recipient](Recipient::final_reply) has its own.
+    /// The server's final words on the message; its queue id is usually in them. In LMTP the last
+    /// ones that took it for somebody; of a message that went in several parts, those on the last
+    /// one. [Each recipient](Recipient::final_reply) has its own.
     pub reply: Option<Reply>,
     /// Why the message was not sent to all recipients that may get it, though it was accepted for
     /// some: the session ended between two [transactions](Self::transactions), or the server takes
@@ -37,8 +39,9 @@ pub struct Receipt {
     pub mechanism: Option<Mechanism>,
     /// Bytes of the message as it went, without dot-stuffing and the final dot.
     pub bytes: u64,
-    /// How often the sender had to wait for the server: for this message alone on a [`Connection`](crate::Connection) that
-    /// is kept, by the caller or a pool, else from the greeting on.
+    /// How often the sender had to wait for the server: for this message alone on a
+    /// [`Connection`](crate::Connection) that is kept, by the caller or a pool, else from the
+    /// greeting on.
     pub round_trips: u32,
     /// From the call to its end.
     pub elapsed: Duration,
@@ -67,12 +70,16 @@ impl Receipt {
 
     /// The message was accepted for every recipient.
     pub fn all_accepted(&self) -> bool {
-        self.recipients.iter().all(|recipient| recipient.outcome.is_accepted())
+        self.recipients
+            .iter()
+            .all(|recipient| recipient.outcome.is_accepted())
     }
 
     /// The recipients that the message was not accepted for, whatever the reason.
     pub fn not_accepted(&self) -> impl Iterator<Item = &Recipient> {
-        self.recipients.iter().filter(|recipient| !recipient.outcome.is_accepted())
+        self.recipients
+            .iter()
+            .filter(|recipient| !recipient.outcome.is_accepted())
     }
 }
 
@@ -84,8 +91,9 @@ pub struct Recipient {
     pub address: Address,
     /// What became of it.
     pub outcome: Outcome,
-    /// The server's final words on the message for a recipient that it was accepted for: the same for all, unless the server answers
-    /// for each (LMTP, PRDR), or the message went in several parts, as the server takes fewer recipients at once (LIMITS, RFC 9422).
+    /// The server's final words on the message for a recipient that it was accepted for: the same
+    /// for all, unless the server answers for each (LMTP, PRDR), or the message went in several
+    /// parts, as the server takes fewer recipients at once (LIMITS, RFC 9422).
     pub final_reply: Option<Reply>,
     /// What [`is_transient`](Self::is_transient) tells.
     pub(crate) transient: bool,
@@ -95,7 +103,13 @@ pub struct Recipient {
 impl Recipient {
     /// Before the server was asked.
     pub(crate) fn untried(address: Address) -> Self {
-        Recipient { address, outcome: Outcome::NotTried, final_reply: None, transient: false, hint: None }
+        Recipient {
+            address,
+            outcome: Outcome::NotTried,
+            final_reply: None,
+            transient: false,
+            hint: None,
+        }
     }
 
     /// The message may reach this recipient later: it was refused with 4xx, or was not tried for a
@@ -129,13 +143,15 @@ impl Recipient {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
 pub enum Outcome {
-    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to RCPT, or, where the server
-    /// answers to the message for each recipient (LMTP, PRDR), that answer.
+    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to
+    /// RCPT, or, where the server answers to the message for each recipient (LMTP, PRDR), that
+    /// answer.
     Accepted(Reply),
-    /// The server refused: the recipient, or the message after it had accepted the recipient, or, of a message in several
-    /// parts, this part.
+    /// The server refused: the recipient, or the message after it had accepted the recipient, or,
+    /// of a message in several parts, this part.
     Refused(Reply),
-    /// The message was handed over whole and no final reply came: it may have been delivered, or not.
+    /// The message was handed over whole and no final reply came: it may have been delivered, or
+    /// not.
     Unknown,
     /// It did not come to this recipient: the session or the transaction ended before.
     NotTried,

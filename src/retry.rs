@@ -1,6 +1,7 @@
 //! Trying again what failed for a passing reason: when, how often, and for whom.
 //!
-//! How a message is sent once, [`send`] is told; it knows outcomes, no connection. The delays are backon's.
+//! How a message is sent once, [`send`] is told; it knows outcomes, no connection. The delays are
+//! backon's.
 
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use crate::proto::Transcript;
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::timeouts::Clock;
 
-/// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may pass: no connection, a connection that was lost
-/// or a time limit that was reached before the message was handed over, a 4xx reply.
+/// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may
+/// pass: no connection, a connection that was lost or a time limit that was reached before the
+/// message was handed over, a 4xx reply.
 ///
 /// It goes to those recipients alone who may get it [later](crate::Recipient::is_transient), as the
 /// same message to the byte: each recipient's own reason counts, by the last attempt for it. So a
@@ -40,8 +42,9 @@ use crate::timeouts::Clock;
 pub struct RetryPolicy {
     /// How often at most, after the first attempt.
     pub max_retries: usize,
-    /// The delay before the first of them; 1 second by default. Each is twice as long as the one before, and as much again at most is
-    /// added by chance, so that many clients do not come back at once.
+    /// The delay before the first of them; 1 second by default. Each is twice as long as the one
+    /// before, and as much again at most is added by chance, so that many clients do not come back
+    /// at once.
     pub initial_backoff: Duration,
     /// No delay is longer, but for what is added by chance; 1 minute by default.
     pub max_backoff: Duration,
@@ -83,8 +86,12 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
         let to = envelope.only(&story.asked);
         let result = story.record(attempt(to, body).await);
         let left = story.left(all_or_nothing);
-        let stays = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
-        let delay = delays.next().filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
+        let stays = result
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
+        let delay = delays
+            .next()
+            .filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
         let (Some(delay), Some(again)) = (delay, again) else {
             return story.end(result);
         };
@@ -115,7 +122,12 @@ struct RetryState {
 impl RetryState {
     fn new(envelope: &Envelope) -> Self {
         RetryState {
-            recipients: envelope.recipients().iter().cloned().map(Recipient::untried).collect(),
+            recipients: envelope
+                .recipients()
+                .iter()
+                .cloned()
+                .map(Recipient::untried)
+                .collect(),
             asked: (0..envelope.recipients().len()).collect(),
             attempts: 0,
             round_trips: 0,
@@ -139,13 +151,19 @@ impl RetryState {
             }
             Err(mut error) => {
                 // Unless the receipt says otherwise of a recipient.
-                self.asked.iter().for_each(|index| self.recipients[*index].transient = error.is_transient());
+                self.asked
+                    .iter()
+                    .for_each(|index| self.recipients[*index].transient = error.is_transient());
                 let Some(mut receipt) = error.take_receipt() else {
                     self.incomplete_reason = Some(error.to_string());
                     return Err(error);
                 };
                 let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
-                self.incomplete_reason = receipt.recipients.iter().any(untried).then(|| error.to_string());
+                self.incomplete_reason = receipt
+                    .recipients
+                    .iter()
+                    .any(untried)
+                    .then(|| error.to_string());
                 self.keep(&mut receipt);
                 Err(error.with_receipt(receipt))
             }
@@ -173,11 +191,14 @@ impl RetryState {
 
     /// Those for whom another attempt may do, by their numbers.
     fn left(&self, all_or_nothing: bool) -> Vec<usize> {
-        let is_final = |recipient: &Recipient| !recipient.outcome.is_accepted() && !recipient.is_transient();
+        let is_final =
+            |recipient: &Recipient| !recipient.outcome.is_accepted() && !recipient.is_transient();
         if all_or_nothing && self.recipients.iter().any(is_final) {
             return Vec::new();
         }
-        (0..self.recipients.len()).filter(|index| self.recipients[*index].is_transient()).collect()
+        (0..self.recipients.len())
+            .filter(|index| self.recipients[*index].is_transient())
+            .collect()
     }
 
     /// What is told of all attempts: that the outcome is unknown for some, or that some have the
@@ -224,7 +245,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn delays_double_and_end_with_the_deadline() {
-        let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Hello.");
+        let mail = MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .text_body("Hello.");
         let (envelope, body) = Message::from(mail).prepare().await.unwrap();
         let send = async |count, timeouts: &Timeouts, body: Body| {
             let mut at = Vec::new();
@@ -234,22 +258,36 @@ mod tests {
                 std::future::ready(Err(error.with_receipt(Receipt::nothing_sent("there"))))
             };
             let clock = Clock::start(timeouts);
-            let result = super::send(&RetryPolicy::new(count), &clock, false, envelope.clone(), body, attempt).await;
+            let result = super::send(
+                &RetryPolicy::new(count),
+                &clock,
+                false,
+                envelope.clone(),
+                body,
+                attempt,
+            )
+            .await;
             assert_eq!(result.unwrap_err().kind(), ErrorKind::Connect);
-            at.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+            at.windows(2)
+                .map(|pair| pair[1] - pair[0])
+                .collect::<Vec<_>>()
         };
         let seconds = Duration::from_secs;
         let delays = send(8, &Timeouts::default(), body.restart().unwrap()).await;
         assert_eq!(delays.len(), 8);
         for (delay, shortest) in delays.into_iter().zip([1, 2, 4, 8, 16, 32, 60, 60]) {
             assert!(
-                seconds(shortest) <= delay && delay <= seconds(2 * shortest) + Duration::from_millis(1),
+                seconds(shortest) <= delay
+                    && delay <= seconds(2 * shortest) + Duration::from_millis(1),
                 "{delay:?}"
             );
         }
         // Two seconds at most, then two to four, and no time for the next.
         let timeouts = Timeouts::default().with_deadline(seconds(7));
         let delays = send(8, &timeouts, body).await;
-        assert!(delays.len() == 2 && delays.iter().sum::<Duration>() < seconds(7), "{delays:?}");
+        assert!(
+            delays.len() == 2 && delays.iter().sum::<Duration>() < seconds(7),
+            "{delays:?}"
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-/// A password or token. It has no `Debug` and no `Display`, and its memory is wiped when it is dropped.
+/// A password or token. It has no `Debug` and no `Display`, and its memory is wiped when it is
+/// dropped.
 ///
 /// ```
 /// let password = envoi::Secret::new("correct horse battery staple");
@@ -26,8 +27,8 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the file cannot be read, has more than 64 KiB, or is
-    /// not text.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the file cannot be read, has more than 64
+    /// KiB, or is not text.
     ///
     /// ```no_run
     /// let password = envoi::Secret::from_file("/run/secrets/smtp-password")?;
@@ -45,7 +46,10 @@ impl Secret {
     ///
     /// As [`from_file`](Self::from_file).
     #[cfg(feature = "client")]
-    pub fn from_file_within(path: impl AsRef<std::path::Path>, time: std::time::Duration) -> crate::Result<Self> {
+    pub fn from_file_within(
+        path: impl AsRef<std::path::Path>,
+        time: std::time::Duration,
+    ) -> crate::Result<Self> {
         let now = std::time::Instant::now();
         // A century is more than any file takes.
         let century = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -58,8 +62,8 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the reader fails, gives more than 64 KiB, or what it
-    /// gives is not text.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the reader fails, gives more than 64 KiB,
+    /// or what it gives is not text.
     ///
     /// ```
     /// assert!(envoi::Secret::from_reader(&b"secret\n"[..])? == envoi::Secret::new("secret"));
@@ -69,11 +73,17 @@ impl Secret {
     pub fn from_reader(reader: impl std::io::Read) -> crate::Result<Self> {
         use crate::{Error, ErrorKind, Phase};
         let bytes = crate::file::read_all(reader, Self::LIMIT);
-        bytes.and_then(|bytes| Secret::decode(&bytes)).map_err(|error| {
-            Error::new(ErrorKind::Config, Phase::Setup, format!("the password cannot be read: {error}"))
+        bytes
+            .and_then(|bytes| Secret::decode(&bytes))
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Config,
+                    Phase::Setup,
+                    format!("the password cannot be read: {error}"),
+                )
                 .with_hint("Give the password as text, and close the stream after it.")
                 .with_source(error)
-        })
+            })
     }
 
     /// Bytes that are read as a secret at most.
@@ -82,20 +92,32 @@ impl Secret {
 
     /// `what` is the secret, for an error.
     #[cfg(feature = "client")]
-    pub(crate) fn read(path: &std::path::Path, what: &str, until: std::time::Instant) -> crate::Result<Self> {
+    pub(crate) fn read(
+        path: &std::path::Path,
+        what: &str,
+        until: std::time::Instant,
+    ) -> crate::Result<Self> {
         use crate::{Error, ErrorKind, Phase, file};
         let cannot = |error: std::io::Error| {
             let shown = crate::text::quoted(&path.to_string_lossy());
             let hint = match error.kind() {
                 std::io::ErrorKind::NotFound => "Check the path.",
-                std::io::ErrorKind::PermissionDenied => "Let the user that runs this program read it.",
+                std::io::ErrorKind::PermissionDenied => {
+                    "Let the user that runs this program read it."
+                }
                 _ => "Give a regular file that holds the password.",
             };
-            Error::new(ErrorKind::Config, Phase::Setup, format!("the file {shown} with {what} cannot be read: {error}"))
-                .with_hint(hint)
-                .with_source(error)
+            Error::new(
+                ErrorKind::Config,
+                Phase::Setup,
+                format!("the file {shown} with {what} cannot be read: {error}"),
+            )
+            .with_hint(hint)
+            .with_source(error)
         };
-        file::read(path, Self::LIMIT, until).and_then(|bytes| Secret::decode(&bytes)).map_err(cannot)
+        file::read(path, Self::LIMIT, until)
+            .and_then(|bytes| Secret::decode(&bytes))
+            .map_err(cannot)
     }
 
     /// The text of a file, without one line end at its end.
@@ -109,9 +131,12 @@ impl Secret {
             }
             std::borrow::Cow::Borrowed(text) => text,
         };
-        let text = std::str::from_utf8(text)
-            .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not text in UTF-8"))?;
-        let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let text = std::str::from_utf8(text).map_err(|_| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not text in UTF-8")
+        })?;
+        let line = text
+            .strip_suffix('\n')
+            .map(|line| line.strip_suffix('\r').unwrap_or(line));
         Ok(Secret::new(line.unwrap_or(text)))
     }
 
@@ -126,7 +151,8 @@ impl<S: Into<String>> From<S> for Secret {
     }
 }
 
-/// Who logs in, and with what. What is given decides which [mechanisms](crate::proto::Mechanism) can be used.
+/// Who logs in, and with what. What is given decides which [mechanisms](crate::proto::Mechanism)
+/// can be used.
 ///
 /// ```
 /// use envoi::Credentials;
@@ -167,19 +193,20 @@ impl Credentials {
         Self::with(user, Proof::Token(token.into()))
     }
 
-    /// What the server knows already tells who it is: the client's certificate, or the user at the other end of a
-    /// Unix socket (EXTERNAL; RFC 4422, A).
+    /// What the server knows already tells who it is: the client's certificate, or the user at the
+    /// other end of a Unix socket (EXTERNAL; RFC 4422, A).
     pub fn external() -> Self {
         Self::with("", Proof::External)
     }
 
-    /// Nobody in particular (RFC 4505). The trace, an address or any word, is for the server's log, and may be empty.
+    /// Nobody in particular (RFC 4505). The trace, an address or any word, is for the server's log,
+    /// and may be empty.
     pub fn anonymous(trace: impl Into<String>) -> Self {
         Self::with(trace, Proof::Anonymous)
     }
 
-    /// Acts for another user than the one who logs in; the server decides whether that is allowed. PLAIN, SCRAM, OAUTHBEARER
-    /// and EXTERNAL can say it, and only they are used then.
+    /// Acts for another user than the one who logs in; the server decides whether that is allowed.
+    /// PLAIN, SCRAM, OAUTHBEARER and EXTERNAL can say it, and only they are used then.
     #[must_use]
     pub fn authorize_as(mut self, user: impl Into<String>) -> Self {
         self.authorize_as = Some(user.into());
@@ -192,7 +219,11 @@ impl Credentials {
     }
 
     fn with(user: impl Into<String>, proof: Proof) -> Self {
-        Credentials { user: user.into(), authorize_as: None, proof }
+        Credentials {
+            user: user.into(),
+            authorize_as: None,
+            proof,
+        }
     }
 
     /// For whom the user acts, where that is another one.
@@ -221,13 +252,22 @@ mod tests {
     fn a_reader_gives_what_a_file_gives() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
-        let utf16 = |text: &[u16]| [0xFEFF].iter().chain(text).flat_map(|unit| unit.to_le_bytes()).collect::<Vec<u8>>();
+        let utf16 = |text: &[u16]| {
+            [0xFEFF]
+                .iter()
+                .chain(text)
+                .flat_map(|unit| unit.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
         for (bytes, secret) in [
             (b"secret".to_vec(), Some("secret")),
             (b"secret\r\n".to_vec(), Some("secret")),
             (b"two\n\n".to_vec(), Some("two\n")),
             ("\u{FEFF}päss\n".into(), Some("päss")),
-            (utf16(&"päss\r\n".encode_utf16().collect::<Vec<_>>()), Some("päss")),
+            (
+                utf16(&"päss\r\n".encode_utf16().collect::<Vec<_>>()),
+                Some("päss"),
+            ),
             (b"".to_vec(), Some("")),
             // Half a character would be another password.
             (utf16(&[0x70, 0xD83D]), None),
@@ -236,9 +276,11 @@ mod tests {
         ] {
             std::fs::write(&path, &bytes).unwrap();
             let second = std::time::Duration::from_secs(1);
-            for read in
-                [Secret::from_reader(&*bytes), Secret::from_file(&path), Secret::from_file_within(&path, second)]
-            {
+            for read in [
+                Secret::from_reader(&*bytes),
+                Secret::from_file(&path),
+                Secret::from_file_within(&path, second),
+            ] {
                 match (read, secret) {
                     (Ok(read), Some(secret)) => assert_eq!(read.expose(), secret),
                     (Err(error), None) => assert_eq!(error.kind(), crate::ErrorKind::Config),

@@ -21,7 +21,9 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
     let text = text.into();
     // Nearly all text is of this kind. Without a branch for each byte, it is looked over in blocks.
-    let is_plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    let is_plain = text
+        .bytes()
+        .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
     if is_plain || !text.contains(|c| shown(c) != c) {
         return text.into_owned();
     }
@@ -53,7 +55,11 @@ pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     // `Debug` leaves those that count as letters or marks.
     for c in format!("{start:?}").chars() {
-        if is_unprintable(c) { quoted.extend(c.escape_unicode()) } else { quoted.push(c) }
+        if is_unprintable(c) {
+            quoted.extend(c.escape_unicode())
+        } else {
+            quoted.push(c)
+        }
     }
     if start.len() < text.len() {
         quoted.push('…');
@@ -66,7 +72,9 @@ pub(crate) fn beginning(text: &str, chars: usize) -> &str {
     if text.len() <= chars {
         return text;
     }
-    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
+    text.char_indices()
+        .nth(chars)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -117,18 +125,33 @@ mod tests {
             assert!(!quoted(&format!("a{c}b")).contains(is_unprintable), "{c:?}");
         }
         assert_eq!(printable("a\tb"), "a b");
-        assert_eq!(quoted("\u{1B}\u{200B}\u{3164}"), r#""\u{1b}\u{200b}\u{3164}""#);
+        assert_eq!(
+            quoted("\u{1B}\u{200B}\u{3164}"),
+            r#""\u{1b}\u{200b}\u{3164}""#
+        );
         assert_eq!(printable_bytes(b"caf\xE9"), "caf\u{FFFD}");
     }
 
     #[test]
     fn keeps_readable_text() {
-        for text in ["", "Grüße, 世界", "Ελλάδα", "عربى", "עברית", "नमस्ते", "e\u{301}", "✔ 🔑", "a\\b\"c"]
-        {
+        for text in [
+            "",
+            "Grüße, 世界",
+            "Ελλάδα",
+            "عربى",
+            "עברית",
+            "नमस्ते",
+            "e\u{301}",
+            "✔ 🔑",
+            "a\\b\"c",
+        ] {
             assert_eq!(printable(text), text);
         }
         assert_eq!(quoted("Grüße"), "\"Grüße\"");
-        assert_eq!(quoted(&"ö".repeat(101)), format!("\"{}\"…", "ö".repeat(100)));
+        assert_eq!(
+            quoted(&"ö".repeat(101)),
+            format!("\"{}\"…", "ö".repeat(100))
+        );
     }
 
     proptest! {

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::error::Phase;
 use crate::hint;
 
-/// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and then does not get more.
+/// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and
+/// then does not get more.
 ///
 /// The defaults are those of RFC 5321, 4.5.3.2, which suit a server that is slow and alive;
 /// [`Timeouts::uniform`] gives a program that has somebody waiting one number for all.
@@ -30,8 +31,8 @@ pub struct Timeouts {
     pub greeting: Duration,
     /// The answer to a command, or to a response in a login; 5 minutes by default.
     pub command: Duration,
-    /// A login as a whole, with all its challenges and all mechanisms that are tried; 5 minutes by default. The time that a source of tokens
-    /// takes does not count.
+    /// A login as a whole, with all its challenges and all mechanisms that are tried; 5 minutes by
+    /// default. The time that a source of tokens takes does not count.
     pub login: Duration,
     /// The go-ahead for the message; 2 minutes by default.
     pub data: Duration,
@@ -39,16 +40,19 @@ pub struct Timeouts {
     pub body: Duration,
     /// The final reply to the message; 10 minutes by default.
     pub end_of_data: Duration,
-    /// The answer to QUIT, which changes nothing and is waited for by [`Connection::quit`](crate::Connection::quit) alone; 1 second by default.
+    /// The answer to QUIT, which changes nothing and is waited for by
+    /// [`Connection::quit`](crate::Connection::quit) alone; 1 second by default.
     pub quit: Duration,
     /// Bytes a second that the server must take of the message on average, 500 by default; the time
     /// that the message's own source takes does not count.
     pub min_rate: u64,
-    /// All waiting for the server together, from connecting to the last reply of a message, except while the message itself
-    /// goes; 1 hour by default, and [more for each recipient](Self::total_wait_per_recipient).
+    /// All waiting for the server together, from connecting to the last reply of a message, except
+    /// while the message itself goes; 1 hour by default, and [more for each
+    /// recipient](Self::total_wait_per_recipient).
     pub total_wait: Option<Duration>,
-    /// So much longer may all [waiting](Self::total_wait) take for each recipient of a message; half a minute by default. A server cannot
-    /// make use of the limit for a command once for each of a thousand recipients then.
+    /// So much longer may all [waiting](Self::total_wait) take for each recipient of a message;
+    /// half a minute by default. A server cannot make use of the limit for a command once for each
+    /// of a thousand recipients then.
     pub total_wait_per_recipient: Duration,
     /// The whole call, from its beginning: preparing the message (a file may be slow to read),
     /// connecting and the message itself included; no limit by default. In
@@ -79,8 +83,8 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// One limit for connecting, the handshake, each reply and a message that does not move; everything but the message itself
-    /// may take four times as long in all.
+    /// One limit for connecting, the handshake, each reply and a message that does not move;
+    /// everything but the message itself may take four times as long in all.
     pub fn uniform(limit: Duration) -> Self {
         let all = limit.saturating_mul(4);
         Timeouts {
@@ -152,8 +156,12 @@ impl LimitKind {
     pub(crate) fn hint(self, phase: Phase, secure: bool) -> String {
         let setting = match self {
             LimitKind::Phase(_) => "timeout= in the URL",
-            LimitKind::Login(_) => "Timeouts::login, which timeout= in the URL sets to four times its own value",
-            LimitKind::Waiting(_) => "Timeouts::total_wait, which timeout= in the URL sets to four times its own value",
+            LimitKind::Login(_) => {
+                "Timeouts::login, which timeout= in the URL sets to four times its own value"
+            }
+            LimitKind::Waiting(_) => {
+                "Timeouts::total_wait, which timeout= in the URL sets to four times its own value"
+            }
             LimitKind::Deadline(_) => "a longer deadline",
         };
         hint::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
@@ -167,7 +175,9 @@ impl Clock {
     /// Begins to count now.
     pub(crate) fn start(timeouts: &Timeouts) -> Self {
         Clock {
-            deadline: timeouts.deadline.map(|length| (Instant::now() + length.min(FAR), length)),
+            deadline: timeouts
+                .deadline
+                .map(|length| (Instant::now() + length.min(FAR), length)),
             allowed: timeouts.total_wait,
             waited: Duration::ZERO,
             waited_for_login: Duration::ZERO,
@@ -176,14 +186,20 @@ impl Clock {
 
     /// So many recipients are to be asked about, too.
     pub(crate) fn allow_for(&mut self, recipients: usize, timeouts: &Timeouts) {
-        let for_each = timeouts.total_wait_per_recipient.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
+        let for_each = timeouts
+            .total_wait_per_recipient
+            .saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
         self.allowed = self.allowed.map(|allowed| allowed.saturating_add(for_each));
     }
 
-    /// When a wait in this phase that began at `since` ends: by the phase's own limit, unless another one comes first.
+    /// When a wait in this phase that began at `since` ends: by the phase's own limit, unless
+    /// another one comes first.
     pub(crate) fn limit(&self, phase: Phase, since: Instant, timeouts: &Timeouts) -> Limit {
         let of_phase = timeouts.limit(phase);
-        let mut nearest = Limit { at: since + of_phase.min(FAR), why: LimitKind::Phase(of_phase) };
+        let mut nearest = Limit {
+            at: since + of_phase.min(FAR),
+            why: LimitKind::Phase(of_phase),
+        };
         let login = (phase == Phase::Auth).then_some(timeouts.login);
         for (all, used, why) in [
             (login, self.waited_for_login, LimitKind::Login as fn(_) -> _),
@@ -199,10 +215,14 @@ impl Clock {
         self.deadline_before(nearest)
     }
 
-    /// While the message goes, only the deadline counts beside the message's own limit, if that has one now.
+    /// While the message goes, only the deadline counts beside the message's own limit, if that has
+    /// one now.
     pub(crate) fn body_limit(&self, at: Option<Instant>, timeouts: &Timeouts) -> Limit {
         let at = at.unwrap_or_else(|| Instant::now() + FAR);
-        self.deadline_before(Limit { at, why: LimitKind::Phase(timeouts.body) })
+        self.deadline_before(Limit {
+            at,
+            why: LimitKind::Phase(timeouts.body),
+        })
     }
 
     /// The deadline, and the time that was allowed until then.
@@ -213,7 +233,8 @@ impl Clock {
     /// The deadline does not come before.
     #[cfg(any(feature = "pool", feature = "retries"))]
     pub(crate) fn has_time_for(&self, delay: Duration) -> bool {
-        self.deadline.is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
+        self.deadline
+            .is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
     }
 
     /// A wait in this phase has ended, which began at `since`.
@@ -228,7 +249,10 @@ impl Clock {
     /// This limit, or the deadline, if that comes first.
     pub(crate) fn deadline_before(&self, nearest: Limit) -> Limit {
         match self.deadline {
-            Some((at, length)) if at < nearest.at => Limit { at, why: LimitKind::Deadline(length) },
+            Some((at, length)) if at < nearest.at => Limit {
+                at,
+                why: LimitKind::Deadline(length),
+            },
             _ => nearest,
         }
     }

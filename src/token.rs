@@ -12,7 +12,8 @@ use crate::proto::SaslFailure;
 pub enum TokenRequest {
     /// A login begins: the token that is at hand will do, if it is still good.
     Current,
-    /// The server did not accept the token that was given just before: it has expired, or was revoked. This is asked once.
+    /// The server did not accept the token that was given just before: it has expired, or was
+    /// revoked. This is asked once.
     Fresh,
 }
 
@@ -37,7 +38,10 @@ impl TokenSource {
             let asked = source(request);
             Box::pin(async move { asked.await.map(Into::into).map_err(Into::into) })
         });
-        TokenSource { source, last: Arc::default() }
+        TokenSource {
+            source,
+            last: Arc::default(),
+        }
     }
 
     pub(crate) async fn ask(&self, request: TokenRequest) -> Result<Secret> {
@@ -50,6 +54,9 @@ impl TokenSource {
     }
 
     pub(crate) fn last(&self) -> Option<Secret> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

@@ -1,4 +1,5 @@
-//! A URL → an [`Endpoint`]: everything a program must know of its server in one line of its configuration.
+//! A URL → an [`Endpoint`]: everything a program must know of its server in one line of its
+//! configuration.
 //!
 //! No message quotes the URL, since a password may be in it.
 
@@ -12,8 +13,10 @@ use crate::text::quoted;
 use crate::tls::{Security, TlsVersion, Trust};
 use crate::{Endpoint, Secret, Timeouts};
 
-const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), smtps://user:password@mail.example.org:465 \
-    (TLS from the first byte), smtp://mail.example.org:25?tls=none, lmtp://mail.example.org:24 or lmtp+unix:///run/lmtp.sock. Characters such as @ : / ? # % in user and password are \
+const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), \
+    smtps://user:password@mail.example.org:465 \
+    (TLS from the first byte), smtp://mail.example.org:25?tls=none, lmtp://mail.example.org:24 or \
+    lmtp+unix:///run/lmtp.sock. Characters such as @ : / ? # % in user and password are \
     percent-encoded (%40 %3A %2F %3F %23 %25).";
 
 pub(crate) fn parse(url: &str) -> Result<Endpoint> {
@@ -25,7 +28,10 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     match scheme.as_str() {
         "smtp" | "smtps" | "lmtp" | "lmtp+unix" => {}
         other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
-            return Err(fault(format!("{} is no scheme that envoi knows", quoted(other))));
+            return Err(fault(format!(
+                "{} is no scheme that envoi knows",
+                quoted(other)
+            )));
         }
         _ => return Err(no_scheme(url)),
     }
@@ -40,11 +46,15 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     };
     let mut endpoint = if scheme == "lmtp+unix" {
         if !host_and_port.is_empty() || path.is_empty() {
-            return Err(fault("a socket is named by its whole path: lmtp+unix:///run/lmtp.sock"));
+            return Err(fault(
+                "a socket is named by its whole path: lmtp+unix:///run/lmtp.sock",
+            ));
         }
         // With a / and an @ in the password, this is a part of it.
         if path.contains('@') {
-            return Err(fault("there is an @ in the socket's path; if it belongs there, it is written %40"));
+            return Err(fault(
+                "there is an @ in the socket's path; if it belongs there, it is written %40",
+            ));
         }
         Endpoint::lmtp_unix(format!("/{}", decoded(path, "path")?))
     } else {
@@ -67,7 +77,9 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     }
     // A password with an @ and a ? that were not encoded: here, too, its rest must not be quoted.
     with_query(endpoint, query, implicit).map_err(|error| match query.contains('@') {
-        true => fault("the part behind the ? cannot be used; if the ? is the password's, it is written %3F"),
+        true => fault(
+            "the part behind the ? cannot be used; if the ? is the password's, it is written %3F",
+        ),
         false => error,
     })
 }
@@ -77,7 +89,8 @@ fn no_scheme(text: &str) -> Error {
     let error = Error::request("the server's URL does not begin with smtp:// or smtps://");
     match text.to_ascii_uppercase().starts_with("STARTTLS:") {
         true => error.with_hint(
-            "For STARTTLS write smtp:// and the host: STARTTLS on port 587 is what smtp:// does by default.",
+            "For STARTTLS write smtp:// and the host: STARTTLS on port 587 is what smtp:// does \
+                by default.",
         ),
         false => error.with_hint(HINT),
     }
@@ -95,7 +108,11 @@ pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
             "" => (address.to_owned(), None),
             rest => match rest.strip_prefix(':') {
                 Some(port) => (address.to_owned(), Some(port)),
-                None => return Err(fault("something stands between the IPv6 address and the port")),
+                None => {
+                    return Err(fault(
+                        "something stands between the IPv6 address and the port",
+                    ));
+                }
             },
         }
     } else {
@@ -111,7 +128,8 @@ pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
         None => None,
         Some(port) => match port.parse::<u16>() {
             Ok(port) if port > 0 => Some(port),
-            // It is not quoted: where an @ in a password was not encoded, this is a part of the password.
+            // It is not quoted: where an @ in a password was not encoded, this is a part of the
+            // password.
             _ => return Err(fault("the port is no number from 1 to 65535")),
         },
     };
@@ -146,18 +164,28 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
         let tls = endpoint.tls.clone();
         endpoint = match key.as_str() {
             "tls" if implicit => {
-                return Err(fault("smtps:// is TLS already: the key tls goes with smtp:// and lmtp://"));
+                return Err(fault(
+                    "smtps:// is TLS already: the key tls goes with smtp:// and lmtp://",
+                ));
             }
             "tls" => endpoint.security(match value.as_str() {
                 "none" => Security::None,
                 "opportunistic" => Security::Opportunistic,
                 "required" => Security::Required,
                 other => {
-                    let message = format!("tls={} is not known; it is none, opportunistic or required", quoted(other));
+                    let message = format!(
+                        "tls={} is not known; it is none, opportunistic or required",
+                        quoted(other)
+                    );
                     return Err(fault(message));
                 }
             }),
-            "auth" => endpoint.mechanisms(value.split(',').map(str::parse).collect::<Result<Vec<_>>>()?),
+            "auth" => endpoint.mechanisms(
+                value
+                    .split(',')
+                    .map(str::parse)
+                    .collect::<Result<Vec<_>>>()?,
+            ),
             "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(),
             "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),
             "helo" => endpoint.client_name(ClientName::new(value)?),
@@ -180,7 +208,12 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
                     endpoint.timeouts(Timeouts::uniform(Duration::from_secs_f64(seconds)))
                 }
-                _ => return Err(fault(format!("timeout={} is no number of seconds", quoted(&value)))),
+                _ => {
+                    return Err(fault(format!(
+                        "timeout={} is no number of seconds",
+                        quoted(&value)
+                    )));
+                }
             },
             other => return Err(fault(format!("the key {} is not known", quoted(other)))),
         };
@@ -208,10 +241,14 @@ pub(crate) fn decoded(text: &str, what: &str) -> Result<String> {
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     if stray {
-        return Err(fault(format!("a % in the {what} is not followed by two hexadecimal digits")));
+        return Err(fault(format!(
+            "a % in the {what} is not followed by two hexadecimal digits"
+        )));
     }
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| fault(format!("the {what} is not UTF-8 when decoded")))
+    decoded
+        .map(|text| text.into_owned())
+        .map_err(|_| fault(format!("the {what} is not UTF-8 when decoded")))
 }
 
 fn fault(message: impl Into<String>) -> Error {
@@ -228,19 +265,68 @@ mod tests {
     #[test]
     fn schemes_and_ports() {
         for (url, host, port, security) in [
-            ("smtp://mail.example.org", "mail.example.org", 587, Security::Required),
-            ("SMTP://mail.example.org/", "mail.example.org", 587, Security::Required),
-            ("smtp://mail.example.org:25?tls=none", "mail.example.org", 25, Security::None),
-            ("smtp://mail.example.org:25?tls=opportunistic", "mail.example.org", 25, Security::Opportunistic),
-            ("smtps://mail.example.org", "mail.example.org", 465, Security::Implicit),
+            (
+                "smtp://mail.example.org",
+                "mail.example.org",
+                587,
+                Security::Required,
+            ),
+            (
+                "SMTP://mail.example.org/",
+                "mail.example.org",
+                587,
+                Security::Required,
+            ),
+            (
+                "smtp://mail.example.org:25?tls=none",
+                "mail.example.org",
+                25,
+                Security::None,
+            ),
+            (
+                "smtp://mail.example.org:25?tls=opportunistic",
+                "mail.example.org",
+                25,
+                Security::Opportunistic,
+            ),
+            (
+                "smtps://mail.example.org",
+                "mail.example.org",
+                465,
+                Security::Implicit,
+            ),
             ("smtps://[::1]:10465", "::1", 10465, Security::Implicit),
-            ("smtp://[2001:db8::1]", "2001:db8::1", 587, Security::Required),
-            ("lmtp://mail.example.org", "mail.example.org", 24, Security::None),
-            ("lmtp://mail.example.org:2024?tls=required", "mail.example.org", 2024, Security::Required),
-            ("lmtp+unix:///run/lmtp.sock", "localhost", 24, Security::None),
+            (
+                "smtp://[2001:db8::1]",
+                "2001:db8::1",
+                587,
+                Security::Required,
+            ),
+            (
+                "lmtp://mail.example.org",
+                "mail.example.org",
+                24,
+                Security::None,
+            ),
+            (
+                "lmtp://mail.example.org:2024?tls=required",
+                "mail.example.org",
+                2024,
+                Security::Required,
+            ),
+            (
+                "lmtp+unix:///run/lmtp.sock",
+                "localhost",
+                24,
+                Security::None,
+            ),
         ] {
             let endpoint = parse(url).unwrap();
-            assert_eq!((endpoint.host(), endpoint.port_number()), (host, port), "{url}");
+            assert_eq!(
+                (endpoint.host(), endpoint.port_number()),
+                (host, port),
+                "{url}"
+            );
             assert_eq!(endpoint.security, security, "{url}");
         }
     }
@@ -253,7 +339,11 @@ mod tests {
             ("lmtp+unix:///run/a%40b", "/run/a@b"),
             ("lmtp+unix://alice:p%2F@/run/lmtp.sock", "/run/lmtp.sock"),
         ] {
-            assert_eq!(parse(url).unwrap().socket().unwrap().to_str(), Some(path), "{url}");
+            assert_eq!(
+                parse(url).unwrap().socket().unwrap().to_str(),
+                Some(path),
+                "{url}"
+            );
         }
         assert!(parse("lmtp://mail.example.org").unwrap().socket().is_none());
     }
@@ -261,7 +351,10 @@ mod tests {
     #[cfg(feature = "idna")]
     #[test]
     fn hosts_beyond_ascii_are_looked_up_as_dns_has_them() {
-        for url in ["smtp://mail.b\u{fc}cher.example", "smtp://mail.b%C3%BCcher.example:25"] {
+        for url in [
+            "smtp://mail.b\u{fc}cher.example",
+            "smtp://mail.b%C3%BCcher.example:25",
+        ] {
             let endpoint = parse(url).unwrap();
             assert_eq!(endpoint.host(), "mail.xn--bcher-kva.example", "{url}");
             endpoint.check().unwrap();
@@ -272,7 +365,9 @@ mod tests {
     /// Where one is a FIFO, this would wait.
     #[test]
     fn no_file_is_read() {
-        assert!(parse("smtp://mail.example.org?trust=/nowhere&trust-password-file=/nowhere").is_ok());
+        assert!(
+            parse("smtp://mail.example.org?trust=/nowhere&trust-password-file=/nowhere").is_ok()
+        );
     }
 
     #[test]
@@ -293,29 +388,48 @@ mod tests {
             ("smtp://u:p@h", Credentials::new("u", "p")),
             ("smtp://u:p@h?auth=login", Credentials::new("u", "p")),
             ("smtp://u:p@h?auth=XOAUTH2", Credentials::token("u", "p")),
-            ("smtp://u:p@h?auth=OAUTHBEARER,xoauth2", Credentials::token("u", "p")),
-            ("smtp://u:p@h?auth=OAUTHBEARER,PLAIN", Credentials::new("u", "p")),
+            (
+                "smtp://u:p@h?auth=OAUTHBEARER,xoauth2",
+                Credentials::token("u", "p"),
+            ),
+            (
+                "smtp://u:p@h?auth=OAUTHBEARER,PLAIN",
+                Credentials::new("u", "p"),
+            ),
             ("smtp://h?auth=EXTERNAL", Credentials::external()),
-            ("smtp://u@h?auth=EXTERNAL", Credentials::external().authorize_as("u")),
+            (
+                "smtp://u@h?auth=EXTERNAL",
+                Credentials::external().authorize_as("u"),
+            ),
             ("smtp://h?auth=ANONYMOUS", Credentials::anonymous("")),
         ] {
             assert!(credentials(&parse(url).unwrap()) == expected, "{url}");
         }
-        let order = parse("smtp://u:p@h?auth=SCRAM-SHA-256,PLAIN").unwrap().login.mechanisms;
+        let order = parse("smtp://u:p@h?auth=SCRAM-SHA-256,PLAIN")
+            .unwrap()
+            .login
+            .mechanisms;
         assert_eq!(order, [Mechanism::ScramSha256, Mechanism::Plain]);
         assert!(parse("smtp://u:p@h?auth=PLAIN,").is_err());
     }
 
     #[test]
     fn user_and_password_are_decoded() {
-        let endpoint = parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
+        let endpoint =
+            parse("smtp://alice%40example.org:p%40ss%3A%2F%3F%25@mail.example.org").unwrap();
         let given = credentials(&endpoint);
         assert_eq!(given.user(), "alice@example.org");
         assert_eq!(given.secret(), "p@ss:/?%");
         // An @ that was not encoded: the last one is the one before the host.
         let endpoint = parse("smtp://alice@example.org:pass@mail.example.org").unwrap();
         assert_eq!(credentials(&endpoint).user(), "alice@example.org");
-        assert!(parse("smtp://alice@mail.example.org").unwrap().login.chosen().is_err());
+        assert!(
+            parse("smtp://alice@mail.example.org")
+                .unwrap()
+                .login
+                .chosen()
+                .is_err()
+        );
     }
 
     #[test]
@@ -337,11 +451,17 @@ mod tests {
             ("smtp://u:hunter2%zz@mail.example.org", "hexadecimal"),
             ("smtp://u:hunter2@mail.example.org/path", "path"),
             ("smtp://u:hunter2@mail.example.org?colour=red", "colour"),
-            ("smtp://u:hunter2@mail.example.org?tls=none&tls=required", "twice"),
+            (
+                "smtp://u:hunter2@mail.example.org?tls=none&tls=required",
+                "twice",
+            ),
             ("smtp://u:hunter2@mail.example.org?tls=maybe", "maybe"),
             ("smtps://u:hunter2@mail.example.org?tls=required", "smtps"),
             ("smtp://u:hunter2@mail.example.org?auth=NTLM", "NTLM"),
-            ("smtp://u:hunter2@mail.example.org?auth-in-clear=true", "yes"),
+            (
+                "smtp://u:hunter2@mail.example.org?auth-in-clear=true",
+                "yes",
+            ),
             ("smtp://u:hunter2@mail.example.org?helo=a%0d%0ab", "EHLO"),
             ("smtp://u:hunter2@mail.example.org?timeout=soon", "soon"),
             ("smtp://u:hunter2@[::1", "bracket"),
@@ -357,7 +477,10 @@ mod tests {
             assert_eq!(error.kind(), crate::ErrorKind::Request);
             let text = format!("{error} {error:?}");
             assert!(text.contains(says), "{url}: {text}");
-            assert!(!text.contains("hunter2") && !text.contains("er2@"), "{url}: {text}");
+            assert!(
+                !text.contains("hunter2") && !text.contains("er2@"),
+                "{url}: {text}"
+            );
         }
     }
 }

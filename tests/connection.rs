@@ -7,14 +7,19 @@ use envoi::proto::{Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{
-    Address, Attachment, Client, Connection, Endpoint, Envelope, ErrorKind, LineEnds, Message, Outcome, Phase, Timeouts,
+    Address, Attachment, Client, Connection, Endpoint, Envelope, ErrorKind, LineEnds, Message,
+    Outcome, Phase, Timeouts,
 };
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 fn hello_to(to: Vec<&'static str>) -> MessageBuilder<'static> {
-    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n.dot\n")
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .subject("Hello")
+        .text_body("Hello.\n.dot\n")
 }
 
 fn hello() -> MessageBuilder<'static> {
@@ -23,11 +28,22 @@ fn hello() -> MessageBuilder<'static> {
 
 #[tokio::test]
 async fn starttls_login_and_a_streamed_attachment() {
-    let server = Server::builder().login("alice", "p@ss").start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", "p@ss")
+        .start()
+        .await
+        .unwrap();
     let client = Client::from_url(&server.url()).unwrap();
     let content: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
-    let attachment = Attachment::reader("data.bin", "application/octet-stream", std::io::Cursor::new(content.clone()));
-    let receipt = client.send(Message::from(hello()).attach(attachment)).await.unwrap();
+    let attachment = Attachment::reader(
+        "data.bin",
+        "application/octet-stream",
+        std::io::Cursor::new(content.clone()),
+    );
+    let receipt = client
+        .send(Message::from(hello()).attach(attachment))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
@@ -44,7 +60,13 @@ async fn the_answer_to_quit_is_not_waited_for() {
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        for line in ["220 hello\r\n", "250 hello\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"] {
+        for line in [
+            "220 hello\r\n",
+            "250 hello\r\n",
+            "250 Ok\r\n",
+            "250 Ok\r\n",
+            "354 go\r\n",
+        ] {
             stream.write_all(line.as_bytes()).await.unwrap();
             let _heard = stream.read(&mut [0; 4096]).await.unwrap();
         }
@@ -55,7 +77,10 @@ async fn the_answer_to_quit_is_not_waited_for() {
     });
     let mut timeouts = Timeouts::default();
     timeouts.quit = std::time::Duration::from_secs(3600);
-    let receipt = Client::new(plaintext(port).timeouts(timeouts)).send(hello()).await.unwrap();
+    let receipt = Client::new(plaintext(port).timeouts(timeouts))
+        .send(hello())
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     // It was said nevertheless.
     assert_eq!(server.await.unwrap(), "QUIT\r\n");
@@ -63,23 +88,51 @@ async fn the_answer_to_quit_is_not_waited_for() {
 
 #[tokio::test]
 async fn many_messages_on_one_connection_and_step_by_step() {
-    let server =
-        Server::builder().refuse_recipient("nobody@example.com", "550 5.1.1 No such user").start().await.unwrap();
+    let server = Server::builder()
+        .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
+        .start()
+        .await
+        .unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap();
     let mut connection = Connection::connect(&endpoint).await.unwrap();
     for _ in 0..3 {
         let receipt = connection.send(hello()).await.unwrap();
-        assert_eq!(receipt.round_trips, 2, "the group up to DATA, and the message");
+        assert_eq!(
+            receipt.round_trips, 2,
+            "the group up to DATA, and the message"
+        );
     }
     connection.verify().await.unwrap();
 
-    let error = connection.send(hello_to(vec!["nobody@example.com"])).await.unwrap_err();
+    let error = connection
+        .send(hello_to(vec!["nobody@example.com"]))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.is_permanent());
 
-    assert!(connection.mail(Address::new("me@example.org").unwrap()).await.unwrap().is_positive());
-    assert_eq!(connection.rcpt(Address::new("nobody@example.com").unwrap()).await.unwrap().code(), 550);
-    assert!(connection.rcpt(Address::new("you@example.com").unwrap()).await.unwrap().is_positive());
+    assert!(
+        connection
+            .mail(Address::new("me@example.org").unwrap())
+            .await
+            .unwrap()
+            .is_positive()
+    );
+    assert_eq!(
+        connection
+            .rcpt(Address::new("nobody@example.com").unwrap())
+            .await
+            .unwrap()
+            .code(),
+        550
+    );
+    assert!(
+        connection
+            .rcpt(Address::new("you@example.com").unwrap())
+            .await
+            .unwrap()
+            .is_positive()
+    );
     let mut writer = connection.data().await.unwrap();
     writer.write("Subject: steps\r\n").await.unwrap();
     writer.write("\n.").await.unwrap();
@@ -90,23 +143,37 @@ async fn many_messages_on_one_connection_and_step_by_step() {
     connection.quit().await;
     assert_eq!(server.connections()[0].commands().last(), Some("QUIT"));
     assert_eq!(server.messages().len(), 4);
-    assert_eq!(server.messages()[3].read().unwrap(), b"Subject: steps\r\n\r\n.end\r\n");
+    assert_eq!(
+        server.messages()[3].read().unwrap(),
+        b"Subject: steps\r\n\r\n.end\r\n"
+    );
     assert_eq!(server.connections().len(), 1);
 }
 
 #[tokio::test]
 async fn one_refused_recipient_does_not_fail_the_other() {
-    let server =
-        Server::builder().refuse_recipient("nobody@example.com", "550 5.1.1 No such user").start().await.unwrap();
+    let server = Server::builder()
+        .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
+        .start()
+        .await
+        .unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap();
     let two = || hello_to(vec!["nobody@example.com", "you@example.com"]);
     let receipt = Client::new(endpoint.clone()).send(two()).await.unwrap();
     assert!(!receipt.all_accepted());
-    assert!(matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 550));
+    assert!(
+        matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 550)
+    );
     assert!(receipt.recipients[1].outcome.is_accepted());
 
-    let error = Client::new(endpoint.all_or_nothing()).send(two()).await.unwrap_err();
-    assert_eq!(error.receipt().unwrap().recipients[1].outcome, Outcome::NotTried);
+    let error = Client::new(endpoint.all_or_nothing())
+        .send(two())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.receipt().unwrap().recipients[1].outcome,
+        Outcome::NotTried
+    );
     assert_eq!(server.messages().len(), 1);
 }
 
@@ -126,7 +193,10 @@ async fn a_dropped_future_leaves_a_connection_that_refuses() {
 async fn futures_can_be_spawned() {
     let server = Server::start().await.unwrap();
     let client = Client::from_url(&server.url()).unwrap();
-    let receipt = tokio::spawn(async move { client.send(hello()).await }).await.unwrap().unwrap();
+    let receipt = tokio::spawn(async move { client.send(hello()).await })
+        .await
+        .unwrap()
+        .unwrap();
     assert!(receipt.all_accepted());
 }
 
@@ -148,25 +218,44 @@ async fn scripted(lines: &'static [&'static str]) -> (u16, tokio::task::JoinHand
 }
 
 fn plaintext(port: u16) -> Endpoint {
-    Endpoint::new("127.0.0.1").port(port).security(Security::None)
+    Endpoint::new("127.0.0.1")
+        .port(port)
+        .security(Security::None)
 }
 
 #[tokio::test]
 async fn the_reply_that_a_reset_would_hide_is_found() {
-    let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
+    let (port, server) = scripted(&[
+        "220 hello\r\n",
+        "250 hello\r\n",
+        "250 Ok\r\n",
+        "250 Ok\r\n",
+        "354 go\r\n",
+    ])
+    .await;
     let refusing = tokio::spawn(async move {
         let mut stream = server.await.unwrap();
         stream.read_exact(&mut [0; 100_000]).await.unwrap();
-        stream.write_all(b"552 5.3.4 Message too big\r\n").await.unwrap();
+        stream
+            .write_all(b"552 5.3.4 Message too big\r\n")
+            .await
+            .unwrap();
         // Closed with bytes unread, which the system tells the client by a reset.
         drop(stream);
     });
     let large = [&b"A: b\r\n\r\n"[..], &vec![b'x'; 50_000_000]].concat();
     let large = Message::raw_stream(std::io::Cursor::new(large));
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
-    let error = Client::new(plaintext(port)).send(large.envelope(envelope)).await.unwrap_err();
+    let error = Client::new(plaintext(port))
+        .send(large.envelope(envelope))
+        .await
+        .unwrap_err();
     refusing.await.unwrap();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Body), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Body),
+        "{error}"
+    );
     assert_eq!(error.reply().unwrap().code(), 552);
     assert!(!error.outcome_unknown());
 }
@@ -176,7 +265,10 @@ async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
     let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
     let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
     let mut stream = server.await.unwrap();
-    stream.write_all(b"421 4.4.2 idle for too long\r\n").await.unwrap();
+    stream
+        .write_all(b"421 4.4.2 idle for too long\r\n")
+        .await
+        .unwrap();
     stream.shutdown().await.unwrap();
     // Until it has come.
     connection.verify().await.unwrap_err();
@@ -185,9 +277,17 @@ async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
 
     let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
     let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
-    server.await.unwrap().write_all(b"250 what?\r\n").await.unwrap();
+    server
+        .await
+        .unwrap()
+        .write_all(b"250 what?\r\n")
+        .await
+        .unwrap();
     let error = connection.verify().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{error}");
+    assert!(
+        matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -197,7 +297,11 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
     let server = tokio::spawn(async move {
         // The first connection agrees to TLS and breaks it off.
         let (mut first, _) = listener.accept().await.unwrap();
-        for line in ["220 hello\r\n", "250-hello\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+        for line in [
+            "220 hello\r\n",
+            "250-hello\r\n250 STARTTLS\r\n",
+            "220 go\r\n",
+        ] {
             first.write_all(line.as_bytes()).await.unwrap();
             let _heard = first.read(&mut [0; 4096]).await.unwrap();
         }
@@ -221,7 +325,9 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
         }
         heard
     });
-    let endpoint = plaintext(port).security(Security::Opportunistic).trust(Trust::empty());
+    let endpoint = plaintext(port)
+        .security(Security::Opportunistic)
+        .trust(Trust::empty());
     let receipt = Client::new(endpoint.clone()).send(hello()).await.unwrap();
     assert!(receipt.tls.is_none());
     let reason = receipt.plaintext_reason.unwrap();
@@ -229,9 +335,18 @@ async fn opportunistic_falls_back_once_to_the_same_address() {
     assert!(!server.await.unwrap().contains("STARTTLS"));
 
     // With credentials, it verifies and does not fall back.
-    let server = Server::builder().login("alice", "secret").start().await.unwrap();
-    let endpoint = Endpoint::new("localhost").port(server.port()).security(Security::Opportunistic);
-    let with_login = endpoint.trust(Trust::system()).user("alice").password("secret");
+    let server = Server::builder()
+        .login("alice", "secret")
+        .start()
+        .await
+        .unwrap();
+    let endpoint = Endpoint::new("localhost")
+        .port(server.port())
+        .security(Security::Opportunistic);
+    let with_login = endpoint
+        .trust(Trust::system())
+        .user("alice")
+        .password("secret");
     let error = Client::new(with_login).send(hello()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     assert!(server.messages().is_empty());
@@ -245,12 +360,18 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
         "535 5.7.8 no such password: hunter22 (AGFsaWNlAGh1bnRlcjIy)\r\n",
     ])
     .await;
-    let endpoint = plaintext(port).auth_in_clear().user("alice").password("hunter22");
+    let endpoint = plaintext(port)
+        .auth_in_clear()
+        .user("alice")
+        .password("hunter22");
     let error = Connection::connect(&endpoint).await.err().unwrap();
     server.await.unwrap();
     let transcript = error.receipt().unwrap().transcript.to_string();
     for text in [error.to_string(), format!("{error:?}"), transcript.clone()] {
-        assert!(!text.contains("hunter22") && !text.contains("AGFsaWNl"), "{text}");
+        assert!(
+            !text.contains("hunter22") && !text.contains("AGFsaWNl"),
+            "{text}"
+        );
         assert!(text.contains("no such password: *** (***)"), "{text}");
     }
     assert!(transcript.contains("C: AUTH PLAIN ***\n"), "{transcript}");
@@ -267,13 +388,24 @@ async fn progress_is_told_up_to_the_last_byte() {
         let tell = told.clone();
         let attachment = match known {
             true => Attachment::bytes("data.bin", "application/octet-stream", content.clone()),
-            false => Attachment::reader("data.bin", "application/octet-stream", std::io::Cursor::new(content.clone())),
+            false => Attachment::reader(
+                "data.bin",
+                "application/octet-stream",
+                std::io::Cursor::new(content.clone()),
+            ),
         };
         let message = Message::from(hello()).attach(attachment);
-        let receipt = client.send(message.progress(move |progress| tell.lock().unwrap().push(progress))).await.unwrap();
+        let receipt = client
+            .send(message.progress(move |progress| tell.lock().unwrap().push(progress)))
+            .await
+            .unwrap();
         let told = told.lock().unwrap();
         assert!(told.is_sorted_by_key(|progress| progress.sent), "{told:?}");
-        assert!(told.iter().all(|progress| progress.total == known.then_some(receipt.bytes)), "{told:?}");
+        assert!(
+            told.iter()
+                .all(|progress| progress.total == known.then_some(receipt.bytes)),
+            "{told:?}"
+        );
         assert_eq!(told.last().unwrap().sent, receipt.bytes);
         let most = 2 + receipt.elapsed.as_millis() / 100;
         assert!(told.len() as u128 <= most, "{most}, {told:?}");
@@ -283,25 +415,75 @@ async fn progress_is_told_up_to_the_last_byte() {
 #[tokio::test]
 async fn commands_without_a_method_of_their_own() {
     let answer = |line: &str| {
-        line.starts_with("EXPN").then(|| "250-2.1.5 <a@example.org>\r\n250 2.1.5 J\u{f6}rg <b@example.org>".to_owned())
+        line.starts_with("EXPN")
+            .then(|| "250-2.1.5 <a@example.org>\r\n250 2.1.5 J\u{f6}rg <b@example.org>".to_owned())
     };
-    let server = Server::builder().plaintext().without("SMTPUTF8").answer(answer).start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
-    assert_eq!(connection.command("EXPN staff").await.unwrap().lines().len(), 2);
-    for (line, code) in [("VRFY alice", 252), ("help", 214), ("ETRN example.org", 502), ("XYZZY", 500)] {
-        assert_eq!(connection.command(line).await.unwrap().code(), code, "{line}");
+    let server = Server::builder()
+        .plaintext()
+        .without("SMTPUTF8")
+        .answer(answer)
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(
+        connection
+            .command("EXPN staff")
+            .await
+            .unwrap()
+            .lines()
+            .len(),
+        2
+    );
+    for (line, code) in [
+        ("VRFY alice", 252),
+        ("help", 214),
+        ("ETRN example.org", 502),
+        ("XYZZY", 500),
+    ] {
+        assert_eq!(
+            connection.command(line).await.unwrap().code(),
+            code,
+            "{line}"
+        );
     }
     // Inside a transaction, too.
     assert!(connection.mail(None).await.unwrap().is_positive());
     assert_eq!(connection.command("VRFY alice").await.unwrap().code(), 252);
     for line in ["DATA", "rset", "QUIT", "VRFY a\r\nDATA", "", "TURN"] {
-        assert_eq!(connection.command(line).await.unwrap_err().kind(), ErrorKind::Request, "{line:?}");
+        assert_eq!(
+            connection.command(line).await.unwrap_err().kind(),
+            ErrorKind::Request,
+            "{line:?}"
+        );
     }
-    assert_eq!(connection.command("VRFY j\u{f6}rg SMTPUTF8").await.unwrap_err().kind(), ErrorKind::Unsupported);
-    let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
+    assert_eq!(
+        connection
+            .command("VRFY j\u{f6}rg SMTPUTF8")
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Unsupported
+    );
+    let commands: Vec<String> = server.connections()[0]
+        .commands()
+        .map(String::from)
+        .collect();
     assert_eq!(
         commands[1..],
-        ["EXPN staff", "VRFY alice", "help", "ETRN example.org", "XYZZY", "MAIL FROM:<> BODY=8BITMIME", "VRFY alice"]
+        [
+            "EXPN staff",
+            "VRFY alice",
+            "help",
+            "ETRN example.org",
+            "XYZZY",
+            "MAIL FROM:<> BODY=8BITMIME",
+            "VRFY alice"
+        ]
     );
     connection.quit().await;
 }
@@ -311,30 +493,54 @@ fn binary_server() -> envoi::testing::Builder {
 }
 
 fn film(content: &[u8]) -> Message<'static> {
-    Message::from(hello()).attach(Attachment::bytes("film.mp4", "video/mp4", content.to_vec())).binary()
+    Message::from(hello())
+        .attach(Attachment::bytes("film.mp4", "video/mp4", content.to_vec()))
+        .binary()
 }
 
 #[tokio::test]
 async fn binary_messages_go_in_chunks_and_as_they_are() {
     let content: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
     for pipelining in [true, false] {
-        let server = if pipelining { binary_server() } else { binary_server().without("PIPELINING") };
+        let server = if pipelining {
+            binary_server()
+        } else {
+            binary_server().without("PIPELINING")
+        };
         let server = server.start().await.unwrap();
         let client = Client::from_url(&server.url()).unwrap();
-        let stream = Attachment::reader("film.mp4", "video/mp4", std::io::Cursor::new(content.clone()));
-        for message in [film(&content), Message::from(hello()).attach(stream).binary()] {
+        let stream = Attachment::reader(
+            "film.mp4",
+            "video/mp4",
+            std::io::Cursor::new(content.clone()),
+        );
+        for message in [
+            film(&content),
+            Message::from(hello()).attach(stream).binary(),
+        ] {
             let receipt = client.send(message).await.unwrap();
             let captured = server.next_message().await;
             assert_eq!(captured.size, receipt.bytes);
-            assert!(captured.parameters.iter().any(|parameter| parameter == "BODY=BINARYMIME"));
+            assert!(
+                captured
+                    .parameters
+                    .iter()
+                    .any(|parameter| parameter == "BODY=BINARYMIME")
+            );
             let arrived = captured.read().unwrap();
             assert!(arrived.len() < 1_002_000);
             assert!(arrived.windows(content.len()).any(|bytes| bytes == content));
         }
         let session = &server.connections()[0];
-        let chunks: Vec<_> = session.commands().filter(|command| command.starts_with("BDAT")).collect();
+        let chunks: Vec<_> = session
+            .commands()
+            .filter(|command| command.starts_with("BDAT"))
+            .collect();
         assert_eq!(chunks[..3], ["BDAT 262144"; 3]);
-        assert!(chunks.len() == 4 && chunks[3].ends_with(" LAST"), "{chunks:?}");
+        assert!(
+            chunks.len() == 4 && chunks[3].ends_with(" LAST"),
+            "{chunks:?}"
+        );
     }
 }
 
@@ -345,8 +551,21 @@ async fn without_binarymime_it_goes_as_base64() {
     let receipt = client.send(film(&vec![0; 1_000_000])).await.unwrap();
     let captured = server.next_message().await;
     assert_eq!(captured.size, receipt.bytes);
-    assert!(captured.parameters.iter().all(|parameter| parameter != "BODY=BINARYMIME"), "{:?}", captured.parameters);
-    assert!(captured.read().unwrap().windows(4).any(|bytes| bytes == b"AAAA"));
+    assert!(
+        captured
+            .parameters
+            .iter()
+            .all(|parameter| parameter != "BODY=BINARYMIME"),
+        "{:?}",
+        captured.parameters
+    );
+    assert!(
+        captured
+            .read()
+            .unwrap()
+            .windows(4)
+            .any(|bytes| bytes == b"AAAA")
+    );
 }
 
 #[tokio::test]
@@ -355,21 +574,36 @@ async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
     for pipelining in [true, false] {
         let seen = Arc::new(Mutex::new(0));
         let count = seen.clone();
-        let server = if pipelining { binary_server() } else { binary_server().without("PIPELINING") };
+        let server = if pipelining {
+            binary_server()
+        } else {
+            binary_server().without("PIPELINING")
+        };
         let answer = move |command: &str| {
             let mut count = count.lock().unwrap();
             *count += usize::from(command.starts_with("BDAT"));
-            (*count == 3 && command.starts_with("BDAT")).then(|| "552 5.2.2 Mailbox full".to_owned())
+            (*count == 3 && command.starts_with("BDAT"))
+                .then(|| "552 5.2.2 Mailbox full".to_owned())
         };
         let server = server.answer(answer).start().await.unwrap();
         let endpoint = Endpoint::from_url(&server.url()).unwrap();
         let mut connection = Connection::connect(&endpoint).await.unwrap();
         let error = connection.send(film(&content)).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Body), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::Body),
+            "{error}"
+        );
         assert!(error.is_permanent() && !error.outcome_unknown());
         // Much of it did not go.
         assert!(*seen.lock().unwrap() < 70, "{seen:?}");
-        assert!(connection.send(film(&content[..1_000_000])).await.unwrap().all_accepted());
+        assert!(
+            connection
+                .send(film(&content[..1_000_000]))
+                .await
+                .unwrap()
+                .all_accepted()
+        );
         assert_eq!(server.messages().len(), 1);
         connection.quit().await;
     }
@@ -377,26 +611,58 @@ async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
 
 #[tokio::test]
 async fn line_ends_that_are_kept_go_where_they_can() {
-    let envelope =
-        Envelope::new(Address::new("me@example.org").unwrap(), [Address::new("you@example.com").unwrap()]).unwrap();
+    let envelope = Envelope::new(
+        Address::new("me@example.org").unwrap(),
+        [Address::new("you@example.com").unwrap()],
+    )
+    .unwrap();
     let ready = "Subject: x\r\n\r\nLF\nCR\r.\n.\n";
-    let message = || Message::raw(ready).envelope(envelope.clone()).line_ends(LineEnds::Keep);
+    let message = || {
+        Message::raw(ready)
+            .envelope(envelope.clone())
+            .line_ends(LineEnds::Keep)
+    };
     let server = binary_server().start().await.unwrap();
-    let receipt = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap();
+    let receipt = Client::from_url(&server.url())
+        .unwrap()
+        .send(message())
+        .await
+        .unwrap();
     assert_eq!(receipt.bytes, ready.len() as u64);
-    assert_eq!(server.next_message().await.read().unwrap(), ready.as_bytes());
+    assert_eq!(
+        server.next_message().await.read().unwrap(),
+        ready.as_bytes()
+    );
 
     let server = Server::builder().offer("CHUNKING").start().await.unwrap();
-    let error = Client::from_url(&server.url()).unwrap().send(message()).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Unsupported, Phase::Mail), "{error}");
-    assert!(server.connections()[0].commands().all(|command| !command.starts_with("MAIL")));
+    let error = Client::from_url(&server.url())
+        .unwrap()
+        .send(message())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Unsupported, Phase::Mail),
+        "{error}"
+    );
+    assert!(
+        server.connections()[0]
+            .commands()
+            .all(|command| !command.starts_with("MAIL"))
+    );
 }
 
 async fn open_binary(connection: &mut Connection) {
     let mut transaction = Transaction::open(Some(Address::new("me@example.org").unwrap()));
     transaction.content = Content::Binary;
     assert!(connection.mail(transaction).await.unwrap().is_positive());
-    assert!(connection.rcpt(Address::new("you@example.com").unwrap()).await.unwrap().is_positive());
+    assert!(
+        connection
+            .rcpt(Address::new("you@example.com").unwrap())
+            .await
+            .unwrap()
+            .is_positive()
+    );
 }
 
 /// Without PIPELINING, each chunk waits for the answer to the one before it (RFC 3030, 4.2).
@@ -404,15 +670,28 @@ async fn open_binary(connection: &mut Connection) {
 async fn pieces_of_any_size_are_written_by_steps() {
     for keyword in ["PIPELINING", "HELP"] {
         let server = binary_server().without(keyword).start().await.unwrap();
-        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
-        for pieces in [&[256 * 1024][..], &[700_000], &[100_000; 9], &[1, 262_143, 262_144, 262_145, 0]] {
+        let mut connection = Client::from_url(&server.url())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        for pieces in [
+            &[256 * 1024][..],
+            &[700_000],
+            &[100_000; 9],
+            &[1, 262_143, 262_144, 262_145, 0],
+        ] {
             open_binary(&mut connection).await;
             let mut writer = connection.data().await.unwrap();
             for size in pieces {
                 writer.write(vec![b'x'; *size]).await.unwrap();
             }
             writer.finish().await.unwrap();
-            assert_eq!(server.next_message().await.size, pieces.iter().sum::<usize>() as u64, "without {keyword}");
+            assert_eq!(
+                server.next_message().await.size,
+                pieces.iter().sum::<usize>() as u64,
+                "without {keyword}"
+            );
         }
         connection.quit().await;
     }
@@ -423,9 +702,25 @@ async fn pieces_of_any_size_are_written_by_steps() {
 async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
     for polls in [0, 1] {
         let server = Server::builder().plaintext().start().await.unwrap();
-        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
-        assert!(connection.mail(Address::new("me@example.org").unwrap()).await.unwrap().is_positive());
-        assert!(connection.rcpt(Address::new("you@example.com").unwrap()).await.unwrap().is_positive());
+        let mut connection = Client::from_url(&server.url())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        assert!(
+            connection
+                .mail(Address::new("me@example.org").unwrap())
+                .await
+                .unwrap()
+                .is_positive()
+        );
+        assert!(
+            connection
+                .rcpt(Address::new("you@example.com").unwrap())
+                .await
+                .unwrap()
+                .is_positive()
+        );
         let mut writer = connection.data().await.unwrap();
         writer.write("Subject: whole\r\n\r\n").await.unwrap();
         {
@@ -436,11 +731,18 @@ async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
             }
         }
         let error = writer.write("rest").await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Closed, Phase::Body), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Closed, Phase::Body),
+            "{error}"
+        );
         let error = writer.finish().await.unwrap_err();
         assert!(error.message().contains("given up"), "{error}");
         assert!(!error.outcome_unknown());
-        assert_eq!(connection.noop().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(
+            connection.noop().await.unwrap_err().kind(),
+            ErrorKind::Closed
+        );
         drop(connection);
         assert!(server.messages().is_empty());
     }
@@ -449,55 +751,105 @@ async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
 #[tokio::test]
 async fn mail_by_steps_takes_no_recipients() {
     let server = Server::builder().plaintext().start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
-    let error = connection.mail(Transaction::new(&envelope)).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Mail), "{error}");
+    let error = connection
+        .mail(Transaction::new(&envelope))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Request, Phase::Mail),
+        "{error}"
+    );
     // Nothing was said of it.
     assert!(connection.mail(None).await.unwrap().is_positive());
-    let commands: Vec<String> = server.connections()[0].commands().map(String::from).collect();
+    let commands: Vec<String> = server.connections()[0]
+        .commands()
+        .map(String::from)
+        .collect();
     assert_eq!(commands[1..], ["MAIL FROM:<> BODY=8BITMIME"]);
 }
 
 #[tokio::test]
 async fn an_error_names_ten_recipients_and_the_count() {
-    let answer = |line: &str| (line.starts_with("RCPT") && !line.contains("good")).then(|| "550 5.1.1 No".to_owned());
-    let server = Server::builder().plaintext().answer(answer).start().await.unwrap();
+    let answer = |line: &str| {
+        (line.starts_with("RCPT") && !line.contains("good")).then(|| "550 5.1.1 No".to_owned())
+    };
+    let server = Server::builder()
+        .plaintext()
+        .answer(answer)
+        .start()
+        .await
+        .unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
     let to = (0..1000).map(|n| Address::new(format!("bad{n}@example.com")).unwrap());
-    let to = [Address::new("good@example.com").unwrap()].into_iter().chain(to);
+    let to = [Address::new("good@example.com").unwrap()]
+        .into_iter()
+        .chain(to);
     let message = Message::from(hello()).envelope(Envelope::new(None, to).unwrap());
     let error = Client::new(endpoint).send(message).await.unwrap_err();
     let named = error.message().matches("@example.com").count();
-    assert!(named == 10 && error.message().ends_with("bad9@example.com and 990 more"), "{error}");
+    assert!(
+        named == 10 && error.message().ends_with("bad9@example.com and 990 more"),
+        "{error}"
+    );
 }
 
-/// Every refusal has advice, by what the session knows: also where the answer to a single step is the
-/// error, and where TLS is active and proves nothing.
+/// Every refusal has advice, by what the session knows: also where the answer to a single step is
+/// the error, and where TLS is active and proves nothing.
 #[tokio::test]
 async fn single_steps_have_advice() {
-    let server = envoi::testing::Server::builder().plaintext().answer(|command| match command {
-        "NOOP" => Some("502 5.5.1 Not implemented".into()),
-        "DATA" => Some("451 4.3.1 Insufficient system storage".into()),
-        _ => None,
-    });
+    let server = envoi::testing::Server::builder()
+        .plaintext()
+        .answer(|command| match command {
+            "NOOP" => Some("502 5.5.1 Not implemented".into()),
+            "DATA" => Some("451 4.3.1 Insufficient system storage".into()),
+            _ => None,
+        });
     let server = server.start().await.unwrap();
     let endpoint = envoi::Endpoint::from_url(&server.url()).unwrap();
     let mut connection = envoi::Connection::connect(&endpoint).await.unwrap();
     let error = connection.verify().await.unwrap_err();
-    assert!(error.hint().is_some_and(|hint| hint.contains("the same will be refused again")), "{error}");
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("the same will be refused again")),
+        "{error}"
+    );
     let address = |text| envoi::Address::new(text).unwrap();
-    connection.mail(Some(address("me@example.org"))).await.unwrap();
+    connection
+        .mail(Some(address("me@example.org")))
+        .await
+        .unwrap();
     connection.rcpt(address("you@example.com")).await.unwrap();
     let error = connection.data().await.err().unwrap();
-    assert!(error.hint().is_some_and(|hint| hint.contains("has no room")), "{error}");
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("has no room")),
+        "{error}"
+    );
 
-    let server = envoi::testing::Server::builder().login("alice", "secret").start().await.unwrap();
+    let server = envoi::testing::Server::builder()
+        .login("alice", "secret")
+        .start()
+        .await
+        .unwrap();
     let url = server.url();
     let endpoint = envoi::Endpoint::from_url(url.split('?').next().unwrap()).unwrap();
     let endpoint = endpoint
         .trust(envoi::tls::Trust::dangerous_accept_any_certificate())
         .credentials(envoi::Credentials::new("alice", "secret"));
     let error = envoi::Connection::connect(&endpoint).await.err().unwrap();
-    assert!(error.hint().is_some_and(|hint| hint.starts_with("Have the certificate verified")), "{error}");
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.starts_with("Have the certificate verified")),
+        "{error}"
+    );
 }

@@ -5,7 +5,9 @@ mod support;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use envoi::proto::{ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction};
+use envoi::proto::{
+    ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction,
+};
 use envoi::{Address, Phase};
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
@@ -76,7 +78,11 @@ impl<'a> Player<'a> {
             Tls::Opportunistic => StartTls::IfOffered,
             Tls::Required => StartTls::Required,
         };
-        let nothing: Vec<_> = dialogue.sends.iter().map(|send| vec!["-".to_owned(); send.to.len()]).collect();
+        let nothing: Vec<_> = dialogue
+            .sends
+            .iter()
+            .map(|send| vec!["-".to_owned(); send.to.len()])
+            .collect();
         Player {
             name,
             dialogue,
@@ -101,7 +107,12 @@ impl<'a> Player<'a> {
             match turn {
                 Turn::Server(bytes) => {
                     self.run(false, 0);
-                    assert_eq!(text(&self.said), "", "{name}, turn {i}: said before the server's {:?}", text(bytes));
+                    assert_eq!(
+                        text(&self.said),
+                        "",
+                        "{name}, turn {i}: said before the server's {:?}",
+                        text(bytes)
+                    );
                     self.receive(bytes);
                 }
                 Turn::Client(bytes) => {
@@ -111,8 +122,14 @@ impl<'a> Player<'a> {
                 }
                 Turn::Body(size) => {
                     self.run(true, *size);
-                    assert_eq!(self.given, *size, "{name}, turn {i}: the machine took no more of the message");
-                    assert!(self.said.len() + 2 >= *size, "{name}, turn {i}: more is held back than the end of a line");
+                    assert_eq!(
+                        self.given, *size,
+                        "{name}, turn {i}: the machine took no more of the message"
+                    );
+                    assert!(
+                        self.said.len() + 2 >= *size,
+                        "{name}, turn {i}: more is held back than the end of a line"
+                    );
                     self.said.clear();
                 }
                 Turn::Tls if i == 0 => {
@@ -121,7 +138,11 @@ impl<'a> Player<'a> {
                 }
                 Turn::Tls => {
                     self.run(false, 0);
-                    assert_eq!(self.machine.step().unwrap(), Step::Upgrade, "{name}, turn {i}");
+                    assert_eq!(
+                        self.machine.step().unwrap(),
+                        Step::Upgrade,
+                        "{name}, turn {i}"
+                    );
                     self.machine.upgraded().unwrap();
                     self.bind();
                 }
@@ -131,7 +152,11 @@ impl<'a> Player<'a> {
                 }
                 Turn::WaitClose => {
                     self.run(true, usize::MAX);
-                    assert_eq!(self.machine.step().unwrap(), Step::Closed, "{name}, turn {i}");
+                    assert_eq!(
+                        self.machine.step().unwrap(),
+                        Step::Closed,
+                        "{name}, turn {i}"
+                    );
                 }
             }
         }
@@ -139,23 +164,45 @@ impl<'a> Player<'a> {
         assert_eq!(text(&self.said), "", "{name}: said after the end");
         assert_eq!(self.machine.step().unwrap(), Step::Closed);
         if let Some(round_trips) = self.dialogue.round_trips {
-            assert_eq!(self.machine.round_trips(), round_trips, "{name}: round trips");
+            assert_eq!(
+                self.machine.round_trips(),
+                round_trips,
+                "{name}: round trips"
+            );
         }
         if let Some(reason) = &self.dialogue.reason {
             let said = self.said_of_login.unwrap_or_default();
-            assert!(said.contains(reason), "{name}: of the login is said {said:?}");
+            assert!(
+                said.contains(reason),
+                "{name}: of the login is said {said:?}"
+            );
         }
         if let Some(auth) = &self.dialogue.auth
             && auth.password.len() > 3
         {
             let shown = format!("{}{:?}", self.machine.transcript(), self.events);
-            assert!(!shown.contains(&auth.password), "{name}: the secret is shown in {shown}");
+            assert!(
+                !shown.contains(&auth.password),
+                "{name}: the secret is shown in {shown}"
+            );
         }
-        self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
+        self.outcomes
+            .resize(self.dialogue.sends.len(), "nothing".into());
         for (i, send) in self.dialogue.sends.iter().enumerate() {
-            assert_eq!(self.outcomes[i], send.expect, "{name}: the outcome of message {i}");
-            assert_eq!(self.recipients[i].join(" "), send.recipients, "{name}: the recipients of message {i}");
-            assert_eq!(self.verdicts[i].join(" "), send.verdicts, "{name}: the verdicts on message {i}");
+            assert_eq!(
+                self.outcomes[i], send.expect,
+                "{name}: the outcome of message {i}"
+            );
+            assert_eq!(
+                self.recipients[i].join(" "),
+                send.recipients,
+                "{name}: the recipients of message {i}"
+            );
+            assert_eq!(
+                self.verdicts[i].join(" "),
+                send.verdicts,
+                "{name}: the verdicts on message {i}"
+            );
         }
         (self.outcomes, self.events)
     }
@@ -187,10 +234,13 @@ impl<'a> Player<'a> {
     fn run(&mut self, act: bool, message_bytes: usize) {
         loop {
             match self.machine.step() {
-                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade | Step::Body { .. }) if self.write() => {}
+                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade | Step::Body { .. })
+                    if self.write() => {}
                 Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) => return,
                 Ok(Step::Ready) if act => self.act(),
-                Ok(Step::Body { .. }) if act && self.given < message_bytes => self.give(message_bytes),
+                Ok(Step::Body { .. }) if act && self.given < message_bytes => {
+                    self.give(message_bytes)
+                }
                 Ok(Step::Ready | Step::Body { .. }) => return,
                 Ok(event) => {
                     self.events.push(format!("{event:?}"));
@@ -224,7 +274,10 @@ impl<'a> Player<'a> {
         if let Some(auth) = &self.dialogue.auth
             && std::mem::take(&mut self.is_login_due)
         {
-            if let Err(error) = self.machine.login(auth.mechanism.parse().unwrap(), &auth.credentials()) {
+            if let Err(error) = self
+                .machine
+                .login(auth.mechanism.parse().unwrap(), &auth.credentials())
+            {
                 self.on_error(error);
                 self.give_up();
             }
@@ -244,7 +297,8 @@ impl<'a> Player<'a> {
                 if replies.iter().any(|code| code.starts_with('2')) {
                     self.machine.data()
                 } else {
-                    self.outcomes.push(format!("refused rcpt {}", replies.last().unwrap()));
+                    self.outcomes
+                        .push(format!("refused rcpt {}", replies.last().unwrap()));
                     self.machine.reset()
                 }
             }
@@ -279,7 +333,8 @@ impl<'a> Player<'a> {
         } else {
             let size = self.cuts.next(end - self.given);
             self.given += size;
-            self.machine.body(message[self.given - size..self.given].to_vec())
+            self.machine
+                .body(message[self.given - size..self.given].to_vec())
         };
         if let Err(error) = result {
             self.on_error(error);
@@ -305,7 +360,8 @@ impl<'a> Player<'a> {
             }
             Step::Accepted { reply } => self.outcomes.push(format!("sent {}", reply.code())),
             Step::Rejected { phase, reply } => {
-                self.outcomes.push(format!("refused {phase} {}", reply.code()));
+                self.outcomes
+                    .push(format!("refused {phase} {}", reply.code()));
                 self.quit();
             }
             _ => {}
@@ -323,7 +379,11 @@ impl<'a> Player<'a> {
         if error.phase() == Phase::Auth {
             self.said_of_login = Some(error.message().to_owned());
         }
-        let word = if error.outcome_unknown() { "unknown" } else { "failed" };
+        let word = if error.outcome_unknown() {
+            "unknown"
+        } else {
+            "failed"
+        };
         let outcome = format!("{word} {} {}", error.kind(), error.phase());
         self.events.push(outcome.clone());
         if self.current().is_some() {
@@ -337,7 +397,8 @@ impl<'a> Player<'a> {
 
     /// Without a login, no message is tried.
     fn give_up(&mut self) {
-        self.outcomes.resize(self.dialogue.sends.len(), "nothing".into());
+        self.outcomes
+            .resize(self.dialogue.sends.len(), "nothing".into());
     }
 }
 
@@ -361,7 +422,15 @@ fn every_dialogue() {
 fn byte_by_byte() {
     for (name, dialogue) in dialogues() {
         let whole = Player::new(&name, &dialogue, Cuts::default()).play();
-        let cut = Player::new(&name, &dialogue, Cuts { sizes: vec![1], used: 0 }).play();
+        let cut = Player::new(
+            &name,
+            &dialogue,
+            Cuts {
+                sizes: vec![1],
+                used: 0,
+            },
+        )
+        .play();
         assert_eq!(whole, cut, "{name}");
     }
 }

@@ -1,4 +1,5 @@
-//! Plays the conversations of `tests/dialogues` through [`Connection`], over real sockets and with real TLS.
+//! Plays the conversations of `tests/dialogues` through [`Connection`], over real sockets and with
+//! real TLS.
 
 mod support;
 
@@ -11,7 +12,9 @@ use std::time::Duration;
 use envoi::proto::{ClientName, Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
-use envoi::{Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
+use envoi::{
+    Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts,
+};
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
@@ -20,7 +23,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 async fn every_dialogue_through_the_connection() {
     let server = Server::start().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
-    for (name, dialogue) in read_folder(&folder).into_iter().filter(|(_, dialogue)| !dialogue.is_for_machine_alone()) {
+    for (name, dialogue) in read_folder(&folder)
+        .into_iter()
+        .filter(|(_, dialogue)| !dialogue.is_for_machine_alone())
+    {
         let script = ScriptedServer::start(dialogue.script.clone(), server.tls_config()).await;
         let outcomes = play(&dialogue, script.port(), server.ca_pem()).await;
         if let Err(error) = script.end().await {
@@ -47,9 +53,19 @@ async fn play(dialogue: &Dialogue, port: u16, ca_pem: &str) -> Outcomes {
     outcomes
 }
 
-/// The whole conversation; an error is the outcome of a session that came to no message, or to no more of them.
-async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut Outcomes) -> Result<(), String> {
-    let endpoint = if dialogue.is_lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
+/// The whole conversation; an error is the outcome of a session that came to no message, or to no
+/// more of them.
+async fn converse(
+    dialogue: &Dialogue,
+    port: u16,
+    ca_pem: &str,
+    outcomes: &mut Outcomes,
+) -> Result<(), String> {
+    let endpoint = if dialogue.is_lmtp {
+        Endpoint::lmtp("localhost")
+    } else {
+        Endpoint::new("localhost")
+    };
     let mut endpoint = endpoint
         .port(port)
         .trust(Trust::empty().pem(ca_pem.as_bytes()))
@@ -70,7 +86,9 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
     if dialogue.sends.iter().any(|send| send.await_sender) {
         endpoint = endpoint.check_after_idle(std::time::Duration::ZERO);
     }
-    let mut connection = Connection::connect(&endpoint).await.map_err(|error| failure(&error))?;
+    let mut connection = Connection::connect(&endpoint)
+        .await
+        .map_err(|error| failure(&error))?;
     if let Some(auth) = &dialogue.auth {
         let credentials = auth.credentials();
         let mechanism = Some(auth.mechanism.parse().unwrap());
@@ -82,32 +100,53 @@ async fn converse(dialogue: &Dialogue, port: u16, ca_pem: &str, outcomes: &mut O
     }
     for send in &dialogue.sends {
         if dialogue.steps {
-            let outcome = step_by_step(&mut connection, send).await.unwrap_or_else(|error| refusal(&error));
+            let outcome = step_by_step(&mut connection, send)
+                .await
+                .unwrap_or_else(|error| refusal(&error));
             outcomes.push((outcome, None));
             continue;
         }
-        let never_ends = dialogue.script.iter().any(|turn| matches!(turn, Turn::Body(_)));
+        let never_ends = dialogue
+            .script
+            .iter()
+            .any(|turn| matches!(turn, Turn::Body(_)));
         let result = connection.send(message(send, never_ends)).await;
         let (outcome, receipt) = match &result {
-            Ok(receipt) => (format!("sent {}", receipt.reply.as_ref().unwrap().code()), Some(receipt)),
+            Ok(receipt) => (
+                format!("sent {}", receipt.reply.as_ref().unwrap().code()),
+                Some(receipt),
+            ),
             Err(error) => (refusal(error), error.receipt()),
         };
-        let recipients = receipt.map(|receipt| receipt.recipients.iter().map(|r| r.outcome.clone()).collect());
+        let recipients = receipt.map(|receipt| {
+            receipt
+                .recipients
+                .iter()
+                .map(|r| r.outcome.clone())
+                .collect()
+        });
         outcomes.push((outcome, recipients));
-        if result.is_err_and(|error| error.kind() == ErrorKind::Protocol || error.kind() == ErrorKind::Closed) {
+        if result.is_err_and(|error| {
+            error.kind() == ErrorKind::Protocol || error.kind() == ErrorKind::Closed
+        }) {
             break;
         }
     }
     if let Some(round_trips) = dialogue.round_trips {
         // QUIT is one more.
-        assert_eq!(connection.round_trips() + 1, round_trips, "{outcomes:?}\n{}", connection.transcript());
+        assert_eq!(
+            connection.round_trips() + 1,
+            round_trips,
+            "{outcomes:?}\n{}",
+            connection.transcript()
+        );
     }
     connection.quit().await;
     Ok(())
 }
 
-/// A stream where nothing is to be known of the message beforehand, else its bytes. What the server has to say in the
-/// middle of a message comes while this one waits for its last bytes.
+/// A stream where nothing is to be known of the message beforehand, else its bytes. What the server
+/// has to say in the middle of a message comes while this one waits for its last bytes.
 fn message(send: &Send, never_ends: bool) -> Message<'static> {
     let from = send.from.as_deref().map(address);
     let envelope = Envelope::new(from, send.to.iter().map(|to| address(to))).unwrap();
@@ -127,7 +166,11 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
 struct Never;
 
 impl AsyncRead for Never {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Poll::Pending
     }
 }
@@ -154,13 +197,19 @@ async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String
         writer.write(piece.to_vec()).await?;
     }
     let mut verdicts = vec!["-".to_owned(); send.to.len()];
-    let reply = writer.finish_each(|index, reply| verdicts[index] = reply.code().to_string()).await?;
+    let reply = writer
+        .finish_each(|index, reply| verdicts[index] = reply.code().to_string())
+        .await?;
     assert_eq!(verdicts.join(" "), send.verdicts);
     Ok(format!("sent {}", reply.code()))
 }
 
 fn failure(error: &Error) -> String {
-    let word = if error.outcome_unknown() { "unknown" } else { "failed" };
+    let word = if error.outcome_unknown() {
+        "unknown"
+    } else {
+        "failed"
+    };
     format!("{word} {} {}", error.kind(), error.phase())
 }
 
@@ -173,9 +222,15 @@ fn refusal(error: &Error) -> String {
     }
 }
 
-/// The dialogue has the reply to each RCPT, and the answer to the message for each where there is one; else what became of the message for an accepted one depends on how it ended.
+/// The dialogue has the reply to each RCPT, and the answer to the message for each where there is
+/// one; else what became of the message for an accepted one depends on how it ended.
 fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
-    for ((code, verdict), outcome) in send.recipients.split(' ').zip(send.verdicts.split(' ')).zip(recipients) {
+    for ((code, verdict), outcome) in send
+        .recipients
+        .split(' ')
+        .zip(send.verdicts.split(' '))
+        .zip(recipients)
+    {
         if verdict != "-" {
             let given = match outcome {
                 Outcome::Accepted(reply) if reply.is_positive() => reply.code().to_string(),
@@ -186,16 +241,26 @@ fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
             continue;
         }
         let fits = match outcome {
-            Outcome::Accepted(reply) => send.expect.starts_with("sent") && code == reply.code().to_string(),
+            Outcome::Accepted(reply) => {
+                send.expect.starts_with("sent") && code == reply.code().to_string()
+            }
             Outcome::Refused(reply) => {
                 !code.starts_with('2') && code == reply.code().to_string()
                     || send.expect.ends_with(&reply.code().to_string())
             }
             // What went with its commands was handed over before each of them was answered.
-            Outcome::Unknown => send.expect.starts_with("unknown") && (code.starts_with('2') || code == "-"),
-            Outcome::NotTried => !send.expect.starts_with("sent") && !send.expect.starts_with("unknown"),
+            Outcome::Unknown => {
+                send.expect.starts_with("unknown") && (code.starts_with('2') || code == "-")
+            }
+            Outcome::NotTried => {
+                !send.expect.starts_with("sent") && !send.expect.starts_with("unknown")
+            }
         };
-        assert!(fits, "{name}: the reply to RCPT was {code}, {}, and the outcome is {outcome:?}", send.expect);
+        assert!(
+            fits,
+            "{name}: the reply to RCPT was {code}, {}, and the outcome is {outcome:?}",
+            send.expect
+        );
     }
 }
 

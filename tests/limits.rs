@@ -10,11 +10,17 @@ use futures::stream::{self, StreamExt as _};
 
 fn message(to: &[&str]) -> MessageBuilder<'static> {
     let to: Vec<String> = to.iter().map(|name| (*name).to_owned()).collect();
-    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n")
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .subject("Hello")
+        .text_body("Hello.\n")
 }
 
 fn server(limits: &str) -> Builder {
-    Server::builder().plaintext().offer(format!("LIMITS {limits}"))
+    Server::builder()
+        .plaintext()
+        .offer(format!("LIMITS {limits}"))
 }
 
 fn client(server: &Server) -> Client {
@@ -23,13 +29,22 @@ fn client(server: &Server) -> Client {
 
 /// The recipients of each message that came, in order.
 fn arrived(server: &Server) -> Vec<Vec<String>> {
-    server.messages().into_iter().map(|message| message.recipients).collect()
+    server
+        .messages()
+        .into_iter()
+        .map(|message| message.recipients)
+        .collect()
 }
 
 /// What became of each recipient, and the queue id where it was accepted.
 fn recipients(receipt: &Receipt) -> Vec<String> {
     let one = |recipient: &envoi::Recipient| match &recipient.outcome {
-        Outcome::Accepted(_) => recipient.final_reply.as_ref().unwrap().text().replace("Ok: queued as 0000000", ""),
+        Outcome::Accepted(_) => recipient
+            .final_reply
+            .as_ref()
+            .unwrap()
+            .text()
+            .replace("Ok: queued as 0000000", ""),
         Outcome::Refused(reply) => reply.code().to_string(),
         Outcome::Unknown => "unknown".into(),
         Outcome::NotTried => "not tried".into(),
@@ -39,28 +54,59 @@ fn recipients(receipt: &Receipt) -> Vec<String> {
 
 #[tokio::test]
 async fn a_message_goes_in_parts() {
-    let server = server("RCPTMAX=2").refuse_recipient("c@x.org", "550 5.1.1 No").start().await.unwrap();
-    let receipt =
-        client(&server).send(message(&["a@x.org", "b@y.org", "c@x.org", "d@y.org", "e@x.org"])).await.unwrap();
+    let server = server("RCPTMAX=2")
+        .refuse_recipient("c@x.org", "550 5.1.1 No")
+        .start()
+        .await
+        .unwrap();
+    let receipt = client(&server)
+        .send(message(&[
+            "a@x.org", "b@y.org", "c@x.org", "d@y.org", "e@x.org",
+        ]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["1", "1", "550", "2", "3"]);
-    assert_eq!(receipt.reply.as_ref().unwrap().text(), "Ok: queued as 00000003");
-    assert_eq!(arrived(&server), [&["a@x.org", "b@y.org"][..], &["d@y.org"], &["e@x.org"]]);
+    assert_eq!(
+        receipt.reply.as_ref().unwrap().text(),
+        "Ok: queued as 00000003"
+    );
+    assert_eq!(
+        arrived(&server),
+        [&["a@x.org", "b@y.org"][..], &["d@y.org"], &["e@x.org"]]
+    );
     let messages = server.messages();
     let first = messages[0].read().unwrap();
-    assert!(messages.iter().all(|message| message.read().unwrap() == first), "the parts are the same message");
-    assert_eq!((receipt.bytes, receipt.incomplete_reason), (first.len() as u64, None));
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.read().unwrap() == first),
+        "the parts are the same message"
+    );
+    assert_eq!(
+        (receipt.bytes, receipt.incomplete_reason),
+        (first.len() as u64, None)
+    );
 
     // A part that nobody is to get does not keep the others from going.
-    let receipt = client(&server).send(message(&["c@x.org", "C@x.org", "d@y.org"])).await.unwrap();
+    let receipt = client(&server)
+        .send(message(&["c@x.org", "C@x.org", "d@y.org"]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["550", "550", "4"]);
 }
 
 #[tokio::test]
 async fn domains_stay_together() {
     let server = server("RCPTDOMAINMAX=1").start().await.unwrap();
-    let receipt = client(&server).send(message(&["a@x.org", "b@y.org", "c@X.org"])).await.unwrap();
+    let receipt = client(&server)
+        .send(message(&["a@x.org", "b@y.org", "c@X.org"]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["1", "2", "1"]);
-    assert_eq!(arrived(&server), [&["a@x.org", "c@X.org"][..], &["b@y.org"]]);
+    assert_eq!(
+        arrived(&server),
+        [&["a@x.org", "c@X.org"][..], &["b@y.org"]]
+    );
 }
 
 #[tokio::test]
@@ -69,14 +115,27 @@ async fn what_cannot_be_split_is_not_begun() {
     let fails = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("LIMITS"), "{error}");
-        assert_eq!(recipients(error.receipt().unwrap()), ["not tried", "not tried"]);
+        assert_eq!(
+            recipients(error.receipt().unwrap()),
+            ["not tried", "not tried"]
+        );
     };
     let to = ["a@x.org", "b@x.org"];
     let once = Attachment::reader("a", "a/b", tokio::io::empty());
-    fails(client(&server).send(Message::from(message(&to)).attach(once)).await.unwrap_err());
+    fails(
+        client(&server)
+            .send(Message::from(message(&to)).attach(once))
+            .await
+            .unwrap_err(),
+    );
     let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
     fails(Client::new(endpoint).send(message(&to)).await.unwrap_err());
-    assert!(server.connections().iter().all(|session| !session.commands().any(|line| line.starts_with("MAIL"))));
+    assert!(
+        server
+            .connections()
+            .iter()
+            .all(|session| !session.commands().any(|line| line.starts_with("MAIL")))
+    );
 }
 
 #[tokio::test]
@@ -85,12 +144,21 @@ async fn a_session_that_is_used_up_says_so_before_mail() {
     let mut connection = client(&server).connect().await.unwrap();
     assert_eq!(connection.messages_left(), Some(2));
     // More parts than any session takes.
-    let error = connection.send(message(&["a@x.org", "b@x.org", "c@x.org"])).await.unwrap_err();
+    let error = connection
+        .send(message(&["a@x.org", "b@x.org", "c@x.org"]))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let _ = connection.send(message(&["a@x.org"])).await.unwrap();
     // More than this one takes now.
-    let error = connection.send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Closed && error.is_transient(), "{error}");
+    let error = connection
+        .send(message(&["a@x.org", "b@x.org"]))
+        .await
+        .unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Closed && error.is_transient(),
+        "{error}"
+    );
     let _ = connection.send(message(&["b@x.org"])).await.unwrap();
     let error = connection.send(message(&["c@x.org"])).await.unwrap_err();
     assert!(error.to_string().contains("new connection"), "{error}");
@@ -109,7 +177,14 @@ async fn the_client_opens_as_many_connections_as_it_needs() {
     assert_eq!(server.connections().len(), 3);
     // The receipt tells of all of them, up to the last message's answer.
     let transcript = receipt.transcript.to_string();
-    assert_eq!((transcript.matches("C: EHLO").count(), transcript.matches("C: QUIT").count()), (3, 2), "{transcript}");
+    assert_eq!(
+        (
+            transcript.matches("C: EHLO").count(),
+            transcript.matches("C: QUIT").count()
+        ),
+        (3, 2),
+        "{transcript}"
+    );
     assert!(receipt.round_trips > 3 * 3, "{}", receipt.round_trips);
 }
 
@@ -120,9 +195,15 @@ async fn a_pool_gives_a_stream_of_messages_as_many_connections_as_it_needs() {
     let to = ["b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org"];
     let messages = [message(&["a@x.org"]), message(&to), message(&["g@x.org"])].map(Message::from);
     let outcomes: Vec<_> = pool.send_all(stream::iter(messages)).collect().await;
-    let all: Vec<_> = outcomes.iter().map(|outcome| recipients(outcome.as_ref().unwrap())).collect();
+    let all: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| recipients(outcome.as_ref().unwrap()))
+        .collect();
     assert_eq!(all, [&["1"][..], &["2", "3", "4", "5", "6"], &["7"]]);
-    assert_eq!((server.messages().len(), server.connections().len()), (7, 4));
+    assert_eq!(
+        (server.messages().len(), server.connections().len()),
+        (7, 4)
+    );
 }
 
 /// The replies to all parts of a message are held together.
@@ -135,12 +216,21 @@ async fn what_is_kept_of_the_replies_is_bounded_for_all_parts_together() {
     let to: Vec<String> = (0..RECIPIENTS).map(|n| format!("user{n}@x.org")).collect();
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     let error = client(&server).send(message(&to)).await.unwrap_err();
-    let kept = error.receipt().unwrap().recipients.iter().map(|recipient| match &recipient.outcome {
-        Outcome::Refused(reply) => reply.text().len(),
-        outcome => panic!("{outcome:?}"),
-    });
+    let kept =
+        error
+            .receipt()
+            .unwrap()
+            .recipients
+            .iter()
+            .map(|recipient| match &recipient.outcome {
+                Outcome::Refused(reply) => reply.text().len(),
+                outcome => panic!("{outcome:?}"),
+            });
     let kept: usize = kept.sum();
-    assert!((256 * RECIPIENTS..1024 * 1024 + 256 * RECIPIENTS).contains(&kept), "{kept}");
+    assert!(
+        (256 * RECIPIENTS..1024 * 1024 + 256 * RECIPIENTS).contains(&kept),
+        "{kept}"
+    );
 }
 
 #[tokio::test]
@@ -150,8 +240,15 @@ async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
         let is_second = line.starts_with("MAIL") && mails.fetch_add(1, Ordering::Relaxed) == 1;
         is_second.then(|| "421 4.3.2 Going down".to_owned())
     };
-    let server = server("RCPTMAX=1").answer(going_down).start().await.unwrap();
-    let receipt = client(&server).send(message(&["a@x.org", "b@x.org", "c@x.org"])).await.unwrap();
+    let server = server("RCPTMAX=1")
+        .answer(going_down)
+        .start()
+        .await
+        .unwrap();
+    let receipt = client(&server)
+        .send(message(&["a@x.org", "b@x.org", "c@x.org"]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["1", "421", "not tried"]);
     let why = receipt.incomplete_reason.unwrap();
     assert!(why.contains("421 4.3.2 Going down"), "{why}");
@@ -159,7 +256,11 @@ async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
 
 #[tokio::test]
 async fn a_stream_of_messages_keeps_to_the_limits() {
-    let server = server("MAILMAX=5 RCPTMAX=2").refuse_recipient("no@x.org", "550 5.1.1 No").start().await.unwrap();
+    let server = server("MAILMAX=5 RCPTMAX=2")
+        .refuse_recipient("no@x.org", "550 5.1.1 No")
+        .start()
+        .await
+        .unwrap();
     let mut connection = client(&server).connect().await.unwrap();
     let once = Attachment::reader("a", "a/b", tokio::io::empty());
     let messages = [
@@ -172,8 +273,14 @@ async fn a_stream_of_messages_keeps_to_the_limits() {
         message(&["k@x.org"]).into(),
     ];
     let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
-    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map_err(Error::kind).map(recipients)).collect();
-    assert_eq!(kinds[0], Ok(["1", "1", "550", "2", "3"].map(String::from).to_vec()));
+    let kinds: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| outcome.as_ref().map_err(Error::kind).map(recipients))
+        .collect();
+    assert_eq!(
+        kinds[0],
+        Ok(["1", "1", "550", "2", "3"].map(String::from).to_vec())
+    );
     assert_eq!(kinds[1], Ok(vec!["4".to_owned()]));
     assert_eq!(kinds[2], Err(ErrorKind::Unsupported));
     assert_eq!(kinds[3], Ok(vec!["5".to_owned()]));
@@ -203,8 +310,12 @@ fn plain() -> Builder {
 
 /// How many transactions began, on all connections.
 fn transactions(server: &Server) -> usize {
-    let of_session =
-        |session: &envoi::testing::Session| session.commands().filter(|line| line.starts_with("MAIL")).count();
+    let of_session = |session: &envoi::testing::Session| {
+        session
+            .commands()
+            .filter(|line| line.starts_with("MAIL"))
+            .count()
+    };
     server.connections().iter().map(of_session).sum()
 }
 
@@ -220,25 +331,58 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
         || Server::builder().lmtp(),
     ];
     for way in ways {
-        for too_many in [TOO_MANY, "552 5.5.3 Too many recipients", "552 too many recipients", "452 4.5.3"] {
+        for too_many in [
+            TOO_MANY,
+            "552 5.5.3 Too many recipients",
+            "552 too many recipients",
+            "452 4.5.3",
+        ] {
             let server = takes(2, too_many, way()).start().await.unwrap();
             let receipt = client(&server).send(message(&FIVE)).await.unwrap();
             assert!(receipt.all_accepted(), "{too_many}: {receipt:?}");
             assert_eq!((receipt.transactions, receipt.incomplete_reason), (3, None));
-            assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
+            assert_eq!(
+                arrived(&server),
+                [
+                    &["a@x.org", "b@x.org"][..],
+                    &["c@x.org", "d@x.org"],
+                    &["e@x.org"]
+                ]
+            );
             assert_eq!((transactions(&server), server.connections().len()), (3, 1));
             let messages = server.messages();
             let first = messages[0].read().unwrap();
-            assert!(messages.iter().all(|message| message.read().unwrap() == first), "it is the same message");
+            assert!(
+                messages
+                    .iter()
+                    .all(|message| message.read().unwrap() == first),
+                "it is the same message"
+            );
         }
     }
     // Over one connection of the caller's, and what is refused for another reason keeps its own
     // reply.
-    let server = takes(1, TOO_MANY, plain()).refuse_recipient("no@x.org", "550 5.1.1 No").start().await.unwrap();
+    let server = takes(1, TOO_MANY, plain())
+        .refuse_recipient("no@x.org", "550 5.1.1 No")
+        .start()
+        .await
+        .unwrap();
     let mut connection = client(&server).connect().await.unwrap();
-    let receipt = connection.send(message(&["a@x.org", "no@x.org", "b@x.org", "no2@x.org", "c@x.org"])).await.unwrap();
+    let receipt = connection
+        .send(message(&[
+            "a@x.org",
+            "no@x.org",
+            "b@x.org",
+            "no2@x.org",
+            "c@x.org",
+        ]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["1", "550", "2", "1", "3"]);
-    assert_eq!(arrived(&server), [&["a@x.org", "no2@x.org"][..], &["b@x.org"], &["c@x.org"]]);
+    assert_eq!(
+        arrived(&server),
+        [&["a@x.org", "no2@x.org"][..], &["b@x.org"], &["c@x.org"]]
+    );
     connection.quit().await;
 }
 
@@ -251,8 +395,14 @@ async fn advice_counts_the_recipients_of_the_message() {
         is_refused.then(|| TOO_MANY.to_owned())
     });
     let server = one_alone.start().await.unwrap();
-    let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
-    assert_eq!((recipients(&receipt), receipt.transactions), (vec!["1".into(), "452".into()], 2));
+    let receipt = client(&server)
+        .send(message(&["a@x.org", "b@x.org"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        (recipients(&receipt), receipt.transactions),
+        (vec!["1".into(), "452".into()], 2)
+    );
     let hint = receipt.recipients[1].hint().unwrap();
     assert!(hint.contains("fewer recipients in one message"), "{hint}");
 }
@@ -260,12 +410,25 @@ async fn advice_counts_the_recipients_of_the_message() {
 #[tokio::test]
 async fn a_limit_below_the_announced_one() {
     // LIMITS allows three, and the server takes two of them.
-    let server = takes(2, TOO_MANY, server("RCPTMAX=3")).start().await.unwrap();
+    let server = takes(2, TOO_MANY, server("RCPTMAX=3"))
+        .start()
+        .await
+        .unwrap();
     let receipt = client(&server).send(message(&FIVE)).await.unwrap();
     assert!(receipt.all_accepted(), "{receipt:?}");
-    assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["d@x.org", "e@x.org"], &["c@x.org"]]);
+    assert_eq!(
+        arrived(&server),
+        [
+            &["a@x.org", "b@x.org"][..],
+            &["d@x.org", "e@x.org"],
+            &["c@x.org"]
+        ]
+    );
     // A session that takes one message: each further transaction is one of another session.
-    let server = takes(2, TOO_MANY, server_with_one_message()).start().await.unwrap();
+    let server = takes(2, TOO_MANY, server_with_one_message())
+        .start()
+        .await
+        .unwrap();
     let receipt = client(&server).send(message(&FIVE)).await.unwrap();
     assert!(receipt.all_accepted(), "{receipt:?}");
     assert_eq!((receipt.transactions, server.connections().len()), (3, 3));
@@ -292,14 +455,31 @@ async fn what_is_not_a_limit_to_the_recipients() {
         ("550 5.5.3 Too many recipients", false),
     ] {
         let server = takes(1, reply, plain()).start().await.unwrap();
-        let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
-        assert_eq!((recipients(&receipt), transactions(&server)), (vec!["1".into(), reply[..3].into()], 1), "{reply}");
-        assert_eq!((receipt.transactions, receipt.recipients[1].is_transient()), (1, transient), "{reply}");
+        let receipt = client(&server)
+            .send(message(&["a@x.org", "b@x.org"]))
+            .await
+            .unwrap();
+        assert_eq!(
+            (recipients(&receipt), transactions(&server)),
+            (vec!["1".into(), reply[..3].into()], 1),
+            "{reply}"
+        );
+        assert_eq!(
+            (receipt.transactions, receipt.recipients[1].is_transient()),
+            (1, transient),
+            "{reply}"
+        );
     }
     // Before any recipient was accepted, it is not one either.
     let server = takes(0, TOO_MANY, plain()).start().await.unwrap();
-    let error = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
-    assert_eq!((recipients(error.receipt().unwrap()), transactions(&server)), (vec!["452".into(); 2], 1));
+    let error = client(&server)
+        .send(message(&["a@x.org", "b@x.org"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (recipients(error.receipt().unwrap()), transactions(&server)),
+        (vec!["452".into(); 2], 1)
+    );
     assert_eq!(error.receipt().unwrap().transactions, 1);
 }
 
@@ -308,7 +488,8 @@ async fn each_further_transaction_gains_a_recipient() {
     // The disk is full from the second recipient on.
     let asked = AtomicUsize::new(0);
     let full = move |line: &str| {
-        (line.starts_with("RCPT") && asked.fetch_add(1, Ordering::Relaxed) > 0).then(|| "452 No space".to_owned())
+        (line.starts_with("RCPT") && asked.fetch_add(1, Ordering::Relaxed) > 0)
+            .then(|| "452 No space".to_owned())
     };
     let server = plain().answer(full).start().await.unwrap();
     let receipt = client(&server).send(message(&FIVE)).await.unwrap();
@@ -331,7 +512,11 @@ async fn each_further_transaction_gains_a_recipient() {
     // Recipients that are refused for good are done with, and do not keep the message from the
     // others.
     let unknown: Vec<String> = (0..9).map(|n| format!("u{n}@x.org")).collect();
-    let to: Vec<&str> = ["a@x.org"].into_iter().chain(unknown.iter().map(String::as_str)).chain(["z@x.org"]).collect();
+    let to: Vec<&str> = ["a@x.org"]
+        .into_iter()
+        .chain(unknown.iter().map(String::as_str))
+        .chain(["z@x.org"])
+        .collect();
     let accepted = AtomicUsize::new(0);
     let answer = move |line: &str| {
         if line.starts_with("MAIL") {
@@ -348,11 +533,17 @@ async fn each_further_transaction_gains_a_recipient() {
     };
     let server = plain().answer(answer).start().await.unwrap();
     let receipt = client(&server).send(message(&to)).await.unwrap();
-    assert_eq!(recipients(&receipt).iter().map(String::as_str).collect::<Vec<_>>(), {
-        let mut expected = vec!["550"; 11];
-        (expected[0], expected[10]) = ("1", "2");
-        expected
-    });
+    assert_eq!(
+        recipients(&receipt)
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+        {
+            let mut expected = vec!["550"; 11];
+            (expected[0], expected[10]) = ("1", "2");
+            expected
+        }
+    );
 }
 
 /// By a server that takes one recipient at a time, a large message is not asked for all of its
@@ -360,13 +551,22 @@ async fn each_further_transaction_gains_a_recipient() {
 #[tokio::test]
 async fn the_work_for_further_transactions_is_linear() {
     const NUMBER: usize = 300;
-    let server = takes(1, TOO_MANY, plain().offer("CHUNKING")).start().await.unwrap();
+    let server = takes(1, TOO_MANY, plain().offer("CHUNKING"))
+        .start()
+        .await
+        .unwrap();
     let to: Vec<String> = (0..NUMBER).map(|n| format!("a{n}@x.org")).collect();
-    let receipt = client(&server).send(message(&to.iter().map(String::as_str).collect::<Vec<_>>())).await.unwrap();
+    let receipt = client(&server)
+        .send(message(&to.iter().map(String::as_str).collect::<Vec<_>>()))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     assert_eq!(server.messages().len(), NUMBER);
     let sessions = server.connections();
-    let asked = sessions[0].commands().filter(|line| line.starts_with("RCPT")).count();
+    let asked = sessions[0]
+        .commands()
+        .filter(|line| line.starts_with("RCPT"))
+        .count();
     assert!(asked <= 3 * NUMBER, "{asked} RCPT for {NUMBER} recipients");
 }
 
@@ -376,18 +576,30 @@ async fn a_stream_goes_to_those_who_were_accepted_at_first() {
         let server = takes(1, too_many, plain()).start().await.unwrap();
         let once = Attachment::reader("a", "a/b", tokio::io::empty());
         let to = message(&["a@x.org", "b@x.org"]);
-        let receipt = client(&server).send(Message::from(to).attach(once)).await.unwrap();
+        let receipt = client(&server)
+            .send(Message::from(to).attach(once))
+            .await
+            .unwrap();
         assert_eq!(recipients(&receipt), ["1", &too_many[..3]]);
         assert_eq!((receipt.transactions, transactions(&server)), (1, 1));
         let why = receipt.incomplete_reason.unwrap();
-        assert!(why.contains("fewer recipients at once") && why.contains("stream"), "{why}");
+        assert!(
+            why.contains("fewer recipients at once") && why.contains("stream"),
+            "{why}"
+        );
         assert!(receipt.recipients[1].is_transient(), "552 counts as 452");
     }
     // To all or none: the server cannot take it for all.
     let server = takes(1, TOO_MANY, plain()).start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
-    let error = Client::new(endpoint).send(message(&["a@x.org", "b@x.org"])).await.unwrap_err();
-    assert_eq!((error.reply().unwrap().code(), transactions(&server)), (452, 1));
+    let error = Client::new(endpoint)
+        .send(message(&["a@x.org", "b@x.org"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.reply().unwrap().code(), transactions(&server)),
+        (452, 1)
+    );
     assert!(server.messages().is_empty());
 }
 
@@ -399,10 +611,14 @@ async fn a_session_that_ends_before_the_further_transaction() {
         if line.starts_with("MAIL") && mails.fetch_add(1, Ordering::Relaxed) == 1 {
             return Some("421 4.3.2 Going down".to_owned());
         }
-        (line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) == 1).then(|| TOO_MANY.to_owned())
+        (line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) == 1)
+            .then(|| TOO_MANY.to_owned())
     };
     let server = plain().answer(answer).start().await.unwrap();
-    let receipt = client(&server).send(message(&["a@x.org", "b@x.org"])).await.unwrap();
+    let receipt = client(&server)
+        .send(message(&["a@x.org", "b@x.org"]))
+        .await
+        .unwrap();
     assert_eq!(recipients(&receipt), ["1", "421"]);
     assert!(receipt.recipients[1].is_transient());
 }
@@ -420,10 +636,17 @@ async fn a_stream_of_messages_and_recipients_beyond_the_limit() {
         let mut connection = client(&server).connect().await.unwrap();
         // One to ten recipients, and now and then one that can be read once only.
         let number = |n: usize| n * 7 % 10 + 1;
-        let to = |n: usize| (0..number(n)).map(|i| format!("m{n}r{i}@x.org")).collect::<Vec<_>>();
+        let to = |n: usize| {
+            (0..number(n))
+                .map(|i| format!("m{n}r{i}@x.org"))
+                .collect::<Vec<_>>()
+        };
         let messages = (0..100).map(|n| {
-            let mail =
-                MessageBuilder::new().from("me@example.org").to(to(n)).subject(format!("{n}")).text_body("Hello.");
+            let mail = MessageBuilder::new()
+                .from("me@example.org")
+                .to(to(n))
+                .subject(format!("{n}"))
+                .text_body("Hello.");
             match n % 10 {
                 // Two recipients.
                 3 => Message::from(mail).attach(Attachment::reader("a", "a/b", tokio::io::empty())),
@@ -464,12 +687,23 @@ async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
         };
         let server = plain().answer(answer).start().await.unwrap();
         let mut connection = client(&server).connect().await.unwrap();
-        let messages =
-            (0..4).map(|n| message(&["a", "b", "c"].map(|to| format!("{to}{n}@x.org")).each_ref().map(String::as_str)));
-        let outcomes: Vec<_> = connection.send_all(stream::iter(messages.map(Message::from))).collect().await;
+        let messages = (0..4).map(|n| {
+            message(
+                &["a", "b", "c"]
+                    .map(|to| format!("{to}{n}@x.org"))
+                    .each_ref()
+                    .map(String::as_str),
+            )
+        });
+        let outcomes: Vec<_> = connection
+            .send_all(stream::iter(messages.map(Message::from)))
+            .collect()
+            .await;
         let mut accepted: Vec<String> = Vec::new();
         for outcome in &outcomes {
-            let receipt = outcome.as_ref().unwrap_or_else(|error| error.receipt().unwrap());
+            let receipt = outcome
+                .as_ref()
+                .unwrap_or_else(|error| error.receipt().unwrap());
             for recipient in &receipt.recipients {
                 match &recipient.outcome {
                     Outcome::Accepted(_) => accepted.push(recipient.address.to_string()),
@@ -489,7 +723,11 @@ async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
 /// message.
 #[tokio::test]
 async fn a_server_that_refuses_the_message_for_too_many_recipients() {
-    let ways: [fn() -> Builder; 3] = [plain, || plain().without("PIPELINING"), || plain().offer("CHUNKING")];
+    let ways: [fn() -> Builder; 3] = [
+        plain,
+        || plain().without("PIPELINING"),
+        || plain().offer("CHUNKING"),
+    ];
     for way in ways {
         // As many as it takes, or never the message.
         for takes in [2, 0] {
@@ -513,19 +751,41 @@ async fn a_server_that_refuses_the_message_for_too_many_recipients() {
             let result = client(&server).send(message(&FIVE)).await;
             if takes == 0 {
                 let error = result.unwrap_err();
-                assert_eq!((error.reply().unwrap().code(), transactions(&server)), (554, 2), "{error}");
-                assert_eq!(recipients(error.receipt().unwrap())[..3], ["554", "554", "552"]);
+                assert_eq!(
+                    (error.reply().unwrap().code(), transactions(&server)),
+                    (554, 2),
+                    "{error}"
+                );
+                assert_eq!(
+                    recipients(error.receipt().unwrap())[..3],
+                    ["554", "554", "552"]
+                );
                 continue;
             }
             let receipt = result.unwrap();
             assert!(receipt.all_accepted(), "{receipt:?}");
             assert_eq!((receipt.transactions, receipt.incomplete_reason), (4, None));
-            assert_eq!(arrived(&server), [&["a@x.org", "b@x.org"][..], &["c@x.org", "d@x.org"], &["e@x.org"]]);
+            assert_eq!(
+                arrived(&server),
+                [
+                    &["a@x.org", "b@x.org"][..],
+                    &["c@x.org", "d@x.org"],
+                    &["e@x.org"]
+                ]
+            );
         }
     }
     // What is refused for another reason is not tried again in parts.
-    let server = takes(2, "552 too many recipients", plain().refuse_message("a@x.org", "554 5.7.1 Spam"));
+    let server = takes(
+        2,
+        "552 too many recipients",
+        plain().refuse_message("a@x.org", "554 5.7.1 Spam"),
+    );
     let server = server.start().await.unwrap();
     let error = client(&server).send(message(&FIVE)).await.unwrap_err();
-    assert_eq!((error.reply().unwrap().code(), transactions(&server)), (554, 1), "{error}");
+    assert_eq!(
+        (error.reply().unwrap().code(), transactions(&server)),
+        (554, 1),
+        "{error}"
+    );
 }

@@ -1,5 +1,5 @@
-//! No server can make the work grow faster than the number of recipients: instructions are counted by valgrind, for some and for
-//! four times as many.
+//! No server can make the work grow faster than the number of recipients: instructions are counted
+//! by valgrind, for some and for four times as many.
 
 use std::process::Command;
 
@@ -13,7 +13,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 /// The instructions for a task of this size.
 fn steps(task: &str, size: usize) -> u64 {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--collect-atstart=no",
+        ])
         .arg("--toggle-collect=*linear*measured*")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "task", "--include-ignored"])
@@ -22,17 +26,35 @@ fn steps(task: &str, size: usize) -> u64 {
         .output()
         .expect("valgrind is installed");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).expect("valgrind counts").1;
-    collected.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a count")
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .expect("valgrind counts")
+        .1;
+    collected
+        .split_whitespace()
+        .next()
+        .and_then(|count| count.parse().ok())
+        .expect("a count")
 }
 
 fn assert_linear(task: &str) {
     const SOME: usize = 250;
     let (some, many) = (steps(task, SOME), steps(task, 4 * SOME));
     let growth = many as f64 / some as f64;
-    println!("{task}: {some} instructions, {many} for four times as many recipients: {growth:.2} times as many");
-    assert!(growth < 4.3, "{task}: {some} instructions, and {many} for four times as many recipients");
+    println!(
+        "{task}: {some} instructions, {many} for four times as many recipients: {growth:.2} times \
+            as many"
+    );
+    assert!(
+        growth < 4.3,
+        "{task}: {some} instructions, and {many} for four times as many recipients"
+    );
 }
 
 macro_rules! linear {
@@ -62,9 +84,14 @@ linear! {
 #[test]
 #[ignore = "is run by the others"]
 fn task() {
-    let Ok(task) = std::env::var("LINEAR_TASK") else { return };
+    let Ok(task) = std::env::var("LINEAR_TASK") else {
+        return;
+    };
     let size = std::env::var("LINEAR_SIZE").unwrap().parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     measured(&mut || runtime.block_on(run(&task, size)));
 }
 
@@ -85,17 +112,31 @@ async fn run(task: &str, size: usize) {
     let server = Server {
         offers: format!("250-mail.example.org\r\n{offers}250 PIPELINING\r\n"),
         refuses: task == "all_refused",
-        most: if task == "too_many_for_one_transaction" { 10 } else { usize::MAX },
-        ends_after: if task == "a_session_that_ends_in_between" { size / 2 } else { usize::MAX },
+        most: if task == "too_many_for_one_transaction" {
+            10
+        } else {
+            usize::MAX
+        },
+        ends_after: if task == "a_session_that_ends_in_between" {
+            size / 2
+        } else {
+            usize::MAX
+        },
         is_lmtp: task == "verdicts_for_each",
     };
     let (client, stream) = duplex(64 * 1024);
     tokio::spawn(server.serve(stream));
-    let new = if task == "verdicts_for_each" { Endpoint::lmtp } else { Endpoint::new };
+    let new = if task == "verdicts_for_each" {
+        Endpoint::lmtp
+    } else {
+        Endpoint::new
+    };
     let endpoint = new("mail.example.org").security(Security::None);
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
 
-    let recipients: Vec<Address> = (0..size).map(|n| Address::new(format!("user@n{n}.example.com")).unwrap()).collect();
+    let recipients: Vec<Address> = (0..size)
+        .map(|n| Address::new(format!("user@n{n}.example.com")).unwrap())
+        .collect();
     let mut delivery = DeliveryOptions::new();
     if task == "reports_for_each" {
         for recipient in &recipients {
@@ -112,8 +153,14 @@ async fn run(task: &str, size: usize) {
         writer.finish().await.unwrap();
         return;
     }
-    let envelope = Envelope::new(None, recipients).unwrap().with_delivery(delivery).unwrap();
-    let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Hello.");
+    let envelope = Envelope::new(None, recipients)
+        .unwrap()
+        .with_delivery(delivery)
+        .unwrap();
+    let mail = MessageBuilder::new()
+        .from("me@example.org")
+        .to("you@example.com")
+        .text_body("Hello.");
     let message = Message::from(mail).envelope(envelope);
     let result = match task {
         "parts_in_a_row_of_messages" => {
@@ -153,7 +200,14 @@ impl Server {
             while let Some(end) = memchr::memchr(b'\n', &input[at..]) {
                 let line = &input[at..=at + end];
                 let size = match line.strip_prefix(b"BDAT ") {
-                    Some(rest) => std::str::from_utf8(rest).unwrap().split(' ').next().unwrap().trim().parse().unwrap(),
+                    Some(rest) => std::str::from_utf8(rest)
+                        .unwrap()
+                        .split(' ')
+                        .next()
+                        .unwrap()
+                        .trim()
+                        .parse()
+                        .unwrap(),
                     None => 0,
                 };
                 if input.len() < at + end + 1 + size {
@@ -174,12 +228,24 @@ impl Server {
                     stream.write_all(answers.as_bytes()).await.unwrap();
                     return;
                 } else if line.starts_with(b"RCPT") && (self.refuses || accepted >= self.most) {
-                    answers += if self.refuses { "550 5.1.1 No\r\n" } else { "452 4.5.3 Too many\r\n" };
+                    answers += if self.refuses {
+                        "550 5.1.1 No\r\n"
+                    } else {
+                        "452 4.5.3 Too many\r\n"
+                    };
                 } else if line == b"DATA\r\n" {
                     in_data = accepted > 0;
-                    answers += if in_data { "354 Go\r\n" } else { "503 5.5.1 No\r\n" };
+                    answers += if in_data {
+                        "354 Go\r\n"
+                    } else {
+                        "503 5.5.1 No\r\n"
+                    };
                 } else {
-                    accepted = if line.starts_with(b"MAIL") { 0 } else { accepted };
+                    accepted = if line.starts_with(b"MAIL") {
+                        0
+                    } else {
+                        accepted
+                    };
                     accepted += usize::from(line.starts_with(b"RCPT"));
                     answers += "250 2.1.0 Ok\r\n";
                 }

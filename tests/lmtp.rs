@@ -12,12 +12,20 @@ use futures::stream::{self, StreamExt as _};
 const FULL: &str = "full@example.com";
 
 fn builder() -> Builder {
-    Server::builder().lmtp().refuse_message(FULL, "552 5.2.2 Mailbox full")
+    Server::builder()
+        .lmtp()
+        .refuse_message(FULL, "552 5.2.2 Mailbox full")
 }
 
 fn message(to: &[&str]) -> Message<'static> {
     let to: Vec<String> = to.iter().map(|address| (*address).to_owned()).collect();
-    Message::from(MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n"))
+    Message::from(
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to(to)
+            .subject("Hello")
+            .text_body("Hello.\n"),
+    )
 }
 
 /// `250`, `552`, `?` and `-` for the recipients.
@@ -33,12 +41,26 @@ fn outcomes(recipients: &[envoi::Recipient]) -> String {
 #[cfg(unix)]
 #[tokio::test]
 async fn over_a_unix_socket() {
-    let server = Server::builder().lmtp_unix().refuse_message(FULL, "552 5.2.2 Mailbox full").start().await.unwrap();
+    let server = Server::builder()
+        .lmtp_unix()
+        .refuse_message(FULL, "552 5.2.2 Mailbox full")
+        .start()
+        .await
+        .unwrap();
     let client = Client::from_url(&server.url()).unwrap();
-    assert_eq!((client.endpoint().protocol(), client.endpoint().socket()), (Protocol::Lmtp, server.socket()));
-    let receipt = client.send(message(&["a@example.com", FULL, "b@example.com"])).await.unwrap();
+    assert_eq!(
+        (client.endpoint().protocol(), client.endpoint().socket()),
+        (Protocol::Lmtp, server.socket())
+    );
+    let receipt = client
+        .send(message(&["a@example.com", FULL, "b@example.com"]))
+        .await
+        .unwrap();
     assert_eq!(outcomes(&receipt.recipients), "250 552 250");
-    assert_eq!(Some(receipt.server.as_str()), server.socket().and_then(|path| path.to_str()));
+    assert_eq!(
+        Some(receipt.server.as_str()),
+        server.socket().and_then(|path| path.to_str())
+    );
     let arrived = server.next_message().await;
     assert_eq!((arrived.helo.as_str(), arrived.tls), ("[127.0.0.1]", None));
     assert_eq!(arrived.recipients, ["a@example.com", "b@example.com"]);
@@ -46,25 +68,61 @@ async fn over_a_unix_socket() {
 
 #[tokio::test]
 async fn inside_tls_with_a_login() {
-    let server = builder().starttls().login("alice", "secret").require_login().start().await.unwrap();
-    let receipt = Client::from_url(&server.url()).unwrap().send(message(&["a@example.com"])).await.unwrap();
+    let server = builder()
+        .starttls()
+        .login("alice", "secret")
+        .require_login()
+        .start()
+        .await
+        .unwrap();
+    let receipt = Client::from_url(&server.url())
+        .unwrap()
+        .send(message(&["a@example.com"]))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted() && receipt.tls.is_some() && receipt.mechanism.is_some());
     let server = builder().implicit_tls().start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().security(envoi::tls::Security::Implicit);
-    let receipt =
-        Client::new(endpoint.trust(envoi::tls::Trust::empty().pem(server.ca_pem()))).send(message(&[FULL])).await;
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .security(envoi::tls::Security::Implicit);
+    let receipt = Client::new(endpoint.trust(envoi::tls::Trust::empty().pem(server.ca_pem())))
+        .send(message(&[FULL]))
+        .await;
     assert_eq!(receipt.unwrap_err().receipt().unwrap().recipients.len(), 1);
 }
 
 #[tokio::test]
 async fn taken_for_nobody() {
-    let server = builder().refuse_message("later@example.com", "452 4.2.2 Over quota").start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
-    let error = connection.send(message(&[FULL, "later@example.com"])).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData));
+    let server = builder()
+        .refuse_message("later@example.com", "452 4.2.2 Over quota")
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let error = connection
+        .send(message(&[FULL, "later@example.com"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::EndOfData)
+    );
     assert_eq!(outcomes(&error.receipt().unwrap().recipients), "552 452");
-    assert_eq!(error.message(), "the server refused the message to full@example.com and 1 more");
-    assert!(connection.send(message(&["a@example.com"])).await.unwrap().all_accepted());
+    assert_eq!(
+        error.message(),
+        "the server refused the message to full@example.com and 1 more"
+    );
+    assert!(
+        connection
+            .send(message(&["a@example.com"]))
+            .await
+            .unwrap()
+            .all_accepted()
+    );
     connection.quit().await;
 }
 
@@ -72,18 +130,42 @@ async fn taken_for_nobody() {
 #[tokio::test]
 async fn the_session_ends_between_the_answers() {
     for (answer, kind, expected) in [
-        ("250 2.0.0 Saved\n421 4.3.2 Going down", ErrorKind::Closed, "250 421 ?"),
+        (
+            "250 2.0.0 Saved\n421 4.3.2 Going down",
+            ErrorKind::Closed,
+            "250 421 ?",
+        ),
         ("552 5.2.2 Full\nnonsense", ErrorKind::Protocol, "552 ? ?"),
     ] {
         let answered = move |command: &str| (command == ".").then(|| answer.to_owned());
-        let server = Server::builder().lmtp().answer(answered).start().await.unwrap();
-        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+        let server = Server::builder()
+            .lmtp()
+            .answer(answered)
+            .start()
+            .await
+            .unwrap();
+        let mut connection = Client::from_url(&server.url())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let to = message(&["a@example.com", "b@example.com", "c@example.com"]);
         let error = connection.send(to).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome_unknown()), (kind, true), "{error}");
-        assert_eq!(outcomes(&error.receipt().unwrap().recipients), expected, "{error}");
-        let unknown =
-            if kind == ErrorKind::Closed { "the message to c@" } else { "the message to b@example.com and 1 more" };
+        assert_eq!(
+            (error.kind(), error.outcome_unknown()),
+            (kind, true),
+            "{error}"
+        );
+        assert_eq!(
+            outcomes(&error.receipt().unwrap().recipients),
+            expected,
+            "{error}"
+        );
+        let unknown = if kind == ErrorKind::Closed {
+            "the message to c@"
+        } else {
+            "the message to b@example.com and 1 more"
+        };
         assert!(error.message().contains(unknown), "{error}");
     }
 }
@@ -91,7 +173,11 @@ async fn the_session_ends_between_the_answers() {
 #[tokio::test]
 async fn a_stream_of_messages() {
     let server = builder().start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let messages = stream::iter(0..100).map(|n| match n % 3 {
         0 => message(&["a@example.com", FULL]),
         1 => message(&[FULL]),
@@ -119,13 +205,21 @@ async fn a_stream_that_is_cut() {
         is_second.then(|| "250 2.0.0 Saved\n421 4.3.2 Going down".to_owned())
     };
     let server = builder().answer(answer).start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let three = || message(&["a@example.com", "b@example.com", "c@example.com"]);
     let outcomes: Vec<String> = connection
         .send_all(stream::repeat_with(three).take(2))
         .map(|result| match result {
             Ok(receipt) => outcomes(&receipt.recipients),
-            Err(error) => format!("{} {}", error.outcome_unknown(), outcomes(&error.receipt().unwrap().recipients)),
+            Err(error) => format!(
+                "{} {}",
+                error.outcome_unknown(),
+                outcomes(&error.receipt().unwrap().recipients)
+            ),
         })
         .collect()
         .await;
@@ -134,40 +228,77 @@ async fn a_stream_that_is_cut() {
 
 #[tokio::test]
 async fn step_by_step() {
-    let server = builder().refuse_recipient("nobody@example.com", "550 5.1.1 Unknown").start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+    let server = builder()
+        .refuse_recipient("nobody@example.com", "550 5.1.1 Unknown")
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     connection.mail(None).await.unwrap();
     for to in ["a@example.com", "nobody@example.com", FULL] {
         connection.rcpt(Address::new(to).unwrap()).await.unwrap();
     }
     let writer = connection.data().await.unwrap();
     let mut verdicts = Vec::new();
-    let reply = writer.finish_each(|index, reply| verdicts.push((index, reply.code()))).await.unwrap();
-    assert_eq!((reply.code(), &verdicts[..]), (250, &[(0, 250), (2, 552)][..]));
+    let reply = writer
+        .finish_each(|index, reply| verdicts.push((index, reply.code())))
+        .await
+        .unwrap();
+    assert_eq!(
+        (reply.code(), &verdicts[..]),
+        (250, &[(0, 250), (2, 552)][..])
+    );
     connection.quit().await;
 }
 
 #[tokio::test]
 async fn prdr() {
-    let builder = Server::builder().plaintext().prdr().refuse_message(FULL, "552 5.2.2 Mailbox full");
-    let server = builder.refuse_message("picky@example.com", "450 4.7.1 Not today").start().await.unwrap();
-    let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
-    let receipt = connection.send(message(&["a@example.com", FULL])).await.unwrap();
+    let builder = Server::builder()
+        .plaintext()
+        .prdr()
+        .refuse_message(FULL, "552 5.2.2 Mailbox full");
+    let server = builder
+        .refuse_message("picky@example.com", "450 4.7.1 Not today")
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Client::from_url(&server.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let receipt = connection
+        .send(message(&["a@example.com", FULL]))
+        .await
+        .unwrap();
     assert_eq!(outcomes(&receipt.recipients), "250 552");
     assert_eq!(receipt.reply.unwrap().text(), "Ok: queued as 00000001");
     // One recipient has no use for it, and the refusal is one of the message.
     let error = connection.send(message(&[FULL])).await.unwrap_err();
-    assert_eq!((error.phase(), error.reply().unwrap().code()), (Phase::EndOfData, 552));
-    let error = connection.send(message(&["picky@example.com", FULL])).await.unwrap_err();
+    assert_eq!(
+        (error.phase(), error.reply().unwrap().code()),
+        (Phase::EndOfData, 552)
+    );
+    let error = connection
+        .send(message(&["picky@example.com", FULL]))
+        .await
+        .unwrap_err();
     assert_eq!(outcomes(&error.receipt().unwrap().recipients), "450 552");
     connection.quit().await;
     let arrived = server.messages();
-    assert_eq!((arrived.len(), &arrived[0].recipients[..]), (1, &["a@example.com".to_owned()][..]));
+    assert_eq!(
+        (arrived.len(), &arrived[0].recipients[..]),
+        (1, &["a@example.com".to_owned()][..])
+    );
     assert!(arrived[0].parameters.contains(&"PRDR".to_owned()));
 }
 
-/// More recipients than the server takes at once (RFC 5321, 4.5.3.1.10). That the message was refused for
-/// each of the first says nothing of the others.
+/// More recipients than the server takes at once (RFC 5321, 4.5.3.1.10). That the message was
+/// refused for each of the first says nothing of the others.
 #[tokio::test]
 async fn recipients_left_over_after_refused_messages() {
     let accepted = AtomicUsize::new(0);
@@ -180,8 +311,18 @@ async fn recipients_left_over_after_refused_messages() {
     };
     let server = builder().answer(one).start().await.unwrap();
     let client = Client::from_url(&server.url()).unwrap();
-    let receipt = client.send(message(&[FULL, "a@example.com", "b@example.com"])).await.unwrap();
-    assert_eq!((outcomes(&receipt.recipients).as_str(), receipt.transactions), ("552 250 250", 3));
-    let transient: Vec<bool> = receipt.recipients.iter().map(envoi::Recipient::is_transient).collect();
+    let receipt = client
+        .send(message(&[FULL, "a@example.com", "b@example.com"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        (outcomes(&receipt.recipients).as_str(), receipt.transactions),
+        ("552 250 250", 3)
+    );
+    let transient: Vec<bool> = receipt
+        .recipients
+        .iter()
+        .map(envoi::Recipient::is_transient)
+        .collect();
     assert_eq!(transient, [false; 3]);
 }

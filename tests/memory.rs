@@ -1,6 +1,8 @@
-//! A gigabyte goes to a slow reader over TLS in a few megabytes of memory: `send` as a process, whose memory the kernel counts.
+//! A gigabyte goes to a slow reader over TLS in a few megabytes of memory: `send` as a process,
+//! whose memory the kernel counts.
 //!
-//! It is run as it was built last: `cargo build --examples --all-features` comes before this test where only this one is run.
+//! It is run as it was built last: `cargo build --examples --all-features` comes before this test
+//! where only this one is run.
 
 #![cfg(target_os = "linux")]
 
@@ -56,12 +58,24 @@ async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
     // It has the certificate; the listening is done here.
     let server = Server::start().await.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("smtps://localhost:{}", listener.local_addr().unwrap().port());
+    let url = format!(
+        "smtps://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
     let began = Instant::now();
     let mut send = Command::new(program::path("send"))
         .args(["--url", &url, "--trust"])
         .arg(server.ca_file())
-        .args(["--from", "alice@example.org", "--to", "bob@example.com", "--subject", "A gigabyte", "--attach", attach])
+        .args([
+            "--from",
+            "alice@example.org",
+            "--to",
+            "bob@example.com",
+            "--subject",
+            "A gigabyte",
+            "--attach",
+            attach,
+        ])
         .stdin(stdin)
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -72,7 +86,10 @@ async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
     let (stream, _) = listener.accept().await.unwrap();
     // It waits for TLS: all is loaded, and nothing of the message was touched.
     let idle = peak_resident(process).unwrap();
-    let stream = TlsAcceptor::from(server.tls_config()).accept(stream).await.unwrap();
+    let stream = TlsAcceptor::from(server.tls_config())
+        .accept(stream)
+        .await
+        .unwrap();
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     until_data(&mut stream).await;
     let received = read_in_bursts(&mut stream).await;
@@ -85,9 +102,20 @@ async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
 
     assert!(send.wait().await.unwrap().success());
     let lines = SIZE.div_ceil(57);
-    assert!(received > lines * 78 && received < lines * 78 + 2_000, "{received} bytes came");
-    eprintln!("--attach {attach}: idle {idle}, {} more at most, {:?}", peak - idle, began.elapsed());
-    assert!(peak - idle < ALLOWED, "{} bytes more than the {idle} of the idle program", peak - idle);
+    assert!(
+        received > lines * 78 && received < lines * 78 + 2_000,
+        "{received} bytes came"
+    );
+    eprintln!(
+        "--attach {attach}: idle {idle}, {} more at most, {:?}",
+        peak - idle,
+        began.elapsed()
+    );
+    assert!(
+        peak - idle < ALLOWED,
+        "{} bytes more than the {idle} of the idle program",
+        peak - idle
+    );
 }
 
 /// The dialogue as far as the go-ahead for the message.
@@ -100,8 +128,15 @@ async fn until_data(stream: &mut BufReader<TlsStream<TcpStream>>) {
             return;
         }
         let mut command = String::new();
-        assert!(stream.read_line(&mut command).await.unwrap() > 0, "the client closed");
-        reply = if command.starts_with("DATA") { "354 Go on\r\n" } else { "250 Ok\r\n" };
+        assert!(
+            stream.read_line(&mut command).await.unwrap() > 0,
+            "the client closed"
+        );
+        reply = if command.starts_with("DATA") {
+            "354 Go on\r\n"
+        } else {
+            "250 Ok\r\n"
+        };
     }
 }
 

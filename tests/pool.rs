@@ -1,4 +1,5 @@
-//! The pool: how many connections there are, which of them is used again, whose turn it is, and what is said at the end.
+//! The pool: how many connections there are, which of them is used again, whose turn it is, and
+//! what is said at the end.
 
 use std::io::Cursor;
 use std::pin::pin;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server, Session};
 use envoi::{
-    Address, Client, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase, Pool, PoolConfig, PooledConnection,
-    RetryPolicy,
+    Address, Client, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase, Pool, PoolConfig,
+    PooledConnection, RetryPolicy,
 };
 use futures::future::{BoxFuture, Either, join_all, select};
 use futures::{FutureExt as _, StreamExt as _};
@@ -23,7 +24,11 @@ fn hello() -> MessageBuilder<'static> {
 }
 
 fn hello_to(to: &'static str) -> MessageBuilder<'static> {
-    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.")
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .subject("Hello")
+        .text_body("Hello.")
 }
 
 /// It can be read once only.
@@ -58,7 +63,9 @@ async fn until(mut it_is_so: impl FnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    time::timeout(Duration::from_secs(10), waiting).await.expect("it does not come to that");
+    time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("it does not come to that");
 }
 
 fn said_quit(session: &Session) -> bool {
@@ -72,11 +79,16 @@ async fn later(by: Duration) {
     time::resume();
 }
 
-/// A server that takes a connection for each script, one after the other, and says its lines: the first at once, the others each in answer to
-/// a line, or to a message. At its end it closes. Gives what it heard on each, when all are over.
+/// A server that takes a connection for each script, one after the other, and says its lines: the
+/// first at once, the others each in answer to a line, or to a message. At its end it closes. Gives
+/// what it heard on each, when all are over.
 async fn scripted(scripts: &[&[&'static str]]) -> (Endpoint, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = Endpoint::from_url(&format!("smtp://{}?tls=none", listener.local_addr().unwrap())).unwrap();
+    let endpoint = Endpoint::from_url(&format!(
+        "smtp://{}?tls=none",
+        listener.local_addr().unwrap()
+    ))
+    .unwrap();
     let scripts: Vec<_> = scripts.iter().map(|script| script.to_vec()).collect();
     let serving = tokio::spawn(async move {
         let mut heard = Vec::new();
@@ -86,10 +98,16 @@ async fn scripted(scripts: &[&[&'static str]]) -> (Endpoint, JoinHandle<Vec<Stri
             let mut end = "";
             for line in script {
                 let mut turn = Vec::new();
-                while !turn.ends_with(end.as_bytes()) && stream.read_buf(&mut turn).await.unwrap_or(0) > 0 {}
+                while !turn.ends_with(end.as_bytes())
+                    && stream.read_buf(&mut turn).await.unwrap_or(0) > 0
+                {}
                 said.extend(turn);
                 stream.write_all(line.as_bytes()).await.unwrap();
-                end = if line.starts_with("354") { "\r\n.\r\n" } else { "\r\n" };
+                end = if line.starts_with("354") {
+                    "\r\n.\r\n"
+                } else {
+                    "\r\n"
+                };
             }
             heard.push(String::from_utf8(said).unwrap());
         }
@@ -108,9 +126,11 @@ fn _is_shared(pool: Pool, connection: PooledConnection) {
 
 #[tokio::test]
 async fn a_connection_is_kept_and_costs_no_round_trip_more() {
-    for (server, first, each) in
-        [(plain().offer("CHUNKING"), 3, 1), (plain(), 4, 2), (plain().without("PIPELINING"), 6, 4)]
-    {
+    for (server, first, each) in [
+        (plain().offer("CHUNKING"), 3, 1),
+        (plain(), 4, 2),
+        (plain().without("PIPELINING"), 6, 4),
+    ] {
         let server = server.start().await.unwrap();
         let pool = pool(&server, 4);
         assert_eq!(sent(&pool).await, first);
@@ -121,8 +141,18 @@ async fn a_connection_is_kept_and_costs_no_round_trip_more() {
         until(|| !server.connections()[0].is_open).await;
         let sessions = server.connections();
         assert_eq!(sessions.len(), 1);
-        assert_eq!(sessions[0].commands().filter(|line| line.starts_with("MAIL")).count(), 6);
-        assert!(!sessions[0].commands().any(|line| ["RSET", "NOOP"].contains(&line)));
+        assert_eq!(
+            sessions[0]
+                .commands()
+                .filter(|line| line.starts_with("MAIL"))
+                .count(),
+            6
+        );
+        assert!(
+            !sessions[0]
+                .commands()
+                .any(|line| ["RSET", "NOOP"].contains(&line))
+        );
     }
 }
 
@@ -136,7 +166,10 @@ async fn whatever_the_client_does() {
     ] {
         let server = server.start().await.unwrap();
         let pool = pool(&server, 1);
-        let (first, second) = (pool.send(hello()).await.unwrap(), pool.send(hello()).await.unwrap());
+        let (first, second) = (
+            pool.send(hello()).await.unwrap(),
+            pool.send(hello()).await.unwrap(),
+        );
         assert!(first.all_accepted() && second.all_accepted());
         assert_eq!(first.mechanism, second.mechanism);
         assert_eq!(first.tls.is_some(), second.tls.is_some());
@@ -158,12 +191,22 @@ async fn never_more_connections_than_allowed() {
         assert!(accepted.unwrap());
     }
     assert_eq!(server.messages().len(), 60);
-    assert!(server.connections().len() <= 3, "{}", server.connections().len());
+    assert!(
+        server.connections().len() <= 3,
+        "{}",
+        server.connections().len()
+    );
 }
 
 #[tokio::test]
 async fn each_in_turn() {
-    const TO: [&str; 5] = ["a@example.com", "b@example.com", "c@example.com", "d@example.com", "e@example.com"];
+    const TO: [&str; 5] = [
+        "a@example.com",
+        "b@example.com",
+        "c@example.com",
+        "d@example.com",
+        "e@example.com",
+    ];
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 1);
     let used = pool.get().await.unwrap();
@@ -174,7 +217,11 @@ async fn each_in_turn() {
     for sent in sending.await {
         assert!(sent.unwrap().all_accepted());
     }
-    let recipients: Vec<_> = server.messages().into_iter().map(|message| message.recipients.concat()).collect();
+    let recipients: Vec<_> = server
+        .messages()
+        .into_iter()
+        .map(|message| message.recipients.concat())
+        .collect();
     assert_eq!(recipients, TO);
     assert_eq!(server.connections().len(), 1);
 }
@@ -191,18 +238,34 @@ async fn a_limit_to_the_wait() {
     let began = time::Instant::now();
     let error = pool.send(hello()).await.unwrap_err();
     assert_eq!(began.elapsed().as_secs(), 20);
-    assert_eq!((error.kind(), error.phase(), error.is_transient()), (ErrorKind::Timeout, Phase::Setup, true));
-    assert_eq!(error.message(), "the one connection of the pool was in use for 20s");
+    assert_eq!(
+        (error.kind(), error.phase(), error.is_transient()),
+        (ErrorKind::Timeout, Phase::Setup, true)
+    );
+    assert_eq!(
+        error.message(),
+        "the one connection of the pool was in use for 20s"
+    );
     assert!(error.hint().unwrap().contains("PoolConfig"), "{error}");
-    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+    assert_eq!(
+        error.receipt().unwrap().recipients[0].outcome,
+        Outcome::NotTried
+    );
 
     // The deadline is for the whole call.
     limits.max_size = 2;
-    let endpoint = pool.client().endpoint().clone().deadline(Duration::from_secs(5));
+    let endpoint = pool
+        .client()
+        .endpoint()
+        .clone()
+        .deadline(Duration::from_secs(5));
     let hasty = Client::new(endpoint).pool(limits.clone());
     let both = [hasty.get().await.unwrap(), hasty.get().await.unwrap()];
     let error = hasty.get().await.err().unwrap();
-    assert_eq!(error.message(), "all 2 connections of the pool were in use up to the deadline of 5s");
+    assert_eq!(
+        error.message(),
+        "all 2 connections of the pool were in use up to the deadline of 5s"
+    );
     let hint = error.hint().unwrap();
     assert!(
         hint.contains("later deadline") && !hint.contains("longer wait"),
@@ -217,7 +280,10 @@ async fn a_limit_to_the_wait() {
     for _ in 0..2 {
         sent(&impatient).await;
     }
-    let both = [impatient.get().await.unwrap(), impatient.get().await.unwrap()];
+    let both = [
+        impatient.get().await.unwrap(),
+        impatient.get().await.unwrap(),
+    ];
     let error = impatient.send(hello()).await.unwrap_err();
     assert_eq!(error.message(), "all 2 connections of the pool were in use");
     drop(both);
@@ -240,13 +306,29 @@ async fn a_connection_has_its_time() {
     // One does for these messages, and the other has been idle for a minute.
     later(seconds(4)).await;
     sent(&pool).await;
-    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
+    until(|| {
+        server
+            .connections()
+            .iter()
+            .filter(|session| said_quit(session))
+            .count()
+            == 1
+    })
+    .await;
     // The other one has its half hour, however busy it is.
     for _ in 0..31 {
         later(seconds(58)).await;
         sent(&pool).await;
     }
-    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 2).await;
+    until(|| {
+        server
+            .connections()
+            .iter()
+            .filter(|session| said_quit(session))
+            .count()
+            == 2
+    })
+    .await;
     assert_eq!(server.connections().len(), 3);
 }
 
@@ -264,17 +346,31 @@ async fn a_connection_has_its_messages() {
         assert_eq!(server.connections().len(), 2);
         limits.max_messages = 1000;
     }
-    // A message in three parts, where a session takes two: the connections come one after the other.
-    let server = plain().offer("LIMITS MAILMAX=2 RCPTMAX=1").start().await.unwrap();
+    // A message in three parts, where a session takes two: the connections come one after the
+    // other.
+    let server = plain()
+        .offer("LIMITS MAILMAX=2 RCPTMAX=1")
+        .start()
+        .await
+        .unwrap();
     let pool = pool(&server, 1);
-    let three = || MessageBuilder::new().from("me@example.org").to(vec!["a@b.example", "c@b.example", "d@b.example"]);
+    let three = || {
+        MessageBuilder::new().from("me@example.org").to(vec![
+            "a@b.example",
+            "c@b.example",
+            "d@b.example",
+        ])
+    };
     for round_trips in [4 + 2 + 4, 2 + 4 + 2] {
         let receipt = pool.send(three().text_body("Hello.")).await.unwrap();
         assert!(receipt.all_accepted());
         assert_eq!(receipt.round_trips, round_trips);
     }
     until(|| server.connections().iter().all(said_quit)).await;
-    assert_eq!((server.connections().len(), server.messages().len()), (3, 6));
+    assert_eq!(
+        (server.connections().len(), server.messages().len()),
+        (3, 6)
+    );
 }
 
 const GREETING: &str = "220 there\r\n";
@@ -284,17 +380,36 @@ const FIRST: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", OK];
 
 #[tokio::test]
 async fn one_that_has_ended_meanwhile_is_not_used() {
-    const AND_421: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "250 Ok\r\n421 4.4.2 Idle\r\n"];
+    const AND_421: &[&str] = &[
+        GREETING,
+        OK,
+        OK,
+        OK,
+        "354 Go\r\n",
+        "250 Ok\r\n421 4.4.2 Idle\r\n",
+    ];
     const AND_MORE: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "250 Ok\r\n250 Ok\r\n"];
     for first_script in [FIRST, AND_421, AND_MORE] {
         let (endpoint, serving) = scripted(&[first_script, FIRST]).await;
         let pool = Client::new(endpoint).pool(1);
-        // There would be nothing to send again: the connection is looked at before the message is touched.
-        let (first, second) = (pool.send(stream()).await.unwrap(), pool.send(stream()).await.unwrap());
+        // There would be nothing to send again: the connection is looked at before the message is
+        // touched.
+        let (first, second) = (
+            pool.send(stream()).await.unwrap(),
+            pool.send(stream()).await.unwrap(),
+        );
         assert!(first.all_accepted() && second.all_accepted());
-        assert_eq!(second.transcript.to_string().matches("EHLO").count(), 1, "{}", second.transcript);
+        assert_eq!(
+            second.transcript.to_string().matches("EHLO").count(),
+            1,
+            "{}",
+            second.transcript
+        );
         let heard = serving.await.unwrap();
-        assert!(heard[0].ends_with("\r\n.\r\n"), "{first_script:?}: {heard:?}");
+        assert!(
+            heard[0].ends_with("\r\n.\r\n"),
+            "{first_script:?}: {heard:?}"
+        );
     }
 }
 
@@ -325,8 +440,16 @@ async fn one_that_ends_when_the_message_begins() {
             Ok(receipt) => {
                 assert!(receipt.all_accepted());
                 // The vain attempt is told, too.
-                assert_eq!(receipt.transcript.to_string().matches("EHLO").count(), 2, "{}", receipt.transcript);
-                assert_eq!(receipt.round_trips, 6 + u32::from(!last_words[0].is_empty()));
+                assert_eq!(
+                    receipt.transcript.to_string().matches("EHLO").count(),
+                    2,
+                    "{}",
+                    receipt.transcript
+                );
+                assert_eq!(
+                    receipt.round_trips,
+                    6 + u32::from(!last_words[0].is_empty())
+                );
             }
             Err(error) => {
                 assert_eq!(error.outcome_unknown(), last_words.len() == 4, "{error}");
@@ -338,7 +461,8 @@ async fn one_that_ends_when_the_message_begins() {
     }
     // Nobody knows, either, where all of it has gone at once.
     const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
-    let (endpoint, serving) = scripted(&[&[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n", ""]]).await;
+    let (endpoint, serving) =
+        scripted(&[&[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n", ""]]).await;
     let pool = Client::new(endpoint).pool(1);
     assert_eq!(sent(&pool).await, 3);
     let error = pool.send(hello()).await.unwrap_err();
@@ -363,7 +487,10 @@ async fn one_that_ends_when_the_message_begins() {
     // And none where nobody is there any more.
     let error = pool.send(hello()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
-    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+    assert_eq!(
+        error.receipt().unwrap().recipients[0].outcome,
+        Outcome::NotTried
+    );
 }
 
 /// In what state a kept connection is when the next message comes, and how its session ends: by
@@ -374,9 +501,14 @@ async fn a_session_that_ends_before_the_next_message_begins() {
     const REFUSED: &[&str] = &[GREETING, OK, OK, "550 5.1.1 No such user\r\n"];
     const SPAM: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "554 5.7.1 Spam\r\n"];
     for (before, is_refused) in [(FIRST, false), (REFUSED, true), (SPAM, true)] {
-        for last_words in
-            ["", "421 4.3.2 Going down\r\n", "250 Ok\r\n250 Ok\r\n", "500 5.5.1 What?\r\n", "nonsense\r\n", "25"]
-        {
+        for last_words in [
+            "",
+            "421 4.3.2 Going down\r\n",
+            "250 Ok\r\n250 Ok\r\n",
+            "500 5.5.1 What?\r\n",
+            "nonsense\r\n",
+            "25",
+        ] {
             // After a refused recipient, RSET is under way. Otherwise nothing is, and what the
             // server says comes unasked.
             let is_asked = before.len() == REFUSED.len();
@@ -385,26 +517,47 @@ async fn a_session_that_ends_before_the_next_message_begins() {
             if is_asked {
                 script.push(last_words);
             } else {
-                unasked = Box::leak(format!("{}{last_words}", script.pop().unwrap()).into_boxed_str());
+                unasked =
+                    Box::leak(format!("{}{last_words}", script.pop().unwrap()).into_boxed_str());
                 script.push(unasked);
             }
             for is_stream in [false, true] {
                 let (endpoint, serving) = scripted(&[&script, FIRST]).await;
                 let pool = Client::new(endpoint).pool(1);
                 assert_eq!(pool.send(hello()).await.is_err(), is_refused);
-                let second = if is_stream { pool.send(stream()).await } else { pool.send(hello()).await };
+                let second = if is_stream {
+                    pool.send(stream()).await
+                } else {
+                    pool.send(hello()).await
+                };
                 let context = format!("{before:?} {last_words:?}");
-                assert!(second.unwrap_or_else(|error| panic!("{context}: {error}")).all_accepted());
+                assert!(
+                    second
+                        .unwrap_or_else(|error| panic!("{context}: {error}"))
+                        .all_accepted()
+                );
                 let heard = serving.await.unwrap();
                 assert_eq!(heard[0].matches("MAIL").count(), 1, "{context}: {heard:?}");
             }
         }
     }
     // So does the connection that a caller gets.
-    let (endpoint, serving) = scripted(&[&[REFUSED, &["421 4.3.2 Going down\r\n"][..]].concat(), FIRST]).await;
+    let (endpoint, serving) = scripted(&[
+        &[REFUSED, &["421 4.3.2 Going down\r\n"][..]].concat(),
+        FIRST,
+    ])
+    .await;
     let pool = Client::new(endpoint).pool(1);
     pool.send(hello()).await.unwrap_err();
-    assert!(pool.get().await.unwrap().send(hello()).await.unwrap().all_accepted());
+    assert!(
+        pool.get()
+            .await
+            .unwrap()
+            .send(hello())
+            .await
+            .unwrap()
+            .all_accepted()
+    );
     serving.await.unwrap();
 }
 
@@ -414,7 +567,14 @@ async fn a_session_that_ends_before_the_next_message_begins() {
 async fn a_session_that_ends_before_mail_is_answered() {
     const OFFERS: [&str; 2] = ["250 there\r\n", "250-there\r\n250 PIPELINING\r\n"];
     for offer in OFFERS {
-        for last_words in ["", "421 4.3.2 Going down\r\n", "354 Go\r\n", "nonsense\r\n", "25", "250-Ok\r\n"] {
+        for last_words in [
+            "",
+            "421 4.3.2 Going down\r\n",
+            "354 Go\r\n",
+            "nonsense\r\n",
+            "25",
+            "250-Ok\r\n",
+        ] {
             let first: &[&str] = match offer {
                 "250 there\r\n" => &[GREETING, "250 there\r\n", OK, OK, "354 Go\r\n", OK, ""],
                 offer => &[GREETING, offer, "250 Ok\r\n250 Ok\r\n354 Go\r\n", OK, ""],
@@ -425,7 +585,11 @@ async fn a_session_that_ends_before_mail_is_answered() {
             let pool = Client::new(endpoint).pool(1);
             sent(&pool).await;
             let second = pool.send(hello()).await;
-            assert!(second.unwrap_or_else(|error| panic!("{offer:?} {last_words:?}: {error}")).all_accepted());
+            assert!(
+                second
+                    .unwrap_or_else(|error| panic!("{offer:?} {last_words:?}: {error}"))
+                    .all_accepted()
+            );
             serving.await.unwrap();
         }
     }
@@ -458,24 +622,45 @@ async fn a_connection_that_was_idle_is_asked_first() {
     }
     // It costs a round trip, and none once the server has answered. The setting is that of the
     // endpoint.
-    for (setting, round_trips) in [(seconds(10), [2, 1]), (Duration::ZERO, [2, 2]), (Duration::MAX, [1, 1])] {
+    for (setting, round_trips) in [
+        (seconds(10), [2, 1]),
+        (Duration::ZERO, [2, 2]),
+        (Duration::MAX, [1, 1]),
+    ] {
         let server = plain().offer("CHUNKING").start().await.unwrap();
-        let endpoint = Endpoint::from_url(&server.url()).unwrap().check_after_idle(setting);
+        let endpoint = Endpoint::from_url(&server.url())
+            .unwrap()
+            .check_after_idle(setting);
         let pool = Client::new(endpoint).pool(1);
         sent(&pool).await;
         later(seconds(11)).await;
-        assert_eq!([sent(&pool).await, sent(&pool).await], round_trips, "{setting:?}");
+        assert_eq!(
+            [sent(&pool).await, sent(&pool).await],
+            round_trips,
+            "{setting:?}"
+        );
         assert_eq!(server.connections().len(), 1);
         // A connection that is kept by the caller does the same.
         let mut connection = pool.client().connect().await.unwrap();
         later(seconds(11)).await;
-        assert_eq!(connection.send(hello()).await.unwrap().round_trips, round_trips[0]);
+        assert_eq!(
+            connection.send(hello()).await.unwrap().round_trips,
+            round_trips[0]
+        );
         later(seconds(11)).await;
         let messages = futures::stream::iter([hello().into(), hello().into()]);
         let outcomes: Vec<_> = connection.send_all(messages).collect().await;
-        assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().all_accepted()));
+        assert!(
+            outcomes
+                .into_iter()
+                .all(|outcome| outcome.unwrap().all_accepted())
+        );
         let sessions = server.connections();
-        let groups = sessions[1].groups.iter().filter(|group| group.last().unwrap().starts_with("MAIL")).count();
+        let groups = sessions[1]
+            .groups
+            .iter()
+            .filter(|group| group.last().unwrap().starts_with("MAIL"))
+            .count();
         let expected = match setting {
             Duration::ZERO => 3,
             Duration::MAX => 0,
@@ -486,10 +671,15 @@ async fn a_connection_that_was_idle_is_asked_first() {
     }
 }
 
-/// A server that takes one message on each connection, tells when more comes, and does not answer that.
+/// A server that takes one message on each connection, tells when more comes, and does not answer
+/// that.
 async fn silent_after_one() -> (Endpoint, mpsc::UnboundedReceiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = Endpoint::from_url(&format!("smtp://{}?tls=none", listener.local_addr().unwrap())).unwrap();
+    let endpoint = Endpoint::from_url(&format!(
+        "smtp://{}?tls=none",
+        listener.local_addr().unwrap()
+    ))
+    .unwrap();
     let (more_came, more) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -498,7 +688,11 @@ async fn silent_after_one() -> (Endpoint, mpsc::UnboundedReceiver<()>) {
                 let mut heard = Vec::new();
                 for line in FIRST {
                     stream.write_all(line.as_bytes()).await.unwrap();
-                    let end = if line.starts_with("354") { &b"\r\n.\r\n"[..] } else { b"\r\n" };
+                    let end = if line.starts_with("354") {
+                        &b"\r\n.\r\n"[..]
+                    } else {
+                        b"\r\n"
+                    };
                     heard.clear();
                     while !heard.ends_with(end) && stream.read_buf(&mut heard).await.unwrap() > 0 {}
                 }
@@ -511,7 +705,11 @@ async fn silent_after_one() -> (Endpoint, mpsc::UnboundedReceiver<()>) {
 }
 
 /// What comes of a call whose command the server does not answer for so long.
-async fn unanswered_for<T>(by: Duration, call: impl Future<Output = T>, more: &mut mpsc::UnboundedReceiver<()>) -> T {
+async fn unanswered_for<T>(
+    by: Duration,
+    call: impl Future<Output = T>,
+    more: &mut mpsc::UnboundedReceiver<()>,
+) -> T {
     let mut call = pin!(call);
     match select(call.as_mut(), pin!(more.recv())).await {
         Either::Left(_) => panic!("it was answered"),
@@ -531,10 +729,17 @@ async fn silence_after_mail() {
         timeouts.deadline = deadline;
         let pool = Client::new(endpoint.timeouts(timeouts)).pool(1);
         sent(&pool).await;
-        match (unanswered_for(later, pool.send(hello()), &mut more).await, deadline) {
+        match (
+            unanswered_for(later, pool.send(hello()), &mut more).await,
+            deadline,
+        ) {
             (Ok(receipt), None) => assert!(receipt.all_accepted()),
             (Err(error), Some(_)) => {
-                assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Mail), "{error}");
+                assert_eq!(
+                    (error.kind(), error.phase()),
+                    (ErrorKind::Timeout, Phase::Mail),
+                    "{error}"
+                );
             }
             (result, _) => panic!("{result:?}"),
         }
@@ -549,13 +754,22 @@ async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
     let timeouts = envoi::Timeouts::default().with_deadline(Duration::from_secs(200));
     let pool = Client::new(endpoint.timeouts(timeouts)).pool(1);
     let (messages, source) = mpsc::unbounded_channel::<Message<'static>>();
-    let source = futures::stream::unfold(source, |mut source| async { source.recv().await.map(|next| (next, source)) });
+    let source = futures::stream::unfold(source, |mut source| async {
+        source.recv().await.map(|next| (next, source))
+    });
     let mut outcomes = pin!(pool.send_all(source));
     messages.send(hello().into()).unwrap();
     assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
     messages.send(hello().into()).unwrap();
-    let error = unanswered_for(Duration::from_secs(201), outcomes.next(), &mut more).await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Mail), "{error}");
+    let error = unanswered_for(Duration::from_secs(201), outcomes.next(), &mut more)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Timeout, Phase::Mail),
+        "{error}"
+    );
     assert!(outcomes.next().now_or_never().is_none());
     messages.send(hello().into()).unwrap();
     assert!(outcomes.next().await.unwrap().unwrap().all_accepted());
@@ -568,14 +782,31 @@ async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
 async fn the_end_of_a_session_after_a_refused_message_is_told_by_its_reply() {
     const OFFERS: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let last = "421 4.3.2 Going down\r\n";
-    let (endpoint, _serving) = scripted(&[&[GREETING, OFFERS, "250 Ok\r\n250 Ok\r\n550 No\r\n", last]]).await;
+    let (endpoint, _serving) =
+        scripted(&[&[GREETING, OFFERS, "250 Ok\r\n250 Ok\r\n550 No\r\n", last]]).await;
     let mut connection = Client::new(endpoint).connect().await.unwrap();
-    assert_eq!(connection.send(hello()).await.unwrap_err().reply().unwrap().code(), 550);
+    assert_eq!(
+        connection
+            .send(hello())
+            .await
+            .unwrap_err()
+            .reply()
+            .unwrap()
+            .code(),
+        550
+    );
     let error = connection.send(hello()).await.unwrap_err();
-    assert_eq!((error.kind(), error.message()), (ErrorKind::Closed, "the session is over"), "{error}");
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::Closed, "the session is over"),
+        "{error}"
+    );
     assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
     assert_eq!(error.reply().unwrap().to_string(), last.trim_end());
-    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+    assert_eq!(
+        error.receipt().unwrap().recipients[0].outcome,
+        Outcome::NotTried
+    );
 }
 
 #[tokio::test]
@@ -592,11 +823,21 @@ async fn a_pool_splits_a_message_for_a_server_that_takes_fewer_recipients() {
     let server = server.start().await.unwrap();
     let pool = pool(&server, 1);
     for _ in 0..2 {
-        let mail = MessageBuilder::new().from("me@example.org").to(vec!["a@b.example", "c@b.example", "d@b.example"]);
+        let mail = MessageBuilder::new().from("me@example.org").to(vec![
+            "a@b.example",
+            "c@b.example",
+            "d@b.example",
+        ]);
         let receipt = pool.send(mail.text_body("Hello.")).await.unwrap();
-        assert!(receipt.all_accepted() && receipt.transactions == 3, "{receipt:?}");
+        assert!(
+            receipt.all_accepted() && receipt.transactions == 3,
+            "{receipt:?}"
+        );
     }
-    assert_eq!((server.messages().len(), server.connections().len()), (6, 3));
+    assert_eq!(
+        (server.messages().len(), server.connections().len()),
+        (6, 3)
+    );
 }
 
 #[tokio::test]
@@ -620,7 +861,13 @@ async fn what_is_given_back_in_the_middle_of_something_is_closed() {
             Box::pin(async {
                 assert!(connection.mail(me()).await.unwrap().is_positive());
                 assert!(connection.rcpt(me()).await.unwrap().is_positive());
-                connection.data().await.unwrap().write("Subject: half\r\n").await.unwrap();
+                connection
+                    .data()
+                    .await
+                    .unwrap()
+                    .write("Subject: half\r\n")
+                    .await
+                    .unwrap();
             })
         }),
         ("a refused sender", true, |connection| {
@@ -631,28 +878,43 @@ async fn what_is_given_back_in_the_middle_of_something_is_closed() {
         }),
     ];
     for (what, is_kept, used) in uses {
-        let refuse = |line: &str| line.starts_with("MAIL FROM:<nobody@").then(|| "550 5.1.8 Not you".to_owned());
+        let refuse = |line: &str| {
+            line.starts_with("MAIL FROM:<nobody@")
+                .then(|| "550 5.1.8 Not you".to_owned())
+        };
         let server = plain().answer(refuse).start().await.unwrap();
         let pool = pool(&server, 1);
         let mut connection = pool.get().await.unwrap();
         used(&mut connection).await;
         drop(connection);
         sent(&pool).await;
-        assert_eq!(server.connections().len(), if is_kept { 1 } else { 2 }, "{what}");
+        assert_eq!(
+            server.connections().len(),
+            if is_kept { 1 } else { 2 },
+            "{what}"
+        );
         assert_eq!(server.messages().len(), 1, "{what}");
         until(|| server.connections()[0].is_open == is_kept).await;
     }
 }
 
-/// Its transaction is dropped at the server, too: by the time that the next message goes, that is done.
+/// Its transaction is dropped at the server, too: by the time that the next message goes, that is
+/// done.
 #[tokio::test]
 async fn a_refused_message_costs_the_next_one_nothing() {
     for (server, each) in [(plain().offer("CHUNKING"), 1), (plain(), 2)] {
-        let server = server.refuse_recipient("nobody@example.com", "550 5.1.1 No such user").start().await.unwrap();
+        let server = server
+            .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
+            .start()
+            .await
+            .unwrap();
         let pool = pool(&server, 1);
         sent(&pool).await;
         let error = pool.send(hello_to("nobody@example.com")).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Refused, false));
+        assert_eq!(
+            (error.kind(), error.outcome_unknown()),
+            (ErrorKind::Refused, false)
+        );
         until(|| server.connections()[0].commands().last() == Some("RSET")).await;
         assert_eq!(sent(&pool).await, each);
         assert_eq!(server.connections().len(), 1);
@@ -671,7 +933,10 @@ async fn closed() {
     assert!((&mut closing).now_or_never().is_none());
     for refused in [pool.get().await.err(), pool.send(hello()).await.err()] {
         let error = refused.unwrap();
-        assert_eq!((error.kind(), error.message()), (ErrorKind::PoolClosed, "the pool was closed"));
+        assert_eq!(
+            (error.kind(), error.message()),
+            (ErrorKind::PoolClosed, "the pool was closed")
+        );
         assert!(error.is_transient() && !error.is_permanent());
         if let Some(receipt) = error.receipt() {
             assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
@@ -681,8 +946,20 @@ async fn closed() {
     drop(first);
     let (outcomes, left) = futures::future::join(waiting, closing).await;
     assert_eq!(left, 0);
-    assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().all_accepted()));
-    until(|| server.connections().iter().filter(|session| said_quit(session)).count() == 1).await;
+    assert!(
+        outcomes
+            .into_iter()
+            .all(|outcome| outcome.unwrap().all_accepted())
+    );
+    until(|| {
+        server
+            .connections()
+            .iter()
+            .filter(|session| said_quit(session))
+            .count()
+            == 1
+    })
+    .await;
     // The other one was not waited for, and does its work.
     assert!(used.send(hello()).await.unwrap().all_accepted());
     drop(used);
@@ -697,7 +974,10 @@ async fn closed_when_the_time_is_over() {
     limits.close = Duration::from_millis(10);
     let pool = pool(&server, limits);
     let mut used = pool.get().await.unwrap();
-    let waiting = [tokio::spawn(send_by(pool.clone())), tokio::spawn(send_by(pool.clone()))];
+    let waiting = [
+        tokio::spawn(send_by(pool.clone())),
+        tokio::spawn(send_by(pool.clone())),
+    ];
     // Both come to the queue.
     tokio::task::yield_now().await;
     assert_eq!(pool.close().await, 2);
@@ -718,34 +998,60 @@ async fn closed_while_a_stream_of_messages_goes() {
     let closing = async { (pool.close().await, server.messages().len()) };
     let mut closing = std::pin::pin!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
-    assert!(outcomes.by_ref().all(async |outcome| outcome.unwrap().all_accepted()).await);
+    assert!(
+        outcomes
+            .by_ref()
+            .all(async |outcome| outcome.unwrap().all_accepted())
+            .await
+    );
     assert!(closing.as_mut().now_or_never().is_none());
     drop(outcomes);
     assert_eq!(closing.await, (0, 100));
 }
 
 async fn send_by(pool: Pool) -> Result<bool, ErrorKind> {
-    pool.send(hello()).await.map(|receipt| receipt.all_accepted()).map_err(|error| error.kind())
+    pool.send(hello())
+        .await
+        .map(|receipt| receipt.all_accepted())
+        .map_err(|error| error.kind())
 }
 
 /// Retries of a message end with the pool, and do not hold it open.
 #[tokio::test]
 async fn closed_between_two_attempts() {
-    let server = plain().answer(|line| line.starts_with("RCPT").then(|| "450 4.2.1 Busy".to_owned()));
+    let server = plain().answer(|line| {
+        line.starts_with("RCPT")
+            .then(|| "450 4.2.1 Busy".to_owned())
+    });
     let server = server.start().await.unwrap();
     let mut retries = RetryPolicy::new(1000);
-    (retries.initial_backoff, retries.max_backoff) = (Duration::from_millis(1), Duration::from_millis(1));
-    let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
+    (retries.initial_backoff, retries.max_backoff) =
+        (Duration::from_millis(1), Duration::from_millis(1));
+    let pool = Client::from_url(&server.url())
+        .unwrap()
+        .retries(retries)
+        .pool(1);
     let sending = tokio::spawn({
         let pool = pool.clone();
         async move { pool.send(hello()).await }
     });
-    until(|| server.connections().iter().any(|session| session.commands().count() > 20)).await;
+    until(|| {
+        server
+            .connections()
+            .iter()
+            .any(|session| session.commands().count() > 20)
+    })
+    .await;
     assert_eq!(pool.close().await, 0);
     let error = sending.await.unwrap().unwrap_err();
-    assert!(error.kind() == ErrorKind::PoolClosed && error.is_transient(), "{error}");
+    assert!(
+        error.kind() == ErrorKind::PoolClosed && error.is_transient(),
+        "{error}"
+    );
     let receipt = error.receipt().unwrap();
-    assert!(matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 450));
+    assert!(
+        matches!(&receipt.recipients[0].outcome, Outcome::Refused(reply) if reply.code() == 450)
+    );
 }
 
 #[test]
@@ -768,22 +1074,30 @@ fn a_pool_may_be_dropped_anywhere() {
 async fn with_retries() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = plain().answer(move |line| {
-        let refused = line.starts_with("RCPT") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+        let refused =
+            line.starts_with("RCPT") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
         refused.then(|| "450 4.7.1 Greylisted".to_owned())
     });
     let server = server.start().await.unwrap();
     let mut retries = RetryPolicy::new(2);
     retries.initial_backoff = Duration::from_millis(1);
-    let pool = Client::from_url(&server.url()).unwrap().retries(retries).pool(1);
+    let pool = Client::from_url(&server.url())
+        .unwrap()
+        .retries(retries)
+        .pool(1);
     sent(&pool).await;
-    assert_eq!((server.messages().len(), server.connections().len()), (1, 1));
+    assert_eq!(
+        (server.messages().len(), server.connections().len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn no_connection_takes_no_place() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = plain().answer(move |line| {
-        let refused = line.starts_with("EHLO") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3;
+        let refused =
+            line.starts_with("EHLO") && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3;
         refused.then(|| "421 4.7.0 Too many connections".to_owned())
     });
     let server = server.start().await.unwrap();
@@ -791,8 +1105,14 @@ async fn no_connection_takes_no_place() {
     limits.acquire_timeout = Duration::ZERO;
     let pool = pool(&server, limits);
     let error = pool.send(hello()).await.unwrap_err();
-    assert_eq!((error.kind(), error.reply().unwrap().code()), (ErrorKind::Refused, 421));
-    assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::NotTried);
+    assert_eq!(
+        (error.kind(), error.reply().unwrap().code()),
+        (ErrorKind::Refused, 421)
+    );
+    assert_eq!(
+        error.receipt().unwrap().recipients[0].outcome,
+        Outcome::NotTried
+    );
     assert!(pool.get().await.is_err() && pool.get().await.is_err());
     sent(&pool).await;
     assert_eq!(server.connections().len(), 4);

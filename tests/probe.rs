@@ -1,6 +1,7 @@
 //! `envoi::probe` and the `probe` example: what they find out about servers of many kinds.
 //!
-//! `cargo test` builds the example first. `cargo test --test probe` alone does not: then `cargo build --example probe` comes before.
+//! `cargo test` builds the example first. `cargo test --test probe` alone does not: then
+//! `cargo build --example probe` comes before.
 
 #[path = "support/program.rs"]
 mod program;
@@ -25,7 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "Xyzzy-4711";
 
 async fn probe(endpoint: &Endpoint) -> Report {
-    timeout(PATIENCE, envoi::probe(endpoint)).await.expect("probe hangs").unwrap()
+    timeout(PATIENCE, envoi::probe(endpoint))
+        .await
+        .expect("probe hangs")
+        .unwrap()
 }
 
 async fn probe_url(url: &str) -> Report {
@@ -42,18 +46,36 @@ fn only(report: &Report) -> &Port {
 #[track_caller]
 fn fails(report: &Report, kind: ErrorKind, phase: Phase, words: &str) {
     let failure = only(report).failure.as_ref().unwrap();
-    assert_eq!((failure.kind(), failure.phase()), (kind, phase), "{failure}");
-    assert!(failure.to_string().contains(words), "{words:?} is not in: {failure}");
+    assert_eq!(
+        (failure.kind(), failure.phase()),
+        (kind, phase),
+        "{failure}"
+    );
+    assert!(
+        failure.to_string().contains(words),
+        "{words:?} is not in: {failure}"
+    );
     assert!(!report.is_usable());
     // The text breaks lines at blanks.
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let text = report.to_string();
-    assert!(flat(&text).contains(&flat(failure.message())), "{failure} is not in:\n{text}");
-    assert!(flat(&text).contains(&flat(failure.hint().unwrap_or_default())), "{failure} is not in:\n{text}");
+    assert!(
+        flat(&text).contains(&flat(failure.message())),
+        "{failure} is not in:\n{text}"
+    );
+    assert!(
+        flat(&text).contains(&flat(failure.hint().unwrap_or_default())),
+        "{failure} is not in:\n{text}"
+    );
 }
 
 fn commands(server: &Server) -> Vec<String> {
-    server.connections().iter().flat_map(|session| session.commands()).map(str::to_owned).collect()
+    server
+        .connections()
+        .iter()
+        .flat_map(|session| session.commands())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A port where each connection is handled by this.
@@ -71,7 +93,10 @@ async fn listener<F: Future<Output = ()> + Send + 'static>(
 }
 
 fn impatient(port: u16) -> Endpoint {
-    Endpoint::new("127.0.0.1").port(port).timeouts(Timeouts::uniform(Duration::from_secs(4))).trust(Trust::empty())
+    Endpoint::new("127.0.0.1")
+        .port(port)
+        .timeouts(Timeouts::uniform(Duration::from_secs(4)))
+        .trust(Trust::empty())
 }
 
 // ---- What can be used ----
@@ -80,64 +105,154 @@ fn impatient(port: u16) -> Endpoint {
 async fn lmtp() {
     let plain = Server::builder().lmtp().start().await.unwrap();
     let protected = Server::builder().lmtp().starttls().start().await.unwrap();
-    let implicit = Server::builder().lmtp().implicit_tls().start().await.unwrap();
-    for (server, query) in
-        [(&plain, "".into()), (&protected, format!("?tls=required&trust={}", protected.ca_file().display()))]
-    {
+    let implicit = Server::builder()
+        .lmtp()
+        .implicit_tls()
+        .start()
+        .await
+        .unwrap();
+    for (server, query) in [
+        (&plain, "".into()),
+        (
+            &protected,
+            format!("?tls=required&trust={}", protected.ca_file().display()),
+        ),
+    ] {
         let report = probe_url(&server.url()).await;
         assert!(report.is_usable(), "{report}");
-        assert_eq!(report.advice.unwrap().url, format!("lmtp://localhost:{}{query}", server.port()));
+        assert_eq!(
+            report.advice.unwrap().url,
+            format!("lmtp://localhost:{}{query}", server.port())
+        );
     }
-    let report =
-        probe_url(&format!("lmtp://localhost:{}?trust={}", implicit.port(), implicit.ca_file().display())).await;
+    let report = probe_url(&format!(
+        "lmtp://localhost:{}?trust={}",
+        implicit.port(),
+        implicit.ca_file().display()
+    ))
+    .await;
     assert_eq!(only(&report).speaks, Some(PortSecurity::Tls));
-    assert!(report.advice.unwrap().rust.contains(".security(Security::Implicit)"));
-    assert!(commands(&plain).contains(&"LHLO [127.0.0.1]".to_owned()), "{:?}", commands(&plain));
+    assert!(
+        report
+            .advice
+            .unwrap()
+            .rust
+            .contains(".security(Security::Implicit)")
+    );
+    assert!(
+        commands(&plain).contains(&"LHLO [127.0.0.1]".to_owned()),
+        "{:?}",
+        commands(&plain)
+    );
 
     let usual = probe_url("lmtp://localhost").await;
-    assert_eq!(usual.ports.iter().map(|port| port.number).collect::<Vec<_>>(), [24]);
-    let error = envoi::probe(&Endpoint::lmtp_unix("/run/lmtp.sock")).await.unwrap_err();
-    assert_eq!((error.kind(), error.message().contains("/run/lmtp.sock")), (ErrorKind::Request, true), "{error}");
+    assert_eq!(
+        usual
+            .ports
+            .iter()
+            .map(|port| port.number)
+            .collect::<Vec<_>>(),
+        [24]
+    );
+    let error = envoi::probe(&Endpoint::lmtp_unix("/run/lmtp.sock"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.message().contains("/run/lmtp.sock")),
+        (ErrorKind::Request, true),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn starttls_with_a_login() {
-    let server = Server::builder().login("alice", PASSWORD).max_size(50_000_000).start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .max_size(50_000_000)
+        .start()
+        .await
+        .unwrap();
     let report = probe_url(&server.url()).await;
     let port = only(&report);
     assert!(report.is_usable(), "{report}");
-    assert_eq!((port.number, port.address.unwrap().port()), (server.port(), server.port()));
+    assert_eq!(
+        (port.number, port.address.unwrap().port()),
+        (server.port(), server.port())
+    );
     assert_eq!(port.speaks, Some(PortSecurity::Plaintext));
     assert_eq!(port.greeting.as_ref().unwrap().code(), 220);
-    let (before, inside) = (port.before_tls.as_ref().unwrap(), port.inside_tls.as_ref().unwrap());
+    let (before, inside) = (
+        port.before_tls.as_ref().unwrap(),
+        port.inside_tls.as_ref().unwrap(),
+    );
     assert!(before.offers("STARTTLS") && before.auth().is_empty());
     assert!(!inside.offers("STARTTLS"));
     assert_eq!(inside.auth(), ["PLAIN", "LOGIN"]);
     assert_eq!(inside.size_limit(), Some(50_000_000));
     let tls = port.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
-    assert!(tls.verified && tls.verified_by.is_some() && !tls.resumed && tls.key_exchange.is_some());
+    assert!(
+        tls.verified && tls.verified_by.is_some() && !tls.resumed && tls.key_exchange.is_some()
+    );
     assert!(tls.peer().unwrap().names.contains(&"localhost".to_owned()));
-    let versions: Vec<_> = port.versions.iter().map(|version| (version.version, version.is_accepted())).collect();
-    assert_eq!(versions, [(TlsVersion::Tls13, true), (TlsVersion::Tls12, true)]);
+    let versions: Vec<_> = port
+        .versions
+        .iter()
+        .map(|version| (version.version, version.is_accepted()))
+        .collect();
+    assert_eq!(
+        versions,
+        [(TlsVersion::Tls13, true), (TlsVersion::Tls12, true)]
+    );
     assert_eq!(port.login.unwrap().to_string(), "PLAIN");
     let timings = &port.timings;
-    let all = [timings.connect, timings.greeting, timings.tls, timings.ready, timings.login];
+    let all = [
+        timings.connect,
+        timings.greeting,
+        timings.tls,
+        timings.ready,
+        timings.login,
+    ];
     assert!(all.iter().all(Option::is_some), "{timings:?}");
-    // Nothing was sent, each connection was left politely, and there were three: in clear, as a client, and with TLS 1.2.
+    // Nothing was sent, each connection was left politely, and there were three: in clear, as a
+    // client, and with TLS 1.2.
     assert!(server.messages().is_empty());
     assert_eq!(server.connections().len(), 3);
-    assert_eq!(commands(&server).iter().filter(|command| *command == "QUIT").count(), 3);
-    assert_eq!(commands(&server).iter().filter(|command| command.starts_with("AUTH")).count(), 1);
+    assert_eq!(
+        commands(&server)
+            .iter()
+            .filter(|command| *command == "QUIT")
+            .count(),
+        3
+    );
+    assert_eq!(
+        commands(&server)
+            .iter()
+            .filter(|command| command.starts_with("AUTH"))
+            .count(),
+        1
+    );
     assert!(!format!("{report} {report:?}").contains(PASSWORD));
-    for words in ["plaintext and then STARTTLS: can be used", "alice logged in with PLAIN", "50000000 bytes (50 MB)"] {
-        assert!(report.to_string().contains(words), "{words:?} is not in:\n{report}");
+    for words in [
+        "plaintext and then STARTTLS: can be used",
+        "alice logged in with PLAIN",
+        "50000000 bytes (50 MB)",
+    ] {
+        assert!(
+            report.to_string().contains(words),
+            "{words:?} is not in:\n{report}"
+        );
     }
 }
 
 #[tokio::test]
 async fn tls_from_the_first_byte_whatever_the_url_says() {
-    let server = Server::builder().implicit_tls().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .implicit_tls()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     let url = server.url().replace("smtps://", "smtp://");
     let report = probe_url(&url).await;
     let port = only(&report);
@@ -145,19 +260,44 @@ async fn tls_from_the_first_byte_whatever_the_url_says() {
     assert_eq!(port.speaks, Some(PortSecurity::Tls));
     assert!(port.before_tls.is_none() && port.inside_tls.is_some() && port.greeting.is_some());
     assert!(port.login.is_some());
-    assert!(report.advice.as_ref().unwrap().url.starts_with("smtps://alice@localhost:"));
+    assert!(
+        report
+            .advice
+            .as_ref()
+            .unwrap()
+            .url
+            .starts_with("smtps://alice@localhost:")
+    );
 }
 
 #[tokio::test]
 async fn the_url_that_it_advises_works() {
     for builder in [Server::builder(), Server::builder().implicit_tls()] {
-        let server = builder.login("alice@example.org", PASSWORD).start().await.unwrap();
+        let server = builder
+            .login("alice@example.org", PASSWORD)
+            .start()
+            .await
+            .unwrap();
         let report = probe_url(&server.url()).await;
         let advice = report.advice.as_ref().unwrap();
         assert!(advice.usable && advice.port == server.port());
-        assert!(advice.url.contains("alice%40example.org@"), "{}", advice.url);
-        assert!(advice.rust.contains(&format!("Endpoint::from_url({:?})?", advice.url)), "{}", advice.rust);
-        assert!(advice.rust.contains(".password(password)"), "{}", advice.rust);
+        assert!(
+            advice.url.contains("alice%40example.org@"),
+            "{}",
+            advice.url
+        );
+        assert!(
+            advice
+                .rust
+                .contains(&format!("Endpoint::from_url({:?})?", advice.url)),
+            "{}",
+            advice.rust
+        );
+        assert!(
+            advice.rust.contains(".password(password)"),
+            "{}",
+            advice.rust
+        );
         let endpoint = Endpoint::from_url(&advice.url).unwrap().password(PASSWORD);
         Client::new(endpoint).connect().await.unwrap().quit().await;
     }
@@ -172,14 +312,27 @@ async fn the_advice_says_in_rust_what_a_url_cannot() {
     let memory = rust(probe(&at().trust(Trust::empty().pem(server.ca_pem()))).await);
     assert!(memory.contains(".tls(tls)"), "{memory}");
     let both = rust(probe(&at().trust(Trust::system().path(server.ca_file()))).await);
-    assert!(both.contains("?trust=/") && both.contains(".system_trust()"), "{both}");
-    let pin =
-        only(&probe(&at().trust(Trust::empty().path(server.ca_file()))).await).tls.as_ref().unwrap().chain[0].pin();
+    assert!(
+        both.contains("?trust=/") && both.contains(".system_trust()"),
+        "{both}"
+    );
+    let pin = only(&probe(&at().trust(Trust::empty().path(server.ca_file()))).await)
+        .tls
+        .as_ref()
+        .unwrap()
+        .chain[0]
+        .pin();
     let pinned = probe(&at().trust(Trust::empty()).pin(&pin)).await;
     assert!(pinned.is_usable(), "{pinned}");
     let url = pinned.advice.unwrap().url;
     assert!(url.contains("?pin=sha256"), "{url}");
-    Client::from_url(&url).unwrap().connect().await.unwrap().quit().await;
+    Client::from_url(&url)
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
+        .quit()
+        .await;
 }
 
 #[tokio::test]
@@ -190,14 +343,19 @@ async fn plaintext_where_that_is_wanted() {
         assert!(report.is_usable(), "{report}");
         let port = only(&report);
         assert!(port.tls.is_none() && port.versions.is_empty() && port.inside_tls.is_none());
-        assert_eq!(report.advice.unwrap().url, format!("smtp://localhost:{}?tls=none", server.port()));
+        assert_eq!(
+            report.advice.unwrap().url,
+            format!("smtp://localhost:{}?tls=none", server.port())
+        );
     }
 }
 
 #[tokio::test]
 async fn an_unverified_certificate_where_that_will_do() {
     let server = Server::start().await.unwrap();
-    let endpoint = Endpoint::new("localhost").port(server.port()).trust(Trust::empty());
+    let endpoint = Endpoint::new("localhost")
+        .port(server.port())
+        .trust(Trust::empty());
     let report = probe(&endpoint.security(Security::Opportunistic)).await;
     assert!(report.is_usable(), "{report}");
     let tls = only(&report).tls.as_ref().unwrap();
@@ -211,33 +369,74 @@ async fn an_unverified_certificate_where_that_will_do() {
 async fn plaintext_where_tls_is_wanted() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let report = probe(&Endpoint::new("localhost").port(server.port())).await;
-    fails(&report, ErrorKind::Tls, Phase::StartTls, "does not offer STARTTLS; it offers");
+    fails(
+        &report,
+        ErrorKind::Tls,
+        Phase::StartTls,
+        "does not offer STARTTLS; it offers",
+    );
     assert!(only(&report).before_tls.is_some());
 }
 
 #[tokio::test]
 async fn no_password_crosses_in_clear_even_where_the_url_allows_it() {
-    let server = Server::builder().plaintext().auth_in_clear().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .plaintext()
+        .auth_in_clear()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     assert!(server.url().contains("auth-in-clear=yes"));
     let report = probe_url(&server.url()).await;
-    fails(&report, ErrorKind::Insecure, Phase::Auth, "the password would cross the network in clear");
-    assert!(!commands(&server).iter().any(|command| command.starts_with("AUTH")));
+    fails(
+        &report,
+        ErrorKind::Insecure,
+        Phase::Auth,
+        "the password would cross the network in clear",
+    );
+    assert!(
+        !commands(&server)
+            .iter()
+            .any(|command| command.starts_with("AUTH"))
+    );
 }
 
 #[tokio::test]
 async fn no_password_goes_to_an_unverified_server() {
     for policy in ["required", "opportunistic", "none"] {
-        let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+        let server = Server::builder()
+            .login("alice", PASSWORD)
+            .start()
+            .await
+            .unwrap();
         let stranger = Server::start().await.unwrap();
-        let url = format!("smtp://alice:{PASSWORD}@localhost:{}?tls={policy}&auth-in-clear=yes", server.port());
-        let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().path(stranger.ca_file()));
+        let url = format!(
+            "smtp://alice:{PASSWORD}@localhost:{}?tls={policy}&auth-in-clear=yes",
+            server.port()
+        );
+        let endpoint = Endpoint::from_url(&url)
+            .unwrap()
+            .trust(Trust::empty().path(stranger.ca_file()));
         let report = probe(&endpoint).await;
-        fails(&report, ErrorKind::Tls, Phase::Tls, "its signature is not by the key");
+        fails(
+            &report,
+            ErrorKind::Tls,
+            Phase::Tls,
+            "its signature is not by the key",
+        );
         assert!(only(&report).login.is_none());
-        assert!(!commands(&server).iter().any(|command| command.starts_with("AUTH")));
+        assert!(
+            !commands(&server)
+                .iter()
+                .any(|command| command.starts_with("AUTH"))
+        );
         assert!(report.to_string().contains("NOT verified: "), "{report}");
         // What it offers is seen nevertheless.
-        assert_eq!(only(&report).inside_tls.as_ref().unwrap().auth(), ["PLAIN", "LOGIN"]);
+        assert_eq!(
+            only(&report).inside_tls.as_ref().unwrap().auth(),
+            ["PLAIN", "LOGIN"]
+        );
     }
 }
 
@@ -245,38 +444,80 @@ async fn no_password_goes_to_an_unverified_server() {
 async fn the_certificates_that_were_sent_can_be_trusted() {
     let server = Server::start().await.unwrap();
     let endpoint = Endpoint::new("localhost").port(server.port());
-    let pem = probe(&endpoint.clone().trust(Trust::empty())).await.certificates_pem();
-    assert!(pem.starts_with("# localhost, port ") && pem.contains("-----BEGIN CERTIFICATE-----"), "{pem}");
+    let pem = probe(&endpoint.clone().trust(Trust::empty()))
+        .await
+        .certificates_pem();
+    assert!(
+        pem.starts_with("# localhost, port ") && pem.contains("-----BEGIN CERTIFICATE-----"),
+        "{pem}"
+    );
     let report = probe(&endpoint.trust(Trust::empty().pem(pem))).await;
     assert!(report.is_usable(), "{report}");
 }
 
 #[tokio::test]
 async fn a_wrong_password() {
-    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().credentials(Credentials::new("alice", "hunter2-wrong"));
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .credentials(Credentials::new("alice", "hunter2-wrong"));
     let report = probe(&endpoint).await;
-    fails(&report, ErrorKind::Auth, Phase::Auth, "Check user name and password");
+    fails(
+        &report,
+        ErrorKind::Auth,
+        Phase::Auth,
+        "Check user name and password",
+    );
     assert!(!format!("{report} {report:?}").contains("hunter2"));
     assert!(!report.advice.unwrap().usable);
 }
 
 #[tokio::test]
 async fn starttls_that_is_refused() {
-    let builder = Server::builder().answer(|command| (command == "STARTTLS").then(|| "454 4.7.0 Not now".into()));
+    let builder = Server::builder()
+        .answer(|command| (command == "STARTTLS").then(|| "454 4.7.0 Not now".into()));
     let report = probe_url(&builder.start().await.unwrap().url()).await;
-    fails(&report, ErrorKind::Tls, Phase::StartTls, "454 4.7.0 Not now");
-    assert!(only(&report).versions.iter().all(|version| !version.is_accepted()));
+    fails(
+        &report,
+        ErrorKind::Tls,
+        Phase::StartTls,
+        "454 4.7.0 Not now",
+    );
+    assert!(
+        only(&report)
+            .versions
+            .iter()
+            .all(|version| !version.is_accepted())
+    );
     assert!(only(&report).before_tls.is_some());
 }
 
 #[tokio::test]
 async fn nobody_listens() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let report = probe(&impatient(free)).await;
-    fails(&report, ErrorKind::Connect, Phase::Connect, "Nothing listens on that port");
+    fails(
+        &report,
+        ErrorKind::Connect,
+        Phase::Connect,
+        "Nothing listens on that port",
+    );
     assert!(only(&report).address.is_none() && report.advice.is_none());
-    assert!(report.to_string().ends_with("No mail server was found here.\n"), "{report}");
+    assert!(
+        report
+            .to_string()
+            .ends_with("No mail server was found here.\n"),
+        "{report}"
+    );
 }
 
 #[tokio::test]
@@ -287,7 +528,12 @@ async fn silence() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    fails(&report, ErrorKind::Timeout, Phase::Greeting, "did not greet within 4s, and does not answer TLS either");
+    fails(
+        &report,
+        ErrorKind::Timeout,
+        Phase::Greeting,
+        "did not greet within 4s, and does not answer TLS either",
+    );
     assert!(report.advice.is_none() && only(&report).speaks.is_none());
 }
 
@@ -305,10 +551,20 @@ async fn silence_inside_tls() {
     })
     .await;
     let report = probe(&impatient(port).trust(Trust::empty().path(server.ca_file()))).await;
-    fails(&report, ErrorKind::Timeout, Phase::Greeting, "no mail server greets behind it");
+    fails(
+        &report,
+        ErrorKind::Timeout,
+        Phase::Greeting,
+        "no mail server greets behind it",
+    );
     // What TLS showed is there.
     assert!(only(&report).tls.as_ref().unwrap().verified);
-    assert!(only(&report).versions.iter().all(|version| version.is_accepted()));
+    assert!(
+        only(&report)
+            .versions
+            .iter()
+            .all(|version| version.is_accepted())
+    );
 }
 
 #[tokio::test]
@@ -319,17 +575,38 @@ async fn a_web_server() {
     })
     .await;
     let report = probe(&impatient(port)).await;
-    fails(&report, ErrorKind::Tls, Phase::Tls, "is a web server on this port");
+    fails(
+        &report,
+        ErrorKind::Tls,
+        Phase::Tls,
+        "is a web server on this port",
+    );
     assert!(report.advice.is_none());
 }
 
 #[tokio::test]
 async fn other_servers_that_speak_first() {
     for (greeting, kind, words) in [
-        ("SSH-2.0-OpenSSH_9.2p1\r\n", ErrorKind::Protocol, "That is an SSH server"),
-        ("* OK IMAP4rev1 ready\r\n", ErrorKind::Protocol, "a server for reading mail"),
-        ("554 5.7.1 You are on a list\r\n", ErrorKind::Refused, "554 5.7.1 You are on a list"),
-        ("", ErrorKind::Closed, "the server closed the connection without a word"),
+        (
+            "SSH-2.0-OpenSSH_9.2p1\r\n",
+            ErrorKind::Protocol,
+            "That is an SSH server",
+        ),
+        (
+            "* OK IMAP4rev1 ready\r\n",
+            ErrorKind::Protocol,
+            "a server for reading mail",
+        ),
+        (
+            "554 5.7.1 You are on a list\r\n",
+            ErrorKind::Refused,
+            "554 5.7.1 You are on a list",
+        ),
+        (
+            "",
+            ErrorKind::Closed,
+            "the server closed the connection without a word",
+        ),
     ] {
         let port = listener(move |mut stream| async move {
             let _ = stream.write_all(greeting.as_bytes()).await;
@@ -340,7 +617,11 @@ async fn other_servers_that_speak_first() {
         .await;
         let report = probe(&impatient(port)).await;
         fails(&report, kind, Phase::Greeting, words);
-        assert_eq!(report.advice.is_some(), kind == ErrorKind::Refused, "{report}");
+        assert_eq!(
+            report.advice.is_some(),
+            kind == ErrorKind::Refused,
+            "{report}"
+        );
     }
 }
 
@@ -350,14 +631,21 @@ async fn a_server_that_lets_clients_wait() {
         sleep(Duration::from_millis(1300)).await;
         let _ = stream.write_all(b"220 slow.example.org\r\n").await;
         let _ = stream.read(&mut [0; 1024]).await;
-        let _ = stream.write_all(b"250-slow.example.org\r\n250 XXXXXXXA\r\n").await;
+        let _ = stream
+            .write_all(b"250-slow.example.org\r\n250 XXXXXXXA\r\n")
+            .await;
         let _ = stream.read(&mut [0; 1024]).await;
     })
     .await;
     let report = probe(&impatient(port)).await;
     assert_eq!(only(&report).speaks, Some(PortSecurity::Plaintext));
     assert!(only(&report).timings.greeting.unwrap() >= Duration::from_millis(1300));
-    fails(&report, ErrorKind::Tls, Phase::StartTls, "A device between you and the server rewrites SMTP");
+    fails(
+        &report,
+        ErrorKind::Tls,
+        Phase::StartTls,
+        "A device between you and the server rewrites SMTP",
+    );
 }
 
 #[tokio::test]
@@ -365,7 +653,10 @@ async fn what_keeps_it_from_looking_is_an_error() {
     for (endpoint, kind) in [
         (Endpoint::new("not a host"), ErrorKind::Request),
         (Endpoint::new("localhost").user("alice"), ErrorKind::Request),
-        (Endpoint::new("localhost").trust(Trust::empty().path("/nowhere/ca.pem")), ErrorKind::Config),
+        (
+            Endpoint::new("localhost").trust(Trust::empty().path("/nowhere/ca.pem")),
+            ErrorKind::Config,
+        ),
     ] {
         assert_eq!(envoi::probe(&endpoint).await.unwrap_err().kind(), kind);
     }
@@ -375,15 +666,26 @@ async fn what_keeps_it_from_looking_is_an_error() {
 #[ignore = "needs openssl"]
 async fn a_server_with_tls_1_2_alone() {
     let (port, ca) = openssl_server(&["-tls1_2"]).await;
-    let report = probe(&impatient(port).trust(Trust::empty().path(ca.path().join("cert.pem")))).await;
+    let report =
+        probe(&impatient(port).trust(Trust::empty().path(ca.path().join("cert.pem")))).await;
     let port = only(&report);
     assert_eq!(port.speaks, Some(PortSecurity::Tls));
     assert_eq!(port.tls.as_ref().unwrap().version, "TLSv1.2");
-    let [new, old] = &port.versions[..] else { panic!("{report}") };
+    let [new, old] = &port.versions[..] else {
+        panic!("{report}")
+    };
     assert!(old.is_accepted(), "{report}");
     let failure = new.failure.as_ref().unwrap();
-    assert!(failure.message().contains("no version of TLS in common"), "{failure}");
-    assert!(report.to_string().contains("TLSv1.2, not TLSv1.3; TLS_ECDHE"), "{report}");
+    assert!(
+        failure.message().contains("no version of TLS in common"),
+        "{failure}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("TLSv1.2, not TLSv1.3; TLS_ECDHE"),
+        "{report}"
+    );
 }
 
 #[tokio::test]
@@ -391,9 +693,20 @@ async fn a_server_with_tls_1_2_alone() {
 async fn a_server_that_is_too_old() {
     let (port, _folder) = openssl_server(&["-tls1", "-cipher", "ALL:@SECLEVEL=0"]).await;
     let report = probe(&impatient(port)).await;
-    fails(&report, ErrorKind::Tls, Phase::Tls, "no version of TLS in common");
-    assert!(report.to_string().contains("neither TLSv1.3 nor TLSv1.2"), "{report}");
-    assert_eq!(report.advice.unwrap().url, format!("smtps://127.0.0.1:{port}"));
+    fails(
+        &report,
+        ErrorKind::Tls,
+        Phase::Tls,
+        "no version of TLS in common",
+    );
+    assert!(
+        report.to_string().contains("neither TLSv1.3 nor TLSv1.2"),
+        "{report}"
+    );
+    assert_eq!(
+        report.advice.unwrap().url,
+        format!("smtps://127.0.0.1:{port}")
+    );
 }
 
 /// `openssl s_server` with a certificate in a folder.
@@ -401,12 +714,30 @@ async fn openssl_server(options: &[&str]) -> (u16, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), own.cert.pem()).unwrap();
-    std::fs::write(folder.path().join("key.pem"), own.signing_key.serialize_pem()).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    std::fs::write(
+        folder.path().join("key.pem"),
+        own.signing_key.serialize_pem(),
+    )
+    .unwrap();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let mut command = Command::new("openssl");
-    command.args(["s_server", "-quiet", "-cert", "cert.pem", "-key", "key.pem", "-accept"]);
-    command.arg(format!("127.0.0.1:{port}")).args(options).current_dir(folder.path()).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args([
+        "s_server", "-quiet", "-cert", "cert.pem", "-key", "key.pem", "-accept",
+    ]);
+    command
+        .arg(format!("127.0.0.1:{port}"))
+        .args(options)
+        .current_dir(folder.path())
+        .kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut child = command.spawn().expect("openssl is installed");
     for _ in 0..200 {
         if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
@@ -424,7 +755,9 @@ async fn openssl_server(options: &[&str]) -> (u16, tempfile::TempDir) {
 #[tokio::test]
 async fn a_connection_knows_its_greeting() {
     let server = Server::start().await.unwrap();
-    let connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap()).await.unwrap();
+    let connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(connection.greeting().unwrap().code(), 220);
     connection.quit().await;
 }
@@ -437,28 +770,61 @@ async fn run(arguments: &[&str]) -> Run {
 
 fn keys(object: &Value) -> Vec<&str> {
     // In alphabetical order, as the map has them.
-    object.as_object().unwrap().keys().map(String::as_str).collect()
+    object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
 }
 
 #[tokio::test]
 async fn for_people() {
-    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     let run = run(&["--url", &server.url()]).await;
     run.exits_with(0);
-    assert!(run.stdout.contains("\nUse smtp://alice@localhost:"), "{}", run.stdout);
-    assert!(run.stdout.contains("let client = Client::new(endpoint);"), "{}", run.stdout);
-    assert!(run.stdout.lines().count() < 40 && !run.stdout.contains(PASSWORD), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("\nUse smtp://alice@localhost:"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stdout.contains("let client = Client::new(endpoint);"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        run.stdout.lines().count() < 40 && !run.stdout.contains(PASSWORD),
+        "{}",
+        run.stdout
+    );
     assert_eq!(run.stderr, "");
 }
 
 #[tokio::test]
 async fn for_programs() {
-    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     let run = run(&["--url", &server.url(), "--json"]).await;
     let json = run.exits_with(0).json();
     assert!(!run.stdout.contains(PASSWORD));
-    assert_eq!(keys(&json), ["advice", "error", "host", "ports", "seconds", "trusted", "usable", "user"]);
-    assert_eq!((&json["usable"], &json["host"], &json["user"]), (&true.into(), &"localhost".into(), &"alice".into()));
+    assert_eq!(
+        keys(&json),
+        [
+            "advice", "error", "host", "ports", "seconds", "trusted", "usable", "user"
+        ]
+    );
+    assert_eq!(
+        (&json["usable"], &json["host"], &json["user"]),
+        (&true.into(), &"localhost".into(), &"alice".into())
+    );
     assert_eq!(keys(&json["advice"]), ["port", "rust", "url", "usable"]);
     let port = &json["ports"][0];
     assert_eq!(
@@ -478,27 +844,68 @@ async fn for_programs() {
             "versions"
         ]
     );
-    assert_eq!((&port["speaks"], &port["login"]), (&"plaintext".into(), &"PLAIN".into()));
-    assert_eq!(keys(&port["inside_tls"]), ["auth", "keywords", "server", "size"]);
-    assert_eq!(port["inside_tls"]["auth"], serde_json::json!(["PLAIN", "LOGIN"]));
+    assert_eq!(
+        (&port["speaks"], &port["login"]),
+        (&"plaintext".into(), &"PLAIN".into())
+    );
+    assert_eq!(
+        keys(&port["inside_tls"]),
+        ["auth", "keywords", "server", "size"]
+    );
+    assert_eq!(
+        port["inside_tls"]["auth"],
+        serde_json::json!(["PLAIN", "LOGIN"])
+    );
     assert_eq!(
         keys(&port["tls"]),
-        ["chain", "cipher", "hint", "key_exchange", "not_verified_reason", "verified", "verified_by", "version"]
+        [
+            "chain",
+            "cipher",
+            "hint",
+            "key_exchange",
+            "not_verified_reason",
+            "verified",
+            "verified_by",
+            "version"
+        ]
     );
     let certificate = &port["tls"]["chain"][0];
-    assert_eq!(keys(certificate), ["issuer", "names", "not_after", "not_before", "pin", "sha256", "subject"]);
+    assert_eq!(
+        keys(certificate),
+        [
+            "issuer",
+            "names",
+            "not_after",
+            "not_before",
+            "pin",
+            "sha256",
+            "subject"
+        ]
+    );
     assert_eq!(keys(&port["versions"][0]), ["accepted", "error", "version"]);
-    assert_eq!(keys(&port["seconds"]), ["connect", "greeting", "login", "ready", "tls"]);
+    assert_eq!(
+        keys(&port["seconds"]),
+        ["connect", "greeting", "login", "ready", "tls"]
+    );
     assert!(port["seconds"]["connect"].is_f64());
 }
 
 #[tokio::test]
 async fn failures_have_codes() {
-    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     let ca = server.ca_file().to_str().unwrap().to_owned();
     let place = format!("localhost:{}", server.port());
     let wrong = format!("smtp://alice:hunter2-wrong@{place}");
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let closed = format!("127.0.0.1:{free}");
     // One that signed nothing here.
     let stranger = Server::start().await.unwrap();
@@ -510,7 +917,11 @@ async fn failures_have_codes() {
         (vec![&closed, "--timeout", "5"], 75, "connect"),
         (vec!["--url", &wrong, "--trust", &ca], 77, "auth"),
         (vec![&place, "--trust", "/nowhere/ca.pem"], 78, "config"),
-        (vec!["--url", &wrong, "--password-file", "/nowhere/password"], 66, "input"),
+        (
+            vec!["--url", &wrong, "--password-file", "/nowhere/password"],
+            66,
+            "input",
+        ),
         (vec!["other.example.org", "--url", &wrong], 64, "request"),
         (vec![&place, "--timeout", "soon"], 64, "request"),
         (vec![&wrong], 64, "request"),
@@ -527,8 +938,17 @@ async fn failures_have_codes() {
             0 => assert!(json["error"].is_null()),
             _ => assert_eq!(json["error"]["kind"], kind, "{json}"),
         }
-        let said = [plain.stdout, plain.stderr, with_json.stdout, with_json.stderr].concat();
-        assert!(!said.contains("hunter2") && !said.contains(PASSWORD), "{said}");
+        let said = [
+            plain.stdout,
+            plain.stderr,
+            with_json.stdout,
+            with_json.stderr,
+        ]
+        .concat();
+        assert!(
+            !said.contains("hunter2") && !said.contains(PASSWORD),
+            "{said}"
+        );
     }
 }
 
@@ -537,16 +957,37 @@ async fn the_chain_is_saved() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let stranger = Server::start().await.unwrap();
-    let (place, file) = (format!("localhost:{}", server.port()), folder.path().join("chain.pem"));
+    let (place, file) = (
+        format!("localhost:{}", server.port()),
+        folder.path().join("chain.pem"),
+    );
     let (other, path) = (stranger.ca_file().to_str().unwrap(), file.to_str().unwrap());
 
     let plain = run(&[&place, "--trust", other]).await;
     plain.exits_with(76);
-    assert!(plain.stdout.contains("--save-chain FILE"), "{}", plain.stdout);
-    run(&[&place, "--trust", other, "--save-chain", path]).await.exits_with(76);
-    assert!(std::fs::read_to_string(&file).unwrap().contains("-----BEGIN CERTIFICATE-----"));
+    assert!(
+        plain.stdout.contains("--save-chain FILE"),
+        "{}",
+        plain.stdout
+    );
+    run(&[&place, "--trust", other, "--save-chain", path])
+        .await
+        .exits_with(76);
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("-----BEGIN CERTIFICATE-----")
+    );
     run(&[&place, "--trust", path]).await.exits_with(0);
-    run(&[&place, "--trust", path, "--save-chain", "/nowhere/chain.pem"]).await.exits_with(73);
+    run(&[
+        &place,
+        "--trust",
+        path,
+        "--save-chain",
+        "/nowhere/chain.pem",
+    ])
+    .await
+    .exits_with(73);
 
     let plaintext = Server::builder().plaintext().start().await.unwrap();
     let none = folder.path().join("none.pem");
@@ -557,23 +998,51 @@ async fn the_chain_is_saved() {
 
 #[tokio::test]
 async fn a_key_store_and_a_password_file() {
-    let server = Server::builder().login("alice", PASSWORD).start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .start()
+        .await
+        .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\r\n")).unwrap();
     let url = format!("smtp://alice@localhost:{}", server.port());
-    let arguments = ["--url", &url, "--password-file", file.to_str().unwrap(), "--trust"];
+    let arguments = [
+        "--url",
+        &url,
+        "--password-file",
+        file.to_str().unwrap(),
+        "--trust",
+    ];
     let ca = server.ca_file().to_str().unwrap();
     run(&[&arguments[..], &[ca]].concat()).await.exits_with(0);
     // A trust store of another, which needs its password.
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores/java.p12");
-    run(&[&arguments[..], &[store]].concat()).await.exits_with(78);
-    run(&[&arguments[..], &[store, "--trust", ca, "--trust-password", "changeit"]].concat()).await.exits_with(0);
+    run(&[&arguments[..], &[store]].concat())
+        .await
+        .exits_with(78);
+    run(&[
+        &arguments[..],
+        &[store, "--trust", ca, "--trust-password", "changeit"],
+    ]
+    .concat())
+    .await
+    .exits_with(0);
     let with_file = [store, "--trust", ca, "--trust-password-file", ca];
-    run(&[&arguments[..], &with_file].concat()).await.exits_with(78).says("the password given does not open");
+    run(&[&arguments[..], &with_file].concat())
+        .await
+        .exits_with(78)
+        .says("the password given does not open");
     std::fs::write(&file, "changeit").unwrap();
-    let with_file =
-        ["localhost", "--url", &server.url(), "--trust", store, "--trust-password-file", file.to_str().unwrap()];
+    let with_file = [
+        "localhost",
+        "--url",
+        &server.url(),
+        "--trust",
+        store,
+        "--trust-password-file",
+        file.to_str().unwrap(),
+    ];
     run(&with_file).await.exits_with(76);
 }
 
@@ -584,18 +1053,33 @@ async fn trust_from_a_fifo() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
     let ca = std::fs::read(server.ca_file()).unwrap();
     let writing = tokio::task::spawn_blocking({
         let fifo = fifo.clone();
         move || std::fs::write(fifo, ca).unwrap()
     });
     let place = format!("localhost:{}", server.port());
-    run(&[&place, "--trust", fifo.to_str().unwrap()]).await.exits_with(0);
+    run(&[&place, "--trust", fifo.to_str().unwrap()])
+        .await
+        .exits_with(0);
     writing.await.unwrap();
     // Without a process that writes, the limit of each step is that of a password, too.
     let started = std::time::Instant::now();
-    let run = run(&[&place, "--trust-password-file", fifo.to_str().unwrap(), "--timeout", "0.1"]).await;
+    let run = run(&[
+        &place,
+        "--trust-password-file",
+        fifo.to_str().unwrap(),
+        "--timeout",
+        "0.1",
+    ])
+    .await;
     run.exits_with(78).says("its end did not come in time");
     assert!(started.elapsed() < std::time::Duration::from_secs(4));
 }
@@ -614,8 +1098,17 @@ async fn an_ipv6_address() {
             let _ = stream.read(&mut [0; 1024]).await;
         }
     });
-    let json = run(&[&format!("[::1]:{port}"), "--json"]).await.exits_with(76).json();
+    let json = run(&[&format!("[::1]:{port}"), "--json"])
+        .await
+        .exits_with(76)
+        .json();
     assert_eq!(json["ports"][0]["address"], format!("[::1]:{port}"));
-    let json = run(&["--url", &format!("smtp://[::1]:{port}?tls=none"), "--json"]).await.exits_with(0).json();
-    assert_eq!(json["advice"]["url"], format!("smtp://[::1]:{port}?tls=none"));
+    let json = run(&["--url", &format!("smtp://[::1]:{port}?tls=none"), "--json"])
+        .await
+        .exits_with(0)
+        .json();
+    assert_eq!(
+        json["advice"]["url"],
+        format!("smtp://[::1]:{port}?tls=none")
+    );
 }

@@ -1,4 +1,5 @@
-//! How often a message waits for the server: pinned for each combination, counted beside the machine's own count, and told in the README.
+//! How often a message waits for the server: pinned for each combination, counted beside the
+//! machine's own count, and told in the README.
 //!
 //! With `UPDATE_SNAPSHOTS=1` the README's table is written anew.
 
@@ -22,10 +23,15 @@ const END: &str = "<!-- end -->\n";
 
 fn hello() -> MessageBuilder<'static> {
     let to = vec!["you@example.com", "carl@example.com"];
-    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.")
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .subject("Hello")
+        .text_body("Hello.")
 }
 
-/// Counts on the wire: each time that something comes after something went. The greeting comes after the connection went.
+/// Counts on the wire: each time that something comes after something went. The greeting comes
+/// after the connection went.
 struct Counter {
     stream: TcpStream,
     waits: Arc<AtomicU32>,
@@ -34,8 +40,14 @@ struct Counter {
 
 impl Counter {
     async fn connect(server: &Server, waits: &Arc<AtomicU32>) -> Self {
-        let stream = TcpStream::connect((server.host(), server.port())).await.unwrap();
-        Counter { stream, waits: waits.clone(), has_spoken: true }
+        let stream = TcpStream::connect((server.host(), server.port()))
+            .await
+            .unwrap();
+        Counter {
+            stream,
+            waits: waits.clone(),
+            has_spoken: true,
+        }
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -45,7 +57,11 @@ impl Counter {
 }
 
 impl AsyncRead for Counter {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before && std::mem::take(&mut self.has_spoken) {
@@ -56,7 +72,11 @@ impl AsyncRead for Counter {
 }
 
 impl AsyncWrite for Counter {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(written)
     }
@@ -86,8 +106,11 @@ impl AsyncWrite for Counter {
 type Start = fn() -> Builder;
 
 /// What the server offers for the message itself.
-const OFFERS: [fn(Builder) -> Builder; 3] =
-    [|server| server.without("PIPELINING"), |server| server, |server| server.offer("CHUNKING")];
+const OFFERS: [fn(Builder) -> Builder; 3] = [
+    |server| server.without("PIPELINING"),
+    |server| server,
+    |server| server.offer("CHUNKING"),
+];
 
 /// The round trips of a new session and its first message, and those of the second one.
 async fn count(server: Builder, handshake: u32) -> (u32, u32) {
@@ -99,11 +122,21 @@ async fn count(server: Builder, handshake: u32) -> (u32, u32) {
     let mut connection = Connection::from_stream(stream, &endpoint).await.unwrap();
     assert!(connection.send(hello()).await.unwrap().all_accepted());
     let first = connection.round_trips();
-    assert_eq!(counted(), first + handshake, "on the wire\n{}", connection.transcript());
+    assert_eq!(
+        counted(),
+        first + handshake,
+        "on the wire\n{}",
+        connection.transcript()
+    );
 
     let receipt = connection.send(hello()).await.unwrap();
     let second = receipt.round_trips;
-    assert_eq!(counted(), first + handshake + second, "on the wire\n{}", connection.transcript());
+    assert_eq!(
+        counted(),
+        first + handshake + second,
+        "on the wire\n{}",
+        connection.transcript()
+    );
 
     let alone = Client::new(endpoint).send(hello()).await.unwrap();
     assert_eq!(alone.round_trips, first, "the client's receipt");
@@ -114,14 +147,24 @@ async fn count(server: Builder, handshake: u32) -> (u32, u32) {
 async fn the_table_in_the_readme() {
     let plain = |server: Builder| server.login("alice", "secret").auth_in_clear();
     let scram = |server: Builder| {
-        server.login("alice", "secret").auth_in_clear().mechanisms([Mechanism::ScramSha256, Mechanism::ScramSha256Plus])
+        server
+            .login("alice", "secret")
+            .auth_in_clear()
+            .mechanisms([Mechanism::ScramSha256, Mechanism::ScramSha256Plus])
     };
-    let logins: [(&str, &dyn Fn(Builder) -> Builder); 3] =
-        [("no login", &|server| server), ("PLAIN", &plain), ("SCRAM-SHA-256", &scram)];
+    let logins: [(&str, &dyn Fn(Builder) -> Builder); 3] = [
+        ("no login", &|server| server),
+        ("PLAIN", &plain),
+        ("SCRAM-SHA-256", &scram),
+    ];
     // TLS 1.3 has one round trip of its own.
     let securities: [(&str, Start, u32); 3] = [
         ("plaintext", || Server::builder().plaintext(), 0),
-        ("TLS from the first byte", || Server::builder().implicit_tls(), 1),
+        (
+            "TLS from the first byte",
+            || Server::builder().implicit_tls(),
+            1,
+        ),
         ("STARTTLS", || Server::builder().starttls(), 1),
     ];
     let mut table = String::from(BEGIN);
@@ -140,8 +183,12 @@ async fn the_table_in_the_readme() {
     }
     // On a connection that is kept, it does not matter how it came about.
     assert!(kept.chunks(3).all(|row| row == &kept[..3]), "{kept:?}");
-    writeln!(table, "| each further message on the same connection | {} | {} | {} |", kept[0], kept[1], kept[2])
-        .unwrap();
+    writeln!(
+        table,
+        "| each further message on the same connection | {} | {} | {} |",
+        kept[0], kept[1], kept[2]
+    )
+    .unwrap();
     table += END;
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
@@ -151,6 +198,10 @@ async fn the_table_in_the_readme() {
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, [&readme[..begin], &table, &readme[end..]].concat()).unwrap();
     } else {
-        assert_eq!(&readme[begin..end], table, "if that is meant: UPDATE_SNAPSHOTS=1");
+        assert_eq!(
+            &readme[begin..end],
+            table,
+            "if that is meant: UPDATE_SNAPSHOTS=1"
+        );
     }
 }

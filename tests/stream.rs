@@ -1,4 +1,5 @@
-//! Many messages in a row: `Connection::send_all`, against a server that counts how often it was waited for.
+//! Many messages in a row: `Connection::send_all`, against a server that counts how often it was
+//! waited for.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,18 +10,35 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
 use envoi::tls::Security;
 use envoi::{
-    Attachment, Client, Connection, Endpoint, Error, ErrorKind, Message, Outcome, Phase, PoolConfig, Receipt, Timeouts,
+    Attachment, Client, Connection, Endpoint, Error, ErrorKind, Message, Outcome, Phase,
+    PoolConfig, Receipt, Timeouts,
 };
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 fn message(to: &str) -> Message<'static> {
-    Message::from(MessageBuilder::new().from("me@example.org").to(to.to_owned()).subject("Hello").text_body("Hello.\n"))
+    Message::from(
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to(to.to_owned())
+            .subject("Hello")
+            .text_body("Hello.\n"),
+    )
 }
 
-/// A server that takes everything, but answers only what had come when it looked: every answer is this late.
-async fn far_away(mut stream: DuplexStream, chunking: bool, delay: Duration, lose_at: Option<usize>) -> usize {
-    let offers = if chunking { "250-CHUNKING\r\n250 PIPELINING\r\n" } else { "250 PIPELINING\r\n" };
+/// A server that takes everything, but answers only what had come when it looked: every answer is
+/// this late.
+async fn far_away(
+    mut stream: DuplexStream,
+    chunking: bool,
+    delay: Duration,
+    lose_at: Option<usize>,
+) -> usize {
+    let offers = if chunking {
+        "250-CHUNKING\r\n250 PIPELINING\r\n"
+    } else {
+        "250 PIPELINING\r\n"
+    };
     stream.write_all(b"220 far.example.org\r\n").await.unwrap();
     let (mut input, mut messages, mut in_data) = (Vec::new(), 0, false);
     let mut buffer = vec![0; 256 * 1024];
@@ -33,16 +51,23 @@ async fn far_away(mut stream: DuplexStream, chunking: bool, delay: Duration, los
         let mut answers = String::new();
         loop {
             if in_data {
-                let end = input.windows(5).position(|bytes| bytes == b"\r\n.\r\n").map(|end| end + 5);
+                let end = input
+                    .windows(5)
+                    .position(|bytes| bytes == b"\r\n.\r\n")
+                    .map(|end| end + 5);
                 // A message without a byte is a dot alone.
-                let Some(end) = input.starts_with(b".\r\n").then_some(3).or(end) else { break };
+                let Some(end) = input.starts_with(b".\r\n").then_some(3).or(end) else {
+                    break;
+                };
                 input.drain(..end);
                 in_data = false;
                 messages += 1;
                 answers += "250 2.0.0 Ok\r\n";
                 continue;
             }
-            let Some(end) = input.windows(2).position(|bytes| bytes == b"\r\n") else { break };
+            let Some(end) = input.windows(2).position(|bytes| bytes == b"\r\n") else {
+                break;
+            };
             let line = String::from_utf8_lossy(&input[..end]).into_owned();
             let mut words = line.split(' ');
             match words.next() {
@@ -65,7 +90,10 @@ async fn far_away(mut stream: DuplexStream, chunking: bool, delay: Duration, los
                     answers += "250 2.0.0 Ok\r\n";
                 }
                 Some("RCPT") if line.contains("leave") => {
-                    stream.write_all(format!("{answers}421 4.3.2 going down\r\n").as_bytes()).await.unwrap();
+                    stream
+                        .write_all(format!("{answers}421 4.3.2 going down\r\n").as_bytes())
+                        .await
+                        .unwrap();
                     return messages;
                 }
                 Some("RCPT") if line.contains("nobody") => answers += "550 5.1.1 no\r\n",
@@ -88,7 +116,10 @@ async fn connect(
     let (client, server) = duplex(1024 * 1024);
     let serving = tokio::spawn(far_away(server, chunking, delay, lose_at));
     let endpoint = Endpoint::new("far.example.org").security(Security::None);
-    (Connection::from_stream(client, &endpoint).await.unwrap(), serving)
+    (
+        Connection::from_stream(client, &endpoint).await.unwrap(),
+        serving,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,16 +128,24 @@ async fn throughput_does_not_depend_on_the_distance() {
     for (chunking, at_most) in [(true, 20), (false, 620)] {
         let (mut connection, serving) = connect(chunking, delay, None).await;
         let began = tokio::time::Instant::now();
-        let outcomes: Vec<_> =
-            connection.send_all(stream::iter(0..500).map(|n| message(&format!("user{n}@example.com")))).collect().await;
+        let outcomes: Vec<_> = connection
+            .send_all(stream::iter(0..500).map(|n| message(&format!("user{n}@example.com"))))
+            .collect()
+            .await;
         assert_eq!(outcomes.len(), 500);
         for (n, outcome) in outcomes.iter().enumerate() {
             let receipt = outcome.as_ref().unwrap();
-            assert_eq!(receipt.recipients[0].address.as_str(), format!("user{n}@example.com"));
+            assert_eq!(
+                receipt.recipients[0].address.as_str(),
+                format!("user{n}@example.com")
+            );
             assert!(receipt.all_accepted() && receipt.bytes > 0);
         }
         let waits = began.elapsed().as_millis() / delay.as_millis();
-        assert!(waits <= at_most, "{waits} round trips, chunking: {chunking}");
+        assert!(
+            waits <= at_most,
+            "{waits} round trips, chunking: {chunking}"
+        );
         connection.quit().await;
         assert_eq!(serving.await.unwrap(), 500);
     }
@@ -116,7 +155,11 @@ async fn throughput_does_not_depend_on_the_distance() {
 async fn one_that_fails_does_not_keep_the_next() {
     for chunking in [true, false] {
         let (mut connection, _serving) = connect(chunking, Duration::from_millis(1), None).await;
-        let bad = MessageBuilder::new().from("me@example.org").to("x@example.com").subject("a\r\nb").text_body("");
+        let bad = MessageBuilder::new()
+            .from("me@example.org")
+            .to("x@example.com")
+            .subject("a\r\nb")
+            .text_body("");
         let messages = vec![
             message("one@example.com"),
             message("nobody@example.com"),
@@ -125,11 +168,19 @@ async fn one_that_fails_does_not_keep_the_next() {
             message("three@example.com"),
         ];
         let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
-        let told: Vec<Result<(), ErrorKind>> =
-            outcomes.iter().map(|outcome| outcome.as_ref().map(|_| ()).map_err(|error| error.kind())).collect();
+        let told: Vec<Result<(), ErrorKind>> = outcomes
+            .iter()
+            .map(|outcome| outcome.as_ref().map(|_| ()).map_err(|error| error.kind()))
+            .collect();
         assert_eq!(
             told,
-            [Ok(()), Err(ErrorKind::Refused), Ok(()), Err(ErrorKind::Request), Ok(())],
+            [
+                Ok(()),
+                Err(ErrorKind::Refused),
+                Ok(()),
+                Err(ErrorKind::Request),
+                Ok(())
+            ],
             "chunking: {chunking}"
         );
         connection.verify().await.unwrap();
@@ -149,7 +200,10 @@ async fn a_lost_connection_leaves_no_message_without_an_outcome() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{n}: {error}");
         // All of them had gone in one flow, and these were not answered.
         assert!(error.outcome_unknown(), "{n}");
-        assert_eq!(error.receipt().unwrap().recipients[0].outcome, Outcome::Unknown);
+        assert_eq!(
+            error.receipt().unwrap().recipients[0].outcome,
+            Outcome::Unknown
+        );
     }
     assert!(connection.verify().await.is_err());
 }
@@ -166,7 +220,11 @@ async fn a_server_that_goes_down_leaves_no_message_without_an_outcome() {
     for outcome in &outcomes[1..] {
         let error = outcome.as_ref().unwrap_err();
         assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
-        assert_ne!(error.receipt().unwrap().recipients[0].outcome, Outcome::Unknown, "{error}");
+        assert_ne!(
+            error.receipt().unwrap().recipients[0].outcome,
+            Outcome::Unknown,
+            "{error}"
+        );
     }
 }
 
@@ -174,20 +232,30 @@ async fn a_server_that_goes_down_leaves_no_message_without_an_outcome() {
 async fn a_flow_that_is_dropped_leaves_a_connection_that_refuses() {
     let (mut connection, _serving) = connect(true, Duration::from_secs(10), None).await;
     {
-        let mut outcomes = pin!(connection.send_all(stream::repeat_with(|| message("you@example.com"))));
+        let mut outcomes =
+            pin!(connection.send_all(stream::repeat_with(|| message("you@example.com"))));
         let first = tokio::time::timeout(Duration::from_millis(50), outcomes.next()).await;
         assert!(first.is_err());
     }
-    let error = connection.send(message("you@example.com")).await.unwrap_err();
+    let error = connection
+        .send(message("you@example.com"))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("given up"), "{error}");
 }
 
 #[tokio::test]
 async fn through_the_server_of_the_testing_module() {
     let server = Server::start().await.unwrap();
-    let mut connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap()).await.unwrap();
+    let mut connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
+        .await
+        .unwrap();
     let many = stream::iter(0..100).map(|n| message(&format!("user{n}@example.com")));
-    let sent = connection.send_all(many).filter(|outcome| std::future::ready(outcome.is_ok())).count().await;
+    let sent = connection
+        .send_all(many)
+        .filter(|outcome| std::future::ready(outcome.is_ok()))
+        .count()
+        .await;
     assert_eq!(sent, 100);
     connection.quit().await;
     assert_eq!(server.messages().len(), 100);
@@ -199,9 +267,16 @@ type Outcomes = Vec<Result<Receipt, Error>>;
 fn counted(outcomes: &Outcomes) -> (usize, usize) {
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
-        assert!(error.kind() == ErrorKind::Closed || error.reply().is_some_and(|reply| reply.code() == 421), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Closed
+                || error.reply().is_some_and(|reply| reply.code() == 421),
+            "{error}"
+        );
         let outcome = &error.receipt().unwrap().recipients[0].outcome;
-        assert!(matches!(outcome, Outcome::NotTried | Outcome::Refused(_)), "{error}");
+        assert!(
+            matches!(outcome, Outcome::NotTried | Outcome::Refused(_)),
+            "{error}"
+        );
     }
     let sent = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     (sent, outcomes.len() - sent)
@@ -210,13 +285,16 @@ fn counted(outcomes: &Outcomes) -> (usize, usize) {
 /// Answers 421 to each command of this kind after so many, in each connection.
 fn with_421_after(most: usize, verb: &'static str) -> Builder {
     let seen = AtomicUsize::new(0);
-    Server::builder().plaintext().offer("CHUNKING").answer(move |command| {
-        if command.starts_with("EHLO") {
-            seen.store(0, Ordering::Relaxed);
-        }
-        let is_over = command.starts_with(verb) && seen.fetch_add(1, Ordering::Relaxed) >= most;
-        is_over.then(|| "421 4.7.0 Too many messages in this connection".to_owned())
-    })
+    Server::builder()
+        .plaintext()
+        .offer("CHUNKING")
+        .answer(move |command| {
+            if command.starts_with("EHLO") {
+                seen.store(0, Ordering::Relaxed);
+            }
+            let is_over = command.starts_with(verb) && seen.fetch_add(1, Ordering::Relaxed) >= most;
+            is_over.then(|| "421 4.7.0 Too many messages in this connection".to_owned())
+        })
 }
 
 /// It closes with bytes unread, so that the client may see a reset.
@@ -229,11 +307,18 @@ async fn after_421_what_was_not_reached_was_not_sent() {
         ("MAIL", with_421_after(4, "MAIL").without("PIPELINING")),
     ] {
         let server = builder.start().await.unwrap();
-        let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+        let mut connection = Client::from_url(&server.url())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let many = stream::iter(0..100).map(|n| message(&format!("user{n}@example.com")));
         let outcomes: Outcomes = connection.send_all(many).collect().await;
         let (sent, not_sent) = counted(&outcomes);
-        assert!(not_sent > 0 && sent == server.messages().len(), "{verb}: {sent} sent, {not_sent} not");
+        assert!(
+            not_sent > 0 && sent == server.messages().len(),
+            "{verb}: {sent} sent, {not_sent} not"
+        );
         assert!(sent >= 4, "{verb}: {sent}");
         assert!(outcomes[..sent].iter().all(Result::is_ok), "{verb}");
     }
@@ -244,7 +329,11 @@ async fn after_421_what_was_not_reached_was_not_sent() {
 async fn a_pool_goes_on_over_another_connection() {
     for pipelining in [true, false] {
         let builder = with_421_after(10, "MAIL");
-        let builder = if pipelining { builder } else { builder.without("PIPELINING") };
+        let builder = if pipelining {
+            builder
+        } else {
+            builder.without("PIPELINING")
+        };
         let server = builder.start().await.unwrap();
         let pool = Client::from_url(&server.url()).unwrap().pool(1);
         let many = stream::iter(0..100).map(|n| message(&format!("user{n}@example.com")));
@@ -252,9 +341,17 @@ async fn a_pool_goes_on_over_another_connection() {
         assert_eq!(counted(&outcomes), (100, 0));
         for (n, outcome) in outcomes.iter().enumerate() {
             let to = &outcome.as_ref().unwrap().recipients[0].address;
-            assert_eq!(to.as_str(), format!("user{n}@example.com"), "outcomes come in order");
+            assert_eq!(
+                to.as_str(),
+                format!("user{n}@example.com"),
+                "outcomes come in order"
+            );
         }
-        let mut arrived: Vec<_> = server.messages().iter().map(|message| message.recipients[0].clone()).collect();
+        let mut arrived: Vec<_> = server
+            .messages()
+            .iter()
+            .map(|message| message.recipients[0].clone())
+            .collect();
         assert_eq!(arrived.len(), 100);
         arrived.sort();
         arrived.dedup();
@@ -266,7 +363,12 @@ async fn a_pool_goes_on_over_another_connection() {
 #[tokio::test]
 async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
-        let server = Server::builder().plaintext().offer(line).start().await.unwrap();
+        let server = Server::builder()
+            .plaintext()
+            .offer(line)
+            .start()
+            .await
+            .unwrap();
         let mut pool_limits = PoolConfig::new(1);
         pool_limits.max_messages = limits;
         let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
@@ -276,7 +378,12 @@ async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
         pool.close().await;
         let connections = server.connections();
         assert_eq!(connections.len(), 4, "{line}");
-        assert!(connections.iter().all(|connection| connection.commands().last() == Some("QUIT")), "{line}");
+        assert!(
+            connections
+                .iter()
+                .all(|connection| connection.commands().last() == Some("QUIT")),
+            "{line}"
+        );
     }
 }
 
@@ -284,7 +391,12 @@ async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
 #[tokio::test]
 async fn a_pool_makes_no_connection_without_another_message() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
-        let server = Server::builder().plaintext().offer(line).start().await.unwrap();
+        let server = Server::builder()
+            .plaintext()
+            .offer(line)
+            .start()
+            .await
+            .unwrap();
         let mut pool_limits = PoolConfig::new(1);
         pool_limits.max_messages = limits;
         let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
@@ -314,7 +426,10 @@ async fn a_pool_goes_on_after_421_at_its_own_limit() {
     let mut pool_limits = PoolConfig::new(1);
     pool_limits.max_messages = 1;
     let pool = Client::from_url(&server.url()).unwrap().pool(pool_limits);
-    let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
+    let outcomes: Outcomes = pool
+        .send_all(stream::repeat_with(|| message("you@example.com")))
+        .collect()
+        .await;
     assert_eq!(counted(&outcomes).0, 0);
     assert_eq!(server.connections().len(), 2);
 }
@@ -330,8 +445,13 @@ async fn a_pool_gives_up_where_no_message_is_answered() {
     assert!(sent == 0 && (1..=64).contains(&not_sent), "{not_sent}");
     assert_eq!(server.connections().len(), 2);
 
-    let pool = Client::from_url("smtp://127.0.0.1:1?tls=none").unwrap().pool(1);
-    let outcomes: Outcomes = pool.send_all(stream::repeat_with(|| message("you@example.com"))).collect().await;
+    let pool = Client::from_url("smtp://127.0.0.1:1?tls=none")
+        .unwrap()
+        .pool(1);
+    let outcomes: Outcomes = pool
+        .send_all(stream::repeat_with(|| message("you@example.com")))
+        .collect()
+        .await;
     assert_eq!(outcomes.len(), 1);
     assert_eq!(outcomes[0].as_ref().unwrap_err().kind(), ErrorKind::Connect);
 }
@@ -340,41 +460,79 @@ async fn a_pool_gives_up_where_no_message_is_answered() {
 async fn a_receipt_tells_the_bytes_with_and_without_pipelining() {
     for keyword in ["PIPELINING", "HELP"] {
         for chunking in ["CHUNKING", "DSN"] {
-            let builder = Server::builder().plaintext().without(keyword).offer(chunking);
+            let builder = Server::builder()
+                .plaintext()
+                .without(keyword)
+                .offer(chunking);
             let server = builder.offer("LIMITS RCPTMAX=1").start().await.unwrap();
-            let mut connection = Client::from_url(&server.url()).unwrap().connect().await.unwrap();
+            let mut connection = Client::from_url(&server.url())
+                .unwrap()
+                .connect()
+                .await
+                .unwrap();
             let to = |to: Vec<&'static str>| {
-                Message::from(MessageBuilder::new().from("me@example.org").to(to).text_body("Hello.\n"))
+                Message::from(
+                    MessageBuilder::new()
+                        .from("me@example.org")
+                        .to(to)
+                        .text_body("Hello.\n"),
+                )
             };
-            let many = [to(vec!["a@x.org"]), to(vec!["b@x.org", "c@x.org"]), to(vec!["d@x.org"])];
+            let many = [
+                to(vec!["a@x.org"]),
+                to(vec!["b@x.org", "c@x.org"]),
+                to(vec!["d@x.org"]),
+            ];
             let outcomes: Outcomes = connection.send_all(stream::iter(many)).collect().await;
-            let bytes: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.unwrap().bytes).collect();
-            let sizes: Vec<u64> = server.messages().iter().map(|message| message.size).collect();
-            assert_eq!(bytes, [sizes[0], sizes[1], sizes[3]], "without {keyword}, {chunking}");
+            let bytes: Vec<u64> = outcomes
+                .into_iter()
+                .map(|outcome| outcome.unwrap().bytes)
+                .collect();
+            let sizes: Vec<u64> = server
+                .messages()
+                .iter()
+                .map(|message| message.size)
+                .collect();
+            assert_eq!(
+                bytes,
+                [sizes[0], sizes[1], sizes[3]],
+                "without {keyword}, {chunking}"
+            );
         }
     }
 }
 
 /// Greets, offers this, and says no more.
 async fn silent(mut stream: DuplexStream, offers: &str) {
-    stream.write_all(b"220 silent.example.org\r\n").await.unwrap();
+    stream
+        .write_all(b"220 silent.example.org\r\n")
+        .await
+        .unwrap();
     let mut buffer = [0; 1024];
     let _ = stream.read(&mut buffer).await.unwrap();
-    stream.write_all(format!("250-silent.example.org\r\n{offers}").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("250-silent.example.org\r\n{offers}").as_bytes())
+        .await
+        .unwrap();
     while let Ok(1..) = stream.read(&mut buffer).await {}
 }
 
 async fn connect_to_silent(offers: &'static str, timeouts: Timeouts) -> Connection {
     let (client, server) = duplex(1024 * 1024);
     tokio::spawn(silent(server, offers));
-    let endpoint = Endpoint::new("silent.example.org").security(Security::None).timeouts(timeouts);
+    let endpoint = Endpoint::new("silent.example.org")
+        .security(Security::None)
+        .timeouts(timeouts);
     Connection::from_stream(client, &endpoint).await.unwrap()
 }
 
 /// The deadline of a message that comes later is not that of those before it.
 #[tokio::test(start_paused = true)]
 async fn each_message_has_its_own_deadline() {
-    for (offers, unknown) in [("250-CHUNKING\r\n250 PIPELINING\r\n", true), ("250 PIPELINING\r\n", false)] {
+    for (offers, unknown) in [
+        ("250-CHUNKING\r\n250 PIPELINING\r\n", true),
+        ("250 PIPELINING\r\n", false),
+    ] {
         let timeouts = Timeouts::default().with_deadline(Duration::from_secs(1));
         let mut connection = connect_to_silent(offers, timeouts).await;
         let slowly = stream::unfold((), |()| async {
@@ -385,11 +543,24 @@ async fn each_message_has_its_own_deadline() {
         let began = tokio::time::Instant::now();
         let error = outcomes.next().await.unwrap().unwrap_err();
         let waited = began.elapsed();
-        assert!(waited >= Duration::from_millis(1300) && waited < Duration::from_millis(1400), "{waited:?}");
-        assert_eq!((error.kind(), error.outcome_unknown()), (ErrorKind::Timeout, unknown), "{error}");
-        assert!(error.message().contains("before the deadline of 1s"), "{error}");
+        assert!(
+            waited >= Duration::from_millis(1300) && waited < Duration::from_millis(1400),
+            "{waited:?}"
+        );
+        assert_eq!(
+            (error.kind(), error.outcome_unknown()),
+            (ErrorKind::Timeout, unknown),
+            "{error}"
+        );
+        assert!(
+            error.message().contains("before the deadline of 1s"),
+            "{error}"
+        );
         let hint = error.hint().unwrap();
-        assert!(unknown || hint.contains("a longer deadline") && !hint.contains("timeout="), "{hint}");
+        assert!(
+            unknown || hint.contains("a longer deadline") && !hint.contains("timeout="),
+            "{hint}"
+        );
     }
 }
 
@@ -397,7 +568,8 @@ async fn each_message_has_its_own_deadline() {
 #[tokio::test(start_paused = true)]
 async fn waiting_is_counted_while_messages_come() {
     let mut timeouts = Timeouts::default();
-    (timeouts.total_wait, timeouts.total_wait_per_recipient) = (Some(Duration::from_secs(2)), Duration::ZERO);
+    (timeouts.total_wait, timeouts.total_wait_per_recipient) =
+        (Some(Duration::from_secs(2)), Duration::ZERO);
     let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
     let steadily = stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -406,13 +578,24 @@ async fn waiting_is_counted_while_messages_come() {
     let mut outcomes = pin!(connection.send_all(steadily));
     let began = tokio::time::Instant::now();
     let error = outcomes.next().await.unwrap().unwrap_err();
-    assert!(error.message().contains("allowed for waiting are over"), "{error}");
-    assert!(began.elapsed() < Duration::from_millis(2400), "{:?}", began.elapsed());
+    assert!(
+        error.message().contains("allowed for waiting are over"),
+        "{error}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(2400),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// A runtime whose one thread for files is in use, until the test ends.
 fn without_files(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
     let (release, released) = mpsc::channel::<()>();
     runtime.spawn_blocking(move || released.recv());
     runtime.block_on(test);
@@ -420,21 +603,31 @@ fn without_files(test: impl Future<Output = ()>) {
 }
 
 fn with_file() -> Message<'static> {
-    message("you@example.com").attach(Attachment::file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")))
+    message("you@example.com").attach(Attachment::file(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/Cargo.toml"
+    )))
 }
 
 #[test]
 fn time_limits_hold_while_the_next_message_is_prepared() {
     without_files(async {
         let timeouts = Timeouts::uniform(Duration::from_millis(100));
-        let mut connection = connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
+        let mut connection =
+            connect_to_silent("250-CHUNKING\r\n250 PIPELINING\r\n", timeouts).await;
         let messages = stream::iter([message("you@example.com"), with_file()]);
         let outcomes: Outcomes = connection.send_all(messages).collect().await;
         let first = outcomes[0].as_ref().unwrap_err();
-        assert!(first.kind() == ErrorKind::Timeout && first.outcome_unknown(), "{first}");
+        assert!(
+            first.kind() == ErrorKind::Timeout && first.outcome_unknown(),
+            "{first}"
+        );
         // It had not begun.
         let second = outcomes[1].as_ref().unwrap_err();
-        assert!(second.is_transient() && second.kind() == ErrorKind::Closed, "{second}");
+        assert!(
+            second.is_transient() && second.kind() == ErrorKind::Closed,
+            "{second}"
+        );
         assert_eq!(outcomes.len(), 2);
     });
 }
@@ -444,8 +637,16 @@ fn the_deadline_includes_preparing_the_message() {
     without_files(async {
         let deadline = Timeouts::default().with_deadline(Duration::from_millis(50));
         let mut connection = connect_to_silent("250 PIPELINING\r\n", deadline.clone()).await;
-        let client = Client::new(Endpoint::new("127.0.0.1").port(1).security(Security::None).timeouts(deadline));
-        let all = connection.send_all(stream::iter([with_file()])).collect::<Outcomes>().await;
+        let client = Client::new(
+            Endpoint::new("127.0.0.1")
+                .port(1)
+                .security(Security::None)
+                .timeouts(deadline),
+        );
+        let all = connection
+            .send_all(stream::iter([with_file()]))
+            .collect::<Outcomes>()
+            .await;
         let sent = [
             connection.send(with_file()).await,
             client.send(with_file()).await,
@@ -453,9 +654,19 @@ fn the_deadline_includes_preparing_the_message() {
         ];
         for result in all.into_iter().chain(sent) {
             let error = result.unwrap_err();
-            assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Setup), "{error}");
-            assert_eq!(error.message(), "the message was not prepared before the deadline of 50ms");
-            assert!(error.is_transient() && error.hint().unwrap().contains("a longer deadline"), "{error}");
+            assert_eq!(
+                (error.kind(), error.phase()),
+                (ErrorKind::Timeout, Phase::Setup),
+                "{error}"
+            );
+            assert_eq!(
+                error.message(),
+                "the message was not prepared before the deadline of 50ms"
+            );
+            assert!(
+                error.is_transient() && error.hint().unwrap().contains("a longer deadline"),
+                "{error}"
+            );
         }
     });
 }

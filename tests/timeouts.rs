@@ -1,11 +1,13 @@
-//! Time: a limit for each phase that a trickle does not renew, and limits for the whole. The clock is tokio's, paused,
-//! so that ten minutes pass at once.
+//! Time: a limit for each phase that a trickle does not renew, and limits for the whole. The clock
+//! is tokio's, paused, so that ten minutes pass at once.
 
 use std::io::Cursor;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{Address, Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts};
+use envoi::{
+    Address, Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts,
+};
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
@@ -23,7 +25,10 @@ fn address(address: &str) -> Address {
 
 fn message(bytes: usize) -> Message<'static> {
     let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    Message::raw_stream(Cursor::new([&b"A: b\r\n\r\n"[..], &vec![b'x'; bytes]].concat())).envelope(envelope)
+    Message::raw_stream(Cursor::new(
+        [&b"A: b\r\n\r\n"[..], &vec![b'x'; bytes]].concat(),
+    ))
+    .envelope(envelope)
 }
 
 /// Sends a message to the server, and tells what came of it and how long it took.
@@ -33,7 +38,9 @@ async fn send(
     server: impl AsyncFnOnce(DuplexStream),
 ) -> (Result<(), Error>, Duration) {
     let (client, stream) = duplex(WIRE);
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
+    let endpoint = Endpoint::new("mail.example.org")
+        .security(Security::None)
+        .timeouts(timeouts);
     let began = Instant::now();
     let sending = async {
         let mut connection = Connection::from_stream(client, &endpoint).await?;
@@ -71,21 +78,39 @@ async fn trickle(stream: &mut DuplexStream, line: &str, every: Duration) {
 fn assert_timeout(outcome: &(Result<(), Error>, Duration), phase: Phase, after: Duration) {
     let (result, took) = outcome;
     let error = result.as_ref().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, phase), "{error}");
-    assert!(*took >= after && *took < after + seconds(2), "after {took:?}: {error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Timeout, phase),
+        "{error}"
+    );
+    assert!(
+        *took >= after && *took < after + seconds(2),
+        "after {took:?}: {error}"
+    );
 }
 
-const UP_TO_DATA: [&str; 4] = ["220 mail.example.org\r\n", "250 mail.example.org\r\n", "250 Ok\r\n", "250 Ok\r\n"];
+const UP_TO_DATA: [&str; 4] = [
+    "220 mail.example.org\r\n",
+    "250 mail.example.org\r\n",
+    "250 Ok\r\n",
+    "250 Ok\r\n",
+];
 
 #[tokio::test(start_paused = true)]
 async fn each_phase_has_its_limit() {
-    let silent = send(Timeouts::default(), message(10), async |_stream| std::future::pending().await).await;
+    let silent = send(Timeouts::default(), message(10), async |_stream| {
+        std::future::pending().await
+    })
+    .await;
     assert_timeout(&silent, Phase::Greeting, seconds(300));
     assert!(silent.0.unwrap_err().hint().unwrap().contains("smtps"));
 
-    for (answers, phase, limit) in
-        [(1, Phase::Hello, 300), (2, Phase::Mail, 300), (3, Phase::Rcpt, 300), (4, Phase::Data, 120)]
-    {
+    for (answers, phase, limit) in [
+        (1, Phase::Hello, 300),
+        (2, Phase::Mail, 300),
+        (3, Phase::Rcpt, 300),
+        (4, Phase::Data, 120),
+    ] {
         let outcome = send(Timeouts::default(), message(10), async |mut stream| {
             converse(&mut stream, &UP_TO_DATA[..answers]).await;
             std::future::pending().await
@@ -113,7 +138,10 @@ async fn no_answer_to_the_message_is_an_unknown_outcome() {
     assert_timeout(&outcome, Phase::EndOfData, seconds(600));
     let error = outcome.0.unwrap_err();
     assert!(error.outcome_unknown() && !error.is_transient() && !error.is_permanent());
-    assert_eq!(error.receipt().unwrap().recipients[0].outcome, envoi::Outcome::Unknown);
+    assert_eq!(
+        error.receipt().unwrap().recipients[0].outcome,
+        envoi::Outcome::Unknown
+    );
 }
 
 /// With PRDR, several replies come in a row: the limit is one for each.
@@ -123,8 +151,19 @@ async fn slow_answers_for_each_recipient() {
     let envelope = Envelope::new(address("me@example.org"), to).unwrap();
     let message = Message::raw_stream(Cursor::new(b"A: b\r\n\r\nx")).envelope(envelope);
     let (result, took) = send(Timeouts::default(), message, async |mut stream| {
-        converse(&mut stream, &["220 mail.example.org\r\n", "250-mail.example.org\r\n250 PRDR\r\n"]).await;
-        converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"]).await;
+        converse(
+            &mut stream,
+            &[
+                "220 mail.example.org\r\n",
+                "250-mail.example.org\r\n250 PRDR\r\n",
+            ],
+        )
+        .await;
+        converse(
+            &mut stream,
+            &["250 Ok\r\n", "250 Ok\r\n", "250 Ok\r\n", "354 go\r\n"],
+        )
+        .await;
         for line in ["353 Each\r\n", "250 Ok\r\n", "550 No\r\n", "250 Ok\r\n"] {
             sleep(seconds(500)).await;
             stream.write_all(line.as_bytes()).await.unwrap();
@@ -138,22 +177,31 @@ async fn slow_answers_for_each_recipient() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_nothing_of_the_message() {
-    let outcome = send(Timeouts::default(), message(1_000_000), async |mut stream| {
-        converse(&mut stream, &UP_TO_DATA).await;
-        stream.write_all(b"354 go\r\n").await.unwrap();
-        std::future::pending().await
-    });
+    let outcome = send(
+        Timeouts::default(),
+        message(1_000_000),
+        async |mut stream| {
+            converse(&mut stream, &UP_TO_DATA).await;
+            stream.write_all(b"354 go\r\n").await.unwrap();
+            std::future::pending().await
+        },
+    );
     let outcome = outcome.await;
     assert_timeout(&outcome, Phase::Body, seconds(180));
     assert!(!outcome.0.unwrap_err().outcome_unknown());
 }
 
-/// Without PIPELINING, a chunk is answered before the next goes: that is a wait for the server, too.
+/// Without PIPELINING, a chunk is answered before the next goes: that is a wait for the server,
+/// too.
 #[tokio::test(start_paused = true)]
 async fn no_answer_to_a_chunk() {
     let binary = message(1_000_000).line_ends(LineEnds::Keep);
     let outcome = send(Timeouts::default(), binary, async |mut stream| {
-        converse(&mut stream, &["220 x\r\n", "250-x\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"]).await;
+        converse(
+            &mut stream,
+            &["220 x\r\n", "250-x\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"],
+        )
+        .await;
         converse(&mut stream, &["250 Ok\r\n", "250 Ok\r\n"]).await;
         while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
     });
@@ -164,8 +212,8 @@ async fn no_answer_to_a_chunk() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_too_little_of_the_message() {
-    // 100 bytes a second are less than the 500 that are asked for: after 3 minutes' grace, and what the bytes
-    // that went have bought, it is over.
+    // 100 bytes a second are less than the 500 that are asked for: after 3 minutes' grace, and what
+    // the bytes that went have bought, it is over.
     let mut timeouts = Timeouts::default();
     timeouts.min_rate = 500;
     let (result, took) = send(timeouts, message(1_000_000), async |mut stream| {
@@ -178,7 +226,11 @@ async fn a_server_that_takes_too_little_of_the_message() {
     })
     .await;
     let error = result.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Body), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Timeout, Phase::Body),
+        "{error}"
+    );
     assert!(took > seconds(180) && took < seconds(1200), "{took:?}");
 }
 
@@ -280,13 +332,16 @@ async fn limits_beyond_all_time_are_no_limits() {
     result.unwrap();
 }
 
-/// Each call has its own time, however old the connection is: with a deadline, and with a limit for all waiting.
+/// Each call has its own time, however old the connection is: with a deadline, and with a limit for
+/// all waiting.
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_kept() {
     let (client, mut stream) = duplex(WIRE);
     let mut timeouts = Timeouts::default().with_deadline(seconds(30));
     timeouts.total_wait = Some(seconds(25));
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(timeouts);
+    let endpoint = Endpoint::new("mail.example.org")
+        .security(Security::None)
+        .timeouts(timeouts);
     let serving = tokio::spawn(async move {
         converse(&mut stream, &UP_TO_DATA[..2]).await;
         loop {
@@ -308,7 +363,10 @@ async fn a_connection_that_is_kept() {
     connection.mail(address("me@example.org")).await.unwrap();
     connection.noop().await.unwrap();
     let error = connection.noop().await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("25s allowed for waiting"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Timeout && error.to_string().contains("25s allowed for waiting"),
+        "{error}"
+    );
     serving.abort();
 }
 
@@ -316,19 +374,48 @@ async fn a_connection_that_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_and_is_silent() {
     for (offer, replies, phase, code) in [
-        ("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "450 Later\r\n", Phase::Mail, 450),
-        ("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", "250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
-        ("250-x\r\n250 PIPELINING\r\n", "550 No\r\n", Phase::Mail, 550),
-        ("250-x\r\n250 PIPELINING\r\n", "250 Ok\r\n550 No\r\n", Phase::Rcpt, 550),
+        (
+            "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+            "450 Later\r\n",
+            Phase::Mail,
+            450,
+        ),
+        (
+            "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+            "250 Ok\r\n550 No\r\n",
+            Phase::Rcpt,
+            550,
+        ),
+        (
+            "250-x\r\n250 PIPELINING\r\n",
+            "550 No\r\n",
+            Phase::Mail,
+            550,
+        ),
+        (
+            "250-x\r\n250 PIPELINING\r\n",
+            "250 Ok\r\n550 No\r\n",
+            Phase::Rcpt,
+            550,
+        ),
     ] {
-        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        let envelope =
+            Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
         let message = Message::raw("A: b\r\n\r\nc\r\n").envelope(envelope);
-        let (result, elapsed) = send(Timeouts::uniform(seconds(20)), message, async |mut stream| {
-            converse(&mut stream, &["220 x\r\n", offer, replies]).await;
-        })
+        let (result, elapsed) = send(
+            Timeouts::uniform(seconds(20)),
+            message,
+            async |mut stream| {
+                converse(&mut stream, &["220 x\r\n", offer, replies]).await;
+            },
+        )
         .await;
         let error = result.unwrap_err();
-        assert_eq!((error.kind(), error.phase(), elapsed), (ErrorKind::Refused, phase, seconds(20)), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase(), elapsed),
+            (ErrorKind::Refused, phase, seconds(20)),
+            "{error}"
+        );
         assert_eq!(error.reply().map(envoi::proto::Reply::code), Some(code));
         assert!(!error.outcome_unknown());
     }
@@ -338,20 +425,32 @@ async fn a_server_that_refuses_and_is_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_to_a_server_that_is_silent() {
     let (client, mut stream) = duplex(WIRE);
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None).check_after_idle(Duration::MAX);
+    let endpoint = Endpoint::new("mail.example.org")
+        .security(Security::None)
+        .check_after_idle(Duration::MAX);
     let serving = tokio::spawn(async move {
-        converse(&mut stream, &["220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"]).await;
+        converse(
+            &mut stream,
+            &["220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"],
+        )
+        .await;
         while stream.read(&mut [0; 4096]).await.unwrap() > 0 {}
     });
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let letters = futures::stream::unfold((), async |()| {
         sleep(seconds(70)).await;
-        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        let envelope =
+            Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
         Some((Message::raw("A: b\r\n\r\nc\r\n").envelope(envelope), ()))
     });
     let began = Instant::now();
     let outcomes: Vec<_> = connection.send_all(letters).collect().await;
-    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(Error::outcome_unknown)), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.as_ref().is_err_and(Error::outcome_unknown)),
+        "{outcomes:?}"
+    );
     assert_eq!((began.elapsed(), outcomes.len()), (seconds(70 + 300), 5));
     drop(connection);
     serving.await.unwrap();
@@ -361,7 +460,9 @@ async fn a_stream_of_messages_to_a_server_that_is_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_to_a_server_that_is_slow() {
     let (client, stream) = duplex(1000);
-    let endpoint = Endpoint::new("mail.example.org").security(Security::None).timeouts(Timeouts::uniform(seconds(20)));
+    let endpoint = Endpoint::new("mail.example.org")
+        .security(Security::None)
+        .timeouts(Timeouts::uniform(seconds(20)));
     let serving = tokio::spawn(async move {
         let (mut stream, mut input, mut in_data) = (stream, Vec::new(), false);
         stream.write_all(b"220 x\r\n").await.unwrap();
@@ -390,7 +491,8 @@ async fn a_stream_of_messages_to_a_server_that_is_slow() {
     });
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let letters = futures::stream::iter(0..10).map(|_| {
-        let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+        let envelope =
+            Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
         Message::raw("A: b\r\n\r\n".to_owned() + &"x\r\n".repeat(20_000)).envelope(envelope)
     });
     let began = Instant::now();

@@ -1,4 +1,5 @@
-//! What the feature `tracing` tells: each step with its host and duration, the dialogue, and no secret.
+//! What the feature `tracing` tells: each step with its host and duration, the dialogue, and no
+//! secret.
 
 #[path = "support/log.rs"]
 mod log;
@@ -12,12 +13,29 @@ use log::Log;
 async fn steps_and_dialogue_without_secrets() {
     let (log, _told) = Log::keep();
 
-    let server = Server::builder().login("alice", "correct-horse").start().await.unwrap();
-    let hello = || MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("Hello");
-    let receipt = Client::from_url(&server.url()).unwrap().send(hello()).await.unwrap();
+    let server = Server::builder()
+        .login("alice", "correct-horse")
+        .start()
+        .await
+        .unwrap();
+    let hello = || {
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .text_body("Hello")
+    };
+    let receipt = Client::from_url(&server.url())
+        .unwrap()
+        .send(hello())
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     let wrong = server.url().replace("correct", "wrong");
-    Client::from_url(&wrong).unwrap().send(hello()).await.unwrap_err();
+    Client::from_url(&wrong)
+        .unwrap()
+        .send(hello())
+        .await
+        .unwrap_err();
 
     let text = log.text();
     for words in [

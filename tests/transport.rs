@@ -1,4 +1,5 @@
-//! The ways to a server: through proxies inside the process, from an address, with a header before all else.
+//! The ways to a server: through proxies inside the process, from an address, with a header before
+//! all else.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 fn hello() -> MessageBuilder<'static> {
-    MessageBuilder::new().from("me@example.org").to("you@example.com").subject("Hello").text_body("Hello.")
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to("you@example.com")
+        .subject("Hello")
+        .text_body("Hello.")
 }
 
 /// What each client asked the proxy for.
@@ -47,7 +52,12 @@ async fn by_http(mut client: TcpStream) -> (TcpStream, TcpStream, String) {
         request.push(client.read_u8().await.unwrap());
     }
     let request = String::from_utf8(request).unwrap();
-    let target = request.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap();
+    let target = request
+        .strip_prefix("CONNECT ")
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
     let mut server = TcpStream::connect(target).await.unwrap();
     let mut answer = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 tests\r\n\r\n".to_vec();
     let start = answer.len();
@@ -89,22 +99,33 @@ async fn short_text(client: &mut TcpStream) -> String {
 }
 
 fn through(server: &Server, proxy: &str) -> Endpoint {
-    Endpoint::from_url(&server.url()).unwrap().proxy(proxy.parse().unwrap())
+    Endpoint::from_url(&server.url())
+        .unwrap()
+        .proxy(proxy.parse().unwrap())
 }
 
 #[tokio::test]
 async fn http_connect() {
     let (port, asked) = proxy(by_http).await;
-    let server = Server::builder().login("alice", "secret").start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", "secret")
+        .start()
+        .await
+        .unwrap();
     let endpoint = through(&server, &format!("http://me:p%40ss@127.0.0.1:{port}"));
     let receipt = Client::new(endpoint).send(hello()).await.unwrap();
     // The name that was checked is the server's.
     assert!(receipt.tls.unwrap().verified);
     let target = format!("localhost:{}", server.port());
-    let request =
-        format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n");
+    let request = format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic \
+            bWU6cEBzcw==\r\n\r\n"
+    );
     assert_eq!(*asked.lock().unwrap(), [request]);
-    assert_eq!(server.connections()[0].commands().next(), Some("EHLO [127.0.0.1]"));
+    assert_eq!(
+        server.connections()[0].commands().next(),
+        Some("EHLO [127.0.0.1]")
+    );
 }
 
 #[tokio::test]
@@ -117,7 +138,10 @@ async fn socks5() {
         assert!(receipt.tls.unwrap().verified);
     }
     let port = server.port();
-    let (by_name, by_address) = (format!("me p@ss localhost:{port}"), format!("me p@ss 127.0.0.1:{port}"));
+    let (by_name, by_address) = (
+        format!("me p@ss localhost:{port}"),
+        format!("me p@ss 127.0.0.1:{port}"),
+    );
     assert_eq!(*asked.lock().unwrap(), [by_name, by_address]);
 }
 
@@ -126,9 +150,16 @@ async fn opportunistic_tls_falls_back_through_the_proxy() {
     let (port, asked) = proxy(by_http).await;
     // It agrees to TLS, and goes on in clear.
     let broken = |command: &str| (command == "STARTTLS").then(|| "220 go".to_owned());
-    let server = Server::builder().plaintext().offer("STARTTLS").answer(broken).start().await.unwrap();
-    let endpoint =
-        through(&server, &format!("http://127.0.0.1:{port}")).security(Security::Opportunistic).trust(Trust::empty());
+    let server = Server::builder()
+        .plaintext()
+        .offer("STARTTLS")
+        .answer(broken)
+        .start()
+        .await
+        .unwrap();
+    let endpoint = through(&server, &format!("http://127.0.0.1:{port}"))
+        .security(Security::Opportunistic)
+        .trust(Trust::empty());
     let receipt = Client::new(endpoint).send(hello()).await.unwrap();
     assert!(receipt.plaintext_reason.is_some());
     assert_eq!(asked.lock().unwrap().len(), 2);
@@ -136,10 +167,19 @@ async fn opportunistic_tls_falls_back_through_the_proxy() {
 
 #[tokio::test]
 async fn a_header_comes_first() {
-    let (source, destination) = ("192.0.2.7:41234".parse().unwrap(), "198.51.100.1:25".parse().unwrap());
+    let (source, destination) = (
+        "192.0.2.7:41234".parse().unwrap(),
+        "198.51.100.1:25".parse().unwrap(),
+    );
     let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 41234 25\r\n".to_vec();
     let signature = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
-    let v2 = [&signature[..], &[0x21, 0x11, 0, 12, 192, 0, 2, 7, 198, 51, 100, 1, 0xa1, 0x12, 0, 25]].concat();
+    let v2 = [
+        &signature[..],
+        &[
+            0x21, 0x11, 0, 12, 192, 0, 2, 7, 198, 51, 100, 1, 0xa1, 0x12, 0, 25,
+        ],
+    ]
+    .concat();
     let local = [&signature[..], &[0x20, 0, 0, 0]].concat();
     for (header, expected) in [
         (ProxyHeader::v1(source, destination).unwrap(), v1),
@@ -149,12 +189,19 @@ async fn a_header_comes_first() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let endpoint = Endpoint::from_url(&format!("smtp://127.0.0.1:{port}?tls=none")).unwrap();
-        let client = tokio::spawn(async move { Connection::connect(&endpoint.proxy_header(header)).await.map(drop) });
+        let client = tokio::spawn(async move {
+            Connection::connect(&endpoint.proxy_header(header))
+                .await
+                .map(drop)
+        });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heard = vec![0; expected.len()];
         stream.read_exact(&mut heard).await.unwrap();
         assert_eq!(heard, expected);
-        stream.write_all(b"220 there\r\n250 there\r\n").await.unwrap();
+        stream
+            .write_all(b"220 there\r\n250 there\r\n")
+            .await
+            .unwrap();
         drop(stream);
         let _ = client.await.unwrap();
     }
@@ -166,17 +213,34 @@ async fn a_header_comes_first() {
 #[tokio::test]
 async fn from_an_address() {
     let server = Server::builder().plaintext().start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().bind(Ipv4Addr::new(127, 0, 0, 3));
-    assert!(Client::new(endpoint).send(hello()).await.unwrap().all_accepted());
-    assert_eq!(server.connections()[0].commands().next(), Some("EHLO [127.0.0.3]"));
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .bind(Ipv4Addr::new(127, 0, 0, 3));
+    assert!(
+        Client::new(endpoint)
+            .send(hello())
+            .await
+            .unwrap()
+            .all_accepted()
+    );
+    assert_eq!(
+        server.connections()[0].commands().next(),
+        Some("EHLO [127.0.0.3]")
+    );
 }
 
 #[test]
 fn urls_of_proxies() {
     for (url, shown) in [
         ("socks5://proxy", "the SOCKS5 proxy proxy, port 1080"),
-        ("SOCKS5H://u:p@[::1]:9050/", "the SOCKS5 proxy ::1, port 9050"),
-        ("http://u@proxy.example.org:3128", "the HTTP proxy proxy.example.org, port 3128"),
+        (
+            "SOCKS5H://u:p@[::1]:9050/",
+            "the SOCKS5 proxy ::1, port 9050",
+        ),
+        (
+            "http://u@proxy.example.org:3128",
+            "the HTTP proxy proxy.example.org, port 3128",
+        ),
     ] {
         assert_eq!(Proxy::from_url(url).unwrap().to_string(), shown);
     }

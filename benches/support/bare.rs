@@ -1,4 +1,5 @@
-//! The limit: a bare loop that writes bytes which lie in memory as they go on the wire, with and without TLS.
+//! The limit: a bare loop that writes bytes which lie in memory as they go on the wire, with and
+//! without TLS.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -30,7 +31,9 @@ impl Bare {
                 Box::new(StreamOwned::new(tls, stream))
             }
         };
-        let mut bare = Bare { stream: BufReader::new(stream) };
+        let mut bare = Bare {
+            stream: BufReader::new(stream),
+        };
         bare.answers(1);
         bare.write(b"EHLO bare\r\n");
         bare.answers(1);
@@ -39,7 +42,11 @@ impl Bare {
 
     /// A message by DATA: `wire` ends with its final dot.
     pub fn message(&mut self, wire: &[u8]) {
-        for command in ["MAIL FROM:<me@example.org>\r\n", "RCPT TO:<you@example.com>\r\n", "DATA\r\n"] {
+        for command in [
+            "MAIL FROM:<me@example.org>\r\n",
+            "RCPT TO:<you@example.com>\r\n",
+            "DATA\r\n",
+        ] {
             self.write(command.as_bytes());
             self.answers(1);
         }
@@ -54,7 +61,10 @@ impl Bare {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).expect("the sink reads");
+        self.stream
+            .get_mut()
+            .write_all(bytes)
+            .expect("the sink reads");
         self.stream.get_mut().flush().expect("the sink reads");
     }
 
@@ -74,7 +84,9 @@ impl Bare {
 /// A TLS client that trusts the sink, and nobody else.
 pub fn trust(ca_file: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca_file).expect("the sink's CA")).expect("the sink's CA");
+    roots
+        .add(CertificateDer::from_pem_file(ca_file).expect("the sink's CA"))
+        .expect("the sink's CA");
     let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()

@@ -25,25 +25,46 @@ pub struct Run {
     pub whole: f64,
 }
 
-/// Measures `work`, which says how many messages it sent, in this process, and tells the one that started it, in [`run`]. What was
-/// used before counts only for the memory.
+/// Measures `work`, which says how many messages it sent, in this process, and tells the one that
+/// started it, in [`run`]. What was used before counts only for the memory.
 pub fn report(work: impl FnOnce() -> u64) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let messages = work();
-    println!("{} {} {} {messages}", began.elapsed().as_secs_f64(), cpu_seconds() - cpu, peak_megabytes());
+    println!(
+        "{} {} {} {messages}",
+        began.elapsed().as_secs_f64(),
+        cpu_seconds() - cpu,
+        peak_megabytes()
+    );
 }
 
-/// Runs this program once more, with these arguments: it does the work in a process of its own, and reports.
+/// Runs this program once more, with these arguments: it does the work in a process of its own, and
+/// reports.
 pub fn run(arguments: &[&str]) -> Run {
     let program = std::env::current_exe().expect("this program's own path");
     let began = Instant::now();
-    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output().expect("it can be run again");
+    let output = Command::new(program)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("it can be run again");
     let whole = began.elapsed().as_secs_f64();
     assert!(output.status.success(), "{arguments:?} failed");
     let text = String::from_utf8(output.stdout).expect("figures");
-    let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().expect("a figure")).collect();
-    let [seconds, cpu, peak, messages] = figures[..] else { panic!("{arguments:?} said {text:?}") };
-    Run { seconds, cpu, peak, messages: messages as u64, whole }
+    let figures: Vec<f64> = text
+        .split_whitespace()
+        .map(|figure| figure.parse().expect("a figure"))
+        .collect();
+    let [seconds, cpu, peak, messages] = figures[..] else {
+        panic!("{arguments:?} said {text:?}")
+    };
+    Run {
+        seconds,
+        cpu,
+        peak,
+        messages: messages as u64,
+        whole,
+    }
 }
 
 /// CPU time of this process so far, user and system.
@@ -55,13 +76,20 @@ fn cpu_seconds() -> f64 {
 /// The kernel's own high-water mark (proc(5): VmHWM).
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line on memory");
-    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("a line on memory");
+    let kibibytes: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
     kibibytes * 1024.0 / 1e6
 }
 
-/// A file without a pattern (xorshift, Marsaglia 2003), on the disk when this returns: nothing is written back later, while
-/// something is measured.
+/// A file without a pattern (xorshift, Marsaglia 2003), on the disk when this returns: nothing is
+/// written back later, while something is measured.
 pub fn write_noise(path: &Path, size: u64) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut block = Vec::new();
@@ -77,13 +105,20 @@ pub fn write_noise(path: &Path, size: u64) {
     });
 }
 
-/// A message that is ready: text in lines of 76 characters, one in fifty of which begins with a dot.
+/// A message that is ready: text in lines of 76 characters, one in fifty of which begins with a
+/// dot.
 pub fn write_ready(path: &Path, size: u64) {
     let header = b"From: <me@example.org>\r\nTo: <you@example.com>\r\nSubject: Ready\r\n\r\n";
     let mut text = header.to_vec();
     for number in 0_u32.. {
         let dot = if number.is_multiple_of(50) { '.' } else { ' ' };
-        text.extend_from_slice(format!("{dot}{number:09}{}\r\n", " line.of text".repeat(6).split_at(66).0).as_bytes());
+        text.extend_from_slice(
+            format!(
+                "{dot}{number:09}{}\r\n",
+                " line.of text".repeat(6).split_at(66).0
+            )
+            .as_bytes(),
+        );
         if text.len() > BLOCK {
             break;
         }

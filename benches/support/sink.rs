@@ -1,8 +1,8 @@
-//! The server that the benchmarks send to: a process of its own, so that CPU time and memory of the client are the
-//! client's. It takes every message, counts its bytes, and throws them away.
+//! The server that the benchmarks send to: a process of its own, so that CPU time and memory of the
+//! client are the client's. It takes every message, counts its bytes, and throws them away.
 //!
-//! It does as little as it can, with a thread and a blocking socket for each connection: what it saves, the client gets. A
-//! message by DATA is searched for its end, one by BDAT is only counted.
+//! It does as little as it can, with a thread and a blocking socket for each connection: what it
+//! saves, the client gets. A message by DATA is searched for its end, one by BDAT is only counted.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,7 +13,8 @@ use std::sync::Arc;
 use memchr::{memchr, memmem};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// The sink, for the one that started it. It ends when this is dropped, or the process that started it ends.
+/// The sink, for the one that started it. It ends when this is dropped, or the process that started
+/// it ends.
 pub struct Sink {
     child: Child,
     reports: BufReader<ChildStdout>,
@@ -32,7 +33,8 @@ pub struct Arrived {
 }
 
 impl Sink {
-    /// Runs this program once more, as the sink: its `main` calls [`serve`] where the first argument is `sink`.
+    /// Runs this program once more, as the sink: its `main` calls [`serve`] where the first
+    /// argument is `sink`.
     pub fn start(extensions: &[&str]) -> Sink {
         let program = std::env::current_exe().expect("this program's own path");
         let mut child = Command::new(program)
@@ -46,9 +48,17 @@ impl Sink {
         let mut line = String::new();
         reports.read_line(&mut line).expect("the sink starts");
         let words: Vec<&str> = line.trim_end().splitn(3, ' ').collect();
-        let [plain, tls, ca_file] = words[..] else { panic!("the sink said {line:?}") };
+        let [plain, tls, ca_file] = words[..] else {
+            panic!("the sink said {line:?}")
+        };
         let port = |word: &str| word.parse().expect("a port");
-        Sink { plain: port(plain), tls: port(tls), ca_file: ca_file.into(), child, reports }
+        Sink {
+            plain: port(plain),
+            tls: port(tls),
+            ca_file: ca_file.into(),
+            child,
+            reports,
+        }
     }
 
     pub fn port(&self, tls: bool) -> u16 {
@@ -59,9 +69,18 @@ impl Sink {
     pub fn arrived(&mut self) -> Arrived {
         let mut line = String::new();
         self.reports.read_line(&mut line).expect("the sink reports");
-        let figures: Vec<u64> = line.split_whitespace().map(|figure| figure.parse().expect("a figure")).collect();
-        let [messages, bytes, tls] = figures[..] else { panic!("the sink said {line:?}") };
-        Arrived { messages, bytes, tls: tls == 1 }
+        let figures: Vec<u64> = line
+            .split_whitespace()
+            .map(|figure| figure.parse().expect("a figure"))
+            .collect();
+        let [messages, bytes, tls] = figures[..] else {
+            panic!("the sink said {line:?}")
+        };
+        Arrived {
+            messages,
+            bytes,
+            tls: tls == 1,
+        }
     }
 }
 
@@ -74,9 +93,14 @@ impl Drop for Sink {
 
 /// The sink itself. It ends with its standard input.
 pub fn serve(extensions: Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     // It makes the certificate, and nothing else.
-    let server = runtime.block_on(envoi::testing::Server::start()).expect("a certificate");
+    let server = runtime
+        .block_on(envoi::testing::Server::start())
+        .expect("a certificate");
     let extensions: Arc<[String]> = extensions.into();
     let mut ports = [0; 2];
     for (port, tls) in ports.iter_mut().zip([None, Some(server.tls_config())]) {
@@ -120,14 +144,25 @@ struct Session<S> {
 impl<S: Read + Write> Session<S> {
     fn new(stream: S) -> Self {
         let (input, output) = (vec![0; 256 << 10], Vec::new());
-        Session { stream, input, unread: 0..0, output, messages: 0, bytes: 0 }
+        Session {
+            stream,
+            input,
+            unread: 0..0,
+            output,
+            messages: 0,
+            bytes: 0,
+        }
     }
 
     /// Until QUIT, or the end of the connection, by whatever cause: the figures tell.
     fn converse(mut self, extensions: &[String]) -> (u64, u64) {
-        self.output.extend_from_slice(b"220 localhost ESMTP sink\r\n");
+        self.output
+            .extend_from_slice(b"220 localhost ESMTP sink\r\n");
         let _ = self.commands(extensions);
-        let _ = self.stream.write_all(&self.output).and_then(|()| self.stream.flush());
+        let _ = self
+            .stream
+            .write_all(&self.output)
+            .and_then(|()| self.stream.flush());
         (self.messages, self.bytes)
     }
 
@@ -146,7 +181,8 @@ impl<S: Read + Write> Session<S> {
                 Some("EHLO") => {
                     self.output.extend_from_slice(b"250-localhost\r\n");
                     for extension in extensions {
-                        self.output.extend_from_slice(format!("250-{extension}\r\n").as_bytes());
+                        self.output
+                            .extend_from_slice(format!("250-{extension}\r\n").as_bytes());
                     }
                     self.output.extend_from_slice(b"250 HELP\r\n");
                 }
@@ -158,7 +194,11 @@ impl<S: Read + Write> Session<S> {
                 Some("BDAT") => {
                     let size = words.next().and_then(|size| size.parse().ok()).unwrap_or(0);
                     self.chunk(size)?;
-                    if words.next().is_some() { self.taken() } else { self.output.extend_from_slice(b"250 Ok\r\n") }
+                    if words.next().is_some() {
+                        self.taken()
+                    } else {
+                        self.output.extend_from_slice(b"250 Ok\r\n")
+                    }
                 }
                 Some("QUIT") => {
                     self.output.extend_from_slice(b"221 Bye\r\n");
@@ -227,6 +267,10 @@ impl<S: Read + Write> Session<S> {
         self.unread = 0..self.unread.len();
         let count = self.stream.read(&mut self.input[self.unread.end..])?;
         self.unread.end += count;
-        if count > 0 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if count > 0 {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
     }
 }

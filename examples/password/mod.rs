@@ -20,9 +20,14 @@ pub fn read(path: &Path, until: Instant) -> io::Result<Secret> {
     };
     // What caused the error does not have the name of the file, which may be the password given by
     // mistake.
-    secret.map_err(|error| match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(cause) => io::Error::new(cause.kind(), cause.to_string()),
-        None => io::ErrorKind::Other.into(),
+    secret.map_err(|error| {
+        match error
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>())
+        {
+            Some(cause) => io::Error::new(cause.kind(), cause.to_string()),
+            None => io::ErrorKind::Other.into(),
+        }
     })
 }
 

@@ -1,4 +1,5 @@
-//! Looks at a mail server without sending anything: `probe --help` says how, the exit code whether it can be used.
+//! Looks at a mail server without sending anything: `probe --help` says how, the exit code whether
+//! it can be used.
 //!
 //!     cargo run --example probe -- mail.example.org
 //!     cargo run --example probe -- --url smtps://alice%40example.org@mail.example.org --password-file secret.txt
@@ -22,21 +23,25 @@ use envoi::{Endpoint, Timeouts};
 
 use report::Failure;
 
-/// Looks at a mail server without sending anything: its ports, what they offer, TLS, certificates and the login.
+/// Looks at a mail server without sending anything: its ports, what they offer, TLS, certificates
+/// and the login.
 ///
-/// The exit code is 0 when a port can be used. Otherwise it tells why the best one cannot: 64 for a bad request, 69 for a
-/// refusal, 73 for a file that cannot be written, 75 when nobody answers or it may pass, 76 for TLS, certificates and
-/// protocol, 77 for the login, 78 for a trust store that cannot be read.
+/// The exit code is 0 when a port can be used. Otherwise it tells why the best one cannot: 64 for a
+/// bad request, 69 for a refusal, 73 for a file that cannot be written, 75 when nobody answers or
+/// it may pass, 76 for TLS, certificates and protocol, 77 for the login, 78 for a trust store that
+/// cannot be read.
 #[derive(Parser)]
 #[command(name = "probe", version)]
 struct Options {
     /// The server; an IPv6 address stands in brackets. Without a port, 25, 465 and 587 are tried
     #[arg(value_name = "HOST[:PORT]", required_unless_present = "url")]
     host: Option<String>,
-    /// The server as a URL; with a user and a password, the login is tried, inside verified TLS only
+    /// The server as a URL; with a user and a password, the login is tried, inside verified TLS
+    /// only
     #[arg(long)]
     url: Option<String>,
-    /// A file with the password of the user in the URL; one line end at its end does not belong to it
+    /// A file with the password of the user in the URL; one line end at its end does not belong to
+    /// it
     #[arg(long, value_name = "FILE", requires = "url")]
     password_file: Option<PathBuf>,
 
@@ -90,14 +95,25 @@ async fn run(options: &Options) -> Result<u8, Failure> {
         _ => Ok(()),
     };
     report::print(&report, options.json);
-    saved.map_err(|error| Failure::unwritable(format!("--save-chain cannot be written: {error}")))?;
+    saved
+        .map_err(|error| Failure::unwritable(format!("--save-chain cannot be written: {error}")))?;
     if !options.json {
-        let all_verified = report.ports.iter().flat_map(|port| &port.tls).all(|tls| tls.verified);
+        let all_verified = report
+            .ports
+            .iter()
+            .flat_map(|port| &port.tls)
+            .all(|tls| tls.verified);
         report::write_stdout(match &options.save_chain {
-            Some(_) if pem.is_empty() => "\nNo certificates were saved: the server sent none.\n".into(),
-            Some(path) => format!("\nThe certificates that the server sent are in {}.\n", path.display()),
+            Some(_) if pem.is_empty() => {
+                "\nNo certificates were saved: the server sent none.\n".into()
+            }
+            Some(path) => format!(
+                "\nThe certificates that the server sent are in {}.\n",
+                path.display()
+            ),
             None if all_verified => String::new(),
-            None => "\nTo have the certificates checked that the server sent: --save-chain FILE.\n".into(),
+            None => "\nTo have the certificates checked that the server sent: --save-chain FILE.\n"
+                .into(),
         });
     }
     Ok(report::exit_code(&report))
@@ -109,7 +125,9 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         (Some(url), Some(host)) => {
             let (endpoint, place) = (Endpoint::from_url(url)?, place(host)?);
             if !endpoint.host().eq_ignore_ascii_case(place.host()) {
-                return Err(Failure::request("the URL is for another host than the one to look at"));
+                return Err(Failure::request(
+                    "the URL is for another host than the one to look at",
+                ));
             }
             match port_of(host) {
                 Some(port) => endpoint.port(port),
@@ -123,8 +141,13 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     // Together, the ends of the files with passwords are waited for no longer.
     let until = Instant::now() + timeout.unwrap_or(most).min(most);
     let inputs = [&options.password_file, &options.trust_password_file];
-    if inputs.iter().all(|path| path.as_deref().is_some_and(password::is_stdin)) {
-        return Err(Failure::request("only one option may read standard input (-)"));
+    if inputs
+        .iter()
+        .all(|path| path.as_deref().is_some_and(password::is_stdin))
+    {
+        return Err(Failure::request(
+            "only one option may read standard input (-)",
+        ));
     }
     if let Some(path) = &options.password_file {
         let failure = |error| Failure::input(password::unreadable("--password-file", &error));
@@ -140,7 +163,8 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.trust_password(password);
     }
     if let Some(path) = &options.trust_password_file {
-        let failure = |error| Failure::config(password::unreadable("--trust-password-file", &error));
+        let failure =
+            |error| Failure::config(password::unreadable("--trust-password-file", &error));
         endpoint = endpoint.trust_password(password::read(path, until).map_err(failure)?);
     }
     if let Some(name) = &options.helo {
@@ -154,8 +178,12 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
 
 fn timeout(seconds: &str) -> Result<Duration, Failure> {
     // Thirty years are more than anybody waits.
-    let seconds = seconds.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
-    let seconds = seconds.ok_or_else(|| Failure::request("--timeout takes a number of seconds above 0"))?;
+    let seconds = seconds
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
+    let seconds =
+        seconds.ok_or_else(|| Failure::request("--timeout takes a number of seconds above 0"))?;
     Ok(Duration::from_secs_f64(seconds))
 }
 
@@ -166,7 +194,9 @@ fn place(host: &str) -> Result<Endpoint, Failure> {
     }
     if host.contains(['/', '?', '#', '@']) {
         // It is not shown: there may be a password in it.
-        return Err(Failure::request("a host is wanted, or HOST:PORT; a URL is given with --url"));
+        return Err(Failure::request(
+            "a host is wanted, or HOST:PORT; a URL is given with --url",
+        ));
     }
     Ok(Endpoint::from_url(&format!("smtp://{host}"))?)
 }
@@ -181,10 +211,16 @@ fn port_of(host: &str) -> Option<u16> {
 /// Says what clap found. Its own messages repeat what was given, and so perhaps a password.
 fn explain(error: &clap::Error) -> Failure {
     use clap::error::ErrorKind;
-    let what = error.kind().as_str().unwrap_or("the command line is not understood").to_lowercase();
+    let what = error
+        .kind()
+        .as_str()
+        .unwrap_or("the command line is not understood")
+        .to_lowercase();
     // Of an unknown argument this is what the user wrote, else the name of an option.
     let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(name)) if error.kind() != ErrorKind::UnknownArgument => format!(": {name}"),
+        Some(ContextValue::String(name)) if error.kind() != ErrorKind::UnknownArgument => {
+            format!(": {name}")
+        }
         Some(ContextValue::Strings(names)) => format!(": {}", names.join(", ")),
         _ => String::new(),
     };

@@ -22,22 +22,46 @@ pub struct Failure {
 impl Failure {
     /// What is asked for makes no sense.
     pub fn request(message: impl Into<String>) -> Self {
-        Failure { code: 64, kind: "request", phase: "setup", message: message.into(), hint: None }
+        Failure {
+            code: 64,
+            kind: "request",
+            phase: "setup",
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// An input file cannot be read.
     pub fn input(message: impl Into<String>) -> Self {
-        Failure { code: 66, kind: "input", phase: "setup", message: message.into(), hint: None }
+        Failure {
+            code: 66,
+            kind: "input",
+            phase: "setup",
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// What is set cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
-        Failure { code: 78, kind: "config", phase: "setup", message: message.into(), hint: None }
+        Failure {
+            code: 78,
+            kind: "config",
+            phase: "setup",
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A file cannot be written.
     pub fn unwritable(message: impl Into<String>) -> Self {
-        Failure { code: 73, kind: "output", phase: "setup", message: message.into(), hint: None }
+        Failure {
+            code: 73,
+            kind: "output",
+            phase: "setup",
+            message: message.into(),
+            hint: None,
+        }
     }
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -60,7 +84,10 @@ impl From<Error> for Failure {
 
 /// 0 when a port can be used, else what the best one lacks.
 pub fn exit_code(report: &Report) -> u8 {
-    report.best().and_then(|port| port.failure.as_ref()).map_or(0, code)
+    report
+        .best()
+        .and_then(|port| port.failure.as_ref())
+        .map_or(0, code)
 }
 
 /// As `send` has them.
@@ -163,7 +190,11 @@ fn reply_json(reply: &Reply) -> Value {
 }
 
 fn capabilities_json(offered: &Capabilities) -> Value {
-    let line = |keyword: &Keyword| format!("{} {}", keyword.name, keyword.parameters).trim_end().to_owned();
+    let line = |keyword: &Keyword| {
+        format!("{} {}", keyword.name, keyword.parameters)
+            .trim_end()
+            .to_owned()
+    };
     json!({
         "server": offered.server_name(),
         "keywords": offered.keywords().iter().map(line).collect::<Vec<_>>(),

@@ -25,8 +25,8 @@ use envoi::message::decode_text;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
 use envoi::{
-    Address, Attachment, Client, DeliveryOptions, Endpoint, Envelope, Message, Proxy, Receipt, RetryPolicy, Secret,
-    Timeouts,
+    Address, Attachment, Client, DeliveryOptions, Endpoint, Envelope, Message, Proxy, Receipt,
+    RetryPolicy, Secret, Timeouts,
 };
 
 use options::Options;
@@ -43,7 +43,10 @@ async fn main() {
         Ok(options) => (send(&options, &mut transcript).await, options.json),
         // --help and --version come as errors, too.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
-        Err(error) => (Err(options::explain(&error, &args)), args.iter().any(|arg| arg == "--json")),
+        Err(error) => (
+            Err(options::explain(&error, &args)),
+            args.iter().any(|arg| arg == "--json"),
+        ),
     };
     let report = Report::new(result, started.elapsed());
     report.print(as_json);
@@ -51,31 +54,43 @@ async fn main() {
         // Where it cannot be written, the message is sent nevertheless.
         let _ = file.write_all(report.transcript().as_bytes());
     }
-    // Not by returning: that would wait for a thread that still reads standard input or looks up a name.
+    // Not by returning: that would wait for a thread that still reads standard input or looks up a
+    // name.
     std::process::exit(report.exit_code().into());
 }
 
-/// The file for the transcript is made before anything is sent: what cannot be written is a bad request.
-async fn send(options: &Options, transcript: &mut Option<Box<dyn Write>>) -> Result<Receipt, Failure> {
+/// The file for the transcript is made before anything is sent: what cannot be written is a bad
+/// request.
+async fn send(
+    options: &Options,
+    transcript: &mut Option<Box<dyn Write>>,
+) -> Result<Receipt, Failure> {
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let began = Instant::now();
     let mut endpoint = endpoint(options)?;
     let retries = RetryPolicy::new(retries(options)?);
     let delivery = delivery(options)?;
-    let deadline = options.deadline.as_deref().map(|seconds| duration(seconds, "--deadline")).transpose()?;
+    let deadline = options
+        .deadline
+        .as_deref()
+        .map(|seconds| duration(seconds, "--deadline"))
+        .transpose()?;
     let reading = message(options);
     let message = match deadline {
         Some(limit) => {
             let left = limit.saturating_sub(began.elapsed());
-            timeout(left, reading).await.unwrap_or_else(|_| Err(Failure::not_read(limit)))?
+            timeout(left, reading)
+                .await
+                .unwrap_or_else(|_| Err(Failure::not_read(limit)))?
         }
         None => reading.await?,
     };
     let mut message = message.delivery(delivery);
     if let Some(limit) = deadline {
         // In tenths of a second: errors name it.
-        let spent = Duration::from_millis(100) * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
+        let spent = Duration::from_millis(100)
+            * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
         endpoint = endpoint.deadline(limit.saturating_sub(spent));
     }
     let client = Client::new(endpoint).retries(retries);
@@ -120,7 +135,10 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.proxy(Proxy::from_url(url)?);
     }
     if let Some(address) = &options.bind {
-        let failure = |_| Failure::request("--bind takes an IP address").with_hint("Give one that this machine has.");
+        let failure = |_| {
+            Failure::request("--bind takes an IP address")
+                .with_hint("Give one that this machine has.")
+        };
         endpoint = endpoint.bind(address.parse::<IpAddr>().map_err(failure)?);
     }
     if let Some(seconds) = &options.timeout {
@@ -131,10 +149,16 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
 
 fn retries(options: &Options) -> Result<usize, Failure> {
     let number = options.retries.as_deref().map(str::parse).transpose();
-    Ok(number.map_err(|_| Failure::request("--retries takes a number"))?.unwrap_or_default())
+    Ok(number
+        .map_err(|_| Failure::request("--retries takes a number"))?
+        .unwrap_or_default())
 }
 
-fn client_certificate(path: &Path, options: &Options, password: Option<Secret>) -> ClientCertificate {
+fn client_certificate(
+    path: &Path,
+    options: &Options,
+    password: Option<Secret>,
+) -> ClientCertificate {
     let mut certificate = ClientCertificate::file(path);
     if let Some(key) = &options.client_key {
         certificate = certificate.key(key);
@@ -148,7 +172,11 @@ fn client_certificate(path: &Path, options: &Options, password: Option<Secret>) 
 async fn message(options: &Options) -> Result<Message<'_>, Failure> {
     let envelope = envelope(options)?;
     if let Some(path) = &options.message {
-        let ready = if is_stdin(path) { Message::raw_stream(tokio::io::stdin()) } else { Message::raw_file(path) };
+        let ready = if is_stdin(path) {
+            Message::raw_stream(tokio::io::stdin())
+        } else {
+            Message::raw_file(path)
+        };
         return Ok(ready.envelope(envelope));
     }
     let mut mail = MessageBuilder::new();
@@ -209,7 +237,8 @@ fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
     Ok(delivery)
 }
 
-/// Who gets it and whom it is from, whatever its headers say. That is also how a Bcc comes to nobody's eyes.
+/// Who gets it and whom it is from, whatever its headers say. That is also how a Bcc comes to
+/// nobody's eyes.
 fn envelope(options: &Options) -> Result<Envelope, Failure> {
     let sender = match options.from.as_str() {
         "" | "<>" => None,
@@ -227,7 +256,10 @@ fn addresses(list: &[String]) -> Vec<&str> {
 /// How long the ends of the files with passwords are waited for, together.
 fn time_for_passwords(options: &Options) -> Result<Duration, Failure> {
     let mut time = Duration::from_secs(5);
-    for (seconds, option) in [(&options.deadline, "--deadline"), (&options.timeout, "--timeout")] {
+    for (seconds, option) in [
+        (&options.deadline, "--deadline"),
+        (&options.timeout, "--timeout"),
+    ] {
         if let Some(seconds) = seconds {
             time = time.min(duration(seconds, option)?);
         }
@@ -237,17 +269,27 @@ fn time_for_passwords(options: &Options) -> Result<Duration, Failure> {
 
 fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     if let Some(variable) = &options.password_env {
-        // Neither the error, which may hold the value, nor the name, which may be the password given by mistake.
-        let failure = |_| Failure::request("the environment variable of --password-env is not set, or not UTF-8");
-        return std::env::var(variable).map(|password| Some(password.into())).map_err(failure);
+        // Neither the error, which may hold the value, nor the name, which may be the password
+        // given by mistake.
+        let failure = |_| {
+            Failure::request("the environment variable of --password-env is not set, or not UTF-8")
+        };
+        return std::env::var(variable)
+            .map(|password| Some(password.into()))
+            .map_err(failure);
     }
-    let Some(path) = &options.password_file else { return Ok(None) };
+    let Some(path) = &options.password_file else {
+        return Ok(None);
+    };
     let failure = |error: std::io::Error| match error.kind() {
-        ErrorKind::FileTooLarge if is_stdin(path) => {
-            Failure::request("--password-file names no password: there are more than 65536 bytes in it")
-        }
-        _ => Failure::input(password::unreadable("--password-file", &error))
-            .with_hint("Give the path of a file in UTF-8 that holds the password alone, and that this user may read."),
+        ErrorKind::FileTooLarge if is_stdin(path) => Failure::request(
+            "--password-file names no password: there are more than 65536 bytes \
+                in it",
+        ),
+        _ => Failure::input(password::unreadable("--password-file", &error)).with_hint(
+            "Give the path of a file in UTF-8 that holds the password alone, and that \
+                this user may read.",
+        ),
     };
     password::read(path, until).map(Some).map_err(failure)
 }
@@ -256,9 +298,9 @@ fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure
 fn store_password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     match (&options.trust_password, &options.trust_password_file) {
         (Some(password), _) => Ok(Some(password.into())),
-        (None, Some(path)) => password::read(path, until)
-            .map(Some)
-            .map_err(|error| Failure::config(password::unreadable("--trust-password-file", &error))),
+        (None, Some(path)) => password::read(path, until).map(Some).map_err(|error| {
+            Failure::config(password::unreadable("--trust-password-file", &error))
+        }),
         (None, None) => Ok(None),
     }
 }
@@ -268,11 +310,16 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stderr()));
     }
-    let failure = |error| Failure::request(format!("the file of --transcript cannot be written: {error}"));
+    let failure = |error| {
+        Failure::request(format!(
+            "the file of --transcript cannot be written: {error}"
+        ))
+    };
     Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
 }
 
-/// A file of text, or standard input. A file has a limited time: some of /proc count as regular, and have no end.
+/// A file of text, or standard input. A file has a limited time: some of /proc count as regular,
+/// and have no end.
 async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure> {
     const PATIENCE: Duration = Duration::from_secs(20);
     let source = path.to_owned();
@@ -280,8 +327,12 @@ async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure>
     let read = match is_stdin(path) {
         true => reading.await,
         false => timeout(PATIENCE, reading).await.map_err(|_| {
-            Failure::input(format!("{option} cannot be read as text: its end did not come in {PATIENCE:?}"))
-                .with_hint("Copy it into a regular file and send that, or give it as - on standard input.")
+            Failure::input(format!(
+                "{option} cannot be read as text: its end did not come in {PATIENCE:?}"
+            ))
+            .with_hint(
+                "Copy it into a regular file and send that, or give it as - on standard input.",
+            )
         })?,
     };
     read.map_err(|error| Failure::input(format!("{option} cannot be read as text: {error}")))?
@@ -290,9 +341,11 @@ async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure>
 fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
     // A text is in memory as a whole. More than this is better sent as an attachment.
     const LIMIT: u64 = 64 * 1024 * 1024;
-    let failure = |cause: &dyn Display| Failure::input(format!("{option} cannot be read as text: {cause}"));
+    let failure =
+        |cause: &dyn Display| Failure::input(format!("{option} cannot be read as text: {cause}"));
     let unreadable = |error: std::io::Error| {
-        failure(&error).with_hint("Check that there is a file of this name, and that this user may read it.")
+        failure(&error)
+            .with_hint("Check that there is a file of this name, and that this user may read it.")
     };
     let metadata = |path: &Path| std::fs::metadata(path).map_err(unreadable);
     let source: Box<dyn Read> = if is_stdin(path) {
@@ -303,20 +356,30 @@ fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
         return Err(failure(&"it is a directory").with_hint("Name a file in it."));
     } else {
         // To open a FIFO could take forever.
-        return Err(failure(&"it is not a regular file")
-            .with_hint("A pipe or a device can be read as a stream, given as - on standard input."));
+        return Err(failure(&"it is not a regular file").with_hint(
+            "A pipe or a device can be read as a stream, given as - on standard input.",
+        ));
     };
     let mut bytes = Vec::new();
-    source.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| failure(&error))?;
+    source
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failure(&error))?;
     if bytes.len() as u64 > LIMIT {
-        return Err(failure(&"it is larger than 64 MiB").with_hint("Send it as an attachment (--attach)."));
+        return Err(
+            failure(&"it is larger than 64 MiB").with_hint("Send it as an attachment (--attach).")
+        );
     }
-    decode_text(bytes).map_err(|error| failure(&error.message()).with_hint(error.hint().unwrap_or_default()))
+    decode_text(bytes)
+        .map_err(|error| failure(&error.message()).with_hint(error.hint().unwrap_or_default()))
 }
 
 fn duration(seconds: &str, option: &str) -> Result<Duration, Failure> {
     // Thirty years are more than anybody waits.
-    let seconds = seconds.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
+    let seconds = seconds
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds < 1e9);
     seconds.map(Duration::from_secs_f64).ok_or_else(|| {
         Failure::request(format!("{option} takes a number of seconds"))
             .with_hint("Give one above 0, such as 20 or 0.5.")

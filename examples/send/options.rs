@@ -1,7 +1,7 @@
 //! The command line: what may be said, and what is wrong with it.
 //!
-//! Everything is taken as plain text: what it means, envoi says. No message repeats what was given, as a
-//! password may be in it; clap's own messages do, and are not shown.
+//! Everything is taken as plain text: what it means, envoi says. No message repeats what was given,
+//! as a password may be in it; clap's own messages do, and are not shown.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,17 +14,19 @@ use crate::report::Failure;
 
 /// Sends one message, and says what became of it.
 ///
-/// The exit code is 0 when every recipient was accepted; 64 for a bad request, 66 for an input file that cannot be read,
-/// 69 for a refusal, 75 for a failure that may pass, 76 for TLS and protocol, 77 for the login, 78 for the configuration, 79 when
-/// nobody knows whether the message was delivered.
+/// The exit code is 0 when every recipient was accepted; 64 for a bad request, 66 for an input file
+/// that cannot be read, 69 for a refusal, 75 for a failure that may pass, 76 for TLS and protocol,
+/// 77 for the login, 78 for the configuration, 79 when nobody knows whether the message was
+/// delivered.
 #[derive(Parser)]
 #[command(name = "send", version)]
 pub struct Options {
-    /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465, smtp://host:25?tls=none,
-    /// lmtp://host:24, lmtp+unix:///run/lmtp.sock
+    /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465,
+    /// smtp://host:25?tls=none, lmtp://host:24, lmtp+unix:///run/lmtp.sock
     #[arg(long)]
     pub url: String,
-    /// The sender; '' or '<>' for a notification that must not bounce, which then has no From header
+    /// The sender; '' or '<>' for a notification that must not bounce, which then has no From
+    /// header
     #[arg(long, value_name = "ADDRESS")]
     pub from: String,
     /// Recipients
@@ -68,7 +70,8 @@ pub struct Options {
     /// Trust the system's store as well
     #[arg(long)]
     pub system_trust: bool,
-    /// The certificate to show to the server: PEM, or a key store (PKCS#12, JKS, an Oracle wallet) with its key
+    /// The certificate to show to the server: PEM, or a key store (PKCS#12, JKS, an Oracle wallet)
+    /// with its key
     #[arg(long, value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
     /// Its private key, PEM
@@ -80,7 +83,8 @@ pub struct Options {
     /// Log in by this mechanism; by default the best that both sides know
     #[arg(long, value_name = "MECHANISM")]
     pub auth: Option<String>,
-    /// A file with the password of the user in the URL; one line end at its end does not belong to it
+    /// A file with the password of the user in the URL; one line end at its end does not belong to
+    /// it
     #[arg(long, value_name = "FILE", conflicts_with = "password_env")]
     pub password_file: Option<PathBuf>,
     /// An environment variable with the password of the user in the URL
@@ -114,7 +118,8 @@ pub struct Options {
     /// Send attachments without base64 where the server can
     #[arg(long)]
     pub binary: bool,
-    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's name up), http://host:3128
+    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's
+    /// name up), http://host:3128
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
     /// Connect from this address of the machine
@@ -144,22 +149,39 @@ pub struct Options {
 impl Options {
     /// What clap does not see.
     pub fn check(&self) -> Result<(), Failure> {
-        let inputs = [&self.body_file, &self.html, &self.message, &self.password_file, &self.trust_password_file];
+        let inputs = [
+            &self.body_file,
+            &self.html,
+            &self.message,
+            &self.password_file,
+            &self.trust_password_file,
+        ];
         let inputs = inputs.into_iter().flatten().chain(&self.attach);
         if inputs.filter(|path| is_stdin(path)).count() > 1 {
-            return Err(Failure::request("only one option may read standard input (-)"));
+            return Err(Failure::request(
+                "only one option may read standard input (-)",
+            ));
         }
         Ok(())
     }
 }
 
 /// Options whose capability envoi does not have yet.
-const PLANNED: &[&str] =
-    &["--check", "--dane", "--dkim", "--dnssec-anchor", "--mta-sts", "--mx", "--resolver", "--state"];
+const PLANNED: &[&str] = &[
+    "--check",
+    "--dane",
+    "--dkim",
+    "--dnssec-anchor",
+    "--mta-sts",
+    "--mx",
+    "--resolver",
+    "--state",
+];
 
 /// Says what clap found, in words of our own.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
-    // The names of our options, of which these kinds of errors speak. Only `UnknownArgument` has what the user wrote there.
+    // The names of our options, of which these kinds of errors speak. Only `UnknownArgument` has
+    // what the user wrote there.
     let names = |kind| match error.get(kind) {
         Some(ContextValue::String(name)) => name.clone(),
         Some(ContextValue::Strings(names)) => names.join(", "),
@@ -178,19 +200,35 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
         ErrorKind::ArgumentConflict if option() == names(ContextKind::PriorArg) => {
             format!("{} is given twice", option())
         }
-        ErrorKind::ArgumentConflict => format!("{} does not go with {}", option(), names(ContextKind::PriorArg)),
+        ErrorKind::ArgumentConflict => format!(
+            "{} does not go with {}",
+            option(),
+            names(ContextKind::PriorArg)
+        ),
         ErrorKind::TooManyValues => format!("{} takes no value", option()),
         ErrorKind::InvalidValue | ErrorKind::TooFewValues => format!("{} needs a value", option()),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),
-        kind => kind.as_str().unwrap_or("the command line is not understood").to_lowercase(),
+        kind => kind
+            .as_str()
+            .unwrap_or("the command line is not understood")
+            .to_lowercase(),
     });
     failure.with_hint(match error.get(ContextKind::SuggestedArg) {
-        Some(ContextValue::String(name)) => format!("Did you mean {name}? All options are in --help."),
-        _ => "All options are in --help. A value with blanks needs quotes; one that begins with a hyphen is given as --option=value.".into(),
+        Some(ContextValue::String(name)) => format!(
+            "Did you mean {name}? All options are in \
+            --help."
+        ),
+        _ => "All options are in --help. A value with blanks needs quotes; one that begins with a \
+            hyphen is given as --option=value."
+            .into(),
     })
 }
 
-/// Where the unknown argument stands. It is not shown: it may be a part of a password that was not quoted.
+/// Where the unknown argument stands. It is not shown: it may be a part of a password that was not
+/// quoted.
 fn position(unknown: &str, args: &[OsString]) -> Option<usize> {
-    args.iter().skip(1).position(|arg| arg.to_string_lossy().starts_with(unknown)).map(|index| index + 1)
+    args.iter()
+        .skip(1)
+        .position(|arg| arg.to_string_lossy().starts_with(unknown))
+        .map(|index| index + 1)
 }

@@ -23,7 +23,16 @@ pub struct Failure {
 
 impl Failure {
     fn new(kind: ErrorKind, phase: Phase, message: String) -> Self {
-        Failure { kind, phase, message, hint: None, reply: None, transient: false, unknown: false, receipt: None }
+        Failure {
+            kind,
+            phase,
+            message,
+            hint: None,
+            reply: None,
+            transient: false,
+            unknown: false,
+            receipt: None,
+        }
     }
 
     /// What is asked for makes no sense.
@@ -43,10 +52,16 @@ impl Failure {
 
     /// A text did not come to its end in time.
     pub fn not_read(deadline: Duration) -> Self {
-        let message = format!("the text of the message was not read before the deadline of {deadline:?}");
+        let message =
+            format!("the text of the message was not read before the deadline of {deadline:?}");
         let failure = Failure::new(ErrorKind::Timeout, Phase::Setup, message);
-        Failure { transient: true, ..failure }
-            .with_hint("Check that what writes to standard input ends, or give it more time (--deadline).")
+        Failure {
+            transient: true,
+            ..failure
+        }
+        .with_hint(
+            "Check that what writes to standard input ends, or give it more time (--deadline).",
+        )
     }
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -58,7 +73,10 @@ impl Failure {
     fn partial(receipt: &Receipt) -> Option<Self> {
         // The list of all of them is in the receipt.
         const NAMED: usize = 10;
-        let mut without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+        let mut without: Vec<&str> = receipt
+            .not_accepted()
+            .map(|recipient| recipient.address.as_str())
+            .collect();
         if without.is_empty() {
             return None;
         }
@@ -73,7 +91,9 @@ impl Failure {
         }
         let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, message);
         failure.hint = hints(receipt);
-        failure.unknown = receipt.not_accepted().any(|recipient| recipient.outcome == Outcome::Unknown);
+        failure.unknown = receipt
+            .not_accepted()
+            .any(|recipient| recipient.outcome == Outcome::Unknown);
         failure.transient = !failure.unknown && !refused_for_good(receipt);
         Some(failure)
     }
@@ -92,7 +112,11 @@ impl Failure {
             _ => 69,
         };
         // What was said to one recipient for good outweighs what may pass.
-        if code == 75 && receipt.is_some_and(refused_for_good) { 69 } else { code }
+        if code == 75 && receipt.is_some_and(refused_for_good) {
+            69
+        } else {
+            code
+        }
     }
 
     fn json(&self, receipt: Option<&Receipt>) -> Value {
@@ -110,8 +134,12 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         // The error has the hint for one reply, and some recipients had another one for good.
-        let receipt = error.receipt().filter(|receipt| error.is_transient() && refused_for_good(receipt));
-        let hint = receipt.and_then(hints).or_else(|| error.hint().map(in_options));
+        let receipt = error
+            .receipt()
+            .filter(|receipt| error.is_transient() && refused_for_good(receipt));
+        let hint = receipt
+            .and_then(hints)
+            .or_else(|| error.hint().map(in_options));
         Failure {
             kind: error.kind(),
             phase: error.phase(),
@@ -139,18 +167,30 @@ impl Report {
                 let failure = Failure::partial(&receipt);
                 (Some(receipt), failure)
             }
-            Err(mut failure) => (failure.receipt.take().map(|receipt| *receipt), Some(failure)),
+            Err(mut failure) => (
+                failure.receipt.take().map(|receipt| *receipt),
+                Some(failure),
+            ),
         };
-        Report { receipt, failure, elapsed }
+        Report {
+            receipt,
+            failure,
+            elapsed,
+        }
     }
 
     /// The dialogue, as far as there was one.
     pub fn transcript(&self) -> String {
-        self.receipt.as_ref().map(|receipt| receipt.transcript.to_string()).unwrap_or_default()
+        self.receipt
+            .as_ref()
+            .map(|receipt| receipt.transcript.to_string())
+            .unwrap_or_default()
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.failure.as_ref().map_or(0, |failure| failure.exit_code(self.receipt.as_ref()))
+        self.failure
+            .as_ref()
+            .map_or(0, |failure| failure.exit_code(self.receipt.as_ref()))
     }
 
     /// Tells it: the failure on standard error, the rest on standard output.
@@ -173,15 +213,26 @@ impl Report {
 
     fn print_receipt(&self, receipt: &Receipt) {
         let out = io::stdout;
-        for Recipient { address, outcome, .. } in &receipt.recipients {
+        for Recipient {
+            address, outcome, ..
+        } in &receipt.recipients
+        {
             match outcome {
                 Outcome::Accepted(_) => line(out(), format_args!("accepted for {address}")),
-                Outcome::Refused(reply) => line(out(), format_args!("refused for {address}: {reply}")),
-                Outcome::Unknown => line(out(), format_args!("unknown for {address}: it may have been delivered")),
+                Outcome::Refused(reply) => {
+                    line(out(), format_args!("refused for {address}: {reply}"))
+                }
+                Outcome::Unknown => line(
+                    out(),
+                    format_args!("unknown for {address}: it may have been delivered"),
+                ),
                 Outcome::NotTried => line(out(), format_args!("not tried for {address}")),
             }
         }
-        let told_with_failure = self.failure.as_ref().is_some_and(|failure| failure.reply.is_some());
+        let told_with_failure = self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.reply.is_some());
         if let Some(reply) = receipt.reply.as_ref().filter(|_| !told_with_failure) {
             line(out(), format_args!("{} said: {reply}", receipt.server));
         }
@@ -194,15 +245,25 @@ impl Report {
             line(out(), format_args!("logged in with {mechanism}"));
         }
         if receipt.bytes > 0 {
-            let (bytes, trips, seconds) = (receipt.bytes, receipt.round_trips, receipt.elapsed.as_secs_f64());
-            line(out(), format_args!("{bytes} bytes, {trips} round trips, {seconds:.2} s"));
+            let (bytes, trips, seconds) = (
+                receipt.bytes,
+                receipt.round_trips,
+                receipt.elapsed.as_secs_f64(),
+            );
+            line(
+                out(),
+                format_args!("{bytes} bytes, {trips} round trips, {seconds:.2} s"),
+            );
         }
     }
 
     fn json(&self) -> Value {
         let receipt = self.receipt.as_ref();
         let reply = receipt.and_then(|receipt| receipt.reply.as_ref());
-        let failed_by = self.failure.as_ref().and_then(|failure| failure.reply.as_ref());
+        let failed_by = self
+            .failure
+            .as_ref()
+            .and_then(|failure| failure.reply.as_ref());
         let elapsed = receipt.map_or(self.elapsed, |receipt| receipt.elapsed);
         json!({
             "outcome": self.outcome(),
@@ -219,7 +280,12 @@ impl Report {
     }
 
     fn outcome(&self) -> &'static str {
-        let accepted = |receipt: &Receipt| receipt.recipients.iter().any(|recipient| recipient.outcome.is_accepted());
+        let accepted = |receipt: &Receipt| {
+            receipt
+                .recipients
+                .iter()
+                .any(|recipient| recipient.outcome.is_accepted())
+        };
         match &self.failure {
             None => "sent",
             Some(failure) if failure.unknown => "unknown",
@@ -229,9 +295,13 @@ impl Report {
     }
 }
 
-/// What hints name of the API, and what stands for it on the command line. What has no option is given in the URL, which they name, too.
+/// What hints name of the API, and what stands for it on the command line. What has no option is
+/// given in the URL, which they name, too.
 const OPTIONS: [(&str, &str); 23] = [
-    ("by a reader (Attachment::reader, Message::raw_stream)", "given as - on standard input"),
+    (
+        "by a reader (Attachment::reader, Message::raw_stream)",
+        "given as - on standard input",
+    ),
     ("TlsSettings::client_certificate", "--client-cert"),
     ("ClientCertificate::file", "--client-cert"),
     ("ClientCertificate::key", "--client-key"),
@@ -252,7 +322,11 @@ const OPTIONS: [(&str, &str); 23] = [
     ("Endpoint::mechanisms", "--auth"),
     ("Endpoint::mechanism", "--auth"),
     // It has no option: line ends of the header section would no longer be repaired.
-    (" A ready message can also go as it is (LineEnds::Keep), to a server that offers BINARYMIME.", ""),
+    (
+        " A ready message can also go as it is (LineEnds::Keep), to a server that offers \
+            BINARYMIME.",
+        "",
+    ),
     (
         "Timeouts::login, which timeout= in the URL sets to four times its own value",
         "--timeout, or timeout= in the URL",
@@ -265,14 +339,22 @@ const OPTIONS: [(&str, &str); 23] = [
 
 /// The hint, as it is for someone who has the options of `send` and not the API.
 fn in_options(hint: &str) -> String {
-    OPTIONS.iter().fold(hint.to_owned(), |hint, (name, option)| hint.replace(name, option))
+    OPTIONS
+        .iter()
+        .fold(hint.to_owned(), |hint, (name, option)| {
+            hint.replace(name, option)
+        })
 }
 
-/// What to do for those who were refused: each advice once, with the first recipient that it is for, where there are several.
+/// What to do for those who were refused: each advice once, with the first recipient that it is
+/// for, where there are several.
 fn hints(receipt: &Receipt) -> Option<String> {
     let mut hints: Vec<(&Recipient, &str)> = Vec::new();
     for recipient in receipt.not_accepted() {
-        if let Some(hint) = recipient.hint().filter(|hint| hints.iter().all(|(_, known)| known != hint)) {
+        if let Some(hint) = recipient
+            .hint()
+            .filter(|hint| hints.iter().all(|(_, known)| known != hint))
+        {
             hints.push((recipient, hint));
         }
     }
@@ -280,15 +362,21 @@ fn hints(receipt: &Receipt) -> Option<String> {
         [] => None,
         [(_, hint)] => Some(in_options(hint)),
         _ => {
-            let each = hints.iter().map(|(recipient, hint)| format!("For {}: {}", recipient.address, in_options(hint)));
+            let each = hints.iter().map(|(recipient, hint)| {
+                format!("For {}: {}", recipient.address, in_options(hint))
+            });
             Some(each.collect::<Vec<_>>().join(" "))
         }
     }
 }
 
 fn refused_for_good(receipt: &Receipt) -> bool {
-    let may_have_it = |outcome: &Outcome| matches!(outcome, Outcome::Accepted(_) | Outcome::Unknown);
-    receipt.recipients.iter().any(|recipient| !recipient.is_transient() && !may_have_it(&recipient.outcome))
+    let may_have_it =
+        |outcome: &Outcome| matches!(outcome, Outcome::Accepted(_) | Outcome::Unknown);
+    receipt
+        .recipients
+        .iter()
+        .any(|recipient| !recipient.is_transient() && !may_have_it(&recipient.outcome))
 }
 
 fn reply_json(reply: &Reply) -> Value {
@@ -328,7 +416,8 @@ fn tls_json(tls: &TlsInfo) -> Value {
     })
 }
 
-/// Prints a line. Control characters, which a certificate may have in its names, do not reach the terminal.
+/// Prints a line. Control characters, which a certificate may have in its names, do not reach the
+/// terminal.
 fn line(mut out: impl Write, text: impl Display) {
     let text = text.to_string().replace(char::is_control, "\u{fffd}");
     // Whoever reads may be gone; the exit code says the same.

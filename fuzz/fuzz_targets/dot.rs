@@ -1,5 +1,5 @@
-//! Any text in any pieces goes as a message that a strict decoder reads as the same text: behind DATA, with its dots doubled, and
-//! behind BDAT, without.
+//! Any text in any pieces goes as a message that a strict decoder reads as the same text: behind
+//! DATA, with its dots doubled, and behind BDAT, without.
 //!
 //! The first four bytes are the lengths of the pieces, over and over.
 
@@ -35,9 +35,15 @@ fn wire(mut stuffer: Stuffer, text: &[u8], lengths: &[usize]) -> (Vec<u8>, u64) 
 }
 
 pub fn check(data: &[u8]) {
-    let Some((cut, text)) = data.split_at_checked(4) else { return };
+    let Some((cut, text)) = data.split_at_checked(4) else {
+        return;
+    };
     // A cut that gets nowhere would go on for ever.
-    let lengths: Vec<usize> = cut.iter().map(|byte| usize::from(*byte)).chain([1]).collect();
+    let lengths: Vec<usize> = cut
+        .iter()
+        .map(|byte| usize::from(*byte))
+        .chain([1])
+        .collect();
     let expected = normalised(text);
     for lengths in [&lengths[..], &[1], &[usize::MAX]] {
         let (behind_data, bytes) = wire(Stuffer::new(), text, lengths);

@@ -1,5 +1,5 @@
-//! Any bytes as a trust store or a client certificate: PEM, DER, PKCS#12, JKS. They are read in bounded time and memory (libFuzzer
-//! watches both), or the error says what is wrong with them.
+//! Any bytes as a trust store or a client certificate: PEM, DER, PKCS#12, JKS. They are read in
+//! bounded time and memory (libFuzzer watches both), or the error says what is wrong with them.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -15,23 +15,37 @@ fn check_error<T>(result: Result<T>) -> Option<T> {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
-    assert!(!format!("{error} {error:?}").contains(PASSWORD), "{error:?}");
+    assert!(
+        !format!("{error} {error:?}").contains(PASSWORD),
+        "{error:?}"
+    );
     check_printable(&error.to_string());
-    assert!(!error.message().is_empty() && error.message().len() < 1000, "{error}");
+    assert!(
+        !error.message().is_empty() && error.message().len() < 1000,
+        "{error}"
+    );
     None
 }
 
 /// Names in certificates are a stranger's.
 fn check_printable(text: &str) {
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{text:?}"
+    );
 }
 
 pub fn check(bytes: &[u8]) {
     let trust = Trust::empty().pem(bytes);
     for trust in [trust.clone(), trust.password(PASSWORD)] {
-        let Some(summary) = check_error(trust.load()) else { continue };
+        let Some(summary) = check_error(trust.load()) else {
+            continue;
+        };
         assert!(!summary.anchors.is_empty());
-        assert!(summary.anchors.len() <= bytes.len() / 50, "no certificate is that small");
+        assert!(
+            summary.anchors.len() <= bytes.len() / 50,
+            "no certificate is that small"
+        );
         check_printable(&summary.to_string());
     }
     let certificate = ClientCertificate::pem(bytes);

@@ -1,9 +1,10 @@
 //! Any caller and any server: what must hold is checked at every turn, and any cut of the server's
 //! bytes makes the same happen.
 //!
-//! An input is a script that can be read and written by hand. It starts with the settings, a
-//! letter for each. `^` and a letter begin what is done next; what follows, up to the next `^`, goes along with it:
-//! `^s250 Ok` and a line end is a reply, `^w` writes all that waits, `^w5` five bytes of it.
+//! An input is a script that can be read and written by hand. It starts with the settings, a letter
+//! for each. `^` and a letter begin what is done next; what follows, up to the next `^`, goes along
+//! with it: `^s250 Ok` and a line end is a reply, `^w` writes all that waits, `^w5` five bytes of
+//! it.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -11,7 +12,9 @@
 mod session;
 
 use envoi::Address;
-use envoi::proto::{ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction};
+use envoi::proto::{
+    ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction,
+};
 
 use session::{Cut, Event, Session, Wish};
 
@@ -37,13 +40,19 @@ fn settings(letters: &[u8]) -> Settings {
 
 fn small_limits() -> Limits {
     let mut limits = Limits::default();
-    (limits.line, limits.reply_lines, limits.reply_bytes, limits.challenges) = (80, 6, 240, 2);
+    (
+        limits.line,
+        limits.reply_lines,
+        limits.reply_bytes,
+        limits.challenges,
+    ) = (80, 6, 240, 2);
     limits
 }
 
-/// What a transaction's letters say. `a` all or nothing; `7`, `8`, `b` what bytes there are; `n` no sender; a recipient for each
-/// `r`, `x` in another domain, `i` in one beyond ASCII, `g` with a name beyond ASCII; `u` UTF-8 in headers; `j`, `z`, `Z` a
-/// size; and a [`Wish`] for each upper-case letter, in their order.
+/// What a transaction's letters say. `a` all or nothing; `7`, `8`, `b` what bytes there are; `n` no
+/// sender; a recipient for each `r`, `x` in another domain, `i` in one beyond ASCII, `g` with a
+/// name beyond ASCII; `u` UTF-8 in headers; `j`, `z`, `Z` a size; and a [`Wish`] for each
+/// upper-case letter, in their order.
 fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
     let mut transaction = Transaction::open(Address::new("me@example.org").ok());
     let mut wishes = Vec::new();
@@ -58,7 +67,9 @@ fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
             b'r' => transaction.recipients.push(address("you@example.com")),
             b'x' => transaction.recipients.push(address("e=mc2+x@example.net")),
             b'i' => transaction.recipients.push(address("you@ex\u{e4}mple.com")),
-            b'g' => transaction.recipients.push(address("j\u{f6}rg+x@example.com")),
+            b'g' => transaction
+                .recipients
+                .push(address("j\u{f6}rg+x@example.com")),
             b'u' => transaction.utf8_headers = true,
             b'j' => transaction.size = Some(7),
             b'z' => transaction.size = Some(1000),
@@ -74,7 +85,9 @@ fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
     let mut records = script.split(|byte| *byte == b'^');
     let mut session = Session::new(settings(records.next().unwrap_or_default()), cut);
     for record in records {
-        let Some((letter, rest)) = record.split_first() else { continue };
+        let Some((letter, rest)) = record.split_first() else {
+            continue;
+        };
         let text = String::from_utf8_lossy(rest);
         match letter {
             b's' => session.feed(rest),
@@ -122,7 +135,12 @@ fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
 pub fn check(script: &[u8]) {
     let whole = play(script, Cut::Nowhere);
     assert_eq!(play(script, Cut::Everywhere), whole);
-    let lengths: Vec<usize> = script.iter().take(5).map(|byte| 1 + usize::from(byte % 16)).chain([3]).collect();
+    let lengths: Vec<usize> = script
+        .iter()
+        .take(5)
+        .map(|byte| 1 + usize::from(byte % 16))
+        .chain([3])
+        .collect();
     assert_eq!(play(script, Cut::Into(lengths.clone())), whole);
     // Here more may be written before a step of the script's, so only what must hold always does.
     play(script, Cut::AndAnswered(lengths));

@@ -1,6 +1,8 @@
-//! Any bytes in any cut are the same replies, and the same fault, as at once; and no reply is larger than allowed.
+//! Any bytes in any cut are the same replies, and the same fault, as at once; and no reply is
+//! larger than allowed.
 //!
-//! The first byte says how the others are cut and which limits hold; what it stands for does not matter.
+//! The first byte says how the others are cut and which limits hold; what it stands for does not
+//! matter.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -28,7 +30,10 @@ fn parse(bytes: &[u8], piece: usize, limits: &Limits) -> (Vec<Reply>, Result<usi
                 Err(bad) => return (replies, Err(bad)),
             }
         }
-        assert!(input.len() <= limits.line, "an incomplete line past the limit");
+        assert!(
+            input.len() <= limits.line,
+            "an incomplete line past the limit"
+        );
     }
     (replies, Ok(input.len()))
 }
@@ -41,19 +46,29 @@ fn check_reply(reply: &Reply, limits: &Limits) {
     assert!(lines.iter().map(String::len).sum::<usize>() <= 3 * limits.reply_bytes);
     for line in lines {
         assert!(line.len() <= 3 * limits.line);
-        assert!(!line.contains(|c: char| c.is_control() && c != '\t'), "{line:?}");
+        assert!(
+            !line.contains(|c: char| c.is_control() && c != '\t'),
+            "{line:?}"
+        );
     }
     if let Some(enhanced) = reply.enhanced() {
         assert_eq!(u16::from(enhanced.class), reply.code() / 100);
     }
-    let classes = [reply.is_positive(), reply.is_intermediate(), reply.is_transient(), reply.is_permanent()];
+    let classes = [
+        reply.is_positive(),
+        reply.is_intermediate(),
+        reply.is_transient(),
+        reply.is_permanent(),
+    ];
     assert_eq!(classes.iter().filter(|class| **class).count(), 1);
     assert!(reply.to_string().starts_with(&reply.code().to_string()));
     assert!(reply.text().lines().count() <= lines.len());
 }
 
 pub fn check(data: &[u8]) {
-    let Some((choice, bytes)) = data.split_first() else { return };
+    let Some((choice, bytes)) = data.split_first() else {
+        return;
+    };
     let limits = limits(*choice);
     let whole = parse(bytes, usize::MAX, &limits);
     whole.0.iter().for_each(|reply| check_reply(reply, &limits));

@@ -1,11 +1,13 @@
-//! A whole server that plays a script, against a client that means well: it logs in where that is asked for, sends its messages, and
-//! quits. Whatever the server does, the session ends in bounded steps, and each message has one outcome.
+//! A whole server that plays a script, against a client that means well: it logs in where that is
+//! asked for, sends its messages, and quits. Whatever the server does, the session ends in bounded
+//! steps, and each message has one outcome.
 //!
 //! What must hold at every turn is checked by the session that `machine` uses, too.
 
 #![cfg_attr(not(test), no_main)]
 
-// Of what a caller can do, this client does a part; and where the corpora are replayed, `machine` has the module, too.
+// Of what a caller can do, this client does a part; and where the corpora are replayed, `machine`
+// has the module, too.
 #[path = "../../tests/properties/session.rs"]
 #[allow(clippy::duplicate_mod, dead_code)]
 mod session;
@@ -97,7 +99,11 @@ enum Offer {
     FutureRelease(Option<u16>),
     MtPriority,
     RequireTls,
-    Limits { recipients: u8, domains: u8, messages: u8 },
+    Limits {
+        recipients: u8,
+        domains: u8,
+        messages: u8,
+    },
     Unknown(u8),
 }
 
@@ -190,10 +196,17 @@ impl Ears {
         let mut said = Vec::new();
         loop {
             let new = &wire[self.heard.min(wire.len())..];
-            let Some(end) = new.windows(2).position(|pair| pair == b"\r\n") else { return said };
+            let Some(end) = new.windows(2).position(|pair| pair == b"\r\n") else {
+                return said;
+            };
             let line = &new[..end];
-            let chunk = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("BDAT "));
-            let size = chunk.and_then(|rest| rest.split(' ').next()).and_then(|size| size.parse().ok()).unwrap_or(0);
+            let chunk = std::str::from_utf8(line)
+                .ok()
+                .and_then(|line| line.strip_prefix("BDAT "));
+            let size = chunk
+                .and_then(|rest| rest.split(' ').next())
+                .and_then(|size| size.parse().ok())
+                .unwrap_or(0);
             if new.len() < end + 2 + size {
                 return said;
             }
@@ -226,7 +239,8 @@ impl Ears {
                 _ if line.starts_with(b"AUTH PLAIN") => b"235 Welcome\r\n",
                 _ => {
                     if line.starts_with(b"MAIL ") {
-                        (self.recipients, self.prdr) = (0, line.windows(5).any(|word| word == b" PRDR"));
+                        (self.recipients, self.prdr) =
+                            (0, line.windows(5).any(|word| word == b" PRDR"));
                     }
                     self.recipients += usize::from(line.starts_with(b"RCPT "));
                     b"250 Ok\r\n"
@@ -236,7 +250,8 @@ impl Ears {
         }
     }
 
-    /// To a message for several recipients, one for each where that was asked for: the first one does not get it.
+    /// To a message for several recipients, one for each where that was asked for: the first one
+    /// does not get it.
     fn final_replies(&self) -> Vec<u8> {
         if !self.prdr || self.recipients < 2 {
             return b"250 2.0.0 Ok: queued\r\n".to_vec();
@@ -250,7 +265,9 @@ impl Turn {
     /// What is said; `None` where nothing more will be.
     fn play(&self, session: &Session, ears: &mut Ears) -> Option<Vec<u8>> {
         match self {
-            Turn::Answers if session.wire.is_empty() => Some(b"220 mail.example.org ESMTP\r\n".to_vec()),
+            Turn::Answers if session.wire.is_empty() => {
+                Some(b"220 mail.example.org ESMTP\r\n".to_vec())
+            }
             Turn::Answers => Some(ears.answers(&session.wire)),
             Turn::Offers(offers) => {
                 // It answers what was said, whatever that was.
@@ -260,7 +277,13 @@ impl Turn {
             Turn::Says(code, text) => Some(line(code.number(), b' ', *text, LineEnd::CrLf)),
             Turn::SaysInLines(code, [first, last], end) => {
                 let code = code.number();
-                Some([line(code, b'-', *first, *end), line(code, b' ', *last, *end)].concat())
+                Some(
+                    [
+                        line(code, b'-', *first, *end),
+                        line(code, b' ', *last, *end),
+                    ]
+                    .concat(),
+                )
             }
             Turn::SaysBytes(bytes) => Some(bytes.to_vec()),
             Turn::Takes(_) => Some(Vec::new()),
@@ -284,15 +307,27 @@ fn offer(offers: &[Offer]) -> Vec<u8> {
             Offer::Dsn => "DSN".into(),
             Offer::BinaryMime => "CHUNKING\r\n250-BINARYMIME".into(),
             Offer::Prdr => "PRDR".into(),
-            Offer::DeliverBy(min) => format!("DELIVERBY {}", min.map(|min| min.to_string()).unwrap_or_default()),
+            Offer::DeliverBy(min) => format!(
+                "DELIVERBY {}",
+                min.map(|min| min.to_string()).unwrap_or_default()
+            ),
             Offer::FutureRelease(max) => {
                 let max = max.map(|max| format!("{max} 2000-02-29T{:02}:00:00Z", max % 24));
                 format!("FUTURERELEASE {}", max.unwrap_or_default())
             }
             Offer::MtPriority => "MT-PRIORITY MIXER".into(),
             Offer::RequireTls => "REQUIRETLS".into(),
-            Offer::Limits { recipients, domains, messages } => {
-                format!("LIMITS RCPTMAX={} RCPTDOMAINMAX={} MAILMAX={}", recipients % 4, domains % 3, messages % 4)
+            Offer::Limits {
+                recipients,
+                domains,
+                messages,
+            } => {
+                format!(
+                    "LIMITS RCPTMAX={} RCPTDOMAINMAX={} MAILMAX={}",
+                    recipients % 4,
+                    domains % 3,
+                    messages % 4
+                )
             }
             Offer::Unknown(number) => format!("X-{number}"),
         };
@@ -319,7 +354,11 @@ fn settings(script: &Script) -> Settings {
 
 fn transaction(message: &Message) -> Transaction {
     let address = |n: u8| {
-        let domain = if message.domains & 1 << n == 0 { "example.com" } else { "example.org" };
+        let domain = if message.domains & 1 << n == 0 {
+            "example.com"
+        } else {
+            "example.org"
+        };
         Address::new(format!("user{n}@{domain}")).unwrap()
     };
     let recipients = (0..=message.recipients % 4).map(address);
@@ -331,7 +370,11 @@ fn transaction(message: &Message) -> Transaction {
         (Says::Right, false) => Content::EightBit,
         (Says::Binary, _) => Content::Binary,
     };
-    let size = if transaction.content == Content::Binary { 6 } else { normalised(&message.text).len() as u64 };
+    let size = if transaction.content == Content::Binary {
+        6
+    } else {
+        normalised(&message.text).len() as u64
+    };
     transaction.size = message.says_size.then_some(size);
     transaction
 }
@@ -339,18 +382,27 @@ fn transaction(message: &Message) -> Transaction {
 /// What is asked for with it, beyond taking it.
 fn wishes(message: &Message) -> Vec<Wish> {
     let is_set = |n: usize| message.wishes & 1 << n != 0;
-    Wish::ALL.into_iter().enumerate().filter(|(n, _)| is_set(31) && is_set(*n)).map(|(_, wish)| wish).collect()
+    Wish::ALL
+        .into_iter()
+        .enumerate()
+        .filter(|(n, _)| is_set(31) && is_set(*n))
+        .map(|(_, wish)| wish)
+        .collect()
 }
 
 fn play(script: &Script) -> Vec<Event> {
-    let lengths = script.cut.iter().map(|length| 1 + usize::from(length % 32)).collect();
+    let lengths = script
+        .cut
+        .iter()
+        .map(|length| 1 + usize::from(length % 32))
+        .collect();
     let mut session = Session::new(settings(script), Cut::AndAnswered(lengths));
     let mut ears = Ears::default();
     let mut turns = script.turns.iter().take(TURNS);
     let mut messages = script.messages.iter();
     let (mut login, mut current, mut quits) = (script.login.as_ref(), None, false);
-    // Each round plays a turn of the server's, or does one thing of the client's: a login, three messages
-    // with their beginning, text and end, and the farewell.
+    // Each round plays a turn of the server's, or does one thing of the client's: a login, three
+    // messages with their beginning, text and end, and the farewell.
     for _ in 0..TURNS + 16 {
         match session.want {
             Step::Closed => return session.conclude().0,
@@ -371,7 +423,11 @@ fn play(script: &Script) -> Vec<Event> {
             },
             _ => {
                 let turn = turns.next().unwrap_or(&Turn::Closes);
-                session.take(if let Turn::Takes(most) = turn { usize::from(*most) } else { usize::MAX });
+                session.take(if let Turn::Takes(most) = turn {
+                    usize::from(*most)
+                } else {
+                    usize::MAX
+                });
                 match turn.play(&session, &mut ears) {
                     Some(said) => session.feed(&said),
                     None => session.end(),
@@ -383,10 +439,16 @@ fn play(script: &Script) -> Vec<Event> {
 }
 
 pub fn check(data: &[u8]) {
-    let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
     let events = play(&script);
-    let outcomes =
-        events.iter().filter(|event| matches!(event, Event::Step(Step::Accepted { .. } | Step::Rejected { .. })));
+    let outcomes = events.iter().filter(|event| {
+        matches!(
+            event,
+            Event::Step(Step::Accepted { .. } | Step::Rejected { .. })
+        )
+    });
     assert!(outcomes.count() <= script.messages.len());
 }
 

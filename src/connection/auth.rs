@@ -42,9 +42,14 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Insecure`], where the connection does not protect the credentials; [`ErrorKind::Auth`], where no mechanism can be used, the
-    /// server refuses, or cannot prove who it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
-    pub async fn login(&mut self, mechanism: Option<Mechanism>, credentials: &Credentials) -> Result<Reply> {
+    /// [`ErrorKind::Insecure`], where the connection does not protect the credentials;
+    /// [`ErrorKind::Auth`], where no mechanism can be used, the server refuses, or cannot prove who
+    /// it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
+    pub async fn login(
+        &mut self,
+        mechanism: Option<Mechanism>,
+        credentials: &Credentials,
+    ) -> Result<Reply> {
         self.start_step()?;
         let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
         let result = self.try_mechanisms(&order, credentials).await;
@@ -64,17 +69,24 @@ impl Connection {
 
     /// As the endpoint says.
     pub(crate) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let Some(with) = endpoint.login.chosen()? else { return Ok(()) };
+        let Some(with) = endpoint.login.chosen()? else {
+            return Ok(());
+        };
         let logging_in = async {
             match with {
                 LoginWith::Credentials(credentials) => {
-                    self.try_mechanisms(&endpoint.login.mechanisms, &credentials).await
+                    self.try_mechanisms(&endpoint.login.mechanisms, &credentials)
+                        .await
                 }
                 LoginWith::Exchange(exchanges) => self.login_by_exchange(exchanges()).await,
                 LoginWith::Tokens { user, source } => {
-                    match self.login_with_token(endpoint, user, source, TokenRequest::Current).await {
+                    match self
+                        .login_with_token(endpoint, user, source, TokenRequest::Current)
+                        .await
+                    {
                         Err(error) if is_stale(&error) => {
-                            self.login_with_token(endpoint, user, source, TokenRequest::Fresh).await
+                            self.login_with_token(endpoint, user, source, TokenRequest::Fresh)
+                                .await
                         }
                         outcome => outcome,
                     }
@@ -82,7 +94,9 @@ impl Connection {
             }
         };
         let result = trace::in_span("login", &endpoint.server_name(), logging_in).await;
-        result.map(|_| ()).map_err(|error| error.advised(&self.facts()))
+        result
+            .map(|_| ())
+            .map_err(|error| error.advised(&self.facts()))
     }
 
     /// The token's source takes its own time: of the limits, only the deadline is one for it.
@@ -94,14 +108,25 @@ impl Connection {
         request: TokenRequest,
     ) -> Result<Reply> {
         let limit = self.driver.clock.body_limit(None, &self.driver.timeouts);
-        let token = timeout_at(limit.at, source.ask(request)).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, Phase::Auth, "no token to log in with was given before the deadline"))
-        })?;
-        self.try_mechanisms(&endpoint.login.mechanisms, &Credentials::token(user, token)).await
+        let token = timeout_at(limit.at, source.ask(request))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    Phase::Auth,
+                    "no token to log in with was given before the deadline",
+                ))
+            })?;
+        self.try_mechanisms(&endpoint.login.mechanisms, &Credentials::token(user, token))
+            .await
     }
 
     /// With one of these mechanisms, in this order; without any, with those that there are.
-    async fn try_mechanisms(&mut self, order: &[Mechanism], credentials: &Credentials) -> Result<Reply> {
+    async fn try_mechanisms(
+        &mut self,
+        order: &[Mechanism],
+        credentials: &Credentials,
+    ) -> Result<Reply> {
         self.require_protection().await?;
         self.user = credentials.user().to_owned();
         let usable = self.driver.machine.mechanisms(credentials);
@@ -109,14 +134,22 @@ impl Connection {
             [] => usable,
             // Whether it can be used, the machine says better.
             [only] => vec![*only],
-            order => order.iter().copied().filter(|mechanism| usable.contains(mechanism)).collect(),
+            order => order
+                .iter()
+                .copied()
+                .filter(|mechanism| usable.contains(mechanism))
+                .collect(),
         };
         let offered = self.driver.machine.capabilities().auth();
         if tried.is_empty() {
-            // The machine says why this one cannot be used, if one is of the right sort, and if no login is offered at all.
+            // The machine says why this one cannot be used, if one is of the right sort, and if no
+            // login is offered at all.
             let suits = |mechanism: &Mechanism| {
                 let is_allowed = order.is_empty() || order.contains(mechanism);
-                is_allowed && mechanism.is_built() && is_offered(*mechanism, &offered) && mechanism.suits(credentials)
+                is_allowed
+                    && mechanism.is_built()
+                    && is_offered(*mechanism, &offered)
+                    && mechanism.suits(credentials)
             };
             let suitable = Mechanism::ALL.into_iter().find(suits);
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
@@ -128,7 +161,11 @@ impl Connection {
         let mut left = VecDeque::from(tried);
         while let Some(mechanism) = left.pop_front() {
             self.driver.machine.login(mechanism, credentials)?;
-            names += &if names.is_empty() { mechanism.to_string() } else { format!(" or {mechanism}") };
+            names += &if names.is_empty() {
+                mechanism.to_string()
+            } else {
+                format!(" or {mechanism}")
+            };
             match self.verdict(mechanism, &names, credentials.user()).await? {
                 LoginResult::Accepted(reply) => return Ok(reply),
                 LoginResult::Refused(error, reason) => {
@@ -151,22 +188,41 @@ impl Connection {
     }
 
     /// `names` are all that were tried.
-    async fn verdict(&mut self, mechanism: Mechanism, names: &str, user: &str) -> Result<LoginResult> {
+    async fn verdict(
+        &mut self,
+        mechanism: Mechanism,
+        names: &str,
+        user: &str,
+    ) -> Result<LoginResult> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
                 self.mechanism = Some(mechanism);
                 Ok(LoginResult::Accepted(reply))
             }
-            Step::Login { reply, reason, fault } => {
+            Step::Login {
+                reply,
+                reason,
+                fault,
+            } => {
                 let why = Reason::new(&reply, reason.is_some(), fault);
-                let whose = if user.is_empty() { String::new() } else { format!(" of {}", quoted(user)) };
+                let whose = if user.is_empty() {
+                    String::new()
+                } else {
+                    format!(" of {}", quoted(user))
+                };
                 let message = match reason {
                     Some(reason) => format!("the login{whose} with {mechanism} failed: {reason}"),
                     None => format!("the server did not accept the login{whose} with {names}"),
                 };
                 let about_mechanism = matches!(why, Reason::NotKnown | Reason::NotAllowed);
-                let facts = Facts { tried: Some(mechanism), fault, about_mechanism, ..self.facts() };
-                let error = Error::refused(ErrorKind::Auth, Phase::Auth, message, reply).advised(&facts);
+                let facts = Facts {
+                    tried: Some(mechanism),
+                    fault,
+                    about_mechanism,
+                    ..self.facts()
+                };
+                let error =
+                    Error::refused(ErrorKind::Auth, Phase::Auth, message, reply).advised(&facts);
                 Ok(LoginResult::Refused(error, why))
             }
             step => Err(not_sent(step)),
@@ -180,7 +236,9 @@ impl Connection {
             && !self.auth_in_clear
         {
             let message = "the credentials would go to a server whose certificate was not verified";
-            return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED));
+            return Err(
+                Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED)
+            );
         }
         Ok(())
     }
@@ -192,7 +250,8 @@ enum LoginResult {
     Refused(Error, Reason),
 }
 
-/// The server refused the token, and another one may do. One that was granted too little (RFC 6750, 3.1) will be granted no more.
+/// The server refused the token, and another one may do. One that was granted too little (RFC 6750,
+/// 3.1) will be granted no more.
 fn is_stale(error: &Error) -> bool {
     error.kind() == ErrorKind::Auth
         && error.reply().is_some_and(|reply| reply.code() == 535)
@@ -205,20 +264,30 @@ fn is_offered(mechanism: Mechanism, offered: &[String]) -> bool {
 
 fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[String]) -> Error {
     let wanted: Vec<&str> = order.iter().map(|mechanism| mechanism.as_str()).collect();
-    let wanted = if wanted.is_empty() { String::new() } else { format!(", and allowed are {}", wanted.join(", ")) };
+    let wanted = if wanted.is_empty() {
+        String::new()
+    } else {
+        format!(", and allowed are {}", wanted.join(", "))
+    };
     let offers = offered.join(", ");
-    let message = format!("no mechanism in common for these credentials: the server offers {offers}{wanted}");
-    let missing = Mechanism::ALL
-        .into_iter()
-        .find(|mechanism| !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials));
+    let message =
+        format!("no mechanism in common for these credentials: the server offers {offers}{wanted}");
+    let missing = Mechanism::ALL.into_iter().find(|mechanism| {
+        !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials)
+    });
     let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
     if let Some(mechanism) = missing {
-        return error.with_hint(format!("For {mechanism}, build envoi with its feature `sasl`."));
+        return error.with_hint(format!(
+            "For {mechanism}, build envoi with its feature `sasl`."
+        ));
     }
-    let suitable = Mechanism::ALL.into_iter().filter(|mechanism| mechanism.is_built() && mechanism.suits(credentials));
+    let suitable = Mechanism::ALL
+        .into_iter()
+        .filter(|mechanism| mechanism.is_built() && mechanism.suits(credentials));
     let names: Vec<&str> = suitable.map(Mechanism::as_str).collect();
     error.with_hint(format!(
-        "These credentials log in with {}: ask the server's administrator to switch one of them on.",
+        "These credentials log in with {}: ask the server's administrator to switch one of them \
+            on.",
         names.join(", ")
     ))
 }

@@ -1,4 +1,5 @@
-//! The session step by step, as test tools and old APIs have it: MAIL, RCPT, DATA, and each with its reply.
+//! The session step by step, as test tools and old APIs have it: MAIL, RCPT, DATA, and each with
+//! its reply.
 
 use bytes::Bytes;
 
@@ -27,10 +28,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is open already, or the transaction has
-    /// recipients: each is given by [`rcpt`](Self::rcpt), which returns the answer to it;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what the server does not offer;
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is open already, or the
+    /// transaction has recipients: each is given by [`rcpt`](Self::rcpt), which returns the answer
+    /// to it; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what the server does
+    /// not offer; [`ErrorKind::Closed`](crate::ErrorKind::Closed),
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
@@ -40,11 +42,15 @@ impl Connection {
         self.end_call(result)
     }
 
-    /// RCPT: adds a recipient to the open transaction. A negative reply is returned like a positive one.
+    /// RCPT: adds a recipient to the open transaction. A negative reply is returned like a positive
+    /// one.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no transaction is open; [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no transaction is open;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed),
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
         self.start_step()?;
         self.driver.clock.allow_for(1, &self.driver.timeouts);
@@ -56,7 +62,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it; [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it;
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
         self.start_step()?;
         let asked = async {
@@ -69,7 +76,10 @@ impl Connection {
         };
         match asked.await {
             // The call goes on until the writer has finished.
-            Ok(()) => Ok(DataWriter { connection: self, is_torn: false }),
+            Ok(()) => Ok(DataWriter {
+                connection: self,
+                is_torn: false,
+            }),
             Err(error) => self.end_call(Err(error)),
         }
     }
@@ -96,8 +106,8 @@ impl Connection {
         self.end_call(result)
     }
 
-    /// Gives any other command, and returns the answer, be it positive or not: VRFY and EXPN (with the parameter SMTPUTF8 behind a name beyond
-    /// ASCII, RFC 6531, 3.7.4.2), HELP, ETRN …
+    /// Gives any other command, and returns the answer, be it positive or not: VRFY and EXPN (with
+    /// the parameter SMTPUTF8 behind a name beyond ASCII, RFC 6531, 3.7.4.2), HELP, ETRN …
     ///
     /// ```no_run
     /// # async fn example(mut connection: envoi::Connection) -> envoi::Result<()> {
@@ -110,8 +120,10 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for what is not one printable line, or changes the session's state, as DATA, AUTH or QUIT do;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a line beyond ASCII without SMTPUTF8; others where the session ends.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for what is not one printable line, or
+    /// changes the session's state, as DATA, AUTH or QUIT do;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a line beyond ASCII without
+    /// SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
         self.start_step()?;
@@ -120,8 +132,8 @@ impl Connection {
     }
 }
 
-/// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the message is not
-/// sent, and the connection refuses further use.
+/// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the
+/// message is not sent, and the connection refuses further use.
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
     connection: &'c mut Connection,
@@ -131,19 +143,21 @@ pub struct DataWriter<'c> {
 }
 
 impl DataWriter<'_> {
-    /// Gives the next piece of the message, of any size. Line ends become CRLF, and dots are doubled where they must be.
-    /// Nothing else of it is looked at: its headers go as they are, a Bcc among them.
+    /// Gives the next piece of the message, of any size. Line ends become CRLF, and dots are
+    /// doubled where they must be. Nothing else of it is looked at: its headers go as they are, a
+    /// Bcc among them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server refuses the message before its end; others where the session ends.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server refuses the message
+    /// before its end; others where the session ends.
     ///
     /// # Cancel safety
     ///
     /// Not cancel-safe: once this was called, the future has to be awaited to its end. Dropped
     /// before, even if it was never polled, it leaves a writer that refuses every further call with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed): the caller cannot know whether the piece is a part of
-    /// the message, so the message is not sent, and the connection refuses further use.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed): the caller cannot know whether the piece is
+    /// a part of the message, so the message is not sent, and the connection refuses further use.
     pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
         let was_torn = std::mem::replace(&mut self.is_torn, true);
         let piece = piece.into();
@@ -166,8 +180,9 @@ impl DataWriter<'_> {
         }
     }
 
-    /// Ends the message, and waits for the server's final word on it, which is positive. In LMTP it is so if the server took the message for one
-    /// recipient at least; [`finish_each`](Self::finish_each) tells of each.
+    /// Ends the message, and waits for the server's final word on it, which is positive. In LMTP it
+    /// is so if the server took the message for one recipient at least;
+    /// [`finish_each`](Self::finish_each) tells of each.
     ///
     /// # Errors
     ///
@@ -184,12 +199,14 @@ impl DataWriter<'_> {
         self.finish_each(|_, _| {}).await
     }
 
-    /// The same for LMTP: the function is given each accepted recipient's own final reply, as soon as it comes, with the recipient's number by
-    /// the order of [`rcpt`](Connection::rcpt), from 0. What it was given holds, whatever the result is.
+    /// The same for LMTP: the function is given each accepted recipient's own final reply, as soon
+    /// as it comes, with the recipient's number by the order of [`rcpt`](Connection::rcpt), from 0.
+    /// What it was given holds, whatever the result is.
     ///
     /// # Errors
     ///
-    /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for those who were not told of is unknown.
+    /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for
+    /// those who were not told of is unknown.
     pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
         if self.is_torn {
             // The call that began with DATA does not end: the connection refuses further use.
@@ -213,5 +230,6 @@ impl DataWriter<'_> {
 
 fn torn() -> Error {
     let message = "an earlier write to this message was given up before it ended";
-    Error::new(ErrorKind::Closed, Phase::Body, message).with_hint("The message was not sent. Open a new connection.")
+    Error::new(ErrorKind::Closed, Phase::Body, message)
+        .with_hint("The message was not sent. Open a new connection.")
 }

@@ -1,7 +1,7 @@
 //! The driver of the machine: the one place where bytes, time and the protocol meet.
 //!
-//! [`Driver::next`] writes what the socket takes and reads what is there in the same poll, so that a server that answers
-//! early is heard at once, and none can make both sides wait for each other.
+//! [`Driver::next`] writes what the socket takes and reads what is there in the same poll, so that
+//! a server that answers early is heard at once, and none can make both sides wait for each other.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -39,7 +39,8 @@ pub(super) struct Driver {
     read_eof: bool,
     /// Why the transport broke, if it did.
     io_error: Option<io::Error>,
-    /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of that.
+    /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of
+    /// that.
     aborted: Option<Error>,
     /// When the server was last heard.
     pub(super) heard_at: Instant,
@@ -49,14 +50,20 @@ pub(super) struct Driver {
     wait: Option<(Phase, u64, Instant)>,
     /// Since when a wait lasts of which the clock was not told; the future that waited may be gone.
     waiting_since: Option<(Phase, Instant)>,
-    /// How long this message has waited for the server, all in all; and those before it, where they waited longer than they may.
+    /// How long this message has waited for the server, all in all; and those before it, where they
+    /// waited longer than they may.
     body_wait: Duration,
     pub(super) timeouts: Timeouts,
     pub(super) clock: Clock,
 }
 
 impl Driver {
-    pub(super) fn new(machine: Machine, stream: Box<dyn Stream>, timeouts: Timeouts, clock: Clock) -> Self {
+    pub(super) fn new(
+        machine: Machine,
+        stream: Box<dyn Stream>,
+        timeouts: Timeouts,
+        clock: Clock,
+    ) -> Self {
         Driver {
             machine,
             transport: Transport::Plain(stream),
@@ -75,7 +82,8 @@ impl Driver {
         }
     }
 
-    /// Until the machine has more to say than that it waits. What it wants of the message comes from `body`, if that is given.
+    /// Until the machine has more to say than that it waits. What it wants of the message comes
+    /// from `body`, if that is given.
     pub(super) async fn next(&mut self, body: Option<&mut Body>) -> Result<Step> {
         match self.until(body, |_| false).await? {
             Some(step) => Ok(step),
@@ -84,11 +92,18 @@ impl Driver {
     }
 
     /// The same, or until another transaction can begin.
-    pub(super) async fn next_unless_free(&mut self, body: Option<&mut Body>) -> Result<Option<Step>> {
+    pub(super) async fn next_unless_free(
+        &mut self,
+        body: Option<&mut Body>,
+    ) -> Result<Option<Step>> {
         self.until(body, Machine::may_begin).await
     }
 
-    async fn until(&mut self, mut body: Option<&mut Body>, enough: impl Fn(&Machine) -> bool) -> Result<Option<Step>> {
+    async fn until(
+        &mut self,
+        mut body: Option<&mut Body>,
+        enough: impl Fn(&Machine) -> bool,
+    ) -> Result<Option<Step>> {
         loop {
             let step = self.step()?;
             // What came before the next command was written does not answer it.
@@ -109,7 +124,9 @@ impl Driver {
                     // One limit for a reply as a whole, however many reads and calls it takes.
                     let replies = self.machine.replies();
                     let since = match self.wait {
-                        Some((before, heard, since)) if before == phase && heard == replies => since,
+                        Some((before, heard, since)) if before == phase && heard == replies => {
+                            since
+                        }
                         _ => Instant::now(),
                     };
                     self.wait = Some((phase, replies, since));
@@ -142,8 +159,8 @@ impl Driver {
         }
     }
 
-    /// Until nothing that was sent before is unanswered. What came unasked since is looked at first: a
-    /// connection that the server has given up says so before anything is sent on it.
+    /// Until nothing that was sent before is unanswered. What came unasked since is looked at
+    /// first: a connection that the server has given up says so before anything is sent on it.
     pub(super) async fn until_ready(&mut self) -> Result<()> {
         self.read_available().await;
         self.body_wait = Duration::ZERO;
@@ -171,11 +188,16 @@ impl Driver {
     }
 
     /// Gives a command, and waits for its reply.
-    pub(super) async fn ask(&mut self, give: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Reply> {
+    pub(super) async fn ask(
+        &mut self,
+        give: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Reply> {
         self.until_ready().await?;
         give(&mut self.machine)?;
         match self.next(None).await? {
-            Step::Sender { reply } | Step::Recipient { reply, .. } | Step::Reply { reply } => Ok(reply),
+            Step::Sender { reply } | Step::Recipient { reply, .. } | Step::Reply { reply } => {
+                Ok(reply)
+            }
             step => Err(not_sent(step)),
         }
     }
@@ -185,7 +207,8 @@ impl Driver {
         poll_fn(|cx| {
             loop {
                 let progress = self.poll_write(cx);
-                if self.io_error.is_some() || (self.machine.output().is_empty() && !self.unflushed) {
+                if self.io_error.is_some() || (self.machine.output().is_empty() && !self.unflushed)
+                {
                     return Poll::Ready(());
                 }
                 ready!(progress);
@@ -194,7 +217,8 @@ impl Driver {
         .await;
     }
 
-    /// The same, as far as it can leave at once; the end of the session, too, if these are the last words.
+    /// The same, as far as it can leave at once; the end of the session, too, if these are the last
+    /// words.
     #[cfg(feature = "pool")]
     pub(super) fn try_flush(&mut self, last: bool) {
         let mut cx = Context::from_waker(Waker::noop());
@@ -241,8 +265,9 @@ impl Driver {
         }
     }
 
-    /// Writes the message and reads, and gives the machine the next piece if it comes first. Only the time counts in
-    /// which the server could have taken something: a slow source is no fault of the server's.
+    /// Writes the message and reads, and gives the machine the next piece if it comes first. Only
+    /// the time counts in which the server could have taken something: a slow source is no fault of
+    /// the server's.
     async fn feed(&mut self, mut body: Option<&mut Body>) -> Result<()> {
         enum Event {
             Io,
@@ -253,7 +278,8 @@ impl Driver {
         let mut server_is_slow = false;
         let mut sleep: Option<(Pin<Box<Sleep>>, LimitKind)> = None;
         let event = poll_fn(|cx| {
-            // As long as the machine asks for more, what is there comes first: few large writes cost less than many small ones.
+            // As long as the machine asks for more, what is there comes first: few large writes
+            // cost less than many small ones.
             if let Some(body) = body.as_deref_mut()
                 && let Poll::Ready(chunk) = body.poll_chunk(cx)
             {
@@ -302,8 +328,14 @@ impl Driver {
             return self.clock.body_limit(None, &self.timeouts);
         }
         let stalled = self.stalled_since + self.timeouts.body.min(FAR);
-        let left = self.timeouts.body.saturating_add(self.at_rate()).saturating_sub(self.body_wait).min(FAR);
-        self.clock.body_limit(Some(stalled.min(Instant::now() + left)), &self.timeouts)
+        let left = self
+            .timeouts
+            .body
+            .saturating_add(self.at_rate())
+            .saturating_sub(self.body_wait)
+            .min(FAR);
+        self.clock
+            .body_limit(Some(stalled.min(Instant::now() + left)), &self.timeouts)
     }
 
     /// How long the server may take for what was given of the message, by the lowest rate.
@@ -311,7 +343,8 @@ impl Driver {
         Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1))
     }
 
-    /// Begins a message. What the one before it had left of its time is not for this one; what it lacked, is.
+    /// Begins a message. What the one before it had left of its time is not for this one; what it
+    /// lacked, is.
     pub(super) fn begin(&mut self, transaction: Transaction) -> Result<()> {
         self.body_wait = self.body_wait.saturating_sub(self.at_rate());
         self.machine.begin(transaction)
@@ -333,11 +366,15 @@ impl Driver {
             let output = self.machine.output();
             let written = if output.is_empty() {
                 // Before a reply is waited for, everything must have left.
-                Pin::new(&mut self.transport).poll_flush(cx).map_ok(|()| None)
+                Pin::new(&mut self.transport)
+                    .poll_flush(cx)
+                    .map_ok(|()| None)
             } else {
                 let mut slices = [IoSlice::new(&[]); 16];
                 let filled = output.io_slices(&mut slices);
-                Pin::new(&mut self.transport).poll_write_vectored(cx, &slices[..filled]).map_ok(Some)
+                Pin::new(&mut self.transport)
+                    .poll_write_vectored(cx, &slices[..filled])
+                    .map_ok(Some)
             };
             match written {
                 Poll::Pending => break,
@@ -378,8 +415,8 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// After a write failed, whatever the server said before it closed is read: it is the reason, and the
-    /// failure only its consequence.
+    /// After a write failed, whatever the server said before it closed is read: it is the reason,
+    /// and the failure only its consequence.
     async fn read_remaining(&mut self) -> Result<()> {
         if self.io_error.is_some() && !self.read_eof {
             let reading = poll_fn(|cx| {
@@ -399,7 +436,11 @@ impl Driver {
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
         let message = too_slow(phase, why);
         let hint = why.hint(phase, self.machine.is_secure());
-        self.aborted = Some(self.machine.abort(ErrorKind::Timeout, message).with_hint(hint));
+        self.aborted = Some(
+            self.machine
+                .abort(ErrorKind::Timeout, message)
+                .with_hint(hint),
+        );
     }
 }
 
@@ -422,8 +463,12 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
     };
     match why {
         LimitKind::Phase(limit) => format!("{what} within {limit:?}"),
-        LimitKind::Login(limit) => format!("{what}, and the {limit:?} allowed for a login as a whole are over"),
-        LimitKind::Waiting(limit) => format!("{what}, and the {limit:?} allowed for waiting are over"),
+        LimitKind::Login(limit) => {
+            format!("{what}, and the {limit:?} allowed for a login as a whole are over")
+        }
+        LimitKind::Waiting(limit) => {
+            format!("{what}, and the {limit:?} allowed for waiting are over")
+        }
         LimitKind::Deadline(limit) => format!("{what} before the deadline of {limit:?}"),
     }
 }

@@ -6,14 +6,20 @@ use crate::proto::Reply;
 use crate::receipt::{Outcome, Recipient};
 
 /// Why recipients are left over that would need another transaction.
-pub(super) const ONCE: &str = "the server takes fewer recipients at once than the message has, and the message is read from a stream, so \
+pub(super) const ONCE: &str = "the server takes fewer recipients at once than the message has, \
+    and the message is read from a stream, so \
     that it could not be sent again for the others";
 
 /// What 421 means for a message that was not sent (RFC 5321, 3.8).
 pub(super) const ENDED_BEFORE: &str = "the server ended the session before it took the message";
 
 /// The server refused, in this phase. Without `recipients`, where they are not known here.
-pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, recipients: &[Recipient]) -> Error {
+pub(super) fn refusal(
+    phase: Phase,
+    reply: Reply,
+    sender: Option<&Address>,
+    recipients: &[Recipient],
+) -> Error {
     let message = match phase {
         // 421 is about the session, not about what was asked (RFC 5321, 3.8).
         _ if reply.code() == 421 => ENDED_BEFORE.into(),
@@ -23,7 +29,10 @@ pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, reci
         },
         Phase::Rcpt => refused_recipients(recipients),
         Phase::Data => format!("the server refused to take {}", message_to(recipients)),
-        Phase::Body => format!("the server refused {} while it was being sent", message_to(recipients)),
+        Phase::Body => format!(
+            "the server refused {} while it was being sent",
+            message_to(recipients)
+        ),
         _ => format!("the server refused {}", message_to(recipients)),
     };
     Error::refused(ErrorKind::Refused, phase, message, reply)
@@ -32,26 +41,45 @@ pub(super) fn refusal(phase: Phase, reply: Reply, sender: Option<&Address>, reci
 /// The connection ended when the message was handed over, and before the answer came.
 pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
     // In LMTP, what became of it for some may be known.
-    let unknown = recipients.iter().filter(|recipient| recipient.outcome == Outcome::Unknown);
-    error.context(format_args!("it is not known whether the server took {}", message_to(unknown)))
+    let unknown = recipients
+        .iter()
+        .filter(|recipient| recipient.outcome == Outcome::Unknown);
+    error.context(format_args!(
+        "it is not known whether the server took {}",
+        message_to(unknown)
+    ))
 }
 
 /// So many recipients are named in an error.
 const NAMED: usize = 10;
 
 fn refused_recipients(recipients: &[Recipient]) -> String {
-    let refused = recipients.iter().filter(|recipient| matches!(recipient.outcome, Outcome::Refused(_)));
-    let names: Vec<&str> = refused.map(|recipient| recipient.address.as_str()).collect();
+    let refused = recipients
+        .iter()
+        .filter(|recipient| matches!(recipient.outcome, Outcome::Refused(_)));
+    let names: Vec<&str> = refused
+        .map(|recipient| recipient.address.as_str())
+        .collect();
     match names[..] {
         [name] if recipients.len() == 1 => format!("the server refused the recipient {name}"),
         [first, ..] if names.len() == recipients.len() => {
-            format!("the server refused all {} recipients, {first} among them", names.len())
+            format!(
+                "the server refused all {} recipients, {first} among them",
+                names.len()
+            )
         }
         _ => {
             let (named, others) = names.split_at(names.len().min(NAMED));
-            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            let more = if others.is_empty() {
+                String::new()
+            } else {
+                format!(" and {} more", others.len())
+            };
             let named = named.join(", ");
-            format!("the message was to go to all recipients or none, and the server refused {named}{more}")
+            format!(
+                "the message was to go to all recipients or none, and the server refused \
+                    {named}{more}"
+            )
         }
     }
 }

@@ -68,7 +68,14 @@ pub(super) fn may_follow(
 
 /// RFC 4954, 4 and 6, and what servers say in place of it.
 fn is_not_known(reply: &Reply) -> bool {
-    const FAULTS: [&str; 6] = ["invalid", "unrecognized", "unrecognised", "unsupported", "unknown", "no such"];
+    const FAULTS: [&str; 6] = [
+        "invalid",
+        "unrecognized",
+        "unrecognised",
+        "unsupported",
+        "unknown",
+        "no such",
+    ];
     const LACKS: [&str; 7] = [
         "not supported",
         "unsupported",
@@ -83,11 +90,17 @@ fn is_not_known(reply: &Reply) -> bool {
     }
     let text = words(reply);
     let is_said = |subject: &str| {
-        FAULTS.iter().any(|fault| text.contains(&format!("{fault} {subject}")))
-            || LACKS.iter().any(|lack| text.contains(&format!("{subject} {lack}")))
+        FAULTS
+            .iter()
+            .any(|fault| text.contains(&format!("{fault} {subject}")))
+            || LACKS
+                .iter()
+                .any(|lack| text.contains(&format!("{subject} {lack}")))
     };
     let kinds = ["mechanism", "type", "method", "scheme"];
-    let kinds = kinds.into_iter().flat_map(|kind| ["authentication ", "auth ", "sasl "].map(|of| of.to_owned() + kind));
+    let kinds = kinds
+        .into_iter()
+        .flat_map(|kind| ["authentication ", "auth ", "sasl "].map(|of| of.to_owned() + kind));
     reply.is_permanent()
         && (is_said("mechanism")
             || kinds.into_iter().any(|kind| is_said(&kind))
@@ -99,7 +112,9 @@ fn is_not_known(reply: &Reply) -> bool {
 /// which is said with 534 5.7.9, too.
 fn is_not_allowed(reply: &Reply) -> bool {
     let text = words(reply);
-    let about_password = ["application", "app password", "app-specific"].iter().any(|word| text.contains(word));
+    let about_password = ["application", "app password", "app-specific"]
+        .iter()
+        .any(|word| text.contains(word));
     match (reply.code(), enhanced(reply)) {
         (432 | 538, _) | (_, Some((5, 7, 11) | (4, 7, 12))) => true,
         (534, Some((5, 7, 9)) | None) => !about_password,
@@ -109,11 +124,18 @@ fn is_not_allowed(reply: &Reply) -> bool {
 
 /// In small letters, without what is only grammar.
 fn words(reply: &Reply) -> String {
-    reply.text().to_ascii_lowercase().replace('\n', " ").replace(" is ", " ").replace(" was ", " ")
+    reply
+        .text()
+        .to_ascii_lowercase()
+        .replace('\n', " ")
+        .replace(" is ", " ")
+        .replace(" was ", " ")
 }
 
 fn enhanced(reply: &Reply) -> Option<(u8, u16, u16)> {
-    reply.enhanced().map(|code| (code.class, code.subject, code.detail))
+    reply
+        .enhanced()
+        .map(|code| (code.class, code.subject, code.detail))
 }
 
 #[cfg(test)]
@@ -125,51 +147,165 @@ mod tests {
 
     fn reply(line: &str) -> Reply {
         let mut input = BytesMut::from(format!("{line}\r\n").as_str());
-        ReplyParser::new(Limits::default()).parse(&mut input).unwrap().unwrap()
+        ReplyParser::new(Limits::default())
+            .parse(&mut input)
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
     fn the_reason_by_reply_and_exchange() {
         use ExchangeFault::{Broken, Distrusted};
         for (line, is_explained, fault, reason) in [
-            ("535 5.7.8 Authentication credentials invalid", false, None, Reason::Final),
-            ("535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6", false, None, Reason::Final),
-            ("535 5.7.8 Invalid credentials for this mechanism", false, None, Reason::Final),
-            ("535 5.7.139 Authentication unsuccessful, basic authentication is disabled", false, None, Reason::Final),
-            ("454 4.7.0 Temporary authentication failure", false, None, Reason::Final),
-            ("454 4.7.0 Authentication mechanism unavailable", false, None, Reason::Final),
-            ("530 5.7.0 Must issue a STARTTLS command first", false, None, Reason::Final),
-            ("534 5.7.9 Application-specific password required", false, None, Reason::Final),
+            (
+                "535 5.7.8 Authentication credentials invalid",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "535 5.7.8 Invalid credentials for this mechanism",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "535 5.7.139 Authentication unsuccessful, basic authentication is disabled",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "454 4.7.0 Temporary authentication failure",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "454 4.7.0 Authentication mechanism unavailable",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "530 5.7.0 Must issue a STARTTLS command first",
+                false,
+                None,
+                Reason::Final,
+            ),
+            (
+                "534 5.7.9 Application-specific password required",
+                false,
+                None,
+                Reason::Final,
+            ),
             ("421 4.7.0 Too many errors", false, None, Reason::Final),
-            ("421 4.7.0 Too many errors", true, Some(Broken), Reason::Final),
-            ("504 5.5.4 Unrecognized authentication type", false, None, Reason::NotKnown),
+            (
+                "421 4.7.0 Too many errors",
+                true,
+                Some(Broken),
+                Reason::Final,
+            ),
+            (
+                "504 5.5.4 Unrecognized authentication type",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
             ("504 no", false, None, Reason::NotKnown),
-            ("535 5.7.4 Security features not supported", false, None, Reason::NotKnown),
+            (
+                "535 5.7.4 Security features not supported",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
             ("501 5.5.4 Invalid argument", false, None, Reason::NotKnown),
-            ("535 5.7.8 Error: authentication failed: Invalid authentication mechanism", false, None, Reason::NotKnown),
-            ("535 5.7.8 Error: authentication failed: no mechanism available", false, None, Reason::NotKnown),
-            ("535 authentication mechanism not supported", false, None, Reason::NotKnown),
-            ("550 SASL mechanism is not supported", false, None, Reason::NotKnown),
+            (
+                "535 5.7.8 Error: authentication failed: Invalid authentication mechanism",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
+            (
+                "535 5.7.8 Error: authentication failed: no mechanism available",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
+            (
+                "535 authentication mechanism not supported",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
+            (
+                "550 SASL mechanism is not supported",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
             ("535 Unknown auth type", false, None, Reason::NotKnown),
-            ("502 auth type unimplemented (#5.5.1)", false, None, Reason::NotKnown),
-            ("432 4.7.12 A password transition is needed", false, None, Reason::NotAllowed),
-            ("534 5.7.9 Authentication mechanism is too weak", false, None, Reason::NotAllowed),
-            ("538 5.7.11 Encryption required for requested authentication mechanism", false, None, Reason::NotAllowed),
+            (
+                "502 auth type unimplemented (#5.5.1)",
+                false,
+                None,
+                Reason::NotKnown,
+            ),
+            (
+                "432 4.7.12 A password transition is needed",
+                false,
+                None,
+                Reason::NotAllowed,
+            ),
+            (
+                "534 5.7.9 Authentication mechanism is too weak",
+                false,
+                None,
+                Reason::NotAllowed,
+            ),
+            (
+                "538 5.7.11 Encryption required for requested authentication mechanism",
+                false,
+                None,
+                Reason::NotAllowed,
+            ),
             ("535 5.7.8 no", true, None, Reason::Final),
             ("504 5.5.4 no", true, None, Reason::Final),
-            ("501 5.7.0 Authentication aborted", true, Some(Broken), Reason::Broken),
+            (
+                "501 5.7.0 Authentication aborted",
+                true,
+                Some(Broken),
+                Reason::Broken,
+            ),
             ("535 5.7.8 no", true, Some(Broken), Reason::Broken),
-            ("501 5.7.0 Authentication aborted", true, Some(Distrusted), Reason::Final),
+            (
+                "501 5.7.0 Authentication aborted",
+                true,
+                Some(Distrusted),
+                Reason::Final,
+            ),
             ("504 5.5.4 no", true, Some(Distrusted), Reason::Final),
         ] {
-            assert_eq!(Reason::new(&reply(line), is_explained, fault), reason, "{line}, {fault:?}");
+            assert_eq!(
+                Reason::new(&reply(line), is_explained, fault),
+                reason,
+                "{line}, {fault:?}"
+            );
         }
     }
 
     /// One line for each row of the table.
     #[test]
     fn what_may_follow() {
-        use Mechanism::{CramMd5, Login, Plain, ScramSha1, ScramSha1Plus, ScramSha256, ScramSha256Plus};
+        use Mechanism::{
+            CramMd5, Login, Plain, ScramSha1, ScramSha1Plus, ScramSha256, ScramSha256Plus,
+        };
         use Reason::{Broken, Final, NotAllowed, NotKnown};
         let (named, verified) = (true, true);
         for (failed, reason, next, is_named, is_verified, may) in [
@@ -179,17 +315,66 @@ mod tests {
             (ScramSha256, Final, ScramSha1, named, verified, false),
             (ScramSha256Plus, Final, ScramSha256, named, verified, false),
             // With -PLUS.
-            (ScramSha256Plus, NotKnown, ScramSha256, !named, verified, false),
+            (
+                ScramSha256Plus,
+                NotKnown,
+                ScramSha256,
+                !named,
+                verified,
+                false,
+            ),
             (ScramSha256Plus, NotKnown, Plain, !named, verified, false),
-            (ScramSha256Plus, NotKnown, ScramSha1Plus, !named, verified, false),
-            (ScramSha256Plus, NotAllowed, ScramSha256, !named, verified, false),
-            (ScramSha256Plus, Broken, ScramSha256, !named, verified, false),
-            (ScramSha256Plus, NotKnown, ScramSha256, named, verified, true),
+            (
+                ScramSha256Plus,
+                NotKnown,
+                ScramSha1Plus,
+                !named,
+                verified,
+                false,
+            ),
+            (
+                ScramSha256Plus,
+                NotAllowed,
+                ScramSha256,
+                !named,
+                verified,
+                false,
+            ),
+            (
+                ScramSha256Plus,
+                Broken,
+                ScramSha256,
+                !named,
+                verified,
+                false,
+            ),
+            (
+                ScramSha256Plus,
+                NotKnown,
+                ScramSha256,
+                named,
+                verified,
+                true,
+            ),
             (ScramSha256Plus, NotKnown, Plain, named, verified, true),
-            (ScramSha256Plus, NotAllowed, ScramSha256, named, verified, true),
+            (
+                ScramSha256Plus,
+                NotAllowed,
+                ScramSha256,
+                named,
+                verified,
+                true,
+            ),
             (ScramSha256Plus, Broken, ScramSha256, named, verified, true),
             (ScramSha256Plus, Broken, Plain, named, verified, false),
-            (ScramSha256Plus, Broken, ScramSha256, named, !verified, false),
+            (
+                ScramSha256Plus,
+                Broken,
+                ScramSha256,
+                named,
+                !verified,
+                false,
+            ),
             // The mechanism is not known.
             (ScramSha256, NotKnown, ScramSha1, !named, verified, true),
             (ScramSha256, NotKnown, Plain, !named, verified, true),
@@ -210,7 +395,10 @@ mod tests {
             (Login, Broken, CramMd5, !named, verified, false),
         ] {
             let is = may_follow(next, failed, reason, is_named, is_verified);
-            assert_eq!(is, may, "{failed}, {reason:?}, then {next}, named {is_named}, verified {is_verified}");
+            assert_eq!(
+                is, may,
+                "{failed}, {reason:?}, then {next}, named {is_named}, verified {is_verified}"
+            );
         }
     }
 }

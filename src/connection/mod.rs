@@ -1,7 +1,9 @@
 //! A [`Connection`]: a session with a server, and the small API on it.
 //!
-//! `setup.rs` brings it about, `auth.rs` logs in, `commands.rs` gives it step by step, `submission.rs` and `outcome.rs` tell what becomes of a message,
-//! `keeping.rs` is for those who keep it, and `driver.rs` is the one place where bytes, time and the machine meet. What may be said when, the machine knows.
+//! `setup.rs` brings it about, `auth.rs` logs in, `commands.rs` gives it step by step,
+//! `submission.rs` and `outcome.rs` tell what becomes of a message, `keeping.rs` is for those who
+//! keep it, and `driver.rs` is the one place where bytes, time and the machine meet. What may be
+//! said when, the machine knows.
 
 mod auth;
 mod commands;
@@ -24,7 +26,8 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
 use crate::proto::{
-    Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction, Transcript,
+    Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
+    Transcript,
 };
 use crate::receipt::Receipt;
 use crate::timeouts::{Clock, LimitKind};
@@ -95,11 +98,13 @@ impl Connection {
     /// # Errors
     ///
     /// An error, where the message was accepted for nobody, or nobody knows
-    /// ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for each recipient. Where it was accepted for some, the
-    /// receipt tells who got it. A refused message leaves the connection ready for the next one.
+    /// ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for each recipient. Where
+    /// it was accepted for some, the receipt tells who got it. A refused message leaves the
+    /// connection ready for the next one.
     ///
-    /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then goes in several parts, unless it is
-    /// read from a stream, or goes [to all or none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
+    /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then
+    /// goes in several parts, unless it is read from a stream, or goes [to all or
+    /// none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
     ///
     /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with
     /// the enhanced code X.5.3 or none (RFC 5321, 4.5.3.1.10). Those recipients then get the
@@ -120,13 +125,15 @@ impl Connection {
         self.send_prepared(envelope, body, started, None).await
     }
 
-    /// The next message is to go by this clock, and its receipt to tell of its own round trips alone.
+    /// The next message is to go by this clock, and its receipt to tell of its own round trips
+    /// alone.
     pub(crate) fn begin_message(&mut self, clock: Clock) {
         self.driver.clock = clock;
         self.round_trips_told = self.driver.machine.round_trips();
     }
 
-    /// Where the server takes fewer messages in a session than this one has parts, and `endpoint` is given, more connections are made.
+    /// Where the server takes fewer messages in a session than this one has parts, and `endpoint`
+    /// is given, more connections are made.
     pub(crate) async fn send_prepared(
         &mut self,
         envelope: Envelope,
@@ -136,7 +143,12 @@ impl Connection {
     ) -> Result<Receipt> {
         self.start_call()?;
         let server = self.server.clone();
-        let result = trace::in_span("send", &server, self.submit(envelope, body, started, endpoint)).await;
+        let result = trace::in_span(
+            "send",
+            &server,
+            self.submit(envelope, body, started, endpoint),
+        )
+        .await;
         self.end_call(result)
     }
 
@@ -164,14 +176,23 @@ impl Connection {
         }
     }
 
-    async fn run(&mut self, course: &mut Submission, envelope: &Envelope, mut body: Body, endpoint: Option<&Endpoint>) {
+    async fn run(
+        &mut self,
+        course: &mut Submission,
+        envelope: &Envelope,
+        mut body: Body,
+        endpoint: Option<&Endpoint>,
+    ) {
         if endpoint.is_none()
             && let Err(error) = self.driver.machine.check_session(course.parts())
         {
             return course.connection_lost(error, 0);
         }
         while let Some(recipients) = course.next_part() {
-            if let Err(error) = self.start_batch(envelope, recipients, &mut body, endpoint).await {
+            if let Err(error) = self
+                .start_batch(envelope, recipients, &mut body, endpoint)
+                .await
+            {
                 return course.connection_lost(error, 0);
             }
             course.opened();
@@ -210,7 +231,8 @@ impl Connection {
     /// Another session goes on in place of this one, which is over.
     pub(crate) async fn renew(&mut self, endpoint: &Endpoint) -> Result<()> {
         // In a box, as it is large and mostly not needed.
-        let mut next = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
+        let mut next =
+            Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
         next.driver.machine.follow(&self.driver.machine);
         next.round_trips_told = self.round_trips_told;
         next.in_call = self.in_call;
@@ -218,13 +240,18 @@ impl Connection {
         Ok(())
     }
 
-    /// The parts that the message goes in: several, where the server limits recipients and the body can be had again.
+    /// The parts that the message goes in: several, where the server limits recipients and the body
+    /// can be had again.
     fn plan(&self, envelope: &Envelope, body: &Body) -> Submission {
         let limits = match self.all_or_nothing || !body.can_restart() {
             true => ServerLimits::default(),
             false => self.capabilities().limits(),
         };
-        Submission::new(envelope, limits.parts(envelope.recipients()), !self.all_or_nothing && body.can_restart())
+        Submission::new(
+            envelope,
+            limits.parts(envelope.recipients()),
+            !self.all_or_nothing && body.can_restart(),
+        )
     }
 
     async fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
@@ -248,10 +275,16 @@ impl Connection {
     }
 
     /// A transaction for some recipients of the envelope.
-    fn transaction(&self, envelope: &Envelope, recipients: Vec<Address>, body: &mut Body) -> Transaction {
+    fn transaction(
+        &self,
+        envelope: &Envelope,
+        recipients: Vec<Address>,
+        body: &mut Body,
+    ) -> Transaction {
         let mut transaction = Transaction::open(envelope.reverse_path().cloned());
         // The replies to all parts of a message are held together.
-        transaction.reply_budget = REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
+        transaction.reply_budget =
+            REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
         (transaction.recipients, transaction.delivery) = (recipients, envelope.delivery().clone());
         body.negotiate(self.driver.machine.capabilities());
         body.describe(&mut transaction);
@@ -270,12 +303,17 @@ impl Connection {
         if reply.is_positive() {
             return Ok(());
         }
-        let error = Error::refused(ErrorKind::Refused, Phase::Noop, "the server refused NOOP", reply);
+        let error = Error::refused(
+            ErrorKind::Refused,
+            Phase::Noop,
+            "the server refused NOOP",
+            reply,
+        );
         Err(error.advised(&self.facts()))
     }
 
-    /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes nothing, and takes no longer than
-    /// [`Timeouts::quit`](crate::Timeouts::quit).
+    /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes
+    /// nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
         if self.start_call().is_ok() {
             self.send_quit(true).await;
@@ -305,9 +343,14 @@ impl Connection {
             }
             driver.flush().await;
             while wait && driver.next(None).await? != Step::Closed {}
-            driver.transport.shutdown().await.map_err(|error| Error::connection_lost(Phase::Quit, error))
+            driver
+                .transport
+                .shutdown()
+                .await
+                .map_err(|error| Error::connection_lost(Phase::Quit, error))
         };
-        // An answer that does not come, or a connection that ends without one, is no failure of anything that was sent.
+        // An answer that does not come, or a connection that ends without one, is no failure of
+        // anything that was sent.
         let _: Result<Result<()>, _> = timeout(limit, parting).await;
     }
 
@@ -326,7 +369,8 @@ impl Connection {
         self.tls.as_ref()
     }
 
-    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is not encrypted.
+    /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is
+    /// not encrypted.
     pub fn plaintext_reason(&self) -> Option<&str> {
         self.plaintext_reason.as_deref()
     }
@@ -341,8 +385,8 @@ impl Connection {
         self.driver.machine.transcript()
     }
 
-    /// How many more messages the server takes in this session (LIMITS, RFC 9422); `None` where it sets no limit. Beyond
-    /// it, sending fails with [`ErrorKind::Closed`].
+    /// How many more messages the server takes in this session (LIMITS, RFC 9422); `None` where it
+    /// sets no limit. Beyond it, sending fails with [`ErrorKind::Closed`].
     pub fn messages_left(&self) -> Option<usize> {
         self.driver.machine.transactions_left()
     }
@@ -355,13 +399,15 @@ impl Connection {
     fn start_call(&mut self) -> Result<()> {
         if self.in_call {
             let message = "an earlier call on this connection was given up before it ended";
-            return Err(Error::new(ErrorKind::Closed, Phase::Setup, message).with_hint("Open a new connection."));
+            return Err(Error::new(ErrorKind::Closed, Phase::Setup, message)
+                .with_hint("Open a new connection."));
         }
         self.in_call = true;
         Ok(())
     }
 
-    /// The same for a call of a single step, which has its own time, unless a transaction is open: that is one call to the server.
+    /// The same for a call of a single step, which has its own time, unless a transaction is open:
+    /// that is one call to the server.
     fn start_step(&mut self) -> Result<()> {
         self.start_call()?;
         if self.driver.machine.is_between_transactions() {
@@ -417,13 +463,17 @@ impl Connection {
 
 /// Prepares a message within the deadline of the call, which has begun.
 pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(Envelope, Body)> {
-    let Some((at, length)) = clock.deadline() else { return message.prepare().await };
+    let Some((at, length)) = clock.deadline() else {
+        return message.prepare().await;
+    };
     match timeout_at(at, message.prepare()).await {
         Ok(prepared) => prepared,
-        Err(_) => {
-            Err(Error::new(ErrorKind::Timeout, Phase::Setup, too_slow(Phase::Setup, LimitKind::Deadline(length)))
-                .with_hint(hint::SLOW_SOURCE))
-        }
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            Phase::Setup,
+            too_slow(Phase::Setup, LimitKind::Deadline(length)),
+        )
+        .with_hint(hint::SLOW_SOURCE)),
     }
 }
 
@@ -432,8 +482,10 @@ fn not_sent(step: Step) -> Error {
     match step {
         Step::Rejected { phase, reply } => errors::refusal(phase, reply, None, &[]),
         Step::Closed => Error::new(ErrorKind::Closed, Phase::Setup, "the session is over"),
-        step => {
-            Error::new(ErrorKind::Protocol, Phase::Command, format!("the session took an unexpected turn: {step:?}"))
-        }
+        step => Error::new(
+            ErrorKind::Protocol,
+            Phase::Command,
+            format!("the session took an unexpected turn: {step:?}"),
+        ),
     }
 }

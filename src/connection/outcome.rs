@@ -42,20 +42,29 @@ impl TransactionOutcome {
                 self.decided[index] = matches!(step, Step::RecipientResult { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
                 let is_verdict = self.decided[index];
-                let is_over_limit = !self.accepted.is_empty() && !is_verdict && is_recipient_limit(&reply);
+                let is_over_limit =
+                    !self.accepted.is_empty() && !is_verdict && is_recipient_limit(&reply);
                 if is_over_limit {
                     self.over_limit.push(index);
                 } else if is_positive && !is_verdict {
                     self.accepted.push(index);
                 }
                 self.recipients[index].transient = is_over_limit || reply.is_transient();
-                self.recipients[index].final_reply = (is_positive && self.decided[index]).then(|| reply.clone());
-                self.recipients[index].outcome =
-                    if is_positive { Outcome::Accepted(reply) } else { Outcome::Refused(reply) };
+                self.recipients[index].final_reply =
+                    (is_positive && self.decided[index]).then(|| reply.clone());
+                self.recipients[index].outcome = if is_positive {
+                    Outcome::Accepted(reply)
+                } else {
+                    Outcome::Refused(reply)
+                };
                 None
             }
             Step::Accepted { reply } => {
-                for recipient in self.recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
+                for recipient in self
+                    .recipients
+                    .iter_mut()
+                    .filter(|recipient| recipient.outcome.is_accepted())
+                {
                     recipient.final_reply.get_or_insert_with(|| reply.clone());
                 }
                 self.reply = Some(reply);
@@ -64,21 +73,28 @@ impl TransactionOutcome {
             Step::Rejected { phase, reply } => {
                 match phase {
                     // The replies to RCPT behind it only say that MAIL was missing.
-                    Phase::Mail => {
-                        self.recipients.iter_mut().for_each(|recipient| recipient.outcome = Outcome::NotTried)
-                    }
+                    Phase::Mail => self
+                        .recipients
+                        .iter_mut()
+                        .for_each(|recipient| recipient.outcome = Outcome::NotTried),
                     Phase::Rcpt => self.accepted_become(&Outcome::NotTried),
                     _ => self.accepted_become(&Outcome::Refused(reply.clone())),
                 }
                 self.reply = Some(reply.clone());
-                Some(Err(errors::refusal(phase, reply, self.sender.as_ref(), &self.recipients)))
+                Some(Err(errors::refusal(
+                    phase,
+                    reply,
+                    self.sender.as_ref(),
+                    &self.recipients,
+                )))
             }
             Step::Closed => Some(Err(self.connection_lost(not_sent(step)))),
             _ => None,
         }
     }
 
-    /// The session ended before the message had its final reply: the error, as it is to be told of this message.
+    /// The session ended before the message had its final reply: the error, as it is to be told of
+    /// this message.
     pub(super) fn connection_lost(&mut self, error: Error) -> Error {
         self.reply = error.reply().cloned();
         if !error.outcome_unknown() {
@@ -86,7 +102,11 @@ impl TransactionOutcome {
             return error;
         }
         // A small message may have gone whole before the replies to RCPT came.
-        let undecided = self.recipients.iter_mut().zip(&self.decided).filter(|(_, decided)| !**decided);
+        let undecided = self
+            .recipients
+            .iter_mut()
+            .zip(&self.decided)
+            .filter(|(_, decided)| !**decided);
         undecided.for_each(|(recipient, _)| recipient.outcome.become_unknown());
         errors::unknown(error, &self.recipients)
     }
@@ -107,7 +127,9 @@ impl TransactionOutcome {
                 Outcome::Refused(reply) => reply,
                 Outcome::Accepted(_) => continue,
                 Outcome::NotTried | Outcome::Unknown => {
-                    self.recipients[index].hint = error.and_then(Error::hint).map(|hint| hint.to_owned().into());
+                    self.recipients[index].hint = error
+                        .and_then(Error::hint)
+                        .map(|hint| hint.to_owned().into());
                     continue;
                 }
             };
@@ -118,10 +140,16 @@ impl TransactionOutcome {
                 _ if self.reply.as_ref() != Some(reply) => Phase::Rcpt,
                 _ => refused_in,
             };
-            let facts = Facts { phase, reply: Some(reply), ..self.facts(session) };
+            let facts = Facts {
+                phase,
+                reply: Some(reply),
+                ..self.facts(session)
+            };
             // Most are refused for the same reason.
             let known = before.take_if(|(at, same, _)| *at == phase && same == reply);
-            let advice = known.map(|(_, _, advice)| advice).or_else(|| hint::for_refusal(&facts));
+            let advice = known
+                .map(|(_, _, advice)| advice)
+                .or_else(|| hint::for_refusal(&facts));
             let reply = reply.clone();
             let recipient = &mut self.recipients[index];
             recipient.transient &= !advice.as_ref().is_some_and(|advice| advice.lasts);
@@ -131,9 +159,14 @@ impl TransactionOutcome {
     }
 
     fn accepted_become(&mut self, outcome: &Outcome) {
-        for recipient in self.recipients.iter_mut().filter(|recipient| recipient.outcome.is_accepted()) {
+        for recipient in self
+            .recipients
+            .iter_mut()
+            .filter(|recipient| recipient.outcome.is_accepted())
+        {
             recipient.outcome = outcome.clone();
-            recipient.transient = matches!(outcome, Outcome::Refused(reply) if reply.is_transient());
+            recipient.transient =
+                matches!(outcome, Outcome::Refused(reply) if reply.is_transient());
         }
     }
 
@@ -150,13 +183,17 @@ impl TransactionOutcome {
     /// message for that. It does so where it takes too many recipients for a sign of spam (Exim's
     /// `recipients_max_reject`): 552 to RCPT, 554 to DATA.
     pub(super) fn refused_with_too_many(&self, error: &Error) -> &[usize] {
-        let is_552 =
-            |index: &usize| matches!(&self.recipients[*index].outcome, Outcome::Refused(reply) if reply.code() == 552);
-        let names_recipients = |reply: &Reply| reply.text().to_ascii_lowercase().contains("recipients");
-        let is_refused = error
-            .reply()
-            .is_some_and(|reply| reply.is_permanent() && (error.phase() == Phase::Data || names_recipients(reply)));
-        if is_refused && self.over_limit.iter().any(is_552) { &self.accepted } else { &[] }
+        let is_552 = |index: &usize| matches!(&self.recipients[*index].outcome, Outcome::Refused(reply) if reply.code() == 552);
+        let names_recipients =
+            |reply: &Reply| reply.text().to_ascii_lowercase().contains("recipients");
+        let is_refused = error.reply().is_some_and(|reply| {
+            reply.is_permanent() && (error.phase() == Phase::Data || names_recipients(reply))
+        });
+        if is_refused && self.over_limit.iter().any(is_552) {
+            &self.accepted
+        } else {
+            &[]
+        }
     }
 
     /// Some recipient has a verdict of its own (LMTP, PRDR).
@@ -166,8 +203,7 @@ impl TransactionOutcome {
 
     /// Some RCPT was refused with what may be a limit to the recipients, and none was accepted.
     pub(super) fn may_be_at_limit(&self) -> bool {
-        let at_limit =
-            |recipient: &Recipient| matches!(&recipient.outcome, Outcome::Refused(reply) if is_recipient_limit(reply));
+        let at_limit = |recipient: &Recipient| matches!(&recipient.outcome, Outcome::Refused(reply) if is_recipient_limit(reply));
         self.accepted.is_empty() && self.recipients.iter().any(at_limit)
     }
 
@@ -178,13 +214,17 @@ impl TransactionOutcome {
         let transient = match error.phase() {
             // Several recipients may have been refused where the message was to go to all or none,
             // for different reasons.
-            Phase::Rcpt if error.reply().is_some() => {
-                self.recipients.iter().filter(|recipient| refused(recipient)).all(Recipient::is_transient)
-            }
+            Phase::Rcpt if error.reply().is_some() => self
+                .recipients
+                .iter()
+                .filter(|recipient| refused(recipient))
+                .all(Recipient::is_transient),
             _ => error.is_transient(),
         };
         // A code for the moment, for what will not pass by itself.
-        let lasts = error.reply().filter(|reply| reply.is_transient() && error.is_permanent());
+        let lasts = error
+            .reply()
+            .filter(|reply| reply.is_transient() && error.is_permanent());
         for recipient in &mut self.recipients {
             match &recipient.outcome {
                 Outcome::NotTried => recipient.transient = transient,
@@ -199,6 +239,10 @@ impl TransactionOutcome {
 /// with X.5.3 or no enhanced code (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6). The same codes also say
 /// that a disk or a mailbox is full.
 fn is_recipient_limit(reply: &Reply) -> bool {
-    let is_about_recipients = || reply.enhanced_of_any_class().is_none_or(|code| (code.subject, code.detail) == (5, 3));
+    let is_about_recipients = || {
+        reply
+            .enhanced_of_any_class()
+            .is_none_or(|code| (code.subject, code.detail) == (5, 3))
+    };
     matches!(reply.code(), 452 | 552) && is_about_recipients()
 }

@@ -7,12 +7,14 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Step;
 
 impl Connection {
-    /// No call was given up in the middle, no transaction is open, and the session has not ended, for all that was heard.
+    /// No call was given up in the middle, no transaction is open, and the session has not ended,
+    /// for all that was heard.
     pub(crate) fn is_between_messages(&self) -> bool {
         !self.in_call && self.driver.machine.is_between_transactions()
     }
 
-    /// The same by all that has come meanwhile: the server has not ended the session, nor said what nobody asked for.
+    /// The same by all that has come meanwhile: the server has not ended the session, nor said what
+    /// nobody asked for.
     pub(crate) async fn is_alive(&mut self) -> bool {
         self.driver.read_available().await;
         // An answer may still be awaited: to the RSET behind a refused message.
@@ -34,7 +36,10 @@ impl Connection {
     pub(crate) fn was_dead(&self, error: &Error) -> bool {
         let ended = match error.reply() {
             Some(reply) => reply.code() == 421,
-            None => matches!(error.kind(), ErrorKind::Closed | ErrorKind::Timeout | ErrorKind::Protocol),
+            None => matches!(
+                error.kind(),
+                ErrorKind::Closed | ErrorKind::Timeout | ErrorKind::Protocol
+            ),
         };
         ended && !self.sender_accepted && !error.outcome_unknown()
     }

@@ -17,26 +17,29 @@ use crate::receipt::Receipt;
 use crate::timeouts::Clock;
 use crate::{Endpoint, Envelope};
 
-/// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is 640 messages a second.
+/// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is
+/// 640 messages a second.
 const WINDOW: usize = 64;
 
 impl Connection {
     /// Sends the messages of a stream, and gives what became of each, in their order.
     ///
-    /// Where the server takes PIPELINING, a message does not wait for the answer to the one before: so throughput does not depend on
-    /// the distance. With CHUNKING (RFC 3030), small messages follow one another in one flow; otherwise the commands of the next
-    /// ride with the end of the one before. At most 64 are under way.
+    /// Where the server takes PIPELINING, a message does not wait for the answer to the one before:
+    /// so throughput does not depend on the distance. With CHUNKING (RFC 3030), small messages
+    /// follow one another in one flow; otherwise the commands of the next ride with the end of the
+    /// one before. At most 64 are under way.
     ///
-    /// A message that fails does not keep the next from going. When the connection is lost, each message that was begun still gets its
-    /// outcome, [unknown](Error::outcome_unknown) or not sent, and the stream ends; messages that were not asked for yet are
-    /// not touched. If it is lost between two messages, a last error says so. Dropped before its end, the stream leaves a connection that
-    /// refuses further use.
+    /// A message that fails does not keep the next from going. When the connection is lost, each
+    /// message that was begun still gets its outcome, [unknown](Error::outcome_unknown) or not
+    /// sent, and the stream ends; messages that were not asked for yet are not touched. If it is
+    /// lost between two messages, a last error says so. Dropped before its end, the stream leaves a
+    /// connection that refuses further use.
     ///
     /// What was not sent because the session ended has an error that is
     /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
-    /// [reply](Error::reply) or with [`ErrorKind::Closed`]: it can be sent over another connection, as
-    /// `Pool::send_all` does by itself. A server that answers 421 and closes has not processed the
-    /// messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
+    /// [reply](Error::reply) or with [`ErrorKind::Closed`]: it can be sent over another connection,
+    /// as `Pool::send_all` does by itself. A server that answers 421 and closes has not processed
+    /// the messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
     /// [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of
     /// 1,000 messages, and answers 421 to each MAIL beyond it.
     ///
@@ -97,7 +100,9 @@ pub(crate) fn send_all<'c, 'm: 'c>(
         has_gained: true,
         end_is_told: false,
     };
-    stream::unfold(flow, |mut flow| async move { flow.next().await.map(|outcome| (outcome, flow)) })
+    stream::unfold(flow, |mut flow| async move {
+        flow.next().await.map(|outcome| (outcome, flow))
+    })
 }
 
 /// Messages on their way, in order.
@@ -167,9 +172,16 @@ enum Arrival<'m> {
 impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAll<'m, C, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
-            if self.under_way.front().is_some_and(|message| message.is_over() && !message.may_go_again()) {
+            if self
+                .under_way
+                .front()
+                .is_some_and(|message| message.is_over() && !message.may_go_again())
+            {
                 self.finished += 1;
-                return self.under_way.pop_front().map(|message| message.finished(&self.connection));
+                return self
+                    .under_way
+                    .pop_front()
+                    .map(|message| message.finished(&self.connection));
             }
             if self.no_more && self.under_way.is_empty() && self.preparing.is_none() {
                 self.connection.in_call = false;
@@ -209,7 +221,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         }
         let driver = &mut self.connection.driver;
         if self.giving.is_some() {
-            match driver.next_unless_free(self.giving.as_mut().map(|(_, body)| body)).await? {
+            match driver
+                .next_unless_free(self.giving.as_mut().map(|(_, body)| body))
+                .await?
+            {
                 Some(step) => self.on_step(step)?,
                 None => self.given(),
             }
@@ -278,12 +293,19 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Another connection takes the place of this one, in whose session no more messages go.
     async fn renew(&mut self) -> Result<()> {
-        let Some((endpoint, _)) = &self.renewal else { return Ok(()) };
+        let Some((endpoint, _)) = &self.renewal else {
+            return Ok(());
+        };
         self.connection.send_quit(false).await;
         // Until it is there.
         self.is_lost = true;
         self.connection.renew(endpoint).await?;
-        (self.is_lost, self.is_full, self.has_gained, self.end_is_told) = (false, false, false, false);
+        (
+            self.is_lost,
+            self.is_full,
+            self.has_gained,
+            self.end_is_told,
+        ) = (false, false, false, false);
         Ok(())
     }
 
@@ -317,40 +339,76 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         receipt.round_trips = self.connection.round_trips();
         let by = clock.clone();
         let prepared = Box::pin(async move { prepare_by(&by, message).await.map(Box::new) });
-        self.preparing = Some(Preparing { prepared, receipt, started, clock });
+        self.preparing = Some(Preparing {
+            prepared,
+            receipt,
+            started,
+            clock,
+        });
     }
 
     fn prepared(&mut self, prepared: Result<Prepared>) {
-        let Some(Preparing { receipt, started, mut clock, .. }) = self.preparing.take() else { return };
+        let Some(Preparing {
+            receipt,
+            started,
+            mut clock,
+            ..
+        }) = self.preparing.take()
+        else {
+            return;
+        };
         let stage = match prepared {
             Ok(prepared) => {
-                clock.allow_for(prepared.0.recipients().len(), &self.connection.driver.timeouts);
+                clock.allow_for(
+                    prepared.0.recipients().len(),
+                    &self.connection.driver.timeouts,
+                );
                 Stage::Waiting(prepared)
             }
             Err(error) => Stage::Failed(error),
         };
-        self.under_way.push_back(InFlight { stage, receipt, started, clock: Some(clock), again: None });
+        self.under_way.push_back(InFlight {
+            stage,
+            receipt,
+            started,
+            clock: Some(clock),
+            again: None,
+        });
     }
 
     /// Begins the first message that waits.
     fn start_waiting(&mut self) {
-        let Some(index) = self.under_way.iter().position(InFlight::is_waiting) else { return };
+        let Some(index) = self.under_way.iter().position(InFlight::is_waiting) else {
+            return;
+        };
         let message = &mut self.under_way[index];
-        let Some(prepared) = message.take_waiting() else { return };
+        let Some(prepared) = message.take_waiting() else {
+            return;
+        };
         let mut course = self.connection.plan(&prepared.0, &prepared.1);
         let session = match self.connection.driver.machine.check_session(course.parts()) {
             // It has more parts than a session takes: the last ones go over other connections.
-            Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => Ok(()),
+            Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => {
+                Ok(())
+            }
             session => session,
         };
-        if self.renewal.is_some() && session.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed) {
+        if self.renewal.is_some()
+            && session
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Closed)
+        {
             message.stage = Stage::Waiting(prepared);
             self.is_full = true;
             return;
         }
         // After one that no session of this server takes, others may go.
-        self.no_more |= session.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed);
-        let may_begin = session.map_err(|error| course.connection_lost(error, 0)).is_ok();
+        self.no_more |= session
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Closed);
+        let may_begin = session
+            .map_err(|error| course.connection_lost(error, 0))
+            .is_ok();
         (message.stage, message.again) = (Stage::Begun(course), may_begin.then_some(prepared));
         if may_begin {
             self.start_batch(self.finished + index);
@@ -359,12 +417,25 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Begins the next part of the message with this number.
     fn start_batch(&mut self, number: usize) {
-        let Some(index) = number.checked_sub(self.finished) else { return };
-        let Some(InFlight { stage: Stage::Begun(course), again, .. }) = self.under_way.get_mut(index) else { return };
+        let Some(index) = number.checked_sub(self.finished) else {
+            return;
+        };
+        let Some(InFlight {
+            stage: Stage::Begun(course),
+            again,
+            ..
+        }) = self.under_way.get_mut(index)
+        else {
+            return;
+        };
         let Some(prepared) = again.take() else { return };
         let (envelope, mut body) = *prepared;
-        let Some(recipients) = course.next_part() else { return };
-        let transaction = self.connection.transaction(&envelope, recipients, &mut body);
+        let Some(recipients) = course.next_part() else {
+            return;
+        };
+        let transaction = self
+            .connection
+            .transaction(&envelope, recipients, &mut body);
         match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
                 course.opened();
@@ -386,7 +457,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// The message that was being given, or a part of it, has gone.
     fn given(&mut self) {
-        let Some((number, _)) = self.giving.take() else { return };
+        let Some((number, _)) = self.giving.take() else {
+            return;
+        };
         let bytes = self.connection.driver.machine.message_bytes();
         if let Some(message) = self.message(number) {
             message.receipt.bytes = bytes;
@@ -395,7 +468,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// The message with this number, unless it is finished.
     fn message(&mut self, number: usize) -> Option<&mut InFlight> {
-        number.checked_sub(self.finished).and_then(|index| self.under_way.get_mut(index))
+        number
+            .checked_sub(self.finished)
+            .and_then(|index| self.under_way.get_mut(index))
     }
 
     /// An event is about the first transaction that has no outcome; the end of the session, about
@@ -410,9 +485,18 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             // message went.
             self.given();
         }
-        self.has_gained |= is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
-        let Some(&number) = self.open.front() else { return Ok(()) };
-        let Some(InFlight { stage: Stage::Begun(course), .. }) = self.message(number) else { return Ok(()) };
+        self.has_gained |=
+            is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
+        let Some(&number) = self.open.front() else {
+            return Ok(());
+        };
+        let Some(InFlight {
+            stage: Stage::Begun(course),
+            ..
+        }) = self.message(number)
+        else {
+            return Ok(());
+        };
         let unanswered = course.unanswered();
         course.on_step(step);
         let is_answered = course.unanswered() < unanswered;
@@ -434,13 +518,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         self.is_lost = true;
         self.no_more |= !goes_on;
         let open = std::mem::take(&mut self.open);
-        let unknown = self.connection.driver.machine.unconfirmed_messages().min(open.len());
+        let unknown = self
+            .connection
+            .driver
+            .machine
+            .unconfirmed_messages()
+            .min(open.len());
         let mut loss = SharedError::new(error);
         for (number, message) in (self.finished..).zip(&mut self.under_way) {
             if let Stage::Begun(course) = &mut message.stage
                 && !course.is_over()
             {
-                let unknown = open.range(..unknown).filter(|open| **open == number).count();
+                let unknown = open
+                    .range(..unknown)
+                    .filter(|open| **open == number)
+                    .count();
                 course.connection_lost(loss.error(), unknown);
             }
         }
@@ -465,12 +557,17 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     fn give_up(&mut self, mut loss: SharedError) {
         for message in &mut self.under_way {
             message.again = None;
-            let Some(prepared) = message.take_waiting() else { continue };
+            let Some(prepared) = message.take_waiting() else {
+                continue;
+            };
             let mut course = self.connection.plan(&prepared.0, &prepared.1);
             course.connection_lost(loss.error(), 0);
             message.stage = Stage::Begun(course);
         }
-        let (error, receipt, started) = if let Some(Preparing { receipt, started, .. }) = self.preparing.take() {
+        let (error, receipt, started) = if let Some(Preparing {
+            receipt, started, ..
+        }) = self.preparing.take()
+        {
             (loss.error(), receipt, started)
         } else if let Some(error) = loss.left()
             && !self.end_is_told
@@ -484,7 +581,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             return;
         };
         let stage = Stage::Failed(error);
-        self.under_way.push_back(InFlight { stage, receipt, started, clock: None, again: None });
+        self.under_way.push_back(InFlight {
+            stage,
+            receipt,
+            started,
+            clock: None,
+            again: None,
+        });
     }
 }
 
@@ -538,7 +641,9 @@ impl InFlight {
             Ok(()) => Ok(self.receipt),
             Err(error) => {
                 self.receipt.bytes = 0;
-                Err(error.advised(&connection.facts()).with_receipt(self.receipt))
+                Err(error
+                    .advised(&connection.facts())
+                    .with_receipt(self.receipt))
             }
         }
     }

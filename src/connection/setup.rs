@@ -16,24 +16,28 @@ use crate::transport::{self, Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};
 
 impl Connection {
-    /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint has credentials.
+    /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint
+    /// has credentials.
     ///
     /// # Errors
     ///
-    /// Whatever can go wrong on the way, with the phase: no connection ([`ErrorKind::Connect`]), no TLS as demanded
-    /// ([`ErrorKind::Tls`]), a refused session ([`ErrorKind::Refused`]) or login ([`ErrorKind::Auth`]), a trust store that cannot be read ([`ErrorKind::Config`]) …
+    /// Whatever can go wrong on the way, with the phase: no connection ([`ErrorKind::Connect`]), no
+    /// TLS as demanded ([`ErrorKind::Tls`]), a refused session ([`ErrorKind::Refused`]) or login
+    /// ([`ErrorKind::Auth`]), a trust store that cannot be read ([`ErrorKind::Config`]) …
     pub async fn connect(endpoint: &Endpoint) -> Result<Connection> {
         let clock = Clock::start(&endpoint.timeouts);
         Connection::connect_by(endpoint, clock).await
     }
 
-    /// Conducts the session over a stream of the caller's, which is connected to the server already.
-    /// The endpoint's host is the name that the server's certificate is checked against. Unless the endpoint has a
-    /// [name for the client](Endpoint::client_name), EHLO says `[127.0.0.1]`: the stream need not have an address.
+    /// Conducts the session over a stream of the caller's, which is connected to the server
+    /// already. The endpoint's host is the name that the server's certificate is checked against.
+    /// Unless the endpoint has a [name for the client](Endpoint::client_name), EHLO says
+    /// `[127.0.0.1]`: the stream need not have an address.
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an error here, as there is only one stream.
+    /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an
+    /// error here, as there is only one stream.
     pub async fn from_stream(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,
@@ -42,14 +46,22 @@ impl Connection {
         let name = client_name(endpoint, None);
         let clock = Clock::start(&endpoint.timeouts);
         let connector = connector_for(endpoint, &clock).await?;
-        let session =
-            Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock).await?;
+        let session = Connection::establish(
+            endpoint,
+            Box::new(stream),
+            name,
+            endpoint.security,
+            connector,
+            clock,
+        )
+        .await?;
         session.logged_in(endpoint).await
     }
 
     pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        // Not in a box: freed before the message goes, it leaves the heap in a state in which glibc gives pages back
-        // and fetches them again all the time, which doubles the time that TLS takes.
+        // Not in a box: freed before the message goes, it leaves the heap in a state in which glibc
+        // gives pages back and fetches them again all the time, which doubles the time that TLS
+        // takes.
         let connecting = Connection::connect_in(endpoint, clock);
         trace::in_span("connect", &endpoint.server_name(), connecting).await
     }
@@ -61,15 +73,26 @@ impl Connection {
             let connecting = transport::connect_to_socket(path);
             let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
             let name = client_name(endpoint, None);
-            let session = Connection::establish(endpoint, stream, name, endpoint.security, connector, clock).await?;
+            let session =
+                Connection::establish(endpoint, stream, name, endpoint.security, connector, clock)
+                    .await?;
             return session.logged_in(endpoint).await;
         }
-        let Connected { stream, peer: reached, local_addr: own_address } =
-            open(&mut clock, endpoint, &endpoint.destination()).await?;
+        let Connected {
+            stream,
+            peer: reached,
+            local_addr: own_address,
+        } = open(&mut clock, endpoint, &endpoint.destination()).await?;
         let name = client_name(endpoint, own_address);
         let began = Instant::now();
-        let setting_up =
-            Connection::establish(endpoint, Box::new(stream), name, endpoint.security, connector, clock.clone());
+        let setting_up = Connection::establish(
+            endpoint,
+            Box::new(stream),
+            name,
+            endpoint.security,
+            connector,
+            clock.clone(),
+        );
         let session = match setting_up.await {
             Err(error) if may_fall_back(endpoint, &error) => {
                 clock.spend(Phase::Setup, began);
@@ -80,7 +103,8 @@ impl Connection {
         session.logged_in(endpoint).await
     }
 
-    /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a loop.
+    /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a
+    /// loop.
     async fn fall_back(
         endpoint: &Endpoint,
         reached: &Destination,
@@ -88,14 +112,34 @@ impl Connection {
         mut clock: Clock,
     ) -> Result<Connection> {
         // Whatever goes wrong now, there would be no need for it if TLS worked.
-        let also = |second: Error| second.context(format!("without TLS, which failed first ({})", error.message()));
-        let Connected { stream, local_addr: own_address, .. } =
-            open(&mut clock, endpoint, reached).await.map_err(also)?;
+        let also = |second: Error| {
+            second.context(format!(
+                "without TLS, which failed first ({})",
+                error.message()
+            ))
+        };
+        let Connected {
+            stream,
+            local_addr: own_address,
+            ..
+        } = open(&mut clock, endpoint, reached).await.map_err(also)?;
         let name = client_name(endpoint, own_address);
-        let session = Connection::establish(endpoint, Box::new(stream), name, Security::None, None, clock).await;
+        let session = Connection::establish(
+            endpoint,
+            Box::new(stream),
+            name,
+            Security::None,
+            None,
+            clock,
+        )
+        .await;
         let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
-            session.driver.machine.transcript_mut().precede(&receipt.transcript);
+            session
+                .driver
+                .machine
+                .transcript_mut()
+                .precede(&receipt.transcript);
         }
         session.plaintext_reason = Some(error.to_string());
         Ok(session)
@@ -124,7 +168,12 @@ impl Connection {
         settings.server = Some((endpoint.host.clone(), endpoint.port_number()));
         settings.limits = endpoint.limits.clone();
         let mut session = Connection {
-            driver: Driver::new(Machine::new(settings), stream, endpoint.timeouts.clone(), clock),
+            driver: Driver::new(
+                Machine::new(settings),
+                stream,
+                endpoint.timeouts.clone(),
+                clock,
+            ),
             server: endpoint.server_name(),
             tls: None,
             plaintext_reason: None,
@@ -153,7 +202,12 @@ impl Connection {
         }
     }
 
-    async fn set_up(&mut self, endpoint: &Endpoint, security: Security, connector: Option<&Connector>) -> Result<()> {
+    async fn set_up(
+        &mut self,
+        endpoint: &Endpoint,
+        security: Security,
+        connector: Option<&Connector>,
+    ) -> Result<()> {
         if security == Security::Implicit {
             self.handshake(endpoint, connector).await?;
         }
@@ -174,15 +228,29 @@ impl Connection {
         Ok(())
     }
 
-    async fn handshake(&mut self, endpoint: &Endpoint, connector: Option<&Connector>) -> Result<()> {
-        let Transport::Plain(stream) = std::mem::replace(&mut self.driver.transport, Transport::Taken) else {
+    async fn handshake(
+        &mut self,
+        endpoint: &Endpoint,
+        connector: Option<&Connector>,
+    ) -> Result<()> {
+        let Transport::Plain(stream) =
+            std::mem::replace(&mut self.driver.transport, Transport::Taken)
+        else {
             return Err(Error::request("TLS is active already"));
         };
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let opening = if self.driver.machine.is_secure() { TlsMode::Implicit } else { TlsMode::StartTls };
-        let handshake = trace::in_span("tls", &endpoint.host, connector.handshake(&endpoint.host, stream, opening));
+        let opening = if self.driver.machine.is_secure() {
+            TlsMode::Implicit
+        } else {
+            TlsMode::StartTls
+        };
+        let handshake = trace::in_span(
+            "tls",
+            &endpoint.host,
+            connector.handshake(&endpoint.host, stream, opening),
+        );
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -202,12 +270,18 @@ impl Connection {
         }
     }
 
-    /// TLS 1.3 lets the server refuse a client's certificate after the client's part of the handshake is
-    /// over: what ends the connection before the first reply inside TLS belongs to the handshake.
+    /// TLS 1.3 lets the server refuse a client's certificate after the client's part of the
+    /// handshake is over: what ends the connection before the first reply inside TLS belongs to the
+    /// handshake.
     fn as_late_tls_alert(&self, error: Error) -> Error {
-        let first_inside_tls = self.tls.is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
-        match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>()) {
-            Some(source) if first_inside_tls => crate::tls::late_alert(source, &self.server).unwrap_or(error),
+        let first_inside_tls =
+            self.tls.is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
+        match std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<io::Error>())
+        {
+            Some(source) if first_inside_tls => {
+                crate::tls::late_alert(source, &self.server).unwrap_or(error)
+            }
             _ => error,
         }
     }
@@ -227,7 +301,9 @@ impl Connection {
 
     /// The error with what is known of the session.
     fn with_session(&self, error: Error) -> Error {
-        error.advised(&self.facts()).with_receipt(self.receipt(Instant::now()))
+        error
+            .advised(&self.facts())
+            .with_receipt(self.receipt(Instant::now()))
     }
 }
 
@@ -244,13 +320,17 @@ async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Opti
     let left = at.saturating_duration_since(Instant::now());
     let until = until.min(std::time::Instant::now() + left / 10 * 9);
     let connector = timeout_at(at, endpoint.connector(until)).await;
-    connector.map(|connector| connector.map(Some)).unwrap_or_else(|_| {
-        let message = format!("the files for TLS were not read before the deadline of {length:?}");
-        Err(Error::new(ErrorKind::Timeout, Phase::Setup, message).with_hint(
-            "Check the files that are named as trusted, as client certificate and for their password: a network drive may \
+    connector
+        .map(|connector| connector.map(Some))
+        .unwrap_or_else(|_| {
+            let message =
+                format!("the files for TLS were not read before the deadline of {length:?}");
+            Err(Error::new(ErrorKind::Timeout, Phase::Setup, message).with_hint(
+            "Check the files that are named as trusted, as client certificate and for their \
+                password: a network drive may \
              not answer, or a key store may ask for much work.",
         ))
-    })
+        })
 }
 
 /// The one that the endpoint has, or this end's address, where that means something to the server.
@@ -260,14 +340,19 @@ pub(crate) fn client_name(endpoint: &Endpoint, own_address: Option<IpAddr>) -> C
 }
 
 /// Connects as the endpoint says, in its time.
-pub(crate) async fn open(clock: &mut Clock, endpoint: &Endpoint, destination: &Destination) -> Result<Connected> {
+pub(crate) async fn open(
+    clock: &mut Clock,
+    endpoint: &Endpoint,
+    destination: &Destination,
+) -> Result<Connected> {
     let mut at_proxy = false;
     let opening = endpoint.route.open(destination, &mut at_proxy);
     let opened = within(clock, endpoint, Phase::Connect, opening).await;
     opened.map_err(|error| endpoint.route.with_proxy_context(error, at_proxy))
 }
 
-/// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send, plaintext will do.
+/// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send,
+/// plaintext will do.
 fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
     let about_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
     about_tls && error.kind() != ErrorKind::Protocol && !endpoint.demands_trust()
@@ -290,8 +375,10 @@ pub(crate) async fn within<T>(
             Some(path) => format!("the socket {}", path.display()),
             None => endpoint.destination().to_string(),
         };
-        Err(Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
-            .context(server)
-            .with_hint(limit.why.hint(phase, false)))
+        Err(
+            Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
+                .context(server)
+                .with_hint(limit.why.hint(phase, false)),
+        )
     })
 }

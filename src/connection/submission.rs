@@ -1,4 +1,5 @@
-//! The course of a message to its recipients: one transaction, or several, where the server takes fewer recipients at once.
+//! The course of a message to its recipients: one transaction, or several, where the server takes
+//! fewer recipients at once.
 
 use std::collections::VecDeque;
 
@@ -50,7 +51,10 @@ impl Submission {
     /// follow where the message can be repeated.
     pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
         let part = |places: Vec<usize>| {
-            let recipients = places.iter().map(|place| envelope.recipients()[*place].clone()).collect();
+            let recipients = places
+                .iter()
+                .map(|place| envelope.recipients()[*place].clone())
+                .collect();
             RecipientBatch::new(envelope.reverse_path(), places, recipients)
         };
         Submission {
@@ -91,7 +95,10 @@ impl Submission {
             self.left_over.pop_front();
         }
         let sender = self.parts[0].fate.sender().cloned();
-        Some(RecipientBatch { is_further: true, ..RecipientBatch::new(sender.as_ref(), places, recipients) })
+        Some(RecipientBatch {
+            is_further: true,
+            ..RecipientBatch::new(sender.as_ref(), places, recipients)
+        })
     }
 
     /// All parts that have begun have ended, and recipients are left over.
@@ -136,9 +143,11 @@ impl Submission {
             None => error.kind() == ErrorKind::Closed,
         };
         let is_not_reached = |part: &RecipientBatch| {
-            part.outcome
-                .as_ref()
-                .is_some_and(|outcome| outcome.as_ref().is_err_and(|error| ended(error) && !error.outcome_unknown()))
+            part.outcome.as_ref().is_some_and(|outcome| {
+                outcome
+                    .as_ref()
+                    .is_err_and(|error| ended(error) && !error.outcome_unknown())
+            })
         };
         self.parts.iter().all(is_not_reached)
     }
@@ -167,7 +176,8 @@ impl Submission {
         let mut left_over = part.fate.over_limit().to_vec();
         let mut has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
         if part.is_further {
-            let all_refused = matches!(&part.outcome, Some(Err(error)) if error.phase() == Phase::Rcpt);
+            let all_refused =
+                matches!(&part.outcome, Some(Err(error)) if error.phase() == Phase::Rcpt);
             if !has_gained && (!all_refused || part.fate.may_be_at_limit()) {
                 self.left_over.clear();
             }
@@ -182,40 +192,64 @@ impl Submission {
             left_over.sort_unstable();
             has_gained = true;
         }
-        self.further_size = (2 * (part.places.len() - part.fate.over_limit().len()).max(1)).min(self.further_max);
+        self.further_size =
+            (2 * (part.places.len() - part.fate.over_limit().len()).max(1)).min(self.further_max);
         if has_gained && self.is_repeatable && !left_over.is_empty() {
-            let recipient = |index: usize| (part.places[index], part.fate.recipients[index].address.clone());
-            self.left_over.push_front(left_over.into_iter().map(recipient).collect());
+            let recipient = |index: usize| {
+                (
+                    part.places[index],
+                    part.fate.recipients[index].address.clone(),
+                )
+            };
+            self.left_over
+                .push_front(left_over.into_iter().map(recipient).collect());
         }
     }
 
-    /// The session ended, or the next part could not begin. Of the parts without an outcome, the first so many may have been delivered.
+    /// The session ended, or the next part could not begin. Of the parts without an outcome, the
+    /// first so many may have been delivered.
     pub(super) fn connection_lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
         // Those who were left over are told of this error, too.
-        let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_over).into_iter().flatten().unzip();
+        let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_over)
+            .into_iter()
+            .flatten()
+            .unzip();
         if !places.is_empty() {
-            self.parts.push(RecipientBatch::new(None, places, recipients));
+            self.parts
+                .push(RecipientBatch::new(None, places, recipients));
         }
         let copy = error.copy();
         let mut first = Some(error);
         for (i, part) in self.parts[self.ended..].iter_mut().enumerate() {
             let error = first.take().unwrap_or_else(|| copy.copy());
-            part.outcome = Some(Err(part.fate.connection_lost(error.with_outcome_unknown(i < unknown))));
+            part.outcome = Some(Err(part
+                .fate
+                .connection_lost(error.with_outcome_unknown(i < unknown))));
         }
         (self.begun, self.ended) = (self.parts.len(), self.parts.len());
     }
 
-    /// What became of the message goes into the receipt. It has failed where nobody gets it, or nobody knows.
+    /// What became of the message goes into the receipt. It has failed where nobody gets it, or
+    /// nobody knows.
     pub(super) fn end(self, receipt: &mut Receipt, session: &Facts<'_>) -> Result<()> {
-        let session = &Facts { recipients: self.recipients, ..*session };
+        let session = &Facts {
+            recipients: self.recipients,
+            ..*session
+        };
         let several = self.parts.len() > 1;
         let mut recipients: Vec<Option<Recipient>> = Vec::new();
         let mut failure: Option<Error> = None;
         let mut untried_because = None;
         let mut is_incomplete = false;
         let mut is_over_limit = false;
-        for RecipientBatch { places, mut fate, outcome, .. } in self.parts {
+        for RecipientBatch {
+            places,
+            mut fate,
+            outcome,
+            ..
+        } in self.parts
+        {
             receipt.reply = fate.reply.clone().or(receipt.reply.take());
             is_over_limit |= !fate.over_limit().is_empty();
             if let Some(Err(error)) = outcome {
@@ -232,14 +266,20 @@ impl Submission {
                         .iter_mut()
                         .for_each(|recipient| recipient.outcome = Outcome::Refused(reply.clone()));
                 }
-                let untried = fate.recipients.iter().any(|recipient| recipient.outcome == Outcome::NotTried);
+                let untried = fate
+                    .recipients
+                    .iter()
+                    .any(|recipient| recipient.outcome == Outcome::NotTried);
                 is_incomplete |= untried;
                 // The parts after a 421 only found the session closed.
                 if untried || error.reply().is_some_and(|reply| reply.code() == 421) {
                     untried_because.get_or_insert_with(|| error.to_string());
                 }
                 fate.advise(session, Some(&error));
-                if failure.as_ref().is_none_or(|before| error.outcome_unknown() && !before.outcome_unknown()) {
+                if failure
+                    .as_ref()
+                    .is_none_or(|before| error.outcome_unknown() && !before.outcome_unknown())
+                {
                     failure = Some(error);
                 }
             } else {
@@ -257,14 +297,19 @@ impl Submission {
         receipt.transactions = self.transactions;
         match failure {
             Some(error)
-                if error.outcome_unknown() || !receipt.recipients.iter().any(|one| one.outcome.is_accepted()) =>
+                if error.outcome_unknown()
+                    || !receipt
+                        .recipients
+                        .iter()
+                        .any(|one| one.outcome.is_accepted()) =>
             {
                 Err(error)
             }
             _ => {
                 let once = is_over_limit && !self.is_repeatable;
                 let untried_because = untried_because.filter(|_| is_incomplete);
-                receipt.incomplete_reason = untried_because.or_else(|| once.then(|| errors::ONCE.to_owned()));
+                receipt.incomplete_reason =
+                    untried_because.or_else(|| once.then(|| errors::ONCE.to_owned()));
                 Ok(())
             }
         }
@@ -274,7 +319,13 @@ impl Submission {
 impl RecipientBatch {
     fn new(sender: Option<&Address>, places: Vec<usize>, recipients: Vec<Address>) -> Self {
         let fate = TransactionOutcome::new(sender.cloned(), recipients.clone());
-        RecipientBatch { places, recipients, is_further: false, fate, outcome: None }
+        RecipientBatch {
+            places,
+            recipients,
+            is_further: false,
+            fate,
+            outcome: None,
+        }
     }
 }
 
@@ -289,13 +340,22 @@ pub(super) struct SharedError {
 impl SharedError {
     pub(super) fn new(error: Error) -> Self {
         let shutdown = error.reply().filter(|reply| reply.code() == 421).cloned();
-        SharedError { message: error.message().to_owned(), shutdown, error: Some(error) }
+        SharedError {
+            message: error.message().to_owned(),
+            shutdown,
+            error: Some(error),
+        }
     }
 
     /// The first one gets the error itself, with its cause; the others one that says the same.
     pub(super) fn error(&mut self) -> Error {
         self.error.take().unwrap_or_else(|| match &self.shutdown {
-            Some(reply) => Error::refused(ErrorKind::Closed, Phase::Mail, errors::ENDED_BEFORE, reply.clone()),
+            Some(reply) => Error::refused(
+                ErrorKind::Closed,
+                Phase::Mail,
+                errors::ENDED_BEFORE,
+                reply.clone(),
+            ),
             None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
                 .with_hint(hint::for_end(Phase::Body, false)),
         })

@@ -24,7 +24,9 @@ pub(super) fn to_text(seconds: u64) -> String {
 /// The time that a text gives, if it gives one after 1970 and in UTC.
 pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
     let number = |from: usize, to: usize| {
-        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let digits = text
+            .get(from..to)
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse::<u64>().ok()
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -34,19 +36,28 @@ pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
     }
     let time = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
     // What is no such day or time is not written the same.
-    (to_text(time).eq_ignore_ascii_case(text)).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(time))
+    (to_text(time).eq_ignore_ascii_case(text))
+        .then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(time))
 }
 
-/// Days since 1970 began → year, month and day. Years are counted from 1 March of the year 0 on, so that a leap day is the last of
-/// its year; 400 years have 146,097 days.
+/// Days since 1970 began → year, month and day. Years are counted from 1 March of the year 0 on, so
+/// that a leap day is the last of its year; 400 years have 146,097 days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (
+        era * 400 + year + u64::from(month <= 2),
+        month,
+        of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 /// The reverse.

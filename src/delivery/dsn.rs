@@ -9,7 +9,8 @@ use crate::Address;
 use crate::error::{Error, Result};
 use crate::text::quoted;
 
-/// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report failures, and mostly delays.
+/// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report
+/// failures, and mostly delays.
 ///
 /// ```
 /// use envoi::delivery::Notify;
@@ -32,8 +33,11 @@ impl Notify {
     /// When it takes longer than usual.
     pub const DELAY: Notify = Notify(4);
 
-    const NAMES: [(Notify, &str); 3] =
-        [(Notify::SUCCESS, "SUCCESS"), (Notify::FAILURE, "FAILURE"), (Notify::DELAY, "DELAY")];
+    const NAMES: [(Notify, &str); 3] = [
+        (Notify::SUCCESS, "SUCCESS"),
+        (Notify::FAILURE, "FAILURE"),
+        (Notify::DELAY, "DELAY"),
+    ];
 }
 
 impl BitOr for Notify {
@@ -46,7 +50,10 @@ impl BitOr for Notify {
 
 impl fmt::Display for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Notify::NAMES.iter().filter(|(notify, _)| self.0 & notify.0 != 0).map(|(_, name)| *name);
+        let names = Notify::NAMES
+            .iter()
+            .filter(|(notify, _)| self.0 & notify.0 != 0)
+            .map(|(_, name)| *name);
         let names: Vec<&str> = names.collect();
         f.write_str(if names.is_empty() { "NEVER" } else { "" })?;
         f.write_str(&names.join(","))
@@ -62,10 +69,17 @@ impl FromStr for Notify {
             return Ok(Notify::NEVER);
         }
         list.split(',').try_fold(Notify::NEVER, |notify, word| {
-            let known = Notify::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(word));
+            let known = Notify::NAMES
+                .iter()
+                .find(|(_, name)| name.eq_ignore_ascii_case(word));
             known.map(|(one, _)| notify | *one).ok_or_else(|| {
-                Error::request(format!("{} is not what a report can be sent on", quoted(word)))
-                    .with_hint("Give never alone, or some of success, failure and delay with commas between.")
+                Error::request(format!(
+                    "{} is not what a report can be sent on",
+                    quoted(word)
+                ))
+                .with_hint(
+                    "Give never alone, or some of success, failure and delay with commas between.",
+                )
             })
         })
     }
@@ -97,8 +111,11 @@ impl FromStr for DsnReturn {
         match word.to_ascii_lowercase().as_str() {
             "full" => Ok(DsnReturn::Full),
             "hdrs" => Ok(DsnReturn::Headers),
-            _ => Err(Error::request(format!("{} is not what a report can bring back", quoted(word)))
-                .with_hint("Give full for the whole message, or hdrs for its headers.")),
+            _ => Err(Error::request(format!(
+                "{} is not what a report can bring back",
+                quoted(word)
+            ))
+            .with_hint("Give full for the whole message, or hdrs for its headers.")),
         }
     }
 }
@@ -108,7 +125,8 @@ impl FromStr for DsnReturn {
 pub struct EnvelopeId(String);
 
 impl EnvelopeId {
-    /// Checks a name: printable ASCII, up to 100 characters. Of those, blanks, `+` and `=` count three times, as they are encoded.
+    /// Checks a name: printable ASCII, up to 100 characters. Of those, blanks, `+` and `=` count
+    /// three times, as they are encoded.
     ///
     /// # Errors
     ///
@@ -117,8 +135,14 @@ impl EnvelopeId {
         let id = id.into();
         let printable = id.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if id.is_empty() || !printable || Xtext(&id).to_string().len() > 100 {
-            return Err(Error::request(format!("{} cannot be the name of a message in reports", quoted(&id)))
-                .with_hint("It is made of up to 100 printable ASCII characters; a blank, + or = counts three times."));
+            return Err(Error::request(format!(
+                "{} cannot be the name of a message in reports",
+                quoted(&id)
+            ))
+            .with_hint(
+                "It is made of up to 100 printable ASCII characters; a blank, + or = \
+                    counts three times.",
+            ));
         }
         Ok(EnvelopeId(id))
     }
@@ -158,17 +182,25 @@ impl OriginalRecipient {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the type is no word of letters, digits and hyphens, the address is not printable ASCII,
-    /// or both together have more than 500 characters when encoded.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the type is no word of letters, digits
+    /// and hyphens, the address is not printable ASCII, or both together have more than 500
+    /// characters when encoded.
     pub fn of_type(address_type: &str, address: &str) -> Result<Self> {
-        let is_word = !address_type.is_empty() && address_type.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        let printable = !address.is_empty() && address.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let is_word = !address_type.is_empty()
+            && address_type
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let printable =
+            !address.is_empty() && address.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let encoded = format!("{address_type};{}", Xtext(address));
         if !is_word || !printable || encoded.len() > 500 {
             let shown = quoted(&format!("{address_type};{address}"));
-            return Err(Error::request(format!("{shown} cannot be an original recipient")).with_hint(
-                "Give a type of address, such as rfc822 or x400, and up to 500 printable ASCII characters.",
-            ));
+            return Err(
+                Error::request(format!("{shown} cannot be an original recipient")).with_hint(
+                    "Give a type of address, such as rfc822 or x400, and up to 500 printable ASCII \
+                    characters.",
+                ),
+            );
         }
         Ok(OriginalRecipient(encoded))
     }
@@ -187,9 +219,11 @@ mod tests {
 
     #[test]
     fn lists_are_read() {
-        for (list, written) in
-            [("never", "NEVER"), ("Success", "SUCCESS"), ("delay,success,failure,delay", "SUCCESS,FAILURE,DELAY")]
-        {
+        for (list, written) in [
+            ("never", "NEVER"),
+            ("Success", "SUCCESS"),
+            ("delay,success,failure,delay", "SUCCESS,FAILURE,DELAY"),
+        ] {
             assert_eq!(list.parse::<Notify>().unwrap().to_string(), written);
         }
         for list in ["", "never,success", "success,", "success failure", "always"] {
@@ -204,12 +238,32 @@ mod tests {
         assert_eq!(EnvelopeId::new("a b+c").unwrap().to_string(), "a+20b+2Bc");
         assert!(EnvelopeId::new("x".repeat(100)).is_ok());
         assert!(EnvelopeId::new(format!("{} ", "x".repeat(97))).is_ok());
-        for id in ["", "a\r\nDATA", "\u{e9}", &"x".repeat(101), &format!("{} ", "x".repeat(98))] {
+        for id in [
+            "",
+            "a\r\nDATA",
+            "\u{e9}",
+            &"x".repeat(101),
+            &format!("{} ", "x".repeat(98)),
+        ] {
             assert!(EnvelopeId::new(id).is_err(), "{id:?}");
         }
-        assert_eq!(OriginalRecipient::of_type("x400", "/C=de/").unwrap().to_string(), "x400;/C+3Dde/");
-        for (address_type, address) in [("", "a"), ("x 4", "a"), ("x400", ""), ("x400", "a\n"), ("x400", "\u{e9}")] {
-            assert!(OriginalRecipient::of_type(address_type, address).is_err(), "{address_type:?} {address:?}");
+        assert_eq!(
+            OriginalRecipient::of_type("x400", "/C=de/")
+                .unwrap()
+                .to_string(),
+            "x400;/C+3Dde/"
+        );
+        for (address_type, address) in [
+            ("", "a"),
+            ("x 4", "a"),
+            ("x400", ""),
+            ("x400", "a\n"),
+            ("x400", "\u{e9}"),
+        ] {
+            assert!(
+                OriginalRecipient::of_type(address_type, address).is_err(),
+                "{address_type:?} {address:?}"
+            );
         }
         assert!(OriginalRecipient::of_type("x400", &"=".repeat(200)).is_err());
     }

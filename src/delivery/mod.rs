@@ -1,7 +1,8 @@
 //! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
 //!
-//! A [`DeliveryOptions`] that exists can be written into a command, as an [`Address`] can: each value is checked by its type when it is
-//! made. Whether the server offers what is asked for is looked at before MAIL; nothing is left out in silence.
+//! A [`DeliveryOptions`] that exists can be written into a command, as an [`Address`] can: each
+//! value is checked by its type when it is made. Whether the server offers what is asked for is
+//! looked at before MAIL; nothing is left out in silence.
 
 pub(crate) mod date;
 mod dsn;
@@ -24,8 +25,8 @@ use xtext::Xtext;
 
 /// What is asked of the server for a message, beyond taking it.
 ///
-/// Each wish needs an extension. A server that does not offer it does not get the message: sending fails before MAIL, with
-/// [`ErrorKind::Unsupported`].
+/// Each wish needs an extension. A server that does not offer it does not get the message: sending
+/// fails before MAIL, with [`ErrorKind::Unsupported`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,8 +71,8 @@ impl DeliveryOptions {
         DeliveryOptions::default()
     }
 
-    /// On what a report is sent (DSN, RFC 3461, NOTIFY). The reports name the recipients as they are given here
-    /// (ORCPT), unless that was [set](Self::original_recipient).
+    /// On what a report is sent (DSN, RFC 3461, NOTIFY). The reports name the recipients as they
+    /// are given here (ORCPT), unless that was [set](Self::original_recipient).
     pub fn notify(mut self, notify: Notify) -> Self {
         self.notify = Some(notify);
         self
@@ -83,8 +84,8 @@ impl DeliveryOptions {
         self
     }
 
-    /// What reports say of whom the message was meant for (DSN, ORCPT): for those who pass messages on. A report that is
-    /// [asked for](Self::notify) has the recipient's address there by itself.
+    /// What reports say of whom the message was meant for (DSN, ORCPT): for those who pass messages
+    /// on. A report that is [asked for](Self::notify) has the recipient's address there by itself.
     pub fn original_recipient(mut self, recipient: Address, original: OriginalRecipient) -> Self {
         self.for_recipient(recipient).original = Some(original);
         self
@@ -102,33 +103,37 @@ impl DeliveryOptions {
         self
     }
 
-    /// By when it is to be delivered (DELIVERBY, RFC 2852). To be returned if it is late, the time must not be less than the server's
-    /// [minimum](Capabilities::min_deliver_by).
+    /// By when it is to be delivered (DELIVERBY, RFC 2852). To be returned if it is late, the time
+    /// must not be less than the server's [minimum](Capabilities::min_deliver_by).
     pub fn deliver_by(mut self, deliver_by: DeliverBy) -> Self {
         self.deliver_by = Some(deliver_by);
         self
     }
 
-    /// How long it is to be kept back (FUTURERELEASE, RFC 4865), not longer than the server [offers](Capabilities::future_release).
+    /// How long it is to be kept back (FUTURERELEASE, RFC 4865), not longer than the server
+    /// [offers](Capabilities::future_release).
     pub fn hold(mut self, hold: FutureRelease) -> Self {
         self.hold = Some(hold);
         self
     }
 
-    /// Its priority (MT-PRIORITY, RFC 6710); what it means is a matter of the server's [profile](Capabilities::priority_profile).
+    /// Its priority (MT-PRIORITY, RFC 6710); what it means is a matter of the server's
+    /// [profile](Capabilities::priority_profile).
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689). Its first step, the one to this server,
-    /// must be so, too: otherwise sending fails with [`ErrorKind::Tls`].
+    /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689).
+    /// Its first step, the one to this server, must be so, too: otherwise sending fails with
+    /// [`ErrorKind::Tls`].
     pub fn require_tls(mut self) -> Self {
         self.require_tls = true;
         self
     }
 
-    /// Who submitted it in the first place (AUTH=, RFC 4954, 5), as a trusted relay tells it; `None` says that this is not known.
+    /// Who submitted it in the first place (AUTH=, RFC 4954, 5), as a trusted relay tells it;
+    /// `None` says that this is not known.
     pub fn submitter(mut self, submitter: impl Into<Option<Address>>) -> Self {
         self.submitter = Some(submitter.into());
         self
@@ -136,7 +141,13 @@ impl DeliveryOptions {
 
     fn for_recipient(&mut self, address: Address) -> &mut ForRecipient {
         let recipients = Arc::make_mut(&mut self.recipients);
-        recipients.entry(address.mailbox_key()).or_insert(ForRecipient { address, notify: None, original: None })
+        recipients
+            .entry(address.mailbox_key())
+            .or_insert(ForRecipient {
+                address,
+                notify: None,
+                original: None,
+            })
     }
 
     /// Whoever something is asked for is a recipient.
@@ -145,11 +156,15 @@ impl DeliveryOptions {
             return Ok(());
         }
         let given: HashSet<_> = recipients.iter().map(Address::mailbox_key).collect();
-        match self.recipients.iter().find(|(mailbox, _)| !given.contains(mailbox)) {
-            Some((_, ForRecipient { address, .. })) => {
-                Err(Error::request(format!("reports are asked for {address}, who is no recipient of the message"))
-                    .with_hint("Name recipients as they stand in the envelope."))
-            }
+        match self
+            .recipients
+            .iter()
+            .find(|(mailbox, _)| !given.contains(mailbox))
+        {
+            Some((_, ForRecipient { address, .. })) => Err(Error::request(format!(
+                "reports are asked for {address}, who is no recipient of the message"
+            ))
+            .with_hint("Name recipients as they stand in the envelope.")),
             None => Ok(()),
         }
     }
@@ -165,12 +180,42 @@ impl DeliveryOptions {
             || self.envelope_id.is_some()
             || !self.recipients.is_empty();
         for (asked, keyword, rfc, what) in [
-            (asks_for_reports, "DSN", 3461, "reports of delivery are asked for"),
-            (self.deliver_by.is_some(), "DELIVERBY", 2852, "the message is to be delivered within a certain time"),
-            (self.hold.is_some(), "FUTURERELEASE", 4865, "the message is to be held"),
-            (self.priority.is_some(), "MT-PRIORITY", 6710, "the message has a priority"),
-            (self.require_tls, "REQUIRETLS", 8689, "the message is to go by TLS alone, all the way"),
-            (self.submitter.is_some(), "AUTH", 4954, "the server is to be told who submitted the message (AUTH=)"),
+            (
+                asks_for_reports,
+                "DSN",
+                3461,
+                "reports of delivery are asked for",
+            ),
+            (
+                self.deliver_by.is_some(),
+                "DELIVERBY",
+                2852,
+                "the message is to be delivered within a certain time",
+            ),
+            (
+                self.hold.is_some(),
+                "FUTURERELEASE",
+                4865,
+                "the message is to be held",
+            ),
+            (
+                self.priority.is_some(),
+                "MT-PRIORITY",
+                6710,
+                "the message has a priority",
+            ),
+            (
+                self.require_tls,
+                "REQUIRETLS",
+                8689,
+                "the message is to go by TLS alone, all the way",
+            ),
+            (
+                self.submitter.is_some(),
+                "AUTH",
+                4954,
+                "the server is to be told who submitted the message (AUTH=)",
+            ),
         ] {
             if asked && !server.offers(keyword) {
                 return Err(unsupported(
@@ -188,26 +233,39 @@ impl DeliveryOptions {
             && by.within() < min
         {
             let message = format!(
-                "the message is to be delivered within {:?} or returned, and the server takes no less than {min:?}",
+                "the message is to be delivered within {:?} or returned, and the server takes no \
+                    less than {min:?}",
                 by.within()
             );
-            return Err(unsupported(message, "Allow more time (DELIVERBY), or have it delivered late, with a notice."));
+            return Err(unsupported(
+                message,
+                "Allow more time (DELIVERBY), or have it delivered late, with a notice.",
+            ));
         }
-        let Some(FutureRelease(hold)) = self.hold else { return Ok(()) };
+        let Some(FutureRelease(hold)) = self.hold else {
+            return Ok(());
+        };
         let offer = server.future_release().unwrap_or_default();
         let hint = "Hold it for a shorter time (FUTURERELEASE), or send it later.";
-        match (hold, offer.max_interval, offer.max_until.and_then(date::seconds)) {
+        match (
+            hold,
+            offer.max_interval,
+            offer.max_until.and_then(date::seconds),
+        ) {
             (HoldKind::For(seconds), Some(max), _) if seconds > max.as_secs() => {
                 let message = format!(
-                    "the message is to be held for {:?}, and the server holds one for {max:?} at most",
+                    "the message is to be held for {:?}, and the server holds one for {max:?} at \
+                        most",
                     Duration::from_secs(seconds)
                 );
                 Err(unsupported(message, hint))
             }
             (HoldKind::Until(seconds), _, Some(max)) if seconds > max => {
                 let (until, max) = (date::to_text(seconds), date::to_text(max));
-                let message =
-                    format!("the message is to be held until {until}, and the server holds none beyond {max}");
+                let message = format!(
+                    "the message is to be held until {until}, and the server holds none beyond \
+                        {max}"
+                );
                 Err(unsupported(message, hint))
             }
             _ => Ok(()),
@@ -237,24 +295,37 @@ impl DeliveryOptions {
         match &self.submitter {
             Some(Some(address)) => {
                 let ascii = address.to_ascii();
-                write!(f, " AUTH={}", Xtext(ascii.as_deref().unwrap_or(address).as_str()))
+                write!(
+                    f,
+                    " AUTH={}",
+                    Xtext(ascii.as_deref().unwrap_or(address).as_str())
+                )
             }
             Some(None) => f.write_str(" AUTH=<>"),
             None => Ok(()),
         }
     }
 
-    /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the address stands there.
-    pub(crate) fn write_rcpt(&self, recipient: &Address, spelt: &Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the
+    /// address stands there.
+    pub(crate) fn write_rcpt(
+        &self,
+        recipient: &Address,
+        spelt: &Address,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
         let is_for_some = !self.recipients.is_empty();
-        let own = is_for_some.then(|| self.recipients.get(&recipient.mailbox_key())).flatten();
+        let own = is_for_some
+            .then(|| self.recipients.get(&recipient.mailbox_key()))
+            .flatten();
         let notify = own.and_then(|own| own.notify).or(self.notify);
         if let Some(notify) = notify {
             write!(f, " NOTIFY={notify}")?;
         }
         match own.and_then(|own| own.original.as_ref()) {
             Some(original) => write!(f, " ORCPT={original}"),
-            // The server may rewrite the address: a report then still names the one that its reader knows.
+            // The server may rewrite the address: a report then still names the one that its reader
+            // knows.
             None if notify.is_some_and(|notify| notify != Notify::NEVER) => {
                 write!(f, " ORCPT={}", OriginalRecipient::address(spelt))
             }

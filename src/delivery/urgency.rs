@@ -1,4 +1,5 @@
-//! How soon a message is to be delivered: by when (RFC 2852), not before (RFC 4865), before which others (RFC 6710).
+//! How soon a message is to be delivered: by when (RFC 2852), not before (RFC 4865), before which
+//! others (RFC 6710).
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,29 +21,42 @@ pub struct DeliverBy {
 }
 
 impl DeliverBy {
-    /// Within this time, counted from MAIL and in whole seconds, or it is returned as not deliverable.
+    /// Within this time, counted from MAIL and in whole seconds, or it is returned as not
+    /// deliverable.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than 999,999,999 seconds.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than
+    /// 999,999,999 seconds.
     pub fn or_return(within: Duration) -> Result<Self> {
         let seconds = seconds(within, "deliver a message within")?;
-        Ok(DeliverBy { seconds, returns: true, traced: false })
+        Ok(DeliverBy {
+            seconds,
+            returns: true,
+            traced: false,
+        })
     }
 
-    /// Within this time, counted from MAIL and in whole seconds, or the sender is told, and delivery goes on.
+    /// Within this time, counted from MAIL and in whole seconds, or the sender is told, and
+    /// delivery goes on.
     ///
     /// # Errors
     ///
     /// As for [`or_return`](Self::or_return).
     pub fn or_notify(within: Duration) -> Result<Self> {
-        Ok(DeliverBy { returns: false, ..DeliverBy::or_return(within)? })
+        Ok(DeliverBy {
+            returns: false,
+            ..DeliverBy::or_return(within)?
+        })
     }
 
     /// Reports tell when it was passed on to a server without this extension, too.
     #[must_use]
     pub fn traced(self) -> Self {
-        DeliverBy { traced: true, ..self }
+        DeliverBy {
+            traced: true,
+            ..self
+        }
     }
 
     /// How long it may take.
@@ -60,11 +74,17 @@ impl fmt::Display for DeliverBy {
     /// As it stands in MAIL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mode = if self.returns { "R" } else { "N" };
-        write!(f, "{};{mode}{}", self.seconds, if self.traced { "T" } else { "" })
+        write!(
+            f,
+            "{};{mode}{}",
+            self.seconds,
+            if self.traced { "T" } else { "" }
+        )
     }
 }
 
-/// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC 4865).
+/// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC
+/// 4865).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FutureRelease(pub(super) HoldKind);
 
@@ -81,9 +101,13 @@ impl FutureRelease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than 999,999,999 seconds.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than
+    /// 999,999,999 seconds.
     pub fn for_duration(duration: Duration) -> Result<Self> {
-        Ok(FutureRelease(HoldKind::For(seconds(duration, "hold a message for")?)))
+        Ok(FutureRelease(HoldKind::For(seconds(
+            duration,
+            "hold a message for",
+        )?)))
     }
 
     /// Until then, to the second. It is not compared with this machine's clock.
@@ -92,8 +116,9 @@ impl FutureRelease {
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request) for a time before 1970 or after 9999.
     pub fn until(time: SystemTime) -> Result<Self> {
-        let seconds = date::seconds(time)
-            .ok_or_else(|| Error::request("a message cannot be held until a time before 1970 or after 9999"))?;
+        let seconds = date::seconds(time).ok_or_else(|| {
+            Error::request("a message cannot be held until a time before 1970 or after 9999")
+        })?;
         Ok(FutureRelease(HoldKind::Until(seconds)))
     }
 }
@@ -108,7 +133,8 @@ impl fmt::Display for FutureRelease {
     }
 }
 
-/// Which messages go first: MT-PRIORITY (RFC 6710), from -9 to 9; 0 is what a message has without it.
+/// Which messages go first: MT-PRIORITY (RFC 6710), from -9 to 9; 0 is what a message has without
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(i8);
 
@@ -120,8 +146,11 @@ impl Priority {
     /// [`ErrorKind::Request`](crate::ErrorKind::Request) for less than -9 or more than 9.
     pub fn new(priority: i8) -> Result<Self> {
         if !(-9..=9).contains(&priority) {
-            return Err(Error::request(format!("the priority {priority} does not exist"))
-                .with_hint("Priorities are whole numbers from -9 to 9, the highest goes first."));
+            return Err(
+                Error::request(format!("the priority {priority} does not exist")).with_hint(
+                    "Priorities are whole numbers from -9 to 9, the highest goes first.",
+                ),
+            );
         }
         Ok(Priority(priority))
     }
@@ -152,7 +181,9 @@ impl FromStr for Priority {
 
 /// Whole seconds, and no fewer than were given.
 fn seconds(duration: Duration, what: &str) -> Result<u64> {
-    let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
+    let seconds = duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0));
     if seconds == 0 || seconds > MAX_SECONDS {
         return Err(Error::request(format!("{duration:?} is no time to {what}"))
             .with_hint(format!("Give a time from 1 to {MAX_SECONDS} seconds.")));
@@ -168,15 +199,32 @@ mod tests {
     fn times_are_whole_and_in_range() {
         let by = DeliverBy::or_return(Duration::from_millis(1500)).unwrap();
         assert_eq!(by.to_string(), "2;R");
-        assert_eq!(DeliverBy::or_notify(Duration::from_secs(60)).unwrap().traced().to_string(), "60;NT");
-        let hold = FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+        assert_eq!(
+            DeliverBy::or_notify(Duration::from_secs(60))
+                .unwrap()
+                .traced()
+                .to_string(),
+            "60;NT"
+        );
+        let hold =
+            FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+                .unwrap();
         assert_eq!(hold.to_string(), "HOLDUNTIL=2023-11-14T22:13:20Z");
         assert_eq!(
-            FutureRelease::for_duration(Duration::from_secs(MAX_SECONDS)).unwrap().to_string(),
+            FutureRelease::for_duration(Duration::from_secs(MAX_SECONDS))
+                .unwrap()
+                .to_string(),
             "HOLDFOR=999999999"
         );
-        for wrong in [Duration::ZERO, Duration::from_secs(MAX_SECONDS + 1), Duration::MAX] {
-            assert!(DeliverBy::or_return(wrong).is_err() && FutureRelease::for_duration(wrong).is_err(), "{wrong:?}");
+        for wrong in [
+            Duration::ZERO,
+            Duration::from_secs(MAX_SECONDS + 1),
+            Duration::MAX,
+        ] {
+            assert!(
+                DeliverBy::or_return(wrong).is_err() && FutureRelease::for_duration(wrong).is_err(),
+                "{wrong:?}"
+            );
         }
         assert!(FutureRelease::until(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).is_err());
     }

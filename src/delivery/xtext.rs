@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::Address;
 
-/// `xtext` (RFC 3461, 4): `+` and two digits stand for each byte that is not printable, and for `+` and `=`.
+/// `xtext` (RFC 3461, 4): `+` and two digits stand for each byte that is not printable, and for `+`
+/// and `=`.
 pub(super) struct Xtext<'a>(pub(super) &'a str);
 
 impl fmt::Display for Xtext<'_> {
@@ -18,9 +19,9 @@ impl fmt::Display for Xtext<'_> {
     }
 }
 
-/// An address with its type, as ORCPT has it: `rfc822` as xtext, or, beyond ASCII, `utf-8` with `\x{…}` for each character
-/// that is not printable ASCII, and for `\`, `+` and `=` (RFC 6533, 3: utf-8-addr-xtext). That is ASCII, and so good for
-/// every server.
+/// An address with its type, as ORCPT has it: `rfc822` as xtext, or, beyond ASCII, `utf-8` with
+/// `\x{…}` for each character that is not printable ASCII, and for `\`, `+` and `=` (RFC 6533, 3:
+/// utf-8-addr-xtext). That is ASCII, and so good for every server.
 pub(super) struct TypedAddress<'a>(pub(super) &'a Address);
 
 impl fmt::Display for TypedAddress<'_> {
@@ -47,11 +48,20 @@ mod tests {
     #[test]
     fn as_the_rfcs_have_it() {
         assert_eq!(Xtext("QQ314159").to_string(), "QQ314159");
-        assert_eq!(Xtext("a+b=c d\u{e9}\r\n").to_string(), "a+2Bb+3Dc+20d+C3+A9+0D+0A");
+        assert_eq!(
+            Xtext("a+b=c d\u{e9}\r\n").to_string(),
+            "a+2Bb+3Dc+20d+C3+A9+0D+0A"
+        );
         let typed = |address| TypedAddress(&Address::new(address).unwrap()).to_string();
         assert_eq!(typed("e=mc2@example.com"), "rfc822;e+3Dmc2@example.com");
-        assert_eq!(typed("j\u{f6}rg+x@ex\u{e4}mple.org"), r"utf-8;j\x{F6}rg\x{2B}x@ex\x{E4}mple.org");
-        assert_eq!(typed("\u{1f4e7}@example.org"), r"utf-8;\x{1F4E7}@example.org");
+        assert_eq!(
+            typed("j\u{f6}rg+x@ex\u{e4}mple.org"),
+            r"utf-8;j\x{F6}rg\x{2B}x@ex\x{E4}mple.org"
+        );
+        assert_eq!(
+            typed("\u{1f4e7}@example.org"),
+            r"utf-8;\x{1F4E7}@example.org"
+        );
     }
 
     proptest! {

@@ -35,9 +35,22 @@ const STARTTLS: &[Phase] = &[Phase::StartTls];
 const MAIL: &[Phase] = &[Phase::Mail];
 const RCPT: &[Phase] = &[Phase::Rcpt];
 /// The commands that come after EHLO and STARTTLS.
-const COMMANDS: &[Phase] = &[Phase::Auth, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Noop, Phase::Command];
+const COMMANDS: &[Phase] = &[
+    Phase::Auth,
+    Phase::Mail,
+    Phase::Rcpt,
+    Phase::Data,
+    Phase::Noop,
+    Phase::Command,
+];
 /// A message and its recipients, after EHLO and the login.
-const MESSAGE: &[Phase] = &[Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
+const MESSAGE: &[Phase] = &[
+    Phase::Mail,
+    Phase::Rcpt,
+    Phase::Data,
+    Phase::Body,
+    Phase::EndOfData,
+];
 /// A message after its sender.
 const RECIPIENTS: &[Phase] = &[Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
 const CONTENT: &[Phase] = &[Phase::Data, Phase::Body, Phase::EndOfData];
@@ -499,9 +512,17 @@ const NOT_DIRECTLY: &[&str] = &[
     "not authorized to send email directly",
     "not authorized to send mail directly",
 ];
-const RECEIVES_TOO_MUCH: &[&str] =
-    &["receiving mail too quickly", "receiving mail at a rate", "receiving too much mail"];
-const OWN_ACCOUNT: &[&str] = &["your account", "your mailbox", "your own mailbox", "sender's"];
+const RECEIVES_TOO_MUCH: &[&str] = &[
+    "receiving mail too quickly",
+    "receiving mail at a rate",
+    "receiving too much mail",
+];
+const OWN_ACCOUNT: &[&str] = &[
+    "your account",
+    "your mailbox",
+    "your own mailbox",
+    "sender's",
+];
 const STARTTLS_WANTED: &[&str] = &[
     "issue a starttls",
     "issue starttls",
@@ -721,7 +742,8 @@ const BARRED: &str = "The account was barred from sending, as spam came from it 
 const SENDER_BARRED: &str = "The sender was barred from sending, as spam came from its address or \
     domain: its administrator must find out what sent it, and have the block lifted (at Microsoft, \
     in the list of restricted entities).";
-const NO_CONNECTOR: &str = "The server found no connector for this client: the organization's administrator must \
+const NO_CONNECTOR: &str = "The server found no connector for this client: the organization's \
+    administrator must \
             set one up for this machine's network address or certificate, and for the sender's \
             domain.";
 const DIRECT_SEND: &str = "The organization takes no mail from its own domains without a login or \
@@ -738,9 +760,11 @@ const NO_DIRECT_MAIL: &str = "The server takes no mail directly from the network
 const ADDRESS_BLOCKED: &str = "The server does not let the network address that you send from in. \
     It may have blocked it after wrong logins: if so, wait some hours. If not, ask its \
     administrator whether this network may connect.";
-const TOO_OFTEN_FOR_NOW: &str = "It was too much in too short a time: try again later, then send more slowly and over \
+const TOO_OFTEN_FOR_NOW: &str = "It was too much in too short a time: try again later, then send \
+    more slowly and over \
             fewer connections.";
-const TOO_OFTEN: &str = "It was too much in too short a time: wait some hours, then send more slowly and over \
+const TOO_OFTEN: &str = "It was too much in too short a time: wait some hours, then send more \
+    slowly and over \
             fewer connections.";
 const NO_LOGIN_HERE: &str = "The server takes no login here: ask its administrator, or leave the \
     credentials out.";
@@ -750,7 +774,8 @@ const SENDER_FULL: &str = "The sender's own mailbox is full, and the server send
     before there is room: delete something in it, or have its quota raised.";
 const SENDER_OFF: &str = "The sender's own account is switched off or may not send: ask its \
     administrator.";
-const FILTERED: &str = "A filter takes the message for unwanted: look at its subject, links and attachments. \
+const FILTERED: &str = "A filter takes the message for unwanted: look at its subject, links and \
+    attachments. \
             If it is wrong, the server's administrator can let such mail pass.";
 const CREDITS: &str = "The quota of the account is used up: wait until it is renewed, or have it \
     raised at the provider. The password is not the reason.";

@@ -14,9 +14,9 @@ use crate::{Error, Phase, Result};
 
 /// Something that goes along with a message and is read only when its turn comes.
 ///
-/// However large it is, no more than a few blocks of it are in memory at a time. It goes as base64, so it
-/// arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is not
-/// encoded, as nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as
+/// However large it is, no more than a few blocks of it are in memory at a time. It goes as base64,
+/// so it arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is
+/// not encoded, as nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as
 /// text, with CRLF as line ends. To arrive byte for byte, it goes as `application/octet-stream`,
 /// which is also what a file `….eml` is taken for.
 ///
@@ -62,24 +62,34 @@ pub(super) enum Data {
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 impl Attachment {
-    /// A file. It bears the name in its path, and a content type guessed from that name's extension; what is
-    /// not known by it is `application/octet-stream`.
+    /// A file. It bears the name in its path, and a content type guessed from that name's
+    /// extension; what is not known by it is `application/octet-stream`.
     ///
-    /// The file is looked at when the message is prepared, and opened again when its turn comes. Where it has
-    /// changed by then, or changes while it is read, sending fails and nothing is delivered.
+    /// The file is looked at when the message is prepared, and opened again when its turn comes.
+    /// Where it has changed by then, or changes while it is read, sending fails and nothing is
+    /// delivered.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Attachment::new(name, guess_content_type(&path), Data::File(path))
     }
 
     /// Bytes in memory: a `Vec<u8>`, a `String`, a `&'static [u8]`, or [`Bytes`].
-    pub fn bytes(name: impl Into<String>, content_type: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
+    pub fn bytes(
+        name: impl Into<String>,
+        content_type: impl Into<String>,
+        bytes: impl Into<Bytes>,
+    ) -> Self {
         Attachment::new(name, content_type, Data::Bytes(bytes.into()))
     }
 
-    /// Whatever a reader gives until it ends. It is read once, so the message cannot be sent a second time, and
-    /// its size is not announced to the server, unless [`size`](Self::size) states what the reader will give.
+    /// Whatever a reader gives until it ends. It is read once, so the message cannot be sent a
+    /// second time, and its size is not announced to the server, unless [`size`](Self::size) states
+    /// what the reader will give.
     pub fn reader(
         name: impl Into<String>,
         content_type: impl Into<String>,
@@ -89,8 +99,16 @@ impl Attachment {
     }
 
     fn new(name: impl Into<String>, content_type: impl Into<String>, data: Data) -> Self {
-        let label = Label { name: name.into(), content_type: content_type.into(), content_id: None };
-        Attachment { label, size: None, data }
+        let label = Label {
+            name: name.into(),
+            content_type: content_type.into(),
+            content_id: None,
+        };
+        Attachment {
+            label,
+            size: None,
+            data,
+        }
     }
 
     /// The name that the recipient sees, instead of the one that it has.
@@ -105,8 +123,8 @@ impl Attachment {
         self
     }
 
-    /// How many bytes it has. Only a [`reader`](Self::reader) needs to be told; one that gives more or fewer makes
-    /// sending fail, and nothing is delivered.
+    /// How many bytes it has. Only a [`reader`](Self::reader) needs to be told; one that gives more
+    /// or fewer makes sending fail, and nothing is delivered.
     pub fn size(mut self, bytes: u64) -> Self {
         self.size = Some(bytes);
         self
@@ -131,14 +149,23 @@ impl Attachment {
             Data::Reader(reader) => {
                 // That it may have such bytes is said beforehand; the server need not take them if
                 // there are none.
-                let text = is_text.then_some(Text { lines: None, may_be_eight_bit: true });
-                return Ok(Looked { label, input: Input::Stream(Stream::new(reader, size, what)), text });
+                let text = is_text.then_some(Text {
+                    lines: None,
+                    may_be_eight_bit: true,
+                });
+                return Ok(Looked {
+                    label,
+                    input: Input::Stream(Stream::new(reader, size, what)),
+                    text,
+                });
             }
         };
         if let Some(stated) = size
             && input.size() != size
         {
-            return Err(Error::request(format!("{what} is not of the {stated} bytes that were stated")));
+            return Err(Error::request(format!(
+                "{what} is not of the {stated} bytes that were stated"
+            )));
         }
         let text = match (is_text, &input) {
             (true, Input::Bytes(bytes)) => Some(read_text(&what, bytes)?),
@@ -198,17 +225,21 @@ fn end_of_text(what: &str, survey: &MessageScanner) -> Result<Text> {
     let (text, nul) = survey.text();
     match nul {
         None => Ok(text),
-        Some(line) => {
-            Err(Error::request(format!("line {line} of {what} has a NUL, and content of its type is not encoded"))
-                .with_hint("Attach it as application/octet-stream (RFC 2046, 5.2.1)."))
-        }
+        Some(line) => Err(Error::request(format!(
+            "line {line} of {what} has a NUL, and content of its type is not encoded"
+        ))
+        .with_hint("Attach it as application/octet-stream (RFC 2046, 5.2.1).")),
     }
 }
 
-/// The content types of what is attached most. An `.eml` is not among them: `message/rfc822` must not be base64
-/// (RFC 2046, 5.2.1), and only so does it arrive as it is.
+/// The content types of what is attached most. An `.eml` is not among them: `message/rfc822` must
+/// not be base64 (RFC 2046, 5.2.1), and only so does it arrive as it is.
 fn guess_content_type(path: &Path) -> &'static str {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let extension = path
+        .extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_ascii_lowercase();
     match extension.as_str() {
         "csv" => "text/csv",
         "doc" => "application/msword",
@@ -250,7 +281,10 @@ mod tests {
             ("forwarded.eml", "forwarded.eml", "application/octet-stream"),
         ] {
             let label = Attachment::file(path).label;
-            assert_eq!((label.name.as_str(), label.content_type.as_str()), (name, content_type));
+            assert_eq!(
+                (label.name.as_str(), label.content_type.as_str()),
+                (name, content_type)
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
 ///
-/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before dot-stuffing: line ends and dots are
-/// the business of the [`Stuffer`](crate::proto::Stuffer).
+/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before
+/// dot-stuffing: line ends and dots are the business of the [`Stuffer`](crate::proto::Stuffer).
 pub struct Body {
     pieces: Vec<Segment>,
     next: usize,
@@ -48,25 +48,42 @@ impl Body {
         check: Option<LineCheck>,
         teller: Option<ProgressReporter>,
     ) -> Self {
-        Body { pieces, next: 0, flow: BodyState::Next, check, facts, binary_facts: None, is_binary: false, teller }
+        Body {
+            pieces,
+            next: 0,
+            flow: BodyState::Next,
+            check,
+            facts,
+            binary_facts: None,
+            is_binary: false,
+            teller,
+        }
     }
 
     pub(super) fn or_binary(self, binary_facts: Option<MessageInfo>) -> Self {
-        Body { binary_facts, ..self }
+        Body {
+            binary_facts,
+            ..self
+        }
     }
 
     fn facts(&self) -> &MessageInfo {
-        self.binary_facts.as_ref().filter(|_| self.is_binary).unwrap_or(&self.facts)
+        self.binary_facts
+            .as_ref()
+            .filter(|_| self.is_binary)
+            .unwrap_or(&self.facts)
     }
 
-    /// Takes the form that suits the server, before the first chunk is asked for: [binary](crate::Message::binary), where the message
-    /// may go so and the server takes that.
+    /// Takes the form that suits the server, before the first chunk is asked for:
+    /// [binary](crate::Message::binary), where the message may go so and the server takes that.
     pub fn negotiate(&mut self, server: &Capabilities) {
-        self.is_binary = self.binary_facts.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
+        self.is_binary =
+            self.binary_facts.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
     }
 
-    /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last one too, no doubled dots, and
-    /// no final dot. Exact to the byte. `None` where a stream's size is not known.
+    /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last
+    /// one too, no doubled dots, and no final dot. Exact to the byte. `None` where a stream's size
+    /// is not known.
     pub fn size(&self) -> Option<u64> {
         self.facts().size
     }
@@ -76,8 +93,8 @@ impl Body {
         self.facts().content
     }
 
-    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531). In a ready message the headers
-    /// of its parts are not looked at.
+    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531).
+    /// In a ready message the headers of its parts are not looked at.
     pub fn has_utf8_headers(&self) -> bool {
         self.facts().utf8_headers
     }
@@ -89,8 +106,10 @@ impl Body {
         transaction.utf8_headers = self.has_utf8_headers();
     }
 
-    /// The length of its longest line, without the line end; 76 where that is a line of an attachment whose size is not known.
-    /// Servers need not take more than 998 (RFC 5321, 4.5.3.1.6). `None` for a ready message that is a stream, and for the binary form, which need not have lines.
+    /// The length of its longest line, without the line end; 76 where that is a line of an
+    /// attachment whose size is not known. Servers need not take more than 998 (RFC 5321,
+    /// 4.5.3.1.6). `None` for a ready message that is a stream, and for the binary form, which need
+    /// not have lines.
     pub fn longest_line(&self) -> Option<u64> {
         self.facts().longest_line
     }
@@ -100,13 +119,22 @@ impl Body {
         self.pieces.iter().all(|piece| piece.again().is_some())
     }
 
-    /// The same body from its beginning, to the byte: with the same Message-ID, date and boundaries. What suits the server is to
-    /// be asked again. `None` if it
-    /// [cannot be had again](Self::can_restart).
+    /// The same body from its beginning, to the byte: with the same Message-ID, date and
+    /// boundaries. What suits the server is to be asked again. `None` if it [cannot be had
+    /// again](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
-        let pieces = self.pieces.iter().map(Segment::again).collect::<Option<Vec<_>>>()?;
+        let pieces = self
+            .pieces
+            .iter()
+            .map(Segment::again)
+            .collect::<Option<Vec<_>>>()?;
         // Only a stream's lines are looked at as they go, and none begins again.
-        let again = Body::new(pieces, self.facts.clone(), None, self.teller.as_ref().map(ProgressReporter::again));
+        let again = Body::new(
+            pieces,
+            self.facts.clone(),
+            None,
+            self.teller.as_ref().map(ProgressReporter::again),
+        );
         Some(again.or_binary(self.binary_facts.clone()))
     }
 
@@ -122,9 +150,10 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file is not what it was when the message was prepared, a stream failed or is not of the
-    /// stated size, or its line ends are refused. The message must then not be ended: the connection has to
-    /// be dropped. What comes after an error is an error.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file is not what it was when the message
+    /// was prepared, a stream failed or is not of the stated size, or its line ends are refused.
+    /// The message must then not be ended: the connection has to be dropped. What comes after an
+    /// error is an error.
     pub async fn chunk(&mut self) -> Option<Result<Chunk>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -140,7 +169,11 @@ impl Body {
         chunk
     }
 
-    fn poll_flow(&mut self, flow: &mut BodyState, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    fn poll_flow(
+        &mut self,
+        flow: &mut BodyState,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Chunk>>> {
         let chunk = ready!(self.poll_pieces(flow, cx)).transpose()?;
         if let Some(check) = &mut self.check {
             match &chunk {
@@ -152,7 +185,11 @@ impl Body {
     }
 
     /// The next chunk before its lines are looked at.
-    fn poll_pieces(&mut self, flow: &mut BodyState, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    fn poll_pieces(
+        &mut self,
+        flow: &mut BodyState,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Chunk>>> {
         loop {
             let chunk = match flow {
                 BodyState::Next if self.next == self.pieces.len() => return Poll::Ready(None),
@@ -162,12 +199,16 @@ impl Body {
                     continue;
                 }
                 BodyState::Text(text) if text.is_empty() => None,
-                BodyState::Text(text) => Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len()))))),
+                BodyState::Text(text) => {
+                    Some(Ok(Chunk::from(text.split_to(BLOCK.min(text.len())))))
+                }
                 BodyState::Batches(batches) => ready!(batches.poll_chunk(cx)),
                 BodyState::Stream(stream) => ready!(stream.0.poll_chunk(&stream.1, cx)),
-                BodyState::Failed => {
-                    Some(Err(Error::new(ErrorKind::Input, Phase::Body, "the message failed before its end")))
-                }
+                BodyState::Failed => Some(Err(Error::new(
+                    ErrorKind::Input,
+                    Phase::Body,
+                    "the message failed before its end",
+                ))),
             };
             match chunk {
                 None => *flow = BodyState::Next,
@@ -188,7 +229,9 @@ fn start(piece: &mut Segment, is_binary: bool) -> BodyState {
             (Input::Bytes(bytes), Form::AsIs) => BodyState::Text(bytes),
             (Input::Bytes(bytes), _) => BodyState::Batches(Batches::of_bytes(bytes)),
             (Input::File(file), form) => BodyState::Batches(Batches::of_file(file, form)),
-            (Input::Stream(stream), form) => BodyState::Stream(Box::new((stream, Encoder::new(form)))),
+            (Input::Stream(stream), form) => {
+                BodyState::Stream(Box::new((stream, Encoder::new(form))))
+            }
         },
         Segment::Gone => BodyState::Failed,
     }
@@ -196,6 +239,8 @@ fn start(piece: &mut Segment, is_binary: bool) -> BodyState {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("facts", self.facts()).finish_non_exhaustive()
+        f.debug_struct("Body")
+            .field("facts", self.facts())
+            .finish_non_exhaustive()
     }
 }

@@ -20,15 +20,17 @@ use crate::proto::Chunk;
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result, file};
 
-/// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with a line.
+/// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with
+/// a line.
 pub(super) const BLOCK: usize = 57 * 1024;
 
 /// A block as lines of base64.
 const ENCODED_BLOCK: usize = 78 * 1024;
 
-/// How many blocks are read and encoded by one call on a blocking thread, while as many are on their way out. Waking the
-/// thread costs as much as encoding several, and on a busy machine it may have to wait for a processor; of more than these, the
-/// first ones have left the processor's cache when they are encrypted.
+/// How many blocks are read and encoded by one call on a blocking thread, while as many are on
+/// their way out. Waking the thread costs as much as encoding several, and on a busy machine it may
+/// have to wait for a processor; of more than these, the first ones have left the processor's cache
+/// when they are encrypted.
 const BATCH: usize = 16;
 
 /// A file whose size is reported as 0 has no more than this, or it is refused: it is held in
@@ -89,7 +91,10 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(form: Form) -> Self {
-        Encoder { form, buffers: Buffers::default() }
+        Encoder {
+            form,
+            buffers: Buffers::default(),
+        }
     }
 
     /// The chunk for the bytes at the front of a block. All blocks but the last are full.
@@ -102,12 +107,15 @@ impl Encoder {
 
     fn base64(&self, block: &[u8]) -> Chunk {
         let mut lines = self.buffers.take();
-        let length = MIME.encode_slice(block, &mut lines.bytes).expect("a block fits");
+        let length = MIME
+            .encode_slice(block, &mut lines.bytes)
+            .expect("a block fits");
         Chunk::base64_lines(lines.into_bytes(length))
     }
 }
 
-/// Buffers that are used again when the chunks in them are gone: a large message needs no memory for each chunk.
+/// Buffers that are used again when the chunks in them are gone: a large message needs no memory
+/// for each chunk.
 #[derive(Clone, Default)]
 struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -115,7 +123,10 @@ impl Buffers {
     /// A buffer with room for a block in any form.
     fn take(&self) -> Buffer {
         let bytes = self.at_home().pop();
-        Buffer { bytes: bytes.unwrap_or_else(|| vec![0; ENCODED_BLOCK]), home: self.clone() }
+        Buffer {
+            bytes: bytes.unwrap_or_else(|| vec![0; ENCODED_BLOCK]),
+            home: self.clone(),
+        }
     }
 
     fn at_home(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
@@ -173,12 +184,18 @@ impl Input {
 pub(super) async fn on_blocking_thread<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(call).await.unwrap_or_else(|failure| Err(thread_failed(failure)))
+    spawn_blocking(call)
+        .await
+        .unwrap_or_else(|failure| Err(thread_failed(failure)))
 }
 
 fn thread_failed(failure: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Input, Phase::Body, "the thread that reads the message's files was stopped")
-        .with_source(failure)
+    Error::new(
+        ErrorKind::Input,
+        Phase::Body,
+        "the thread that reads the message's files was stopped",
+    )
+    .with_source(failure)
 }
 
 /// A file as it was when the message was prepared.
@@ -202,10 +219,14 @@ impl KnownFile {
                 return Ok(());
             }
             let (what, hint) = match kind.is_dir() {
-                true => ("a directory, not a file", "Name the files in it one by one, or pack it into an archive."),
+                true => (
+                    "a directory, not a file",
+                    "Name the files in it one by one, or pack it into an archive.",
+                ),
                 false => (
                     "not a regular file",
-                    "A pipe or a device can be read as a stream, by a reader (Attachment::reader, Message::raw_stream).",
+                    "A pipe or a device can be read as a stream, by a reader (Attachment::reader, \
+                        Message::raw_stream).",
                 ),
             };
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
@@ -217,8 +238,17 @@ impl KnownFile {
         let file = file::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         check(&metadata)?;
-        let known = KnownFile { path: path.into(), size: metadata.len(), front: 0, modified: metadata.modified().ok() };
-        let content = if known.size == 0 { known.read_without_size(file)? } else { Bytes::new() };
+        let known = KnownFile {
+            path: path.into(),
+            size: metadata.len(),
+            front: 0,
+            modified: metadata.modified().ok(),
+        };
+        let content = if known.size == 0 {
+            known.read_without_size(file)?
+        } else {
+            Bytes::new()
+        };
         Ok((known, (!content.is_empty()).then_some(content)))
     }
 
@@ -233,8 +263,13 @@ impl KnownFile {
         let read = file.take(MAX_WITHOUT_SIZE + 1).read_to_end(&mut content);
         let length = read.map_err(|error| unreadable(&self.path, Phase::Setup, error))?;
         if length as u64 > MAX_WITHOUT_SIZE {
-            let (shown, limit) = (quoted(&self.path.to_string_lossy()), file::size(MAX_WITHOUT_SIZE));
-            let message = format!("the file {shown} has more than {limit}, although its size is reported as 0");
+            let (shown, limit) = (
+                quoted(&self.path.to_string_lossy()),
+                file::size(MAX_WITHOUT_SIZE),
+            );
+            let message = format!(
+                "the file {shown} has more than {limit}, although its size is reported as 0"
+            );
             return Err(Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(MADE_UP));
         }
         Ok(content.into())
@@ -245,38 +280,62 @@ impl KnownFile {
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
         let failed = |error| unreadable(&self.path, phase, error);
         let file = file::open(&self.path).map_err(failed)?;
-        let mut file = OpenFile { file, known: self.clone(), left: self.size - self.front, phase };
+        let mut file = OpenFile {
+            file,
+            known: self.clone(),
+            left: self.size - self.front,
+            phase,
+        };
         file.check_unchanged()?;
         if self.front > 0 {
-            file.file.seek(SeekFrom::Start(self.front)).map_err(failed)?;
+            file.file
+                .seek(SeekFrom::Start(self.front))
+                .map_err(failed)?;
         }
         Ok(file)
     }
 
     fn is_as(&self, metadata: &Metadata) -> bool {
-        metadata.is_file() && metadata.len() == self.size && metadata.modified().ok() == self.modified
+        metadata.is_file()
+            && metadata.len() == self.size
+            && metadata.modified().ok() == self.modified
     }
 }
 
-const MADE_UP: &str = "The sizes of files that are made up when they are read, as in /proc and /sys, say nothing: copy it into a \
+const MADE_UP: &str = "The sizes of files that are made up when they are read, as in /proc and \
+    /sys, say nothing: copy it into a \
                        regular file and send that, or send it as a stream, by a reader.";
 
 fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
-    let failure = Error::new(ErrorKind::Input, phase, format!("cannot read the file {shown}: {error}"));
+    let failure = Error::new(
+        ErrorKind::Input,
+        phase,
+        format!("cannot read the file {shown}: {error}"),
+    );
     let hint = match (phase, error.kind()) {
         (Phase::Setup, io::ErrorKind::NotFound) => {
             "Check its name and folder; a relative path begins at the current one."
         }
-        (Phase::Setup, io::ErrorKind::PermissionDenied) => "Let this program's user read the file and its folders.",
+        (Phase::Setup, io::ErrorKind::PermissionDenied) => {
+            "Let this program's user read the file and its folders."
+        }
         (Phase::Setup, _) => "Check that the file can be read, by copying it.",
-        _ => "Nothing was delivered. The file could be read before: send it again when nothing moves or deletes it.",
+        _ => {
+            "Nothing was delivered. The file could be read before: send it again when nothing \
+                moves or deletes it."
+        }
     };
     failure.with_hint(hint).with_source(error)
 }
 
 pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> Error {
-    Error::new(ErrorKind::Input, phase, format!("{what} cannot be read: {error}")).with_source(error)
+    Error::new(
+        ErrorKind::Input,
+        phase,
+        format!("{what} cannot be read: {error}"),
+    )
+    .with_source(error)
 }
 
 /// A file while it is read.
@@ -288,8 +347,8 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Reads the next block, and says how long it is: full, but for the last one. 0 when there is none, and then it is certain
-    /// that the file is still the one that was looked at.
+    /// Reads the next block, and says how long it is: full, but for the last one. 0 when there is
+    /// none, and then it is certain that the file is still the one that was looked at.
     pub(super) fn read_block(&mut self, block: &mut [u8]) -> Result<usize> {
         let length = BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK));
         if length == 0 {
@@ -314,25 +373,40 @@ impl OpenFile {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let metadata = self.file.metadata().map_err(|error| unreadable(&self.known.path, self.phase, error))?;
-        if self.known.is_as(&metadata) { Ok(()) } else { Err(self.changed()) }
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| unreadable(&self.known.path, self.phase, error))?;
+        if self.known.is_as(&metadata) {
+            Ok(())
+        } else {
+            Err(self.changed())
+        }
     }
 
     fn not_of_its_size(&self, how: &str) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
-        let message = format!("the file {shown} has {how} than the {} bytes of its size", self.known.size);
-        Error::new(ErrorKind::Input, self.phase, message).with_hint(format!("Nothing was delivered. {MADE_UP}"))
+        let message = format!(
+            "the file {shown} has {how} than the {} bytes of its size",
+            self.known.size
+        );
+        Error::new(ErrorKind::Input, self.phase, message)
+            .with_hint(format!("Nothing was delivered. {MADE_UP}"))
     }
 
     fn changed(&self) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
-        Error::new(ErrorKind::Input, self.phase, format!("the file {shown} has changed since it was looked at"))
-            .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
+        Error::new(
+            ErrorKind::Input,
+            self.phase,
+            format!("the file {shown} has changed since it was looked at"),
+        )
+        .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
     }
 }
 
-/// Bytes or a file, read and encoded a batch at a time on a blocking thread: one batch goes while the next is made.
-/// No thread waits for a slow server.
+/// Bytes or a file, read and encoded a batch at a time on a blocking thread: one batch goes while
+/// the next is made. No thread waits for a slow server.
 pub(super) struct Batches {
     ready: VecDeque<Chunk>,
     running: Option<JoinHandle<Result<Batch>>>,
@@ -345,7 +419,10 @@ impl Batches {
             return Self::start(BatchReader::new(Source::Bytes(bytes), Form::Base64));
         }
         let chunk = (!bytes.is_empty()).then(|| Chunk::base64_lines(MIME.encode(&bytes).into()));
-        Batches { ready: chunk.into_iter().collect(), running: None }
+        Batches {
+            ready: chunk.into_iter().collect(),
+            running: None,
+        }
     }
 
     pub(super) fn of_file(file: KnownFile, form: Form) -> Self {
@@ -353,7 +430,10 @@ impl Batches {
     }
 
     fn start(supply: Box<BatchReader>) -> Self {
-        Batches { ready: VecDeque::new(), running: Some(supply.next_batch()) }
+        Batches {
+            ready: VecDeque::new(),
+            running: Some(supply.next_batch()),
+        }
     }
 
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
@@ -364,7 +444,9 @@ impl Batches {
             let Some(running) = &mut self.running else {
                 return Poll::Ready(None);
             };
-            match ready!(Pin::new(running).poll(cx)).unwrap_or_else(|failure| Err(thread_failed(failure))) {
+            match ready!(Pin::new(running).poll(cx))
+                .unwrap_or_else(|failure| Err(thread_failed(failure)))
+            {
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(batch) => {
                     self.ready = batch.chunks;
@@ -396,7 +478,10 @@ enum Source {
 
 impl BatchReader {
     fn new(source: Source, form: Form) -> Box<Self> {
-        Box::new(BatchReader { source, encoder: Encoder::new(form) })
+        Box::new(BatchReader {
+            source,
+            encoder: Encoder::new(form),
+        })
     }
 
     fn next_batch(self: Box<Self>) -> JoinHandle<Result<Batch>> {
@@ -411,7 +496,10 @@ impl BatchReader {
                 None => return Ok(Batch { chunks, rest: None }),
             }
         }
-        Ok(Batch { chunks, rest: Some(self) })
+        Ok(Batch {
+            chunks,
+            rest: Some(self),
+        })
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>> {
@@ -448,11 +536,23 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(reader: Reader, size: Option<u64>, what: impl Into<String>) -> Self {
-        Stream { reader, size, seen: 0, block: None, filled: 0, ended: false, what: what.into() }
+        Stream {
+            reader,
+            size,
+            seen: 0,
+            block: None,
+            filled: 0,
+            ended: false,
+            what: what.into(),
+        }
     }
 
     /// The next block, full but for the last one, whatever the pieces that the reader gives.
-    pub(super) fn poll_chunk(&mut self, encoder: &Encoder, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
+    pub(super) fn poll_chunk(
+        &mut self,
+        encoder: &Encoder,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Chunk>>> {
         let mut block = self.block.take().unwrap_or_else(|| encoder.buffers.take());
         while !self.ended && self.filled < BLOCK {
             let mut room = ReadBuf::new(&mut block.bytes[self.filled..BLOCK]);
@@ -470,7 +570,9 @@ impl Stream {
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.failed(error)))),
             }
             match self.size {
-                Some(size) if self.seen > size => return Poll::Ready(Some(Err(self.not_as_stated(size, "more")))),
+                Some(size) if self.seen > size => {
+                    return Poll::Ready(Some(Err(self.not_as_stated(size, "more"))));
+                }
                 Some(size) if self.seen < size && self.ended => {
                     return Poll::Ready(Some(Err(self.not_as_stated(size, "fewer"))));
                 }
@@ -486,7 +588,10 @@ impl Stream {
     }
 
     fn not_as_stated(&self, size: u64, how: &str) -> Error {
-        let message = format!("{} has {how} than the {size} bytes that were stated", self.what);
+        let message = format!(
+            "{} has {how} than the {size} bytes that were stated",
+            self.what
+        );
         Error::new(ErrorKind::Input, Phase::Body, message).with_hint("Nothing was delivered.")
     }
 }

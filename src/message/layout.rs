@@ -1,9 +1,10 @@
 //! mail-builder's message, laid out once as text with holes.
 //!
-//! mail-builder writes every header and part, but for the binary ones: each is moved out beforehand, and
-//! a placeholder stands for it. Where that very placeholder is written, by its address and not by its content, there is a
-//! *hole*, which is read and encoded when its turn comes. So headers, folding, charsets and file names are mail-builder's, and
-//! an attachment of any size costs no memory.
+//! mail-builder writes every header and part, but for the binary ones: each is moved out
+//! beforehand, and a placeholder stands for it. Where that very placeholder is written, by its
+//! address and not by its content, there is a *hole*, which is read and encoded when its turn
+//! comes. So headers, folding, charsets and file names are mail-builder's, and an attachment of any
+//! size costs no memory.
 
 use std::borrow::Cow;
 
@@ -40,29 +41,40 @@ impl Segment {
     pub(super) fn again(&self) -> Option<Self> {
         match self {
             Segment::Text(text) => Some(Segment::Text(text.clone())),
-            Segment::Field { encoded, binary } => {
-                Some(Segment::Field { encoded: encoded.clone(), binary: binary.clone() })
+            Segment::Field { encoded, binary } => Some(Segment::Field {
+                encoded: encoded.clone(),
+                binary: binary.clone(),
+            }),
+            Segment::Input(Input::Bytes(bytes), form) => {
+                Some(Segment::Input(Input::Bytes(bytes.clone()), *form))
             }
-            Segment::Input(Input::Bytes(bytes), form) => Some(Segment::Input(Input::Bytes(bytes.clone()), *form)),
-            Segment::Input(Input::File(file), form) => Some(Segment::Input(Input::File(file.clone()), *form)),
+            Segment::Input(Input::File(file), form) => {
+                Some(Segment::Input(Input::File(file.clone()), *form))
+            }
             Segment::Input(Input::Stream(_), _) | Segment::Gone => None,
         }
     }
 }
 
-/// Lays a message out, with attachments that were looked at. If it `may_be_binary`, the last part of what is returned are the
-/// facts of that form.
+/// Lays a message out, with attachments that were looked at. If it `may_be_binary`, the last part
+/// of what is returned are the facts of that form.
 pub(super) fn lay_out(
     mut builder: MessageBuilder<'_>,
     attachments: Vec<Looked>,
     may_be_binary: bool,
 ) -> Result<(Vec<Segment>, MessageInfo, Option<MessageInfo>)> {
     // One byte for each hole that there can be: its address is the placeholder.
-    let marks = vec![b'.'; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
+    let marks =
+        vec![b'.'; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
     // The name of a field that depends on the form is known by its address, too.
     let field = TRANSFER_ENCODING.to_owned();
     let mut builder = builder; // With a lifetime that ends before the marks do.
-    let mut holes = Placeholders { marks: &marks, field: &field, may_be_binary, inputs: Vec::new() };
+    let mut holes = Placeholders {
+        marks: &marks,
+        field: &field,
+        may_be_binary,
+        inputs: Vec::new(),
+    };
 
     headers::check_message(&mut builder.headers)?;
     headers::spell_domains_in_ascii(&mut builder.headers);
@@ -80,16 +92,26 @@ pub(super) fn lay_out(
         extract_binary_parts(body, &mut holes)?;
     }
 
-    let mut paper = SegmentWriter { holes, text: Vec::new(), fields: Vec::new(), odd_field: false, pieces: Vec::new() };
+    let mut paper = SegmentWriter {
+        holes,
+        text: Vec::new(),
+        fields: Vec::new(),
+        odd_field: false,
+        pieces: Vec::new(),
+    };
     builder.serialize(&mut paper);
     paper.end_text();
     if paper.odd_field || paper.holes.inputs.iter().any(Option::is_some) {
-        // Not to be seen with a mail-builder that this crate was tested with. If it ever is, nothing may be sent.
-        return Err(Error::request("an attachment did not find its place in the message"));
+        // Not to be seen with a mail-builder that this crate was tested with. If it ever is,
+        // nothing may be sent.
+        return Err(Error::request(
+            "an attachment did not find its place in the message",
+        ));
     }
 
     let mut pieces = Vec::with_capacity(paper.pieces.len());
-    let (mut survey, mut binary_survey, mut has_binary) = (MessageScanner::new(), MessageScanner::new(), false);
+    let (mut survey, mut binary_survey, mut has_binary) =
+        (MessageScanner::new(), MessageScanner::new(), false);
     for piece in paper.pieces {
         match piece {
             Segment::Text(text) => {
@@ -129,7 +151,8 @@ pub(super) fn lay_out(
     Ok((pieces, facts, binary_facts))
 }
 
-/// The lines of a piece of text as they go behind DATA: in the binary form, nobody makes their ends CRLF any more.
+/// The lines of a piece of text as they go behind DATA: in the binary form, nobody makes their ends
+/// CRLF any more.
 fn with_crlf(text: Bytes) -> Bytes {
     let (mut stuffer, mut output) = (Stuffer::without_dots(), Output::default());
     stuffer.push(text.into(), &mut output);
@@ -147,7 +170,10 @@ fn with_crlf(text: Bytes) -> Bytes {
 /// leaves all else out: attachments go around it.
 fn put_together(builder: &mut MessageBuilder<'_>) {
     let attachments = builder.attachments.take();
-    let (text, html) = (builder.text_body.take().map(without_mark), builder.html_body.take().map(without_mark));
+    let (text, html) = (
+        builder.text_body.take().map(without_mark),
+        builder.html_body.take().map(without_mark),
+    );
     let (text, shown) = match builder.body.take() {
         Some(body) => (None, Some(body)),
         None => (text, html),
@@ -156,20 +182,30 @@ fn put_together(builder: &mut MessageBuilder<'_>) {
     let shows_parts = shown.as_ref().is_some_and(has_html);
     for part in attachments.unwrap_or_default() {
         let is_inline = shows_parts && is_inline(&part);
-        if is_inline { &mut inline } else { &mut attached }.push(part);
+        if is_inline {
+            &mut inline
+        } else {
+            &mut attached
+        }
+        .push(part);
     }
     let shown = match shown {
         Some(shown) if !inline.is_empty() => Some(related(shown, inline)),
         shown => shown,
     };
     let body = match (text, shown) {
-        (Some(text), Some(shown)) => Some(MimePart::new("multipart/alternative", vec![text, shown])),
+        (Some(text), Some(shown)) => {
+            Some(MimePart::new("multipart/alternative", vec![text, shown]))
+        }
         (None, None) if attached.is_empty() => Some(MimePart::new("text/plain", "\n")),
         (text, shown) => text.or(shown),
     };
     builder.body = match attached.is_empty() {
         true => body,
-        false => Some(MimePart::new("multipart/mixed", body.into_iter().chain(attached).collect::<Vec<_>>())),
+        false => Some(MimePart::new(
+            "multipart/mixed",
+            body.into_iter().chain(attached).collect::<Vec<_>>(),
+        )),
     };
 }
 
@@ -187,22 +223,31 @@ fn without_mark(mut part: MimePart<'_>) -> MimePart<'_> {
 fn is_inline(part: &MimePart<'_>) -> bool {
     let is_inline = |(name, value): &(Cow<'_, str>, HeaderType<'_>)| {
         name.eq_ignore_ascii_case("Content-Disposition")
-            && headers::text_of(value).is_some_and(|text| text.trim().eq_ignore_ascii_case("inline"))
+            && headers::text_of(value)
+                .is_some_and(|text| text.trim().eq_ignore_ascii_case("inline"))
     };
-    part.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Content-ID")) && part.headers.iter().any(is_inline)
+    part.headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("Content-ID"))
+        && part.headers.iter().any(is_inline)
 }
 
 /// HTML is among what is shown, so that it can refer to other parts.
 fn has_html(part: &MimePart<'_>) -> bool {
     match &part.contents {
         BodyPart::Multipart(parts) => parts.iter().any(has_html),
-        _ => media_type(part).is_some_and(|media_type| media_type.eq_ignore_ascii_case("text/html")),
+        _ => {
+            media_type(part).is_some_and(|media_type| media_type.eq_ignore_ascii_case("text/html"))
+        }
     }
 }
 
 /// The type of a part, without parameters.
 fn media_type<'a>(part: &'a MimePart<'_>) -> Option<&'a str> {
-    let (_, value) = part.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Content-Type"))?;
+    let (_, value) = part
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("Content-Type"))?;
     headers::text_of(value)?.split(';').next().map(str::trim)
 }
 
@@ -217,7 +262,10 @@ fn related<'x>(shown: MimePart<'x>, inline: Vec<MimePart<'x>>) -> MimePart<'x> {
 
 /// Checks what the headers of the message and those of its content are together. Says whether
 /// content that brings its own headers has UTF-8 in them.
-fn repair_and_check_top(message: &[(Cow<'_, str>, HeaderType<'_>)], body: &mut MimePart<'_>) -> Result<bool> {
+fn repair_and_check_top(
+    message: &[(Cow<'_, str>, HeaderType<'_>)],
+    body: &mut MimePart<'_>,
+) -> Result<bool> {
     let is_raw = body.headers.is_empty();
     let mut names: Vec<Cow<'_, str>> = body.headers.iter().map(|(name, _)| name.clone()).collect();
     let mut is_utf8 = false;
@@ -230,25 +278,42 @@ fn repair_and_check_top(message: &[(Cow<'_, str>, HeaderType<'_>)], body: &mut M
         let section = Section::of_raw_part(contents)?;
         names.extend(section.once.iter().map(|name| Cow::Borrowed(*name)));
         is_utf8 = section.is_utf8;
-        body.contents = BodyPart::Binary([&section.bytes, &contents[section.consumed..]].concat().into());
+        body.contents = BodyPart::Binary(
+            [&section.bytes, &contents[section.consumed..]]
+                .concat()
+                .into(),
+        );
     } else {
         // mail-builder writes one of them, or both.
         names.extend(["Content-Type", TRANSFER_ENCODING].map(Cow::Borrowed));
     }
     for (name, _) in message {
-        if section::once(name).is_some() && names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+        if section::once(name).is_some()
+            && names.iter().any(|other| other.eq_ignore_ascii_case(name))
+        {
             let message = format!("the message has a {name} header beside the one of its content");
-            return Err(Error::request(message)
-                .with_hint("Give the content its type instead: MessageBuilder::body(MimePart::new(type, content))."));
+            return Err(Error::request(message).with_hint(
+                "Give the content its type instead: \
+                    MessageBuilder::body(MimePart::new(type, content)).",
+            ));
         }
     }
     Ok(is_utf8)
 }
 
 /// The parts that a message is made of, at the top.
-fn parts<'a, 'x>(builder: &'a mut MessageBuilder<'x>) -> impl Iterator<Item = &'a mut MimePart<'x>> {
-    let bodies = [&mut builder.body, &mut builder.text_body, &mut builder.html_body];
-    bodies.into_iter().flatten().chain(builder.attachments.iter_mut().flatten())
+fn parts<'a, 'x>(
+    builder: &'a mut MessageBuilder<'x>,
+) -> impl Iterator<Item = &'a mut MimePart<'x>> {
+    let bodies = [
+        &mut builder.body,
+        &mut builder.text_body,
+        &mut builder.html_body,
+    ];
+    bodies
+        .into_iter()
+        .flatten()
+        .chain(builder.attachments.iter_mut().flatten())
 }
 
 fn leaves(part: &MimePart<'_>) -> usize {
@@ -268,12 +333,16 @@ struct Within {
 }
 
 /// Moves what mail-builder would write as base64, or must not, out of the part and the parts in it.
-fn extract_binary_parts<'m>(part: &mut MimePart<'m>, holes: &mut Placeholders<'m>) -> Result<Within> {
+fn extract_binary_parts<'m>(
+    part: &mut MimePart<'m>,
+    holes: &mut Placeholders<'m>,
+) -> Result<Within> {
     if let BodyPart::Multipart(parts) = &mut part.contents {
         // What is signed must not change (RFC 1847, 2.1).
         let is_labelled = |(name, _): &(Cow<'_, str>, HeaderType<'_>)| name == TRANSFER_ENCODING;
         let is_fixed = |(_, value): &(Cow<'_, str>, HeaderType<'_>)| {
-            let is_signed = |value: &ContentType<'_>| value.c_type.eq_ignore_ascii_case("multipart/signed");
+            let is_signed =
+                |value: &ContentType<'_>| value.c_type.eq_ignore_ascii_case("multipart/signed");
             value.as_content_type().is_some_and(is_signed)
         };
         let is_labelled = part.headers.iter().any(is_labelled);
@@ -288,16 +357,23 @@ fn extract_binary_parts<'m>(part: &mut MimePart<'m>, holes: &mut Placeholders<'m
         holes.may_be_binary = around;
         let encoding = if within.eight_bit { "8bit" } else { "binary" };
         if within.binary {
-            part.headers.push((holes.field.into(), Raw::new(encoding).into()));
+            part.headers
+                .push((holes.field.into(), Raw::new(encoding).into()));
         } else if within.eight_bit && !is_labelled {
-            part.headers.push((TRANSFER_ENCODING.into(), Raw::new(encoding).into()));
+            part.headers
+                .push((TRANSFER_ENCODING.into(), Raw::new(encoding).into()));
         }
         return Ok(within);
     }
-    // These are written as they are: a part that brings its own headers in its contents, or its own encoding. And streamed
-    // attachments, which are holes already.
-    if let Some((name, value)) = part.headers.iter().find(|(name, _)| name == TRANSFER_ENCODING) {
-        let is_eight_bit = headers::text_of(value).is_some_and(|encoding| encoding.eq_ignore_ascii_case("8bit"));
+    // These are written as they are: a part that brings its own headers in its contents, or its own
+    // encoding. And streamed attachments, which are holes already.
+    if let Some((name, value)) = part
+        .headers
+        .iter()
+        .find(|(name, _)| name == TRANSFER_ENCODING)
+    {
+        let is_eight_bit =
+            headers::text_of(value).is_some_and(|encoding| encoding.eq_ignore_ascii_case("8bit"));
         return Ok(Within {
             binary: holes.is_field(name.as_bytes()),
             eight_bit: is_eight_bit && (holes.is_mark(part) || !is_ascii(part)),
@@ -318,10 +394,15 @@ fn extract_binary_parts<'m>(part: &mut MimePart<'m>, holes: &mut Placeholders<'m
         BodyPart::Binary(Cow::Borrowed(binary)) => Bytes::copy_from_slice(binary),
         BodyPart::Multipart(_) => Bytes::new(), // It was seen above that it is none.
     };
-    let text = is_composite.then(|| read_text("an attachment", &bytes)).transpose()?;
+    let text = is_composite
+        .then(|| read_text("an attachment", &bytes))
+        .transpose()?;
     part.headers.push(holes.encoding(text));
     part.contents = BodyPart::Binary(holes.reserve(Input::Bytes(bytes), text).into());
-    Ok(Within { binary: holes.may_be_binary, eight_bit: text.is_some_and(|text| text.may_be_eight_bit) })
+    Ok(Within {
+        binary: holes.may_be_binary,
+        eight_bit: text.is_some_and(|text| text.may_be_eight_bit),
+    })
 }
 
 fn is_ascii(part: &MimePart<'_>) -> bool {
@@ -334,36 +415,51 @@ fn is_ascii(part: &MimePart<'_>) -> bool {
 
 const TRANSFER_ENCODING: &str = "Content-Transfer-Encoding";
 
-/// mail-builder's own idea of it: such a part is written as text, as 7bit, quoted-printable or base64, as its content needs.
+/// mail-builder's own idea of it: such a part is written as text, as 7bit, quoted-printable or
+/// base64, as its content needs.
 fn is_text(part: &MimePart<'_>) -> bool {
-    matches!(part.contents, BodyPart::Text(_)) || content_type(part, "Content-Type").is_some_and(ContentType::is_text)
+    matches!(part.contents, BodyPart::Text(_))
+        || content_type(part, "Content-Type").is_some_and(ContentType::is_text)
 }
 
-/// Text that would not arrive as it was attached, or that 7bit must not hold (RFC 2045, 2.7): mail-builder
-/// takes care of LF alone.
+/// Text that would not arrive as it was attached, or that 7bit must not hold (RFC 2045, 2.7):
+/// mail-builder takes care of LF alone.
 fn must_be_base64(part: &MimePart<'_>) -> bool {
     let text = match &part.contents {
         BodyPart::Text(text) => text.as_bytes(),
         BodyPart::Binary(binary) => binary,
         BodyPart::Multipart(_) => return false,
     };
-    let is_attachment = content_type(part, "Content-Disposition").is_some_and(ContentType::is_attachment);
+    let is_attachment =
+        content_type(part, "Content-Disposition").is_some_and(ContentType::is_attachment);
     let has_lone_cr = || memchr_iter(b'\r', text).any(|at| text.get(at + 1) != Some(&b'\n'));
     memchr(0, text).is_some() || is_attachment && has_lone_cr()
 }
 
 fn content_type<'a, 'x>(part: &'a MimePart<'x>, name: &str) -> Option<&'a ContentType<'x>> {
-    part.headers.iter().filter(|(header, _)| header == name).find_map(|(_, value)| match value {
-        HeaderType::ContentType(content_type) => Some(content_type),
-        _ => None,
-    })
+    part.headers
+        .iter()
+        .filter(|(header, _)| header == name)
+        .find_map(|(_, value)| match value {
+            HeaderType::ContentType(content_type) => Some(content_type),
+            _ => None,
+        })
 }
 
 /// The part for a streamed attachment, whose contents are the placeholder.
-fn part_of<'m>(label: Label, mark: &'m [u8], encoding: (Cow<'m, str>, HeaderType<'m>)) -> MimePart<'m> {
-    let disposition = if label.content_id.is_some() { "inline" } else { "attachment" };
+fn part_of<'m>(
+    label: Label,
+    mark: &'m [u8],
+    encoding: (Cow<'m, str>, HeaderType<'m>),
+) -> MimePart<'m> {
+    let disposition = if label.content_id.is_some() {
+        "inline"
+    } else {
+        "attachment"
+    };
     let disposition = ContentType::new(disposition).attribute("filename", label.name);
-    let mut part = MimePart::new(label.content_type, mark).header("Content-Disposition", disposition);
+    let mut part =
+        MimePart::new(label.content_type, mark).header("Content-Disposition", disposition);
     if let Some(content_id) = label.content_id {
         part = part.cid(content_id);
     }
@@ -397,9 +493,16 @@ impl<'m> Placeholders<'m> {
     /// The field that says how a part goes which may go binary, or else as base64, or as text. With
     /// it, mail-builder hands the contents over as they are, in one write.
     fn encoding(&self, text: Option<Text>) -> (Cow<'m, str>, HeaderType<'m>) {
-        let name = if self.may_be_binary { self.field } else { TRANSFER_ENCODING };
+        let name = if self.may_be_binary {
+            self.field
+        } else {
+            TRANSFER_ENCODING
+        };
         let encoding = match text {
-            Some(Text { may_be_eight_bit: true, .. }) => "8bit",
+            Some(Text {
+                may_be_eight_bit: true,
+                ..
+            }) => "8bit",
             Some(_) => "7bit",
             None => "base64",
         };
@@ -413,7 +516,10 @@ impl<'m> Placeholders<'m> {
 
     /// The number of the placeholder that these bytes are: it is the address that counts.
     fn place(&self, bytes: &[u8]) -> Option<usize> {
-        let at = bytes.as_ptr().addr().checked_sub(self.marks.as_ptr().addr())?;
+        let at = bytes
+            .as_ptr()
+            .addr()
+            .checked_sub(self.marks.as_ptr().addr())?;
         (bytes.len() == 1 && at < self.marks.len()).then_some(at)
     }
 

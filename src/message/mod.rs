@@ -1,8 +1,9 @@
 //! What is sent: a message of mail-builder's with attachments of any size, or one that is ready.
 //!
-//! A [`Message`] becomes a [`Body`], a stream of chunks, when it is sent. It is built in three steps, each of which fails before
-//! any connection is made: the headers are checked and read for the envelope; files are looked at; the message is laid out
-//! as text with holes for what is read later, so that its size is known and its memory is a few blocks.
+//! A [`Message`] becomes a [`Body`], a stream of chunks, when it is sent. It is built in three
+//! steps, each of which fails before any connection is made: the headers are checked and read for
+//! the envelope; files are looked at; the message is laid out as text with holes for what is read
+//! later, so that its size is known and its memory is a few blocks.
 
 mod attachment;
 mod body;
@@ -43,8 +44,8 @@ use progress::{ProgressCallback, ProgressReporter};
 ///
 /// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and
 /// streams, and whichever way the server takes the message. What is refused is refused before
-/// anything is sent, as [`ErrorKind::Request`](crate::ErrorKind::Request), with the number of the line and
-/// its bytes where the message is a ready one.
+/// anything is sent, as [`ErrorKind::Request`](crate::ErrorKind::Request), with the number of the
+/// line and its bytes where the message is a ready one.
 ///
 /// In the header section of a ready message, which may have 1 MiB:
 ///
@@ -62,8 +63,8 @@ use progress::{ProgressCallback, ProgressReporter};
 ///
 /// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it
 /// goes as binary. In a stream these are found when their turn comes: sending fails then
-/// ([`ErrorKind::Input`](crate::ErrorKind::Input)), and the message is not ended, so that nothing is
-/// delivered. Nothing else of a ready message is changed or looked at. A line of more than 998
+/// ([`ErrorKind::Input`](crate::ErrorKind::Input)), and the message is not ended, so that nothing
+/// is delivered. Nothing else of a ready message is changed or looked at. A line of more than 998
 /// bytes goes as it is: servers may take it, a signature may cover it, and [`Body::longest_line`]
 /// tells of it.
 ///
@@ -115,7 +116,8 @@ enum Source<'x> {
 }
 
 impl<'x> From<MessageBuilder<'x>> for Message<'x> {
-    /// The builder may have attachments in memory. Those that are streamed are added by [`Message::attach`].
+    /// The builder may have attachments in memory. Those that are streamed are added by
+    /// [`Message::attach`].
     fn from(builder: MessageBuilder<'x>) -> Self {
         Message::new(Source::Built(Box::new(builder)))
     }
@@ -142,8 +144,8 @@ impl Message<'static> {
         Message::new(Source::Ready(Data::File(path.into())))
     }
 
-    /// The same from a stream, which is read once: its size is not announced to the server, and it cannot be
-    /// sent a second time. Its header section is read before anything is sent.
+    /// The same from a stream, which is read once: its size is not announced to the server, and it
+    /// cannot be sent a second time. Its header section is read before anything is sent.
     pub fn raw_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Message::new(Source::Ready(Data::Reader(Box::new(reader))))
     }
@@ -162,20 +164,22 @@ impl<'x> Message<'x> {
         }
     }
 
-    /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing it fails.
+    /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing
+    /// it fails.
     pub fn attach(mut self, attachment: Attachment) -> Self {
         self.attachments.push(attachment);
         self
     }
 
-    /// Where the message goes, whatever its headers say. Without it, a built message goes from its Sender, or else the first in
-    /// From, to everyone in To, Cc and Bcc.
+    /// Where the message goes, whatever its headers say. Without it, a built message goes from its
+    /// Sender, or else the first in From, to everyone in To, Cc and Bcc.
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.envelope = Some(envelope);
         self
     }
 
-    /// What is asked of the server beyond taking the message: reports of delivery, times, a priority … in place of what its envelope asks for.
+    /// What is asked of the server beyond taking the message: reports of delivery, times, a
+    /// priority … in place of what its envelope asks for.
     pub fn delivery(mut self, delivery: DeliveryOptions) -> Self {
         self.delivery = Some(delivery);
         self
@@ -187,11 +191,12 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// Lets attachments go as they are, without base64 and so a quarter smaller, where the server offers BINARYMIME and CHUNKING
-    /// (RFC 3030). Few do; to any other they go as base64, as they do without this. Text goes as ever, and so does what is signed.
+    /// Lets attachments go as they are, without base64 and so a quarter smaller, where the server
+    /// offers BINARYMIME and CHUNKING (RFC 3030). Few do; to any other they go as base64, as they
+    /// do without this. Text goes as ever, and so does what is signed.
     ///
-    /// The server will have to encode them itself where the next one takes no binary messages, or return the message.
-    /// A ready message is not changed, so this does nothing to it.
+    /// The server will have to encode them itself where the next one takes no binary messages, or
+    /// return the message. A ready message is not changed, so this does nothing to it.
     ///
     /// ```
     /// use envoi::mail_builder::MessageBuilder;
@@ -205,9 +210,10 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// Has this function told how far the message is while it goes: not more often than ten times a second, and once more when all of
-    /// it has gone. It is called by the task that sends, so it should be quick: draw a bar, store a number, or pass the
-    /// [`UploadProgress`] on through a channel, such as tokio's `watch`.
+    /// Has this function told how far the message is while it goes: not more often than ten times a
+    /// second, and once more when all of it has gone. It is called by the task that sends, so it
+    /// should be quick: draw a bar, store a number, or pass the [`UploadProgress`] on through a
+    /// channel, such as tokio's `watch`.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -226,15 +232,15 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// Checks the message, looks at its files, and lays it out. Sending does this first of all; to do it oneself
-    /// finds what is wrong early, and gives the bytes as they will go.
+    /// Checks the message, looks at its files, and lays it out. Sending does this first of all; to
+    /// do it oneself finds what is wrong early, and gives the bytes as they will go.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request): no sender, no recipient, what is
     /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope
-    /// or with attachments. [`ErrorKind::Input`](crate::ErrorKind::Input): a file that is missing, cannot be
-    /// read or is none, or a stream that fails.
+    /// or with attachments. [`ErrorKind::Input`](crate::ErrorKind::Input): a file that is missing,
+    /// cannot be read or is none, or a stream that fails.
     ///
     /// A stream may give its header section late, or never: this waits for it.
     ///
@@ -280,8 +286,12 @@ impl<'x> Message<'x> {
                 for attachment in self.attachments {
                     attachments.push(attachment.look().await?);
                 }
-                let (pieces, facts, binary_facts) = layout::lay_out(*builder, attachments, self.may_be_binary)?;
-                Ok((envelope, Body::new(pieces, facts, None, teller).or_binary(binary_facts)))
+                let (pieces, facts, binary_facts) =
+                    layout::lay_out(*builder, attachments, self.may_be_binary)?;
+                Ok((
+                    envelope,
+                    Body::new(pieces, facts, None, teller).or_binary(binary_facts),
+                ))
             }
             Source::Ready(data) => {
                 let envelope = self.envelope.ok_or_else(|| {
@@ -306,7 +316,10 @@ impl fmt::Debug for Message<'_> {
             Source::Built(builder) => fields.field("builder", builder),
             Source::Ready(data) => fields.field("ready", data),
         };
-        fields.field("attachments", &self.attachments).field("envelope", &self.envelope).finish_non_exhaustive()
+        fields
+            .field("attachments", &self.attachments)
+            .field("envelope", &self.envelope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -317,7 +330,11 @@ mod tests {
     #[test]
     fn a_message_can_be_sent_from_any_task() {
         fn is_send<T: Send>(_: &T) {}
-        let message = Message::from(MessageBuilder::new()).attach(Attachment::reader("a", "a/b", tokio::io::empty()));
+        let message = Message::from(MessageBuilder::new()).attach(Attachment::reader(
+            "a",
+            "a/b",
+            tokio::io::empty(),
+        ));
         is_send(&message);
         is_send(&message.prepare());
         is_send(&None::<Body>);

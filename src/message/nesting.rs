@@ -16,10 +16,14 @@ const MAX_DEPTH: usize = 100;
 ///
 /// Parts or addresses that are nested more than [`MAX_DEPTH`] deep.
 pub(super) fn check(mut builder: Box<MessageBuilder<'_>>) -> Result<Box<MessageBuilder<'_>>> {
-    let Some(what) = too_deep(&builder) else { return Ok(builder) };
+    let Some(what) = too_deep(&builder) else {
+        return Ok(builder);
+    };
     take_apart(&mut builder);
-    Err(Error::request(format!("{what} are nested more than {MAX_DEPTH} deep"))
-        .with_hint("Give addresses as one list, and parts side by side."))
+    Err(
+        Error::request(format!("{what} are nested more than {MAX_DEPTH} deep"))
+            .with_hint("Give addresses as one list, and parts side by side."),
+    )
 }
 
 /// What is nested too deep, if anything is.
@@ -50,7 +54,9 @@ fn too_deep(builder: &MessageBuilder<'_>) -> Option<&'static str> {
             }
             match mailboxes {
                 Mailboxes::Address(_) => {}
-                Mailboxes::Group(group) => lists.extend(group.addresses.iter().map(|inner| (inner, depth + 1))),
+                Mailboxes::Group(group) => {
+                    lists.extend(group.addresses.iter().map(|inner| (inner, depth + 1)))
+                }
                 Mailboxes::List(list) => lists.extend(list.iter().map(|inner| (inner, depth + 1))),
             }
         }

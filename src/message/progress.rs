@@ -12,8 +12,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct UploadProgress {
-    /// So many bytes of the message have been taken by the transport, if only into its buffers. The server has the message when
-    /// sending has ended well, and not before.
+    /// So many bytes of the message have been taken by the transport, if only into its buffers. The
+    /// server has the message when sending has ended well, and not before.
     pub sent: u64,
     /// Of so many, as SIZE counts them (RFC 1870). `None` where a stream's size is not known.
     pub total: Option<u64>,
@@ -31,7 +31,11 @@ pub(super) struct ProgressReporter {
 
 impl ProgressReporter {
     pub(super) fn new(listener: ProgressCallback) -> Self {
-        ProgressReporter { listener, told: 0, told_at: None }
+        ProgressReporter {
+            listener,
+            told: 0,
+            told_at: None,
+        }
     }
 
     /// For the same message from its beginning.

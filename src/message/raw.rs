@@ -14,8 +14,8 @@ use crate::{Error, ErrorKind, Phase, Result};
 
 /// What becomes of line ends in the body of a ready message that are not CRLF.
 ///
-/// After DATA a bare CR or LF never reaches the server, where it could be taken for the end of the message
-/// and what follows for commands (RFC 5321, 2.3.8 and 4.1.1.4).
+/// After DATA a bare CR or LF never reaches the server, where it could be taken for the end of the
+/// message and what follows for commands (RFC 5321, 2.3.8 and 4.1.1.4).
 ///
 /// The header section goes with CRLF, whatever is chosen here. A CR alone in it is refused, since
 /// not all readers take it for a line end, and so is an LF alone where line ends are not
@@ -28,8 +28,9 @@ pub enum LineEnds {
     Normalize,
     /// A CR or LF alone is an error: nothing may be changed.
     Refuse,
-    /// A CR or LF alone stays as it is, and so does a NUL. A message that has one goes in chunks, and only to a server that offers BINARYMIME and CHUNKING
-    /// (RFC 3030); for any other, sending fails before anything is sent. So it is with a stream, of which nobody knows.
+    /// A CR or LF alone stays as it is, and so does a NUL. A message that has one goes in chunks,
+    /// and only to a server that offers BINARYMIME and CHUNKING (RFC 3030); for any other, sending
+    /// fails before anything is sent. So it is with a stream, of which nobody knows.
     Keep,
 }
 
@@ -43,8 +44,15 @@ struct Ready {
 }
 
 /// Looks a ready message over.
-pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Segment>, MessageInfo, Option<LineCheck>)> {
-    let Ready { section, mut rest, facts } = match data {
+pub(super) async fn prepare(
+    data: Data,
+    line_ends: LineEnds,
+) -> Result<(Vec<Segment>, MessageInfo, Option<LineCheck>)> {
+    let Ready {
+        section,
+        mut rest,
+        facts,
+    } = match data {
         Data::Bytes(bytes) if bytes.len() <= BLOCK => of_bytes(bytes, line_ends)?,
         Data::Bytes(bytes) => on_blocking_thread(move || of_bytes(bytes, line_ends)).await?,
         Data::File(path) => {
@@ -56,14 +64,22 @@ pub(super) async fn prepare(data: Data, line_ends: LineEnds) -> Result<(Vec<Segm
         }
         Data::Reader(reader) => of_stream(reader, line_ends).await?,
     };
-    let check = (facts.is_none() && line_ends == LineEnds::Refuse).then(|| LineCheck::new(section.removed_lines));
+    let check = (facts.is_none() && line_ends == LineEnds::Refuse)
+        .then(|| LineCheck::new(section.removed_lines));
     let mut facts = facts.unwrap_or_else(MessageInfo::unknown);
     facts.utf8_headers = section.is_utf8;
     let mut pieces = vec![Segment::Text(section.bytes.into())];
     pieces.append(&mut rest);
     match (line_ends, facts.bare) {
-        (LineEnds::Refuse, Some(bare)) => Err(refused(ErrorKind::Request, Phase::Setup, "the message", bare)),
-        (LineEnds::Keep, bare) if bare.is_some() || facts.nul.is_some() || facts.content == Content::Unknown => {
+        (LineEnds::Refuse, Some(bare)) => Err(refused(
+            ErrorKind::Request,
+            Phase::Setup,
+            "the message",
+            bare,
+        )),
+        (LineEnds::Keep, bare)
+            if bare.is_some() || facts.nul.is_some() || facts.content == Content::Unknown =>
+        {
             Ok((pieces, facts.of_binary(), check))
         }
         _ => {
@@ -88,7 +104,11 @@ fn of_bytes(bytes: Bytes, line_ends: LineEnds) -> Result<Ready> {
     let rest = bytes.slice(section.consumed..);
     let mut survey = survey_after(&section);
     survey.read(&rest);
-    Ok(Ready { section, rest: vec![Segment::Text(rest)], facts: Some(survey.end()) })
+    Ok(Ready {
+        section,
+        rest: vec![Segment::Text(rest)],
+        facts: Some(survey.end()),
+    })
 }
 
 /// A file is read twice: now, and as it goes. It must not change in between.
@@ -113,8 +133,15 @@ fn of_file(file: KnownFile, line_ends: LineEnds) -> Result<Ready> {
             length => survey.read(&block[..length]),
         }
     }
-    let rest = Segment::Input(Input::File(file.without_front(section.consumed as u64)), Form::AsIs);
-    Ok(Ready { section, rest: vec![rest], facts: Some(survey.end()) })
+    let rest = Segment::Input(
+        Input::File(file.without_front(section.consumed as u64)),
+        Form::AsIs,
+    );
+    Ok(Ready {
+        section,
+        rest: vec![rest],
+        facts: Some(survey.end()),
+    })
 }
 
 /// Of a stream, no more is read than the header section and what comes along with it.
@@ -131,13 +158,21 @@ async fn of_stream(mut reader: Reader, line_ends: LineEnds) -> Result<Ready> {
     let section = Section::read(&front, line_ends)?;
     let rest = front.freeze().split_off(section.consumed);
     let stream = Segment::Input(Input::Stream(Stream::new(reader, None, WHAT)), Form::AsIs);
-    Ok(Ready { section, rest: vec![Segment::Text(rest), stream], facts: None })
+    Ok(Ready {
+        section,
+        rest: vec![Segment::Text(rest), stream],
+        facts: None,
+    })
 }
 
 pub(super) fn refused(kind: ErrorKind, phase: Phase, what: &str, bare: Bare) -> Error {
     let name = if bare.byte == b'\r' { "CR" } else { "LF" };
-    Error::new(kind, phase, format!("line {} of {what} ends with {name} alone", bare.line))
-        .with_hint("Lines end with CRLF. Nothing was sent; it can be, if line ends may be normalized.")
+    Error::new(
+        kind,
+        phase,
+        format!("line {} of {what} ends with {name} alone", bare.line),
+    )
+    .with_hint("Lines end with CRLF. Nothing was sent; it can be, if line ends may be normalized.")
 }
 
 /// Looks at the line ends of a stream that is refused where one is not CRLF.

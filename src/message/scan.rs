@@ -20,8 +20,8 @@ pub(super) struct MessageScanner {
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MessageInfo {
-    /// The size on the wire, as RFC 1870 counts it: with CRLF line ends, the last one among them, and without
-    /// what the dialogue adds (doubled dots, the final dot).
+    /// The size on the wire, as RFC 1870 counts it: with CRLF line ends, the last one among them,
+    /// and without what the dialogue adds (doubled dots, the final dot).
     pub(super) size: Option<u64>,
     pub(super) content: Content,
     pub(super) utf8_headers: bool,
@@ -57,24 +57,39 @@ impl MessageInfo {
 
     /// The message can go as text.
     pub(super) fn check_text(&self) -> Result<()> {
-        self.nul.map_or(Ok(()), |line| Err(nul("the message", line)))
+        self.nul
+            .map_or(Ok(()), |line| Err(nul("the message", line)))
     }
 
     /// Of the same message, if it goes as it is.
     pub(super) fn of_binary(self) -> Self {
         let size = self.size.map(|size| size - self.added);
-        MessageInfo { size, content: Content::Binary, longest_line: None, ..self }
+        MessageInfo {
+            size,
+            content: Content::Binary,
+            longest_line: None,
+            ..self
+        }
     }
 }
 
 /// A line with a NUL where there must be text.
 pub(super) fn nul(what: &str, line: u64) -> Error {
-    Error::request(format!("line {line} of {what} has a NUL, which text cannot have")).with_hint(hint::NUL)
+    Error::request(format!(
+        "line {line} of {what} has a NUL, which text cannot have"
+    ))
+    .with_hint(hint::NUL)
 }
 
 impl MessageScanner {
     pub(super) fn new() -> Self {
-        MessageScanner { lines: Lines::new(), eight_bit: false, nul: None, size_is_known: true, content_is_known: true }
+        MessageScanner {
+            lines: Lines::new(),
+            eight_bit: false,
+            nul: None,
+            size_is_known: true,
+            content_is_known: true,
+        }
     }
 
     /// Lines that do not go, but count where a line is named by its number.
@@ -126,7 +141,13 @@ impl MessageScanner {
     /// What is known of the lines so far, and whether there are bytes beyond ASCII; the line of a
     /// NUL, if there is one.
     pub(super) fn text(&self) -> (Text, Option<u64>) {
-        (Text { lines: Some(self.lines), may_be_eight_bit: self.eight_bit }, self.nul)
+        (
+            Text {
+                lines: Some(self.lines),
+                may_be_eight_bit: self.eight_bit,
+            },
+            self.nul,
+        )
     }
 
     /// The message is over. Whether its headers are ASCII is not known here.
@@ -148,7 +169,8 @@ impl MessageScanner {
     }
 }
 
-/// Counts as the wire will have it: a lone CR or LF becomes CRLF, and a last line without an end gets one.
+/// Counts as the wire will have it: a lone CR or LF becomes CRLF, and a last line without an end
+/// gets one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
     size: u64,
@@ -164,7 +186,15 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Lines { size: 0, count: 0, line: 0, longest: 0, after_cr: false, bare: None, added: 0 }
+        Lines {
+            size: 0,
+            count: 0,
+            line: 0,
+            longest: 0,
+            after_cr: false,
+            bare: None,
+            added: 0,
+        }
     }
 
     pub(super) fn bare(&self) -> Option<Bare> {
@@ -230,7 +260,10 @@ impl Lines {
     /// The line ends with this byte alone: the other one is added on the wire.
     fn add(&mut self, byte: u8) {
         (self.size, self.added) = (self.size.saturating_add(1), self.added + 1);
-        self.bare.get_or_insert(Bare { line: self.count + 1, byte });
+        self.bare.get_or_insert(Bare {
+            line: self.count + 1,
+            byte,
+        });
     }
 
     fn end_line(&mut self) {
@@ -269,7 +302,11 @@ mod tests {
                 let (head, tail) = message.as_bytes().split_at(cut);
                 let facts = facts(&[head, tail]);
                 assert_eq!(facts.size, Some(size), "{message:?}, cut at {cut}");
-                assert_eq!(facts.longest_line, Some(longest), "{message:?}, cut at {cut}");
+                assert_eq!(
+                    facts.longest_line,
+                    Some(longest),
+                    "{message:?}, cut at {cut}"
+                );
                 let bare = bare.map(|(line, byte)| Bare { line, byte });
                 assert_eq!(facts.bare, bare, "{message:?}, cut at {cut}");
             }
@@ -278,9 +315,13 @@ mod tests {
 
     #[test]
     fn tells_the_line_of_a_nul() {
-        for (message, line) in
-            [("a\r\nb", None), ("\0", Some(1)), ("a\r\nb\0\r\n\0", Some(2)), ("a\rb\n\0", Some(3)), ("a\r\0", Some(2))]
-        {
+        for (message, line) in [
+            ("a\r\nb", None),
+            ("\0", Some(1)),
+            ("a\r\nb\0\r\n\0", Some(2)),
+            ("a\rb\n\0", Some(3)),
+            ("a\r\0", Some(2)),
+        ] {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
                 assert_eq!(facts(&[head, tail]).nul, line, "{message:?}, cut at {cut}");

@@ -38,21 +38,33 @@ const ONCE: [&str; 15] = [
 
 /// The fields that may be given more than once and must not be empty, as all of [`ONCE`] but
 /// Subject must not (RFC 5322, 3.6.6).
-const NOT_EMPTY: [&str; 5] = ["Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Date"];
+const NOT_EMPTY: [&str; 5] = [
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Date",
+];
 
 /// The name in the usual spelling, if it is one of the fields that a message has at most once.
 pub(super) fn once(name: &str) -> Option<&'static str> {
-    ONCE.into_iter().find(|known| known.eq_ignore_ascii_case(name))
+    ONCE.into_iter()
+        .find(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// A field that never leaves the machine.
 pub(super) fn is_hidden(name: &str) -> bool {
-    HIDDEN.iter().any(|hidden| hidden.eq_ignore_ascii_case(name))
+    HIDDEN
+        .iter()
+        .any(|hidden| hidden.eq_ignore_ascii_case(name))
 }
 
 /// A field that is left out where it has no value.
 pub(super) fn must_have_value(name: &str) -> bool {
-    let mut known = ONCE.iter().chain(&NOT_EMPTY).filter(|known| **known != "Subject");
+    let mut known = ONCE
+        .iter()
+        .chain(&NOT_EMPTY)
+        .filter(|known| **known != "Subject");
     known.any(|known| known.eq_ignore_ascii_case(name))
 }
 
@@ -118,13 +130,19 @@ impl EndFinder {
             }
         }
         self.searched = message.len();
-        if self.searched > MAX { Err(too_long()) } else { Ok(false) }
+        if self.searched > MAX {
+            Err(too_long())
+        } else {
+            Ok(false)
+        }
     }
 }
 
 fn too_long() -> Error {
-    Error::request(format!("the header section of the message is longer than {MAX} bytes"))
-        .with_hint("An empty line ends the header section. Is it missing?")
+    Error::request(format!(
+        "the header section of the message is longer than {MAX} bytes"
+    ))
+    .with_hint("An empty line ends the header section. Is it missing?")
 }
 
 impl Section {
@@ -135,10 +153,13 @@ impl Section {
     /// What cannot be repaired, with the number of the line.
     pub(super) fn read(message: &[u8], line_ends: LineEnds) -> Result<Self> {
         if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = message {
-            // The first line alone: how much of the rest has come depends on how the message is read.
+            // The first line alone: how much of the rest has come depends on how the message is
+            // read.
             let start = shown(split_line(message).0);
-            return Err(Error::request(format!("the message is UTF-16, not UTF-8: it begins with {start}"))
-                .with_hint("Save the message as UTF-8."));
+            return Err(Error::request(format!(
+                "the message is UTF-16, not UTF-8: it begins with {start}"
+            ))
+            .with_hint("Save the message as UTF-8."));
         }
         let mut fields = Fields::new(line_ends, MESSAGE);
         let mut rest = message;
@@ -150,7 +171,11 @@ impl Section {
                 continue;
             }
             // A byte order mark goes, and the line after it stays.
-            let line = if fields.is_at_front { line.strip_prefix(BOM).unwrap_or(line) } else { line };
+            let line = if fields.is_at_front {
+                line.strip_prefix(BOM).unwrap_or(line)
+            } else {
+                line
+            };
             if fields.take(line)? {
                 break;
             }
@@ -270,23 +295,39 @@ impl Fields {
         let (number, what) = (self.number, self.what);
         let (text, byte) = match line {
             [text @ .., b'\r', b'\n'] => (text, None),
-            [text @ .., b'\n'] => (text, (self.line_ends != LineEnds::Normalize).then_some(b'\n')),
+            [text @ .., b'\n'] => (
+                text,
+                (self.line_ends != LineEnds::Normalize).then_some(b'\n'),
+            ),
             text => (text, None),
         };
         if memchr(b'\r', text).is_some() {
-            return Err(Error::request(format!("line {number} of {what} ends with CR alone: {}", shown(text)))
-                .with_hint("In a header section, not every reader ends a line there. Convert the line ends to CRLF."));
+            return Err(Error::request(format!(
+                "line {number} of {what} ends with CR alone: {}",
+                shown(text)
+            ))
+            .with_hint(
+                "In a header section, not every reader ends a line there. Convert the \
+                    line ends to CRLF.",
+            ));
         }
         if let Some(byte) = byte {
-            return Err(refused(ErrorKind::Request, Phase::Setup, what, Bare { line: number, byte }));
+            return Err(refused(
+                ErrorKind::Request,
+                Phase::Setup,
+                what,
+                Bare { line: number, byte },
+            ));
         }
         if memchr(0, text).is_some() {
             return Err(nul(self.what, number));
         }
         if let Err(error) = std::str::from_utf8(text) {
             let shown = shown(&text[error.valid_up_to().saturating_sub(30)..]);
-            return Err(Error::request(format!("line {number} of {what} is not UTF-8: {shown}"))
-                .with_hint("Save it as UTF-8, or encode this header (RFC 2047)."));
+            return Err(
+                Error::request(format!("line {number} of {what} is not UTF-8: {shown}"))
+                    .with_hint("Save it as UTF-8, or encode this header (RFC 2047)."),
+            );
         }
         Ok(text)
     }
@@ -294,16 +335,21 @@ impl Fields {
     fn begin_field(&mut self, text: &[u8]) -> Result<()> {
         let (number, what) = (self.number, self.what);
         let Some(name) = field_name(text) else {
-            let message = format!("line {number} of {what} is not a header field: {}", shown(text));
+            let message = format!(
+                "line {number} of {what} is not a header field: {}",
+                shown(text)
+            );
             let hint = match self.once.is_empty() && self.bytes.is_empty() {
                 true => {
-                    "A message begins with its header fields, such as \"Subject: Hello\", and an empty line ends them."
+                    "A message begins with its header fields, such as \"Subject: Hello\", and an \
+                        empty line ends them."
                 }
                 false => "An empty line ends the header section. Is it missing before this line?",
             };
             return Err(Error::request(message).with_hint(hint));
         };
-        self.is_hidden = is_hidden(name) || self.what == PART && name.eq_ignore_ascii_case("MIME-Version");
+        self.is_hidden =
+            is_hidden(name) || self.what == PART && name.eq_ignore_ascii_case("MIME-Version");
         if !self.is_hidden {
             let value = self.bytes.len() + memchr(b':', text).map_or(text.len(), |colon| colon + 1);
             self.field = Some((name.to_owned(), self.bytes.len(), value, number));
@@ -314,22 +360,36 @@ impl Fields {
     /// The field before is complete.
     fn end_field(&mut self) -> Result<()> {
         self.is_hidden = false;
-        let Some((name, start, value, number)) = self.field.take() else { return Ok(()) };
+        let Some((name, start, value, number)) = self.field.take() else {
+            return Ok(());
+        };
         let value = &self.bytes[value..];
         if value.trim_ascii().is_empty() && must_have_value(&name) {
-            self.lines -= self.bytes[start..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            self.lines -= self.bytes[start..]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count() as u64;
             self.bytes.truncate(start);
             return Ok(());
         }
-        let Some(name) = once(&name) else { return Ok(()) };
+        let Some(name) = once(&name) else {
+            return Ok(());
+        };
         if self.once.contains(&name) {
-            return Err(Error::request(format!("line {number} of {} is a second {name} header", self.what))
-                .with_hint("A message has one at most (RFC 5322, 3.6). Remove the other."));
+            return Err(Error::request(format!(
+                "line {number} of {} is a second {name} header",
+                self.what
+            ))
+            .with_hint("A message has one at most (RFC 5322, 3.6). Remove the other."));
         }
         match name {
             "From" => self.authors = Some((count_addresses(value), number)),
             "Sender" if count_addresses(value) > 1 => {
-                return Err(too_many_addresses(&self.in_line(number), name, count_addresses(value)));
+                return Err(too_many_addresses(
+                    &self.in_line(number),
+                    name,
+                    count_addresses(value),
+                ));
             }
             _ => {}
         }
@@ -352,11 +412,13 @@ impl Fields {
             let message = match self.is_at_front {
                 true => "the message is empty",
                 false => {
-                    "the message has no header field that may be sent: Bcc and fields without a value are left out"
+                    "the message has no header field that may be sent: Bcc and fields without a \
+                        value are left out"
                 }
             };
-            return Err(Error::request(message)
-                .with_hint("A message begins with its header fields, such as \"Subject: Hello\"."));
+            return Err(Error::request(message).with_hint(
+                "A message begins with its header fields, such as \"Subject: Hello\".",
+            ));
         }
         Ok(Section {
             is_utf8: !self.bytes.is_ascii(),
@@ -421,25 +483,55 @@ mod tests {
             ("\u{feff}Subject: x\r\n\r\n", "Subject: x\r\n\r\n"),
             ("\u{feff}Bcc: h@x\r\nTo: a@x\r\n\r\n", "To: a@x\r\n\r\n"),
             ("\u{feff}\r\n\u{feff}To: a@x\r\n\r\n", "To: a@x\r\n\r\n"),
-            ("\r\n\n \t\r\nTo: a@x\r\nBcc: h@x\r\n\r\n", "To: a@x\r\n\r\n"),
-            ("From 1f2e Mon Sep 17 00:00:00 2001\nFrom: a@x\n\n", "From: a@x\r\n\r\n"),
-            ("From 1f2e Mon Sep 17 00:00:00 2001\n>From b@x\n\nFrom: a@x\n\n", "From: a@x\r\n\r\n"),
+            (
+                "\r\n\n \t\r\nTo: a@x\r\nBcc: h@x\r\n\r\n",
+                "To: a@x\r\n\r\n",
+            ),
+            (
+                "From 1f2e Mon Sep 17 00:00:00 2001\nFrom: a@x\n\n",
+                "From: a@x\r\n\r\n",
+            ),
+            (
+                "From 1f2e Mon Sep 17 00:00:00 2001\n>From b@x\n\nFrom: a@x\n\n",
+                "From: a@x\r\n\r\n",
+            ),
             ("From : a@x\nBcc : h@x\n b@x\n\n", "From : a@x\r\n\r\n"),
             ("bcc: x\r\n y\r\n\tz\r\nTo: a@x\r\n\r\n", "To: a@x\r\n\r\n"),
-            ("To: a@x\r\n b@x\r\nBCC: x\r\n y\r\n\r\nbody", "To: a@x\r\n b@x\r\n\r\n"),
+            (
+                "To: a@x\r\n b@x\r\nBCC: x\r\n y\r\n\r\nbody",
+                "To: a@x\r\n b@x\r\n\r\n",
+            ),
             ("Resent-Bcc\t: x\nTo: a@x\n\nbody\n", "To: a@x\r\n\r\n"),
             ("Bcc: x\r\n \r\nTo: a@x\r\n", "To: a@x\r\n"),
-            ("Bccx: stays\r\nX-Bcc: stays\r\n", "Bccx: stays\r\nX-Bcc: stays\r\n"),
-            ("Cc: \r\nTo:\r\n \r\nSubject:\r\nX-A:\r\n\r\n", "Subject:\r\nX-A:\r\n\r\n"),
+            (
+                "Bccx: stays\r\nX-Bcc: stays\r\n",
+                "Bccx: stays\r\nX-Bcc: stays\r\n",
+            ),
+            (
+                "Cc: \r\nTo:\r\n \r\nSubject:\r\nX-A:\r\n\r\n",
+                "Subject:\r\nX-A:\r\n\r\n",
+            ),
             ("Cc:\r\nCc: a@x\r\n\r\n", "Cc: a@x\r\n\r\n"),
-            ("From: Doe, John <a@x>\r\n\r\n", "From: Doe, John <a@x>\r\n\r\n"),
-            ("From: \"b@x, c\" (d@x, e@x) <@f,@g:a@x>\r\n\r\n", "From: \"b@x, c\" (d@x, e@x) <@f,@g:a@x>\r\n\r\n"),
-            ("From: a@x,\r\n b@x\r\nSender: a@x\r\n\r\n", "From: a@x,\r\n b@x\r\nSender: a@x\r\n\r\n"),
+            (
+                "From: Doe, John <a@x>\r\n\r\n",
+                "From: Doe, John <a@x>\r\n\r\n",
+            ),
+            (
+                "From: \"b@x, c\" (d@x, e@x) <@f,@g:a@x>\r\n\r\n",
+                "From: \"b@x, c\" (d@x, e@x) <@f,@g:a@x>\r\n\r\n",
+            ),
+            (
+                "From: a@x,\r\n b@x\r\nSender: a@x\r\n\r\n",
+                "From: a@x,\r\n b@x\r\nSender: a@x\r\n\r\n",
+            ),
         ] {
             assert_eq!(read(message.as_bytes()).unwrap(), expected, "{message:?}");
             let mut finder = EndFinder::default();
-            let end = (0..=message.len()).find(|end| finder.has_end(&message.as_bytes()[..*end]).unwrap());
-            let consumed = Section::read(message.as_bytes(), LineEnds::Normalize).unwrap().consumed;
+            let end = (0..=message.len())
+                .find(|end| finder.has_end(&message.as_bytes()[..*end]).unwrap());
+            let consumed = Section::read(message.as_bytes(), LineEnds::Normalize)
+                .unwrap()
+                .consumed;
             assert_eq!(end.unwrap_or(message.len()), consumed, "{message:?}");
         }
     }
@@ -449,48 +541,127 @@ mod tests {
         for (message, says) in [
             (&b""[..], "the message is empty"),
             (b"\r\n\n", "the message is empty"),
-            (b"Bcc: x@y\r\nTo: \r\n\r\n", "the message has no header field that may be sent"),
-            (b"Hello", "line 1 of the message is not a header field: \"Hello\""),
-            (b"\n\nHello\n", "line 3 of the message is not a header field: \"Hello\""),
-            (b"To: a@x\nHello Bob,\n\nbody", "line 2 of the message is not a header field: \"Hello Bob,\""),
-            (b"X Y: z\n\n", "line 1 of the message is not a header field: \"X Y: z\""),
-            (b": z\n\n", "line 1 of the message is not a header field: \": z\""),
-            (b"  folded\nTo: a@x\n\n", "line 1 of the message is not a header field"),
-            (b"To: a@x\nFrom b@x Mon Sep 17\n\n", "line 2 of the message is not a header field"),
-            (b"Subject: Gr\xfc\xdfe\n\n", "line 1 of the message is not UTF-8: \"Subject: Gr\\xfc\\xdfe\""),
-            (b"To: a@x\nX: a\n \x1b[0m\xff\n\n", "line 3 of the message is not UTF-8: \" \\x1b[0m\\xff\""),
+            (
+                b"Bcc: x@y\r\nTo: \r\n\r\n",
+                "the message has no header field that may be sent",
+            ),
+            (
+                b"Hello",
+                "line 1 of the message is not a header field: \"Hello\"",
+            ),
+            (
+                b"\n\nHello\n",
+                "line 3 of the message is not a header field: \"Hello\"",
+            ),
+            (
+                b"To: a@x\nHello Bob,\n\nbody",
+                "line 2 of the message is not a header field: \"Hello Bob,\"",
+            ),
+            (
+                b"X Y: z\n\n",
+                "line 1 of the message is not a header field: \"X Y: z\"",
+            ),
+            (
+                b": z\n\n",
+                "line 1 of the message is not a header field: \": z\"",
+            ),
+            (
+                b"  folded\nTo: a@x\n\n",
+                "line 1 of the message is not a header field",
+            ),
+            (
+                b"To: a@x\nFrom b@x Mon Sep 17\n\n",
+                "line 2 of the message is not a header field",
+            ),
+            (
+                b"Subject: Gr\xfc\xdfe\n\n",
+                "line 1 of the message is not UTF-8: \"Subject: Gr\\xfc\\xdfe\"",
+            ),
+            (
+                b"To: a@x\nX: a\n \x1b[0m\xff\n\n",
+                "line 3 of the message is not UTF-8: \" \\x1b[0m\\xff\"",
+            ),
             (b"Bcc: \xff\n\n", "line 1 of the message is not UTF-8"),
-            (b"\xff\xfeS\0", "UTF-16, not UTF-8: it begins with \"\\xff\\xfeS\\x00\""),
+            (
+                b"\xff\xfeS\0",
+                "UTF-16, not UTF-8: it begins with \"\\xff\\xfeS\\x00\"",
+            ),
             (b"\xfe\xff\0S", "UTF-16"),
-            (b"To: a@x\r\nX: \0\r\n\r\n", "line 2 of the message has a NUL"),
-            (b"Subject: x\r\rfoo\r\nBcc: h@x\r\n\r\n", "line 1 of the message ends with CR alone"),
-            (b"To: a@x\r\r\nBcc: h@x\r\n\r\n", "line 1 of the message ends with CR alone"),
-            (b"To: a@x\rBcc: h@x\r\r", "line 1 of the message ends with CR alone"),
-            (b"Subject: a\nsubject : b\n\n", "line 2 of the message is a second Subject header"),
-            (b"Content-Type: a/b\nCONTENT-TYPE: a/b\n\n", "line 2 of the message is a second Content-Type header"),
-            (b"To: c@x\nFrom: a@x, B <b@x>\n\n", "line 2 of the message: the From header has 2 addresses"),
+            (
+                b"To: a@x\r\nX: \0\r\n\r\n",
+                "line 2 of the message has a NUL",
+            ),
+            (
+                b"Subject: x\r\rfoo\r\nBcc: h@x\r\n\r\n",
+                "line 1 of the message ends with CR alone",
+            ),
+            (
+                b"To: a@x\r\r\nBcc: h@x\r\n\r\n",
+                "line 1 of the message ends with CR alone",
+            ),
+            (
+                b"To: a@x\rBcc: h@x\r\r",
+                "line 1 of the message ends with CR alone",
+            ),
+            (
+                b"Subject: a\nsubject : b\n\n",
+                "line 2 of the message is a second Subject header",
+            ),
+            (
+                b"Content-Type: a/b\nCONTENT-TYPE: a/b\n\n",
+                "line 2 of the message is a second Content-Type header",
+            ),
+            (
+                b"To: c@x\nFrom: a@x, B <b@x>\n\n",
+                "line 2 of the message: the From header has 2 addresses",
+            ),
             (b"From: g:a@x,b@x;\n\n", "the From header has 2 addresses"),
-            (b"From: a@x\nSender: a@x, b@x\n\n", "line 2 of the message: the Sender header has 2 addresses"),
+            (
+                b"From: a@x\nSender: a@x, b@x\n\n",
+                "line 2 of the message: the Sender header has 2 addresses",
+            ),
         ] {
             let error = read(message).unwrap_err();
-            assert!(error.to_string().contains(says), "{error} should say {says}");
-            assert!(error.hint().is_some() && error.kind() == ErrorKind::Request, "{error}");
+            assert!(
+                error.to_string().contains(says),
+                "{error} should say {says}"
+            );
+            assert!(
+                error.hint().is_some() && error.kind() == ErrorKind::Request,
+                "{error}"
+            );
         }
         let long = [b"X: ".repeat(MAX), b"\r\n\r\n".to_vec()].concat();
-        assert!(EndFinder::default().has_end(&long).unwrap_err().to_string().contains("longer than"));
-        assert!(EndFinder::default().has_end(&b"\n".repeat(MAX + 1)).is_err());
+        assert!(
+            EndFinder::default()
+                .has_end(&long)
+                .unwrap_err()
+                .to_string()
+                .contains("longer than")
+        );
+        assert!(
+            EndFinder::default()
+                .has_end(&b"\n".repeat(MAX + 1))
+                .is_err()
+        );
     }
 
     #[test]
     fn the_error_for_utf_16_does_not_depend_on_how_much_was_read() {
         let message = b"\xfe\xff\xffx\n\n\xf4c\n\n";
-        let texts: Vec<_> = (6..=message.len()).map(|end| read(&message[..end]).unwrap_err().to_string()).collect();
+        let texts: Vec<_> = (6..=message.len())
+            .map(|end| read(&message[..end]).unwrap_err().to_string())
+            .collect();
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
     }
 
     #[test]
     fn a_section_is_the_same_by_all_readings_where_line_ends_are_kept() {
-        for message in ["Subject: x\n\nfoo\r\nBcc: h@x\r\n\r\n", "To: a@x\r\nSubject: x\n\r\n", "Bcc: h@x\n\r\n"] {
+        for message in [
+            "Subject: x\n\nfoo\r\nBcc: h@x\r\n\r\n",
+            "To: a@x\r\nSubject: x\n\r\n",
+            "Bcc: h@x\n\r\n",
+        ] {
             for line_ends in [LineEnds::Keep, LineEnds::Refuse] {
                 let error = Section::read(message.as_bytes(), line_ends).unwrap_err();
                 assert!(error.to_string().contains("ends with LF alone"), "{error}");

@@ -19,8 +19,8 @@ use crate::{Error, ErrorKind, Phase, Result};
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Input`](crate::ErrorKind::Input): it is in another encoding, which is not guessed. The line
-/// is named and its bytes are shown.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input): it is in another encoding, which is not guessed.
+/// The line is named and its bytes are shown.
 pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
     let bytes = bytes.into();
     let refused = |message: String, from: &str| {
@@ -28,18 +28,33 @@ pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
         Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(hint)
     };
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = &*bytes {
-        return Err(refused(format!("it is UTF-16, not UTF-8: it begins with {}", shown(&bytes)), "UTF-16"));
+        return Err(refused(
+            format!("it is UTF-16, not UTF-8: it begins with {}", shown(&bytes)),
+            "UTF-16",
+        ));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Ok(text) => Ok(text
+            .strip_prefix('\u{feff}')
+            .map(str::to_owned)
+            .unwrap_or(text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();
-            let line = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let line = bytes[..at]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
             let number = bytes[..line].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end);
+            let end = bytes[at..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(bytes.len(), |end| at + end);
             let shown = shown(&bytes[line.max(at.saturating_sub(30))..end]);
-            Err(refused(format!("line {number} is not UTF-8: {shown}"), "LATIN1"))
+            Err(refused(
+                format!("line {number} is not UTF-8: {shown}"),
+                "LATIN1",
+            ))
         }
     }
 }

@@ -9,8 +9,17 @@ use crate::proto::Protocol;
 use crate::tls::Security;
 
 /// What needs no escape in a URL's user, and what besides in the value of a key.
-const USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const VALUE: &AsciiSet = &USER.remove(b'/').remove(b':').remove(b',').remove(b'[').remove(b']');
+const USER: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+const VALUE: &AsciiSet = &USER
+    .remove(b'/')
+    .remove(b':')
+    .remove(b',')
+    .remove(b'[')
+    .remove(b']');
 
 /// What to use, as text to copy. It holds no password.
 #[derive(Clone, Debug)]
@@ -28,7 +37,10 @@ pub struct Advice {
 
 /// `None` where no mail server was met.
 pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
-    let refused = port.failure.as_ref().is_some_and(|failure| failure.reply().is_some());
+    let refused = port
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.reply().is_some());
     if port.speaks == Some(PortSecurity::Plaintext) && port.greeting.is_none() && !refused {
         return None;
     }
@@ -40,7 +52,11 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     };
     let (mut keys, mut calls) = endpoint.tls.to_url_query();
     if scheme == "smtp" && port.is_usable() && !verified {
-        let policy = if port.tls.is_some() { endpoint.security } else { Security::None };
+        let policy = if port.tls.is_some() {
+            endpoint.security
+        } else {
+            Security::None
+        };
         keys.insert(0, ("tls", policy.to_string()));
         if policy == Security::None {
             keys.truncate(1);
@@ -58,7 +74,12 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         _ => {}
     }
     if !endpoint.login.mechanisms.is_empty() {
-        let names: Vec<&str> = endpoint.login.mechanisms.iter().map(|mechanism| mechanism.as_str()).collect();
+        let names: Vec<&str> = endpoint
+            .login
+            .mechanisms
+            .iter()
+            .map(|mechanism| mechanism.as_str())
+            .collect();
         keys.push(("auth", names.join(",")));
     }
     if let Some(name) = &endpoint.client_name {
@@ -66,13 +87,22 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     }
 
     let mut url = format!("{scheme}://");
-    let offers_login = port.inside_tls.as_ref().is_some_and(|offered| !offered.auth().is_empty());
-    let login = match (endpoint.login.chosen().ok().flatten(), endpoint.login.name()) {
+    let offers_login = port
+        .inside_tls
+        .as_ref()
+        .is_some_and(|offered| !offered.auth().is_empty());
+    let login = match (
+        endpoint.login.chosen().ok().flatten(),
+        endpoint.login.name(),
+    ) {
         (Some(LoginWith::Tokens { .. }), user) => Some((user, ".token_source(token)")),
         (Some(LoginWith::Exchange(_)), _) => Some((None, ".login_with(exchange)")),
         (Some(LoginWith::Credentials(_)), Some(user)) => Some((Some(user), ".password(password)")),
         (Some(LoginWith::Credentials(_)), None) => None,
-        (None, _) => offers_login.then_some((None, ".credentials(Credentials::new(\"USER\", \"PASSWORD\"))")),
+        (None, _) => offers_login.then_some((
+            None,
+            ".credentials(Credentials::new(\"USER\", \"PASSWORD\"))",
+        )),
     };
     if let Some((user, call)) = login {
         if let Some(user) = user {
@@ -80,7 +110,11 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         }
         calls.insert(0, call.into());
     }
-    url += &if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    url += &if endpoint.host.contains(':') {
+        format!("[{}]", endpoint.host)
+    } else {
+        endpoint.host.clone()
+    };
     if port.number != usual_port {
         url += &format!(":{}", port.number);
     }
@@ -93,8 +127,16 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         [] => format!("let client = Client::from_url({url:?})?;"),
         calls => {
             let calls = calls.join("\n    ");
-            format!("let endpoint = Endpoint::from_url({url:?})?\n    {calls};\nlet client = Client::new(endpoint);")
+            format!(
+                "let endpoint = Endpoint::from_url({url:?})?\n    {calls};\nlet client = \
+                    Client::new(endpoint);"
+            )
         }
     };
-    Some(Advice { port: port.number, usable: port.is_usable(), url, rust })
+    Some(Advice {
+        port: port.number,
+        usable: port.is_usable(),
+        url,
+        rust,
+    })
 }

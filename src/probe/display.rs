@@ -21,10 +21,21 @@ impl fmt::Display for Report {
         let number = self.trusted.anchors.len();
         let plural = if number == 1 { "" } else { "s" };
         let took = time(self.elapsed);
-        paragraph(f, &format!("{}: looked at in {took}, trusting {number} certificate{plural}", self.host))?;
+        paragraph(
+            f,
+            &format!(
+                "{}: looked at in {took}, trusting {number} certificate{plural}",
+                self.host
+            ),
+        )?;
         // The authorities that expired in the system's store are many, and of no use to anybody.
         let of_system = format!("({SYSTEM})");
-        for warning in self.trusted.warnings.iter().filter(|warning| !warning.contains(&of_system)) {
+        for warning in self
+            .trusted
+            .warnings
+            .iter()
+            .filter(|warning| !warning.contains(&of_system))
+        {
             row(f, "warning", warning)?;
         }
         let mut told = None;
@@ -46,19 +57,33 @@ impl fmt::Display for Report {
             writeln!(f, "Use {}", printable(advice.url.as_str()))?;
         } else {
             let port = advice.port;
-            let words =
-                format!("No port can be used as it is. Port {port} is closest to it; once its failure is mended, use");
+            let words = format!(
+                "No port can be used as it is. Port {port} is closest to it; once its failure is \
+                    mended, use"
+            );
             paragraph(f, &words)?;
             writeln!(f, "    {}", printable(advice.url.as_str()))?;
         }
-        advice.rust.lines().try_for_each(|line| writeln!(f, "    {}", printable(line)))
+        advice
+            .rust
+            .lines()
+            .try_for_each(|line| writeln!(f, "    {}", printable(line)))
     }
 }
 
 impl Port {
     /// With who logs in, and what was told before.
-    fn fmt_for(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>, earlier: &[Port]) -> fmt::Result {
-        let verdict = if self.is_usable() { "can be used" } else { "cannot be used" };
+    fn fmt_for(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        user: Option<&str>,
+        earlier: &[Port],
+    ) -> fmt::Result {
+        let verdict = if self.is_usable() {
+            "can be used"
+        } else {
+            "cannot be used"
+        };
         let begins = match (self.speaks, &self.before_tls) {
             (Some(PortSecurity::Tls), _) => ", TLS from the first byte",
             (Some(PortSecurity::Plaintext), Some(offered)) if offered.offers("STARTTLS") => {
@@ -79,14 +104,26 @@ impl Port {
         if let Some(offered) = &self.inside_tls {
             row(f, "in TLS", &keywords(offered))?;
         }
-        if let Some(limit) = self.inside_tls.as_ref().or(self.before_tls.as_ref()).and_then(Capabilities::size_limit) {
-            row(f, "size", &format!("messages of up to {limit} bytes ({})", rounded(limit)))?;
+        if let Some(limit) = self
+            .inside_tls
+            .as_ref()
+            .or(self.before_tls.as_ref())
+            .and_then(Capabilities::size_limit)
+        {
+            row(
+                f,
+                "size",
+                &format!("messages of up to {limit} bytes ({})", rounded(limit)),
+            )?;
         }
         self.fmt_login(f, user)?;
         self.fmt_tls(f, earlier)?;
         if let Some(failure) = &self.failure {
             let told = failure.phase() == crate::Phase::Tls
-                && self.tls.as_ref().is_some_and(|tls| tls.not_verified_reason.is_some());
+                && self
+                    .tls
+                    .as_ref()
+                    .is_some_and(|tls| tls.not_verified_reason.is_some());
             if !told {
                 let mut words = failure.message().to_owned();
                 if let Some(reply) = failure.reply() {
@@ -99,7 +136,9 @@ impl Port {
     }
 
     fn fmt_connection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(address) = &self.address else { return Ok(()) };
+        let Some(address) = &self.address else {
+            return Ok(());
+        };
         let mut words = address.ip().to_string();
         let steps = [
             ("in", self.timings.connect),
@@ -118,7 +157,8 @@ impl Port {
     }
 
     fn fmt_login(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>) -> fmt::Result {
-        let offered = |capabilities: &Option<Capabilities>| capabilities.as_ref().map(Capabilities::auth);
+        let offered =
+            |capabilities: &Option<Capabilities>| capabilities.as_ref().map(Capabilities::auth);
         let list = |mechanisms: Option<Vec<String>>| match mechanisms {
             Some(mechanisms) if !mechanisms.is_empty() => Some(mechanisms.join(", ")),
             _ => None,
@@ -129,16 +169,23 @@ impl Port {
             (None, None) if self.before_tls.is_none() && self.inside_tls.is_none() => return Ok(()),
             (None, None) => NO_LOGIN.to_owned(),
             (None, Some(inside)) => format!("{inside}, inside TLS only"),
-            (Some(clear), None) if self.inside_tls.is_some() => format!("{clear} in clear, and none inside TLS"),
+            (Some(clear), None) if self.inside_tls.is_some() => {
+                format!("{clear} in clear, and none inside TLS")
+            }
             (Some(clear), None) => format!("{clear} in clear"),
-            (Some(clear), Some(inside)) if clear == inside => format!("{inside}, in clear and inside TLS"),
+            (Some(clear), Some(inside)) if clear == inside => {
+                format!("{inside}, in clear and inside TLS")
+            }
             (Some(clear), Some(inside)) => format!("{inside} inside TLS, {clear} in clear"),
         };
         if let (Some(user), Some(mechanism)) = (user, self.login) {
             let _ = write!(words, "; {user} logged in with {mechanism}");
         } else if user.is_some()
             && words != NO_LOGIN
-            && self.failure.as_ref().is_none_or(|failure| failure.phase() != crate::Phase::Auth)
+            && self
+                .failure
+                .as_ref()
+                .is_none_or(|failure| failure.phase() != crate::Phase::Auth)
         {
             words += "; not tried";
         }
@@ -147,13 +194,25 @@ impl Port {
 
     fn fmt_tls(&self, f: &mut fmt::Formatter<'_>, earlier: &[Port]) -> fmt::Result {
         let name = |version: &Version| version.version.to_string();
-        let accepted: Vec<_> = self.versions.iter().filter(|version| version.is_accepted()).map(name).collect();
-        let refused: Vec<_> = self.versions.iter().filter(|version| !version.is_accepted()).map(name).collect();
+        let accepted: Vec<_> = self
+            .versions
+            .iter()
+            .filter(|version| version.is_accepted())
+            .map(name)
+            .collect();
+        let refused: Vec<_> = self
+            .versions
+            .iter()
+            .filter(|version| !version.is_accepted())
+            .map(name)
+            .collect();
         let mut words = match (&accepted[..], &refused[..]) {
             ([], []) => String::new(),
             ([], refused) => format!("neither {}", refused.join(" nor ")),
             (accepted, []) => accepted.join(" and "),
-            (accepted, refused) => format!("{}, not {}", accepted.join(" and "), refused.join(" and ")),
+            (accepted, refused) => {
+                format!("{}, not {}", accepted.join(" and "), refused.join(" and "))
+            }
         };
         if let Some(tls) = &self.tls {
             if words.is_empty() {
@@ -167,14 +226,30 @@ impl Port {
         if !words.is_empty() {
             row(f, "TLS", &words)?;
         }
-        let Some(TlsInfo { chain, verified_by, not_verified_reason, .. }) = &self.tls else { return Ok(()) };
+        let Some(TlsInfo {
+            chain,
+            verified_by,
+            not_verified_reason,
+            ..
+        }) = &self.tls
+        else {
+            return Ok(());
+        };
         let same_chain = |port: &&Port| port.tls.as_ref().is_some_and(|tls| tls.chain == *chain);
         if let Some(Port { number, .. }) = earlier.iter().find(same_chain) {
-            let verdict = if not_verified_reason.is_some() { "NOT verified" } else { "verified" };
+            let verdict = if not_verified_reason.is_some() {
+                "NOT verified"
+            } else {
+                "verified"
+            };
             return row(f, "chain", &format!("as on port {number}: {verdict}"));
         }
         for (index, certificate) in chain.iter().enumerate() {
-            row(f, if index == 0 { "chain" } else { "" }, &format!("{index} {}", certificate_words(certificate)))?;
+            row(
+                f,
+                if index == 0 { "chain" } else { "" },
+                &format!("{index} {}", certificate_words(certificate)),
+            )?;
         }
         match (verified_by, not_verified_reason) {
             (_, Some(failure)) => row(f, "trust", &format!("NOT verified: {failure}")),
@@ -185,7 +260,13 @@ impl Port {
 }
 
 fn certificate_words(certificate: &Certificate) -> String {
-    let Certificate { subject, issuer, names, not_after, .. } = certificate;
+    let Certificate {
+        subject,
+        issuer,
+        names,
+        not_after,
+        ..
+    } = certificate;
     let mut words = subject.clone();
     if !names.is_empty() {
         let shown: Vec<_> = names.iter().take(NAMES).map(String::as_str).collect();
@@ -210,18 +291,29 @@ fn certificate_words(certificate: &Certificate) -> String {
 fn keywords(offered: &Capabilities) -> String {
     let mut words: Vec<String> = Vec::new();
     for keyword in offered.keywords() {
-        let word = format!("{} {}", keyword.name, keyword.parameters).trim_end().to_owned();
+        let word = format!("{} {}", keyword.name, keyword.parameters)
+            .trim_end()
+            .to_owned();
         // AUTH comes twice where the server offers its old form, too.
         if !words.contains(&word) {
             words.push(word);
         }
     }
-    if words.is_empty() { "no extensions".into() } else { words.join(", ") }
+    if words.is_empty() {
+        "no extensions".into()
+    } else {
+        words.join(", ")
+    }
 }
 
 /// A label and what belongs to it.
 fn row(f: &mut fmt::Formatter<'_>, label: &str, words: &str) -> fmt::Result {
-    broken(f, format!("  {label:<width$}", width = INDENT - 2), INDENT, words)
+    broken(
+        f,
+        format!("  {label:<width$}", width = INDENT - 2),
+        INDENT,
+        words,
+    )
 }
 
 fn paragraph(f: &mut fmt::Formatter<'_>, words: &str) -> fmt::Result {

@@ -1,11 +1,14 @@
 //! A look at a server, without sending anything: can it be used, how, and if not, why.
 //!
-//! [`probe`] tries the usual ports, or the one given, all at the same time. It finds out by the bytes whether a port
-//! begins in plaintext or with TLS, learns what is offered before and inside TLS, which versions of TLS are accepted, which
-//! certificates the server sends and whether they are trusted, and logs in if the [`Endpoint`] has credentials. No
-//! credentials go over a connection that is not protected by TLS with a verified certificate, whatever the endpoint allows.
+//! [`probe`] tries the usual ports, or the one given, all at the same time. It finds out by the
+//! bytes whether a port begins in plaintext or with TLS, learns what is offered before and inside
+//! TLS, which versions of TLS are accepted, which certificates the server sends and whether they
+//! are trusted, and logs in if the [`Endpoint`] has credentials. No credentials go over a
+//! connection that is not protected by TLS with a verified certificate, whatever the endpoint
+//! allows.
 //!
-//! The [`Report`] is plain data, and text for people: it ends with the URL and the lines of Rust to use.
+//! The [`Report`] is plain data, and text for people: it ends with the URL and the lines of Rust to
+//! use.
 //!
 //! `port.rs` checks one port, `advice.rs` recommends settings, and `display.rs` formats the report.
 
@@ -27,22 +30,25 @@ use crate::{Endpoint, Error, Result};
 pub use advice::Advice;
 use port::Prober;
 
-/// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that of LMTP.
+/// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that
+/// of LMTP.
 const USUAL: [u16; 3] = [25, 465, 587];
 const USUAL_OF_LMTP: [u16; 1] = [24];
 
-/// Looks at the server of an endpoint: at its port if it has one that was set, else at 25, 465 and 587, or, for LMTP, at 24. [The module](self)
-/// tells what it looks for.
+/// Looks at the server of an endpoint: at its port if it has one that was set, else at 25, 465 and
+/// 587, or, for LMTP, at 24. [The module](self) tells what it looks for.
 ///
-/// The endpoint says whom to trust, with what to log in, and what is wanted: by default a connection with TLS. Its
-/// [time limits](Endpoint::timeouts) hold for each step; as long as they are the default ones, which are meant for mail that can wait,
-/// it is ten seconds. A port as a whole takes four times as long at most.
+/// The endpoint says whom to trust, with what to log in, and what is wanted: by default a
+/// connection with TLS. Its [time limits](Endpoint::timeouts) hold for each step; as long as they
+/// are the default ones, which are meant for mail that can wait, it is ten seconds. A port as a
+/// whole takes four times as long at most.
 ///
 /// # Errors
 ///
-/// Only what keeps it from looking at all: a Unix socket, a host that cannot be one or a user without a password
-/// ([`ErrorKind::Request`](crate::ErrorKind::Request)), a trust store that cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). That nobody
-/// answers is a result like any other: see [`Port::failure`].
+/// Only what keeps it from looking at all: a Unix socket, a host that cannot be one or a user
+/// without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)), a trust store that
+/// cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). That nobody answers is a
+/// result like any other: see [`Port::failure`].
 ///
 /// ```no_run
 /// use envoi::{Credentials, Endpoint};
@@ -60,8 +66,12 @@ const USUAL_OF_LMTP: [u16; 1] = [24];
 pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     endpoint.check()?;
     if let Some(path) = endpoint.socket() {
-        let message = format!("a server is looked at by its ports, and {} is a Unix socket", path.display());
-        return Err(Error::request(message).with_hint("Send it a message: the transcript and the error say the rest."));
+        let message = format!(
+            "a server is looked at by its ports, and {} is a Unix socket",
+            path.display()
+        );
+        return Err(Error::request(message)
+            .with_hint("Send it a message: the transcript and the error say the rest."));
     }
     let began = Instant::now();
     let observer = Prober::new(endpoint).await?;
@@ -72,8 +82,17 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     let numbers = endpoint.port.map_or(usual.to_vec(), |port| vec![port]);
     let mut looks = join_all(numbers.into_iter().map(|number| observer.look(number))).await;
     observer.log_in(&mut looks).await;
-    let (ports, connections): (Vec<_>, Vec<_>) = looks.into_iter().map(|look| (look.port, look.connection)).unzip();
-    join_all(connections.into_iter().flatten().map(|connection| connection.quit())).await;
+    let (ports, connections): (Vec<_>, Vec<_>) = looks
+        .into_iter()
+        .map(|look| (look.port, look.connection))
+        .unzip();
+    join_all(
+        connections
+            .into_iter()
+            .flatten()
+            .map(|connection| connection.quit()),
+    )
+    .await;
 
     let mut report = Report {
         host: endpoint.host.clone(),
@@ -83,7 +102,9 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
         advice: None,
         elapsed: began.elapsed(),
     };
-    report.advice = report.best().and_then(|port| advice::advise(endpoint, port));
+    report.advice = report
+        .best()
+        .and_then(|port| advice::advise(endpoint, port));
     Ok(report)
 }
 
@@ -130,13 +151,15 @@ impl Report {
         self.ports.iter().any(Port::is_usable)
     }
 
-    /// The port to use; if none can be used as it is, the one that is closest to it. `None` only where there are no ports.
+    /// The port to use; if none can be used as it is, the one that is closest to it. `None` only
+    /// where there are no ports.
     pub fn best(&self) -> Option<&Port> {
         self.ports.iter().max_by_key(|port| port.rank())
     }
 
-    /// The certificates that the server sent, each once, as PEM with a line about each: for a file that an administrator
-    /// checks, and that can then be [trusted](crate::tls::Trust::path). Empty where none was sent.
+    /// The certificates that the server sent, each once, as PEM with a line about each: for a file
+    /// that an administrator checks, and that can then be [trusted](crate::tls::Trust::path). Empty
+    /// where none was sent.
     pub fn certificates_pem(&self) -> String {
         let mut seen: Vec<&Certificate> = Vec::new();
         let mut pem = String::new();
@@ -144,7 +167,10 @@ impl Report {
             for certificate in port.tls.iter().flat_map(|tls| &tls.chain) {
                 if !seen.contains(&certificate) {
                     seen.push(certificate);
-                    pem += &printable(format!("# {}, port {}: {certificate}", self.host, port.number));
+                    pem += &printable(format!(
+                        "# {}, port {}: {certificate}",
+                        self.host, port.number
+                    ));
                     pem += "\n";
                     pem += &printable(format!("# SHA-256 {}", certificate.sha256));
                     pem += "\n";
@@ -174,8 +200,8 @@ pub struct Port {
     pub inside_tls: Option<Capabilities>,
     /// What was negotiated, which certificates were sent, and whether they are trusted.
     pub tls: Option<TlsInfo>,
-    /// Which versions of TLS it accepts, the newest first. Empty where it has no TLS, or where a configuration of the caller's own
-    /// decides about the versions.
+    /// Which versions of TLS it accepts, the newest first. Empty where it has no TLS, or where a
+    /// configuration of the caller's own decides about the versions.
     pub versions: Vec<Version>,
     /// The mechanism that logged in.
     pub login: Option<Mechanism>,
@@ -186,8 +212,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// It can be used as it is wanted: protected by TLS with a verified certificate, unless the endpoint wants less, and
-    /// with the login that the endpoint has.
+    /// It can be used as it is wanted: protected by TLS with a verified certificate, unless the
+    /// endpoint wants less, and with the login that the endpoint has.
     pub fn is_usable(&self) -> bool {
         self.failure.is_none()
     }
@@ -211,7 +237,8 @@ impl Port {
     }
 }
 
-/// TLS from the first byte before STARTTLS (RFC 8314, 3), and last the port between servers, which takes no logins as a rule.
+/// TLS from the first byte before STARTTLS (RFC 8314, 3), and last the port between servers, which
+/// takes no logins as a rule.
 fn preference(port: u16) -> u8 {
     match port {
         465 => 3,

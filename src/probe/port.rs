@@ -1,7 +1,7 @@
 //! One port: who begins, what is offered, what TLS does.
 //!
-//! Each question that needs it has a connection of its own, one after another: one in clear, one as a client would have it, and one for
-//! the version of TLS that this did not choose.
+//! Each question that needs it has a connection of its own, one after another: one in clear, one as
+//! a client would have it, and one for the version of TLS that this did not choose.
 
 use std::time::Duration;
 
@@ -20,15 +20,16 @@ use crate::{Connection, Endpoint, Timeouts, hint};
 
 /// Nobody waits for a diagnosis as long as mail can wait.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A connection that is not made by then, after two repetitions (RFC 6298), is not made because a firewall drops it.
+/// A connection that is not made by then, after two repetitions (RFC 6298), is not made because a
+/// firewall drops it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all looks have in common.
 pub(super) struct Prober {
     /// With the limits that hold here.
     endpoint: Endpoint,
-    /// The versions and all else as the endpoint has them. Whatever the certificate is, the handshake goes on, and the
-    /// verdict is reported: so the rest can be seen, too.
+    /// The versions and all else as the endpoint has them. Whatever the certificate is, the
+    /// handshake goes on, and the verdict is reported: so the rest can be seen, too.
     connector: Connector,
     /// For one version alone.
     alone: Vec<(TlsVersion, Connector)>,
@@ -59,15 +60,29 @@ impl Prober {
             let mut alone = Vec::new();
             if !settings.has_own_config() {
                 for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
-                    alone.push((version, connector.with_versions(version, version)?.without_resumption()));
+                    alone.push((
+                        version,
+                        connector
+                            .with_versions(version, version)?
+                            .without_resumption(),
+                    ));
                 }
             }
             Ok((connector, alone))
         });
         let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
-            Err(Error::new(ErrorKind::Config, Phase::Setup, "the trust store could not be loaded").with_source(panic))
+            Err(Error::new(
+                ErrorKind::Config,
+                Phase::Setup,
+                "the trust store could not be loaded",
+            )
+            .with_source(panic))
         })?;
-        Ok(Prober { endpoint, connector, alone })
+        Ok(Prober {
+            endpoint,
+            connector,
+            alone,
+        })
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -107,15 +122,24 @@ impl Prober {
         let clock = Clock::start(&self.endpoint.timeouts);
         let began = Instant::now();
         let endpoint = self.endpoint.clone().port(port.number);
-        let Connected { stream, peer: reached, local_addr: own_address } =
-            open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
+        let Connected {
+            stream,
+            peer: reached,
+            local_addr: own_address,
+        } = open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
         port.address = match reached {
             Destination::Address(address) => Some(address),
             Destination::Host(..) => None,
         };
         let name = client_name(&endpoint, own_address);
-        let site = Target { observer: self, endpoint, reached, name, clock };
+        let site = Target {
+            observer: self,
+            endpoint,
+            reached,
+            name,
+            clock,
+        };
 
         let Some(stream) = site.who_begins(stream, port).await? else {
             port.speaks = Some(PortSecurity::Tls);
@@ -141,8 +165,9 @@ impl Prober {
         Ok(Some(session))
     }
 
-    /// Logs in where there is a connection for it, the best port first. Once a server has refused the login it is not asked
-    /// again: with a wrong password, each attempt may bring the account closer to being locked.
+    /// Logs in where there is a connection for it, the best port first. Once a server has refused
+    /// the login it is not asked again: with a wrong password, each attempt may bring the account
+    /// closer to being locked.
     pub(super) async fn log_in(&self, looks: &mut [PortProbe]) {
         if !self.endpoint.login.is_given() {
             return;
@@ -151,11 +176,16 @@ impl Prober {
         order.sort_by_key(|look| std::cmp::Reverse(preference(look.port.number)));
         let mut refused_on = None;
         for PortProbe { port, connection } in order {
-            let Some(connection) = connection else { continue };
+            let Some(connection) = connection else {
+                continue;
+            };
             if let Some(number) = refused_on {
-                let message = format!("the login was not tried here: it was refused on port {number}");
+                let message =
+                    format!("the login was not tried here: it was refused on port {number}");
                 let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
-                port.failure = Some(error.with_hint("Too many failed logins lock the account at some servers."));
+                port.failure = Some(
+                    error.with_hint("Too many failed logins lock the account at some servers."),
+                );
                 continue;
             }
             let began = Instant::now();
@@ -174,7 +204,11 @@ impl Prober {
 
     /// With credentials, nothing less than verified TLS will do.
     fn demands_tls(&self) -> bool {
-        self.endpoint.login.is_given() || !matches!(self.endpoint.security, Security::None | Security::Opportunistic)
+        self.endpoint.login.is_given()
+            || !matches!(
+                self.endpoint.security,
+                Security::None | Security::Opportunistic
+            )
     }
 
     /// Why plaintext will not do.
@@ -182,8 +216,7 @@ impl Prober {
         if self.endpoint.security != Security::None {
             return starttls_missing;
         }
-        let message =
-            "the login was not tried: the server offers no TLS, and the password would cross the network in clear";
+        let message = "the login was not tried: the server offers no TLS, and the password would cross the network in clear";
         Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint_if(starttls_missing.hint())
     }
 }
@@ -214,7 +247,10 @@ impl Target<'_> {
         self.try_versions(port, security).await;
         port.timings.tls = port.tls.as_ref().map(|tls| tls.handshake_duration);
 
-        let distrust = port.tls.as_ref().and_then(|tls| tls.not_verified_reason.clone());
+        let distrust = port
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.not_verified_reason.clone());
         match (outcome, distrust) {
             (Ok(session), Some(failure)) if self.observer.demands_tls() => {
                 session.quit().await;
@@ -230,13 +266,28 @@ impl Target<'_> {
     /// Each version alone; not again the one that was chosen before.
     async fn try_versions(&self, port: &mut Port, security: Security) {
         for (version, connector) in &self.observer.alone {
-            let chosen = port.tls.as_ref().is_some_and(|tls| tls.version == version.to_string());
-            let failure = if chosen { None } else { self.try_version(port, security, connector).await.err() };
-            port.versions.push(Version { version: *version, failure });
+            let chosen = port
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.version == version.to_string());
+            let failure = if chosen {
+                None
+            } else {
+                self.try_version(port, security, connector).await.err()
+            };
+            port.versions.push(Version {
+                version: *version,
+                failure,
+            });
         }
     }
 
-    async fn try_version(&self, port: &mut Port, security: Security, connector: &Connector) -> Result<()> {
+    async fn try_version(
+        &self,
+        port: &mut Port,
+        security: Security,
+        connector: &Connector,
+    ) -> Result<()> {
         match self.session(security, connector).await {
             Ok(session) => {
                 if port.tls.is_none() {
@@ -256,7 +307,8 @@ impl Target<'_> {
         }
     }
 
-    /// Who speaks first: that tells plaintext from TLS. Gives the connection with a greeting on it, or none where TLS is spoken.
+    /// Who speaks first: that tells plaintext from TLS. Gives the connection with a greeting on it,
+    /// or none where TLS is spoken.
     async fn who_begins(&self, stream: TcpStream, port: &mut Port) -> Result<Option<TcpStream>> {
         let listening = async {
             let began = Instant::now();
@@ -270,38 +322,53 @@ impl Target<'_> {
                     }
                 };
             }
-            // It waits for us to begin, or is only slow. One connection at a time: there are servers that can do no more.
+            // It waits for us to begin, or is only slow. One connection at a time: there are
+            // servers that can do no more.
             drop(stream);
             let stream = self.connect().await?;
             let began = Instant::now();
             match &self.answer_to_hello(stream).await?[..] {
-                [] => Err(closed("the server says nothing, and closes the connection when TLS begins")),
+                [] => Err(closed(
+                    "the server says nothing, and closes the connection when TLS begins",
+                )),
                 heard if hint::speaks_tls(heard) => Ok(None),
                 [b'0'..=b'9', ..] => {
                     port.timings.greeting = Some(began.elapsed());
                     self.connect().await.map(Some)
                 }
                 // Something else: the handshake finds the words for it.
-                _ => Err(match self.session(Security::Implicit, &self.observer.connector).await {
-                    Err(error) => error,
-                    Ok(_) => closed("the server speaks TLS at one time and not at another"),
-                }),
+                _ => Err(
+                    match self
+                        .session(Security::Implicit, &self.observer.connector)
+                        .await
+                    {
+                        Err(error) => error,
+                        Ok(_) => closed("the server speaks TLS at one time and not at another"),
+                    },
+                ),
             }
         };
-        let outcome = within(&mut self.clock.clone(), &self.endpoint, Phase::Greeting, listening).await;
+        let outcome = within(
+            &mut self.clock.clone(),
+            &self.endpoint,
+            Phase::Greeting,
+            listening,
+        )
+        .await;
         outcome.map_err(|error| match (error.kind(), error.phase()) {
             (ErrorKind::Timeout, Phase::Greeting) => {
                 let message = format!("{}, and does not answer TLS either", error.message());
                 Error::new(ErrorKind::Timeout, Phase::Greeting, message).with_hint(
-                    "Check the port. A firewall or a proxy that accepts connections for a server that is down looks like this, too.",
+                    "Check the port. A firewall or a proxy that accepts connections for a server \
+                        that is down looks like this, too.",
                 )
             }
             _ => error,
         })
     }
 
-    /// How long the greeting may take before TLS is tried. Port 25 has servers that let clients wait on purpose and
-    /// note those that speak out of turn.
+    /// How long the greeting may take before TLS is tried. Port 25 has servers that let clients
+    /// wait on purpose and note those that speak out of turn.
     fn head_start(&self) -> Duration {
         let limit = self.observer.endpoint.timeouts.greeting;
         match self.endpoint.port_number() {
@@ -313,17 +380,26 @@ impl Target<'_> {
 
     /// What the server says to the beginning of a TLS handshake.
     async fn answer_to_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
-        let hello = self.observer.connector.client_hello(&self.observer.endpoint.host)?;
-        stream.write_all(&hello).await.map_err(|error| Error::connection_lost(Phase::Tls, error))?;
+        let hello = self
+            .observer
+            .connector
+            .client_hello(&self.observer.endpoint.host)?;
+        stream
+            .write_all(&hello)
+            .await
+            .map_err(|error| Error::connection_lost(Phase::Tls, error))?;
         first_bytes(&stream).await
     }
 
     async fn connect(&self) -> Result<TcpStream> {
-        open(&mut self.clock.clone(), &self.endpoint, &self.reached).await.map(|opened| opened.stream)
+        open(&mut self.clock.clone(), &self.endpoint, &self.reached)
+            .await
+            .map(|opened| opened.stream)
     }
 
     async fn session(&self, security: Security, connector: &Connector) -> Result<Connection> {
-        self.session_over(self.connect().await?, security, Some(connector)).await
+        self.session_over(self.connect().await?, security, Some(connector))
+            .await
     }
 
     async fn session_over(
@@ -357,14 +433,19 @@ fn tls_before(error: &Error) -> Option<&TlsInfo> {
 /// What comes first; it stays in the stream. Nothing at all where the server closes the connection.
 async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
     let mut bytes = vec![0; 8];
-    let heard = stream.peek(&mut bytes).await.map_err(|error| Error::connection_lost(Phase::Greeting, error))?;
+    let heard = stream
+        .peek(&mut bytes)
+        .await
+        .map_err(|error| Error::connection_lost(Phase::Greeting, error))?;
     bytes.truncate(heard);
     Ok(bytes)
 }
 
 fn closed(message: &str) -> Error {
-    Error::new(ErrorKind::Closed, Phase::Greeting, message)
-        .with_hint("Check the port. The server, or a firewall before it, may also refuse this client's address.")
+    Error::new(ErrorKind::Closed, Phase::Greeting, message).with_hint(
+        "Check the port. The server, or a firewall before it, may also refuse this \
+            client's address.",
+    )
 }
 
 #[cfg(all(test, feature = "testing"))]
@@ -375,24 +456,49 @@ mod tests {
     #[tokio::test]
     async fn a_login_that_was_refused_is_not_tried_on_the_next_port() {
         let (first, second) = (server().await, server().await);
-        let trust = crate::tls::Trust::empty().pem(first.ca_pem()).pem(second.ca_pem());
-        let endpoint = Endpoint::new("localhost").trust(trust).credentials(crate::Credentials::new("alice", "wrong"));
+        let trust = crate::tls::Trust::empty()
+            .pem(first.ca_pem())
+            .pem(second.ca_pem());
+        let endpoint = Endpoint::new("localhost")
+            .trust(trust)
+            .credentials(crate::Credentials::new("alice", "wrong"));
         let observer = Prober::new(&endpoint).await.unwrap();
-        let mut looks = [observer.look(first.port()).await, observer.look(second.port()).await];
+        let mut looks = [
+            observer.look(first.port()).await,
+            observer.look(second.port()).await,
+        ];
         observer.log_in(&mut looks).await;
         let failures = looks.map(|look| look.port.failure.unwrap());
-        assert!(failures.iter().all(|failure| failure.kind() == ErrorKind::Auth), "{failures:?}");
+        assert!(
+            failures
+                .iter()
+                .all(|failure| failure.kind() == ErrorKind::Auth),
+            "{failures:?}"
+        );
         assert_eq!(failures[0].reply().unwrap().code(), 535);
-        assert!(failures[1].message().contains(&format!("it was refused on port {}", first.port())), "{failures:?}");
+        assert!(
+            failures[1]
+                .message()
+                .contains(&format!("it was refused on port {}", first.port())),
+            "{failures:?}"
+        );
         assert_eq!((logins(&first), logins(&second)), (1, 0));
     }
 
     async fn server() -> Server {
-        Server::builder().login("alice", "right").start().await.unwrap()
+        Server::builder()
+            .login("alice", "right")
+            .start()
+            .await
+            .unwrap()
     }
 
     fn logins(server: &Server) -> usize {
         let sessions = server.connections();
-        sessions.iter().flat_map(|session| session.commands()).filter(|command| command.starts_with("AUTH")).count()
+        sessions
+            .iter()
+            .flat_map(|session| session.commands())
+            .filter(|command| command.starts_with("AUTH"))
+            .count()
     }
 }

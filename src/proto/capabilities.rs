@@ -55,7 +55,11 @@ impl Capabilities {
         let mut lines = reply.lines().iter();
         let greeting = lines.next().map_or("", String::as_str);
         Capabilities {
-            server_name: greeting.split_whitespace().next().unwrap_or_default().to_owned(),
+            server_name: greeting
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             keywords: lines.filter_map(|line| Keyword::parse(line)).collect(),
         }
     }
@@ -72,30 +76,45 @@ impl Capabilities {
 
     /// The keyword was offered; its case does not matter.
     pub fn offers(&self, keyword: &str) -> bool {
-        self.keywords.iter().any(|offered| offered.name.eq_ignore_ascii_case(keyword))
+        self.keywords
+            .iter()
+            .any(|offered| offered.name.eq_ignore_ascii_case(keyword))
     }
 
     /// What stands behind a keyword that was offered; its case does not matter.
     pub fn parameters(&self, keyword: &str) -> Option<&str> {
-        let found = self.keywords.iter().find(|offered| offered.name.eq_ignore_ascii_case(keyword))?;
+        let found = self
+            .keywords
+            .iter()
+            .find(|offered| offered.name.eq_ignore_ascii_case(keyword))?;
         Some(&found.parameters)
     }
 
     /// The words behind a keyword.
     fn words(&self, keyword: &str) -> impl Iterator<Item = &str> {
-        self.parameters(keyword).unwrap_or_default().split_whitespace()
+        self.parameters(keyword)
+            .unwrap_or_default()
+            .split_whitespace()
     }
 
-    /// The largest message in bytes that the server takes (SIZE, RFC 1870). `None` where it names no
-    /// limit: no SIZE, or one without a value, with 0, or with a value that cannot be read.
+    /// The largest message in bytes that the server takes (SIZE, RFC 1870). `None` where it names
+    /// no limit: no SIZE, or one without a value, with 0, or with a value that cannot be read.
     pub fn size_limit(&self) -> Option<u64> {
-        self.words("SIZE").next()?.parse().ok().filter(|limit| *limit > 0)
+        self.words("SIZE")
+            .next()?
+            .parse()
+            .ok()
+            .filter(|limit| *limit > 0)
     }
 
-    /// The shortest time within which a message can be asked to be delivered or returned (DELIVERBY, RFC 2852). `None` where there
-    /// is no such limit, or no DELIVERBY.
+    /// The shortest time within which a message can be asked to be delivered or returned
+    /// (DELIVERBY, RFC 2852). `None` where there is no such limit, or no DELIVERBY.
     pub fn min_deliver_by(&self) -> Option<Duration> {
-        self.words("DELIVERBY").next()?.parse().ok().map(Duration::from_secs)
+        self.words("DELIVERBY")
+            .next()?
+            .parse()
+            .ok()
+            .map(Duration::from_secs)
     }
 
     /// For how long a message can be held (FUTURERELEASE, RFC 4865); `None` where it cannot be.
@@ -103,25 +122,33 @@ impl Capabilities {
         self.parameters("FUTURERELEASE")?;
         let mut words = self.words("FUTURERELEASE");
         Some(FutureReleaseLimits {
-            max_interval: words.next().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
+            max_interval: words
+                .next()
+                .and_then(|seconds| seconds.parse().ok())
+                .map(Duration::from_secs),
             max_until: words.next().and_then(date::from_text),
         })
     }
 
-    /// What priorities mean to the server (MT-PRIORITY, RFC 6710): the name of a profile such as `MIXER`, `STANAG4406` or `NSEP`,
-    /// where it gives one.
+    /// What priorities mean to the server (MT-PRIORITY, RFC 6710): the name of a profile such as
+    /// `MIXER`, `STANAG4406` or `NSEP`, where it gives one.
     pub fn priority_profile(&self) -> Option<&str> {
         self.words("MT-PRIORITY").next()
     }
 
-    /// How much the server takes at once (LIMITS, RFC 9422). What it does not limit, or not in a way that can be read, is `None`.
+    /// How much the server takes at once (LIMITS, RFC 9422). What it does not limit, or not in a
+    /// way that can be read, is `None`.
     pub fn limits(&self) -> ServerLimits {
         let limit = |name: &str| {
             let mut named = self.words("LIMITS").filter_map(|word| word.split_once('='));
             let (_, number) = named.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
             number.parse().ok().filter(|limit| *limit > 0)
         };
-        ServerLimits { mail_max: limit("MAILMAX"), rcpt_max: limit("RCPTMAX"), rcpt_domain_max: limit("RCPTDOMAINMAX") }
+        ServerLimits {
+            mail_max: limit("MAILMAX"),
+            rcpt_max: limit("RCPTMAX"),
+            rcpt_domain_max: limit("RCPTDOMAINMAX"),
+        }
     }
 
     /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms
@@ -129,8 +156,16 @@ impl Capabilities {
     pub fn auth(&self) -> Vec<String> {
         // Looked up by hash: a server may name tens of thousands.
         let (mut mechanisms, mut seen) = (Vec::new(), HashSet::new());
-        for line in self.keywords.iter().filter(|offered| is_auth(&offered.name)) {
-            for mechanism in line.parameters.split([' ', '\t', '=', ',']).filter(|word| !word.is_empty()) {
+        for line in self
+            .keywords
+            .iter()
+            .filter(|offered| is_auth(&offered.name))
+        {
+            for mechanism in line
+                .parameters
+                .split([' ', '\t', '=', ','])
+                .filter(|word| !word.is_empty())
+            {
                 let mechanism = mechanism.to_ascii_uppercase();
                 if seen.insert(mechanism.clone()) {
                     mechanisms.push(mechanism);
@@ -147,14 +182,19 @@ impl Keyword {
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         let end = line.find(char::is_whitespace).unwrap_or(line.len());
-        let auth = line.split_once('=').filter(|(name, _)| is_auth(&name.trim_end().to_ascii_uppercase()));
+        let auth = line
+            .split_once('=')
+            .filter(|(name, _)| is_auth(&name.trim_end().to_ascii_uppercase()));
         let (name, parameters) = auth.unwrap_or_else(|| line.split_at(end));
         let parameters = match auth {
             Some(_) => parameters.trim_start_matches(|c: char| c.is_whitespace() || c == '='),
             None => parameters.trim_start(),
         };
         let name = name.trim_end().to_ascii_uppercase();
-        (!name.is_empty()).then(|| Keyword { name, parameters: parameters.to_owned() })
+        (!name.is_empty()).then(|| Keyword {
+            name,
+            parameters: parameters.to_owned(),
+        })
     }
 }
 
@@ -221,11 +261,24 @@ mod tests {
 
     #[test]
     fn only_auth_has_a_form_with_an_equals_sign() {
-        let capabilities =
-            offered(&["SIZE=5", "STARTTLS=1", "LIMITS=RCPTMAX=1", "PIPELINING = yes", "AUTHX=PLAIN", "=x"]);
-        assert!(!["SIZE", "STARTTLS", "LIMITS", "AUTH"].iter().any(|keyword| capabilities.offers(keyword)));
+        let capabilities = offered(&[
+            "SIZE=5",
+            "STARTTLS=1",
+            "LIMITS=RCPTMAX=1",
+            "PIPELINING = yes",
+            "AUTHX=PLAIN",
+            "=x",
+        ]);
+        assert!(
+            !["SIZE", "STARTTLS", "LIMITS", "AUTH"]
+                .iter()
+                .any(|keyword| capabilities.offers(keyword))
+        );
         assert!(capabilities.offers("SIZE=5") && capabilities.offers("PIPELINING"));
-        assert_eq!((capabilities.size_limit(), capabilities.limits().rcpt_max), (None, None));
+        assert_eq!(
+            (capabilities.size_limit(), capabilities.limits().rcpt_max),
+            (None, None)
+        );
         assert!(capabilities.auth().is_empty());
     }
 
@@ -237,16 +290,28 @@ mod tests {
             "mt-priority STANAG4406",
             "LIMITS mailmax=100 RCPTMAX=20 RCPTDOMAINMAX=0 NOVELTY=x y",
         ]);
-        assert_eq!(capabilities.min_deliver_by(), Some(Duration::from_secs(240)));
+        assert_eq!(
+            capabilities.min_deliver_by(),
+            Some(Duration::from_secs(240))
+        );
         let offer = capabilities.future_release().unwrap();
         assert_eq!(offer.max_interval, Some(Duration::from_secs(86400)));
-        assert_eq!(offer.max_until, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600)));
+        assert_eq!(
+            offer.max_until,
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600))
+        );
         assert_eq!(capabilities.priority_profile(), Some("STANAG4406"));
         let limits = capabilities.limits();
-        assert_eq!((limits.mail_max, limits.rcpt_max, limits.rcpt_domain_max), (Some(100), Some(20), None));
+        assert_eq!(
+            (limits.mail_max, limits.rcpt_max, limits.rcpt_domain_max),
+            (Some(100), Some(20), None)
+        );
 
         let bare = offered(&["DELIVERBY", "FUTURERELEASE soon", "MT-PRIORITY", "LIMITS"]);
-        assert_eq!((bare.min_deliver_by(), bare.priority_profile()), (None, None));
+        assert_eq!(
+            (bare.min_deliver_by(), bare.priority_profile()),
+            (None, None)
+        );
         assert_eq!(bare.future_release(), Some(FutureReleaseLimits::default()));
         assert_eq!(bare.limits(), ServerLimits::default());
         assert_eq!(offered(&[]).future_release(), None);
@@ -256,7 +321,10 @@ mod tests {
     fn keeps_what_it_does_not_know() {
         let capabilities = offered(&["X-Novelty one two", "8bitmime", ""]);
         let unknown = &capabilities.keywords()[0];
-        assert_eq!((unknown.name.as_str(), unknown.parameters.as_str()), ("X-NOVELTY", "one two"));
+        assert_eq!(
+            (unknown.name.as_str(), unknown.parameters.as_str()),
+            ("X-NOVELTY", "one two")
+        );
         assert!(capabilities.offers("8BITMIME") && capabilities.offers("help"));
         assert_eq!(capabilities.keywords().len(), 3);
         assert_eq!(capabilities.server_name(), "mail.example.org");

@@ -6,21 +6,22 @@ use super::replies::unsolicited;
 use super::sasl::Login;
 use super::transaction::{Framing, TransactionState};
 use super::{
-    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser, SaslExchange,
-    SaslFailure, SaslSession, State, Stuffer, Transaction,
+    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser,
+    SaslExchange, SaslFailure, SaslSession, State, Stuffer, Transaction,
 };
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::{Credentials, hint};
 
 impl Machine {
-    /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that was learnt in clear is forgotten
-    /// (RFC 3207, 4.2).
+    /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that
+    /// was learnt in clear is forgotten (RFC 3207, 4.2).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody put them there to be read
-    /// as if they had come inside TLS. [`ErrorKind::Request`] where no handshake was asked for.
+    /// [`ErrorKind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody
+    /// put them there to be read as if they had come inside TLS. [`ErrorKind::Request`] where no
+    /// handshake was asked for.
     pub fn upgraded(&mut self) -> Result<()> {
         self.require(State::Upgrade, "the TLS handshake")?;
         if !self.input.is_empty() {
@@ -36,13 +37,14 @@ impl Machine {
         Ok(())
     }
 
-    /// What ties a login to the TLS connection, for the mechanisms that can be tied to one. To be told after the handshake.
+    /// What ties a login to the TLS connection, for the mechanisms that can be tied to one. To be
+    /// told after the handshake.
     pub fn set_channel_binding(&mut self, channel: ChannelBinding) {
         self.channel = Some(channel);
     }
 
-    /// The mechanisms that can log in here with these credentials, the best one first: the server offers them, and this build has
-    /// them. Those that show the password come last outside TLS.
+    /// The mechanisms that can log in here with these credentials, the best one first: the server
+    /// offers them, and this build has them. Those that show the password come last outside TLS.
     pub fn mechanisms(&self, credentials: &Credentials) -> Vec<Mechanism> {
         let offered = self.capabilities.auth();
         let usable = |mechanism: &Mechanism| {
@@ -61,8 +63,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear) allow it; [`ErrorKind::Auth`] where
-    /// the newest EHLO did not offer the mechanism; [`ErrorKind::Request`] for credentials that the mechanism cannot use, and where the machine is not ready.
+    /// [`ErrorKind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear)
+    /// allow it; [`ErrorKind::Auth`] where the newest EHLO did not offer the mechanism;
+    /// [`ErrorKind::Request`] for credentials that the mechanism cannot use, and where the machine
+    /// is not ready.
     pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
         self.require_login(mechanism)?;
         let exchange = mechanism.exchange(credentials).map_err(unusable)?;
@@ -91,29 +95,41 @@ impl Machine {
             return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint));
         }
         let offered = self.capabilities.auth();
-        if !offered.iter().any(|name| name.eq_ignore_ascii_case(mechanism.as_str())) {
+        if !offered
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(mechanism.as_str()))
+        {
             let message = if offered.is_empty() {
                 "the server offers no login here".to_owned()
             } else {
-                format!("the server does not offer {mechanism}; it offers {}", offered.join(", "))
+                format!(
+                    "the server does not offer {mechanism}; it offers {}",
+                    offered.join(", ")
+                )
             };
             let lmtp = self.settings.protocol == Protocol::Lmtp;
-            let hint = hint::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
+            let hint =
+                hint::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
             return Err(Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())
     }
 
     fn start_login(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
-        let session =
-            SaslSession { settings: &self.settings, capabilities: &self.capabilities, channel: self.channel.as_ref() };
-        let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
+        let session = SaslSession {
+            settings: &self.settings,
+            capabilities: &self.capabilities,
+            channel: self.channel.as_ref(),
+        };
+        let (login, line, shown) =
+            Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
         self.wire.push_secret(line, &shown, login);
         Ok(())
     }
 
-    /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING, nothing but the answers
-    /// to messages that were given whole. So many messages can be under way; their events come in their order.
+    /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING,
+    /// nothing but the answers to messages that were given whole. So many messages can be under
+    /// way; their events come in their order.
     pub fn may_begin(&self) -> bool {
         let queue = &self.wire.queue;
         let is_free = queue.is_empty() && !self.rset_due;
@@ -123,9 +139,13 @@ impl Machine {
             && (is_free || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
     }
 
-    /// How many more transactions the server takes in this session; `None` where it [sets no limit](Capabilities::limits).
+    /// How many more transactions the server takes in this session; `None` where it [sets no
+    /// limit](Capabilities::limits).
     pub fn transactions_left(&self) -> Option<usize> {
-        self.capabilities.limits().mail_max.map(|max| max.saturating_sub(self.transactions_started))
+        self.capabilities
+            .limits()
+            .mail_max
+            .map(|max| max.saturating_sub(self.transactions_started))
     }
 
     /// So many have begun in this session.
@@ -142,17 +162,22 @@ impl Machine {
 
     /// So many more transactions can follow in this session.
     pub(crate) fn check_session(&self, more: usize) -> Result<()> {
-        self.capabilities.limits().check_session(self.transactions_started, more)
+        self.capabilities
+            .limits()
+            .check_session(self.transactions_started, more)
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body), perhaps a
-    /// [`Step::RecipientResult`](super::Step::RecipientResult) for each, and at last [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected).
+    /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a
+    /// [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body),
+    /// perhaps a [`Step::RecipientResult`](super::Step::RecipientResult) for each, and at last
+    /// [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] or [`ErrorKind::Request`] where the server cannot take this message, by what it offers:
-    /// nothing was sent then, and the machine stays ready. [`ErrorKind::Closed`] where no more transactions are
-    /// [left](Self::transactions_left). [`ErrorKind::Request`] without a recipient.
+    /// [`ErrorKind::Unsupported`] or [`ErrorKind::Request`] where the server cannot take this
+    /// message, by what it offers: nothing was sent then, and the machine stays ready.
+    /// [`ErrorKind::Closed`] where no more transactions are [left](Self::transactions_left).
+    /// [`ErrorKind::Request`] without a recipient.
     pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
         if transaction.recipients.is_empty() {
             return Err(Error::request("the message has no recipient"));
@@ -160,13 +185,14 @@ impl Machine {
         self.start(transaction, true)
     }
 
-    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt). [`Step::Sender`](super::Step::Sender) has the
-    /// answer; if it is negative, no transaction is open.
+    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt).
+    /// [`Step::Sender`](super::Step::Sender) has the answer; if it is negative, no transaction is
+    /// open.
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin); and [`ErrorKind::Request`] where the transaction has recipients
-    /// already, which RCPT would go to in one group and without a chance to refuse.
+    /// As for [`begin`](Self::begin); and [`ErrorKind::Request`] where the transaction has
+    /// recipients already, which RCPT would go to in one group and without a chance to refuse.
     pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
         if !transaction.recipients.is_empty() {
             let message = "the transaction has recipients, which are given one by one here";
@@ -176,18 +202,22 @@ impl Machine {
         self.start(transaction, false)
     }
 
-    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Step::Recipient`](super::Step::Recipient) has the answer.
-    /// A negative one ends a transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
+    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened.
+    /// [`Step::Recipient`](super::Step::Recipient) has the answer. A negative one ends a
+    /// transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] where no transaction is open, or for an address beyond ASCII in one that began without SMTPUTF8;
-    /// [`ErrorKind::Unsupported`] for more recipients than the server [takes at once](Capabilities::limits).
+    /// [`ErrorKind::Request`] where no transaction is open, or for an address beyond ASCII in one
+    /// that began without SMTPUTF8; [`ErrorKind::Unsupported`] for more recipients than the server
+    /// [takes at once](Capabilities::limits).
     pub fn rcpt(&mut self, address: Address) -> Result<()> {
         let limits = self.capabilities.limits();
         let progress = self.open_transaction("a recipient")?;
         if address.to_ascii().is_none() && !progress.utf8 {
-            let message = format!("the address {address} is not ASCII, and the transaction was begun without SMTPUTF8");
+            let message = format!(
+                "the address {address} is not ASCII, and the transaction was begun without SMTPUTF8"
+            );
             return Err(Error::new(ErrorKind::Request, Phase::Rcpt, message));
         }
         let others = progress.transaction.recipients.len();
@@ -197,7 +227,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened. [`Step::Body`](super::Step::Body) or [`Step::Rejected`](super::Step::Rejected) follows.
+    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened.
+    /// [`Step::Body`](super::Step::Body) or [`Step::Rejected`](super::Step::Rejected) follows.
     ///
     /// # Errors
     ///
@@ -216,24 +247,28 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled where it goes behind DATA.
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled
+    /// where it goes behind DATA.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for a byte beyond ASCII, where the server does not offer
-    /// 8BITMIME and nobody knew before that there would be one, and [`ErrorKind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and for more bytes than a chunk was announced with:
-    /// the session is over then.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for a byte beyond ASCII,
+    /// where the server does not offer 8BITMIME and nobody knew before that there would be one, and
+    /// [`ErrorKind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and
+    /// for more bytes than a chunk was announced with: the session is over then.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
         self.require_body("a piece of the message")?;
         let chunk = chunk.into();
         let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
         if !may_be_any && !chunk.is_seven_bit() {
-            let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME; it was not sent";
+            let message = "the message has bytes beyond ASCII, and the server does not offer \
+                8BITMIME; it was not sent";
             self.close();
             return Err(Error::new(ErrorKind::Unsupported, Phase::Body, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
-        // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there was none.
+        // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there
+        // was none.
         if !self.stuffer.is_verbatim() && chunk.has_nul() {
             let message = "the message has a NUL, which text cannot have; it was not sent";
             self.close();
@@ -251,40 +286,59 @@ impl Machine {
                 return Ok(());
             }
         };
-        // With its last byte the chunk is a message to the server: the last piece waits until it is known to be the last.
+        // With its last byte the chunk is a message to the server: the last piece waits until it is
+        // known to be the last.
         if chunk.bytes().is_empty() {
             return Ok(());
         }
         if let Some(before) = self.last_chunk.replace(chunk) {
             self.stuffer.push(before, &mut self.wire.output);
         }
-        if self.stuffer.bytes() < size { Ok(()) } else { Err(self.not_as_announced(size)) }
+        if self.stuffer.bytes() < size {
+            Ok(())
+        } else {
+            Err(self.not_as_announced(size))
+        }
     }
 
-    /// Ends the message. [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected) follows.
+    /// Ends the message. [`Step::Accepted`](super::Step::Accepted) or
+    /// [`Step::Rejected`](super::Step::Rejected) follows.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Input`] for fewer bytes than a chunk was announced with: the session is over then.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Input`] for fewer bytes than a chunk was
+    /// announced with: the session is over then.
     pub fn finish(&mut self) -> Result<()> {
         self.require_body("the end of the message")?;
         if !self.can_send_chunk() {
-            let message = "the end of the message is out of turn: the chunk before it is not answered";
+            let message =
+                "the end of the message is out of turn: the chunk before it is not answered";
             return Err(Error::new(ErrorKind::Request, Phase::Body, message));
         }
         if let Some(last) = self.last_chunk.take() {
             self.stuffer.push(last, &mut self.wire.output);
         }
         let framing = self.framing();
-        let output = if framing == Framing::Chunks { &mut self.chunk_buffer } else { &mut self.wire.output };
+        let output = if framing == Framing::Chunks {
+            &mut self.chunk_buffer
+        } else {
+            &mut self.wire.output
+        };
         self.stuffer.finish(output);
-        self.wire.transcript.note(&format!("the message, {} bytes", self.stuffer.bytes()));
+        self.wire
+            .transcript
+            .note(&format!("the message, {} bytes", self.stuffer.bytes()));
         match framing {
-            Framing::Chunk(size) if self.stuffer.bytes() != size => return Err(self.not_as_announced(size)),
+            Framing::Chunk(size) if self.stuffer.bytes() != size => {
+                return Err(self.not_as_announced(size));
+            }
             Framing::Chunk(_) => {}
             Framing::Chunks => {
                 let rest = self.chunk_buffer.len();
-                self.wire.push(Command::BdatLast(rest as u64), PendingReply::EndOfData { begins_at: 0 });
+                self.wire.push(
+                    Command::BdatLast(rest as u64),
+                    PendingReply::EndOfData { begins_at: 0 },
+                );
                 self.chunk_buffer.move_to(rest, &mut self.wire.output);
             }
             Framing::Data => self.wire.transcript.client("."),
@@ -297,7 +351,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Drops the transaction that is open, if one is. [`Step::Reply`](super::Step::Reply) has the answer.
+    /// Drops the transaction that is open, if one is. [`Step::Reply`](super::Step::Reply) has the
+    /// answer.
     ///
     /// # Errors
     ///
@@ -325,12 +380,14 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for one beyond ASCII, where the server does not offer SMTPUTF8.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for one beyond ASCII, where
+    /// the server does not offer SMTPUTF8.
     pub fn command(&mut self, command: &RawCommand) -> Result<()> {
         self.require_idle("a command")?;
         if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
             let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Command, message).with_hint("Write it in ASCII."));
+            return Err(Error::new(ErrorKind::Unsupported, Phase::Command, message)
+                .with_hint("Write it in ASCII."));
         }
         self.wire.push(Command::Raw(command), PendingReply::Command);
         Ok(())
@@ -344,16 +401,20 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Closed`] where nothing may be said any more: the
-    /// server ended the session, or something but a refusal did.
+    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Closed`] where nothing may be said any
+    /// more: the server ended the session, or something but a refusal did.
     pub fn quit(&mut self) -> Result<()> {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
         }
         let of_no_interest = |expected: &PendingReply| {
-            matches!(expected, PendingReply::DiscardedChunk | PendingReply::EmptyMessage | PendingReply::AutoRset)
+            matches!(
+                expected,
+                PendingReply::DiscardedChunk | PendingReply::EmptyMessage | PendingReply::AutoRset
+            )
         };
-        let is_pipelined = self.capabilities.offers("PIPELINING") && self.wire.queue.all(of_no_interest);
+        let is_pipelined =
+            self.capabilities.offers("PIPELINING") && self.wire.queue.all(of_no_interest);
         if !is_pipelined || self.wire.queue.is_empty() {
             self.require_quiet("QUIT")?;
         }
@@ -374,7 +435,8 @@ impl Machine {
             // If the chunk before is refused, its transaction may still be open.
             self.wire.push(Command::Rset, PendingReply::AutoRset);
         }
-        self.transactions.push_back(TransactionState::new(transaction, complete));
+        self.transactions
+            .push_back(TransactionState::new(transaction, complete));
         self.transactions_started += 1;
         self.stuffer = Stuffer::new();
         self.state = State::Transaction;
@@ -384,7 +446,9 @@ impl Machine {
 
     /// What is beyond the size, or missing, would be read as commands, or commands as the message.
     fn not_as_announced(&mut self, size: u64) -> Error {
-        let message = format!("the message has another size than the {size} bytes announced; it was not sent");
+        let message = format!(
+            "the message has another size than the {size} bytes announced; it was not sent"
+        );
         self.close();
         Error::new(ErrorKind::Input, Phase::Body, message)
     }
@@ -395,7 +459,9 @@ impl Machine {
         }
         let (kind, message) = match self.state {
             _ if self.failure.is_some() => (ErrorKind::Closed, "the session is over".to_owned()),
-            State::Closed | State::Refused | State::Ending => (ErrorKind::Closed, "the session is over".to_owned()),
+            State::Closed | State::Refused | State::Ending => {
+                (ErrorKind::Closed, "the session is over".to_owned())
+            }
             _ => (ErrorKind::Request, format!("{what} is out of turn now")),
         };
         Err(Error::new(kind, self.phase(), message))
@@ -430,8 +496,10 @@ impl Machine {
     /// text.
     fn require_quiet(&mut self, what: &str) -> Result<()> {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
-            let message =
-                format!("{what} is out of turn: the answer to what was sent before is not there, or was not looked at");
+            let message = format!(
+                "{what} is out of turn: the answer to what was sent before is not there, or was \
+                    not looked at"
+            );
             return Err(Error::new(ErrorKind::Request, self.phase(), message));
         }
         match self.take_reply() {
@@ -452,7 +520,9 @@ impl Machine {
     fn open_transaction(&mut self, what: &str) -> Result<&mut TransactionState> {
         self.require(State::Transaction, what)?;
         self.require_quiet(what)?;
-        self.transactions.back_mut().ok_or_else(|| Error::request("no transaction is open"))
+        self.transactions
+            .back_mut()
+            .ok_or_else(|| Error::request("no transaction is open"))
     }
 }
 

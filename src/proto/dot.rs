@@ -1,7 +1,8 @@
 //! The message as DATA carries it: CRLF line ends, and dots doubled (RFC 5321, 2.3.8 and 4.5.2).
 //!
 //! A [`Stuffer`] turns any pieces of a message into what goes on the wire, and ends it. It knows
-//! nothing of headers or MIME, and holds nothing back: what needs no change passes through uncopied.
+//! nothing of headers or MIME, and holds nothing back: what needs no change passes through
+//! uncopied.
 
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
@@ -15,7 +16,8 @@ pub enum Content {
     SevenBit,
     /// Some bytes beyond ASCII: the server must offer 8BITMIME (RFC 6152).
     EightBit,
-    /// Any bytes, in lines or not, which must arrive as they are: the server must offer BINARYMIME and CHUNKING (RFC 3030).
+    /// Any bytes, in lines or not, which must arrive as they are: the server must offer BINARYMIME
+    /// and CHUNKING (RFC 3030).
     Binary,
     /// A stream that nobody has looked at.
     Unknown,
@@ -35,7 +37,10 @@ impl Chunk {
     #[cfg(feature = "client")]
     pub(crate) fn base64_lines(bytes: Bytes) -> Self {
         debug_assert!(bytes.is_empty() || bytes.ends_with(b"\r\n"));
-        Chunk { bytes, is_base64_lines: true }
+        Chunk {
+            bytes,
+            is_base64_lines: true,
+        }
     }
 
     /// The bytes of this piece, before dot-stuffing.
@@ -54,7 +59,10 @@ impl Chunk {
 
 impl<B: Into<Bytes>> From<B> for Chunk {
     fn from(bytes: B) -> Self {
-        Chunk { bytes: bytes.into(), is_base64_lines: false }
+        Chunk {
+            bytes: bytes.into(),
+            is_base64_lines: false,
+        }
     }
 }
 
@@ -98,24 +106,37 @@ impl Default for Stuffer {
 impl Stuffer {
     /// At the beginning of a message.
     pub fn new() -> Self {
-        Stuffer { at_line_start: true, after_cr: false, changes: Changes::LineEndsAndDots, bytes: 0 }
+        Stuffer {
+            at_line_start: true,
+            after_cr: false,
+            changes: Changes::LineEndsAndDots,
+            bytes: 0,
+        }
     }
 
-    /// For a message whose size was said before (RFC 3030): its line ends are made CRLF, and its dots are left alone.
+    /// For a message whose size was said before (RFC 3030): its line ends are made CRLF, and its
+    /// dots are left alone.
     pub fn without_dots() -> Self {
-        Stuffer { changes: Changes::LineEnds, ..Self::new() }
+        Stuffer {
+            changes: Changes::LineEnds,
+            ..Self::new()
+        }
     }
 
     /// For a message that goes as it is (RFC 3030, 3).
     pub fn verbatim() -> Self {
-        Stuffer { changes: Changes::Nothing, ..Self::new() }
+        Stuffer {
+            changes: Changes::Nothing,
+            ..Self::new()
+        }
     }
 
     pub(super) fn is_verbatim(&self) -> bool {
         self.changes == Changes::Nothing
     }
 
-    /// The message so far, with its line ends as they went, without the dots that were added (RFC 1870, 5).
+    /// The message so far, with its line ends as they went, without the dots that were added (RFC
+    /// 1870, 5).
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -135,7 +156,10 @@ impl Stuffer {
             self.end_cr(&mut next, &bytes, output);
         }
         loop {
-            if self.changes == Changes::LineEndsAndDots && self.at_line_start && bytes.get(next) == Some(&b'.') {
+            if self.changes == Changes::LineEndsAndDots
+                && self.at_line_start
+                && bytes.get(next) == Some(&b'.')
+            {
                 self.emit(bytes.slice(gone..next), output);
                 output.put_slice(b".");
                 gone = next;
@@ -166,7 +190,8 @@ impl Stuffer {
         self.emit(bytes.slice(gone..), output);
     }
 
-    /// Ends the message: its last line, where that has no end, and the final dot (RFC 5321, 4.1.1.4).
+    /// Ends the message: its last line, where that has no end, and the final dot (RFC 5321,
+    /// 4.1.1.4).
     pub fn finish(&mut self, output: &mut Output) {
         if self.is_verbatim() {
             return;
@@ -247,7 +272,11 @@ mod tests {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
                 let (bytes, length) = stuffed(&[head, b"", tail]);
-                assert_eq!(String::from_utf8_lossy(&bytes), wire, "{message:?} cut at {cut}");
+                assert_eq!(
+                    String::from_utf8_lossy(&bytes),
+                    wire,
+                    "{message:?} cut at {cut}"
+                );
                 assert_eq!(length, dots);
             }
             let one_by_one: Vec<&[u8]> = message.as_bytes().chunks(1).collect();

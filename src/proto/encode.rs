@@ -1,7 +1,7 @@
 //! Command → bytes: what cannot hold a line break cannot smuggle a second command.
 //!
-//! The types here check their text once, when they are made; [`Command`] only puts it together. When
-//! a command may be given is the machine's business.
+//! The types here check their text once, when they are made; [`Command`] only puts it together.
+//! When a command may be given is the machine's business.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,8 +35,14 @@ impl ClientName {
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::request(format!("{} cannot be the client's name in EHLO", quoted(&name)))
-                .with_hint("Give the full name of this host, such as app.example.org, or its address in brackets."));
+            return Err(Error::request(format!(
+                "{} cannot be the client's name in EHLO",
+                quoted(&name)
+            ))
+            .with_hint(
+                "Give the full name of this host, such as app.example.org, or its \
+                    address in brackets.",
+            ));
         }
         Ok(ClientName(name))
     }
@@ -55,7 +61,8 @@ impl ClientName {
     }
 }
 
-/// A command that envoi has no method for, such as VRFY, EXPN, HELP or ETRN, as one line of printable text.
+/// A command that envoi has no method for, such as VRFY, EXPN, HELP or ETRN, as one line of
+/// printable text.
 ///
 /// ```
 /// use envoi::proto::RawCommand;
@@ -68,14 +75,16 @@ impl ClientName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCommand(String);
 
-/// Commands that change what may follow; the machine would lose count if they went past it. Some begin a transaction in
-/// other words (RFC 821), take a message from elsewhere (BURL, RFC 4468), or make the server the client (ATRN, RFC 2645).
+/// Commands that change what may follow; the machine would lose count if they went past it. Some
+/// begin a transaction in other words (RFC 821), take a message from elsewhere (BURL, RFC 4468), or
+/// make the server the client (ATRN, RFC 2645).
 const MANAGED: [&str; 18] = [
-    "ATRN", "AUTH", "BDAT", "BURL", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET", "SAML", "SEND",
-    "SOML", "STARTTLS", "TURN", "X-EXPS",
+    "ATRN", "AUTH", "BDAT", "BURL", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET",
+    "SAML", "SEND", "SOML", "STARTTLS", "TURN", "X-EXPS",
 ];
 
-/// The longest command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets, extensions add to it).
+/// The longest command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets, extensions add to
+/// it).
 const MAX_COMMAND: usize = 2000;
 
 impl RawCommand {
@@ -83,23 +92,35 @@ impl RawCommand {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): a control character, an empty or overlong line, or a
-    /// command that changes the session's state, as only envoi's own methods may.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): a control character, an empty or overlong
+    /// line, or a command that changes the session's state, as only envoi's own methods may.
     pub fn new(line: impl Into<String>) -> Result<Self> {
         let line = line.into();
-        let verb = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
+        let verb = line
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .next()
+            .unwrap_or_default();
         let fault = if let Some(c) = line.chars().find(|c| c.is_control()) {
             format!("it contains the control character {c:?}")
         } else if verb.is_empty() {
             "it does not start with a word".into()
         } else if line.len() > MAX_COMMAND {
             format!("it is longer than {MAX_COMMAND} bytes")
-        } else if MANAGED.iter().any(|managed| managed.eq_ignore_ascii_case(verb)) {
-            format!("{} changes the state of the session, as only envoi's own methods may", verb.to_ascii_uppercase())
+        } else if MANAGED
+            .iter()
+            .any(|managed| managed.eq_ignore_ascii_case(verb))
+        {
+            format!(
+                "{} changes the state of the session, as only envoi's own methods may",
+                verb.to_ascii_uppercase()
+            )
         } else {
             return Ok(RawCommand(line));
         };
-        Err(Error::request(format!("the command {} cannot be sent: {fault}", quoted(&line))))
+        Err(Error::request(format!(
+            "the command {} cannot be sent: {fault}",
+            quoted(&line)
+        )))
     }
 
     /// The line without its CRLF.
@@ -147,12 +168,22 @@ impl fmt::Display for Command<'_> {
             Command::Helo(name) => write!(f, "HELO {}", name.as_str()),
             Command::Lhlo(name) => write!(f, "LHLO {}", name.as_str()),
             Command::StartTls => f.write_str("STARTTLS"),
-            Command::Mail { reverse_path, size, body, utf8, prdr, delivery } => {
+            Command::Mail {
+                reverse_path,
+                size,
+                body,
+                utf8,
+                prdr,
+                delivery,
+            } => {
                 // No blank behind the colon (RFC 5321, 4.1.1.2).
                 write!(
                     f,
                     "MAIL FROM:<{}>",
-                    reverse_path.map(|path| ascii_or_utf8(path, *utf8)).as_deref().map_or("", Address::as_str)
+                    reverse_path
+                        .map(|path| ascii_or_utf8(path, *utf8))
+                        .as_deref()
+                        .map_or("", Address::as_str)
                 )?;
                 if let Some(size) = size {
                     write!(f, " SIZE={size}")?;
@@ -168,7 +199,11 @@ impl fmt::Display for Command<'_> {
                 }
                 delivery.write_mail(f)
             }
-            Command::Rcpt { recipient, utf8, delivery } => {
+            Command::Rcpt {
+                recipient,
+                utf8,
+                delivery,
+            } => {
                 let spelt = ascii_or_utf8(recipient, *utf8);
                 write!(f, "RCPT TO:<{spelt}>")?;
                 delivery.write_rcpt(recipient, &spelt, f)
@@ -199,7 +234,10 @@ mod tests {
         for name in ["", "a b", "a\r\nMAIL", "a\0", "hôte"] {
             assert!(ClientName::new(name).is_err(), "{name:?}");
         }
-        assert_eq!(ClientName::literal("::1".parse().unwrap()).as_str(), "[IPv6:::1]");
+        assert_eq!(
+            ClientName::literal("::1".parse().unwrap()).as_str(),
+            "[IPv6:::1]"
+        );
         for line in [
             "",
             " NOOP",

@@ -185,8 +185,9 @@ pub(crate) use redact::Secrets;
 pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, TransactionState};
 
-/// When so much waits to be written, the machine asks for no more of the message. It is what is written at once, too: with
-/// less, the calls to the system cost more than the encryption; more gains nothing.
+/// When so much waits to be written, the machine asks for no more of the message. It is what is
+/// written at once, too: with less, the calls to the system cost more than the encryption; more
+/// gains nothing.
 const HIGH_WATER: usize = 256 * 1024;
 
 /// What is unread beyond an incomplete line is at most this.
@@ -225,7 +226,8 @@ pub struct Machine {
     greeting: Option<Reply>,
     capabilities: Capabilities,
     channel: Option<ChannelBinding>,
-    /// The transactions that have no outcome yet: replies are for the first, and the last is the one being written.
+    /// The transactions that have no outcome yet: replies are for the first, and the last is the
+    /// one being written.
     transactions: VecDeque<TransactionState>,
     /// How many transactions have begun in this session.
     transactions_started: usize,
@@ -285,7 +287,11 @@ impl Machine {
     /// What waits to be written. Nothing, as long as something is unread that came before it was
     /// asked for: [`step`](Self::step) says what that means.
     pub fn output(&self) -> &Output {
-        if self.is_held() { &self.nothing } else { &self.wire.output }
+        if self.is_held() {
+            &self.nothing
+        } else {
+            &self.wire.output
+        }
     }
 
     /// All that was sent is answered: what can be read now was not asked for, and must be known
@@ -306,7 +312,8 @@ impl Machine {
     }
 
     /// Stores bytes that the server sent, and says how many it took: all, unless more than the
-    /// [limits](Limits) allow are unread. Give the rest when [`step`](Self::step) has said what these mean.
+    /// [limits](Limits) allow are unread. Give the rest when [`step`](Self::step) has said what
+    /// these mean.
     #[must_use = "bytes that were not taken must be given again"]
     pub fn input(&mut self, bytes: &[u8]) -> usize {
         let room = (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len());
@@ -327,8 +334,9 @@ impl Machine {
     /// # Errors
     ///
     /// Whatever ends the session before its time: a refusal of the greeting, EHLO or STARTTLS
-    /// ([`ErrorKind::Refused`], [`ErrorKind::Tls`]), a reply out of order or past a limit ([`ErrorKind::Protocol`]), the end of the input
-    /// ([`ErrorKind::Closed`]). It comes after all events that came before it, and [`Step::Closed`] follows.
+    /// ([`ErrorKind::Refused`], [`ErrorKind::Tls`]), a reply out of order or past a limit
+    /// ([`ErrorKind::Protocol`]), the end of the input ([`ErrorKind::Closed`]). It comes after all
+    /// events that came before it, and [`Step::Closed`] follows.
     pub fn step(&mut self) -> Result<Step> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -360,22 +368,30 @@ impl Machine {
     fn fail(&mut self, error: Error) -> Error {
         let begun = self.transactions.front().filter(|front| front.complete);
         if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
-            self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
+            self.events.push_back(Step::Rejected {
+                phase,
+                reply: reply.clone(),
+            });
             self.transactions.pop_front();
         }
         let outcome_unknown = self.outcome_unknown();
         self.close();
-        error.with_outcome_unknown(outcome_unknown).redacted(&self.secrets)
+        error
+            .with_outcome_unknown(outcome_unknown)
+            .redacted(&self.secrets)
     }
 
-    /// The message was handed over whole, and its final reply has not come, or not for every recipient: it may have been
-    /// delivered, or not. From the final dot on, until a well-formed reply.
+    /// The message was handed over whole, and its final reply has not come, or not for every
+    /// recipient: it may have been delivered, or not. From the final dot on, until a well-formed
+    /// reply.
     pub fn outcome_unknown(&self) -> bool {
-        self.transactions.front().is_some_and(|progress| progress.is_handed_over(self.wire.written))
+        self.transactions
+            .front()
+            .is_some_and(|progress| progress.is_handed_over(self.wire.written))
     }
 
-    /// How many messages had been handed over whole and had no final reply when the session ended. Of
-    /// [several](Self::may_begin) that were begun they are the first ones without one.
+    /// How many messages had been handed over whole and had no final reply when the session ended.
+    /// Of [several](Self::may_begin) that were begun they are the first ones without one.
     pub fn unconfirmed_messages(&self) -> usize {
         self.unconfirmed_messages
     }
@@ -388,12 +404,14 @@ impl Machine {
 
     /// The messages that were handed over and have no outcome; those that follow them were not.
     fn handed_over(&self) -> impl Iterator<Item = &TransactionState> {
-        self.transactions.iter().take_while(|progress| progress.is_handed_over(self.wire.written))
+        self.transactions
+            .iter()
+            .take_while(|progress| progress.is_handed_over(self.wire.written))
     }
 
-    /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for it.
-    /// [`step`](Self::step) then says [`Step::Rejected`] for a message that the server had refused
-    /// before, which the error is not about, and [`Step::Closed`].
+    /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for
+    /// it. [`step`](Self::step) then says [`Step::Rejected`] for a message that the server had
+    /// refused before, which the error is not about, and [`Step::Closed`].
     pub fn abort(&mut self, kind: ErrorKind, message: impl Into<String>) -> Error {
         self.fail(Error::new(kind, self.phase(), message))
     }
@@ -419,12 +437,14 @@ impl Machine {
         self.settings.secure
     }
 
-    /// How often the server had to be waited for: each first reply after something was written, the greeting included.
+    /// How often the server had to be waited for: each first reply after something was written, the
+    /// greeting included.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
     }
 
-    /// How many replies came. A time limit is one for each, also where several come one after another in a phase.
+    /// How many replies came. A time limit is one for each, also where several come one after
+    /// another in a phase.
     pub fn replies(&self) -> u64 {
         self.replies
     }
@@ -434,10 +454,12 @@ impl Machine {
         self.stuffer.bytes()
     }
 
-    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were added or commands wait, too, it may be
-    /// a few bytes more than that.
+    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were
+    /// added or commands wait, too, it may be a few bytes more than that.
     pub fn message_bytes_gone(&self) -> u64 {
-        self.stuffer.bytes().saturating_sub((self.wire.output.len() + self.chunk_buffer.len()) as u64)
+        self.stuffer
+            .bytes()
+            .saturating_sub((self.wire.output.len() + self.chunk_buffer.len()) as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -479,11 +501,19 @@ impl Machine {
     fn next_step(&self) -> Step {
         match self.state {
             State::Upgrade => Step::Upgrade,
-            State::Body if self.wire.output.len() < HIGH_WATER && self.can_send_chunk() && !self.is_held() => {
-                Step::Body { room: HIGH_WATER - self.wire.output.len() }
+            State::Body
+                if self.wire.output.len() < HIGH_WATER
+                    && self.can_send_chunk()
+                    && !self.is_held() =>
+            {
+                Step::Body {
+                    room: HIGH_WATER - self.wire.output.len(),
+                }
             }
             State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
-            _ => Step::Wait { phase: self.phase() },
+            _ => Step::Wait {
+                phase: self.phase(),
+            },
         }
     }
 
@@ -512,7 +542,9 @@ impl Machine {
     fn close(&mut self) {
         if self.state == State::Body {
             let bytes = self.stuffer.bytes();
-            self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
+            self.wire
+                .transcript
+                .note(&format!("{bytes} bytes of the message, and not its end"));
         }
         self.unconfirmed_messages += self.handed_over().count();
         self.state = State::Closed;
@@ -526,12 +558,15 @@ impl Machine {
 
     /// How the message goes that is being given, or went last of those that are under way.
     fn framing(&self) -> Framing {
-        self.transactions.back().map_or(Framing::Data, |progress| progress.framing)
+        self.transactions
+            .back()
+            .map_or(Framing::Data, |progress| progress.framing)
     }
 
     fn injected(&self) -> Error {
         let message = format!(
-            "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside it: {:?}",
+            "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside \
+                it: {:?}",
             self.unread()
         );
         Error::new(ErrorKind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)

@@ -6,7 +6,8 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes, BytesMut};
 use zeroize::Zeroizing;
 
-/// A piece up to this size is copied behind the one before it, which costs less than another segment in a write.
+/// A piece up to this size is copied behind the one before it, which costs less than another
+/// segment in a write.
 const COPIED: usize = 4096;
 
 /// Bytes on their way to the transport, in order.
@@ -30,14 +31,20 @@ impl Output {
 
     /// The first bytes that wait; empty only where nothing waits.
     pub fn front(&self) -> &[u8] {
-        self.segments.front().map_or(&self.tail[..], |segment| &segment[..])
+        self.segments
+            .front()
+            .map_or(&self.tail[..], |segment| &segment[..])
     }
 
     /// Fills `slices` with what waits, for a vectored write, and says how many it filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let pieces = self.segments.iter().map(|segment| &segment[..]).chain(tail);
-        slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+        slices
+            .iter_mut()
+            .zip(pieces)
+            .map(|(slice, piece)| *slice = IoSlice::new(piece))
+            .count()
     }
 
     /// Takes away the first `n` bytes, which went.
@@ -128,7 +135,17 @@ mod tests {
     #[test]
     fn moves_any_part() {
         let large = Bytes::from((0..2 * COPIED).map(|i| i as u8).collect::<Vec<_>>());
-        for n in [0, 1, 4, 5, COPIED, 2 * COPIED + 3, 2 * COPIED + 4, 2 * COPIED + 5, usize::MAX] {
+        for n in [
+            0,
+            1,
+            4,
+            5,
+            COPIED,
+            2 * COPIED + 3,
+            2 * COPIED + 4,
+            2 * COPIED + 5,
+            usize::MAX,
+        ] {
             let mut from = Output::default();
             from.put_slice(b"head");
             from.put_bytes(large.clone());

@@ -1,4 +1,5 @@
-//! What is said without being asked for: the commands of a transaction, each as soon as it may be written, and the chunks of a message.
+//! What is said without being asked for: the commands of a transaction, each as soon as it may be
+//! written, and the chunks of a message.
 
 use super::encode::Command;
 use super::queue::PendingReply;
@@ -15,7 +16,9 @@ impl Machine {
         }
         let pipelining = self.capabilities.offers("PIPELINING");
         while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
-            let Some(progress) = self.transactions.back_mut() else { return };
+            let Some(progress) = self.transactions.back_mut() else {
+                return;
+            };
             if let Some((phase, reply)) = progress.refusal()
                 && !progress.data_written
             {
@@ -26,16 +29,32 @@ impl Machine {
                 }
                 return;
             }
-            let Transaction { recipients, all_or_nothing, .. } = &progress.transaction;
+            let Transaction {
+                recipients,
+                all_or_nothing,
+                ..
+            } = &progress.transaction;
             if !progress.mail_written {
                 progress.mail_written = true;
-                progress.final_replies = progress.transaction.final_replies(self.settings.protocol, &self.capabilities);
-                self.wire.push(mail_command(progress, &self.capabilities), PendingReply::Mail);
+                progress.final_replies = progress
+                    .transaction
+                    .final_replies(self.settings.protocol, &self.capabilities);
+                self.wire.push(
+                    mail_command(progress, &self.capabilities),
+                    PendingReply::Mail,
+                );
             } else if progress.transaction.await_sender && !progress.mail_answered {
                 return;
             } else if let Some(recipient) = recipients.get(progress.written) {
                 let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
-                self.wire.push(Command::Rcpt { recipient, utf8, delivery }, PendingReply::Rcpt(progress.written));
+                self.wire.push(
+                    Command::Rcpt {
+                        recipient,
+                        utf8,
+                        delivery,
+                    },
+                    PendingReply::Rcpt(progress.written),
+                );
                 progress.written += 1;
             } else if progress.complete && !progress.data_written {
                 let framing = progress.best_framing(&self.capabilities);
@@ -55,7 +74,10 @@ impl Machine {
                 };
                 self.state = State::Body;
                 if let Framing::Chunk(size) = framing {
-                    self.wire.push(Command::BdatLast(size), PendingReply::EndOfData { begins_at: 0 });
+                    self.wire.push(
+                        Command::BdatLast(size),
+                        PendingReply::EndOfData { begins_at: 0 },
+                    );
                 }
             } else {
                 return;
@@ -67,21 +89,27 @@ impl Machine {
     pub(super) fn flush_chunks(&mut self) {
         let size = self.settings.chunk_size.max(1);
         while self.chunk_buffer.len() >= size && self.can_send_chunk() {
-            self.wire.push(Command::Bdat(size as u64), PendingReply::Chunk);
+            self.wire
+                .push(Command::Bdat(size as u64), PendingReply::Chunk);
             self.chunk_buffer.move_to(size, &mut self.wire.output);
         }
     }
 
     /// Another chunk may go: without PIPELINING, not before the one before it was answered.
     pub(super) fn can_send_chunk(&self) -> bool {
-        self.framing() != Framing::Chunks || self.wire.queue.is_empty() || self.capabilities.offers("PIPELINING")
+        self.framing() != Framing::Chunks
+            || self.wire.queue.is_empty()
+            || self.capabilities.offers("PIPELINING")
     }
 
-    /// The server refuses the message in its middle. Nothing more of it goes than the chunks that wait, as their size was said.
+    /// The server refuses the message in its middle. Nothing more of it goes than the chunks that
+    /// wait, as their size was said.
     pub(super) fn chunk_refused(&mut self, reply: Reply) {
         if self.state == State::Body {
             let bytes = self.stuffer.bytes() - self.chunk_buffer.len() as u64;
-            self.wire.transcript.note(&format!("{bytes} bytes of the message, and not its end"));
+            self.wire
+                .transcript
+                .note(&format!("{bytes} bytes of the message, and not its end"));
         }
         self.transactions.pop_front();
         self.chunk_buffer.clear();
@@ -89,12 +117,17 @@ impl Machine {
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
         self.rset_due = true;
-        self.events.push_back(Step::Rejected { phase: Phase::Body, reply });
+        self.events.push_back(Step::Rejected {
+            phase: Phase::Body,
+            reply,
+        });
     }
 
     /// The message will not be sent. A transaction that the server has open is dropped there, too.
     pub(super) fn end_transaction(&mut self, phase: Phase, reply: Reply) {
-        let Some(progress) = self.transactions.pop_front() else { return };
+        let Some(progress) = self.transactions.pop_front() else {
+            return;
+        };
         let (phase, reply) = progress.reason(phase, reply);
         self.state = State::Ready;
         if phase != Phase::Mail {

@@ -1,4 +1,5 @@
-//! What was said, and what will be answered: a command goes into the output and its answer into the queue in one step.
+//! What was said, and what will be answered: a command goes into the output and its answer into the
+//! queue in one step.
 
 use std::collections::VecDeque;
 
@@ -133,11 +134,18 @@ impl Queue {
     /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
     pub(super) fn make_chunks_vain(&mut self) {
         for expected in &mut self.entries {
-            if matches!(expected, PendingReply::Chunk | PendingReply::EndOfData { .. }) {
+            if matches!(
+                expected,
+                PendingReply::Chunk | PendingReply::EndOfData { .. }
+            ) {
                 *expected = PendingReply::DiscardedChunk;
             }
         }
-        self.barriers = self.entries.iter().filter(|expected| expected.is_barrier()).count();
+        self.barriers = self
+            .entries
+            .iter()
+            .filter(|expected| expected.is_barrier())
+            .count();
     }
 
     pub(super) fn clear(&mut self) {
@@ -181,14 +189,20 @@ impl PendingReply {
     fn is_barrier(&self) -> bool {
         !matches!(
             self,
-            PendingReply::Mail | PendingReply::Rcpt(_) | PendingReply::EndOfData { .. } | PendingReply::AutoRset
+            PendingReply::Mail
+                | PendingReply::Rcpt(_)
+                | PendingReply::EndOfData { .. }
+                | PendingReply::AutoRset
         )
     }
 
     /// A copy of the reply is held for each recipient, or may be.
     pub(super) fn is_of_transaction(&self) -> bool {
         use PendingReply as E;
-        matches!(self, E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData { .. })
+        matches!(
+            self,
+            E::Mail | E::Rcpt(_) | E::Data | E::Chunk | E::EndOfData { .. }
+        )
     }
 
     pub(super) fn phase(&self) -> Phase {

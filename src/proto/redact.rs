@@ -1,8 +1,8 @@
 //! What must not be shown, though a peer may echo it.
 //!
-//! A secret is found as it is, escaped in the ways of `Debug`, JSON, URLs, HTML, xtext (RFC 3461) and
-//! quoted-printable, in base64 at any place of a longer text, in hexadecimal digits, and where the
-//! lines of a reply break it.
+//! A secret is found as it is, escaped in the ways of `Debug`, JSON, URLs, HTML, xtext (RFC 3461)
+//! and quoted-printable, in base64 at any place of a longer text, in hexadecimal digits, and where
+//! the lines of a reply break it.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -27,7 +27,8 @@ const ESCAPED: usize = 3;
 /// The marks of escapes that may hold escapes again: of URLs, and of JSON and `Debug`.
 const NESTED: [u8; 2] = [b'%', b'\\'];
 
-/// The marks of other escapes: of xtext, quoted-printable and HTML. They are undone last, and once, so that the number of views is small.
+/// The marks of other escapes: of xtext, quoted-printable and HTML. They are undone last, and once,
+/// so that the number of views is small.
 const OUTERMOST: [u8; 3] = [b'+', b'=', b'&'];
 
 /// What may stand between bytes in hexadecimal digits.
@@ -37,9 +38,13 @@ const STARS: &str = "***";
 
 /// The marks of the escapes to undo next, and how often the nested ones may be undone after that.
 fn inner_marks(times: usize) -> impl Iterator<Item = (u8, usize)> {
-    let nested = NESTED.into_iter().map(move |mark| (mark, times.saturating_sub(1)));
+    let nested = NESTED
+        .into_iter()
+        .map(move |mark| (mark, times.saturating_sub(1)));
     let last = OUTERMOST.into_iter().map(|mark| (mark, 0));
-    nested.chain(last).take(if times == 0 { 0 } else { usize::MAX })
+    nested
+        .chain(last)
+        .take(if times == 0 { 0 } else { usize::MAX })
 }
 
 impl Secrets {
@@ -57,10 +62,15 @@ impl Secrets {
         self.add(Zeroizing::new(secret.to_owned()));
         // As HTML forms write a blank.
         if secret.contains(' ') {
-            self.add(made(secret.len(), |form| form.extend(secret.chars().map(|c| if c == ' ' { '+' } else { c }))));
+            self.add(made(secret.len(), |form| {
+                form.extend(secret.chars().map(|c| if c == ' ' { '+' } else { c }))
+            }));
         }
         let mut hex = made(2 * secret.len(), |form| {
-            secret.bytes().try_for_each(|byte| write!(form, "{byte:02x}")).unwrap_or_default();
+            secret
+                .bytes()
+                .try_for_each(|byte| write!(form, "{byte:02x}"))
+                .unwrap_or_default();
         });
         self.add(hex.clone());
         hex.make_ascii_uppercase();
@@ -82,7 +92,9 @@ impl Secrets {
                 let bytes = Zeroizing::new([&[0; 2][..before], secret.as_bytes()].concat());
                 let encoded = Zeroizing::new(alphabet.encode(&bytes));
                 let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
-                self.add(Zeroizing::new(encoded.get(own).unwrap_or_default().to_owned()));
+                self.add(Zeroizing::new(
+                    encoded.get(own).unwrap_or_default().to_owned(),
+                ));
             }
         }
     }
@@ -98,7 +110,9 @@ impl Secrets {
     pub(crate) fn redacted_cut(&self, text: &str) -> String {
         let mut found = self.find(text);
         let longest = self.0.iter().filter_map(|form| {
-            let mut cuts = (SHORTEST..=form.len()).rev().filter(|cut| form.is_char_boundary(*cut));
+            let mut cuts = (SHORTEST..=form.len())
+                .rev()
+                .filter(|cut| form.is_char_boundary(*cut));
             cuts.find(|cut| text.ends_with(&form[..*cut]))
         });
         found.extend(longest.max().map(|length| text.len() - length..text.len()));
@@ -117,7 +131,11 @@ impl Secrets {
             self.find_across(lines, "", &body, &mut found);
             self.find_across(lines, " ", &body, &mut found);
         }
-        for (line, found) in lines.iter_mut().zip(found).filter(|(_, found)| !found.is_empty()) {
+        for (line, found) in lines
+            .iter_mut()
+            .zip(found)
+            .filter(|(_, found)| !found.is_empty())
+        {
             *line = with_stars(line, &merged(found));
         }
     }
@@ -129,7 +147,9 @@ impl Secrets {
         body: &impl Fn(&str) -> &str,
         found: &mut [Vec<Range<usize>>],
     ) {
-        let mut joined = Zeroizing::new(String::with_capacity(lines.iter().map(|line| line.len() + 1).sum()));
+        let mut joined = Zeroizing::new(String::with_capacity(
+            lines.iter().map(|line| line.len() + 1).sum(),
+        ));
         // Where each line's body is, in the line and among all.
         let mut places = Vec::with_capacity(lines.len());
         for line in lines {
@@ -201,10 +221,13 @@ impl View {
     /// would leave copies of a secret.
     fn of<I: Iterator<Item = (char, usize)>>(chars: impl Fn() -> I, end: usize) -> Self {
         let length = chars().map(|(c, _)| shown(c).len_utf8()).sum();
-        let mut view =
-            View { bytes: Zeroizing::new(Vec::with_capacity(length)), starts: Vec::with_capacity(length + 1) };
+        let mut view = View {
+            bytes: Zeroizing::new(Vec::with_capacity(length)),
+            starts: Vec::with_capacity(length + 1),
+        };
         for (c, start) in chars() {
-            view.bytes.extend_from_slice(shown(c).encode_utf8(&mut [0; 4]).as_bytes());
+            view.bytes
+                .extend_from_slice(shown(c).encode_utf8(&mut [0; 4]).as_bytes());
             view.starts.resize(view.bytes.len(), start);
         }
         view.starts.push(end);
@@ -223,7 +246,11 @@ impl View {
         let mut starts = Vec::with_capacity(self.bytes.len());
         let (mut at, mut found_any) = (0, false);
         while at < self.bytes.len() {
-            let escape = if self.bytes[at] == mark { unescape(&self.bytes[at..]) } else { None };
+            let escape = if self.bytes[at] == mark {
+                unescape(&self.bytes[at..])
+            } else {
+                None
+            };
             found_any |= escape.is_some();
             let (own, length) = escape.unwrap_or((Own::Byte(self.bytes[at]), 1));
             // No escape is shorter than what it stands for.
@@ -239,15 +266,23 @@ impl View {
             bytes
                 .utf8_chunks()
                 .flat_map(|chunk| {
-                    let invalid = (!chunk.invalid().is_empty()).then_some(('\u{FFFD}', chunk.invalid().len()));
-                    chunk.valid().chars().map(|c| (c, c.len_utf8())).chain(invalid)
+                    let invalid = (!chunk.invalid().is_empty())
+                        .then_some(('\u{FFFD}', chunk.invalid().len()));
+                    chunk
+                        .valid()
+                        .chars()
+                        .map(|c| (c, c.len_utf8()))
+                        .chain(invalid)
                 })
                 .map(move |(c, length)| {
                     at += length;
                     (c, at - length)
                 })
         };
-        Some(View::of(|| chars().map(|(c, at)| (c, starts[at])), self.starts[self.bytes.len()]))
+        Some(View::of(
+            || chars().map(|(c, at)| (c, starts[at])),
+            self.starts[self.bytes.len()],
+        ))
     }
 }
 
@@ -271,10 +306,16 @@ impl Own {
 /// The escape that the text begins with, and how many bytes it has.
 fn unescape(text: &[u8]) -> Option<(Own, usize)> {
     let number = |digits: &[u8]| {
-        let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = std::str::from_utf8(digits)
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         digits.and_then(|digits| u32::from_str_radix(digits, 16).ok())
     };
-    let byte = |digits: &[u8]| number(digits).and_then(|number| u8::try_from(number).ok()).map(Own::Byte);
+    let byte = |digits: &[u8]| {
+        number(digits)
+            .and_then(|number| u8::try_from(number).ok())
+            .map(Own::Byte)
+    };
     let char = |digits: &[u8]| number(digits).and_then(char::from_u32).map(Own::Char);
     let simple = |byte: u8| Some((Own::Byte(byte), 2));
     match text {
@@ -329,7 +370,9 @@ fn entity(text: &[u8]) -> Option<(char, usize)> {
 fn surrogates(text: &[u8]) -> Option<char> {
     let text = std::str::from_utf8(text.get(..12)?).ok()?;
     let unit = |escape: &str| u16::from_str_radix(escape.strip_prefix("\\u")?, 16).ok();
-    char::decode_utf16([unit(text.get(..6)?)?, unit(text.get(6..)?)?]).next()?.ok()
+    char::decode_utf16([unit(text.get(..6)?)?, unit(text.get(6..)?)?])
+        .next()?
+        .ok()
 }
 
 /// A form of a secret, of so many bytes at most: with room for all of it, as a buffer that grows
@@ -342,7 +385,9 @@ fn made(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
 
 /// As `Debug` writes it between its quotes.
 fn escaped(text: &str) -> Zeroizing<String> {
-    let quoted = made(10 * text.len() + 2, |form| write!(form, "{text:?}").unwrap_or_default());
+    let quoted = made(10 * text.len() + 2, |form| {
+        write!(form, "{text:?}").unwrap_or_default()
+    });
     Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
 }
 
@@ -388,7 +433,10 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.add(Zeroizing::new("hunter2".into()));
         secrets.add(Zeroizing::new("a".into()));
-        assert_eq!(secrets.redacted("bad password hunter2, hunter2").unwrap(), "bad password ***, ***");
+        assert_eq!(
+            secrets.redacted("bad password hunter2, hunter2").unwrap(),
+            "bad password ***, ***"
+        );
         assert_eq!(secrets.redacted("a bad password"), None);
         // A part of another one leaves nothing of that.
         secrets.add(Zeroizing::new("ter2".into()));
@@ -399,9 +447,16 @@ mod tests {
     fn base64_in_the_midst_of_other_bytes() {
         // All characters go that are of the secret alone; so many are left before and after them.
         let secrets = secrets("se\"cret\\");
-        assert_eq!(secrets.redacted(&STANDARD.encode("se\"cret\\")).as_deref(), Some("***"));
-        for (before, after, left) in [("", ".", (0, 2)), ("a", "", (2, 0)), ("ab", "c", (3, 3)), ("abcd", "ef", (6, 4))]
-        {
+        assert_eq!(
+            secrets.redacted(&STANDARD.encode("se\"cret\\")).as_deref(),
+            Some("***")
+        );
+        for (before, after, left) in [
+            ("", ".", (0, 2)),
+            ("a", "", (2, 0)),
+            ("ab", "c", (3, 3)),
+            ("abcd", "ef", (6, 4)),
+        ] {
             let echo = STANDARD.encode(format!("{before}se\"cret\\{after}"));
             let shown = format!("{}***{}", &echo[..left.0], &echo[echo.len() - left.1..]);
             assert_eq!(secrets.redacted(&echo), Some(shown), "{echo}");
@@ -410,23 +465,47 @@ mod tests {
 
     #[test]
     fn each_form_is_found() {
-        for secret in ["se\"cret\\", "a&b<c>d'e;", "pass\u{7}word", "p\u{9b}\u{202e}ss\tw ö%41rd", "🔑key", "x\ny\rz\0"]
-        {
+        for secret in [
+            "se\"cret\\",
+            "a&b<c>d'e;",
+            "pass\u{7}word",
+            "p\u{9b}\u{202e}ss\tw ö%41rd",
+            "🔑key",
+            "x\ny\rz\0",
+        ] {
             let percent: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            let json: String = secret.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
-            let braces: String = secret.chars().map(|c| c.escape_unicode().to_string()).collect();
+            let json: String = secret
+                .encode_utf16()
+                .map(|unit| format!("\\u{unit:04X}"))
+                .collect();
+            let braces: String = secret
+                .chars()
+                .map(|c| c.escape_unicode().to_string())
+                .collect();
             let twice = format!("{:?}", format!("{secret:?}"));
             let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
             let form = percent.replace("%20", "+");
             let spaced: Vec<String> = secret.bytes().map(|byte| format!("{byte:02X}")).collect();
             let named = ["&amp;", "&lt;", "&gt;", "&quot;", "&apos;"];
-            let html = "&<>\"'".chars().zip(named).fold(secret.to_owned(), |html, (c, name)| html.replace(c, name));
+            let html = "&<>\"'"
+                .chars()
+                .zip(named)
+                .fold(secret.to_owned(), |html, (c, name)| html.replace(c, name));
             for echo in [
                 html.clone(),
                 html.replace('&', "\\u0026"),
-                secret.chars().map(|c| format!("&#{};", u32::from(c))).collect(),
-                secret.chars().map(|c| format!("&#x{:x};", u32::from(c))).collect(),
-                secret.chars().map(|c| format!("&#X{:06X};", u32::from(c))).collect(),
+                secret
+                    .chars()
+                    .map(|c| format!("&#{};", u32::from(c)))
+                    .collect(),
+                secret
+                    .chars()
+                    .map(|c| format!("&#x{:x};", u32::from(c)))
+                    .collect(),
+                secret
+                    .chars()
+                    .map(|c| format!("&#X{:06X};", u32::from(c)))
+                    .collect(),
                 percent.to_uppercase().replace('%', "+"),
                 percent.to_uppercase().replace('%', "="),
                 spaced.join(":"),
@@ -448,12 +527,20 @@ mod tests {
                 URL_SAFE.encode(secret),
                 STANDARD.encode(format!("\0alice\0{secret}")),
                 STANDARD.encode(&format!("{secret:?}")[1..]),
-                STANDARD.encode(secret).replace('=', "%3D").replace('+', "%2B"),
+                STANDARD
+                    .encode(secret)
+                    .replace('=', "%3D")
+                    .replace('+', "%2B"),
             ] {
                 let text = format!("the password {echo} is wrong");
-                let redacted = secrets(secret).redacted(&text).unwrap_or_else(|| panic!("{secret:?}: {echo:?}"));
+                let redacted = secrets(secret)
+                    .redacted(&text)
+                    .unwrap_or_else(|| panic!("{secret:?}: {echo:?}"));
                 assert!(redacted.contains("***"), "{redacted}");
-                assert!(redacted.starts_with("the password ") && redacted.ends_with(" is wrong"), "{redacted}");
+                assert!(
+                    redacted.starts_with("the password ") && redacted.ends_with(" is wrong"),
+                    "{redacted}"
+                );
             }
         }
     }
@@ -463,15 +550,39 @@ mod tests {
         let secrets = secrets("correct horse battery");
         let encoded = STANDARD.encode("correct horse battery");
         for (lines, shown) in [
-            (vec!["no: corre".to_owned(), "ct horse bat".into(), "tery!".into()], vec!["no: ***", "***", "***!"]),
-            (vec!["correct".into(), "horse  ".into(), " battery".into()], vec!["***", "***  ", " ***"]),
-            (vec![encoded[..10].into(), encoded[10..].into()], vec!["***", "***"]),
-            (vec!["5.7.8 correct ho".into(), "5.7.8 rse battery".into()], vec!["5.7.8 ***", "5.7.8 ***"]),
-            (vec!["correct horse battery".into(), "x".into()], vec!["***", "x"]),
-            (vec!["correct".into(), "horses".into()], vec!["correct", "horses"]),
+            (
+                vec![
+                    "no: corre".to_owned(),
+                    "ct horse bat".into(),
+                    "tery!".into(),
+                ],
+                vec!["no: ***", "***", "***!"],
+            ),
+            (
+                vec!["correct".into(), "horse  ".into(), " battery".into()],
+                vec!["***", "***  ", " ***"],
+            ),
+            (
+                vec![encoded[..10].into(), encoded[10..].into()],
+                vec!["***", "***"],
+            ),
+            (
+                vec!["5.7.8 correct ho".into(), "5.7.8 rse battery".into()],
+                vec!["5.7.8 ***", "5.7.8 ***"],
+            ),
+            (
+                vec!["correct horse battery".into(), "x".into()],
+                vec!["***", "x"],
+            ),
+            (
+                vec!["correct".into(), "horses".into()],
+                vec!["correct", "horses"],
+            ),
         ] {
             let mut redacted = lines.clone();
-            secrets.redact_lines(&mut redacted, |line| line.strip_prefix("5.7.8 ").unwrap_or(line));
+            secrets.redact_lines(&mut redacted, |line| {
+                line.strip_prefix("5.7.8 ").unwrap_or(line)
+            });
             assert_eq!(redacted, shown, "{lines:?}");
         }
     }
@@ -479,29 +590,48 @@ mod tests {
     #[test]
     fn what_a_server_sends_costs_time_in_proportion() {
         // Escapes of escapes, as many as there can be.
-        for text in ["%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25", "+2B", "=3D", "&amp;", "&#38;", "&#", "&"]
-            .map(|escape| escape.repeat(20_000))
+        for text in [
+            "%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25", "+2B", "=3D", "&amp;", "&#38;", "&#",
+            "&",
+        ]
+        .map(|escape| escape.repeat(20_000))
         {
             let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
-            assert!(looked_at <= 3 * text.len(), "{:?}: {looked_at} of {}", &text[..6], text.len());
+            assert!(
+                looked_at <= 3 * text.len(),
+                "{:?}: {looked_at} of {}",
+                &text[..6],
+                text.len()
+            );
         }
         // At worst, an escape of each kind in a long text.
         let text = format!("{}%61\\n+61=61&lt;", "a".repeat(20_000));
         let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
-        assert!(looked_at <= 40 * text.len(), "{looked_at} of {}", text.len());
+        assert!(
+            looked_at <= 40 * text.len(),
+            "{looked_at} of {}",
+            text.len()
+        );
     }
 
     /// As many as `find_in` looks at.
     fn bytes_in_views(view: &View, times: usize) -> usize {
-        let inner = inner_marks(times).filter_map(|(mark, times)| Some((view.unescaped(mark)?, times)));
-        view.bytes.len() + inner.map(|(inner, times)| bytes_in_views(&inner, times)).sum::<usize>()
+        let inner =
+            inner_marks(times).filter_map(|(mark, times)| Some((view.unescaped(mark)?, times)));
+        view.bytes.len()
+            + inner
+                .map(|(inner, times)| bytes_in_views(&inner, times))
+                .sum::<usize>()
     }
 
     #[test]
     fn what_is_cut_off_may_be_the_beginning_of_a_secret() {
         let secrets = secrets("correct horse");
         assert_eq!(secrets.redacted_cut("you said correct ho"), "you said ***");
-        assert_eq!(secrets.redacted_cut("you said correct horse, corr"), "you said ***, ***");
+        assert_eq!(
+            secrets.redacted_cut("you said correct horse, corr"),
+            "you said ***, ***"
+        );
         assert_eq!(secrets.redacted_cut("you said cor"), "you said cor");
         assert_eq!(secrets.redacted_cut("correct is"), "correct is");
     }

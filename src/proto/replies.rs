@@ -7,7 +7,9 @@ use super::queue::PendingReply;
 use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
-use super::{Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer};
+use super::{
+    Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer,
+};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::hint;
 use crate::text::{beginning, printable};
@@ -19,10 +21,15 @@ impl Machine {
     /// Takes a reply, if a whole one is there, and acts on it.
     pub(super) fn take_reply(&mut self) -> Result<bool> {
         if self.state == State::Upgrade {
-            return if self.input.is_empty() { Ok(false) } else { Err(self.injected()) };
+            return if self.input.is_empty() {
+                Ok(false)
+            } else {
+                Err(self.injected())
+            };
         }
         // Two bytes, so that it is the same however they come.
-        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input) {
+        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input)
+        {
             return Err(hint::tls_first());
         }
         match self.parser.parse(&mut self.input) {
@@ -31,9 +38,18 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(mut bad) => {
                 bad.redact(self.parser.begun(), &self.secrets);
-                let line = if let ReplyError::NotAReply(line) = &bad { line } else { "" };
+                let line = if let ReplyError::NotAReply(line) = &bad {
+                    line
+                } else {
+                    ""
+                };
                 let hint = hint::for_stranger(self.phase(), line);
-                let message = match self.wire.queue.front().filter(|_| self.wire.is_front_sent()) {
+                let message = match self
+                    .wire
+                    .queue
+                    .front()
+                    .filter(|_| self.wire.is_front_sent())
+                {
                     Some(expected) => format!("expected {}, but {bad}", expected.wanted()),
                     None => format!("no reply was awaited, and {bad}"),
                 };
@@ -44,7 +60,11 @@ impl Machine {
 
     fn on_whole_reply(&mut self, mut reply: Reply) -> Result<()> {
         // A challenge is answered as it came, also where it happens to hold what is a secret.
-        let challenge = if reply.code() == 334 { reply.lines().concat() } else { String::new() };
+        let challenge = if reply.code() == 334 {
+            reply.lines().concat()
+        } else {
+            String::new()
+        };
         reply.redact(&self.secrets);
         self.wire.transcript.server(&reply);
         self.on_reply(reply, &challenge)
@@ -87,20 +107,32 @@ impl Machine {
                 self.capabilities = Capabilities::from_reply(&reply);
                 self.after_hello()?;
             }
-            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this client.
+            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this
+            // client.
             PendingReply::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
-                self.wire.push(Command::Helo(&self.settings.client_name), PendingReply::Helo);
+                self.wire.push(
+                    Command::Helo(&self.settings.client_name),
+                    PendingReply::Helo,
+                );
             }
             PendingReply::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
                 let message = "the server does not know LHLO, with which LMTP begins";
                 self.state = State::Refused;
-                return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply).with_hint(hint::NO_LMTP));
+                return Err(
+                    Error::refused(ErrorKind::Refused, Phase::Hello, message, reply)
+                        .with_hint(hint::NO_LMTP),
+                );
             }
             PendingReply::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             PendingReply::StartTls if is_refusal => {
                 let message = "the server offers STARTTLS and refused it";
                 self.state = State::Refused;
-                return Err(Error::refused(ErrorKind::Tls, Phase::StartTls, message, reply));
+                return Err(Error::refused(
+                    ErrorKind::Tls,
+                    Phase::StartTls,
+                    message,
+                    reply,
+                ));
             }
             PendingReply::Greeting if is_refusal => {
                 self.state = State::Refused;
@@ -112,11 +144,22 @@ impl Machine {
                 ));
             }
             PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if is_refusal => {
-                let hello = if matches!(expected, PendingReply::Lhlo) { "LHLO" } else { "EHLO" };
-                let message =
-                    format!("the server refused {hello} from this client, {}", self.settings.client_name.as_str());
+                let hello = if matches!(expected, PendingReply::Lhlo) {
+                    "LHLO"
+                } else {
+                    "EHLO"
+                };
+                let message = format!(
+                    "the server refused {hello} from this client, {}",
+                    self.settings.client_name.as_str()
+                );
                 self.state = State::Refused;
-                return Err(Error::refused(ErrorKind::Refused, Phase::Hello, message, reply));
+                return Err(Error::refused(
+                    ErrorKind::Refused,
+                    Phase::Hello,
+                    message,
+                    reply,
+                ));
             }
             PendingReply::Login(login) if reply.is_positive() => {
                 login.verify().map_err(|failure| {
@@ -124,28 +167,43 @@ impl Machine {
                     let message = format!("the login with {} failed: {why}", login.mechanism());
                     Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint::DISTRUSTED)
                 })?;
-                self.events.push_back(Step::Login { reply, reason: None, fault: None });
+                self.events.push_back(Step::Login {
+                    reply,
+                    reason: None,
+                    fault: None,
+                });
             }
             PendingReply::Login(login) if is_refusal => self.login_refused(&login, reply),
-            PendingReply::Login(login) if reply.code() == 334 => self.on_challenge(login, challenge)?,
+            PendingReply::Login(login) if reply.code() == 334 => {
+                self.on_challenge(login, challenge)?
+            }
             PendingReply::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
-            PendingReply::Rcpt(index) if reply.is_positive() || is_refusal => self.on_rcpt(index, reply),
+            PendingReply::Rcpt(index) if reply.is_positive() || is_refusal => {
+                self.on_rcpt(index, reply)
+            }
             PendingReply::Data if reply.is_intermediate() => self.on_go_ahead(),
             PendingReply::Data if is_refusal => self.end_transaction(Phase::Data, reply),
             PendingReply::EndOfData { .. }
-                if self.outcome_unknown() && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
+                if self.outcome_unknown()
+                    && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
             {
                 self.on_final_reply(reply);
             }
             PendingReply::EndOfData { .. } if is_refusal => {
-                // Its end was not sent, and must not be: the rest of the message would be read as commands.
+                // Its end was not sent, and must not be: the rest of the message would be read as
+                // commands.
                 self.close();
-                self.events.push_back(Step::Rejected { phase: Phase::Body, reply });
+                self.events.push_back(Step::Rejected {
+                    phase: Phase::Body,
+                    reply,
+                });
             }
             PendingReply::Chunk if reply.is_positive() => {}
             PendingReply::Chunk if is_refusal => self.chunk_refused(reply),
-            PendingReply::EmptyMessage | PendingReply::DiscardedChunk if reply.is_positive() || is_refusal => {}
-            PendingReply::AutoRset if reply.is_positive() || is_refusal && self.state == State::Ending => {}
+            PendingReply::EmptyMessage | PendingReply::DiscardedChunk
+                if reply.is_positive() || is_refusal => {}
+            PendingReply::AutoRset
+                if reply.is_positive() || is_refusal && self.state == State::Ending => {}
             PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
                 self.events.push_back(Step::Reply { reply })
             }
@@ -167,13 +225,18 @@ impl Machine {
     /// Messages that were handed over after this command may have replies after the 421 that
     /// answers it, or the message may have one itself whose RCPT this was.
     fn reads_on_after(&self, expected: &PendingReply) -> bool {
-        let front = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
+        let front = self
+            .transactions
+            .front()
+            .filter(|progress| progress.is_handed_over(self.wire.written));
         let others = self.handed_over().nth(1).is_some();
         match (expected, front) {
             (_, None) => false,
             (PendingReply::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
             (PendingReply::Mail, Some(_)) => others,
-            (PendingReply::EndOfData { .. }, Some(progress)) => others && progress.is_last_reply_next(),
+            (PendingReply::EndOfData { .. }, Some(progress)) => {
+                others && progress.is_last_reply_next()
+            }
             // What it was about has its outcome, and all that was handed over follows it.
             (PendingReply::AutoRset, Some(_)) => true,
             _ => false,
@@ -192,14 +255,23 @@ impl Machine {
     /// A message that was handed over may still be accepted. Only the first one has had replies.
     fn awaits_verdict(&self) -> bool {
         let mut handed_over = self.handed_over();
-        handed_over.next().is_some_and(|front| front.refusal().is_none()) || handed_over.next().is_some()
+        handed_over
+            .next()
+            .is_some_and(|front| front.refusal().is_none())
+            || handed_over.next().is_some()
     }
 
     /// All that was handed over has its outcome, or is refused for certain.
     fn conclude_ending(&mut self) {
-        let refused = self.transactions.front().filter(|progress| progress.is_handed_over(self.wire.written));
+        let refused = self
+            .transactions
+            .front()
+            .filter(|progress| progress.is_handed_over(self.wire.written));
         if let Some((phase, reply)) = refused.and_then(TransactionState::refusal) {
-            self.events.push_back(Step::Rejected { phase, reply: reply.clone() });
+            self.events.push_back(Step::Rejected {
+                phase,
+                reply: reply.clone(),
+            });
             self.transactions.pop_front();
         }
         if let Some(reply) = self.shutdown.take() {
@@ -209,32 +281,50 @@ impl Machine {
 
     /// The session is over by this 421: what was begun and has no outcome fails because of it.
     fn end_by_shutdown(&mut self, reply: Reply) {
-        if !self.transactions.front().is_some_and(|progress| progress.complete) {
+        if !self
+            .transactions
+            .front()
+            .is_some_and(|progress| progress.complete)
+        {
             self.shutdown = Some(reply);
             return self.close();
         }
         let (phase, message) = match self.outcome_unknown() {
-            true => (Phase::EndOfData, "the server ended the session before it confirmed the message"),
-            false => (Phase::Mail, "the server ended the session before it took the message"),
+            true => (
+                Phase::EndOfData,
+                "the server ended the session before it confirmed the message",
+            ),
+            false => (
+                Phase::Mail,
+                "the server ended the session before it took the message",
+            ),
         };
         self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
     }
 
     /// The server closed after a 421. Only the first message can have had replies since.
     fn on_end_after(&mut self, shutdown: Reply, error: Error) {
-        let Some(front) = self.transactions.front() else { return self.close() };
+        let Some(front) = self.transactions.front() else {
+            return self.close();
+        };
         if front.refusal().is_none() && !front.accepted.is_empty() {
             // It may have been accepted, too. The reply to the message itself is missing.
             self.transactions.truncate(1);
             self.failure = Some(error.with_reply(shutdown));
             return;
         }
-        let phase = if front.answered == 0 { Phase::Mail } else { Phase::Rcpt };
+        let phase = if front.answered == 0 {
+            Phase::Mail
+        } else {
+            Phase::Rcpt
+        };
         let (phase, reply) = front.reason(phase, shutdown.clone());
         self.events.push_back(Step::Rejected { phase, reply });
         self.transactions.pop_front();
         // The server closed before it answered their MAIL, as 421 had announced.
-        self.transactions.iter_mut().for_each(|progress| progress.ends_at = None);
+        self.transactions
+            .iter_mut()
+            .for_each(|progress| progress.ends_at = None);
         self.end_by_shutdown(shutdown);
     }
 
@@ -259,13 +349,18 @@ impl Machine {
                 ));
             }
             PendingReply::Login(login) => self.login_refused(&login, reply),
-            // In LMTP it answers for one recipient; for the others, no answer will come.
-            // So it is with PRDR; there, also in place of the last reply it is no word on the message.
-            PendingReply::EndOfData { .. } if self.outcome_unknown() && self.has_several_final_replies() => {
-                let is_for_all = |front: &TransactionState| front.next_verdict().is_none() && front.refusal().is_none();
+            // In LMTP it answers for one recipient; for the others, no answer will come. So it is
+            // with PRDR; there, also in place of the last reply it is no word on the message.
+            PendingReply::EndOfData { .. }
+                if self.outcome_unknown() && self.has_several_final_replies() =>
+            {
+                let is_for_all = |front: &TransactionState| {
+                    front.next_verdict().is_none() && front.refusal().is_none()
+                };
                 let is_for_all = self.transactions.front().is_some_and(is_for_all);
                 if is_for_all || self.on_final_reply(reply.clone()) {
-                    let message = "the server ended the session before it had answered for every recipient";
+                    let message =
+                        "the server ended the session before it had answered for every recipient";
                     self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
                     return Ok(());
                 }
@@ -283,8 +378,10 @@ impl Machine {
                 self.events.push_back(Step::Reply { reply })
             }
             // What these were about was told before.
-            PendingReply::EmptyMessage | PendingReply::DiscardedChunk | PendingReply::AutoRset | PendingReply::Quit => {
-            }
+            PendingReply::EmptyMessage
+            | PendingReply::DiscardedChunk
+            | PendingReply::AutoRset
+            | PendingReply::Quit => {}
         }
         self.end_by_shutdown(shutdown);
         Ok(())
@@ -292,15 +389,22 @@ impl Machine {
 
     /// A reply for each recipient will come, or has begun to (LMTP, PRDR).
     fn has_several_final_replies(&self) -> bool {
-        let for_each =
-            |front: &TransactionState| matches!(front.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
+        let for_each = |front: &TransactionState| {
+            matches!(
+                front.final_replies,
+                FinalReplies::Each | FinalReplies::EachAndOne
+            )
+        };
         self.transactions.front().is_some_and(for_each)
     }
 
     fn on_end(&mut self) -> Result<()> {
         // As the reply to a message, it says nothing for certain.
-        let answers_message =
-            self.outcome_unknown() && matches!(self.wire.queue.front(), Some(PendingReply::EndOfData { .. }));
+        let answers_message = self.outcome_unknown()
+            && matches!(
+                self.wire.queue.front(),
+                Some(PendingReply::EndOfData { .. })
+            );
         if !answers_message && let Some(reply) = self.parser.unterminated_421(&self.input) {
             self.input.clear();
             self.parser = ReplyParser::new(self.settings.limits.clone());
@@ -308,7 +412,10 @@ impl Machine {
         }
         let phase = self.phase();
         let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
-            format!("the connection ended in the middle of a reply: {:?}", self.unread())
+            format!(
+                "the connection ended in the middle of a reply: {:?}",
+                self.unread()
+            )
         } else {
             match self.wire.queue.front() {
                 // It is over either way.
@@ -316,7 +423,9 @@ impl Machine {
                     self.close();
                     return Ok(());
                 }
-                _ if phase == Phase::Body => "the connection ended in the middle of the message".into(),
+                _ if phase == Phase::Body => {
+                    "the connection ended in the middle of the message".into()
+                }
                 Some(PendingReply::EndOfData { .. }) => {
                     "the connection ended before the server confirmed the message".into()
                 }
@@ -324,7 +433,8 @@ impl Machine {
                 None => "the server closed the connection".into(),
             }
         };
-        let error = Error::new(ErrorKind::Closed, phase, message).with_hint(hint::for_end(phase, self.settings.secure));
+        let error = Error::new(ErrorKind::Closed, phase, message)
+            .with_hint(hint::for_end(phase, self.settings.secure));
         if let Some(shutdown) = self.shutdown.take() {
             self.on_end_after(shutdown, error);
             return Ok(());
@@ -342,7 +452,12 @@ impl Machine {
             self.state = State::Refused;
             let greeting = self.greeting.as_ref();
             let lmtp = self.settings.protocol == Protocol::Lmtp;
-            return Err(hint::starttls_missing(&self.capabilities, greeting, self.port(), lmtp));
+            return Err(hint::starttls_missing(
+                &self.capabilities,
+                greeting,
+                self.port(),
+                lmtp,
+            ));
         } else {
             self.state = State::Ready;
         }
@@ -352,17 +467,21 @@ impl Machine {
     fn on_challenge(&mut self, mut login: Login, challenge: &str) -> Result<()> {
         let limits = &self.settings.limits;
         let excess = if challenge.len() > limits.line {
-            Some(format!("the server sent a challenge longer than the limit of {} bytes", limits.line))
+            Some(format!(
+                "the server sent a challenge longer than the limit of {} bytes",
+                limits.line
+            ))
         } else if login.challenges() == limits.challenges {
             let (limit, mechanism) = (limits.challenges, login.mechanism());
-            Some(format!("the server sent more challenges than the limit of {limit} for {mechanism}"))
+            Some(format!(
+                "the server sent more challenges than the limit of {limit} for {mechanism}"
+            ))
         } else {
             None
         };
         if let Some(message) = excess {
-            return Err(
-                Error::new(ErrorKind::Protocol, Phase::Auth, message).with_hint(hint::for_stranger(Phase::Auth, ""))
-            );
+            return Err(Error::new(ErrorKind::Protocol, Phase::Auth, message)
+                .with_hint(hint::for_stranger(Phase::Auth, "")));
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
         self.wire.push_secret(line, shown, login);
@@ -370,8 +489,14 @@ impl Machine {
     }
 
     fn login_refused(&mut self, login: &Login, reply: Reply) {
-        let reason = login.reason().map(|reason| self.without_secrets(&reason, REASON_SHOWN));
-        self.events.push_back(Step::Login { reply, reason, fault: login.fault() });
+        let reason = login
+            .reason()
+            .map(|reason| self.without_secrets(&reason, REASON_SHOWN));
+        self.events.push_back(Step::Login {
+            reply,
+            reason,
+            fault: login.fault(),
+        });
     }
 
     /// What the server sent and nothing was made of, as far as it is shown.
@@ -379,7 +504,8 @@ impl Machine {
         unfinished(self.parser.begun(), &self.input, &self.secrets)
     }
 
-    /// The beginning of a text of the server's. It is cut last: a half of a secret would not be found.
+    /// The beginning of a text of the server's. It is cut last: a half of a secret would not be
+    /// found.
     fn without_secrets(&self, text: &str, chars: usize) -> String {
         let text = printable(text);
         let redacted = self.secrets.redacted(&text);
@@ -411,15 +537,21 @@ impl Machine {
     /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
     fn on_go_ahead(&mut self) {
         self.stuffer = Stuffer::new();
-        let refusal =
-            self.transactions.front().and_then(TransactionState::refusal).map(|(phase, reply)| (phase, reply.clone()));
+        let refusal = self
+            .transactions
+            .front()
+            .and_then(TransactionState::refusal)
+            .map(|(phase, reply)| (phase, reply.clone()));
         match refusal {
             None => {
                 self.state = State::Body;
                 let begins_at = self.wire.end();
-                self.wire.queue.push_back(PendingReply::EndOfData { begins_at });
+                self.wire
+                    .queue
+                    .push_back(PendingReply::EndOfData { begins_at });
             }
-            // How often an LMTP server answers to an empty message for nobody, nothing says: it must not ask for one (RFC 2033, 4.2).
+            // How often an LMTP server answers to an empty message for nobody, nothing says: it
+            // must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
                 self.close();
                 self.events.push_back(Step::Rejected { phase, reply });
@@ -443,9 +575,12 @@ impl Machine {
         reply.code() == 353 && self.transactions.front().is_some_and(is_asked_for)
     }
 
-    /// An answer to the message: as such, or for one of its recipients. Says whether another one must follow.
+    /// An answer to the message: as such, or for one of its recipients. Says whether another one
+    /// must follow.
     fn on_final_reply(&mut self, reply: Reply) -> bool {
-        let Some(progress) = self.transactions.front_mut() else { return false };
+        let Some(progress) = self.transactions.front_mut() else {
+            return false;
+        };
         let another_follows = if reply.is_intermediate() {
             progress.final_replies = FinalReplies::EachAndOne;
             true
@@ -453,7 +588,10 @@ impl Machine {
             let one_for_all_follows = progress.final_replies == FinalReplies::EachAndOne;
             // Before the one for all, the server has taken the message for nobody.
             if !(one_for_all_follows && reply.is_positive()) {
-                self.events.push_back(Step::RecipientResult { index, reply: reply.clone() });
+                self.events.push_back(Step::RecipientResult {
+                    index,
+                    reply: reply.clone(),
+                });
             }
             progress.verdicts.push(reply.clone());
             one_for_all_follows || progress.next_verdict().is_some()
@@ -461,20 +599,29 @@ impl Machine {
             false
         };
         if another_follows {
-            self.wire.queue.push_front(PendingReply::EndOfData { begins_at: 0 });
+            self.wire
+                .queue
+                .push_front(PendingReply::EndOfData { begins_at: 0 });
         } else {
             self.conclude(reply);
         }
         another_follows
     }
 
-    /// The verdict on the message. On one that went with its commands, it may only say that nobody was there to get it.
+    /// The verdict on the message. On one that went with its commands, it may only say that nobody
+    /// was there to get it.
     fn conclude(&mut self, last: Reply) {
-        let Some(progress) = self.transactions.pop_front() else { return };
+        let Some(progress) = self.transactions.pop_front() else {
+            return;
+        };
         if progress.final_replies == FinalReplies::EachAndOne && last.is_positive() {
             let verdicts = progress.accepted.iter().zip(&progress.verdicts);
             let taken = verdicts.filter(|(_, reply)| reply.is_positive());
-            self.events.extend(taken.map(|(&index, reply)| Step::RecipientResult { index, reply: reply.clone() }));
+            self.events
+                .extend(taken.map(|(&index, reply)| Step::RecipientResult {
+                    index,
+                    reply: reply.clone(),
+                }));
         }
         let reply = progress.conclusion(last);
         if reply.is_positive() && progress.refusal().is_none() {
@@ -482,8 +629,8 @@ impl Machine {
             return;
         }
         let (phase, reply) = progress.reason(Phase::EndOfData, reply);
-        // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2). Where another
-        // message follows already, RSET went before it.
+        // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2).
+        // Where another message follows already, RSET went before it.
         let may_be_open = progress.framing != Framing::Data && phase != Phase::Mail;
         if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
             self.rset_due = true;
@@ -493,7 +640,10 @@ impl Machine {
 }
 
 fn violation(expected: &PendingReply, phase: Phase, reply: &Reply) -> Error {
-    let message = format!("expected {}, but the server sent {reply}", expected.wanted());
+    let message = format!(
+        "expected {}, but the server sent {reply}",
+        expected.wanted()
+    );
     Error::new(ErrorKind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
 }
 
@@ -503,6 +653,10 @@ pub(super) fn unsolicited(phase: Phase, reply: Reply) -> Error {
         let message = "the server ended the session unasked";
         return Error::refused(ErrorKind::Closed, phase, message, reply);
     }
-    Error::new(ErrorKind::Protocol, phase, format!("the server sent {reply}, and nothing was asked"))
-        .with_hint(hint::for_stranger(phase, ""))
+    Error::new(
+        ErrorKind::Protocol,
+        phase,
+        format!("the server sent {reply}, and nothing was asked"),
+    )
+    .with_hint(hint::for_stranger(phase, ""))
 }

@@ -36,22 +36,31 @@ impl Reply {
         &self.lines
     }
 
-    /// The server's words: the lines without codes and enhanced status codes, with a line feed between them.
+    /// The server's words: the lines without codes and enhanced status codes, with a line feed
+    /// between them.
     pub fn text(&self) -> String {
-        let lines: Vec<&str> = self.lines.iter().map(|line| self.split_enhanced(line).1).collect();
+        let lines: Vec<&str> = self
+            .lines
+            .iter()
+            .map(|line| self.split_enhanced(line).1)
+            .collect();
         lines.join("\n")
     }
 
     /// The enhanced status code (RFC 3463), where the reply has one that agrees with its code.
     pub fn enhanced(&self) -> Option<EnhancedCode> {
-        self.lines.first().and_then(|line| self.split_enhanced(line).0)
+        self.lines
+            .first()
+            .and_then(|line| self.split_enhanced(line).0)
     }
 
     /// The word in the place of the enhanced status code, if it has the form of one, of whatever
     /// class.
     #[cfg(feature = "client")]
     pub(crate) fn enhanced_of_any_class(&self) -> Option<EnhancedCode> {
-        self.lines.first().and_then(|line| EnhancedCode::parse(line.split(' ').next()?))
+        self.lines
+            .first()
+            .and_then(|line| EnhancedCode::parse(line.split(' ').next()?))
     }
 
     /// 2xx: done.
@@ -88,7 +97,10 @@ impl Reply {
             kept += 1;
             left = left.saturating_sub(LINE);
             if line.len() > left {
-                let end = (0..=left).rev().find(|end| line.is_char_boundary(*end)).unwrap_or_default();
+                let end = (0..=left)
+                    .rev()
+                    .find(|end| line.is_char_boundary(*end))
+                    .unwrap_or_default();
                 line.truncate(end);
                 line.push('…');
                 line.shrink_to_fit();
@@ -104,7 +116,9 @@ impl Reply {
 
     pub(super) fn redact(&mut self, secrets: &Secrets) {
         let code = self.code;
-        secrets.redact_lines(Arc::make_mut(&mut self.lines).as_mut_slice(), |line| split_enhanced(code, line).1);
+        secrets.redact_lines(Arc::make_mut(&mut self.lines).as_mut_slice(), |line| {
+            split_enhanced(code, line).1
+        });
     }
 
     fn split_enhanced<'a>(&self, line: &'a str) -> (Option<EnhancedCode>, &'a str) {
@@ -116,7 +130,9 @@ impl Reply {
 fn split_enhanced(code: u16, line: &str) -> (Option<EnhancedCode>, &str) {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match EnhancedCode::parse(word) {
-        Some(enhanced) if u16::from(enhanced.class) == code / 100 => (Some(enhanced), rest.trim_start()),
+        Some(enhanced) if u16::from(enhanced.class) == code / 100 => {
+            (Some(enhanced), rest.trim_start())
+        }
         _ => (None, line),
     }
 }
@@ -162,7 +178,11 @@ impl EnhancedCode {
             "5" => 5,
             _ => return None,
         };
-        let code = EnhancedCode { class, subject: number(parts.next()?)?, detail: number(parts.next()?)? };
+        let code = EnhancedCode {
+            class,
+            subject: number(parts.next()?)?,
+            detail: number(parts.next()?)?,
+        };
         parts.next().is_none().then_some(code)
     }
 }
@@ -195,14 +215,31 @@ pub enum ReplyError {
 impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReplyError::NotAReply(line) if line.is_empty() => f.write_str("an empty line came, which is no SMTP reply"),
-            ReplyError::NotAReply(line) => write!(f, "what came is no SMTP reply: {:?}", beginning(line, LINE_SHOWN)),
-            ReplyError::CodeChanged(code, line) => {
-                write!(f, "a reply that began with {code} went on with {:?}", beginning(line, LINE_SHOWN))
+            ReplyError::NotAReply(line) if line.is_empty() => {
+                f.write_str("an empty line came, which is no SMTP reply")
             }
-            ReplyError::LineTooLong(limit) => write!(f, "a line of a reply is longer than the limit of {limit} bytes"),
-            ReplyError::TooManyLines(limit) => write!(f, "a reply has more lines than the limit of {limit}"),
-            ReplyError::ReplyTooLong(limit) => write!(f, "a reply is longer than the limit of {limit} bytes"),
+            ReplyError::NotAReply(line) => write!(
+                f,
+                "what came is no SMTP reply: {:?}",
+                beginning(line, LINE_SHOWN)
+            ),
+            ReplyError::CodeChanged(code, line) => {
+                write!(
+                    f,
+                    "a reply that began with {code} went on with {:?}",
+                    beginning(line, LINE_SHOWN)
+                )
+            }
+            ReplyError::LineTooLong(limit) => write!(
+                f,
+                "a line of a reply is longer than the limit of {limit} bytes"
+            ),
+            ReplyError::TooManyLines(limit) => {
+                write!(f, "a reply has more lines than the limit of {limit}")
+            }
+            ReplyError::ReplyTooLong(limit) => {
+                write!(f, "a reply is longer than the limit of {limit} bytes")
+            }
         }
     }
 }
@@ -224,8 +261,13 @@ impl ReplyError {
 
 /// The end of a line that counts, where the line may have its code before it.
 fn body(line: &str) -> &str {
-    let code = line.get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
-    let rest = line.get(3..).and_then(|rest| rest.strip_prefix([' ', '-']).or(rest.is_empty().then_some("")));
+    let code = line
+        .get(..3)
+        .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    let rest = line.get(3..).and_then(|rest| {
+        rest.strip_prefix([' ', '-'])
+            .or(rest.is_empty().then_some(""))
+    });
     let (code, text) = match (code.and_then(|code| code.parse().ok()), rest) {
         (Some(code), Some(text)) => (code, text),
         _ => (500, line),
@@ -236,13 +278,20 @@ fn body(line: &str) -> &str {
 /// The lines of a reply that has begun, and what follows them, as far as it is shown: one line,
 /// without secrets, of which the last may be cut off.
 pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) -> String {
-    let mut reply = begun.cloned().unwrap_or(Reply { code: 0, lines: Arc::default() });
+    let mut reply = begun.cloned().unwrap_or(Reply {
+        code: 0,
+        lines: Arc::default(),
+    });
     let lines = Arc::make_mut(&mut reply.lines);
     let known = lines.len();
     lines.extend(rest.split(|byte| *byte == b'\n').map(printable_bytes));
     secrets.redact_lines(lines, body);
     let rest = lines.split_off(known).join("\u{FFFD}");
-    let text = if begun.is_some() { format!("{reply} {rest}") } else { rest };
+    let text = if begun.is_some() {
+        format!("{reply} {rest}")
+    } else {
+        rest
+    };
     beginning(&secrets.redacted_cut(text.trim_end()), LINE_SHOWN).to_owned()
 }
 
@@ -276,7 +325,13 @@ pub struct ReplyParser {
 impl ReplyParser {
     /// A parser at the beginning of a reply.
     pub fn new(limits: Limits) -> Self {
-        ReplyParser { limits, partial: None, bytes: 0, scanned: 0, empty_lines: 0 }
+        ReplyParser {
+            limits,
+            partial: None,
+            bytes: 0,
+            scanned: 0,
+            empty_lines: 0,
+        }
     }
 
     /// Some lines of a reply were taken, and its last one was not.
@@ -291,10 +346,15 @@ impl ReplyParser {
 
     /// A 421 that has begun and whose end is not there, nor will be where the input has ended.
     pub(super) fn unterminated_421(&self, input: &[u8]) -> Option<Reply> {
-        let mut reply = self.partial.clone().unwrap_or_else(|| Reply { code: 421, lines: Arc::default() });
+        let mut reply = self.partial.clone().unwrap_or_else(|| Reply {
+            code: 421,
+            lines: Arc::default(),
+        });
         let (code, text) = input.split_at_checked(3).unwrap_or_default();
         if code == b"421" && matches!(text, [] | [b' ' | b'-' | b'\r', ..]) {
-            Arc::make_mut(&mut reply.lines).push(printable_bytes(text.get(1..).unwrap_or_default().trim_ascii_end()));
+            Arc::make_mut(&mut reply.lines).push(printable_bytes(
+                text.get(1..).unwrap_or_default().trim_ascii_end(),
+            ));
         }
         (reply.code == 421 && !reply.lines.is_empty()).then_some(reply)
     }
@@ -310,9 +370,13 @@ impl ReplyParser {
         while let Some(end) = self.line_end(input)? {
             let line = input.split_to(end);
             input.advance(1);
-            // A line feed alone ends a line, too: some servers send no CR, and a reply has no other use for either.
+            // A line feed alone ends a line, too: some servers send no CR, and a reply has no other
+            // use for either.
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            if line.is_empty() && self.partial.is_none() && self.empty_lines < self.limits.empty_lines {
+            if line.is_empty()
+                && self.partial.is_none()
+                && self.empty_lines < self.limits.empty_lines
+            {
                 self.empty_lines += 1;
                 continue;
             }
@@ -348,7 +412,10 @@ impl ReplyParser {
             }
             _ => return Err(ReplyError::NotAReply(printable_bytes(line))),
         };
-        let reply = self.partial.get_or_insert_with(|| Reply { code, lines: Arc::default() });
+        let reply = self.partial.get_or_insert_with(|| Reply {
+            code,
+            lines: Arc::default(),
+        });
         if reply.code != code {
             return Err(ReplyError::CodeChanged(reply.code, printable_bytes(line)));
         }
@@ -386,11 +453,18 @@ mod tests {
         assert_eq!(reply("250\r\n").text(), "");
         assert_eq!(reply("250 \r\n").text(), "");
         assert_eq!(reply("250 ok\n").text(), "ok");
-        assert_eq!(reply("250-a\r\n250-\r\n250-b\r\n250\r\n").lines(), ["a", "", "b", ""]);
+        assert_eq!(
+            reply("250-a\r\n250-\r\n250-b\r\n250\r\n").lines(),
+            ["a", "", "b", ""]
+        );
         assert_eq!(reply("599 x\r\n").code(), 599);
         assert_eq!(parse("250-a\r\n").unwrap(), None);
         assert_eq!(parse("250 a\r").unwrap(), None);
-        for (bytes, is_mid_reply) in [("250-a\r\n25", true), ("250-a\r\n250 b\r\n", false), ("250-a", false)] {
+        for (bytes, is_mid_reply) in [
+            ("250-a\r\n25", true),
+            ("250-a\r\n250 b\r\n", false),
+            ("250-a", false),
+        ] {
             let mut parser = ReplyParser::new(Limits::default());
             let _ = parser.parse(&mut BytesMut::from(bytes)).unwrap();
             assert_eq!(parser.is_mid_reply(), is_mid_reply, "{bytes:?}");
@@ -402,29 +476,53 @@ mod tests {
         let shortened = |bytes: &str, limit| {
             let mut reply = reply(bytes);
             reply.shorten(limit);
-            (reply.lines().to_vec(), reply.enhanced().map(|code| code.to_string()))
+            (
+                reply.lines().to_vec(),
+                reply.enhanced().map(|code| code.to_string()),
+            )
         };
         let lines = "550-5.1.1 first\r\n550-5.1.1 second\r\n550 5.1.1 third\r\n";
-        assert_eq!(shortened(lines, 1000), (reply(lines).lines().to_vec(), Some("5.1.1".into())));
+        assert_eq!(
+            shortened(lines, 1000),
+            (reply(lines).lines().to_vec(), Some("5.1.1".into()))
+        );
         assert_eq!(shortened(lines, 60).0, ["5.1.1 first", "5.1.1 second"]);
         assert_eq!(shortened(lines, 48).0, ["5.1.1 first", "5.1.1…"]);
-        assert_eq!(shortened(lines, 30), (vec!["5.1.1 first".into()], Some("5.1.1".into())));
+        assert_eq!(
+            shortened(lines, 30),
+            (vec!["5.1.1 first".into()], Some("5.1.1".into()))
+        );
         assert_eq!(shortened("250 h\u{e4}h\u{e4}\r\n", 18).0, ["h…"]);
         assert_eq!(shortened("250\r\n", 0).0, [""]);
-        assert_eq!(shortened(&("250-\r\n".repeat(500) + "250 \r\n"), 160).0.len(), 10);
+        assert_eq!(
+            shortened(&("250-\r\n".repeat(500) + "250 \r\n"), 160)
+                .0
+                .len(),
+            10
+        );
         // What was left out takes no memory either.
         let mut long = reply(&format!("250 {}\r\n", "x".repeat(4000)));
         assert_eq!(long.shorten(100), 100);
-        assert!(long.lines[0].capacity() < 200, "{}", long.lines[0].capacity());
+        assert!(
+            long.lines[0].capacity() < 200,
+            "{}",
+            long.lines[0].capacity()
+        );
     }
 
     #[test]
     fn takes_enhanced_codes_apart() {
         let enhanced = |bytes| reply(bytes).enhanced().map(|code| code.to_string());
-        assert_eq!(enhanced("550 5.1.1 no such user\r\n").as_deref(), Some("5.1.1"));
+        assert_eq!(
+            enhanced("550 5.1.1 no such user\r\n").as_deref(),
+            Some("5.1.1")
+        );
         assert_eq!(enhanced("250 2.0.0\r\n").as_deref(), Some("2.0.0"));
         assert_eq!(enhanced("452 4.2.2 full\r\n").as_deref(), Some("4.2.2"));
-        assert_eq!(enhanced("550 5.7.139 blocked\r\n").as_deref(), Some("5.7.139"));
+        assert_eq!(
+            enhanced("550 5.7.139 blocked\r\n").as_deref(),
+            Some("5.7.139")
+        );
         for none in [
             "550 4.1.1 x\r\n",
             "250 2.0 x\r\n",
@@ -453,24 +551,47 @@ mod tests {
             ("HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1"),
             ("250-a\r\n251 b\r\n", "began with 250"),
         ] {
-            assert!(parse(bytes).unwrap_err().to_string().contains(fault), "{bytes:?}");
+            assert!(
+                parse(bytes).unwrap_err().to_string().contains(fault),
+                "{bytes:?}"
+            );
         }
     }
 
     #[test]
     fn keeps_to_its_limits_however_the_bytes_are_cut() {
-        let limits = Limits { line: 20, reply_lines: 3, reply_bytes: 50, ..Limits::default() };
+        let limits = Limits {
+            line: 20,
+            reply_lines: 3,
+            reply_bytes: 50,
+            ..Limits::default()
+        };
         for (bytes, expected) in [
-            (format!("250 {}\r\n", "x".repeat(16)), Err(ReplyError::LineTooLong(20))),
+            (
+                format!("250 {}\r\n", "x".repeat(16)),
+                Err(ReplyError::LineTooLong(20)),
+            ),
             (format!("250 {}\r\n", "x".repeat(15)), Ok(true)),
-            ("250-\r\n".repeat(3) + "250 \r\n", Err(ReplyError::TooManyLines(3))),
+            (
+                "250-\r\n".repeat(3) + "250 \r\n",
+                Err(ReplyError::TooManyLines(3)),
+            ),
             ("250-\r\n".repeat(2) + "250 \r\n", Ok(true)),
-            (format!("250-{0}\r\n250-{0}\r\n250 {0}xx\r\n", "x".repeat(10)), Ok(true)),
-            (format!("250-{0}\r\n250-{0}\r\n250 {0}xxx\r\n", "x".repeat(10)), Err(ReplyError::ReplyTooLong(50))),
+            (
+                format!("250-{0}\r\n250-{0}\r\n250 {0}xx\r\n", "x".repeat(10)),
+                Ok(true),
+            ),
+            (
+                format!("250-{0}\r\n250-{0}\r\n250 {0}xxx\r\n", "x".repeat(10)),
+                Err(ReplyError::ReplyTooLong(50)),
+            ),
         ] {
             let mut whole = ReplyParser::new(limits.clone());
-            let at_once = whole.parse(&mut BytesMut::from(bytes.as_str())).map(|reply| reply.is_some());
-            let (mut cut, mut input, mut one_by_one) = (ReplyParser::new(limits.clone()), BytesMut::new(), Ok(false));
+            let at_once = whole
+                .parse(&mut BytesMut::from(bytes.as_str()))
+                .map(|reply| reply.is_some());
+            let (mut cut, mut input, mut one_by_one) =
+                (ReplyParser::new(limits.clone()), BytesMut::new(), Ok(false));
             for byte in bytes.bytes() {
                 input.extend_from_slice(&[byte]);
                 one_by_one = cut.parse(&mut input).map(|reply| reply.is_some());
@@ -485,17 +606,27 @@ mod tests {
 
     #[test]
     fn shows_nothing_that_a_terminal_would_obey() {
-        assert_eq!(reply("550 \u{1b}[2Jgone\u{7}\r\n").text(), "\u{FFFD}[2Jgone\u{FFFD}");
-        assert_eq!(reply("250 \u{202e}dehcaerton\u{2069}\r\n").text(), "\u{FFFD}dehcaerton\u{FFFD}");
+        assert_eq!(
+            reply("550 \u{1b}[2Jgone\u{7}\r\n").text(),
+            "\u{FFFD}[2Jgone\u{FFFD}"
+        );
+        assert_eq!(
+            reply("250 \u{202e}dehcaerton\u{2069}\r\n").text(),
+            "\u{FFFD}dehcaerton\u{FFFD}"
+        );
         let mut input = BytesMut::from(&b"550 caf\xe9\r\n"[..]);
-        let latin1 = ReplyParser::new(Limits::default()).parse(&mut input).unwrap().unwrap();
+        let latin1 = ReplyParser::new(Limits::default())
+            .parse(&mut input)
+            .unwrap()
+            .unwrap();
         assert_eq!(latin1.text(), "caf\u{FFFD}");
     }
 
     proptest! {
         /// Lines of nothing but codes and blanks, too.
         #[test]
-        fn what_is_redacted_keeps_its_lines(lines in prop::collection::vec("[25]?[. 0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
+        fn what_is_redacted_keeps_its_lines(lines in prop::collection::vec("[25]?[. \
+            0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
             let mut secrets = Secrets::default();
             secrets.add(Zeroizing::new("secret".into()));
             let mut reply = Reply { code: 550, lines: lines.into() };

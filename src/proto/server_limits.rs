@@ -64,22 +64,32 @@ impl ServerLimits {
     pub(super) fn check_session(&self, mails: usize, more: usize) -> Result<()> {
         match self.mail_max {
             Some(max) if more > max => {
-                let message =
-                    format!("the message goes in {more} parts, and the server takes {max} in a session (LIMITS)");
-                Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-                    "Client::send opens as many connections as it needs; or send it to fewer recipients at a time.",
-                ))
+                let message = format!(
+                    "the message goes in {more} parts, and the server takes {max} in a session \
+                        (LIMITS)"
+                );
+                Err(
+                    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
+                        "Client::send opens as many connections as it needs; or send it to fewer \
+                        recipients at a time.",
+                    ),
+                )
             }
-            // The session works as before, and is of no more use: what is to be done is what is done about one that ended.
+            // The session works as before, and is of no more use: what is to be done is what is
+            // done about one that ended.
             Some(max) if mails + more > max => {
-                let message = format!("the server takes {max} messages in a session (LIMITS), and has had {mails}");
-                Err(Error::new(ErrorKind::Closed, Phase::Mail, message).with_hint("Send it over a new connection."))
+                let message = format!(
+                    "the server takes {max} messages in a session (LIMITS), and has had {mails}"
+                );
+                Err(Error::new(ErrorKind::Closed, Phase::Mail, message)
+                    .with_hint("Send it over a new connection."))
             }
             _ => Ok(()),
         }
     }
 
-    /// The places of the recipients in as few parts as the limits allow, or nearly so: those of a domain stay together.
+    /// The places of the recipients in as few parts as the limits allow, or nearly so: those of a
+    /// domain stay together.
     #[cfg(feature = "client")]
     pub(crate) fn parts(&self, recipients: &[Address]) -> Vec<Vec<usize>> {
         if self.check(recipients).is_ok() {
@@ -103,7 +113,9 @@ impl ServerLimits {
             let is_new = domain != last_domain;
             let is_full = |part: &Vec<usize>| {
                 self.rcpt_max.is_some_and(|max| part.len() >= max)
-                    || self.rcpt_domain_max.is_some_and(|max| is_new && domains >= max)
+                    || self
+                        .rcpt_domain_max
+                        .is_some_and(|max| is_new && domains >= max)
             };
             match parts.last_mut().filter(|part| !is_full(part)) {
                 Some(part) => {
@@ -122,9 +134,11 @@ impl ServerLimits {
 }
 
 fn too_many(number: usize, max: usize, what: &str) -> Error {
-    let message = format!("the message has {number} {what}, and the server takes {max} at once (LIMITS)");
+    let message =
+        format!("the message has {number} {what}, and the server takes {max} at once (LIMITS)");
     Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-        "Send it in several parts. That happens by itself, unless the message is read from a stream, or is to go to all \
+        "Send it in several parts. That happens by itself, unless the message is read from a \
+            stream, or is to go to all \
          recipients or to none.",
     )
 }
@@ -137,11 +151,18 @@ mod tests {
     use super::*;
 
     fn limits(rcpt_max: Option<usize>, rcpt_domain_max: Option<usize>) -> ServerLimits {
-        ServerLimits { mail_max: None, rcpt_max, rcpt_domain_max }
+        ServerLimits {
+            mail_max: None,
+            rcpt_max,
+            rcpt_domain_max,
+        }
     }
 
     fn addresses(names: &[&str]) -> Vec<Address> {
-        names.iter().map(|name| Address::new(*name).unwrap()).collect()
+        names
+            .iter()
+            .map(|name| Address::new(*name).unwrap())
+            .collect()
     }
 
     #[test]
@@ -159,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_session_has_as_many_messages_as_the_server_takes() {
-        let limits = ServerLimits { mail_max: Some(3), ..ServerLimits::default() };
+        let limits = ServerLimits {
+            mail_max: Some(3),
+            ..ServerLimits::default()
+        };
         for (before, more, kind) in [
             (0, 3, None),
             (1, 2, None),
@@ -168,7 +192,10 @@ mod tests {
             (1, 3, Some(ErrorKind::Closed)),
             (3, 1, Some(ErrorKind::Closed)),
         ] {
-            let told = limits.check_session(before, more).err().map(|error| error.kind());
+            let told = limits
+                .check_session(before, more)
+                .err()
+                .map(|error| error.kind());
             assert_eq!(told, kind, "{before} and {more}");
         }
         ServerLimits::default().check_session(1000, 1000).unwrap();
@@ -179,18 +206,36 @@ mod tests {
     fn recipients_stay_in_order_unless_domains_count() {
         let to = addresses(&["a@x", "b@y", "c@X", "d@z", "e@y"]);
         assert_eq!(limits(None, None).parts(&to), [[0, 1, 2, 3, 4]]);
-        assert_eq!(limits(Some(2), None).parts(&to), [&[0, 1][..], &[2, 3], &[4]]);
-        assert_eq!(limits(None, Some(1)).parts(&to), [&[0, 2][..], &[1, 4], &[3]]);
+        assert_eq!(
+            limits(Some(2), None).parts(&to),
+            [&[0, 1][..], &[2, 3], &[4]]
+        );
+        assert_eq!(
+            limits(None, Some(1)).parts(&to),
+            [&[0, 2][..], &[1, 4], &[3]]
+        );
         assert_eq!(limits(None, Some(2)).parts(&to), [&[0, 2, 1, 4][..], &[3]]);
         assert_eq!(limits(Some(5), Some(3)).parts(&to), [[0, 1, 2, 3, 4]]);
-        assert_eq!(limits(Some(3), Some(2)).parts(&to), [&[0, 2, 1][..], &[4, 3]]);
+        assert_eq!(
+            limits(Some(3), Some(2)).parts(&to),
+            [&[0, 2, 1][..], &[4, 3]]
+        );
     }
 
     #[test]
     fn a_domain_counts_once_in_every_spelling() {
-        let to = addresses(&["a@EXAMPLE.org", "b@example.org", "c@ex\u{e4}mple.org", "d@xn--exmple-cua.org"]);
-        limits(Some(4), Some(if cfg!(feature = "idna") { 2 } else { 3 })).check(&to).unwrap();
-        assert!(limits(Some(3), None).check(&to).is_err() && limits(None, Some(1)).check(&to).is_err());
+        let to = addresses(&[
+            "a@EXAMPLE.org",
+            "b@example.org",
+            "c@ex\u{e4}mple.org",
+            "d@xn--exmple-cua.org",
+        ]);
+        limits(Some(4), Some(if cfg!(feature = "idna") { 2 } else { 3 }))
+            .check(&to)
+            .unwrap();
+        assert!(
+            limits(Some(3), None).check(&to).is_err() && limits(None, Some(1)).check(&to).is_err()
+        );
     }
 
     #[cfg(feature = "client")]

@@ -8,7 +8,8 @@ use super::ClientName;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes in a line of a reply, and in a challenge. RFC 5321 has 512, and RFC 4954 12,288 for a challenge; the default is 16 KiB.
+    /// Bytes in a line of a reply, and in a challenge. RFC 5321 has 512, and RFC 4954 12,288 for a
+    /// challenge; the default is 16 KiB.
     pub line: usize,
     /// Lines in a reply; 2,000 by default.
     pub reply_lines: usize,
@@ -24,9 +25,10 @@ pub struct Limits {
     pub empty_lines: usize,
     /// Challenges in a login; the longest mechanisms need three, the default is 16.
     pub challenges: usize,
-    /// Rounds in which SCRAM hashes the password; 4,096 to 600,000 by default. RFC 7677, 4 asks for no fewer, as whoever
-    /// answers in the server's place could try passwords that much faster. No more are recommended anywhere, and these take
-    /// about half a second: a server could keep the client busy with them.
+    /// Rounds in which SCRAM hashes the password; 4,096 to 600,000 by default. RFC 7677, 4 asks for
+    /// no fewer, as whoever answers in the server's place could try passwords that much faster. No
+    /// more are recommended anywhere, and these take about half a second: a server could keep the
+    /// client busy with them.
     pub scram_iterations: RangeInclusive<u32>,
 }
 
@@ -61,7 +63,8 @@ pub enum Protocol {
     /// SMTP (RFC 5321): the reply to a message holds for all of its recipients.
     #[default]
     Smtp,
-    /// LMTP (RFC 2033), for delivery into mailboxes: after a message comes a reply for each recipient that was accepted before.
+    /// LMTP (RFC 2033), for delivery into mailboxes: after a message comes a reply for each
+    /// recipient that was accepted before.
     Lmtp,
 }
 
@@ -79,13 +82,14 @@ pub struct Settings {
     pub secure: bool,
     /// Allow a login without TLS, though whoever listens may get the password from it.
     pub auth_in_clear: bool,
-    /// The host that was connected to and its port, which some mechanisms tell the server (RFC 7628, 3.1) or need to know.
+    /// The host that was connected to and its port, which some mechanisms tell the server (RFC
+    /// 7628, 3.1) or need to know.
     pub server: Option<(String, u16)>,
-    /// The client's nonce in SCRAM, printable and without a comma. `None`, as it must be but in tests and fuzzers that
-    /// want the same bytes again: a fresh random one for each login.
+    /// The client's nonce in SCRAM, printable and without a comma. `None`, as it must be but in
+    /// tests and fuzzers that want the same bytes again: a fresh random one for each login.
     pub nonce: Option<String>,
-    /// How many bytes a chunk has (RFC 3030), where a message goes as several. So much of it is held until the chunk is full. 256 KiB
-    /// by default; more gains nothing.
+    /// How many bytes a chunk has (RFC 3030), where a message goes as several. So much of it is
+    /// held until the chunk is full. 256 KiB by default; more gains nothing.
     pub chunk_size: usize,
     /// Bounds on what the server sends.
     pub limits: Limits,

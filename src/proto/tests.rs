@@ -31,7 +31,8 @@ fn a_session_that_follows_another_tells_of_both() {
     assert_eq!(later.round_trips(), 3);
     assert_eq!(
         later.transcript().to_string(),
-        "S: 220 first\nC: EHLO me\n-- TLS failed\nS: 220 second\nC: EHLO me\nS: 250 mail.example.org\n"
+        "S: 220 first\nC: EHLO me\n-- TLS failed\nS: 220 second\nC: EHLO me\nS: 250 \
+            mail.example.org\n"
     );
 }
 
@@ -47,7 +48,10 @@ fn a_session_is_kept_between_transactions() {
         assert_eq!(machine.transactions_begun(), begun);
         begin(&mut machine);
         assert!(!machine.is_between_transactions());
-        assert!(matches!(feed(&mut machine, "550 No\r\n"), Step::Sender { .. }));
+        assert!(matches!(
+            feed(&mut machine, "550 No\r\n"),
+            Step::Sender { .. }
+        ));
     }
 }
 
@@ -59,5 +63,8 @@ fn what_only_the_client_knows_is_hidden_too() {
     let bytes = b"no such user: correct-horse\r\n";
     assert_eq!(machine.input(bytes), bytes.len());
     let error = machine.step().unwrap_err().to_string();
-    assert!(error.contains("no such user: ***") && !error.contains("correct"), "{error}");
+    assert!(
+        error.contains("no such user: ***") && !error.contains("correct"),
+        "{error}"
+    );
 }

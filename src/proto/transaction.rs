@@ -16,19 +16,21 @@ pub struct Transaction {
     pub reverse_path: Option<Address>,
     /// Whom the message is for.
     pub recipients: Vec<Address>,
-    /// The size of the message, where it is known, as RFC 1870 counts it: with CRLF at the line ends, without added dots and
-    /// the final one. It is declared, and checked against the server's limit. A small message of a known size goes
-    /// as one chunk (RFC 3030) where the server takes that, and must then be of exactly this size.
+    /// The size of the message, where it is known, as RFC 1870 counts it: with CRLF at the line
+    /// ends, without added dots and the final one. It is declared, and checked against the server's
+    /// limit. A small message of a known size goes as one chunk (RFC 3030) where the server takes
+    /// that, and must then be of exactly this size.
     pub size: Option<u64>,
     /// Whether the message has bytes beyond ASCII.
     pub content: Content,
-    /// The message's headers are not ASCII, so that the server must offer SMTPUTF8 (RFC 6531). Addresses
-    /// are looked at apart.
+    /// The message's headers are not ASCII, so that the server must offer SMTPUTF8 (RFC 6531).
+    /// Addresses are looked at apart.
     pub utf8_headers: bool,
     /// What is asked of the server beyond taking the message.
     pub delivery: DeliveryOptions,
-    /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for each recipient once more behind the
-    /// message, as in LMTP, those that it refuses then do not keep the message from the others.
+    /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for
+    /// each recipient once more behind the message, as in LMTP, those that it refuses then do not
+    /// keep the message from the others.
     pub all_or_nothing: bool,
     /// Wait for the answer to MAIL before anything else goes, also where the server takes
     /// PIPELINING: for a connection that was idle for long, whose server may be gone without a
@@ -69,15 +71,19 @@ impl Transaction {
         }
     }
 
-    /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs it, and the message is lost
-    /// at one that does not have it. A domain beyond ASCII has a form for all of them.
+    /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs
+    /// it, and the message is lost at one that does not have it. A domain beyond ASCII has a form
+    /// for all of them.
     pub(super) fn needs_utf8(&self) -> bool {
         self.utf8_headers || self.first_non_ascii().is_some()
     }
 
     /// The first address that cannot be written in ASCII.
     fn first_non_ascii(&self) -> Option<&Address> {
-        self.reverse_path.iter().chain(&self.recipients).find(|address| address.to_ascii().is_none())
+        self.reverse_path
+            .iter()
+            .chain(&self.recipients)
+            .find(|address| address.to_ascii().is_none())
     }
 
     /// The server can take this message, as far as it said what it can.
@@ -89,17 +95,25 @@ impl Transaction {
         if let (Some(size), Some(limit)) = (self.size, server.size_limit())
             && size > limit
         {
-            let message = format!("the message has {size} bytes, and the server takes at most {limit}");
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
-                .with_hint("Send less in one message, or put the attachment where it can be fetched from."));
+            let message =
+                format!("the message has {size} bytes, and the server takes at most {limit}");
+            return Err(
+                Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
+                    "Send less in one message, or put the attachment where it can be fetched from.",
+                ),
+            );
         }
         if self.content == Content::EightBit && !server.offers("8BITMIME") {
-            let message = "the message has bytes beyond ASCII, and the server does not offer 8BITMIME";
+            let message =
+                "the message has bytes beyond ASCII, and the server does not offer 8BITMIME";
             return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as quoted-printable or base64."));
         }
-        if self.content == Content::Binary && !(server.offers("BINARYMIME") && server.offers("CHUNKING")) {
-            let message = "the message must go as it is, and the server does not offer BINARYMIME and CHUNKING";
+        if self.content == Content::Binary
+            && !(server.offers("BINARYMIME") && server.offers("CHUNKING"))
+        {
+            let message = "the message must go as it is, and the server does not offer BINARYMIME \
+                and CHUNKING";
             return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
                 .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
         }
@@ -110,12 +124,14 @@ impl Transaction {
         self.delivery.check(server)
     }
 
-    /// PRDR is of use with more than one recipient. It is not for a message to all or none: without it the server cannot take that
-    /// for some only.
+    /// PRDR is of use with more than one recipient. It is not for a message to all or none: without
+    /// it the server cannot take that for some only.
     pub(super) fn final_replies(&self, protocol: Protocol, server: &Capabilities) -> FinalReplies {
         match protocol {
             Protocol::Lmtp => FinalReplies::Each,
-            Protocol::Smtp if server.offers("PRDR") && self.recipients.len() > 1 && !self.all_or_nothing => {
+            Protocol::Smtp
+                if server.offers("PRDR") && self.recipients.len() > 1 && !self.all_or_nothing =>
+            {
                 FinalReplies::OneOr353
             }
             Protocol::Smtp => FinalReplies::One,
@@ -125,14 +141,20 @@ impl Transaction {
     fn utf8_missing(&self) -> Error {
         match self.first_non_ascii() {
             Some(address) => {
-                let message = format!("the address {address} is not ASCII, and the server does not offer SMTPUTF8");
-                Error::new(ErrorKind::Request, Phase::Mail, message)
-                    .with_hint("Use an ASCII form of the address, or a server that knows internationalized mail.")
+                let message = format!(
+                    "the address {address} is not ASCII, and the server does not offer SMTPUTF8"
+                );
+                Error::new(ErrorKind::Request, Phase::Mail, message).with_hint(
+                    "Use an ASCII form of the address, or a server that knows \
+                        internationalized mail.",
+                )
             }
             None => {
-                let message = "the message has headers that are not ASCII, and the server does not offer SMTPUTF8";
+                let message = "the message has headers that are not ASCII, and the server does \
+                    not offer SMTPUTF8";
                 Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-                    "Encode the headers (RFC 2047), and use ASCII addresses in them, with A-labels (xn--) for domains.",
+                    "Encode the headers (RFC 2047), and use ASCII addresses in them, with \
+                        A-labels (xn--) for domains.",
                 )
             }
         }
@@ -188,7 +210,8 @@ pub(super) enum Framing {
     Data,
     /// As one chunk of so many bytes (RFC 3030), together with the commands.
     Chunk(u64),
-    /// As chunks of which the last one has what is left. A refusal then comes in time, and the session goes on.
+    /// As chunks of which the last one has what is left. A refusal then comes in time, and the
+    /// session goes on.
     Chunks,
 }
 
@@ -205,8 +228,9 @@ pub(super) enum FinalReplies {
     Each,
 }
 
-/// A message up to this size goes as a chunk together with the commands, if it can: its sender then waits once. A larger one gains
-/// nothing by it, as DATA costs no more than chunks do; so only what must goes as chunks.
+/// A message up to this size goes as a chunk together with the commands, if it can: its sender then
+/// waits once. A larger one gains nothing by it, as DATA costs no more than chunks do; so only what
+/// must goes as chunks.
 const SMALL: u64 = 64 * 1024;
 
 impl TransactionState {
@@ -253,7 +277,8 @@ impl TransactionState {
         self.ends_at.is_some_and(|end| written >= end)
     }
 
-    /// The next reply to the message is the last one, and says what becomes of it, also where it is 421.
+    /// The next reply to the message is the last one, and says what becomes of it, also where it is
+    /// 421.
     pub(super) fn is_last_reply_next(&self) -> bool {
         let left = self.accepted.len().saturating_sub(self.verdicts.len());
         match self.final_replies {
@@ -265,7 +290,8 @@ impl TransactionState {
 
     /// Another recipient than the next one was accepted or may be, and so the message.
     pub(super) fn may_yet_be_sent(&self) -> bool {
-        let others = !self.accepted.is_empty() || self.answered + 1 < self.transaction.recipients.len();
+        let others =
+            !self.accepted.is_empty() || self.answered + 1 < self.transaction.recipients.len();
         others && self.refusal().is_none()
     }
 
@@ -276,17 +302,26 @@ impl TransactionState {
 
     /// Whom the next reply to the message is for, if it is for one recipient.
     pub(super) fn next_verdict(&self) -> Option<usize> {
-        let for_each = matches!(self.final_replies, FinalReplies::Each | FinalReplies::EachAndOne);
-        self.accepted.get(self.verdicts.len()).copied().filter(|_| for_each && self.refusal().is_none())
+        let for_each = matches!(
+            self.final_replies,
+            FinalReplies::Each | FinalReplies::EachAndOne
+        );
+        self.accepted
+            .get(self.verdicts.len())
+            .copied()
+            .filter(|_| for_each && self.refusal().is_none())
     }
 
-    /// What was said of the message in all, when this was said last. It was taken if it was for one recipient at least; Exim ends with 250
-    /// also where it was refused for each, for some of them for good and for others for the moment.
+    /// What was said of the message in all, when this was said last. It was taken if it was for one
+    /// recipient at least; Exim ends with 250 also where it was refused for each, for some of them
+    /// for good and for others for the moment.
     pub(super) fn conclusion(&self, last: Reply) -> Reply {
         let taken = self.verdicts.iter().rfind(|verdict| verdict.is_positive());
         match (self.final_replies, taken) {
             (FinalReplies::Each, Some(taken)) => taken.clone(),
-            (FinalReplies::EachAndOne, None) if last.is_positive() => self.verdicts.last().cloned().unwrap_or(last),
+            (FinalReplies::EachAndOne, None) if last.is_positive() => {
+                self.verdicts.last().cloned().unwrap_or(last)
+            }
             _ => last,
         }
     }
@@ -299,11 +334,14 @@ impl TransactionState {
         }
     }
 
-    /// Why no recipient gets the message, if that is certain, also where it has gone and the server says no more.
+    /// Why no recipient gets the message, if that is certain, also where it has gone and the server
+    /// says no more.
     pub(super) fn final_refusal(&self) -> Option<(Phase, &Reply)> {
-        let all_refused = self.verdicts.len() == self.accepted.len() && !self.verdicts.iter().any(Reply::is_positive);
+        let all_refused = self.verdicts.len() == self.accepted.len()
+            && !self.verdicts.iter().any(Reply::is_positive);
         let verdict = self.verdicts.last().filter(|_| all_refused);
-        self.refusal().or(verdict.map(|reply| (Phase::EndOfData, reply)))
+        self.refusal()
+            .or(verdict.map(|reply| (Phase::EndOfData, reply)))
     }
 
     /// Why the message will not be sent, if that is certain by now.

@@ -14,8 +14,9 @@ const TAIL: usize = 300;
 const LINE: usize = 400;
 const REPLY_LINES: usize = 60;
 
-/// What both sides said, for a log or a support request. Secrets are replaced, the message is not in it, and a long session
-/// is cut in the middle. Its `Display` is one line for each line of the dialogue.
+/// What both sides said, for a log or a support request. Secrets are replaced, the message is not
+/// in it, and a long session is cut in the middle. Its `Display` is one line for each line of the
+/// dialogue.
 ///
 /// ```text
 /// S: 220 mail.example.org ESMTP
@@ -37,7 +38,11 @@ impl Transcript {
     /// The lines, in order; where some were left out, one says how many.
     pub fn lines(&self) -> impl Iterator<Item = Arc<str>> + '_ {
         let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted).into());
-        self.head.iter().cloned().chain(gap).chain(self.tail.iter().cloned())
+        self.head
+            .iter()
+            .cloned()
+            .chain(gap)
+            .chain(self.tail.iter().cloned())
     }
 
     /// Nothing was said.
@@ -61,7 +66,10 @@ impl Transcript {
             self.push("S:", &format!("{}{mark}{line}", reply.code()));
         }
         if last >= REPLY_LINES {
-            self.note(&format!("{} more lines of this reply", last + 1 - REPLY_LINES));
+            self.note(&format!(
+                "{} more lines of this reply",
+                last + 1 - REPLY_LINES
+            ));
         }
     }
 
@@ -75,7 +83,10 @@ impl Transcript {
     fn push(&mut self, who: &str, text: &str) {
         let text = printable(text);
         let start = beginning(&text, LINE);
-        let line = format!("{who} {start}{}", if start.len() < text.len() { "…" } else { "" });
+        let line = format!(
+            "{who} {start}{}",
+            if start.len() < text.len() { "…" } else { "" }
+        );
         #[cfg(feature = "tracing")]
         tracing::debug!(target: "envoi::dialogue", "{line}");
         self.keep(line.into());
@@ -133,7 +144,12 @@ mod tests {
             let text: String = (1..lines).map(|n| format!("250-{n}\r\n")).collect();
             let mut bytes = BytesMut::from(format!("{text}250 {lines}\r\n").as_str());
             let mut transcript = Transcript::default();
-            transcript.server(&ReplyParser::new(Limits::default()).parse(&mut bytes).unwrap().unwrap());
+            transcript.server(
+                &ReplyParser::new(Limits::default())
+                    .parse(&mut bytes)
+                    .unwrap()
+                    .unwrap(),
+            );
             transcript.to_string()
         };
         assert_eq!(said(1), "S: 250 1\n");

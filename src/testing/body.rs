@@ -27,8 +27,8 @@ enum At {
 }
 
 impl Decoder {
-    /// Appends what belongs to the message to `message`. Where the final dot is in `input`, says how
-    /// many of its bytes belong to the message and its end; what is behind them are commands.
+    /// Appends what belongs to the message to `message`. Where the final dot is in `input`, says
+    /// how many of its bytes belong to the message and its end; what is behind them are commands.
     pub(super) fn decode(&mut self, input: &[u8], message: &mut Vec<u8>) -> Option<usize> {
         let mut i = 0;
         while i < input.len() {
@@ -74,7 +74,8 @@ impl Decoder {
         while let Some(found) = memchr2(b'\r', b'\n', &input[i..]) {
             i += found;
             if input[i] == b'\n' {
-                // Not the end of a line (RFC 5321, 2.3.8): a dot behind it is no stuffing, and ends nothing.
+                // Not the end of a line (RFC 5321, 2.3.8): a dot behind it is no stuffing, and ends
+                // nothing.
                 self.bare_line_ends = true;
                 i += 1;
                 continue;

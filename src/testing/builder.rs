@@ -100,8 +100,8 @@ impl Builder {
         self
     }
 
-    /// Speaks LMTP (RFC 2033) instead of SMTP: LHLO, and an answer for each recipient behind a message. Without TLS, unless
-    /// [`starttls`](Self::starttls) follows.
+    /// Speaks LMTP (RFC 2033) instead of SMTP: LHLO, and an answer for each recipient behind a
+    /// message. Without TLS, unless [`starttls`](Self::starttls) follows.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -131,20 +131,22 @@ impl Builder {
         self.lmtp()
     }
 
-    /// Accepts this user with this password; called again, another one too. AUTH is offered inside TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
+    /// Accepts this user with this password; called again, another one too. AUTH is offered inside
+    /// TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.logins.push((user.into(), password.into()));
         self
     }
 
-    /// Accepts this user with this token of OAuth 2, if OAUTHBEARER or XOAUTH2 is among the [mechanisms](Self::mechanisms);
-    /// called again, another one too.
+    /// Accepts this user with this token of OAuth 2, if OAUTHBEARER or XOAUTH2 is among the
+    /// [mechanisms](Self::mechanisms); called again, another one too.
     pub fn token(mut self, user: impl Into<String>, token: impl Into<String>) -> Self {
         self.settings.tokens.push((user.into(), token.into()));
         self
     }
 
-    /// Offers these mechanisms, in place of PLAIN and LOGIN: those, SCRAM, CRAM-MD5, OAUTHBEARER and XOAUTH2 are known.
+    /// Offers these mechanisms, in place of PLAIN and LOGIN: those, SCRAM, CRAM-MD5, OAUTHBEARER
+    /// and XOAUTH2 are known.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -178,15 +180,15 @@ impl Builder {
         self
     }
 
-    /// The largest message taken, in bytes, announced with SIZE (RFC 1870). Without it there is no limit, and
-    /// `SIZE 0` says so.
+    /// The largest message taken, in bytes, announced with SIZE (RFC 1870). Without it there is no
+    /// limit, and `SIZE 0` says so.
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.settings.max_size = Some(bytes);
         self
     }
 
-    /// Leaves an extension out of the answer to EHLO, and takes none of its parameters. A keyword that
-    /// the server does not know changes nothing.
+    /// Leaves an extension out of the answer to EHLO, and takes none of its parameters. A keyword
+    /// that the server does not know changes nothing.
     ///
     /// Without `ENHANCEDSTATUSCODES`, replies have no such codes.
     pub fn without(mut self, keyword: impl Into<String>) -> Self {
@@ -194,10 +196,13 @@ impl Builder {
         self
     }
 
-    /// Offers another extension in its answer to EHLO, by this line of it, and takes its parameters: `DSN`, `DELIVERBY 240`,
-    /// `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` …
-    /// What it was asked for is in [`ReceivedMessage::parameters`](super::ReceivedMessage::parameters) and [`ReceivedMessage::recipient_parameters`](super::ReceivedMessage::recipient_parameters); nothing more comes of
-    /// it, but that limits are enforced, and chunks are taken (`CHUNKING`, `BINARYMIME`).
+    /// Offers another extension in its answer to EHLO, by this line of it, and takes its
+    /// parameters: `DSN`, `DELIVERBY 240`, `FUTURERELEASE 86400 2030-01-01T00:00:00Z`,
+    /// `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` … What it was asked
+    /// for is in [`ReceivedMessage::parameters`](super::ReceivedMessage::parameters) and
+    /// [`ReceivedMessage::recipient_parameters`](super::ReceivedMessage::recipient_parameters);
+    /// nothing more comes of it, but that limits are enforced, and chunks are taken (`CHUNKING`,
+    /// `BINARYMIME`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -219,30 +224,44 @@ impl Builder {
         self
     }
 
-    /// Refuses a recipient, compared without regard to case, with this reply: `550 5.1.1 No such user`.
-    pub fn refuse_recipient(mut self, address: impl Into<String>, reply: impl Into<String>) -> Self {
+    /// Refuses a recipient, compared without regard to case, with this reply:
+    /// `550 5.1.1 No such user`.
+    pub fn refuse_recipient(
+        mut self,
+        address: impl Into<String>,
+        reply: impl Into<String>,
+    ) -> Self {
         self.settings.refused.push((address.into(), reply.into()));
         self
     }
 
-    /// Offers PRDR: a client that asks for it gets an answer for each recipient behind the message, as Exim gives it.
+    /// Offers PRDR: a client that asks for it gets an answer for each recipient behind the message,
+    /// as Exim gives it.
     pub fn prdr(mut self) -> Self {
         self.settings.prdr = true;
         self
     }
 
-    /// Takes this recipient, compared without regard to case, and refuses the message for it with this reply when it has come. Where
-    /// there is one reply for all recipients ([LMTP](Self::lmtp) and [PRDR](Self::prdr) have one for each), it is refused for all.
-    pub fn refuse_message(mut self, recipient: impl Into<String>, reply: impl Into<String>) -> Self {
-        self.settings.refused_messages.push((recipient.into(), reply.into()));
+    /// Takes this recipient, compared without regard to case, and refuses the message for it with
+    /// this reply when it has come. Where there is one reply for all recipients ([LMTP](Self::lmtp)
+    /// and [PRDR](Self::prdr) have one for each), it is refused for all.
+    pub fn refuse_message(
+        mut self,
+        recipient: impl Into<String>,
+        reply: impl Into<String>,
+    ) -> Self {
+        self.settings
+            .refused_messages
+            .push((recipient.into(), reply.into()));
         self
     }
 
     /// Lets a function see each command before it is carried out, and answer in its place.
     ///
-    /// It gets the line as [`Session::groups`](super::Session::groups) has it, and `.` when a message has come whole. What it
-    /// returns is sent as it is (several lines for a multi-line reply), and the command is not
-    /// carried out, the message not kept; after a 421 the connection is closed.
+    /// It gets the line as [`Session::groups`](super::Session::groups) has it, and `.` when a
+    /// message has come whole. What it returns is sent as it is (several lines for a multi-line
+    /// reply), and the command is not carried out, the message not kept; after a 421 the connection
+    /// is closed.
     ///
     /// ```no_run
     /// # async fn example() -> std::io::Result<()> {
@@ -253,7 +272,10 @@ impl Builder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn answer(mut self, answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn answer(
+        mut self,
+        answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         self.settings.answer = Some(Box::new(answer));
         self
     }
@@ -308,7 +330,10 @@ impl Builder {
         let ca_file = folder.path().join("ca.pem");
         std::fs::write(&ca_file, &certificate.ca_pem)?;
 
-        let socket = self.settings.is_at_socket.then(|| folder.path().join("lmtp.sock"));
+        let socket = self
+            .settings
+            .is_at_socket
+            .then(|| folder.path().join("lmtp.sock"));
         let (listener, port) = match &socket {
             #[cfg(unix)]
             Some(path) => (BoundListener::Unix(UnixListener::bind(path)?), 0),
@@ -327,6 +352,13 @@ impl Builder {
             arrived: Notify::new(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Server { shared, task, port, socket, ca_pem: certificate.ca_pem, ca_file })
+        Ok(Server {
+            shared,
+            task,
+            port,
+            socket,
+            ca_pem: certificate.ca_pem,
+            ca_file,
+        })
     }
 }

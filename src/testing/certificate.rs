@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
@@ -39,14 +39,19 @@ impl Certificate {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let leaf = leaf.signed_by(&key, &ca).map_err(io::Error::other)?;
 
-        let config = ServerConfig::builder_with_provider(tls::provider().map_err(io::Error::other)?)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key.into())
-            .map_err(io::Error::other)?;
+        let config =
+            ServerConfig::builder_with_provider(tls::provider().map_err(io::Error::other)?)
+                .with_safe_default_protocol_versions()
+                .map_err(io::Error::other)?
+                .with_no_client_auth()
+                .with_single_cert(vec![leaf.der().clone()], key.into())
+                .map_err(io::Error::other)?;
         let end_point = Sha256::digest(leaf.der()).to_vec();
-        Ok(Certificate { ca_pem: ca.pem(), acceptor: TlsAcceptor::from(Arc::new(config)), end_point })
+        Ok(Certificate {
+            ca_pem: ca.pem(),
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            end_point,
+        })
     }
 }
 

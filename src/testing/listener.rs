@@ -26,7 +26,8 @@ impl BoundListener {
         match self {
             BoundListener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Without it a reply may wait for the client's delayed acknowledgement. Where it fails, the connection is gone.
+                // Without it a reply may wait for the client's delayed acknowledgement. Where it
+                // fails, the connection is gone.
                 let _ = stream.set_nodelay(true);
                 Ok(Box::new(stream))
             }
@@ -45,7 +46,11 @@ pub(super) async fn accept(listener: BoundListener, shared: Arc<Shared>) {
                 sessions.spawn(session::serve(stream, shared.clone()));
             }
             // The client is gone already: no reason to end.
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+                ) => {}
             // This process or the system has too many files open. The client waits, and nothing
             // tells when one is closed. A thread waits, as the runtime may have no clock.
             Err(_) => {

@@ -1,8 +1,9 @@
-//! An SMTP or LMTP server inside the process, for the tests of programs that send mail (feature `testing`).
+//! An SMTP or LMTP server inside the process, for the tests of programs that send mail (feature
+//! `testing`).
 //!
 //! [`Server::start`] gives a server on a free port of the loopback interface that offers STARTTLS
-//! with a certificate of its own, made on the spot, and keeps what it is sent. It is strict where a real
-//! server may be lenient: commands end with CRLF, parameters stand only where their extension
+//! with a certificate of its own, made on the spot, and keeps what it is sent. It is strict where a
+//! real server may be lenient: commands end with CRLF, parameters stand only where their extension
 //! was offered, and only CRLF, dot, CRLF ends a message (RFC 5321, 4.1.1.4).
 //!
 //! ```
@@ -26,8 +27,9 @@
 //! # }
 //! ```
 //!
-//! A message goes to a file as it comes, so its size costs no memory. Commands are kept as text, with
-//! secrets left out, in the groups in which they came: [`Session::groups`] shows what was pipelined.
+//! A message goes to a file as it comes, so its size costs no memory. Commands are kept as text,
+//! with secrets left out, in the groups in which they came: [`Session::groups`] shows what was
+//! pipelined.
 
 mod body;
 mod builder;
@@ -56,12 +58,18 @@ pub use builder::Builder;
 pub use record::{ReceivedMessage, Session};
 
 /// What needs no escape in a URL's user, password or path.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
-/// A mail server on the loopback interface, or at a Unix socket. It ends when it is dropped, and all its connections with it.
+/// A mail server on the loopback interface, or at a Unix socket. It ends when it is dropped, and
+/// all its connections with it.
 ///
-/// Its files are in a temporary folder, which goes when the server and every [`ReceivedMessage`] are dropped.
+/// Its files are in a temporary folder, which goes when the server and every [`ReceivedMessage`]
+/// are dropped.
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -109,7 +117,8 @@ impl Server {
         Builder::new()
     }
 
-    /// The name to connect to, which the certificate bears: `localhost`. It is good for `127.0.0.1` and `::1` as well.
+    /// The name to connect to, which the certificate bears: `localhost`. It is good for `127.0.0.1`
+    /// and `::1` as well.
     pub fn host(&self) -> &str {
         "localhost"
     }
@@ -124,8 +133,9 @@ impl Server {
         self.socket.as_deref()
     }
 
-    /// All that a client needs to know, in one line: scheme, the first login, host, port, and the CA file to trust. There is none for
-    /// LMTP with TLS from the first byte; this one is for LMTP without then.
+    /// All that a client needs to know, in one line: scheme, the first login, host, port, and the
+    /// CA file to trust. There is none for LMTP with TLS from the first byte; this one is for LMTP
+    /// without then.
     pub fn url(&self) -> String {
         let settings = &self.shared.settings;
         let scheme = match (settings.protocol, settings.security) {
@@ -137,19 +147,26 @@ impl Server {
             let escape = |text| utf8_percent_encode(text, UNRESERVED);
             format!("{}:{}@", escape(user), escape(password))
         });
-        let trust = format!("trust={}", utf8_percent_encode(&self.ca_file.to_string_lossy(), PATH));
-        let query = if settings.security == Security::StartTls && settings.protocol == Protocol::Lmtp {
-            format!("tls=required&{trust}")
-        } else if settings.security != Security::Plaintext {
-            trust
-        } else if settings.auth_in_clear && login.is_some() {
-            "tls=none&auth-in-clear=yes".into()
-        } else {
-            "tls=none".into()
-        };
+        let trust = format!(
+            "trust={}",
+            utf8_percent_encode(&self.ca_file.to_string_lossy(), PATH)
+        );
+        let query =
+            if settings.security == Security::StartTls && settings.protocol == Protocol::Lmtp {
+                format!("tls=required&{trust}")
+            } else if settings.security != Security::Plaintext {
+                trust
+            } else if settings.auth_in_clear && login.is_some() {
+                "tls=none&auth-in-clear=yes".into()
+            } else {
+                "tls=none".into()
+            };
         let login = login.unwrap_or_default();
         match &self.socket {
-            Some(path) => format!("lmtp+unix://{login}{}?{query}", utf8_percent_encode(&path.to_string_lossy(), PATH)),
+            Some(path) => format!(
+                "lmtp+unix://{login}{}?{query}",
+                utf8_percent_encode(&path.to_string_lossy(), PATH)
+            ),
             None => format!("{scheme}://{login}{}:{}?{query}", self.host(), self.port),
         }
     }
@@ -164,8 +181,8 @@ impl Server {
         &self.ca_file
     }
 
-    /// The server's end of TLS, with its certificate and key, for a server of the test's own that does what this
-    /// one does not.
+    /// The server's end of TLS, with its certificate and key, for a server of the test's own that
+    /// does what this one does not.
     pub fn tls_config(&self) -> Arc<ServerConfig> {
         self.shared.tls.config().clone()
     }
@@ -177,7 +194,8 @@ impl Server {
 
     /// The next message that this method has not given out yet, as soon as it has been accepted.
     ///
-    /// It waits without limit: put `tokio::time::timeout` around it where a message may fail to come.
+    /// It waits without limit: put `tokio::time::timeout` around it where a message may fail to
+    /// come.
     pub async fn next_message(&self) -> ReceivedMessage {
         loop {
             // Made before the look, so that no message falls between the two.
@@ -227,11 +245,16 @@ struct Log {
 
 impl Shared {
     fn log(&self) -> MutexGuard<'_, Log> {
-        // No panic leaves the log half-written; a test that failed must not fail the others with it.
+        // No panic leaves the log half-written; a test that failed must not fail the others with
+        // it.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offers(&self, keyword: &str) -> bool {
-        !self.settings.without.iter().any(|left_out| left_out.eq_ignore_ascii_case(keyword))
+        !self
+            .settings
+            .without
+            .iter()
+            .any(|left_out| left_out.eq_ignore_ascii_case(keyword))
     }
 }

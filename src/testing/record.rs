@@ -46,8 +46,8 @@ impl ReceivedMessage {
         std::fs::read(&self.path)
     }
 
-    /// The file that [`read`](Self::read) reads, for messages that are too large for memory. It is there for as
-    /// long as this value, a clone of it, or the server.
+    /// The file that [`read`](Self::read) reads, for messages that are too large for memory. It is
+    /// there for as long as this value, a clone of it, or the server.
     pub fn path(&self) -> &Path {
         &self.path
     }

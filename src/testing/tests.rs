@@ -16,7 +16,9 @@ use super::*;
 const TRANSACTION: &str = "MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n";
 
 async fn connect(server: &Server) -> TcpStream {
-    TcpStream::connect((server.host(), server.port())).await.unwrap()
+    TcpStream::connect((server.host(), server.port()))
+        .await
+        .unwrap()
 }
 
 /// Writes everything at once, then reads until the server closes.
@@ -30,7 +32,11 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), what: &[u8
 
 async fn codes(server: &Server, what: &str) -> Vec<String> {
     let replies = exchange(&mut connect(server).await, what.as_bytes()).await;
-    replies.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| line[..3].to_string()).collect()
+    replies
+        .lines()
+        .filter(|line| line.as_bytes()[3] == b' ')
+        .map(|line| line[..3].to_string())
+        .collect()
 }
 
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
@@ -41,15 +47,23 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(replies).unwrap()
 }
 
-async fn handshake(server: &Server, name: &'static str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    server: &Server,
+    name: &'static str,
+    stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap())
+        .unwrap();
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from(name).unwrap(), stream)
+        .await
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -69,18 +83,26 @@ async fn starttls(server: &Server) -> TlsStream<TcpStream> {
 
 #[tokio::test]
 async fn a_message_is_captured_over_starttls_after_a_login() {
-    let server = Server::builder().login("alice", "dummy123").require_login().start().await.unwrap();
+    let server = Server::builder()
+        .login("alice", "dummy123")
+        .require_login()
+        .start()
+        .await
+        .unwrap();
     let mut stream = starttls(&server).await;
     let rest = "EHLO client.example.org\r\nAUTH PLAIN AGFsaWNlAGR1bW15MTIz\r\n\
-        MAIL FROM:<a@example.org> SIZE=22 BODY=8BITMIME\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\nDATA\r\n\
+        MAIL FROM:<a@example.org> SIZE=22 BODY=8BITMIME\r\nRCPT TO:<b@example.org>\r\nRCPT \
+        TO:<c@example.org>\r\nDATA\r\n\
         Subject: x\r\n\r\n..dot\r\n...\r\n.\r\nQUIT\r\n";
     let replies = exchange(&mut stream, rest.as_bytes()).await;
     assert_eq!(
         replies,
-        "250-localhost greets client.example.org\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
+        "250-localhost greets client.example.org\r\n250-PIPELINING\r\n250-SIZE \
+            0\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
          250-ENHANCEDSTATUSCODES\r\n250 AUTH PLAIN LOGIN\r\n\
          235 2.7.0 Authentication successful\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.1.5 Ok\r\n\
-         354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as 00000001\r\n221 2.0.0 Bye\r\n"
+         354 End data with <CR><LF>.<CR><LF>\r\n250 2.0.0 Ok: queued as 00000001\r\n221 2.0.0 \
+         Bye\r\n"
     );
 
     let message = server.next_message().await;
@@ -99,7 +121,10 @@ async fn a_message_is_captured_over_starttls_after_a_login() {
     let session = &server.connections()[message.connection];
     assert_eq!(session.tls.as_deref(), Some("TLSv1.3"));
     assert_eq!(session.groups[0], ["EHLO me", "STARTTLS"]);
-    assert_eq!(session.groups[1][..2], ["EHLO client.example.org", "AUTH PLAIN <secret>"]);
+    assert_eq!(
+        session.groups[1][..2],
+        ["EHLO client.example.org", "AUTH PLAIN <secret>"]
+    );
     assert!(session.commands().any(|command| command == "."));
     assert_eq!(session.failure, None);
 }
@@ -108,32 +133,64 @@ async fn a_message_is_captured_over_starttls_after_a_login() {
 async fn the_certificate_is_good_for_the_addresses_too() {
     let server = Server::builder().implicit_tls().start().await.unwrap();
     for name in ["localhost", "127.0.0.1", "::1"] {
-        let mut stream = handshake(&server, name, connect(&server).await).await.unwrap();
-        assert!(exchange(&mut stream, b"QUIT\r\n").await.starts_with("220 localhost"));
+        let mut stream = handshake(&server, name, connect(&server).await)
+            .await
+            .unwrap();
+        assert!(
+            exchange(&mut stream, b"QUIT\r\n")
+                .await
+                .starts_with("220 localhost")
+        );
     }
-    let error = handshake(&server, "example.org", connect(&server).await).await.unwrap_err();
+    let error = handshake(&server, "example.org", connect(&server).await)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_trust_is_a_failure_of_its_session() {
     let server = Server::builder().implicit_tls().start().await.unwrap();
-    handshake(&server, "example.org", connect(&server).await).await.unwrap_err();
+    handshake(&server, "example.org", connect(&server).await)
+        .await
+        .unwrap_err();
     while server.connections().iter().any(|session| session.is_open) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(server.connections()[0].failure.as_ref().unwrap().contains("BadCertificate"));
+    assert!(
+        server.connections()[0]
+            .failure
+            .as_ref()
+            .unwrap()
+            .contains("BadCertificate")
+    );
 }
 
 #[tokio::test]
 async fn tls_forgets_what_was_said_in_clear() {
-    let server = Server::builder().login("a", "b").auth_in_clear().start().await.unwrap();
+    let server = Server::builder()
+        .login("a", "b")
+        .auth_in_clear()
+        .start()
+        .await
+        .unwrap();
     let mut stream = connect(&server).await;
-    stream.write_all(b"EHLO me\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n").await.unwrap();
+    stream
+        .write_all(b"EHLO me\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n")
+        .await
+        .unwrap();
     read_until(&mut stream, "220 2.0.0 Ready to start TLS\r\n").await;
     let mut stream = handshake(&server, "localhost", stream).await.unwrap();
-    let replies = exchange(&mut stream, b"RCPT TO:<a@b>\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nSTARTTLS\r\nQUIT\r\n").await;
-    let codes: Vec<_> = replies.lines().filter(|line| !line.starts_with("250")).map(|line| &line[..3]).collect();
+    let replies = exchange(
+        &mut stream,
+        b"RCPT TO:<a@b>\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nSTARTTLS\r\nQUIT\r\n",
+    )
+    .await;
+    let codes: Vec<_> = replies
+        .lines()
+        .filter(|line| !line.starts_with("250"))
+        .map(|line| &line[..3])
+        .collect();
     assert_eq!(codes, ["503", "503", "554", "221"]);
     assert!(!replies.contains("250-STARTTLS") && !replies.contains("250 STARTTLS"));
 }
@@ -141,43 +198,76 @@ async fn tls_forgets_what_was_said_in_clear() {
 #[tokio::test]
 async fn commands_behind_starttls_are_refused() {
     let server = Server::start().await.unwrap();
-    assert_eq!(codes(&server, "EHLO me\r\nSTARTTLS\r\nNOOP\r\nNOOP\r\n").await, ["220", "250", "554"]);
+    assert_eq!(
+        codes(&server, "EHLO me\r\nSTARTTLS\r\nNOOP\r\nNOOP\r\n").await,
+        ["220", "250", "554"]
+    );
 }
 
 #[tokio::test]
 async fn commands_out_of_order_and_bad_ones() {
-    let server = Server::builder().login("a", "b").max_size(1000).start().await.unwrap();
+    let server = Server::builder()
+        .login("a", "b")
+        .max_size(1000)
+        .start()
+        .await
+        .unwrap();
     let table: &[(&str, &[&str])] = &[
         ("MAIL FROM:<a@b>", &["503"]),
         ("EHLO", &["501"]),
         ("EHLO a b", &["501"]),
-        ("ehlo me\r\nmail from:<a@b>\r\nrcpt to:<c@d>", &["250", "250", "250"]),
+        (
+            "ehlo me\r\nmail from:<a@b>\r\nrcpt to:<c@d>",
+            &["250", "250", "250"],
+        ),
         (
             "HELO me\r\nRCPT TO:<a@b>\r\nDATA\r\nSTARTTLS\r\nAUTH PLAIN\r\nXYZ\r\n",
             &["250", "503", "503", "503", "503", "500", "500"],
         ),
         ("HELO me\r\nMAIL FROM:<a@b> SIZE=1", &["250", "555"]),
-        ("EHLO me\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<a@b>\r\nDATA", &["250", "250", "503", "554"]),
-        ("EHLO me\r\nMAIL FROM:<a@b>\r\nRSET\r\nRCPT TO:<a@b>", &["250", "250", "250", "503"]),
-        ("EHLO me\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nRCPT TO:<a@b>", &["250", "250", "250", "503"]),
+        (
+            "EHLO me\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<a@b>\r\nDATA",
+            &["250", "250", "503", "554"],
+        ),
+        (
+            "EHLO me\r\nMAIL FROM:<a@b>\r\nRSET\r\nRCPT TO:<a@b>",
+            &["250", "250", "250", "503"],
+        ),
+        (
+            "EHLO me\r\nMAIL FROM:<a@b>\r\nEHLO me\r\nRCPT TO:<a@b>",
+            &["250", "250", "250", "503"],
+        ),
         (
             "EHLO me\r\nMAIL FROM: <a@b>\r\nMAIL FROM:a@b\r\nMAIL FROM:<a>\r\nMAIL TO:<a@b>",
             &["250", "501", "501", "501", "501"],
         ),
-        ("EHLO me\r\nMAIL FROM:<a@b>x\r\nMAIL FROM:<a@b> X=1\r\nMAIL FROM:<a@b> BODY=X", &["250", "501", "555", "501"]),
         (
-            "EHLO me\r\nMAIL FROM:<a@b> SIZE=1001\r\nMAIL FROM:<a@b> SIZE=x\r\nMAIL FROM:<a@b> SIZE=1000",
+            "EHLO me\r\nMAIL FROM:<a@b>x\r\nMAIL FROM:<a@b> X=1\r\nMAIL FROM:<a@b> BODY=X",
+            &["250", "501", "555", "501"],
+        ),
+        (
+            "EHLO me\r\nMAIL FROM:<a@b> SIZE=1001\r\nMAIL FROM:<a@b> SIZE=x\r\nMAIL FROM:<a@b> \
+                SIZE=1000",
             &["250", "552", "501", "250"],
         ),
-        ("EHLO me\r\nMAIL FROM:<ä@b>\r\nMAIL FROM:<ä@b> SMTPUTF8\r\nRCPT TO:<ö@b>", &["250", "550", "250", "250"]),
+        (
+            "EHLO me\r\nMAIL FROM:<ä@b>\r\nMAIL FROM:<ä@b> SMTPUTF8\r\nRCPT TO:<ö@b>",
+            &["250", "550", "250", "250"],
+        ),
         (
             "EHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<>\r\nRCPT TO:<Postmaster>\r\nRCPT TO:<a@b> X",
             &["250", "250", "501", "250", "555"],
         ),
         ("EHLO me\r\nMAIL FROM:<\"a>b\\\"\"@c>", &["250", "250"]),
         ("EHLO me\r\nAUTH PLAIN AGEAYg==", &["250", "538"]),
-        ("NOOP\r\nVRFY a\r\nHELP\r\nEXPN a\r\nBDAT 1\r\nQUIT\r\nNOOP", &["250", "252", "214", "502", "502", "221"]),
-        ("NOOP\nNOOP\r\nNO\rOP\r\nNO\0OP", &["500", "250", "500", "500"]),
+        (
+            "NOOP\r\nVRFY a\r\nHELP\r\nEXPN a\r\nBDAT 1\r\nQUIT\r\nNOOP",
+            &["250", "252", "214", "502", "502", "221"],
+        ),
+        (
+            "NOOP\nNOOP\r\nNO\rOP\r\nNO\0OP",
+            &["500", "250", "500", "500"],
+        ),
     ];
     for (commands, expected) in table {
         let codes = codes(&server, &format!("{commands}\r\n")).await;
@@ -204,7 +294,10 @@ async fn logins_of_every_form() {
         ("AUTH plain AGMAZA==", &["235"]),
         ("AUTH PLAIN YQBhAGI=", &["235"]),
         ("AUTH PLAIN YwBhAGI=", &["535"]),
-        ("AUTH PLAIN\r\nAGEAYg==\r\nAUTH PLAIN AGEAYg==", &["334", "235", "503"]),
+        (
+            "AUTH PLAIN\r\nAGEAYg==\r\nAUTH PLAIN AGEAYg==",
+            &["334", "235", "503"],
+        ),
         ("AUTH PLAIN =", &["501"]),
         ("AUTH PLAIN *", &["501"]),
         ("AUTH PLAIN\r\n*\r\nNOOP", &["334", "501", "250"]),
@@ -219,8 +312,17 @@ async fn logins_of_every_form() {
         let codes = codes(&server, &format!("EHLO me\r\n{commands}\r\n")).await;
         assert_eq!(codes[2..], **expected, "{commands}");
     }
-    let shown: Vec<_> = server.connections().iter().flat_map(|session| session.groups.concat()).collect();
-    assert!(shown.iter().all(|command| !command.contains("AGEA") && !command.contains("Yg==")), "{shown:?}");
+    let shown: Vec<_> = server
+        .connections()
+        .iter()
+        .flat_map(|session| session.groups.concat())
+        .collect();
+    assert!(
+        shown
+            .iter()
+            .all(|command| !command.contains("AGEA") && !command.contains("Yg==")),
+        "{shown:?}"
+    );
 }
 
 #[tokio::test]
@@ -237,7 +339,11 @@ async fn the_end_of_a_message_in_every_cut() {
         stream.write_all(&body[cut..]).await.unwrap();
         let replies = read_until(&mut stream, "250 2.0.0 Ok\r\n").await;
         assert!(replies.contains("queued as"), "{cut}: {replies}");
-        assert_eq!(server.next_message().await.read().unwrap(), b"x\r\ny\r\n", "{cut}");
+        assert_eq!(
+            server.next_message().await.read().unwrap(),
+            b"x\r\ny\r\n",
+            "{cut}"
+        );
     }
 }
 
@@ -246,7 +352,12 @@ fn decoded_slowly(input: &[u8]) -> (Vec<u8>, usize) {
     let mut message = Vec::new();
     let mut i = 0;
     loop {
-        let line = &input[i..i + input[i..].windows(2).position(|pair| pair == b"\r\n").unwrap() + 2];
+        let line = &input[i..i
+            + input[i..]
+                .windows(2)
+                .position(|pair| pair == b"\r\n")
+                .unwrap()
+            + 2];
         i += line.len();
         if line == b".\r\n" {
             return (message, i);
@@ -259,7 +370,9 @@ fn decoded_slowly(input: &[u8]) -> (Vec<u8>, usize) {
 fn dots_are_taken_out_whatever_the_line_ends_and_cuts() {
     let alphabet = b".\r\na";
     for n in 0..4usize.pow(6) {
-        let mut input: Vec<u8> = (0..6).map(|place| alphabet[n / 4usize.pow(place) % 4]).collect();
+        let mut input: Vec<u8> = (0..6)
+            .map(|place| alphabet[n / 4usize.pow(place) % 4])
+            .collect();
         input.extend_from_slice(b"\r\n.\r\nNOOP");
         let (message, end) = decoded_slowly(&input);
         let text = String::from_utf8_lossy(&message).replace("\r\n", "");
@@ -269,8 +382,18 @@ fn dots_are_taken_out_whatever_the_line_ends_and_cuts() {
             let found = decoder
                 .decode(&input[..cut], &mut out)
                 .or_else(|| decoder.decode(&input[cut..], &mut out).map(|end| cut + end));
-            assert_eq!((&out, found), (&message, Some(end)), "{:?} {cut}", String::from_utf8_lossy(&input));
-            assert_eq!(decoder.bare_line_ends, text.contains(['\r', '\n']), "{:?}", String::from_utf8_lossy(&input));
+            assert_eq!(
+                (&out, found),
+                (&message, Some(end)),
+                "{:?} {cut}",
+                String::from_utf8_lossy(&input)
+            );
+            assert_eq!(
+                decoder.bare_line_ends,
+                text.contains(['\r', '\n']),
+                "{:?}",
+                String::from_utf8_lossy(&input)
+            );
         }
     }
 }
@@ -282,7 +405,10 @@ async fn a_large_message_is_kept_whole_or_only_counted() {
     body.extend_from_slice(b".\r\n");
     for is_kept in [true, false] {
         let builder = Server::builder().plaintext();
-        let server = if is_kept { builder } else { builder.discard() }.start().await.unwrap();
+        let server = if is_kept { builder } else { builder.discard() }
+            .start()
+            .await
+            .unwrap();
         let mut stream = connect(&server).await;
         stream.write_all(b"HELO me\r\n").await.unwrap();
         stream.write_all(TRANSACTION.as_bytes()).await.unwrap();
@@ -291,7 +417,10 @@ async fn a_large_message_is_kept_whole_or_only_counted() {
         let message = server.next_message().await;
         assert_eq!(message.size, 20_000 * (line.len() as u64 - 1));
         match is_kept {
-            true => assert_eq!(message.read().unwrap(), line[1..].repeat(20_000).into_bytes()),
+            true => assert_eq!(
+                message.read().unwrap(),
+                line[1..].repeat(20_000).into_bytes()
+            ),
             false => assert_eq!(message.read().unwrap_err().kind(), io::ErrorKind::NotFound),
         }
     }
@@ -299,14 +428,25 @@ async fn a_large_message_is_kept_whole_or_only_counted() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused_after_it_came() {
-    let server = Server::builder().plaintext().max_size(100_000).start().await.unwrap();
+    let server = Server::builder()
+        .plaintext()
+        .max_size(100_000)
+        .start()
+        .await
+        .unwrap();
     for (size, expected) in [(100_000, "250"), (100_001, "552"), (3_000_000, "552")] {
         let body = "x".repeat(size - 2);
-        let codes = codes(&server, &format!("EHLO me\r\n{TRANSACTION}{body}\r\n.\r\nQUIT\r\n")).await;
+        let codes = codes(
+            &server,
+            &format!("EHLO me\r\n{TRANSACTION}{body}\r\n.\r\nQUIT\r\n"),
+        )
+        .await;
         assert_eq!(codes[5..], [expected, "221"], "{size}");
     }
     assert_eq!(server.messages().len(), 1);
-    let files = std::fs::read_dir(server.ca_file().parent().unwrap()).unwrap().count();
+    let files = std::fs::read_dir(server.ca_file().parent().unwrap())
+        .unwrap()
+        .count();
     assert_eq!(files, 2, "the CA and the one message");
 }
 
@@ -314,7 +454,11 @@ async fn a_message_over_the_limit_is_refused_after_it_came() {
 async fn bare_line_ends_are_noticed_and_end_nothing() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let body = "a\n.\nb\r.\rc\n.\r\nd\r\n.\n\r\n.\r\n";
-    exchange(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}{body}").as_bytes()).await;
+    exchange(
+        &mut connect(&server).await,
+        format!("HELO me\r\n{TRANSACTION}{body}").as_bytes(),
+    )
+    .await;
     let message = server.next_message().await;
     assert!(message.bare_line_ends);
     assert_eq!(message.read().unwrap(), b"a\n.\nb\r.\rc\n.\r\nd\r\n\n\r\n");
@@ -335,12 +479,14 @@ async fn replies_of_the_caller() {
         .start()
         .await
         .unwrap();
-    let input = "EHLO old\r\nHELO old\r\nMAIL FROM:<two@lines>\r\nMAIL FROM:<a@b>\r\nRCPT TO:<Nobody@Example.org>\r\n\
+    let input = "EHLO old\r\nHELO old\r\nMAIL FROM:<two@lines>\r\nMAIL FROM:<a@b>\r\nRCPT \
+        TO:<Nobody@Example.org>\r\n\
         RCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nNOOP\r\nNOOP\r\n";
     let replies = exchange(&mut connect(&server).await, input.as_bytes()).await;
     assert!(replies.contains("451-4.3.0 First\r\n451 4.3.0 Second\r\n"));
     assert!(replies.ends_with(
-        "550 5.1.1 No such user\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n554 5.7.1 Spam\r\n\
+        "550 5.1.1 No such user\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n554 \
+            5.7.1 Spam\r\n\
          421 4.3.2 Going down\r\n"
     ));
     assert!(server.messages().is_empty());
@@ -357,11 +503,12 @@ async fn extensions_left_out() {
         .start()
         .await
         .unwrap();
-    let input =
-        "EHLO me\r\nMAIL FROM:<a@b> SIZE=1\r\nMAIL FROM:<a@b> BODY=8BITMIME\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nQUIT\r\n";
+    let input = "EHLO me\r\nMAIL FROM:<a@b> SIZE=1\r\nMAIL FROM:<a@b> BODY=8BITMIME\r\nMAIL \
+        FROM:<a@b>\r\nSTARTTLS\r\nQUIT\r\n";
     assert_eq!(
         exchange(&mut connect(&server).await, input.as_bytes()).await,
-        "220 localhost ESMTP envoi\r\n250-localhost greets me\r\n250 SMTPUTF8\r\n555 Unsupported parameter\r\n\
+        "220 localhost ESMTP envoi\r\n250-localhost greets me\r\n250 SMTPUTF8\r\n555 Unsupported \
+            parameter\r\n\
          555 Unsupported parameter\r\n250 Ok\r\n502 Command not implemented\r\n221 Bye\r\n"
     );
 }
@@ -371,9 +518,12 @@ async fn groups_show_what_was_pipelined() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let mut stream = connect(&server).await;
     let last = "354 End data with <CR><LF>.<CR><LF>\r\n";
-    for (what, reply) in
-        [("", "envoi\r\n"), ("EHLO me\r\n", "CODES\r\n"), (TRANSACTION, last), ("x\r\n.\r\nNOOP\r\n", "Ok\r\n")]
-    {
+    for (what, reply) in [
+        ("", "envoi\r\n"),
+        ("EHLO me\r\n", "CODES\r\n"),
+        (TRANSACTION, last),
+        ("x\r\n.\r\nNOOP\r\n", "Ok\r\n"),
+    ] {
         stream.write_all(what.as_bytes()).await.unwrap();
         read_until(&mut stream, reply).await;
     }
@@ -383,7 +533,11 @@ async fn groups_show_what_was_pipelined() {
         server.connections()[0].groups,
         [
             &["EHLO me"][..],
-            &["MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>", "DATA"],
+            &[
+                "MAIL FROM:<a@example.org>",
+                "RCPT TO:<b@example.org>",
+                "DATA"
+            ],
             &[".", "NOOP"],
             &["QUIT"]
         ]
@@ -393,10 +547,17 @@ async fn groups_show_what_was_pipelined() {
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_leaves_no_message() {
     let server = Server::builder().plaintext().start().await.unwrap();
-    exchange(&mut connect(&server).await, format!("HELO me\r\n{TRANSACTION}half a mess").as_bytes()).await;
+    exchange(
+        &mut connect(&server).await,
+        format!("HELO me\r\n{TRANSACTION}half a mess").as_bytes(),
+    )
+    .await;
     assert!(server.messages().is_empty());
     let session = &server.connections()[0];
-    assert!(session.failure.as_ref().unwrap().contains("after 11 bytes"), "{session:?}");
+    assert!(
+        session.failure.as_ref().unwrap().contains("after 11 bytes"),
+        "{session:?}"
+    );
 }
 
 #[tokio::test]
@@ -404,7 +565,10 @@ async fn dropping_the_server_ends_its_connections_and_keeps_what_was_given_out()
     let server = Server::builder().plaintext().start().await.unwrap();
     let mut stream = connect(&server).await;
     let (host, port) = (server.host().to_string(), server.port());
-    stream.write_all(format!("HELO me\r\n{TRANSACTION}x\r\n.\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("HELO me\r\n{TRANSACTION}x\r\n.\r\n").as_bytes())
+        .await
+        .unwrap();
     let message = server.next_message().await;
     drop(server);
     stream.read_to_end(&mut Vec::new()).await.unwrap();
@@ -417,44 +581,97 @@ async fn dropping_the_server_ends_its_connections_and_keeps_what_was_given_out()
 
 #[tokio::test]
 async fn urls() {
-    let starttls = Server::builder().login("a@b", "c:d/e%").start().await.unwrap();
+    let starttls = Server::builder()
+        .login("a@b", "c:d/e%")
+        .start()
+        .await
+        .unwrap();
     let trust = format!("trust={}", starttls.ca_file().display());
-    assert_eq!(starttls.url(), format!("smtp://a%40b:c%3Ad%2Fe%25@localhost:{}?{trust}", starttls.port()));
-    let plain = Server::builder().plaintext().login("a", "b").auth_in_clear().start().await.unwrap();
-    assert_eq!(plain.url(), format!("smtp://a:b@localhost:{}?tls=none&auth-in-clear=yes", plain.port()));
+    assert_eq!(
+        starttls.url(),
+        format!(
+            "smtp://a%40b:c%3Ad%2Fe%25@localhost:{}?{trust}",
+            starttls.port()
+        )
+    );
+    let plain = Server::builder()
+        .plaintext()
+        .login("a", "b")
+        .auth_in_clear()
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        plain.url(),
+        format!(
+            "smtp://a:b@localhost:{}?tls=none&auth-in-clear=yes",
+            plain.port()
+        )
+    );
 }
 
 #[tokio::test]
 async fn lmtp_answers_for_each_recipient() {
-    let builder = Server::builder().lmtp().max_size(100).refuse_recipient("no@b", "550 5.1.1 Unknown");
-    let server = builder.refuse_message("Full@b", "552 5.2.2 Full").start().await.unwrap();
+    let builder = Server::builder()
+        .lmtp()
+        .max_size(100)
+        .refuse_recipient("no@b", "550 5.1.1 Unknown");
+    let server = builder
+        .refuse_message("Full@b", "552 5.2.2 Full")
+        .start()
+        .await
+        .unwrap();
     assert!(server.url().starts_with("lmtp://localhost:") && server.url().ends_with("?tls=none"));
     let to = |names: &[&str]| -> String {
-        let rcpts: String = names.iter().map(|name| format!("RCPT TO:<{name}@b>\r\n")).collect();
+        let rcpts: String = names
+            .iter()
+            .map(|name| format!("RCPT TO:<{name}@b>\r\n"))
+            .collect();
         format!("LHLO me\r\nMAIL FROM:<a@b>\r\n{rcpts}DATA\r\n")
     };
     let table: &[(String, &[&str])] = &[
-        ("EHLO me\r\nHELO me\r\nLHLO\r\nLHLO me\r\n".into(), &["500", "500", "501", "250"]),
+        (
+            "EHLO me\r\nHELO me\r\nLHLO\r\nLHLO me\r\n".into(),
+            &["500", "500", "501", "250"],
+        ),
         (
             to(&["x", "no", "full", "y"]) + "x\r\n.\r\n",
-            &["250", "250", "250", "550", "250", "250", "354", "250", "552", "250"],
+            &[
+                "250", "250", "250", "550", "250", "250", "354", "250", "552", "250",
+            ],
         ),
-        (to(&["full"]) + "x\r\n.\r\nNOOP\r\n", &["250", "250", "250", "354", "552", "250"]),
+        (
+            to(&["full"]) + "x\r\n.\r\nNOOP\r\n",
+            &["250", "250", "250", "354", "552", "250"],
+        ),
         (to(&["no"]), &["250", "250", "550", "503"]),
         // Too large for each.
-        (to(&["x", "y"]) + &"x".repeat(101) + "\r\n.\r\n", &["250", "250", "250", "250", "354", "552", "552"]),
+        (
+            to(&["x", "y"]) + &"x".repeat(101) + "\r\n.\r\n",
+            &["250", "250", "250", "250", "354", "552", "552"],
+        ),
     ];
     for (commands, expected) in table {
-        assert_eq!(codes(&server, commands).await[1..], **expected, "{commands}");
+        assert_eq!(
+            codes(&server, commands).await[1..],
+            **expected,
+            "{commands}"
+        );
     }
     let messages = server.messages();
-    assert_eq!((messages.len(), &messages[0].recipients[..]), (1, &["x@b".to_owned(), "y@b".to_owned()][..]));
+    assert_eq!(
+        (messages.len(), &messages[0].recipients[..]),
+        (1, &["x@b".to_owned(), "y@b".to_owned()][..])
+    );
     assert!(codes(&Server::start().await.unwrap(), "LHLO me\r\n").await == ["220", "500"]);
 }
 
 #[tokio::test]
 async fn prdr_announces_its_answers() {
-    let builder = Server::builder().plaintext().prdr().refuse_message("full@b", "552 5.2.2 Full");
+    let builder = Server::builder()
+        .plaintext()
+        .prdr()
+        .refuse_message("full@b", "552 5.2.2 Full");
     let server = builder.start().await.unwrap();
     let message = "DATA\r\nx\r\n.\r\n";
     let table: &[(&str, &[&str])] = &[
@@ -462,8 +679,14 @@ async fn prdr_announces_its_answers() {
             "MAIL FROM:<a@b> PRDR\r\nRCPT TO:<x@b>\r\nRCPT TO:<full@b>\r\n",
             &["250", "250", "250", "354", "353", "250", "552", "250"],
         ),
-        ("MAIL FROM:<a@b> PRDR\r\nRCPT TO:<x@b>\r\n", &["250", "250", "354", "250"]),
-        ("MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<full@b>\r\n", &["250", "250", "250", "354", "552"]),
+        (
+            "MAIL FROM:<a@b> PRDR\r\nRCPT TO:<x@b>\r\n",
+            &["250", "250", "354", "250"],
+        ),
+        (
+            "MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<full@b>\r\n",
+            &["250", "250", "250", "354", "552"],
+        ),
     ];
     for (commands, expected) in table {
         let codes = codes(&server, &format!("EHLO me\r\n{commands}{message}")).await;
@@ -471,27 +694,61 @@ async fn prdr_announces_its_answers() {
     }
     assert_eq!(server.messages().len(), 2);
     let other = Server::builder().plaintext().start().await.unwrap();
-    assert_eq!(codes(&other, "EHLO me\r\nMAIL FROM:<a@b> PRDR\r\n").await, ["220", "250", "555"]);
+    assert_eq!(
+        codes(&other, "EHLO me\r\nMAIL FROM:<a@b> PRDR\r\n").await,
+        ["220", "250", "555"]
+    );
 }
 
 #[tokio::test]
 async fn what_stands_between_chunks_drops_them() {
-    let server = Server::builder().plaintext().offer("CHUNKING").start().await.unwrap();
-    let transaction = "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 3\r\nab\n";
+    let server = Server::builder()
+        .plaintext()
+        .offer("CHUNKING")
+        .start()
+        .await
+        .unwrap();
+    let transaction =
+        "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 3\r\nab\n";
     for between in ["RCPT TO:<c@example.org>", "DATA"] {
-        let told = codes(&server, &format!("{transaction}{between}\r\nBDAT 3 LAST\r\ncd\nQUIT\r\n")).await;
-        assert_eq!(told, ["220", "250", "250", "250", "250", "503", "503", "221"], "{between}");
+        let told = codes(
+            &server,
+            &format!("{transaction}{between}\r\nBDAT 3 LAST\r\ncd\nQUIT\r\n"),
+        )
+        .await;
+        assert_eq!(
+            told,
+            ["220", "250", "250", "250", "250", "503", "503", "221"],
+            "{between}"
+        );
     }
     assert_eq!(server.messages().len(), 0);
-    assert_eq!(std::fs::read_dir(server.ca_file().parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(server.ca_file().parent().unwrap())
+            .unwrap()
+            .count(),
+        1
+    );
     let after = format!("{transaction}DATA\r\nRSET\r\nMAIL FROM:<a@example.org>\r\nQUIT\r\n");
-    assert_eq!(codes(&server, &after).await[5..], ["503", "250", "250", "221"]);
+    assert_eq!(
+        codes(&server, &after).await[5..],
+        ["503", "250", "250", "221"]
+    );
 }
 
 #[tokio::test]
 async fn messages_are_checked_where_that_is_asked_for() {
-    let server = Server::builder().plaintext().check_eight_bit().check_line_length().check_size();
-    let server = server.offer("CHUNKING").offer("BINARYMIME").start().await.unwrap();
+    let server = Server::builder()
+        .plaintext()
+        .check_eight_bit()
+        .check_line_length()
+        .check_size();
+    let server = server
+        .offer("CHUNKING")
+        .offer("BINARYMIME")
+        .start()
+        .await
+        .unwrap();
     let long = "x".repeat(999);
     let longest = "x".repeat(998);
     for (parameters, text, code) in [
@@ -506,16 +763,29 @@ async fn messages_are_checked_where_that_is_asked_for() {
         (" SIZE=4", "abc", "552"),
         (" size=4", "abc", "552"),
     ] {
-        let mail = format!("EHLO me\r\nMAIL FROM:<a@example.org>{parameters}\r\nRCPT TO:<b@example.org>\r\n");
+        let mail = format!(
+            "EHLO me\r\nMAIL FROM:<a@example.org>{parameters}\r\nRCPT TO:<b@example.org>\r\n"
+        );
         let by_data = codes(&server, &format!("{mail}DATA\r\n{text}\r\n.\r\n")).await;
         assert_eq!(by_data.last().unwrap(), code, "{parameters} {text}");
         // Torn in the middle, the line is one all the same.
         let (head, tail) = text.split_at(2);
         let rest = tail.len() + 2;
-        let by_chunks = codes(&server, &format!("{mail}BDAT 2\r\n{head}BDAT {rest} LAST\r\n{tail}\r\n")).await;
+        let by_chunks = codes(
+            &server,
+            &format!("{mail}BDAT 2\r\n{head}BDAT {rest} LAST\r\n{tail}\r\n"),
+        )
+        .await;
         assert_eq!(by_chunks.last().unwrap(), code, "{parameters} {text}");
     }
-    let mail = "EHLO me\r\nMAIL FROM:<a@example.org> BODY=BINARYMIME\r\nRCPT TO:<b@example.org>\r\nBDAT 999 LAST\r\n";
-    assert_eq!(codes(&server, &format!("{mail}{long}")).await.last().unwrap(), "250");
+    let mail = "EHLO me\r\nMAIL FROM:<a@example.org> BODY=BINARYMIME\r\nRCPT \
+        TO:<b@example.org>\r\nBDAT 999 LAST\r\n";
+    assert_eq!(
+        codes(&server, &format!("{mail}{long}"))
+            .await
+            .last()
+            .unwrap(),
+        "250"
+    );
     assert_eq!(codes(&server, &format!("{mail}{long}")).await.len(), 5);
 }

@@ -9,11 +9,14 @@ use x509_cert::der::oid::db::rfc5912;
 
 use crate::proto::ChannelBinding;
 
-/// The binding that servers expect: of TLS 1.3 `tls-exporter` (RFC 9266, 3), of TLS 1.2 `tls-server-end-point`, since what rustls
-/// exports does not tell whether the extended master secret makes it unique there. `None`, where no binding is defined.
+/// The binding that servers expect: of TLS 1.3 `tls-exporter` (RFC 9266, 3), of TLS 1.2
+/// `tls-server-end-point`, since what rustls exports does not tell whether the extended master
+/// secret makes it unique there. `None`, where no binding is defined.
 pub(crate) fn channel_binding(connection: &ClientConnection) -> Option<ChannelBinding> {
     if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
-        let exported = connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok()?;
+        let exported = connection
+            .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""))
+            .ok()?;
         return Some(ChannelBinding::tls_exporter(exported));
     }
     end_point(connection.peer_certificates()?.first()?)
@@ -30,9 +33,14 @@ pub(super) fn end_point(der: &[u8]) -> Option<ChannelBinding> {
         | ECDSA_WITH_SHA_1
         | rfc5912::SHA_256_WITH_RSA_ENCRYPTION
         | rfc5912::ECDSA_WITH_SHA_256 => Sha256::digest(der).to_vec(),
-        rfc5912::SHA_384_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_384 => Sha384::digest(der).to_vec(),
-        rfc5912::SHA_512_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_512 => Sha512::digest(der).to_vec(),
-        // Ed25519 has no hash of its own, and RSASSA-PSS has it in its parameters; no server is known that binds to either.
+        rfc5912::SHA_384_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_384 => {
+            Sha384::digest(der).to_vec()
+        }
+        rfc5912::SHA_512_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_512 => {
+            Sha512::digest(der).to_vec()
+        }
+        // Ed25519 has no hash of its own, and RSASSA-PSS has it in its parameters; no server is
+        // known that binds to either.
         _ => return None,
     };
     Some(ChannelBinding::tls_server_end_point(hash))

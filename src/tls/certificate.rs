@@ -28,13 +28,15 @@ pub struct Certificate {
     pub subject: String,
     /// Who issued it, in the same form. Equal to the subject where it is self-signed.
     pub issuer: String,
-    /// The names of the server that it is good for: its DNS names and IP addresses (RFC 5280, 4.2.1.6).
+    /// The names of the server that it is good for: its DNS names and IP addresses (RFC 5280,
+    /// 4.2.1.6).
     pub names: Vec<String>,
     /// It is good from here on.
     pub not_before: SystemTime,
     /// It is good until here.
     pub not_after: SystemTime,
-    /// The SHA-256 fingerprint, in the form that `openssl x509 -fingerprint` and `keytool` print: `3A:0F:…`.
+    /// The SHA-256 fingerprint, in the form that `openssl x509 -fingerprint` and `keytool` print:
+    /// `3A:0F:…`.
     pub sha256: String,
     subject_name: Name,
     issuer_name: Name,
@@ -45,8 +47,9 @@ pub struct Certificate {
 impl Certificate {
     /// Reads the facts; `None` if this is no certificate at all.
     pub(super) fn read(der: &[u8]) -> Option<Self> {
-        // The raw profile: a serial number that is too long, or a date in the other of the two forms, is
-        // against RFC 5280, seen in the field, and no reason not to say what the certificate is.
+        // The raw profile: a serial number that is too long, or a date in the other of the two
+        // forms, is against RFC 5280, seen in the field, and no reason not to say what the
+        // certificate is.
         let parsed = CertificateInner::<Raw>::from_der(der).ok()?;
         let certificate = parsed.tbs_certificate();
         let names = match certificate.get_extension::<SubjectAltName>() {
@@ -62,7 +65,11 @@ impl Certificate {
             sha256: fingerprint(der),
             subject_name: certificate.subject().clone(),
             issuer_name: certificate.issuer().clone(),
-            issuer_at: certificate.get_extension().ok().flatten().and_then(|(_, access)| issuer_at(&access)),
+            issuer_at: certificate
+                .get_extension()
+                .ok()
+                .flatten()
+                .and_then(|(_, access)| issuer_at(&access)),
             der: CertificateDer::from(der.to_vec()),
         })
     }
@@ -97,8 +104,8 @@ impl Certificate {
         utc(self.not_after)
     }
 
-    /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin) takes: `sha256//AbC…=`. It stays the
-    /// same when a certificate is renewed for the same key.
+    /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin)
+    /// takes: `sha256//AbC…=`. It stays the same when a certificate is renewed for the same key.
     pub fn pin(&self) -> String {
         pin_text(&self.key_hash())
     }
@@ -109,7 +116,8 @@ impl Certificate {
 
     pub(super) fn key_hash(&self) -> [u8; 32] {
         let parsed = CertificateInner::<Raw>::from_der(&self.der);
-        let key = parsed.and_then(|parsed| parsed.tbs_certificate().subject_public_key_info().to_der());
+        let key =
+            parsed.and_then(|parsed| parsed.tbs_certificate().subject_public_key_info().to_der());
         // It was parsed before; and the hash of nothing is no key's.
         Sha256::digest(key.unwrap_or_default()).into()
     }
@@ -138,7 +146,11 @@ impl Certificate {
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, until) = (self.not_before_text(), self.not_after_text());
-        write!(f, "{}, issued by {}, valid from {from} until {until}", self.subject, self.issuer)
+        write!(
+            f,
+            "{}, issued by {}, valid from {from} until {until}",
+            self.subject, self.issuer
+        )
     }
 }
 
@@ -162,26 +174,34 @@ fn name_text(name: &GeneralName) -> Option<String> {
         GeneralName::IpAddress(octets) => {
             let octets = octets.as_bytes();
             let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-            v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok().map(|address| address.to_string())
+            v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+                .ok()
+                .map(|address| address.to_string())
         }
         _ => None,
     }
 }
 
-/// The address of the issuer's certificate (RFC 5280, 4.2.2.1), for a browser; not those for a directory (`ldap:`).
+/// The address of the issuer's certificate (RFC 5280, 4.2.2.1), for a browser; not those for a
+/// directory (`ldap:`).
 fn issuer_at(access: &AuthorityInfoAccessSyntax) -> Option<String> {
-    access.0.iter().filter(|access| access.access_method == ID_AD_CA_ISSUERS).find_map(|access| {
-        match &access.access_location {
+    access
+        .0
+        .iter()
+        .filter(|access| access.access_method == ID_AD_CA_ISSUERS)
+        .find_map(|access| match &access.access_location {
             GeneralName::UniformResourceIdentifier(uri) if uri.as_str().starts_with("http") => {
                 Some(uri.as_str().escape_default().to_string())
             }
             _ => None,
-        }
-    })
+        })
 }
 
 fn fingerprint(der: &[u8]) -> String {
-    let bytes: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
+    let bytes: Vec<String> = Sha256::digest(der)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     bytes.join(":")
 }
 

@@ -55,7 +55,9 @@ impl fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("ClientCertificate");
         fields.field("certificate", &self.certificate.name());
-        fields.field("key", &self.key.as_ref().map(Part::name)).finish_non_exhaustive()
+        fields
+            .field("key", &self.key.as_ref().map(Part::name))
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,12 +69,20 @@ impl ClientCertificate {
     /// It may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder) for
     /// which of its files is read. A path may begin with `file:`, as Oracle writes them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        ClientCertificate { certificate: Part::File(path.into()), key: None, password: None }
+        ClientCertificate {
+            certificate: Part::File(path.into()),
+            key: None,
+            password: None,
+        }
     }
 
     /// The same from memory.
     pub fn pem(bytes: impl AsRef<[u8]>) -> Self {
-        ClientCertificate { certificate: Part::Bytes(bytes.as_ref().into()), key: None, password: None }
+        ClientCertificate {
+            certificate: Part::Bytes(bytes.as_ref().into()),
+            key: None,
+            password: None,
+        }
     }
 
     /// The file with the key: PEM or DER, not encrypted.
@@ -109,34 +119,59 @@ impl ClientCertificate {
     /// password is wrong.
     pub fn load(&self) -> Result<Certificate> {
         let certified = self.certified(&*connector::provider()?, file::time_limit())?;
-        let leaf = certified.cert.first().and_then(|der| Certificate::read(der));
+        let leaf = certified
+            .cert
+            .first()
+            .and_then(|der| Certificate::read(der));
         leaf.ok_or_else(|| {
-            self.certificate.unusable(FormatError::new("holds a certificate that cannot be read", DAMAGED))
+            self.certificate.unusable(FormatError::new(
+                "holds a certificate that cannot be read",
+                DAMAGED,
+            ))
         })
     }
 
     /// The chain, the client's own certificate first, and the key as the cryptography takes it.
-    pub(super) fn certified(&self, provider: &CryptoProvider, until: Instant) -> Result<CertifiedKey> {
-        let Own { key, certificates: mut chain, is_chain } = self.read(until)?;
+    pub(super) fn certified(
+        &self,
+        provider: &CryptoProvider,
+        until: Instant,
+    ) -> Result<CertifiedKey> {
+        let Own {
+            key,
+            certificates: mut chain,
+            is_chain,
+        } = self.read(until)?;
         // Its errors do not say what is wrong with a key.
         let defect = defects::of_key(&key);
-        let key = provider.key_provider.load_private_key(key).map_err(|error| {
-            let part = self.key.as_ref().unwrap_or(&self.certificate);
-            let reason =
-                defect.unwrap_or_else(|| format!("a key of a kind that is not supported ({})", rustls_words(&error)));
-            part.unusable(FormatError::new(format!("holds {reason}"), KEY_KINDS)).with_source(error)
-        })?;
-        // The order of a file is anybody's guess; the key says which certificate is ours. (The check of rustls cannot read X.509
-        // version 1, which `openssl x509 -req` makes.)
+        let key = provider
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| {
+                let part = self.key.as_ref().unwrap_or(&self.certificate);
+                let reason = defect.unwrap_or_else(|| {
+                    format!(
+                        "a key of a kind that is not supported ({})",
+                        rustls_words(&error)
+                    )
+                });
+                part.unusable(FormatError::new(format!("holds {reason}"), KEY_KINDS))
+                    .with_source(error)
+            })?;
+        // The order of a file is anybody's guess; the key says which certificate is ours. (The
+        // check of rustls cannot read X.509 version 1, which `openssl x509 -req` makes.)
         let public = key.public_key();
         let belongs = |der: &CertificateDer<'_>| match &public {
-            Some(public) => Certificate::read(der).is_some_and(|certificate| certificate.has_key(public)),
+            Some(public) => {
+                Certificate::read(der).is_some_and(|certificate| certificate.has_key(public))
+            }
             None => true,
         };
         let Some(own) = chain.iter().position(belongs) else {
             return Err(self.certificate.unusable(FormatError::new(
                 "holds no certificate for the key: certificate and key do not belong together",
-                "Give the certificate that was issued for this key, or the key of this certificate.",
+                "Give the certificate that was issued for this key, or the key of this \
+                    certificate.",
             )));
         };
         let leaf = chain.remove(own);
@@ -148,8 +183,11 @@ impl ClientCertificate {
     }
 
     fn read(&self, until: Instant) -> Result<Own> {
-        let password =
-            self.password.as_ref().map(|password| password.read("the key store's password", until)).transpose()?;
+        let password = self
+            .password
+            .as_ref()
+            .map(|password| password.read("the key store's password", until))
+            .transpose()?;
         if let Part::File(path) = &self.certificate
             && local(path).is_dir()
         {
@@ -168,8 +206,10 @@ impl ClientCertificate {
             }
         }
         Err(first.unwrap_or_else(|| {
-            self.certificate
-                .unusable(FormatError::new("is a folder without a wallet", "Give a file, or the folder of a wallet."))
+            self.certificate.unusable(FormatError::new(
+                "is a folder without a wallet",
+                "Give a file, or the folder of a wallet.",
+            ))
         }))
     }
 
@@ -179,14 +219,22 @@ impl ClientCertificate {
             return own(format, &bytes, password).map_err(|why| part.unusable(why));
         }
         let found = formats::certificates(&bytes, None).map_err(|why| {
-            let hint = if why.reason == formats::KEY_ALONE { CERTIFICATE_FIRST.into() } else { why.hint };
+            let hint = if why.reason == formats::KEY_ALONE {
+                CERTIFICATE_FIRST.into()
+            } else {
+                why.hint
+            };
             part.unusable(FormatError { hint, ..why })
         })?;
         let key = match &self.key {
             Some(part) => private_key(&part.read(until)?).map_err(|why| part.unusable(why))?,
             None => private_key(&bytes).map_err(|why| part.unusable(why))?,
         };
-        Ok(Own { key, certificates: found.certificates, is_chain: true })
+        Ok(Own {
+            key,
+            certificates: found.certificates,
+            is_chain: true,
+        })
     }
 }
 
@@ -202,14 +250,22 @@ pub(super) struct Own {
 pub(super) const MAX_CHAIN: usize = 16;
 
 /// The issuers of a certificate, as far as they are there.
-fn issuers(own: &CertificateDer<'_>, others: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
-    let mut others: Vec<_> = others.iter().filter_map(|der| Certificate::read(der)).collect();
+fn issuers(
+    own: &CertificateDer<'_>,
+    others: &[CertificateDer<'static>],
+) -> Vec<CertificateDer<'static>> {
+    let mut others: Vec<_> = others
+        .iter()
+        .filter_map(|der| Certificate::read(der))
+        .collect();
     let mut last = Certificate::read(own);
     let mut issuers = Vec::new();
     while let Some(certificate) = last.take()
         && !certificate.is_self_issued()
         && issuers.len() + 1 < MAX_CHAIN
-        && let Some(at) = others.iter().position(|other| certificate.is_issued_by(other))
+        && let Some(at) = others
+            .iter()
+            .position(|other| certificate.is_issued_by(other))
     {
         let issuer = others.remove(at);
         issuers.push(CertificateDer::from(issuer.der().to_vec()));
@@ -218,7 +274,8 @@ fn issuers(own: &CertificateDer<'_>, others: &[CertificateDer<'static>]) -> Vec<
     issuers
 }
 
-const CERTIFICATE_FIRST: &str = "Give the certificate that was issued for this key (ClientCertificate::file), and name this file as its key \
+const CERTIFICATE_FIRST: &str = "Give the certificate that was issued for this key \
+    (ClientCertificate::file), and name this file as its key \
                                  (ClientCertificate::key).";
 const DAMAGED: &str = "Get the file anew: it is damaged.";
 const KEY_KINDS: &str = "Use a key for RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519.";
@@ -239,21 +296,30 @@ impl Part {
     }
 
     fn unusable(&self, why: FormatError) -> Error {
-        let message = format!("the client certificate cannot be used: {} {}", self.name(), why.reason);
+        let message = format!(
+            "the client certificate cannot be used: {} {}",
+            self.name(),
+            why.reason
+        );
         Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(why.hint)
     }
 }
 
 fn read(path: &Path, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
     file::read(path, MAX_FILE, until).map_err(|error| {
-        let message = format!("the client certificate cannot be read from {}: {error}", path.display());
+        let message = format!(
+            "the client certificate cannot be read from {}: {error}",
+            path.display()
+        );
         let hint = match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::FileTooLarge => {
                 "Give a regular file with the certificate or its key in PEM, or a key store."
             }
             _ => "Check the path, and that the user who runs this program may read it.",
         };
-        Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(hint).with_source(error)
+        Error::new(ErrorKind::Config, Phase::Setup, message)
+            .with_hint(hint)
+            .with_source(error)
     })
 }
 
@@ -262,19 +328,31 @@ fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, FormatError> {
     if let Ok(key) = PrivateKeyDer::from_pem_slice(&text) {
         return Ok(key);
     }
-    let encrypted = [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"];
-    if encrypted.iter().any(|label| memchr::memmem::find(&text, label).is_some()) {
+    let encrypted = [
+        &b"BEGIN ENCRYPTED PRIVATE KEY"[..],
+        b"Proc-Type: 4,ENCRYPTED",
+    ];
+    if encrypted
+        .iter()
+        .any(|label| memchr::memmem::find(&text, label).is_some())
+    {
         return Err(FormatError::new(
             "holds a key that is encrypted",
-            "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, which may have a password.",
+            "Decrypt it (openssl pkey -in FILE -out key.pem), or put both into a PKCS#12 store, \
+                which may have a password.",
         ));
     }
     if let Some(format) = KeyStore::of(bytes) {
-        let hint = "Name it as the client certificate (ClientCertificate::file): a key store holds both.";
+        let hint =
+            "Name it as the client certificate (ClientCertificate::file): a key store holds both.";
         return Err(FormatError::new(format.what(), hint));
     }
-    PrivateKeyDer::try_from(bytes.to_vec())
-        .map_err(|_| FormatError::new("holds no private key", "Name the file that does (ClientCertificate::key)."))
+    PrivateKeyDer::try_from(bytes.to_vec()).map_err(|_| {
+        FormatError::new(
+            "holds no private key",
+            "Name the file that does (ClientCertificate::key).",
+        )
+    })
 }
 
 #[cfg(not(feature = "keystores"))]

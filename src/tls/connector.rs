@@ -14,7 +14,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ProtocolVersion,
+    SupportedProtocolVersion,
 };
 
 use super::handshake;
@@ -23,8 +24,8 @@ use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, ErrorKind, Phase, Result, file};
 
-/// What is demanded of the server's certificate. One connector has one demand: a session that began without
-/// verification is never resumed where it is wanted.
+/// What is demanded of the server's certificate. One connector has one demand: a session that began
+/// without verification is never resumed where it is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerifyMode {
     /// It must be trusted.
@@ -45,7 +46,8 @@ pub(crate) enum TlsMode {
 /// The protected stream over `S`.
 pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<RecordingStream<S>>;
 
-/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume. Clones are the same connector.
+/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume. Clones
+/// are the same connector.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     shared: Arc<Shared>,
@@ -58,8 +60,8 @@ struct Shared {
     loaded: RwLock<Arc<Loaded>>,
 }
 
-/// What the settings come to. Replaced as a whole when they are loaded anew, and the sessions with it: what was verified by
-/// another trust is not resumed.
+/// What the settings come to. Replaced as a whole when they are loaded anew, and the sessions with
+/// it: what was verified by another trust is not resumed.
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ClientConfig>,
@@ -79,41 +81,75 @@ impl Connector {
     /// where one of them is a FIFO or a device, until then at most.
     pub(crate) fn load(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
         let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand, until)?));
-        Ok(Connector { shared: Arc::new(Shared { settings: settings.clone(), demand, loaded }) })
+        Ok(Connector {
+            shared: Arc::new(Shared {
+                settings: settings.clone(),
+                demand,
+                loaded,
+            }),
+        })
     }
 
-    /// Loads everything again, for the handshakes from now on, and says what is [trusted](Self::trusted). If it fails, all stays as it was.
+    /// Loads everything again, for the handshakes from now on, and says what is
+    /// [trusted](Self::trusted). If it fails, all stays as it was.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
-        let fresh = Loaded::new(&self.shared.settings, self.shared.demand, file::time_limit())?;
+        let fresh = Loaded::new(
+            &self.shared.settings,
+            self.shared.demand,
+            file::time_limit(),
+        )?;
         self.replace(fresh);
         Ok(self.trusted())
     }
 
     /// What is trusted: nothing, where a configuration of the caller's own decides.
     pub(crate) fn trusted(&self) -> TrustSummary {
-        self.loaded().verifier.as_ref().map(|verifier| verifier.store.summary.clone()).unwrap_or_default()
+        self.loaded()
+            .verifier
+            .as_ref()
+            .map(|verifier| verifier.store.summary.clone())
+            .unwrap_or_default()
     }
 
     fn loaded(&self) -> Arc<Loaded> {
         // Nothing can panic while it is held, and it is always whole.
-        self.shared.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .loaded
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn replace(&self, fresh: Loaded) {
-        *self.shared.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        *self
+            .shared
+            .loaded
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
     }
 
-    /// The handshake over a connected stream, with the server `host`: a name or an IP address, with or without a
-    /// trailing dot or brackets. It takes as long as the server does: bound it by a timeout.
-    pub(crate) async fn handshake<S>(&self, host: &str, stream: S, opening: TlsMode) -> Result<(TlsStream<S>, TlsInfo)>
+    /// The handshake over a connected stream, with the server `host`: a name or an IP address, with
+    /// or without a trailing dot or brackets. It takes as long as the server does: bound it by a
+    /// timeout.
+    pub(crate) async fn handshake<S>(
+        &self,
+        host: &str,
+        stream: S,
+        opening: TlsMode,
+    ) -> Result<(TlsStream<S>, TlsInfo)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let loaded = self.loaded();
         let server = loaded.server(host)?;
         let began = Instant::now();
-        let stream = RecordingStream { inner: stream, heard: Some(Vec::new()) };
-        let connect = TlsConnector::from(loaded.config.clone()).connect(server.clone(), stream).into_fallible();
+        let stream = RecordingStream {
+            inner: stream,
+            heard: Some(Vec::new()),
+        };
+        let connect = TlsConnector::from(loaded.config.clone())
+            .connect(server.clone(), stream)
+            .into_fallible();
         let mut stream = connect.await.map_err(|(error, stream)| {
             let heard = stream.heard.unwrap_or_default();
             handshake::explain(error, &heard, &server.to_str(), opening, &loaded.versions)
@@ -129,11 +165,16 @@ impl Connector {
     pub(crate) fn with_versions(&self, min: TlsVersion, max: TlsVersion) -> Result<Self> {
         let loaded = self.loaded();
         // A configuration of the caller's own has the versions that it has.
-        let Some(verifier) = &loaded.verifier else { return Ok(self.clone()) };
+        let Some(verifier) = &loaded.verifier else {
+            return Ok(self.clone());
+        };
         let supported = versions(min, max)?;
         let config = config(&supported, verifier)?;
-        let config = config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
-        let Shared { settings, demand, .. } = &*self.shared;
+        let config =
+            config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
+        let Shared {
+            settings, demand, ..
+        } = &*self.shared;
         let loaded = Loaded {
             config: Arc::new(config),
             verifier: Some(verifier.clone()),
@@ -142,7 +183,13 @@ impl Connector {
         };
         let settings = settings.clone().min_version(min).max_version(max);
         let loaded = RwLock::new(Arc::new(loaded));
-        Ok(Connector { shared: Arc::new(Shared { settings, demand: *demand, loaded }) })
+        Ok(Connector {
+            shared: Arc::new(Shared {
+                settings,
+                demand: *demand,
+                loaded,
+            }),
+        })
     }
 
     /// Each handshake from now on is made in full, and so shows what this very server has.
@@ -150,7 +197,12 @@ impl Connector {
         let loaded = self.loaded();
         let mut config = ClientConfig::clone(&loaded.config);
         config.resumption = Resumption::disabled();
-        let Loaded { verifier, server_name, versions, .. } = &*loaded;
+        let Loaded {
+            verifier,
+            server_name,
+            versions,
+            ..
+        } = &*loaded;
         self.replace(Loaded {
             config: Arc::new(config),
             verifier: verifier.clone(),
@@ -164,23 +216,39 @@ impl Connector {
     pub(crate) fn client_hello(&self, host: &str) -> Result<Vec<u8>> {
         let loaded = self.loaded();
         let failure = |error| {
-            Error::new(ErrorKind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
-                .with_source(error)
+            Error::new(
+                ErrorKind::Config,
+                Phase::Setup,
+                format!("TLS cannot be set up: {}", rustls_words(&error)),
+            )
+            .with_source(error)
         };
-        let mut connection = ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
+        let mut connection =
+            ClientConnection::new(loaded.config.clone(), loaded.server(host)?).map_err(failure)?;
         let mut hello = Vec::new();
-        connection.write_tls(&mut hello).map_err(|error| Error::connection_lost(Phase::Tls, error))?;
+        connection
+            .write_tls(&mut hello)
+            .map_err(|error| Error::connection_lost(Phase::Tls, error))?;
         Ok(hello)
     }
 }
 
 impl Loaded {
     fn new(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
-        let server_name = settings.server_name.as_deref().map(|name| server_name(name, Phase::Setup)).transpose()?;
+        let server_name = settings
+            .server_name
+            .as_deref()
+            .map(|name| server_name(name, Phase::Setup))
+            .transpose()?;
         let supported = versions(settings.min, settings.max)?;
         let versions = versions_text(&supported);
         if let Some(config) = &settings.config {
-            return Ok(Loaded { config: config.clone(), verifier: None, server_name, versions });
+            return Ok(Loaded {
+                config: config.clone(),
+                verifier: None,
+                server_name,
+                versions,
+            });
         }
         let provider = provider()?;
         let store = settings.trust.read(until)?;
@@ -188,14 +256,27 @@ impl Loaded {
             store.demand_anchors()?;
         }
         let algorithms = provider.signature_verification_algorithms;
-        let verifier = Arc::new(Verifier { store, demand, algorithms });
-        let own = settings.client_certificate.as_ref().map(|own| own.certified(&provider, until)).transpose()?;
+        let verifier = Arc::new(Verifier {
+            store,
+            demand,
+            algorithms,
+        });
+        let own = settings
+            .client_certificate
+            .as_ref()
+            .map(|own| own.certified(&provider, until))
+            .transpose()?;
         let config = config(&supported, &verifier)?;
         let config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
             None => config.with_no_client_auth(),
         };
-        Ok(Loaded { config: Arc::new(config), verifier: Some(verifier), server_name, versions })
+        Ok(Loaded {
+            config: Arc::new(config),
+            verifier: Some(verifier),
+            server_name,
+            versions,
+        })
     }
 
     /// The name that the server must prove to have.
@@ -206,20 +287,29 @@ impl Loaded {
         }
     }
 
-    /// What was negotiated. Fails where a session was resumed whose certificate would not be accepted any more.
+    /// What was negotiated. Fails where a session was resumed whose certificate would not be
+    /// accepted any more.
     fn info(&self, connection: &ClientConnection, server: &ServerName<'_>) -> Result<TlsInfo> {
         let chain = connection.peer_certificates().unwrap_or_default();
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let (verified_by, not_verified_reason) = self.judgement(chain, server)?;
         Ok(TlsInfo {
-            version: connection.protocol_version().map(version_text).unwrap_or_default(),
+            version: connection
+                .protocol_version()
+                .map(version_text)
+                .unwrap_or_default(),
             cipher: connection
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or("unknown")
                 .to_owned(),
-            key_exchange: connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
-            chain: chain.iter().filter_map(|der| Certificate::read(der)).collect(),
+            key_exchange: connection
+                .negotiated_key_exchange_group()
+                .map(|group| format!("{:?}", group.name())),
+            chain: chain
+                .iter()
+                .filter_map(|der| Certificate::read(der))
+                .collect(),
             verified: not_verified_reason.is_none(),
             not_verified_reason,
             verified_by,
@@ -253,46 +343,83 @@ fn config(
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let config = ClientConfig::builder_with_provider(provider()?).with_protocol_versions(versions);
     let config = config.map_err(|error| {
-        Error::new(ErrorKind::Config, Phase::Setup, format!("TLS cannot be set up: {}", rustls_words(&error)))
-            .with_source(error)
+        Error::new(
+            ErrorKind::Config,
+            Phase::Setup,
+            format!("TLS cannot be set up: {}", rustls_words(&error)),
+        )
+        .with_source(error)
     })?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier.clone()))
+    Ok(config
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone()))
 }
 
 fn versions_text(versions: &[&SupportedProtocolVersion]) -> String {
-    versions.iter().map(|version| version_text(version.version)).collect::<Vec<_>>().join(" and ")
+    versions
+        .iter()
+        .map(|version| version_text(version.version))
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 /// The versions from `min` to `max`.
 fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>> {
     if min > max {
         let message = format!("the minimum version of TLS, {min}, is above the maximum, {max}");
-        return Err(Error::new(ErrorKind::Config, Phase::Setup, message).with_hint("Raise the one or lower the other."));
+        return Err(Error::new(ErrorKind::Config, Phase::Setup, message)
+            .with_hint("Raise the one or lower the other."));
     }
     let all = [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)];
-    Ok(all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, supported)| supported).collect())
+    Ok(all
+        .into_iter()
+        .filter(|(version, _)| (min..=max).contains(version))
+        .map(|(_, supported)| supported)
+        .collect())
 }
 
-/// The cryptography, always named: never the default of the process, which another crate may set, or nobody.
+/// The cryptography, always named: never the default of the process, which another crate may set,
+/// or nobody.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
-    return Ok(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
+    return Ok(Arc::new(
+        tokio_rustls::rustls::crypto::aws_lc_rs::default_provider(),
+    ));
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-    return Ok(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
+    return Ok(Arc::new(
+        tokio_rustls::rustls::crypto::ring::default_provider(),
+    ));
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
-    Err(Error::new(ErrorKind::Config, Phase::Setup, "this build has no cryptography for TLS")
-        .with_hint("Build envoi with the feature aws-lc-rs or ring, or give a rustls configuration of your own."))
+    Err(Error::new(
+        ErrorKind::Config,
+        Phase::Setup,
+        "this build has no cryptography for TLS",
+    )
+    .with_hint(
+        "Build envoi with the feature aws-lc-rs or ring, or give a rustls \
+            configuration of your own.",
+    ))
 }
 
 /// A host as TLS knows it: without the root's dot, without brackets and zone.
 fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let bare = bare.split('%').next().unwrap_or(bare);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     ServerName::try_from(bare.to_owned()).map_err(|error| {
-        Error::new(ErrorKind::Config, phase, format!("{host:?} is no name that a certificate can bear"))
-            .with_hint("Use a DNS name (xn--… for one with other letters than ASCII) or an IP address as server name.")
-            .with_source(error)
+        Error::new(
+            ErrorKind::Config,
+            phase,
+            format!("{host:?} is no name that a certificate can bear"),
+        )
+        .with_hint(
+            "Use a DNS name (xn--… for one with other letters than ASCII) or an IP \
+                address as server name.",
+        )
+        .with_source(error)
     })
 }
 
@@ -304,15 +431,15 @@ fn version_text(version: ProtocolVersion) -> String {
     }
 }
 
-/// What rustls takes at once, encrypts and gives to the socket in one write. By its default, 64 KiB, a large message costs more
-/// calls to the system than encryption.
+/// What rustls takes at once, encrypts and gives to the socket in one write. By its default, 64
+/// KiB, a large message costs more calls to the system than encryption.
 const BUFFER: usize = 512 * 1024;
 
 /// How much of the server's first bytes is kept: more than a line of SMTP (RFC 5321, 4.5.3.1.5).
 const HEARD: usize = 1024;
 
-/// A stream that remembers the first bytes from the server until the handshake is over: what they are, if they are not
-/// TLS, explains the failure.
+/// A stream that remembers the first bytes from the server until the handshake is over: what they
+/// are, if they are not TLS, explains the failure.
 #[derive(Debug)]
 pub(crate) struct RecordingStream<S> {
     inner: S,
@@ -321,7 +448,11 @@ pub(crate) struct RecordingStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if let Some(heard) = &mut self.heard {
@@ -333,7 +464,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 

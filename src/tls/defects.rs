@@ -17,7 +17,14 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The extensions that are understood (RFC 5280, 4.2.1): key usage, subject alternative name, basic
 /// constraints, name constraints, CRL distribution points, extended key usage.
-const UNDERSTOOD: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
+const UNDERSTOOD: [&str; 6] = [
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.31",
+    "2.5.29.37",
+];
 
 /// An RSA key of a size that is not verified.
 pub(super) struct WrongSize {
@@ -27,7 +34,11 @@ pub(super) struct WrongSize {
 
 impl WrongSize {
     fn of(bits: usize) -> Option<Self> {
-        let needed = if bits < *RSA_BITS.start() { "2048 are needed" } else { "no more than 8192 are supported" };
+        let needed = if bits < *RSA_BITS.start() {
+            "2048 are needed"
+        } else {
+            "no more than 8192 are supported"
+        };
         (!RSA_BITS.contains(&bits)).then_some(WrongSize { bits, needed })
     }
 }
@@ -35,7 +46,10 @@ impl WrongSize {
 /// The size of the modulus that comes next (RFC 8017, A.1), before other numbers.
 fn modulus_bits<'a>(reader: &mut SliceReader<'a>) -> Result<usize, Error> {
     let modulus = UintRef::decode(reader)?;
-    let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+    let leading = modulus
+        .as_bytes()
+        .first()
+        .map_or(0, |byte| byte.leading_zeros() as usize);
     reader.drain(reader.remaining_len())?;
     Ok(modulus.as_bytes().len() * 8 - leading)
 }
@@ -56,7 +70,10 @@ fn rsa_defect(der: &[u8]) -> Result<Option<String>, Error> {
         u8::decode(reader)?;
         modulus_bits(reader)
     })?;
-    Ok(WrongSize::of(bits).map(|size| format!("an RSA key of {} bits; {}", size.bits, size.needed)))
+    Ok(
+        WrongSize::of(bits)
+            .map(|size| format!("an RSA key of {} bits; {}", size.bits, size.needed)),
+    )
 }
 
 /// The curve in an ECPrivateKey (RFC 5915, 3); `None` where it is not a named one.
@@ -72,7 +89,11 @@ fn curve_of(der: &[u8]) -> Result<Option<ObjectIdentifier>, Error> {
 
 fn curve_defect(curve: Option<ObjectIdentifier>) -> Option<String> {
     let Some(number) = curve.map(|curve| curve.to_string()) else {
-        return Some("an ECDSA key whose curve has parameters of its own and no name, which is not supported".into());
+        return Some(
+            "an ECDSA key whose curve has parameters of its own and no name, which is not \
+            supported"
+                .into(),
+        );
     };
     let name = match number.as_str() {
         "1.2.840.10045.3.1.7" | "1.3.132.0.34" => return None,
@@ -85,7 +106,9 @@ fn curve_defect(curve: Option<ObjectIdentifier>) -> Option<String> {
         "1.3.36.3.3.2.8.1.1.13" => "brainpoolP512r1",
         number => number,
     };
-    Some(format!("an ECDSA key on the curve {name}, which is not supported"))
+    Some(format!(
+        "an ECDSA key on the curve {name}, which is not supported"
+    ))
 }
 
 /// RFC 5208, 5.
@@ -101,7 +124,9 @@ fn pkcs8_defect(der: &[u8]) -> Result<Option<String>, Error> {
     let kind = match number.as_str() {
         "1.2.840.113549.1.1.1" => return rsa_defect(key),
         "1.2.840.10045.2.1" => {
-            let curve = algorithm.parameters.and_then(|curve| curve.decode_as().ok());
+            let curve = algorithm
+                .parameters
+                .and_then(|curve| curve.decode_as().ok());
             return Ok(curve_defect(curve));
         }
         "1.3.101.112" => return Ok(None),
@@ -112,7 +137,9 @@ fn pkcs8_defect(der: &[u8]) -> Result<Option<String>, Error> {
         "1.3.101.113" => "Ed448",
         number => number,
     };
-    Ok(Some(format!("a key of the kind {kind}, which is not supported")))
+    Ok(Some(format!(
+        "a key of the kind {kind}, which is not supported"
+    )))
 }
 
 impl Certificate {
@@ -134,12 +161,17 @@ impl Certificate {
     /// It is signed with this algorithm, which is given as `webpki` gives it.
     pub(super) fn is_signed_with(&self, algorithm: &[u8]) -> bool {
         let of = |parsed: CertificateInner<Raw>| parsed.signature_algorithm().to_der().ok();
-        self.parsed().and_then(of).is_some_and(|own| own.ends_with(algorithm))
+        self.parsed()
+            .and_then(of)
+            .is_some_and(|own| own.ends_with(algorithm))
     }
 
     /// The name of the algorithm of its signature, as openssl has it, or its number.
     pub(super) fn signature_algorithm(&self) -> String {
-        let number = self.parsed().map(|parsed| parsed.signature_algorithm().oid.to_string()).unwrap_or_default();
+        let number = self
+            .parsed()
+            .map(|parsed| parsed.signature_algorithm().oid.to_string())
+            .unwrap_or_default();
         let name = match number.as_str() {
             "1.2.840.113549.1.1.2" => "md2WithRSAEncryption",
             "1.2.840.113549.1.1.4" => "md5WithRSAEncryption",
@@ -158,19 +190,27 @@ impl Certificate {
     /// The algorithm of its signature is one that can be forged.
     pub(super) fn has_broken_signature(&self) -> bool {
         let name = self.signature_algorithm();
-        ["md2", "md5", "sha1", "SHA1"].iter().any(|hash| name.contains(hash))
+        ["md2", "md5", "sha1", "SHA1"]
+            .iter()
+            .any(|hash| name.contains(hash))
     }
 
     /// It names two algorithms for its one signature (RFC 5280, 4.1.1.2).
     pub(super) fn names_two_algorithms(&self) -> bool {
-        self.parsed().is_some_and(|parsed| parsed.signature_algorithm() != parsed.tbs_certificate().signature())
+        self.parsed().is_some_and(|parsed| {
+            parsed.signature_algorithm() != parsed.tbs_certificate().signature()
+        })
     }
 
     /// The purposes of its extended key usage leave servers out (RFC 5280, 4.2.1.12).
     pub(super) fn is_for_no_server(&self) -> bool {
-        let usage = self.parsed().map(|parsed| parsed.tbs_certificate().get_extension::<ExtendedKeyUsage>());
+        let usage = self
+            .parsed()
+            .map(|parsed| parsed.tbs_certificate().get_extension::<ExtendedKeyUsage>());
         match usage {
-            Some(Ok(Some((_, ExtendedKeyUsage(purposes))))) => !purposes.contains(&ID_KP_SERVER_AUTH),
+            Some(Ok(Some((_, ExtendedKeyUsage(purposes))))) => {
+                !purposes.contains(&ID_KP_SERVER_AUTH)
+            }
             _ => false,
         }
     }
@@ -178,32 +218,56 @@ impl Certificate {
     /// It may issue certificates (RFC 5280, 4.2.1.9), and how many authorities may be below it.
     pub(super) fn authority(&self) -> Option<Option<u8>> {
         let parsed = self.parsed()?;
-        let (_, constraints) = parsed.tbs_certificate().get_extension::<BasicConstraints>().ok().flatten()?;
+        let (_, constraints) = parsed
+            .tbs_certificate()
+            .get_extension::<BasicConstraints>()
+            .ok()
+            .flatten()?;
         constraints.ca.then_some(constraints.path_len_constraint)
     }
 
     /// Its critical extensions that are not understood: their names, or their numbers (OIDs).
     pub(super) fn unknown_critical_extensions(&self) -> Vec<String> {
         let parsed = self.parsed();
-        let extensions = parsed.as_ref().and_then(|parsed| parsed.tbs_certificate().extensions());
-        let critical = extensions.into_iter().flatten().filter(|extension| extension.critical);
+        let extensions = parsed
+            .as_ref()
+            .and_then(|parsed| parsed.tbs_certificate().extensions());
+        let critical = extensions
+            .into_iter()
+            .flatten()
+            .filter(|extension| extension.critical);
         let numbers = critical.map(|extension| extension.extn_id.to_string());
-        numbers.filter(|number| !UNDERSTOOD.contains(&number.as_str())).map(|number| extension_name(&number)).collect()
+        numbers
+            .filter(|number| !UNDERSTOOD.contains(&number.as_str()))
+            .map(|number| extension_name(&number))
+            .collect()
     }
 
     /// What it says of the names that it may issue certificates for (RFC 5280, 4.2.1.10).
     pub(super) fn name_limits(&self) -> Option<NameLimits> {
         let parsed = self.parsed()?;
-        let (_, constraints) = parsed.tbs_certificate().get_extension::<NameConstraints>().ok().flatten()?;
-        let (permitted, excluded) = (constraints.permitted_subtrees, constraints.excluded_subtrees);
+        let (_, constraints) = parsed
+            .tbs_certificate()
+            .get_extension::<NameConstraints>()
+            .ok()
+            .flatten()?;
+        let (permitted, excluded) = (
+            constraints.permitted_subtrees,
+            constraints.excluded_subtrees,
+        );
         let bases = |subtrees: Option<Vec<_>>| -> Vec<GeneralName> {
             subtrees
                 .into_iter()
                 .flatten()
-                .map(|subtree: x509_cert::ext::pkix::constraints::name::GeneralSubtree| subtree.base)
+                .map(
+                    |subtree: x509_cert::ext::pkix::constraints::name::GeneralSubtree| subtree.base,
+                )
                 .collect()
         };
-        Some(NameLimits { permitted: bases(permitted), excluded: bases(excluded) })
+        Some(NameLimits {
+            permitted: bases(permitted),
+            excluded: bases(excluded),
+        })
     }
 }
 
@@ -216,26 +280,34 @@ pub(super) struct NameLimits {
 impl NameLimits {
     /// The kinds of names that it limits and that are not checked here.
     pub(super) fn unchecked(&self) -> Option<&'static str> {
-        self.permitted.iter().chain(&self.excluded).find_map(|base| match base {
-            GeneralName::DirectoryName(_) => Some("directory names"),
-            GeneralName::UniformResourceIdentifier(_) => Some("URIs"),
-            GeneralName::Rfc822Name(_) => Some("mail addresses"),
-            GeneralName::DnsName(_) | GeneralName::IpAddress(_) => None,
-            _ => Some("names of another kind"),
-        })
+        self.permitted
+            .iter()
+            .chain(&self.excluded)
+            .find_map(|base| match base {
+                GeneralName::DirectoryName(_) => Some("directory names"),
+                GeneralName::UniformResourceIdentifier(_) => Some("URIs"),
+                GeneralName::Rfc822Name(_) => Some("mail addresses"),
+                GeneralName::DnsName(_) | GeneralName::IpAddress(_) => None,
+                _ => Some("names of another kind"),
+            })
     }
 
     /// A DNS name that lies outside of them.
     pub(super) fn excludes(&self, name: &str) -> bool {
         let is_below = |base: &GeneralName| match base {
             GeneralName::DnsName(base) => {
-                let (base, name) =
-                    (base.as_str().trim_start_matches('.').to_ascii_lowercase(), name.to_ascii_lowercase());
+                let (base, name) = (
+                    base.as_str().trim_start_matches('.').to_ascii_lowercase(),
+                    name.to_ascii_lowercase(),
+                );
                 base.is_empty() || name == base || name.ends_with(&format!(".{base}"))
             }
             _ => false,
         };
-        let limited = self.permitted.iter().any(|base| matches!(base, GeneralName::DnsName(_)));
+        let limited = self
+            .permitted
+            .iter()
+            .any(|base| matches!(base, GeneralName::DnsName(_)));
         limited && !self.permitted.iter().any(is_below) || self.excluded.iter().any(is_below)
     }
 }

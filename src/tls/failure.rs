@@ -1,6 +1,7 @@
 //! The failure of a verification: which certificate, why, and what to do.
 //!
-//! `webpki` names a reason, but no certificate. So the reason is looked up in the chain that the server sent.
+//! `webpki` names a reason, but no certificate. So the reason is looked up in the chain that the
+//! server sent.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,7 +20,8 @@ use crate::{Error, ErrorKind, Phase};
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
 ///
-/// It is the [source](std::error::Error::source) of the [`Error`](crate::Error) that a failed verification gives:
+/// It is the [source](std::error::Error::source) of the [`Error`](crate::Error) that a failed
+/// verification gives:
 ///
 /// ```
 /// use std::error::Error;
@@ -35,7 +37,8 @@ use crate::{Error, ErrorKind, Phase};
 pub struct CertificateFailure {
     /// What is wrong.
     pub problem: CertificateProblem,
-    /// The certificates that the server sent, its own first. What cannot be read as a certificate is left out.
+    /// The certificates that the server sent, its own first. What cannot be read as a certificate
+    /// is left out.
     pub chain: Vec<Certificate>,
     /// Which of the chain it concerns, as an index.
     pub index: Option<usize>,
@@ -82,9 +85,25 @@ impl CertificateFailure {
         store: &TrustStore,
         now: UnixTime,
     ) -> Self {
-        let story = Diagnoser { chain: &chain, host, store, now: system_time(now) };
-        let Diagnosis { problem, index: culprit, message, hint } = story.diagnose(why);
-        CertificateFailure { problem, chain, index: culprit, message, hint }
+        let story = Diagnoser {
+            chain: &chain,
+            host,
+            store,
+            now: system_time(now),
+        };
+        let Diagnosis {
+            problem,
+            index: culprit,
+            message,
+            hint,
+        } = story.diagnose(why);
+        CertificateFailure {
+            problem,
+            chain,
+            index: culprit,
+            message,
+            hint,
+        }
     }
 
     /// What to do now.
@@ -93,7 +112,9 @@ impl CertificateFailure {
     }
 
     pub(crate) fn into_error(self) -> Error {
-        Error::new(ErrorKind::Tls, Phase::Tls, self.message.clone()).with_hint(self.hint.clone()).with_source(self)
+        Error::new(ErrorKind::Tls, Phase::Tls, self.message.clone())
+            .with_hint(self.hint.clone())
+            .with_source(self)
     }
 }
 
@@ -142,7 +163,9 @@ impl Diagnoser<'_> {
                 "Ask the administrator of the server for one that has a certificate.",
             ),
             VerifyError::WrongKey => self.wrong_key(),
-            VerifyError::WeakKey => self.weak_key(Some(0)).unwrap_or_else(|| self.malformed(None)),
+            VerifyError::WeakKey => self
+                .weak_key(Some(0))
+                .unwrap_or_else(|| self.malformed(None)),
             VerifyError::Invalid(error) => self.invalid(error),
         }
     }
@@ -160,12 +183,21 @@ impl Diagnoser<'_> {
             E::CertNotValidYet { not_before, .. } => self.not_yet_valid(system_time(not_before)),
             E::CertNotValidForName(_) => self.wrong_name(),
             E::InvalidSignatureForPublicKey => {
-                let weak = self.path().into_iter().skip(1).find_map(|at| self.weak_key(Some(at)));
-                weak.or_else(|| self.weak_key(None)).unwrap_or_else(|| self.bad_signature())
+                let weak = self
+                    .path()
+                    .into_iter()
+                    .skip(1)
+                    .find_map(|at| self.weak_key(Some(at)));
+                weak.or_else(|| self.weak_key(None))
+                    .unwrap_or_else(|| self.bad_signature())
             }
             E::SignatureAlgorithmMismatch => {
                 let at = self.find(Certificate::names_two_algorithms);
-                self.reissue(CertificateProblem::BadSignature, at, "names two algorithms for its one signature")
+                self.reissue(
+                    CertificateProblem::BadSignature,
+                    at,
+                    "names two algorithms for its one signature",
+                )
             }
             E::CertRevoked => {
                 let at = self.find(|certificate| self.is_listed(certificate));
@@ -177,7 +209,8 @@ impl Diagnoser<'_> {
                     CertificateProblem::Revoked,
                     at,
                     format!("{which} was revoked by its issuer"),
-                    "Do not send anything to it: its key may be in wrong hands. The server's administrator must install a new one.",
+                    "Do not send anything to it: its key may be in wrong hands. The server's \
+                        administrator must install a new one.",
                 )
             }
             E::CaUsedAsEndEntity => diagnosis(
@@ -188,7 +221,8 @@ impl Diagnoser<'_> {
                     self.subject(0)
                 ),
                 format!(
-                    "The server's administrator must have one issued for a server; or, if you know that this is the \
+                    "The server's administrator must have one issued for a server; or, if you \
+                        know that this is the \
                      server's, trust this very certificate: add it {TRUST_IT}."
                 ),
             ),
@@ -199,7 +233,8 @@ impl Diagnoser<'_> {
                     CertificateProblem::WrongPurpose,
                     at,
                     format!(
-                        "the certificate of {host} was issued by one{issuer} that may not issue any: it is no authority (CA:TRUE is missing)"
+                        "the certificate of {host} was issued by one{issuer} that may not issue \
+                            any: it is no authority (CA:TRUE is missing)"
                     ),
                     "The server's administrator must have its certificate issued anew.",
                 )
@@ -207,15 +242,25 @@ impl Diagnoser<'_> {
             E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
                 let at = self.find(Certificate::is_for_no_server).unwrap_or_default();
                 let which = self.which(Some(at));
-                let reach = if at == 0 { "" } else { ", which holds for all that it issued" };
+                let reach = if at == 0 {
+                    ""
+                } else {
+                    ", which holds for all that it issued"
+                };
                 diagnosis(
                     CertificateProblem::WrongPurpose,
                     Some(at),
-                    format!("{which} is not meant for a server (its extended key usage lacks serverAuth{reach})"),
+                    format!(
+                        "{which} is not meant for a server (its extended key usage lacks \
+                            serverAuth{reach})"
+                    ),
                     match at {
-                        0 => "The server's administrator must have it issued anew, for a TLS server.",
+                        0 => {
+                            "The server's administrator must have it issued anew, for a TLS server."
+                        }
                         _ => {
-                            "The server's administrator must have its certificate issued by another authority, one for TLS servers."
+                            "The server's administrator must have its certificate issued by \
+                                another authority, one for TLS servers."
                         }
                     },
                 )
@@ -223,14 +268,27 @@ impl Diagnoser<'_> {
             E::PathLenConstraintViolated => self.too_many_authorities(),
             E::InvalidCertValidity => {
                 let at = self.find(|certificate| certificate.not_before > certificate.not_after);
-                let dates = at.and_then(|at| self.chain.get(at)).map_or(String::new(), |certificate| {
-                    format!(" (valid from {} until {})", certificate.not_before_text(), certificate.not_after_text())
-                });
-                self.reissue(CertificateProblem::Malformed, at, &format!("ends before it begins{dates}"))
+                let dates =
+                    at.and_then(|at| self.chain.get(at))
+                        .map_or(String::new(), |certificate| {
+                            format!(
+                                " (valid from {} until {})",
+                                certificate.not_before_text(),
+                                certificate.not_after_text()
+                            )
+                        });
+                self.reissue(
+                    CertificateProblem::Malformed,
+                    at,
+                    &format!("ends before it begins{dates}"),
+                )
             }
             E::UnsupportedCriticalExtension => {
-                let at = self.find(|certificate| !certificate.unknown_critical_extensions().is_empty());
-                let names = at.map(|at| self.chain[at].unknown_critical_extensions()).unwrap_or_default();
+                let at =
+                    self.find(|certificate| !certificate.unknown_critical_extensions().is_empty());
+                let names = at
+                    .map(|at| self.chain[at].unknown_critical_extensions())
+                    .unwrap_or_default();
                 let names = match names.len() {
                     0 => String::new(),
                     1..=4 => format!(": {}", names.join("; ")),
@@ -239,16 +297,22 @@ impl Diagnoser<'_> {
                 diagnosis(
                     CertificateProblem::Other,
                     at,
-                    format!("{} has a critical extension that is not supported{names}", self.which(at)),
+                    format!(
+                        "{} has a critical extension that is not supported{names}",
+                        self.which(at)
+                    ),
                     match at {
                         // Without it, no signature of the handshake is checked, so that a pin would
                         // prove nothing.
                         Some(0) | None => {
-                            "The server's administrator must have it issued anew, without this extension or with it not marked as critical."
+                            "The server's administrator must have it issued anew, without this \
+                                extension or with it not marked as critical."
                         }
                         Some(_) => {
-                            "The server's administrator must have it issued anew, without this extension or with it not marked as critical. \
-                             Or, if you know that the server's own certificate is the right one, pin its key (Trust::pin, pin= in the URL)."
+                            "The server's administrator must have it issued anew, without this \
+                                extension or with it not marked as critical. \
+                             Or, if you know that the server's own certificate is the right one, \
+                             pin its key (Trust::pin, pin= in the URL)."
                         }
                     },
                 )
@@ -257,12 +321,16 @@ impl Diagnoser<'_> {
                 CertificateProblem::Malformed,
                 Some(0),
                 format!(
-                    "the certificate of {host}, {}, is of an old form (X.509 version 1 or 2) without server names",
+                    "the certificate of {host}, {}, is of an old form (X.509 version 1 or 2) \
+                        without server names",
                     self.subject(0)
                 ),
-                "The server's administrator must have it issued anew, as X.509 version 3 with the server's name.",
+                "The server's administrator must have it issued anew, as X.509 version 3 with the \
+                    server's name.",
             ),
-            E::UnsupportedSignatureAlgorithmContext(context) => self.odd_signature(&context.signature_algorithm_id),
+            E::UnsupportedSignatureAlgorithmContext(context) => {
+                self.odd_signature(&context.signature_algorithm_id)
+            }
             E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
                 self.odd_signature(&context.signature_algorithm_id)
             }
@@ -274,11 +342,13 @@ impl Diagnoser<'_> {
                 CertificateProblem::Other,
                 None,
                 format!(
-                    "the chain of {} certificates that {host} sent takes more work to verify than is done: {}",
+                    "the chain of {} certificates that {host} sent takes more work to verify than \
+                        is done: {}",
                     self.chain.len(),
                     webpki_words(&error)
                 ),
-                "The server's administrator must install only the server's own certificate and those of the authorities above it.",
+                "The server's administrator must install only the server's own certificate and \
+                    those of the authorities above it.",
             ),
             E::BadDer
             | E::BadDerTime
@@ -292,7 +362,11 @@ impl Diagnoser<'_> {
             error => diagnosis(
                 CertificateProblem::Other,
                 None,
-                format!("the certificate of {host}, {}, cannot be verified: {}", self.subject(0), webpki_words(&error)),
+                format!(
+                    "the certificate of {host}, {}, cannot be verified: {}",
+                    self.subject(0),
+                    webpki_words(&error)
+                ),
                 "Show this message to the server's administrator.",
             ),
         }
@@ -302,8 +376,14 @@ impl Diagnoser<'_> {
     fn is_listed(&self, certificate: &Certificate) -> bool {
         let der = CertificateDer::from(certificate.der());
         webpki::EndEntityCert::try_from(&der).is_ok_and(|read| {
-            let lists = self.store.revocation_lists.iter().filter(|list| list.issuer() == read.issuer());
-            lists.filter_map(|list| list.find_serial(read.serial()).ok()).any(|entry| entry.is_some())
+            let lists = self
+                .store
+                .revocation_lists
+                .iter()
+                .filter(|list| list.issuer() == read.issuer());
+            lists
+                .filter_map(|list| list.find_serial(read.serial()).ok())
+                .any(|entry| entry.is_some())
         })
     }
 
@@ -313,8 +393,9 @@ impl Diagnoser<'_> {
         let mut path: Vec<usize> = (0..self.chain.len().min(1)).collect();
         while let Some(&at) = path.last()
             && !self.chain[at].is_self_issued()
-            && let Some(next) = (0..self.chain.len())
-                .find(|next| !path.contains(next) && self.chain[at].is_issued_by(&self.chain[*next]))
+            && let Some(next) = (0..self.chain.len()).find(|next| {
+                !path.contains(next) && self.chain[at].is_issued_by(&self.chain[*next])
+            })
         {
             path.push(next);
         }
@@ -324,18 +405,28 @@ impl Diagnoser<'_> {
     /// The first certificate of the path, or else of the chain, that is so.
     fn find(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
         let is_so = |at: &usize| is_so(&self.chain[*at]);
-        self.path().into_iter().find(is_so).or_else(|| (0..self.chain.len()).find(is_so))
+        self.path()
+            .into_iter()
+            .find(is_so)
+            .or_else(|| (0..self.chain.len()).find(is_so))
     }
 
     /// The same, of those above the server's own.
     fn find_above(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
-        self.path().into_iter().skip(1).find(|at| is_so(&self.chain[*at]))
+        self.path()
+            .into_iter()
+            .skip(1)
+            .find(|at| is_so(&self.chain[*at]))
     }
 
     /// The trusted certificate of the name above the path.
     fn anchor(&self) -> Option<&Anchor> {
         let last = &self.chain[*self.path().last()?];
-        self.store.summary.anchors.iter().find(|anchor| last.is_issued_by(&anchor.certificate))
+        self.store
+            .summary
+            .anchors
+            .iter()
+            .find(|anchor| last.is_issued_by(&anchor.certificate))
     }
 
     /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size
@@ -346,20 +437,28 @@ impl Diagnoser<'_> {
             None => {
                 let anchor = self.anchor()?;
                 let subject = quoted(&anchor.certificate.subject);
-                (format!("the trusted certificate {subject} ({}),", anchor.origin), &anchor.certificate)
+                (
+                    format!("the trusted certificate {subject} ({}),", anchor.origin),
+                    &anchor.certificate,
+                )
             }
         };
         let size = certificate.wrong_size()?;
         let hint = match at {
             Some(0) => {
-                "The server's administrator must have it issued anew, for a key of 2048 bits or more (or an ECDSA key)."
+                "The server's administrator must have it issued anew, for a key of 2048 bits or \
+                    more (or an ECDSA key)."
             }
             _ => {
-                "What it signed cannot be verified: the server's administrator must have its certificate issued by an authority with a \
+                "What it signed cannot be verified: the server's administrator must have its \
+                    certificate issued by an authority with a \
                  key of 2048 bits or more (or an ECDSA key)."
             }
         };
-        let message = format!("{which} has an RSA key of {} bits; {}", size.bits, size.needed);
+        let message = format!(
+            "{which} has an RSA key of {} bits; {}",
+            size.bits, size.needed
+        );
         Some(diagnosis(CertificateProblem::WeakKey, at, message, hint))
     }
 
@@ -368,7 +467,8 @@ impl Diagnoser<'_> {
         let hint = match at {
             Some(0) | None => "The server's administrator must have it issued anew.",
             _ => {
-                "The server's administrator must have its certificate issued by another authority, or get the authority's new one."
+                "The server's administrator must have its certificate issued by another \
+                    authority, or get the authority's new one."
             }
         };
         diagnosis(problem, at, format!("{} {what}", self.which(at)), hint)
@@ -380,22 +480,31 @@ impl Diagnoser<'_> {
         let Some(at) = at else {
             let host = self.host;
             let message = format!(
-                "a certificate that {host} sent is signed in a way that is no longer safe, or not supported (SHA-1 or MD5, for example)"
+                "a certificate that {host} sent is signed in a way that is no longer safe, or not \
+                    supported (SHA-1 or MD5, for example)"
             );
             let hint = "The server's administrator must have it issued anew, signed with SHA-256.";
             return diagnosis(CertificateProblem::BadSignature, None, message, hint);
         };
         let certificate = &self.chain[at];
-        let why =
-            if certificate.has_broken_signature() { "is no longer safe" } else { "is not supported for this key" };
+        let why = if certificate.has_broken_signature() {
+            "is no longer safe"
+        } else {
+            "is not supported for this key"
+        };
         diagnosis(
             CertificateProblem::BadSignature,
             Some(at),
-            format!("{} is signed with {}, which {why}", self.which(Some(at)), certificate.signature_algorithm()),
+            format!(
+                "{} is signed with {}, which {why}",
+                self.which(Some(at)),
+                certificate.signature_algorithm()
+            ),
             match at {
                 0 => "The server's administrator must have it issued anew, signed with SHA-256.",
                 _ => {
-                    "The server's administrator must have its certificate issued by an authority whose own is signed with SHA-256, or \
+                    "The server's administrator must have its certificate issued by an authority \
+                        whose own is signed with SHA-256, or \
                      install the authority's new one."
                 }
             },
@@ -408,17 +517,25 @@ impl Diagnoser<'_> {
         let found = path.iter().enumerate().skip(1).find_map(|(height, at)| {
             let allowed = usize::from(self.chain[*at].authority()??);
             // Those between it and the server's own; what issued itself anew does not count.
-            let below = path[1..height].iter().filter(|at| !self.chain[**at].is_self_issued()).count();
+            let below = path[1..height]
+                .iter()
+                .filter(|at| !self.chain[**at].is_self_issued())
+                .count();
             (below > allowed).then_some((*at, allowed, below))
         });
         let at = found.map(|(at, ..)| at);
-        let numbers =
-            found.map_or(String::new(), |(_, allowed, below)| format!(": {allowed} at most, and there are {below}"));
+        let numbers = found.map_or(String::new(), |(_, allowed, below)| {
+            format!(": {allowed} at most, and there are {below}")
+        });
         diagnosis(
             CertificateProblem::WrongPurpose,
             at,
-            format!("{} has more authorities below it than it allows (pathLenConstraint){numbers}", self.which(at)),
-            "The server's administrator must have its certificate issued by an authority that may issue it.",
+            format!(
+                "{} has more authorities below it than it allows (pathLenConstraint){numbers}",
+                self.which(at)
+            ),
+            "The server's administrator must have its certificate issued by an authority that may \
+                issue it.",
         )
     }
 
@@ -428,39 +545,57 @@ impl Diagnoser<'_> {
         let host = self.host;
         let anchor = self.anchor().map(|anchor| {
             let subject = quoted(&anchor.certificate.subject);
-            (None, format!("the trusted certificate {subject} ({})", anchor.origin), &anchor.certificate)
+            (
+                None,
+                format!("the trusted certificate {subject} ({})", anchor.origin),
+                &anchor.certificate,
+            )
         });
         let above = self.path().into_iter().skip(1);
-        let above = above.map(|at| (Some(at), format!("the authority {}", self.subject(at)), &self.chain[at]));
+        let above = above.map(|at| {
+            (
+                Some(at),
+                format!("the authority {}", self.subject(at)),
+                &self.chain[at],
+            )
+        });
         let limits: Vec<_> = above
             .chain(anchor)
             .filter_map(|(at, which, certificate)| Some((at, which, certificate.name_limits()?)))
             .collect();
         let names = self.chain.first().map_or(&[][..], |leaf| &leaf.names);
-        let outside = limits
+        let outside = limits.iter().find_map(|(at, which, limits)| {
+            Some((at, which, names.iter().find(|name| limits.excludes(name))?))
+        });
+        let unchecked = limits
             .iter()
-            .find_map(|(at, which, limits)| Some((at, which, names.iter().find(|name| limits.excludes(name))?)));
-        let unchecked = limits.iter().find_map(|(at, which, limits)| Some((at, which, limits.unchecked()?)));
+            .find_map(|(at, which, limits)| Some((at, which, limits.unchecked()?)));
         if let (None, Some((at, which, kind))) = (outside, unchecked) {
             return diagnosis(
                 CertificateProblem::Other,
                 *at,
                 format!(
-                    "the certificate of {host} cannot be verified: {which} limits by {kind} what it may be used for (name constraints), \
+                    "the certificate of {host} cannot be verified: {which} limits by {kind} what \
+                        it may be used for (name constraints), \
                      and such limits cannot be checked here"
                 ),
                 format!(
-                    "Have the server's certificate issued by an authority without such limits. Or, if you know that this certificate is \
-                     the server's, trust it alone, without the authority {TRUST_IT}, or pin its key (Trust::pin, pin= in the URL)."
+                    "Have the server's certificate issued by an authority without such limits. \
+                        Or, if you know that this certificate is \
+                     the server's, trust it alone, without the authority {TRUST_IT}, or pin its \
+                     key (Trust::pin, pin= in the URL)."
                 ),
             );
         }
-        let by = outside.map_or(String::new(), |(_, which, name)| format!(": {which} excludes {name}"));
+        let by = outside.map_or(String::new(), |(_, which, name)| {
+            format!(": {which} excludes {name}")
+        });
         diagnosis(
             CertificateProblem::UnknownIssuer,
             outside.and_then(|(at, ..)| *at),
             format!(
-                "the certificate of {host} was issued by an authority that may not issue any for this name (name constraints){by}"
+                "the certificate of {host} was issued by an authority that may not issue any for \
+                    this name (name constraints){by}"
             ),
             "The server's administrator must have it issued by another authority.",
         )
@@ -481,10 +616,12 @@ impl Diagnoser<'_> {
                 CertificateProblem::SelfSigned,
                 Some(at),
                 format!(
-                    "the certificate of {host}, {subject}, is self-signed: no authority vouches for it, and it is not among {trusted}"
+                    "the certificate of {host}, {subject}, is self-signed: no authority vouches \
+                        for it, and it is not among {trusted}"
                 ),
                 format!(
-                    "If its SHA-256 fingerprint is the one that the server's administrator names ({fingerprint}), save the \
+                    "If its SHA-256 fingerprint is the one that the server's administrator names \
+                        ({fingerprint}), save the \
                      certificate as a file and trust that {TRUST_IT}; else this is not your server."
                 ),
             );
@@ -494,25 +631,32 @@ impl Diagnoser<'_> {
                 CertificateProblem::UnknownIssuer,
                 Some(at),
                 format!(
-                    "the certificate of {host}, {}, was issued under {subject}, which is not among {trusted}",
+                    "the certificate of {host}, {}, was issued under {subject}, which is not \
+                        among {trusted}",
                     self.subject(0)
                 ),
                 format!(
-                    "If {subject} is your own authority, or that of the server's owner, get its certificate from whoever runs it (its \
-                     SHA-256 fingerprint must be {fingerprint}), save it as a file and trust that {TRUST_IT}."
+                    "If {subject} is your own authority, or that of the server's owner, get its \
+                        certificate from whoever runs it (its \
+                     SHA-256 fingerprint must be {fingerprint}), save it as a file and trust that \
+                     {TRUST_IT}."
                 ),
             );
         }
         let issuer = quoted(&last.issuer);
         let hint = match last.issuer_at() {
-            // Only a certificate that was issued to be found says where: that is a public authority, which issues by an intermediate.
+            // Only a certificate that was issued to be found says where: that is a public
+            // authority, which issues by an intermediate.
             Some(at) => format!(
-                "The server most likely left out an intermediate certificate: its administrator must install the full chain (by \
+                "The server most likely left out an intermediate certificate: its administrator \
+                    must install the full chain (by \
                  the certificate's own account, the missing one is at {at})."
             ),
             None => format!(
-                "If {issuer} is an authority of your own, get its certificate from whoever runs it, save it as a file and trust that \
-                 {TRUST_IT}. If it is an intermediate of a public one, the server left it out: its administrator must install the full chain."
+                "If {issuer} is an authority of your own, get its certificate from whoever runs \
+                    it, save it as a file and trust that \
+                 {TRUST_IT}. If it is an intermediate of a public one, the server left it out: \
+                 its administrator must install the full chain."
             ),
         };
         let sent = match self.chain.len() {
@@ -520,8 +664,12 @@ impl Diagnoser<'_> {
             number => format!("it is not among the {number} certificates that the server sent"),
         };
         let which = match at {
-            0 => format!("the certificate of {host}, {subject}, was issued by {issuer}, which is missing"),
-            _ => format!("the certificate of {host} leads to {subject}, whose issuer {issuer} is missing"),
+            0 => format!(
+                "the certificate of {host}, {subject}, was issued by {issuer}, which is missing"
+            ),
+            _ => format!(
+                "the certificate of {host} leads to {subject}, whose issuer {issuer} is missing"
+            ),
         };
         diagnosis(
             CertificateProblem::UnknownIssuer,
@@ -533,14 +681,21 @@ impl Diagnoser<'_> {
 
     fn wrong_key(&self) -> Diagnosis {
         let host = self.host;
-        let Some(leaf) = self.chain.first() else { return self.malformed(None) };
+        let Some(leaf) = self.chain.first() else {
+            return self.malformed(None);
+        };
         let pins: Vec<_> = self.store.pins.iter().map(pin_text).collect();
         let (key, pinned) = (leaf.pin(), pins.join(" or "));
-        let message = format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
+        let message =
+            format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
         let hint = if pins.iter().any(|pin| *pin == pin_text(&leaf.hash())) {
-            format!("The pin is the hash of the certificate. Pin the hash of its key instead, which is {key}")
+            format!(
+                "The pin is the hash of the certificate. Pin the hash of its key instead, which \
+                    is {key}"
+            )
         } else {
-            "The server has probably got a new key: ask its administrator for its hash, and pin that. If it has not, somebody else \
+            "The server has probably got a new key: ask its administrator for its hash, and pin \
+                that. If it has not, somebody else \
              answers in the server's place."
                 .to_owned()
         };
@@ -560,23 +715,39 @@ impl Diagnoser<'_> {
         };
         let why = error.map_or(String::new(), |error| format!(": {}", webpki_words(error)));
         let hint = "The server's administrator must have it issued anew.";
-        diagnosis(CertificateProblem::Malformed, at, format!("{which}{why}"), hint)
+        diagnosis(
+            CertificateProblem::Malformed,
+            at,
+            format!("{which}{why}"),
+            hint,
+        )
     }
 
     fn expired(&self, not_after: SystemTime) -> Diagnosis {
-        let at = self.chain.iter().position(|certificate| same_second(certificate.not_after, not_after));
+        let at = self
+            .chain
+            .iter()
+            .position(|certificate| same_second(certificate.not_after, not_after));
         let (ago, now) = (apart(not_after, self.now), utc(self.now));
         diagnosis(
             CertificateProblem::Expired,
             at,
-            format!("{} expired {ago} ago, at {} (now it is {now})", self.which(at), utc(not_after)),
-            "The server's administrator must install a new one (and reload the server, if there is one already). \
+            format!(
+                "{} expired {ago} ago, at {} (now it is {now})",
+                self.which(at),
+                utc(not_after)
+            ),
+            "The server's administrator must install a new one (and reload the server, if there \
+                is one already). \
              If the time given as now is wrong, set this machine's clock.",
         )
     }
 
     fn not_yet_valid(&self, not_before: SystemTime) -> Diagnosis {
-        let at = self.chain.iter().position(|certificate| same_second(certificate.not_before, not_before));
+        let at = self
+            .chain
+            .iter()
+            .position(|certificate| same_second(certificate.not_before, not_before));
         let (left, now) = (apart(self.now, not_before), utc(self.now));
         diagnosis(
             CertificateProblem::NotYetValid,
@@ -586,7 +757,8 @@ impl Diagnoser<'_> {
                 self.which(at),
                 utc(not_before)
             ),
-            "If the time given as now is wrong, set this machine's clock; else the server's administrator installed the \
+            "If the time given as now is wrong, set this machine's clock; else the server's \
+                administrator installed the \
              certificate too early.",
         )
     }
@@ -603,12 +775,14 @@ impl Diagnoser<'_> {
                 CertificateProblem::WrongName,
                 Some(0),
                 format!(
-                    "the certificate that {host} sent, {}, names no server at all: it has no subject alternative name \
+                    "the certificate that {host} sent, {}, names no server at all: it has no \
+                        subject alternative name \
                      (the CN does not count: RFC 9525, 2)",
                     self.subject(0)
                 ),
                 format!(
-                    "The server's administrator must have it issued anew, with {wanted} as subject alternative name."
+                    "The server's administrator must have it issued anew, with {wanted} as \
+                        subject alternative name."
                 ),
             );
         }
@@ -620,7 +794,8 @@ impl Diagnoser<'_> {
             CertificateProblem::WrongName,
             Some(0),
             format!("the certificate that {host} sent is for {list}, not for {wanted}"),
-            "Connect to a name that it is for; or, if you are sure that this is the server you mean, set that name as the \
+            "Connect to a name that it is for; or, if you are sure that this is the server you \
+                mean, set that name as the \
              server name (TlsSettings::server_name, or server-name= in the URL).",
         )
     }
@@ -628,32 +803,45 @@ impl Diagnoser<'_> {
     fn bad_signature(&self) -> Diagnosis {
         let anchors = &self.store.summary.anchors;
         let namesake = self.chain.iter().enumerate().find_map(|(at, certificate)| {
-            let anchor = anchors.iter().find(|anchor| certificate.is_issued_by(&anchor.certificate))?;
+            let anchor = anchors
+                .iter()
+                .find(|anchor| certificate.is_issued_by(&anchor.certificate))?;
             Some((at, anchor))
         });
         let (at, message) = match namesake {
             Some((at, anchor)) => (
                 Some(at),
                 format!(
-                    "{} says that {} issued it, but its signature is not by the key of the certificate of that name which is trusted ({})",
+                    "{} says that {} issued it, but its signature is not by the key of the \
+                        certificate of that name which is trusted ({})",
                     self.which(Some(at)),
                     quoted(&anchor.certificate.subject),
                     anchor.origin
                 ),
             ),
-            None => (None, format!("a signature in the chain of certificates that {} sent does not match", self.host)),
+            None => (
+                None,
+                format!(
+                    "a signature in the chain of certificates that {} sent does not match",
+                    self.host
+                ),
+            ),
         };
         diagnosis(
             CertificateProblem::BadSignature,
             at,
             message,
-            "The authority has probably got a new key: get its present certificate and trust that. If it has not, somebody \
+            "The authority has probably got a new key: get its present certificate and trust \
+                that. If it has not, somebody \
              else answers in the server's place.",
         )
     }
 
     fn subject(&self, at: usize) -> String {
-        self.chain.get(at).map_or_else(|| "which cannot be read".into(), |certificate| quoted(&certificate.subject))
+        self.chain.get(at).map_or_else(
+            || "which cannot be read".into(),
+            |certificate| quoted(&certificate.subject),
+        )
     }
 
     fn which(&self, at: Option<usize>) -> String {
@@ -661,7 +849,10 @@ impl Diagnoser<'_> {
         match at {
             Some(0) => format!("the certificate of {host}, {},", self.subject(0)),
             Some(at) => {
-                format!("a certificate in the chain that {host} sent, {} (not the server's own),", self.subject(at))
+                format!(
+                    "a certificate in the chain that {host} sent, {} (not the server's own),",
+                    self.subject(at)
+                )
             }
             None => format!("a certificate in the chain of {host}"),
         }
@@ -674,7 +865,12 @@ fn diagnosis(
     message: String,
     hint: impl Into<String>,
 ) -> Diagnosis {
-    Diagnosis { problem, index: culprit, message: printable(message), hint: printable(hint.into()) }
+    Diagnosis {
+        problem,
+        index: culprit,
+        message: printable(message),
+        hint: printable(hint.into()),
+    }
 }
 
 fn quoted(name: &str) -> String {
@@ -686,6 +882,10 @@ fn system_time(time: UnixTime) -> SystemTime {
 }
 
 fn same_second(a: SystemTime, b: SystemTime) -> bool {
-    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs()).ok();
+    let seconds = |time: SystemTime| {
+        time.duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| since.as_secs())
+            .ok()
+    };
     seconds(a) == seconds(b)
 }

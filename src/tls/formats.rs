@@ -25,14 +25,24 @@ pub(super) struct FormatError {
 
 impl FormatError {
     pub(super) fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        FormatError { reason: reason.into(), hint: hint.into() }
+        FormatError {
+            reason: reason.into(),
+            hint: hint.into(),
+        }
     }
 }
 
-/// Finds the certificates to trust in the content of a file. The password is for a key store; others need none.
-pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<ParsedCertificates, FormatError> {
+/// Finds the certificates to trust in the content of a file. The password is for a key store;
+/// others need none.
+pub(super) fn certificates(
+    bytes: &[u8],
+    password: Option<&Secret>,
+) -> Result<ParsedCertificates, FormatError> {
     if bytes.trim_ascii().is_empty() {
-        return Err(FormatError::new("is empty", "Give a file with a certificate in PEM or DER form."));
+        return Err(FormatError::new(
+            "is empty",
+            "Give a file with a certificate in PEM or DER form.",
+        ));
     }
     if let Some(format) = KeyStore::of(bytes) {
         return trusted(format, bytes, password);
@@ -41,13 +51,30 @@ pub(super) fn certificates(bytes: &[u8], password: Option<&Secret>) -> Result<Pa
         // PKCS#8 and PKCS#1 begin with version 0, SEC 1 with version 1.
         Some([0x02, 0x01, 0x00 | 0x01, ..]) => Err(private_key()),
         // The object identifier of signedData (RFC 2315, 14).
-        Some([0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x07, 0x02, ..]) => Err(pkcs7()),
-        Some(_) if Certificate::read(bytes).is_some() => {
-            Ok(ParsedCertificates { certificates: vec![CertificateDer::from(bytes.to_vec())], notes: Vec::new() })
-        }
+        Some(
+            [
+                0x06,
+                0x09,
+                0x2A,
+                0x86,
+                0x48,
+                0x86,
+                0xF7,
+                0x0D,
+                0x01,
+                0x07,
+                0x02,
+                ..,
+            ],
+        ) => Err(pkcs7()),
+        Some(_) if Certificate::read(bytes).is_some() => Ok(ParsedCertificates {
+            certificates: vec![CertificateDer::from(bytes.to_vec())],
+            notes: Vec::new(),
+        }),
         Some(_) => Err(FormatError::new(
             "is DER, but not a certificate that can be read",
-            "Get the file anew: it is damaged, or something else (a request for a certificate, a list of revoked ones).",
+            "Get the file anew: it is damaged, or something else (a request for a certificate, a \
+                list of revoked ones).",
         )),
         None => pem(&utf8(bytes)),
     }
@@ -70,7 +97,8 @@ impl KeyStore {
             [0xFE, 0xED, 0xFE, 0xED, ..] | [0xCE, 0xCE, 0xCE, 0xCE, ..] => Some(KeyStore::Jks),
             [0xA1, 0xF8, 0x4E, ..] => Some(KeyStore::AutoLogin),
             // RFC 7292, 4: the version, 3, comes first.
-            _ => matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..])).then_some(KeyStore::Pkcs12),
+            _ => matches!(first_element(bytes), Some([0x02, 0x01, 0x03, ..]))
+                .then_some(KeyStore::Pkcs12),
         }
     }
 
@@ -90,7 +118,11 @@ pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FormatError
         return Ok(vec![bytes.to_vec()]);
     }
     let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
-    let lists: Vec<_> = sections.flatten().filter(|(kind, _)| *kind == SectionKind::Crl).map(|(_, der)| der).collect();
+    let lists: Vec<_> = sections
+        .flatten()
+        .filter(|(kind, _)| *kind == SectionKind::Crl)
+        .map(|(_, der)| der)
+        .collect();
     if lists.is_empty() {
         return Err(FormatError::new(
             "holds no list of revoked certificates",
@@ -101,20 +133,30 @@ pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FormatError
 }
 
 fn pem(text: &[u8]) -> Result<ParsedCertificates, FormatError> {
-    let mut found = ParsedCertificates { certificates: Vec::new(), notes: Vec::new() };
+    let mut found = ParsedCertificates {
+        certificates: Vec::new(),
+        notes: Vec::new(),
+    };
     let (mut key, mut other) = (false, false);
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
         match section {
             Ok((SectionKind::Certificate, der)) => found.certificates.push(der.into()),
-            Ok((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _)) => key = true,
+            Ok((
+                SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey,
+                _,
+            )) => key = true,
             Ok(_) => other = true,
-            Err(_) => found.notes.push("has a PEM section that is cut off or damaged".into()),
+            Err(_) => found
+                .notes
+                .push("has a PEM section that is cut off or damaged".into()),
         }
     }
     let has = |label: &str| memchr::memmem::find(text, label.as_bytes()).is_some();
     if !found.certificates.is_empty() {
         if key {
-            found.notes.push("holds a private key too; only its certificates are used".into());
+            found
+                .notes
+                .push("holds a private key too; only its certificates are used".into());
         }
         Ok(found)
     } else if key || has("PRIVATE KEY-----") {
@@ -127,11 +169,20 @@ fn pem(text: &[u8]) -> Result<ParsedCertificates, FormatError> {
             "Convert it: openssl x509 -in FILE -out ca.pem.",
         ))
     } else if let Some(note) = found.notes.pop() {
-        Err(FormatError::new(note, "Get the file anew: it was changed on the way."))
+        Err(FormatError::new(
+            note,
+            "Get the file anew: it was changed on the way.",
+        ))
     } else if other || has("-----BEGIN ") {
-        Err(FormatError::new("is PEM, but holds no certificate", "Give a file with a section BEGIN CERTIFICATE."))
+        Err(FormatError::new(
+            "is PEM, but holds no certificate",
+            "Give a file with a section BEGIN CERTIFICATE.",
+        ))
     } else {
-        Err(FormatError::new("holds no certificate", "Give a file with a certificate in PEM or DER form."))
+        Err(FormatError::new(
+            "holds no certificate",
+            "Give a file with a certificate in PEM or DER form.",
+        ))
     }
 }
 
@@ -151,19 +202,25 @@ pub(super) const KEY_ALONE: &str = "holds a private key, not a certificate";
 fn private_key() -> FormatError {
     FormatError::new(
         KEY_ALONE,
-        "Give the certificate of the authority that issued the server's certificate; the key never leaves its owner.",
+        "Give the certificate of the authority that issued the server's certificate; the key \
+            never leaves its owner.",
     )
 }
 
 fn pkcs7() -> FormatError {
     FormatError::new(
         "is a PKCS#7 bundle, which is not read",
-        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is not text).",
+        "Convert it: openssl pkcs7 -in FILE -print_certs -out ca.pem (with -inform DER if it is \
+            not text).",
     )
 }
 
 #[cfg(not(feature = "keystores"))]
-fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<ParsedCertificates, FormatError> {
+fn trusted(
+    format: KeyStore,
+    _: &[u8],
+    _: Option<&Secret>,
+) -> Result<ParsedCertificates, FormatError> {
     Err(not_built(format))
 }
 
@@ -171,7 +228,8 @@ fn trusted(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<ParsedCerti
 pub(super) fn not_built(format: KeyStore) -> FormatError {
     FormatError::new(
         format!("{}, which this build does not read", format.what()),
-        "Build envoi with the feature keystores; or export its certificates as PEM: openssl pkcs12 -in FILE -nokeys -out ca.pem, or \
+        "Build envoi with the feature keystores; or export its certificates as PEM: openssl \
+            pkcs12 -in FILE -nokeys -out ca.pem, or \
          keytool -exportcert -rfc.",
     )
 }

@@ -9,44 +9,71 @@ use super::{CertificateFailure, TlsMode};
 use crate::hint::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
-/// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are the versions that we speak.
-pub(super) fn explain(error: io::Error, heard: &[u8], host: &str, opening: TlsMode, offered: &str) -> Error {
+/// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are
+/// the versions that we speak.
+pub(super) fn explain(
+    error: io::Error,
+    heard: &[u8],
+    host: &str,
+    opening: TlsMode,
+    offered: &str,
+) -> Error {
     if !heard.is_empty() && !speaks_tls(heard) {
         return plaintext(heard, host, opening).with_source(error);
     }
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
             match other.0.downcast_ref::<CertificateFailure>() {
                 Some(failure) => failure.clone().into_error(),
-                None => certificate(host, &CertificateError::Other(other.clone())).with_source(error),
+                None => {
+                    certificate(host, &CertificateError::Other(other.clone())).with_source(error)
+                }
             }
         }
-        Some(rustls::Error::InvalidCertificate(problem)) => certificate(host, problem).with_source(error),
-        Some(rustls::Error::AlertReceived(alert)) => explain_alert(*alert, heard, host, offered).with_source(error),
+        Some(rustls::Error::InvalidCertificate(problem)) => {
+            certificate(host, problem).with_source(error)
+        }
+        Some(rustls::Error::AlertReceived(alert)) => {
+            explain_alert(*alert, heard, host, offered).with_source(error)
+        }
         Some(rustls::Error::PeerIncompatible(reason)) => match spoken(heard) {
-            Some(version) if !offered.contains(version) => no_version(host, Some(version), offered).with_source(error),
+            Some(version) if !offered.contains(version) => {
+                no_version(host, Some(version), offered).with_source(error)
+            }
             _ => nothing_in_common(host, &spelt_out(reason)).with_source(error),
         },
-        Some(rustls::Error::NoCertificatesPresented) => {
-            tls(format!("{host} sent no certificate"), "The server's administrator must install one.")
-                .with_source(error)
-        }
+        Some(rustls::Error::NoCertificatesPresented) => tls(
+            format!("{host} sent no certificate"),
+            "The server's administrator must install \
+                one.",
+        )
+        .with_source(error),
         Some(problem) => tls(
-            format!("the TLS handshake with {host} failed: {}", rustls_words(problem)),
-            "The server, or a device between, does not keep to TLS. Show this message to the server's administrator.",
+            format!(
+                "the TLS handshake with {host} failed: {}",
+                rustls_words(problem)
+            ),
+            "The server, or a device between, does not keep to TLS. Show this message to the \
+                server's administrator.",
         )
         .with_source(error),
         None => cut_off(error, heard, host, opening),
     }
 }
 
-/// TLS 1.3 lets the server refuse when the handshake is over for the client: a certificate that it misses or does not
-/// accept (RFC 8446, 4.4.2.4). So an alert instead of the first reply inside TLS belongs to the handshake, and this is what it means.
+/// TLS 1.3 lets the server refuse when the handshake is over for the client: a certificate that it
+/// misses or does not accept (RFC 8446, 4.4.2.4). So an alert instead of the first reply inside TLS
+/// belongs to the handshake, and this is what it means.
 pub(crate) fn late_alert(error: &io::Error, host: &str) -> Option<Error> {
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
     match cause {
-        // The handshake was agreed upon, so that it is about the client's certificate is all that is left.
+        // The handshake was agreed upon, so that it is about the client's certificate is all that
+        // is left.
         rustls::Error::AlertReceived(alert) => {
             Some(explain_alert(*alert, &[HANDSHAKE], host, "").with_source(cause.clone()))
         }
@@ -68,7 +95,8 @@ fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
     if opening == TlsMode::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
-            "Its TLS is broken, or a device between you and the server interferes. Show this message to the server's administrator.",
+            "Its TLS is broken, or a device between you and the server interferes. Show this \
+                message to the server's administrator.",
         );
     }
     let other = match heard {
@@ -80,34 +108,53 @@ fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
     };
     if let Some(other) = other {
         return tls(
-            format!("{host} is {other} on this port, and not a mail server that speaks TLS: it says {line:?}"),
+            format!(
+                "{host} is {other} on this port, and not a mail server that speaks TLS: it says \
+                    {line:?}"
+            ),
             "Check host and port: a mail server takes TLS from the first byte on port 465.",
         );
     }
     match heard {
         [b'2', b'2', b'0', ..] => tls(
             format!(
-                "{host} speaks plaintext on this port, where TLS was to begin with the first byte: it says {line:?}"
+                "{host} speaks plaintext on this port, where TLS was to begin with the first \
+                    byte: it says {line:?}"
             ),
-            format!("Use STARTTLS, which begins in plaintext: smtp://{host} instead of smtps://, with the same port."),
+            format!(
+                "Use STARTTLS, which begins in plaintext: smtp://{host} instead of smtps://, with \
+                    the same port."
+            ),
         ),
         [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
             format!(
-                "{host} refuses the connection, and in plaintext, where TLS was to begin with the first byte: it says {line:?}"
+                "{host} refuses the connection, and in plaintext, where TLS was to begin with the \
+                    first byte: it says {line:?}"
             ),
-            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// instead of smtps://.",
+            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// \
+                instead of smtps://.",
         ),
         _ => tls(
             format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
-            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, STARTTLS (smtp://) on port 587.",
+            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, \
+                STARTTLS (smtp://) on port 587.",
         ),
     }
 }
 
 /// The first line, cut where it is long; what is not printable ASCII is a dot.
 fn first_line(heard: &[u8]) -> String {
-    let line = heard.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    let printable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' };
+    let line = heard
+        .split(|byte| matches!(byte, b'\r' | b'\n'))
+        .next()
+        .unwrap_or_default();
+    let printable = |byte: &u8| {
+        if matches!(byte, b' '..=b'~') {
+            char::from(*byte)
+        } else {
+            '.'
+        }
+    };
     let mut text: String = line.iter().take(120).map(printable).collect();
     if line.len() > 120 {
         text.push('…');
@@ -123,7 +170,11 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Erro
         E::UnexpectedEof | E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe | E::WriteZero
     );
     if !closed {
-        let kind = if error.kind() == E::TimedOut { ErrorKind::Timeout } else { ErrorKind::Closed };
+        let kind = if error.kind() == E::TimedOut {
+            ErrorKind::Timeout
+        } else {
+            ErrorKind::Closed
+        };
         return Error::new(
             kind,
             Phase::Tls,
@@ -131,20 +182,28 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Erro
         )
         .with_source(error);
     }
-    let how = if error.kind() == E::UnexpectedEof { "closed the connection" } else { "broke off the connection" };
+    let how = if error.kind() == E::UnexpectedEof {
+        "closed the connection"
+    } else {
+        "broke off the connection"
+    };
     let (when, hint) = match (heard.is_empty(), opening) {
         (true, TlsMode::Implicit) => (
             "instead of answering the TLS handshake",
-            "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port 587). If it should, the \
-             server's TLS is not set up, or it does not take connections from here: its log says more.",
+            "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port \
+                587). If it should, the \
+             server's TLS is not set up, or it does not take connections from here: its log says \
+             more.",
         ),
         (true, TlsMode::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
-            "The server's TLS is not set up as it should be (a certificate or key that it cannot read, as a rule): its log says more.",
+            "The server's TLS is not set up as it should be (a certificate or key that it cannot \
+                read, as a rule): its log says more.",
         ),
         (false, _) => (
             "in the middle of the TLS handshake",
-            "The server gives no reason: its log may say more. It may not like what was offered, or a device between cuts TLS off.",
+            "The server gives no reason: its log may say more. It may not like what was offered, \
+                or a device between cuts TLS off.",
         ),
     };
     tls(format!("{host} {how} {when}"), hint).with_source(error)
@@ -154,11 +213,18 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Erro
 fn certificate(host: &str, problem: &CertificateError) -> Error {
     match problem {
         CertificateError::BadSignature => tls(
-            format!("{host} does not hold the key of the certificate that it shows: its signature does not match"),
-            "Do not trust it: somebody may be answering in the server's place. If it is your own server, certificate and key do not belong together.",
+            format!(
+                "{host} does not hold the key of the certificate that it shows: its signature \
+                    does not match"
+            ),
+            "Do not trust it: somebody may be answering in the server's place. If it is your own \
+                server, certificate and key do not belong together.",
         ),
         _ => tls(
-            format!("the certificate of {host} was not accepted: {}", certificate_words(problem)),
+            format!(
+                "the certificate of {host} was not accepted: {}",
+                certificate_words(problem)
+            ),
             "The reason is the verifier's. Show this message to the server's administrator.",
         ),
     }
@@ -172,13 +238,16 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
         A::HandshakeFailure | A::InsufficientSecurity if at_once => {
             nothing_in_common(host, "the server refused at once")
         }
-        A::CertificateRequired | A::NoCertificate => {
-            client_certificate(host, "demands a client certificate, and none was sent", alert)
-        }
+        A::CertificateRequired | A::NoCertificate => client_certificate(
+            host,
+            "demands a client certificate, and none was sent",
+            alert,
+        ),
         // Before TLS 1.3 there is no word of its own for a certificate that is missing.
         A::HandshakeFailure => client_certificate(
             host,
-            "broke off the TLS handshake after it had shown its certificate: as a rule, it demands a client certificate",
+            "broke off the TLS handshake after it had shown its certificate: as a rule, it \
+                demands a client certificate",
             alert,
         ),
         A::BadCertificate
@@ -188,19 +257,31 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
         | A::CertificateUnknown
         | A::UnknownCA
         | A::AccessDenied
-        | A::DecryptError => {
-            client_certificate(host, "does not accept the client certificate, or demands one and got none", alert)
-        }
+        | A::DecryptError => client_certificate(
+            host,
+            "does not accept the client certificate, or demands one and got none",
+            alert,
+        ),
         A::UnrecognisedName => tls(
-            format!("{host} says that it does not know this name (TLS alert {})", name(alert)),
-            "Connect by the name that the server is set up for, or give that as server name (TlsSettings::server_name, server-name= in the URL).",
+            format!(
+                "{host} says that it does not know this name (TLS alert {})",
+                name(alert)
+            ),
+            "Connect by the name that the server is set up for, or give that as server name \
+                (TlsSettings::server_name, server-name= in the URL).",
         ),
         A::InternalError => tls(
-            format!("{host} failed in the TLS handshake by its own account (TLS alert {})", name(alert)),
+            format!(
+                "{host} failed in the TLS handshake by its own account (TLS alert {})",
+                name(alert)
+            ),
             "The server's log says why; its certificate or key is not set up well, as a rule.",
         ),
         _ => tls(
-            format!("{host} broke off the TLS handshake (TLS alert {})", name(alert)),
+            format!(
+                "{host} broke off the TLS handshake (TLS alert {})",
+                name(alert)
+            ),
             "The server's log says more. Show this message to its administrator.",
         ),
     }
@@ -209,15 +290,20 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
 fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error {
     tls(
         format!("{host} {what} (TLS alert {})", name(alert)),
-        "Get a client certificate that the server's administrator accepts, and give it (TlsSettings::client_certificate). If you \
+        "Get a client certificate that the server's administrator accepts, and give it \
+            (TlsSettings::client_certificate). If you \
          gave one, look at its dates and its issuer.",
     )
 }
 
 fn nothing_in_common(host: &str, detail: &str) -> Error {
     tls(
-        format!("{host} and this client have no cipher suite, key exchange or signature in common ({detail})"),
-        "The server allows only what is outdated or unusual: its administrator must enable the usual suites of TLS 1.2 or 1.3 \
+        format!(
+            "{host} and this client have no cipher suite, key exchange or signature in common \
+                ({detail})"
+        ),
+        "The server allows only what is outdated or unusual: its administrator must enable the \
+            usual suites of TLS 1.2 or 1.3 \
          (ECDHE with AES-GCM or ChaCha20).",
     )
 }
@@ -235,26 +321,36 @@ fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
         Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
         None if old && new => OLD_SERVER,
         _ if new => {
-            "Allow TLS 1.2, too (TlsSettings::min_version, min-tls=1.2 in the URL), or have TLS 1.3 enabled at the server."
+            "Allow TLS 1.2, too (TlsSettings::min_version, min-tls=1.2 in the URL), or have TLS \
+                1.3 enabled at the server."
         }
         _ => {
-            "Allow TLS 1.3, too (TlsSettings::max_version, max-tls=1.3 in the URL), or have TLS 1.2 enabled at the server."
+            "Allow TLS 1.3, too (TlsSettings::max_version, max-tls=1.3 in the URL), or have TLS \
+                1.2 enabled at the server."
         }
     };
     tls(
-        format!("{host} and this client have no version of TLS in common: {server}, this client offers {offered}"),
+        format!(
+            "{host} and this client have no version of TLS in common: {server}, this client \
+                offers {offered}"
+        ),
         hint,
     )
 }
 
-const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not spoken here. Its administrator must \
+const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not \
+    spoken here. Its administrator must \
                           enable TLS 1.2 or 1.3.";
 
-/// The version that the server chose, in its hello (RFC 5246, 7.4.1.3). The number in the record of an alert says nothing: it is
-/// that of TLS 1.2 as a rule, whatever the server speaks.
+/// The version that the server chose, in its hello (RFC 5246, 7.4.1.3). The number in the record of
+/// an alert says nothing: it is that of TLS 1.2 as a rule, whatever the server speaks.
 fn spoken(heard: &[u8]) -> Option<&'static str> {
-    let [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] = heard else { return None };
-    ["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"].get(usize::from(*minor)).copied()
+    let [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] = heard else {
+        return None;
+    };
+    ["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"]
+        .get(usize::from(*minor))
+        .copied()
 }
 
 /// An alert by its name in the RFC: `handshake_failure`, and its number.

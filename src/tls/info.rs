@@ -19,10 +19,11 @@ pub struct TlsInfo {
     pub key_exchange: Option<String>,
     /// The certificates that the server sent, its own first.
     pub chain: Vec<Certificate>,
-    /// The server's certificate was verified: it leads to a trusted authority, is valid now and bears the
-    /// server's name.
+    /// The server's certificate was verified: it leads to a trusted authority, is valid now and
+    /// bears the server's name.
     pub verified: bool,
-    /// Why it is not verified, where it need not be (see [`Security::Opportunistic`](super::Security)).
+    /// Why it is not verified, where it need not be (see
+    /// [`Security::Opportunistic`](super::Security)).
     pub not_verified_reason: Option<CertificateFailure>,
     /// By whom it was verified: the subject of the trusted authority at the end of the chain.
     pub verified_by: Option<String>,

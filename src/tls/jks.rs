@@ -1,8 +1,8 @@
 //! JKS: the older form of Java's key stores, still that of many a `cacerts`.
 //!
-//! It is a list of entries, then a check sum that the password goes into. The certificates themselves are not
-//! encrypted, so that Java opens a trust store without its password; so do we. Keys are encrypted
-//! by the password, each by itself.
+//! It is a list of entries, then a check sum that the password goes into. The certificates
+//! themselves are not encrypted, so that Java opens a trust store without its password; so do we.
+//! Keys are encrypted by the password, each by itself.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
@@ -24,8 +24,10 @@ use crate::Secret;
 const CHECK_SUM: usize = 20;
 
 /// How the keys of JKS are protected, and those of JCEKS.
-const JKS_KEY_PROTECTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.17.1.1");
-const JCEKS_KEY_PROTECTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.19.1");
+const JKS_KEY_PROTECTION: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.17.1.1");
+const JCEKS_KEY_PROTECTION: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.19.1");
 
 /// An opened JKS or JCEKS store.
 #[derive(Default)]
@@ -42,50 +44,77 @@ pub(super) struct Store<'a> {
 impl<'a> Store<'a> {
     /// Reads the certificates. The keys stay encrypted.
     pub(super) fn open(bytes: &'a [u8], password: Option<&Secret>) -> Result<Self, FormatError> {
-        let (content, check_sum) =
-            bytes.len().checked_sub(CHECK_SUM).map(|middle| bytes.split_at(middle)).ok_or_else(damaged)?;
+        let (content, check_sum) = bytes
+            .len()
+            .checked_sub(CHECK_SUM)
+            .map(|middle| bytes.split_at(middle))
+            .ok_or_else(damaged)?;
         if let Some(password) = password
             && check(content, password.expose()) != check_sum
         {
             return Err(keystore::wrong_password(true));
         }
         let store = entries(&mut Reader(content)).ok_or_else(damaged)?;
-        if store.is_too_large { Err(keystore::too_many_entries("JKS")) } else { Ok(store) }
+        if store.is_too_large {
+            Err(keystore::too_many_entries("JKS"))
+        } else {
+            Ok(store)
+        }
     }
 
     /// The first key that has a certificate, with its chain. It has the password of the store.
     pub(super) fn into_own(self, password: Option<&Secret>) -> Result<Option<Own>, FormatError> {
-        let Some((key, chain)) = self.own.into_iter().find(|(_, chain)| !chain.is_empty()) else { return Ok(None) };
+        let Some((key, chain)) = self.own.into_iter().find(|(_, chain)| !chain.is_empty()) else {
+            return Ok(None);
+        };
         let password = password.ok_or_else(|| keystore::wrong_password(false))?;
         let sealed = EncryptedPrivateKeyInfo::from_der(key).map_err(|_| damaged())?;
         let algorithm = &sealed.encryption_algorithm;
-        let parameters = algorithm.parameters.as_ref().and_then(|parameters| parameters.decode_as().ok());
+        let parameters = algorithm
+            .parameters
+            .as_ref()
+            .and_then(|parameters| parameters.decode_as().ok());
         let plain = match (algorithm.oid, parameters) {
             (JKS_KEY_PROTECTION, _) => jks_key(sealed.encrypted_data.as_bytes(), password.expose()),
-            (JCEKS_KEY_PROTECTION, Some(parameters)) => {
-                jceks_key(&parameters, sealed.encrypted_data.as_bytes(), password.expose())
-            }
+            (JCEKS_KEY_PROTECTION, Some(parameters)) => jceks_key(
+                &parameters,
+                sealed.encrypted_data.as_bytes(),
+                password.expose(),
+            ),
             (other, _) => {
                 return Err(FormatError::new(
                     format!(
-                        "is a Java key store (JKS) whose key is protected in a way that is not supported ({other})"
+                        "is a Java key store (JKS) whose key is protected in a way that is not \
+                            supported ({other})"
                     ),
-                    "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore client.p12 -deststoretype PKCS12.",
+                    "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore \
+                        client.p12 -deststoretype PKCS12.",
                 ));
             }
         };
         let plain = plain.ok_or_else(|| keystore::key_password("JKS"))?;
         let key = PrivateKeyDer::try_from(plain.to_vec()).map_err(|_| damaged())?;
-        let certificates = chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-        Ok(Some(Own { key, certificates, is_chain: true }))
+        let certificates = chain
+            .into_iter()
+            .map(|der| CertificateDer::from(der.to_vec()))
+            .collect();
+        Ok(Some(Own {
+            key,
+            certificates,
+            is_chain: true,
+        }))
     }
 }
 
 fn damaged() -> FormatError {
-    FormatError::new("is a Java key store (JKS) that is damaged", "Get the file anew.")
+    FormatError::new(
+        "is a Java key store (JKS) that is damaged",
+        "Get the file anew.",
+    )
 }
 
-/// The check sum: of the password, of two words that whoever wrote Java liked, and of all that stands before it.
+/// The check sum: of the password, of two words that whoever wrote Java liked, and of all that
+/// stands before it.
 fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
     let mut sum = Sha1::new();
     sum.update(&*utf16(password));
@@ -103,18 +132,32 @@ fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
     let mut stream: [u8; CHECK_SUM] = salt.try_into().ok()?;
     for block in sealed.chunks(CHECK_SUM) {
-        stream = Sha1::new().chain_update(&*password).chain_update(stream).finalize().into();
+        stream = Sha1::new()
+            .chain_update(&*password)
+            .chain_update(stream)
+            .finalize()
+            .into();
         plain.extend(block.iter().zip(stream).map(|(byte, mask)| byte ^ mask));
     }
-    let expected: [u8; CHECK_SUM] = Sha1::new().chain_update(&*password).chain_update(&*plain).finalize().into();
+    let expected: [u8; CHECK_SUM] = Sha1::new()
+        .chain_update(&*password)
+        .chain_update(&*plain)
+        .finalize()
+        .into();
     (check_sum == expected).then_some(plain)
 }
 
 /// Decrypts a key of JCEKS: Triple DES, with a key from each half of the salt by MD5. `None` where
 /// the padding is not right.
-fn jceks_key(parameters: &Pkcs12PbeParams, sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
+fn jceks_key(
+    parameters: &Pkcs12PbeParams,
+    sealed: &[u8],
+    password: &str,
+) -> Option<Zeroizing<Vec<u8>>> {
     let mut salt: [u8; 8] = parameters.salt.as_bytes().try_into().ok()?;
-    let rounds = u64::try_from(parameters.iterations).ok().filter(|rounds| *rounds <= MAX_ROUNDS)?;
+    let rounds = u64::try_from(parameters.iterations)
+        .ok()
+        .filter(|rounds| *rounds <= MAX_ROUNDS)?;
     // Java means to reverse the first of two equal halves, and does this.
     if salt[..4] == salt[4..] {
         let [a, b, _, d, ..] = salt;
@@ -124,13 +167,22 @@ fn jceks_key(parameters: &Pkcs12PbeParams, sealed: &[u8], password: &str) -> Opt
     for half in [&salt[..4], &salt[4..]] {
         let mut hash = Zeroizing::new(half.to_vec());
         for _ in 0..rounds {
-            hash = Zeroizing::new(Md5::new().chain_update(&*hash).chain_update(password).finalize().to_vec());
+            hash = Zeroizing::new(
+                Md5::new()
+                    .chain_update(&*hash)
+                    .chain_update(password)
+                    .finalize()
+                    .to_vec(),
+            );
         }
         derived.extend_from_slice(&hash);
     }
     let (key, iv) = derived.split_at_checked(24)?;
     let cipher = cbc::Decryptor::<des::TdesEde3>::new_from_slices(key, iv).ok()?;
-    cipher.decrypt_padded_vec::<Pkcs7>(sealed).ok().map(Zeroizing::new)
+    cipher
+        .decrypt_padded_vec::<Pkcs7>(sealed)
+        .ok()
+        .map(Zeroizing::new)
 }
 
 /// All entries; `None` where the file ends too early or says what no store says.
@@ -158,17 +210,30 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
             },
             _ => return None,
         };
-        let certificates = if key.is_some() { reader.number()?.try_into().ok()? } else { 1 };
+        let certificates = if key.is_some() {
+            reader.number()?.try_into().ok()?
+        } else {
+            1
+        };
         if certificates > certificates_left || store.own.len() >= MAX_ENTRIES {
             // A number that no file has the bytes for is damage.
             let is_possible = certificates <= reader.0.len();
-            return is_possible.then(|| Store { is_too_large: true, ..Store::default() });
+            return is_possible.then(|| Store {
+                is_too_large: true,
+                ..Store::default()
+            });
         }
         certificates_left -= certificates;
-        let chain = (0..certificates).map(|_| reader.certificate(version)).collect::<Option<Vec<_>>>()?;
+        let chain = (0..certificates)
+            .map(|_| reader.certificate(version))
+            .collect::<Option<Vec<_>>>()?;
         match key {
             Some(key) => store.own.push((key, chain)),
-            None => store.trusted.extend(chain.into_iter().map(|der| CertificateDer::from(der.to_vec()))),
+            None => store.trusted.extend(
+                chain
+                    .into_iter()
+                    .map(|der| CertificateDer::from(der.to_vec())),
+            ),
         }
     }
     Some(store)
@@ -240,7 +305,8 @@ fn java_classes(reader: &mut Reader<'_>, depth: u8) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// What is left of the file. Its numbers are big-endian, and none is believed before the bytes are there.
+/// What is left of the file. Its numbers are big-endian, and none is believed before the bytes are
+/// there.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -255,11 +321,16 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<u32> {
-        self.take(4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
+        self.take(4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_be_bytes)
     }
 
     fn text(&mut self) -> Option<&'a [u8]> {
-        let length = self.take(2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes)?;
+        let length = self
+            .take(2)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u16::from_be_bytes)?;
         self.take(length.into())
     }
 

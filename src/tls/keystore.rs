@@ -17,7 +17,10 @@ pub(super) fn trusted(
         KeyStore::Jks => {
             let store = jks::Store::open(bytes, password)?;
             if store.is_cut && store.trusted.is_empty() {
-                return Err(FormatError::new(format!("{} {SECRET_KEY}", format.what()), CONVERT));
+                return Err(FormatError::new(
+                    format!("{} {SECRET_KEY}", format.what()),
+                    CONVERT,
+                ));
             }
             if store.is_cut {
                 notes.push(format!("{} {SECRET_KEY}", format.what()));
@@ -35,11 +38,18 @@ pub(super) fn trusted(
         })?,
     };
     match (certificates.is_empty(), has_key) {
-        (false, _) => Ok(ParsedCertificates { certificates, notes }),
-        (true, false) => Err(FormatError::new("is a key store that holds no certificate", IMPORT)),
-        (true, true) if is_key_alone => {
-            Err(FormatError::new("is a key store that holds a key, but no certificate", IMPORT))
-        }
+        (false, _) => Ok(ParsedCertificates {
+            certificates,
+            notes,
+        }),
+        (true, false) => Err(FormatError::new(
+            "is a key store that holds no certificate",
+            IMPORT,
+        )),
+        (true, true) if is_key_alone => Err(FormatError::new(
+            "is a key store that holds a key, but no certificate",
+            IMPORT,
+        )),
         (true, true) => Err(FormatError::new(
             "is a key store that holds a key with its certificates, but no trusted certificate",
             IMPORT,
@@ -48,7 +58,11 @@ pub(super) fn trusted(
 }
 
 /// A key of a store, and the certificates that it may belong to.
-pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> Result<Own, FormatError> {
+pub(super) fn own(
+    format: KeyStore,
+    bytes: &[u8],
+    password: Option<&Secret>,
+) -> Result<Own, FormatError> {
     match format {
         KeyStore::Jks => jks::Store::open(bytes, password)?.into_own(password)?,
         KeyStore::Pkcs12 => {
@@ -59,35 +73,44 @@ pub(super) fn own(format: KeyStore, bytes: &[u8], password: Option<&Secret>) -> 
                 fault => explain(fault, password.is_some()),
             })?
         }
-        KeyStore::AutoLogin => {
-            wallet::with_store(bytes, |store| store.into_own().map_err(|fault| explain(fault, true)))?
-        }
+        KeyStore::AutoLogin => wallet::with_store(bytes, |store| {
+            store.into_own().map_err(|fault| explain(fault, true))
+        })?,
     }
     .ok_or_else(|| {
         FormatError::new(
             format!("{} without a key that has a certificate", format.what()),
-            "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out client.p12.",
+            "Make one of both: openssl pkcs12 -export -inkey client.key -in client.pem -out \
+                client.p12.",
         )
     })
 }
 
-const SECRET_KEY: &str = "with a secret key, whose end is not found: what comes after it is not read";
-const CONVERT: &str =
-    "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore ca.p12 -deststoretype PKCS12.";
+const SECRET_KEY: &str =
+    "with a secret key, whose end is not found: what comes after it is not read";
+const CONVERT: &str = "Convert it: keytool -importkeystore -srckeystore FILE -destkeystore ca.p12 \
+    -deststoretype PKCS12.";
 
-const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool -importcert -file ca.pem -keystore FILE, \
-                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give ca.pem itself.";
+const IMPORT: &str = "Import the certificate of the authority as a trusted one: keytool \
+    -importcert -file ca.pem -keystore FILE, \
+                      or orapki wallet add -wallet FOLDER -trusted_cert -cert ca.pem; or give \
+                      ca.pem itself.";
 
 fn pkcs12<'a>(bytes: &[u8], password: Option<&'a Secret>) -> Result<Store<'a>, FormatError> {
-    Store::open(bytes, password.map_or("", Secret::expose)).map_err(|fault| explain(fault, password.is_some()))
+    Store::open(bytes, password.map_or("", Secret::expose))
+        .map_err(|fault| explain(fault, password.is_some()))
 }
 
 /// The store is not opened by the password, or by none.
 pub(super) fn wrong_password(given: bool) -> FormatError {
-    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in the URL).";
+    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in \
+        the URL).";
     match given {
         true => FormatError::new("is a key store that the password given does not open", hint),
-        false => FormatError::new("is a key store that needs a password, and none was given", hint),
+        false => FormatError::new(
+            "is a key store that needs a password, and none was given",
+            hint,
+        ),
     }
 }
 
@@ -111,12 +134,15 @@ pub(super) fn explain(fault: Fault, password_given: bool) -> FormatError {
         ),
         Fault::TooManyEntries => too_many_entries("PKCS#12"),
         Fault::Unsupported(how) => FormatError::new(
-            format!("is a key store (PKCS#12) that is protected in a way that is not supported ({how})"),
+            format!(
+                "is a key store (PKCS#12) that is protected in a way that is not supported ({how})"
+            ),
             REWRITE,
         ),
-        Fault::Malformed(how) => {
-            FormatError::new(format!("is a key store (PKCS#12) that cannot be read: {how}"), REWRITE)
-        }
+        Fault::Malformed(how) => FormatError::new(
+            format!("is a key store (PKCS#12) that cannot be read: {how}"),
+            REWRITE,
+        ),
     }
 }
 
@@ -127,5 +153,5 @@ pub(super) fn too_many_entries(kind: &str) -> FormatError {
     )
 }
 
-const REWRITE: &str =
-    "If other programs read it, export its certificates: openssl pkcs12 -in FILE -nokeys -out ca.pem.";
+const REWRITE: &str = "If other programs read it, export its certificates: openssl pkcs12 -in \
+    FILE -nokeys -out ca.pem.";

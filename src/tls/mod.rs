@@ -1,14 +1,15 @@
 //! TLS: the policy in one word, trust as a value, what was negotiated, and what went wrong.
 //!
 //! - [`Security`] says when TLS is used: `None`, `Opportunistic`, `Required`, `Implicit`.
-//! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or both.
-//!   It is put together, loaded and summed up before any connection is made.
-//! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls` configuration of your own.
+//! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or
+//!   both. It is put together, loaded and summed up before any connection is made.
+//! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls`
+//!   configuration of your own.
 //! - [`ClientCertificate`] is what we show to a server that asks who we are.
 //! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
-//! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::ErrorKind::Tls) that names the
-//!   certificate, the reason and the next step; its source is a [`CertificateFailure`] with the chain that
-//!   the server sent.
+//! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::ErrorKind::Tls)
+//!   that names the certificate, the reason and the next step; its source is a
+//!   [`CertificateFailure`] with the chain that the server sent.
 //!
 //! ```
 //! use envoi::tls::{TlsSettings, TlsVersion, Trust};

@@ -24,7 +24,9 @@ impl Password {
             Password::Given(secret) => Ok(secret.clone()),
             Password::File(path) => {
                 let text = Secret::read(path, what, until)?;
-                Ok(Secret::new(text.expose().lines().next().unwrap_or_default()))
+                Ok(Secret::new(
+                    text.expose().lines().next().unwrap_or_default(),
+                ))
             }
         }
     }

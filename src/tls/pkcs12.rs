@@ -46,7 +46,8 @@ const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 const SHA224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.4");
 /// The mark of Java and Oracle on a certificate that is trusted.
-const TRUSTED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.113894.746875.1.1");
+const TRUSTED_KEY_USAGE: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.16.840.1.113894.746875.1.1");
 
 /// Why a store is not opened.
 #[derive(Debug)]
@@ -123,18 +124,26 @@ impl<'a> Store<'a> {
         let mut store = Store {
             certificates: Vec::new(),
             keys: Vec::new(),
-            password: Password { utf16, utf8: password },
+            password: Password {
+                utf16,
+                utf8: password,
+            },
             work: Work::default(),
             is_proved: false,
         };
         let pfx = Pfx::from_der(bytes)?;
         if pfx.auth_safe.content_type != DATA {
-            return Err(Fault::Unsupported("its integrity is protected by a signature".into()));
+            return Err(Fault::Unsupported(
+                "its integrity is protected by a signature".into(),
+            ));
         }
         let content = pfx.auth_safe.content.decode_as::<OctetString>()?;
         let parts = AuthenticatedSafe::from_der(content.as_bytes());
         // All that is asked for, before any of it is done.
-        store.work.take(declared_rounds(&pfx, parts.as_deref().unwrap_or_default()), 1)?;
+        store.work.take(
+            declared_rounds(&pfx, parts.as_deref().unwrap_or_default()),
+            1,
+        )?;
         if let Some(mac) = &pfx.mac_data {
             store.check(mac, content.as_bytes())?;
             store.is_proved = true;
@@ -150,7 +159,11 @@ impl<'a> Store<'a> {
                         store.read_bags(&bags)?;
                     }
                 }
-                other => return Err(Fault::Unsupported(format!("a part of it is of the kind {other}"))),
+                other => {
+                    return Err(Fault::Unsupported(format!(
+                        "a part of it is of the kind {other}"
+                    )));
+                }
             }
         }
         Ok(store)
@@ -168,7 +181,11 @@ impl<'a> Store<'a> {
             SHA512 => mac_matches::<sha2::Sha512>(mac, password, content),
             other => return Err(Fault::Unsupported(format!("the MAC {other}"))),
         };
-        if matches { Ok(()) } else { Err(Fault::WrongPassword) }
+        if matches {
+            Ok(())
+        } else {
+            Err(Fault::WrongPassword)
+        }
     }
 
     /// Reads the bags of a part (RFC 7292, 4.2).
@@ -187,17 +204,27 @@ impl<'a> Store<'a> {
 
     fn read_bag(&mut self, bag: &[u8]) -> Result<(), Fault> {
         // Of what is skipped, nothing else has to be right.
-        let kind = ObjectIdentifier::decode(&mut SliceReader::new(AnyRef::from_der(bag)?.value())?)?;
-        let read = [pkcs12::PKCS_12_CERT_BAG_OID, pkcs12::PKCS_12_KEY_BAG_OID, pkcs12::PKCS_12_PKCS8_KEY_BAG_OID];
+        let kind =
+            ObjectIdentifier::decode(&mut SliceReader::new(AnyRef::from_der(bag)?.value())?)?;
+        let read = [
+            pkcs12::PKCS_12_CERT_BAG_OID,
+            pkcs12::PKCS_12_KEY_BAG_OID,
+            pkcs12::PKCS_12_PKCS8_KEY_BAG_OID,
+        ];
         if !read.contains(&kind) {
             return Ok(());
         }
         let bag = &SafeBag::from_der(bag)?;
         let value = AnyRef::from_der(&bag.bag_value)?.value();
-        let local_key_id = attribute::<OctetString>(bag, LOCAL_KEY_ID).map(|id| id.as_bytes().to_vec());
+        let local_key_id =
+            attribute::<OctetString>(bag, LOCAL_KEY_ID).map(|id| id.as_bytes().to_vec());
         if kind != pkcs12::PKCS_12_CERT_BAG_OID {
             let is_encrypted = kind == pkcs12::PKCS_12_PKCS8_KEY_BAG_OID;
-            self.keys.push(StoredKey { key: Zeroizing::new(value.to_vec()), is_encrypted, local_key_id });
+            self.keys.push(StoredKey {
+                key: Zeroizing::new(value.to_vec()),
+                is_encrypted,
+                local_key_id,
+            });
             return Ok(());
         }
         let certificate = CertBag::from_der(value)?;
@@ -213,8 +240,15 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    fn decrypt(&self, algorithm: &AlgorithmIdentifierOwned, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let parameters = algorithm.parameters.as_ref().ok_or(Fault::Malformed("it lacks a parameter".into()))?;
+    fn decrypt(
+        &self,
+        algorithm: &AlgorithmIdentifierOwned,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let parameters = algorithm
+            .parameters
+            .as_ref()
+            .ok_or(Fault::Malformed("it lacks a parameter".into()))?;
         if algorithm.oid == PBES2 {
             let parameters = parameters.decode_as::<Parameters>()?;
             // No program writes scrypt, of which the memory would have to be bounded, too.
@@ -228,12 +262,21 @@ impl<'a> Store<'a> {
             };
         }
         let parameters = parameters.decode_as::<Pkcs12PbeParams>()?;
-        u64::try_from(parameters.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
+        u64::try_from(parameters.iterations)
+            .map_err(|_| Fault::Malformed("a negative count".into()))?;
         match algorithm.oid {
-            pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde3>(&parameters, 24, sealed),
-            pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => self.pbes1::<des::TdesEde2>(&parameters, 16, sealed),
-            pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => self.pbes1::<rc2::Rc2>(&parameters, 16, sealed),
-            pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => self.pbes1::<rc2::Rc2>(&parameters, 5, sealed),
+            pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => {
+                self.pbes1::<des::TdesEde3>(&parameters, 24, sealed)
+            }
+            pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => {
+                self.pbes1::<des::TdesEde2>(&parameters, 16, sealed)
+            }
+            pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => {
+                self.pbes1::<rc2::Rc2>(&parameters, 16, sealed)
+            }
+            pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => {
+                self.pbes1::<rc2::Rc2>(&parameters, 5, sealed)
+            }
             other => Err(Fault::Unsupported(format!("the encryption {other}"))),
         }
     }
@@ -247,12 +290,24 @@ impl<'a> Store<'a> {
     ) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let (salt, rounds) = (parameters.salt.as_bytes(), parameters.iterations);
         let derive = |purpose, length| {
-            Zeroizing::new(kdf::derive_key::<sha1::Sha1>(&self.password.utf16, salt, purpose, rounds, length))
+            Zeroizing::new(kdf::derive_key::<sha1::Sha1>(
+                &self.password.utf16,
+                salt,
+                purpose,
+                rounds,
+                length,
+            ))
         };
-        let (key, iv) = (derive(Pkcs12KeyType::EncryptionKey, key_length), derive(Pkcs12KeyType::Iv, 8));
+        let (key, iv) = (
+            derive(Pkcs12KeyType::EncryptionKey, key_length),
+            derive(Pkcs12KeyType::Iv, 8),
+        );
         let cipher = cbc::Decryptor::<C>::new_from_slices(&key, &iv);
         let cipher = cipher.map_err(|_| Fault::Malformed("a key of the wrong length".into()))?;
-        cipher.decrypt_padded_vec::<Pkcs7>(sealed).map(Zeroizing::new).map_err(|_| Fault::WrongPassword)
+        cipher
+            .decrypt_padded_vec::<Pkcs7>(sealed)
+            .map(Zeroizing::new)
+            .map_err(|_| Fault::WrongPassword)
     }
 
     /// The password opened something of the store, be it a key or not.
@@ -277,9 +332,13 @@ impl<'a> Store<'a> {
         if !self.keys.is_empty() {
             let belongs = Chains::new(&certificates).belonging_to(&self.keys);
             let mut belongs = belongs.into_iter();
-            certificates.retain(|certificate| !belongs.next().unwrap_or(false) || certificate.is_trusted);
+            certificates
+                .retain(|certificate| !belongs.next().unwrap_or(false) || certificate.is_trusted);
         }
-        certificates.into_iter().map(|certificate| certificate.der).collect()
+        certificates
+            .into_iter()
+            .map(|certificate| certificate.der)
+            .collect()
     }
 
     /// The first key that can be read and has a certificate, with the certificates that it may
@@ -302,8 +361,15 @@ impl<'a> Store<'a> {
             let chain = chains.own(&stored).map(|own| chains.chain(own));
             let is_chain = chain.is_some();
             let chain = chain.unwrap_or_else(|| (0..self.certificates.len()).collect());
-            let certificates = chain.into_iter().map(|at| self.certificates[at].der.clone()).collect();
-            return Ok(Some(Own { key, certificates, is_chain }));
+            let certificates = chain
+                .into_iter()
+                .map(|at| self.certificates[at].der.clone())
+                .collect();
+            return Ok(Some(Own {
+                key,
+                certificates,
+                is_chain,
+            }));
         }
         fault.map_or(Ok(None), Err)
     }
@@ -313,7 +379,10 @@ impl<'a> Store<'a> {
         let key = if stored.is_encrypted {
             let sealed = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
             self.work.take(rounds_of(&sealed.encryption_algorithm), 1)?;
-            self.decrypt(&sealed.encryption_algorithm, sealed.encrypted_data.as_bytes())?
+            self.decrypt(
+                &sealed.encryption_algorithm,
+                sealed.encrypted_data.as_bytes(),
+            )?
         } else {
             stored.key.clone()
         };
@@ -323,8 +392,13 @@ impl<'a> Store<'a> {
 
 /// The rounds of hashing that the MAC and the encrypted parts of a store ask for.
 fn declared_rounds(pfx: &Pfx, parts: &[ContentInfo]) -> u64 {
-    let mac = pfx.mac_data.as_ref().map_or(0, |mac| u64::try_from(mac.iterations).unwrap_or(0));
-    let encrypted = parts.iter().filter(|part| part.content_type == ENCRYPTED_DATA);
+    let mac = pfx
+        .mac_data
+        .as_ref()
+        .map_or(0, |mac| u64::try_from(mac.iterations).unwrap_or(0));
+    let encrypted = parts
+        .iter()
+        .filter(|part| part.content_type == ENCRYPTED_DATA);
     let rounds = encrypted.map(|part| {
         let part = part.content.decode_as::<EncryptedData>();
         part.map_or(0, |part| rounds_of(&part.enc_content_info.content_enc_alg))
@@ -334,35 +408,87 @@ fn declared_rounds(pfx: &Pfx, parts: &[ContentInfo]) -> u64 {
 
 /// The rounds that a decryption asks for. What cannot be read is refused when it is decrypted.
 fn rounds_of(algorithm: &AlgorithmIdentifierOwned) -> u64 {
-    let Some(parameters) = &algorithm.parameters else { return 0 };
+    let Some(parameters) = &algorithm.parameters else {
+        return 0;
+    };
     if algorithm.oid == PBES2 {
-        return match parameters.decode_as::<Parameters>().map(|parameters| parameters.kdf) {
+        return match parameters
+            .decode_as::<Parameters>()
+            .map(|parameters| parameters.kdf)
+        {
             Ok(Kdf::Pbkdf2(derivation)) => u64::from(derivation.iteration_count).saturating_mul(2),
             _ => 0,
         };
     }
-    let rounds = parameters.decode_as::<Pkcs12PbeParams>().map(|parameters| parameters.iterations);
+    let rounds = parameters
+        .decode_as::<Pkcs12PbeParams>()
+        .map(|parameters| parameters.iterations);
     // The key, which may need two blocks of SHA-1, and the initialization vector.
-    rounds.map_or(0, |rounds| u64::try_from(rounds).unwrap_or(0).saturating_mul(3))
+    rounds.map_or(0, |rounds| {
+        u64::try_from(rounds).unwrap_or(0).saturating_mul(3)
+    })
 }
 
-fn mac_matches<D: Digest + FixedOutputReset + BlockSizeUser>(mac: &MacData, password: &[u8], content: &[u8]) -> bool {
+fn mac_matches<D: Digest + FixedOutputReset + BlockSizeUser>(
+    mac: &MacData,
+    password: &[u8],
+    content: &[u8],
+) -> bool {
     let (salt, length) = (mac.mac_salt.as_bytes(), <D as Digest>::output_size());
-    let key = Zeroizing::new(kdf::derive_key::<D>(password, salt, Pkcs12KeyType::Mac, mac.iterations, length));
-    let Ok(expected) = <SimpleHmac<D> as hmac::KeyInit>::new_from_slice(&key) else { return false };
-    expected.chain_update(content).verify_slice(mac.mac.digest.as_bytes()).is_ok()
+    let key = Zeroizing::new(kdf::derive_key::<D>(
+        password,
+        salt,
+        Pkcs12KeyType::Mac,
+        mac.iterations,
+        length,
+    ));
+    let Ok(expected) = <SimpleHmac<D> as hmac::KeyInit>::new_from_slice(&key) else {
+        return false;
+    };
+    expected
+        .chain_update(content)
+        .verify_slice(mac.mac.digest.as_bytes())
+        .is_ok()
 }
 
 /// The first value of an attribute of a bag.
-fn attribute<'a, T: der::Choice<'a> + der::DecodeValue<'a>>(bag: &'a SafeBag, oid: ObjectIdentifier) -> Option<T> {
-    let attribute = bag.bag_attributes.as_ref()?.iter().find(|attribute| attribute.oid == oid)?;
+fn attribute<'a, T: der::Choice<'a> + der::DecodeValue<'a>>(
+    bag: &'a SafeBag,
+    oid: ObjectIdentifier,
+) -> Option<T> {
+    let attribute = bag
+        .bag_attributes
+        .as_ref()?
+        .iter()
+        .find(|attribute| attribute.oid == oid)?;
     attribute.values.iter().next()?.decode_as().ok()
 }
 
 /// Oracle gives each entry of a wallet an identifier of its own, which says what it is: here a
 /// certificate that is trusted.
 fn is_trusted_by_oracle(local_key_id: &[u8]) -> bool {
-    matches!(local_key_id, [0xE6, 0xB6, 0x52, 0xDD, _, _, _, _, _, _, _, _, 0, 0, 0, 3, ..])
+    matches!(
+        local_key_id,
+        [
+            0xE6,
+            0xB6,
+            0x52,
+            0xDD,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            0,
+            0,
+            0,
+            3,
+            ..
+        ]
+    )
 }
 
 /// Finds the issuers of certificates by their names, in time that grows with the number of
@@ -392,10 +518,11 @@ impl<'a> Chains<'a> {
             if let Some(id) = &certificate.local_key_id {
                 chains.by_id.entry(id).or_insert(at);
             }
-            let names = CertificateInner::<Raw>::from_der(&certificate.der).and_then(|certificate| {
-                let names = certificate.tbs_certificate();
-                Ok((names.subject().to_der()?, names.issuer().to_der()?))
-            });
+            let names =
+                CertificateInner::<Raw>::from_der(&certificate.der).and_then(|certificate| {
+                    let names = certificate.tbs_certificate();
+                    Ok((names.subject().to_der()?, names.issuer().to_der()?))
+                });
             let issuer = names.ok().and_then(|(subject, issuer)| {
                 let is_self_issued = subject == issuer;
                 chains.by_subject.entry(subject).or_default().push(at);
@@ -478,29 +605,55 @@ mod tests {
     fn certificate(name: &str, issuer: &str, key: &KeyPair) -> StoredCertificate {
         let issuer = Issuer::new(params(issuer), key);
         let der = params(name).signed_by(key, &issuer).unwrap().der().to_vec();
-        StoredCertificate { der: der.into(), local_key_id: None, is_trusted: false }
+        StoredCertificate {
+            der: der.into(),
+            local_key_id: None,
+            is_trusted: false,
+        }
     }
 
     fn key_of(id: usize) -> StoredKey {
         let local_key_id = Some(id.to_be_bytes().to_vec());
-        StoredKey { key: Zeroizing::default(), is_encrypted: false, local_key_id }
+        StoredKey {
+            key: Zeroizing::default(),
+            is_encrypted: false,
+            local_key_id,
+        }
     }
 
     fn data(der: Vec<u8>) -> ContentInfo {
         let content = Any::encode_from(&OctetString::new(der).unwrap()).unwrap();
-        ContentInfo { content_type: DATA, content }
+        ContentInfo {
+            content_type: DATA,
+            content,
+        }
     }
 
     /// A store without encryption.
     fn store_of(bags: &[SafeBag], mac_data: Option<MacData>) -> Vec<u8> {
-        let safe = vec![data(bags.to_vec().to_der().unwrap())].to_der().unwrap();
-        Pfx { version: Version::V3, auth_safe: data(safe), mac_data }.to_der().unwrap()
+        let safe = vec![data(bags.to_vec().to_der().unwrap())]
+            .to_der()
+            .unwrap();
+        Pfx {
+            version: Version::V3,
+            auth_safe: data(safe),
+            mac_data,
+        }
+        .to_der()
+        .unwrap()
     }
 
     fn certificate_bag(der: &[u8]) -> SafeBag {
         let cert_value = OctetString::new(der).unwrap();
-        let bag = CertBag { cert_id: pkcs12::PKCS_12_X509_CERT_OID, cert_value };
-        SafeBag { bag_id: pkcs12::PKCS_12_CERT_BAG_OID, bag_value: bag.to_der().unwrap(), bag_attributes: None }
+        let bag = CertBag {
+            cert_id: pkcs12::PKCS_12_X509_CERT_OID,
+            cert_value,
+        };
+        SafeBag {
+            bag_id: pkcs12::PKCS_12_CERT_BAG_OID,
+            bag_value: bag.to_der().unwrap(),
+            bag_attributes: None,
+        }
     }
 
     #[test]
@@ -509,13 +662,23 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         type Name = fn(usize) -> String;
         let shapes: [(&str, Name, Name); 4] = [
-            ("one chain", |at| format!("{at}"), |at| format!("{}", at + 1)),
+            (
+                "one chain",
+                |at| format!("{at}"),
+                |at| format!("{}", at + 1),
+            ),
             ("one issuer", |at| format!("{at}"), |_| "0".into()),
             ("the same name", |_| "A".into(), |_| "A".into()),
-            ("in circles", |at| format!("{}", at % 2), |at| format!("{}", (at + 1) % 2)),
+            (
+                "in circles",
+                |at| format!("{}", at % 2),
+                |at| format!("{}", (at + 1) % 2),
+            ),
         ];
         for (shape, name, issuer) in shapes {
-            let mut certificates: Vec<_> = (0..NUMBER).map(|at| certificate(&name(at), &issuer(at), &key)).collect();
+            let mut certificates: Vec<_> = (0..NUMBER)
+                .map(|at| certificate(&name(at), &issuer(at), &key))
+                .collect();
             for (id, certificate) in certificates.iter_mut().enumerate() {
                 certificate.local_key_id = Some(id.to_be_bytes().to_vec());
             }
@@ -523,7 +686,11 @@ mod tests {
             let mut chains = Chains::new(&certificates);
             let belongs = chains.belonging_to(&keys);
             assert!(belongs.iter().all(|belongs| *belongs), "{shape}");
-            assert!(chains.steps <= 3 * NUMBER, "{shape}: {} steps", chains.steps);
+            assert!(
+                chains.steps <= 3 * NUMBER,
+                "{shape}: {} steps",
+                chains.steps
+            );
             let before = chains.steps;
             assert!(chains.chain(0).len() <= MAX_CHAIN);
             assert!(chains.steps - before <= MAX_CHAIN * MAX_CHAIN, "{shape}");
@@ -534,17 +701,24 @@ mod tests {
     #[test]
     fn the_certificate_of_a_key_is_found_by_the_key() {
         let keys: Vec<_> = (0..3).map(|_| KeyPair::generate().unwrap()).collect();
-        let [root, stranger, client] = &keys[..] else { panic!() };
+        let [root, stranger, client] = &keys[..] else {
+            panic!()
+        };
         let authority = Issuer::new(params("Root"), root);
         let bags = [
             params("Stranger").self_signed(stranger).unwrap(),
             params("Root").self_signed(root).unwrap(),
             params("Client").signed_by(client, &authority).unwrap(),
         ];
-        let mut bags: Vec<_> = bags.iter().map(|certificate| certificate_bag(certificate.der())).collect();
+        let mut bags: Vec<_> = bags
+            .iter()
+            .map(|certificate| certificate_bag(certificate.der()))
+            .collect();
         let id = Attribute {
             oid: LOCAL_KEY_ID,
-            values: vec![Any::encode_from(&OctetString::new([7; 24]).unwrap()).unwrap()].try_into().unwrap(),
+            values: vec![Any::encode_from(&OctetString::new([7; 24]).unwrap()).unwrap()]
+                .try_into()
+                .unwrap(),
         };
         bags.push(SafeBag {
             bag_id: pkcs12::PKCS_12_KEY_BAG_OID,
@@ -555,7 +729,11 @@ mod tests {
         assert_eq!(own.load().unwrap().subject, "CN=Client");
         let provider = connector::provider().unwrap();
         let certified = own.certified(&provider, crate::file::time_limit()).unwrap();
-        let chain: Vec<_> = certified.cert.iter().map(|der| Certificate::read(der).unwrap().subject).collect();
+        let chain: Vec<_> = certified
+            .cert
+            .iter()
+            .map(|der| Certificate::read(der).unwrap().subject)
+            .collect();
         assert_eq!(chain, ["CN=Client", "CN=Root"]);
     }
 
@@ -564,35 +742,76 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let bag = certificate_bag(&certificate("A", "A", &key).der);
         let bags = vec![bag; MAX_ENTRIES + 1];
-        assert!(matches!(Store::open(&store_of(&bags, None), ""), Err(Fault::TooManyEntries)));
-        let store = Store::open(&store_of(&bags[1..], None), "").unwrap_or_else(|fault| panic!("{fault:?}"));
+        assert!(matches!(
+            Store::open(&store_of(&bags, None), ""),
+            Err(Fault::TooManyEntries)
+        ));
+        let store = Store::open(&store_of(&bags[1..], None), "")
+            .unwrap_or_else(|fault| panic!("{fault:?}"));
         assert_eq!(store.into_trusted().len(), MAX_ENTRIES);
     }
 
     #[test]
     fn a_store_that_would_keep_everybody_busy_is_not_opened() {
         let mac = |iterations| {
-            let algorithm = AlgorithmIdentifierOwned { oid: SHA1, parameters: None };
-            let mac = DigestInfo { algorithm, digest: OctetString::new([0; 20]).unwrap() };
-            store_of(&[], Some(MacData { mac, mac_salt: OctetString::new([0; 8]).unwrap(), iterations }))
+            let algorithm = AlgorithmIdentifierOwned {
+                oid: SHA1,
+                parameters: None,
+            };
+            let mac = DigestInfo {
+                algorithm,
+                digest: OctetString::new([0; 20]).unwrap(),
+            };
+            store_of(
+                &[],
+                Some(MacData {
+                    mac,
+                    mac_salt: OctetString::new([0; 8]).unwrap(),
+                    iterations,
+                }),
+            )
         };
-        assert!(matches!(Store::open(&mac(10_000_001), ""), Err(Fault::TooManyRounds(10_000_001))));
-        assert!(matches!(Store::open(&mac(i32::MAX), ""), Err(Fault::TooManyRounds(0x7FFF_FFFF))));
-        assert!(matches!(Store::open(&mac(-1), ""), Err(Fault::Malformed(_))));
-        assert!(matches!(Store::open(&mac(1), ""), Err(Fault::WrongPassword)));
+        assert!(matches!(
+            Store::open(&mac(10_000_001), ""),
+            Err(Fault::TooManyRounds(10_000_001))
+        ));
+        assert!(matches!(
+            Store::open(&mac(i32::MAX), ""),
+            Err(Fault::TooManyRounds(0x7FFF_FFFF))
+        ));
+        assert!(matches!(
+            Store::open(&mac(-1), ""),
+            Err(Fault::Malformed(_))
+        ));
+        assert!(matches!(
+            Store::open(&mac(1), ""),
+            Err(Fault::WrongPassword)
+        ));
         // Of many parts, all count.
         let mut work = Work::default();
         assert!(work.take(MAX_ROUNDS / 4, 3).is_ok() && work.take(MAX_ROUNDS / 4, 1).is_ok());
-        assert!(matches!(work.take(1, 1), Err(Fault::TooManyRounds(10_000_001))));
-        assert!(matches!(work.take(u64::MAX, 3), Err(Fault::TooManyRounds(u64::MAX))));
+        assert!(matches!(
+            work.take(1, 1),
+            Err(Fault::TooManyRounds(10_000_001))
+        ));
+        assert!(matches!(
+            work.take(u64::MAX, 3),
+            Err(Fault::TooManyRounds(u64::MAX))
+        ));
     }
 
     /// The MAC fits no password: where the sum is refused, it was not looked at.
     #[test]
     fn the_rounds_of_all_parts_are_added_up_before_any_is_opened() {
-        let parameters = Pkcs12PbeParams { salt: OctetString::new([0; 8]).unwrap(), iterations: 3_000_000 };
+        let parameters = Pkcs12PbeParams {
+            salt: OctetString::new([0; 8]).unwrap(),
+            iterations: 3_000_000,
+        };
         let part = |rounds| {
-            let parameters = Pkcs12PbeParams { iterations: rounds, ..parameters.clone() };
+            let parameters = Pkcs12PbeParams {
+                iterations: rounds,
+                ..parameters.clone()
+            };
             let algorithm = AlgorithmIdentifierOwned {
                 oid: pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC,
                 parameters: Some(Any::encode_from(&parameters).unwrap()),
@@ -606,16 +825,38 @@ mod tests {
                 },
                 unprotected_attrs: None,
             };
-            ContentInfo { content_type: ENCRYPTED_DATA, content: Any::encode_from(&sealed).unwrap() }
+            ContentInfo {
+                content_type: ENCRYPTED_DATA,
+                content: Any::encode_from(&sealed).unwrap(),
+            }
         };
         let store = |rounds: [i32; 2]| {
-            let algorithm = AlgorithmIdentifierOwned { oid: SHA1, parameters: None };
-            let mac = DigestInfo { algorithm, digest: OctetString::new([0; 20]).unwrap() };
-            let mac = MacData { mac, mac_salt: OctetString::new([0; 8]).unwrap(), iterations: 1 };
+            let algorithm = AlgorithmIdentifierOwned {
+                oid: SHA1,
+                parameters: None,
+            };
+            let mac = DigestInfo {
+                algorithm,
+                digest: OctetString::new([0; 20]).unwrap(),
+            };
+            let mac = MacData {
+                mac,
+                mac_salt: OctetString::new([0; 8]).unwrap(),
+                iterations: 1,
+            };
             let safe = rounds.map(part).to_vec().to_der().unwrap();
-            Pfx { version: Version::V3, auth_safe: data(safe), mac_data: Some(mac) }.to_der().unwrap()
+            Pfx {
+                version: Version::V3,
+                auth_safe: data(safe),
+                mac_data: Some(mac),
+            }
+            .to_der()
+            .unwrap()
         };
-        assert!(matches!(Store::open(&store([1, 1]), ""), Err(Fault::WrongPassword)));
+        assert!(matches!(
+            Store::open(&store([1, 1]), ""),
+            Err(Fault::WrongPassword)
+        ));
         let refused = Store::open(&store([3_000_000, 2_000_000]), "");
         assert!(matches!(refused, Err(Fault::TooManyRounds(15_000_001))));
     }

@@ -26,19 +26,29 @@ pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
         E::InvalidSerialNumber => "its serial number is damaged or too long",
         E::InvalidCrlSignatureForPublicKey => "the signature of the revocation list does not match",
         E::InvalidSignatureForPublicKey => "its signature does not match",
-        E::IssuerNotCrlSigner => "its issuer may not sign revocation lists (its key usage lacks cRLSign)",
+        E::IssuerNotCrlSigner => {
+            "its issuer may not sign revocation lists (its key usage lacks cRLSign)"
+        }
         E::MalformedDnsIdentifier => "a DNS name in it is malformed",
         E::MalformedExtensions => "its extensions are damaged",
         E::MalformedNameConstraint => "its name constraints are damaged",
-        E::MaximumNameConstraintComparisonsExceeded => "it takes more comparisons of name constraints than are made",
+        E::MaximumNameConstraintComparisonsExceeded => {
+            "it takes more comparisons of name constraints than are made"
+        }
         E::MaximumPathBuildCallsExceeded => "there are too many ways from it to an authority",
-        E::MaximumPathDepthExceeded => "there are too many certificates between it and an authority",
+        E::MaximumPathDepthExceeded => {
+            "there are too many certificates between it and an authority"
+        }
         E::MaximumSignatureChecksExceeded => "it takes more checks of signatures than are made",
-        E::NameConstraintViolation => "its issuer may not issue any for this name (name constraints)",
+        E::NameConstraintViolation => {
+            "its issuer may not issue any for this name (name constraints)"
+        }
         E::PathLenConstraintViolated => {
             "there are more authorities above it than one of them allows (pathLenConstraint)"
         }
-        E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) => "its extended key usage lacks serverAuth",
+        E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) => {
+            "its extended key usage lacks serverAuth"
+        }
         E::SignatureAlgorithmMismatch => "it names two algorithms for one signature",
         E::TrailingData(_) => "it has more bytes than it should",
         E::UnknownIssuer => "its issuer is not known",
@@ -49,7 +59,9 @@ pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
             "the issuing distribution point of the revocation list is not supported"
         }
         E::UnsupportedCrlVersion => "the revocation list is not X.509 version 2",
-        E::UnsupportedDeltaCrl => "it is a revocation list of changes alone (delta), which is not supported",
+        E::UnsupportedDeltaCrl => {
+            "it is a revocation list of changes alone (delta), which is not supported"
+        }
         E::UnsupportedIndirectCrl => "it is an indirect revocation list, which is not supported",
         E::UnsupportedNameType => "names of this kind are not supported",
         E::UnsupportedRevocationReason => "a reason in the revocation list is not supported",
@@ -59,13 +71,15 @@ pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
         E::UnsupportedCrlSignatureAlgorithm | E::UnsupportedCrlSignatureAlgorithmContext(_) => {
             "the revocation list is signed with an algorithm that is not supported"
         }
-        E::UnsupportedCrlSignatureAlgorithmForPublicKey | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
+        E::UnsupportedCrlSignatureAlgorithmForPublicKey
+        | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
             "the revocation list is signed with an algorithm that does not fit its issuer's key"
         }
         E::UnsupportedSignatureAlgorithm | E::UnsupportedSignatureAlgorithmContext(_) => {
             "it is signed with an algorithm that is not supported"
         }
-        E::UnsupportedSignatureAlgorithmForPublicKey | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+        E::UnsupportedSignatureAlgorithmForPublicKey
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             "it is signed with an algorithm that does not fit its issuer's key"
         }
         _ => "it cannot be verified",
@@ -77,15 +91,24 @@ pub(super) fn rustls_words(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
         E::InappropriateMessage { .. } => "a message came that does not belong there".into(),
-        E::InappropriateHandshakeMessage { .. } => "a handshake message came that does not belong there".into(),
+        E::InappropriateHandshakeMessage { .. } => {
+            "a handshake message came that does not belong there".into()
+        }
         E::InvalidMessage(why) => format!("a message is damaged ({})", spelt_out(why)),
         E::PeerIncompatible(why) => format!("the server lacks something ({})", spelt_out(why)),
         E::PeerMisbehaved(why) => format!("the server does not keep to TLS ({})", spelt_out(why)),
         E::AlertReceived(alert) => format!("the server sent an alert ({})", spelt_out(alert)),
         E::InvalidCertificate(why) => certificate_words(why),
-        E::InvalidCertRevocationList(why) => format!("a revocation list cannot be used ({})", spelt_out(why)),
-        E::InvalidEncryptedClientHello(why) => format!("the encrypted client hello failed ({})", spelt_out(why)),
-        E::InconsistentKeys(why) => format!("certificate and key do not belong together ({})", spelt_out(why)),
+        E::InvalidCertRevocationList(why) => {
+            format!("a revocation list cannot be used ({})", spelt_out(why))
+        }
+        E::InvalidEncryptedClientHello(why) => {
+            format!("the encrypted client hello failed ({})", spelt_out(why))
+        }
+        E::InconsistentKeys(why) => format!(
+            "certificate and key do not belong together ({})",
+            spelt_out(why)
+        ),
         // What is left has words of its own.
         other => other.to_string(),
     }
@@ -103,7 +126,9 @@ pub(super) fn certificate_words(error: &CertificateError) -> String {
 /// it holds is left out, but for plain words.
 pub(super) fn spelt_out(error: &impl std::fmt::Debug) -> String {
     let name = format!("{error:?}");
-    let end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+    let end = name
+        .find(|c: char| !c.is_ascii_alphanumeric())
+        .unwrap_or(name.len());
     let mut words = String::new();
     for letter in name[..end].chars() {
         if letter.is_ascii_uppercase()
@@ -113,5 +138,8 @@ pub(super) fn spelt_out(error: &impl std::fmt::Debug) -> String {
         }
         words.push(letter.to_ascii_lowercase());
     }
-    words.strip_suffix(" context").map(str::to_owned).unwrap_or(words)
+    words
+        .strip_suffix(" context")
+        .map(str::to_owned)
+        .unwrap_or(words)
 }

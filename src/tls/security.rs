@@ -8,8 +8,8 @@ use crate::{Error, Result};
 
 /// When a connection is protected by TLS. The meaning is the same on every path, whoever asks.
 ///
-/// The words are those of the `tls` key in a URL: `none`, `opportunistic`, `required`. `implicit` is not
-/// among them: there, the scheme `smtps:` says it.
+/// The words are those of the `tls` key in a URL: `none`, `opportunistic`, `required`. `implicit`
+/// is not among them: there, the scheme `smtps:` says it.
 ///
 /// ```
 /// use envoi::tls::Security;
@@ -23,9 +23,9 @@ use crate::{Error, Result};
 pub enum Security {
     /// Never TLS: everything goes in plaintext.
     None,
-    /// TLS if the server offers STARTTLS and it works; else, on a new connection, plaintext. The certificate
-    /// need not be trusted. With credentials or a [pinned key](super::Trust::pin), it is as strict
-    /// as `Required`.
+    /// TLS if the server offers STARTTLS and it works; else, on a new connection, plaintext. The
+    /// certificate need not be trusted. With credentials or a [pinned key](super::Trust::pin), it
+    /// is as strict as `Required`.
     Opportunistic,
     /// STARTTLS (RFC 3207) with a certificate that is trusted, or no mail at all.
     #[default]
@@ -65,16 +65,20 @@ impl FromStr for Security {
             "none" => Ok(Security::None),
             "opportunistic" => Ok(Security::Opportunistic),
             "required" => Ok(Security::Required),
-            "implicit" => Err(Error::request("tls=implicit is not a policy of a smtp: URL")
-                .with_hint("Write smtps://host:465 for TLS from the first byte.")),
-            _ => Err(Error::request(format!("no TLS policy is called {}", quoted(word)))
-                .with_hint("Use none, opportunistic or required.")),
+            "implicit" => Err(
+                Error::request("tls=implicit is not a policy of a smtp: URL")
+                    .with_hint("Write smtps://host:465 for TLS from the first byte."),
+            ),
+            _ => Err(
+                Error::request(format!("no TLS policy is called {}", quoted(word)))
+                    .with_hint("Use none, opportunistic or required."),
+            ),
         }
     }
 }
 
-/// A version of TLS that can be spoken. Older ones (SSL 3, TLS 1.0 and 1.1) are broken and not supported
-/// (RFC 8996).
+/// A version of TLS that can be spoken. Older ones (SSL 3, TLS 1.0 and 1.1) are broken and not
+/// supported (RFC 8996).
 ///
 /// ```
 /// use envoi::tls::TlsVersion;
@@ -111,12 +115,18 @@ impl FromStr for TlsVersion {
     /// Anything else, older versions of TLS among them.
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase();
-        let number = lower.strip_prefix("tlsv").or_else(|| lower.strip_prefix("tls")).unwrap_or(&lower);
+        let number = lower
+            .strip_prefix("tlsv")
+            .or_else(|| lower.strip_prefix("tls"))
+            .unwrap_or(&lower);
         match number {
             "1.2" => Ok(TlsVersion::Tls12),
             "1.3" => Ok(TlsVersion::Tls13),
-            _ => Err(Error::request(format!("{} is not a version of TLS that is supported", quoted(text)))
-                .with_hint("Use 1.2 or 1.3.")),
+            _ => Err(Error::request(format!(
+                "{} is not a version of TLS that is supported",
+                quoted(text)
+            ))
+            .with_hint("Use 1.2 or 1.3.")),
         }
     }
 }

@@ -6,7 +6,8 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::{ClientCertificate, TlsVersion, Trust};
 
-/// What a client wants of TLS: whom to trust, which versions, under which name the server is checked.
+/// What a client wants of TLS: whom to trust, which versions, under which name the server is
+/// checked.
 ///
 /// The default trusts the [system's store](Trust::system) and speaks TLS 1.2 and 1.3.
 #[derive(Clone, Debug)]
@@ -61,8 +62,9 @@ impl TlsSettings {
         self
     }
 
-    /// The name, or IP address, that the server's certificate must bear, and that is sent as SNI (RFC 6066, 3),
-    /// in place of the host connected to. For servers that are reached by another name than their own.
+    /// The name, or IP address, that the server's certificate must bear, and that is sent as SNI
+    /// (RFC 6066, 3), in place of the host connected to. For servers that are reached by another
+    /// name than their own.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(crate::idna::host(name.into()));
         self
@@ -84,8 +86,9 @@ impl TlsSettings {
         self.config.is_some()
     }
 
-    /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides alone: trust, versions and
-    /// verification are its own, and the other settings but the server name are not looked at.
+    /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides
+    /// alone: trust, versions and verification are its own, and the other settings but the server
+    /// name are not looked at.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -66,15 +66,18 @@ impl TrustStore {
         if !self.roots.is_empty() || self.only_pins || self.accepts_anything {
             return Ok(());
         }
-        let mut message = String::from("no trusted certificate was found, so no server can be verified");
+        let mut message =
+            String::from("no trusted certificate was found, so no server can be verified");
         for warning in &self.summary.warnings {
             message.push_str("; ");
             message.push_str(warning);
         }
         let hint = if self.origins.is_empty() {
-            "Name the certificates to trust: the system's store (Trust::system) or a file (Trust::path, trust= in the URL)."
+            "Name the certificates to trust: the system's store (Trust::system) or a file \
+                (Trust::path, trust= in the URL)."
         } else {
-            "Install the system's store (on Debian and Alpine the package ca-certificates), or name a file with the \
+            "Install the system's store (on Debian and Alpine the package ca-certificates), or \
+                name a file with the \
              certificates to trust (Trust::path, trust= in the URL)."
         };
         Err(config(message).with_hint(hint))
@@ -85,8 +88,14 @@ impl TrustStore {
         let origins = self.origins.join(", ");
         match &self.summary.anchors[..] {
             [] => "what is trusted (no certificate at all)".into(),
-            [only] => format!("what is trusted (one certificate, \"{}\", from {origins})", only.certificate.subject),
-            [..] => format!("what is trusted ({} certificates, from {origins})", self.summary.anchors.len()),
+            [only] => format!(
+                "what is trusted (one certificate, \"{}\", from {origins})",
+                only.certificate.subject
+            ),
+            [..] => format!(
+                "what is trusted ({} certificates, from {origins})",
+                self.summary.anchors.len()
+            ),
         }
     }
 
@@ -95,27 +104,36 @@ impl TrustStore {
         self.origins.push(origin.into());
         // The library that opens it waits for a FIFO, and reads a file of any size.
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
-            && path.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() > MAX_FILE)
+            && path
+                .metadata()
+                .is_ok_and(|metadata| !metadata.is_file() || metadata.len() > MAX_FILE)
         {
             let (path, limit) = (path.display(), file::size(MAX_FILE));
-            let warning =
-                format!("{origin}: {path}, which SSL_CERT_FILE names, is not a regular file of {limit} or less");
+            let warning = format!(
+                "{origin}: {path}, which SSL_CERT_FILE names, is not a regular file of {limit} or \
+                    less"
+            );
             self.summary.warnings.push(warning);
             return;
         }
         let folders = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
         let is_too_large = |folder: &PathBuf| match within_limits(folder) {
-            Ok(Some(paths)) => {
-                paths.iter().any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_FILE))
-            }
+            Ok(Some(paths)) => paths
+                .iter()
+                .any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_FILE)),
             Ok(None) => true,
             // The library tells why.
             Err(_) => false,
         };
         if let Some(folder) = std::env::split_paths(&folders).find(is_too_large) {
-            let (folder, limit, file) = (folder.display(), file::size(MAX_FOLDER), file::size(MAX_FILE));
+            let (folder, limit, file) = (
+                folder.display(),
+                file::size(MAX_FOLDER),
+                file::size(MAX_FILE),
+            );
             self.summary.warnings.push(format!(
-                "{origin}: {folder}, which SSL_CERT_DIR names, has more than {MAX_FILES} files, or {limit}, or a \
+                "{origin}: {folder}, which SSL_CERT_DIR names, has more than {MAX_FILES} files, \
+                    or {limit}, or a \
                  file of more than {file}"
             ));
             return;
@@ -136,9 +154,12 @@ impl TrustStore {
         let origin = "Mozilla's roots";
         self.origins.push(origin.into());
         for der in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
-            let Ok(own) = webpki::anchor_from_trusted_cert(der) else { continue };
+            let Ok(own) = webpki::anchor_from_trusted_cert(der) else {
+                continue;
+            };
             let same = |root: &&TrustAnchor<'_>| {
-                root.subject == own.subject && root.subject_public_key_info == own.subject_public_key_info
+                root.subject == own.subject
+                    && root.subject_public_key_info == own.subject_public_key_info
             };
             if let Some(allowed) = webpki_roots::TLS_SERVER_ROOTS.iter().find(same)
                 && self.add(der, origin).is_ok()
@@ -149,24 +170,39 @@ impl TrustStore {
         }
     }
 
-    pub(super) fn add_path(&mut self, path: &Path, folder: bool, reading: Reading<'_>) -> Result<()> {
+    pub(super) fn add_path(
+        &mut self,
+        path: &Path,
+        folder: bool,
+        reading: Reading<'_>,
+    ) -> Result<()> {
         self.origins.push(path.display().to_string());
-        if folder { self.add_folder(path, reading) } else { self.add_file(path, reading) }
+        if folder {
+            self.add_folder(path, reading)
+        } else {
+            self.add_file(path, reading)
+        }
     }
 
     pub(super) fn add_bytes(&mut self, bytes: &[u8], reading: Reading<'_>) -> Result<()> {
         let origin = "what was given in memory";
         self.origins.push(origin.into());
-        let found = formats::certificates(bytes, reading.password).map_err(|why| unusable(origin, why))?;
+        let found =
+            formats::certificates(bytes, reading.password).map_err(|why| unusable(origin, why))?;
         self.add_all(found, origin)
     }
 
     pub(super) fn add_revocation_lists(&mut self, path: &Path, until: Instant) -> Result<()> {
         let origin = path.display().to_string();
         let bytes = file::read(path, MAX_FILE, until).map_err(|error| {
-            config(format!("the list of revoked certificates cannot be read from {origin}: {error}"))
-                .with_hint("Give a file with lists of revoked certificates (X509 CRL), in PEM or DER, or leave it out.")
-                .with_source(error)
+            config(format!(
+                "the list of revoked certificates cannot be read from {origin}: {error}"
+            ))
+            .with_hint(
+                "Give a file with lists of revoked certificates (X509 CRL), in PEM or \
+                    DER, or leave it out.",
+            )
+            .with_source(error)
         })?;
         let now = SystemTime::now();
         for der in formats::revocation_lists(&bytes).map_err(|why| unusable(&origin, why))? {
@@ -178,10 +214,17 @@ impl TrustStore {
                 .with_hint("Get the file anew, or leave it out.")
             })?;
             self.revocation_lists.push(CertRevocationList::from(list));
-            let next = CertificateList::<Raw>::from_der(&der).ok().and_then(|list| list.tbs_cert_list.next_update);
-            if let Some(next) = next.map(|time| time.to_system_time()).filter(|next| *next < now) {
+            let next = CertificateList::<Raw>::from_der(&der)
+                .ok()
+                .and_then(|list| list.tbs_cert_list.next_update);
+            if let Some(next) = next
+                .map(|time| time.to_system_time())
+                .filter(|next| *next < now)
+            {
                 let ago = apart(next, now);
-                self.summary.warnings.push(format!("{origin} is out of date: a newer list was due {ago} ago"));
+                self.summary.warnings.push(format!(
+                    "{origin} is out of date: a newer list was due {ago} ago"
+                ));
             }
         }
         Ok(())
@@ -189,8 +232,10 @@ impl TrustStore {
 
     fn add_file(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
         let origin = path.display().to_string();
-        let bytes = file::read(path, MAX_FILE, reading.until).map_err(|error| cannot_read(path, error))?;
-        let found = formats::certificates(&bytes, reading.password).map_err(|why| unusable(&origin, why))?;
+        let bytes =
+            file::read(path, MAX_FILE, reading.until).map_err(|error| cannot_read(path, error))?;
+        let found = formats::certificates(&bytes, reading.password)
+            .map_err(|why| unusable(&origin, why))?;
         self.add_all(found, &origin)
     }
 
@@ -202,7 +247,8 @@ impl TrustStore {
                 path.display(),
                 file::size(MAX_FOLDER)
             );
-            return Err(config(message).with_hint("Put the certificates to trust into a folder of their own."));
+            return Err(config(message)
+                .with_hint("Put the certificates to trust into a folder of their own."));
         };
         paths.sort();
 
@@ -218,7 +264,11 @@ impl TrustStore {
             return Err(nothing_in(path, skipped));
         }
         for (path, why) in skipped {
-            self.summary.warnings.push(format!("{} was skipped: it {}", path.display(), why.reason));
+            self.summary.warnings.push(format!(
+                "{} was skipped: it {}",
+                path.display(),
+                why.reason
+            ));
         }
         Ok(())
     }
@@ -254,7 +304,8 @@ impl TrustStore {
             return Err(FormatError::new("is not a file", ""));
         }
         let bytes = file::read(path, MAX_FILE, reading.until);
-        let bytes = bytes.map_err(|error| FormatError::new(format!("cannot be read: {error}"), ""))?;
+        let bytes =
+            bytes.map_err(|error| FormatError::new(format!("cannot be read: {error}"), ""))?;
         let found = formats::certificates(&bytes, reading.password)?;
         self.add_all(found, &path.display().to_string())
             .map_err(|error| FormatError::new(format!("cannot be used: {}", error.message()), ""))
@@ -269,13 +320,17 @@ impl TrustStore {
         for der in &found.certificates {
             match self.add(der, origin) {
                 Ok(()) => usable = true,
-                Err(reason) => self.summary.warnings.push(format!("a certificate of {origin} was skipped: {reason}")),
+                Err(reason) => self
+                    .summary
+                    .warnings
+                    .push(format!("a certificate of {origin} was skipped: {reason}")),
             }
         }
         if usable {
             return Ok(());
         }
-        Err(config(format!("no certificate of {origin} can be read")).with_hint("Get the file anew: it is damaged."))
+        Err(config(format!("no certificate of {origin} can be read"))
+            .with_hint("Get the file anew: it is damaged."))
     }
 
     fn add(&mut self, der: &CertificateDer<'_>, origin: &str) -> Result<(), String> {
@@ -284,10 +339,15 @@ impl TrustStore {
         if self.seen.contains(&hash) {
             return Ok(());
         }
-        let root = webpki::anchor_from_trusted_cert(der).map_err(|error| webpki_words(&error))?.to_owned();
+        let root = webpki::anchor_from_trusted_cert(der)
+            .map_err(|error| webpki_words(&error))?
+            .to_owned();
         self.seen.insert(hash);
         self.roots.push(root);
-        self.summary.anchors.push(Anchor { certificate, origin: origin.into() });
+        self.summary.anchors.push(Anchor {
+            certificate,
+            origin: origin.into(),
+        });
         Ok(())
     }
 
@@ -296,13 +356,21 @@ impl TrustStore {
         let now = SystemTime::now();
         for anchor in &self.summary.anchors {
             let certificate = &anchor.certificate;
-            let (subject, until, origin) = (&certificate.subject, certificate.not_after_text(), &anchor.origin);
+            let (subject, until, origin) = (
+                &certificate.subject,
+                certificate.not_after_text(),
+                &anchor.origin,
+            );
             if certificate.not_after < now {
                 let ago = apart(certificate.not_after, now);
-                self.summary.warnings.push(format!("{subject} ({origin}) expired {ago} ago, at {until}"));
+                self.summary.warnings.push(format!(
+                    "{subject} ({origin}) expired {ago} ago, at {until}"
+                ));
             } else if certificate.not_after < now + SOON {
                 let left = apart(now, certificate.not_after);
-                self.summary.warnings.push(format!("{subject} ({origin}) expires in {left}, at {until}"));
+                self.summary.warnings.push(format!(
+                    "{subject} ({origin}) expires in {left}, at {until}"
+                ));
             }
         }
         // File names are in both.
@@ -317,9 +385,14 @@ impl TrustStore {
 
 /// The files of a folder, unless they are too many or too large in all.
 fn within_limits(folder: &Path) -> io::Result<Option<Vec<PathBuf>>> {
-    let entries = fs::read_dir(folder)?.take(MAX_FILES + 1).map(|entry| entry.map(|entry| entry.path()));
+    let entries = fs::read_dir(folder)?
+        .take(MAX_FILES + 1)
+        .map(|entry| entry.map(|entry| entry.path()));
     let paths = entries.collect::<io::Result<Vec<_>>>()?;
-    let sizes = paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len());
+    let sizes = paths
+        .iter()
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|metadata| metadata.len());
     let size = sizes.fold(0, u64::saturating_add);
     Ok((paths.len() <= MAX_FILES && size <= MAX_FOLDER).then_some(paths))
 }
@@ -331,13 +404,23 @@ const AUTO_LOGIN: &str = "cwallet.sso";
 
 /// The key stores that a folder has as an Oracle wallet, in the order in which they are tried.
 pub(super) fn wallet_stores(folder: &Path, has_password: bool) -> impl Iterator<Item = PathBuf> {
-    let names = if has_password { [WALLET, AUTO_LOGIN] } else { [AUTO_LOGIN, WALLET] };
-    names.map(|name| folder.join(name)).into_iter().filter(|path| path.exists())
+    let names = if has_password {
+        [WALLET, AUTO_LOGIN]
+    } else {
+        [AUTO_LOGIN, WALLET]
+    };
+    names
+        .map(|name| folder.join(name))
+        .into_iter()
+        .filter(|path| path.exists())
 }
 
 /// The file is one of a wallet's key stores, or one of their locks, which are empty.
 fn is_of_wallet(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     [WALLET, AUTO_LOGIN].contains(&name.strip_suffix(".lck").unwrap_or(name))
 }
 
@@ -349,16 +432,22 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, FormatError)>) -> Error {
         message.push_str(&format!("; {name} {}", why.reason));
     }
     if skipped.len() > 3 {
-        message.push_str(&format!("; and {} more files are none either", skipped.len() - 3));
+        message.push_str(&format!(
+            "; and {} more files are none either",
+            skipped.len() - 3
+        ));
     }
     if skipped.is_empty() {
         message.push_str(": it is empty");
     }
     // What to do about an empty file says least.
-    let hint = skipped.into_iter().find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
-    config(message).with_hint(
-        hint.map_or("Put the certificates to trust into it, in PEM or DER form.".into(), |(_, why)| why.hint),
-    )
+    let hint = skipped
+        .into_iter()
+        .find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");
+    config(message).with_hint(hint.map_or(
+        "Put the certificates to trust into it, in PEM or DER form.".into(),
+        |(_, why)| why.hint,
+    ))
 }
 
 pub(super) fn config(message: impl Into<String>) -> Error {
@@ -376,10 +465,17 @@ fn cannot_read(path: &Path, error: io::Error) -> Error {
         }
         _ => "Give a file or folder with the certificates to trust.",
     };
-    let so = if error.kind() == io::ErrorKind::FileTooLarge { ", and so no trust store" } else { "" };
-    config(format!("the trusted certificates cannot be read from {}: {error}{so}", path.display()))
-        .with_hint(hint)
-        .with_source(error)
+    let so = if error.kind() == io::ErrorKind::FileTooLarge {
+        ", and so no trust store"
+    } else {
+        ""
+    };
+    config(format!(
+        "the trusted certificates cannot be read from {}: {error}{so}",
+        path.display()
+    ))
+    .with_hint(hint)
+    .with_source(error)
 }
 
 fn unusable(origin: &str, why: FormatError) -> Error {

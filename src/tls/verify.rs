@@ -1,13 +1,20 @@
-//! Is this the server that it says it is? `webpki` decides; here it is asked, and its refusal kept with the chain.
+//! Is this the server that it says it is? `webpki` decides; here it is asked, and its refusal kept
+//! with the chain.
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
+use webpki::{
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 
 use super::failure::VerifyError;
 use super::store::TrustStore;
@@ -32,7 +39,8 @@ impl Verifier {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(self.failure(chain, server, now, VerifyError::NoCertificate));
         };
-        self.vouch(leaf, intermediates, server, now).map_err(|why| self.failure(chain, server, now, why))
+        self.vouch(leaf, intermediates, server, now)
+            .map_err(|why| self.failure(chain, server, now, why))
     }
 
     fn vouch(
@@ -42,22 +50,29 @@ impl Verifier {
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<String, VerifyError> {
-        // First of all, as the signature of the handshake is not checked for a certificate that webpki cannot read.
+        // First of all, as the signature of the handshake is not checked for a certificate that
+        // webpki cannot read.
         let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Invalid)?;
         if Certificate::read(leaf).is_some_and(|certificate| certificate.wrong_size().is_some()) {
             return Err(VerifyError::WeakKey);
         }
         let pins = &self.store.pins;
         if !pins.is_empty() {
-            let pinned = Certificate::read(leaf).filter(|certificate| pins.contains(&certificate.key_hash()));
+            let pinned = Certificate::read(leaf)
+                .filter(|certificate| pins.contains(&certificate.key_hash()));
             let pinned = pinned.ok_or(VerifyError::WrongKey)?;
             if self.store.only_pins {
-                self.check_not_listed(&certificate).map_err(VerifyError::Invalid)?;
+                self.check_not_listed(&certificate)
+                    .map_err(VerifyError::Invalid)?;
                 return Ok(format!("the pinned key {}", pinned.pin()));
             }
         }
-        let anchor = self.anchor(&certificate, leaf, intermediates, now).map_err(VerifyError::Invalid)?;
-        certificate.verify_is_valid_for_subject_name(server).map_err(VerifyError::Invalid)?;
+        let anchor = self
+            .anchor(&certificate, leaf, intermediates, now)
+            .map_err(VerifyError::Invalid)?;
+        certificate
+            .verify_is_valid_for_subject_name(server)
+            .map_err(VerifyError::Invalid)?;
         Ok(anchor)
     }
 
@@ -75,7 +90,8 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<String, webpki::Error> {
         let lists: Vec<_> = self.store.revocation_lists.iter().collect();
-        // None at all is no options at all; else what is on a list is refused, and what is on none is not.
+        // None at all is no options at all; else what is on a list is refused, and what is on none
+        // is not.
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
                 .with_status_policy(UnknownStatusPolicy::Allow)
@@ -94,13 +110,22 @@ impl Verifier {
         let anchors = &self.store.summary.anchors;
         match path {
             Ok(path) => {
-                let position = self.store.roots.iter().position(|root| std::ptr::eq(root, path.anchor()));
-                Ok(position.map(|at| anchors[at].certificate.subject.clone()).unwrap_or_default())
+                let position = self
+                    .store
+                    .roots
+                    .iter()
+                    .position(|root| std::ptr::eq(root, path.anchor()));
+                Ok(position
+                    .map(|at| anchors[at].certificate.subject.clone())
+                    .unwrap_or_default())
             }
-            // Somebody trusts this very certificate. webpki wants an authority above each server's certificate, and none that
-            // is marked as an authority itself, as `openssl req -x509` marks all that it makes; the dates it did check.
+            // Somebody trusts this very certificate. webpki wants an authority above each server's
+            // certificate, and none that is marked as an authority itself, as `openssl req -x509`
+            // marks all that it makes; the dates it did check.
             Err(webpki::Error::CaUsedAsEndEntity | webpki::Error::UnknownIssuer) => {
-                let same = anchors.iter().find(|anchor| anchor.certificate.der() == leaf.as_ref());
+                let same = anchors
+                    .iter()
+                    .find(|anchor| anchor.certificate.der() == leaf.as_ref());
                 let same = same.ok_or(path.err().unwrap_or(webpki::Error::UnknownIssuer))?;
                 self.check_not_listed(certificate)?;
                 Ok(same.certificate.subject.clone())
@@ -114,7 +139,9 @@ impl Verifier {
     /// signature could be checked.
     fn check_not_listed(&self, certificate: &EndEntityCert<'_>) -> Result<(), webpki::Error> {
         for list in &self.store.revocation_lists {
-            if list.issuer() == certificate.issuer() && list.find_serial(certificate.serial())?.is_some() {
+            if list.issuer() == certificate.issuer()
+                && list.find_serial(certificate.serial())?.is_some()
+            {
                 return Err(webpki::Error::CertRevoked);
             }
         }
@@ -128,7 +155,10 @@ impl Verifier {
         now: UnixTime,
         why: VerifyError,
     ) -> CertificateFailure {
-        let chain = chain.iter().filter_map(|der| Certificate::read(der)).collect();
+        let chain = chain
+            .iter()
+            .filter_map(|der| Certificate::read(der))
+            .collect();
         CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)
     }
 }
@@ -157,7 +187,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.bear_unreadable(certificate, verify_tls12_signature(message, certificate, signed, &self.algorithms))
+        self.bear_unreadable(
+            certificate,
+            verify_tls12_signature(message, certificate, signed, &self.algorithms),
+        )
     }
 
     fn verify_tls13_signature(
@@ -166,7 +199,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.bear_unreadable(certificate, verify_tls13_signature(message, certificate, signed, &self.algorithms))
+        self.bear_unreadable(
+            certificate,
+            verify_tls13_signature(message, certificate, signed, &self.algorithms),
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -185,7 +221,8 @@ impl Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let is_unusable = || {
             let read = Certificate::read(certificate);
-            EndEntityCert::try_from(certificate).is_err() || read.is_some_and(|read| read.wrong_size().is_some())
+            EndEntityCert::try_from(certificate).is_err()
+                || read.is_some_and(|read| read.wrong_size().is_some())
         };
         if result.is_err() && self.only_reports() && is_unusable() {
             return Ok(HandshakeSignatureValid::assertion());

@@ -23,7 +23,9 @@ use super::keystore;
 use super::pkcs12::{Fault, Store};
 
 /// With this and the key before it, the password is encrypted.
-const IV: [u8; 16] = [0xC0, 0x34, 0xD8, 0x31, 0x1C, 0x02, 0xCE, 0xF8, 0x51, 0xF0, 0x14, 0x4B, 0x81, 0xED, 0x4B, 0xF2];
+const IV: [u8; 16] = [
+    0xC0, 0x34, 0xD8, 0x31, 0x1C, 0x02, 0xCE, 0xF8, 0x51, 0xF0, 0x14, 0x4B, 0x81, 0xED, 0x4B, 0xF2,
+];
 
 /// Opens a wallet as this process on this host, and takes something from its store.
 pub(super) fn with_store<T>(
@@ -54,7 +56,10 @@ impl<'a> Wallet<'a> {
         let kind = header[3];
         if !(b'5'..=b'8').contains(&kind) {
             return Err(FormatError::new(
-                format!("is an auto-login wallet of Oracle (cwallet.sso) of a kind that is not known ({kind:02X})"),
+                format!(
+                    "is an auto-login wallet of Oracle (cwallet.sso) of a kind that is not known \
+                        ({kind:02X})"
+                ),
                 OTHERWISE,
             ));
         }
@@ -67,7 +72,8 @@ impl<'a> Wallet<'a> {
             Some((way, _)) => {
                 return Err(FormatError::new(
                     format!(
-                        "is an auto-login wallet of Oracle (cwallet.sso) whose password is hidden in a way that is \
+                        "is an auto-login wallet of Oracle (cwallet.sso) whose password is hidden \
+                            in a way that is \
                          not known ({way:02X})"
                     ),
                     OTHERWISE,
@@ -75,7 +81,11 @@ impl<'a> Wallet<'a> {
             }
             None => None,
         };
-        Ok(Wallet { is_local: kind == b'8', secret: secret.ok_or_else(damaged)?, store })
+        Ok(Wallet {
+            is_local: kind == b'8',
+            secret: secret.ok_or_else(damaged)?,
+            store,
+        })
     }
 
     /// The password of the store: each byte is a character.
@@ -90,11 +100,17 @@ impl<'a> Wallet<'a> {
             return text(&self.secret);
         }
         let key = format!("{}{}", owner.host, owner.user);
-        let mut mac = Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("a key of any length will do");
+        let mut mac =
+            Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("a key of any length will do");
         mac.update(&self.secret);
         let bytes = mac.finalize().into_bytes();
-        let bytes: Zeroizing<Vec<u8>> =
-            Zeroizing::new(bytes.iter().take(16).map(|byte| byte % 128 % 127 + 1).collect());
+        let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(
+            bytes
+                .iter()
+                .take(16)
+                .map(|byte| byte % 128 % 127 + 1)
+                .collect(),
+        );
         text(&bytes)
     }
 }
@@ -103,14 +119,21 @@ impl<'a> Wallet<'a> {
 fn aes(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (key, sealed) = bytes.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Aes128>::new_from_slices(key, &IV).ok()?;
-    cipher.decrypt_padded_vec::<NoPadding>(sealed).ok().filter(|secret| !secret.is_empty()).map(Zeroizing::new)
+    cipher
+        .decrypt_padded_vec::<NoPadding>(sealed)
+        .ok()
+        .filter(|secret| !secret.is_empty())
+        .map(Zeroizing::new)
 }
 
 /// A key of 8 bytes and the rest, both in hexadecimal digits.
 fn des(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (key, sealed) = digits.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Des>::new_from_slices(&unhex(key)?, &[0; 8]).ok()?;
-    cipher.decrypt_padded_vec::<Pkcs7>(&unhex(sealed)?).ok().map(Zeroizing::new)
+    cipher
+        .decrypt_padded_vec::<Pkcs7>(&unhex(sealed)?)
+        .ok()
+        .map(Zeroizing::new)
 }
 
 fn unhex(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -119,7 +142,9 @@ fn unhex(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let value = |digit: u8| char::from(digit).to_digit(16);
         u8::try_from(value(*high)? * 16 + value(*low)?).ok()
     };
-    rest.is_empty().then(|| pairs.iter().map(byte).collect::<Option<_>>())?.map(Zeroizing::new)
+    rest.is_empty()
+        .then(|| pairs.iter().map(byte).collect::<Option<_>>())?
+        .map(Zeroizing::new)
 }
 
 /// To whom a wallet of the local kind is bound.
@@ -133,25 +158,33 @@ impl Owner {
     fn this_process() -> Self {
         let host = whoami::hostname().unwrap_or_default();
         let host = host.split('.').next().unwrap_or_default().to_owned();
-        Owner { host, user: whoami::username().unwrap_or_default() }
+        Owner {
+            host,
+            user: whoami::username().unwrap_or_default(),
+        }
     }
 }
 
-const OTHERWISE: &str =
-    "Use the ewallet.p12 beside it with its password, or export the certificates: orapki wallet export.";
+const OTHERWISE: &str = "Use the ewallet.p12 beside it with its password, or export the \
+    certificates: orapki wallet export.";
 
 fn damaged() -> FormatError {
-    FormatError::new("is an auto-login wallet of Oracle (cwallet.sso) that is damaged, or not complete", OTHERWISE)
+    FormatError::new(
+        "is an auto-login wallet of Oracle (cwallet.sso) that is damaged, or not complete",
+        OTHERWISE,
+    )
 }
 
 fn elsewhere(owner: &Owner) -> FormatError {
     let Owner { host, user } = owner;
     FormatError::new(
         format!(
-            "is an auto-login local wallet of Oracle (cwallet.sso), which opens only on the host and for the user that \
+            "is an auto-login local wallet of Oracle (cwallet.sso), which opens only on the host \
+                and for the user that \
              made it; it does not open on this host, {host:?}, for this user, {user:?}"
         ),
-        "Run this program there and as that user; or make a wallet that opens anywhere (orapki wallet create -wallet FOLDER \
+        "Run this program there and as that user; or make a wallet that opens anywhere (orapki \
+            wallet create -wallet FOLDER \
          -auto_login); or use the ewallet.p12 beside it with its password.",
     )
 }

@@ -5,19 +5,23 @@ use super::trust::Source;
 use super::{TlsSettings, TlsVersion};
 
 impl TlsSettings {
-    /// The keys of a URL, and the calls on an `Endpoint`, that come to these settings. Without passwords.
+    /// The keys of a URL, and the calls on an `Endpoint`, that come to these settings. Without
+    /// passwords.
     pub(crate) fn to_url_query(&self) -> (Vec<(&'static str, String)>, Vec<String>) {
         let (mut keys, mut calls) = (Vec::new(), Vec::new());
         let trust = &self.trust;
         // Bytes in memory, a rustls configuration: there are no words for these.
-        let mut all = !trust.accepts_anything && trust.revocation_lists.is_empty() && self.config.is_none();
+        let mut all =
+            !trust.accepts_anything && trust.revocation_lists.is_empty() && self.config.is_none();
         #[cfg(feature = "mozilla-roots")]
         {
             all &= !trust.mozilla;
         }
         for source in &trust.sources {
             match source {
-                Source::File(path) | Source::Folder(path) | Source::Path(path) if path.to_str().is_some() => {
+                Source::File(path) | Source::Folder(path) | Source::Path(path)
+                    if path.to_str().is_some() =>
+                {
                     keys.push(("trust", path.display().to_string()));
                 }
                 _ => all = false,
@@ -51,7 +55,10 @@ impl TlsSettings {
             keys.push(("max-tls", number(self.max)));
         }
         if !all {
-            return (Vec::new(), vec![".tls(tls)  // the settings that the probe was given".into()]);
+            return (
+                Vec::new(),
+                vec![".tls(tls)  // the settings that the probe was given".into()],
+            );
         }
         if self.client_certificate.is_some() {
             calls.push(".client_certificate(client_certificate)".into());

@@ -1,4 +1,5 @@
-//! The header of the PROXY protocol, by which a server that stands behind a load balancer is told of the client.
+//! The header of the PROXY protocol, by which a server that stands behind a load balancer is told
+//! of the client.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,9 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::error::{Error, Phase, Result};
 
-/// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt): what is said before all else to a server
-/// that is told so of the client in whose name somebody connects (Postfix: `smtpd_upstream_proxy_protocol = haproxy`; Exim: `hosts_proxy`).
-/// A server that does not expect it takes it for a wrong command; one that expects it does not speak before.
+/// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt):
+/// what is said before all else to a server that is told so of the client in whose name somebody
+/// connects (Postfix: `smtpd_upstream_proxy_protocol = haproxy`; Exim: `hosts_proxy`). A server
+/// that does not expect it takes it for a wrong command; one that expects it does not speak before.
 ///
 /// ```
 /// use envoi::{Endpoint, ProxyHeader};
@@ -28,11 +30,13 @@ use crate::error::{Error, Phase, Result};
 pub struct ProxyHeader(Vec<u8>);
 
 impl ProxyHeader {
-    /// One line of text, version 1: the address that the client came from, and the one that it connected to.
+    /// One line of text, version 1: the address that the client came from, and the one that it
+    /// connected to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is an IPv4 address and the other one of IPv6.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is an IPv4 address and the other
+    /// one of IPv6.
     pub fn v1(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
         let mut bytes = Vec::new();
         let encoded = header(source, destination)?.encode_v1(&mut bytes);
@@ -50,7 +54,8 @@ impl ProxyHeader {
         encoded.map(|()| ProxyHeader(bytes)).map_err(unfit)
     }
 
-    /// Version 2, in nobody's name (the command LOCAL): the server takes the connection's own addresses.
+    /// Version 2, in nobody's name (the command LOCAL): the server takes the connection's own
+    /// addresses.
     pub fn local() -> Self {
         let mut bytes = Vec::new();
         Header::with_local()
@@ -61,23 +66,32 @@ impl ProxyHeader {
 
     /// Before anything else is said.
     pub(super) async fn send(&self, stream: &mut TcpStream) -> Result<()> {
-        stream.write_all(&self.0).await.map_err(|error| Error::connection_lost(Phase::Connect, error))
+        stream
+            .write_all(&self.0)
+            .await
+            .map_err(|error| Error::connection_lost(Phase::Connect, error))
     }
 }
 
 fn header(source: SocketAddr, destination: SocketAddr) -> Result<Header<'static>> {
     if source.is_ipv4() != destination.is_ipv4() {
-        let message =
-            format!("{source} and {destination} are of two families, and the PROXY protocol has one for both");
-        return Err(
-            Error::request(message).with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7.")
+        let message = format!(
+            "{source} and {destination} are of two families, and the PROXY protocol has one for \
+                both"
         );
+        return Err(Error::request(message)
+            .with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7."));
     }
-    Ok(Header::with_address(ProxiedAddress::stream(source, destination)))
+    Ok(Header::with_address(ProxiedAddress::stream(
+        source,
+        destination,
+    )))
 }
 
 fn unfit(error: proxy_header::Error) -> Error {
-    Error::request(format!("the addresses cannot be put into a header of the PROXY protocol: {error}"))
+    Error::request(format!(
+        "the addresses cannot be put into a header of the PROXY protocol: {error}"
+    ))
 }
 
 impl fmt::Debug for ProxyHeader {

@@ -1,8 +1,9 @@
 //! The one async stream to the server, and how it is opened.
 //!
-//! A [`Route`] leads to a [`Destination`]: by TCP (`tcp.rs`), perhaps through a proxy (`proxy.rs`) and with a header of the PROXY protocol
-//! before all else (`header.rs`). `unix.rs` has the sockets of this machine. All of it knows addresses, sockets and whether TLS is on
-//! top; it knows nothing of SMTP.
+//! A [`Route`] leads to a [`Destination`]: by TCP (`tcp.rs`), perhaps through a proxy (`proxy.rs`)
+//! and with a header of the PROXY protocol before all else (`header.rs`). `unix.rs` has the sockets
+//! of this machine. All of it knows addresses, sockets and whether TLS is on top; it knows nothing
+//! of SMTP.
 
 #[cfg(feature = "proxy")]
 mod header;
@@ -58,13 +59,21 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.stream()?.poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.stream()?.poll_write(cx, buf)
     }
 
@@ -122,7 +131,11 @@ pub(crate) struct Connected {
 
 impl Route {
     /// Connects. `at_proxy` tells, even where this is cut short, whether the proxy was reached.
-    pub(crate) async fn open(&self, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
+    pub(crate) async fn open(
+        &self,
+        destination: &Destination,
+        at_proxy: &mut bool,
+    ) -> Result<Connected> {
         #[cfg(feature = "proxy")]
         {
             let mut opened = match &self.proxy {
@@ -144,7 +157,11 @@ impl Route {
     /// Where a proxy is in between, a connection that took too long is told with it.
     pub(crate) fn with_proxy_context(&self, error: Error, at_proxy: bool) -> Error {
         #[cfg(feature = "proxy")]
-        if let Some(proxy) = self.proxy.as_ref().filter(|_| error.kind() == ErrorKind::Timeout) {
+        if let Some(proxy) = self
+            .proxy
+            .as_ref()
+            .filter(|_| error.kind() == ErrorKind::Timeout)
+        {
             return proxy.too_slow(error, at_proxy);
         }
         let _ = at_proxy;

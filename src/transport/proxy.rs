@@ -1,7 +1,8 @@
 //! Proxies: SOCKS5 (RFC 1928, 1929) and HTTP CONNECT (RFC 9110, 9.3.6).
 //!
-//! SOCKS5 is spoken by the crate tokio-socks. CONNECT is spoken here, with hyper's parser: the crates for it read on past the proxy's
-//! answer, and so lose the greeting of a server that speaks first (or wait for ever for an answer that ends with an empty line).
+//! SOCKS5 is spoken by the crate tokio-socks. CONNECT is spoken here, with hyper's parser: the
+//! crates for it read on past the proxy's answer, and so lose the greeting of a server that speaks
+//! first (or wait for ever for an answer that ends with an empty line).
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,24 +21,31 @@ use crate::proto::Secrets;
 use crate::text::beginning;
 use crate::{Secret, idna, url};
 
-const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, socks5h:// (the proxy looks the names up) or \
-    http://proxy.example.org:3128. Characters such as @ : / ? # % in user and password are percent-encoded (%40 %3A %2F %3F %23 %25).";
+const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, \
+    socks5h:// (the proxy looks the names up) or \
+    http://proxy.example.org:3128. Characters such as @ : / ? # % in user and password are \
+    percent-encoded (%40 %3A %2F %3F %23 %25).";
 
-const CHECK_PROXY: &str = "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
+const CHECK_PROXY: &str =
+    "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
 
-const NO_PROXY: &str = "Something else listens there, a mail server or another kind of proxy: check the proxy's host, port and kind (socks5://, socks5h:// \
+const NO_PROXY: &str = "Something else listens there, a mail server or another kind of proxy: \
+    check the proxy's host, port and kind (socks5://, socks5h:// \
     or http://).";
 
-const NOT_ALLOWED: &str = "The proxy's rules forbid it: have its administrator allow the mail server and its port.";
+const NOT_ALLOWED: &str =
+    "The proxy's rules forbid it: have its administrator allow the mail server and its port.";
 
-const NO_CONNECT: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: have its administrator allow the mail server \
+const NO_CONNECT: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: \
+    have its administrator allow the mail server \
     and its port (squid: SSL_ports; tinyproxy: ConnectPort).";
 
-const LOOK_UP_THERE: &str = "Check the spelling of the host name and the name servers (DNS) of this machine, or let the proxy look the name up: \
+const LOOK_UP_THERE: &str = "Check the spelling of the host name and the name servers (DNS) of \
+    this machine, or let the proxy look the name up: \
     socks5h:// in place of socks5://.";
 
-const BEYOND: &str =
-    "Check the mail server's host and port. If they are right, the proxy cannot reach it: its log says why.";
+const BEYOND: &str = "Check the mail server's host and port. If they are right, the proxy cannot \
+    reach it: its log says why.";
 
 /// The head of an answer to CONNECT is never as long as this.
 const MAX_HEAD: usize = 16 * 1024;
@@ -45,8 +53,9 @@ const MAX_FIELDS: usize = 64;
 /// So many characters of its first line are shown.
 const SHOWN: usize = 100;
 
-/// A proxy that connections to the server lead through. The server's certificate is checked against the server's name all the same; the
-/// login at the proxy goes in clear, as SOCKS5 and HTTP have it.
+/// A proxy that connections to the server lead through. The server's certificate is checked against
+/// the server's name all the same; the login at the proxy goes in clear, as SOCKS5 and HTTP have
+/// it.
 ///
 /// ```
 /// use envoi::{Endpoint, Proxy};
@@ -77,22 +86,28 @@ enum ProxyKind {
 }
 
 impl Proxy {
-    /// A proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or `http://user:password@host:3128`. User and password may be left out, and
-    /// the port of SOCKS5 where it is 1080. With `socks5` the mail server's name is looked up here, with `socks5h` and `http` by the proxy.
+    /// A proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or
+    /// `http://user:password@host:3128`. User and password may be left out, and the port of SOCKS5
+    /// where it is 1080. With `socks5` the mail server's name is looked up here, with `socks5h` and
+    /// `http` by the proxy.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`], with what is wrong. The URL is not quoted, as it may hold a password.
+    /// [`ErrorKind::Request`], with what is wrong. The URL is not quoted, as it may hold a
+    /// password.
     pub fn from_url(url: &str) -> Result<Self> {
         let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
-        let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
         let kind = match scheme.to_ascii_lowercase().as_str() {
             "socks5" => ProxyKind::Socks5,
             "socks5h" => ProxyKind::Socks5h,
             "http" => ProxyKind::Http,
             "https" => return Err(fault("TLS to a proxy is not supported")),
-            "socks4" | "socks4a" | "socks" => return Err(fault("of SOCKS there is version 5 alone here")),
+            "socks4" | "socks4a" | "socks" => {
+                return Err(fault("of SOCKS there is version 5 alone here"));
+            }
             _ => return Err(fault("the proxy's URL has a scheme that is not known")),
         };
         let (user_info, host_and_port) = match rest.rsplit_once('@') {
@@ -113,14 +128,21 @@ impl Proxy {
         let login = match user_info.map(|info| info.split_once(':').unwrap_or((info, ""))) {
             Some((user, password)) => {
                 let user = url::decoded(user, "user").map_err(about_proxy)?;
-                let password = Secret::new(url::decoded(password, "password").map_err(about_proxy)?);
+                let password =
+                    Secret::new(url::decoded(password, "password").map_err(about_proxy)?);
                 Some((user, password))
             }
             None => None,
         };
-        let proxy = Proxy { kind, at: Destination::Host(idna::host(host), port), login: None };
+        let proxy = Proxy {
+            kind,
+            at: Destination::Host(idna::host(host), port),
+            login: None,
+        };
         match login {
-            Some((user, password)) => proxy.login(user, password).map_err(|error| error.with_hint(URL_HINT)),
+            Some((user, password)) => proxy
+                .login(user, password)
+                .map_err(|error| error.with_hint(URL_HINT)),
             None => Ok(proxy),
         }
     }
@@ -129,19 +151,27 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] for what neither can say: a user name that is empty, or has a colon (HTTP); control characters (HTTP), or more than 255 bytes
-    /// (SOCKS5), in either.
+    /// [`ErrorKind::Request`] for what neither can say: a user name that is empty, or has a colon
+    /// (HTTP); control characters (HTTP), or more than 255 bytes (SOCKS5), in either.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Result<Self> {
         let (user, password) = (user.into(), password.into());
         let fault = match self.kind {
             _ if user.is_empty() => Some("the user name for the proxy is empty"),
-            ProxyKind::Http if user.contains(':') => Some("a user name for an HTTP proxy has no colon"),
+            ProxyKind::Http if user.contains(':') => {
+                Some("a user name for an HTTP proxy has no colon")
+            }
             // RFC 7617, 2.
-            ProxyKind::Http if [&user, password.expose()].iter().any(|text| text.contains(char::is_control)) => {
+            ProxyKind::Http
+                if [&user, password.expose()]
+                    .iter()
+                    .any(|text| text.contains(char::is_control)) =>
+            {
                 Some("user name and password for an HTTP proxy have no control characters")
             }
             ProxyKind::Http => None,
-            _ if password.expose().is_empty() => Some("a SOCKS5 proxy wants a password beside the user name"),
+            _ if password.expose().is_empty() => {
+                Some("a SOCKS5 proxy wants a password beside the user name")
+            }
             _ if user.len() > 255 || password.expose().len() > 255 => {
                 Some("user name and password for a SOCKS5 proxy have 255 bytes each at most")
             }
@@ -154,7 +184,8 @@ impl Proxy {
         Ok(self)
     }
 
-    /// What nobody may see of the login, though the proxy, or who poses as the server behind it, may say it.
+    /// What nobody may see of the login, though the proxy, or who poses as the server behind it,
+    /// may say it.
     pub(crate) fn hide(&self, secrets: &mut Secrets) {
         if let Some((_, password)) = &self.login {
             secrets.add_with_base64(password.expose());
@@ -166,23 +197,38 @@ impl Proxy {
 
     /// User and password as HTTP has them (RFC 7617, 2).
     fn basic(&self) -> Option<Zeroizing<String>> {
-        let (user, password) = self.login.as_ref().filter(|_| self.kind == ProxyKind::Http)?;
+        let (user, password) = self
+            .login
+            .as_ref()
+            .filter(|_| self.kind == ProxyKind::Http)?;
         let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
         Some(Zeroizing::new(STANDARD.encode(pair.as_bytes())))
     }
 
-    /// Words of the proxy's, of which the beginning is shown. They are cut last: a half of a secret would not be found.
+    /// Words of the proxy's, of which the beginning is shown. They are cut last: a half of a secret
+    /// would not be found.
     fn shown(&self, words: &str) -> String {
         let mut secrets = Secrets::default();
         self.hide(&mut secrets);
-        beginning(&secrets.redacted(words).unwrap_or_else(|| words.to_owned()), SHOWN).to_owned()
+        beginning(
+            &secrets.redacted(words).unwrap_or_else(|| words.to_owned()),
+            SHOWN,
+        )
+        .to_owned()
     }
 
     /// Connects to the proxy, and through it.
-    pub(super) async fn connect(&self, tcp: &Tcp, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
+    pub(super) async fn connect(
+        &self,
+        tcp: &Tcp,
+        destination: &Destination,
+        at_proxy: &mut bool,
+    ) -> Result<Connected> {
         let beyond = match self.kind {
             ProxyKind::Socks5 => {
-                let found = tcp::look_up(destination).await.map_err(|error| error.with_hint(LOOK_UP_THERE));
+                let found = tcp::look_up(destination)
+                    .await
+                    .map_err(|error| error.with_hint(LOOK_UP_THERE));
                 found?.into_iter().map(Destination::Address).collect()
             }
             _ => vec![destination.clone()],
@@ -190,16 +236,26 @@ impl Proxy {
         let mut failure = None;
         for destination in beyond {
             let reached = tcp.open(&self.at).await;
-            let mut stream = reached.map_err(|error| error.context(format!("{self}")).with_hint(CHECK_PROXY))?.stream;
+            let mut stream = reached
+                .map_err(|error| error.context(format!("{self}")).with_hint(CHECK_PROXY))?
+                .stream;
             *at_proxy = true;
             let asked = match self.kind {
                 ProxyKind::Http => self.connect_by_http(&mut stream, &destination).await,
                 _ => self.connect_by_socks(&mut stream, &destination).await,
             };
             match asked {
-                Ok(()) => return Ok(Connected { stream, peer: destination, local_addr: None }),
+                Ok(()) => {
+                    return Ok(Connected {
+                        stream,
+                        peer: destination,
+                        local_addr: None,
+                    });
+                }
                 // Another address of the server's may do.
-                Err(error) if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Unsupported) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Unsupported) =>
+                {
                     failure = Some(error)
                 }
                 Err(error) => return Err(error),
@@ -208,7 +264,11 @@ impl Proxy {
         Err(failure.unwrap_or_else(|| self.fault(ErrorKind::Connect, "was not asked", CHECK_PROXY)))
     }
 
-    async fn connect_by_socks(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
+    async fn connect_by_socks(
+        &self,
+        stream: &mut TcpStream,
+        destination: &Destination,
+    ) -> Result<()> {
         let target = match destination {
             Destination::Host(host, port) => (host.as_str(), *port).into_target_addr(),
             Destination::Address(address) => Ok(TargetAddr::Ip(*address)),
@@ -217,7 +277,13 @@ impl Proxy {
             (Err(error), _) => Err(error),
             (Ok(target), None) => Socks5Stream::connect_with_socket(stream, target).await,
             (Ok(target), Some((user, password))) => {
-                Socks5Stream::connect_with_password_and_socket(stream, target, user, password.expose()).await
+                Socks5Stream::connect_with_password_and_socket(
+                    stream,
+                    target,
+                    user,
+                    password.expose(),
+                )
+                .await
             }
         };
         let error = match connected {
@@ -226,38 +292,91 @@ impl Proxy {
         };
         let beyond = |why: &str| format!("cannot connect to {destination} ({why})");
         Err(match &error {
-            SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => self.refused_login(),
-            SocksError::PasswordAuthFailure(_) => self.refused_login(),
-            SocksError::ConnectionNotAllowedByRuleset => {
-                self.fault(ErrorKind::Refused, format!("does not allow connections to {destination}"), NOT_ALLOWED)
+            SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => {
+                self.refused_login()
             }
-            SocksError::CommandNotSupported => self.fault(ErrorKind::Unsupported, beyond("it knows no CONNECT"), CHECK_PROXY),
+            SocksError::PasswordAuthFailure(_) => self.refused_login(),
+            SocksError::ConnectionNotAllowedByRuleset => self.fault(
+                ErrorKind::Refused,
+                format!(
+                    "does not allow connections to \
+                    {destination}"
+                ),
+                NOT_ALLOWED,
+            ),
+            SocksError::CommandNotSupported => self.fault(
+                ErrorKind::Unsupported,
+                beyond(
+                    "it \
+                knows no CONNECT",
+                ),
+                CHECK_PROXY,
+            ),
             SocksError::AddressTypeNotSupported => self.fault(
                 ErrorKind::Unsupported,
                 beyond("it does not support this type of address"),
-                "It may know names and IPv4 addresses alone, or addresses alone: try socks5h:// in place of socks5://, or the reverse.",
+                "It may know names and IPv4 addresses alone, or addresses alone: try socks5h:// \
+                    in place of socks5://, or the reverse.",
             ),
-            SocksError::InvalidTargetAddress(_) => {
-                self.fault(ErrorKind::Request, "takes host names of 255 bytes at most", "Check the mail server's host.")
+            SocksError::InvalidTargetAddress(_) => self.fault(
+                ErrorKind::Request,
+                "takes host names of 255 bytes at most",
+                "Check \
+                    the mail server's host.",
+            ),
+            SocksError::GeneralSocksServerFailure => {
+                self.fault(ErrorKind::Connect, beyond("a general failure"), BEYOND)
             }
-            SocksError::GeneralSocksServerFailure => self.fault(ErrorKind::Connect, beyond("a general failure"), BEYOND),
-            SocksError::NetworkUnreachable => self.fault(ErrorKind::Connect, beyond("the network is unreachable"), BEYOND),
-            SocksError::HostUnreachable => self.fault(ErrorKind::Connect, beyond("the host is unreachable"), BEYOND),
-            SocksError::ConnectionRefused => self.fault(ErrorKind::Connect, beyond("the connection was refused"), BEYOND),
-            SocksError::TtlExpired => self.fault(ErrorKind::Connect, beyond("it took too long"), BEYOND),
+            SocksError::NetworkUnreachable => self.fault(
+                ErrorKind::Connect,
+                beyond(
+                    "the network \
+                is unreachable",
+                ),
+                BEYOND,
+            ),
+            SocksError::HostUnreachable => self.fault(
+                ErrorKind::Connect,
+                beyond(
+                    "the host is \
+                unreachable",
+                ),
+                BEYOND,
+            ),
+            SocksError::ConnectionRefused => self.fault(
+                ErrorKind::Connect,
+                beyond(
+                    "the \
+                connection was refused",
+                ),
+                BEYOND,
+            ),
+            SocksError::TtlExpired => {
+                self.fault(ErrorKind::Connect, beyond("it took too long"), BEYOND)
+            }
             SocksError::Io(_) => self.ended(destination),
-            _ => self.fault(ErrorKind::Protocol, "does not answer as a SOCKS5 proxy", NO_PROXY),
+            _ => self.fault(
+                ErrorKind::Protocol,
+                "does not answer as a SOCKS5 proxy",
+                NO_PROXY,
+            ),
         }
         .with_source(error))
     }
 
-    async fn connect_by_http(&self, stream: &mut TcpStream, destination: &Destination) -> Result<()> {
+    async fn connect_by_http(
+        &self,
+        stream: &mut TcpStream,
+        destination: &Destination,
+    ) -> Result<()> {
         let authority = match destination {
             Destination::Host(host, port) if host.contains(':') => format!("[{host}]:{port}"),
             Destination::Host(host, port) => format!("{host}:{port}"),
             Destination::Address(address) => address.to_string(),
         };
-        let mut request = Zeroizing::new(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"));
+        let mut request = Zeroizing::new(format!(
+            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
+        ));
         if let Some(field) = self.basic() {
             // With room for all of it, no copy of the secret is left behind.
             request.reserve_exact(field.len() + 64);
@@ -279,11 +398,16 @@ impl Proxy {
             502..=504 => self.fault(ErrorKind::Connect, said("cannot connect to"), BEYOND),
             500..=599 => self.fault(ErrorKind::Connect, said("failed at connecting to"), BEYOND),
             300..=499 => self.fault(ErrorKind::Refused, said("does not connect to"), NO_CONNECT),
-            _ => self.fault(ErrorKind::Protocol, said("gives a strange answer when asked for"), NO_PROXY),
+            _ => self.fault(
+                ErrorKind::Protocol,
+                said("gives a strange answer when asked for"),
+                NO_PROXY,
+            ),
         })
     }
 
-    /// Reads the head of the answer, and nothing of what comes behind it: byte by byte, as the next one may be the server's.
+    /// Reads the head of the answer, and nothing of what comes behind it: byte by byte, as the next
+    /// one may be the server's.
     async fn status(&self, stream: &mut TcpStream, destination: &Destination) -> Result<Status> {
         let mut head = Vec::new();
         while head.len() < MAX_HEAD {
@@ -296,8 +420,14 @@ impl Proxy {
                 let mut answer = httparse::Response::new(&mut fields);
                 match answer.parse(&head) {
                     Ok(httparse::Status::Complete(_)) => {
-                        let (code, reason) = (answer.code.unwrap_or_default(), answer.reason.unwrap_or_default());
-                        return Ok(Status { code, reason: self.shown(reason) });
+                        let (code, reason) = (
+                            answer.code.unwrap_or_default(),
+                            answer.reason.unwrap_or_default(),
+                        );
+                        return Ok(Status {
+                            code,
+                            reason: self.shown(reason),
+                        });
                     }
                     Ok(httparse::Status::Partial) => {}
                     Err(_) => break,
@@ -312,7 +442,8 @@ impl Proxy {
             message,
             match line.starts_with("220") {
                 true => {
-                    "That is a mail server: check the proxy's host and port, and leave the proxy out if there is none."
+                    "That is a mail server: check the proxy's host and port, and leave the proxy \
+                        out if there is none."
                 }
                 false => NO_PROXY,
             },
@@ -324,12 +455,14 @@ impl Proxy {
             Some(_) => self.fault(
                 ErrorKind::Auth,
                 "did not accept the login",
-                "Check the user name and the password in the proxy's URL, and whether the proxy takes logins by password.",
+                "Check the user name and the password in the proxy's URL, and whether the proxy \
+                    takes logins by password.",
             ),
             None => self.fault(
                 ErrorKind::Auth,
                 "wants a login",
-                "Put a user name and a password into the proxy's URL, such as socks5://user:password@proxy.example.org:1080.",
+                "Put a user name and a password into the proxy's URL, such as \
+                    socks5://user:password@proxy.example.org:1080.",
             ),
         }
     }
@@ -339,7 +472,8 @@ impl Proxy {
         self.fault(
             ErrorKind::Connect,
             message,
-            "It cannot reach the mail server, or does not allow it, or is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
+            "It cannot reach the mail server, or does not allow it, or is another kind of proxy \
+                (socks5://, socks5h:// or http://): its log says why.",
         )
     }
 
@@ -350,13 +484,18 @@ impl Proxy {
     /// The limit for connecting was reached.
     pub(super) fn too_slow(&self, error: Error, at_proxy: bool) -> Error {
         if at_proxy {
-            error.context(format!("{self}, accepted the connection, and did not lead to the server")).with_hint(
-                "The proxy cannot reach the mail server, or it is another kind of proxy (socks5://, socks5h:// or http://): its log says why.",
-            )
-        } else {
             error
-                .context(format!("{self}, was not reached"))
-                .with_hint("Check the proxy's host and port, and whether a firewall drops connections to it.")
+                .context(format!(
+                    "{self}, accepted the connection, and did not lead to the server"
+                ))
+                .with_hint(
+                    "The proxy cannot reach the mail server, or it is another kind of proxy \
+                    (socks5://, socks5h:// or http://): its log says why.",
+                )
+        } else {
+            error.context(format!("{self}, was not reached")).with_hint(
+                "Check the proxy's host and port, and whether a firewall drops connections to it.",
+            )
         }
     }
 }
@@ -384,7 +523,11 @@ impl FromStr for Proxy {
 impl fmt::Display for Proxy {
     /// For people: `the SOCKS5 proxy proxy.example.org, port 1080`; without the login.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.kind == ProxyKind::Http { "HTTP" } else { "SOCKS5" };
+        let kind = if self.kind == ProxyKind::Http {
+            "HTTP"
+        } else {
+            "SOCKS5"
+        };
         write!(f, "the {kind} proxy {}", self.at)
     }
 }
@@ -393,6 +536,10 @@ impl fmt::Debug for Proxy {
     /// Without the login.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let login = self.login.is_some();
-        f.debug_struct("Proxy").field("kind", &self.kind).field("at", &self.at).field("login", &login).finish()
+        f.debug_struct("Proxy")
+            .field("kind", &self.kind)
+            .field("at", &self.at)
+            .field("login", &login)
+            .finish()
     }
 }

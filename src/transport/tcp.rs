@@ -15,8 +15,9 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 /// How long one address may keep the others waiting (RFC 8305, 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// What the operating system is told about a connection. By default nothing but TCP_NODELAY: what is written goes at once, which costs
-/// nothing, as everything that may go together is written at once.
+/// What the operating system is told about a connection. By default nothing but TCP_NODELAY: what
+/// is written goes at once, which costs nothing, as everything that may go together is written at
+/// once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,10 +30,13 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// After so long a silence the system asks whether the other side is still there, and again as often as it does by default (on Linux nine
-    /// times, 75 seconds apart). For a [`Connection`](crate::Connection) that is kept: a firewall in between forgets one that is silent.
+    /// After so long a silence the system asks whether the other side is still there, and again as
+    /// often as it does by default (on Linux nine times, 75 seconds apart). For a
+    /// [`Connection`](crate::Connection) that is kept: a firewall in between forgets one that is
+    /// silent.
     pub keepalive: Option<Duration>,
-    /// How many bytes may wait to be sent (SO_SNDBUF): a large message over a long line needs more than some systems give.
+    /// How many bytes may wait to be sent (SO_SNDBUF): a large message over a long line needs more
+    /// than some systems give.
     pub send_buffer: Option<u32>,
     /// How many bytes may wait to be read (SO_RCVBUF).
     pub receive_buffer: Option<u32>,
@@ -49,12 +53,13 @@ pub(crate) struct Tcp {
 impl Tcp {
     /// Connects from this address; another one of its family is forgotten.
     pub(crate) fn bind(&mut self, address: IpAddr) {
-        self.local.retain(|other| other.is_ipv4() != address.is_ipv4());
+        self.local
+            .retain(|other| other.is_ipv4() != address.is_ipv4());
         self.local.push(address);
     }
 
-    /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4 take turns, and an address that does not
-    /// answer at once does not hold up the next.
+    /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4 take
+    /// turns, and an address that does not answer at once does not hold up the next.
     pub(super) async fn open(&self, destination: &Destination) -> Result<Connected> {
         let addresses = self.within_reach(look_up(destination).await?, destination)?;
         let mut waiting = addresses.iter().copied();
@@ -73,8 +78,15 @@ impl Tcp {
             };
             match attempt {
                 Some((address, Ok(stream))) => {
-                    let own_address = stream.local_addr().ok().map(|address| address.ip().to_canonical());
-                    return Ok(Connected { stream, peer: Destination::Address(address), local_addr: own_address });
+                    let own_address = stream
+                        .local_addr()
+                        .ok()
+                        .map(|address| address.ip().to_canonical());
+                    return Ok(Connected {
+                        stream,
+                        peer: Destination::Address(address),
+                        local_addr: own_address,
+                    });
                 }
                 Some((address, Err(error))) => failures.push((address, error)),
                 None => return Err(self.unreachable(destination, failures)),
@@ -83,7 +95,11 @@ impl Tcp {
     }
 
     async fn attempt(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         // Buffers are set first, as the window is agreed upon when the connection is made.
         if let Some(bytes) = self.options.send_buffer {
             socket.set_send_buffer_size(bytes)?;
@@ -94,9 +110,16 @@ impl Tcp {
         if let Some(idle) = self.options.keepalive {
             SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
         }
-        if let Some(local) = self.local.iter().find(|local| local.is_ipv4() == address.is_ipv4()) {
+        if let Some(local) = self
+            .local
+            .iter()
+            .find(|local| local.is_ipv4() == address.is_ipv4())
+        {
             socket.bind(SocketAddr::new(*local, 0)).map_err(|error| {
-                io::Error::new(error.kind(), format!("it cannot be connected to from {local}: {error}"))
+                io::Error::new(
+                    error.kind(),
+                    format!("it cannot be connected to from {local}: {error}"),
+                )
             })?;
         }
         let stream = socket.connect(address).await?;
@@ -106,32 +129,59 @@ impl Tcp {
     }
 
     /// Those of a family that there is an address to connect from for.
-    fn within_reach(&self, addresses: Vec<SocketAddr>, destination: &Destination) -> Result<Vec<SocketAddr>> {
+    fn within_reach(
+        &self,
+        addresses: Vec<SocketAddr>,
+        destination: &Destination,
+    ) -> Result<Vec<SocketAddr>> {
         let fits = |address: &SocketAddr| {
-            self.local.is_empty() || self.local.iter().any(|local| local.is_ipv4() == address.is_ipv4())
+            self.local.is_empty()
+                || self
+                    .local
+                    .iter()
+                    .any(|local| local.is_ipv4() == address.is_ipv4())
         };
         match self.local.first() {
             Some(local) if !addresses.iter().any(fits) => {
-                let (mine, others) = if local.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
-                let message =
-                    format!("{destination}, has {others} addresses only, and {local}, to connect from, is {mine}");
-                Err(Error::new(ErrorKind::Config, Phase::Connect, message)
-                    .with_hint(format!("Connect from an {others} address as well, or leave the choice to the system.")))
+                let (mine, others) = if local.is_ipv4() {
+                    ("IPv4", "IPv6")
+                } else {
+                    ("IPv6", "IPv4")
+                };
+                let message = format!(
+                    "{destination}, has {others} addresses only, and {local}, to connect from, is \
+                        {mine}"
+                );
+                Err(
+                    Error::new(ErrorKind::Config, Phase::Connect, message).with_hint(format!(
+                        "Connect from an {others} address as well, or leave the \
+                        choice to the system."
+                    )),
+                )
             }
             _ => Ok(addresses.into_iter().filter(fits).collect()),
         }
     }
 
-    fn unreachable(&self, destination: &Destination, failures: Vec<(SocketAddr, io::Error)>) -> Error {
+    fn unreachable(
+        &self,
+        destination: &Destination,
+        failures: Vec<(SocketAddr, io::Error)>,
+    ) -> Error {
         let all = |kind| failures.iter().all(|(_, error)| error.kind() == kind);
-        let tried: Vec<String> = failures.iter().map(|(address, error)| format!("{}: {error}", address.ip())).collect();
+        let tried: Vec<String> = failures
+            .iter()
+            .map(|(address, error)| format!("{}: {error}", address.ip()))
+            .collect();
         let message = format!("no connection to {destination} ({})", tried.join("; "));
         let hint = if all(io::ErrorKind::ConnectionRefused) {
-            "Nothing listens on that port there, or a firewall refuses: check the port (587 for STARTTLS, 465 for smtps, 25 between servers)."
+            "Nothing listens on that port there, or a firewall refuses: check the port (587 for \
+                STARTTLS, 465 for smtps, 25 between servers)."
         } else if !self.local.is_empty() && all(io::ErrorKind::AddrNotAvailable) {
             "The address to connect from must be one that this machine has now."
         } else {
-            "Check that this machine can reach the server: network, firewall, and whether outgoing connections to this port are allowed."
+            "Check that this machine can reach the server: network, firewall, and whether \
+                outgoing connections to this port are allowed."
         };
         let error = Error::new(ErrorKind::Connect, Phase::Connect, message).with_hint(hint);
         match failures.into_iter().next() {
@@ -151,14 +201,19 @@ pub(super) async fn look_up(destination: &Destination) -> Result<Vec<SocketAddr>
         Ok(addresses) => take_turns(addresses.collect()),
         Err(error) => return Err(not_found(host, &error.to_string()).with_source(error)),
     };
-    if addresses.is_empty() { Err(not_found(host, "it has none")) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        Err(not_found(host, "it has none"))
+    } else {
+        Ok(addresses)
+    }
 }
 
 /// The families take turns, beginning with the one that the resolver put first.
 fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut first, mut second): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
     let mut turns = Vec::with_capacity(first.len() + second.len());
     first.reverse();
     second.reverse();
@@ -172,8 +227,12 @@ fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 fn not_found(host: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Connect, Phase::Connect, format!("no address was found for the host {host:?} ({why})"))
-        .with_hint("Check the spelling of the host name and the name servers (DNS) of this machine.")
+    Error::new(
+        ErrorKind::Connect,
+        Phase::Connect,
+        format!("no address was found for the host {host:?} ({why})"),
+    )
+    .with_hint("Check the spelling of the host name and the name servers (DNS) of this machine.")
 }
 
 #[cfg(test)]
@@ -182,9 +241,23 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let parse = |addresses: &[&str]| -> Vec<SocketAddr> { addresses.iter().map(|a| a.parse().unwrap()).collect() };
-        let given = parse(&["[::1]:25", "[::2]:25", "1.1.1.1:25", "[::3]:25", "2.2.2.2:25"]);
-        let turns = parse(&["[::1]:25", "1.1.1.1:25", "[::2]:25", "2.2.2.2:25", "[::3]:25"]);
+        let parse = |addresses: &[&str]| -> Vec<SocketAddr> {
+            addresses.iter().map(|a| a.parse().unwrap()).collect()
+        };
+        let given = parse(&[
+            "[::1]:25",
+            "[::2]:25",
+            "1.1.1.1:25",
+            "[::3]:25",
+            "2.2.2.2:25",
+        ]);
+        let turns = parse(&[
+            "[::1]:25",
+            "1.1.1.1:25",
+            "[::2]:25",
+            "2.2.2.2:25",
+            "[::3]:25",
+        ]);
         assert_eq!(take_turns(given), turns);
         let given = parse(&["1.1.1.1:25", "[::1]:25", "[::2]:25"]);
         assert_eq!(take_turns(given.clone()), given);
@@ -195,7 +268,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         // `localhost` has ::1 as well on most machines; nothing listens there.
-        let opened = Tcp::default().open(&Destination::Host("localhost".into(), port)).await.unwrap();
+        let opened = Tcp::default()
+            .open(&Destination::Host("localhost".into(), port))
+            .await
+            .unwrap();
         assert_eq!(opened.stream.peer_addr().unwrap().port(), port);
     }
 
@@ -210,12 +286,21 @@ mod tests {
         tcp.options.keepalive = Some(Duration::from_secs(77));
         tcp.options.send_buffer = Some(32 * 1024);
         tcp.options.receive_buffer = Some(16 * 1024);
-        let opened = tcp.open(&Destination::Address(listener.local_addr().unwrap())).await.unwrap();
-        assert_eq!(listener.accept().await.unwrap().1.ip(), IpAddr::from([127, 0, 0, 2]));
+        let opened = tcp
+            .open(&Destination::Address(listener.local_addr().unwrap()))
+            .await
+            .unwrap();
+        assert_eq!(
+            listener.accept().await.unwrap().1.ip(),
+            IpAddr::from([127, 0, 0, 2])
+        );
         assert_eq!(opened.local_addr, Some([127, 0, 0, 2].into()));
         let socket = SockRef::from(&opened.stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(77)
+        );
         // Linux doubles both, for what it needs itself.
         assert!((32 * 1024..=64 * 1024).contains(&socket.send_buffer_size().unwrap()));
         assert!((16 * 1024..=32 * 1024).contains(&socket.recv_buffer_size().unwrap()));
@@ -226,7 +311,9 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let opening = Tcp::default().open(&Destination::Host("127.0.0.1".into(), port)).await;
+        let opening = Tcp::default()
+            .open(&Destination::Host("127.0.0.1".into(), port))
+            .await;
         let error = opening.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Connect);
         assert!(error.is_transient());

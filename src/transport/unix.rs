@@ -15,30 +15,42 @@ use crate::error::{ErrorKind, Phase};
 #[cfg(unix)]
 const NO_ROOM: Duration = Duration::from_millis(20);
 
-/// Opens a connection to a Unix socket, where another program of this machine listens. Where TCP would wait in the server's
-/// queue, a Unix socket that is not to block says at once that the queue is full: so it is asked again, for as long as the caller waits.
+/// Opens a connection to a Unix socket, where another program of this machine listens. Where TCP
+/// would wait in the server's queue, a Unix socket that is not to block says at once that the queue
+/// is full: so it is asked again, for as long as the caller waits.
 #[cfg(unix)]
 pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
     let error = loop {
         match tokio::net::UnixStream::connect(path).await {
             Ok(stream) => return Ok(Box::new(stream)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(NO_ROOM).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(NO_ROOM).await
+            }
             Err(error) => break error,
         }
     };
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "Sockets have owners and modes, as files have: this program's user must be allowed to write to it."
+            "Sockets have owners and modes, as files have: this program's user must be allowed to \
+                write to it."
         }
-        _ => "Check the path, and that the server runs; its configuration says where it makes the socket.",
+        _ => {
+            "Check the path, and that the server runs; its configuration says where it makes the \
+                socket."
+        }
     };
     let message = format!("no connection to the socket {} ({error})", path.display());
-    Err(Error::new(ErrorKind::Connect, Phase::Connect, message).with_hint(hint).with_source(error))
+    Err(Error::new(ErrorKind::Connect, Phase::Connect, message)
+        .with_hint(hint)
+        .with_source(error))
 }
 
 #[cfg(not(unix))]
 pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
-    Err(Error::request(format!("there are no Unix sockets on this system, and so not {}", path.display())))
+    Err(Error::request(format!(
+        "there are no Unix sockets on this system, and so not {}",
+        path.display()
+    )))
 }
 
 #[cfg(all(test, target_os = "linux"))]

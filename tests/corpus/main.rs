@@ -1,6 +1,8 @@
-//! Replays what the fuzzers know: for each target of `fuzz/fuzz_targets` its seeds in `fuzz/seeds`, and what the dialogues say.
+//! Replays what the fuzzers know: for each target of `fuzz/fuzz_targets` its seeds in `fuzz/seeds`,
+//! and what the dialogues say.
 //!
-//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test corpus` writes what comes of the dialogues into `fuzz/corpus`.
+//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test corpus` writes what comes of the dialogues
+//! into `fuzz/corpus`.
 
 #[path = "../support/dialogue.rs"]
 #[allow(dead_code)]
@@ -42,7 +44,10 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
-    paths.iter().map(|path| (path.display().to_string(), fs::read(path).unwrap())).collect()
+    paths
+        .iter()
+        .map(|path| (path.display().to_string(), fs::read(path).unwrap()))
+        .collect()
 }
 
 fn replay(target: &str, seeds: fn(&Dialogue) -> Vec<Vec<u8>>, check: fn(&[u8])) {
@@ -83,7 +88,11 @@ fn keystore() {
     replay("keystore", |_| Vec::new(), keystore::check);
     let stores = fs::read_dir(folder("src/tls/tests/stores")).unwrap();
     for path in stores.map(|entry| entry.unwrap().path()) {
-        assert!(catch_unwind(|| keystore::check(&fs::read(&path).unwrap())).is_ok(), "{}", path.display());
+        assert!(
+            catch_unwind(|| keystore::check(&fs::read(&path).unwrap())).is_ok(),
+            "{}",
+            path.display()
+        );
     }
 }
 
@@ -111,12 +120,25 @@ fn server() {
 #[test]
 fn all_targets_are_here() {
     let names = |path: &str| {
-        let entries = fs::read_dir(folder(path)).unwrap().map(|entry| entry.unwrap().path());
-        let mut names: Vec<String> = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().into()).collect();
+        let entries = fs::read_dir(folder(path))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let mut names: Vec<String> = entries
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().into())
+            .collect();
         names.sort();
         names
     };
-    let here = ["address", "capabilities", "dot", "keystore", "machine", "message", "reply", "server"];
+    let here = [
+        "address",
+        "capabilities",
+        "dot",
+        "keystore",
+        "machine",
+        "message",
+        "reply",
+        "server",
+    ];
     assert_eq!(names("fuzz/fuzz_targets"), here);
     assert_eq!(names("fuzz/seeds"), here);
 }

@@ -19,7 +19,10 @@ pub fn capabilities(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     });
     answers
         .map(|answer| {
-            let lines: Vec<&str> = answer.lines().map(|line| line.get(4..).unwrap_or_default()).collect();
+            let lines: Vec<&str> = answer
+                .lines()
+                .map(|line| line.get(4..).unwrap_or_default())
+                .collect();
             lines.join("\n").into_bytes()
         })
         .collect()
@@ -27,16 +30,24 @@ pub fn capabilities(dialogue: &Dialogue) -> Vec<Vec<u8>> {
 
 /// The messages behind the lengths of their pieces.
 pub fn dot(dialogue: &Dialogue) -> Vec<Vec<u8>> {
-    messages(dialogue).map(|message| [&b"\x07\x01\x40\x03"[..], message].concat()).collect()
+    messages(dialogue)
+        .map(|message| [&b"\x07\x01\x40\x03"[..], message].concat())
+        .collect()
 }
 
 /// The messages behind the place where they are cut.
 pub fn message(dialogue: &Dialogue) -> Vec<Vec<u8>> {
-    messages(dialogue).map(|message| [b"\x09", message].concat()).collect()
+    messages(dialogue)
+        .map(|message| [b"\x09", message].concat())
+        .collect()
 }
 
 fn messages(dialogue: &Dialogue) -> impl Iterator<Item = &[u8]> {
-    dialogue.sends.iter().map(|send| &send.message[..]).filter(|message| message.len() < 10_000)
+    dialogue
+        .sends
+        .iter()
+        .map(|send| &send.message[..])
+        .filter(|message| message.len() < 10_000)
 }
 
 /// A URL of the login, where there is one, and the addresses.
@@ -53,7 +64,10 @@ pub fn address(dialogue: &Dialogue) -> Vec<Vec<u8>> {
         .flat_map(|send| send.from.iter().chain(&send.to))
         .map(|address| match &dialogue.auth {
             None => address.clone(),
-            Some(auth) => format!("{scheme}\n{address}\n{}*x\n{}\n{rest}", auth.password, dialogue.helo),
+            Some(auth) => format!(
+                "{scheme}\n{address}\n{}*x\n{}\n{rest}",
+                auth.password, dialogue.helo
+            ),
         })
         .map(String::into_bytes)
         .collect()
@@ -74,7 +88,10 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     if dialogue.is_lmtp {
         script.push(b'm');
     }
-    script.extend(vec![b'k'; dialogue.chunk_size.unwrap_or_default().div_ceil(3)]);
+    script.extend(vec![
+        b'k';
+        dialogue.chunk_size.unwrap_or_default().div_ceil(3)
+    ]);
     let mut sends = dialogue.sends.iter();
     let mut message: &[u8] = b"";
     for turn in &dialogue.script {
@@ -90,11 +107,21 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
                     let send = sends.next();
                     message = send.map_or(message, given);
                     let verb = if dialogue.steps { "^m" } else { "^b" };
-                    let recipients = if dialogue.steps { "" } else { &send.map_or("r".into(), recipients) };
+                    let recipients = if dialogue.steps {
+                        ""
+                    } else {
+                        &send.map_or("r".into(), recipients)
+                    };
                     let letters = send.map_or_else(String::new, letters);
-                    script.extend_from_slice(format!("{verb}{letters}{}{recipients}", wishes(&text)).as_bytes());
-                } else if let Some(recipient) = text.strip_prefix("RCPT TO:<").filter(|_| dialogue.steps) {
-                    script.extend_from_slice(format!("^R{}", recipient.split('>').next().unwrap_or("")).as_bytes());
+                    script.extend_from_slice(
+                        format!("{verb}{letters}{}{recipients}", wishes(&text)).as_bytes(),
+                    );
+                } else if let Some(recipient) =
+                    text.strip_prefix("RCPT TO:<").filter(|_| dialogue.steps)
+                {
+                    script.extend_from_slice(
+                        format!("^R{}", recipient.split('>').next().unwrap_or("")).as_bytes(),
+                    );
                 } else if dialogue.steps && text == "DATA\r\n" {
                     script.extend_from_slice(b"^d");
                 } else if text.starts_with("QUIT") {
@@ -105,7 +132,8 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
                 }
                 script.extend_from_slice(b"^w");
             }
-            Turn::Body(_) => script.extend_from_slice(&[b"^t", &message[..message.len().min(2000)], b"^w"].concat()),
+            Turn::Body(_) => script
+                .extend_from_slice(&[b"^t", &message[..message.len().min(2000)], b"^w"].concat()),
             Turn::Tls => script.extend_from_slice(b"^u"),
             Turn::Close => script.extend_from_slice(b"^e"),
             Turn::WaitClose => script.extend_from_slice(b"^w"),
@@ -116,7 +144,11 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
 
 /// The message; one whose size is announced has the size of which there is a letter.
 fn given(send: &Send) -> &[u8] {
-    if send.size_known { b".\r\nab\r\n" } else { &send.message }
+    if send.size_known {
+        b".\r\nab\r\n"
+    } else {
+        &send.message
+    }
 }
 
 fn letters(send: &Send) -> String {
@@ -126,8 +158,16 @@ fn letters(send: &Send) -> String {
         Content::Binary => "b",
         Content::Unknown => "",
     };
-    let flags = [(send.all_or_nothing, "a"), (send.size_known, "j"), (send.from.is_none(), "n")];
-    flags.into_iter().filter_map(|(is_set, letter)| is_set.then_some(letter)).chain([content]).collect()
+    let flags = [
+        (send.all_or_nothing, "a"),
+        (send.size_known, "j"),
+        (send.from.is_none(), "n"),
+    ];
+    flags
+        .into_iter()
+        .filter_map(|(is_set, letter)| is_set.then_some(letter))
+        .chain([content])
+        .collect()
 }
 
 fn recipients(send: &Send) -> String {
@@ -160,7 +200,11 @@ fn wishes(commands: &str) -> String {
         (" AUTH=e", 'P'),
         (" AUTH=<>", 'Q'),
     ];
-    known.iter().filter(|(words, _)| commands.contains(words)).map(|(_, letter)| *letter).collect()
+    known
+        .iter()
+        .filter(|(words, _)| commands.contains(words))
+        .map(|(_, letter)| *letter)
+        .collect()
 }
 
 fn said_by_server(dialogue: &Dialogue) -> Vec<&[u8]> {

@@ -1,5 +1,5 @@
-//! A thousand scripts of a server, played to envoi and to Python's smtplib: what became of the message is the same, or a rule below
-//! says why it is not.
+//! A thousand scripts of a server, played to envoi and to Python's smtplib: what became of the
+//! message is the same, or a rule below says why it is not.
 //!
 //! It needs `python3`, so that it is ignored unless `-- --ignored` is given.
 
@@ -17,30 +17,60 @@ use scripts::{Answer, Form, Script};
 
 const SCRIPTS: usize = 1000;
 
-/// Where the two may differ: what is said of the script, of envoi and of smtplib, in this order. The first that fits explains it.
+/// Where the two may differ: what is said of the script, of envoi and of smtplib, in this order.
+/// The first that fits explains it.
 type Rule = (&'static str, fn(&Script, &str, &str) -> bool);
 
 const RULES: [Rule; 6] = [
-    ("what is no reply, or one too many, is a violation, and smtplib goes by three digits", |script, ours, theirs| {
-        let odd = [Form::Garbage, Form::CodeChanges, Form::TooLong, Form::OneMore];
-        ours == "protocol" && theirs != ours && script.answers().iter().any(|answer| odd.contains(&answer.form))
-    }),
-    ("a reply that was cut off is none: whether it was sent is unknown", |script, ours, _| {
-        ours == "closed" && script.answers().iter().any(|answer| answer.form == Form::Cut && !answer.bytes.is_empty())
-    }),
     (
-        "HELO is for servers that do not know EHLO (RFC 5321, 3.2); another refusal is meant for the client",
+        "what is no reply, or one too many, is a violation, and smtplib goes by three digits",
+        |script, ours, theirs| {
+            let odd = [
+                Form::Garbage,
+                Form::CodeChanges,
+                Form::TooLong,
+                Form::OneMore,
+            ];
+            ours == "protocol"
+                && theirs != ours
+                && script
+                    .answers()
+                    .iter()
+                    .any(|answer| odd.contains(&answer.form))
+        },
+    ),
+    (
+        "a reply that was cut off is none: whether it was sent is unknown",
+        |script, ours, _| {
+            ours == "closed"
+                && script
+                    .answers()
+                    .iter()
+                    .any(|answer| answer.form == Form::Cut && !answer.bytes.is_empty())
+        },
+    ),
+    (
+        "HELO is for servers that do not know EHLO (RFC 5321, 3.2); another refusal is meant for \
+            the client",
         |script, ours, _| match script.ehlo.code() {
             250 | 500 | 502 | 504 => false,
             code => ours == of_code(code),
         },
     ),
     (
-        "any 2xx is a success and any 3xx a go-ahead (RFC 5321, 4.2.1), and smtplib wants 250 and 354",
+        "any 2xx is a success and any 3xx a go-ahead (RFC 5321, 4.2.1), and smtplib wants 250 and \
+            354",
         |script, ours, theirs| {
-            let Script { mail, recipients: [first, second], data, end, .. } = script;
-            let is_success =
-                |answer: &Answer, usual: &[u16]| answer.code() / 100 == 2 && !usual.contains(&answer.code());
+            let Script {
+                mail,
+                recipients: [first, second],
+                data,
+                end,
+                ..
+            } = script;
+            let is_success = |answer: &Answer, usual: &[u16]| {
+                answer.code() / 100 == 2 && !usual.contains(&answer.code())
+            };
             let unusual = is_success(mail, &[250])
                 || is_success(first, &[250, 251])
                 || is_success(second, &[250, 251])
@@ -52,8 +82,14 @@ const RULES: [Rule; 6] = [
     (
         "a go-ahead is no answer to a sender or a recipient, and smtplib takes it for a refusal",
         |script, ours, theirs| {
-            let Script { mail, recipients: [first, second], .. } = script;
-            let goes_on = [mail, first, second].iter().any(|answer| answer.code() / 100 == 3);
+            let Script {
+                mail,
+                recipients: [first, second],
+                ..
+            } = script;
+            let goes_on = [mail, first, second]
+                .iter()
+                .any(|answer| answer.code() / 100 == 3);
             goes_on && ours == "protocol" && theirs != "closed"
         },
     ),
@@ -102,7 +138,12 @@ fn play(script: &Script, stream: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
         let mut words = line.trim_end().split([' ', ':']);
-        answer = match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
+        answer = match words
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+            .as_str()
+        {
             "EHLO" => &script.ehlo,
             "HELO" => &script.helo,
             "MAIL" => &script.mail,
@@ -126,32 +167,50 @@ fn play(script: &Script, stream: TcpStream) -> std::io::Result<()> {
 
 fn smtplib(port: u16) -> Vec<String> {
     let mut python = Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/peer.py"))
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/differential/peer.py"
+        ))
         .args([port.to_string(), SCRIPTS.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 is installed");
-    let outcomes = BufReader::new(python.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
+    let outcomes = BufReader::new(python.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .collect();
     assert!(python.wait().unwrap().success());
     outcomes
 }
 
 async fn envoi(port: u16) -> Vec<String> {
-    let endpoint = Endpoint::new("127.0.0.1").port(port).security(Security::None);
+    let endpoint = Endpoint::new("127.0.0.1")
+        .port(port)
+        .security(Security::None);
     let address = |text| Address::new(text).unwrap();
     let recipients = [address("one@example.com"), address("two@example.com")];
     let envelope = Envelope::new(address("me@example.org"), recipients).unwrap();
     let mut outcomes = Vec::new();
     for _ in 0..SCRIPTS {
-        let message = Message::raw("Subject: Hello\r\n\r\nHello.\r\n.\r\n").envelope(envelope.clone());
+        let message =
+            Message::raw("Subject: Hello\r\n\r\nHello.\r\n.\r\n").envelope(envelope.clone());
         let sent = match Connection::connect(&endpoint).await {
             Ok(mut connection) => connection.send(message).await,
             Err(error) => Err(error),
         };
         outcomes.push(match sent {
             Ok(receipt) => {
-                let accepted = |recipient: &envoi::Recipient| if recipient.outcome.is_accepted() { " +" } else { " -" };
-                format!("sent{}", receipt.recipients.iter().map(accepted).collect::<String>())
+                let accepted = |recipient: &envoi::Recipient| {
+                    if recipient.outcome.is_accepted() {
+                        " +"
+                    } else {
+                        " -"
+                    }
+                };
+                format!(
+                    "sent{}",
+                    receipt.recipients.iter().map(accepted).collect::<String>()
+                )
             }
             Err(error) => match error.kind() {
                 ErrorKind::Protocol => "protocol".into(),
@@ -187,15 +246,28 @@ async fn the_outcome_is_that_of_smtplib() {
         let (ours, theirs) = (&ours[number], &theirs[number]);
         if ours == theirs {
             *explained.entry("the same").or_insert(0) += 1;
-        } else if let Some((rule, _)) = RULES.iter().find(|(_, explains)| explains(script, ours, theirs)) {
+        } else if let Some((rule, _)) = RULES
+            .iter()
+            .find(|(_, explains)| explains(script, ours, theirs))
+        {
             *explained.entry(rule).or_insert(0) += 1;
         } else {
-            unexplained.push(format!("script {number}: envoi {ours:?}, smtplib {theirs:?}\n{script}"));
+            unexplained.push(format!(
+                "script {number}: envoi {ours:?}, smtplib {theirs:?}\n{script}"
+            ));
         }
     }
     println!("{explained:#?}");
-    assert!(unexplained.is_empty(), "{} are not explained:\n{}", unexplained.len(), unexplained.join("\n"));
+    assert!(
+        unexplained.is_empty(),
+        "{} are not explained:\n{}",
+        unexplained.len(),
+        unexplained.join("\n")
+    );
     for (rule, _) in &RULES {
-        assert!(explained.contains_key(rule), "nothing differs any more because {rule}");
+        assert!(
+            explained.contains_key(rule),
+            "nothing differs any more because {rule}"
+        );
     }
 }

@@ -43,12 +43,19 @@ pub enum Form {
 
 impl Answer {
     pub fn apt(line: &str) -> Self {
-        Answer { bytes: format!("{line}\r\n").into_bytes(), closes: false, form: Form::Good }
+        Answer {
+            bytes: format!("{line}\r\n").into_bytes(),
+            closes: false,
+            form: Form::Good,
+        }
     }
 
     /// The code of its first line; 0 if there is none.
     pub fn code(&self) -> u16 {
-        let digits = self.bytes.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = self
+            .bytes
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 
@@ -61,17 +68,34 @@ impl Answer {
 impl Script {
     pub fn answers(&self) -> [&Answer; 8] {
         let [first, second] = &self.recipients;
-        [&self.greeting, &self.ehlo, &self.helo, &self.mail, first, second, &self.data, &self.end]
+        [
+            &self.greeting,
+            &self.ehlo,
+            &self.helo,
+            &self.mail,
+            first,
+            second,
+            &self.data,
+            &self.end,
+        ]
     }
 }
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, answer) in
-            ["greeting", "EHLO", "HELO", "MAIL", "RCPT", "RCPT", "DATA", "end"].iter().zip(self.answers())
+        for (name, answer) in [
+            "greeting", "EHLO", "HELO", "MAIL", "RCPT", "RCPT", "DATA", "end",
+        ]
+        .iter()
+        .zip(self.answers())
         {
-            let text = String::from_utf8_lossy(&answer.bytes[..answer.bytes.len().min(100)]).into_owned();
-            writeln!(f, "  {name}: {text:?}{}", if answer.closes { ", closes" } else { "" })?;
+            let text =
+                String::from_utf8_lossy(&answer.bytes[..answer.bytes.len().min(100)]).into_owned();
+            writeln!(
+                f,
+                "  {name}: {text:?}{}",
+                if answer.closes { ", closes" } else { "" }
+            )?;
         }
         Ok(())
     }
@@ -86,11 +110,16 @@ fn reply(code: u16) -> BoxedStrategy<Answer> {
         1 => Just(format!("{code}\r\n")),
         1 => Just(format!("{code} \r\n")),
         1 => Just(format!("{code} a line feed alone\n")),
-        1 => Just(format!("{code}-{class}.7.1 in\r\n{code}-{class}.7.1 three\r\n{code} {class}.7.1 lines\r\n")),
+        1 => Just(format!("{code}-{class}.7.1 in\r\n{code}-{class}.7.1 three\r\n{code} \
+            {class}.7.1 lines\r\n")),
         1 => Just(format!("{code}-first\n{code} last\r\n")),
         1 => Just(format!("{code} caf\u{e9} \u{1b}[31m\0\r\n")),
     ]
-    .prop_map(|text| Answer { bytes: text.into_bytes(), closes: false, form: Form::Good })
+    .prop_map(|text| Answer {
+        bytes: text.into_bytes(),
+        closes: false,
+        form: Form::Good,
+    })
     .boxed()
 }
 
@@ -103,7 +132,11 @@ fn any_code() -> impl Strategy<Value = u16> {
 }
 
 fn odd(code: u16) -> BoxedStrategy<Answer> {
-    let answer = |text: String, form| Answer { bytes: text.into_bytes(), closes: false, form };
+    let answer = |text: String, form| Answer {
+        bytes: text.into_bytes(),
+        closes: false,
+        form,
+    };
     prop_oneof![
         Just(answer("* OK IMAP4rev1 ready\r\n".into(), Form::Garbage)),
         // More empty lines than are passed over before a reply.
@@ -111,9 +144,18 @@ fn odd(code: u16) -> BoxedStrategy<Answer> {
         Just(answer(format!("{code}ok\r\n"), Form::Garbage)),
         Just(answer("150 not of SMTP\r\n".into(), Form::Garbage)),
         Just(answer("650 not of SMTP\r\n".into(), Form::Garbage)),
-        Just(answer(format!("{code}-one\r\n251 another\r\n"), Form::CodeChanges)),
-        Just(answer(format!("{code} {}\r\n", "x".repeat(20_000)), Form::TooLong)),
-        Just(answer(format!("{code} one\r\n{code} more\r\n"), Form::OneMore)),
+        Just(answer(
+            format!("{code}-one\r\n251 another\r\n"),
+            Form::CodeChanges
+        )),
+        Just(answer(
+            format!("{code} {}\r\n", "x".repeat(20_000)),
+            Form::TooLong
+        )),
+        Just(answer(
+            format!("{code} one\r\n{code} more\r\n"),
+            Form::OneMore
+        )),
     ]
     .boxed()
 }
@@ -131,7 +173,13 @@ fn answer(apt: &'static str) -> BoxedStrategy<Answer> {
         match closing {
             0 => {}
             1 => answer.closes = true,
-            2 => answer = Answer { bytes: Vec::new(), closes: true, form: Form::Cut },
+            2 => {
+                answer = Answer {
+                    bytes: Vec::new(),
+                    closes: true,
+                    form: Form::Cut,
+                }
+            }
             _ => {
                 answer.bytes.truncate(answer.bytes.len() / 2);
                 (answer.closes, answer.form) = (true, Form::Cut);
@@ -147,37 +195,68 @@ fn answer(apt: &'static str) -> BoxedStrategy<Answer> {
 
 fn ehlo() -> impl Strategy<Value = Answer> {
     let offers = prop::sample::subsequence(
-        vec!["PIPELINING", "SIZE 10485760", "8BITMIME", "ENHANCEDSTATUSCODES", "AUTH=LOGIN", "X-Odd  a b", "", "dsn"],
+        vec![
+            "PIPELINING",
+            "SIZE 10485760",
+            "8BITMIME",
+            "ENHANCEDSTATUSCODES",
+            "AUTH=LOGIN",
+            "X-Odd  a b",
+            "",
+            "dsn",
+        ],
         0..=8,
     );
     let offer = offers.prop_map(|keywords| {
         let mut lines = vec!["mail.example.org greets you"];
         lines.extend(keywords);
         let last = lines.len() - 1;
-        let line = |(at, line): (usize, &&str)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' });
-        let bytes = lines.iter().enumerate().map(line).collect::<String>().into_bytes();
-        Answer { bytes, closes: false, form: Form::Good }
+        let line = |(at, line): (usize, &&str)| {
+            format!("250{}{line}\r\n", if at == last { ' ' } else { '-' })
+        };
+        let bytes = lines
+            .iter()
+            .enumerate()
+            .map(line)
+            .collect::<String>()
+            .into_bytes();
+        Answer {
+            bytes,
+            closes: false,
+            form: Form::Good,
+        }
     });
     prop_oneof![3 => offer, 1 => answer("250 mail.example.org")]
 }
 
 fn script() -> impl Strategy<Value = Script> {
-    let hello = (answer("220 mail.example.org ESMTP"), ehlo(), answer("250 mail.example.org"));
-    let envelope = (answer("250 2.1.0 Ok"), [answer("250 2.1.5 Ok"), answer("250 2.1.5 Ok")]);
+    let hello = (
+        answer("220 mail.example.org ESMTP"),
+        ehlo(),
+        answer("250 mail.example.org"),
+    );
+    let envelope = (
+        answer("250 2.1.0 Ok"),
+        [answer("250 2.1.5 Ok"), answer("250 2.1.5 Ok")],
+    );
     let message = (answer("354 Go ahead"), answer("250 2.0.0 Ok: queued"));
-    (hello, envelope, message).prop_map(|((greeting, ehlo, helo), (mail, recipients), (data, end))| Script {
-        greeting,
-        ehlo,
-        helo,
-        mail,
-        recipients,
-        data,
-        end,
-    })
+    (hello, envelope, message).prop_map(
+        |((greeting, ehlo, helo), (mail, recipients), (data, end))| Script {
+            greeting,
+            ehlo,
+            helo,
+            mail,
+            recipients,
+            data,
+            end,
+        },
+    )
 }
 
 /// The same ones every time.
 pub fn scripts(number: usize) -> Vec<Script> {
     let mut runner = TestRunner::deterministic();
-    (0..number).map(|_| script().new_tree(&mut runner).unwrap().current()).collect()
+    (0..number)
+        .map(|_| script().new_tree(&mut runner).unwrap().current())
+        .collect()
 }

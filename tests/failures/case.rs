@@ -16,12 +16,14 @@ use crate::servers::{Server, start};
 /// No case takes longer, unless the client hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits no longer than a case of silence should take. Only where there is no handshake, which may have to wait for a processor.
+/// Waits no longer than a case of silence should take. Only where there is no handshake, which may
+/// have to wait for a processor.
 pub fn hurried(endpoint: Endpoint, _: &World) -> Endpoint {
     endpoint.timeouts(Timeouts::uniform(Duration::from_millis(700)))
 }
 
-/// One failure: how it comes about, and what kind of error it must be. The words are in the snapshot.
+/// One failure: how it comes about, and what kind of error it must be. The words are in the
+/// snapshot.
 pub struct Case {
     name: &'static str,
     server: Server,
@@ -32,10 +34,24 @@ pub struct Case {
     message: fn() -> Message<'static>,
 }
 
-/// The server fails the client that this URL describes; the error is of this kind, in this phase, and gives this exit code
-/// (sysexits.h, as the `send` example exits).
-pub fn case(name: &'static str, server: Server, url: &'static str, kind: ErrorKind, phase: Phase, exit: u8) -> Case {
-    Case { name, server, url, expected: (kind, phase, exit), endpoint: |endpoint, _| endpoint, message: hello }
+/// The server fails the client that this URL describes; the error is of this kind, in this phase,
+/// and gives this exit code (sysexits.h, as the `send` example exits).
+pub fn case(
+    name: &'static str,
+    server: Server,
+    url: &'static str,
+    kind: ErrorKind,
+    phase: Phase,
+    exit: u8,
+) -> Case {
+    Case {
+        name,
+        server,
+        url,
+        expected: (kind, phase, exit),
+        endpoint: |endpoint, _| endpoint,
+        message: hello,
+    }
 }
 
 impl Case {
@@ -55,13 +71,17 @@ impl Case {
     async fn play(&self, world: &World) -> (String, Vec<String>) {
         let running = start(&self.server, world).await;
         let url = self.url.replace("{port}", &running.port.to_string());
-        let mut endpoint = Endpoint::from_url(&url).unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        endpoint =
-            endpoint.timeouts(Timeouts::uniform(Duration::from_secs(20))).trust(Trust::empty().pem(&world.root.pem));
+        let mut endpoint =
+            Endpoint::from_url(&url).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        endpoint = endpoint
+            .timeouts(Timeouts::uniform(Duration::from_secs(20)))
+            .trust(Trust::empty().pem(&world.root.pem));
         let client = Client::new((self.endpoint)(endpoint, world));
         let result = timeout(PATIENCE, client.send((self.message)())).await;
         let result = result.unwrap_or_else(|_| panic!("{}: the client hangs", self.name));
-        let error = result.err().unwrap_or_else(|| panic!("{}: it was sent", self.name));
+        let error = result
+            .err()
+            .unwrap_or_else(|| panic!("{}: it was sent", self.name));
 
         (self.describe(&error, running.port), self.faults(&error))
     }
@@ -71,14 +91,28 @@ impl Case {
         let found = (error.kind(), error.phase(), exit_code(error));
         let words = error.reply().map(ToString::to_string).unwrap_or_default();
         let faults = [
-            (found != self.expected, format!("{found:?} in place of {:?}", self.expected)),
-            (hint.is_empty() || !text.ends_with(hint), "no advice at the end".into()),
-            (!hint.ends_with(['.', ')']), "the advice is no whole sentence".into()),
-            (text.contains(".. ") || text.contains('\n'), "stops or lines too many".into()),
+            (
+                found != self.expected,
+                format!("{found:?} in place of {:?}", self.expected),
+            ),
+            (
+                hint.is_empty() || !text.ends_with(hint),
+                "no advice at the end".into(),
+            ),
+            (
+                !hint.ends_with(['.', ')']),
+                "the advice is no whole sentence".into(),
+            ),
+            (
+                text.contains(".. ") || text.contains('\n'),
+                "stops or lines too many".into(),
+            ),
             (!text.contains(&words), "not with the server's words".into()),
         ];
         let faults = faults.into_iter().filter(|(is_one, _)| *is_one);
-        faults.map(|(_, what)| format!("{}: {what}: {text}\n", self.name)).collect()
+        faults
+            .map(|(_, what)| format!("{}: {what}: {text}\n", self.name))
+            .collect()
     }
 
     /// What is pinned. The text is that of `Display`, with a new line for the advice at its end.
@@ -94,7 +128,12 @@ impl Case {
         let mut section = String::new();
         writeln!(section, "== {}", self.name).unwrap();
         writeln!(section, "   {}", self.url).unwrap();
-        writeln!(section, "   {kind}, in phase {phase}, {lasting}, exit code {}\n", exit_code(error)).unwrap();
+        writeln!(
+            section,
+            "   {kind}, in phase {phase}, {lasting}, exit code {}\n",
+            exit_code(error)
+        )
+        .unwrap();
         writeln!(section, "{}", masked(what, port)).unwrap();
         writeln!(section, "-> {}\n", masked(hint, port)).unwrap();
         section
@@ -118,39 +157,61 @@ fn exit_code(error: &Error) -> u8 {
 
 /// Plays all cases of a table, and compares what they say with the snapshot.
 pub async fn play(table: &str, cases: Vec<Case>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/failures/snapshots").join(format!("{table}.txt"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/failures/snapshots")
+        .join(format!("{table}.txt"));
     let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let pinned: Vec<&str> = text.split_inclusive("\n\n== ").map(|section| section.trim_end_matches("== ")).collect();
-    let pinned =
-        |name: &str| pinned.iter().find(|section| section.trim_start_matches("== ").lines().next() == Some(name));
+    let pinned: Vec<&str> = text
+        .split_inclusive("\n\n== ")
+        .map(|section| section.trim_end_matches("== "))
+        .collect();
+    let pinned = |name: &str| {
+        pinned
+            .iter()
+            .find(|section| section.trim_start_matches("== ").lines().next() == Some(name))
+    };
 
     let world = World::new();
     let (mut told, mut faults, mut changes) = (String::new(), String::new(), String::new());
     for case in &cases {
-        let before = pinned(case.name).map(|section| format!("== {}", section.trim_start_matches("== ")));
+        let before =
+            pinned(case.name).map(|section| format!("== {}", section.trim_start_matches("== ")));
         let (section, more) = case.play(&world).await;
         faults.extend(more);
         if before.as_ref() != Some(&section) {
-            changes += &format!("It was pinned:\n{}\nIt is now:\n{section}", before.unwrap_or_default());
+            changes += &format!(
+                "It was pinned:\n{}\nIt is now:\n{section}",
+                before.unwrap_or_default()
+            );
         }
         told += &section;
     }
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &told).unwrap();
     } else {
-        assert!(changes.is_empty(), "{changes}If that is meant: UPDATE_SNAPSHOTS=1");
-        assert!(told == text, "{} has cases that the test has not: UPDATE_SNAPSHOTS=1", path.display());
+        assert!(
+            changes.is_empty(),
+            "{changes}If that is meant: UPDATE_SNAPSHOTS=1"
+        );
+        assert!(
+            told == text,
+            "{} has cases that the test has not: UPDATE_SNAPSHOTS=1",
+            path.display()
+        );
     }
     assert!(faults.is_empty(), "{faults}");
 }
 
-/// What differs from run to run: in a pattern, 9 stands for a digit, F for a hexadecimal one, + for one of Base64.
+/// What differs from run to run: in a pattern, 9 stands for a digit, F for a hexadecimal one, + for
+/// one of Base64.
 fn masked(text: &str, port: u16) -> String {
     let fingerprint = ["FF"; 32].join(":");
     let text = mask(text, "9999-99-99T99:99:99Z", "{date}");
     let text = mask(&text, &format!("sha256//{}=", "+".repeat(43)), "{key}");
     let text = mask(&text, &fingerprint, "{fingerprint}");
-    let text = text.replace(&format!("port {port}"), "port {port}").replace(&format!(":{port}"), ":{port}");
+    let text = text
+        .replace(&format!("port {port}"), "port {port}")
+        .replace(&format!(":{port}"), ":{port}");
     // How the resolver puts it, if there is one at all.
     match (text.find("(failed to lookup"), text.find(')')) {
         (Some(from), Some(to)) => text[..from].to_owned() + "({reason})" + &text[to + 1..],
@@ -180,7 +241,9 @@ fn mask(text: &str, pattern: &str, name: &str) -> String {
 }
 
 pub fn hello() -> Message<'static> {
-    let message = MessageBuilder::new().from("me@example.org").to("you@example.com");
+    let message = MessageBuilder::new()
+        .from("me@example.org")
+        .to("you@example.com");
     message.subject("Hello").text_body("Hello.\n").into()
 }
 
@@ -197,7 +260,12 @@ impl World {
         let root = Party::authority("Example Root", None);
         let middle = Party::authority("Example Intermediate", Some(&root));
         let other = Party::authority("Unknown Root", None);
-        World { root, middle, other, folder: tempfile::tempdir().unwrap() }
+        World {
+            root,
+            middle,
+            other,
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// A server's certificate as it should be.
@@ -222,7 +290,12 @@ impl Party {
             None => params.self_signed(&key).unwrap(),
         };
         let copy = KeyPair::try_from(key.serialize_der()).unwrap();
-        Party { der: certificate.der().clone(), pem: certificate.pem(), key: copy, issuer: Issuer::new(params, key) }
+        Party {
+            der: certificate.der().clone(),
+            pem: certificate.pem(),
+            key: copy,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub fn authority(name: &str, above: Option<&Party>) -> Self {
@@ -239,8 +312,17 @@ pub fn authority(name: &str) -> CertificateParams {
 
 /// The first name is the common name, too.
 pub fn leaf(names: &[&str]) -> CertificateParams {
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    let mut params = CertificateParams::new(
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("localhost"));
+    params.distinguished_name.push(
+        DnType::CommonName,
+        names.first().copied().unwrap_or("localhost"),
+    );
     params
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use envoi::tls::Trust;
 use envoi::{Endpoint, ErrorKind, Phase};
-use rcgen::{CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams};
+use rcgen::{
+    CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams,
+};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::case::{Case, Party, World, authority, case, leaf, play};
@@ -40,14 +42,35 @@ fn expired_intermediate(world: &World) -> ServerConfig {
     config(&[&Party::new(leaf(&["localhost"]), Some(&middle)), &middle])
 }
 
-/// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1), as public authorities write it.
+/// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1), as public
+/// authorities write it.
 fn issued_to_be_found(world: &World) -> ServerConfig {
     let address = "http://ca.example/intermediate.crt";
     let length = address.len() as u8;
-    let mut der = vec![0x30, length + 14, 0x30, length + 12, 6, 8, 0x2B, 6, 1, 5, 5, 7, 0x30, 2, 0x86, length];
+    let mut der = vec![
+        0x30,
+        length + 14,
+        0x30,
+        length + 12,
+        6,
+        8,
+        0x2B,
+        6,
+        1,
+        5,
+        5,
+        7,
+        0x30,
+        2,
+        0x86,
+        length,
+    ];
     der.extend_from_slice(address.as_bytes());
     let mut params = leaf(&["localhost"]);
-    params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], der)];
+    params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 5, 5, 7, 1, 1],
+        der,
+    )];
     config(&[&Party::new(params, Some(&world.middle))])
 }
 
@@ -61,8 +84,13 @@ fn of_the_same_name(_: &World) -> ServerConfig {
 }
 
 fn with_many_names(world: &World) -> ServerConfig {
-    let names: Vec<String> = (1..=12).map(|number| format!("mx{number}.example.net")).collect();
-    signed_by_root(leaf(&names.iter().map(String::as_str).collect::<Vec<_>>()), world)
+    let names: Vec<String> = (1..=12)
+        .map(|number| format!("mx{number}.example.net"))
+        .collect();
+    signed_by_root(
+        leaf(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+        world,
+    )
 }
 
 fn for_clients(world: &World) -> ServerConfig {
@@ -88,7 +116,10 @@ fn under_an_authority_with_limits(world: &World) -> ServerConfig {
     name.push(rcgen::DnType::OrganizationName, "Example");
     let permitted_subtrees = vec![rcgen::GeneralSubtree::DirectoryName(name)];
     let mut params = authority("Limited Authority");
-    params.name_constraints = Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: vec![] });
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees,
+        excluded_subtrees: vec![],
+    });
     under(params, world)
 }
 
@@ -105,7 +136,11 @@ fn under_too_many_authorities(world: &World) -> ServerConfig {
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     let upper = Party::new(params, Some(&world.root));
     let lower = Party::authority("Lower Authority", Some(&upper));
-    config(&[&Party::new(leaf(&["localhost"]), Some(&lower)), &lower, &upper])
+    config(&[
+        &Party::new(leaf(&["localhost"]), Some(&lower)),
+        &lower,
+        &upper,
+    ])
 }
 
 fn with_dates_in_the_wrong_order(world: &World) -> ServerConfig {
@@ -137,20 +172,40 @@ fn with_revocation_list(endpoint: Endpoint, world: &World) -> Endpoint {
         key_identifier_method: KeyIdMethod::Sha256,
     };
     let path = world.folder.path().join("revoked.pem");
-    std::fs::write(&path, list.signed_by(&world.root.issuer).unwrap().pem().unwrap()).unwrap();
+    std::fs::write(
+        &path,
+        list.signed_by(&world.root.issuer).unwrap().pem().unwrap(),
+    )
+    .unwrap();
     endpoint.trust(Trust::empty().pem(&world.root.pem).revocation_list(path))
 }
 
 #[tokio::test]
 async fn certificates() {
     let shown = |name, config, host| -> Case {
-        let url = if host == "localhost" { "smtp://localhost:{port}" } else { "smtp://127.0.0.1:{port}" };
-        case(name, Server::StartTls(config, &[]), url, ErrorKind::Tls, Phase::Tls, 76)
+        let url = if host == "localhost" {
+            "smtp://localhost:{port}"
+        } else {
+            "smtp://127.0.0.1:{port}"
+        };
+        case(
+            name,
+            Server::StartTls(config, &[]),
+            url,
+            ErrorKind::Tls,
+            Phase::Tls,
+            76,
+        )
     };
     let cases = vec![
         shown(
             "issued by an authority that is not trusted",
-            |world| config(&[&Party::new(leaf(&["localhost"]), Some(&world.other)), &world.other]),
+            |world| {
+                config(&[
+                    &Party::new(leaf(&["localhost"]), Some(&world.other)),
+                    &world.other,
+                ])
+            },
             "localhost",
         ),
         shown(
@@ -158,8 +213,16 @@ async fn certificates() {
             |world| config(&[&Party::new(leaf(&["localhost"]), Some(&world.other))]),
             "localhost",
         ),
-        shown("the intermediate was left out", without_intermediate, "localhost"),
-        shown("the intermediate was left out, and the certificate says where it is", issued_to_be_found, "localhost"),
+        shown(
+            "the intermediate was left out",
+            without_intermediate,
+            "localhost",
+        ),
+        shown(
+            "the intermediate was left out, and the certificate says where it is",
+            issued_to_be_found,
+            "localhost",
+        ),
         shown(
             "an intermediate of an authority that is not trusted",
             |world| {
@@ -168,7 +231,11 @@ async fn certificates() {
             },
             "localhost",
         ),
-        shown("self-signed", |_| config(&[&Party::new(leaf(&["localhost"]), None)]), "localhost"),
+        shown(
+            "self-signed",
+            |_| config(&[&Party::new(leaf(&["localhost"]), None)]),
+            "localhost",
+        ),
         shown("expired", expired_leaf, "localhost"),
         shown("an expired intermediate", expired_intermediate, "localhost"),
         shown("not yet valid", not_yet_valid, "localhost"),
@@ -183,20 +250,61 @@ async fn certificates() {
             |world| signed_by_root(leaf(&["localhost", "192.0.2.1"]), world),
             "127.0.0.1",
         ),
-        shown("without any name", |world| signed_by_root(leaf(&[]), world), "localhost"),
-        shown("a signature that is not the authority's", of_the_same_name, "localhost"),
+        shown(
+            "without any name",
+            |world| signed_by_root(leaf(&[]), world),
+            "localhost",
+        ),
+        shown(
+            "a signature that is not the authority's",
+            of_the_same_name,
+            "localhost",
+        ),
         shown("not for servers", for_clients, "localhost"),
-        shown("an authority that is not for servers", under_an_authority_for_mail, "localhost"),
-        shown("limits by directory names", under_an_authority_with_limits, "localhost"),
-        shown("a critical extension that is not known", under_an_authority_with_an_extension, "localhost"),
-        shown("more authorities than one allows", under_too_many_authorities, "localhost"),
-        shown("it ends before it begins", with_dates_in_the_wrong_order, "localhost"),
+        shown(
+            "an authority that is not for servers",
+            under_an_authority_for_mail,
+            "localhost",
+        ),
+        shown(
+            "limits by directory names",
+            under_an_authority_with_limits,
+            "localhost",
+        ),
+        shown(
+            "a critical extension that is not known",
+            under_an_authority_with_an_extension,
+            "localhost",
+        ),
+        shown(
+            "more authorities than one allows",
+            under_too_many_authorities,
+            "localhost",
+        ),
+        shown(
+            "it ends before it begins",
+            with_dates_in_the_wrong_order,
+            "localhost",
+        ),
         shown("revoked", numbered, "localhost").with(with_revocation_list),
-        shown("another key than the pinned one", |world| config(&[&world.good()]), "localhost").with(|endpoint, _| {
-            endpoint.trust(Trust::empty().pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
+        shown(
+            "another key than the pinned one",
+            |world| config(&[&world.good()]),
+            "localhost",
+        )
+        .with(|endpoint, _| {
+            endpoint
+                .trust(Trust::empty().pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
         }),
-        case("nobody is trusted", Server::Nobody, "smtp://localhost:{port}", ErrorKind::Config, Phase::Setup, 78)
-            .with(|endpoint, _| endpoint.trust(Trust::empty())),
+        case(
+            "nobody is trusted",
+            Server::Nobody,
+            "smtp://localhost:{port}",
+            ErrorKind::Config,
+            Phase::Setup,
+            78,
+        )
+        .with(|endpoint, _| endpoint.trust(Trust::empty())),
     ];
     play("certificates", cases).await;
 }

@@ -1,4 +1,5 @@
-//! Everything about TLS but the certificate: versions, mix-ups of STARTTLS and implicit TLS, handshakes that are cut off.
+//! Everything about TLS but the certificate: versions, mix-ups of STARTTLS and implicit TLS,
+//! handshakes that are cut off.
 
 use std::sync::Arc;
 
@@ -15,14 +16,17 @@ use crate::servers::Server::{Answers, Implicit, Openssl, Plain, Says, StartTls};
 use crate::servers::{CLOSE, RESET, SILENCE, Script};
 
 fn tls13_only(endpoint: Endpoint, world: &World) -> Endpoint {
-    endpoint.tls(TlsSettings::new(Trust::empty().pem(&world.root.pem)).min_version(TlsVersion::Tls13))
+    endpoint
+        .tls(TlsSettings::new(Trust::empty().pem(&world.root.pem)).min_version(TlsVersion::Tls13))
 }
 
 fn demands_certificate(world: &World, version: &'static SupportedProtocolVersion) -> ServerConfig {
     let mut roots = RootCertStore::empty();
     roots.add(world.root.der.clone()).unwrap();
     let provider = Arc::new(default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .unwrap();
     let party = world.good();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(party.key.serialize_der()));
     ServerConfig::builder_with_provider(provider)
@@ -40,11 +44,20 @@ const REFUSED: (ErrorKind, Phase, u8) = (ErrorKind::Tls, Phase::StartTls, 76);
 
 /// A firewall that lets only the commands of RFC 821 pass: what it does not like it overwrites.
 const REWRITTEN: Script = &[
-    ("GREETING", "220 **************************************************"),
-    ("EHLO", "250-mail.example.org\r\n250-SIZE 1000000\r\n250-XXXXXXXA\r\n250 XXXB"),
+    (
+        "GREETING",
+        "220 **************************************************",
+    ),
+    (
+        "EHLO",
+        "250-mail.example.org\r\n250-SIZE 1000000\r\n250-XXXXXXXA\r\n250 XXXB",
+    ),
 ];
 const REWRITTEN_COMMANDS: Script = &[
-    ("GREETING", "220 ****************0****200***********************"),
+    (
+        "GREETING",
+        "220 ****************0****200***********************",
+    ),
     ("EHLO", "500 5.5.1 command unrecognized: \"XXXX client\""),
     ("HELO", "250 mail.example.org"),
 ];
@@ -52,13 +65,35 @@ const REWRITTEN_COMMANDS: Script = &[
 #[tokio::test]
 #[ignore = "needs openssl"]
 async fn handshakes_with_openssl() {
-    let row = |name, options| case(name, Openssl(options), IMPLICIT, ErrorKind::Tls, Phase::Tls, 76);
+    let row = |name, options| {
+        case(
+            name,
+            Openssl(options),
+            IMPLICIT,
+            ErrorKind::Tls,
+            Phase::Tls,
+            76,
+        )
+    };
     let cases = vec![
         // Versions and ciphers.
-        row("the server speaks TLS 1.0 only", &["-tls1", "-cipher", "ALL:@SECLEVEL=0"]),
-        row("the server speaks TLS 1.1 only", &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]),
-        row("the client wants TLS 1.3 and the server has 1.2", &["-tls1_2"]).with(tls13_only),
-        row("no cipher suite in common", &["-tls1_2", "-cipher", "AES128-SHA"]),
+        row(
+            "the server speaks TLS 1.0 only",
+            &["-tls1", "-cipher", "ALL:@SECLEVEL=0"],
+        ),
+        row(
+            "the server speaks TLS 1.1 only",
+            &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+        ),
+        row(
+            "the client wants TLS 1.3 and the server has 1.2",
+            &["-tls1_2"],
+        )
+        .with(tls13_only),
+        row(
+            "no cipher suite in common",
+            &["-tls1_2", "-cipher", "AES128-SHA"],
+        ),
         row(
             "a client certificate is demanded by openssl, TLS 1.2",
             &["-tls1_2", "-Verify", "1", "-verify_return_error"],
@@ -70,20 +105,36 @@ async fn handshakes_with_openssl() {
 #[tokio::test]
 async fn handshakes() {
     let plain = |script| Plain(script);
-    let row =
-        |name, server, url, (kind, phase, exit): (ErrorKind, Phase, u8)| case(name, server, url, kind, phase, exit);
+    let row = |name, server, url, (kind, phase, exit): (ErrorKind, Phase, u8)| {
+        case(name, server, url, kind, phase, exit)
+    };
     let cases = vec![
         // The two mix-ups.
-        row("a plaintext server where TLS should begin", plain(&[]), IMPLICIT, TLS),
+        row(
+            "a plaintext server where TLS should begin",
+            plain(&[]),
+            IMPLICIT,
+            TLS,
+        ),
         row(
             "a plaintext server where TLS should begin, and it refuses",
             plain(&[("GREETING", "554 5.7.1 You are not welcome here")]),
             IMPLICIT,
             TLS,
         ),
-        row("implicit TLS, and the server closes", Answers(b""), IMPLICIT, TLS),
-        row("implicit TLS, and the server is silent", Says(""), IMPLICIT, (ErrorKind::Timeout, Phase::Tls, 75))
-            .with(hurried),
+        row(
+            "implicit TLS, and the server closes",
+            Answers(b""),
+            IMPLICIT,
+            TLS,
+        ),
+        row(
+            "implicit TLS, and the server is silent",
+            Says(""),
+            IMPLICIT,
+            (ErrorKind::Timeout, Phase::Tls, 75),
+        )
+        .with(hurried),
         row(
             "a TLS server where STARTTLS should come",
             Implicit(&[]),
@@ -119,21 +170,52 @@ async fn handshakes() {
         // STARTTLS itself.
         row(
             "STARTTLS is not offered",
-            plain(&[("EHLO", "250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 AUTH PLAIN LOGIN")]),
+            plain(&[(
+                "EHLO",
+                "250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 AUTH PLAIN LOGIN",
+            )]),
             STARTTLS,
             REFUSED,
         ),
-        row("nothing is offered", plain(&[("EHLO", "250 mail.example.org")]), STARTTLS, REFUSED),
-        row("a firewall rewrites what is offered", plain(REWRITTEN), STARTTLS, REFUSED),
-        row("a firewall rewrites greeting and commands", plain(REWRITTEN_COMMANDS), STARTTLS, REFUSED),
+        row(
+            "nothing is offered",
+            plain(&[("EHLO", "250 mail.example.org")]),
+            STARTTLS,
+            REFUSED,
+        ),
+        row(
+            "a firewall rewrites what is offered",
+            plain(REWRITTEN),
+            STARTTLS,
+            REFUSED,
+        ),
+        row(
+            "a firewall rewrites greeting and commands",
+            plain(REWRITTEN_COMMANDS),
+            STARTTLS,
+            REFUSED,
+        ),
         row(
             "STARTTLS is refused for now",
-            plain(&[("STARTTLS", "454 4.7.0 TLS not available due to local problem")]),
+            plain(&[(
+                "STARTTLS",
+                "454 4.7.0 TLS not available due to local problem",
+            )]),
             STARTTLS,
             (ErrorKind::Tls, Phase::StartTls, 75),
         ),
-        row("STARTTLS is refused", plain(&[("STARTTLS", "502 5.5.1 Command not implemented")]), STARTTLS, REFUSED),
-        row("STARTTLS inside TLS", plain(&[("STARTTLS", "554 5.5.1 Error: TLS already active")]), STARTTLS, REFUSED),
+        row(
+            "STARTTLS is refused",
+            plain(&[("STARTTLS", "502 5.5.1 Command not implemented")]),
+            STARTTLS,
+            REFUSED,
+        ),
+        row(
+            "STARTTLS inside TLS",
+            plain(&[("STARTTLS", "554 5.5.1 Error: TLS already active")]),
+            STARTTLS,
+            REFUSED,
+        ),
         row(
             "STARTTLS must come before MAIL",
             plain(&[("MAIL", "530 5.7.0 Must issue a STARTTLS command first")]),
@@ -153,8 +235,18 @@ async fn handshakes() {
             (ErrorKind::Refused, Phase::Hello, 69),
         ),
         // The handshake after it.
-        row("the handshake is cut off", plain(&[("TLS", CLOSE)]), STARTTLS, TLS),
-        row("the handshake is reset", plain(&[("TLS", RESET)]), STARTTLS, TLS),
+        row(
+            "the handshake is cut off",
+            plain(&[("TLS", CLOSE)]),
+            STARTTLS,
+            TLS,
+        ),
+        row(
+            "the handshake is reset",
+            plain(&[("TLS", RESET)]),
+            STARTTLS,
+            TLS,
+        ),
         row(
             "the handshake is not answered",
             plain(&[("TLS", SILENCE)]),
@@ -162,7 +254,12 @@ async fn handshakes() {
             (ErrorKind::Timeout, Phase::Tls, 75),
         )
         .with(hurried),
-        row("the handshake is answered in plaintext", plain(&[("TLS", "454 4.7.0 TLS not available")]), STARTTLS, TLS),
+        row(
+            "the handshake is answered in plaintext",
+            plain(&[("TLS", "454 4.7.0 TLS not available")]),
+            STARTTLS,
+            TLS,
+        ),
         row(
             "plaintext is injected behind the go-ahead",
             plain(&[("STARTTLS", "220 2.0.0 Ready to start TLS\r\n250 AUTH PLAIN")]),

@@ -11,16 +11,29 @@ const URL: &str = "lmtp://127.0.0.1:{port}";
 
 fn to_three() -> Message<'static> {
     let to = vec!["a@example.com", "b@example.com", "c@example.com"];
-    MessageBuilder::new().from("me@example.org").to(to).subject("Hello").text_body("Hello.\n").into()
+    MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .subject("Hello")
+        .text_body("Hello.\n")
+        .into()
 }
 
 #[tokio::test]
 async fn lmtp() {
-    let row =
-        |name, script: Script, kind, phase, exit| case(name, Plain(script), URL, kind, phase, exit).message(to_three);
+    let row = |name, script: Script, kind, phase, exit| {
+        case(name, Plain(script), URL, kind, phase, exit).message(to_three)
+    };
     let unknown = |name, script, kind| row(name, script, kind, Phase::EndOfData, 79);
     let cases = vec![
-        case("no such socket", Nobody, "lmtp+unix:///nonexistent/lmtp.sock", ErrorKind::Connect, Phase::Connect, 75),
+        case(
+            "no such socket",
+            Nobody,
+            "lmtp+unix:///nonexistent/lmtp.sock",
+            ErrorKind::Connect,
+            Phase::Connect,
+            75,
+        ),
         row(
             "the server speaks SMTP",
             &[("LHLO", "502 5.5.2 Error: command not recognized")],
@@ -28,13 +41,26 @@ async fn lmtp() {
             Phase::Hello,
             69,
         ),
-        row("LHLO is refused", &[("LHLO", "550 5.7.1 Access denied")], ErrorKind::Refused, Phase::Hello, 69),
-        row("closed after LHLO", &[("LHLO", CLOSE)], ErrorKind::Closed, Phase::Hello, 75),
+        row(
+            "LHLO is refused",
+            &[("LHLO", "550 5.7.1 Access denied")],
+            ErrorKind::Refused,
+            Phase::Hello,
+            69,
+        ),
+        row(
+            "closed after LHLO",
+            &[("LHLO", CLOSE)],
+            ErrorKind::Closed,
+            Phase::Hello,
+            75,
+        ),
         row(
             "every mailbox is full",
             &[(
                 ".",
-                "552 5.2.2 <a@example.com> Full\r\n552 5.2.2 <b@example.com> Full\r\n452 4.2.2 <c@example.com> Quota exceeded",
+                "552 5.2.2 <a@example.com> Full\r\n552 5.2.2 <b@example.com> Full\r\n452 4.2.2 \
+                    <c@example.com> Quota exceeded",
             )],
             ErrorKind::Refused,
             Phase::EndOfData,
@@ -42,7 +68,10 @@ async fn lmtp() {
         ),
         unknown(
             "421 between the answers",
-            &[(".", "250 2.0.0 <a@example.com> Saved\r\n421 4.3.2 Shutting down")],
+            &[(
+                ".",
+                "250 2.0.0 <a@example.com> Saved\r\n421 4.3.2 Shutting down",
+            )],
             ErrorKind::Closed,
         ),
         row(
@@ -75,7 +104,12 @@ async fn lmtp() {
             &[(".", "250 2.0.0 <a@example.com> Saved\r\nwhat?")],
             ErrorKind::Protocol,
         ),
-        unknown("one answer for all", &[(".", "250 2.0.0 Ok: queued")], ErrorKind::Timeout).with(hurried),
+        unknown(
+            "one answer for all",
+            &[(".", "250 2.0.0 Ok: queued")],
+            ErrorKind::Timeout,
+        )
+        .with(hurried),
     ];
     play("lmtp", cases).await;
 }

@@ -1,4 +1,5 @@
-//! What the policies promise, on real connections: when there is TLS, when there is none, and what the receipt tells of it.
+//! What the policies promise, on real connections: when there is TLS, when there is none, and what
+//! the receipt tells of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,17 +18,24 @@ use crate::servers::{CLOSE, SILENCE, Server, config, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends over the connection that `adapt` makes of an opportunistic one, and tells what each connection heard.
+/// Sends over the connection that `adapt` makes of an opportunistic one, and tells what each
+/// connection heard.
 async fn send(
     server: Server,
     world: &World,
     adapt: impl FnOnce(Endpoint) -> Endpoint,
 ) -> (Result<Receipt, Error>, Vec<Vec<String>>) {
     let running = start(&server, world).await;
-    let endpoint = Endpoint::new("localhost").port(running.port).security(Security::Opportunistic);
+    let endpoint = Endpoint::new("localhost")
+        .port(running.port)
+        .security(Security::Opportunistic);
     let endpoint = endpoint.trust(Trust::empty().pem(&world.root.pem));
-    let client = Client::new(adapt(endpoint.timeouts(Timeouts::uniform(Duration::from_secs(20)))));
-    let result = timeout(PATIENCE, client.send(hello())).await.expect("the client hangs");
+    let client = Client::new(adapt(
+        endpoint.timeouts(Timeouts::uniform(Duration::from_secs(20))),
+    ));
+    let result = timeout(PATIENCE, client.send(hello()))
+        .await
+        .expect("the client hangs");
     let heard = running.heard.lock().unwrap().clone();
     (result, heard)
 }
@@ -51,7 +59,12 @@ async fn opportunistic_takes_any_certificate_and_reports() {
     let tls = receipt.unwrap().tls.expect("TLS is used");
     assert!(!tls.verified && tls.verified_by.is_none());
     let reason = tls.not_verified_reason.unwrap();
-    assert!(reason.to_string().contains("\"CN=Unknown Root\", which is missing"), "{reason}");
+    assert!(
+        reason
+            .to_string()
+            .contains("\"CN=Unknown Root\", which is missing"),
+        "{reason}"
+    );
     assert_eq!(heard.len(), 1);
 
     let (receipt, _) = send(StartTls(good, &[]), &world, |endpoint| endpoint).await;
@@ -67,13 +80,41 @@ async fn opportunistic_falls_back_once_and_says_why() {
     let world = World::new();
     let hurry = |endpoint| hurried(endpoint, &World::new());
     for (script, connections, because) in [
-        (&[("EHLO", "250 mail.example.org")][..], 1, "the server does not offer STARTTLS"),
-        (&[("STARTTLS", "454 4.7.0 TLS not available")], 2, "the server said: 454 4.7.0 TLS not available"),
-        (&[("STARTTLS", "502 5.5.1 What?")], 2, "the server said: 502 5.5.1 What?"),
-        (&[("STARTTLS", CLOSE)], 2, "the connection ended before the go-ahead for TLS"),
-        (&[("STARTTLS", SILENCE)], 2, "the server did not answer STARTTLS within 700ms"),
-        (&[("TLS", CLOSE)], 2, "instead of answering the TLS handshake"),
-        (&[("TLS", SILENCE)], 2, "the TLS handshake did not end within 700ms"),
+        (
+            &[("EHLO", "250 mail.example.org")][..],
+            1,
+            "the server does not offer STARTTLS",
+        ),
+        (
+            &[("STARTTLS", "454 4.7.0 TLS not available")],
+            2,
+            "the server said: 454 4.7.0 TLS not available",
+        ),
+        (
+            &[("STARTTLS", "502 5.5.1 What?")],
+            2,
+            "the server said: 502 5.5.1 What?",
+        ),
+        (
+            &[("STARTTLS", CLOSE)],
+            2,
+            "the connection ended before the go-ahead for TLS",
+        ),
+        (
+            &[("STARTTLS", SILENCE)],
+            2,
+            "the server did not answer STARTTLS within 700ms",
+        ),
+        (
+            &[("TLS", CLOSE)],
+            2,
+            "instead of answering the TLS handshake",
+        ),
+        (
+            &[("TLS", SILENCE)],
+            2,
+            "the TLS handshake did not end within 700ms",
+        ),
     ] {
         let (receipt, heard) = send(Plain(script), &world, hurry).await;
         let receipt = receipt.unwrap();
@@ -89,12 +130,19 @@ async fn opportunistic_falls_back_once_and_says_why() {
     let refusing = Plain(&[("TLS", CLOSE), ("MAIL", "451 4.3.0 Not now")]);
     let (result, heard) = send(refusing, &world, |endpoint| endpoint).await;
     let error = result.unwrap_err();
-    assert_eq!((error.kind(), error.phase(), heard.len()), (ErrorKind::Refused, Phase::Mail, 2), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase(), heard.len()),
+        (ErrorKind::Refused, Phase::Mail, 2),
+        "{error}"
+    );
     assert!(error.receipt().unwrap().plaintext_reason.is_some());
     // What looks like an attack is no reason to go without TLS.
     let injecting = Plain(&[("STARTTLS", "220 go\r\n250 injected")]);
     let (result, heard) = send(injecting, &world, |endpoint| endpoint).await;
-    assert_eq!((result.unwrap_err().kind(), heard.len()), (ErrorKind::Protocol, 1));
+    assert_eq!(
+        (result.unwrap_err().kind(), heard.len()),
+        (ErrorKind::Protocol, 1)
+    );
 }
 
 #[tokio::test]
@@ -106,17 +154,29 @@ async fn a_fallback_that_fails_tells_both_reasons() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut stream, _) = listener.accept().await.unwrap();
         drop(listener);
-        for line in ["220 hello\r\n", "250-hello\r\n250 STARTTLS\r\n", "454 4.7.0 No TLS\r\n"] {
+        for line in [
+            "220 hello\r\n",
+            "250-hello\r\n250 STARTTLS\r\n",
+            "454 4.7.0 No TLS\r\n",
+        ] {
             stream.write_all(line.as_bytes()).await.unwrap();
             let _heard = stream.read(&mut [0; 4096]).await;
         }
     });
-    let endpoint = Endpoint::new("127.0.0.1").port(port).security(Security::Opportunistic);
+    let endpoint = Endpoint::new("127.0.0.1")
+        .port(port)
+        .security(Security::Opportunistic);
     let client = Client::new(endpoint.trust(Trust::empty().pem(&world.root.pem)));
-    let error = timeout(PATIENCE, client.send(hello())).await.unwrap().unwrap_err();
+    let error = timeout(PATIENCE, client.send(hello()))
+        .await
+        .unwrap()
+        .unwrap_err();
     server.await.unwrap();
     let text = error.to_string();
-    assert!(text.contains("TLS, which failed first (the server offers STARTTLS and refused it)"), "{text}");
+    assert!(
+        text.contains("TLS, which failed first (the server offers STARTTLS and refused it)"),
+        "{text}"
+    );
     assert!(text.contains("Connection refused"), "{text}");
     assert!(error.is_transient());
 }
@@ -130,26 +190,48 @@ async fn opportunistic_with_credentials_is_as_strict_as_required() {
     assert!(receipt.tls.unwrap().verified && receipt.mechanism.is_some());
     for (server, kind) in [
         (StartTls(unknown, &[]), ErrorKind::Tls),
-        (Plain(&[("STARTTLS", "454 4.7.0 TLS not available")]), ErrorKind::Tls),
+        (
+            Plain(&[("STARTTLS", "454 4.7.0 TLS not available")]),
+            ErrorKind::Tls,
+        ),
         (Plain(&[("TLS", CLOSE)]), ErrorKind::Tls),
-        (Plain(&[("EHLO", "250-mail.example.org\r\n250 AUTH PLAIN LOGIN")]), ErrorKind::Insecure),
+        (
+            Plain(&[("EHLO", "250-mail.example.org\r\n250 AUTH PLAIN LOGIN")]),
+            ErrorKind::Insecure,
+        ),
     ] {
         let (result, heard) = send(server, &world, login).await;
         let error = result.unwrap_err();
         assert_eq!((error.kind(), heard.len()), (kind, 1), "{error}");
-        assert!(!has(&heard[0], "AUTH") && !has(&heard[0], "MAIL"), "{heard:?}");
+        assert!(
+            !has(&heard[0], "AUTH") && !has(&heard[0], "MAIL"),
+            "{heard:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn required_never_goes_on_without_and_none_never_asks() {
     let world = World::new();
-    for script in [&[("EHLO", "250 mail.example.org")][..], &[("STARTTLS", "454 4.7.0 No TLS")], &[("TLS", CLOSE)]] {
-        let (result, heard) = send(Plain(script), &world, |endpoint| endpoint.security(Security::Required)).await;
-        assert_eq!((result.unwrap_err().kind(), heard.len()), (ErrorKind::Tls, 1));
+    for script in [
+        &[("EHLO", "250 mail.example.org")][..],
+        &[("STARTTLS", "454 4.7.0 No TLS")],
+        &[("TLS", CLOSE)],
+    ] {
+        let (result, heard) = send(Plain(script), &world, |endpoint| {
+            endpoint.security(Security::Required)
+        })
+        .await;
+        assert_eq!(
+            (result.unwrap_err().kind(), heard.len()),
+            (ErrorKind::Tls, 1)
+        );
         assert!(!has(&heard[0], "MAIL"));
     }
-    let (receipt, heard) = send(Plain(&[]), &world, |endpoint| endpoint.security(Security::None)).await;
+    let (receipt, heard) = send(Plain(&[]), &world, |endpoint| {
+        endpoint.security(Security::None)
+    })
+    .await;
     let receipt = receipt.unwrap();
     assert!(receipt.tls.is_none() && receipt.plaintext_reason.is_none());
     assert!(!has(&heard[0], "STARTTLS"));
@@ -163,8 +245,13 @@ async fn versions_are_kept_within_their_bounds() {
         (TlsVersion::Tls13, TlsVersion::Tls13, "TLSv1.3"),
         (TlsVersion::Tls12, TlsVersion::Tls13, "TLSv1.3"),
     ] {
-        let settings = TlsSettings::new(Trust::empty().pem(&world.root.pem)).min_version(min).max_version(max);
-        let (receipt, _) = send(StartTls(good, &[]), &world, |endpoint| endpoint.tls(settings)).await;
+        let settings = TlsSettings::new(Trust::empty().pem(&world.root.pem))
+            .min_version(min)
+            .max_version(max);
+        let (receipt, _) = send(StartTls(good, &[]), &world, |endpoint| {
+            endpoint.tls(settings)
+        })
+        .await;
         assert_eq!(receipt.unwrap().tls.unwrap().version, spoken);
     }
 }
@@ -178,7 +265,10 @@ struct Doorman {
 
 impl ResolvesServerCert for Doorman {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.asked.lock().unwrap().push(hello.server_name().map(str::to_owned));
+        self.asked
+            .lock()
+            .unwrap()
+            .push(hello.server_name().map(str::to_owned));
         Some(self.key.clone())
     }
 }
@@ -186,11 +276,17 @@ impl ResolvesServerCert for Doorman {
 #[tokio::test]
 async fn the_server_is_asked_for_and_checked_by_the_right_name() {
     let world = World::new();
-    let party = Party::new(leaf(&["localhost", "127.0.0.1", "mail.example.net"]), Some(&world.root));
+    let party = Party::new(
+        leaf(&["localhost", "127.0.0.1", "mail.example.net"]),
+        Some(&world.root),
+    );
     let der = party.key.serialize_der().try_into().unwrap();
     let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
     let key = CertifiedKey::from_der(vec![party.der.clone()], der, &provider).unwrap();
-    let doorman = Arc::new(Doorman { key: Arc::new(key), asked: Mutex::default() });
+    let doorman = Arc::new(Doorman {
+        key: Arc::new(key),
+        asked: Mutex::default(),
+    });
     let mut tls = good(&world);
     tls.cert_resolver = doorman.clone();
 
@@ -205,36 +301,75 @@ async fn the_server_is_asked_for_and_checked_by_the_right_name() {
     });
     for (host, server_name, asked) in [
         ("localhost", None, Some("localhost")),
-        ("localhost", Some("mail.example.net"), Some("mail.example.net")),
+        (
+            "localhost",
+            Some("mail.example.net"),
+            Some("mail.example.net"),
+        ),
         // The root's dot is no part of SNI (RFC 6066, 3), and an address is never sent.
-        ("localhost", Some("mail.example.net."), Some("mail.example.net")),
+        (
+            "localhost",
+            Some("mail.example.net."),
+            Some("mail.example.net"),
+        ),
         ("127.0.0.1", None, None),
-        ("127.0.0.1", Some("mail.example.net"), Some("mail.example.net")),
+        (
+            "127.0.0.1",
+            Some("mail.example.net"),
+            Some("mail.example.net"),
+        ),
         ("localhost", Some("127.0.0.1"), None),
-        ("localhost", Some("other.example.net"), Some("other.example.net")),
+        (
+            "localhost",
+            Some("other.example.net"),
+            Some("other.example.net"),
+        ),
     ] {
         let mut settings = TlsSettings::new(Trust::empty().pem(&world.root.pem));
         if let Some(name) = server_name {
             settings = settings.server_name(name);
         }
-        let endpoint = Endpoint::new(host).port(port).security(Security::Implicit).tls(settings);
-        let error = timeout(PATIENCE, Client::new(endpoint).send(hello())).await.unwrap().unwrap_err();
-        assert_eq!(doorman.asked.lock().unwrap().last().unwrap().as_deref(), asked);
+        let endpoint = Endpoint::new(host)
+            .port(port)
+            .security(Security::Implicit)
+            .tls(settings);
+        let error = timeout(PATIENCE, Client::new(endpoint).send(hello()))
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(
+            doorman.asked.lock().unwrap().last().unwrap().as_deref(),
+            asked
+        );
         // The server closes once it is trusted: only the wrong name fails before.
         let is_wrong = server_name == Some("other.example.net");
-        assert_eq!(error.phase(), if is_wrong { Phase::Tls } else { Phase::Greeting }, "{error}");
+        assert_eq!(
+            error.phase(),
+            if is_wrong {
+                Phase::Tls
+            } else {
+                Phase::Greeting
+            },
+            "{error}"
+        );
     }
     server.abort();
 }
 
 fn proof(tls: &TlsInfo, resumed: bool) {
     assert_eq!(tls.resumed, resumed);
-    assert!(tls.version.starts_with("TLSv1.") && tls.cipher.starts_with("TLS"), "{tls}");
+    assert!(
+        tls.version.starts_with("TLSv1.") && tls.cipher.starts_with("TLS"),
+        "{tls}"
+    );
     assert!(tls.key_exchange.is_some() || resumed, "{tls}");
     assert!(tls.verified && tls.not_verified_reason.is_none());
     assert_eq!(tls.verified_by.as_deref(), Some("CN=envoi testing CA"));
     let peer = tls.peer().expect("the certificate is there");
-    assert_eq!((peer.subject.as_str(), peer.issuer.as_str()), ("CN=localhost", "CN=envoi testing CA"));
+    assert_eq!(
+        (peer.subject.as_str(), peer.issuer.as_str()),
+        ("CN=localhost", "CN=envoi testing CA")
+    );
     assert_eq!(peer.names, ["localhost", "127.0.0.1", "::1"]);
     assert!(peer.not_before < peer.not_after);
     assert_eq!(peer.sha256.len(), 32 * 3 - 1);
@@ -243,20 +378,43 @@ fn proof(tls: &TlsInfo, resumed: bool) {
 #[tokio::test]
 async fn every_receipt_has_the_proof_and_sessions_are_resumed() {
     let refused = "nobody@example.com";
-    let server = testing::Server::builder().refuse_recipient(refused, "550 5.1.1 No such user").start().await.unwrap();
+    let server = testing::Server::builder()
+        .refuse_recipient(refused, "550 5.1.1 No such user")
+        .start()
+        .await
+        .unwrap();
     let trust = Trust::empty().pem(server.ca_pem());
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        let settings = TlsSettings::new(trust.clone()).min_version(version).max_version(version);
+        let settings = TlsSettings::new(trust.clone())
+            .min_version(version)
+            .max_version(version);
         let client = Client::new(Endpoint::new("localhost").port(server.port()).tls(settings));
-        proof(client.send(hello()).await.unwrap().tls.as_ref().unwrap(), false);
-        proof(client.send(hello()).await.unwrap().tls.as_ref().unwrap(), true);
+        proof(
+            client.send(hello()).await.unwrap().tls.as_ref().unwrap(),
+            false,
+        );
+        proof(
+            client.send(hello()).await.unwrap().tls.as_ref().unwrap(),
+            true,
+        );
         // A clone is the same client.
         let mut connection = client.clone().connect().await.unwrap();
         proof(connection.tls().unwrap(), true);
-        proof(connection.send(hello()).await.unwrap().tls.as_ref().unwrap(), true);
+        proof(
+            connection
+                .send(hello())
+                .await
+                .unwrap()
+                .tls
+                .as_ref()
+                .unwrap(),
+            true,
+        );
 
-        let message =
-            envoi::mail_builder::MessageBuilder::new().from("me@example.org").to(refused).text_body("Hello.\n");
+        let message = envoi::mail_builder::MessageBuilder::new()
+            .from("me@example.org")
+            .to(refused)
+            .text_body("Hello.\n");
         let error = client.send(message).await.unwrap_err();
         proof(error.receipt().unwrap().tls.as_ref().unwrap(), true);
     }
@@ -265,11 +423,20 @@ async fn every_receipt_has_the_proof_and_sessions_are_resumed() {
 #[tokio::test]
 async fn what_failed_in_the_handshake_still_has_the_chain() {
     let world = World::new();
-    let (result, _) = send(StartTls(unknown, &[]), &world, |endpoint| endpoint.security(Security::Required)).await;
+    let (result, _) = send(StartTls(unknown, &[]), &world, |endpoint| {
+        endpoint.security(Security::Required)
+    })
+    .await;
     let error = result.unwrap_err();
-    let failure = std::error::Error::source(&error).unwrap().downcast_ref::<envoi::tls::CertificateFailure>().unwrap();
+    let failure = std::error::Error::source(&error)
+        .unwrap()
+        .downcast_ref::<envoi::tls::CertificateFailure>()
+        .unwrap();
     assert_eq!(failure.chain[0].issuer, "CN=Unknown Root");
     assert_eq!(Some(failure.hint()), error.hint());
     let transcript = error.receipt().unwrap().transcript.to_string();
-    assert!(transcript.contains("TLS handshake failed: the certificate of localhost"), "{transcript}");
+    assert!(
+        transcript.contains("TLS handshake failed: the certificate of localhost"),
+        "{transcript}"
+    );
 }

@@ -54,19 +54,42 @@ macro_rules! answer {
 
 #[tokio::test]
 async fn proxies() {
-    let row = |name, server: Server, kind, exit| case(name, server, URL, kind, Phase::Connect, exit);
+    let row =
+        |name, server: Server, kind, exit| case(name, server, URL, kind, Phase::Connect, exit);
     let by_socks = |name, server, kind, exit| row(name, server, kind, exit).with(socks);
     let by_http = |name, answer: &'static str, kind, exit| {
-        row(name, Replies(Box::leak(Box::new([answer.as_bytes()]))), kind, exit).with(http)
+        row(
+            name,
+            Replies(Box::leak(Box::new([answer.as_bytes()]))),
+            kind,
+            exit,
+        )
+        .with(http)
     };
     let cases = vec![
         // The proxy itself.
         row("no SOCKS5 proxy", Nobody, ErrorKind::Connect, 75).with(socks),
         row("no HTTP proxy", Nobody, ErrorKind::Connect, 75).with(http),
-        row("a proxy behind a firewall", Server::Full, ErrorKind::Timeout, 75)
-            .with(|endpoint, world| hurried(http(endpoint, world))),
-        case("no such proxy", Nobody, URL, ErrorKind::Connect, Phase::Connect, 75)
-            .with(|endpoint, _| endpoint.proxy(Proxy::from_url("socks5h://proxy.example.invalid").unwrap()).port(587)),
+        row(
+            "a proxy behind a firewall",
+            Server::Full,
+            ErrorKind::Timeout,
+            75,
+        )
+        .with(|endpoint, world| hurried(http(endpoint, world))),
+        case(
+            "no such proxy",
+            Nobody,
+            URL,
+            ErrorKind::Connect,
+            Phase::Connect,
+            75,
+        )
+        .with(|endpoint, _| {
+            endpoint
+                .proxy(Proxy::from_url("socks5h://proxy.example.invalid").unwrap())
+                .port(587)
+        }),
         case(
             "a name that is not found here",
             Nobody,
@@ -77,12 +100,30 @@ async fn proxies() {
         )
         .with(|endpoint, _| through(endpoint, "socks5://")),
         // Logins.
-        by_socks("SOCKS5 wants a login", Replies(&[NO_METHOD]), ErrorKind::Auth, 77),
-        row("SOCKS5 takes no password", Replies(&[NO_METHOD]), ErrorKind::Auth, 77).with(socks_with_login),
-        row("SOCKS5 refuses the login", Replies(&[LOGIN, REFUSED_LOGIN]), ErrorKind::Auth, 77).with(socks_with_login),
+        by_socks(
+            "SOCKS5 wants a login",
+            Replies(&[NO_METHOD]),
+            ErrorKind::Auth,
+            77,
+        ),
+        row(
+            "SOCKS5 takes no password",
+            Replies(&[NO_METHOD]),
+            ErrorKind::Auth,
+            77,
+        )
+        .with(socks_with_login),
+        row(
+            "SOCKS5 refuses the login",
+            Replies(&[LOGIN, REFUSED_LOGIN]),
+            ErrorKind::Auth,
+            77,
+        )
+        .with(socks_with_login),
         by_http(
             "HTTP wants a login",
-            "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n",
+            "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic \
+                realm=\"x\"\r\n\r\n",
             ErrorKind::Auth,
             77,
         ),
@@ -94,28 +135,78 @@ async fn proxies() {
         )
         .with(http_with_login),
         // What is behind it.
-        by_socks("SOCKS5: general failure", answer!(1), ErrorKind::Connect, 75),
+        by_socks(
+            "SOCKS5: general failure",
+            answer!(1),
+            ErrorKind::Connect,
+            75,
+        ),
         by_socks("SOCKS5: not allowed", answer!(2), ErrorKind::Refused, 69),
-        by_socks("SOCKS5: network unreachable", answer!(3), ErrorKind::Connect, 75),
-        by_socks("SOCKS5: host unreachable", answer!(4), ErrorKind::Connect, 75),
-        by_socks("SOCKS5: connection refused", answer!(5), ErrorKind::Connect, 75),
+        by_socks(
+            "SOCKS5: network unreachable",
+            answer!(3),
+            ErrorKind::Connect,
+            75,
+        ),
+        by_socks(
+            "SOCKS5: host unreachable",
+            answer!(4),
+            ErrorKind::Connect,
+            75,
+        ),
+        by_socks(
+            "SOCKS5: connection refused",
+            answer!(5),
+            ErrorKind::Connect,
+            75,
+        ),
         by_socks("SOCKS5: TTL expired", answer!(6), ErrorKind::Connect, 75),
         by_socks("SOCKS5: no CONNECT", answer!(7), ErrorKind::Unsupported, 69),
-        by_socks("SOCKS5: type of address", answer!(8), ErrorKind::Unsupported, 69),
-        by_http("HTTP: forbidden", "HTTP/1.1 403 Forbidden\r\nServer: squid\r\n\r\n", ErrorKind::Refused, 69),
+        by_socks(
+            "SOCKS5: type of address",
+            answer!(8),
+            ErrorKind::Unsupported,
+            69,
+        ),
+        by_http(
+            "HTTP: forbidden",
+            "HTTP/1.1 403 Forbidden\r\nServer: squid\r\n\r\n",
+            ErrorKind::Refused,
+            69,
+        ),
         by_http(
             "HTTP: the host is not reached",
             "HTTP/1.1 503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n",
             ErrorKind::Connect,
             75,
         ),
-        by_http("HTTP: an error of its own", "HTTP/1.0 500 Unable to connect\r\n\r\n", ErrorKind::Connect, 75),
-        by_http("HTTP: no CONNECT", "HTTP/1.1 405 Method Not Allowed\r\n\r\n", ErrorKind::Refused, 69),
+        by_http(
+            "HTTP: an error of its own",
+            "HTTP/1.0 500 Unable to connect\r\n\r\n",
+            ErrorKind::Connect,
+            75,
+        ),
+        by_http(
+            "HTTP: no CONNECT",
+            "HTTP/1.1 405 Method Not Allowed\r\n\r\n",
+            ErrorKind::Refused,
+            69,
+        ),
         // Silence and ends.
-        row("SOCKS5: silence", Replies(&[NO_LOGIN]), ErrorKind::Timeout, 75)
-            .with(|endpoint, world| hurried(socks(endpoint, world))),
-        row("HTTP: silence", Replies(&[b"HTTP/1.1 200"]), ErrorKind::Timeout, 75)
-            .with(|endpoint, world| hurried(http(endpoint, world))),
+        row(
+            "SOCKS5: silence",
+            Replies(&[NO_LOGIN]),
+            ErrorKind::Timeout,
+            75,
+        )
+        .with(|endpoint, world| hurried(socks(endpoint, world))),
+        row(
+            "HTTP: silence",
+            Replies(&[b"HTTP/1.1 200"]),
+            ErrorKind::Timeout,
+            75,
+        )
+        .with(|endpoint, world| hurried(http(endpoint, world))),
         by_socks("SOCKS5: closed", Answers(NO_LOGIN), ErrorKind::Connect, 75),
         row("HTTP: closed", Answers(b""), ErrorKind::Connect, 75).with(http),
         // Something else.
@@ -138,7 +229,13 @@ async fn proxies() {
             ErrorKind::Protocol,
             76,
         ),
-        row("a SOCKS5 proxy in place of an HTTP one", Answers(&[5, 0xff]), ErrorKind::Connect, 75).with(http),
+        row(
+            "a SOCKS5 proxy in place of an HTTP one",
+            Answers(&[5, 0xff]),
+            ErrorKind::Connect,
+            75,
+        )
+        .with(http),
         by_http("an answer without an end", &LONG, ErrorKind::Protocol, 76),
         // Where to connect from.
         case(
@@ -150,8 +247,15 @@ async fn proxies() {
             78,
         )
         .with(|endpoint, _| endpoint.bind(std::net::Ipv6Addr::LOCALHOST)),
-        case("an address of somebody else", Nobody, "smtp://127.0.0.1:{port}", ErrorKind::Connect, Phase::Connect, 75)
-            .with(|endpoint, _| endpoint.bind(std::net::Ipv4Addr::new(192, 0, 2, 1))),
+        case(
+            "an address of somebody else",
+            Nobody,
+            "smtp://127.0.0.1:{port}",
+            ErrorKind::Connect,
+            Phase::Connect,
+            75,
+        )
+        .with(|endpoint, _| endpoint.bind(std::net::Ipv4Addr::new(192, 0, 2, 1))),
     ];
     play("proxies", cases).await;
 }

@@ -1,4 +1,5 @@
-//! The servers at the other end: scripted ones in plaintext and inside TLS, `openssl s_server`, and such that speak no SMTP.
+//! The servers at the other end: scripted ones in plaintext and inside TLS, `openssl s_server`, and
+//! such that speak no SMTP.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,8 +17,9 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::case::{Party, World};
 
-/// What a script answers to each command that begins so. `GREETING`, `TLS` (the first bytes of a handshake) and `BODY` (the
-/// first bytes of a message) are commands, too, and `.` is the end of the message.
+/// What a script answers to each command that begins so. `GREETING`, `TLS` (the first bytes of a
+/// handshake) and `BODY` (the first bytes of a message) are commands, too, and `.` is the end of
+/// the message.
 pub type Script = &'static [(&'static str, &'static str)];
 
 /// Answers that are none.
@@ -85,7 +87,9 @@ pub async fn start(server: &Server, world: &World) -> Running {
         Server::Full => return full().await,
         Server::Plain(script) => Some(serve(listener, script, good(world), false, &heard)),
         Server::Implicit(script) => Some(serve(listener, script, good(world), true, &heard)),
-        Server::StartTls(config, script) => Some(serve(listener, script, config(world), false, &heard)),
+        Server::StartTls(config, script) => {
+            Some(serve(listener, script, config(world), false, &heard))
+        }
         Server::Says(text) => Some(tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.write_all(text.as_bytes()).await;
@@ -105,7 +109,12 @@ pub async fn start(server: &Server, world: &World) -> Running {
             let _ = stream.write_all(bytes).await;
         })),
     };
-    Running { port, heard, task, process: None }
+    Running {
+        port,
+        heard,
+        task,
+        process: None,
+    }
 }
 
 /// A server with this chain: the certificate of the first, and the others above it.
@@ -119,7 +128,13 @@ pub fn config(chain: &[&Party]) -> ServerConfig {
         .unwrap()
 }
 
-fn serve(listener: TcpListener, script: Script, config: ServerConfig, implicit: bool, heard: &Heard) -> JoinHandle<()> {
+fn serve(
+    listener: TcpListener,
+    script: Script,
+    config: ServerConfig,
+    implicit: bool,
+    heard: &Heard,
+) -> JoinHandle<()> {
     let heard = heard.clone();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
@@ -154,7 +169,12 @@ async fn full() -> Running {
         let _held = (listener, waiting);
         std::future::pending().await
     });
-    Running { port: address.port(), heard: Heard::default(), task: Some(task), process: None }
+    Running {
+        port: address.port(),
+        heard: Heard::default(),
+        task: Some(task),
+        process: None,
+    }
 }
 
 async fn session(
@@ -172,14 +192,18 @@ async fn session(
         if !converse(&mut stream, script, false, log).await? {
             return Ok::<_, io::Error>(false);
         }
-        let Some(answer) = scripted(script, "TLS") else { return Ok(true) };
+        let Some(answer) = scripted(script, "TLS") else {
+            return Ok(true);
+        };
         let _ = stream.read(&mut [0; 4096]).await?;
         reply(&mut stream, answer).await?;
         Ok(false)
     };
     match in_clear.await {
         Ok(true) => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return stream.set_zero_linger(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            return stream.set_zero_linger();
+        }
         other => return other.map(drop),
     }
     let mut stream = tls.accept(stream).await?;
@@ -187,15 +211,23 @@ async fn session(
 }
 
 fn scripted(script: Script, command: &str) -> Option<&'static str> {
-    script.iter().find(|(begins, _)| command.starts_with(begins)).map(|(_, answer)| *answer)
+    script
+        .iter()
+        .find(|(begins, _)| command.starts_with(begins))
+        .map(|(_, answer)| *answer)
 }
 
 /// What the script does not mention is answered as a friendly server does.
 fn usual(command: &str, secure: bool) -> &'static str {
     match command.split([' ', ':']).next().unwrap_or_default() {
         "GREETING" => "220 mail.example.org ESMTP",
-        "EHLO" if secure => "250-mail.example.org\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN",
-        "EHLO" => "250-mail.example.org\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250-AUTH PLAIN LOGIN\r\n250 STARTTLS",
+        "EHLO" if secure => {
+            "250-mail.example.org\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN"
+        }
+        "EHLO" => {
+            "250-mail.example.org\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250-AUTH PLAIN \
+                LOGIN\r\n250 STARTTLS"
+        }
         "STARTTLS" => "220 2.0.0 Ready to start TLS",
         "AUTH" => "235 2.7.0 Authentication successful",
         "DATA" => "354 End data with <CR><LF>.<CR><LF>",
@@ -212,12 +244,20 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     log: &(dyn Fn(&str) + Send + Sync),
 ) -> io::Result<bool> {
     let mut unread = Vec::new();
-    if !upgraded && !reply(stream, scripted(script, "GREETING").unwrap_or(usual("GREETING", false))).await? {
+    if !upgraded
+        && !reply(
+            stream,
+            scripted(script, "GREETING").unwrap_or(usual("GREETING", false)),
+        )
+        .await?
+    {
         return Ok(false);
     }
     let mut in_message = false;
     loop {
-        let Some(line) = next_line(stream, &mut unread).await? else { return Ok(false) };
+        let Some(line) = next_line(stream, &mut unread).await? else {
+            return Ok(false);
+        };
         if in_message && line != "." {
             continue;
         }
@@ -242,7 +282,10 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn next_line<S: AsyncRead + Unpin>(stream: &mut S, unread: &mut Vec<u8>) -> io::Result<Option<String>> {
+async fn next_line<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    unread: &mut Vec<u8>,
+) -> io::Result<Option<String>> {
     loop {
         if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
@@ -255,7 +298,10 @@ async fn next_line<S: AsyncRead + Unpin>(stream: &mut S, unread: &mut Vec<u8>) -
 }
 
 /// False where the session ends with it.
-async fn reply<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) -> io::Result<bool> {
+async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    answer: &str,
+) -> io::Result<bool> {
     match answer {
         SILENCE => {
             // Until the client goes.
@@ -278,19 +324,37 @@ async fn reply<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &str) 
 
 fn openssl(world: &World, options: &[&str]) -> Running {
     let party = world.good();
-    let (certificate, key) = (world.folder.path().join("server.pem"), world.folder.path().join("server.key"));
+    let (certificate, key) = (
+        world.folder.path().join("server.pem"),
+        world.folder.path().join("server.key"),
+    );
     std::fs::write(&certificate, &party.pem).unwrap();
     std::fs::write(&key, party.key.serialize_pem()).unwrap();
     let mut command = Command::new("openssl");
-    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(certificate).arg("-key").arg(key);
-    command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["s_server", "-accept", "127.0.0.1:0", "-cert"])
+        .arg(certificate)
+        .arg("-key")
+        .arg(key);
+    command
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut process = command.spawn().expect("openssl is installed");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    let address = lines
+        .find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned))
+        .unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
     // Whatever else it says is read, lest it wait for that.
     std::thread::spawn(move || lines.for_each(drop));
     // It ends when its input does.
     let input = process.stdin.take().unwrap();
-    Running { port, heard: Heard::default(), task: None, process: Some((process, input)) }
+    Running {
+        port,
+        heard: Heard::default(),
+        task: None,
+        process: Some((process, input)),
+    }
 }

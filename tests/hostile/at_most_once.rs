@@ -1,5 +1,6 @@
-//! At most once, and said (RFC 5321, 4.1.1.4 and 6.1): the server is killed at each step of the dialogue, and what the client
-//! tells of each message is compared with what the server has stored. "Sent" is stored once; "not sent" is not stored; else it is unknown.
+//! At most once, and said (RFC 5321, 4.1.1.4 and 6.1): the server is killed at each step of the
+//! dialogue, and what the client tells of each message is compared with what the server has stored.
+//! "Sent" is stored once; "not sent" is not stored; else it is unknown.
 
 use std::sync::atomic::Ordering;
 
@@ -28,22 +29,94 @@ const PLAIN: ServerBehavior = ServerBehavior {
 /// Ways to the server's disk: each must hold at every step.
 const WAYS: &[(&str, ServerBehavior)] = &[
     ("DATA, one command at a time", PLAIN),
-    ("DATA in a group (RFC 2920)", ServerBehavior { pipelining: true, ..PLAIN }),
-    ("BDAT (RFC 3030)", ServerBehavior { chunking: true, ..PLAIN }),
-    ("BDAT in a group", ServerBehavior { pipelining: true, chunking: true, ..PLAIN }),
-    ("BINARYMIME in chunks", ServerBehavior { chunking: true, binary: true, ..PLAIN }),
+    (
+        "DATA in a group (RFC 2920)",
+        ServerBehavior {
+            pipelining: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "BDAT (RFC 3030)",
+        ServerBehavior {
+            chunking: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "BDAT in a group",
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "BINARYMIME in chunks",
+        ServerBehavior {
+            chunking: true,
+            binary: true,
+            ..PLAIN
+        },
+    ),
     (
         "BINARYMIME in chunks without waiting",
-        ServerBehavior { pipelining: true, chunking: true, binary: true, ..PLAIN },
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            binary: true,
+            ..PLAIN
+        },
     ),
-    ("LMTP (RFC 2033, 4.2)", ServerBehavior { pipelining: true, lmtp: true, ..PLAIN }),
-    ("LMTP and BDAT", ServerBehavior { pipelining: true, chunking: true, lmtp: true, ..PLAIN }),
-    ("PRDR (draft-hall-prdr)", ServerBehavior { prdr: true, ..PLAIN }),
-    ("PRDR in a group, by BDAT", ServerBehavior { pipelining: true, chunking: true, prdr: true, ..PLAIN }),
-    ("STARTTLS", ServerBehavior { pipelining: true, tls: Some(Security::Required), ..PLAIN }),
+    (
+        "LMTP (RFC 2033, 4.2)",
+        ServerBehavior {
+            pipelining: true,
+            lmtp: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "LMTP and BDAT",
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            lmtp: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "PRDR (draft-hall-prdr)",
+        ServerBehavior {
+            prdr: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "PRDR in a group, by BDAT",
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            prdr: true,
+            ..PLAIN
+        },
+    ),
+    (
+        "STARTTLS",
+        ServerBehavior {
+            pipelining: true,
+            tls: Some(Security::Required),
+            ..PLAIN
+        },
+    ),
     (
         "TLS from the first byte",
-        ServerBehavior { pipelining: true, chunking: true, tls: Some(Security::Implicit), ..PLAIN },
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            tls: Some(Security::Implicit),
+            ..PLAIN
+        },
     ),
 ];
 
@@ -57,13 +130,23 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
                 let mut connection = Connection::from_stream(client, &endpoint).await.ok()?;
-                let to = ["you@example.com", "nobody@example.com", "full@example.com", "all@example.com"];
-                let message = if manners.binary { parcel(0, &to, 1_200_000) } else { letter(0, &to, 300) };
+                let to = [
+                    "you@example.com",
+                    "nobody@example.com",
+                    "full@example.com",
+                    "all@example.com",
+                ];
+                let message = if manners.binary {
+                    parcel(0, &to, 1_200_000)
+                } else {
+                    letter(0, &to, 300)
+                };
                 let outcome = connection.send(message).await;
                 connection.quit().await;
                 Some(outcome)
             };
-            let (outcome, served) = tokio::join!(sending, office.serve(server, *manners, killed_at));
+            let (outcome, served) =
+                tokio::join!(sending, office.serve(server, *manners, killed_at));
             let context = format!("{way}, killed at step {killed_at}");
             if let Some(outcome) = &outcome {
                 office.audit(0, outcome, &context);
@@ -74,12 +157,19 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
                         "{context}: nobody had asked for the message: {outcome:?}"
                     );
                 }
-                told[if unknown { 0 } else { 1 + usize::from(outcome.is_ok()) }] += 1;
+                told[if unknown {
+                    0
+                } else {
+                    1 + usize::from(outcome.is_ok())
+                }] += 1;
             } else {
                 assert!(office.books().stored.is_empty(), "{context}");
             }
             if served.is_ok() {
-                assert!(outcome.is_some_and(|outcome| outcome.is_ok()), "{context}: nothing was in the way");
+                assert!(
+                    outcome.is_some_and(|outcome| outcome.is_ok()),
+                    "{context}: nothing was in the way"
+                );
                 break;
             }
             assert!(killed_at < 200, "{context}: it never ends");
@@ -87,41 +177,65 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
         // A small message by BDAT is with the transport as soon as MAIL is.
         let certain = manners.pipelining && manners.chunking && !manners.binary;
         let [unknown, not_sent, sent] = told;
-        assert!(unknown > 0 && sent > 0 && (not_sent > 0 || certain), "{way}: {told:?}");
+        assert!(
+            unknown > 0 && sent > 0 && (not_sent > 0 || certain),
+            "{way}: {told:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
-    for (way, manners) in
-        WAYS.iter().filter(|(_, manners)| manners.pipelining && !manners.binary && manners.tls.is_none())
+    for (way, manners) in WAYS
+        .iter()
+        .filter(|(_, manners)| manners.pipelining && !manners.binary && manners.tls.is_none())
     {
         let endpoint = manners.endpoint();
         for killed_at in 0.. {
             let office = Office::default();
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
-                let Ok(mut connection) = Connection::from_stream(client, &endpoint).await else { return Vec::new() };
-                let to = |n: usize| if n == 1 { &["nobody@example.com"] } else { BOTH };
+                let Ok(mut connection) = Connection::from_stream(client, &endpoint).await else {
+                    return Vec::new();
+                };
+                let to = |n: usize| {
+                    if n == 1 {
+                        &["nobody@example.com"]
+                    } else {
+                        BOTH
+                    }
+                };
                 let letters = stream::iter(0..5).map(|n| letter(n, to(n), 100));
                 let outcomes: Vec<_> = connection.send_all(letters).collect().await;
                 connection.quit().await;
                 outcomes
             };
-            let (outcomes, served) = tokio::join!(sending, office.serve(server, *manners, killed_at));
+            let (outcomes, served) =
+                tokio::join!(sending, office.serve(server, *manners, killed_at));
             let context = format!("{way}, a window, killed at step {killed_at}");
             // A last error may tell of the end of the connection alone.
             let messages = outcomes.iter().take_while(|outcome| match outcome {
                 Ok(_) => true,
-                Err(error) => error.receipt().is_some_and(|receipt| !receipt.recipients.is_empty()),
+                Err(error) => error
+                    .receipt()
+                    .is_some_and(|receipt| !receipt.recipients.is_empty()),
             });
             let mut begun = 0;
             for (id, outcome) in messages.enumerate() {
                 office.audit(id, outcome, &context);
                 begun = id + 1;
             }
-            let stored = office.books().stored.keys().map(|(id, _)| id + 1).max().unwrap_or(0);
-            assert!(stored <= begun, "{context}: {stored} stored and {begun} told of");
+            let stored = office
+                .books()
+                .stored
+                .keys()
+                .map(|(id, _)| id + 1)
+                .max()
+                .unwrap_or(0);
+            assert!(
+                stored <= begun,
+                "{context}: {stored} stored and {begun} told of"
+            );
             if served.is_ok() {
                 assert_eq!(begun, 5, "{context}");
                 break;
@@ -166,10 +280,19 @@ async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_and_a_server_that_is_killed_at_each_step() {
-    // What is known not to have been sent is sent again, and what is not known is not: stored twice is nothing.
-    for manners in
-        [ServerBehavior { pipelining: true, ..PLAIN }, ServerBehavior { pipelining: true, chunking: true, ..PLAIN }]
-    {
+    // What is known not to have been sent is sent again, and what is not known is not: stored twice
+    // is nothing.
+    for manners in [
+        ServerBehavior {
+            pipelining: true,
+            ..PLAIN
+        },
+        ServerBehavior {
+            pipelining: true,
+            chunking: true,
+            ..PLAIN
+        },
+    ] {
         let (mut sent_again, mut unknown) = (0, 0);
         for killed_at in 0.. {
             let context = format!("{manners:?}, killed at step {killed_at}");
@@ -182,13 +305,19 @@ async fn retries_and_a_server_that_is_killed_at_each_step() {
                 Ok(_) if clients == 1 => break,
                 Ok(_) => sent_again += 1,
                 Err(error) => {
-                    assert!(error.outcome_unknown() && clients == 1, "{context}: {clients} clients, {error}");
+                    assert!(
+                        error.outcome_unknown() && clients == 1,
+                        "{context}: {clients} clients, {error}"
+                    );
                     unknown += 1;
                 }
             }
             assert!(killed_at < 200, "{context}: it never ends");
         }
-        assert!(sent_again > 3 && unknown > 0, "{manners:?}: {sent_again}, {unknown}");
+        assert!(
+            sent_again > 3 && unknown > 0,
+            "{manners:?}: {sent_again}, {unknown}"
+        );
     }
 }
 
@@ -197,7 +326,10 @@ async fn nothing_is_sent_again_on_its_own() {
     // A server that stores and says nothing, a hundred times over: one connection, one message.
     let office = Office::default();
     let (client, server) = duplex(64 * 1024);
-    let manners = ServerBehavior { pipelining: true, ..ServerBehavior::default() };
+    let manners = ServerBehavior {
+        pipelining: true,
+        ..ServerBehavior::default()
+    };
     let endpoint = manners.endpoint();
     let sending = async {
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
@@ -218,8 +350,21 @@ async fn nothing_is_sent_again_on_its_own() {
     };
     let ((first, second), _served) = tokio::join!(sending, office.serve(server, manners, steps));
     let error = first.unwrap_err();
-    assert!(error.outcome_unknown() && !error.is_transient() && !error.is_permanent(), "{error}");
-    assert!(error.receipt().unwrap().recipients.iter().all(|recipient| recipient.outcome == Outcome::Unknown));
+    assert!(
+        error.outcome_unknown() && !error.is_transient() && !error.is_permanent(),
+        "{error}"
+    );
+    assert!(
+        error
+            .receipt()
+            .unwrap()
+            .recipients
+            .iter()
+            .all(|recipient| recipient.outcome == Outcome::Unknown)
+    );
     assert!(!second.unwrap_err().outcome_unknown());
-    assert_eq!(office.books().stored.values().copied().collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(
+        office.books().stored.values().copied().collect::<Vec<_>>(),
+        [1, 1]
+    );
 }

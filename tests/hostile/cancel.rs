@@ -1,5 +1,6 @@
-//! Cancellation: each future is dropped after its first poll, its second, its third … until it comes to its end. The connection refuses
-//! further use then, nothing is stored in part, and no task is left. A caller that panics does not send half a message.
+//! Cancellation: each future is dropped after its first poll, its second, its third … until it
+//! comes to its end. The connection refuses further use then, nothing is stored in part, and no
+//! task is left. A caller that panics does not send half a message.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +10,9 @@ use std::task::{Context, Poll};
 
 use envoi::proto::Protocol;
 use envoi::tls::Security;
-use envoi::{Address, Attachment, Connection, Credentials, Endpoint, Envelope, Error, Message, Result};
+use envoi::{
+    Address, Attachment, Connection, Credentials, Endpoint, Envelope, Error, Message, Result,
+};
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
@@ -43,7 +46,10 @@ const LINE: ServerBehavior = ServerBehavior {
 };
 
 /// A wire on which little fits, so that there is much to wait for.
-fn wire(manners: ServerBehavior, narrow: bool) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
+fn wire(
+    manners: ServerBehavior,
+    narrow: bool,
+) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
     let (client, server) = duplex(if narrow { 7 } else { 64 * 1024 });
     let office = Office::default();
     let serving = tokio::spawn({
@@ -58,15 +64,27 @@ fn endpoint() -> Endpoint {
 }
 
 /// The connection was given up in the middle, and says so; nothing of it goes on.
-async fn assert_given_up(mut connection: Connection, serving: JoinHandle<io::Result<()>>, context: &str) {
+async fn assert_given_up(
+    mut connection: Connection,
+    serving: JoinHandle<io::Result<()>>,
+    context: &str,
+) {
     let outcomes: [Result<(), Error>; 4] = [
-        connection.send(letter(9, &["late@example.com"], 10)).await.map(|_| ()),
+        connection
+            .send(letter(9, &["late@example.com"], 10))
+            .await
+            .map(|_| ()),
         connection.noop().await.map(|_| ()),
-        connection.mail(address("late@example.org")).await.map(|_| ()),
+        connection
+            .mail(address("late@example.org"))
+            .await
+            .map(|_| ()),
         connection.reset().await.map(|_| ()),
     ];
     for outcome in outcomes {
-        let error = outcome.err().unwrap_or_else(|| panic!("{context}: it goes on"));
+        let error = outcome
+            .err()
+            .unwrap_or_else(|| panic!("{context}: it goes on"));
         assert!(error.to_string().contains("given up"), "{context}: {error}");
     }
     connection.quit().await;
@@ -76,15 +94,25 @@ async fn assert_given_up(mut connection: Connection, serving: JoinHandle<io::Res
 async fn assert_nothing_left(serving: JoinHandle<io::Result<()>>, context: &str) {
     // The client's end is gone.
     assert!(serving.await.unwrap().is_err(), "{context}: it said QUIT");
-    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{context}: a task is left");
+    assert_eq!(
+        Handle::current().metrics().num_alive_tasks(),
+        0,
+        "{context}: a task is left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn connect_after_each_poll() {
     for manners in [
         LINE,
-        ServerBehavior { tls: Some(Security::Required), ..LINE },
-        ServerBehavior { tls: Some(Security::Implicit), ..LINE },
+        ServerBehavior {
+            tls: Some(Security::Required),
+            ..LINE
+        },
+        ServerBehavior {
+            tls: Some(Security::Implicit),
+            ..LINE
+        },
     ] {
         let endpoint = manners.endpoint();
         // The store is read once.
@@ -93,7 +121,9 @@ async fn connect_after_each_poll() {
         for polls in 1.. {
             let (client, office, serving) = wire(manners, manners.tls.is_none());
             let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
-            let done = connected.map(|connection| drop(connection.unwrap())).is_some();
+            let done = connected
+                .map(|connection| drop(connection.unwrap()))
+                .is_some();
             assert_nothing_left(serving, &format!("{manners:?}, {polls} polls")).await;
             assert!(office.books().stored.is_empty());
             if done {
@@ -108,8 +138,14 @@ async fn connect_after_each_poll() {
 async fn send_after_each_poll() {
     for manners in [
         LINE,
-        ServerBehavior { pipelining: false, ..LINE },
-        ServerBehavior { chunking: true, ..LINE },
+        ServerBehavior {
+            pipelining: false,
+            ..LINE
+        },
+        ServerBehavior {
+            chunking: true,
+            ..LINE
+        },
         ServerBehavior { lmtp: true, ..LINE },
     ] {
         let endpoint = manners.endpoint();
@@ -117,28 +153,49 @@ async fn send_after_each_poll() {
             let context = format!("{manners:?}, {polls} polls");
             let (client, office, serving) = wire(manners, true);
             let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
-            let outcome = polled(connection.send(letter(0, &["you@example.com"], 100)), polls).await;
+            let outcome =
+                polled(connection.send(letter(0, &["you@example.com"], 100)), polls).await;
             if let Some(outcome) = outcome {
                 assert!(polls > 10);
                 office.audit(0, &outcome, &context);
-                assert!(connection.send(letter(1, &["you@example.com"], 100)).await.is_ok(), "{context}");
+                assert!(
+                    connection
+                        .send(letter(1, &["you@example.com"], 100))
+                        .await
+                        .is_ok(),
+                    "{context}"
+                );
                 break;
             }
             assert_given_up(connection, serving, &context).await;
             let books = office.books();
-            assert!(books.broken.is_empty(), "{context}: a part of a message was stored");
-            assert!(books.stored.values().all(|&times| times == 1) && books.stored.len() <= 1, "{context}");
+            assert!(
+                books.broken.is_empty(),
+                "{context}: a part of a message was stored"
+            );
+            assert!(
+                books.stored.values().all(|&times| times == 1) && books.stored.len() <= 1,
+                "{context}"
+            );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_messages_after_each_poll() {
-    for manners in [LINE, ServerBehavior { chunking: true, ..LINE }] {
+    for manners in [
+        LINE,
+        ServerBehavior {
+            chunking: true,
+            ..LINE
+        },
+    ] {
         for polls in 1.. {
             let context = format!("{manners:?}, {polls} polls");
             let (client, office, serving) = wire(manners, true);
-            let mut connection = Connection::from_stream(client, &manners.endpoint()).await.unwrap();
+            let mut connection = Connection::from_stream(client, &manners.endpoint())
+                .await
+                .unwrap();
             let mut told = Vec::new();
             let sending = async {
                 let letters = stream::iter(0..4).map(|n| letter(n, &["you@example.com"], 50));
@@ -172,11 +229,26 @@ async fn the_steps_of_a_transaction_after_each_poll() {
                 connection.login(None, &credentials).await.map(|_| ())
             })
         }),
-        ("NOOP", 0, |connection| connection.noop().map(|done| done.map(|_| ())).boxed_local()),
-        ("RSET", 1, |connection| connection.reset().map(|done| done.map(|_| ())).boxed_local()),
-        ("MAIL", 0, |connection| connection.mail(address("me@example.org")).map(|done| done.map(|_| ())).boxed_local()),
+        ("NOOP", 0, |connection| {
+            connection.noop().map(|done| done.map(|_| ())).boxed_local()
+        }),
+        ("RSET", 1, |connection| {
+            connection
+                .reset()
+                .map(|done| done.map(|_| ()))
+                .boxed_local()
+        }),
+        ("MAIL", 0, |connection| {
+            connection
+                .mail(address("me@example.org"))
+                .map(|done| done.map(|_| ()))
+                .boxed_local()
+        }),
         ("RCPT", 1, |connection| {
-            connection.rcpt(address("you@example.com")).map(|done| done.map(|_| ())).boxed_local()
+            connection
+                .rcpt(address("you@example.com"))
+                .map(|done| done.map(|_| ()))
+                .boxed_local()
         }),
         ("DATA", 2, |connection| {
             Box::pin(async {
@@ -187,13 +259,20 @@ async fn the_steps_of_a_transaction_after_each_poll() {
                 writer.finish().await.map(|_| ())
             })
         }),
-        ("VRFY", 0, |connection| connection.command("VRFY you").map(|done| done.map(|_| ())).boxed_local()),
+        ("VRFY", 0, |connection| {
+            connection
+                .command("VRFY you")
+                .map(|done| done.map(|_| ()))
+                .boxed_local()
+        }),
     ];
     for (name, before, step) in steps {
         for polls in 1.. {
             let context = format!("{name}, {polls} polls");
             let (client, office, serving) = wire(LINE, true);
-            let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear()).await.unwrap();
+            let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear())
+                .await
+                .unwrap();
             if before > 0 {
                 connection.mail(address("me@example.org")).await.unwrap();
             }
@@ -235,7 +314,11 @@ async fn quit_after_each_poll() {
         let connection = Connection::from_stream(client, &endpoint()).await.unwrap();
         let done = polled(connection.quit(), polls).await.is_some();
         let _served = serving.await.unwrap();
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{polls} polls");
+        assert_eq!(
+            Handle::current().metrics().num_alive_tasks(),
+            0,
+            "{polls} polls"
+        );
         if done {
             assert!(polls > 2);
             return;
@@ -247,7 +330,11 @@ async fn quit_after_each_poll() {
 struct Bomb(usize);
 
 impl AsyncRead for Bomb {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.0 = self.0.checked_sub(1).expect("the bomb goes off");
         let piece = b"X-Id: 0\r\n\r\nend\r\n";
         buffer.put_slice(&piece[..piece.len().min(buffer.remaining())]);
@@ -257,11 +344,17 @@ impl AsyncRead for Bomb {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
-    let built =
-        || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
+    let built = || {
+        envoi::mail_builder::MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .text_body("X")
+    };
     type Make = fn(usize) -> Message<'static>;
     let messages: [(&str, Make); 2] = [
-        ("a ready message", |reads| Message::raw_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))),
+        ("a ready message", |reads| {
+            Message::raw_stream(Bomb(reads)).envelope(envelope(&["you@example.com"]))
+        }),
         ("an attachment", |reads| {
             let built = envoi::mail_builder::MessageBuilder::new()
                 .from("me@example.org")
@@ -275,28 +368,45 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
         for reads in [0, 1, 10_000] {
             let (client, office, serving) = wire(LINE, false);
             let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
-            let outcome = AssertUnwindSafe(connection.send(message(reads))).catch_unwind().await;
-            assert!(outcome.is_err(), "{what}, after {reads} reads: the panic is the caller's to see");
+            let outcome = AssertUnwindSafe(connection.send(message(reads)))
+                .catch_unwind()
+                .await;
+            assert!(
+                outcome.is_err(),
+                "{what}, after {reads} reads: the panic is the caller's to see"
+            );
             if reads == 0 && what == "a ready message" {
                 // Its headers are read before anything is said to the server.
                 assert!(connection.verify().await.is_ok() && office.books().asked_for == 0);
                 continue;
             }
             assert_given_up(connection, serving, what).await;
-            assert!(office.books().stored.is_empty() && office.books().broken.is_empty(), "{what}");
+            assert!(
+                office.books().stored.is_empty() && office.books().broken.is_empty(),
+                "{what}"
+            );
         }
     }
     // In the caller's stream of messages, between two of them: nothing was going on.
     let (client, office, _serving) = wire(LINE, false);
     let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
-    let bomb = stream::iter(0..2).map(|n| if n == 0 { letter(0, &["you@example.com"], 10) } else { panic!("again") });
+    let bomb = stream::iter(0..2).map(|n| {
+        if n == 0 {
+            letter(0, &["you@example.com"], 10)
+        } else {
+            panic!("again")
+        }
+    });
     let sending = async {
         let outcomes: Vec<_> = connection.send_all(bomb).collect().await;
         outcomes
     };
     assert!(AssertUnwindSafe(sending).catch_unwind().await.is_err());
     let _ = connection.send(built()).await;
-    assert!(office.books().broken.len() <= 1, "what was sent afterwards is whole: it has no number");
+    assert!(
+        office.books().broken.len() <= 1,
+        "what was sent afterwards is whole: it has no number"
+    );
     assert!(office.books().stored.len() <= 1);
 }
 
@@ -304,8 +414,14 @@ async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
 struct Dud(usize);
 
 impl AsyncRead for Dud {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(Err(io::ErrorKind::Other.into())) };
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(left) = self.0.checked_sub(1) else {
+            return Poll::Ready(Err(io::ErrorKind::Other.into()));
+        };
         self.0 = left;
         buffer.put_slice(b"A: b\r\n\r\nBcc: c\r\n");
         Poll::Ready(Ok(()))
@@ -314,9 +430,14 @@ impl AsyncRead for Dud {
 
 #[tokio::test]
 async fn what_failed_has_no_end() {
-    // Asked again, the body of a message gives an error, and never its end: who drives the machine himself might take it for one.
-    let built =
-        || envoi::mail_builder::MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("X");
+    // Asked again, the body of a message gives an error, and never its end: who drives the machine
+    // himself might take it for one.
+    let built = || {
+        envoi::mail_builder::MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .text_body("X")
+    };
     let attached = |reader: Box<dyn AsyncRead + Send + Unpin>| {
         Message::from(built()).attach(Attachment::reader("a.txt", "text/plain", reader))
     };
@@ -324,7 +445,10 @@ async fn what_failed_has_no_end() {
         Message::raw_stream(reader).envelope(envelope(&["you@example.com"]))
     };
     for reads in [0, 1, 2, 10_000] {
-        let bombs = [ready(Box::new(Bomb(reads))), attached(Box::new(Bomb(reads)))];
+        let bombs = [
+            ready(Box::new(Bomb(reads))),
+            attached(Box::new(Bomb(reads))),
+        ];
         let duds = [ready(Box::new(Dud(reads))), attached(Box::new(Dud(reads)))];
         for (at, message) in bombs.into_iter().chain(duds).enumerate() {
             // The headers of a ready message are read first of all.
@@ -333,12 +457,23 @@ async fn what_failed_has_no_end() {
                 assert!(!matches!(prepared, Ok(Ok(_))));
                 continue;
             }
-            let (_, mut body) = prepared.expect("it does not panic before it is read").unwrap();
+            let (_, mut body) = prepared
+                .expect("it does not panic before it is read")
+                .unwrap();
             // The panic, or the error.
-            while matches!(AssertUnwindSafe(body.chunk()).catch_unwind().await, Ok(Some(Ok(_)))) {}
+            while matches!(
+                AssertUnwindSafe(body.chunk()).catch_unwind().await,
+                Ok(Some(Ok(_)))
+            ) {}
             for _ in 0..3 {
-                let chunk = AssertUnwindSafe(body.chunk()).catch_unwind().await.expect("it does not panic again");
-                assert!(chunk.is_some_and(|chunk| chunk.is_err()), "after {reads} reads");
+                let chunk = AssertUnwindSafe(body.chunk())
+                    .catch_unwind()
+                    .await
+                    .expect("it does not panic again");
+                assert!(
+                    chunk.is_some_and(|chunk| chunk.is_err()),
+                    "after {reads} reads"
+                );
             }
         }
     }
@@ -352,13 +487,18 @@ async fn a_panic_in_what_is_told_of_each_recipient() {
     assert_eq!(endpoint.protocol(), Protocol::Lmtp);
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let envelope: Envelope = envelope(&["a@example.com", "b@example.com"]);
-    connection.mail(envelope.reverse_path().cloned()).await.unwrap();
+    connection
+        .mail(envelope.reverse_path().cloned())
+        .await
+        .unwrap();
     for recipient in envelope.recipients() {
         connection.rcpt(Address::clone(recipient)).await.unwrap();
     }
     let mut writer = connection.data().await.unwrap();
     writer.write("X-Id: 0\r\n\r\nend\r\n").await.unwrap();
-    let finished = AssertUnwindSafe(writer.finish_each(|_, _| panic!("no"))).catch_unwind().await;
+    let finished = AssertUnwindSafe(writer.finish_each(|_, _| panic!("no")))
+        .catch_unwind()
+        .await;
     assert!(finished.is_err());
     // The second recipient's answer must not be taken for that to another command.
     assert_given_up(connection, serving, "finish_each").await;

@@ -1,6 +1,7 @@
-//! Cancellation of what connects by itself, over the loopback interface, where the system decides what a poll finds: a client that sends, a
-//! connection through TLS, the source of a token, the wait before the next attempt. Each future is dropped after its first poll, its second …
-//! No task is left, nothing is stored in part or twice, and nothing goes on in the background.
+//! Cancellation of what connects by itself, over the loopback interface, where the system decides
+//! what a poll finds: a client that sends, a connection through TLS, the source of a token, the
+//! wait before the next attempt. Each future is dropped after its first poll, its second … No task
+//! is left, nothing is stored in part or twice, and nothing goes on in the background.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -39,7 +40,11 @@ impl Street {
             async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let dies = clients.fetch_add(1, Ordering::Relaxed) < dying;
-                    let killed_at = if dies { office.books().steps + killed_at } else { usize::MAX };
+                    let killed_at = if dies {
+                        office.books().steps + killed_at
+                    } else {
+                        usize::MAX
+                    };
                     let office = office.clone();
                     stream.set_nodelay(true).unwrap();
                     tokio::spawn(async move { office.serve(stream, manners, killed_at).await });
@@ -47,29 +52,54 @@ impl Street {
             }
         });
         let endpoint = manners.endpoint().port(port).auth_in_clear();
-        Street { endpoint, office, clients, tasks: Handle::current().metrics().num_alive_tasks() }
+        Street {
+            endpoint,
+            office,
+            clients,
+            tasks: Handle::current().metrics().num_alive_tasks(),
+        }
     }
 
-    /// The server's sessions end when the client's are gone, and then there is no task but the listener.
+    /// The server's sessions end when the client's are gone, and then there is no task but the
+    /// listener.
     async fn assert_nothing_left(&self, context: &str) {
         let settled = async {
             while Handle::current().metrics().num_alive_tasks() > self.tasks {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(10), settled).await.unwrap_or_else(|_| panic!("{context}: a task is left"));
+        timeout(Duration::from_secs(10), settled)
+            .await
+            .unwrap_or_else(|_| panic!("{context}: a task is left"));
         let books = self.office.books();
-        assert!(books.broken.is_empty(), "{context}: a part of a message was stored");
-        assert!(books.stored.values().all(|times| *times == 1), "{context}: {:?}", books.stored);
+        assert!(
+            books.broken.is_empty(),
+            "{context}: a part of a message was stored"
+        );
+        assert!(
+            books.stored.values().all(|times| *times == 1),
+            "{context}: {:?}",
+            books.stored
+        );
     }
 }
 
 fn manners() -> [ServerBehavior; 4] {
-    let line = ServerBehavior { pipelining: true, ..ServerBehavior::default() };
+    let line = ServerBehavior {
+        pipelining: true,
+        ..ServerBehavior::default()
+    };
     [
         line,
-        ServerBehavior { chunking: true, tls: Some(Security::Implicit), ..line },
-        ServerBehavior { tls: Some(Security::Required), ..line },
+        ServerBehavior {
+            chunking: true,
+            tls: Some(Security::Implicit),
+            ..line
+        },
+        ServerBehavior {
+            tls: Some(Security::Required),
+            ..line
+        },
         ServerBehavior { lmtp: true, ..line },
     ]
 }
@@ -78,11 +108,17 @@ fn manners() -> [ServerBehavior; 4] {
 async fn connect_after_each_poll() {
     for manners in manners() {
         let street = Street::open(manners, 0, 0).await;
-        let endpoint = street.endpoint.clone().user("alice").password("correct horse");
+        let endpoint = street
+            .endpoint
+            .clone()
+            .user("alice")
+            .password("correct horse");
         for polls in 1.. {
             let context = format!("{manners:?}, {polls} polls");
             let connected = polled(Connection::connect(&endpoint), polls).await;
-            let done = connected.map(|connection| drop(connection.unwrap())).is_some();
+            let done = connected
+                .map(|connection| drop(connection.unwrap()))
+                .is_some();
             street.assert_nothing_left(&context).await;
             if done {
                 assert!(polls > 3, "{context}");
@@ -119,7 +155,10 @@ async fn a_stream_of_messages_after_each_poll() {
             let context = format!("{manners:?}, {polls} polls");
             let mut told = Vec::new();
             let sending = async {
-                let mut connection = Client::new(street.endpoint.clone()).connect().await.unwrap();
+                let mut connection = Client::new(street.endpoint.clone())
+                    .connect()
+                    .await
+                    .unwrap();
                 let letters = futures::stream::iter(0..3).map(|n| letter(3 * polls + n, YOU, 50));
                 let mut outcomes = std::pin::pin!(connection.send_all(letters));
                 while let Some(outcome) = outcomes.next().await {
@@ -141,7 +180,8 @@ async fn a_stream_of_messages_after_each_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn the_wait_before_the_next_attempt_after_each_poll() {
-    // Two attempts end at MAIL, the third one would not. What was dropped makes none, however long one waits.
+    // Two attempts end at MAIL, the third one would not. What was dropped makes none, however long
+    // one waits.
     let manners = ServerBehavior::default();
     let mut most = 0;
     for polls in 1.. {
@@ -154,7 +194,11 @@ async fn the_wait_before_the_next_attempt_after_each_poll() {
         street.assert_nothing_left(&context).await;
         let attempts = street.clients.load(Ordering::Relaxed);
         sleep(Duration::from_secs(60 * 60)).await;
-        assert_eq!(street.clients.load(Ordering::Relaxed), attempts, "{context}");
+        assert_eq!(
+            street.clients.load(Ordering::Relaxed),
+            attempts,
+            "{context}"
+        );
         if let Some(outcome) = outcome {
             assert!(attempts == 3 && most == 3, "{context}: {attempts}");
             street.office.audit(0, &outcome, &context);
@@ -185,7 +229,12 @@ async fn the_source_of_a_token_after_each_poll() {
         }
     };
     let manners = ServerBehavior::default();
-    let endpoint = manners.endpoint().auth_in_clear().user("alice").mechanism(Mechanism::XOAuth2).token_source(source);
+    let endpoint = manners
+        .endpoint()
+        .auth_in_clear()
+        .user("alice")
+        .mechanism(Mechanism::XOAuth2)
+        .token_source(source);
     let holders = Arc::strong_count(&held);
     for polls in 1.. {
         let context = format!("{polls} polls");
@@ -194,10 +243,20 @@ async fn the_source_of_a_token_after_each_poll() {
         let serving = tokio::spawn(async move { office.serve(server, manners, usize::MAX).await });
         let before = asked.load(Ordering::Relaxed);
         let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
-        assert_eq!(Arc::strong_count(&held), holders, "{context}: the source holds on to something");
-        let done = connected.map(|connection| drop(connection.unwrap())).is_some();
+        assert_eq!(
+            Arc::strong_count(&held),
+            holders,
+            "{context}: the source holds on to something"
+        );
+        let done = connected
+            .map(|connection| drop(connection.unwrap()))
+            .is_some();
         assert!(serving.await.unwrap().is_err(), "{context}");
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{context}: a task is left");
+        assert_eq!(
+            Handle::current().metrics().num_alive_tasks(),
+            0,
+            "{context}: a task is left"
+        );
         assert!(asked.load(Ordering::Relaxed) <= before + 1, "{context}");
         if done {
             assert!(polls > 5, "{context}");
@@ -209,7 +268,11 @@ async fn the_source_of_a_token_after_each_poll() {
 #[tokio::test(start_paused = true)]
 async fn a_look_at_a_server_after_each_poll() {
     // The probe connects more than once.
-    let server = envoi::testing::Server::builder().starttls().start().await.unwrap();
+    let server = envoi::testing::Server::builder()
+        .starttls()
+        .start()
+        .await
+        .unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap();
     let before = Handle::current().metrics().num_alive_tasks();
     for polls in [1, 2, 3, 5, 8, 13] {

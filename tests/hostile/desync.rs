@@ -1,6 +1,7 @@
-//! No deadlock and no desync: a server that answers early, late, too much, too little, out of order, in pieces or all at once, that stops
-//! reading, that closes anywhere. A reply is that of one command (RFC 5321, 4.2), what nobody asked for is a violation, and the
-//! fate of a message that was answered is not changed by what follows.
+//! No deadlock and no desync: a server that answers early, late, too much, too little, out of
+//! order, in pieces or all at once, that stops reading, that closes anywhere. A reply is that of
+//! one command (RFC 5321, 4.2), what nobody asked for is a violation, and the fate of a message
+//! that was answered is not changed by what follows.
 
 use std::time::Duration;
 
@@ -23,25 +24,49 @@ async fn replies_out_of_order() {
         (
             "all replies of a session with the greeting, before anything was asked",
             vec![
-                send_reply("220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n"),
+                send_reply(
+                    "220 hi\r\n250 hi\r\n250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n221 bye\r\n",
+                ),
                 Act::Listen,
             ],
-            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
+            Fails(
+                ErrorKind::Protocol,
+                Phase::Hello,
+                false,
+                "nothing was asked",
+            ),
         ),
         (
             "the reply to the message with the go-ahead: success before the last byte",
-            then("DATA", &[send_reply("354 go\r\n250 stored\r\n"), Act::Listen]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n250 stored\r\n"), Act::Listen],
+            ),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "all replies of the transaction with that to MAIL",
-            then("MAIL", &[send_reply("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"), Act::Listen]),
+            then(
+                "MAIL",
+                &[
+                    send_reply("250 ok\r\n250 ok\r\n354 go\r\n250 stored\r\n"),
+                    Act::Listen,
+                ],
+            ),
             Fails(ErrorKind::Protocol, Phase::Rcpt, false, "nothing was asked"),
         ),
         (
             "an answer more than was asked for, behind EHLO",
-            then("EHLO", &[send_reply("250 hi\r\n250 and more\r\n"), Act::Listen]),
-            Fails(ErrorKind::Protocol, Phase::Command, false, "nothing was asked"),
+            then(
+                "EHLO",
+                &[send_reply("250 hi\r\n250 and more\r\n"), Act::Listen],
+            ),
+            Fails(
+                ErrorKind::Protocol,
+                Phase::Command,
+                false,
+                "nothing was asked",
+            ),
         ),
         (
             "the go-ahead in place of the reply to MAIL",
@@ -70,28 +95,57 @@ async fn replies_out_of_order() {
         ),
         (
             "lines of one reply with two codes",
-            then(".", &[send_reply("250-stored\r\n550 or not\r\n"), Act::Listen]),
+            then(
+                ".",
+                &[send_reply("250-stored\r\n550 or not\r\n"), Act::Listen],
+            ),
             Fails(ErrorKind::Protocol, Phase::EndOfData, true, "250"),
         ),
         (
             "a reply without its line end, and the end of the connection",
             then(".", &[send_reply("250 stored"), Act::Cut]),
-            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
+            Fails(
+                ErrorKind::Closed,
+                Phase::EndOfData,
+                true,
+                "middle of a reply",
+            ),
         ),
         (
             "the first line of a reply, and the end of the connection",
             then(".", &[send_reply("250-stored\r\n"), Act::Cut]),
-            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply: \"250 stored\""),
+            Fails(
+                ErrorKind::Closed,
+                Phase::EndOfData,
+                true,
+                "middle of a reply: \"250 stored\"",
+            ),
         ),
         (
             "empty lines in place of a reply",
-            then(".", &[send_reply(&("\r\n".repeat(17) + "250 stored\r\n")), Act::Listen]),
-            Fails(ErrorKind::Protocol, Phase::EndOfData, true, "an empty line came"),
+            then(
+                ".",
+                &[
+                    send_reply(&("\r\n".repeat(17) + "250 stored\r\n")),
+                    Act::Listen,
+                ],
+            ),
+            Fails(
+                ErrorKind::Protocol,
+                Phase::EndOfData,
+                true,
+                "an empty line came",
+            ),
         ),
         (
             "a reply that ends with the first half of its line end",
             then(".", &[send_reply("250 stored\r"), Act::Cut]),
-            Fails(ErrorKind::Closed, Phase::EndOfData, true, "middle of a reply"),
+            Fails(
+                ErrorKind::Closed,
+                Phase::EndOfData,
+                true,
+                "middle of a reply",
+            ),
         ),
     ])
     .await;
@@ -101,25 +155,37 @@ async fn replies_out_of_order() {
 async fn what_follows_the_answer_changes_nothing() {
     for (attack, behind) in [
         ("421 in the same segment", "421 4.3.2 going down\r\n"),
-        ("a refusal behind the success", "550 5.7.1 no, after all\r\n"),
+        (
+            "a refusal behind the success",
+            "550 5.7.1 no, after all\r\n",
+        ),
         ("another success", "250 stored again\r\n"),
         ("garbage", "\0\u{1}\u{2}garbage without end"),
         ("the beginning of a reply", "250-"),
         ("a flood of replies", &"250 stored\r\n".repeat(10_000)),
     ] {
         let endpoint = plain();
-        let acts = then(".", &[send_reply(&format!("250 stored\r\n{behind}")), Act::Listen]);
+        let acts = then(
+            ".",
+            &[send_reply(&format!("250 stored\r\n{behind}")), Act::Listen],
+        );
         let meeting = meet(acts, async |stream| {
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
             let first = connection.send(letter(0, YOU, 100)).await;
-            assert!(first.is_ok_and(|receipt| receipt.all_accepted()), "{attack}");
+            assert!(
+                first.is_ok_and(|receipt| receipt.all_accepted()),
+                "{attack}"
+            );
             // The next command does not take it for its answer, and nothing more is sent.
             connection.send(letter(1, YOU, 100)).await
         })
         .await;
         let error = meeting.result.unwrap_err();
         assert!(!error.outcome_unknown(), "{attack}: {error}");
-        assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{attack}: {error}");
+        assert!(
+            matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed),
+            "{attack}: {error}"
+        );
         assert_eq!(error.phase(), Phase::Command, "{attack}: {error}");
     }
 }
@@ -138,9 +204,22 @@ async fn merged_and_split_replies() {
         Act::Listen,
     ];
     let replies = "250-ok\r\n250 ok\r\n250 ok\r\n354 go\r\n";
-    let mut split = vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), send_reply(pipelining), Act::Hear("DATA\r\n")];
-    split.extend(replies.bytes().flat_map(|byte| [Act::Say(vec![byte]), Act::Rest(1)]));
-    split.extend([Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen]);
+    let mut split = vec![
+        send_reply("220 hi\r\n"),
+        Act::Hear("EHLO"),
+        send_reply(pipelining),
+        Act::Hear("DATA\r\n"),
+    ];
+    split.extend(
+        replies
+            .bytes()
+            .flat_map(|byte| [Act::Say(vec![byte]), Act::Rest(1)]),
+    );
+    split.extend([
+        Act::Hear("\r\n.\r\n"),
+        send_reply("250 stored\r\n"),
+        Act::Listen,
+    ]);
     let early = vec![
         send_reply("220 hi\r\n"),
         Act::Hear("EHLO"),
@@ -154,7 +233,11 @@ async fn merged_and_split_replies() {
     ];
     play_all(vec![
         ("a group's replies in one segment", merged, Sent),
-        ("a group's replies byte by byte, a second apart", split, Sent),
+        (
+            "a group's replies byte by byte, a second apart",
+            split,
+            Sent,
+        ),
         ("a group's replies after its first command", early, Sent),
         (
             "a reply too many in a group",
@@ -189,45 +272,86 @@ async fn no_deadlock_in_a_large_message() {
     for (attack, acts, fate) in [
         (
             "stops reading in the middle of the message",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), Act::Sleep]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n"), Act::Take(5000), Act::Sleep],
+            ),
             Fails(ErrorKind::Timeout, Phase::Body, false, ""),
         ),
         (
             "never reads, and refuses at once",
-            then("DATA", &[send_reply("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n552 5.3.4 too big\r\n"), Act::Sleep],
+            ),
             Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "refuses in the middle of the message, and closes",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("552 5.3.4 too big\r\n"), Act::Cut]),
+            then(
+                "DATA",
+                &[
+                    send_reply("354 go\r\n"),
+                    Act::Take(5000),
+                    send_reply("552 5.3.4 too big\r\n"),
+                    Act::Cut,
+                ],
+            ),
             Fails(ErrorKind::Refused, Phase::Body, false, "too big"),
         ),
         (
             "confirms in the middle of the message",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("250 stored\r\n"), Act::Listen]),
+            then(
+                "DATA",
+                &[
+                    send_reply("354 go\r\n"),
+                    Act::Take(5000),
+                    send_reply("250 stored\r\n"),
+                    Act::Listen,
+                ],
+            ),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 stored"),
         ),
         (
             "closes in the middle of the message",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Take(5000), Act::Cut]),
-            Fails(ErrorKind::Closed, Phase::Body, false, "middle of the message"),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n"), Act::Take(5000), Act::Cut],
+            ),
+            Fails(
+                ErrorKind::Closed,
+                Phase::Body,
+                false,
+                "middle of the message",
+            ),
         ),
         (
             "421 in the middle of the message",
             then(
                 "DATA",
-                &[send_reply("354 go\r\n"), Act::Take(5000), send_reply("421 4.3.2 going down\r\n"), Act::Cut],
+                &[
+                    send_reply("354 go\r\n"),
+                    Act::Take(5000),
+                    send_reply("421 4.3.2 going down\r\n"),
+                    Act::Cut,
+                ],
             ),
             Fails(ErrorKind::Refused, Phase::Body, false, "going down"),
         ),
         (
             "floods with replies and reads nothing, so that both sides could wait for the other",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250 ok\r\n")]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n"), Act::Flood("250 ok\r\n")],
+            ),
             Fails(ErrorKind::Protocol, Phase::Body, false, "250 ok"),
         ),
         (
             "floods with a reply that has no end, and reads nothing",
-            then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250-ok\r\n")]),
+            then(
+                "DATA",
+                &[send_reply("354 go\r\n"), Act::Flood("250-ok\r\n")],
+            ),
             Fails(ErrorKind::Protocol, Phase::Body, false, "limit"),
         ),
     ] {
@@ -235,9 +359,16 @@ async fn no_deadlock_in_a_large_message() {
         for bytes in [100_000, 1_000_000] {
             let endpoint = plain();
             let acts = acts.clone();
-            let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, YOU, bytes)).await).await;
+            let meeting = meet(acts, async |stream| {
+                send(stream, &endpoint, letter(0, YOU, bytes)).await
+            })
+            .await;
             assert_fate(attack, &meeting.result, fate);
-            assert!(meeting.took <= Duration::from_secs(200), "{attack}: it took {:?}", meeting.took);
+            assert!(
+                meeting.took <= Duration::from_secs(200),
+                "{attack}: it took {:?}",
+                meeting.took
+            );
         }
     }
 }
@@ -245,8 +376,16 @@ async fn no_deadlock_in_a_large_message() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_closes() {
     play_all(vec![
-        ("before the greeting", vec![Act::Cut], Fails(ErrorKind::Closed, Phase::Greeting, false, "greeting")),
-        ("after the greeting", then("EHLO", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::Hello, false, "EHLO")),
+        (
+            "before the greeting",
+            vec![Act::Cut],
+            Fails(ErrorKind::Closed, Phase::Greeting, false, "greeting"),
+        ),
+        (
+            "after the greeting",
+            then("EHLO", &[Act::Cut]),
+            Fails(ErrorKind::Closed, Phase::Hello, false, "EHLO"),
+        ),
         (
             "after 250 to EHLO",
             then("EHLO", &[send_reply("250 hi\r\n"), Act::Cut]),
@@ -262,13 +401,21 @@ async fn a_server_that_closes() {
             then("RCPT", &[send_reply("250 ok\r\n"), Act::Cut]),
             Fails(ErrorKind::Closed, Phase::Data, false, ""),
         ),
-        ("after the final dot", then(".", &[Act::Cut]), Fails(ErrorKind::Closed, Phase::EndOfData, true, "confirmed")),
+        (
+            "after the final dot",
+            then(".", &[Act::Cut]),
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, "confirmed"),
+        ),
         (
             "never answers the final dot",
             then(".", &[Act::Listen]),
             Fails(ErrorKind::Timeout, Phase::EndOfData, true, "confirm"),
         ),
-        ("after 250 to the message", then(".", &[send_reply("250 stored\r\n"), Act::Cut]), Sent),
+        (
+            "after 250 to the message",
+            then(".", &[send_reply("250 stored\r\n"), Act::Cut]),
+            Sent,
+        ),
         ("instead of 221", then("QUIT", &[Act::Cut]), Sent),
     ])
     .await;
@@ -284,7 +431,10 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
         ("DATA", ErrorKind::Refused, Phase::Data),
         (".", ErrorKind::Refused, Phase::EndOfData),
     ] {
-        for lines in ["421 4.3.2 going down\r\n", "421-4.3.2 I am\r\n421 4.3.2 going down\r\n"] {
+        for lines in [
+            "421 4.3.2 going down\r\n",
+            "421-4.3.2 I am\r\n421 4.3.2 going down\r\n",
+        ] {
             for end in [Act::Cut, Act::Close, Act::Listen] {
                 let attack = format!("{at}, {lines:?}, {end:?}");
                 let endpoint = plain();
@@ -297,9 +447,17 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
                     outcome
                 })
                 .await;
-                assert_fate(&attack, &meeting.result, Fails(kind, phase, false, "going down"));
+                assert_fate(
+                    &attack,
+                    &meeting.result,
+                    Fails(kind, phase, false, "going down"),
+                );
                 assert!(meeting.result.unwrap_err().is_transient(), "{attack}");
-                assert!(meeting.took < Duration::from_secs(2), "{attack}: it took {:?}", meeting.took);
+                assert!(
+                    meeting.took < Duration::from_secs(2),
+                    "{attack}: it took {:?}",
+                    meeting.took
+                );
             }
         }
     }
@@ -307,7 +465,12 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
     let endpoint = plain();
     let acts = then(
         "EHLO",
-        &[send_reply("250 hi\r\n"), Act::Rest(300), send_reply("421 4.4.2 idle for too long\r\n"), Act::Close],
+        &[
+            send_reply("250 hi\r\n"),
+            Act::Rest(300),
+            send_reply("421 4.4.2 idle for too long\r\n"),
+            Act::Close,
+        ],
     );
     let meeting = meet(acts, async |stream| {
         let mut connection = Connection::from_stream(stream, &endpoint).await?;
@@ -315,18 +478,36 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
         connection.mail(address("me@example.org")).await
     })
     .await;
-    assert_fate("unasked", &meeting.result, Fails(ErrorKind::Closed, Phase::Command, false, "idle for too long"));
+    assert_fate(
+        "unasked",
+        &meeting.result,
+        Fails(
+            ErrorKind::Closed,
+            Phase::Command,
+            false,
+            "idle for too long",
+        ),
+    );
     assert!(!String::from_utf8_lossy(&meeting.heard).contains("MAIL"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_window_keeps_its_order() {
-    // Three messages by BDAT are on their way. Whatever comes too much or too early is nobody's success.
+    // Three messages by BDAT are on their way. Whatever comes too much or too early is nobody's
+    // success.
     let offers = "250-hostile.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let one = "250 ok\r\n250 ok\r\n250 stored\r\n";
     for (attack, replies, sent) in [
-        ("all in order", format!("{one}250 ok\r\n{one}250 ok\r\n{one}"), 3),
-        ("one reply too few", format!("{one}250 ok\r\n{one}250 ok\r\n250 ok\r\n"), 2),
+        (
+            "all in order",
+            format!("{one}250 ok\r\n{one}250 ok\r\n{one}"),
+            3,
+        ),
+        (
+            "one reply too few",
+            format!("{one}250 ok\r\n{one}250 ok\r\n250 ok\r\n"),
+            2,
+        ),
         ("a refusal out of place", format!("{one}550 no\r\n"), 1),
         ("421 behind the first", format!("{one}421 down\r\n"), 1),
         ("garbage behind the first", format!("{one}what?\r\n"), 1),

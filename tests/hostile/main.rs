@@ -1,8 +1,10 @@
-//! envoi under attack: a hostile server, a bad network, a careless caller. Nothing gets through, nothing is lost.
+//! envoi under attack: a hostile server, a bad network, a careless caller. Nothing gets through,
+//! nothing is lost.
 //!
-//! Each file is about one promise (SECURITY.md), and each case in it is an attack that has a name or breaks a section of an RFC. All is in
-//! memory on a paused clock, or on the loopback interface where the system itself is to be asked. What a single bad
-//! reply leads to is in tests/dialogues and tests/failures.
+//! Each file is about one promise (SECURITY.md), and each case in it is an attack that has a name
+//! or breaks a section of an RFC. All is in memory on a paused clock, or on the loopback interface
+//! where the system itself is to be asked. What a single bad reply leads to is in tests/dialogues
+//! and tests/failures.
 //!
 //! Each guard was taken out by hand, and a case fell:
 //!
@@ -40,8 +42,8 @@
 //! | | | the wiping of secrets, and of the lines they go in | `memory` |
 //! | Bad networks | `network` | the unknown outcome, what became of the others, dots | `whatever_the_weather` |
 //!
-//! That a message whose outcome is unknown is not sent again is guarded more than once: by what its recipients are told, by its kind of
-//! error, and by name.
+//! That a message whose outcome is unknown is not sent again is guarded more than once: by what its
+//! recipients are told, by its kind of error, and by name.
 
 mod at_most_once;
 mod cancel;

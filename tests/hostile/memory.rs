@@ -1,5 +1,5 @@
-//! Memory: what a server can make the client hold, and what is left of a password. Both are read from the system, in a process of their own,
-//! where no other test's memory is.
+//! Memory: what a server can make the client hold, and what is left of a password. Both are read
+//! from the system, in a process of their own, where no other test's memory is.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -18,14 +18,19 @@ use crate::server::letter;
 mod rss;
 use rss::peak_resident;
 
-/// Returns true in a process that runs this test only. Anywhere else, runs the test in such a process.
+/// Returns true in a process that runs this test only. Anywhere else, runs the test in such a
+/// process.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "ENVOI_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
     let program = std::env::current_exe().unwrap();
-    let run = Command::new(program).args(["--exact", test, "--nocapture"]).env(ALONE, test).output().unwrap();
+    let run = Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
     false
@@ -42,26 +47,58 @@ async fn floods() {
     let then = |last: &str, acts: &[Act]| [up_to(last), acts.to_vec()].concat();
     let wide = Box::leak(format!("250-{}\r\n", "x".repeat(16_000)).into_boxed_str());
     let words = Box::leak(format!("250-AUTH{}\r\n", " A".repeat(7000)).into_boxed_str());
-    let hello = meet(up_to("QUIT"), async |stream| send(stream, &plain(), letter(0, &["you@example.com"], 100)).await);
+    let hello = meet(up_to("QUIT"), async |stream| {
+        send(stream, &plain(), letter(0, &["you@example.com"], 100)).await
+    });
     assert!(hello.await.result.is_ok());
     let own = || peak_resident(std::process::id()).unwrap();
     let before = own();
     for (attack, acts) in [
         ("a line without an end", vec![Act::Flood("x")]),
         ("a greeting without an end", vec![Act::Flood("220-x\r\n")]),
-        ("empty capabilities without an end", then("EHLO", &[Act::Flood("250-\r\n")])),
-        ("wide capabilities without an end", then("EHLO", &[Act::Flood(wide)])),
-        ("mechanisms without an end", then("EHLO", &[Act::Flood(words)])),
-        ("unasked replies without an end", then("EHLO", &[Act::Flood("250 x\r\n")])),
-        ("replies to MAIL without an end", then("MAIL", &[Act::Flood("250 x\r\n")])),
-        ("replies during the message", then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250-x\r\n")])),
-        ("replies behind the message", then(".", &[send_reply("250 stored\r\n"), Act::Flood("250 x\r\n")])),
-        ("a parting without an end", then("QUIT", &[Act::Flood("221-x\r\n")])),
+        (
+            "empty capabilities without an end",
+            then("EHLO", &[Act::Flood("250-\r\n")]),
+        ),
+        (
+            "wide capabilities without an end",
+            then("EHLO", &[Act::Flood(wide)]),
+        ),
+        (
+            "mechanisms without an end",
+            then("EHLO", &[Act::Flood(words)]),
+        ),
+        (
+            "unasked replies without an end",
+            then("EHLO", &[Act::Flood("250 x\r\n")]),
+        ),
+        (
+            "replies to MAIL without an end",
+            then("MAIL", &[Act::Flood("250 x\r\n")]),
+        ),
+        (
+            "replies during the message",
+            then("DATA", &[send_reply("354 go\r\n"), Act::Flood("250-x\r\n")]),
+        ),
+        (
+            "replies behind the message",
+            then(
+                ".",
+                &[send_reply("250 stored\r\n"), Act::Flood("250 x\r\n")],
+            ),
+        ),
+        (
+            "a parting without an end",
+            then("QUIT", &[Act::Flood("221-x\r\n")]),
+        ),
     ] {
         for _ in 0..5 {
             let endpoint = plain();
             let message = letter(0, &["you@example.com"], 100);
-            let _met = meet(acts.clone(), async |stream| send(stream, &endpoint, message).await).await;
+            let _met = meet(acts.clone(), async |stream| {
+                send(stream, &endpoint, message).await
+            })
+            .await;
         }
         let grown = own() - before;
         assert!(grown < MOST, "{attack}: {grown} bytes");
@@ -80,24 +117,45 @@ fn password() -> String {
     password
 }
 
-/// These bytes and then the password, in base64, masked: never more than three bytes are there as they are.
+/// These bytes and then the password, in base64, masked: never more than three bytes are there as
+/// they are.
 fn in_base64(before: &[u8]) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bytes: Vec<u8> = before.iter().map(|byte| byte ^ MASK).chain(MASKED.iter().copied()).collect();
-    let groups =
-        bytes.chunks_exact(3).map(|group| group.iter().fold(0, |bits, byte| bits << 8 | u32::from(byte ^ MASK)));
-    groups.flat_map(|bits| [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 63) as usize] ^ MASK)).collect()
+    let bytes: Vec<u8> = before
+        .iter()
+        .map(|byte| byte ^ MASK)
+        .chain(MASKED.iter().copied())
+        .collect();
+    let groups = bytes.chunks_exact(3).map(|group| {
+        group
+            .iter()
+            .fold(0, |bits, byte| bits << 8 | u32::from(byte ^ MASK))
+    });
+    groups
+        .flat_map(|bits| [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 63) as usize] ^ MASK))
+        .collect()
 }
 
 /// How often that which is masked here is in the memory that this process can write to.
 fn found(masked: &[u8]) -> usize {
-    let (maps, memory) = (fs::read_to_string("/proc/self/maps").unwrap(), File::open("/proc/self/mem").unwrap());
+    let (maps, memory) = (
+        fs::read_to_string("/proc/self/maps").unwrap(),
+        File::open("/proc/self/mem").unwrap(),
+    );
     let mut found = 0;
-    // The pieces overlap, so that nothing falls between two. Each time the same buffer, which is wiped in the end.
+    // The pieces overlap, so that nothing falls between two. Each time the same buffer, which is
+    // wiped in the end.
     let mut piece = vec![0; 1 << 20];
     for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
-        let (mut at, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let (from, to) = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'))
+            .unwrap();
+        let (mut at, to) = (
+            u64::from_str_radix(from, 16).unwrap(),
+            u64::from_str_radix(to, 16).unwrap(),
+        );
         while at < to {
             let length = piece.len().min((to - at) as usize);
             let read = memory.read_at(&mut piece[..length], at).unwrap_or(0);
@@ -105,14 +163,21 @@ fn found(masked: &[u8]) -> usize {
                 break;
             }
             let (first, rest) = masked.split_first().unwrap();
-            let starts = piece[..read].iter().enumerate().filter(|(_, byte)| **byte == first ^ MASK);
+            let starts = piece[..read]
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == first ^ MASK);
             let is_rest = |start: usize| {
                 let behind = piece[..read].get(start + 1..start + masked.len());
                 behind.is_some_and(|behind| behind.iter().zip(rest).all(|(a, b)| *a == b ^ MASK))
             };
             found += starts.filter(|(start, _)| is_rest(*start)).count();
             piece.fill(0);
-            at += if (length as u64) < to - at { (read - masked.len()) as u64 } else { read as u64 };
+            at += if (length as u64) < to - at {
+                (read - masked.len()) as u64
+            } else {
+                read as u64
+            };
         }
     }
     found
@@ -127,8 +192,21 @@ fn forgetful(mechanism: Mechanism) -> (u16, thread::JoinHandle<()>) {
         let mut heard = [0; 4096];
         let offer = format!("250-hi\r\n250 AUTH {mechanism}\r\n");
         let replies: &[&str] = match mechanism {
-            Mechanism::Login => &["220 hi\r\n", &offer, "334 \r\n", "334 \r\n", "235 ok\r\n", "221 bye\r\n"],
-            Mechanism::CramMd5 => &["220 hi\r\n", &offer, "334 PDFAYT4=\r\n", "235 ok\r\n", "221 bye\r\n"],
+            Mechanism::Login => &[
+                "220 hi\r\n",
+                &offer,
+                "334 \r\n",
+                "334 \r\n",
+                "235 ok\r\n",
+                "221 bye\r\n",
+            ],
+            Mechanism::CramMd5 => &[
+                "220 hi\r\n",
+                &offer,
+                "334 PDFAYT4=\r\n",
+                "235 ok\r\n",
+                "221 bye\r\n",
+            ],
             _ => &["220 hi\r\n", &offer, "235 ok\r\n", "221 bye\r\n"],
         };
         for reply in replies {
@@ -152,9 +230,17 @@ async fn passwords() {
         ("the password", MASKED.to_vec()),
         ("the password in base64", in_base64(b"")),
         ("PLAIN's response", in_base64(b"\0alice\0")),
-        ("XOAUTH2's response", in_base64(b"user=alice\x01auth=Bearer ")),
+        (
+            "XOAUTH2's response",
+            in_base64(b"user=alice\x01auth=Bearer "),
+        ),
     ];
-    for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5, Mechanism::XOAuth2] {
+    for mechanism in [
+        Mechanism::Plain,
+        Mechanism::Login,
+        Mechanism::CramMd5,
+        Mechanism::XOAuth2,
+    ] {
         let (port, serving) = forgetful(mechanism);
         let credentials = match mechanism {
             Mechanism::XOAuth2 => Credentials::token("alice", password()),

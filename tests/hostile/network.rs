@@ -1,8 +1,10 @@
-//! Bad networks, simulated: a wire in memory on a paused clock, whose weather is made from a seed. Latency, loss (as a stall until
-//! what was lost is sent again), segments of one byte, resets, partitions and half-open connections come at any byte of the session, in
-//! clear and inside TLS. Whatever comes: the session ends in time, and what the client is told is so.
+//! Bad networks, simulated: a wire in memory on a paused clock, whose weather is made from a seed.
+//! Latency, loss (as a stall until what was lost is sent again), segments of one byte, resets,
+//! partitions and half-open connections come at any byte of the session, in clear and inside TLS.
+//! Whatever comes: the session ends in time, and what the client is told is so.
 //!
-//! `ENVOI_NETWORK_SEEDS=5000` plays so many seeds, `ENVOI_NETWORK_SEED=17` that one, and tells its weather.
+//! `ENVOI_NETWORK_SEEDS=5000` plays so many seeds, `ENVOI_NETWORK_SEED=17` that one, and tells its
+//! weather.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +18,10 @@ use envoi::delivery::{DsnReturn, EnvelopeId, Notify};
 use envoi::tls::Security;
 use envoi::{Connection, DeliveryOptions, Error, Message, Phase, Receipt, Timeouts};
 use futures::{StreamExt as _, stream};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex, split};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+    split,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::server::{Office, ServerBehavior, letter, parcel};
@@ -78,7 +83,14 @@ impl Plan {
     fn of(seed: u64) -> Plan {
         let mut dice = Random(seed);
         // TLS costs time: a third has it.
-        let tls = dice.pick(&[None, None, None, None, Some(Security::Required), Some(Security::Implicit)]);
+        let tls = dice.pick(&[
+            None,
+            None,
+            None,
+            None,
+            Some(Security::Required),
+            Some(Security::Implicit),
+        ]);
         let lmtp = tls != Some(Security::Implicit) && dice.roll(5) == 0;
         let chunking = dice.roll(3) == 0;
         let manners = ServerBehavior {
@@ -106,11 +118,14 @@ impl Plan {
                 _ => Fault::None,
             };
             // A hundred thousand segments of one byte would only take time.
-            let segment =
-                if bytes > 1000 { dice.pick(&[536, 1460, 65_536]) } else { dice.pick(&[1, 2, 19, 536, 65_536]) };
+            let segment = if bytes > 1000 {
+                dice.pick(&[536, 1460, 65_536])
+            } else {
+                dice.pick(&[1, 2, 19, 536, 65_536])
+            };
             Direction {
-                // One segment after the other: a network that is only slow is to be slow enough for no limit, though TLS makes one
-                // record of several messages.
+                // One segment after the other: a network that is only slow is to be slow enough for
+                // no limit, though TLS makes one record of several messages.
                 latency_ms: dice.pick(match segment {
                     0..100 => &[0, 1, 2],
                     100..2000 => &[0, 1, 30, 100],
@@ -127,17 +142,30 @@ impl Plan {
             }
         };
         let (up, down) = (way(up_length, one_way), way(down_length, !one_way));
-        Plan { manners, messages, bytes, hurried: dice.roll(2) == 0, up, down }
+        Plan {
+            manners,
+            messages,
+            bytes,
+            hurried: dice.roll(2) == 0,
+            up,
+            down,
+        }
     }
 }
 
 impl Plan {
     fn message(&self, id: usize, to: &[&str]) -> Message<'static> {
-        let message = if self.manners.binary { parcel(id, to, self.bytes) } else { letter(id, to, self.bytes) };
+        let message = if self.manners.binary {
+            parcel(id, to, self.bytes)
+        } else {
+            letter(id, to, self.bytes)
+        };
         if !self.manners.dsn {
             return message;
         }
-        let wishes = DeliveryOptions::new().notify(Notify::FAILURE).returned(DsnReturn::Headers);
+        let wishes = DeliveryOptions::new()
+            .notify(Notify::FAILURE)
+            .returned(DsnReturn::Headers);
         message.delivery(wishes.envelope_id(EnvelopeId::new("a b").unwrap()))
     }
 }
@@ -149,7 +177,11 @@ struct End {
 }
 
 impl AsyncRead for End {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
@@ -161,7 +193,11 @@ impl AsyncRead for End {
 }
 
 impl AsyncWrite for End {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -182,7 +218,11 @@ enum Ended {
 }
 
 /// Carries bytes one way.
-async fn forward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: Direction) -> Ended {
+async fn forward(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    way: Direction,
+) -> Ended {
     let mut segment = vec![0; way.segment];
     let (mut carried, mut stalled) = (0, false);
     loop {
@@ -256,12 +296,23 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
     let context = format!("seed {seed}: {plan:?}");
     let is_reset = Arc::new(AtomicBool::default());
     let ((client, near), (far, server)) = (duplex(16 * 1024), duplex(16 * 1024));
-    let (client, server) =
-        (End { stream: client, is_reset: is_reset.clone() }, End { stream: server, is_reset: is_reset.clone() });
+    let (client, server) = (
+        End {
+            stream: client,
+            is_reset: is_reset.clone(),
+        },
+        End {
+            stream: server,
+            is_reset: is_reset.clone(),
+        },
+    );
     let office = Office::default();
     let began = Instant::now();
     let (timeouts, limit) = if plan.hurried {
-        (Timeouts::uniform(Duration::from_secs(20)), Duration::from_secs(20 * 4 * 2 + 60))
+        (
+            Timeouts::uniform(Duration::from_secs(20)),
+            Duration::from_secs(20 * 4 * 2 + 60),
+        )
     } else {
         (Timeouts::default(), Duration::from_secs(2 * 60 * 60))
     };
@@ -276,11 +327,18 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
             }
         };
         let outcomes: Vec<_> = if messages == 1 {
-            vec![connection.send(plan.message(0, &["you@example.com", "full@example.com", "all@example.com"])).await]
+            vec![
+                connection
+                    .send(plan.message(
+                        0,
+                        &["you@example.com", "full@example.com", "all@example.com"],
+                    ))
+                    .await,
+            ]
         } else {
             // PRDR takes two.
-            let letters =
-                stream::iter(0..messages).map(|n| plan.message(n, &["you@example.com", "all@example.com"][n % 2..]));
+            let letters = stream::iter(0..messages)
+                .map(|n| plan.message(n, &["you@example.com", "all@example.com"][n % 2..]));
             connection.send_all(letters).collect().await
         };
         connection.quit().await;
@@ -305,26 +363,40 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
     assert!(took < limit, "{context}: it took {took:?}: {outcomes:?}");
     let told = outcomes.iter().take_while(|outcome| match outcome {
         Ok(_) => true,
-        Err(error) => error.receipt().is_some_and(|receipt| !receipt.recipients.is_empty()),
+        Err(error) => error
+            .receipt()
+            .is_some_and(|receipt| !receipt.recipients.is_empty()),
     });
     let mut begun = 0;
     for (id, outcome) in told.enumerate() {
         office.audit(id, outcome, &context);
         begun = id + 1;
     }
-    assert!(office.books().stored.keys().all(|(id, _)| *id < begun), "{context}: more is stored than was told of");
+    assert!(
+        office.books().stored.keys().all(|(id, _)| *id < begun),
+        "{context}: more is stored than was told of"
+    );
     for command in office.books().envelopes.iter().filter(|_| plan.manners.dsn) {
-        let wishes = if command.starts_with("MAIL") { " RET=HDRS ENVID=a+20b" } else { " NOTIFY=FAILURE" };
+        let wishes = if command.starts_with("MAIL") {
+            " RET=HDRS ENVID=a+20b"
+        } else {
+            " NOTIFY=FAILURE"
+        };
         assert!(command.contains(wishes), "{context}: {command}");
     }
     if plan.up.fault == Fault::None && plan.down.fault == Fault::None {
-        assert!(outcomes.iter().all(Result::is_ok), "{context}: nothing was in the way: {outcomes:?}");
+        assert!(
+            outcomes.iter().all(Result::is_ok),
+            "{context}: nothing was in the way: {outcomes:?}"
+        );
     }
     outcomes
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,7 +404,10 @@ async fn whatever_the_weather() {
     // One for each: it reads its trust store once.
     let mut endpoints = BTreeMap::new();
     let mut endpoint = |manners: ServerBehavior| {
-        endpoints.entry((manners.lmtp, manners.tls.map(|tls| tls as u8))).or_insert_with(|| manners.endpoint()).clone()
+        endpoints
+            .entry((manners.lmtp, manners.tls.map(|tls| tls as u8)))
+            .or_insert_with(|| manners.endpoint())
+            .clone()
     };
     if let Some(seed) = number("ENVOI_NETWORK_SEED") {
         let plan = Plan::of(seed);
@@ -367,6 +442,9 @@ async fn whatever_the_weather() {
         Phase::Body,
         Phase::EndOfData,
     ] {
-        assert!(phases.contains_key(phase.as_str()), "no seed broke in phase {phase}: {phases:?}");
+        assert!(
+            phases.contains_key(phase.as_str()),
+            "no seed broke in phase {phase}: {phases:?}"
+        );
     }
 }

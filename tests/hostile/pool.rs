@@ -1,5 +1,6 @@
-//! A pool, and cancellation: whatever future is dropped, and after whichever poll, the pool still hands out all of its connections, and none
-//! that was left in the middle of something is used again. No message is stored in part, or twice; nor where the server dies.
+//! A pool, and cancellation: whatever future is dropped, and after whichever poll, the pool still
+//! hands out all of its connections, and none that was left in the middle of something is used
+//! again. No message is stored in part, or twice; nor where the server dies.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -32,7 +33,9 @@ impl Hall {
     /// The first counter dies at this step of the office.
     async fn with_first_killed(manners: ServerBehavior, mut killed_at: usize) -> Hall {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let endpoint = manners.endpoint().port(listener.local_addr().unwrap().port());
+        let endpoint = manners
+            .endpoint()
+            .port(listener.local_addr().unwrap().port());
         let office = Office::default();
         tokio::spawn({
             let office = office.clone();
@@ -41,14 +44,21 @@ impl Hall {
                 while let Ok((stream, _)) = listener.accept().await {
                     // The office says each reply in two halves.
                     stream.set_nodelay(true).unwrap();
-                    let (office, killed_at) = (office.clone(), std::mem::replace(&mut killed_at, usize::MAX));
+                    let (office, killed_at) = (
+                        office.clone(),
+                        std::mem::replace(&mut killed_at, usize::MAX),
+                    );
                     counters.spawn(async move { office.serve(stream, manners, killed_at).await });
                 }
             }
         });
         let mut limits = PoolConfig::new(2);
         limits.acquire_timeout = Duration::from_secs(10);
-        Hall { office, pool: Client::new(endpoint).pool(limits), letters: 0 }
+        Hall {
+            office,
+            pool: Client::new(endpoint).pool(limits),
+            letters: 0,
+        }
     }
 
     fn letter(&mut self) -> (usize, envoi::Message<'static>) {
@@ -67,8 +77,14 @@ impl Hall {
             self.office.audit(id, &outcome, context);
         }
         let books = self.office.books();
-        assert!(books.broken.is_empty(), "{context}: a part of a message was stored");
-        assert!(books.stored.values().all(|&times| times == 1), "{context}: a message was stored twice");
+        assert!(
+            books.broken.is_empty(),
+            "{context}: a part of a message was stored"
+        );
+        assert!(
+            books.stored.values().all(|&times| times == 1),
+            "{context}: a message was stored twice"
+        );
     }
 }
 
@@ -83,10 +99,19 @@ const LINE: ServerBehavior = ServerBehavior {
 };
 const WAYS: &[ServerBehavior] = &[
     LINE,
-    ServerBehavior { pipelining: false, ..LINE },
-    ServerBehavior { chunking: true, ..LINE },
+    ServerBehavior {
+        pipelining: false,
+        ..LINE
+    },
+    ServerBehavior {
+        chunking: true,
+        ..LINE
+    },
     ServerBehavior { lmtp: true, ..LINE },
-    ServerBehavior { tls: Some(Security::Required), ..LINE },
+    ServerBehavior {
+        tls: Some(Security::Required),
+        ..LINE
+    },
 ];
 
 #[tokio::test]
@@ -118,7 +143,10 @@ async fn a_message_over_a_kept_or_a_new_connection_after_each_poll() {
 async fn those_who_wait_after_each_poll() {
     let mut hall = Hall::open(LINE).await;
     for (what, places_are_free) in [("in the queue", false), ("as its turn has come", true)] {
-        let (one, other) = (hall.pool.get().await.unwrap(), hall.pool.get().await.unwrap());
+        let (one, other) = (
+            hall.pool.get().await.unwrap(),
+            hall.pool.get().await.unwrap(),
+        );
         let (_, letter) = hall.letter();
         let pool = hall.pool.clone();
         let mut waiting = Box::pin(pool.send(letter));
@@ -142,8 +170,14 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
             Box::pin(async move {
                 let mut connection = pool.get().await.unwrap();
                 let envelope = crate::server::envelope(TO);
-                connection.mail(envelope.reverse_path().cloned()).await.unwrap();
-                connection.rcpt(envelope.recipients()[0].clone()).await.unwrap();
+                connection
+                    .mail(envelope.reverse_path().cloned())
+                    .await
+                    .unwrap();
+                connection
+                    .rcpt(envelope.recipients()[0].clone())
+                    .await
+                    .unwrap();
                 let mut writer = connection.data().await.unwrap();
                 writer.write(format!("X-Id: {id}\r\n\r\n")).await.unwrap();
                 writer.write("end\r\n").await.unwrap();
@@ -154,12 +188,15 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
             Box::pin(async move {
                 use futures::StreamExt as _;
                 let mut connection = pool.get().await.unwrap();
-                let letters = futures::stream::iter([id, id + 1_000_000]).map(|id| letter(id, TO, 100));
+                let letters =
+                    futures::stream::iter([id, id + 1_000_000]).map(|id| letter(id, TO, 100));
                 let receipts: Vec<_> = connection.send_all(letters).collect().await;
                 assert!(receipts.iter().all(Result::is_ok));
             })
         }),
-        ("RSET", |pool, _| Box::pin(async move { drop(pool.get().await.unwrap().reset().await.unwrap()) })),
+        ("RSET", |pool, _| {
+            Box::pin(async move { drop(pool.get().await.unwrap().reset().await.unwrap()) })
+        }),
     ];
     for (what, used) in uses {
         let mut hall = Hall::open(LINE).await;
@@ -209,8 +246,16 @@ async fn close_after_each_poll() {
         let mut hall = Hall::open(LINE).await;
         hall.assert_whole("before").await;
         let closed = polled(hall.pool.close(), polls).await.is_some();
-        let error = hall.pool.get().await.err().expect("it is closed all the same");
-        assert_eq!((error.kind(), error.message()), (ErrorKind::PoolClosed, "the pool was closed"));
+        let error = hall
+            .pool
+            .get()
+            .await
+            .err()
+            .expect("it is closed all the same");
+        assert_eq!(
+            (error.kind(), error.message()),
+            (ErrorKind::PoolClosed, "the pool was closed")
+        );
         if closed {
             break;
         }
@@ -241,7 +286,10 @@ async fn a_counter_that_is_killed_at_each_step() {
                     // handed over whole.
                     let phases = [Phase::Rcpt, Phase::Data, Phase::Body, Phase::EndOfData];
                     let had_begun = error.outcome_unknown() || phases.contains(&error.phase());
-                    assert!(number == 0 || had_begun, "{context}, message {number}: {error}");
+                    assert!(
+                        number == 0 || had_begun,
+                        "{context}, message {number}: {error}"
+                    );
                 }
             }
             if hall.office.books().steps <= killed_at {

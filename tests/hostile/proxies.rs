@@ -1,5 +1,6 @@
-//! A hostile proxy (RFC 1928, RFC 9110, 9.3.6): it has the login for itself and none of the session's bytes inside TLS, and it may say anything,
-//! for ever, or say nothing. The login is in no error, no transcript and nothing that `tracing` tells.
+//! A hostile proxy (RFC 1928, RFC 9110, 9.3.6): it has the login for itself and none of the
+//! session's bytes inside TLS, and it may say anything, for ever, or say nothing. The login is in
+//! no error, no transcript and nothing that `tracing` tells.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ enum Part {
     Reset,
 }
 
-/// The client sends a letter through a proxy that plays this part: what came of it, and how long it took.
+/// The client sends a letter through a proxy that plays this part: what came of it, and how long it
+/// took.
 async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -62,10 +64,19 @@ async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
         }
         while stream.read(&mut heard).await.is_ok_and(|length| length > 0) {}
     });
-    let proxy = Proxy::from_url(&format!("{scheme}://127.0.0.1:{port}")).unwrap().login(USER, PASSWORD).unwrap();
-    let endpoint = Endpoint::new("127.0.0.1").port(25).security(Security::None).proxy(proxy);
+    let proxy = Proxy::from_url(&format!("{scheme}://127.0.0.1:{port}"))
+        .unwrap()
+        .login(USER, PASSWORD)
+        .unwrap();
+    let endpoint = Endpoint::new("127.0.0.1")
+        .port(25)
+        .security(Security::None)
+        .proxy(proxy);
     let began = Instant::now();
-    let error = Client::new(endpoint).send(letter(0, &["you@example.com"], 100)).await.unwrap_err();
+    let error = Client::new(endpoint)
+        .send(letter(0, &["you@example.com"], 100))
+        .await
+        .unwrap_err();
     let took = began.elapsed();
     serving.abort();
     (error, took)
@@ -76,10 +87,22 @@ async fn an_echo_of_the_login() {
     let (log, kept) = Log::keep();
     let field = base64(format!("{USER}:{PASSWORD}").as_bytes());
     let header = format!("Proxy-Authorization: Basic {field}");
-    let percent: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let percent: String = PASSWORD
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
     let hex: String = PASSWORD.bytes().map(|byte| format!("{byte:02x}")).collect();
     let encoded = base64(PASSWORD.as_bytes());
-    for echo in [&field, &header, PASSWORD, &encoded, &format!("{PASSWORD:?}"), &percent, &hex, &hex.to_uppercase()] {
+    for echo in [
+        &field,
+        &header,
+        PASSWORD,
+        &encoded,
+        &format!("{PASSWORD:?}"),
+        &percent,
+        &hex,
+        &hex.to_uppercase(),
+    ] {
         for words in [
             format!("{header}\r\n\r\n"),
             format!("220 {echo}\r\n"),
@@ -88,19 +111,28 @@ async fn an_echo_of_the_login() {
             format!("{}{echo}\r\n", "x".repeat(93)),
             format!("HTTP/1.1 403 {echo}\r\n\r\n"),
             format!("HTTP/1.1 502 {}{echo}\r\n\r\n", "x".repeat(93)),
-            format!("HTTP/1.1 407 {echo}\r\nProxy-Authenticate: Basic realm=\"{echo}\"\r\n\r\n{echo}"),
+            format!(
+                "HTTP/1.1 407 {echo}\r\nProxy-Authenticate: Basic realm=\"{echo}\"\r\n\r\n{echo}"
+            ),
             format!("HTTP/1.1 200 OK\r\nX: {echo}\r\n\r\n554 5.7.1 {echo}\r\n"),
             format!("HTTP/1.1 200 OK\r\n\r\n{echo}\r\n"),
             format!("HTTP/1.1 200 OK\r\n\r\n220-{echo}\r\n554 no\r\n"),
         ] {
             let (error, _) = meet("http", Part::Say(words.clone().into())).await;
             assert_silent(&words, &error_text(&error), PASSWORD);
-            assert!(!error_text(&error).contains(&field[..12]), "{words}: {error:?}");
+            assert!(
+                !error_text(&error).contains(&field[..12]),
+                "{words}: {error:?}"
+            );
         }
         // Behind a proxy that keeps to SOCKS5 there may be anybody who knows what it knows.
         for scheme in ["socks5", "socks5h"] {
             let granted = vec![5, 0, 0, 1, 127, 0, 0, 1, 0, 25];
-            let turns = vec![vec![5, 2], vec![1, 0], [granted, format!("554 5.7.1 {echo}\r\n").into()].concat()];
+            let turns = vec![
+                vec![5, 2],
+                vec![1, 0],
+                [granted, format!("554 5.7.1 {echo}\r\n").into()].concat(),
+            ];
             let (error, _) = meet(scheme, Part::Converse(turns)).await;
             assert_eq!(error.phase(), Phase::Greeting, "{error}");
             assert_silent(scheme, &error_text(&error), PASSWORD);
@@ -115,10 +147,17 @@ async fn an_echo_of_the_login() {
 
 #[tokio::test]
 async fn what_is_no_answer() {
-    let socks = |turns: &[&[u8]]| Part::Converse(turns.iter().map(|words| words.to_vec()).collect());
+    let socks =
+        |turns: &[&[u8]]| Part::Converse(turns.iter().map(|words| words.to_vec()).collect());
     let endless = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"X-A: b\r\n".repeat(5000)].concat();
     for (attack, scheme, part, kind, words) in [
-        ("a mail server in its place", "http", Part::Say(b"220 hi\r\n".into()), ErrorKind::Protocol, "220 hi"),
+        (
+            "a mail server in its place",
+            "http",
+            Part::Say(b"220 hi\r\n".into()),
+            ErrorKind::Protocol,
+            "220 hi",
+        ),
         (
             "escape sequences for the terminal",
             "http",
@@ -133,14 +172,62 @@ async fn what_is_no_answer() {
             ErrorKind::Protocol,
             "",
         ),
-        ("fields without an end", "http", Part::Say(endless), ErrorKind::Protocol, "HTTP proxy"),
-        ("a line without an end", "http", Part::Flood(vec![b'x'; 4096]), ErrorKind::Protocol, "HTTP proxy"),
-        ("NULs without an end", "http", Part::Flood(vec![0; 4096]), ErrorKind::Protocol, "HTTP proxy"),
-        ("a reset", "http", Part::Reset, ErrorKind::Connect, "ended the connection"),
-        ("a reset", "socks5", Part::Reset, ErrorKind::Connect, "ended the connection"),
-        ("a code that is none", "http", Part::Say(b"HTTP/1.1 999 x\r\n\r\n".into()), ErrorKind::Protocol, "999"),
-        ("another version of SOCKS", "socks5", socks(&[&[4, 90, 0, 0, 0, 0, 0, 0]]), ErrorKind::Protocol, "SOCKS5"),
-        ("a method that was not offered", "socks5", socks(&[&[5, 0x80]]), ErrorKind::Protocol, "SOCKS5"),
+        (
+            "fields without an end",
+            "http",
+            Part::Say(endless),
+            ErrorKind::Protocol,
+            "HTTP proxy",
+        ),
+        (
+            "a line without an end",
+            "http",
+            Part::Flood(vec![b'x'; 4096]),
+            ErrorKind::Protocol,
+            "HTTP proxy",
+        ),
+        (
+            "NULs without an end",
+            "http",
+            Part::Flood(vec![0; 4096]),
+            ErrorKind::Protocol,
+            "HTTP proxy",
+        ),
+        (
+            "a reset",
+            "http",
+            Part::Reset,
+            ErrorKind::Connect,
+            "ended the connection",
+        ),
+        (
+            "a reset",
+            "socks5",
+            Part::Reset,
+            ErrorKind::Connect,
+            "ended the connection",
+        ),
+        (
+            "a code that is none",
+            "http",
+            Part::Say(b"HTTP/1.1 999 x\r\n\r\n".into()),
+            ErrorKind::Protocol,
+            "999",
+        ),
+        (
+            "another version of SOCKS",
+            "socks5",
+            socks(&[&[4, 90, 0, 0, 0, 0, 0, 0]]),
+            ErrorKind::Protocol,
+            "SOCKS5",
+        ),
+        (
+            "a method that was not offered",
+            "socks5",
+            socks(&[&[5, 0x80]]),
+            ErrorKind::Protocol,
+            "SOCKS5",
+        ),
         (
             "no login wanted, and none made",
             "socks5",
@@ -148,7 +235,13 @@ async fn what_is_no_answer() {
             ErrorKind::Connect,
             "",
         ),
-        ("a login refused", "socks5", socks(&[&[5, 2], &[1, 1]]), ErrorKind::Auth, "login"),
+        (
+            "a login refused",
+            "socks5",
+            socks(&[&[5, 2], &[1, 1]]),
+            ErrorKind::Auth,
+            "login",
+        ),
         (
             "a reply of a type that is none",
             "socks5",
@@ -158,9 +251,16 @@ async fn what_is_no_answer() {
         ),
     ] {
         let (error, _) = meet(scheme, part).await;
-        assert_eq!((error.kind(), error.phase()), (kind, Phase::Connect), "{attack}: {error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (kind, Phase::Connect),
+            "{attack}: {error}"
+        );
         assert!(error.to_string().contains(words), "{attack}: {error}");
-        assert!(!error.to_string().contains(char::is_control), "{attack}: {error:?}");
+        assert!(
+            !error.to_string().contains(char::is_control),
+            "{attack}: {error:?}"
+        );
         assert!(error.to_string().len() < 600, "{attack}: {error}");
     }
 }
@@ -169,15 +269,34 @@ async fn what_is_no_answer() {
 async fn time() {
     // Each byte comes in time; connecting has one limit, with all that the proxy has to say.
     for (attack, scheme, part) in [
-        ("HTTP, a byte every second", "http", Part::Trickle(b"HTTP/1.1 200 OK and so on".to_vec(), 1)),
-        ("HTTP, a byte every ten seconds", "http", Part::Trickle(b"HTTP/1.1 200 OK\r\nX: y\r\n".to_vec(), 10)),
+        (
+            "HTTP, a byte every second",
+            "http",
+            Part::Trickle(b"HTTP/1.1 200 OK and so on".to_vec(), 1),
+        ),
+        (
+            "HTTP, a byte every ten seconds",
+            "http",
+            Part::Trickle(b"HTTP/1.1 200 OK\r\nX: y\r\n".to_vec(), 10),
+        ),
         ("HTTP, silence", "http", Part::Say(Vec::new())),
-        ("SOCKS5, a byte every ten seconds", "socks5h", Part::Trickle(vec![5, 2, 1, 0, 5, 0, 0, 3, 200], 10)),
+        (
+            "SOCKS5, a byte every ten seconds",
+            "socks5h",
+            Part::Trickle(vec![5, 2, 1, 0, 5, 0, 0, 3, 200], 10),
+        ),
         ("SOCKS5, silence", "socks5", Part::Say(Vec::new())),
     ] {
         let (error, took) = meet(scheme, part).await;
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Connect), "{attack}: {error}");
-        assert!(error.to_string().contains("within 30s"), "{attack}: {error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Timeout, Phase::Connect),
+            "{attack}: {error}"
+        );
+        assert!(
+            error.to_string().contains("within 30s"),
+            "{attack}: {error}"
+        );
         assert_eq!(took.as_secs(), 30, "{attack}");
     }
 }

@@ -67,15 +67,25 @@ async fn play(stream: DuplexStream, acts: Vec<Act>) -> Vec<u8> {
     for act in acts {
         // Where the client has gone, there is nobody to play to.
         let gone = match act {
-            Act::Say(bytes) => stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err(),
+            Act::Say(bytes) => {
+                stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err()
+            }
             Act::Hear(words) => loop {
-                let found = heard[seen..].windows(words.len()).position(|part| part == words.as_bytes());
+                let found = heard[seen..]
+                    .windows(words.len())
+                    .position(|part| part == words.as_bytes());
                 // No reply comes before the command's end.
-                let is_whole = |at: &usize| heard[seen + at..].windows(2).any(|part| part == b"\r\n");
+                let is_whole =
+                    |at: &usize| heard[seen + at..].windows(2).any(|part| part == b"\r\n");
                 if let Some(at) = found.filter(is_whole) {
                     // Two dots may share a line end.
                     let line_end_is_all = words.trim_end().is_empty();
-                    seen += at + if line_end_is_all { words.len() } else { words.trim_end().len() };
+                    seen += at
+                        + if line_end_is_all {
+                            words.len()
+                        } else {
+                            words.trim_end().len()
+                        };
                     break false;
                 }
                 match stream.read(&mut buffer).await {
@@ -112,7 +122,10 @@ async fn play(stream: DuplexStream, acts: Vec<Act>) -> Vec<u8> {
                 std::future::pending::<()>().await;
                 true
             }
-            Act::Tls => match TlsAcceptor::from(certificate().server.clone()).accept(stream).await {
+            Act::Tls => match TlsAcceptor::from(certificate().server.clone())
+                .accept(stream)
+                .await
+            {
                 Ok(secured) => {
                     stream = Box::new(secured);
                     false
@@ -140,8 +153,12 @@ pub struct Meeting<T> {
     pub heard: Vec<u8>,
 }
 
-/// The client does this with its end of the wire, the server that with its own. The wire is the client's until it is done.
-pub async fn meet<T>(acts: Vec<Act>, client: impl AsyncFnOnce(DuplexStream) -> Result<T, Error>) -> Meeting<T> {
+/// The client does this with its end of the wire, the server that with its own. The wire is the
+/// client's until it is done.
+pub async fn meet<T>(
+    acts: Vec<Act>,
+    client: impl AsyncFnOnce(DuplexStream) -> Result<T, Error>,
+) -> Meeting<T> {
     meet_over(16 * 1024, acts, client).await
 }
 
@@ -155,12 +172,21 @@ pub async fn meet_over<T>(
     let mut serving = tokio::spawn(play(far, acts));
     let began = Instant::now();
     // Longer than any limit.
-    let result = timeout(Duration::from_secs(24 * 60 * 60), client(near)).await.expect("the client comes to an end");
+    let result = timeout(Duration::from_secs(24 * 60 * 60), client(near))
+        .await
+        .expect("the client comes to an end");
     let took = began.elapsed();
     // The client's end is closed: what is left to be heard is heard at once.
-    let heard = timeout(Duration::from_secs(1), &mut serving).await.map(Result::unwrap).unwrap_or_default();
+    let heard = timeout(Duration::from_secs(1), &mut serving)
+        .await
+        .map(Result::unwrap)
+        .unwrap_or_default();
     serving.abort();
-    Meeting { result, took, heard }
+    Meeting {
+        result,
+        took,
+        heard,
+    }
 }
 
 pub fn plain() -> Endpoint {
@@ -168,7 +194,11 @@ pub fn plain() -> Endpoint {
 }
 
 /// Sends a letter over a connection of its own.
-pub async fn send(stream: DuplexStream, endpoint: &Endpoint, message: Message<'static>) -> Result<Receipt, Error> {
+pub async fn send(
+    stream: DuplexStream,
+    endpoint: &Endpoint,
+    message: Message<'static>,
+) -> Result<Receipt, Error> {
     let mut connection = Connection::from_stream(stream, endpoint).await?;
     let receipt = connection.send(message).await?;
     connection.quit().await;
@@ -190,7 +220,10 @@ pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Hand
         (Err(error), Handling::Fails(kind, phase, unknown, words)) => {
             let found = (error.kind(), error.phase(), error.outcome_unknown());
             assert_eq!(found, (kind, phase, unknown), "{attack}: {error}");
-            assert!(error.to_string().contains(words), "{attack}: {words:?} is not in: {error}");
+            assert!(
+                error.to_string().contains(words),
+                "{attack}: {words:?} is not in: {error}"
+            );
         }
         (result, fate) => panic!("{attack}: {fate:?}, and {result:?}"),
     }
@@ -200,9 +233,15 @@ pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Hand
 pub async fn play_all(table: Vec<(&'static str, Vec<Act>, Handling)>) {
     for (attack, acts, fate) in table {
         let endpoint = plain();
-        let meeting =
-            meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+        let meeting = meet(acts, async |stream| {
+            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+        })
+        .await;
         assert_fate(attack, &meeting.result, fate);
-        assert!(meeting.took < Duration::from_secs(60 * 60), "{attack}: it took {:?}", meeting.took);
+        assert!(
+            meeting.took < Duration::from_secs(60 * 60),
+            "{attack}: it took {:?}",
+            meeting.took
+        );
     }
 }

@@ -34,10 +34,16 @@ pub struct ServerBehavior {
 impl ServerBehavior {
     /// The client's settings that go with it.
     pub fn endpoint(self) -> Endpoint {
-        let endpoint = if self.lmtp { Endpoint::lmtp("localhost") } else { Endpoint::new("localhost") };
+        let endpoint = if self.lmtp {
+            Endpoint::lmtp("localhost")
+        } else {
+            Endpoint::new("localhost")
+        };
         match self.tls {
             None => endpoint.security(Security::None),
-            Some(security) => endpoint.security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca))),
+            Some(security) => endpoint
+                .security(security)
+                .tls(TlsSettings::new(Trust::empty().pem(&certificate().ca))),
         }
     }
 }
@@ -52,10 +58,16 @@ pub fn certificate() -> &'static Certificate {
     static MADE: OnceLock<Certificate> = OnceLock::new();
     MADE.get_or_init(|| {
         let made = std::thread::spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let server = Server::start().await.unwrap();
-                Certificate { ca: server.ca_pem().into(), server: server.tls_config() }
+                Certificate {
+                    ca: server.ca_pem().into(),
+                    server: server.tls_config(),
+                }
             })
         });
         made.join().unwrap()
@@ -68,11 +80,13 @@ pub struct Office(Arc<Mutex<Books>>);
 
 #[derive(Default)]
 pub struct Books {
-    /// How often each message is stored for each recipient: by the `X-Id` of the one, and the name of the other.
+    /// How often each message is stored for each recipient: by the `X-Id` of the one, and the name
+    /// of the other.
     pub stored: BTreeMap<(usize, String), usize>,
     /// Messages that were asked for (354), or announced by BDAT.
     pub asked_for: usize,
-    /// Steps that were made: each command read, each reply begun, half said, and said, each half of a message.
+    /// Steps that were made: each command read, each reply begun, half said, and said, each half of
+    /// a message.
     pub steps: usize,
     /// MAIL and RCPT, as they came.
     pub envelopes: Vec<String>,
@@ -92,7 +106,13 @@ impl Office {
         manners: ServerBehavior,
         killed_at: usize,
     ) -> io::Result<()> {
-        let mut clerk = Clerk { office: self.clone(), manners, killed_at, stream: Box::new(stream), input: Vec::new() };
+        let mut clerk = Clerk {
+            office: self.clone(),
+            manners,
+            killed_at,
+            stream: Box::new(stream),
+            input: Vec::new(),
+        };
         if manners.tls == Some(Security::Implicit) {
             clerk.secure().await?;
         }
@@ -102,9 +122,14 @@ impl Office {
     fn store(&self, body: &[u8], recipient: &str) {
         let mut books = self.books();
         let text = String::from_utf8_lossy(body);
-        let id = text.lines().find_map(|line| line.strip_prefix("X-Id: ")?.parse().ok());
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("X-Id: ")?.parse().ok());
         match id {
-            Some(id) if text.ends_with("end\r\n") || text.contains("multipart/") && text.ends_with("--\r\n") => {
+            Some(id)
+                if text.ends_with("end\r\n")
+                    || text.contains("multipart/") && text.ends_with("--\r\n") =>
+            {
                 *books.stored.entry((id, recipient.into())).or_default() += 1
             }
             _ => books.broken.push(body.into()),
@@ -114,7 +139,11 @@ impl Office {
     /// What the client was told of a message must be so.
     pub fn audit(&self, id: usize, outcome: &Result<Receipt, Error>, context: &str) {
         let books = self.books();
-        assert!(books.broken.is_empty(), "{context}: a part of a message was stored: {:?}", books.broken);
+        assert!(
+            books.broken.is_empty(),
+            "{context}: a part of a message was stored: {:?}",
+            books.broken
+        );
         let (recipients, unknown) = match outcome {
             Ok(receipt) => (&receipt.recipients, false),
             Err(error) => match error.receipt() {
@@ -123,13 +152,21 @@ impl Office {
             },
         };
         for recipient in recipients {
-            let stored = books.stored.get(&(id, recipient.address.to_string())).copied().unwrap_or(0);
+            let stored = books
+                .stored
+                .get(&(id, recipient.address.to_string()))
+                .copied()
+                .unwrap_or(0);
             let told = match &recipient.outcome {
                 Outcome::Accepted(_) => stored == 1,
                 Outcome::Refused(_) | Outcome::NotTried => stored == 0,
                 Outcome::Unknown => stored <= 1 && unknown,
             };
-            assert!(told, "{context}: message {id} is stored {stored} times, and the client is told {outcome:?}");
+            assert!(
+                told,
+                "{context}: message {id} is stored {stored} times, and the client is told \
+                    {outcome:?}"
+            );
         }
     }
 }
@@ -147,18 +184,27 @@ impl Clerk {
     fn step(&self) -> io::Result<()> {
         let mut books = self.office.books();
         books.steps += 1;
-        if books.steps > self.killed_at { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        if books.steps > self.killed_at {
+            Err(io::ErrorKind::Other.into())
+        } else {
+            Ok(())
+        }
     }
 
     async fn secure(&mut self) -> io::Result<()> {
         let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
-        self.stream = Box::new(TlsAcceptor::from(certificate().server.clone()).accept(plain).await?);
+        self.stream = Box::new(
+            TlsAcceptor::from(certificate().server.clone())
+                .accept(plain)
+                .await?,
+        );
         Ok(())
     }
 
     async fn converse(&mut self) -> io::Result<()> {
         self.reply("220 office.example.org\r\n").await?;
-        let (mut secure, mut recipients) = (self.manners.tls == Some(Security::Implicit), Vec::new());
+        let (mut secure, mut recipients) =
+            (self.manners.tls == Some(Security::Implicit), Vec::new());
         let (mut chunks, mut prdr) = (Vec::new(), false);
         loop {
             let line = self.line().await?;
@@ -168,7 +214,8 @@ impl Clerk {
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
                 "EHLO" | "LHLO" => {
-                    let mut offers = String::from("250-office.example.org\r\n250-AUTH PLAIN XOAUTH2\r\n");
+                    let mut offers =
+                        String::from("250-office.example.org\r\n250-AUTH PLAIN XOAUTH2\r\n");
                     for (offered, name) in [
                         (self.manners.pipelining, "PIPELINING"),
                         (self.manners.chunking, "CHUNKING"),
@@ -176,9 +223,16 @@ impl Clerk {
                         (self.manners.binary, "8BITMIME"),
                         (self.manners.prdr, "PRDR"),
                         (self.manners.dsn, "DSN"),
-                        (self.manners.tls == Some(Security::Required) && !secure, "STARTTLS"),
+                        (
+                            self.manners.tls == Some(Security::Required) && !secure,
+                            "STARTTLS",
+                        ),
                     ] {
-                        offers += &if offered { format!("250-{name}\r\n") } else { String::new() };
+                        offers += &if offered {
+                            format!("250-{name}\r\n")
+                        } else {
+                            String::new()
+                        };
                     }
                     self.reply(&(offers + "250 SIZE\r\n")).await?;
                 }
@@ -194,7 +248,13 @@ impl Clerk {
                 }
                 "RCPT" if line.contains("nobody") => self.reply("550 no\r\n").await?,
                 "RCPT" => {
-                    recipients.push(line["RCPT TO:<".len()..].split('>').next().unwrap_or_default().to_owned());
+                    recipients.push(
+                        line["RCPT TO:<".len()..]
+                            .split('>')
+                            .next()
+                            .unwrap_or_default()
+                            .to_owned(),
+                    );
                     self.reply("250 ok\r\n").await?;
                 }
                 "DATA" if recipients.is_empty() => self.reply("554 nobody\r\n").await?,
@@ -202,7 +262,8 @@ impl Clerk {
                     self.office.books().asked_for += 1;
                     self.reply("354 go\r\n").await?;
                     let body = self.stuffed().await?;
-                    self.take(&body, std::mem::take(&mut recipients), prdr).await?;
+                    self.take(&body, std::mem::take(&mut recipients), prdr)
+                        .await?;
                 }
                 "BDAT" => {
                     self.office.books().asked_for += 1;
@@ -216,7 +277,12 @@ impl Clerk {
                         chunks.clear();
                         self.reply("554 nobody\r\n").await?;
                     } else if words.next() == Some("LAST") {
-                        self.take(&std::mem::take(&mut chunks), std::mem::take(&mut recipients), prdr).await?;
+                        self.take(
+                            &std::mem::take(&mut chunks),
+                            std::mem::take(&mut recipients),
+                            prdr,
+                        )
+                        .await?;
                     } else {
                         self.reply("250 go on\r\n").await?;
                     }
@@ -235,7 +301,8 @@ impl Clerk {
         }
     }
 
-    /// The message is stored before it is confirmed (RFC 5321, 4.2.5). Where each recipient is answered for, some have no room.
+    /// The message is stored before it is confirmed (RFC 5321, 4.2.5). Where each recipient is
+    /// answered for, some have no room.
     async fn take(&mut self, body: &[u8], recipients: Vec<String>, prdr: bool) -> io::Result<()> {
         if prdr {
             self.reply("353 each\r\n").await?;
@@ -250,9 +317,15 @@ impl Clerk {
                 self.step()?;
                 self.reply("250 stored\r\n").await?;
             }
-            return if prdr { self.reply("250 done\r\n").await } else { Ok(()) };
+            return if prdr {
+                self.reply("250 done\r\n").await
+            } else {
+                Ok(())
+            };
         }
-        recipients.iter().for_each(|recipient| self.office.store(body, recipient));
+        recipients
+            .iter()
+            .for_each(|recipient| self.office.store(body, recipient));
         self.step()?;
         self.reply("250 stored\r\n").await
     }
@@ -303,7 +376,11 @@ pub fn address(address: &str) -> Address {
 }
 
 pub fn envelope(recipients: &[&str]) -> Envelope {
-    Envelope::new(address("me@example.org"), recipients.iter().map(|to| address(to))).unwrap()
+    Envelope::new(
+        address("me@example.org"),
+        recipients.iter().map(|to| address(to)),
+    )
+    .unwrap()
 }
 
 /// The same as a built one, with an attachment that need not be base64.
@@ -313,8 +390,15 @@ pub fn parcel(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> 
         .to("you@example.com")
         .header("X-Id", Raw::new(id.to_string()))
         .text_body("As promised.");
-    let attachment = Attachment::bytes("a.bin", "application/octet-stream", b"\r.\r\n.\n\0".repeat(bytes / 8));
-    Message::from(built).attach(attachment).binary().envelope(envelope(recipients))
+    let attachment = Attachment::bytes(
+        "a.bin",
+        "application/octet-stream",
+        b"\r.\r\n.\n\0".repeat(bytes / 8),
+    );
+    Message::from(built)
+        .attach(attachment)
+        .binary()
+        .envelope(envelope(recipients))
 }
 
 /// A message that the office can tell from others, and from a part of one.

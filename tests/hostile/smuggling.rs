@@ -1,6 +1,7 @@
-//! SMTP smuggling (SEC Consult, 2023; CVE-2023-51764 Postfix, 51765 Sendmail, 51766 Exim): what one server passes on as a part of a
-//! message, the next takes for its end and for commands. No bare CR or LF reaches the wire, and no line is a dot alone but the last, whatever
-//! the message is made of and however it is cut (RFC 5321, 2.3.8 and 4.1.1.4).
+//! SMTP smuggling (SEC Consult, 2023; CVE-2023-51764 Postfix, 51765 Sendmail, 51766 Exim): what one
+//! server passes on as a part of a message, the next takes for its end and for commands. No bare CR
+//! or LF reaches the wire, and no line is a dot alone but the last, whatever the message is made of
+//! and however it is cut (RFC 5321, 2.3.8 and 4.1.1.4).
 
 use std::io;
 use std::pin::Pin;
@@ -38,8 +39,8 @@ const NULS: [(&str, &str); 4] = [
     ("a NUL within the line end behind", "\r\n.\r\0\n"),
 ];
 
-const SECOND: &str =
-    "MAIL FROM:<admin@example.org>\r\nRCPT TO:<victim@example.com>\r\nDATA\r\nSubject: hi\r\n\r\nforged\r\n.\r\n";
+const SECOND: &str = "MAIL FROM:<admin@example.org>\r\nRCPT \
+    TO:<victim@example.com>\r\nDATA\r\nSubject: hi\r\n\r\nforged\r\n.\r\n";
 
 fn text(end: &str) -> String {
     format!("Hello.{end}{SECOND}rest{end}")
@@ -55,12 +56,20 @@ struct Pieces {
 
 impl Pieces {
     fn new(text: &str, cut: Option<usize>) -> Self {
-        Pieces { bytes: text.into(), gone: 0, cut }
+        Pieces {
+            bytes: text.into(),
+            gone: 0,
+            cut,
+        }
     }
 }
 
 impl AsyncRead for Pieces {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let (gone, left) = (self.gone, self.bytes.len() - self.gone);
         let length = match self.cut {
             None => left.min(1),
@@ -75,7 +84,11 @@ impl AsyncRead for Pieces {
 }
 
 /// What a message is on the wire, from the go-ahead or BDAT on.
-async fn wire(context: &str, chunking: bool, give: impl AsyncFnOnce(&mut Connection) -> Result<()>) -> Vec<u8> {
+async fn wire(
+    context: &str,
+    chunking: bool,
+    give: impl AsyncFnOnce(&mut Connection) -> Result<()>,
+) -> Vec<u8> {
     let mut acts = up_to(if chunking { "RCPT" } else { "DATA" });
     if chunking {
         acts[2] = send_reply("250-hostile.example.org\r\n250-8BITMIME\r\n250 CHUNKING\r\n");
@@ -103,9 +116,20 @@ async fn wire(context: &str, chunking: bool, give: impl AsyncFnOnce(&mut Connect
         give(&mut connection).await
     })
     .await;
-    meeting.result.unwrap_or_else(|error| panic!("{context}: {error}"));
-    let start = if chunking { &b"BDAT "[..] } else { &b"DATA\r\n"[..] };
-    let from = meeting.heard.windows(start.len()).position(|part| part == start).unwrap() + start.len();
+    meeting
+        .result
+        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    let start = if chunking {
+        &b"BDAT "[..]
+    } else {
+        &b"DATA\r\n"[..]
+    };
+    let from = meeting
+        .heard
+        .windows(start.len())
+        .position(|part| part == start)
+        .unwrap()
+        + start.len();
     meeting.heard[from..].to_vec()
 }
 
@@ -127,10 +151,18 @@ fn assert_clean(context: &str, wire: &[u8]) {
 fn assert_one_message(context: &str, wire: &[u8]) {
     assert_clean(context, wire);
     let shown = String::from_utf8_lossy(wire);
-    let message = wire.strip_suffix(b"\r\n.\r\n").unwrap_or_else(|| panic!("{context}: no end: {shown:?}"));
+    let message = wire
+        .strip_suffix(b"\r\n.\r\n")
+        .unwrap_or_else(|| panic!("{context}: no end: {shown:?}"));
     for end in ["\n.\n", "\r.\r", "\n.\r"] {
-        let found = [message, b"\r\n"].concat().windows(end.len()).any(|part| part == end.as_bytes());
-        assert!(!found && !message.starts_with(b".\r\n"), "{context}: {end:?} is in {shown:?}");
+        let found = [message, b"\r\n"]
+            .concat()
+            .windows(end.len())
+            .any(|part| part == end.as_bytes());
+        assert!(
+            !found && !message.starts_with(b".\r\n"),
+            "{context}: {end:?} is in {shown:?}"
+        );
     }
 }
 
@@ -138,21 +170,30 @@ fn assert_one_message(context: &str, wire: &[u8]) {
 #[track_caller]
 fn assert_one_chunk(context: &str, wire: &[u8]) {
     let shown = String::from_utf8_lossy(wire);
-    let end = wire.windows(7).position(|part| part == b" LAST\r\n").unwrap();
+    let end = wire
+        .windows(7)
+        .position(|part| part == b" LAST\r\n")
+        .unwrap();
     let size: usize = std::str::from_utf8(&wire[..end]).unwrap().parse().unwrap();
     assert_eq!(wire.len() - end - 7, size, "{context}: {shown:?}");
     assert_clean(context, &wire[end + 7..]);
 }
 
 async fn check(context: &str, message: impl Fn() -> Message<'static>) {
-    let is_sized = message().prepare().await.is_ok_and(|(_, body)| body.size().is_some());
+    let is_sized = message()
+        .prepare()
+        .await
+        .is_ok_and(|(_, body)| body.size().is_some());
     for chunking in [false, true] {
         if chunking && !is_sized {
             // It goes behind DATA all the same.
             continue;
         }
         let context = format!("{context}, {}", if chunking { "BDAT" } else { "DATA" });
-        let wire = wire(&context, chunking, async |connection| connection.send(message()).await.map(|_| ())).await;
+        let wire = wire(&context, chunking, async |connection| {
+            connection.send(message()).await.map(|_| ())
+        })
+        .await;
         if chunking {
             assert_one_chunk(&context, &wire);
         } else {
@@ -165,12 +206,19 @@ async fn check(context: &str, message: impl Fn() -> Message<'static>) {
 async fn in_a_ready_message() {
     for (attack, end) in ENDS {
         let ready = format!("Subject: {attack}\r\n\r\n{}", text(end));
-        check(attack, || Message::raw(ready.clone()).envelope(envelope(&["you@example.com"]))).await;
+        check(attack, || {
+            Message::raw(ready.clone()).envelope(envelope(&["you@example.com"]))
+        })
+        .await;
         // In the header section, commands are no header fields.
         let early = format!("Subject: x{end}{SECOND}Bcc: a@b{end}\r\n\r\nend");
         let first = format!("{}Subject: x", &end[end.find('.').unwrap_or(0)..]);
         for text in [early, first] {
-            let refused = Message::raw(text).envelope(envelope(&["you@example.com"])).prepare().await.unwrap_err();
+            let refused = Message::raw(text)
+                .envelope(envelope(&["you@example.com"]))
+                .prepare()
+                .await
+                .unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Request, "{attack}: {refused}");
         }
     }
@@ -182,8 +230,14 @@ async fn in_a_stream_cut_anywhere() {
         let ready = format!("A: b\r\n\r\nx{end}QUIT{end}");
         for cut in (0..ready.len()).map(Some).chain([None]) {
             let context = format!("{attack}, cut at {cut:?}");
-            let message = || Message::raw_stream(Pieces::new(&ready, cut)).envelope(envelope(&["you@example.com"]));
-            let wire = wire(&context, false, async |connection| connection.send(message()).await.map(|_| ())).await;
+            let message = || {
+                Message::raw_stream(Pieces::new(&ready, cut))
+                    .envelope(envelope(&["you@example.com"]))
+            };
+            let wire = wire(&context, false, async |connection| {
+                connection.send(message()).await.map(|_| ())
+            })
+            .await;
             assert_one_message(&context, &wire);
         }
     }
@@ -212,14 +266,34 @@ async fn step_by_step_cut_anywhere() {
 
 #[tokio::test(start_paused = true)]
 async fn in_a_built_message() {
-    let built = || MessageBuilder::new().from("me@example.org").to("you@example.com").subject("Hello");
+    let built = || {
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .subject("Hello")
+    };
     for (attack, end) in ENDS {
         let text = text(end);
         check(attack, || built().text_body(text.clone()).into()).await;
         check(attack, || built().html_body(text.clone()).into()).await;
-        check(attack, || built().text_body("x").attachment("text/plain", "a.txt", text.clone()).into()).await;
-        check(attack, || built().text_body("x").attachment("message/rfc822", "a.eml", text.clone()).into()).await;
-        check(attack, || built().body(MimePart::raw(format!("\r\n{text}"))).into()).await;
+        check(attack, || {
+            built()
+                .text_body("x")
+                .attachment("text/plain", "a.txt", text.clone())
+                .into()
+        })
+        .await;
+        check(attack, || {
+            built()
+                .text_body("x")
+                .attachment("message/rfc822", "a.eml", text.clone())
+                .into()
+        })
+        .await;
+        check(attack, || {
+            built().body(MimePart::raw(format!("\r\n{text}"))).into()
+        })
+        .await;
         check(attack, || {
             let attachment = Attachment::bytes("a.txt", "text/plain", text.clone());
             Message::from(built().text_body("x")).attach(attachment)
@@ -238,62 +312,107 @@ async fn refused_where_nothing_may_be_changed() {
     for (attack, end) in ENDS {
         let is_clean = end == "\r\n.\r\n";
         let ready = format!("A: b\r\n\r\nx{end}end\r\n");
-        let message = Message::raw(ready.clone()).envelope(envelope(&["you@example.com"])).line_ends(LineEnds::Refuse);
+        let message = Message::raw(ready.clone())
+            .envelope(envelope(&["you@example.com"]))
+            .line_ends(LineEnds::Refuse);
         assert_eq!(message.prepare().await.is_ok(), is_clean, "{attack}");
         // A stream is known only as it goes: the message is not ended then.
         let endpoint = plain();
         let acts = [
             up_to("DATA"),
-            vec![send_reply("354 go\r\n"), Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen],
+            vec![
+                send_reply("354 go\r\n"),
+                Act::Hear("\r\n.\r\n"),
+                send_reply("250 stored\r\n"),
+                Act::Listen,
+            ],
         ];
         let meeting = meet(acts.concat(), async |stream| {
-            let stream_of_it = Message::raw_stream(Pieces::new(&ready, None)).envelope(envelope(&["you@example.com"]));
+            let stream_of_it = Message::raw_stream(Pieces::new(&ready, None))
+                .envelope(envelope(&["you@example.com"]));
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
-            connection.send(stream_of_it.line_ends(LineEnds::Refuse)).await
+            connection
+                .send(stream_of_it.line_ends(LineEnds::Refuse))
+                .await
         })
         .await;
         assert_eq!(meeting.result.is_ok(), is_clean, "{attack}");
         if !is_clean {
-            assert!(!meeting.heard.ends_with(b"\r\n.\r\n"), "{attack}: it was ended");
+            assert!(
+                !meeting.heard.ends_with(b"\r\n.\r\n"),
+                "{attack}: it was ended"
+            );
             assert!(!meeting.result.unwrap_err().outcome_unknown(), "{attack}");
         }
     }
 }
 
-/// No text has a NUL in it (RFC 2045, 2.7 and 2.8): it goes nowhere, and neither does the end of a message with one.
+/// No text has a NUL in it (RFC 2045, 2.7 and 2.8): it goes nowhere, and neither does the end of a
+/// message with one.
 #[tokio::test(start_paused = true)]
 async fn no_nul_in_text() {
     let endpoint = plain();
     let to = || envelope(&["you@example.com"]);
     for (attack, end) in NULS {
         let ready = format!("A: b\r\n\r\nx{end}{SECOND}");
-        let built = || MessageBuilder::new().from("me@example.org").to("you@example.com");
+        let built = || {
+            MessageBuilder::new()
+                .from("me@example.org")
+                .to("you@example.com")
+        };
         let of_raw_parts = built().body(MimePart::raw(ready.clone()));
-        for message in [Message::raw(ready.clone()).envelope(to()), of_raw_parts.into()] {
+        for message in [
+            Message::raw(ready.clone()).envelope(to()),
+            of_raw_parts.into(),
+        ] {
             let error = message.prepare().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Request, "{attack}: {error}");
         }
         // What is text to the caller is encoded.
-        let message =
-            || Message::from(built().text_body(ready.clone()).attachment("text/plain", "a.txt", ready.clone()));
+        let message = || {
+            Message::from(built().text_body(ready.clone()).attachment(
+                "text/plain",
+                "a.txt",
+                ready.clone(),
+            ))
+        };
         check(attack, message).await;
 
         for cut in 0..=ready.len() {
             let acts = [
                 up_to("DATA"),
-                vec![send_reply("354 go\r\n"), Act::Hear("\r\n.\r\n"), send_reply("250 stored\r\n"), Act::Listen],
+                vec![
+                    send_reply("354 go\r\n"),
+                    Act::Hear("\r\n.\r\n"),
+                    send_reply("250 stored\r\n"),
+                    Act::Listen,
+                ],
             ];
             let meeting = meet(acts.concat(), async |stream| {
                 let mut connection = Connection::from_stream(stream, &endpoint).await?;
-                connection.send(Message::raw_stream(Pieces::new(&ready, Some(cut))).envelope(to())).await
+                connection
+                    .send(Message::raw_stream(Pieces::new(&ready, Some(cut))).envelope(to()))
+                    .await
             })
             .await;
             let error = meeting.result.unwrap_err();
-            assert!(error.kind() == ErrorKind::Input && !error.outcome_unknown(), "{attack}, cut at {cut}: {error}");
-            assert!(!meeting.heard.contains(&0) && !meeting.heard.ends_with(b"\r\n.\r\n"), "{attack}, cut at {cut}");
+            assert!(
+                error.kind() == ErrorKind::Input && !error.outcome_unknown(),
+                "{attack}, cut at {cut}: {error}"
+            );
+            assert!(
+                !meeting.heard.contains(&0) && !meeting.heard.ends_with(b"\r\n.\r\n"),
+                "{attack}, cut at {cut}"
+            );
         }
 
-        let as_it_is = Message::raw(ready.clone()).line_ends(LineEnds::Keep).envelope(to());
-        assert_eq!(as_it_is.prepare().await.unwrap().1.content(), Content::Binary, "{attack}");
+        let as_it_is = Message::raw(ready.clone())
+            .line_ends(LineEnds::Keep)
+            .envelope(to());
+        assert_eq!(
+            as_it_is.prepare().await.unwrap().1.content(),
+            Content::Binary,
+            "{attack}"
+        );
     }
 }

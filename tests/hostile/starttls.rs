@@ -1,5 +1,6 @@
-//! STARTTLS (RFC 3207, and "Why TLS is better without STARTTLS", USENIX Security 2021): nothing that came in clear counts inside TLS, and
-//! nothing that belongs inside goes in clear. Where TLS ends without its own end, what is half said does not count.
+//! STARTTLS (RFC 3207, and "Why TLS is better without STARTTLS", USENIX Security 2021): nothing
+//! that came in clear counts inside TLS, and nothing that belongs inside goes in clear. Where TLS
+//! ends without its own end, what is half said does not count.
 
 use envoi::proto::{ClientName, Machine, Mechanism, Settings, StartTls, Step};
 use envoi::tls::{Security, TlsSettings, Trust};
@@ -12,7 +13,9 @@ use crate::script::{Act, assert_fate, meet, send, send_reply};
 use crate::server::{certificate, letter};
 
 fn endpoint(security: Security) -> Endpoint {
-    Endpoint::new("localhost").security(security).tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))
+    Endpoint::new("localhost")
+        .security(security)
+        .tls(TlsSettings::new(Trust::empty().pem(&certificate().ca)))
 }
 
 /// In clear, up to the server's go-ahead.
@@ -28,9 +31,15 @@ fn to_starttls(go_ahead: &str) -> Vec<Act> {
 
 /// Inside TLS, up to the message's end.
 fn inside() -> Vec<Act> {
-    let turns =
-        [("EHLO", "250 inside\r\n"), ("MAIL", "250 ok\r\n"), ("RCPT", "250 ok\r\n"), ("DATA\r\n", "354 go\r\n")];
-    let acts = turns.into_iter().flat_map(|(command, reply)| [Act::Hear(command), send_reply(reply)]);
+    let turns = [
+        ("EHLO", "250 inside\r\n"),
+        ("MAIL", "250 ok\r\n"),
+        ("RCPT", "250 ok\r\n"),
+        ("DATA\r\n", "354 go\r\n"),
+    ];
+    let acts = turns
+        .into_iter()
+        .flat_map(|(command, reply)| [Act::Hear(command), send_reply(reply)]);
     [vec![Act::Tls], acts.collect(), vec![Act::Hear("\r\n.\r\n")]].concat()
 }
 
@@ -44,21 +53,42 @@ async fn injection_and_stripping() {
         (
             "replies behind the go-ahead, to be read inside TLS (CVE-2021-38371 and its like)",
             required(),
-            then("220 go\r\n250-injected\r\n250 AUTH PLAIN\r\n", &[Act::Tls, Act::Listen]),
+            then(
+                "220 go\r\n250-injected\r\n250 AUTH PLAIN\r\n",
+                &[Act::Tls, Act::Listen],
+            ),
             injected,
         ),
-        ("one byte behind the go-ahead", required(), then("220 go\r\n2", &[Act::Tls, Act::Listen]), injected),
-        ("a line end too many", required(), then("220 go\r\n\r\n", &[Act::Tls, Act::Listen]), injected),
+        (
+            "one byte behind the go-ahead",
+            required(),
+            then("220 go\r\n2", &[Act::Tls, Act::Listen]),
+            injected,
+        ),
+        (
+            "a line end too many",
+            required(),
+            then("220 go\r\n\r\n", &[Act::Tls, Act::Listen]),
+            injected,
+        ),
         (
             "replies in clear, a moment after the go-ahead",
             required(),
-            then("220 go\r\n", &[Act::Rest(1), send_reply("250 injected\r\n"), Act::Listen]),
+            then(
+                "220 go\r\n",
+                &[Act::Rest(1), send_reply("250 injected\r\n"), Act::Listen],
+            ),
             Fails(ErrorKind::Tls, Phase::Tls, false, "clear text"),
         ),
         (
             "STARTTLS taken out of the answer to EHLO (stripping)",
             required(),
-            vec![send_reply("220 hi\r\n"), Act::Hear("EHLO"), send_reply("250-hi\r\n250 AUTH PLAIN\r\n"), Act::Listen],
+            vec![
+                send_reply("220 hi\r\n"),
+                Act::Hear("EHLO"),
+                send_reply("250-hi\r\n250 AUTH PLAIN\r\n"),
+                Act::Listen,
+            ],
             Fails(ErrorKind::Tls, Phase::StartTls, false, "STARTTLS"),
         ),
         (
@@ -105,8 +135,17 @@ async fn injection_and_stripping() {
         (
             "a greeting that pretends to be further: it answers EHLO and STARTTLS before they came",
             required(),
-            vec![send_reply("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"), Act::Hear("EHLO"), Act::Listen],
-            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
+            vec![
+                send_reply("220 hi\r\n250 STARTTLS\r\n250 x\r\n220 go\r\n"),
+                Act::Hear("EHLO"),
+                Act::Listen,
+            ],
+            Fails(
+                ErrorKind::Protocol,
+                Phase::Hello,
+                false,
+                "nothing was asked",
+            ),
         ),
         (
             "a greeting with the whole session in clear up to the go-ahead",
@@ -117,7 +156,12 @@ async fn injection_and_stripping() {
                 send_reply("250 and now in clear\r\n"),
                 Act::Listen,
             ],
-            Fails(ErrorKind::Protocol, Phase::Hello, false, "nothing was asked"),
+            Fails(
+                ErrorKind::Protocol,
+                Phase::Hello,
+                false,
+                "nothing was asked",
+            ),
         ),
         (
             "a greeting that says that the login is done (235)",
@@ -142,22 +186,30 @@ async fn injection_and_stripping() {
             Fails(ErrorKind::Auth, Phase::Auth, false, "offers no login"),
         ),
     ] {
-        let meeting =
-            meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+        let meeting = meet(acts, async |stream| {
+            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+        })
+        .await;
         assert_fate(attack, &meeting.result, fate);
         let heard = String::from_utf8_lossy(&meeting.heard);
         for never in ["AUTH", "MAIL", "Y29ycmVjdCBob3JzZ", "AGFsaWNlAGNvcnJlY3Q"] {
-            assert!(!heard.contains(never), "{attack}: the client said {never} in clear: {heard}");
+            assert!(
+                !heard.contains(never),
+                "{attack}: the client said {never} in clear: {heard}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
-    // Whoever sits in between can break any handshake. Without a login, opportunistic TLS goes on in clear then, once; with one, never.
-    for (attack, tears) in
-        [("garbage", &b"250 no TLS here\r\n"[..]), ("an alert", b"\x15\x03\x03\0\x02\x02\x28"), ("the end", b"")]
-    {
+    // Whoever sits in between can break any handshake. Without a login, opportunistic TLS goes on
+    // in clear then, once; with one, never.
+    for (attack, tears) in [
+        ("garbage", &b"250 no TLS here\r\n"[..]),
+        ("an alert", b"\x15\x03\x03\0\x02\x02\x28"),
+        ("the end", b""),
+    ] {
         for logs_in in [false, true] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -166,8 +218,15 @@ async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
                 let mut buffer = [0; 4096];
                 for connection in 0.. {
                     let (mut stream, _) = listener.accept().await.unwrap();
-                    let mut replies = vec![&b"220 hi\r\n"[..], b"250-hi\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n"];
-                    replies.extend(if connection == 0 { [&b"220 go\r\n"[..], tears] } else { [&b"235 ok\r\n"[..]; 2] });
+                    let mut replies = vec![
+                        &b"220 hi\r\n"[..],
+                        b"250-hi\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n",
+                    ];
+                    replies.extend(if connection == 0 {
+                        [&b"220 go\r\n"[..], tears]
+                    } else {
+                        [&b"235 ok\r\n"[..]; 2]
+                    });
                     for reply in replies.into_iter().filter(|reply| !reply.is_empty()) {
                         // Without a login, the client has gone by then.
                         let _ = stream.write_all(reply).await;
@@ -190,13 +249,20 @@ async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
             let connected = Connection::connect(&endpoint).await;
             assert_eq!(connected.is_err(), logs_in, "{attack}");
             if let Err(error) = connected {
-                assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{attack}: {error}");
+                assert_eq!(
+                    (error.kind(), error.phase()),
+                    (ErrorKind::Tls, Phase::Tls),
+                    "{attack}: {error}"
+                );
                 assert!(!serving.is_finished(), "{attack}: it came again");
                 serving.abort();
             } else {
                 assert!(connected.unwrap().plaintext_reason().is_some(), "{attack}");
                 let heard = serving.await.unwrap();
-                assert!(!String::from_utf8_lossy(&heard).contains("AUTH"), "{attack}");
+                assert!(
+                    !String::from_utf8_lossy(&heard).contains("AUTH"),
+                    "{attack}"
+                );
             }
         }
     }
@@ -205,7 +271,8 @@ async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
 #[tokio::test(start_paused = true)]
 async fn what_was_planted_is_forgotten() {
     // In clear: a limit for the size, extensions, and the weakest mechanism. Inside: none of it.
-    let planted = "250-planted.example.org\r\n250-SIZE 10\r\n250-CHUNKING\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n";
+    let planted = "250-planted.example.org\r\n250-SIZE \
+        10\r\n250-CHUNKING\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n";
     let acts = vec![
         send_reply("220 hi\r\n"),
         Act::Hear("EHLO"),
@@ -227,11 +294,16 @@ async fn what_was_planted_is_forgotten() {
         send_reply("250 stored\r\n"),
         Act::Listen,
     ];
-    let endpoint = endpoint(Security::Required).user("alice").password("secret");
+    let endpoint = endpoint(Security::Required)
+        .user("alice")
+        .password("secret");
     let meeting = meet(acts, async |stream| {
         let mut connection = Connection::from_stream(stream, &endpoint).await?;
         assert_eq!(connection.mechanism(), Some(Mechanism::Plain));
-        assert!(connection.capabilities().size_limit().is_none() && !connection.capabilities().offers("CHUNKING"));
+        assert!(
+            connection.capabilities().size_limit().is_none()
+                && !connection.capabilities().offers("CHUNKING")
+        );
         connection.send(letter(0, &["you@example.com"], 100)).await
     });
     assert_fate("planted", &meeting.await.result, Sent);
@@ -243,7 +315,11 @@ fn what_was_planted_is_gone_with_the_handshake() {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.starttls = StartTls::Required;
     let mut machine = Machine::new(settings);
-    for reply in ["220 hi\r\n", "250-hi\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+    for reply in [
+        "220 hi\r\n",
+        "250-hi\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n",
+        "220 go\r\n",
+    ] {
         assert_eq!(machine.input(reply.as_bytes()), reply.len());
         while !matches!(machine.step().unwrap(), Step::Wait { .. } | Step::Upgrade) {}
         let length = machine.output().len();
@@ -256,14 +332,22 @@ fn what_was_planted_is_gone_with_the_handshake() {
 
 #[tokio::test(start_paused = true)]
 async fn offered_again_inside() {
-    let mut acts = [to_starttls("220 go\r\n"), inside(), vec![send_reply("250 stored\r\n"), Act::Listen]].concat();
+    let mut acts = [
+        to_starttls("220 go\r\n"),
+        inside(),
+        vec![send_reply("250 stored\r\n"), Act::Listen],
+    ]
+    .concat();
     for act in &mut acts {
         if matches!(act, Act::Say(reply) if reply == b"250 inside\r\n") {
             *act = send_reply("250-inside\r\n250 STARTTLS\r\n");
         }
     }
     let endpoint = endpoint(Security::Required);
-    let meeting = meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+    let meeting = meet(acts, async |stream| {
+        send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+    })
+    .await;
     assert_fate("STARTTLS inside TLS", &meeting.result, Sent);
     let heard = String::from_utf8_lossy(&meeting.heard).into_owned();
     assert_eq!(heard.matches("STARTTLS").count(), 1, "{heard}");
@@ -288,27 +372,54 @@ async fn truncation() {
             vec![send_reply("250 stored"), Act::Cut],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
-        ("before it, with close_notify", vec![Act::Close], Fails(ErrorKind::Closed, Phase::EndOfData, true, "")),
+        (
+            "before it, with close_notify",
+            vec![Act::Close],
+            Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
+        ),
         (
             "before its line end, with close_notify",
             vec![send_reply("250 stored"), Act::Close],
             Fails(ErrorKind::Closed, Phase::EndOfData, true, ""),
         ),
-        ("behind it, without close_notify", vec![send_reply("250 stored\r\n"), Act::Cut], Sent),
-        ("instead of 221", vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut], Sent),
+        (
+            "behind it, without close_notify",
+            vec![send_reply("250 stored\r\n"), Act::Cut],
+            Sent,
+        ),
+        (
+            "instead of 221",
+            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), Act::Cut],
+            Sent,
+        ),
         (
             "behind 221, without close_notify",
-            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221 bye\r\n"), Act::Cut],
+            vec![
+                send_reply("250 stored\r\n"),
+                Act::Hear("QUIT"),
+                send_reply("221 bye\r\n"),
+                Act::Cut,
+            ],
             Sent,
         ),
         (
             "behind 221, with close_notify",
-            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221 bye\r\n"), Act::Close],
+            vec![
+                send_reply("250 stored\r\n"),
+                Act::Hear("QUIT"),
+                send_reply("221 bye\r\n"),
+                Act::Close,
+            ],
             Sent,
         ),
         (
             "in the middle of 221",
-            vec![send_reply("250 stored\r\n"), Act::Hear("QUIT"), send_reply("221-bye\r\n2"), Act::Cut],
+            vec![
+                send_reply("250 stored\r\n"),
+                Act::Hear("QUIT"),
+                send_reply("221-bye\r\n2"),
+                Act::Cut,
+            ],
             Sent,
         ),
     ] {
@@ -322,8 +433,10 @@ async fn truncation() {
                 acts.insert(1, send_reply("220 hi\r\n"));
             }
             let endpoint = endpoint(security);
-            let meeting =
-                meet(acts, async |stream| send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await).await;
+            let meeting = meet(acts, async |stream| {
+                send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+            })
+            .await;
             assert_fate(attack, &meeting.result, fate);
         }
     }

@@ -24,7 +24,11 @@ fn envelope_to(to: &Address) -> Envelope {
 }
 
 async fn send(url: &str, message: impl Into<Message<'_>>) -> Receipt {
-    let receipt = Client::from_url(url).unwrap().send(message).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    let receipt = Client::from_url(url)
+        .unwrap()
+        .send(message)
+        .await
+        .unwrap_or_else(|error| panic!("{url}: {error}"));
     assert!(receipt.all_accepted(), "{receipt:?}");
     receipt
 }
@@ -32,7 +36,13 @@ async fn send(url: &str, message: impl Into<Message<'_>>) -> Receipt {
 /// A message as text, without its boundary, which is random.
 fn without_boundary(message: &[u8]) -> String {
     let text = std::str::from_utf8(message).unwrap();
-    let boundary = text.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap();
+    let boundary = text
+        .split("boundary=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
     text.replace(boundary, "boundary")
 }
 
@@ -49,18 +59,31 @@ async fn an_attachment_of_25_megabytes() {
     let expected = without_boundary(&whole.write_to_vec().unwrap());
     for server in both() {
         let file = tokio::fs::File::open(&path).await.unwrap();
-        for attachment in [Attachment::file(&path), Attachment::reader("data.bin", "application/octet-stream", file)] {
+        for attachment in [
+            Attachment::file(&path),
+            Attachment::reader("data.bin", "application/octet-stream", file),
+        ] {
             let to = someone("large");
-            let message = Message::from(hello(&in_to)).attach(attachment).envelope(envelope_to(&to));
+            let message = Message::from(hello(&in_to))
+                .attach(attachment)
+                .envelope(envelope_to(&to));
             let receipt = send(&server.starttls(ALICE), message).await;
             let delivered = server.delivered(&to).await;
             assert_eq!(receipt.bytes, delivered.message.len() as u64);
             // No assert_eq: it would print both.
-            assert!(without_boundary(&delivered.message) == expected, "it is not as it was sent");
+            assert!(
+                without_boundary(&delivered.message) == expected,
+                "it is not as it was sent"
+            );
 
             // And read by other eyes than those that wrote it.
             let parts = delivered.text().split("\r\n\r\n");
-            let encoded = parts.max_by_key(|part| part.len()).unwrap().split("\r\n--").next().unwrap();
+            let encoded = parts
+                .max_by_key(|part| part.len())
+                .unwrap()
+                .split("\r\n--")
+                .next()
+                .unwrap();
             let decoded = STANDARD.decode(encoded.replace("\r\n", "")).unwrap();
             assert!(decoded == content, "the attachment is another one");
         }
@@ -87,7 +110,11 @@ async fn text_of_dots_and_any_line_ends() {
         "Grüße\n.\n",
     ];
     for server in both() {
-        let mut connection = Client::from_url(&server.starttls(ALICE)).unwrap().connect().await.unwrap();
+        let mut connection = Client::from_url(&server.starttls(ALICE))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let mut sent = Vec::new();
         for text in texts {
             // As a body, which mail-builder encodes where it must.
@@ -109,12 +136,17 @@ async fn text_of_dots_and_any_line_ends() {
         connection.quit().await;
         for (to, expected, text) in sent {
             let delivered = server.delivered(&to).await;
-            assert_eq!(delivered.text(), String::from_utf8(expected).unwrap(), "{text:?}");
+            assert_eq!(
+                delivered.text(),
+                String::from_utf8(expected).unwrap(),
+                "{text:?}"
+            );
         }
     }
 }
 
-/// A message as another program wrote it, with much that must not be touched, and hidden recipients.
+/// A message as another program wrote it, with much that must not be touched, and hidden
+/// recipients.
 const READY: &str = "Received: from elsewhere by here; Mon, 1 Jan 2024 00:00:00 +0000\r\n\
     X-Folded: one\r\n two\r\n\tthree  \r\n\
     Bcc: hidden-one@envoi.test,\r\n hidden-two@envoi.test\r\n\
@@ -129,7 +161,10 @@ const READY: &str = "Received: from elsewhere by here; Mon, 1 Jan 2024 00:00:00 
 /// The same as it may leave the machine.
 fn ready_without_bcc() -> String {
     READY
-        .replace("Bcc: hidden-one@envoi.test,\r\n hidden-two@envoi.test\r\n", "")
+        .replace(
+            "Bcc: hidden-one@envoi.test,\r\n hidden-two@envoi.test\r\n",
+            "",
+        )
         .replace("Resent-BCC : hidden-three@envoi.test\r\n", "")
 }
 
@@ -174,11 +209,17 @@ async fn a_ready_message_of_25_megabytes() {
         text.extend_from_slice(b"\r\n");
     }
     for server in both() {
-        for message in [Message::raw(text.clone()), Message::raw_stream(Cursor::new(text.clone()))] {
+        for message in [
+            Message::raw(text.clone()),
+            Message::raw_stream(Cursor::new(text.clone())),
+        ] {
             let to = someone("lines");
             let receipt = send(&server.implicit(ALICE), message.envelope(envelope_to(&to))).await;
             assert_eq!(receipt.bytes, text.len() as u64);
-            assert!(server.delivered(&to).await.message == text, "it is not as it was sent");
+            assert!(
+                server.delivered(&to).await.message == text,
+                "it is not as it was sent"
+            );
         }
     }
 }
@@ -188,11 +229,21 @@ async fn a_ready_message_of_25_megabytes() {
 async fn a_stream_with_line_ends_that_are_refused_is_not_sent() {
     for server in both() {
         let to = someone("refused-lines");
-        let mut connection = Client::from_url(&server.plain()).unwrap().connect().await.unwrap();
+        let mut connection = Client::from_url(&server.plain())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let stream = Cursor::new("Subject: x\r\n\r\nfine\r\nnot\nfine\r\n");
-        let message = Message::raw_stream(stream).line_ends(LineEnds::Refuse).envelope(envelope_to(&to));
+        let message = Message::raw_stream(stream)
+            .line_ends(LineEnds::Refuse)
+            .envelope(envelope_to(&to));
         let error = connection.send(message).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Input, Phase::Body), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Input, Phase::Body),
+            "{error}"
+        );
         assert!(!error.outcome_unknown());
         // What had gone is not taken for a message: the next one is the only one.
         let _ = send(&server.plain(), hello(&to)).await;
@@ -216,9 +267,16 @@ async fn bcc_gets_the_message_and_nobody_sees_it() {
         let ready = format!("To: {to}\r\nbCC: {hidden}\r\nSubject: x\r\n\r\ntext\r\n");
         let sender = Address::new("alice@envoi.test").unwrap();
         let envelope = Envelope::new(sender, [to.clone(), hidden.clone()]).unwrap();
-        let _ = send(&server.starttls(ALICE), Message::raw(ready).envelope(envelope)).await;
+        let _ = send(
+            &server.starttls(ALICE),
+            Message::raw(ready).envelope(envelope),
+        )
+        .await;
         for recipient in [&to, &hidden] {
-            assert_eq!(server.delivered(recipient).await.text(), format!("To: {to}\r\nSubject: x\r\n\r\ntext\r\n"));
+            assert_eq!(
+                server.delivered(recipient).await.text(),
+                format!("To: {to}\r\nSubject: x\r\n\r\ntext\r\n")
+            );
         }
     }
 }
@@ -237,7 +295,9 @@ async fn eight_bit_is_said_where_it_is_needed() {
             (Message::raw_stream(Cursor::new(eight_bit)), eight_bit, true),
         ] {
             let tap = Tap::on(server.port_25).await;
-            let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
+            let url = server
+                .plain()
+                .replace(&server.port_25.to_string(), &tap.port.to_string());
             let to = someone("eight-bit");
             let _ = send(&url, message.envelope(envelope_to(&to))).await;
             assert_eq!(server.delivered(&to).await.text(), text);
@@ -255,7 +315,9 @@ async fn an_address_beyond_ascii() {
         let ascii = someone("utf8");
         let to = Address::new(format!("jörg-{ascii}")).unwrap();
         let tap = Tap::on(server.port_25).await;
-        let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
+        let url = server
+            .plain()
+            .replace(&server.port_25.to_string(), &tap.port.to_string());
         let _ = send(&url, hello(&to)).await;
         let said = tap.log();
         assert!(said.contains(" SMTPUTF8\r\n"), "{said}");
@@ -269,10 +331,17 @@ async fn an_address_beyond_ascii() {
 async fn a_message_larger_than_the_server_takes_is_not_begun() {
     let server = postfix();
     let tap = Tap::on(server.port_25).await;
-    let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
-    let attachment = Attachment::reader("huge", "application/octet-stream", tokio::io::empty()).size(3_000_000_000);
+    let url = server
+        .plain()
+        .replace(&server.port_25.to_string(), &tap.port.to_string());
+    let attachment = Attachment::reader("huge", "application/octet-stream", tokio::io::empty())
+        .size(3_000_000_000);
     let message = Message::from(hello(&someone("huge"))).attach(attachment);
-    let error = Client::from_url(&url).unwrap().send(message).await.unwrap_err();
+    let error = Client::from_url(&url)
+        .unwrap()
+        .send(message)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("at most 3000000000"), "{error}");
     assert!(!tap.log().contains("MAIL"));
@@ -286,7 +355,9 @@ async fn related_and_forwarded_parts_and_quoted_addresses() {
     let quoted = Address::new("\"a b\"@envoi.test").unwrap();
     for server in both() {
         let to = someone("parts");
-        let mail = hello(&to).html_body("<img src=\"cid:logo\">").message_id("<1@envoi.test>");
+        let mail = hello(&to)
+            .html_body("<img src=\"cid:logo\">")
+            .message_id("<1@envoi.test>");
         let envelope = Envelope::new(quoted.clone(), [to.clone(), quoted.clone()]).unwrap();
         let message = Message::from(mail)
             .attach(Attachment::bytes("logo.png", "image/png", noise(100_000)).inline("<logo>"))
@@ -313,10 +384,15 @@ async fn related_and_forwarded_parts_and_quoted_addresses() {
 async fn a_stream_whose_headers_are_utf8_says_so() {
     let server = postfix();
     let tap = Tap::on(server.port_25).await;
-    let url = server.plain().replace(&server.port_25.to_string(), &tap.port.to_string());
+    let url = server
+        .plain()
+        .replace(&server.port_25.to_string(), &tap.port.to_string());
     let to = someone("utf8");
     let stream = Cursor::new("\u{feff}bcc: x@envoi.test\nSubject: Grüße\n\nHello.\n");
     let _ = send(&url, Message::raw_stream(stream).envelope(envelope_to(&to))).await;
-    assert_eq!(server.delivered(&to).await.text(), "Subject: Grüße\r\n\r\nHello.\r\n");
+    assert_eq!(
+        server.delivered(&to).await.text(),
+        "Subject: Grüße\r\n\r\nHello.\r\n"
+    );
     assert!(tap.log().contains(" SMTPUTF8"), "{}", tap.log());
 }

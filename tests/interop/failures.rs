@@ -26,17 +26,26 @@ async fn failure_at(url: &str) -> Error {
 }
 
 fn assert_hint(error: &Error, says: &str) {
-    assert!(error.hint().is_some_and(|hint| hint.contains(says)), "{error}");
+    assert!(
+        error.hint().is_some_and(|hint| hint.contains(says)),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn a_wrong_password() {
     for server in both() {
-        for url in [server.starttls("alice%40envoi.test:wrong@"), server.implicit("alice%40envoi.test:wrong@")] {
+        for url in [
+            server.starttls("alice%40envoi.test:wrong@"),
+            server.implicit("alice%40envoi.test:wrong@"),
+        ] {
             for mechanism in ["PLAIN", "LOGIN"] {
                 let error = failure_at(&format!("{url}&auth={mechanism}")).await;
-                assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth));
+                assert_eq!(
+                    (error.kind(), error.phase()),
+                    (ErrorKind::Auth, Phase::Auth)
+                );
                 assert_eq!(error.reply().unwrap().code(), 535);
                 assert!(error.is_permanent());
                 assert!(error.message().contains("alice@envoi.test"), "{error}");
@@ -56,7 +65,10 @@ async fn credentials_do_not_cross_in_clear() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
         let error = failure_at(&format!("smtp://{ALICE}127.0.0.1:{}?tls=none", tap.port)).await;
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Insecure, Phase::Auth));
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Insecure, Phase::Auth)
+        );
         assert_hint(&error, "auth-in-clear=yes");
         assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
     }
@@ -67,9 +79,15 @@ async fn credentials_do_not_cross_in_clear() {
 async fn the_port_without_a_login() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
-        let url = format!("smtp://{ALICE}127.0.0.1:{}?tls=none&auth-in-clear=yes", tap.port);
+        let url = format!(
+            "smtp://{ALICE}127.0.0.1:{}?tls=none&auth-in-clear=yes",
+            tap.port
+        );
         let error = failure_at(&url).await;
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Auth, Phase::Auth));
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Auth, Phase::Auth)
+        );
         assert_hint(&error, "587");
         assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
     }
@@ -81,9 +99,20 @@ async fn required_tls_that_is_not_offered() {
     for server in both() {
         for user in [ALICE, NOBODY] {
             let tap = Tap::on(server.port_25).await;
-            let error = failure_at(&format!("smtp://{user}127.0.0.1:{}?trust={}", tap.port, server.ca.display())).await;
-            assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::StartTls));
-            assert!(error.message().contains("it offers") && error.message().contains("PIPELINING"), "{error}");
+            let error = failure_at(&format!(
+                "smtp://{user}127.0.0.1:{}?trust={}",
+                tap.port,
+                server.ca.display()
+            ))
+            .await;
+            assert_eq!(
+                (error.kind(), error.phase()),
+                (ErrorKind::Tls, Phase::StartTls)
+            );
+            assert!(
+                error.message().contains("it offers") && error.message().contains("PIPELINING"),
+                "{error}"
+            );
             assert_hint(&error, "587");
             assert_eq!(tap.log(), "EHLO [127.0.0.1]\r\n");
         }
@@ -95,7 +124,10 @@ async fn required_tls_that_is_not_offered() {
 async fn implicit_tls_on_the_starttls_port() {
     for server in both() {
         for port in [server.port_25, server.port_587] {
-            let url = format!("smtps://{ALICE}localhost:{port}?trust={}&timeout=5", server.ca.display());
+            let url = format!(
+                "smtps://{ALICE}localhost:{port}?trust={}&timeout=5",
+                server.ca.display()
+            );
             let error = failure_at(&url).await;
             assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
             assert!(error.message().contains("220 "), "{error}");
@@ -109,10 +141,17 @@ async fn implicit_tls_on_the_starttls_port() {
 #[ignore = "needs real servers"]
 async fn starttls_on_the_implicit_tls_port() {
     for server in both() {
-        let url = format!("smtp://{ALICE}localhost:{}?trust={}&timeout=2", server.port_465, server.ca.display());
+        let url = format!(
+            "smtp://{ALICE}localhost:{}?trust={}&timeout=2",
+            server.port_465,
+            server.ca.display()
+        );
         let error = failure_at(&url).await;
         // Both sides wait for the other to begin.
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::Greeting));
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Timeout, Phase::Greeting)
+        );
         assert_hint(&error, "use smtps://");
     }
 }
@@ -120,23 +159,43 @@ async fn starttls_on_the_implicit_tls_port() {
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn an_authority_that_is_not_trusted() {
-    let other = rcgen::generate_simple_self_signed(["other.envoi.test".to_owned()]).unwrap().cert.pem();
+    let other = rcgen::generate_simple_self_signed(["other.envoi.test".to_owned()])
+        .unwrap()
+        .cert
+        .pem();
     for server in both() {
         for url in [server.starttls(ALICE), server.implicit(ALICE)] {
-            let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().pem(&other));
+            let endpoint = Endpoint::from_url(&url)
+                .unwrap()
+                .trust(Trust::empty().pem(&other));
             let error = failure(Client::new(endpoint)).await;
             assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-            assert!(error.message().contains("CN=envoi test CA,O=envoi tests"), "{error}");
+            assert!(
+                error.message().contains("CN=envoi test CA,O=envoi tests"),
+                "{error}"
+            );
             assert!(error.message().contains("CN=mail.envoi.test"), "{error}");
             assert_hint(&error, "trust");
-            let failure = error.source().unwrap().downcast_ref::<CertificateFailure>().unwrap();
+            let failure = error
+                .source()
+                .unwrap()
+                .downcast_ref::<CertificateFailure>()
+                .unwrap();
             assert_eq!(failure.problem, CertificateProblem::UnknownIssuer);
             assert_eq!(failure.chain.len(), 2);
             // The CA that it names is the one to trust.
             let named = failure.chain[failure.index.unwrap()].to_pem();
-            let endpoint = Endpoint::from_url(&url).unwrap().trust(Trust::empty().pem(named));
+            let endpoint = Endpoint::from_url(&url)
+                .unwrap()
+                .trust(Trust::empty().pem(named));
             let to = someone("trusted");
-            assert!(Client::new(endpoint).send(hello(&to)).await.unwrap().all_accepted());
+            assert!(
+                Client::new(endpoint)
+                    .send(hello(&to))
+                    .await
+                    .unwrap()
+                    .all_accepted()
+            );
         }
     }
 }
@@ -147,7 +206,10 @@ async fn a_name_that_the_certificate_is_not_for() {
     for server in both() {
         let error = failure_at(&(server.starttls(ALICE) + "&server-name=smtp.example.org")).await;
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-        assert!(error.message().contains("localhost, mail.envoi.test"), "{error}");
+        assert!(
+            error.message().contains("localhost, mail.envoi.test"),
+            "{error}"
+        );
         assert!(error.message().contains("smtp.example.org"), "{error}");
     }
 }
@@ -159,7 +221,11 @@ async fn other_domains_are_not_relayed_to() {
         let client = Client::from_url(&server.plain()).unwrap();
         let to = envoi::Address::new("somebody@example.org").unwrap();
         let error = client.send(hello(&to)).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::Rcpt),
+            "{error}"
+        );
         assert!(error.is_permanent());
         assert_hint(&error, "give a user name and a password");
     }
@@ -171,7 +237,10 @@ async fn the_submission_port_without_a_login() {
     for server in both() {
         for url in [server.starttls(NOBODY), server.implicit(NOBODY)] {
             let error = failure_at(&url).await;
-            assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt));
+            assert_eq!(
+                (error.kind(), error.phase()),
+                (ErrorKind::Refused, Phase::Rcpt)
+            );
             assert!(error.is_permanent());
             assert_hint(&error, "user name and a password");
         }
@@ -183,7 +252,10 @@ async fn the_submission_port_without_a_login() {
 async fn the_submission_port_without_tls() {
     let server = postfix();
     let error = failure_at(&format!("smtp://localhost:{}?tls=none", server.port_587)).await;
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Mail));
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Mail)
+    );
     assert_eq!(error.reply().unwrap().code(), 530);
     assert_hint(&error, "leave out tls=none");
 }

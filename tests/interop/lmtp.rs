@@ -5,7 +5,10 @@ use std::pin::pin;
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{Mechanism, Protocol};
 use envoi::tls::Security;
-use envoi::{Address, Client, Connection, Credentials, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase};
+use envoi::{
+    Address, Client, Connection, Credentials, Endpoint, Envelope, ErrorKind, Message, Outcome,
+    Phase,
+};
 use futures::stream::{self, StreamExt as _};
 
 use crate::servers::{ALICE, NOBODY, Tap, dovecot, postfix, someone};
@@ -25,7 +28,8 @@ fn nobody() -> Address {
 }
 
 fn to_all(recipients: impl IntoIterator<Item = Address>) -> Message<'static> {
-    Message::from(hello(&nobody())).envelope(Envelope::new(address("alice@envoi.test"), recipients).unwrap())
+    Message::from(hello(&nobody()))
+        .envelope(Envelope::new(address("alice@envoi.test"), recipients).unwrap())
 }
 
 /// What it says for a mailbox: `250` with the address in it, or a refusal.
@@ -43,16 +47,36 @@ async fn each_recipient_has_its_own_answer() {
     for url in dovecot.lmtp() {
         let (first, last) = (someone("lmtp"), someone("lmtp"));
         let client = Client::from_url(&url).unwrap();
-        let receipt = client.send(to_all([first.clone(), nobody(), full(), last.clone()])).await.unwrap();
-        let codes: Vec<u16> = receipt.recipients.iter().map(|recipient| code(&recipient.outcome)).collect();
+        let receipt = client
+            .send(to_all([first.clone(), nobody(), full(), last.clone()]))
+            .await
+            .unwrap();
+        let codes: Vec<u16> = receipt
+            .recipients
+            .iter()
+            .map(|recipient| code(&recipient.outcome))
+            .collect();
         assert_eq!(codes, [250, 550, 552, 250], "{url}: {receipt:?}");
-        let Outcome::Accepted(reply) = &receipt.recipients[3].outcome else { panic!() };
-        assert!(reply.text().contains(last.as_str()), "the answer to the message, and not the one to RCPT: {reply}");
+        let Outcome::Accepted(reply) = &receipt.recipients[3].outcome else {
+            panic!()
+        };
+        assert!(
+            reply.text().contains(last.as_str()),
+            "the answer to the message, and not the one to RCPT: {reply}"
+        );
         // A small message and its commands are one flight, and the four answers another.
         assert_eq!(receipt.round_trips, 3, "the connection, LHLO, the message");
         let expected = with_headers_of(hello(&nobody()));
         for to in [first, last] {
-            assert!(dovecot.server.delivered(&to).await.text().ends_with(&expected), "{url}");
+            assert!(
+                dovecot
+                    .server
+                    .delivered(&to)
+                    .await
+                    .text()
+                    .ends_with(&expected),
+                "{url}"
+            );
         }
     }
 }
@@ -72,13 +96,24 @@ async fn behind_data_too() {
         let (first, last) = (someone("data"), someone("data"));
         // Nobody knows how long it is: no chunk.
         let text = "Subject: dots\n\n.\n..\nlast\n";
-        let envelope = Envelope::new(address("alice@envoi.test"), [first.clone(), full(), last.clone()]).unwrap();
+        let envelope = Envelope::new(
+            address("alice@envoi.test"),
+            [first.clone(), full(), last.clone()],
+        )
+        .unwrap();
         let message = Message::raw_stream(std::io::Cursor::new(text)).envelope(envelope);
         let receipt = connection.send(message).await.unwrap();
-        let codes: Vec<u16> = receipt.recipients.iter().map(|recipient| code(&recipient.outcome)).collect();
+        let codes: Vec<u16> = receipt
+            .recipients
+            .iter()
+            .map(|recipient| code(&recipient.outcome))
+            .collect();
         assert_eq!(codes, [250, 552, 250], "{receipt:?}");
         for to in [first, last] {
-            assert_eq!(dovecot.server.delivered(&to).await.text(), text.replace('\n', "\r\n"));
+            assert_eq!(
+                dovecot.server.delivered(&to).await.text(),
+                text.replace('\n', "\r\n")
+            );
         }
         // A large one goes behind DATA, too; the session is in order.
         let to = someone("large");
@@ -95,14 +130,31 @@ async fn for_nobody_in_the_end() {
     let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
-        let error = connection.send(to_all([full(), nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData), "{error}");
-        let codes: Vec<u16> = error.receipt().unwrap().recipients.iter().map(|one| code(&one.outcome)).collect();
+        let error = connection
+            .send(to_all([full(), nobody()]))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::EndOfData),
+            "{error}"
+        );
+        let codes: Vec<u16> = error
+            .receipt()
+            .unwrap()
+            .recipients
+            .iter()
+            .map(|one| code(&one.outcome))
+            .collect();
         assert_eq!(codes, [552, 550], "{error}");
         assert!(error.hint().unwrap().contains("full"), "{error}");
 
         let error = connection.send(to_all([nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::Rcpt),
+            "{error}"
+        );
         let error = connection.send(
             Message::raw_stream(&b"Subject: x\r\n\r\n"[..])
                 .envelope(Envelope::new(None, [nobody(), nobody()]).unwrap()),
@@ -112,7 +164,14 @@ async fn for_nobody_in_the_end() {
         let to = someone("after");
         assert!(connection.send(hello(&to)).await.unwrap().all_accepted());
         connection.quit().await;
-        assert!(dovecot.server.delivered(&to).await.text().ends_with("Hello.\r\n"));
+        assert!(
+            dovecot
+                .server
+                .delivered(&to)
+                .await
+                .text()
+                .ends_with("Hello.\r\n")
+        );
     }
 }
 
@@ -129,7 +188,11 @@ async fn a_stream_of_messages() {
             let mut outcomes = pin!(connection.send_all(messages));
             while let Some(outcome) = outcomes.next().await {
                 let receipt = outcome.unwrap();
-                let codes: Vec<u16> = receipt.recipients.iter().map(|one| code(&one.outcome)).collect();
+                let codes: Vec<u16> = receipt
+                    .recipients
+                    .iter()
+                    .map(|one| code(&one.outcome))
+                    .collect();
                 assert_eq!(codes, [250, 552], "message {sent}: {receipt:?}");
                 sent += 1;
             }
@@ -137,7 +200,11 @@ async fn a_stream_of_messages() {
         assert_eq!(sent, 100);
         connection.quit().await;
         let delivered = dovecot.server.mailbox(&to, 100).await;
-        assert!(delivered.iter().all(|delivered| delivered.text().ends_with("Hello.\r\n")));
+        assert!(
+            delivered
+                .iter()
+                .all(|delivered| delivered.text().ends_with("Hello.\r\n"))
+        );
     }
 }
 
@@ -145,7 +212,11 @@ async fn a_stream_of_messages() {
 #[ignore = "needs real servers"]
 async fn step_by_step() {
     let dovecot = dovecot();
-    let mut connection = Client::from_url(&dovecot.lmtp()[1]).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&dovecot.lmtp()[1])
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let to = someone("steps");
     connection.mail(None).await.unwrap();
     assert!(connection.rcpt(full()).await.unwrap().is_positive());
@@ -154,11 +225,17 @@ async fn step_by_step() {
     let mut writer = connection.data().await.unwrap();
     writer.write("Subject: steps\r\n\r\n").await.unwrap();
     let mut verdicts = Vec::new();
-    let reply = writer.finish_each(|index, reply| verdicts.push((index, reply.code()))).await.unwrap();
+    let reply = writer
+        .finish_each(|index, reply| verdicts.push((index, reply.code())))
+        .await
+        .unwrap();
     assert_eq!(verdicts, [(0, 552), (2, 250)]);
     assert!(reply.text().contains(to.as_str()), "{reply}");
     connection.quit().await;
-    assert_eq!(dovecot.server.delivered(&to).await.text(), "Subject: steps\r\n\r\n");
+    assert_eq!(
+        dovecot.server.delivered(&to).await.text(),
+        "Subject: steps\r\n\r\n"
+    );
 }
 
 #[tokio::test]
@@ -167,10 +244,20 @@ async fn inside_tls() {
     let dovecot = dovecot();
     let ca = dovecot.server.ca.display();
     for url in dovecot.lmtp() {
-        let url = format!("{}&tls=required&trust={ca}", url.replace("127.0.0.1", "localhost"));
+        let url = format!(
+            "{}&tls=required&trust={ca}",
+            url.replace("127.0.0.1", "localhost")
+        );
         let to = someone("tls");
-        let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
-        assert!(receipt.tls.is_some_and(|tls| tls.verified) && receipt.recipients[0].outcome.is_accepted());
+        let receipt = Client::from_url(&url)
+            .unwrap()
+            .send(hello(&to))
+            .await
+            .unwrap();
+        assert!(
+            receipt.tls.is_some_and(|tls| tls.verified)
+                && receipt.recipients[0].outcome.is_accepted()
+        );
         let _ = dovecot.server.delivered(&to).await;
     }
 }
@@ -179,14 +266,30 @@ async fn inside_tls() {
 #[ignore = "needs real servers"]
 async fn smtp_to_lmtp_and_lmtp_to_smtp() {
     let dovecot = dovecot();
-    let error = Client::from_url(&format!("smtp://127.0.0.1:{}?tls=none", dovecot.port_lmtp)).unwrap().connect().await;
+    let error = Client::from_url(&format!("smtp://127.0.0.1:{}?tls=none", dovecot.port_lmtp))
+        .unwrap()
+        .connect()
+        .await;
     let error = error.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Hello),
+        "{error}"
+    );
     assert!(error.hint().unwrap().contains("lmtp://"), "{error}");
 
     let port = postfix().port_25;
-    let error = Client::from_url(&format!("lmtp://127.0.0.1:{port}")).unwrap().connect().await.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
+    let error = Client::from_url(&format!("lmtp://127.0.0.1:{port}"))
+        .unwrap()
+        .connect()
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Hello),
+        "{error}"
+    );
     assert!(error.hint().unwrap().contains("smtp://"), "{error}");
 }
 
@@ -195,15 +298,33 @@ async fn smtp_to_lmtp_and_lmtp_to_smtp() {
 async fn a_look_at_it() {
     let dovecot = dovecot();
     let [tcp, socket] = dovecot.lmtp();
-    let url = format!("{}&trust={}", tcp.replace("127.0.0.1", "localhost"), dovecot.server.ca.display());
-    let report = envoi::probe(&Endpoint::from_url(&url).unwrap()).await.unwrap();
+    let url = format!(
+        "{}&trust={}",
+        tcp.replace("127.0.0.1", "localhost"),
+        dovecot.server.ca.display()
+    );
+    let report = envoi::probe(&Endpoint::from_url(&url).unwrap())
+        .await
+        .unwrap();
     assert!(report.is_usable(), "{report}");
     let advised = Endpoint::from_url(&report.advice.unwrap().url).unwrap();
-    assert_eq!((advised.protocol(), advised.port_number()), (Protocol::Lmtp, dovecot.port_lmtp));
+    assert_eq!(
+        (advised.protocol(), advised.port_number()),
+        (Protocol::Lmtp, dovecot.port_lmtp)
+    );
     let to = someone("probe");
-    assert!(Client::new(advised).send(hello(&to)).await.unwrap().tls.is_some());
+    assert!(
+        Client::new(advised)
+            .send(hello(&to))
+            .await
+            .unwrap()
+            .tls
+            .is_some()
+    );
 
-    let error = envoi::probe(&Endpoint::from_url(&socket).unwrap()).await.unwrap_err();
+    let error = envoi::probe(&Endpoint::from_url(&socket).unwrap())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Request, "{error}");
 }
 
@@ -219,14 +340,24 @@ async fn submission() {
     for (url, is_tapped) in [(inside_tls, false), (in_clear(tap.port), true)] {
         let client = Client::from_url(&url).unwrap();
         let (first, last) = (someone("submission"), someone("submission"));
-        let receipt = client.send(to_all([first.clone(), nobody(), last.clone()])).await.unwrap();
+        let receipt = client
+            .send(to_all([first.clone(), nobody(), last.clone()]))
+            .await
+            .unwrap();
         assert_eq!(receipt.mechanism, Some(Mechanism::Plain));
-        let codes: Vec<u16> = receipt.recipients.iter().map(|one| code(&one.outcome)).collect();
+        let codes: Vec<u16> = receipt
+            .recipients
+            .iter()
+            .map(|one| code(&one.outcome))
+            .collect();
         assert_eq!(codes, [250, 550, 250], "{receipt:?}");
         assert!(receipt.round_trips <= 6, "{}", receipt.round_trips);
         for to in [first, last] {
             let delivered = postfix.delivered(&to).await;
-            assert!(delivered.text().ends_with("\r\n\r\nHello.\r\n"), "{delivered:?}");
+            assert!(
+                delivered.text().ends_with("\r\n\r\nHello.\r\n"),
+                "{delivered:?}"
+            );
         }
         assert_eq!(tap.log().contains("\r\nBDAT "), is_tapped);
     }
@@ -236,17 +367,27 @@ fn in_clear(port: u16) -> String {
     format!("smtp://{ALICE}127.0.0.1:{port}?tls=none&auth=PLAIN&auth-in-clear=yes&timeout=30")
 }
 
-/// Dovecot checks them itself here, and not for Postfix as in `logins.rs`. 2.3 has no SCRAM with channel binding (-PLUS),
-/// 2.4 has; until that is packaged, `tests/login.rs` has a server that knows it.
+/// Dovecot checks them itself here, and not for Postfix as in `logins.rs`. 2.3 has no SCRAM with
+/// channel binding (-PLUS), 2.4 has; until that is packaged, `tests/login.rs` has a server that
+/// knows it.
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn the_strongest_login_is_chosen() {
     let dovecot = dovecot();
     let endpoint = Endpoint::from_url(&dovecot.server.starttls(NOBODY)).unwrap();
     let credentials = Credentials::new("bob@envoi.test", "Grüße@1%20?#&");
-    let connection = Connection::connect(&endpoint.credentials(credentials)).await.unwrap();
+    let connection = Connection::connect(&endpoint.credentials(credentials))
+        .await
+        .unwrap();
     assert_eq!(connection.mechanism(), Some(Mechanism::ScramSha256));
-    assert!(!connection.capabilities().auth().iter().any(|name| name.ends_with("-PLUS")), "test it here, too");
+    assert!(
+        !connection
+            .capabilities()
+            .auth()
+            .iter()
+            .any(|name| name.ends_with("-PLUS")),
+        "test it here, too"
+    );
     connection.quit().await;
 }
 
@@ -254,5 +395,9 @@ async fn the_strongest_login_is_chosen() {
 async fn no_socket_is_there() {
     let endpoint = Endpoint::lmtp_unix("/nonexistent/lmtp.sock").security(Security::None);
     let error = Connection::connect(&endpoint).await.err().unwrap();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Connect, Phase::Connect), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Connect, Phase::Connect),
+        "{error}"
+    );
 }

@@ -20,13 +20,24 @@ fn endpoint(server: &Server) -> Endpoint {
 
 /// A token that is good from an hour ago, for so many seconds (RFC 7519).
 fn token(user: &str, seconds: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
     let since = now - 3600;
-    let claims = format!(r#"{{"sub":"{user}","iat":{since},"exp":{}}}"#, since + seconds);
-    let signed = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let claims = format!(
+        r#"{{"sub":"{user}","iat":{since},"exp":{}}}"#,
+        since + seconds
+    );
+    let signed = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims]
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .join(".");
     let mut mac = Hmac::<Sha256>::new_from_slice(b"envoi tests").unwrap();
     mac.update(signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+    format!(
+        "{signed}.{}",
+        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    )
 }
 
 #[tokio::test]
@@ -44,17 +55,34 @@ async fn every_mechanism_takes_the_right_secret_and_no_other() {
     ] {
         let is_token = matches!(mechanism, Mechanism::OAuthBearer | Mechanism::XOAuth2);
         let [right, wrong] = match is_token {
-            true => [Credentials::token(USER, token(USER, 7200)), Credentials::token(USER, token(USER, 60))],
-            false => [Credentials::new(USER, PASSWORD), Credentials::new(USER, "Gruesse")],
+            true => [
+                Credentials::token(USER, token(USER, 7200)),
+                Credentials::token(USER, token(USER, 60)),
+            ],
+            false => [
+                Credentials::new(USER, PASSWORD),
+                Credentials::new(USER, "Gruesse"),
+            ],
         };
         let endpoint = endpoint(&server).mechanism(mechanism);
         let connection = Connection::connect(&endpoint.clone().credentials(right)).await;
         let connection = connection.unwrap_or_else(|error| panic!("{mechanism}: {error:?}"));
         assert_eq!(connection.mechanism(), Some(mechanism));
         connection.quit().await;
-        let error = Connection::connect(&endpoint.credentials(wrong)).await.err().unwrap();
-        assert_eq!((error.kind(), error.reply().map(|reply| reply.code())), (ErrorKind::Auth, Some(535)), "{error}");
-        assert_eq!(error.message().contains("does not accept the token"), is_token, "{error}");
+        let error = Connection::connect(&endpoint.credentials(wrong))
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            (error.kind(), error.reply().map(|reply| reply.code())),
+            (ErrorKind::Auth, Some(535)),
+            "{error}"
+        );
+        assert_eq!(
+            error.message().contains("does not accept the token"),
+            is_token,
+            "{error}"
+        );
     }
 }
 
@@ -63,7 +91,9 @@ async fn every_mechanism_takes_the_right_secret_and_no_other() {
 async fn the_strongest_is_chosen() {
     let server = special("LOGINS");
     let connection =
-        Connection::connect(&endpoint(&server).credentials(Credentials::new(USER, PASSWORD))).await.unwrap();
+        Connection::connect(&endpoint(&server).credentials(Credentials::new(USER, PASSWORD)))
+            .await
+            .unwrap();
     // Dovecot 2.3 cannot tie a login to Postfix's TLS connection.
     assert_eq!(connection.mechanism(), Some(Mechanism::ScramSha256));
 }
@@ -82,11 +112,17 @@ async fn a_name_that_is_escaped_is_understood() {
         Mechanism::XOAuth2,
     ] {
         let credentials = match mechanism {
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Credentials::token(ESCAPED, token(ESCAPED, 7200)),
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => {
+                Credentials::token(ESCAPED, token(ESCAPED, 7200))
+            }
             _ => Credentials::new(ESCAPED, "=,dummy"),
         };
-        let endpoint = endpoint(&server).mechanism(mechanism).credentials(credentials);
-        let connection = Connection::connect(&endpoint).await.unwrap_or_else(|error| panic!("{mechanism}: {error:?}"));
+        let endpoint = endpoint(&server)
+            .mechanism(mechanism)
+            .credentials(credentials);
+        let connection = Connection::connect(&endpoint)
+            .await
+            .unwrap_or_else(|error| panic!("{mechanism}: {error:?}"));
         connection.quit().await;
     }
 }
@@ -96,16 +132,28 @@ async fn a_name_that_is_escaped_is_understood() {
 async fn who_is_acted_for_is_understood() {
     // Only an administrator may act for another one; all may act for themselves.
     let server = special("LOGINS");
-    for mechanism in [Mechanism::Plain, Mechanism::ScramSha1, Mechanism::ScramSha256, Mechanism::OAuthBearer] {
+    for mechanism in [
+        Mechanism::Plain,
+        Mechanism::ScramSha1,
+        Mechanism::ScramSha256,
+        Mechanism::OAuthBearer,
+    ] {
         let credentials = match mechanism {
             Mechanism::OAuthBearer => Credentials::token(USER, token(USER, 7200)),
             _ => Credentials::new(USER, PASSWORD),
         };
         for (user, may) in [(USER, true), ("alice@envoi.test", false)] {
             let credentials = credentials.clone().authorize_as(user);
-            let endpoint = endpoint(&server).mechanism(mechanism).credentials(credentials);
+            let endpoint = endpoint(&server)
+                .mechanism(mechanism)
+                .credentials(credentials);
             let outcome = Connection::connect(&endpoint).await;
-            assert_eq!(outcome.is_ok(), may, "{mechanism}, for {user}: {:?}", outcome.err());
+            assert_eq!(
+                outcome.is_ok(),
+                may,
+                "{mechanism}, for {user}: {:?}",
+                outcome.err()
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The whole crate against real Postfix, Exim and Dovecot: what was delivered is read back and compared byte for byte.
+//! The whole crate against real Postfix, Exim and Dovecot: what was delivered is read back and
+//! compared byte for byte.
 //!
-//! Each test is `#[ignore = "needs real servers"]`, and runs with `-- --ignored`. README.md in this folder says what the servers
-//! offer and how they are had.
+//! Each test is `#[ignore = "needs real servers"]`, and runs with `-- --ignored`. README.md in this
+//! folder says what the servers offer and how they are had.
 
 mod content;
 mod example;

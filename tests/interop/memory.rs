@@ -26,12 +26,29 @@ async fn a_gigabyte_in_32_megabytes() {
     let path = folder.path().join("gigabyte.bin");
     write_gigabyte(&path);
     // As a file, and as a reader inside the message. One after the other, for the disk's sake.
-    for (attach, stdin) in [(path.to_str().unwrap(), Stdio::null()), ("-", File::open(&path).unwrap().into())] {
+    for (attach, stdin) in [
+        (path.to_str().unwrap(), Stdio::null()),
+        ("-", File::open(&path).unwrap().into()),
+    ] {
         let to = someone("gigabyte");
         let began = Instant::now();
         let mut send = Command::new(program())
-            .args(["--url", &server.starttls(ALICE), "--from", "alice@envoi.test", "--to", to.as_str()])
-            .args(["--subject", "A gigabyte", "--body", "See attachment.", "--attach", attach])
+            .args([
+                "--url",
+                &server.starttls(ALICE),
+                "--from",
+                "alice@envoi.test",
+                "--to",
+                to.as_str(),
+            ])
+            .args([
+                "--subject",
+                "A gigabyte",
+                "--body",
+                "See attachment.",
+                "--attach",
+                attach,
+            ])
             .stdin(stdin)
             .stdout(Stdio::null())
             .spawn()
@@ -48,8 +65,15 @@ async fn a_gigabyte_in_32_megabytes() {
         let seconds = began.elapsed().as_secs_f64();
         assert!(status.success(), "{status}");
         // Past the test harness, which hides what successful tests print.
-        let _ = writeln!(std::io::stderr(), "1 GiB, --attach {attach}: {seconds:.1} s, peak {} KiB", peak >> 10);
-        assert!(peak > 0 && peak < MAX_RESIDENT, "{peak} bytes were resident");
+        let _ = writeln!(
+            std::io::stderr(),
+            "1 GiB, --attach {attach}: {seconds:.1} s, peak {} KiB",
+            peak >> 10
+        );
+        assert!(
+            peak > 0 && peak < MAX_RESIDENT,
+            "{peak} bytes were resident"
+        );
 
         let files = server.files(&to, 1).await;
         assert_same(&files[0], &path);
@@ -70,7 +94,8 @@ fn write_gigabyte(path: &Path) {
     }
 }
 
-/// The attachment of a delivered message is the file, read by programs that have nothing of ours in them.
+/// The attachment of a delivered message is the file, read by programs that have nothing of ours in
+/// them.
 fn assert_same(delivered: &Path, file: &Path) {
     let mut message = File::open(delivered).unwrap();
     let mut head = vec![0; 8192];
@@ -81,6 +106,11 @@ fn assert_same(delivered: &Path, file: &Path) {
     message.seek(SeekFrom::Start(start as u64)).unwrap();
     // It ends where the boundary begins, whose hyphens are no base64.
     let script = "sed '/^--/,$d' | base64 --decode | cmp - \"$1\"";
-    let status = Command::new("sh").args(["-c", script, "sh"]).arg(file).stdin(message).status().unwrap();
+    let status = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(file)
+        .stdin(message)
+        .status()
+        .unwrap();
     assert!(status.success(), "the attachment is not the file");
 }

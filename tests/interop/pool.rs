@@ -1,4 +1,5 @@
-//! A pool against real servers: how many connections they see, and what becomes of one that they close meanwhile.
+//! A pool against real servers: how many connections they see, and what becomes of one that they
+//! close meanwhile.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +34,10 @@ async fn send_from_tasks(client: Client, server: &Server, each: usize) {
     let recipients = join_all(tasks).await;
     pool.close().await;
     for to in recipients.into_iter().flat_map(Result::unwrap) {
-        assert_eq!(server.delivered(&to).await.message, hello(&to).write_to_vec().unwrap());
+        assert_eq!(
+            server.delivered(&to).await.message,
+            hello(&to).write_to_vec().unwrap()
+        );
     }
 }
 
@@ -48,7 +52,9 @@ async fn twenty_tasks_and_four_connections() {
     let server = postfix();
     send_from_tasks(client(&server.starttls(ALICE), [127, 0, 0, 77]), server, 10).await;
     let here = "from unknown[127.0.0.77]";
-    server.until_logged(4, &["disconnect", here, "quit=1"]).await;
+    server
+        .until_logged(4, &["disconnect", here, "quit=1"])
+        .await;
     assert_eq!(server.logged(&[": connect", here]), 4);
     assert_eq!(server.logged(&["lost connection", here]), 0);
 }
@@ -76,15 +82,23 @@ async fn a_connection_that_the_server_gave_up() {
     let first = send(&pool, &to[0]).await;
     assert_eq!(send(&pool, &to[1]).await, 1);
     server.until_logged(1, &["timeout after", here]).await;
-    assert_eq!(send(&pool, &to[2]).await, first, "as over any new connection");
+    assert_eq!(
+        send(&pool, &to[2]).await,
+        first,
+        "as over any new connection"
+    );
     pool.close().await;
     assert_eq!(server.logged(&[": connect", here]), 2);
     for to in &to {
-        assert_eq!(server.delivered(to).await.message, hello(to).write_to_vec().unwrap());
+        assert_eq!(
+            server.delivered(to).await.message,
+            hello(to).write_to_vec().unwrap()
+        );
     }
 }
 
-/// Exim takes so many messages in a connection, answers 421 to each MAIL beyond, and closes no connection.
+/// Exim takes so many messages in a connection, answers 421 to each MAIL beyond, and closes no
+/// connection.
 const EXIM_LIMIT: usize = 1000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,9 +115,17 @@ async fn more_messages_than_exim_takes_in_a_connection() {
             numbered(&to, number)
         });
         let outcomes: Vec<_> = connection.send_all(messages).collect().await;
-        assert!(outcomes.len() > EXIM_LIMIT && outcomes.len() == taken.into_inner(), "{}", outcomes.len());
+        assert!(
+            outcomes.len() > EXIM_LIMIT && outcomes.len() == taken.into_inner(),
+            "{}",
+            outcomes.len()
+        );
         for (number, outcome) in outcomes.into_iter().enumerate() {
-            assert_eq!(outcome.is_ok(), number < EXIM_LIMIT, "{number}: {outcome:?}");
+            assert_eq!(
+                outcome.is_ok(),
+                number < EXIM_LIMIT,
+                "{number}: {outcome:?}"
+            );
             if let Err(error) = outcome {
                 assert!(error.is_transient() && !error.outcome_unknown(), "{error}");
                 assert_eq!(error.reply().unwrap().code(), 421, "{error}");
@@ -132,8 +154,13 @@ async fn a_pool_sends_more_messages_than_exim_takes_in_a_connection() {
 }
 
 fn numbered(to: &Address, number: usize) -> Message<'static> {
-    let mail = MessageBuilder::new().from("me@envoi.test").to(to.as_str().to_owned());
-    Message::from(mail.subject(format!("Number {number}")).text_body("Hello.\n"))
+    let mail = MessageBuilder::new()
+        .from("me@envoi.test")
+        .to(to.as_str().to_owned());
+    Message::from(
+        mail.subject(format!("Number {number}"))
+            .text_body("Hello.\n"),
+    )
 }
 
 /// The numbers of those that Exim accepted.

@@ -1,4 +1,5 @@
-//! Exim's PRDR: one reply for each recipient behind the message, where it has something to say about each.
+//! Exim's PRDR: one reply for each recipient behind the message, where it has something to say
+//! about each.
 
 use std::pin::pin;
 
@@ -29,16 +30,36 @@ async fn one_does_not_want_this_message() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let (first, last) = (someone("prdr"), someone("prdr"));
         let nobody = Address::new("nobody@envoi.test").unwrap();
-        let to = [first.clone(), someone("choosy"), nobody, someone("moody"), last.clone()];
+        let to = [
+            first.clone(),
+            someone("choosy"),
+            nobody,
+            someone("moody"),
+            last.clone(),
+        ];
         let receipt = connection.send(to_all(to)).await.unwrap();
-        assert_eq!(codes(&receipt.recipients), [250, 550, 550, 450, 250], "{url}: {}", receipt.transcript);
-        assert!(receipt.transcript.to_string().contains("353"), "{}", receipt.transcript);
+        assert_eq!(
+            codes(&receipt.recipients),
+            [250, 550, 550, 450, 250],
+            "{url}: {}",
+            receipt.transcript
+        );
+        assert!(
+            receipt.transcript.to_string().contains("353"),
+            "{}",
+            receipt.transcript
+        );
         // Behind DATA as behind BDAT.
         let alice = Address::new("alice@envoi.test").unwrap();
         let envelope = Envelope::new(alice, [someone("choosy"), first.clone()]).unwrap();
         let message = Message::raw_stream(&b"Subject: x\r\n\r\nHello.\r\n"[..]).envelope(envelope);
         let receipt = connection.send(message).await.unwrap();
-        assert_eq!(codes(&receipt.recipients), [550, 250], "{url}: {}", receipt.transcript);
+        assert_eq!(
+            codes(&receipt.recipients),
+            [550, 250],
+            "{url}: {}",
+            receipt.transcript
+        );
         connection.quit().await;
         for (to, count) in [(first, 2), (last, 1)] {
             assert_eq!(exim.mailbox(&to, count).await.len(), count);
@@ -50,12 +71,31 @@ async fn one_does_not_want_this_message() {
 #[ignore = "needs real servers"]
 async fn nobody_wants_it() {
     let exim = exim();
-    let mut connection = Client::from_url(&exim.starttls(ALICE)).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&exim.starttls(ALICE))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     // Exim ends with 250 where the refusals differ.
-    for (names, expected) in [(["choosy", "choosy"], [550, 550]), (["choosy", "moody"], [550, 450])] {
-        let error = connection.send(to_all(names.map(someone))).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::EndOfData), "{error}");
-        assert_eq!(codes(&error.receipt().unwrap().recipients), expected, "{}", connection.transcript());
+    for (names, expected) in [
+        (["choosy", "choosy"], [550, 550]),
+        (["choosy", "moody"], [550, 450]),
+    ] {
+        let error = connection
+            .send(to_all(names.map(someone)))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::EndOfData),
+            "{error}"
+        );
+        assert_eq!(
+            codes(&error.receipt().unwrap().recipients),
+            expected,
+            "{}",
+            connection.transcript()
+        );
     }
     let to = someone("prdr");
     assert!(connection.send(hello(&to)).await.unwrap().all_accepted());
@@ -67,7 +107,11 @@ async fn nobody_wants_it() {
 #[ignore = "needs real servers"]
 async fn in_a_stream_of_messages() {
     let exim = exim();
-    let mut connection = Client::from_url(&exim.plain()).unwrap().connect().await.unwrap();
+    let mut connection = Client::from_url(&exim.plain())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let to: Vec<Address> = (0..50).map(|_| someone("prdr")).collect();
     let messages = stream::iter(to.clone()).map(|to| to_all([someone("choosy"), to]));
     let mut outcomes = pin!(connection.send_all(messages));
@@ -90,9 +134,16 @@ async fn all_or_nothing() {
 async fn all_or_nothing_at(exim: &Server) {
     let endpoint = Endpoint::from_url(&exim.plain()).unwrap().all_or_nothing();
     let to = [someone("choosy"), someone("prdr")];
-    let receipt = Client::new(endpoint).send(to_all(to.clone())).await.unwrap();
+    let receipt = Client::new(endpoint)
+        .send(to_all(to.clone()))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
-    assert!(!receipt.transcript.to_string().contains(" PRDR\n"), "{}", receipt.transcript);
+    assert!(
+        !receipt.transcript.to_string().contains(" PRDR\n"),
+        "{}",
+        receipt.transcript
+    );
     for to in &to {
         let _ = exim.delivered(to).await;
     }

@@ -24,7 +24,9 @@ fn to_all(recipients: impl IntoIterator<Item = Address>) -> Message<'static> {
 }
 
 fn assert_refused(outcome: &Outcome, code: u16, enhanced: &str) {
-    let Outcome::Refused(reply) = outcome else { panic!("{outcome:?}") };
+    let Outcome::Refused(reply) = outcome else {
+        panic!("{outcome:?}")
+    };
     assert_eq!(reply.code(), code, "{reply}");
     // Exim's enhanced code is part of its text; it is found all the same.
     assert_eq!(reply.enhanced().unwrap().to_string(), enhanced, "{reply}");
@@ -37,13 +39,26 @@ async fn a_refused_one_beside_others() {
         for url in server.settings() {
             let (first, last) = (someone("first"), someone("last"));
             let client = Client::from_url(&url).unwrap();
-            let receipt = client.send(to_all([first.clone(), nobody(), later(), last.clone()])).await.unwrap();
-            let outcomes: Vec<&Outcome> = receipt.recipients.iter().map(|recipient| &recipient.outcome).collect();
-            assert!(outcomes[0].is_accepted() && outcomes[3].is_accepted(), "{outcomes:?}");
+            let receipt = client
+                .send(to_all([first.clone(), nobody(), later(), last.clone()]))
+                .await
+                .unwrap();
+            let outcomes: Vec<&Outcome> = receipt
+                .recipients
+                .iter()
+                .map(|recipient| &recipient.outcome)
+                .collect();
+            assert!(
+                outcomes[0].is_accepted() && outcomes[3].is_accepted(),
+                "{outcomes:?}"
+            );
             assert_refused(outcomes[1], 550, "5.1.1");
             assert_refused(outcomes[2], 450, "4.2.1");
             assert!(!receipt.all_accepted());
-            let without: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
+            let without: Vec<&str> = receipt
+                .not_accepted()
+                .map(|recipient| recipient.address.as_str())
+                .collect();
             assert_eq!(without, ["nobody@envoi.test", "later@envoi.test"]);
             for to in [first, last] {
                 assert!(server.delivered(&to).await.text().ends_with("Hello.\r\n"));
@@ -62,18 +77,30 @@ async fn all_or_nothing() {
 }
 
 async fn all_or_nothing_at(server: &Server) {
-    let endpoint = Endpoint::from_url(&server.starttls(ALICE)).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.starttls(ALICE))
+        .unwrap()
+        .all_or_nothing();
     let mut connection = Connection::connect(&endpoint).await.unwrap();
     let to = someone("all");
-    let error = connection.send(to_all([to.clone(), nobody()])).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
+    let error = connection
+        .send(to_all([to.clone(), nobody()]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Rcpt),
+        "{error}"
+    );
     assert!(error.message().contains("nobody@envoi.test"), "{error}");
     let recipients = &error.receipt().unwrap().recipients;
     assert_eq!(recipients[0].outcome, Outcome::NotTried);
     assert_refused(&recipients[1].outcome, 550, "5.1.1");
     // The session goes on, and what comes next is all that arrives.
     let other = someone("all");
-    let receipt = connection.send(to_all([to.clone(), other.clone()])).await.unwrap();
+    let receipt = connection
+        .send(to_all([to.clone(), other.clone()]))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     connection.quit().await;
     let _ = server.delivered(&to).await;
@@ -84,11 +111,22 @@ async fn all_or_nothing_at(server: &Server) {
 #[ignore = "needs real servers"]
 async fn nobody_is_left() {
     for server in both() {
-        let mut connection = Client::from_url(&server.plain()).unwrap().connect().await.unwrap();
+        let mut connection = Client::from_url(&server.plain())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
         let error = connection.send(to_all([nobody()])).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Rcpt), "{error}");
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Refused, Phase::Rcpt),
+            "{error}"
+        );
         assert!(error.is_permanent() && !error.outcome_unknown());
-        assert_eq!(error.message(), "the server refused the recipient nobody@envoi.test");
+        assert_eq!(
+            error.message(),
+            "the server refused the recipient nobody@envoi.test"
+        );
         assert!(error.hint().unwrap().contains("no such mailbox"), "{error}");
 
         let error = connection.send(to_all([later()])).await.unwrap_err();
@@ -96,8 +134,14 @@ async fn nobody_is_left() {
         assert_eq!(error.reply().unwrap().code(), 450);
         assert!(error.hint().unwrap().contains("later"), "{error}");
 
-        let error = connection.send(to_all([later(), nobody()])).await.unwrap_err();
-        assert_eq!(error.message(), "the server refused all 2 recipients, later@envoi.test among them");
+        let error = connection
+            .send(to_all([later(), nobody()]))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.message(),
+            "the server refused all 2 recipients, later@envoi.test among them"
+        );
         let recipients = &error.receipt().unwrap().recipients;
         assert_refused(&recipients[0].outcome, 450, "4.2.1");
         assert_refused(&recipients[1].outcome, 550, "5.1.1");
@@ -116,9 +160,16 @@ async fn nobody_is_left() {
 async fn a_hundred_recipients() {
     for server in both() {
         let to: Vec<Address> = (0..100).map(|_| someone("hundred")).collect();
-        let receipt = Client::from_url(&server.plain()).unwrap().send(to_all(to.clone())).await.unwrap();
+        let receipt = Client::from_url(&server.plain())
+            .unwrap()
+            .send(to_all(to.clone()))
+            .await
+            .unwrap();
         assert!(receipt.all_accepted());
-        assert_eq!(receipt.round_trips, 3, "greeting, EHLO, one group with the message");
+        assert_eq!(
+            receipt.round_trips, 3,
+            "greeting, EHLO, one group with the message"
+        );
         for to in [&to[0], &to[50], &to[99]] {
             let _ = server.delivered(to).await;
         }
@@ -131,9 +182,14 @@ async fn the_null_reverse_path() {
     for server in both() {
         let to = someone("null");
         let envelope = Envelope::new(None, [to.clone()]).unwrap();
-        let message = MessageBuilder::new().from("daemon@envoi.test").to("x@envoi.test").text_body("a notice\n");
-        let receipt =
-            Client::from_url(&server.starttls(ALICE)).unwrap().send(Message::from(message).envelope(envelope)).await;
+        let message = MessageBuilder::new()
+            .from("daemon@envoi.test")
+            .to("x@envoi.test")
+            .text_body("a notice\n");
+        let receipt = Client::from_url(&server.starttls(ALICE))
+            .unwrap()
+            .send(Message::from(message).envelope(envelope))
+            .await;
         assert!(receipt.unwrap().all_accepted());
         let trace = server.delivered(&to).await.trace.to_ascii_lowercase();
         assert!(trace.starts_with("return-path: <>\n"), "{trace}");
@@ -153,29 +209,57 @@ async fn more_recipients_than_the_server_takes() {
             for from_pool in [false, true] {
                 let some: Vec<Address> = (0..number).map(|_| someone("few")).collect();
                 let message = to_all(some.iter().cloned());
-                let result = if from_pool { pool.send(message).await } else { client.send(message).await };
-                let receipt = result.unwrap_or_else(|error| panic!("{} {number}: {error}", server.name));
-                assert!(receipt.all_accepted(), "{} {number}: {receipt:?}", server.name);
+                let result = if from_pool {
+                    pool.send(message).await
+                } else {
+                    client.send(message).await
+                };
+                let receipt =
+                    result.unwrap_or_else(|error| panic!("{} {number}: {error}", server.name));
+                assert!(
+                    receipt.all_accepted(),
+                    "{} {number}: {receipt:?}",
+                    server.name
+                );
                 let least = number.div_ceil(3);
                 let transactions = receipt.transactions as usize;
-                assert!((least..=least + 1).contains(&transactions), "{} {number}: {transactions}", server.name);
+                assert!(
+                    (least..=least + 1).contains(&transactions),
+                    "{} {number}: {transactions}",
+                    server.name
+                );
                 to.extend(some);
             }
         }
         // With one that is refused for good among them, and larger than a message that goes with
         // its commands.
         let some: Vec<Address> = (0..5).map(|_| someone("few")).collect();
-        let with_refused = [some[0].clone(), nobody(), some[1].clone()].into_iter().chain(some[2..].iter().cloned());
-        let large =
-            hello(&nobody()).text_body("x".repeat(76).as_str().to_owned() + "\r\n" + &"Hello.\r\n".repeat(20_000));
+        let with_refused = [some[0].clone(), nobody(), some[1].clone()]
+            .into_iter()
+            .chain(some[2..].iter().cloned());
+        let large = hello(&nobody())
+            .text_body("x".repeat(76).as_str().to_owned() + "\r\n" + &"Hello.\r\n".repeat(20_000));
         let envelope = Envelope::new(address("alice@envoi.test"), with_refused).unwrap();
-        let receipt = client.send(Message::from(large).envelope(envelope)).await.unwrap();
-        let refused: Vec<&str> = receipt.not_accepted().map(|recipient| recipient.address.as_str()).collect();
-        assert_eq!(refused, ["nobody@envoi.test"], "{}: {receipt:?}", server.name);
+        let receipt = client
+            .send(Message::from(large).envelope(envelope))
+            .await
+            .unwrap();
+        let refused: Vec<&str> = receipt
+            .not_accepted()
+            .map(|recipient| recipient.address.as_str())
+            .collect();
+        assert_eq!(
+            refused,
+            ["nobody@envoi.test"],
+            "{}: {receipt:?}",
+            server.name
+        );
         to.extend(some);
 
         let mut connection = client.connect().await.unwrap();
-        let flow: Vec<Vec<Address>> = (1..12).map(|n| (0..n).map(|_| someone("few")).collect()).collect();
+        let flow: Vec<Vec<Address>> = (1..12)
+            .map(|n| (0..n).map(|_| someone("few")).collect())
+            .collect();
         let messages = futures::stream::iter(flow.iter().map(|to| to_all(to.iter().cloned())));
         let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
         for outcome in outcomes {

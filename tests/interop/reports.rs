@@ -1,4 +1,5 @@
-//! What real servers make of what is asked of them with MAIL and RCPT: reports of delivery, and addresses beyond ASCII.
+//! What real servers make of what is asked of them with MAIL and RCPT: reports of delivery, and
+//! addresses beyond ASCII.
 
 use envoi::delivery::{DsnReturn, EnvelopeId, Notify, OriginalRecipient, Priority};
 use envoi::mail_builder::MessageBuilder;
@@ -12,8 +13,13 @@ use crate::settings::hello;
 async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
     for server in both() {
         for url in [server.plain(), server.starttls(ALICE)] {
-            let (sender, to, other) = (someone("reported-to"), someone("report"), someone("no-report"));
-            let original = OriginalRecipient::of_type("rfc822", "e=mc2+original@example.org").unwrap();
+            let (sender, to, other) = (
+                someone("reported-to"),
+                someone("report"),
+                someone("no-report"),
+            );
+            let original =
+                OriginalRecipient::of_type("rfc822", "e=mc2+original@example.org").unwrap();
             let delivery = DeliveryOptions::new()
                 .notify(Notify::SUCCESS | Notify::FAILURE)
                 .notify_for(other.clone(), Notify::NEVER)
@@ -21,7 +27,9 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
                 .returned(DsnReturn::Headers)
                 .envelope_id(EnvelopeId::new("invoice=47+11 b").unwrap());
             let envelope = Envelope::new(sender.clone(), [to.clone(), other.clone()]).unwrap();
-            let message = Message::from(hello(&to)).envelope(envelope).delivery(delivery);
+            let message = Message::from(hello(&to))
+                .envelope(envelope)
+                .delivery(delivery);
             let receipt = Client::from_url(&url).unwrap().send(message).await.unwrap();
             assert!(receipt.all_accepted(), "{}", receipt.transcript);
             let _ = (server.delivered(&to).await, server.delivered(&other).await);
@@ -42,7 +50,10 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
                     has("Original-Recipient: rfc822;e=mc2+original@example.org");
                 }
             }
-            assert!(report.contains(to.as_str()) && !report.contains(other.as_str()), "{report}");
+            assert!(
+                report.contains(to.as_str()) && !report.contains(other.as_str()),
+                "{report}"
+            );
             assert!(report.contains("Action: "), "{report}");
         }
     }
@@ -53,14 +64,37 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
 async fn a_domain_beyond_ascii_goes_as_a_labels() {
     for server in both() {
         let to = someone("a-labels");
-        let mail = MessageBuilder::new().from("alice@b\u{fc}cher.example").to(to.to_string()).text_body("Hello.\n");
-        let receipt = Client::from_url(&server.plain()).unwrap().send(mail).await.unwrap();
+        let mail = MessageBuilder::new()
+            .from("alice@b\u{fc}cher.example")
+            .to(to.to_string())
+            .text_body("Hello.\n");
+        let receipt = Client::from_url(&server.plain())
+            .unwrap()
+            .send(mail)
+            .await
+            .unwrap();
         let said = receipt.transcript.to_string();
-        let mail = said.lines().find(|line| line.starts_with("C: MAIL")).unwrap();
-        assert!(mail.contains("<alice@xn--bcher-kva.example>") && !mail.contains("SMTPUTF8"), "{said}");
+        let mail = said
+            .lines()
+            .find(|line| line.starts_with("C: MAIL"))
+            .unwrap();
+        assert!(
+            mail.contains("<alice@xn--bcher-kva.example>") && !mail.contains("SMTPUTF8"),
+            "{said}"
+        );
         let delivered = server.delivered(&to).await;
-        assert!(delivered.trace.contains("alice@xn--bcher-kva.example"), "{}", delivered.trace);
-        assert!(delivered.text().contains("From: <alice@xn--bcher-kva.example>\r\n"), "{}", delivered.text());
+        assert!(
+            delivered.trace.contains("alice@xn--bcher-kva.example"),
+            "{}",
+            delivered.trace
+        );
+        assert!(
+            delivered
+                .text()
+                .contains("From: <alice@xn--bcher-kva.example>\r\n"),
+            "{}",
+            delivered.text()
+        );
     }
 }
 
@@ -69,8 +103,13 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
 async fn what_neither_offers_is_not_begun() {
     for server in both() {
         let to = someone("priority");
-        let message = Message::from(hello(&to)).delivery(DeliveryOptions::new().priority(Priority::new(1).unwrap()));
-        let error = Client::from_url(&server.plain()).unwrap().send(message).await.unwrap_err();
+        let message = Message::from(hello(&to))
+            .delivery(DeliveryOptions::new().priority(Priority::new(1).unwrap()));
+        let error = Client::from_url(&server.plain())
+            .unwrap()
+            .send(message)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         let receipt = error.receipt().unwrap();
         assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
@@ -85,15 +124,21 @@ async fn a_report_to_an_address_beyond_ascii() {
         let (sender, ascii) = (someone("reported-to"), someone("utf8-report"));
         let to = Address::new(format!("j\u{f6}rg-{ascii}")).unwrap();
         let envelope = Envelope::new(sender.clone(), [to.clone()]).unwrap();
-        let message =
-            Message::from(hello(&to)).envelope(envelope).delivery(DeliveryOptions::new().notify(Notify::SUCCESS));
-        let receipt = Client::from_url(&server.plain()).unwrap().send(message).await.unwrap();
+        let message = Message::from(hello(&to))
+            .envelope(envelope)
+            .delivery(DeliveryOptions::new().notify(Notify::SUCCESS));
+        let receipt = Client::from_url(&server.plain())
+            .unwrap()
+            .send(message)
+            .await
+            .unwrap();
         assert!(receipt.all_accepted(), "{}", receipt.transcript);
         let _ = server.delivered(&to).await;
         let report = server.delivered(&sender).await;
         let report = String::from_utf8_lossy(&report.message).into_owned();
         assert!(
-            report.contains("Original-Recipient: utf-8;") || report.contains("Original-Recipient: utf-8; "),
+            report.contains("Original-Recipient: utf-8;")
+                || report.contains("Original-Recipient: utf-8; "),
             "{report}"
         );
     }

@@ -40,12 +40,20 @@ impl Server {
 
     /// STARTTLS on the submission port.
     pub fn starttls(&self, user: &str) -> String {
-        format!("smtp://{user}localhost:{}?trust={}&timeout=30", self.port_587, self.ca.display())
+        format!(
+            "smtp://{user}localhost:{}?trust={}&timeout=30",
+            self.port_587,
+            self.ca.display()
+        )
     }
 
     /// TLS from the first byte.
     pub fn implicit(&self, user: &str) -> String {
-        format!("smtps://{user}localhost:{}?trust={}&timeout=30", self.port_465, self.ca.display())
+        format!(
+            "smtps://{user}localhost:{}?trust={}&timeout=30",
+            self.port_465,
+            self.ca.display()
+        )
     }
 
     /// The three classic settings.
@@ -56,14 +64,20 @@ impl Server {
     /// How many lines of Postfix's log have all of these words.
     pub fn logged(&self, words: &[&str]) -> usize {
         let log = std::fs::read_to_string(self.mail.join("../../log/postfix.log")).unwrap();
-        log.lines().filter(|line| words.iter().all(|words| line.contains(words))).count()
+        log.lines()
+            .filter(|line| words.iter().all(|words| line.contains(words)))
+            .count()
     }
 
     /// Waits until there are so many.
     pub async fn until_logged(&self, count: usize, words: &[&str]) {
         let began = Instant::now();
         while self.logged(words) < count {
-            assert!(began.elapsed() < DELIVERY, "{} of {count} lines with {words:?}", self.logged(words));
+            assert!(
+                began.elapsed() < DELIVERY,
+                "{} of {count} lines with {words:?}",
+                self.logged(words)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -77,16 +91,24 @@ impl Server {
     /// The messages that were delivered to this recipient, when so many are there.
     pub async fn mailbox(&self, recipient: &Address, count: usize) -> Vec<Delivered> {
         let files = self.files(recipient, count).await;
-        files.iter().map(|file| Delivered::parse(&std::fs::read(file).unwrap())).collect()
+        files
+            .iter()
+            .map(|file| Delivered::parse(&std::fs::read(file).unwrap()))
+            .collect()
     }
 
-    /// The headers of each message that Exim has in its queue for a recipient: those are kept there whose names begin with
-    /// `queued`.
+    /// The headers of each message that Exim has in its queue for a recipient: those are kept there
+    /// whose names begin with `queued`.
     pub fn queued(&self, recipient: &Address) -> Vec<String> {
         let files = std::fs::read_dir(self.mail.join("../../exim/spool/input")).unwrap();
-        let headers = files.map(|file| file.unwrap().path()).filter(|file| file.to_string_lossy().ends_with("-H"));
-        let texts = headers.map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
-        texts.filter(|text| text.lines().any(|line| line == recipient.as_str())).collect()
+        let headers = files
+            .map(|file| file.unwrap().path())
+            .filter(|file| file.to_string_lossy().ends_with("-H"));
+        let texts =
+            headers.map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
+        texts
+            .filter(|text| text.lines().any(|line| line == recipient.as_str()))
+            .collect()
     }
 
     /// The files of a mailbox, in the order of their delivery, when so many are there.
@@ -97,11 +119,22 @@ impl Server {
             let entries = std::fs::read_dir(&folder).into_iter().flatten();
             let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
             if files.len() >= count {
-                assert_eq!(files.len(), count, "messages for {recipient} at {}", self.name);
+                assert_eq!(
+                    files.len(),
+                    count,
+                    "messages for {recipient} at {}",
+                    self.name
+                );
                 files.sort();
                 return files;
             }
-            let missing = || format!("{} delivered {} of {count} messages to {recipient}", self.name, files.len());
+            let missing = || {
+                format!(
+                    "{} delivered {} of {count} messages to {recipient}",
+                    self.name,
+                    files.len()
+                )
+            };
             assert!(began.elapsed() < DELIVERY, "{}", missing());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -132,13 +165,25 @@ impl Delivered {
             trace.push_str(std::str::from_utf8(line).unwrap());
             rest = next;
         }
-        let known = ["return-path", "x-original-to", "delivered-to", "envelope-to", "received"];
+        let known = [
+            "return-path",
+            "x-original-to",
+            "delivered-to",
+            "envelope-to",
+            "received",
+        ];
         for line in trace.lines().filter(|line| !line.starts_with([' ', '\t'])) {
             let name = line.split(':').next().unwrap().to_ascii_lowercase();
-            assert!(known.contains(&name.as_str()), "{line} is not the server's:\n{trace}");
+            assert!(
+                known.contains(&name.as_str()),
+                "{line} is not the server's:\n{trace}"
+            );
         }
         // The servers keep lines with LF.
-        Delivered { trace, message: with_crlf(rest) }
+        Delivered {
+            trace,
+            message: with_crlf(rest),
+        }
     }
 
     /// For messages that are text.
@@ -152,10 +197,17 @@ pub fn with_crlf(text: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(text.len() + text.len() / 32 + 2);
     let mut rest = text;
     while !rest.is_empty() {
-        let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'\r' | b'\n'))
+            .unwrap_or(rest.len());
         wire.extend_from_slice(&rest[..end]);
         wire.extend_from_slice(b"\r\n");
-        let after = if rest[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 };
+        let after = if rest[end..].starts_with(b"\r\n") {
+            end + 2
+        } else {
+            end + 1
+        };
         rest = rest.get(after..).unwrap_or_default();
     }
     wire
@@ -164,7 +216,11 @@ pub fn with_crlf(text: &[u8]) -> Vec<u8> {
 /// An address that no other test uses.
 pub fn someone(name: &str) -> Address {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    Address::new(format!("{name}-{}@envoi.test", NEXT.fetch_add(1, Ordering::Relaxed))).unwrap()
+    Address::new(format!(
+        "{name}-{}@envoi.test",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ))
+    .unwrap()
 }
 
 // ---- Starting them ----
@@ -184,19 +240,29 @@ pub fn postfix() -> &'static Server {
 /// Postfix that offers no PIPELINING on its submission port.
 pub fn lockstep() -> Server {
     let port_587 = servers().port_lockstep;
-    Server { name: "Postfix without PIPELINING", port_587, ..postfix().clone() }
+    Server {
+        name: "Postfix without PIPELINING",
+        port_587,
+        ..postfix().clone()
+    }
 }
 
 /// Postfix with TLS of another kind (`CHAIN`, `CLIENT`, `TLS12` or `BROKEN`), more `LOGINS`, the
 /// PROXY protocol (`HAPROXY`), a short patience (`HASTY`) on its submission port, or three
 /// recipients at once (`POSTFIX_PORT_FEW`).
 pub fn special(port: &str) -> Server {
-    Server { port_587: special_port(port), ..postfix().clone() }
+    Server {
+        port_587: special_port(port),
+        ..postfix().clone()
+    }
 }
 
 /// A proxy, `SOCKS` or `HTTP`, or another port that there is one of.
 pub fn special_port(port: &str) -> u16 {
-    servers().special[SPECIAL.iter().position(|name| name.ends_with(port)).unwrap()]
+    servers().special[SPECIAL
+        .iter()
+        .position(|name| name.ends_with(port))
+        .unwrap()]
 }
 
 pub fn exim() -> &'static Server {
@@ -206,8 +272,16 @@ pub fn exim() -> &'static Server {
 /// Postfix and Exim that take three recipients in a transaction: the others get 452; or 552, and
 /// the whole message is refused.
 pub fn few() -> [Server; 3] {
-    [("POSTFIX_PORT_FEW", postfix()), ("EXIM_PORT_FEW", exim()), ("EXIM_PORT_STRICT", exim())]
-        .map(|(port, server)| Server { name: port, port_25: special_port(port), ..server.clone() })
+    [
+        ("POSTFIX_PORT_FEW", postfix()),
+        ("EXIM_PORT_FEW", exim()),
+        ("EXIM_PORT_STRICT", exim()),
+    ]
+    .map(|(port, server)| Server {
+        name: port,
+        port_25: special_port(port),
+        ..server.clone()
+    })
 }
 
 /// Dovecot: its mailboxes, and its submission service on port 587, which hands on to Postfix.
@@ -225,7 +299,10 @@ impl Dovecot {
     /// LMTP, over TCP and at the Unix socket.
     pub fn lmtp(&self) -> [String; 2] {
         let tcp = format!("lmtp://127.0.0.1:{}?timeout=30", self.port_lmtp);
-        [tcp, format!("lmtp+unix://{}?timeout=30", self.socket.display())]
+        [
+            tcp,
+            format!("lmtp+unix://{}?timeout=30", self.socket.display()),
+        ]
     }
 }
 
@@ -236,7 +313,8 @@ struct Servers {
     port_lockstep: u16,
     /// In the order of [`SPECIAL`].
     special: [u16; SPECIAL.len()],
-    /// The script that runs them. It ends them when this process, and with it the script's stdin, ends.
+    /// The script that runs them. It ends them when this process, and with it the script's stdin,
+    /// ends.
     _script: Child,
 }
 
@@ -291,17 +369,24 @@ fn start() -> Result<Servers, String> {
     let mut why = String::new();
     for attempt in 1..=3 {
         let ports = free_ports();
-        let folder = std::env::temp_dir().join(format!("envoi-interop-{}-{attempt}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("envoi-interop-{}-{attempt}", std::process::id()));
         match start_on(&ports, &folder) {
             Ok(servers) => return Ok(servers),
             Err(error) => _ = write!(why, "\n{}: {error}", folder.display()),
         }
-        // Somebody else may have taken a port before the servers could; another failure would only come again.
-        if ports.iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+        // Somebody else may have taken a port before the servers could; another failure would only
+        // come again.
+        if ports
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        {
             break;
         }
     }
-    Err(format!("the servers did not start; what servers.sh said stands above, their logs in{why}"))
+    Err(format!(
+        "the servers did not start; what servers.sh said stands above, their logs in{why}"
+    ))
 }
 
 /// All are held until the last is found, so that they differ.
@@ -311,26 +396,49 @@ fn free_ports() -> [u16; PORTS.len()] {
 }
 
 fn start_on(ports: &[u16; PORTS.len()], folder: &Path) -> Result<Servers, String> {
-    let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/servers.sh"))
-        .arg("run")
-        .arg(folder)
-        .envs(PORTS.into_iter().zip(ports.map(|port| port.to_string())))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("servers.sh cannot be run: {error}"))?;
+    let mut script = Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/interop/servers.sh"
+    ))
+    .arg("run")
+    .arg(folder)
+    .envs(PORTS.into_iter().zip(ports.map(|port| port.to_string())))
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .spawn()
+    .map_err(|error| format!("servers.sh cannot be run: {error}"))?;
     let mut line = String::new();
     // It is there, as it was piped.
     let stdout = script.stdout.take().unwrap();
-    BufReader::new(stdout).read_line(&mut line).map_err(|error| error.to_string())?;
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .map_err(|error| error.to_string())?;
     if line != "ready\n" {
         let status = script.wait().map_err(|error| error.to_string())?;
         return Err(format!("servers.sh ended with {status}"));
     }
-    let [p25, p587, p465, port_lockstep, e25, e587, e465, port_lmtp, d587, special @ ..] = *ports;
+    let [
+        p25,
+        p587,
+        p465,
+        port_lockstep,
+        e25,
+        e587,
+        e465,
+        port_lmtp,
+        d587,
+        special @ ..,
+    ] = *ports;
     let server = |name, mail, port_25, port_587, port_465| {
         let ca = folder.join("tls/ca.pem");
-        Server { name, port_25, port_587, port_465, ca, mail: folder.join("mail").join(mail) }
+        Server {
+            name,
+            port_25,
+            port_587,
+            port_465,
+            ca,
+            mail: folder.join("mail").join(mail),
+        }
     };
     Ok(Servers {
         postfix: server("Postfix", "postfix", p25, p587, p465),
@@ -358,7 +466,10 @@ pub struct Tap {
 impl Tap {
     pub async fn on(port: u16) -> Tap {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tap = Tap { port: listener.local_addr().unwrap().port(), said: Arc::default() };
+        let tap = Tap {
+            port: listener.local_addr().unwrap().port(),
+            said: Arc::default(),
+        };
         let said = tap.said.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

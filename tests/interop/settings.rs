@@ -20,7 +20,10 @@ pub fn hello(to: &Address) -> MessageBuilder<'static> {
 async fn deliver(server: &Server, url: &str) -> (Receipt, Delivered) {
     let to = someone("settings");
     let client = Client::from_url(url).unwrap();
-    let receipt = client.send(hello(&to)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    let receipt = client
+        .send(hello(&to))
+        .await
+        .unwrap_or_else(|error| panic!("{url}: {error}"));
     assert!(receipt.all_accepted(), "{receipt:?}");
     let delivered = server.delivered(&to).await;
     assert_eq!(delivered.message, hello(&to).write_to_vec().unwrap());
@@ -28,7 +31,11 @@ async fn deliver(server: &Server, url: &str) -> (Receipt, Delivered) {
     // The server's final words have its queue id, which it wrote into the message, too.
     let words = receipt.reply.as_ref().unwrap().text();
     let id = words.split([' ', '=']).next_back().unwrap();
-    assert!(delivered.trace.contains(&format!("id {id}")), "{words}: {}", delivered.trace);
+    assert!(
+        delivered.trace.contains(&format!("id {id}")),
+        "{words}: {}",
+        delivered.trace
+    );
     (receipt, delivered)
 }
 
@@ -36,7 +43,10 @@ fn assert_tls(receipt: &Receipt) {
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
     assert!(tls.verified && tls.not_verified_reason.is_none(), "{tls}");
-    assert_eq!(tls.verified_by.as_deref(), Some("CN=envoi test CA,O=envoi tests"));
+    assert_eq!(
+        tls.verified_by.as_deref(),
+        Some("CN=envoi test CA,O=envoi tests")
+    );
     assert_eq!(tls.peer().unwrap().subject, "CN=mail.envoi.test");
 }
 
@@ -44,11 +54,20 @@ fn assert_tls(receipt: &Receipt) {
 #[ignore = "needs real servers"]
 async fn port_25_without_tls_and_login() {
     for server in both() {
-        let (receipt, delivered) = deliver(server, &(server.plain() + "&helo=client.envoi.test")).await;
-        assert!(receipt.tls.is_none() && receipt.mechanism.is_none() && receipt.plaintext_reason.is_none());
+        let (receipt, delivered) =
+            deliver(server, &(server.plain() + "&helo=client.envoi.test")).await;
+        assert!(
+            receipt.tls.is_none()
+                && receipt.mechanism.is_none()
+                && receipt.plaintext_reason.is_none()
+        );
         // Greeting, EHLO, the commands with the message.
         assert_eq!(receipt.round_trips, 3);
-        assert!(delivered.trace.contains("client.envoi.test"), "{}", delivered.trace);
+        assert!(
+            delivered.trace.contains("client.envoi.test"),
+            "{}",
+            delivered.trace
+        );
     }
 }
 
@@ -57,10 +76,17 @@ async fn port_25_without_tls_and_login() {
 async fn port_587_with_starttls_and_each_mechanism() {
     for server in both() {
         for mechanism in ["PLAIN", "LOGIN"] {
-            let (receipt, delivered) = deliver(server, &format!("{}&auth={mechanism}", server.starttls(ALICE))).await;
+            let (receipt, delivered) = deliver(
+                server,
+                &format!("{}&auth={mechanism}", server.starttls(ALICE)),
+            )
+            .await;
             assert_eq!(receipt.mechanism.unwrap().as_str(), mechanism);
             assert_tls(&receipt);
-            assert!(delivered.trace.contains("with ESMTPSA") || delivered.trace.contains("with esmtpsa"));
+            assert!(
+                delivered.trace.contains("with ESMTPSA")
+                    || delivered.trace.contains("with esmtpsa")
+            );
         }
     }
 }
@@ -81,7 +107,11 @@ async fn port_465_with_tls_from_the_first_byte() {
 async fn a_password_beyond_ascii() {
     for server in both() {
         for mechanism in ["PLAIN", "LOGIN"] {
-            let _ = deliver(server, &format!("{}&auth={mechanism}", server.starttls(BOB))).await;
+            let _ = deliver(
+                server,
+                &format!("{}&auth={mechanism}", server.starttls(BOB)),
+            )
+            .await;
         }
         let _ = deliver(server, &server.implicit(BOB)).await;
     }
@@ -94,7 +124,10 @@ async fn opportunistic_says_what_it_came_to() {
         let url = server.plain().replace("tls=none", "tls=opportunistic");
         let (receipt, _) = deliver(server, &url).await;
         assert!(receipt.tls.is_none());
-        assert_eq!(receipt.plaintext_reason.as_deref(), Some("the server does not offer STARTTLS"));
+        assert_eq!(
+            receipt.plaintext_reason.as_deref(),
+            Some("the server does not offer STARTTLS")
+        );
         // With credentials, it is as strict as `required`.
         let (receipt, _) = deliver(server, &(server.starttls(ALICE) + "&tls=opportunistic")).await;
         assert_tls(&receipt);
@@ -106,7 +139,10 @@ async fn opportunistic_says_what_it_came_to() {
 async fn opportunistic_takes_any_certificate_where_nothing_is_secret() {
     for server in both() {
         // No CA of the servers' is trusted here. That both want a login comes after TLS.
-        let url = format!("smtp://localhost:{}?tls=opportunistic&timeout=30", server.port_587);
+        let url = format!(
+            "smtp://localhost:{}?tls=opportunistic&timeout=30",
+            server.port_587
+        );
         let connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let tls = connection.tls().unwrap();
         assert!(!tls.verified);
@@ -123,8 +159,16 @@ async fn versions_and_names_of_tls() {
         let (receipt, _) = deliver(server, &(server.starttls(ALICE) + "&max-tls=1.2")).await;
         assert_eq!(receipt.tls.unwrap().version, "TLSv1.2");
         // The certificate is for the address, too.
-        let _ = deliver(server, &server.implicit(ALICE).replace("localhost", "127.0.0.1")).await;
-        let _ = deliver(server, &(server.implicit(ALICE) + "&server-name=mail.envoi.test")).await;
+        let _ = deliver(
+            server,
+            &server.implicit(ALICE).replace("localhost", "127.0.0.1"),
+        )
+        .await;
+        let _ = deliver(
+            server,
+            &(server.implicit(ALICE) + "&server-name=mail.envoi.test"),
+        )
+        .await;
     }
 }
 
@@ -136,8 +180,12 @@ async fn without_pipelining() {
     let mut connection = envoi::Connection::connect(&endpoint).await.unwrap();
     assert!(!connection.capabilities().offers("PIPELINING"));
     let to = [someone("lockstep"), someone("lockstep")];
-    let envelope = envoi::Envelope::new(Address::new("alice@envoi.test").unwrap(), to.clone()).unwrap();
-    let receipt = connection.send(envoi::Message::from(hello(&to[0])).envelope(envelope)).await.unwrap();
+    let envelope =
+        envoi::Envelope::new(Address::new("alice@envoi.test").unwrap(), to.clone()).unwrap();
+    let receipt = connection
+        .send(envoi::Message::from(hello(&to[0])).envelope(envelope))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted());
     // MAIL, two RCPT, DATA, the message.
     assert_eq!(receipt.round_trips, 5);
@@ -157,12 +205,18 @@ async fn many_messages_on_one_connection() {
             for to in &to {
                 let receipt = connection.send(hello(to)).await.unwrap();
                 assert!(receipt.all_accepted());
-                assert_eq!(receipt.round_trips, 1, "the commands and the message in one group");
+                assert_eq!(
+                    receipt.round_trips, 1,
+                    "the commands and the message in one group"
+                );
             }
             connection.verify().await.unwrap();
             connection.quit().await;
             for to in &to {
-                assert_eq!(server.delivered(to).await.message, hello(to).write_to_vec().unwrap());
+                assert_eq!(
+                    server.delivered(to).await.message,
+                    hello(to).write_to_vec().unwrap()
+                );
             }
         }
     }
@@ -175,13 +229,18 @@ async fn a_flow_of_messages() {
         for url in server.settings() {
             let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
             let to: Vec<Address> = (0..50).map(|_| someone("flow")).collect();
-            let messages = futures::stream::iter(to.iter().map(|to| envoi::Message::from(hello(to))));
+            let messages =
+                futures::stream::iter(to.iter().map(|to| envoi::Message::from(hello(to))));
             let outcomes: Vec<_> = futures::StreamExt::collect(connection.send_all(messages)).await;
             assert_eq!(outcomes.len(), to.len());
             for (outcome, to) in outcomes.iter().zip(&to) {
                 assert_eq!(&outcome.as_ref().unwrap().recipients[0].address, to);
             }
-            assert!(connection.round_trips() < 40, "{}", connection.round_trips());
+            assert!(
+                connection.round_trips() < 40,
+                "{}",
+                connection.round_trips()
+            );
             connection.quit().await;
             for to in [&to[0], &to[49]] {
                 let _ = server.delivered(to).await;

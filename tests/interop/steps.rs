@@ -25,10 +25,19 @@ async fn converse(server: &Server, url: &str) {
     // A transaction that is given up.
     let dropped = someone("dropped");
     assert_eq!(connection.mail(alice.clone()).await.unwrap().code(), 250);
-    assert!(connection.rcpt(dropped.clone()).await.unwrap().is_positive());
+    assert!(
+        connection
+            .rcpt(dropped.clone())
+            .await
+            .unwrap()
+            .is_positive()
+    );
     assert_eq!(connection.reset().await.unwrap().code(), 250);
     assert_eq!(connection.noop().await.unwrap().code(), 250);
-    assert_eq!(connection.rcpt(dropped.clone()).await.unwrap_err().kind(), ErrorKind::Request);
+    assert_eq!(
+        connection.rcpt(dropped.clone()).await.unwrap_err().kind(),
+        ErrorKind::Request
+    );
 
     // One that goes on after a refusal.
     let to = [someone("steps"), someone("steps")];
@@ -37,19 +46,35 @@ async fn converse(server: &Server, url: &str) {
     assert_eq!(connection.rcpt(nobody.clone()).await.unwrap().code(), 550);
     assert_eq!(connection.rcpt(to[1].clone()).await.unwrap().code(), 250);
     let mut writer = connection.data().await.unwrap();
-    for piece in ["Subject: steps\r", "\n", "", "\r\n.", "line\n.", "\r\n", ".", ".\r", "\nno end"] {
+    for piece in [
+        "Subject: steps\r",
+        "\n",
+        "",
+        "\r\n.",
+        "line\n.",
+        "\r\n",
+        ".",
+        ".\r",
+        "\nno end",
+    ] {
         writer.write(piece).await.unwrap();
     }
     let reply = writer.finish().await.unwrap();
     assert!(reply.is_positive());
     for to in &to {
-        assert_eq!(server.delivered(to).await.text(), "Subject: steps\r\n\r\n.line\r\n.\r\n..\r\nno end\r\n");
+        assert_eq!(
+            server.delivered(to).await.text(),
+            "Subject: steps\r\n\r\n.line\r\n.\r\n..\r\nno end\r\n"
+        );
     }
 
     // One without a recipient: there is nothing to give DATA for.
     assert_eq!(connection.mail(None).await.unwrap().code(), 250);
     assert_eq!(connection.rcpt(nobody).await.unwrap().code(), 550);
-    assert_eq!(connection.data().await.err().unwrap().kind(), ErrorKind::Request);
+    assert_eq!(
+        connection.data().await.err().unwrap().kind(),
+        ErrorKind::Request
+    );
     assert_eq!(connection.reset().await.unwrap().code(), 250);
 
     let reply = connection.command("VRFY alice@envoi.test").await.unwrap();
@@ -61,7 +86,10 @@ async fn converse(server: &Server, url: &str) {
     }
     let reply = connection.command("NONSENSE").await.unwrap();
     assert!(reply.is_permanent(), "{reply}");
-    assert_eq!(connection.command("NOOP\r\nDATA").await.unwrap_err().kind(), ErrorKind::Request);
+    assert_eq!(
+        connection.command("NOOP\r\nDATA").await.unwrap_err().kind(),
+        ErrorKind::Request
+    );
     connection.verify().await.unwrap();
 
     // The writer takes much, and what it sent is a message like any other.

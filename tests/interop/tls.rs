@@ -17,29 +17,61 @@ fn endpoint(server: &Server) -> Endpoint {
 async fn an_intermediate_that_is_not_sent() {
     let server = special("CHAIN");
     let to = someone("chain");
-    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{error}");
-    let failure = error.source().unwrap().downcast_ref::<CertificateFailure>().unwrap();
+    let error = Client::new(endpoint(&server))
+        .send(hello(&to))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Tls, Phase::Tls),
+        "{error}"
+    );
+    let failure = error
+        .source()
+        .unwrap()
+        .downcast_ref::<CertificateFailure>()
+        .unwrap();
     assert_eq!(failure.problem, CertificateProblem::UnknownIssuer);
     assert_eq!(failure.chain.len(), 1);
     // The missing one is named, and who must install it.
-    assert!(error.to_string().contains("CN=envoi test intermediate"), "{error}");
+    assert!(
+        error.to_string().contains("CN=envoi test intermediate"),
+        "{error}"
+    );
     assert!(error.hint().unwrap().contains("administrator"), "{error}");
 
     // With the intermediate in the trust, the mail goes.
     let middle = server.ca.with_file_name("middle.pem");
     let url = format!("{}&trust={}", server.starttls(NOBODY), middle.display());
-    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    let receipt = Client::from_url(&url)
+        .unwrap()
+        .send(hello(&to))
+        .await
+        .unwrap();
     assert!(receipt.tls.as_ref().unwrap().verified);
     let _ = server.delivered(&to).await;
 
     // Where trust is not demanded, the mail goes and the receipt says what was wrong.
     let to = someone("chain");
-    let url = format!("smtp://localhost:{}?tls=opportunistic&trust={}", server.port_587, server.ca.display());
-    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    let url = format!(
+        "smtp://localhost:{}?tls=opportunistic&trust={}",
+        server.port_587,
+        server.ca.display()
+    );
+    let receipt = Client::from_url(&url)
+        .unwrap()
+        .send(hello(&to))
+        .await
+        .unwrap();
     let tls = receipt.tls.as_ref().unwrap();
     assert!(!tls.verified);
-    assert!(tls.not_verified_reason.as_ref().unwrap().to_string().contains("CN=envoi test intermediate"));
+    assert!(
+        tls.not_verified_reason
+            .as_ref()
+            .unwrap()
+            .to_string()
+            .contains("CN=envoi test intermediate")
+    );
     let _ = server.delivered(&to).await;
 }
 
@@ -48,11 +80,26 @@ async fn an_intermediate_that_is_not_sent() {
 async fn a_client_certificate_that_is_demanded() {
     let server = special("CLIENT");
     let to = someone("client");
-    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
+    let error = Client::new(endpoint(&server))
+        .send(hello(&to))
+        .await
+        .unwrap_err();
     // Postfix ends the handshake, and then says in SMTP what it misses.
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Refused, Phase::Hello), "{error}");
-    assert!(error.to_string().contains("No client certificate presented"), "{error}");
-    assert!(error.hint().unwrap().contains("Get a client certificate"), "{error}");
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Refused, Phase::Hello),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("No client certificate presented"),
+        "{error}"
+    );
+    assert!(
+        error.hint().unwrap().contains("Get a client certificate"),
+        "{error}"
+    );
 
     let certificate = ClientCertificate::file(server.ca.with_file_name("client.pem"));
     let certificate = certificate.key(server.ca.with_file_name("client.key"));
@@ -60,7 +107,11 @@ async fn a_client_certificate_that_is_demanded() {
     let receipt = client.send(hello(&to)).await.unwrap();
     assert!(receipt.all_accepted());
     let delivered = server.delivered(&to).await;
-    assert!(delivered.trace.contains("client.envoi.test"), "{}", delivered.trace);
+    assert!(
+        delivered.trace.contains("client.envoi.test"),
+        "{}",
+        delivered.trace
+    );
 }
 
 #[tokio::test]
@@ -68,13 +119,20 @@ async fn a_client_certificate_that_is_demanded() {
 async fn a_server_with_tls_1_2_only() {
     let server = special("TLS12");
     let to = someone("tls12");
-    let receipt = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap();
+    let receipt = Client::new(endpoint(&server))
+        .send(hello(&to))
+        .await
+        .unwrap();
     assert_eq!(receipt.tls.as_ref().unwrap().version, "TLSv1.2");
     assert!(receipt.tls.as_ref().unwrap().verified);
     let _ = server.delivered(&to).await;
 
     let url = format!("{}&min-tls=1.3", server.starttls(NOBODY));
-    let error = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap_err();
+    let error = Client::from_url(&url)
+        .unwrap()
+        .send(hello(&to))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     assert!(error.to_string().contains("version"), "{error}");
     assert!(error.hint().unwrap().contains("min-tls=1.2"), "{error}");
@@ -85,12 +143,23 @@ async fn a_server_with_tls_1_2_only() {
 async fn a_server_whose_tls_is_broken() {
     let server = special("BROKEN");
     let to = someone("broken");
-    let error = Client::new(endpoint(&server)).send(hello(&to)).await.unwrap_err();
+    let error = Client::new(endpoint(&server))
+        .send(hello(&to))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
 
     // Opportunistic: delivered in plaintext, once, and the receipt says why.
-    let url = format!("smtp://localhost:{}?tls=opportunistic&trust={}", server.port_587, server.ca.display());
-    let receipt = Client::from_url(&url).unwrap().send(hello(&to)).await.unwrap();
+    let url = format!(
+        "smtp://localhost:{}?tls=opportunistic&trust={}",
+        server.port_587,
+        server.ca.display()
+    );
+    let receipt = Client::from_url(&url)
+        .unwrap()
+        .send(hello(&to))
+        .await
+        .unwrap();
     assert!(receipt.all_accepted() && receipt.tls.is_none());
     let reason = receipt.plaintext_reason.as_ref().unwrap();
     assert!(reason.contains("TLS"), "{reason}");

@@ -1,4 +1,5 @@
-//! What a caller may ask of the machine, and what it is told: the calls one by one, where `tests/dialogues` has conversations.
+//! What a caller may ask of the machine, and what it is told: the calls one by one, where
+//! `tests/dialogues` has conversations.
 
 mod ends;
 mod handshake;
@@ -20,7 +21,10 @@ impl Client {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new(ClientName::new("me").unwrap());
         change(&mut settings);
-        Client { machine: Machine::new(settings), wire: String::new() }
+        Client {
+            machine: Machine::new(settings),
+            wire: String::new(),
+        }
     }
 
     /// Greeted, and offered these.
@@ -31,8 +35,13 @@ impl Client {
     fn ready_with(offers: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
         let mut client = Client::new(change);
         client.feed("220 mail.example.org hello\r\n").unwrap();
-        let lines: String = offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
-        client.feed(&format!("250-mail.example.org\r\n{lines}250 HELP\r\n")).unwrap();
+        let lines: String = offers
+            .iter()
+            .map(|offer| format!("250-{offer}\r\n"))
+            .collect();
+        client
+            .feed(&format!("250-mail.example.org\r\n{lines}250 HELP\r\n"))
+            .unwrap();
         assert_eq!(client.steps().unwrap(), [Step::Ready]);
         client
     }
@@ -47,8 +56,10 @@ impl Client {
                 self.wire.push_str(&String::from_utf8_lossy(front));
                 self.machine.wrote(front.len());
             }
-            let waits =
-                matches!(step, Step::Wait { .. } | Step::Upgrade | Step::Ready | Step::Body { .. } | Step::Closed);
+            let waits = matches!(
+                step,
+                Step::Wait { .. } | Step::Upgrade | Step::Ready | Step::Body { .. } | Step::Closed
+            );
             steps.push(step);
             if waits {
                 return Ok(steps);
@@ -100,5 +111,7 @@ fn address(text: &str) -> Address {
 }
 
 fn transaction() -> Transaction {
-    Transaction::new(&Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap())
+    Transaction::new(
+        &Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap(),
+    )
 }

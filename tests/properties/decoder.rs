@@ -1,4 +1,5 @@
-//! What a server makes of the bytes of a message: a decoder that knows nothing of the one that stuffs.
+//! What a server makes of the bytes of a message: a decoder that knows nothing of the one that
+//! stuffs.
 
 /// The text as a server must get it: each line ends with CRLF, the last one too.
 pub fn normalised(text: &[u8]) -> Vec<u8> {
@@ -28,10 +29,16 @@ pub fn normalised(text: &[u8]) -> Vec<u8> {
 pub fn unstuffed(wire: &[u8]) -> Result<Vec<u8>, String> {
     let (mut message, mut rest) = (Vec::new(), wire);
     loop {
-        let end = rest.windows(2).position(|pair| pair == b"\r\n").ok_or("the message does not end")?;
+        let end = rest
+            .windows(2)
+            .position(|pair| pair == b"\r\n")
+            .ok_or("the message does not end")?;
         let (line, behind) = (&rest[..end], &rest[end + 2..]);
         if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
-            return Err(format!("a bare line end in {:?}", String::from_utf8_lossy(line)));
+            return Err(format!(
+                "a bare line end in {:?}",
+                String::from_utf8_lossy(line)
+            ));
         }
         match line {
             b"." if behind.is_empty() => return Ok(message),

@@ -1,9 +1,12 @@
-//! What can be asked of a server beyond taking a message, as plain values: a few of each kind, and what of them must stand on the wire.
+//! What can be asked of a server beyond taking a message, as plain values: a few of each kind, and
+//! what of them must stand on the wire.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use envoi::delivery::{DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority};
+use envoi::delivery::{
+    DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority,
+};
 use envoi::{Address, DeliveryOptions};
 
 use super::wire::{from_utf8_xtext, from_xtext};
@@ -62,18 +65,20 @@ impl Wish {
             Wish::NotifyNever => delivery.notify(Notify::NEVER),
             Wish::NotifyOneNever => delivery.notify_for(one.clone(), Notify::NEVER),
             Wish::NotifyOneOfFailure => delivery.notify_for(one.clone(), Notify::FAILURE),
-            Wish::OriginalOfOne => {
-                delivery.original_recipient(one.clone(), OriginalRecipient::of_type("x400", "/C=de/ +x").unwrap())
-            }
+            Wish::OriginalOfOne => delivery.original_recipient(
+                one.clone(),
+                OriginalRecipient::of_type("x400", "/C=de/ +x").unwrap(),
+            ),
             Wish::ReturnHeaders => delivery.returned(DsnReturn::Headers),
             Wish::ReturnAll => delivery.returned(DsnReturn::Full),
             Wish::EnvelopeId => delivery.envelope_id(EnvelopeId::new(ENVELOPE_ID).unwrap()),
             Wish::ByOrReturn => delivery.deliver_by(DeliverBy::or_return(hour).unwrap()),
             Wish::ByOrNotify => delivery.deliver_by(DeliverBy::or_notify(hour).unwrap().traced()),
             Wish::HoldFor => delivery.hold(FutureRelease::for_duration(hour).unwrap()),
-            Wish::HoldUntil => {
-                delivery.hold(FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(951_825_600)).unwrap())
-            }
+            Wish::HoldUntil => delivery.hold(
+                FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(951_825_600))
+                    .unwrap(),
+            ),
             Wish::Priority => delivery.priority(Priority::new(-3).unwrap()),
             Wish::RequireTls => delivery.require_tls(),
             Wish::Submitter => delivery.submitter(Address::new(SUBMITTER).unwrap()),
@@ -84,7 +89,11 @@ impl Wish {
 
 /// All of them; of those that exclude each other the last one holds.
 pub fn delivery(wishes: &[Wish], one: &Address) -> DeliveryOptions {
-    wishes.iter().fold(DeliveryOptions::new(), |delivery, wish| wish.add(delivery, one))
+    wishes
+        .iter()
+        .fold(DeliveryOptions::new(), |delivery, wish| {
+            wish.add(delivery, one)
+        })
 }
 
 /// The keyword in the answer to EHLO without which a parameter must not be used.
@@ -148,7 +157,10 @@ pub fn in_rcpt(wishes: &[Wish], is_one: bool, path: &str) -> BTreeMap<&'static s
         original.get_or_insert_with(|| path.to_owned());
     }
     let expected = [("NOTIFY", notify.map(str::to_owned)), ("ORCPT", original)];
-    expected.into_iter().filter_map(|(parameter, value)| value.map(|value| (parameter, value))).collect()
+    expected
+        .into_iter()
+        .filter_map(|(parameter, value)| value.map(|value| (parameter, value)))
+        .collect()
 }
 
 /// The value of a parameter as it was before it was encoded; of ORCPT for an address, that address.

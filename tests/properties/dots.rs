@@ -32,7 +32,10 @@ fn check(text: &[u8], lengths: &[usize]) {
     }
     assert_eq!(wire.len(), waiting);
     let message = unstuffed(&wire).expect("the message ends where it should, and all its lines do");
-    assert!(message == normalised(text), "what arrives is not what was sent");
+    assert!(
+        message == normalised(text),
+        "what arrives is not what was sent"
+    );
     assert_eq!(stuffer.bytes(), message.len() as u64);
 }
 
@@ -97,7 +100,11 @@ fn the_decoder_is_strict() {
         (b".\r\na\r\n.\r\n", "before its end"),
         (b"a\r\n.\r\n.\r\n", "before its end"),
     ] {
-        assert!(unstuffed(wire).unwrap_err().contains(fault), "{:?}", String::from_utf8_lossy(wire));
+        assert!(
+            unstuffed(wire).unwrap_err().contains(fault),
+            "{:?}",
+            String::from_utf8_lossy(wire)
+        );
     }
     assert_eq!(unstuffed(b"..\r\n...a\r\n.\r\n").unwrap(), b".\r\n..a\r\n");
 }

@@ -12,7 +12,9 @@ const SIZES: [usize; 5] = [0, 1, 32_767, 32_768, 32_769];
 
 async fn server_and_connection() -> (Server, Connection) {
     let server = Server::builder().plaintext().start().await.unwrap();
-    let connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap()).await.unwrap();
+    let connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
+        .await
+        .unwrap();
     (server, connection)
 }
 
@@ -23,17 +25,32 @@ fn address(address: &str) -> Address {
 #[tokio::test]
 async fn bodies_arrive_as_sent() {
     let (server, mut connection) = server_and_connection().await;
-    let envelope = Envelope::new(Some(address("me@example.org")), [address("you@example.com")]).unwrap();
+    let envelope = Envelope::new(
+        Some(address("me@example.org")),
+        [address("you@example.com")],
+    )
+    .unwrap();
     for size in SIZES {
-        let lines = b"dots\n.\n..\r\n.x\n".iter().copied().cycle().take(size).collect::<Vec<u8>>();
+        let lines = b"dots\n.\n..\r\n.x\n"
+            .iter()
+            .copied()
+            .cycle()
+            .take(size)
+            .collect::<Vec<u8>>();
         for body in [lines, vec![b'.'; size]] {
             let text = [&b"Subject: sizes\r\n\r\n"[..], &body].concat();
             let stream = std::io::Cursor::new(text.clone());
             for message in [Message::raw(text.clone()), Message::raw_stream(stream)] {
-                let receipt = connection.send(message.envelope(envelope.clone())).await.unwrap();
+                let receipt = connection
+                    .send(message.envelope(envelope.clone()))
+                    .await
+                    .unwrap();
                 let captured = server.next_message().await;
                 assert!(!captured.bare_line_ends);
-                assert!(captured.read().unwrap() == normalised(&text), "a body of {size} bytes");
+                assert!(
+                    captured.read().unwrap() == normalised(&text),
+                    "a body of {size} bytes"
+                );
                 assert_eq!(captured.size, receipt.bytes);
             }
         }
@@ -54,12 +71,21 @@ async fn attachments_arrive_as_sent() {
             Attachment::file(&path),
             Attachment::reader("stream.bin", "application/octet-stream", stream),
         ] {
-            let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body("See attachment.");
-            let receipt = connection.send(Message::from(mail).attach(attachment)).await.unwrap();
+            let mail = MessageBuilder::new()
+                .from("me@example.org")
+                .to("you@example.com")
+                .text_body("See attachment.");
+            let receipt = connection
+                .send(Message::from(mail).attach(attachment))
+                .await
+                .unwrap();
             let captured = server.next_message().await;
             assert!(!captured.bare_line_ends);
             assert_eq!(captured.size, receipt.bytes);
-            assert!(attached(&captured.read().unwrap()) == content, "an attachment of {size} bytes");
+            assert!(
+                attached(&captured.read().unwrap()) == content,
+                "an attachment of {size} bytes"
+            );
         }
     }
 }
@@ -67,8 +93,12 @@ async fn attachments_arrive_as_sent() {
 /// The one attachment of a message.
 fn attached(message: &[u8]) -> Vec<u8> {
     let message = std::str::from_utf8(message).unwrap();
-    let (_, part) = message.split_once("Content-Disposition: attachment").expect("there is an attachment");
+    let (_, part) = message
+        .split_once("Content-Disposition: attachment")
+        .expect("there is an attachment");
     let (_, content) = part.split_once("\r\n\r\n").expect("its headers end");
     let (content, _) = content.split_once("\r\n--").expect("a boundary follows");
-    BASE64.decode(content.replace("\r\n", "")).expect("it is base64")
+    BASE64
+        .decode(content.replace("\r\n", ""))
+        .expect("it is base64")
 }

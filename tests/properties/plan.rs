@@ -66,7 +66,12 @@ pub enum Answer {
 
 /// Two of one domain, then others.
 pub fn address(index: usize) -> Address {
-    let domain = ["example.com", "example.com", "example.org", "ex\u{e4}mple.com"][index];
+    let domain = [
+        "example.com",
+        "example.com",
+        "example.org",
+        "ex\u{e4}mple.com",
+    ][index];
     Address::new(format!("user{index}@{domain}")).unwrap()
 }
 
@@ -132,13 +137,33 @@ fn offer() -> impl Strategy<Value = Offer> {
         "limits RCPTMAX=2 MAILMAX=2",
         "LIMITS RCPTDOMAINMAX=1",
     ];
-    (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::sample::subsequence(others, 0..=19))
-        .prop_map(|(pipelining, starttls, eight_bit, others)| Offer { pipelining, starttls, eight_bit, others })
+    (
+        any::<bool>(),
+        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.8),
+        prop::sample::subsequence(others, 0..=19),
+    )
+        .prop_map(|(pipelining, starttls, eight_bit, others)| Offer {
+            pipelining,
+            starttls,
+            eight_bit,
+            others,
+        })
 }
 
 fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let text =
-        prop::sample::select(vec!["Subject: x\r\n", "\r\n", ".", "..", "\r", "\n", "text", "\r\n.\r\n", "h\u{e4}", ""]);
+    let text = prop::sample::select(vec![
+        "Subject: x\r\n",
+        "\r\n",
+        ".",
+        "..",
+        "\r",
+        "\n",
+        "text",
+        "\r\n.\r\n",
+        "h\u{e4}",
+        "",
+    ]);
     prop_oneof![
         8 => vec(text, 0..5).prop_map(|parts| parts.concat().into_bytes()),
         1 => (4000usize..6000).prop_map(|length| b".line\r\n".iter().copied().cycle().take(length).collect()),
@@ -157,15 +182,17 @@ fn message() -> impl Strategy<Value = Message> {
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
     (recipients, wishes, content, flags, vec(piece(), 0..4)).prop_flat_map(
         |(recipients, wishes, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {
-            option::weighted(0.2, (0..=pieces.len(), bytes_of_a_server())).prop_map(move |early| Message {
-                recipients: recipients.clone(),
-                wishes: wishes.clone(),
-                all_or_nothing,
-                content,
-                is_size_known,
-                step_by_step,
-                pieces: pieces.clone(),
-                early,
+            option::weighted(0.2, (0..=pieces.len(), bytes_of_a_server())).prop_map(move |early| {
+                Message {
+                    recipients: recipients.clone(),
+                    wishes: wishes.clone(),
+                    all_or_nothing,
+                    content,
+                    is_size_known,
+                    step_by_step,
+                    pieces: pieces.clone(),
+                    early,
+                }
             })
         },
     )
@@ -180,32 +207,57 @@ pub fn plan() -> impl Strategy<Value = Plan> {
     let mechanism = option::of(prop_oneof![Just(Mechanism::Plain), Just(Mechanism::Login)]);
     let protocol = prop_oneof![3 => Just(Protocol::Smtp), 1 => Just(Protocol::Lmtp)];
     let starttls = (protocol, starttls);
-    let settings = (starttls, prop::bool::weighted(0.2), any::<bool>(), mechanism, any::<[bool; 2]>());
-    (settings, 1usize..30, vec(message(), 1..4), [offer(), offer()], vec(answer(), 0..24)).prop_map(
-        |(
-            ((protocol, starttls), secure, auth_in_clear, mechanism, [always_goes_ahead, is_patient]),
-            chunk_size,
-            messages,
-            offers,
-            answers,
-        )| {
-            Plan {
-                protocol,
-                starttls,
-                secure,
-                auth_in_clear,
-                mechanism,
+    let settings = (
+        starttls,
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+        mechanism,
+        any::<[bool; 2]>(),
+    );
+    (
+        settings,
+        1usize..30,
+        vec(message(), 1..4),
+        [offer(), offer()],
+        vec(answer(), 0..24),
+    )
+        .prop_map(
+            |(
+                (
+                    (protocol, starttls),
+                    secure,
+                    auth_in_clear,
+                    mechanism,
+                    [always_goes_ahead, is_patient],
+                ),
                 chunk_size,
                 messages,
                 offers,
                 answers,
-                always_goes_ahead,
-                is_patient,
-            }
-        },
-    )
+            )| {
+                Plan {
+                    protocol,
+                    starttls,
+                    secure,
+                    auth_in_clear,
+                    mechanism,
+                    chunk_size,
+                    messages,
+                    offers,
+                    answers,
+                    always_goes_ahead,
+                    is_patient,
+                }
+            },
+        )
 }
 
 /// What all that can be wished for needs.
-pub const FOR_WISHES: [&str; 6] =
-    ["AUTH PLAIN LOGIN", "DSN", "DELIVERBY 240", "FUTURERELEASE 7200", "MT-PRIORITY", "REQUIRETLS"];
+pub const FOR_WISHES: [&str; 6] = [
+    "AUTH PLAIN LOGIN",
+    "DSN",
+    "DELIVERBY 240",
+    "FUTURERELEASE 7200",
+    "MT-PRIORITY",
+    "REQUIRETLS",
+];

@@ -45,10 +45,17 @@ impl<'a> Server<'a> {
             let (end, replies) = if self.reads == Reads::Message {
                 // The line end before the dot may be that of DATA.
                 let from = self.read - 2;
-                let Some(found) = wire[from..].windows(5).position(|bytes| bytes == b"\r\n.\r\n") else { break };
+                let Some(found) = wire[from..]
+                    .windows(5)
+                    .position(|bytes| bytes == b"\r\n.\r\n")
+                else {
+                    break;
+                };
                 (found + 3, self.final_replies())
             } else {
-                let Some(found) = new.windows(2).position(|pair| pair == b"\r\n") else { break };
+                let Some(found) = new.windows(2).position(|pair| pair == b"\r\n") else {
+                    break;
+                };
                 let command = std::str::from_utf8(&new[..found]).expect("commands are text");
                 let end = found + 2 + size_of_chunk(command);
                 if end > new.len() {
@@ -60,7 +67,10 @@ impl<'a> Server<'a> {
             let asked_for_data = self.reads == Reads::Commands && new.starts_with(b"DATA\r\n");
             let is_login = self.reads == Reads::Responses || new.starts_with(b"AUTH");
             self.read += end;
-            let answer: Vec<u8> = replies.into_iter().flat_map(|apt| self.respond(apt)).collect();
+            let answer: Vec<u8> = replies
+                .into_iter()
+                .flat_map(|apt| self.respond(apt))
+                .collect();
             self.accepted += usize::from(is_recipient && answer.starts_with(b"2"));
             self.reads = match answer.first() {
                 Some(b'3') if asked_for_data => Reads::Message,
@@ -79,7 +89,9 @@ impl<'a> Server<'a> {
         let mut behind = Vec::new();
         match self.answers.next().unwrap_or(&Answer::Apt) {
             Answer::Apt => {}
-            Answer::InLines(more) => (0..*more).for_each(|n| apt.push(format!("{} line {n}", &apt[0][..3]))),
+            Answer::InLines(more) => {
+                (0..*more).for_each(|n| apt.push(format!("{} line {n}", &apt[0][..3])))
+            }
             Answer::Code(code) => apt = vec![format!("{code} {}.1.1 as the plan says", code / 100)],
             Answer::Bytes(bytes) => return bytes.clone(),
             Answer::Behind(bytes) => behind = bytes.clone(),
@@ -93,8 +105,10 @@ impl<'a> Server<'a> {
             line.replace_range(3..4, "-");
         }
         self.is_gone = apt[last].starts_with("421");
-        let mut said: Vec<u8> =
-            apt.into_iter().flat_map(|line| line.into_bytes().into_iter().chain(*b"\r\n")).collect();
+        let mut said: Vec<u8> = apt
+            .into_iter()
+            .flat_map(|line| line.into_bytes().into_iter().chain(*b"\r\n"))
+            .collect();
         said.extend_from_slice(&behind);
         said
     }
@@ -105,9 +119,12 @@ impl<'a> Server<'a> {
         let for_each = vec![taken.clone(); self.accepted];
         match self.plan.protocol {
             Protocol::Lmtp => for_each,
-            Protocol::Smtp if self.prdr && self.accepted > 1 => {
-                [vec![vec!["353 One by one".to_owned()]], for_each, vec![taken]].concat()
-            }
+            Protocol::Smtp if self.prdr && self.accepted > 1 => [
+                vec![vec!["353 One by one".to_owned()]],
+                for_each,
+                vec![taken],
+            ]
+            .concat(),
             Protocol::Smtp => vec![taken],
         }
     }
@@ -129,7 +146,9 @@ impl<'a> Server<'a> {
             }
             (_, "RCPT") => "250 2.1.5 Ok",
             (_, "DATA") if self.accepted > 0 || self.plan.always_goes_ahead => "354 End with a dot",
-            (_, "BDAT") if self.accepted > 0 && command.ends_with(" LAST") => return self.final_replies(),
+            (_, "BDAT") if self.accepted > 0 && command.ends_with(" LAST") => {
+                return self.final_replies();
+            }
             (_, "BDAT") if self.accepted > 0 => "250 2.0.0 Ok: a chunk",
             (_, "DATA" | "BDAT") => "503 5.5.1 Nobody to send it to",
             (_, "QUIT") => "221 2.0.0 Bye",
@@ -140,15 +159,26 @@ impl<'a> Server<'a> {
 
     fn offer(&self) -> Vec<String> {
         let offer = &self.plan.offers[usize::from(self.is_secure)];
-        let known = [(offer.pipelining, "PIPELINING"), (offer.starttls, "STARTTLS"), (offer.eight_bit, "8BITMIME")];
-        let known = known.into_iter().filter_map(|(offered, keyword)| offered.then_some(keyword));
-        let lines = ["mail.example.org greets"].into_iter().chain(known).chain(offer.others.iter().copied());
+        let known = [
+            (offer.pipelining, "PIPELINING"),
+            (offer.starttls, "STARTTLS"),
+            (offer.eight_bit, "8BITMIME"),
+        ];
+        let known = known
+            .into_iter()
+            .filter_map(|(offered, keyword)| offered.then_some(keyword));
+        let lines = ["mail.example.org greets"]
+            .into_iter()
+            .chain(known)
+            .chain(offer.others.iter().copied());
         lines.map(|line| format!("250 {line}")).collect()
     }
 }
 
 /// A chunk comes behind its command (RFC 3030).
 fn size_of_chunk(command: &str) -> usize {
-    let size = command.strip_prefix("BDAT ").map(|rest| rest.strip_suffix(" LAST").unwrap_or(rest));
+    let size = command
+        .strip_prefix("BDAT ")
+        .map(|rest| rest.strip_suffix(" LAST").unwrap_or(rest));
     size.map_or(0, |size| size.parse().expect("BDAT has a size"))
 }

@@ -1,5 +1,5 @@
-//! A machine under a caller that notes what it says and checks, at every turn, what must hold for any
-//! server and any caller. The properties here and the fuzz target `machine` share it.
+//! A machine under a caller that notes what it says and checks, at every turn, what must hold for
+//! any server and any caller. The properties here and the fuzz target `machine` share it.
 
 #[path = "decoder.rs"]
 mod decoder;
@@ -41,7 +41,13 @@ pub enum Cut {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Step(Step),
-    Failed { kind: ErrorKind, phase: Phase, message: String, reply: Option<Reply>, outcome_unknown: bool },
+    Failed {
+        kind: ErrorKind,
+        phase: Phase,
+        message: String,
+        reply: Option<Reply>,
+        outcome_unknown: bool,
+    },
 }
 
 pub struct Session {
@@ -71,7 +77,8 @@ pub struct Session {
 
 impl Session {
     pub fn new(settings: Settings, cut: Cut) -> Self {
-        let (protected, auth_in_clear, chunk_size) = (settings.secure, settings.auth_in_clear, settings.chunk_size);
+        let (protected, auth_in_clear, chunk_size) =
+            (settings.secure, settings.auth_in_clear, settings.chunk_size);
         let mut session = Session {
             protocol: settings.protocol,
             machine: Machine::new(settings),
@@ -119,7 +126,8 @@ impl Session {
                 self.fed += taken;
                 self.settle();
                 if self.want == Step::Closed {
-                    // What came with it is there however it was cut, and a QUIT after a refusal looks at it.
+                    // What came with it is there however it was cut, and a QUIT after a refusal
+                    // looks at it.
                     for rest in [&piece[taken..], rest] {
                         let taken = self.machine.input(rest);
                         self.heard.extend_from_slice(&rest[..taken]);
@@ -127,12 +135,21 @@ impl Session {
                     }
                     return;
                 }
-                assert!(taken > 0, "a machine that wants {:?} takes no input", self.want);
+                assert!(
+                    taken > 0,
+                    "a machine that wants {:?} takes no input",
+                    self.want
+                );
                 piece = &piece[taken..];
-                // A caller that looks before it writes has heard all of this by then. What is under way of a message is
-                // the caller's to give out.
+                // A caller that looks before it writes has heard all of this by then. What is under
+                // way of a message is the caller's to give out.
                 let may_write = !self.machine.should_read_first();
-                if answered && may_write && self.transfer().is_none_or(|transfer| transfer.starts_at.is_none()) {
+                if answered
+                    && may_write
+                    && self
+                        .transfer()
+                        .is_none_or(|transfer| transfer.starts_at.is_none())
+                {
                     self.take(usize::MAX);
                 }
             }
@@ -169,7 +186,10 @@ impl Session {
     pub fn upgraded(&mut self) {
         if self.call(Machine::upgraded) {
             assert!(self.machine.is_secure());
-            assert!(self.machine.capabilities().keywords().is_empty(), "what was learnt in clear is forgotten");
+            assert!(
+                self.machine.capabilities().keywords().is_empty(),
+                "what was learnt in clear is forgotten"
+            );
             self.upgraded_at = Some(self.wire.len());
             self.protected = true;
             self.heard.clear();
@@ -179,7 +199,10 @@ impl Session {
 
     pub fn login(&mut self, mechanism: Mechanism) {
         if self.call(|machine| machine.login(mechanism, &Credentials::new(USER, PASSWORD))) {
-            assert!(self.protected || self.auth_in_clear, "a login in clear that nobody allowed");
+            assert!(
+                self.protected || self.auth_in_clear,
+                "a login in clear that nobody allowed"
+            );
             let heard = self.heard.to_ascii_uppercase();
             assert!(
                 contains(&heard, b"AUTH") || contains(&heard, b"X-EXPS"),
@@ -202,7 +225,10 @@ impl Session {
     pub fn mail(&mut self, transaction: Transaction, wishes: &[Wish]) {
         let transfer = self.transfer_of(transaction, wishes);
         if self.call(|machine| machine.mail(transfer.transaction.clone())) {
-            self.open(Transfer { by_steps: true, ..transfer });
+            self.open(Transfer {
+                by_steps: true,
+                ..transfer
+            });
         }
         self.settle();
     }
@@ -233,7 +259,10 @@ impl Session {
     pub fn finish(&mut self) {
         if self.call(Machine::finish) {
             let end = self.wire.len() + self.waiting();
-            self.transfers.last_mut().expect("no message ends that did not begin").ends_at = Some(end);
+            self.transfers
+                .last_mut()
+                .expect("no message ends that did not begin")
+                .ends_at = Some(end);
         }
         self.settle();
     }
@@ -241,7 +270,9 @@ impl Session {
     pub fn reset(&mut self) {
         if self.call(Machine::reset) {
             self.replies += 1;
-            self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
+            self.transfers
+                .iter_mut()
+                .for_each(|transfer| transfer.is_over = true);
         }
         self.settle();
     }
@@ -272,16 +303,22 @@ impl Session {
         self.settle();
         assert_eq!(self.want, Step::Closed);
         // The end of a session that was over before has told what is unknown.
-        assert_eq!(error.outcome_unknown(), !was_over && self.machine.unconfirmed_messages() > 0);
+        assert_eq!(
+            error.outcome_unknown(),
+            !was_over && self.machine.unconfirmed_messages() > 0
+        );
         self.failed(&error);
     }
 
     /// Checks all that was written, and gives what there is to compare: the events and the bytes.
     pub fn conclude(self) -> (Vec<Event>, Vec<u8>) {
-        // Behind the end of a message there are commands again; where it has none, there is nothing more.
+        // Behind the end of a message there are commands again; where it has none, there is nothing
+        // more.
         let behind_data = self.transfers.iter().filter(|transfer| !transfer.in_chunks);
         let messages: Vec<_> = behind_data
-            .filter_map(|transfer| Some(transfer.starts_at?..transfer.ends_at.unwrap_or(usize::MAX)))
+            .filter_map(|transfer| {
+                Some(transfer.starts_at?..transfer.ends_at.unwrap_or(usize::MAX))
+            })
             .collect();
         let said = wire::read(&self.wire, &messages);
         self.check_commands(&said);
@@ -295,10 +332,16 @@ impl Session {
     /// Makes a call; one that is out of turn must change nothing.
     fn call(&mut self, call: impl FnOnce(&mut Machine) -> Result<()>) -> bool {
         let (waiting, unknown) = (self.waiting(), self.outcome_is_unknown());
-        let Err(error) = call(&mut self.machine) else { return true };
+        let Err(error) = call(&mut self.machine) else {
+            return true;
+        };
         if error.kind() == ErrorKind::Request {
             assert_eq!(self.waiting(), waiting, "{error}");
-            assert_eq!(self.machine.step().expect("a bad request ends no session"), self.want, "{error}");
+            assert_eq!(
+                self.machine.step().expect("a bad request ends no session"),
+                self.want,
+                "{error}"
+            );
         } else {
             assert!(!error.outcome_unknown() || unknown, "{error:?}");
         }
@@ -310,9 +353,18 @@ impl Session {
     fn settle(&mut self) {
         loop {
             // A reply has four bytes at least, and makes two events at most.
-            assert!(self.told <= self.fed / 2, "more events than the server can have caused");
+            assert!(
+                self.told <= self.fed / 2,
+                "more events than the server can have caused"
+            );
             match self.machine.step() {
-                Ok(want @ (Step::Wait { .. } | Step::Upgrade | Step::Ready | Step::Body { .. } | Step::Closed)) => {
+                Ok(
+                    want @ (Step::Wait { .. }
+                    | Step::Upgrade
+                    | Step::Ready
+                    | Step::Body { .. }
+                    | Step::Closed),
+                ) => {
                     self.want = want;
                     break;
                 }
@@ -325,28 +377,52 @@ impl Session {
                     let unknown = self.left_in_doubt(&error) > 0;
                     assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
                     // Chunks may go before the replies to what went before them came.
-                    let is_data = |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.in_chunks;
+                    let is_data =
+                        |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.in_chunks;
                     if self.replied().is_some_and(is_data) {
-                        assert_eq!(error.phase(), if unknown { Phase::EndOfData } else { Phase::Body }, "{error:?}");
+                        assert_eq!(
+                            error.phase(),
+                            if unknown {
+                                Phase::EndOfData
+                            } else {
+                                Phase::Body
+                            },
+                            "{error:?}"
+                        );
                     }
                     self.failed(&error);
-                    assert!(matches!(self.machine.step(), Ok(Step::Closed)), "what failed is over");
+                    assert!(
+                        matches!(self.machine.step(), Ok(Step::Closed)),
+                        "what failed is over"
+                    );
                 }
             }
         }
         match self.want {
             Step::Upgrade => {
-                assert_eq!(self.waiting(), 0, "the handshake comes behind all that was said in clear");
+                assert_eq!(
+                    self.waiting(),
+                    0,
+                    "the handshake comes behind all that was said in clear"
+                );
                 assert!(self.wire.ends_with(b"\r\nSTARTTLS\r\n"));
             }
             Step::Body { .. } => {
                 let start = self.wire.len() + self.waiting();
-                let is_first = self.transfer().is_some_and(|transfer| transfer.starts_at.is_none());
+                let is_first = self
+                    .transfer()
+                    .is_some_and(|transfer| transfer.starts_at.is_none());
                 let said_data = is_first && self.output().ends_with(b"\r\nDATA\r\n");
-                let transfer = self.transfers.last_mut().expect("a body belongs to a transaction");
+                let transfer = self
+                    .transfers
+                    .last_mut()
+                    .expect("a body belongs to a transaction");
                 assert!(!transfer.is_over && transfer.ends_at.is_none());
                 let asked = transfer.transaction.recipients.len();
-                assert!(!transfer.waits() || transfer.told.len() == asked, "the message is asked for too early");
+                assert!(
+                    !transfer.waits() || transfer.told.len() == asked,
+                    "the message is asked for too early"
+                );
                 if is_first {
                     (transfer.starts_at, transfer.in_chunks) = (Some(start), !said_data);
                 }
@@ -358,11 +434,17 @@ impl Session {
             }
             Step::Closed => {
                 assert_eq!(self.waiting(), 0, "what is over has no more to say");
-                // A 421 is no failure. What was handed over behind the message that it answers gets no answer of its own.
+                // A 421 is no failure. What was handed over behind the message that it answers gets
+                // no answer of its own.
                 if self.replied().is_some() {
-                    assert_eq!(self.machine.unconfirmed_messages(), self.handed_over().count());
+                    assert_eq!(
+                        self.machine.unconfirmed_messages(),
+                        self.handed_over().count()
+                    );
                     self.check_left();
-                    self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
+                    self.transfers
+                        .iter_mut()
+                        .for_each(|transfer| transfer.is_over = true);
                 }
             }
             _ => {}
@@ -377,10 +459,22 @@ impl Session {
     fn check_event(&mut self, event: &Step) {
         let taken = self.wire.len();
         match event {
-            Step::Login { .. } => self.logins = self.logins.checked_sub(1).expect("a login that was asked for"),
-            Step::Reply { .. } => self.replies = self.replies.checked_sub(1).expect("a command that was given"),
+            Step::Login { .. } => {
+                self.logins = self
+                    .logins
+                    .checked_sub(1)
+                    .expect("a login that was asked for")
+            }
+            Step::Reply { .. } => {
+                self.replies = self
+                    .replies
+                    .checked_sub(1)
+                    .expect("a command that was given")
+            }
             Step::Sender { reply } => {
-                let transfer = self.replied_mut().expect("a sender belongs to a transaction");
+                let transfer = self
+                    .replied_mut()
+                    .expect("a sender belongs to a transaction");
                 assert!(transfer.told.is_empty());
                 transfer.is_unopened = !reply.is_positive();
                 transfer.is_doomed = transfer.by_steps && !reply.is_positive();
@@ -388,54 +482,101 @@ impl Session {
             Step::Recipient { index, reply } => {
                 let open = self.transfers.iter().position(|transfer| !transfer.is_over);
                 let open = open.expect("a recipient belongs to a transaction");
-                let end = self.transfers.get(open + 1).map_or(taken, |next| next.begins_at.min(taken));
+                let end = self
+                    .transfers
+                    .get(open + 1)
+                    .map_or(taken, |next| next.begins_at.min(taken));
                 let transfer = &mut self.transfers[open];
-                assert!(*index < transfer.transaction.recipients.len() && *index == transfer.told.len(), "{event:?}");
+                assert!(
+                    *index < transfer.transaction.recipients.len() && *index == transfer.told.len(),
+                    "{event:?}"
+                );
                 // Where MAIL still waits, nothing of it has gone.
                 let said = self.wire.get(transfer.begins_at..end).unwrap_or_default();
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
-                assert!(!(transfer.waits() && offered), "the message was offered before every answer");
+                assert!(
+                    !(transfer.waits() && offered),
+                    "the message was offered before every answer"
+                );
                 transfer.told.push(*index);
                 if reply.is_positive() {
                     transfer.accepted.push(*index);
                 }
-                transfer.is_doomed |= transfer.by_steps && transfer.transaction.all_or_nothing && !reply.is_positive();
+                transfer.is_doomed |= transfer.by_steps
+                    && transfer.transaction.all_or_nothing
+                    && !reply.is_positive();
             }
             Step::RecipientResult { index, reply } => {
                 assert!(reply.is_positive() || reply.is_transient() || reply.is_permanent());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
-                let transfer = self.replied_mut().expect("a verdict is about a message that was begun");
-                assert!(transfer.ends_at.is_some_and(|end| taken >= end), "a verdict on what was not handed over");
+                let transfer = self
+                    .replied_mut()
+                    .expect("a verdict is about a message that was begun");
                 assert!(
-                    transfer.accepted.contains(index) && transfer.verdicts.iter().all(|(before, _)| before != index)
+                    transfer.ends_at.is_some_and(|end| taken >= end),
+                    "a verdict on what was not handed over"
                 );
-                assert!(!is_lmtp || transfer.accepted.get(transfer.verdicts.len()) == Some(index), "{event:?}");
+                assert!(
+                    transfer.accepted.contains(index)
+                        && transfer.verdicts.iter().all(|(before, _)| before != index)
+                );
+                assert!(
+                    !is_lmtp || transfer.accepted.get(transfer.verdicts.len()) == Some(index),
+                    "{event:?}"
+                );
                 transfer.verdicts.push((*index, reply.is_positive()));
             }
             Step::Accepted { reply } => {
                 assert!(reply.is_positive());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
-                let transfer = self.replied_mut().expect("what was sent was begun, and has one outcome");
-                assert_eq!(transfer.told.len(), transfer.transaction.recipients.len(), "each was told of");
+                let transfer = self
+                    .replied_mut()
+                    .expect("what was sent was begun, and has one outcome");
+                assert_eq!(
+                    transfer.told.len(),
+                    transfer.transaction.recipients.len(),
+                    "each was told of"
+                );
                 assert!(!transfer.accepted.is_empty(), "sent, and to nobody");
-                assert!(!transfer.transaction.all_or_nothing || transfer.accepted == transfer.told, "sent to some");
+                assert!(
+                    !transfer.transaction.all_or_nothing || transfer.accepted == transfer.told,
+                    "sent to some"
+                );
                 if is_lmtp || !transfer.verdicts.is_empty() {
-                    assert_eq!(transfer.verdicts.len(), transfer.accepted.len(), "each has a verdict");
-                    assert!(transfer.verdicts.iter().any(|(_, positive)| *positive), "sent, and to nobody");
+                    assert_eq!(
+                        transfer.verdicts.len(),
+                        transfer.accepted.len(),
+                        "each has a verdict"
+                    );
+                    assert!(
+                        transfer.verdicts.iter().any(|(_, positive)| *positive),
+                        "sent, and to nobody"
+                    );
                 }
-                assert!(transfer.ends_at.is_some_and(|end| taken >= end), "sent, and its last byte was not taken");
+                assert!(
+                    transfer.ends_at.is_some_and(|end| taken >= end),
+                    "sent, and its last byte was not taken"
+                );
                 (transfer.is_sent, transfer.is_over) = (true, true);
             }
             Step::Rejected { phase, reply } => {
                 assert!(reply.is_transient() || reply.is_permanent());
-                let transfer = self.replied_mut().expect("what was not sent was begun, and has one outcome");
-                assert!(transfer.verdicts.iter().all(|(_, positive)| !positive), "a verdict is final: {event:?}");
+                let transfer = self
+                    .replied_mut()
+                    .expect("what was not sent was begun, and has one outcome");
+                assert!(
+                    transfer.verdicts.iter().all(|(_, positive)| !positive),
+                    "a verdict is final: {event:?}"
+                );
                 let handed_over = transfer.ends_at.is_some_and(|end| taken >= end);
                 assert!(*phase != Phase::EndOfData || handed_over, "{event:?}");
                 if !transfer.in_chunks {
                     assert_eq!(*phase == Phase::EndOfData, handed_over, "{event:?}");
                     // A refusal right behind the go-ahead is there before a body was asked for.
-                    assert!(*phase == Phase::Body || handed_over || transfer.starts_at.is_none(), "{event:?}");
+                    assert!(
+                        *phase == Phase::Body || handed_over || transfer.starts_at.is_none(),
+                        "{event:?}"
+                    );
                 }
                 transfer.is_over = true;
             }
@@ -446,12 +587,18 @@ impl Session {
     fn failed(&mut self, error: &Error) {
         // A call that was out of turn ends nothing.
         if matches!(self.machine.step(), Ok(Step::Closed)) && self.want != Step::Closed {
-            assert_eq!(self.machine.unconfirmed_messages(), self.left_in_doubt(error));
+            assert_eq!(
+                self.machine.unconfirmed_messages(),
+                self.left_in_doubt(error)
+            );
             self.check_left();
             // With PRDR, the server takes the message for nobody before it takes it as a whole.
-            let is_taken = |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
+            let is_taken =
+                |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
             assert!(self.protocol == Protocol::Lmtp || !self.replied().is_some_and(is_taken));
-            self.transfers.iter_mut().for_each(|transfer| transfer.is_over = true);
+            self.transfers
+                .iter_mut()
+                .for_each(|transfer| transfer.is_over = true);
         }
         self.events.push(Event::Failed {
             kind: error.kind(),
@@ -466,9 +613,12 @@ impl Session {
         Transfer::new(transaction, wishes, self.wire.len() + self.waiting())
     }
 
-    /// The next one may begin before the server has said what it thinks of the end of one that is doomed.
+    /// The next one may begin before the server has said what it thinks of the end of one that is
+    /// doomed.
     fn open(&mut self, transfer: Transfer) {
-        self.transfers.iter_mut().for_each(|before| before.is_over |= before.is_doomed);
+        self.transfers
+            .iter_mut()
+            .for_each(|before| before.is_over |= before.is_doomed);
         self.transfers.push(transfer);
     }
 
@@ -498,29 +648,48 @@ impl Session {
         self.handed_over().next().is_some()
     }
 
-    /// How many messages are unknown when the session ends by this error: all that were handed over, unless the server closed
-    /// after a 421. Then at most the first has had replies, and is unknown if one of its recipients was accepted.
+    /// How many messages are unknown when the session ends by this error: all that were handed
+    /// over, unless the server closed after a 421. Then at most the first has had replies, and is
+    /// unknown if one of its recipients was accepted.
     fn left_in_doubt(&self, error: &Error) -> usize {
         let handed_over: Vec<&Transfer> = self.handed_over().collect();
         let left = self.machine.unconfirmed_messages();
-        let by_shutdown = error.kind() == ErrorKind::Closed && error.reply().is_some_and(|reply| reply.code() == 421);
+        let by_shutdown = error.kind() == ErrorKind::Closed
+            && error.reply().is_some_and(|reply| reply.code() == 421);
         if !by_shutdown || left == handed_over.len() {
             return handed_over.len();
         }
         assert!(contains(&self.heard, b"421"));
-        assert!(handed_over.iter().skip(1).all(|transfer| transfer.told.is_empty()), "replies come in order");
-        usize::from(handed_over.first().is_some_and(|transfer| !transfer.accepted.is_empty()))
+        assert!(
+            handed_over
+                .iter()
+                .skip(1)
+                .all(|transfer| transfer.told.is_empty()),
+            "replies come in order"
+        );
+        usize::from(
+            handed_over
+                .first()
+                .is_some_and(|transfer| !transfer.accepted.is_empty()),
+        )
     }
 
     /// What was refused for certain is not unknown, whatever ends the session.
     fn check_left(&self) {
-        assert!(!self.handed_over().any(Transfer::is_refused), "a refusal was forgotten");
+        assert!(
+            !self.handed_over().any(Transfer::is_refused),
+            "a refusal was forgotten"
+        );
     }
 
     /// The messages that were given whole and have no outcome.
     fn handed_over(&self) -> impl Iterator<Item = &Transfer> {
-        let handed_over = |transfer: &&Transfer| transfer.ends_at.is_some_and(|end| self.wire.len() >= end);
-        self.transfers.iter().filter(|transfer| !transfer.is_over).filter(handed_over)
+        let handed_over =
+            |transfer: &&Transfer| transfer.ends_at.is_some_and(|end| self.wire.len() >= end);
+        self.transfers
+            .iter()
+            .filter(|transfer| !transfer.is_over)
+            .filter(handed_over)
     }
 
     /// Each command is one line; none of them shows a secret, or is one that nobody gave.
@@ -552,38 +721,58 @@ impl Session {
                 Said::Cut(line) => {
                     // What waited when a 421 came does not go.
                     let is_ending = self.waiting() > 0 || contains(&self.heard, b"421");
-                    assert!(self.want == Step::Closed || is_ending, "a command without its end: {line:?}");
+                    assert!(
+                        self.want == Step::Closed || is_ending,
+                        "a command without its end: {line:?}"
+                    );
                     continue;
                 }
             };
-            assert!(!command.contains(char::is_control), "more than text in a line: {command:?}");
+            assert!(
+                !command.contains(char::is_control),
+                "more than text in a line: {command:?}"
+            );
             let known = VERBS.iter().any(|verb| command.starts_with(verb));
             let is_raw = self.raw.iter().any(|raw| raw == command);
             let is_response = in_login && (*command == "*" || BASE64.decode(command).is_ok());
-            assert!(known || is_raw || is_response, "nobody asked for {command:?}");
+            assert!(
+                known || is_raw || is_response,
+                "nobody asked for {command:?}"
+            );
             if *at < in_clear && !is_raw && !command.contains(":<") {
                 assert!(!command.starts_with("AUTH"), "a login in clear");
                 for secret in secrets() {
-                    assert!(!contains(command.as_bytes(), &secret), "a secret in clear: {command:?}");
+                    assert!(
+                        !contains(command.as_bytes(), &secret),
+                        "a secret in clear: {command:?}"
+                    );
                 }
             }
             in_login = command.starts_with("AUTH ") || is_response;
         }
     }
 
-    /// Without PIPELINING, each word waits for the answer to the one before it (RFC 2920, 3.1). What goes before EHLO was answered
-    /// does so in any case.
+    /// Without PIPELINING, each word waits for the answer to the one before it (RFC 2920, 3.1).
+    /// What goes before EHLO was answered does so in any case.
     fn check_pace(&self, said: &[(usize, Said)]) {
         if self.machine.capabilities().offers("PIPELINING") {
             return;
         }
         for (before, (at, _)) in said.iter().enumerate() {
-            let replies = self.pace.iter().find(|(end, _)| end > at).map_or(0, |(_, replies)| *replies);
-            assert!(replies > before as u64, "what stands at {at} was said before its time");
+            let replies = self
+                .pace
+                .iter()
+                .find(|(end, _)| end > at)
+                .map_or(0, |(_, replies)| *replies);
+            assert!(
+                replies > before as u64,
+                "what stands at {at} was said before its time"
+            );
         }
     }
 
-    /// Each transaction is what was asked for, as far as it went, and keeps to what the server offers.
+    /// Each transaction is what was asked for, as far as it went, and keeps to what the server
+    /// offers.
     fn check_transactions(&self, went: &[Went]) {
         let session = transfer::Session {
             protocol: self.protocol,
@@ -593,15 +782,26 @@ impl Session {
             heard: &self.heard.to_ascii_uppercase(),
         };
         let max = session.server.limits().mail_max;
-        assert!(max.is_none_or(|max| went.len() <= max), "{} transactions in a session", went.len());
+        assert!(
+            max.is_none_or(|max| went.len() <= max),
+            "{} transactions in a session",
+            went.len()
+        );
         assert!(went.len() <= self.transfers.len());
         for (went, transfer) in went.iter().zip(&self.transfers) {
             transfer.check_commands(went, &session);
             transfer.check_message(went, self.wire.len(), &session);
         }
         // What is open yet when MAIL comes, the server refuses (RFC 5321, 4.1.4), or worse.
-        for (went, transfer) in went.iter().zip(&self.transfers).take(went.len().saturating_sub(1)) {
-            let is_ended = transfer.is_sent || transfer.is_unopened || went.is_dropped || went.message.is_some();
+        for (went, transfer) in went
+            .iter()
+            .zip(&self.transfers)
+            .take(went.len().saturating_sub(1))
+        {
+            let is_ended = transfer.is_sent
+                || transfer.is_unopened
+                || went.is_dropped
+                || went.message.is_some();
             assert!(is_ended, "MAIL follows {:?}, which may be open", went.mail);
         }
     }
@@ -616,7 +816,8 @@ fn secrets() -> [Vec<u8>; 4] {
     ]
 }
 
-/// What came in clear behind the go-ahead for TLS is quoted as far as it was there, which the cut decides.
+/// What came in clear behind the go-ahead for TLS is quoted as far as it was there, which the cut
+/// decides.
 fn without_quoted_rest(error: &Error) -> String {
     match error.message().split_once(": \"") {
         Some((message, _)) if error.phase() == Phase::StartTls => message.to_owned(),

@@ -1,9 +1,11 @@
-//! Whole sessions: a server that answers as it was told, well or badly, and a client that sends messages.
-//! However the server's bytes are cut, the same happens.
+//! Whole sessions: a server that answers as it was told, well or badly, and a client that sends
+//! messages. However the server's bytes are cut, the same happens.
 
 use std::collections::VecDeque;
 
-use envoi::proto::{ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction};
+use envoi::proto::{
+    ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction,
+};
 use envoi::{Address, Envelope, Phase};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -48,7 +50,11 @@ fn transaction(message: &Message) -> Transaction {
     transaction.all_or_nothing = message.all_or_nothing;
     transaction.content = message.content;
     let text = message.pieces.concat();
-    let size = if message.content == Content::Binary { text.len() } else { normalised(&text).len() };
+    let size = if message.content == Content::Binary {
+        text.len()
+    } else {
+        normalised(&text).len()
+    };
     transaction.size = message.is_size_known.then_some(size as u64);
     transaction
 }
@@ -62,7 +68,11 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
     // More than one good reply has, and less than all those of a session.
     settings.limits.reply_bytes = 700;
     // A message has not more of them than the rounds below can play.
-    let largest = plan.messages.iter().map(|message| message.pieces.concat().len()).max();
+    let largest = plan
+        .messages
+        .iter()
+        .map(|message| message.pieces.concat().len())
+        .max();
     settings.chunk_size = plan.chunk_size.max(largest.unwrap_or_default() / 100);
     let mut session = Session::new(settings, cut);
     let mut server = Server::new(plan);
@@ -112,11 +122,17 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
                 Some(Task::Command) => session.command(&RawCommand::new("VRFY you").unwrap()),
                 Some(Task::Begin(index)) => {
                     (current, given) = (index, 0);
-                    session.begin(transaction(&plan.messages[index]), &plan.messages[index].wishes);
+                    session.begin(
+                        transaction(&plan.messages[index]),
+                        &plan.messages[index].wishes,
+                    );
                 }
                 Some(Task::Mail(index)) => {
                     (current, given) = (index, 0);
-                    session.mail(transaction(&plan.messages[index]), &plan.messages[index].wishes);
+                    session.mail(
+                        transaction(&plan.messages[index]),
+                        &plan.messages[index].wishes,
+                    );
                 }
                 Some(Task::Rcpt(address)) => session.rcpt(address),
                 Some(Task::Data) => session.data(),
@@ -139,7 +155,8 @@ proptest! {
             prop_assert_eq!(&cut_events, &events);
             prop_assert!(cut_wire == wire, "the same bytes go");
         }
-        // What is answered in between may have gone before the session fails, and changes nothing else.
+        // What is answered in between may have gone before the session fails, and changes nothing
+        // else.
         let (cut_events, cut_wire) = play(&plan, Cut::AndAnswered(lengths));
         prop_assert_eq!(&cut_events, &events);
         prop_assert!(cut_wire.starts_with(&wire), "the same bytes go first");
@@ -187,11 +204,15 @@ fn nothing_said_in_clear_is_left_for_the_inside_of_tls() {
     assert_eq!(session.conclude().1, b"EHLO client.example.org\r\n");
 }
 
-/// What was announced with BDAT is a message to the server as soon as it is there, whether its end was given or not.
+/// What was announced with BDAT is a message to the server as soon as it is there, whether its end
+/// was given or not.
 #[test]
 fn a_chunk_does_not_go_whole_before_its_end_is_known() {
     let session_in_chunk = || {
-        let mut session = Session::new(Settings::new(ClientName::new("client.example.org").unwrap()), Cut::Nowhere);
+        let mut session = Session::new(
+            Settings::new(ClientName::new("client.example.org").unwrap()),
+            Cut::Nowhere,
+        );
         session.feed(b"220 mail.example.org\r\n");
         session.take(usize::MAX);
         session.feed(b"250-mail.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
@@ -202,7 +223,10 @@ fn a_chunk_does_not_go_whole_before_its_end_is_known() {
         session.body(b"");
         session.take(usize::MAX);
         session.feed(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
-        assert!(session.wire.ends_with(b"BDAT 7 LAST\r\n"), "nothing is left to be told to the server but the end");
+        assert!(
+            session.wire.ends_with(b"BDAT 7 LAST\r\n"),
+            "nothing is left to be told to the server but the end"
+        );
         session
     };
     let mut session = session_in_chunk();
@@ -210,7 +234,10 @@ fn a_chunk_does_not_go_whole_before_its_end_is_known() {
     session.take(usize::MAX);
     assert!(session.wire.ends_with(b"BDAT 7 LAST\r\nhello\r\n"));
     session.feed(b"250 2.0.0 Ok: queued\r\n");
-    assert!(matches!(session.conclude().0.last(), Some(Event::Step(Step::Accepted { .. }))));
+    assert!(matches!(
+        session.conclude().0.last(),
+        Some(Event::Step(Step::Accepted { .. }))
+    ));
 
     // More than was announced: the error says that nothing was sent, and so it is.
     let mut session = session_in_chunk();

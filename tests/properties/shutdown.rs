@@ -1,5 +1,6 @@
-//! Several messages under way, and a server that ends the session by 421, breaks down, or goes on in spite of a 421: what is told
-//! of each message is what the server did with it, or that it is unknown.
+//! Several messages under way, and a server that ends the session by 421, breaks down, or goes on
+//! in spite of a 421: what is told of each message is what the server did with it, or that it is
+//! unknown.
 
 use std::collections::HashSet;
 
@@ -40,7 +41,11 @@ fn settle(machine: &mut Machine) {
 /// A machine that has handed over all messages.
 fn all_under_way() -> Machine {
     let mut machine = Machine::new(Settings::new(ClientName::new("me").unwrap()));
-    let mut greeting = [&b"220 hello\r\n"[..], b"250-hello\r\n250-PIPELINING\r\n250 CHUNKING\r\n"].into_iter();
+    let mut greeting = [
+        &b"220 hello\r\n"[..],
+        b"250-hello\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+    ]
+    .into_iter();
     while machine.step().unwrap() != Step::Ready {
         settle(&mut machine);
         if let Some(bytes) = greeting.next() {
@@ -67,7 +72,10 @@ fn serve(acts: &[Act]) -> (String, HashSet<usize>, bool) {
     let mut acts = acts.iter().copied();
     for message in 0..MESSAGES {
         let (mut is_open, mut accepted) = (false, 0);
-        let verbs = ["RSET"].into_iter().skip(usize::from(message == 0)).chain(["MAIL"]);
+        let verbs = ["RSET"]
+            .into_iter()
+            .skip(usize::from(message == 0))
+            .chain(["MAIL"]);
         for verb in verbs.chain(["RCPT"; RECIPIENTS]).chain(["BDAT"]) {
             let is_in_order = match verb {
                 "RCPT" => is_open,
@@ -107,7 +115,13 @@ fn events(mut machine: Machine, replies: &str, cut: usize) -> Vec<Seen> {
     assert_eq!(machine.step().unwrap(), Step::Closed);
     let unknown = machine.unconfirmed_messages();
     let left = MESSAGES - told.len();
-    told.extend((0..left).map(|n| if n < unknown { Seen::Unknown } else { Seen::NotSent }));
+    told.extend((0..left).map(|n| {
+        if n < unknown {
+            Seen::Unknown
+        } else {
+            Seen::NotSent
+        }
+    }));
     told
 }
 
@@ -138,7 +152,8 @@ proptest! {
         ], 0..20),
         cut in 1usize..60,
     ) {
-        // A server that does not end the session by its 421 and breaks down later is none that SMTP has words for.
+        // A server that does not end the session by its 421 and breaks down later is none that SMTP
+        // has words for.
         let goes_on = acts.iter().position(|act| *act == Act::GoOn);
         let breaks_down = acts.iter().position(|act| *act == Act::BreakDown);
         prop_assume!(goes_on.zip(breaks_down).is_none_or(|(goes_on, breaks_down)| goes_on > breaks_down));

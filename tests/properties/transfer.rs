@@ -55,21 +55,32 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// The newest EHLO had this keyword. It may have stood in the words of the machine's alone.
     fn offers(&self, keyword: &str) -> bool {
-        self.server.offers(keyword) && self.heard.windows(keyword.len()).any(|window| window == keyword.as_bytes())
+        self.server.offers(keyword)
+            && self
+                .heard
+                .windows(keyword.len())
+                .any(|window| window == keyword.as_bytes())
     }
 }
 
 impl Transfer {
     /// The replies so far say that no recipient gets it.
     pub fn is_refused(&self) -> bool {
-        let all_refused = self.told.len() == self.transaction.recipients.len() && self.accepted.is_empty();
+        let all_refused =
+            self.told.len() == self.transaction.recipients.len() && self.accepted.is_empty();
         let all_verdicts = !self.accepted.is_empty() && self.verdicts.len() == self.accepted.len();
-        self.is_unopened || all_refused || all_verdicts && self.verdicts.iter().all(|(_, positive)| !positive)
+        self.is_unopened
+            || all_refused
+            || all_verdicts && self.verdicts.iter().all(|(_, positive)| !positive)
     }
 
     pub fn new(mut transaction: Transaction, wishes: &[Wish], begins_at: usize) -> Self {
         let anybody = || Address::new("you@example.com").unwrap();
-        let one = transaction.recipients.first().cloned().unwrap_or_else(anybody);
+        let one = transaction
+            .recipients
+            .first()
+            .cloned()
+            .unwrap_or_else(anybody);
         transaction.delivery = delivery_options::delivery(wishes, &one);
         Transfer {
             transaction,
@@ -93,12 +104,16 @@ impl Transfer {
 
     /// The size that a chunk is announced with before the message is there.
     fn announced(&self) -> Option<u64> {
-        self.transaction.size.filter(|size| (1..=SMALL).contains(size))
+        self.transaction
+            .size
+            .filter(|size| (1..=SMALL).contains(size))
     }
 
-    /// Nothing of the message must go before every recipient was answered: it may be for nobody, and large.
+    /// Nothing of the message must go before every recipient was answered: it may be for nobody,
+    /// and large.
     pub fn waits(&self) -> bool {
-        let goes_in_several = self.transaction.content == Content::Binary && self.announced().is_none();
+        let goes_in_several =
+            self.transaction.content == Content::Binary && self.announced().is_none();
         self.transaction.all_or_nothing || goes_in_several
     }
 
@@ -109,32 +124,61 @@ impl Transfer {
         let mut found = parameters(rest);
         for parameter in found.keys().filter(|parameter| **parameter != "BODY") {
             let keyword = delivery_options::extension(parameter);
-            assert!(session.offers(keyword), "{keyword} is not offered: {:?}", went.mail);
+            assert!(
+                session.offers(keyword),
+                "{keyword} is not offered: {:?}",
+                went.mail
+            );
         }
         for (parameter, expected) in delivery_options::in_mail(&self.wishes) {
-            let value = found.remove(parameter).unwrap_or_else(|| panic!("{parameter} is missing: {:?}", went.mail));
-            assert_eq!(delivery_options::decoded(parameter, value), expected, "{:?}", went.mail);
-            assert!(parameter != "REQUIRETLS" || session.protected, "in clear: {:?}", went.mail);
+            let value = found
+                .remove(parameter)
+                .unwrap_or_else(|| panic!("{parameter} is missing: {:?}", went.mail));
+            assert_eq!(
+                delivery_options::decoded(parameter, value),
+                expected,
+                "{:?}",
+                went.mail
+            );
+            assert!(
+                parameter != "REQUIRETLS" || session.protected,
+                "in clear: {:?}",
+                went.mail
+            );
         }
         if let Some(size) = found.remove("SIZE") {
             let size = size.parse().expect("a size is a number");
             assert_eq!(Some(size), self.transaction.size);
-            assert!(session.server.size_limit().is_none_or(|limit| size <= limit), "more than the server takes");
+            assert!(
+                session
+                    .server
+                    .size_limit()
+                    .is_none_or(|limit| size <= limit),
+                "more than the server takes"
+            );
         }
         let body = found.remove("BODY");
         match body {
             Some("8BITMIME") => assert!(session.offers("8BITMIME")),
-            Some("BINARYMIME") => assert!(session.offers("BINARYMIME") && session.offers("CHUNKING")),
+            Some("BINARYMIME") => {
+                assert!(session.offers("BINARYMIME") && session.offers("CHUNKING"))
+            }
             other => assert_eq!(other, None),
         }
-        assert_eq!(body == Some("BINARYMIME"), self.transaction.content == Content::Binary);
+        assert_eq!(
+            body == Some("BINARYMIME"),
+            self.transaction.content == Content::Binary
+        );
         let utf8 = found.remove("SMTPUTF8").is_some();
         assert!(utf8 || !self.transaction.utf8_headers);
         if found.remove("PRDR").is_some() {
             assert_eq!(session.protocol, Protocol::Smtp);
             assert!(!self.transaction.all_or_nothing && self.transaction.recipients.len() > 1);
         } else {
-            assert!(session.protocol == Protocol::Lmtp || self.verdicts.is_empty(), "verdicts that nobody asked for");
+            assert!(
+                session.protocol == Protocol::Lmtp || self.verdicts.is_empty(),
+                "verdicts that nobody asked for"
+            );
         }
         assert!(found.is_empty(), "nobody asked for {found:?}");
 
@@ -142,39 +186,80 @@ impl Transfer {
         for (rcpt, recipient) in went.rcpts.iter().zip(&self.transaction.recipients) {
             let (path, rest) = split("RCPT TO:", Some(recipient), rcpt);
             let found = parameters(rest);
-            assert!(found.is_empty() || session.offers("DSN"), "DSN is not offered: {rcpt:?}");
-            let found =
-                found.iter().map(|(parameter, value)| (*parameter, delivery_options::decoded(parameter, value)));
+            assert!(
+                found.is_empty() || session.offers("DSN"),
+                "DSN is not offered: {rcpt:?}"
+            );
+            let found = found.iter().map(|(parameter, value)| {
+                (*parameter, delivery_options::decoded(parameter, value))
+            });
             let expected = delivery_options::in_rcpt(&self.wishes, *recipient == self.one, path);
-            assert!(found.eq(expected.iter().map(|(parameter, value)| (*parameter, value.clone()))), "{rcpt:?}");
+            assert!(
+                found.eq(expected
+                    .iter()
+                    .map(|(parameter, value)| (*parameter, value.clone()))),
+                "{rcpt:?}"
+            );
             assert!(utf8 || rcpt.is_ascii(), "without SMTPUTF8: {rcpt:?}");
         }
-        assert!(utf8 || went.mail.is_ascii(), "without SMTPUTF8: {:?}", went.mail);
+        assert!(
+            utf8 || went.mail.is_ascii(),
+            "without SMTPUTF8: {:?}",
+            went.mail
+        );
         self.check_limits(went, session);
     }
 
     /// No more at once than the server takes (RFC 9422).
     fn check_limits(&self, went: &Went, session: &Session) {
         let limits = session.server.limits();
-        assert!(limits.rcpt_max.is_none_or(|max| went.rcpts.len() <= max), "{} recipients", went.rcpts.len());
+        assert!(
+            limits.rcpt_max.is_none_or(|max| went.rcpts.len() <= max),
+            "{} recipients",
+            went.rcpts.len()
+        );
         let domain = |recipient: &Address| {
             // A domain beyond ASCII has another spelling, whatever stands before it.
             let plain = Address::new(format!("x@{}", recipient.domain())).expect("it is a domain");
-            plain.to_ascii().as_deref().unwrap_or(recipient).domain().to_lowercase()
+            plain
+                .to_ascii()
+                .as_deref()
+                .unwrap_or(recipient)
+                .domain()
+                .to_lowercase()
         };
-        let domains: HashSet<String> = self.transaction.recipients.iter().take(went.rcpts.len()).map(domain).collect();
-        assert!(limits.rcpt_domain_max.is_none_or(|max| domains.len() <= max), "the domains {domains:?}");
+        let domains: HashSet<String> = self
+            .transaction
+            .recipients
+            .iter()
+            .take(went.rcpts.len())
+            .map(domain)
+            .collect();
+        assert!(
+            limits
+                .rcpt_domain_max
+                .is_none_or(|max| domains.len() <= max),
+            "the domains {domains:?}"
+        );
     }
 
-    /// What went of the message is what was given, and nothing that a server could take for a whole one if it was not.
+    /// What went of the message is what was given, and nothing that a server could take for a whole
+    /// one if it was not.
     pub fn check_message(&self, went: &Went, wire: usize, session: &Session) {
         let is_binary = self.transaction.content == Content::Binary;
-        let text = if is_binary { self.text.clone() } else { normalised(&self.text) };
+        let text = if is_binary {
+            self.text.clone()
+        } else {
+            normalised(&self.text)
+        };
         let is_whole = self.ends_at.is_some_and(|end| wire >= end);
         if let Some(message) = went.message {
             assert!(!is_binary, "a binary message behind DATA");
             assert!(went.chunks.is_empty(), "chunks and DATA");
-            assert!(message.is_ascii() || session.offers("8BITMIME"), "bytes beyond ASCII, and no 8BITMIME");
+            assert!(
+                message.is_ascii() || session.offers("8BITMIME"),
+                "bytes beyond ASCII, and no 8BITMIME"
+            );
             if is_whole {
                 assert_eq!(unstuffed(message).expect("the message has an end"), text);
             }
@@ -189,26 +274,48 @@ impl Transfer {
             assert_eq!(chunk.bytes.len(), chunk.size);
         }
         if let Some(size) = self.announced() {
-            assert!(last.is_last && last.size as u64 == size && others.is_empty(), "one chunk as announced");
+            assert!(
+                last.is_last && last.size as u64 == size && others.is_empty(),
+                "one chunk as announced"
+            );
         } else {
             assert!(is_binary, "only what must goes in several chunks");
             let size = session.chunk_size.max(1);
-            assert!(others.iter().all(|chunk| chunk.size == size), "chunks of one size but for the last");
+            assert!(
+                others.iter().all(|chunk| chunk.size == size),
+                "chunks of one size but for the last"
+            );
             assert!(last.size == size || last.is_last && last.size < size);
         }
-        let joined: Vec<u8> = went.chunks.iter().flat_map(|chunk: &Chunk| chunk.bytes).copied().collect();
+        let joined: Vec<u8> = went
+            .chunks
+            .iter()
+            .flat_map(|chunk: &Chunk| chunk.bytes)
+            .copied()
+            .collect();
         assert!(text.starts_with(&joined), "what went is not what was given");
-        assert!(is_binary || joined.is_ascii() || session.offers("8BITMIME"), "bytes beyond ASCII, and no 8BITMIME");
-        assert_eq!(last.is_last && last.bytes.len() == last.size, is_whole, "a message is whole where it was ended");
+        assert!(
+            is_binary || joined.is_ascii() || session.offers("8BITMIME"),
+            "bytes beyond ASCII, and no 8BITMIME"
+        );
+        assert_eq!(
+            last.is_last && last.bytes.len() == last.size,
+            is_whole,
+            "a message is whole where it was ended"
+        );
         assert!(!is_whole || joined == text);
     }
 }
 
 /// The path of a command and what stands behind it. An address beyond ASCII has two spellings.
 fn split<'a>(verb: &str, path: Option<&Address>, command: &'a str) -> (&'a str, &'a str) {
-    let command = command.strip_prefix(verb).expect("the command has its verb");
+    let command = command
+        .strip_prefix(verb)
+        .expect("the command has its verb");
     let spellings = [path.map_or("", Address::as_str).to_owned()].into_iter();
-    let ascii = path.and_then(Address::to_ascii).map(|address| address.as_str().to_owned());
+    let ascii = path
+        .and_then(Address::to_ascii)
+        .map(|address| address.as_str().to_owned());
     for spelling in spellings.chain(ascii) {
         if command.starts_with(&format!("<{spelling}>")) {
             return (&command[1..=spelling.len()], &command[spelling.len() + 2..]);

@@ -1,5 +1,5 @@
-//! A message that goes in parts (LIMITS, RFC 9422): each recipient has one outcome, which is what the server did, and no part is more
-//! than it takes.
+//! A message that goes in parts (LIMITS, RFC 9422): each recipient has one outcome, which is what
+//! the server did, and no part is more than it takes.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,11 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
 fn domain(address: &str) -> String {
-    address.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()
+    address
+        .rsplit('@')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
 }
 
 proptest! {
@@ -31,7 +35,8 @@ proptest! {
             .collect();
         let runtime = Runtime::new().unwrap();
         let (receipt, arrived) = runtime.block_on(async {
-            let limits = format!("LIMITS RCPTMAX={recipients} RCPTDOMAINMAX={domains} MAILMAX={messages}");
+            let limits = format!("LIMITS RCPTMAX={recipients} RCPTDOMAINMAX={domains} \
+                MAILMAX={messages}");
             let refused = to.iter().filter(|(_, is_refused)| *is_refused);
             let builder = refused.fold(Server::builder().plaintext().offer(limits), |builder, (address, _)| {
                 builder.refuse_recipient(address, "550 5.1.1 No")

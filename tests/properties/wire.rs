@@ -1,5 +1,5 @@
-//! What went over the wire, as the strictest server reads it: commands, messages behind DATA, and chunks behind BDAT. It knows nothing
-//! of the machine that wrote it.
+//! What went over the wire, as the strictest server reads it: commands, messages behind DATA, and
+//! chunks behind BDAT. It knows nothing of the machine that wrote it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,7 +21,8 @@ pub struct Chunk<'a> {
     pub bytes: &'a [u8],
 }
 
-/// All that was said, with its place. Where the messages behind DATA stand is told by the server's replies, so it must be given.
+/// All that was said, with its place. Where the messages behind DATA stand is told by the server's
+/// replies, so it must be given.
 pub fn read<'a>(wire: &'a [u8], messages: &[Range<usize>]) -> Vec<(usize, Said<'a>)> {
     let (mut said, mut at) = (Vec::new(), 0);
     while at < wire.len() {
@@ -38,11 +39,20 @@ pub fn read<'a>(wire: &'a [u8], messages: &[Range<usize>]) -> Vec<(usize, Said<'
         let command = std::str::from_utf8(&wire[at..at + length]).expect("commands are text");
         at += length + 2;
         if let Some(announced) = command.strip_prefix("BDAT ") {
-            let (number, is_last) = announced.strip_suffix(" LAST").map_or((announced, false), |number| (number, true));
+            let (number, is_last) = announced
+                .strip_suffix(" LAST")
+                .map_or((announced, false), |number| (number, true));
             let size = number.parse().expect("BDAT has a size, and perhaps LAST");
             let bytes = &wire[at..wire.len().min(at + size)];
             at += bytes.len();
-            said.push((begins_at, Said::Chunk(Chunk { size, is_last, bytes })));
+            said.push((
+                begins_at,
+                Said::Chunk(Chunk {
+                    size,
+                    is_last,
+                    bytes,
+                }),
+            ));
         } else {
             said.push((begins_at, Said::Command(command)));
         }
@@ -74,32 +84,61 @@ pub fn transactions<'a>(said: &[(usize, Said<'a>)]) -> Vec<Went<'a>> {
                 is_dropped: false,
             }),
             Said::Command(command) => {
-                let Some(went) = transactions.last_mut() else { continue };
+                let Some(went) = transactions.last_mut() else {
+                    continue;
+                };
                 went.is_dropped |= matches!(*command, "RSET" | ".");
                 if command.starts_with("RCPT ") {
                     went.rcpts.push(command);
                 }
             }
-            Said::Message(bytes) => transactions.last_mut().expect("a message has a sender").message = Some(bytes),
-            Said::Chunk(chunk) => transactions.last_mut().expect("a chunk has a sender").chunks.push(*chunk),
+            Said::Message(bytes) => {
+                transactions
+                    .last_mut()
+                    .expect("a message has a sender")
+                    .message = Some(bytes)
+            }
+            Said::Chunk(chunk) => transactions
+                .last_mut()
+                .expect("a chunk has a sender")
+                .chunks
+                .push(*chunk),
             Said::Cut(_) => {}
         }
     }
     transactions
 }
 
-/// The parameters behind the path of MAIL or RCPT (RFC 5321, 4.1.2): each with one blank before it, none twice.
+/// The parameters behind the path of MAIL or RCPT (RFC 5321, 4.1.2): each with one blank before it,
+/// none twice.
 pub fn parameters(text: &str) -> BTreeMap<&str, &str> {
     let mut found = BTreeMap::new();
     if text.is_empty() {
         return found;
     }
-    for parameter in text.strip_prefix(' ').expect("a blank stands before each").split(' ') {
+    for parameter in text
+        .strip_prefix(' ')
+        .expect("a blank stands before each")
+        .split(' ')
+    {
         let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        assert!(!keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+        assert!(
+            !keyword.is_empty()
+                && keyword
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        );
         assert!(!parameter.ends_with('='), "{parameter:?} has no value");
-        assert!(value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'='), "{parameter:?}");
-        assert!(found.insert(keyword, value).is_none(), "{keyword} stands there twice");
+        assert!(
+            value
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'='),
+            "{parameter:?}"
+        );
+        assert!(
+            found.insert(keyword, value).is_none(),
+            "{keyword} stands there twice"
+        );
     }
     found
 }
@@ -117,13 +156,24 @@ pub fn from_xtext(text: &str) -> String {
 
 /// The address behind `utf-8;` in ORCPT (RFC 6533, 3).
 pub fn from_utf8_xtext(text: &str) -> String {
-    assert!(!text.contains('+'), "it has another meaning in xtext: {text:?}");
+    assert!(
+        !text.contains('+'),
+        "it has another meaning in xtext: {text:?}"
+    );
     let mut pieces = text.split(r"\x{");
     let mut decoded = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         let (digits, rest) = piece.split_once('}').expect("a brace behind the digits");
-        decoded.push(u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).expect("a character"));
-        assert!(!rest.contains('\\'), "a backslash of the address itself: {text:?}");
+        decoded.push(
+            u32::from_str_radix(digits, 16)
+                .ok()
+                .and_then(char::from_u32)
+                .expect("a character"),
+        );
+        assert!(
+            !rest.contains('\\'),
+            "a backslash of the address itself: {text:?}"
+        );
         decoded.push_str(rest);
     }
     decoded

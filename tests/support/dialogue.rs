@@ -9,7 +9,8 @@ use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease, OriginalRecipient};
 use envoi::proto::Content;
 use envoi::{Address, Credentials, DeliveryOptions};
 
-/// One conversation: what the client is asked to do, what must come of it, and what goes over the wire.
+/// One conversation: what the client is asked to do, what must come of it, and what goes over the
+/// wire.
 #[derive(Debug, PartialEq)]
 pub struct Dialogue {
     pub is_lmtp: bool,
@@ -66,11 +67,15 @@ impl Auth {
 }
 
 impl Dialogue {
-    /// Over a real connection, other bytes would go: the nonce, the binding and the port are made up, and a ready message is never
-    /// binary, and begins with a header field.
+    /// Over a real connection, other bytes would go: the nonce, the binding and the port are made
+    /// up, and a ready message is never binary, and begins with a header field.
     pub fn is_for_machine_alone(&self) -> bool {
         let is_for_machine = |send: &Send| {
-            let first = send.message.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let first = send
+                .message
+                .split(|byte| *byte == b'\n')
+                .next()
+                .unwrap_or_default();
             send.content == Content::Binary || !first.contains(&b':')
         };
         let is_made_up = self.nonce.is_some() || self.server.is_some() || self.chunk_size.is_some();
@@ -114,14 +119,26 @@ pub enum Turn {
 ///
 /// With the file and the line, where one cannot be read: these are tests.
 pub fn read_folder(folder: &Path) -> Vec<(String, Dialogue)> {
-    let mut paths: Vec<_> = fs::read_dir(folder).expect("the folder of dialogues").map(|e| e.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect("the folder of dialogues")
+        .map(|e| e.unwrap().path())
+        .collect();
     paths.sort();
-    let files = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    let files = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
     files
         .map(|path| {
             let text = fs::read_to_string(path).unwrap();
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            (name, parse(&text).unwrap_or_else(|error| panic!("{}:{error}", path.display())))
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            (
+                name,
+                parse(&text).unwrap_or_else(|error| panic!("{}:{error}", path.display())),
+            )
         })
         .collect()
 }
@@ -158,7 +175,9 @@ pub fn parse(text: &str) -> Result<Dialogue, String> {
         } else if line == "C<<" {
             let mut body = Vec::new();
             loop {
-                let Some((_, line)) = lines.next() else { break Err("no `.` ends it".into()) };
+                let Some((_, line)) = lines.next() else {
+                    break Err("no `.` ends it".into());
+                };
                 body.extend_from_slice(line.as_bytes());
                 body.extend_from_slice(b"\r\n");
                 if line == "." {
@@ -173,7 +192,10 @@ pub fn parse(text: &str) -> Result<Dialogue, String> {
     }
     for send in &dialogue.sends {
         if send.expect.is_empty() {
-            return Err(format!("0: nothing is expected of the message to {}", send.to.join(" ")));
+            return Err(format!(
+                "0: nothing is expected of the message to {}",
+                send.to.join(" ")
+            ));
         }
     }
     if dialogue.script.is_empty() {
@@ -195,13 +217,24 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
         ("auth", [mechanism, rest @ ..]) if rest.len() <= 2 => {
             let word = |at: usize| rest.get(at).unwrap_or(&"").to_string();
             let (mechanism, user, password) = (mechanism.to_string(), word(0), word(1));
-            dialogue.auth = Some(Auth { mechanism, user, password, authorize_as: None });
+            dialogue.auth = Some(Auth {
+                mechanism,
+                user,
+                password,
+                authorize_as: None,
+            });
         }
         ("authorize-as", [user]) => {
-            dialogue.auth.as_mut().ok_or("no `auth:` before it")?.authorize_as = Some(user.to_string());
+            dialogue
+                .auth
+                .as_mut()
+                .ok_or("no `auth:` before it")?
+                .authorize_as = Some(user.to_string());
         }
         ("nonce", [nonce]) => dialogue.nonce = Some(nonce.to_string()),
-        ("channel-binding", [name, bytes]) => dialogue.channel_binding = Some((name.to_string(), bytes.to_string())),
+        ("channel-binding", [name, bytes]) => {
+            dialogue.channel_binding = Some((name.to_string(), bytes.to_string()))
+        }
         ("server", [host, port]) => {
             dialogue.server = Some((host.to_string(), port.parse().map_err(|_| "not a number")?));
         }
@@ -228,7 +261,10 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             expect: String::new(),
         }),
         _ => {
-            let send = dialogue.sends.last_mut().ok_or("no such setting before `send:`")?;
+            let send = dialogue
+                .sends
+                .last_mut()
+                .ok_or("no such setting before `send:`")?;
             match (name, &words[..]) {
                 ("all-or-nothing", ["yes"]) => send.all_or_nothing = true,
                 ("await-sender", ["yes"]) => send.await_sender = true,
@@ -236,15 +272,23 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
                 ("message-lines", [number]) => {
                     let number = number.parse().map_err(|_| "not a number")?;
                     let line = format!("{}\r\n", "x".repeat(76));
-                    send.message.extend_from_slice(line.repeat(number).as_bytes());
+                    send.message
+                        .extend_from_slice(line.repeat(number).as_bytes());
                 }
                 ("content", ["7bit"]) => send.content = Content::SevenBit,
                 ("content", ["8bit"]) => send.content = Content::EightBit,
                 ("content", ["binary"]) => send.content = Content::Binary,
                 ("size", ["known"]) => send.size_known = true,
-                ("recipients", codes) if codes.len() == send.to.len() => send.recipients = codes.join(" "),
-                ("verdicts", codes) if codes.len() == send.to.len() => send.verdicts = codes.join(" "),
-                ("expect", ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"]) => {
+                ("recipients", codes) if codes.len() == send.to.len() => {
+                    send.recipients = codes.join(" ")
+                }
+                ("verdicts", codes) if codes.len() == send.to.len() => {
+                    send.verdicts = codes.join(" ")
+                }
+                (
+                    "expect",
+                    ["sent", _] | ["refused" | "failed" | "unknown", _, _] | ["nothing"],
+                ) => {
                     send.expect = words.join(" ");
                 }
                 _ => send.delivery = wish(send.delivery.clone(), name, &words, value)?,
@@ -255,7 +299,12 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
 }
 
 /// What is asked for beyond the addresses. Values that cannot be are the business of other tests.
-fn wish(delivery: DeliveryOptions, name: &str, words: &[&str], value: &str) -> Result<DeliveryOptions, String> {
+fn wish(
+    delivery: DeliveryOptions,
+    name: &str,
+    words: &[&str],
+    value: &str,
+) -> Result<DeliveryOptions, String> {
     let wish = || {
         let address = |text: &str| Address::new(text);
         let seconds = |text: &str| Duration::from_secs(text.parse().expect("a number"));
@@ -267,12 +316,16 @@ fn wish(delivery: DeliveryOptions, name: &str, words: &[&str], value: &str) -> R
             }
             ("ret", [what]) => delivery.returned(what.parse()?),
             ("envid", _) => delivery.envelope_id(EnvelopeId::new(value)?),
-            ("deliver-by", ["return", time]) => delivery.deliver_by(DeliverBy::or_return(seconds(time))?),
+            ("deliver-by", ["return", time]) => {
+                delivery.deliver_by(DeliverBy::or_return(seconds(time))?)
+            }
             ("deliver-by", ["notify", time, "trace"]) => {
                 delivery.deliver_by(DeliverBy::or_notify(seconds(time))?.traced())
             }
             ("hold-for", [time]) => delivery.hold(FutureRelease::for_duration(seconds(time))?),
-            ("hold-until", [time]) => delivery.hold(FutureRelease::until(SystemTime::UNIX_EPOCH + seconds(time))?),
+            ("hold-until", [time]) => delivery.hold(FutureRelease::until(
+                SystemTime::UNIX_EPOCH + seconds(time),
+            )?),
             ("priority", [number]) => delivery.priority(number.parse()?),
             ("require-tls", ["yes"]) => delivery.require_tls(),
             ("submitter", ["<>"]) => delivery.submitter(None),
@@ -280,7 +333,9 @@ fn wish(delivery: DeliveryOptions, name: &str, words: &[&str], value: &str) -> R
             _ => return Ok(None),
         }))
     };
-    wish().map_err(|error: envoi::Error| error.to_string())?.ok_or_else(|| "no such setting".into())
+    wish()
+        .map_err(|error: envoi::Error| error.to_string())?
+        .ok_or_else(|| "no such setting".into())
 }
 
 fn turn(line: &str) -> Result<Turn, String> {
@@ -387,22 +442,48 @@ CLOSE
 WAIT-CLOSE
 ";
         let dialogue = parse(text).unwrap();
-        assert_eq!((dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips), ("me", Tls::Required, Some(3)));
+        assert_eq!(
+            (dialogue.helo.as_str(), dialogue.tls, dialogue.round_trips),
+            ("me", Tls::Required, Some(3))
+        );
         assert!(dialogue.auth_in_clear && dialogue.steps && dialogue.is_lmtp);
         let auth = dialogue.auth.unwrap();
-        assert_eq!((auth.password.as_str(), auth.authorize_as.as_deref()), ("secret", Some("bob")));
-        assert_eq!((dialogue.nonce.as_deref(), dialogue.reason.as_deref()), (Some("abc"), Some("a wrong password")));
-        assert_eq!(dialogue.channel_binding, Some(("tls-exporter".into(), "0123".into())));
+        assert_eq!(
+            (auth.password.as_str(), auth.authorize_as.as_deref()),
+            ("secret", Some("bob"))
+        );
+        assert_eq!(
+            (dialogue.nonce.as_deref(), dialogue.reason.as_deref()),
+            (Some("abc"), Some("a wrong password"))
+        );
+        assert_eq!(
+            dialogue.channel_binding,
+            Some(("tls-exporter".into(), "0123".into()))
+        );
         assert_eq!(dialogue.server, Some(("mail.example.org".into(), 587)));
-        let [first, second] = &dialogue.sends[..] else { panic!("two messages") };
-        assert_eq!((first.from.as_deref(), &first.to[..]), (None, &["a@b".to_string(), "c@d".into()][..]));
+        let [first, second] = &dialogue.sends[..] else {
+            panic!("two messages")
+        };
+        assert_eq!(
+            (first.from.as_deref(), &first.to[..]),
+            (None, &["a@b".to_string(), "c@d".into()][..])
+        );
         assert!(first.all_or_nothing && first.size_known && first.content == Content::EightBit);
         assert!(first.await_sender && !second.await_sender);
         assert_eq!(first.message, b"a\r\n.\\");
-        assert_eq!((first.recipients.as_str(), first.expect.as_str()), ("250 -", "refused rcpt 550"));
-        assert_eq!((first.verdicts.as_str(), second.verdicts.as_str()), ("452 -", "-"));
+        assert_eq!(
+            (first.recipients.as_str(), first.expect.as_str()),
+            ("250 -", "refused rcpt 550")
+        );
+        assert_eq!(
+            (first.verdicts.as_str(), second.verdicts.as_str()),
+            ("452 -", "-")
+        );
         assert_eq!(second.message.len(), 24 + 2 * 78);
-        assert_eq!((second.recipients.as_str(), second.expect.as_str()), ("-", "unknown closed end-of-data"));
+        assert_eq!(
+            (second.recipients.as_str(), second.expect.as_str()),
+            ("-", "unknown closed end-of-data")
+        );
         assert_eq!(
             dialogue.script,
             [
@@ -422,17 +503,35 @@ WAIT-CLOSE
     fn what_is_wrong_is_named_with_its_line() {
         for (wrong, error) in [
             ("", "0: there is no script"),
-            ("send: from a@b to c@d\n\nS: 220 x", "0: nothing is expected of the message to c@d"),
-            ("tls: maybe", "1: no such setting before `send:`: tls: maybe"),
+            (
+                "send: from a@b to c@d\n\nS: 220 x",
+                "0: nothing is expected of the message to c@d",
+            ),
+            (
+                "tls: maybe",
+                "1: no such setting before `send:`: tls: maybe",
+            ),
             ("tls", "1: not `name: value`: tls"),
-            ("expect: sent 250", "1: no such setting before `send:`: expect: sent 250"),
+            (
+                "expect: sent 250",
+                "1: no such setting before `send:`: expect: sent 250",
+            ),
             (&format!("{SMALL}X: hm"), "7: not a line of a script: X: hm"),
             (&format!("{SMALL}C<<\nbody\n"), "7: no `.` ends it: C<<"),
             (&format!("{SMALL}S* \\q"), "7: no such escape: \\q: S* \\q"),
-            (&format!("{SMALL}S* \\xg0"), "7: \\x without two digits: S* \\xg0"),
-            (&format!("{SMALL}S* \\"), "7: a lone backslash at the end: S* \\"),
+            (
+                &format!("{SMALL}S* \\xg0"),
+                "7: \\x without two digits: S* \\xg0",
+            ),
+            (
+                &format!("{SMALL}S* \\"),
+                "7: a lone backslash at the end: S* \\",
+            ),
             (&format!("{SMALL}BODY x"), "7: not a number: BODY x"),
-            (&SMALL.replace("250", "250 x"), "4: no such setting: expect: sent 250 x"),
+            (
+                &SMALL.replace("250", "250 x"),
+                "4: no such setting: expect: sent 250 x",
+            ),
         ] {
             assert_eq!(parse(wrong).unwrap_err(), error, "{wrong}");
         }

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use tracing::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 
-/// Where there is but one subscriber, `tracing` asks that of the thread which comes to a place first; a test on another thread, which has
-/// none, would switch the place off for all.
+/// Where there is but one subscriber, `tracing` asks that of the thread which comes to a place
+/// first; a test on another thread, which has none, would switch the place off for all.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 #[derive(Clone, Default)]

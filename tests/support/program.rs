@@ -22,7 +22,8 @@ pub struct Run {
 
 impl Run {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
     /// The exit code, with all that was said if it is another.
@@ -34,7 +35,11 @@ impl Run {
 
     #[track_caller]
     pub fn says(&self, words: &str) -> &Self {
-        assert!(self.stderr.contains(words), "{words:?} is not in: {}", self.stderr);
+        assert!(
+            self.stderr.contains(words),
+            "{words:?} is not in: {}",
+            self.stderr
+        );
         self
     }
 }
@@ -42,23 +47,46 @@ impl Run {
 /// The path of an example: next to the folder of this test's own program.
 pub fn path(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(example);
+    let path = test
+        .parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("examples")
+        .join(example);
     let path = path.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.exists(), "{path:?} is missing: run `cargo build --example {example}`");
+    assert!(
+        path.exists(),
+        "{path:?} is missing: run `cargo build --example {example}`"
+    );
     path
 }
 
 /// Runs an example to its end, with this on its standard input and these variables around it.
-pub async fn run(example: &str, arguments: &[&str], input: &[u8], variables: &[(&str, &str)]) -> Run {
+pub async fn run(
+    example: &str,
+    arguments: &[&str],
+    input: &[u8],
+    variables: &[(&str, &str)],
+) -> Run {
     let mut command = Command::new(path(example));
-    command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .kill_on_drop(true);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // Whoever does not read it closes it.
     let _ = stdin.write_all(input).await;
     drop(stdin);
-    let output =
-        timeout(PATIENCE, child.wait_with_output()).await.unwrap_or_else(|_| panic!("{example} hangs")).unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .unwrap_or_else(|_| panic!("{example} hangs"))
+        .unwrap();
     Run {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -1,4 +1,5 @@
-//! A server that plays its part of a dialogue over a real connection, and holds the client to its own.
+//! A server that plays its part of a dialogue over a real connection, and holds the client to its
+//! own.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -29,7 +30,9 @@ impl ScriptedServer {
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            stream
+                .set_nodelay(true)
+                .map_err(|error| error.to_string())?;
             // A second connection is refused.
             drop(listener);
             play(Box::new(stream), &script, tls.into()).await
@@ -54,16 +57,24 @@ impl ScriptedServer {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-async fn play(mut stream: Box<dyn Stream>, script: &[Turn], tls: TlsAcceptor) -> Result<(), String> {
+async fn play(
+    mut stream: Box<dyn Stream>,
+    script: &[Turn],
+    tls: TlsAcceptor,
+) -> Result<(), String> {
     for (i, turn) in script.iter().enumerate() {
         let explain = |error: String| format!("turn {i}: {error}");
         let result = tokio::time::timeout(PATIENCE, async {
             match turn {
                 Turn::Server(bytes) => {
                     let follows_body = i > 0 && matches!(script[i - 1], Turn::Body(_));
-                    // What is read here came too early; what comes between this and the write cannot be told apart.
+                    // What is read here came too early; what comes between this and the write
+                    // cannot be told apart.
                     if !follows_body && let Some(Ok(1)) = stream.read(&mut [0]).now_or_never() {
-                        return Err(format!("more was said before the server's {:?}", text(bytes)));
+                        return Err(format!(
+                            "more was said before the server's {:?}",
+                            text(bytes)
+                        ));
                     }
                     // Where the client has gone, the next of its turns says so.
                     let _ = stream.write_all(bytes).await;
@@ -87,7 +98,9 @@ async fn play(mut stream: Box<dyn Stream>, script: &[Turn], tls: TlsAcceptor) ->
                 }
                 Turn::WaitClose => {
                     let follows_body = script[..i].iter().any(|turn| matches!(turn, Turn::Body(_)));
-                    wait_for_close(&mut stream, follows_body).await.map(|()| stream)
+                    wait_for_close(&mut stream, follows_body)
+                        .await
+                        .map(|()| stream)
                 }
             }
         });
@@ -97,7 +110,9 @@ async fn play(mut stream: Box<dyn Stream>, script: &[Turn], tls: TlsAcceptor) ->
             .map_err(explain)?;
     }
     let result = tokio::time::timeout(PATIENCE, wait_for_close(&mut stream, false)).await;
-    result.unwrap_or_else(|_| Err("the client does not close".into())).map_err(|error| format!("at the end: {error}"))
+    result
+        .unwrap_or_else(|_| Err("the client does not close".into()))
+        .map_err(|error| format!("at the end: {error}"))
 }
 
 async fn expect(stream: &mut Box<dyn Stream>, expected: &[u8]) -> Result<(), String> {
@@ -107,9 +122,17 @@ async fn expect(stream: &mut Box<dyn Stream>, expected: &[u8]) -> Result<(), Str
         let size = stream.read(&mut piece).await.unwrap_or(0);
         said.extend_from_slice(&piece[..size]);
         if size == 0 {
-            return Err(format!("expected {:?}, but the client said {:?} and closed", text(expected), text(&said)));
+            return Err(format!(
+                "expected {:?}, but the client said {:?} and closed",
+                text(expected),
+                text(&said)
+            ));
         } else if !expected.starts_with(&said) {
-            return Err(format!("expected {:?}, but the client said {:?}", text(expected), text(&said)));
+            return Err(format!(
+                "expected {:?}, but the client said {:?}",
+                text(expected),
+                text(&said)
+            ));
         }
     }
     Ok(())
@@ -122,9 +145,19 @@ async fn wait_for_close(stream: &mut Box<dyn Stream>, rest_of_message: bool) -> 
         match stream.read(&mut bytes).await {
             Ok(0) => return Ok(()),
             Ok(_) if rest_of_message => {}
-            Ok(size) => return Err(format!("the client said {:?} instead of closing", text(&bytes[..size]))),
+            Ok(size) => {
+                return Err(format!(
+                    "the client said {:?} instead of closing",
+                    text(&bytes[..size])
+                ));
+            }
             // With or without TLS's own end, it is closed.
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 return Ok(());
             }
             Err(error) => return Err(error.to_string()),

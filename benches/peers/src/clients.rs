@@ -1,5 +1,5 @@
-//! The same work by each client, as its documentation says it is done best. Each takes a connected server of its own kind and is as
-//! short as it can be.
+//! The same work by each client, as its documentation says it is done best. Each takes a connected
+//! server of its own kind and is as short as it can be.
 
 use std::future::ready;
 use std::path::Path;
@@ -34,12 +34,15 @@ pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
     }
 }
 
-/// Small messages on one connection for some time, each after the answer to the one before; the connecting is not measured.
+/// Small messages on one connection for some time, each after the answer to the one before; the
+/// connecting is not measured.
 pub fn small(who: &str, target: Target<'_>, time: Duration) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match who {
         "envoi" => {
-            let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
+            let mut connection = runtime
+                .block_on(envoi(target).connect())
+                .expect("the sink is there");
             let send = async || {
                 let receipt = connection.send(note()).await.expect("the message is taken");
                 assert!(receipt.all_accepted());
@@ -58,62 +61,91 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
             runtime.block_on(pool.close());
         }
         "envoi-stream" => {
-            let mut connection = runtime.block_on(envoi(target).connect()).expect("the sink is there");
+            let mut connection = runtime
+                .block_on(envoi(target).connect())
+                .expect("the sink is there");
             support::report(|| {
                 let began = Instant::now();
                 let messages = futures::stream::repeat_with(|| envoi::Message::from(note()));
                 let messages = messages.take_while(|_| std::future::ready(began.elapsed() < time));
-                let outcomes = connection.send_all(messages).map(|outcome| outcome.expect("the message is taken"));
-                let receipts = runtime.block_on(outcomes.filter(|receipt| ready(receipt.all_accepted())).count());
+                let outcomes = connection
+                    .send_all(messages)
+                    .map(|outcome| outcome.expect("the message is taken"));
+                let receipts = runtime.block_on(
+                    outcomes
+                        .filter(|receipt| ready(receipt.all_accepted()))
+                        .count(),
+                );
                 receipts as u64
             });
             runtime.block_on(connection.quit());
         }
-        // A connection that is kept, without the NOOP that the pool of its transport says before each message.
+        // A connection that is kept, without the NOOP that the pool of its transport says before
+        // each message.
         "lettre" => {
             use lettre::transport::smtp::client::AsyncSmtpConnection;
             let (server, hello) = (("localhost", target.port), Default::default());
-            let connecting = AsyncSmtpConnection::connect_tokio1(server, None, &hello, lettre_tls(target), None);
+            let connecting =
+                AsyncSmtpConnection::connect_tokio1(server, None, &hello, lettre_tls(target), None);
             let mut connection = runtime.block_on(connecting).expect("the sink is there");
             let send = async || {
                 let message = lettre_note();
-                let sent = connection.send(message.envelope(), &message.formatted()).await;
+                let sent = connection
+                    .send(message.envelope(), &message.formatted())
+                    .await;
                 sent.expect("the message is taken");
             };
             support::report(|| runtime.block_on(again_and_again(time, send)));
-            runtime.block_on(connection.quit()).expect("the sink says goodbye");
+            runtime
+                .block_on(connection.quit())
+                .expect("the sink says goodbye");
         }
         "lettre-pool" => {
             use lettre::AsyncTransport as _;
             // The pool starts a task of its own.
             let _entered = runtime.enter();
             let transport = lettre(target);
-            assert!(runtime.block_on(transport.test_connection()).expect("the sink is there"));
+            assert!(
+                runtime
+                    .block_on(transport.test_connection())
+                    .expect("the sink is there")
+            );
             let send = async || {
-                transport.send(lettre_note()).await.expect("the message is taken");
+                transport
+                    .send(lettre_note())
+                    .await
+                    .expect("the message is taken");
             };
             support::report(|| runtime.block_on(again_and_again(time, send)));
             runtime.block_on(transport.shutdown());
         }
         "mail-send" => {
-            let mut client = runtime.block_on(mail_send(target).connect_plain()).expect("the sink is there");
+            let mut client = runtime
+                .block_on(mail_send(target).connect_plain())
+                .expect("the sink is there");
             let send = async || {
                 client.send(note()).await.expect("the message is taken");
             };
             support::report(|| runtime.block_on(again_and_again(time, send)));
-            runtime.block_on(client.quit()).expect("the sink says goodbye");
+            runtime
+                .block_on(client.quit())
+                .expect("the sink says goodbye");
         }
         "async-smtp" => {
             let mut transport = runtime.block_on(async {
                 let stream = BufStream::new(connected(target).await);
-                async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), stream).await.expect("the sink is there")
+                async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), stream)
+                    .await
+                    .expect("the sink is there")
             });
             let send = async || {
                 let email = sendable(note().write_to_vec().expect("a message"));
                 transport.send(email).await.expect("the message is taken");
             };
             support::report(|| runtime.block_on(again_and_again(time, send)));
-            runtime.block_on(transport.quit()).expect("the sink says goodbye");
+            runtime
+                .block_on(transport.quit())
+                .expect("the sink says goodbye");
         }
         who => panic!("nobody is called {who}"),
     }
@@ -133,7 +165,10 @@ const FROM: &str = "me@example.org";
 const TO: &str = "you@example.com";
 
 fn head() -> MessageBuilder<'static> {
-    MessageBuilder::new().from(FROM).to(TO).subject("A benchmark")
+    MessageBuilder::new()
+        .from(FROM)
+        .to(TO)
+        .subject("A benchmark")
 }
 
 fn text() -> String {
@@ -149,7 +184,11 @@ fn note() -> MessageBuilder<'static> {
 fn envoi(target: Target) -> envoi::Client {
     let url = match target.ca_file {
         None => format!("smtp://localhost:{}?tls=none", target.port),
-        Some(ca_file) => format!("smtps://localhost:{}?trust={}", target.port, ca_file.display()),
+        Some(ca_file) => format!(
+            "smtps://localhost:{}?trust={}",
+            target.port,
+            ca_file.display()
+        ),
     };
     envoi::Client::from_url(&url).expect("the sink's URL")
 }
@@ -158,11 +197,15 @@ async fn large_by_envoi(target: Target<'_>, is_ready: bool, file: &Path) {
     use envoi::{Address, Attachment, Envelope, Message};
     let message = if is_ready {
         let address = |text| Address::new(text).expect("an address");
-        Message::raw_file(file).envelope(Envelope::new(address(FROM), [address(TO)]).expect("an envelope"))
+        Message::raw_file(file)
+            .envelope(Envelope::new(address(FROM), [address(TO)]).expect("an envelope"))
     } else {
         Message::from(head().text_body("Attached.")).attach(Attachment::file(file))
     };
-    let receipt = envoi(target).send(message).await.expect("the message is taken");
+    let receipt = envoi(target)
+        .send(message)
+        .await
+        .expect("the message is taken");
     assert!(receipt.all_accepted());
 }
 
@@ -173,24 +216,34 @@ type Lettre = lettre::AsyncSmtpTransport<lettre::Tokio1Executor>;
 fn lettre(target: Target) -> Lettre {
     let tls = lettre_tls(target).map_or(Tls::None, Tls::Wrapper);
     // "dangerous" because it does not insist on TLS by itself.
-    Lettre::builder_dangerous("localhost").port(target.port).tls(tls).timeout(None).build()
+    Lettre::builder_dangerous("localhost")
+        .port(target.port)
+        .tls(tls)
+        .timeout(None)
+        .build()
 }
 
 fn lettre_tls(target: Target) -> Option<TlsParameters> {
     let pem = std::fs::read(target.ca_file?).expect("the sink's CA");
     let ca = Certificate::from_pem(&pem).expect("the sink's CA");
-    let parameters =
-        TlsParameters::builder("localhost".into()).certificate_store(CertificateStore::None).add_root_certificate(ca);
+    let parameters = TlsParameters::builder("localhost".into())
+        .certificate_store(CertificateStore::None)
+        .add_root_certificate(ca);
     Some(parameters.build().expect("parameters"))
 }
 
 fn lettre_head() -> lettre::message::MessageBuilder {
     let mailbox = |address: &str| address.parse().expect("an address");
-    lettre::Message::builder().from(mailbox(FROM)).to(mailbox(TO)).subject("A benchmark")
+    lettre::Message::builder()
+        .from(mailbox(FROM))
+        .to(mailbox(TO))
+        .subject("A benchmark")
 }
 
 fn lettre_note() -> lettre::Message {
-    lettre_head().singlepart(lettre::message::SinglePart::plain(text())).expect("a message")
+    lettre_head()
+        .singlepart(lettre::message::SinglePart::plain(text()))
+        .expect("a message")
 }
 
 async fn large_by_lettre(target: Target<'_>, is_ready: bool, file: &Path) {
@@ -201,17 +254,26 @@ async fn large_by_lettre(target: Target<'_>, is_ready: bool, file: &Path) {
     let transport = lettre(target);
     if is_ready {
         let address = |text: &str| text.parse().expect("an address");
-        let envelope = lettre::address::Envelope::new(Some(address(FROM)), vec![address(TO)]).expect("an envelope");
-        transport.send_raw(&envelope, &bytes).await.expect("the message is taken");
+        let envelope = lettre::address::Envelope::new(Some(address(FROM)), vec![address(TO)])
+            .expect("an envelope");
+        transport
+            .send_raw(&envelope, &bytes)
+            .await
+            .expect("the message is taken");
         return;
     }
     // The encoding is said, so that it need not look for the best one.
-    let Ok(body) = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64) else { panic!("base64 is for all") };
+    let Ok(body) = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64) else {
+        panic!("base64 is for all")
+    };
     let octets = ContentType::parse("application/octet-stream").expect("a content type");
     let parts = MultiPart::mixed()
         .singlepart(SinglePart::plain("Attached.".to_owned()))
         .singlepart(Attachment::new("attachment.bin".into()).body(body, octets));
-    transport.send(lettre_head().multipart(parts).expect("a message")).await.expect("the message is taken");
+    transport
+        .send(lettre_head().multipart(parts).expect("a message"))
+        .await
+        .expect("the message is taken");
 }
 
 // ---- mail-send ----
@@ -219,9 +281,13 @@ async fn large_by_lettre(target: Target<'_>, is_ready: bool, file: &Path) {
 fn mail_send(target: Target) -> mail_send::SmtpClientBuilder<&'static str> {
     let connector = match target.ca_file {
         Some(ca_file) => TlsConnector::from(support::bare::trust(ca_file)),
-        None => return mail_send::SmtpClientBuilder::new("localhost", target.port).expect("a TLS configuration"),
+        None => {
+            return mail_send::SmtpClientBuilder::new("localhost", target.port)
+                .expect("a TLS configuration");
+        }
     };
-    mail_send::SmtpClientBuilder::new_with_tls_connector("localhost", target.port, connector).implicit_tls(true)
+    mail_send::SmtpClientBuilder::new_with_tls_connector("localhost", target.port, connector)
+        .implicit_tls(true)
 }
 
 async fn large_by_mail_send(target: Target<'_>, is_ready: bool, file: &Path) {
@@ -230,15 +296,25 @@ async fn large_by_mail_send(target: Target<'_>, is_ready: bool, file: &Path) {
     let message = if is_ready {
         Message::new(FROM, [TO], bytes)
     } else {
-        let attached = head().text_body("Attached.").attachment("application/octet-stream", "attachment.bin", bytes);
+        let attached = head().text_body("Attached.").attachment(
+            "application/octet-stream",
+            "attachment.bin",
+            bytes,
+        );
         attached.into_message().expect("a message")
     };
     if target.ca_file.is_some() {
-        let mut client = mail_send(target).connect().await.expect("the sink is there");
+        let mut client = mail_send(target)
+            .connect()
+            .await
+            .expect("the sink is there");
         client.send(message).await.expect("the message is taken");
         client.quit().await.expect("the sink says goodbye");
     } else {
-        let mut client = mail_send(target).connect_plain().await.expect("the sink is there");
+        let mut client = mail_send(target)
+            .connect_plain()
+            .await
+            .expect("the sink is there");
         client.send(message).await.expect("the message is taken");
         client.quit().await.expect("the sink says goodbye");
     }
@@ -246,9 +322,12 @@ async fn large_by_mail_send(target: Target<'_>, is_ready: bool, file: &Path) {
 
 // ---- async-smtp ----
 
-/// It takes a stream that the caller has connected: this one has TCP_NODELAY, which its habit of writing each command alone needs.
+/// It takes a stream that the caller has connected: this one has TCP_NODELAY, which its habit of
+/// writing each command alone needs.
 async fn connected(target: Target<'_>) -> TcpStream {
-    let stream = TcpStream::connect(("localhost", target.port)).await.expect("the sink is there");
+    let stream = TcpStream::connect(("localhost", target.port))
+        .await
+        .expect("the sink is there");
     stream.set_nodelay(true).expect("a socket option");
     stream
 }
@@ -256,7 +335,10 @@ async fn connected(target: Target<'_>) -> TcpStream {
 fn sendable(message: Vec<u8>) -> async_smtp::SendableEmail {
     use async_smtp::{EmailAddress, Envelope, SendableEmail};
     let address = |text: &str| EmailAddress::new(text.into()).expect("an address");
-    SendableEmail::new(Envelope::new(Some(address(FROM)), vec![address(TO)]).expect("an envelope"), message)
+    SendableEmail::new(
+        Envelope::new(Some(address(FROM)), vec![address(TO)]).expect("an envelope"),
+        message,
+    )
 }
 
 async fn large_by_async_smtp(target: Target<'_>, is_ready: bool, file: &Path) {
@@ -265,7 +347,11 @@ async fn large_by_async_smtp(target: Target<'_>, is_ready: bool, file: &Path) {
         bytes
     } else {
         // It builds no messages.
-        let attached = head().text_body("Attached.").attachment("application/octet-stream", "attachment.bin", bytes);
+        let attached = head().text_body("Attached.").attachment(
+            "application/octet-stream",
+            "attachment.bin",
+            bytes,
+        );
         attached.write_to_vec().expect("a message")
     };
     let stream = connected(target).await;
@@ -274,14 +360,25 @@ async fn large_by_async_smtp(target: Target<'_>, is_ready: bool, file: &Path) {
         Some(ca_file) => {
             let name = ServerName::try_from("localhost").expect("a name");
             let connector = TlsConnector::from(support::bare::trust(ca_file));
-            async_smtp_sends(connector.connect(name, stream).await.expect("a handshake"), message).await;
+            async_smtp_sends(
+                connector.connect(name, stream).await.expect("a handshake"),
+                message,
+            )
+            .await;
         }
     }
 }
 
-async fn async_smtp_sends(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, message: Vec<u8>) {
-    let transport = async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), BufStream::new(stream)).await;
+async fn async_smtp_sends(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    message: Vec<u8>,
+) {
+    let transport =
+        async_smtp::SmtpTransport::new(async_smtp::SmtpClient::new(), BufStream::new(stream)).await;
     let mut transport = transport.expect("the sink is there");
-    transport.send(sendable(message)).await.expect("the message is taken");
+    transport
+        .send(sendable(message))
+        .await
+        .expect("the message is taken");
     transport.quit().await.expect("the sink says goodbye");
 }

@@ -1,5 +1,5 @@
-//! envoi beside lettre, mail-send and async-smtp: the same work, each at its documented best, each time in a process of its
-//! own.
+//! envoi beside lettre, mail-send and async-smtp: the same work, each at its documented best, each
+//! time in a process of its own.
 //!
 //! ```text
 //! cd benches/peers
@@ -10,13 +10,14 @@
 //!
 //! `results.md` and `results.svg` are written into `target`, unless `--out` names another folder.
 //!
-//! **Large messages.** An attachment from a file, and a message that is ready in a file; in plaintext and over TLS. The clients take
-//! turns. The whole process is timed, from before it starts until it has ended; CPU time and peak memory are its own, without
-//! the sink's. The sink (`benches/support/sink.rs`) is another process on the same cores; it counts what arrives, and a client
-//! whose message does not arrive whole ends the benchmark.
+//! **Large messages.** An attachment from a file, and a message that is ready in a file; in
+//! plaintext and over TLS. The clients take turns. The whole process is timed, from before it
+//! starts until it has ended; CPU time and peak memory are its own, without the sink's. The sink
+//! (`benches/support/sink.rs`) is another process on the same cores; it counts what arrives, and a
+//! client whose message does not arrive whole ends the benchmark.
 //!
-//! **Small messages**, on one connection that is kept, through a proxy that delays each byte by half a round trip: as many as
-//! go in some seconds. The connecting is not counted.
+//! **Small messages**, on one connection that is kept, through a proxy that delays each byte by
+//! half a round trip: as many as go in some seconds. The connecting is not counted.
 
 mod clients;
 mod proxy;
@@ -32,7 +33,8 @@ use support::sink::Sink;
 
 const LARGE: [&str; 4] = ["envoi", "mail-send", "lettre", "async-smtp"];
 
-/// Who sends small messages, and to which server: what PIPELINING alone and CHUNKING make of it, only envoi shows.
+/// Who sends small messages, and to which server: what PIPELINING alone and CHUNKING make of it,
+/// only envoi shows.
 const SMALL: [(&str, &str, bool); 9] = [
     ("envoi, `send_all`, CHUNKING", "envoi-stream", true),
     ("envoi, `send_all`, PIPELINING alone", "envoi-stream", false),
@@ -69,7 +71,10 @@ fn main() {
 }
 
 fn target<'a>(port: &str, ca_file: &'a str) -> Target<'a> {
-    Target { port: port.parse().expect("a port"), ca_file: Some(Path::new(ca_file)).filter(|_| ca_file != "none") }
+    Target {
+        port: port.parse().expect("a port"),
+        ca_file: Some(Path::new(ca_file)).filter(|_| ca_file != "none"),
+    }
 }
 
 fn all(arguments: &[&str]) {
@@ -81,7 +86,10 @@ fn all(arguments: &[&str]) {
             ["--rounds", value] => rounds = value.parse().expect("a number of rounds"),
             ["--seconds", value] => seconds = value.parse().expect("seconds for small messages"),
             ["--out", value] => folder = value.into(),
-            other => panic!("not known: {other:?}; there are --size MB, --rounds N, --seconds S and --out FOLDER"),
+            other => panic!(
+                "not known: {other:?}; there are --size MB, --rounds N, --seconds S and --out \
+                    FOLDER"
+            ),
         }
     }
     let load_before = results::load();
@@ -92,11 +100,19 @@ fn all(arguments: &[&str]) {
         }
     }
     let small = small_messages(seconds, rounds);
-    let results = results::Results { megabytes, rounds, seconds, load_before, large, small };
+    let results = results::Results {
+        megabytes,
+        rounds,
+        seconds,
+        load_before,
+        large,
+        small,
+    };
     results.write(&folder);
 }
 
-/// What a client needed for a large message, when it was fastest: whatever else runs on the machine only slows.
+/// What a client needed for a large message, when it was fastest: whatever else runs on the machine
+/// only slows.
 pub struct Large {
     pub what: &'static str,
     pub tls: bool,
@@ -121,21 +137,49 @@ fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) 
         size.div_ceil(57) * 78
     };
     let port = sink.port(tls).to_string();
-    let ca_file = if tls { sink.ca_file.to_string_lossy().into_owned() } else { "none".into() };
+    let ca_file = if tls {
+        sink.ca_file.to_string_lossy().into_owned()
+    } else {
+        "none".into()
+    };
     let mut runs = [const { Vec::new() }; LARGE.len()];
     for _ in 0..rounds {
         for (who, runs) in LARGE.iter().zip(&mut runs) {
-            runs.push(support::run(&["large", who, what, &port, &ca_file, &file.to_string_lossy()]));
+            runs.push(support::run(&[
+                "large",
+                who,
+                what,
+                &port,
+                &ca_file,
+                &file.to_string_lossy(),
+            ]));
             let arrived = sink.arrived();
             assert_eq!((arrived.messages, arrived.tls), (1, tls), "{who}");
             // Headers differ; whoever ends the last line once more has two bytes more.
-            assert!(arrived.bytes.abs_diff(expected) < 2_000, "{who}: {arrived:?}, not {expected} bytes");
-            eprintln!("{what}, {}, {who}: {:?}", if tls { "TLS" } else { "plain" }, runs[runs.len() - 1]);
+            assert!(
+                arrived.bytes.abs_diff(expected) < 2_000,
+                "{who}: {arrived:?}, not {expected} bytes"
+            );
+            eprintln!(
+                "{what}, {}, {who}: {:?}",
+                if tls { "TLS" } else { "plain" },
+                runs[runs.len() - 1]
+            );
         }
     }
     let results = LARGE.into_iter().zip(&runs).map(|(who, runs)| {
-        let best = runs.iter().min_by(|a, b| a.whole.total_cmp(&b.whole)).expect("at least one round");
-        Large { what, tls, who, seconds: best.whole, cpu: best.cpu, peak: best.peak }
+        let best = runs
+            .iter()
+            .min_by(|a, b| a.whole.total_cmp(&b.whole))
+            .expect("at least one round");
+        Large {
+            what,
+            tls,
+            who,
+            seconds: best.whole,
+            cpu: best.cpu,
+            peak: best.peak,
+        }
     });
     results.collect()
 }
@@ -162,7 +206,10 @@ fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> 
                     arrived += sink.arrived().messages;
                 }
                 assert_eq!(arrived, run.messages, "{name}");
-                eprintln!("{name}, {milliseconds} ms: {arrived} in {:.2} s", run.seconds);
+                eprintln!(
+                    "{name}, {milliseconds} ms: {arrived} in {:.2} s",
+                    run.seconds
+                );
                 *best = f64::max(*best, arrived as f64 / run.seconds);
             }
         }

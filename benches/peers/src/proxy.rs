@@ -1,5 +1,5 @@
-//! Distance: a proxy on the loopback interface that hands on each byte half a round trip later, in both directions. It delays
-//! and does not throttle: any number of bytes may be on their way.
+//! Distance: a proxy on the loopback interface that hands on each byte half a round trip later, in
+//! both directions. It delays and does not throttle: any number of bytes may be on their way.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -31,7 +31,11 @@ fn delay(mut from: TcpStream, mut to: TcpStream, time: Duration) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let count = from.read(&mut buffer).unwrap_or(0);
-            if sender.send((Instant::now() + time, buffer[..count].to_vec())).is_err() || count == 0 {
+            if sender
+                .send((Instant::now() + time, buffer[..count].to_vec()))
+                .is_err()
+                || count == 0
+            {
                 return;
             }
         }

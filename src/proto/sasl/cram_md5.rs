@@ -17,7 +17,10 @@ pub(super) struct CramMd5 {
 impl CramMd5 {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
         validate(credentials)?;
-        Ok(CramMd5 { credentials: credentials.clone(), answer: None })
+        Ok(CramMd5 {
+            credentials: credentials.clone(),
+            answer: None,
+        })
     }
 }
 
@@ -38,8 +41,12 @@ impl SaslExchange for CramMd5 {
         if self.answer.is_some() {
             return Err("the server sent a second challenge".into());
         }
-        let answer = self.answer.insert(Secret::new(signature(self.credentials.secret(), challenge)));
-        Ok([self.credentials.user(), " ", answer.expose()].concat().into_bytes())
+        let answer = self
+            .answer
+            .insert(Secret::new(signature(self.credentials.secret(), challenge)));
+        Ok([self.credentials.user(), " ", answer.expose()]
+            .concat()
+            .into_bytes())
     }
 
     fn secrets(&self) -> Vec<Secret> {
@@ -49,7 +56,12 @@ impl SaslExchange for CramMd5 {
 
 /// HMAC-MD5 in small hexadecimal digits.
 pub(crate) fn signature(password: &str, challenge: &[u8]) -> String {
-    let mut mac = Hmac::<Md5>::new_from_slice(password.as_bytes()).expect("HMAC takes a key of any length");
+    let mut mac =
+        Hmac::<Md5>::new_from_slice(password.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(challenge);
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

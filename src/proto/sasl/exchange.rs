@@ -7,12 +7,13 @@ use crate::proto::{Capabilities, Settings};
 /// Why an exchange cannot go on, in words for people.
 pub type SaslFailure = Box<dyn std::error::Error + Send + Sync>;
 
-/// One login by one mechanism: challenge → response (RFC 4422, 5). envoi's own mechanisms are such exchanges, and others, such
-/// as GSSAPI or NTLM, can be written in other crates: [`Machine::login_with`](crate::proto::Machine::login_with) takes them.
+/// One login by one mechanism: challenge → response (RFC 4422, 5). envoi's own mechanisms are such
+/// exchanges, and others, such as GSSAPI or NTLM, can be written in other crates:
+/// [`Machine::login_with`](crate::proto::Machine::login_with) takes them.
 ///
-/// Challenges and responses come and go as bytes; base64 and lines are envoi's business. What is called when: first
-/// [`start`](Self::start), then [`respond`](Self::respond) for each challenge, at last [`verify`](Self::verify) or
-/// [`reason`](Self::reason), by the server's verdict.
+/// Challenges and responses come and go as bytes; base64 and lines are envoi's business. What is
+/// called when: first [`start`](Self::start), then [`respond`](Self::respond) for each challenge,
+/// at last [`verify`](Self::verify) or [`reason`](Self::reason), by the server's verdict.
 ///
 /// ```
 /// use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession};
@@ -72,7 +73,8 @@ pub trait SaslExchange: Send + Sync {
         None
     }
 
-    /// What nobody may see if the server says it, as it is or in base64; responses are taken care of anyway. It is asked for after each response.
+    /// What nobody may see if the server says it, as it is or in base64; responses are taken care
+    /// of anyway. It is asked for after each response.
     fn secrets(&self) -> Vec<Secret> {
         Vec::new()
     }
@@ -104,8 +106,8 @@ pub struct SaslSession<'a> {
     pub channel: Option<&'a ChannelBinding>,
 }
 
-/// Bytes that both ends of one TLS connection know, and nobody between them who has one connection to each (RFC 5056). A login that
-/// proves them cannot be passed on over another connection.
+/// Bytes that both ends of one TLS connection know, and nobody between them who has one connection
+/// to each (RFC 5056). A login that proves them cannot be passed on over another connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChannelBinding {
     name: &'static str,
@@ -113,14 +115,22 @@ pub struct ChannelBinding {
 }
 
 impl ChannelBinding {
-    /// 32 bytes of keying material, exported by TLS 1.3 with the label `EXPORTER-Channel-Binding` and an empty context (RFC 9266).
+    /// 32 bytes of keying material, exported by TLS 1.3 with the label `EXPORTER-Channel-Binding`
+    /// and an empty context (RFC 9266).
     pub fn tls_exporter(data: impl Into<Vec<u8>>) -> Self {
-        ChannelBinding { name: "tls-exporter", data: data.into() }
+        ChannelBinding {
+            name: "tls-exporter",
+            data: data.into(),
+        }
     }
 
-    /// The hash of the server's certificate, by the hash of its signature, or SHA-256 where that is MD5 or SHA-1 (RFC 5929, 4.1).
+    /// The hash of the server's certificate, by the hash of its signature, or SHA-256 where that is
+    /// MD5 or SHA-1 (RFC 5929, 4.1).
     pub fn tls_server_end_point(data: impl Into<Vec<u8>>) -> Self {
-        ChannelBinding { name: "tls-server-end-point", data: data.into() }
+        ChannelBinding {
+            name: "tls-server-end-point",
+            data: data.into(),
+        }
     }
 
     /// The registered name of this kind of binding.
@@ -134,7 +144,8 @@ impl ChannelBinding {
     }
 }
 
-/// A name as GS2 and SCRAM have it: commas and equals signs are escaped (RFC 5801, 4; RFC 5802, 5.1).
+/// A name as GS2 and SCRAM have it: commas and equals signs are escaped (RFC 5801, 4; RFC 5802,
+/// 5.1).
 #[cfg(feature = "sasl")]
 pub(crate) fn saslname(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")

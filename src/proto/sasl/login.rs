@@ -12,7 +12,10 @@ pub(super) struct LoginExchange {
 impl LoginExchange {
     pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
         validate(credentials)?;
-        Ok(LoginExchange { credentials: credentials.clone(), prompts: 0 })
+        Ok(LoginExchange {
+            credentials: credentials.clone(),
+            prompts: 0,
+        })
     }
 }
 

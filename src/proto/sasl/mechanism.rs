@@ -22,11 +22,13 @@ use crate::text::quoted;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mechanism {
-    /// SCRAM with SHA-256 (RFC 7677), tied to the TLS connection: not even somebody whose certificate is trusted can pass the login on.
+    /// SCRAM with SHA-256 (RFC 7677), tied to the TLS connection: not even somebody whose
+    /// certificate is trusted can pass the login on.
     ScramSha256Plus,
     /// SCRAM with SHA-1, tied to the TLS connection.
     ScramSha1Plus,
-    /// SCRAM with SHA-256 (RFC 7677): the password is never sent, and the server must prove that it knows it, too.
+    /// SCRAM with SHA-256 (RFC 7677): the password is never sent, and the server must prove that it
+    /// knows it, too.
     ScramSha256,
     /// SCRAM with SHA-1 (RFC 5802), which is good enough for this use.
     ScramSha1,
@@ -34,7 +36,8 @@ pub enum Mechanism {
     Plain,
     /// The older form of the same, user and password one after the other.
     Login,
-    /// The password is not sent (RFC 2195), but whoever listens can try passwords against the answer.
+    /// The password is not sent (RFC 2195), but whoever listens can try passwords against the
+    /// answer.
     CramMd5,
     /// A token of OAuth 2 (RFC 7628).
     OAuthBearer,
@@ -51,8 +54,9 @@ pub enum Mechanism {
 impl Mechanism {
     /// All that envoi knows, the strongest first. Inside TLS they are tried in this order.
     ///
-    /// CRAM-MD5 stands behind PLAIN: inside TLS it protects nothing that is not protected, and it fails as if the password were
-    /// wrong at servers that keep a hash of it, though they offer it. Outside TLS, where that is allowed at all, it stands before PLAIN.
+    /// CRAM-MD5 stands behind PLAIN: inside TLS it protects nothing that is not protected, and it
+    /// fails as if the password were wrong at servers that keep a hash of it, though they offer it.
+    /// Outside TLS, where that is allowed at all, it stands before PLAIN.
     pub const ALL: [Mechanism; 11] = [
         Mechanism::ScramSha256Plus,
         Mechanism::ScramSha1Plus,
@@ -88,7 +92,9 @@ impl Mechanism {
     /// This build of envoi has it.
     pub fn is_built(self) -> bool {
         match self {
-            Mechanism::Plain | Mechanism::Login | Mechanism::External | Mechanism::Anonymous => true,
+            Mechanism::Plain | Mechanism::Login | Mechanism::External | Mechanism::Anonymous => {
+                true
+            }
             Mechanism::ScramSha256Plus
             | Mechanism::ScramSha1Plus
             | Mechanism::ScramSha256
@@ -121,15 +127,19 @@ impl Mechanism {
         self.proves(credentials) && (credentials.authorization().is_none() || self.authorizes())
     }
 
-    /// Some mechanism can log in with these credentials: one of those in the order, or any where there is none. What none can say is
-    /// found before anything is connected to.
+    /// Some mechanism can log in with these credentials: one of those in the order, or any where
+    /// there is none. What none can say is found before anything is connected to.
     ///
     /// # Errors
     ///
     /// Why they cannot; it is said elsewhere where no mechanism is for this sort of credentials.
     #[cfg(feature = "client")]
     pub(crate) fn check(order: &[Mechanism], credentials: &Credentials) -> Result<()> {
-        let order = if order.is_empty() { &Mechanism::ALL } else { order };
+        let order = if order.is_empty() {
+            &Mechanism::ALL
+        } else {
+            order
+        };
         let fits = |mechanism: &Mechanism| mechanism.is_built() && mechanism.suits(credentials);
         let mut failure = None;
         for mechanism in order.iter().copied().filter(fits) {
@@ -140,14 +150,20 @@ impl Mechanism {
             }
         }
         match failure {
-            Some(reason) => Err(Error::new(ErrorKind::Request, Phase::Auth, reason.to_string())),
+            Some(reason) => Err(Error::new(
+                ErrorKind::Request,
+                Phase::Auth,
+                reason.to_string(),
+            )),
             None => Ok(()),
         }
     }
 
     fn proves(self, credentials: &Credentials) -> bool {
         match credentials.proof() {
-            Proof::Password(_) => !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token(),
+            Proof::Password(_) => {
+                !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token()
+            }
             Proof::Token(_) => self.takes_token(),
             Proof::External => self == Mechanism::External,
             Proof::Anonymous => self == Mechanism::Anonymous,
@@ -156,7 +172,10 @@ impl Mechanism {
 
     /// It can say that the user acts for another one.
     fn authorizes(self) -> bool {
-        !matches!(self, Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2 | Mechanism::Anonymous)
+        !matches!(
+            self,
+            Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2 | Mechanism::Anonymous
+        )
     }
 
     /// An exchange that logs in with these credentials.
@@ -164,7 +183,10 @@ impl Mechanism {
     /// # Errors
     ///
     /// They do not fit, with the reason; or the mechanism is not built in.
-    pub(in crate::proto) fn exchange(self, credentials: &Credentials) -> Result<Box<dyn SaslExchange>, SaslFailure> {
+    pub(in crate::proto) fn exchange(
+        self,
+        credentials: &Credentials,
+    ) -> Result<Box<dyn SaslExchange>, SaslFailure> {
         if !self.proves(credentials) {
             let given = match credentials.proof() {
                 Proof::Password(_) => "a password",
@@ -183,7 +205,9 @@ impl Mechanism {
             _ => {}
         }
         if let Some(other) = credentials.authorization().filter(|_| !self.authorizes()) {
-            return Err(format!("{self} cannot say that the user acts for {}", quoted(other)).into());
+            return Err(
+                format!("{self} cannot say that the user acts for {}", quoted(other)).into(),
+            );
         }
         Ok(match self {
             Mechanism::Plain => Box::new(Single::plain(credentials)?),
@@ -195,12 +219,20 @@ impl Mechanism {
             #[cfg(feature = "sasl")]
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => Box::new(OAuth::new(self, credentials)?),
             #[cfg(feature = "sasl")]
-            Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus | Mechanism::ScramSha256 | Mechanism::ScramSha1 => {
-                Box::new(Scram::new(self, credentials)?)
+            Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha1Plus
+            | Mechanism::ScramSha256
+            | Mechanism::ScramSha1 => Box::new(Scram::new(self, credentials)?),
+            Mechanism::Other(name) => {
+                return Err(format!("{name} is no mechanism that envoi has").into());
             }
-            Mechanism::Other(name) => return Err(format!("{name} is no mechanism that envoi has").into()),
             #[cfg(not(feature = "sasl"))]
-            _ => return Err(format!("this build has no {self}: envoi needs its feature `sasl` for it").into()),
+            _ => {
+                return Err(format!(
+                    "this build has no {self}: envoi needs its feature `sasl` for it"
+                )
+                .into());
+            }
         })
     }
 }
@@ -215,9 +247,14 @@ impl FromStr for Mechanism {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let known = Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name));
+        let known = Mechanism::ALL
+            .into_iter()
+            .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name));
         known.ok_or_else(|| {
-            let names: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.as_str()).collect();
+            let names: Vec<&str> = Mechanism::ALL
+                .iter()
+                .map(|mechanism| mechanism.as_str())
+                .collect();
             Error::request(format!("{} is no mechanism that envoi knows", quoted(name)))
                 .with_hint(format!("It knows {}.", names.join(", ")))
         })

@@ -1,7 +1,8 @@
 //! Login: challenge → response (RFC 4422, RFC 4954).
 //!
-//! A [`SaslExchange`] says what to answer to the server's challenges, each mechanism in its file. [`Login`] puts its answers
-//! into lines. When a login may be tried, and what its reply means, the machine knows; nothing here touches the wire.
+//! A [`SaslExchange`] says what to answer to the server's challenges, each mechanism in its file.
+//! [`Login`] puts its answers into lines. When a login may be tried, and what its reply means, the
+//! machine knows; nothing here touches the wire.
 
 #[cfg(feature = "sasl")]
 pub(crate) mod cram_md5;
@@ -30,8 +31,9 @@ pub use mechanism::Mechanism;
 /// A line of a login without its CRLF: secret, and wiped when it went.
 pub(super) type SecretLine = Zeroizing<Vec<u8>>;
 
-/// AUTH with a longer initial response does without it, and gives it as the answer to the empty challenge that comes then:
-/// the command is under the limit of RFC 5321, 4.5.3.1.4, responses are not (RFC 4954, 4).
+/// AUTH with a longer initial response does without it, and gives it as the answer to the empty
+/// challenge that comes then: the command is under the limit of RFC 5321, 4.5.3.1.4, responses are
+/// not (RFC 4954, 4).
 const COMMAND: usize = 512;
 
 /// Challenges are read with and without the padding at their end; not every server gives it.
@@ -51,7 +53,8 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// Begins, and says the command with the initial response, if the mechanism has one, and what may be shown of it.
+    /// Begins, and says the command with the initial response, if the mechanism has one, and what
+    /// may be shown of it.
     ///
     /// # Errors
     ///
@@ -63,11 +66,18 @@ impl Login {
     ) -> Result<(Self, SecretLine, String), SaslFailure> {
         let initial = exchange.start(session)?.map(Zeroizing::new);
         let verb = format!("AUTH {}", exchange.mechanism());
-        let mut login = Login { exchange, held_back: None, challenges: 0, given_up: None };
+        let mut login = Login {
+            exchange,
+            held_back: None,
+            challenges: 0,
+            given_up: None,
+        };
         let (line, shown) = match initial {
             None => (secret_line(&verb, b""), verb),
             // RFC 4954, 4: a response of no bytes.
-            Some(response) if response.is_empty() => (secret_line(&format!("{verb} ="), b""), format!("{verb} =")),
+            Some(response) if response.is_empty() => {
+                (secret_line(&format!("{verb} ="), b""), format!("{verb} ="))
+            }
             Some(response) => {
                 let line = secret_line(&format!("{verb} "), &response);
                 if line.len() > COMMAND {
@@ -91,14 +101,21 @@ impl Login {
         self.challenges
     }
 
-    /// The answer to a challenge, as the server sent it, and what may be shown of it: `*`, which gives up
-    /// (RFC 4954, 4), where the mechanism has none.
-    pub(super) fn respond(&mut self, challenge: &str, secrets: &mut Secrets) -> (SecretLine, &'static str) {
+    /// The answer to a challenge, as the server sent it, and what may be shown of it: `*`, which
+    /// gives up (RFC 4954, 4), where the mechanism has none.
+    pub(super) fn respond(
+        &mut self,
+        challenge: &str,
+        secrets: &mut Secrets,
+    ) -> (SecretLine, &'static str) {
         self.challenges += 1;
         match self.response(challenge) {
             Ok(response) => {
                 self.keep_secret(&response, secrets);
-                (secret_line("", &response), if response.is_empty() { "" } else { "***" })
+                (
+                    secret_line("", &response),
+                    if response.is_empty() { "" } else { "***" },
+                )
             }
             Err(failure) => {
                 // The first reason is the one that counts.
@@ -127,7 +144,9 @@ impl Login {
 
     /// The server says that it failed: what that speaks against, where it is not the credentials.
     pub(super) fn fault(&self) -> Option<ExchangeFault> {
-        self.exchange.fault().or(self.given_up.is_some().then_some(ExchangeFault::Broken))
+        self.exchange
+            .fault()
+            .or(self.given_up.is_some().then_some(ExchangeFault::Broken))
     }
 
     fn response(&mut self, challenge: &str) -> Result<Zeroizing<Vec<u8>>, SaslFailure> {
@@ -158,13 +177,16 @@ impl Login {
     }
 }
 
-/// Made in one allocation of the right size, so that no copy of a secret is left behind by a growing buffer.
+/// Made in one allocation of the right size, so that no copy of a secret is left behind by a
+/// growing buffer.
 fn secret_line(prefix: &str, secret: &[u8]) -> SecretLine {
     let (start, encoded) = (prefix.len(), secret.len().div_ceil(3) * 4);
     let mut line = Zeroizing::new(Vec::with_capacity(start + encoded + 2));
     line.extend_from_slice(prefix.as_bytes());
     line.resize(start + encoded, 0);
-    BASE64.encode_slice(secret, &mut line[start..]).expect("the line has room for the response in base64");
+    BASE64
+        .encode_slice(secret, &mut line[start..])
+        .expect("the line has room for the response in base64");
     line.extend_from_slice(b"\r\n");
     line
 }

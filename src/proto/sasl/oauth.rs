@@ -20,24 +20,43 @@ pub(super) struct OAuth {
 }
 
 impl OAuth {
-    pub(super) fn new(mechanism: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn new(
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<Self, SaslFailure> {
         // RFC 6750, 2.1; the user's name is UTF-8, but for what would end it.
-        if !credentials.secret().bytes().all(|byte| byte.is_ascii_graphic()) || credentials.secret().is_empty() {
+        if !credentials
+            .secret()
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic())
+            || credentials.secret().is_empty()
+        {
             return Err(
-                "the token is empty, or has a character that no token can have: a blank or line end, as a rule".into(),
+                "the token is empty, or has a character that no token can have: a blank or line \
+                    end, as a rule"
+                    .into(),
             );
         }
         if credentials.user().contains(char::is_control) {
             return Err("the user name contains a control character".into());
         }
-        if credentials.authorization().is_some_and(|user| user.contains(char::is_control)) {
+        if credentials
+            .authorization()
+            .is_some_and(|user| user.contains(char::is_control))
+        {
             return Err("the user to act for contains a control character".into());
         }
         if mechanism == Mechanism::XOAuth2 && credentials.user().is_empty() {
             return Err("the user name is empty".into());
         }
         let (credentials, initial) = (credentials.clone(), Zeroizing::default());
-        Ok(OAuth { mechanism, credentials, initial, repeated: false, refusal: None })
+        Ok(OAuth {
+            mechanism,
+            credentials,
+            initial,
+            repeated: false,
+            refusal: None,
+        })
     }
 }
 
@@ -62,14 +81,26 @@ impl SaslExchange for OAuth {
             };
             // A name that is there has a character (RFC 5801, 4).
             let prefix = if user.is_empty() { "n," } else { "n,a=" };
-            [prefix, &user, ",", END, &place, "auth=Bearer ", token, END, END].concat()
+            [
+                prefix,
+                &user,
+                ",",
+                END,
+                &place,
+                "auth=Bearer ",
+                token,
+                END,
+                END,
+            ]
+            .concat()
         };
         self.initial = Zeroizing::new(response.into_bytes());
         Ok(Some(self.initial.to_vec()))
     }
 
-    /// An empty challenge asks for the initial response, which was not read. Another one is the server's error, and must be
-    /// answered before the login fails: by ^A (RFC 7628, 3.2.3), or nothing in the older form.
+    /// An empty challenge asks for the initial response, which was not read. Another one is the
+    /// server's error, and must be answered before the login fails: by ^A (RFC 7628, 3.2.3), or
+    /// nothing in the older form.
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
         if self.refusal.is_some() {
             return Err("the server asks on after it refused the token".into());
@@ -80,13 +111,22 @@ impl SaslExchange for OAuth {
             }
             return Ok(self.initial.to_vec());
         }
-        self.refusal = Some(format!("the server does not accept the token: {}", describe(challenge)));
-        Ok(if self.mechanism == Mechanism::XOAuth2 { Vec::new() } else { END.into() })
+        self.refusal = Some(format!(
+            "the server does not accept the token: {}",
+            describe(challenge)
+        ));
+        Ok(if self.mechanism == Mechanism::XOAuth2 {
+            Vec::new()
+        } else {
+            END.into()
+        })
     }
 
     fn verify(&self) -> Result<(), SaslFailure> {
         match &self.refusal {
-            Some(refusal) => Err(format!("{refusal}; and then it says that the login succeeded").into()),
+            Some(refusal) => {
+                Err(format!("{refusal}; and then it says that the login succeeded").into())
+            }
             None => Ok(()),
         }
     }
@@ -96,7 +136,8 @@ impl SaslExchange for OAuth {
     }
 }
 
-/// The error as JSON has it (RFC 7628, 3.2.2), for people: the status first, then what else is said.
+/// The error as JSON has it (RFC 7628, 3.2.2), for people: the status first, then what else is
+/// said.
 fn describe(challenge: &[u8]) -> String {
     const STATUS: &str = "status";
     let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
@@ -106,12 +147,19 @@ fn describe(challenge: &[u8]) -> String {
         Value::String(text) => format!("{text:?}"),
         other => printable(other.to_string()),
     };
-    let status = members.get(STATUS).map(text).unwrap_or("no reason is given".into());
+    let status = members
+        .get(STATUS)
+        .map(text)
+        .unwrap_or("no reason is given".into());
     let rest: Vec<_> = members
         .iter()
         .filter(|(name, _)| *name != STATUS)
         .take(8)
         .map(|(name, value)| format!("{} {}", printable(name.as_str()), text(value)))
         .collect();
-    if rest.is_empty() { status } else { format!("{status} ({})", rest.join(", ")) }
+    if rest.is_empty() {
+        status
+    } else {
+        format!("{status} ({})", rest.join(", "))
+    }
 }

@@ -41,8 +41,14 @@ impl Hash {
 
     pub(crate) fn hmac(self, key: &[u8], data: &[u8]) -> Key {
         Zeroizing::new(match self {
-            Hash::Sha1 => mac::<Hmac<Sha1>>(key, data).finalize().into_bytes().to_vec(),
-            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data).finalize().into_bytes().to_vec(),
+            Hash::Sha1 => mac::<Hmac<Sha1>>(key, data)
+                .finalize()
+                .into_bytes()
+                .to_vec(),
+            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data)
+                .finalize()
+                .into_bytes()
+                .to_vec(),
         })
     }
 
@@ -50,7 +56,9 @@ impl Hash {
     fn is_hmac(self, key: &[u8], data: &[u8], expected: &[u8]) -> bool {
         match self {
             Hash::Sha1 => mac::<Hmac<Sha1>>(key, data).verify_slice(expected).is_ok(),
-            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data).verify_slice(expected).is_ok(),
+            Hash::Sha256 => mac::<Hmac<Sha256>>(key, data)
+                .verify_slice(expected)
+                .is_ok(),
         }
     }
 
@@ -88,7 +96,9 @@ pub(crate) fn prepared(text: &str, what: &str) -> Result<Zeroizing<String>, Sasl
     match stringprep::saslprep(text) {
         Ok(prepared) if !prepared.is_empty() => Ok(Zeroizing::new(prepared.into_owned())),
         Ok(_) => Err(format!("{what} is empty").into()),
-        Err(_) => Err(format!("{what} has a character that SCRAM does not allow (RFC 4013)").into()),
+        Err(_) => {
+            Err(format!("{what} has a character that SCRAM does not allow (RFC 4013)").into())
+        }
     }
 }
 
@@ -146,8 +156,13 @@ struct First {
 }
 
 impl Scram {
-    pub(super) fn new(mechanism: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
-        let authorization = credentials.authorization().map(|user| prepared(user, "the user to act for"));
+    pub(super) fn new(
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<Self, SaslFailure> {
+        let authorization = credentials
+            .authorization()
+            .map(|user| prepared(user, "the user to act for"));
         Ok(Scram {
             mechanism,
             hash: match mechanism {
@@ -168,14 +183,21 @@ impl Scram {
     /// has no binding, and for a mechanism that was chosen by name in spite of an offer.
     fn binding(&self, session: &SaslSession<'_>) -> Result<(String, Vec<u8>), SaslFailure> {
         if self.mechanism.is_bound() {
-            let channel = session.channel.ok_or("there is nothing known of the TLS connection to tie the login to")?;
+            let channel = session
+                .channel
+                .ok_or("there is nothing known of the TLS connection to tie the login to")?;
             return Ok((format!("p={}", channel.name()), channel.data().to_vec()));
         }
         // One that is not known here could be put in place of those that are.
         let offered = session.capabilities.auth();
-        let offered =
-            Mechanism::ALL.iter().any(|known| known.is_bound() && offered.iter().any(|name| name == known.as_str()));
-        let flag = if session.channel.is_some() && !offered { "y" } else { "n" };
+        let offered = Mechanism::ALL
+            .iter()
+            .any(|known| known.is_bound() && offered.iter().any(|name| name == known.as_str()));
+        let flag = if session.channel.is_some() && !offered {
+            "y"
+        } else {
+            "n"
+        };
         Ok((flag.into(), Vec::new()))
     }
 
@@ -189,26 +211,35 @@ impl Scram {
             return Err("the server demands an extension of SCRAM that is not known".into());
         }
         let mut fields = challenge.split(',');
-        let mut field = |name| fields.next().and_then(|field| field.strip_prefix(name)).ok_or_else(malformed);
+        let mut field = |name| {
+            fields
+                .next()
+                .and_then(|field| field.strip_prefix(name))
+                .ok_or_else(malformed)
+        };
         let (nonce, salt, iterations) = (field("r=")?, field("s=")?, field("i=")?);
         if !nonce
             .strip_prefix(&first.nonce)
             .is_some_and(|own| !own.is_empty() && own.bytes().all(|b| b.is_ascii_graphic()))
         {
-            let words = "the server's nonce does not continue the client's: the answer belongs to another login";
+            let words = "the server's nonce does not continue the client's: the answer belongs to \
+                another login";
             return Err(distrusted(words));
         }
         let salt = BASE64.decode(salt).map_err(|_| malformed())?;
         let iterations = iterations.parse::<u32>().map_err(|_| malformed())?;
         if iterations < *first.iterations.start() {
             return Err(distrusted(format!(
-                "the server wants the password hashed {iterations} times, and fewer than {} times let it be guessed too fast",
+                "the server wants the password hashed {iterations} times, and fewer than {} times \
+                    let it be guessed too fast",
                 first.iterations.start()
             )));
         }
         if iterations > *first.iterations.end() {
             let limit = first.iterations.end();
-            let words = format!("the server wants the password hashed {iterations} times, and the limit is {limit}");
+            let words = format!(
+                "the server wants the password hashed {iterations} times, and the limit is {limit}"
+            );
             return Err(Failure(ExchangeFault::Broken, words));
         }
 
@@ -217,29 +248,53 @@ impl Scram {
         let stored_key = self.hash.digest(&client_key);
         let without_proof = format!("c={},r={nonce}", BASE64.encode(&first.binding));
         let auth_message = Zeroizing::new(format!("{},{challenge},{without_proof}", *first.bare));
-        let proof = xor(&client_key, &self.hash.hmac(&stored_key, auth_message.as_bytes()));
+        let proof = xor(
+            &client_key,
+            &self.hash.hmac(&stored_key, auth_message.as_bytes()),
+        );
         let proof = Secret::new(format!("p={}", *Zeroizing::new(BASE64.encode(&proof))));
         let response = [&without_proof, ",", proof.expose()].concat();
 
         let server_key = self.hash.hmac(&salted, b"Server Key");
         let signature = self.hash.hmac(&server_key, auth_message.as_bytes());
         let signature = Secret::new(format!("v={}", BASE64.encode(&signature)));
-        Ok((response.into_bytes(), State::Proved { server_key, auth_message, proofs: [proof, signature] }))
+        Ok((
+            response.into_bytes(),
+            State::Proved {
+                server_key,
+                auth_message,
+                proofs: [proof, signature],
+            },
+        ))
     }
 
     /// What the server's last message, `v=…` or `e=…`, makes of it.
-    fn conclude(&self, server_key: &[u8], auth_message: &str, challenge: &str) -> Result<State, Failure> {
+    fn conclude(
+        &self,
+        server_key: &[u8],
+        auth_message: &str,
+        challenge: &str,
+    ) -> Result<State, Failure> {
         let field = challenge.split(',').next().unwrap_or_default();
         if let Some(error) = field.strip_prefix("e=") {
             return Ok(State::Refused(error.into()));
         }
         // What should prove who the server is, and cannot be read, proves nothing.
-        let Some(signature) = field.strip_prefix("v=").and_then(|signature| BASE64.decode(signature).ok()) else {
-            return Err(distrusted(format!("the server's last message is not as SCRAM has it: {challenge:?}")));
+        let Some(signature) = field
+            .strip_prefix("v=")
+            .and_then(|signature| BASE64.decode(signature).ok())
+        else {
+            return Err(distrusted(format!(
+                "the server's last message is not as SCRAM has it: {challenge:?}"
+            )));
         };
-        if !self.hash.is_hmac(server_key, auth_message.as_bytes(), &signature) {
+        if !self
+            .hash
+            .is_hmac(server_key, auth_message.as_bytes(), &signature)
+        {
             return Err(distrusted(
-                "the server could not prove that it knows the password: somebody may be answering in its place",
+                "the server could not prove that it knows the password: somebody may be answering \
+                    in its place",
             ));
         }
         Ok(State::Verified)
@@ -247,13 +302,21 @@ impl Scram {
 
     /// The answer to a challenge, and what comes after it.
     fn answer(&mut self, challenge: &[u8]) -> Result<(Vec<u8>, State), Failure> {
-        let challenge = std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
+        let challenge =
+            std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
         match &self.state {
-            State::First(_) if challenge.starts_with("e=") => Ok((Vec::new(), self.conclude(&[], "", challenge)?)),
-            State::First(first) => self.prove(first, challenge),
-            State::Proved { server_key, auth_message, .. } => {
-                Ok((Vec::new(), self.conclude(server_key, auth_message, challenge)?))
+            State::First(_) if challenge.starts_with("e=") => {
+                Ok((Vec::new(), self.conclude(&[], "", challenge)?))
             }
+            State::First(first) => self.prove(first, challenge),
+            State::Proved {
+                server_key,
+                auth_message,
+                ..
+            } => Ok((
+                Vec::new(),
+                self.conclude(server_key, auth_message, challenge)?,
+            )),
             State::Fresh | State::Verified | State::Refused(_) => {
                 Err("the server sent a challenge that SCRAM does not have".into())
             }
@@ -268,10 +331,18 @@ impl SaslExchange for Scram {
 
     fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
         let (flag, channel_data) = self.binding(session)?;
-        let authorization = self.authorization.as_deref().map(|user| format!("a={}", saslname(user)));
+        let authorization = self
+            .authorization
+            .as_deref()
+            .map(|user| format!("a={}", saslname(user)));
         let header = format!("{flag},{},", authorization.unwrap_or_default());
         let nonce = match &session.settings.nonce {
-            Some(nonce) if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') => {
+            Some(nonce)
+                if nonce.is_empty()
+                    || !nonce
+                        .bytes()
+                        .all(|byte| byte.is_ascii_graphic() && byte != b',') =>
+            {
                 return Err("a nonce is printable ASCII without a comma".into());
             }
             Some(nonce) => nonce.clone(),
@@ -282,7 +353,14 @@ impl SaslExchange for Scram {
         let binding = [header.into_bytes(), channel_data].concat();
         let iterations = session.settings.limits.scram_iterations.clone();
         let initial = message.to_vec();
-        self.state = State::First(First { message, repeated: false, binding, bare, nonce, iterations });
+        self.state = State::First(First {
+            message,
+            repeated: false,
+            binding,
+            bare,
+            nonce,
+            iterations,
+        });
         Ok(Some(initial))
     }
 
@@ -309,10 +387,16 @@ impl SaslExchange for Scram {
     fn verify(&self) -> Result<(), SaslFailure> {
         match &self.state {
             State::Verified => Ok(()),
-            State::Refused(error) => {
-                Err(format!("{}; and then it says that the login succeeded", refusal(error).0).into())
-            }
-            _ => Err("the server says that the login succeeded, and has not proved that it knows the password".into()),
+            State::Refused(error) => Err(format!(
+                "{}; and then it says that the login succeeded",
+                refusal(error).0
+            )
+            .into()),
+            _ => Err(
+                "the server says that the login succeeded, and has not proved that it knows \
+                the password"
+                    .into(),
+            ),
         }
     }
 
@@ -333,9 +417,10 @@ impl SaslExchange for Scram {
     fn secrets(&self) -> Vec<Secret> {
         match &self.state {
             // Each with its name, as it is in base64, and without.
-            State::Proved { proofs, .. } => {
-                proofs.iter().flat_map(|proof| [proof.clone(), Secret::new(&proof.expose()[2..])]).collect()
-            }
+            State::Proved { proofs, .. } => proofs
+                .iter()
+                .flat_map(|proof| [proof.clone(), Secret::new(&proof.expose()[2..])])
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -348,15 +433,18 @@ fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
         "invalid-proof" => ("the password is wrong", None),
         "unknown-user" => ("the server does not know the user", None),
         "server-does-support-channel-binding" => (
-            "the server can tie the login to the TLS connection, and its offer of that did not arrive: somebody between may have removed it",
+            "the server can tie the login to the TLS connection, and its offer of that did not \
+                arrive: somebody between may have removed it",
             Some(Distrusted),
         ),
         "channel-bindings-dont-match" => (
-            "the TLS connection that the server has is not this one: somebody stands between, with a certificate that is trusted here",
+            "the TLS connection that the server has is not this one: somebody stands between, \
+                with a certificate that is trusted here",
             Some(Distrusted),
         ),
         "unsupported-channel-binding-type" => (
-            "the server ties logins to the TLS connection in another way; a mechanism without -PLUS does without it",
+            "the server ties logins to the TLS connection in another way; a mechanism without \
+                -PLUS does without it",
             Some(Broken),
         ),
         "channel-binding-not-supported" | "extensions-not-supported" | "invalid-encoding" => {
@@ -370,6 +458,7 @@ fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
 /// 144 bits, more than can be guessed or come twice.
 fn random_nonce() -> Result<String, SaslFailure> {
     let mut bytes = [0; 18];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| format!("the system gives no random bytes: {error}"))?;
     Ok(BASE64.encode(bytes))
 }

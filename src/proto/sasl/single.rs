@@ -1,4 +1,5 @@
-//! PLAIN (RFC 4616), EXTERNAL (RFC 4422, A) and ANONYMOUS (RFC 4505): one response, known beforehand.
+//! PLAIN (RFC 4616), EXTERNAL (RFC 4422, A) and ANONYMOUS (RFC 4505): one response, known
+//! beforehand.
 
 use zeroize::Zeroizing;
 
@@ -18,7 +19,14 @@ impl Single {
     pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
         let authzid = credentials.authorization().unwrap_or_default();
         validate(credentials)?;
-        let response = [authzid, "\0", credentials.user(), "\0", credentials.secret()].concat();
+        let response = [
+            authzid,
+            "\0",
+            credentials.user(),
+            "\0",
+            credentials.secret(),
+        ]
+        .concat();
         Ok(Single::new(Mechanism::Plain, response))
     }
 
@@ -37,7 +45,9 @@ impl Single {
         }
         if trace.contains(is_unprintable) {
             return Err(
-                "the trace of an anonymous login contains a control character, or one that cannot be seen".into()
+                "the trace of an anonymous login contains a control character, or one that cannot \
+                    be seen"
+                    .into(),
             );
         }
         if trace.contains('@') && Address::lenient(trace).is_err() {
@@ -47,7 +57,11 @@ impl Single {
     }
 
     fn new(mechanism: Mechanism, response: String) -> Self {
-        Single { mechanism, response: Zeroizing::new(response.into_bytes()), repeated: false }
+        Single {
+            mechanism,
+            response: Zeroizing::new(response.into_bytes()),
+            repeated: false,
+        }
     }
 }
 
@@ -69,7 +83,8 @@ impl SaslExchange for Single {
     }
 }
 
-/// User and password are there, as PLAIN demands it (RFC 4616, 2): a server may take an empty password for none at all.
+/// User and password are there, as PLAIN demands it (RFC 4616, 2): a server may take an empty
+/// password for none at all.
 pub(super) fn validate(credentials: &Credentials) -> Result<(), SaslFailure> {
     no_nul(&[credentials.user(), credentials.secret()])?;
     match (credentials.user(), credentials.secret()) {
@@ -79,7 +94,8 @@ pub(super) fn validate(credentials: &Credentials) -> Result<(), SaslFailure> {
     }
 }
 
-/// PLAIN has it as its separator (RFC 4616, 2), no name of a user has one (RFC 4422, 3.4.1), and LOGIN's servers read to it.
+/// PLAIN has it as its separator (RFC 4616, 2), no name of a user has one (RFC 4422, 3.4.1), and
+/// LOGIN's servers read to it.
 fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
     match parts.iter().any(|part| part.contains('\0')) {
         true => Err("the user name or the password contains a NUL character".into()),

@@ -14,8 +14,12 @@ struct Setting {
 
 impl Setting {
     fn new(offered: &str) -> Self {
-        let mut answer = BytesMut::from(format!("250-mail.example.org\r\n250 AUTH {offered}\r\n").as_str());
-        let reply = ReplyParser::new(Limits::default()).parse(&mut answer).unwrap().unwrap();
+        let mut answer =
+            BytesMut::from(format!("250-mail.example.org\r\n250 AUTH {offered}\r\n").as_str());
+        let reply = ReplyParser::new(Limits::default())
+            .parse(&mut answer)
+            .unwrap()
+            .unwrap();
         Setting {
             settings: Settings::new(ClientName::new("client.example.org").unwrap()),
             capabilities: Capabilities::from_reply(&reply),
@@ -30,12 +34,21 @@ impl Setting {
     }
 
     fn begin(&self, mechanism: Mechanism, credentials: &Credentials) -> Trial {
-        let (settings, capabilities, channel) = (&self.settings, &self.capabilities, self.channel.as_ref());
-        let session = SaslSession { settings, capabilities, channel };
+        let (settings, capabilities, channel) =
+            (&self.settings, &self.capabilities, self.channel.as_ref());
+        let session = SaslSession {
+            settings,
+            capabilities,
+            channel,
+        };
         let exchange = mechanism.exchange(credentials).unwrap();
         let mut secrets = Secrets::default();
         let (login, line, _) = Login::begin(exchange, &session, &mut secrets).unwrap();
-        Trial { login, line: text(&line), secrets }
+        Trial {
+            login,
+            line: text(&line),
+            secrets,
+        }
     }
 }
 
@@ -49,20 +62,29 @@ struct Trial {
 impl Trial {
     /// A challenge as it is before base64, and the response to it, without base64, too.
     fn ask(&mut self, challenge: &str) -> String {
-        let line = text(&self.login.respond(&BASE64.encode(challenge), &mut self.secrets).0);
+        let line = text(
+            &self
+                .login
+                .respond(&BASE64.encode(challenge), &mut self.secrets)
+                .0,
+        );
         self.line = line;
         self.output()
     }
 
     #[cfg(feature = "sasl")]
     fn ask_all(&mut self, challenges: &[&str]) -> String {
-        challenges.iter().fold(String::new(), |_, challenge| self.ask(challenge))
+        challenges
+            .iter()
+            .fold(String::new(), |_, challenge| self.ask(challenge))
     }
 
     /// What the client said last, without base64.
     fn output(&self) -> String {
         let word = self.line.split(' ').next_back().unwrap().trim_end();
-        BASE64.decode(word).map_or_else(|_| word.into(), |bytes| text(&bytes))
+        BASE64
+            .decode(word)
+            .map_or_else(|_| word.into(), |bytes| text(&bytes))
     }
 
     #[cfg(feature = "sasl")]
@@ -87,41 +109,80 @@ fn plain_as_rfc_4616_has_it() {
     let tim = Credentials::new("tim", "tanstaaftanstaaf");
     assert_eq!(
         lines(Mechanism::Plain, &tim, 2),
-        ["AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n", "*\r\n"]
+        [
+            "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n",
+            "AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n",
+            "*\r\n"
+        ]
     );
     let kurt = Credentials::new("Kurt", "xipj3plmq").authorize_as("Ursel");
-    assert_eq!(Setting::new("").begin(Mechanism::Plain, &kurt).output(), "Ursel\0Kurt\0xipj3plmq");
+    assert_eq!(
+        Setting::new("").begin(Mechanism::Plain, &kurt).output(),
+        "Ursel\0Kurt\0xipj3plmq"
+    );
 }
 
 #[test]
 fn plain_and_login_send_the_text_as_it_is() {
     // SASLprep would make these "IX" and "ª".
     let credentials = Credentials::new("I\u{AD}X", "\u{2168}\u{E000}");
-    assert_eq!(Setting::new("").begin(Mechanism::Plain, &credentials).output(), "\0I\u{AD}X\0\u{2168}\u{E000}");
+    assert_eq!(
+        Setting::new("")
+            .begin(Mechanism::Plain, &credentials)
+            .output(),
+        "\0I\u{AD}X\0\u{2168}\u{E000}"
+    );
     let mut login = Setting::new("").begin(Mechanism::Login, &credentials);
-    assert_eq!([login.ask("User:"), login.ask("Password:")], ["I\u{AD}X", "\u{2168}\u{E000}"]);
+    assert_eq!(
+        [login.ask("User:"), login.ask("Password:")],
+        ["I\u{AD}X", "\u{2168}\u{E000}"]
+    );
 }
 
 #[test]
 fn login_as_servers_have_it() {
     assert_eq!(
-        lines(Mechanism::Login, &Credentials::new("alice@example.org", "dummy123"), 3),
-        ["AUTH LOGIN\r\n", "YWxpY2VAZXhhbXBsZS5vcmc=\r\n", "ZHVtbXkxMjM=\r\n", "*\r\n"]
+        lines(
+            Mechanism::Login,
+            &Credentials::new("alice@example.org", "dummy123"),
+            3
+        ),
+        [
+            "AUTH LOGIN\r\n",
+            "YWxpY2VAZXhhbXBsZS5vcmc=\r\n",
+            "ZHVtbXkxMjM=\r\n",
+            "*\r\n"
+        ]
     );
 }
 
 #[test]
 fn a_nul_cannot_be_sent() {
-    assert!(Mechanism::Plain.exchange(&Credentials::new("a\0b", "c")).is_err());
-    assert!(Mechanism::Plain.exchange(&Credentials::new("a", "c").authorize_as("b\0")).is_err());
-    assert!(Mechanism::Login.exchange(&Credentials::new("a", "b\0c")).is_err());
+    assert!(
+        Mechanism::Plain
+            .exchange(&Credentials::new("a\0b", "c"))
+            .is_err()
+    );
+    assert!(
+        Mechanism::Plain
+            .exchange(&Credentials::new("a", "c").authorize_as("b\0"))
+            .is_err()
+    );
+    assert!(
+        Mechanism::Login
+            .exchange(&Credentials::new("a", "b\0c"))
+            .is_err()
+    );
 }
 
 #[test]
 fn user_and_password_are_there() {
     for mechanism in [Mechanism::Plain, Mechanism::Login] {
         let says = |user, password| {
-            mechanism.exchange(&Credentials::new(user, password)).err().map(|failure| failure.to_string())
+            mechanism
+                .exchange(&Credentials::new(user, password))
+                .err()
+                .map(|failure| failure.to_string())
         };
         assert_eq!(says("", "p").as_deref(), Some("the user name is empty"));
         assert_eq!(says("u", "").as_deref(), Some("the password is empty"));
@@ -135,16 +196,31 @@ fn names_are_read_in_any_case() {
     for mechanism in Mechanism::ALL {
         assert_eq!(mechanism.as_str().parse::<Mechanism>().unwrap(), mechanism);
     }
-    assert!("NTLM".parse::<Mechanism>().unwrap_err().to_string().contains("PLAIN, LOGIN"));
+    assert!(
+        "NTLM"
+            .parse::<Mechanism>()
+            .unwrap_err()
+            .to_string()
+            .contains("PLAIN, LOGIN")
+    );
 }
 
 #[test]
 fn external_and_anonymous() {
-    assert_eq!(lines(Mechanism::External, &Credentials::external(), 1), ["AUTH EXTERNAL =\r\n", "\r\n"]);
+    assert_eq!(
+        lines(Mechanism::External, &Credentials::external(), 1),
+        ["AUTH EXTERNAL =\r\n", "\r\n"]
+    );
     let fred = Credentials::external().authorize_as("fred@example.com");
-    assert_eq!(Setting::new("").begin(Mechanism::External, &fred).output(), "fred@example.com");
+    assert_eq!(
+        Setting::new("").begin(Mechanism::External, &fred).output(),
+        "fred@example.com"
+    );
     let trace = Credentials::anonymous("sirhc");
-    assert_eq!(lines(Mechanism::Anonymous, &trace, 0), ["AUTH ANONYMOUS c2lyaGM=\r\n"]);
+    assert_eq!(
+        lines(Mechanism::Anonymous, &trace, 0),
+        ["AUTH ANONYMOUS c2lyaGM=\r\n"]
+    );
 }
 
 #[test]
@@ -154,7 +230,11 @@ fn credentials_and_mechanisms_fit_or_say_why_not() {
         (Mechanism::External, &password, "a password"),
         (Mechanism::Plain, &Credentials::token("u", "t"), "a token"),
         (Mechanism::Anonymous, &Credentials::external(), "neither"),
-        (Mechanism::Login, &password.clone().authorize_as("bob"), "acts for \"bob\""),
+        (
+            Mechanism::Login,
+            &password.clone().authorize_as("bob"),
+            "acts for \"bob\"",
+        ),
     ] {
         let error = mechanism.exchange(credentials).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
@@ -172,7 +252,11 @@ fn mechanisms_suit_what_is_proved_and_for_whom() {
         (Mechanism::Plain, token.clone(), false),
         (Mechanism::Login, password.clone(), true),
         (Mechanism::Login, password.authorize_as("v"), false),
-        (Mechanism::OAuthBearer, token.clone().authorize_as("v"), true),
+        (
+            Mechanism::OAuthBearer,
+            token.clone().authorize_as("v"),
+            true,
+        ),
         (Mechanism::XOAuth2, token.authorize_as("v"), false),
     ] {
         assert_eq!(mechanism.suits(&credentials), suits, "{mechanism}");
@@ -182,12 +266,17 @@ fn mechanisms_suit_what_is_proved_and_for_whom() {
 #[cfg(feature = "client")]
 #[test]
 fn credentials_that_no_mechanism_can_say_are_known_before() {
-    let check = |order: &[Mechanism], credentials: &Credentials| Mechanism::check(order, credentials).is_ok();
+    let check = |order: &[Mechanism], credentials: &Credentials| {
+        Mechanism::check(order, credentials).is_ok()
+    };
     let unsayable = Credentials::new("a\0b", "c");
     assert!(!check(&[Mechanism::Plain], &unsayable) && !check(&[], &unsayable));
     let password = Credentials::new("u", "p");
     assert!(check(&[Mechanism::Plain], &password) && check(&[], &password));
-    assert!(check(&[Mechanism::External], &password), "that it is for another sort is said elsewhere");
+    assert!(
+        check(&[Mechanism::External], &password),
+        "that it is for another sort is said elsewhere"
+    );
 }
 
 #[cfg(feature = "sasl")]
@@ -202,7 +291,10 @@ mod with_feature {
 
     #[test]
     fn cram_md5_as_rfc_2195_has_it() {
-        let mut trial = Setting::new("").begin(Mechanism::CramMd5, &Credentials::new("tim", "tanstaaftanstaaf"));
+        let mut trial = Setting::new("").begin(
+            Mechanism::CramMd5,
+            &Credentials::new("tim", "tanstaaftanstaaf"),
+        );
         assert_eq!(trial.line, "AUTH CRAM-MD5\r\n");
         let response = trial.ask("<1896.697170952@postoffice.reston.mci.net>");
         assert_eq!(response, "tim b913a602c7eda7a495b4e6e7334d3890");
@@ -219,18 +311,24 @@ mod with_feature {
             trial.ask("r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"),
             "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="
         );
-        assert!(trial.login.verify().is_err(), "the server has not proved anything");
+        assert!(
+            trial.login.verify().is_err(),
+            "the server has not proved anything"
+        );
         assert_eq!(trial.ask("v=rmF9pqV8S7suAoZWja4dJRkFsKQ="), "");
         trial.login.verify().unwrap();
     }
 
     const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
-    const FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+    const FIRST: &str =
+        "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
     const LAST: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     #[test]
     fn scram_sha_256_as_rfc_7677_has_it() {
-        let mut trial = Setting::new("SCRAM-SHA-256").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+        let mut trial = Setting::new("SCRAM-SHA-256")
+            .nonce(NONCE)
+            .begin(Mechanism::ScramSha256, &user());
         assert_eq!(trial.output(), format!("n,,n=user,r={NONCE}"));
         assert_eq!(
             trial.ask(FIRST),
@@ -247,22 +345,49 @@ mod with_feature {
     #[test]
     fn scram_gives_up_for_a_reason() {
         for (challenges, says) in [
-            (&["r=another,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"][..], "another login"),
-            (&["r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"], "another login"),
-            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4095"], "fewer than 4096"),
-            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600001"], "limit is 600000"),
-            (&["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=99999999999"], "first message"),
+            (
+                &["r=another,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"][..],
+                "another login",
+            ),
+            (
+                &["r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"],
+                "another login",
+            ),
+            (
+                &["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4095"],
+                "fewer than 4096",
+            ),
+            (
+                &["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600001"],
+                "limit is 600000",
+            ),
+            (
+                &["r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=99999999999"],
+                "first message",
+            ),
             (&["r=rOprNGfwEbeRWgbNEkqOx,s=?,i=4096"], "first message"),
-            (&["m=x,r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"], "extension"),
+            (
+                &["m=x,r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"],
+                "extension",
+            ),
             (&["", ""], "first message"),
             (&[FIRST, "v=AAAA"], "in its place"),
-            (&[FIRST, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G5="], "last message"),
+            (
+                &[FIRST, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G5="],
+                "last message",
+            ),
             (&[FIRST, ""], "last message"),
         ] {
-            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            let mut trial = Setting::new("")
+                .nonce(NONCE)
+                .begin(Mechanism::ScramSha256, &user());
             let last = trial.ask_all(challenges);
             assert_eq!(last, "*", "{challenges:?}");
-            assert!(trial.reason().contains(says), "{challenges:?}: {}", trial.reason());
+            assert!(
+                trial.reason().contains(says),
+                "{challenges:?}: {}",
+                trial.reason()
+            );
             assert!(trial.login.verify().is_err(), "{challenges:?}");
         }
     }
@@ -272,15 +397,27 @@ mod with_feature {
         for (challenges, says) in [
             (&[FIRST, "e=invalid-proof"][..], "password is wrong"),
             (&["e=unknown-user"], "does not know the user"),
-            (&[FIRST, "e=server-does-support-channel-binding"], "somebody between"),
+            (
+                &[FIRST, "e=server-does-support-channel-binding"],
+                "somebody between",
+            ),
             (&[FIRST, "e=odd"], "\"odd\""),
         ] {
-            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            let mut trial = Setting::new("")
+                .nonce(NONCE)
+                .begin(Mechanism::ScramSha256, &user());
             let last = trial.ask_all(challenges);
             assert_eq!(last, "", "{challenges:?}");
-            assert!(trial.reason().contains(says), "{challenges:?}: {}", trial.reason());
+            assert!(
+                trial.reason().contains(says),
+                "{challenges:?}: {}",
+                trial.reason()
+            );
             let contradiction = trial.login.verify().unwrap_err().to_string();
-            assert!(contradiction.contains(says) && contradiction.contains("and then"), "{contradiction}");
+            assert!(
+                contradiction.contains(says) && contradiction.contains("and then"),
+                "{contradiction}"
+            );
         }
     }
 
@@ -295,19 +432,30 @@ mod with_feature {
             (vec![first(&format!("{NONCE}x"), 4095)], Some(Distrusted)),
             (vec![FIRST.into(), "v=AAAA".into()], Some(Distrusted)),
             (vec![FIRST.into(), "v=?".into()], Some(Distrusted)),
-            (vec![FIRST.into(), "e=channel-bindings-dont-match".into()], Some(Distrusted)),
-            (vec!["e=server-does-support-channel-binding".into()], Some(Distrusted)),
+            (
+                vec![FIRST.into(), "e=channel-bindings-dont-match".into()],
+                Some(Distrusted),
+            ),
+            (
+                vec!["e=server-does-support-channel-binding".into()],
+                Some(Distrusted),
+            ),
             (vec![first(&format!("{NONCE}x"), 600_001)], Some(Broken)),
             (vec!["m=x".into()], Some(Broken)),
             (vec!["r=x".into()], Some(Broken)),
-            (vec![FIRST.into(), "e=unsupported-channel-binding-type".into()], Some(Broken)),
+            (
+                vec![FIRST.into(), "e=unsupported-channel-binding-type".into()],
+                Some(Broken),
+            ),
             (vec!["e=extensions-not-supported".into()], Some(Broken)),
             (vec![FIRST.into(), "e=invalid-proof".into()], None),
             (vec!["e=unknown-user".into()], None),
             (vec!["e=other-error".into()], None),
             (vec![FIRST.into()], None),
         ] {
-            let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+            let mut trial = Setting::new("")
+                .nonce(NONCE)
+                .begin(Mechanism::ScramSha256, &user());
             for challenge in &challenges {
                 trial.ask(challenge);
             }
@@ -321,35 +469,74 @@ mod with_feature {
 
     #[test]
     fn what_passwords_can_be_tried_with_is_a_secret() {
-        let mut trial = Setting::new("").begin(Mechanism::CramMd5, &Credentials::new("tim", "tanstaaftanstaaf"));
+        let mut trial = Setting::new("").begin(
+            Mechanism::CramMd5,
+            &Credentials::new("tim", "tanstaaftanstaaf"),
+        );
         let response = trial.ask("<1896.697170952@postoffice.reston.mci.net>");
-        for echo in [response.clone(), response.to_uppercase().replace("TIM ", "tim "), BASE64.encode(&response)] {
+        for echo in [
+            response.clone(),
+            response.to_uppercase().replace("TIM ", "tim "),
+            BASE64.encode(&response),
+        ] {
             let shown = trial.secrets.redacted(&echo);
             assert!(
-                shown.as_deref().is_none_or(|shown| !shown.contains("b913a602c7eda7a495b4e6e7334d3890")),
+                shown
+                    .as_deref()
+                    .is_none_or(|shown| !shown.contains("b913a602c7eda7a495b4e6e7334d3890")),
                 "{shown:?}"
             );
         }
-        assert_eq!(trial.secrets.redacted(&response).as_deref(), Some("tim ***"));
-        let mut trial = Setting::new("").nonce(NONCE).begin(Mechanism::ScramSha256, &user());
+        assert_eq!(
+            trial.secrets.redacted(&response).as_deref(),
+            Some("tim ***")
+        );
+        let mut trial = Setting::new("")
+            .nonce(NONCE)
+            .begin(Mechanism::ScramSha256, &user());
         let response = trial.ask(FIRST);
-        assert!(!trial.secrets.redacted(&response).unwrap().contains("dHzbZapWIk4jUhN"));
+        assert!(
+            !trial
+                .secrets
+                .redacted(&response)
+                .unwrap()
+                .contains("dHzbZapWIk4jUhN")
+        );
         let (_, proof) = response.rsplit_once(",p=").unwrap();
-        assert_eq!(trial.secrets.redacted(&format!("proof: {proof}")).as_deref(), Some("proof: ***"));
+        assert_eq!(
+            trial
+                .secrets
+                .redacted(&format!("proof: {proof}"))
+                .as_deref(),
+            Some("proof: ***")
+        );
     }
 
     #[test]
     fn nothing_adds_a_field() {
         let mut setting = Setting::new("");
         let token = Credentials::token("", "vF9d");
-        assert_eq!(setting.begin(Mechanism::OAuthBearer, &token).output(), "n,,\x01auth=Bearer vF9d\x01\x01");
+        assert_eq!(
+            setting.begin(Mechanism::OAuthBearer, &token).output(),
+            "n,,\x01auth=Bearer vF9d\x01\x01"
+        );
         setting.settings.server = Some(("host\x01auth=Bearer other".into(), 587));
         setting.settings.nonce = Some("a,b".into());
         let (settings, capabilities) = (&setting.settings, &setting.capabilities);
-        let session = SaslSession { settings, capabilities, channel: None };
-        for (mechanism, credentials) in [(Mechanism::OAuthBearer, token), (Mechanism::ScramSha1, user())] {
+        let session = SaslSession {
+            settings,
+            capabilities,
+            channel: None,
+        };
+        for (mechanism, credentials) in [
+            (Mechanism::OAuthBearer, token),
+            (Mechanism::ScramSha1, user()),
+        ] {
             let exchange = mechanism.exchange(&credentials).unwrap();
-            assert!(Login::begin(exchange, &session, &mut Secrets::default()).is_err(), "{mechanism}");
+            assert!(
+                Login::begin(exchange, &session, &mut Secrets::default()).is_err(),
+                "{mechanism}"
+            );
         }
         for name in ["a,b", "a=b", "a=2Cb", ",=,", "=3D,"] {
             let escaped = crate::proto::sasl::exchange::saslname(name);
@@ -360,12 +547,19 @@ mod with_feature {
 
     #[test]
     fn scram_hashes_as_often_as_the_limits_allow() {
-        for (iterations, is_answered) in [(4095, false), (4096, true), (4097, true), (4098, false)] {
+        for (iterations, is_answered) in [(4095, false), (4096, true), (4097, true), (4098, false)]
+        {
             let mut setting = Setting::new("").nonce(NONCE);
             setting.settings.limits.scram_iterations = 4096..=4097;
             let mut trial = setting.begin(Mechanism::ScramSha256, &user());
-            let response = trial.ask(&format!("r={NONCE}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i={iterations}"));
-            assert_eq!(response.starts_with("c=biws,r="), is_answered, "{iterations}: {response}");
+            let response = trial.ask(&format!(
+                "r={NONCE}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i={iterations}"
+            ));
+            assert_eq!(
+                response.starts_with("c=biws,r="),
+                is_answered,
+                "{iterations}: {response}"
+            );
         }
     }
 
@@ -374,20 +568,47 @@ mod with_feature {
         let channel = Some(ChannelBinding::tls_exporter(*b"0123"));
         for (offered, channel, mechanism, begins) in [
             ("SCRAM-SHA-256", None, Mechanism::ScramSha256, "n,,n="),
-            ("SCRAM-SHA-256", channel.clone(), Mechanism::ScramSha256, "y,,n="),
+            (
+                "SCRAM-SHA-256",
+                channel.clone(),
+                Mechanism::ScramSha256,
+                "y,,n=",
+            ),
             // Not one that this client has: put in place of one that it has, it would hide that the
             // server has it.
-            ("SCRAM-SHA-256 SCRAM-SHA-512-PLUS", channel.clone(), Mechanism::ScramSha256, "y,,n="),
-            ("SCRAM-SHA-256 SCRAM-SHA-1-PLUS", channel.clone(), Mechanism::ScramSha256, "n,,n="),
-            ("SCRAM-SHA-1-PLUS", channel, Mechanism::ScramSha1Plus, "p=tls-exporter,,n="),
+            (
+                "SCRAM-SHA-256 SCRAM-SHA-512-PLUS",
+                channel.clone(),
+                Mechanism::ScramSha256,
+                "y,,n=",
+            ),
+            (
+                "SCRAM-SHA-256 SCRAM-SHA-1-PLUS",
+                channel.clone(),
+                Mechanism::ScramSha256,
+                "n,,n=",
+            ),
+            (
+                "SCRAM-SHA-1-PLUS",
+                channel,
+                Mechanism::ScramSha1Plus,
+                "p=tls-exporter,,n=",
+            ),
         ] {
-            let setting = Setting { channel, ..Setting::new(offered) };
+            let setting = Setting {
+                channel,
+                ..Setting::new(offered)
+            };
             let said = setting.begin(mechanism, &user()).output();
             assert!(said.starts_with(begins), "{offered}: {said}");
         }
         let setting = Setting::new("SCRAM-SHA-1-PLUS");
         let (settings, capabilities) = (&setting.settings, &setting.capabilities);
-        let session = SaslSession { settings, capabilities, channel: None };
+        let session = SaslSession {
+            settings,
+            capabilities,
+            channel: None,
+        };
         let exchange = Mechanism::ScramSha1Plus.exchange(&user()).unwrap();
         assert!(Login::begin(exchange, &session, &mut Secrets::default()).is_err());
     }
@@ -395,17 +616,31 @@ mod with_feature {
     #[test]
     fn the_second_message_holds_header_and_binding() {
         let channel = Some(ChannelBinding::tls_server_end_point(*b"\xff\0"));
-        let setting = Setting { channel, ..Setting::new("").nonce(NONCE) };
+        let setting = Setting {
+            channel,
+            ..Setting::new("").nonce(NONCE)
+        };
         let credentials = user().authorize_as("a,b=c");
         let mut trial = setting.begin(Mechanism::ScramSha256Plus, &credentials);
-        assert_eq!(trial.output(), format!("p=tls-server-end-point,a=a=2Cb=3Dc,n=user,r={NONCE}"));
+        assert_eq!(
+            trial.output(),
+            format!("p=tls-server-end-point,a=a=2Cb=3Dc,n=user,r={NONCE}")
+        );
         let binding = BASE64.encode(b"p=tls-server-end-point,a=a=2Cb=3Dc,\xff\0");
-        assert!(trial.ask(FIRST).starts_with(&format!("c={binding},r={NONCE}")));
+        assert!(
+            trial
+                .ask(FIRST)
+                .starts_with(&format!("c={binding},r={NONCE}"))
+        );
     }
 
     #[test]
     fn nonces_are_fresh() {
-        let nonce = || Setting::new("").begin(Mechanism::ScramSha1, &user()).output();
+        let nonce = || {
+            Setting::new("")
+                .begin(Mechanism::ScramSha1, &user())
+                .output()
+        };
         assert_ne!(nonce(), nonce());
         assert_eq!(nonce().len(), "n,,n=user,r=".len() + 24);
     }
@@ -414,10 +649,26 @@ mod with_feature {
     fn scram_prepares_and_the_password_stays_unsaid() {
         // RFC 4013, 3: soft hyphen to nothing, Roman nine to IX, private use forbidden.
         let same = |a: &str, b: &str| *scram::prepared(a, "").unwrap() == b;
-        assert!(same("I\u{AD}X", "IX") && same("\u{2168}", "IX") && same("\u{AA}", "a") && same("user", "user"));
-        let error = Mechanism::ScramSha1.exchange(&Credentials::new("user", "pen\u{7}cil")).err().unwrap().to_string();
-        assert!(error.contains("the password") && !error.contains('\u{7}'), "{error}");
-        assert!(Mechanism::ScramSha1.exchange(&Credentials::new("", "pencil")).is_err());
+        assert!(
+            same("I\u{AD}X", "IX")
+                && same("\u{2168}", "IX")
+                && same("\u{AA}", "a")
+                && same("user", "user")
+        );
+        let error = Mechanism::ScramSha1
+            .exchange(&Credentials::new("user", "pen\u{7}cil"))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("the password") && !error.contains('\u{7}'),
+            "{error}"
+        );
+        assert!(
+            Mechanism::ScramSha1
+                .exchange(&Credentials::new("", "pencil"))
+                .is_err()
+        );
     }
 
     const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
@@ -430,7 +681,8 @@ mod with_feature {
         let mut trial = setting.begin(Mechanism::OAuthBearer, &credentials);
         assert_eq!(
             trial.line,
-            "AUTH OAUTHBEARER bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI\
+            "AUTH OAUTHBEARER \
+                bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI\
              HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB\r\n"
         );
         let error = r#"{"status":"invalid_token","scope":"example_scope","openid-configuration":"https://example.com/.well-known/openid-configuration"}"#;
@@ -438,50 +690,82 @@ mod with_feature {
         assert_eq!(
             trial.reason(),
             "the server does not accept the token: \"invalid_token\" \
-             (openid-configuration \"https://example.com/.well-known/openid-configuration\", scope \"example_scope\")"
+             (openid-configuration \"https://example.com/.well-known/openid-configuration\", \
+             scope \"example_scope\")"
         );
         assert!(trial.login.verify().is_err());
     }
 
     #[test]
     fn xoauth2_as_google_has_it() {
-        let mut trial =
-            Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("someuser@example.com", "ya29.vF9"));
-        assert_eq!(trial.output(), "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01");
+        let mut trial = Setting::new("").begin(
+            Mechanism::XOAuth2,
+            &Credentials::token("someuser@example.com", "ya29.vF9"),
+        );
+        assert_eq!(
+            trial.output(),
+            "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01"
+        );
         let error = r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#;
         assert_eq!(trial.ask(error), "");
-        assert!(trial.reason().ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")"));
+        assert!(
+            trial
+                .reason()
+                .ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")")
+        );
     }
 
     #[test]
     fn a_refusal_that_is_no_json_is_shown_as_it_is() {
         let mut trial = Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("u", "t"));
         assert_eq!(trial.ask("no \x1b[1mway"), "");
-        assert!(trial.reason().ends_with("\"no \u{FFFD}[1mway\""), "{}", trial.reason());
+        assert!(
+            trial.reason().ends_with("\"no \u{FFFD}[1mway\""),
+            "{}",
+            trial.reason()
+        );
     }
 
     #[test]
     fn a_token_cannot_bring_its_own_parts() {
         for token in ["", "a b", "a\x01host=x", "a\r\n", "é"] {
-            assert!(Mechanism::XOAuth2.exchange(&Credentials::token("u", token)).is_err(), "{token:?}");
+            assert!(
+                Mechanism::XOAuth2
+                    .exchange(&Credentials::token("u", token))
+                    .is_err(),
+                "{token:?}"
+            );
         }
-        assert!(Mechanism::OAuthBearer.exchange(&Credentials::token("u\x01auth=Bearer x", "t")).is_err());
+        assert!(
+            Mechanism::OAuthBearer
+                .exchange(&Credentials::token("u\x01auth=Bearer x", "t"))
+                .is_err()
+        );
     }
 
     #[test]
     fn a_long_token_waits_for_the_empty_challenge() {
         let token = "x".repeat(2000);
-        let mut trial = Setting::new("").begin(Mechanism::OAuthBearer, &Credentials::token("u", token.as_str()));
+        let mut trial = Setting::new("").begin(
+            Mechanism::OAuthBearer,
+            &Credentials::token("u", token.as_str()),
+        );
         assert_eq!(trial.line, "AUTH OAUTHBEARER\r\n");
-        assert_eq!(trial.ask(""), format!("n,a=u,\x01auth=Bearer {token}\x01\x01"));
+        assert_eq!(
+            trial.ask(""),
+            format!("n,a=u,\x01auth=Bearer {token}\x01\x01")
+        );
     }
 
     /// What a server might say: nearly right, or not at all.
     fn challenge() -> impl Strategy<Value = Vec<u8>> {
-        let scram = "(r=abc?[!-~]{0,6})?,?(s=[A-Za-z0-9+/]{0,8}=?)?,?(i=[0-9]{0,3})?(,[a-z]=.{0,5})?";
+        let scram =
+            "(r=abc?[!-~]{0,6})?,?(s=[A-Za-z0-9+/]{0,8}=?)?,?(i=[0-9]{0,3})?(,[a-z]=.{0,5})?";
         prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..200),
-            proptest::string::string_regex(scram).unwrap().prop_map(String::into_bytes),
+            proptest::string::string_regex(scram)
+                .unwrap()
+                .prop_map(String::into_bytes),
             "[ve]=[A-Za-z0-9+/]{0,44}=?".prop_map(String::into_bytes),
             r#"\{"status": ?("[a-z_]{0,9}"|[0-9]{0,4}|\[|null),?("[a-z]{0,3}":"[^"]{0,9}")?\}"#
                 .prop_map(String::into_bytes),
@@ -492,7 +776,8 @@ mod with_feature {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 
-        /// Whatever comes, there is one line for it; who gave up has said why, and is not talked out of it.
+        /// Whatever comes, there is one line for it; who gave up has said why, and is not talked
+        /// out of it.
         #[test]
         fn any_challenges_get_a_line_each(
             challenges in proptest::collection::vec((challenge(), any::<bool>()), 0..6),
@@ -526,16 +811,21 @@ mod with_feature {
 fn a_command_is_no_longer_than_servers_must_take() {
     let begins_with = |password: usize| {
         let credentials = Credentials::new("alice", "x".repeat(password));
-        Setting::new("PLAIN").begin(Mechanism::Plain, &credentials).line
+        Setting::new("PLAIN")
+            .begin(Mechanism::Plain, &credentials)
+            .line
     };
-    // `AUTH PLAIN ` and CRLF are 13 of the 512 bytes (RFC 5321, 4.5.3.1.4); "\0alice\0" is 7 of what is encoded.
+    // `AUTH PLAIN ` and CRLF are 13 of the 512 bytes (RFC 5321, 4.5.3.1.4); "\0alice\0" is 7 of
+    // what is encoded.
     let longest = (512 - 13) / 4 * 3 - 7;
     assert!(begins_with(longest).starts_with("AUTH PLAIN "));
     assert_eq!(begins_with(longest + 1).trim_end(), "AUTH PLAIN");
     // With this name, the 512 can be had to the byte.
     let begins_with = |user: usize| {
         let credentials = Credentials::external().authorize_as("x".repeat(user));
-        Setting::new("").begin(Mechanism::External, &credentials).line
+        Setting::new("")
+            .begin(Mechanism::External, &credentials)
+            .line
     };
     assert_eq!(begins_with(372).len(), 512);
     assert_eq!(begins_with(373).trim_end(), "AUTH EXTERNAL");

@@ -29,11 +29,19 @@ impl Conversation {
     pub(super) fn offered_mechanisms(&self) -> Vec<&'static str> {
         let settings = &self.server.settings;
         let has_logins = !settings.logins.is_empty() || !settings.tokens.is_empty();
-        if !has_logins || (self.tls.is_none() && !settings.auth_in_clear) || !self.server.offers("AUTH") {
+        if !has_logins
+            || (self.tls.is_none() && !settings.auth_in_clear)
+            || !self.server.offers("AUTH")
+        {
             return Vec::new();
         }
-        let names = settings.mechanisms.iter().map(|mechanism| mechanism.as_str());
-        names.filter(|name| self.tls.is_some() || !name.ends_with("-PLUS")).collect()
+        let names = settings
+            .mechanisms
+            .iter()
+            .map(|mechanism| mechanism.as_str());
+        names
+            .filter(|name| self.tls.is_some() || !name.ends_with("-PLUS"))
+            .collect()
     }
 
     pub(super) async fn auth(&mut self, argument: &str) -> io::Result<&'static str> {
@@ -63,9 +71,10 @@ impl Conversation {
             Mechanism::Plain => self.plain(initial).await,
             Mechanism::Login => self.login(initial).await,
             Mechanism::CramMd5 => self.cram_md5().await,
-            Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus | Mechanism::ScramSha256 | Mechanism::ScramSha1 => {
-                self.scram(mechanism, initial).await
-            }
+            Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha1Plus
+            | Mechanism::ScramSha256
+            | Mechanism::ScramSha1 => self.scram(mechanism, initial).await,
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => self.token(initial).await,
             _ => return Ok("504 5.5.4 Unrecognized authentication type"),
         };
@@ -82,9 +91,15 @@ impl Conversation {
     async fn plain(&mut self, initial: Option<&str>) -> Result<String, Failure> {
         let response = self.initial(initial).await?;
         match response.split('\0').collect::<Vec<_>>()[..] {
-            [identity, user, password] if identity.is_empty() || identity == user => self.checked(user, password),
-            [_, _, _] => Err(Failure::Reply("535 5.7.8 Not allowed to act for another user")),
-            _ => Err(Failure::Reply("501 5.5.2 Not identity, NUL, user, NUL, password")),
+            [identity, user, password] if identity.is_empty() || identity == user => {
+                self.checked(user, password)
+            }
+            [_, _, _] => Err(Failure::Reply(
+                "535 5.7.8 Not allowed to act for another user",
+            )),
+            _ => Err(Failure::Reply(
+                "501 5.5.2 Not identity, NUL, user, NUL, password",
+            )),
         }
     }
 
@@ -101,18 +116,38 @@ impl Conversation {
         let challenge = format!("<{}@localhost>", self.number);
         let response = self.challenge(&challenge).await?;
         let (user, signature) = response.rsplit_once(' ').ok_or(INVALID)?;
-        let login = self.server.settings.logins.iter().find(|(known, _)| known == user);
+        let login = self
+            .server
+            .settings
+            .logins
+            .iter()
+            .find(|(known, _)| known == user);
         match login {
-            Some((_, password)) if cram_md5::signature(password, challenge.as_bytes()) == signature => Ok(user.into()),
+            Some((_, password))
+                if cram_md5::signature(password, challenge.as_bytes()) == signature =>
+            {
+                Ok(user.into())
+            }
             _ => Err(INVALID),
         }
     }
 
-    async fn scram(&mut self, mechanism: Mechanism, initial: Option<&str>) -> Result<String, Failure> {
+    async fn scram(
+        &mut self,
+        mechanism: Mechanism,
+        initial: Option<&str>,
+    ) -> Result<String, Failure> {
         let scram = Scram {
-            hash: if mechanism.as_str().contains("SHA-256") { Hash::Sha256 } else { Hash::Sha1 },
+            hash: if mechanism.as_str().contains("SHA-256") {
+                Hash::Sha256
+            } else {
+                Hash::Sha1
+            },
             is_bound: mechanism.as_str().ends_with("-PLUS"),
-            offers_bound: self.offered_mechanisms().iter().any(|name| name.ends_with("-PLUS")),
+            offers_bound: self
+                .offered_mechanisms()
+                .iter()
+                .any(|name| name.ends_with("-PLUS")),
             channels: self.channels.clone(),
         };
         let message = self.initial(initial).await?;
@@ -148,20 +183,28 @@ impl Conversation {
             Some(name.replace("=2C", ",").replace("=3D", "="))
         });
         let is_good = |(known, good): &&(String, String)| {
-            Some(good.as_str()) == token && named.as_ref().map_or(header == "n,,", |name| name == known)
+            Some(good.as_str()) == token
+                && named.as_ref().map_or(header == "n,,", |name| name == known)
         };
         if let Some((user, _)) = self.server.settings.tokens.iter().find(is_good) {
             return Ok(user.clone());
         }
         // RFC 7628, 3.2.2.
-        self.challenge(r#"{"status":"invalid_token","scope":"mail"}"#).await?;
+        self.challenge(r#"{"status":"invalid_token","scope":"mail"}"#)
+            .await?;
         Err(INVALID)
     }
 
     fn checked(&self, user: &str, password: &str) -> Result<String, Failure> {
         let logins = &self.server.settings.logins;
-        let is_known = logins.iter().any(|(known, right)| known == user && right == password);
-        if is_known { Ok(user.into()) } else { Err(INVALID) }
+        let is_known = logins
+            .iter()
+            .any(|(known, right)| known == user && right == password);
+        if is_known {
+            Ok(user.into())
+        } else {
+            Err(INVALID)
+        }
     }
 
     /// The initial response, which may come with AUTH or be asked for.
@@ -175,13 +218,20 @@ impl Conversation {
     }
 
     async fn challenge(&mut self, challenge: &str) -> Result<String, Failure> {
-        self.output.extend_from_slice(format!("334 {}\r\n", BASE64.encode(challenge)).as_bytes());
+        self.output
+            .extend_from_slice(format!("334 {}\r\n", BASE64.encode(challenge)).as_bytes());
         let Some(response) = self.line().await? else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed in the middle of AUTH").into());
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the client closed in the middle of AUTH",
+            )
+            .into());
         };
         self.record("<secret>");
         match response {
-            Ok(response) if response == "*" => Err(Failure::Reply("501 5.7.0 Authentication aborted")),
+            Ok(response) if response == "*" => {
+                Err(Failure::Reply("501 5.7.0 Authentication aborted"))
+            }
             Ok(response) => decoded(&response),
             Err(reply) => Err(Failure::Reply(reply)),
         }
@@ -189,6 +239,8 @@ impl Conversation {
 }
 
 fn decoded(response: &str) -> Result<String, Failure> {
-    let bytes = BASE64.decode(response).map_err(|_| Failure::Reply("501 5.5.2 Cannot decode the response"))?;
+    let bytes = BASE64
+        .decode(response)
+        .map_err(|_| Failure::Reply("501 5.5.2 Cannot decode the response"))?;
     String::from_utf8(bytes).map_err(|_| Failure::Reply("501 5.5.2 The response is not UTF-8"))
 }

@@ -7,11 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{BLOCK, Conversation};
 
-/// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321, 4.5.3.1.4.
+/// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321,
+/// 4.5.3.1.4.
 const LINE_LIMIT: usize = 12_288;
 
 impl Conversation {
-    /// The next line without its CRLF, or what to reply where it is none; `None` at the end of the stream.
+    /// The next line without its CRLF, or what to reply where it is none; `None` at the end of the
+    /// stream.
     pub(super) async fn line(&mut self) -> io::Result<Option<Result<String, &'static str>>> {
         let mut searched = 0;
         let mut is_too_long = false;
@@ -34,12 +36,17 @@ impl Conversation {
         }
         Ok(Some(match line.strip_suffix(b"\r\n") {
             None => Err("500 5.5.2 Line ends with LF alone"),
-            Some(line) if line.iter().any(u8::is_ascii_control) => Err("500 5.5.2 Control character in a command"),
-            Some(line) => String::from_utf8(line.to_vec()).map_err(|_| "500 5.5.2 Neither ASCII nor UTF-8"),
+            Some(line) if line.iter().any(u8::is_ascii_control) => {
+                Err("500 5.5.2 Control character in a command")
+            }
+            Some(line) => {
+                String::from_utf8(line.to_vec()).map_err(|_| "500 5.5.2 Neither ASCII nor UTF-8")
+            }
         }))
     }
 
-    /// Reads what is there, after the client has been told what it waits for. `false` at the end of the stream.
+    /// Reads what is there, after the client has been told what it waits for. `false` at the end of
+    /// the stream.
     pub(super) async fn fill(&mut self) -> io::Result<bool> {
         self.flush().await?;
         self.input.reserve(BLOCK);
@@ -60,8 +67,10 @@ impl Conversation {
     pub(super) fn reply(&mut self, reply: &str) {
         let has_codes = self.server.offers("ENHANCEDSTATUSCODES");
         for line in reply.lines() {
-            let is_code =
-                |word: &str| word.split('.').count() == 3 && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.'));
+            let is_code = |word: &str| {
+                word.split('.').count() == 3
+                    && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.'))
+            };
             match line.get(4..).and_then(|rest| rest.split_once(' ')) {
                 Some((word, text)) if !has_codes && is_code(word) => {
                     self.output.extend_from_slice(&line.as_bytes()[..4]);

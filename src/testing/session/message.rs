@@ -61,7 +61,8 @@ impl Incoming {
         })
     }
 
-    /// What is counted in the size already. tokio writes it on a thread of its own, while the next block is read.
+    /// What is counted in the size already. tokio writes it on a thread of its own, while the next
+    /// block is read.
     async fn write(&mut self, block: &[u8]) -> io::Result<()> {
         self.has_eight_bit |= self.checks.eight_bit && !block.is_ascii();
         if self.checks.line_length {
@@ -83,17 +84,27 @@ impl Incoming {
 
     /// Why it is refused, by the checks that were asked for.
     fn refusal(&self, transaction: &Transaction) -> Option<&'static str> {
-        let declares = |wanted: &str| transaction.parameters.iter().any(|given| given.eq_ignore_ascii_case(wanted));
+        let declares = |wanted: &str| {
+            transaction
+                .parameters
+                .iter()
+                .any(|given| given.eq_ignore_ascii_case(wanted))
+        };
         let is_binary = declares("BODY=BINARYMIME");
         let mut sizes = transaction.parameters.iter().filter_map(|given| {
             let (name, value) = given.split_once('=')?;
-            name.eq_ignore_ascii_case("SIZE").then(|| value.parse::<u64>().ok())?
+            name.eq_ignore_ascii_case("SIZE")
+                .then(|| value.parse::<u64>().ok())?
         });
         if self.size > self.max_size {
             Some("552 5.3.4 Message size exceeds fixed limit")
         } else if self.checks.size && sizes.next().is_some_and(|declared| self.size > declared) {
             Some("552 5.3.4 Message is larger than MAIL declared")
-        } else if self.has_eight_bit && !is_binary && !declares("BODY=8BITMIME") && !declares("SMTPUTF8") {
+        } else if self.has_eight_bit
+            && !is_binary
+            && !declares("BODY=8BITMIME")
+            && !declares("SMTPUTF8")
+        {
             Some("554 5.6.1 Bytes beyond ASCII without BODY=8BITMIME")
         } else if self.has_long_line && !is_binary {
             Some("554 5.6.0 A line is longer than 998 bytes")
@@ -116,7 +127,10 @@ impl Conversation {
         if !argument.is_empty() {
             return Ok(vec!["501 5.5.4 DATA has no parameter".into()]);
         }
-        let Some(transaction) = self.transaction.take_if(|transaction| !transaction.recipients.is_empty()) else {
+        let Some(transaction) = self
+            .transaction
+            .take_if(|transaction| !transaction.recipients.is_empty())
+        else {
             return Ok(vec![match self.transaction {
                 // RFC 2033, 4.2.
                 Some(_) if self.is_lmtp() => "503 5.5.1 No valid recipients".into(),
@@ -124,7 +138,11 @@ impl Conversation {
                 None => "503 5.5.1 Say MAIL and RCPT first".into(),
             }]);
         };
-        if transaction.parameters.iter().any(|parameter| parameter.eq_ignore_ascii_case("BODY=BINARYMIME")) {
+        if transaction
+            .parameters
+            .iter()
+            .any(|parameter| parameter.eq_ignore_ascii_case("BODY=BINARYMIME"))
+        {
             // RFC 3030, 3.
             return Ok(vec!["503 5.5.1 BINARYMIME goes by BDAT".into()]);
         }
@@ -151,21 +169,36 @@ impl Conversation {
         self.end_message(transaction, incoming).await
     }
 
-    /// A chunk (RFC 3030), whose bytes are read whatever becomes of it: the replies to it, and to the message, if it is the last.
-    pub(super) async fn chunk(&mut self, command: &str, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
+    /// A chunk (RFC 3030), whose bytes are read whatever becomes of it: the replies to it, and to
+    /// the message, if it is the last.
+    pub(super) async fn chunk(
+        &mut self,
+        command: &str,
+        argument: &str,
+    ) -> io::Result<Vec<Cow<'static, str>>> {
         let (size, last) = argument.split_once(' ').unwrap_or((argument, ""));
-        let (Ok(size), true) = (size.parse::<u64>(), last.is_empty() || last.eq_ignore_ascii_case("LAST")) else {
+        let (Ok(size), true) = (
+            size.parse::<u64>(),
+            last.is_empty() || last.eq_ignore_ascii_case("LAST"),
+        ) else {
             return Ok(vec!["501 5.5.4 Syntax: BDAT size [LAST]".into()]);
         };
-        let has_recipients = self.transaction.as_ref().is_some_and(|transaction| !transaction.recipients.is_empty());
+        let has_recipients = self
+            .transaction
+            .as_ref()
+            .is_some_and(|transaction| !transaction.recipients.is_empty());
         let mut incoming = match self.incoming.take() {
             None if has_recipients => Some(Incoming::begin(&self.server).await?),
             before => before,
         };
         let mut left = size;
         while left > 0 {
-            self.fill_for(incoming.as_ref().map_or(0, |incoming| incoming.size)).await?;
-            let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.fill_for(incoming.as_ref().map_or(0, |incoming| incoming.size))
+                .await?;
+            let here = self
+                .input
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let piece = self.input.split_to(here);
             left -= here as u64;
             if let Some(incoming) = &mut incoming {
@@ -180,7 +213,9 @@ impl Conversation {
                 return Ok(vec![other.into()]);
             }
             (Some(other), _) => Some(other),
-            (None, None) if self.transaction.is_some() => Some("554 5.5.1 No valid recipients".into()),
+            (None, None) if self.transaction.is_some() => {
+                Some("554 5.5.1 No valid recipients".into())
+            }
             (None, None) => Some("503 5.5.1 Say MAIL and RCPT first".into()),
             (None, Some(incoming)) if is_too_large(incoming) && last.is_empty() => {
                 Some("552 5.3.4 Message size exceeds fixed limit".into())
@@ -195,7 +230,9 @@ impl Conversation {
             return Ok(vec![refusal.into()]);
         }
         match (self.transaction.take(), incoming) {
-            (Some(transaction), Some(incoming)) if !last.is_empty() => self.end_message(transaction, incoming).await,
+            (Some(transaction), Some(incoming)) if !last.is_empty() => {
+                self.end_message(transaction, incoming).await
+            }
             (transaction, incoming) => {
                 (self.transaction, self.incoming) = (transaction, incoming);
                 Ok(vec![format!("250 2.0.0 {size} octets received").into()])
@@ -243,8 +280,11 @@ impl Conversation {
         if let Some(refusal) = refusal {
             incoming.discard().await?;
             // It refuses each in the same way, unless it does so line by line.
-            let for_each =
-                if self.is_lmtp() && refusal.lines().count() == 1 { transaction.recipients.len() } else { 1 };
+            let for_each = if self.is_lmtp() && refusal.lines().count() == 1 {
+                transaction.recipients.len()
+            } else {
+                1
+            };
             return Ok(vec![refusal.into(); for_each]);
         }
         let (replies, recipients) = self.verdicts(&transaction, &incoming.id);
@@ -253,9 +293,14 @@ impl Conversation {
             return Ok(replies);
         }
         let taken_for: HashSet<&String> = recipients.iter().collect();
-        let parameters = transaction.recipients.iter().zip(transaction.recipient_parameters);
-        let recipient_parameters =
-            parameters.filter(|(to, _)| taken_for.contains(to)).map(|(_, parameters)| parameters).collect();
+        let parameters = transaction
+            .recipients
+            .iter()
+            .zip(transaction.recipient_parameters);
+        let recipient_parameters = parameters
+            .filter(|(to, _)| taken_for.contains(to))
+            .map(|(_, parameters)| parameters)
+            .collect();
         self.server.log().messages.push(ReceivedMessage {
             id: incoming.id,
             connection: self.number,
@@ -276,10 +321,16 @@ impl Conversation {
     }
 
     /// What is said of a message that can be taken, and those whom it is taken for.
-    fn verdicts(&self, transaction: &Transaction, id: &str) -> (Vec<Cow<'static, str>>, Vec<String>) {
+    fn verdicts(
+        &self,
+        transaction: &Transaction,
+        id: &str,
+    ) -> (Vec<Cow<'static, str>>, Vec<String>) {
         let refusal = |recipient: &String| {
             let mut refused = self.server.settings.refused_messages.iter();
-            refused.find(|(address, _)| address.eq_ignore_ascii_case(recipient)).map(|(_, reply)| reply)
+            refused
+                .find(|(address, _)| address.eq_ignore_ascii_case(recipient))
+                .map(|(_, reply)| reply)
         };
         let taken = || Cow::from(format!("250 2.0.0 Ok: queued as {id}"));
         let recipients = &transaction.recipients;
@@ -290,12 +341,22 @@ impl Conversation {
                 None => (vec![taken()], recipients.clone()),
             };
         }
-        let mut replies: Vec<_> =
-            recipients.iter().map(|to| refusal(to).map_or_else(taken, |reply| reply.clone().into())).collect();
-        let taken_for: Vec<_> = recipients.iter().filter(|to| refusal(to).is_none()).cloned().collect();
+        let mut replies: Vec<_> = recipients
+            .iter()
+            .map(|to| refusal(to).map_or_else(taken, |reply| reply.clone().into()))
+            .collect();
+        let taken_for: Vec<_> = recipients
+            .iter()
+            .filter(|to| refusal(to).is_none())
+            .cloned()
+            .collect();
         if is_block {
             replies.insert(0, "353 The answers for each recipient follow".into());
-            replies.push(if taken_for.is_empty() { "550 5.7.1 Refused for all recipients".into() } else { taken() });
+            replies.push(if taken_for.is_empty() {
+                "550 5.7.1 Refused for all recipients".into()
+            } else {
+                taken()
+            });
         }
         (replies, taken_for)
     }

@@ -52,7 +52,10 @@ struct Conversation {
 pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
     let number = {
         let mut log = server.log();
-        log.sessions.push(Session { is_open: true, ..Session::default() });
+        log.sessions.push(Session {
+            is_open: true,
+            ..Session::default()
+        });
         log.sessions.len() - 1
     };
     let conversation = Conversation {
@@ -82,7 +85,11 @@ impl Conversation {
         if self.server.settings.security == Security::Implicit {
             self = self.handshake().await?;
         }
-        let greeting = if self.is_lmtp() { "220 localhost LMTP envoi" } else { "220 localhost ESMTP envoi" };
+        let greeting = if self.is_lmtp() {
+            "220 localhost LMTP envoi"
+        } else {
+            "220 localhost ESMTP envoi"
+        };
         self.reply(greeting);
         while let Some(line) = self.line().await? {
             let line = match line {
@@ -119,7 +126,8 @@ impl Conversation {
                     if let Some(refusal) = self.refusal_of_tls(argument) {
                         self.reply(refusal);
                     } else if !self.input.is_empty() {
-                        // What came in clear must not be taken for what was said inside TLS (RFC 3207, 4.2).
+                        // What came in clear must not be taken for what was said inside TLS (RFC
+                        // 3207, 4.2).
                         self.reply("554 5.5.0 Commands behind STARTTLS are not taken");
                         break;
                     } else {
@@ -166,7 +174,9 @@ impl Conversation {
                     self.reply("221 2.0.0 Bye");
                     break;
                 }
-                "EXPN" | "ETRN" | "TURN" | "BDAT" => self.reply("502 5.5.1 Command not implemented"),
+                "EXPN" | "ETRN" | "TURN" | "BDAT" => {
+                    self.reply("502 5.5.1 Command not implemented")
+                }
                 _ => self.reply("500 5.5.2 Command not recognised"),
             }
         }
@@ -181,13 +191,25 @@ impl Conversation {
         // rustls asks the stream for 4 KiB at a time.
         let stream = BufReader::with_capacity(BLOCK, self.stream);
         let tls = self.server.tls.accept(stream).await?;
-        let version = tls.get_ref().1.protocol_version().and_then(|version| version.as_str());
+        let version = tls
+            .get_ref()
+            .1
+            .protocol_version()
+            .and_then(|version| version.as_str());
         let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
         self.server.log().sessions[self.number].tls = version.clone();
-        let mut channels = vec![ChannelBinding::tls_server_end_point(self.server.end_point.clone())];
+        let mut channels = vec![ChannelBinding::tls_server_end_point(
+            self.server.end_point.clone(),
+        )];
         if tls.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
-            let exported = tls.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
-            channels.push(ChannelBinding::tls_exporter(exported.map_err(io::Error::other)?));
+            let exported = tls.get_ref().1.export_keying_material(
+                [0; 32],
+                b"EXPORTER-Channel-Binding",
+                Some(b""),
+            );
+            channels.push(ChannelBinding::tls_exporter(
+                exported.map_err(io::Error::other)?,
+            ));
         }
         Ok(Conversation {
             stream: Box::new(tls),
@@ -215,8 +237,16 @@ impl Conversation {
             return;
         }
         let mut lines = vec![format!("localhost greets {name}")];
-        for keyword in ["PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "PRDR", "STARTTLS", "AUTH"]
-        {
+        for keyword in [
+            "PIPELINING",
+            "SIZE",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "PRDR",
+            "STARTTLS",
+            "AUTH",
+        ] {
             let is_offered = match keyword {
                 "STARTTLS" => self.offers_tls(),
                 "AUTH" => self.offers_auth(),
@@ -231,17 +261,28 @@ impl Conversation {
                 });
             }
         }
-        let offered = self.server.settings.offered.iter().filter(|line| self.offers_also(first_word(line)));
+        let offered = self
+            .server
+            .settings
+            .offered
+            .iter()
+            .filter(|line| self.offers_also(first_word(line)));
         lines.extend(offered.cloned());
         for (i, line) in lines.iter().enumerate() {
             let separator = if i + 1 == lines.len() { ' ' } else { '-' };
-            self.output.extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
+            self.output
+                .extend_from_slice(format!("250{separator}{line}\r\n").as_bytes());
         }
     }
 
     /// An extension that the server was told to offer.
     fn offers_also(&self, keyword: &str) -> bool {
-        let is_offered = self.server.settings.offered.iter().any(|line| first_word(line).eq_ignore_ascii_case(keyword));
+        let is_offered = self
+            .server
+            .settings
+            .offered
+            .iter()
+            .any(|line| first_word(line).eq_ignore_ascii_case(keyword));
         // RFC 8689, 2: only inside TLS.
         is_offered && (self.tls.is_some() || !keyword.eq_ignore_ascii_case("REQUIRETLS"))
     }
@@ -252,12 +293,22 @@ impl Conversation {
 
     /// A limit that the server was told to offer (RFC 9422).
     fn limit(&self, name: &str) -> Option<usize> {
-        let mut lines = self.server.settings.offered.iter().filter(|line| first_word(line) == "LIMITS");
-        lines.find_map(|line| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()))
+        let mut lines = self
+            .server
+            .settings
+            .offered
+            .iter()
+            .filter(|line| first_word(line) == "LIMITS");
+        lines.find_map(|line| {
+            line.split(' ')
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        })
     }
 
     fn offers_tls(&self) -> bool {
-        self.server.settings.security == Security::StartTls && self.tls.is_none() && self.server.offers("STARTTLS")
+        self.server.settings.security == Security::StartTls
+            && self.tls.is_none()
+            && self.server.offers("STARTTLS")
     }
 
     fn offers_auth(&self) -> bool {
@@ -279,7 +330,11 @@ impl Conversation {
     }
 
     fn other_answer(&self, command: &str) -> Option<String> {
-        self.server.settings.answer.as_ref().and_then(|answer| answer(command))
+        self.server
+            .settings
+            .answer
+            .as_ref()
+            .and_then(|answer| answer(command))
     }
 
     fn record(&mut self, command: &str) {

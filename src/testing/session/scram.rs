@@ -33,22 +33,34 @@ const ITERATIONS: u32 = 4096;
 
 impl Scram {
     /// The answer to the client's first message, and what to remember of it; or the error.
-    pub(super) fn first(&self, message: &str, logins: &[(String, String)]) -> Result<(String, Begun), &'static str> {
+    pub(super) fn first(
+        &self,
+        message: &str,
+        logins: &[(String, String)],
+    ) -> Result<(String, Begun), &'static str> {
         let mut fields = message.splitn(3, ',');
         let mut field = || fields.next().ok_or("other-error");
         let (flag, authorization, bare) = (field()?, field()?, field()?);
         let channel = match (flag, flag.strip_prefix("p=")) {
             (_, Some(name)) if self.is_bound => {
                 let channel = self.channels.iter().find(|channel| channel.name() == name);
-                channel.ok_or("unsupported-channel-binding-type")?.data().to_vec()
+                channel
+                    .ok_or("unsupported-channel-binding-type")?
+                    .data()
+                    .to_vec()
             }
             ("y", _) if self.offers_bound => return Err("server-does-support-channel-binding"),
             ("n" | "y", _) if !self.is_bound => Vec::new(),
             _ => return Err("channel-binding-not-supported"),
         };
-        let (user, nonce) = bare.strip_prefix("n=").and_then(|rest| rest.split_once(",r=")).ok_or("other-error")?;
+        let (user, nonce) = bare
+            .strip_prefix("n=")
+            .and_then(|rest| rest.split_once(",r="))
+            .ok_or("other-error")?;
         let user = user.replace("=2C", ",").replace("=3D", "=");
-        let login = logins.iter().find(|(known, _)| prepared(known, "").is_ok_and(|known| *known == user));
+        let login = logins
+            .iter()
+            .find(|(known, _)| prepared(known, "").is_ok_and(|known| *known == user));
         let (user, password) = login.ok_or("unknown-user")?;
         let password = prepared(password, "").map_err(|_| "other-error")?;
         if !authorization.is_empty() && *authorization != format!("a={}", saslname(user)) {
@@ -68,7 +80,8 @@ impl Scram {
         Ok((answer, begun))
     }
 
-    /// The answer to the client's second message, which proves that the server knows the password, too; or the error.
+    /// The answer to the client's second message, which proves that the server knows the password,
+    /// too; or the error.
     pub(super) fn last(&self, begun: &Begun, message: &str) -> Result<String, &'static str> {
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or("other-error")?;
         let binding = BASE64.encode([begun.header.as_bytes(), &begun.channel].concat());
@@ -84,6 +97,9 @@ impl Scram {
             return Err("invalid-proof");
         }
         let server_key = self.hash.hmac(&begun.salted, b"Server Key");
-        Ok(format!("v={}", BASE64.encode(self.hash.hmac(&server_key, messages.as_bytes()))))
+        Ok(format!(
+            "v={}",
+            BASE64.encode(self.hash.hmac(&server_key, messages.as_bytes()))
+        ))
     }
 }

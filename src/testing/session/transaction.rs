@@ -41,19 +41,30 @@ impl Conversation {
             let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match keyword.to_ascii_uppercase().as_str() {
                 _ if !self.is_extended => return "555 5.5.4 Parameters need EHLO",
-                "SIZE" if self.server.offers("SIZE") => match (value.parse::<u64>(), settings.max_size) {
-                    (Err(_), _) => return "501 5.5.4 SIZE is not a number",
-                    (Ok(size), Some(max)) if size > max => return "552 5.3.4 Message size exceeds fixed limit",
-                    _ => {}
-                },
-                "BODY" if value.eq_ignore_ascii_case("BINARYMIME") && self.offers_also("BINARYMIME") => {}
+                "SIZE" if self.server.offers("SIZE") => {
+                    match (value.parse::<u64>(), settings.max_size) {
+                        (Err(_), _) => return "501 5.5.4 SIZE is not a number",
+                        (Ok(size), Some(max)) if size > max => {
+                            return "552 5.3.4 Message size exceeds fixed limit";
+                        }
+                        _ => {}
+                    }
+                }
+                "BODY"
+                    if value.eq_ignore_ascii_case("BINARYMIME")
+                        && self.offers_also("BINARYMIME") => {}
                 "BODY" if self.server.offers("8BITMIME") => {
-                    if !["7BIT", "8BITMIME"].iter().any(|body| value.eq_ignore_ascii_case(body)) {
+                    if !["7BIT", "8BITMIME"]
+                        .iter()
+                        .any(|body| value.eq_ignore_ascii_case(body))
+                    {
                         return "501 5.5.4 BODY is neither 7BIT nor 8BITMIME";
                     }
                 }
                 "PRDR" if value.is_empty() && settings.prdr => transaction.is_prdr = true,
-                "SMTPUTF8" if value.is_empty() && self.server.offers("SMTPUTF8") => transaction.is_utf8 = true,
+                "SMTPUTF8" if value.is_empty() && self.server.offers("SMTPUTF8") => {
+                    transaction.is_utf8 = true
+                }
                 "AUTH" if self.offers_auth() => {}
                 "RET" if self.offers_also("DSN") && matches!(value, "FULL" | "HDRS") => {}
                 "ENVID" if self.offers_also("DSN") && is_xtext(value) && value.len() <= 100 => {}
@@ -102,10 +113,17 @@ impl Conversation {
             return "550 5.6.7 A non-ASCII address needs SMTPUTF8".into();
         }
         let refused = &self.server.settings.refused;
-        if let Some((_, reply)) = refused.iter().find(|(address, _)| address.eq_ignore_ascii_case(path)) {
+        if let Some((_, reply)) = refused
+            .iter()
+            .find(|(address, _)| address.eq_ignore_ascii_case(path))
+        {
             return reply.clone().into();
         }
-        let domain = path.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let domain = path
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let is_new = !transaction.domains.contains(&domain);
         if rcpt_max.is_some_and(|max| transaction.recipients.len() >= max)
             || domain_max.is_some_and(|max| is_new && transaction.domains.len() >= max)
@@ -114,13 +132,18 @@ impl Conversation {
         }
         transaction.domains.insert(domain);
         transaction.recipients.push(path.to_string());
-        transaction.recipient_parameters.push(parameters.map(String::from).collect());
+        transaction
+            .recipient_parameters
+            .push(parameters.map(String::from).collect());
         "250 2.1.5 Ok".into()
     }
 }
 
 /// `FROM:<path> parameters` → the path, without its brackets, and the parameters.
-fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, impl Iterator<Item = &'a str> + Clone)> {
+fn path<'a>(
+    argument: &'a str,
+    keyword: &str,
+) -> Option<(&'a str, impl Iterator<Item = &'a str> + Clone)> {
     let (start, rest) = argument.split_at_checked(keyword.len())?;
     if !start.eq_ignore_ascii_case(keyword) {
         return None;
@@ -135,17 +158,24 @@ fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, impl Iterator<
         is_end
     })?;
     let parameters = &rest[end + 1..];
-    (parameters.is_empty() || parameters.starts_with(' ')).then(|| (&rest[..end], parameters.split_ascii_whitespace()))
+    (parameters.is_empty() || parameters.starts_with(' '))
+        .then(|| (&rest[..end], parameters.split_ascii_whitespace()))
 }
 
 /// RFC 3461, 4: printable ASCII without `=`, and two upper-case hexadecimal digits behind each `+`.
 fn is_xtext(text: &str) -> bool {
     let is_hex = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'A'..=b'F');
-    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
-        && text.split('+').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(is_hex)))
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'=')
+        && text.split('+').skip(1).all(|rest| {
+            rest.as_bytes()
+                .get(..2)
+                .is_some_and(|digits| digits.iter().all(is_hex))
+        })
 }
 
 fn is_mailbox(path: &str) -> bool {
-    path.rsplit_once('@')
-        .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains(' '))
+    path.rsplit_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && !domain.is_empty() && !domain.contains(' ')
+    })
 }

@@ -4,47 +4,80 @@ use super::*;
 
 #[tokio::test]
 async fn unknown_issuer_without_intermediate() {
-    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let (root, other) = (
+        Party::authority("Root", None),
+        Party::authority("Other", None),
+    );
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
     let error = failure(&other, &[&server]).await;
     says(
         &error,
         &[
-            "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \"CN=Middle\", which is missing",
+            "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \
+                \"CN=Middle\", which is missing",
             "the server sent no other certificate",
             "what is trusted (one certificate, \"CN=Other\", from what was given in memory)",
-            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs it",
+            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs \
+                it",
         ],
     );
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
     assert_eq!(cause(&error).index, Some(0));
     assert_eq!(cause(&error).chain[0].der(), server.der.as_ref());
     let mut params = named(HOST, &[HOST]);
-    let mut access =
-        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], issuer_at("http://ca.example/1.crt"));
+    let mut access = rcgen::CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 5, 5, 7, 1, 1],
+        issuer_at("http://ca.example/1.crt"),
+    );
     access.set_criticality(false);
     params.custom_extensions = vec![access];
     let error = failure(&other, &[&Party::new(params, Some(&middle))]).await;
     says(
         &error,
-        &["most likely left out an intermediate certificate", "the missing one is at http://ca.example/1.crt"],
+        &[
+            "most likely left out an intermediate certificate",
+            "the missing one is at http://ca.example/1.crt",
+        ],
     );
     // The same with the right root: the intermediate is still missing.
-    says(&failure(&root, &[&server]).await, &["\"CN=Middle\", which is missing"]);
+    says(
+        &failure(&root, &[&server]).await,
+        &["\"CN=Middle\", which is missing"],
+    );
 }
 
 /// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1).
 fn issuer_at(address: &str) -> Vec<u8> {
     let length = address.len() as u8;
-    let mut der = vec![0x30, length + 14, 0x30, length + 12, 6, 8, 0x2B, 6, 1, 5, 5, 7, 0x30, 2, 0x86, length];
+    let mut der = vec![
+        0x30,
+        length + 14,
+        0x30,
+        length + 12,
+        6,
+        8,
+        0x2B,
+        6,
+        1,
+        5,
+        5,
+        7,
+        0x30,
+        2,
+        0x86,
+        length,
+    ];
     der.extend_from_slice(address.as_bytes());
     der
 }
 
 #[tokio::test]
 async fn unknown_issuer_of_an_intermediate() {
-    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let (root, other) = (
+        Party::authority("Root", None),
+        Party::authority("Other", None),
+    );
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
     let error = failure(&other, &[&server, &middle]).await;
@@ -58,7 +91,10 @@ async fn unknown_issuer_of_an_intermediate() {
     assert_eq!(cause(&error).index, Some(1));
     // The root is sent too, which proves nothing.
     let error = failure(&other, &[&server, &middle, &root]).await;
-    says(&error, &["was issued under \"CN=Root\", which is not among what is trusted"]);
+    says(
+        &error,
+        &["was issued under \"CN=Root\", which is not among what is trusted"],
+    );
     assert_eq!(cause(&error).index, Some(2));
     assert_eq!(cause(&error).chain.len(), 3);
 }
@@ -75,9 +111,17 @@ async fn self_signed() {
         let error = failure(&other, &[&server]).await;
         assert_eq!(cause(&error).problem, CertificateProblem::SelfSigned);
         let fingerprint = &cause(&error).chain[0].sha256;
-        says(&error, &["\"CN=mail.example.com\", is self-signed: no authority vouches for it", fingerprint]);
+        says(
+            &error,
+            &[
+                "\"CN=mail.example.com\", is self-signed: no authority vouches for it",
+                fingerprint,
+            ],
+        );
 
-        let info = connect(&connector(&trusting(&server)), server_config(&[&server])).await.unwrap();
+        let info = connect(&connector(&trusting(&server)), server_config(&[&server]))
+            .await
+            .unwrap();
         assert_eq!(info.verified_by.as_deref(), Some("CN=mail.example.com"));
     }
 }
@@ -87,11 +131,17 @@ async fn a_trusted_certificate_of_a_server_must_still_be_valid_and_bear_the_name
     let mut params = named("other.example.com", &["other.example.com"]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let server = Party::new(params.clone(), None);
-    assert_eq!(cause(&failure(&server, &[&server]).await).problem, CertificateProblem::WrongName);
+    assert_eq!(
+        cause(&failure(&server, &[&server]).await).problem,
+        CertificateProblem::WrongName
+    );
     params.not_after = rcgen::date_time_ymd(2001, 2, 3);
     params.not_before = rcgen::date_time_ymd(2001, 1, 1);
     let server = Party::new(params, None);
-    assert_eq!(cause(&failure(&server, &[&server]).await).problem, CertificateProblem::Expired);
+    assert_eq!(
+        cause(&failure(&server, &[&server]).await).problem,
+        CertificateProblem::Expired
+    );
 }
 
 #[tokio::test]
@@ -103,15 +153,31 @@ async fn expired_and_not_yet_valid() {
     let error = failure(&root, &[&Party::new(params.clone(), Some(&root))]).await;
     says(
         &error,
-        &["the certificate of mail.example.com, \"CN=mail.example.com\", expired 3 days ago, at 2", "(now it is 2"],
+        &[
+            "the certificate of mail.example.com, \"CN=mail.example.com\", expired 3 days ago, at \
+                2",
+            "(now it is 2",
+        ],
     );
-    says(&error, &["The server's administrator must install a new one"]);
-    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::Expired, Some(0)));
+    says(
+        &error,
+        &["The server's administrator must install a new one"],
+    );
+    assert_eq!(
+        (cause(&error).problem, cause(&error).index),
+        (CertificateProblem::Expired, Some(0))
+    );
 
     params.not_after = rcgen::date_time_ymd(4000, 1, 1);
     params.not_before = (SystemTime::now() + Duration::from_secs(5 * 3600 + 60)).into();
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
-    says(&error, &["is not valid yet: it will be in 5 hours, from 2", "set this machine's clock"]);
+    says(
+        &error,
+        &[
+            "is not valid yet: it will be in 5 hours, from 2",
+            "set this machine's clock",
+        ],
+    );
     assert_eq!(cause(&error).problem, CertificateProblem::NotYetValid);
 }
 
@@ -126,7 +192,10 @@ async fn expired_intermediate() {
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
     says(
         &error,
-        &["a certificate in the chain that mail.example.com sent, \"CN=Middle\" (not the server's own), expired"],
+        &[
+            "a certificate in the chain that mail.example.com sent, \"CN=Middle\" (not the \
+                server's own), expired",
+        ],
     );
     says(&error, &["at 2002-01-01T00:00:00Z"]);
     assert_eq!(cause(&error).index, Some(1));
@@ -135,12 +204,17 @@ async fn expired_intermediate() {
 #[tokio::test]
 async fn wrong_name() {
     let root = Party::authority("Root", None);
-    let names: Vec<_> = (1..=20).map(|number| format!("mx{number}.example.net")).collect();
+    let names: Vec<_> = (1..=20)
+        .map(|number| format!("mx{number}.example.net"))
+        .collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let error = failure(&root, &[&Party::new(named("mx", &names), Some(&root))]).await;
     says(
         &error,
-        &["is for mx1.example.net, mx2.example.net, ", "mx8.example.net and 12 more, not for mail.example.com"],
+        &[
+            "is for mx1.example.net, mx2.example.net, ",
+            "mx8.example.net and 12 more, not for mail.example.com",
+        ],
     );
     says(&error, &["server-name= in the URL"]);
     assert_eq!(cause(&error).problem, CertificateProblem::WrongName);
@@ -148,18 +222,27 @@ async fn wrong_name() {
     let error = failure(&root, &[&Party::new(named(HOST, &[]), Some(&root))]).await;
     says(
         &error,
-        &["\"CN=mail.example.com\", names no server at all", "with mail.example.com as subject alternative name"],
+        &[
+            "\"CN=mail.example.com\", names no server at all",
+            "with mail.example.com as subject alternative name",
+        ],
     );
 }
 
 #[tokio::test]
 async fn wrong_signature() {
-    let (old, new) = (Party::authority("Root", None), Party::authority("Root", None));
+    let (old, new) = (
+        Party::authority("Root", None),
+        Party::authority("Root", None),
+    );
     let error = failure(&old, &[&Party::server(Some(&new))]).await;
     assert_eq!(cause(&error).problem, CertificateProblem::BadSignature);
     says(
         &error,
-        &["says that \"CN=Root\" issued it, but its signature is not by the key", "has probably got a new key"],
+        &[
+            "says that \"CN=Root\" issued it, but its signature is not by the key",
+            "has probably got a new key",
+        ],
     );
 }
 
@@ -175,7 +258,10 @@ async fn wrong_purpose() {
     let mut params = named(HOST, &[HOST]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
-    says(&error, &["is that of an authority (CA:TRUE), not of a server"]);
+    says(
+        &error,
+        &["is that of an authority (CA:TRUE), not of a server"],
+    );
 
     let server = Party::server(Some(&root));
     let error = failure(&root, &[&Party::server(Some(&server)), &server]).await;
@@ -184,14 +270,20 @@ async fn wrong_purpose() {
 
 #[tokio::test]
 async fn only_reported() {
-    let (root, other) = (Party::authority("Root", None), Party::authority("Other", None));
+    let (root, other) = (
+        Party::authority("Root", None),
+        Party::authority("Other", None),
+    );
     let server = Party::server(Some(&root));
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let settings = trusting(&other).min_version(version).max_version(version);
         let connector = Connector::new(&settings, VerifyMode::Reported).unwrap();
         let config = Arc::new(server_config(&[&server]));
         for round in 0..2 {
-            let (mut stream, info) = connector.handshake(HOST, serve(&config), TlsMode::StartTls).await.unwrap();
+            let (mut stream, info) = connector
+                .handshake(HOST, serve(&config), TlsMode::StartTls)
+                .await
+                .unwrap();
             stream.read_exact(&mut [0; 11]).await.unwrap();
             assert!(!info.verified);
             assert_eq!(info.resumed, round == 1);
@@ -203,9 +295,12 @@ async fn only_reported() {
                     .contains("was issued by \"CN=Root\", which is missing")
             );
         }
-        let info = connect(&Connector::new(&trusting(&root), VerifyMode::Reported).unwrap(), server_config(&[&server]))
-            .await
-            .unwrap();
+        let info = connect(
+            &Connector::new(&trusting(&root), VerifyMode::Reported).unwrap(),
+            server_config(&[&server]),
+        )
+        .await
+        .unwrap();
         assert!(info.verified);
         assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
     }
@@ -222,32 +317,68 @@ async fn pinned_keys() {
     let other = Certificate::read(&root.der).unwrap().pin();
 
     // Alone, in every form: neither issuer nor name count.
-    let forms = [&pin, pin.trim_start_matches("sha256//"), pin.trim_end_matches('='), &hex, &colons.join(":")]
-        .map(str::to_owned);
+    let forms = [
+        &pin,
+        pin.trim_start_matches("sha256//"),
+        pin.trim_end_matches('='),
+        &hex,
+        &colons.join(":"),
+    ]
+    .map(str::to_owned);
     for form in forms {
-        let settings = TlsSettings::new(Trust::empty().pin(&other).pin(form)).server_name("other.example.com");
-        let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+        let settings =
+            TlsSettings::new(Trust::empty().pin(&other).pin(form)).server_name("other.example.com");
+        let info = connect(&connector(&settings), server_config(&[&server]))
+            .await
+            .unwrap();
         assert_eq!(info.verified_by.unwrap(), format!("the pinned key {pin}"));
     }
-    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(&other))), server_config(&[&server]))
-        .await
-        .unwrap_err();
+    let error = connect(
+        &connector(&TlsSettings::new(Trust::empty().pin(&other))),
+        server_config(&[&server]),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::WrongKey);
-    says(&error, &[&format!("the key of mail.example.com is {pin}, and not the one that is pinned, {other}")]);
+    says(
+        &error,
+        &[&format!(
+            "the key of mail.example.com is {pin}, and not the one that is pinned, {other}"
+        )],
+    );
 
     // The fingerprint of the certificate, by mistake.
     let fingerprint = &cause(&error).chain[0].sha256;
-    let error = connect(&connector(&TlsSettings::new(Trust::empty().pin(fingerprint))), server_config(&[&server]))
-        .await
-        .unwrap_err();
-    says(&error, &[&format!("Pin the hash of its key instead, which is {pin}")]);
+    let error = connect(
+        &connector(&TlsSettings::new(Trust::empty().pin(fingerprint))),
+        server_config(&[&server]),
+    )
+    .await
+    .unwrap_err();
+    says(
+        &error,
+        &[&format!("Pin the hash of its key instead, which is {pin}")],
+    );
 
     // On top of other trust, both count.
-    let on_top = |trusted: &Party, pin: &str| connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)));
-    let info = connect(&on_top(&root, &pin), server_config(&[&server])).await.unwrap();
+    let on_top = |trusted: &Party, pin: &str| {
+        connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)))
+    };
+    let info = connect(&on_top(&root, &pin), server_config(&[&server]))
+        .await
+        .unwrap();
     assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
-    assert!(connect(&on_top(&root, &other), server_config(&[&server])).await.is_err());
-    let error = connect(&on_top(&Party::authority("Other", None), &pin), server_config(&[&server])).await.unwrap_err();
+    assert!(
+        connect(&on_top(&root, &other), server_config(&[&server]))
+            .await
+            .is_err()
+    );
+    let error = connect(
+        &on_top(&Party::authority("Other", None), &pin),
+        server_config(&[&server]),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
 }
 
@@ -260,19 +391,37 @@ async fn a_pin_on_top_of_a_store_that_is_empty() {
     let mut store = settings.trust.read(crate::file::time_limit()).unwrap();
     assert!(!store.only_pins);
     (store.roots, store.summary) = Default::default();
-    says(&store.demand_anchors().unwrap_err(), &["no trusted certificate was found", "ca-certificates"]);
+    says(
+        &store.demand_anchors().unwrap_err(),
+        &["no trusted certificate was found", "ca-certificates"],
+    );
     let verifier = verify::Verifier {
         store,
         demand: VerifyMode::Verified,
         algorithms: provider().signature_verification_algorithms,
     };
     let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
-    let failure = verifier.judge(std::slice::from_ref(&server.der), &name, rustls::pki_types::UnixTime::now());
+    let failure = verifier.judge(
+        std::slice::from_ref(&server.der),
+        &name,
+        rustls::pki_types::UnixTime::now(),
+    );
     assert_eq!(failure.unwrap_err().problem, CertificateProblem::SelfSigned);
 
     settings.trust = Trust::empty().pin(&pin);
-    assert!(settings.trust.read(crate::file::time_limit()).unwrap().only_pins);
-    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+    assert!(
+        settings
+            .trust
+            .read(crate::file::time_limit())
+            .unwrap()
+            .only_pins
+    );
+    assert!(
+        connect(&connector(&settings), server_config(&[&server]))
+            .await
+            .unwrap()
+            .verified
+    );
 }
 
 #[tokio::test]
@@ -301,26 +450,52 @@ async fn revoked() {
     };
     list(77, 4000);
     let trust = Trust::empty().pem(&root.pem).revocation_list(&path);
-    let error = connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap_err();
+    let error = connect(
+        &connector(&TlsSettings::new(trust.clone())),
+        server_config(&[&server]),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
-    says(&error, &["was revoked by its issuer. Do not send anything to it"]);
+    says(
+        &error,
+        &["was revoked by its issuer. Do not send anything to it"],
+    );
 
     // Beside a pin alone, and where the certificate itself is trusted.
     let pin = Certificate::read(&server.der).unwrap().pin();
     for trust in [Trust::empty().pin(pin), Trust::empty().pem(&server.pem)] {
         let trust = trust.revocation_list(&path);
         let connector = connector(&TlsSettings::new(trust.clone()));
-        let error = connect(&connector, server_config(&[&server])).await.unwrap_err();
+        let error = connect(&connector, server_config(&[&server]))
+            .await
+            .unwrap_err();
         assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
         list(78, 4000);
         connector.reload().unwrap();
-        assert!(connect(&connector, server_config(&[&server])).await.unwrap().verified);
+        assert!(
+            connect(&connector, server_config(&[&server]))
+                .await
+                .unwrap()
+                .verified
+        );
         list(77, 4000);
     }
 
     list(78, 2002);
-    assert!(trust.load().unwrap().warnings[0].contains("list.pem is out of date: a newer list was due "));
-    assert!(connect(&connector(&TlsSettings::new(trust.clone())), server_config(&[&server])).await.unwrap().verified);
+    assert!(
+        trust.load().unwrap().warnings[0]
+            .contains("list.pem is out of date: a newer list was due ")
+    );
+    assert!(
+        connect(
+            &connector(&TlsSettings::new(trust.clone())),
+            server_config(&[&server])
+        )
+        .await
+        .unwrap()
+        .verified
+    );
     std::fs::write(&path, &root.pem).unwrap();
     assert_eq!(trust.load().unwrap_err().kind(), ErrorKind::Config);
 }
@@ -329,11 +504,23 @@ async fn revoked() {
 async fn anything_goes_if_asked_for() {
     let server = Party::server(None);
     let settings = TlsSettings::new(Trust::dangerous_accept_any_certificate());
-    let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+    let info = connect(&connector(&settings), server_config(&[&server]))
+        .await
+        .unwrap();
     assert!(!info.verified);
-    assert!(info.not_verified_reason.unwrap().to_string().contains("is self-signed"));
+    assert!(
+        info.not_verified_reason
+            .unwrap()
+            .to_string()
+            .contains("is self-signed")
+    );
     let settings = TlsSettings::new(Trust::dangerous_accept_any_certificate().pem(&server.pem));
-    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+    assert!(
+        connect(&connector(&settings), server_config(&[&server]))
+            .await
+            .unwrap()
+            .verified
+    );
 }
 
 #[tokio::test]
@@ -348,20 +535,34 @@ async fn loads_again_while_it_lives() {
     assert!(connect(&clone, server_config(&[&server])).await.is_err());
 
     std::fs::write(&path, &new.pem).unwrap();
-    assert_eq!(connector.reload().unwrap().anchors[0].certificate.subject, "CN=New");
+    assert_eq!(
+        connector.reload().unwrap().anchors[0].certificate.subject,
+        "CN=New"
+    );
     let config = Arc::new(server_config(&[&server]));
-    let (mut stream, _) = clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
+    let (mut stream, _) = clone
+        .handshake(HOST, serve(&config), TlsMode::Implicit)
+        .await
+        .unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
 
     // What cannot be loaded changes nothing.
     std::fs::remove_file(&path).unwrap();
     assert_eq!(connector.reload().unwrap_err().kind(), ErrorKind::Config);
-    let (mut stream, info) = clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
+    let (mut stream, info) = clone
+        .handshake(HOST, serve(&config), TlsMode::Implicit)
+        .await
+        .unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
     assert!(info.resumed);
 
     // A session that another trust let begin is not resumed.
     std::fs::write(&path, &old.pem).unwrap();
     connector.reload().unwrap();
-    assert!(clone.handshake(HOST, serve(&config), TlsMode::Implicit).await.is_err());
+    assert!(
+        clone
+            .handshake(HOST, serve(&config), TlsMode::Implicit)
+            .await
+            .is_err()
+    );
 }

@@ -8,7 +8,9 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use super::*;
 
 fn store(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/tls/tests/stores")
+        .join(name)
 }
 
 #[tokio::test]
@@ -23,7 +25,10 @@ async fn is_sent_from_every_form() {
     assert_eq!(old.load().unwrap().subject, "CN=client");
     connector(&trusting(&root).client_certificate(old));
 
-    let (certificate, key) = (fs::read(store("client.pem")).unwrap(), fs::read(store("client.key")).unwrap());
+    let (certificate, key) = (
+        fs::read(store("client.pem")).unwrap(),
+        fs::read(store("client.key")).unwrap(),
+    );
     let ca = fs::read(store("ca.pem")).unwrap();
     for own in [
         ClientCertificate::file(store("client.pem")).key(store("client.key")),
@@ -39,7 +44,9 @@ async fn is_sent_from_every_form() {
         ClientCertificate::file(store("keys.jceks")).password("changeit"),
     ] {
         assert_eq!(own.load().unwrap().subject, "CN=client", "{own:?}");
-        first_reply(&trusting(&root).client_certificate(own), &config).await.unwrap();
+        first_reply(&trusting(&root).client_certificate(own), &config)
+            .await
+            .unwrap();
     }
 }
 
@@ -48,37 +55,88 @@ fn says_what_is_wrong_with_it() {
     let (client, ca) = (store("client.pem"), store("ca.pem"));
     let folder = tempfile::tempdir().unwrap();
     let encrypted = folder.path().join("encrypted.key");
-    fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
-        .unwrap();
+    fs::write(
+        &encrypted,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
     for (own, text) in [
-        (ClientCertificate::file("/none/client.pem"), "cannot be read from /none/client.pem: No such file"),
-        (ClientCertificate::file(&client), "client.pem holds no private key"),
-        (ClientCertificate::file(&client).key(&ca), "ca.pem holds no private key"),
-        (ClientCertificate::file(&client).key(&encrypted), "encrypted.key holds a key that is encrypted"),
-        (ClientCertificate::file(&ca).key(store("client.key")), "certificate and key do not belong together"),
+        (
+            ClientCertificate::file("/none/client.pem"),
+            "cannot be read from /none/client.pem: No such file",
+        ),
+        (
+            ClientCertificate::file(&client),
+            "client.pem holds no private key",
+        ),
+        (
+            ClientCertificate::file(&client).key(&ca),
+            "ca.pem holds no private key",
+        ),
+        (
+            ClientCertificate::file(&client).key(&encrypted),
+            "encrypted.key holds a key that is encrypted",
+        ),
+        (
+            ClientCertificate::file(&ca).key(store("client.key")),
+            "certificate and key do not belong together",
+        ),
         (
             ClientCertificate::file(store("client.key")),
-            "client.key holds a private key, not a certificate. Give the certificate that was issued for this key",
+            "client.key holds a private key, not a certificate. Give the certificate that was \
+                issued for this key",
         ),
         (
             ClientCertificate::file(&client).key(store("client.p12")),
             "client.p12 is a key store (PKCS#12). Name it as the client certificate",
         ),
-        (ClientCertificate::file(store("keys.jks")), "that needs a password, and none was given"),
-        (ClientCertificate::file(store("java.jks")).password("changeit"), "without a key that has a certificate"),
-        (ClientCertificate::file("/dev/zero"), "cannot be read from /dev/zero: it is larger than 16 MiB"),
-        (ClientCertificate::file(store("client.p12")), "that needs a password, and none was given"),
-        (ClientCertificate::file(store("client.p12")).password("wrong"), "that the password given does not open"),
-        (ClientCertificate::file(store("openssl.p12")).password("changeit"), "without a key that has a certificate"),
+        (
+            ClientCertificate::file(store("keys.jks")),
+            "that needs a password, and none was given",
+        ),
+        (
+            ClientCertificate::file(store("java.jks")).password("changeit"),
+            "without a key that has a certificate",
+        ),
+        (
+            ClientCertificate::file("/dev/zero"),
+            "cannot be read from /dev/zero: it is larger than 16 MiB",
+        ),
+        (
+            ClientCertificate::file(store("client.p12")),
+            "that needs a password, and none was given",
+        ),
+        (
+            ClientCertificate::file(store("client.p12")).password("wrong"),
+            "that the password given does not open",
+        ),
+        (
+            ClientCertificate::file(store("openssl.p12")).password("changeit"),
+            "without a key that has a certificate",
+        ),
     ] {
         let error = own.load().unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Config, Phase::Setup));
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Config, Phase::Setup)
+        );
         says(&error, &["the client certificate", text]);
         let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
-        assert_eq!(Connector::new(&settings, VerifyMode::Verified).unwrap_err().to_string(), error.to_string());
+        assert_eq!(
+            Connector::new(&settings, VerifyMode::Verified)
+                .unwrap_err()
+                .to_string(),
+            error.to_string()
+        );
     }
-    let error = ClientCertificate::file(&client).password_file("/none/password").load().unwrap_err();
-    says(&error, &["the file \"/none/password\" with the key store's password cannot be read"]);
+    let error = ClientCertificate::file(&client)
+        .password_file("/none/password")
+        .load()
+        .unwrap_err();
+    says(
+        &error,
+        &["the file \"/none/password\" with the key store's password cannot be read"],
+    );
 }
 
 /// Keys that the cryptography refuses without a word about what is wrong with them.
@@ -98,9 +156,18 @@ fn says_what_is_wrong_with_the_key() {
     let ed448 = "MEcCAQAwBQYDK2VxBDsEOVdMdfOzpj7tSMmQ5gyCt48WmrYFzOcdw2DOiLxZwXXE\n\
                  kdo0wKYGTnD4WbSr1Vx6oAXw1J+bn15L4g==";
     for (key, text) in [
-        (pem("EC PRIVATE KEY", sec1), "an ECDSA key on the curve secp256k1, which is not supported"),
-        (pem("PRIVATE KEY", pkcs8), "an ECDSA key on the curve secp256k1, which is not supported"),
-        (pem("PRIVATE KEY", ed448), "a key of the kind Ed448, which is not supported"),
+        (
+            pem("EC PRIVATE KEY", sec1),
+            "an ECDSA key on the curve secp256k1, which is not supported",
+        ),
+        (
+            pem("PRIVATE KEY", pkcs8),
+            "an ECDSA key on the curve secp256k1, which is not supported",
+        ),
+        (
+            pem("PRIVATE KEY", ed448),
+            "a key of the kind Ed448, which is not supported",
+        ),
     ] {
         let own = ClientCertificate::file(store("client.pem")).key_pem(key);
         says(&own.load().unwrap_err(), &[text, "ECDSA (P-256, P-384)"]);
@@ -113,9 +180,15 @@ async fn client_certificate_demanded() {
     let server = Party::server(Some(&root));
     let config = demanding(&root.der, &server);
     for (version, text) in [
-        (TlsVersion::Tls12, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+        (
+            TlsVersion::Tls12,
+            "demands a client certificate, and none was sent (TLS alert certificate_required, 116)",
+        ),
         // TLS 1.3 says so only when the handshake is over.
-        (TlsVersion::Tls13, "demands a client certificate, and none was sent (TLS alert certificate_required, 116)"),
+        (
+            TlsVersion::Tls13,
+            "demands a client certificate, and none was sent (TLS alert certificate_required, 116)",
+        ),
     ] {
         let settings = trusting(&root).min_version(version).max_version(version);
         let error = first_reply(&settings, &config).await.unwrap_err();
@@ -124,13 +197,17 @@ async fn client_certificate_demanded() {
 
         let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
         let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
-        let error = first_reply(&settings.clone().client_certificate(stranger), &config).await.unwrap_err();
+        let error = first_reply(&settings.clone().client_certificate(stranger), &config)
+            .await
+            .unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         says(&error, &["does not accept the client certificate"]);
 
         let client = Party::new(named("client", &[]), Some(&root));
         let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);
-        first_reply(&settings.client_certificate(client), &config).await.unwrap();
+        first_reply(&settings.client_certificate(client), &config)
+            .await
+            .unwrap();
     }
 }
 
@@ -138,7 +215,9 @@ async fn client_certificate_demanded() {
 fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .unwrap();
     let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS12, &TLS13])
@@ -151,6 +230,12 @@ fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig
 
 /// The first reply inside TLS, or why there is none.
 async fn first_reply(settings: &TlsSettings, config: &Arc<ServerConfig>) -> Result<()> {
-    let (mut stream, _) = connector(settings).handshake(HOST, serve(config), TlsMode::StartTls).await?;
-    stream.read_u8().await.map(drop).map_err(|error| late_alert(&error, HOST).unwrap())
+    let (mut stream, _) = connector(settings)
+        .handshake(HOST, serve(config), TlsMode::StartTls)
+        .await?;
+    stream
+        .read_u8()
+        .await
+        .map(drop)
+        .map_err(|error| late_alert(&error, HOST).unwrap())
 }

@@ -13,12 +13,19 @@ use crate::tls::store::TrustStore;
 const ROOT: &str = include_str!("weak/root.pem");
 const SHORT_ROOT: &str = include_str!("weak/short-root.pem");
 const SHORT_LEAF: &str = include_str!("weak/short-leaf.pem");
-const LEAF_OF_SHORT_ROOT: [&str; 2] =
-    [include_str!("weak/leaf-of-short-root.pem"), include_str!("weak/leaf-of-short-root.key")];
-const SHA1_LEAF: [&str; 2] = [include_str!("weak/sha1-leaf.pem"), include_str!("weak/sha1-leaf.key")];
+const LEAF_OF_SHORT_ROOT: [&str; 2] = [
+    include_str!("weak/leaf-of-short-root.pem"),
+    include_str!("weak/leaf-of-short-root.key"),
+];
+const SHA1_LEAF: [&str; 2] = [
+    include_str!("weak/sha1-leaf.pem"),
+    include_str!("weak/sha1-leaf.key"),
+];
 const SHA1_MIDDLE: &str = include_str!("weak/sha1-middle.pem");
-const LEAF_OF_SHA1_MIDDLE: [&str; 2] =
-    [include_str!("weak/leaf-of-sha1-middle.pem"), include_str!("weak/leaf-of-sha1-middle.key")];
+const LEAF_OF_SHA1_MIDDLE: [&str; 2] = [
+    include_str!("weak/leaf-of-sha1-middle.pem"),
+    include_str!("weak/leaf-of-sha1-middle.key"),
+];
 
 fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
@@ -42,7 +49,14 @@ async fn an_authority_with_a_short_key() {
     let [leaf, key] = LEAF_OF_SHORT_ROOT;
     for chain in [&[leaf, SHORT_ROOT][..], &[leaf]] {
         let error = failure_with(SHORT_ROOT, chain, key).await;
-        says(&error, &["\"CN=Short Root\"", "has an RSA key of 1024 bits; 2048 are needed", "issued by an authority"]);
+        says(
+            &error,
+            &[
+                "\"CN=Short Root\"",
+                "has an RSA key of 1024 bits; 2048 are needed",
+                "issued by an authority",
+            ],
+        );
         assert_eq!(cause(&error).problem, CertificateProblem::WeakKey);
         assert_eq!(cause(&error).index, (chain.len() > 1).then_some(1));
     }
@@ -55,11 +69,21 @@ fn a_server_with_a_short_key() {
     let text = failure.to_string();
     assert_eq!(
         text,
-        "the certificate of mail.example.com, \"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed"
+        "the certificate of mail.example.com, \"CN=mail.example.com\", has an RSA key of 1024 \
+            bits; 2048 are needed"
     );
-    assert_eq!((failure.problem, failure.index), (CertificateProblem::WeakKey, Some(0)));
+    assert_eq!(
+        (failure.problem, failure.index),
+        (CertificateProblem::WeakKey, Some(0))
+    );
     let own = Certificate::read(&der(SHORT_LEAF)).unwrap();
-    assert!(own.wrong_size().is_some() && Certificate::read(&der(ROOT)).unwrap().wrong_size().is_none());
+    assert!(
+        own.wrong_size().is_some()
+            && Certificate::read(&der(ROOT))
+                .unwrap()
+                .wrong_size()
+                .is_none()
+    );
 }
 
 #[tokio::test]
@@ -68,13 +92,22 @@ async fn a_signature_with_sha1() {
     let error = failure_with(ROOT, &[leaf], key).await;
     says(
         &error,
-        &["the certificate of mail.example.com", "is signed with sha1WithRSAEncryption, which is no longer safe"],
+        &[
+            "the certificate of mail.example.com",
+            "is signed with sha1WithRSAEncryption, which is no longer safe",
+        ],
     );
     assert_eq!(cause(&error).index, Some(0));
     let [leaf, key] = LEAF_OF_SHA1_MIDDLE;
     let error = failure_with(ROOT, &[leaf, SHA1_MIDDLE], key).await;
-    says(&error, &["\"CN=Old Middle\" (not the server's own), is signed with sha1WithRSAEncryption"]);
-    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::BadSignature, Some(1)));
+    says(
+        &error,
+        &["\"CN=Old Middle\" (not the server's own), is signed with sha1WithRSAEncryption"],
+    );
+    assert_eq!(
+        (cause(&error).problem, cause(&error).index),
+        (CertificateProblem::BadSignature, Some(1))
+    );
 }
 
 #[tokio::test]
@@ -85,14 +118,26 @@ async fn an_authority_that_is_not_for_servers() {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
     let middle = Party::new(params, Some(&root));
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(&error, &["\"CN=Middle\" (not the server's own), is not meant for a server", "by another authority"]);
-    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::WrongPurpose, Some(1)));
+    says(
+        &error,
+        &[
+            "\"CN=Middle\" (not the server's own), is not meant for a server",
+            "by another authority",
+        ],
+    );
+    assert_eq!(
+        (cause(&error).problem, cause(&error).index),
+        (CertificateProblem::WrongPurpose, Some(1))
+    );
 }
 
 fn limited(above: Option<&Party>, permitted: Vec<GeneralSubtree>) -> Party {
     let mut params = named("Limited", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: vec![] });
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: permitted,
+        excluded_subtrees: vec![],
+    });
     Party::new(params, above)
 }
 
@@ -104,16 +149,34 @@ async fn limits_of_names() {
     // An authority in the chain, and the trusted one itself.
     for above in [Some(&root), None] {
         let middle = limited(above, vec![GeneralSubtree::DirectoryName(name.clone())]);
-        let error = failure(above.unwrap_or(&middle), &[&Party::server(Some(&middle)), &middle]).await;
+        let error = failure(
+            above.unwrap_or(&middle),
+            &[&Party::server(Some(&middle)), &middle],
+        )
+        .await;
         says(
             &error,
-            &["\"CN=Limited\"", "limits by directory names", "cannot be checked here", "Trust::pin, pin= in the URL"],
+            &[
+                "\"CN=Limited\"",
+                "limits by directory names",
+                "cannot be checked here",
+                "Trust::pin, pin= in the URL",
+            ],
         );
     }
-    let limits = vec![GeneralSubtree::DnsName("example.net".into()), GeneralSubtree::DirectoryName(name)];
+    let limits = vec![
+        GeneralSubtree::DnsName("example.net".into()),
+        GeneralSubtree::DirectoryName(name),
+    ];
     let middle = limited(Some(&root), limits);
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(&error, &["may not issue any for this name (name constraints)", "\"CN=Limited\" excludes mail.example.com"]);
+    says(
+        &error,
+        &[
+            "may not issue any for this name (name constraints)",
+            "\"CN=Limited\" excludes mail.example.com",
+        ],
+    );
 }
 
 #[tokio::test]
@@ -131,7 +194,11 @@ async fn a_critical_extension() {
         VerifyError::Invalid(webpki::Error::UnsupportedCriticalExtension),
         &[Party::new(params, Some(&root)).der],
     );
-    assert!(failure_of_leaf.to_string().contains("has a critical extension that is not supported: 1.2.3.4.5"));
+    assert!(
+        failure_of_leaf
+            .to_string()
+            .contains("has a critical extension that is not supported: 1.2.3.4.5")
+    );
     assert_eq!(failure_of_leaf.index, Some(0));
 
     let mut params = named("Middle", &[]);
@@ -141,7 +208,12 @@ async fn a_critical_extension() {
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
     says(
         &error,
-        &["\"CN=Middle\" (not the server's own),", "policyConstraints, 2.5.29.36", "issued anew", "pin= in the URL"],
+        &[
+            "\"CN=Middle\" (not the server's own),",
+            "policyConstraints, 2.5.29.36",
+            "issued anew",
+            "pin= in the URL",
+        ],
     );
     assert_eq!(cause(&error).index, Some(1));
 }
@@ -156,9 +228,15 @@ async fn too_many_authorities_and_dates_in_the_wrong_order() {
     let error = failure(&root, &[&Party::server(Some(&lower)), &lower, &upper]).await;
     says(
         &error,
-        &["\"CN=Upper\" (not the server's own), has more authorities below it", ": 0 at most, and there are 1"],
+        &[
+            "\"CN=Upper\" (not the server's own), has more authorities below it",
+            ": 0 at most, and there are 1",
+        ],
     );
-    assert_eq!((cause(&error).problem, cause(&error).index), (CertificateProblem::WrongPurpose, Some(2)));
+    assert_eq!(
+        (cause(&error).problem, cause(&error).index),
+        (CertificateProblem::WrongPurpose, Some(2))
+    );
 
     let mut params = named(HOST, &[HOST]);
     params.not_before = rcgen::date_time_ymd(2030, 1, 1);
@@ -166,13 +244,19 @@ async fn too_many_authorities_and_dates_in_the_wrong_order() {
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
     says(
         &error,
-        &["ends before it begins (valid from 2030-01-01T00:00:00Z until 2020-01-01T00:00:00Z)", "issued anew"],
+        &[
+            "ends before it begins (valid from 2030-01-01T00:00:00Z until 2020-01-01T00:00:00Z)",
+            "issued anew",
+        ],
     );
     assert_eq!(cause(&error).index, Some(0));
 }
 
 fn chain_failure(why: VerifyError, chain: &[CertificateDer<'_>]) -> CertificateFailure {
-    let chain = chain.iter().filter_map(|der| Certificate::read(der)).collect();
+    let chain = chain
+        .iter()
+        .filter_map(|der| Certificate::read(der))
+        .collect();
     let now = tokio_rustls::rustls::pki_types::UnixTime::now();
     CertificateFailure::new(why, chain, HOST, &TrustStore::default(), now)
 }
@@ -196,11 +280,23 @@ fn webpki_errors() -> Vec<webpki::Error> {
         E::BadDerTime,
         E::CaUsedAsEndEntity,
         E::CertDistrusted,
-        E::CertExpired { time, not_after: time },
-        E::CertNotValidForName(webpki::InvalidNameContext { expected: name, presented: vec![] }),
-        E::CertNotValidYet { time, not_before: time },
+        E::CertExpired {
+            time,
+            not_after: time,
+        },
+        E::CertNotValidForName(webpki::InvalidNameContext {
+            expected: name,
+            presented: vec![],
+        }),
+        E::CertNotValidYet {
+            time,
+            not_before: time,
+        },
         E::CertRevoked,
-        E::CrlExpired { time, next_update: time },
+        E::CrlExpired {
+            time,
+            next_update: time,
+        },
         E::EmptyEkuExtension,
         E::EndEntityUsedAsCa,
         E::ExtensionValueInvalid,
@@ -247,12 +343,13 @@ fn webpki_errors() -> Vec<webpki::Error> {
 
 /// The name of a variant: two capitals with small letters between.
 fn has_identifier(text: &str) -> bool {
-    text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
-        let capitals = word.chars().filter(char::is_ascii_uppercase).count();
-        word.starts_with(|c: char| c.is_ascii_uppercase())
-            && capitals > 1
-            && word.contains(|c: char| c.is_ascii_lowercase())
-    })
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| {
+            let capitals = word.chars().filter(char::is_ascii_uppercase).count();
+            word.starts_with(|c: char| c.is_ascii_uppercase())
+                && capitals > 1
+                && word.contains(|c: char| c.is_ascii_lowercase())
+        })
 }
 
 #[test]
@@ -263,7 +360,10 @@ fn every_error_of_webpki_has_words_and_a_next_step() {
     for error in webpki_errors() {
         let name = format!("{error:?}");
         let words = webpki_words(&error);
-        assert!(!has_identifier(words) && words != "it cannot be verified", "{name}: {words}");
+        assert!(
+            !has_identifier(words) && words != "it cannot be verified",
+            "{name}: {words}"
+        );
         let failure = chain_failure(VerifyError::Invalid(error), &chain);
         let text = format!("{failure}. {}", failure.hint());
         // These stand for themselves.
@@ -273,7 +373,10 @@ fn every_error_of_webpki_has_words_and_a_next_step() {
             .replace("TlsSettings::", "")
             .replace("pathLenConstraint", "");
         assert!(!has_identifier(&plain), "{name}: {text}");
-        assert!(text.contains("mail.example.com") && !failure.hint().is_empty(), "{name}: {text}");
+        assert!(
+            text.contains("mail.example.com") && !failure.hint().is_empty(),
+            "{name}: {text}"
+        );
         texts.push(text);
     }
     assert!(texts.len() > 45);
@@ -282,24 +385,55 @@ fn every_error_of_webpki_has_words_and_a_next_step() {
 #[test]
 fn errors_of_rustls_are_words() {
     use tokio_rustls::rustls::{
-        AlertDescription, CertificateError, Error as E, InvalidMessage, PeerIncompatible, PeerMisbehaved,
+        AlertDescription, CertificateError, Error as E, InvalidMessage, PeerIncompatible,
+        PeerMisbehaved,
     };
     for (error, words) in [
-        (E::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), "no cipher suites in common"),
-        (E::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedCipherSuite), "selected unoffered cipher suite"),
-        (E::InvalidMessage(InvalidMessage::MissingData("ServerHello")), "missing data"),
-        (E::InvalidMessage(InvalidMessage::UnsupportedCompression), "unsupported compression"),
-        (E::AlertReceived(AlertDescription::HandshakeFailure), "handshake failure"),
-        (E::InvalidCertificate(CertificateError::UnhandledCriticalExtension), "unhandled critical extension"),
-        (E::InvalidCertificate(CertificateError::BadEncoding), "bad encoding"),
+        (
+            E::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+            "no cipher suites in common",
+        ),
+        (
+            E::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedCipherSuite),
+            "selected unoffered cipher suite",
+        ),
+        (
+            E::InvalidMessage(InvalidMessage::MissingData("ServerHello")),
+            "missing data",
+        ),
+        (
+            E::InvalidMessage(InvalidMessage::UnsupportedCompression),
+            "unsupported compression",
+        ),
+        (
+            E::AlertReceived(AlertDescription::HandshakeFailure),
+            "handshake failure",
+        ),
+        (
+            E::InvalidCertificate(CertificateError::UnhandledCriticalExtension),
+            "unhandled critical extension",
+        ),
+        (
+            E::InvalidCertificate(CertificateError::BadEncoding),
+            "bad encoding",
+        ),
         (E::DecryptError, "decrypt"),
         (E::General("x".into()), "x"),
     ] {
         let text = rustls_words(&error);
-        assert!(text.contains(words) && !has_identifier(&text), "{error:?}: {text}");
+        assert!(
+            text.contains(words) && !has_identifier(&text),
+            "{error:?}: {text}"
+        );
     }
-    assert_eq!(spelt_out(&PeerIncompatible::Tls12NotOffered), "tls12 not offered");
-    assert_eq!(certificate_words(&CertificateError::NotValidForName), "not valid for name");
+    assert_eq!(
+        spelt_out(&PeerIncompatible::Tls12NotOffered),
+        "tls12 not offered"
+    );
+    assert_eq!(
+        certificate_words(&CertificateError::NotValidForName),
+        "not valid for name"
+    );
 }
 
 /// What `Debug` and `Display` say of these errors is names of variants, so that no text is made of
@@ -307,7 +441,14 @@ fn errors_of_rustls_are_words() {
 #[test]
 fn no_text_is_made_of_an_errors_name() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls");
-    for name in ["failure.rs", "verify.rs", "handshake.rs", "connector.rs", "store.rs", "client_certificate.rs"] {
+    for name in [
+        "failure.rs",
+        "verify.rs",
+        "handshake.rs",
+        "connector.rs",
+        "store.rs",
+        "client_certificate.rs",
+    ] {
         let source = std::fs::read_to_string(folder.join(name)).unwrap();
         for forbidden in [
             "{error:?}",

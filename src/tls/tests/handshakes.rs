@@ -7,7 +7,12 @@ async fn tells_what_was_negotiated() {
     let root = Party::authority("Root", None);
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
-    let info = connect(&connector(&trusting(&root)), server_config(&[&server, &middle])).await.unwrap();
+    let info = connect(
+        &connector(&trusting(&root)),
+        server_config(&[&server, &middle]),
+    )
+    .await
+    .unwrap();
 
     assert!(info.verified);
     assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
@@ -18,11 +23,17 @@ async fn tells_what_was_negotiated() {
     assert!(!info.resumed);
     assert_eq!(info.chain.len(), 2);
     let peer = info.peer().unwrap();
-    assert_eq!((peer.subject.as_str(), peer.issuer.as_str()), ("CN=mail.example.com", "CN=Middle"));
+    assert_eq!(
+        (peer.subject.as_str(), peer.issuer.as_str()),
+        ("CN=mail.example.com", "CN=Middle")
+    );
     assert_eq!(peer.names, [HOST]);
     assert_eq!(peer.not_after_text(), "4096-01-01T00:00:00Z");
     assert_eq!(peer.sha256.len(), 32 * 3 - 1);
-    assert_eq!(peer.to_pem().replace("\r\n", "\n"), server.pem.replace("\r\n", "\n"));
+    assert_eq!(
+        peer.to_pem().replace("\r\n", "\n"),
+        server.pem.replace("\r\n", "\n")
+    );
     says_info(&info, "TLSv1.3, TLS13_AES_256_GCM_SHA384");
     says_info(&info, "with CN=mail.example.com, verified by CN=Root");
 }
@@ -39,7 +50,10 @@ async fn resumes_sessions_of_both_versions() {
         let connector = connector(&trusting(&root).min_version(version).max_version(version));
         let config = Arc::new(server_config(&[&server]));
         for round in 0..2 {
-            let (mut stream, info) = connector.handshake(HOST, serve(&config), TlsMode::Implicit).await.unwrap();
+            let (mut stream, info) = connector
+                .handshake(HOST, serve(&config), TlsMode::Implicit)
+                .await
+                .unwrap();
             assert_eq!(info.version, version.to_string());
             assert_eq!(info.resumed, round == 1, "{version}");
             assert!(info.verified);
@@ -56,15 +70,36 @@ async fn takes_hosts_with_dots_brackets_and_addresses() {
     let server = Party::new(named("server", &[HOST, "127.0.0.1", "::1"]), Some(&root));
     let connector = connector(&trusting(&root));
     let config = Arc::new(server_config(&[&server]));
-    for host in [HOST, "mail.example.com.", "MAIL.example.com", "127.0.0.1", "::1", "[::1]"] {
-        let result = connector.handshake(host, serve(&config), TlsMode::Implicit).await;
+    for host in [
+        HOST,
+        "mail.example.com.",
+        "MAIL.example.com",
+        "127.0.0.1",
+        "::1",
+        "[::1]",
+    ] {
+        let result = connector
+            .handshake(host, serve(&config), TlsMode::Implicit)
+            .await;
         assert!(result.is_ok(), "{host}: {:?}", result.err());
     }
-    let error = connector.handshake("127.0.0.2", serve(&config), TlsMode::Implicit).await.unwrap_err();
-    says(&error, &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"]);
-    let error = connector.handshake("mail server", serve(&config), TlsMode::Implicit).await.unwrap_err();
+    let error = connector
+        .handshake("127.0.0.2", serve(&config), TlsMode::Implicit)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"],
+    );
+    let error = connector
+        .handshake("mail server", serve(&config), TlsMode::Implicit)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    says(&error, &["\"mail server\" is no name that a certificate can bear"]);
+    says(
+        &error,
+        &["\"mail server\" is no name that a certificate can bear"],
+    );
 }
 
 #[tokio::test]
@@ -72,9 +107,16 @@ async fn checks_another_name_if_told() {
     let root = Party::authority("Root", None);
     let server = Party::new(named("other", &["other.example.net"]), Some(&root));
     let settings = trusting(&root).server_name("other.example.net.");
-    assert!(connect(&connector(&settings), server_config(&[&server])).await.unwrap().verified);
+    assert!(
+        connect(&connector(&settings), server_config(&[&server]))
+            .await
+            .unwrap()
+            .verified
+    );
     assert_eq!(
-        Connector::new(&trusting(&root).server_name("a b"), VerifyMode::Verified).unwrap_err().phase(),
+        Connector::new(&trusting(&root).server_name("a b"), VerifyMode::Verified)
+            .unwrap_err()
+            .phase(),
         Phase::Setup
     );
 }
@@ -93,14 +135,25 @@ async fn no_version_in_common() {
             .unwrap();
         let settings = trusting(&root).min_version(ours).max_version(ours);
         let error = connect(&connector(&settings), config).await.unwrap_err();
-        says(&error, &["have no version of TLS in common", &format!("this client offers {ours}. Allow TLS 1.")]);
+        says(
+            &error,
+            &[
+                "have no version of TLS in common",
+                &format!("this client offers {ours}. Allow TLS 1."),
+            ],
+        );
     }
     let error = Connector::new(
-        &trusting(&root).min_version(TlsVersion::Tls13).max_version(TlsVersion::Tls12),
+        &trusting(&root)
+            .min_version(TlsVersion::Tls13)
+            .max_version(TlsVersion::Tls12),
         VerifyMode::Verified,
     )
     .unwrap_err();
-    says(&error, &["the minimum version of TLS, TLSv1.3, is above the maximum, TLSv1.2"]);
+    says(
+        &error,
+        &["the minimum version of TLS, TLSv1.3, is above the maximum, TLSv1.2"],
+    );
 }
 
 #[tokio::test]
@@ -109,7 +162,9 @@ async fn no_cipher_in_common() {
     let server = Party::server(Some(&root));
     // A server whose only suite is for another sort of key than its own.
     let mut provider = CryptoProvider::clone(&provider());
-    provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
+    provider
+        .cipher_suites
+        .retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
     let key = PrivateKeyDer::try_from(server.key.clone()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS12])
@@ -117,9 +172,14 @@ async fn no_cipher_in_common() {
         .with_no_client_auth()
         .with_single_cert(vec![server.der.clone()], key)
         .unwrap();
-    let error = connect(&connector(&trusting(&root)), config).await.unwrap_err();
+    let error = connect(&connector(&trusting(&root)), config)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls);
-    says(&error, &["no cipher suite, key exchange or signature in common"]);
+    says(
+        &error,
+        &["no cipher suite, key exchange or signature in common"],
+    );
 }
 
 /// A server that says this as soon as it heard something, and closes.
@@ -150,24 +210,56 @@ async fn no_tls_at_the_other_end() {
             b"554 5.7.1 \x1b[31mgo away\r\n",
             &["refuses the connection", "\"554 5.7.1 .[31mgo away\""],
         ),
-        (TlsMode::Implicit, b"SSH-2.0-OpenSSH_9.2\r\n", &["is an SSH server on this port"]),
-        (TlsMode::Implicit, b"HTTP/1.1 400 Bad Request\r\n", &["is a web server on this port"]),
-        (TlsMode::Implicit, b"* OK IMAP4rev1\r\n", &["is an IMAP server"]),
+        (
+            TlsMode::Implicit,
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            &["is an SSH server on this port"],
+        ),
+        (
+            TlsMode::Implicit,
+            b"HTTP/1.1 400 Bad Request\r\n",
+            &["is a web server on this port"],
+        ),
+        (
+            TlsMode::Implicit,
+            b"* OK IMAP4rev1\r\n",
+            &["is an IMAP server"],
+        ),
         (TlsMode::Implicit, b"+OK POP3\r\n", &["is a POP3 server"]),
         (
             TlsMode::Implicit,
             b"\x00\x00\x00\x00\x00\x00",
             &["does not speak TLS on this port: its first bytes are \"......\""],
         ),
-        (TlsMode::Implicit, b"22", &["does not speak TLS on this port: its first bytes are \"22\""]),
-        (TlsMode::Implicit, b"", &["closed the connection instead of answering the TLS handshake", "try STARTTLS"]),
-        (TlsMode::StartTls, b"", &["though it had agreed to STARTTLS"]),
+        (
+            TlsMode::Implicit,
+            b"22",
+            &["does not speak TLS on this port: its first bytes are \"22\""],
+        ),
+        (
+            TlsMode::Implicit,
+            b"",
+            &[
+                "closed the connection instead of answering the TLS handshake",
+                "try STARTTLS",
+            ],
+        ),
+        (
+            TlsMode::StartTls,
+            b"",
+            &["though it had agreed to STARTTLS"],
+        ),
         (
             TlsMode::StartTls,
             b"454 4.7.0 TLS not available\r\n",
             &["agreed to STARTTLS and then went on in clear text: \"454 4.7.0 TLS"],
         ),
-        (TlsMode::StartTls, b"\x16\x03\x03", &["closed the connection in the middle of the TLS handshake"]),
+        (
+            TlsMode::StartTls,
+            b"\x16\x03\x03",
+            &["closed the connection in the middle of the TLS \
+            handshake"],
+        ),
         (
             TlsMode::StartTls,
             b"\x15\x03\x01\x00\x02\x02\x46",
@@ -176,10 +268,16 @@ async fn no_tls_at_the_other_end() {
         // The hello of an old server, which takes no notice of what it does not know.
         (
             TlsMode::StartTls,
-            b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random rand\x00\x00\x2f\x00",
+            b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random \
+                rand\x00\x00\x2f\x00",
             &["the server speaks TLSv1.1, this client offers TLSv1.3 and TLSv1.2"],
         ),
-        (TlsMode::StartTls, b"\x15\x03\x03\x00\x02\x02\x28", &["no cipher suite, key exchange or signature in common"]),
+        (
+            TlsMode::StartTls,
+            b"\x15\x03\x03\x00\x02\x02\x28",
+            &["no cipher suite, key exchange or \
+            signature in common"],
+        ),
         (
             TlsMode::StartTls,
             b"\x15\x03\x03\x00\x02\x02\x70",
@@ -196,8 +294,15 @@ async fn no_tls_at_the_other_end() {
             &["the TLS handshake with mail.example.com failed"],
         ),
     ] {
-        let error = connector.handshake(HOST, babble(bytes), opening).await.unwrap_err();
-        assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls), "{error}");
+        let error = connector
+            .handshake(HOST, babble(bytes), opening)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Tls, Phase::Tls),
+            "{error}"
+        );
         says(&error, parts);
         assert!(error.hint().is_some(), "{error}");
         assert!(error.source().is_some(), "{error}");
@@ -227,13 +332,24 @@ async fn a_configuration_of_the_callers_own() {
     };
     // Its trust is not even looked at.
     let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(roots)));
-    let info = connect(&connector(&settings), server_config(&[&server])).await.unwrap();
+    let info = connect(&connector(&settings), server_config(&[&server]))
+        .await
+        .unwrap();
     assert!(info.verified);
-    assert_eq!(info.verified_by.as_deref(), Some("the rustls configuration given"));
+    assert_eq!(
+        info.verified_by.as_deref(),
+        Some("the rustls configuration given")
+    );
 
-    let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(RootCertStore::empty())));
-    let error = connect(&connector(&settings), server_config(&[&server])).await.unwrap_err();
-    says(&error, &["the certificate of mail.example.com was not accepted: "]);
+    let settings =
+        TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(RootCertStore::empty())));
+    let error = connect(&connector(&settings), server_config(&[&server]))
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["the certificate of mail.example.com was not accepted: "],
+    );
 }
 
 #[test]
@@ -241,8 +357,23 @@ fn policies_and_versions_by_their_words() {
     for security in [Security::None, Security::Opportunistic, Security::Required] {
         assert_eq!(security.to_string().parse::<Security>().unwrap(), security);
     }
-    assert!("implicit".parse::<Security>().unwrap_err().to_string().contains("smtps://"));
-    assert!("Required".parse::<Security>().unwrap_err().to_string().contains("none, opportunistic or required"));
+    assert!(
+        "implicit"
+            .parse::<Security>()
+            .unwrap_err()
+            .to_string()
+            .contains("smtps://")
+    );
+    assert!(
+        "Required"
+            .parse::<Security>()
+            .unwrap_err()
+            .to_string()
+            .contains("none, opportunistic or required")
+    );
     assert_eq!("TLSv1.2".parse::<TlsVersion>().unwrap(), TlsVersion::Tls12);
-    assert_eq!("1.1".parse::<TlsVersion>().unwrap_err().kind(), ErrorKind::Request);
+    assert_eq!(
+        "1.1".parse::<TlsVersion>().unwrap_err().kind(),
+        ErrorKind::Request
+    );
 }

@@ -1,4 +1,5 @@
-//! Every failure here happens for real: a server with such a certificate, at the other end of a stream.
+//! Every failure here happens for real: a server with such a certificate, at the other end of a
+//! stream.
 
 mod certificates;
 #[cfg(feature = "keystores")]
@@ -14,7 +15,9 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::CryptoProvider;
@@ -66,7 +69,9 @@ fn named(common_name: &str, names: &[&str]) -> CertificateParams {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params
 }
 
@@ -117,7 +122,9 @@ fn connector(settings: &TlsSettings) -> Connector {
 
 /// The failure of a client that trusts `trusted` with a server that shows `chain`.
 async fn failure(trusted: &Party, chain: &[&Party]) -> Error {
-    let error = connect(&connector(&trusting(trusted)), server_config(chain)).await.unwrap_err();
+    let error = connect(&connector(&trusting(trusted)), server_config(chain))
+        .await
+        .unwrap_err();
     assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
     assert!(error.is_permanent());
     error

@@ -1,4 +1,5 @@
-//! Handshakes with `openssl s_server`, which can be as old, as odd or as demanding as some servers are.
+//! Handshakes with `openssl s_server`, which can be as old, as odd or as demanding as some servers
+//! are.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -25,7 +26,10 @@ impl Drop for Server {
 /// A server with the certificate of `party`, on a port of its own.
 fn start(party: &Party, options: &[&str]) -> Server {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+    let (certificate, key) = (
+        folder.path().join("server.pem"),
+        folder.path().join("server.key"),
+    );
     std::fs::write(&certificate, &party.pem).unwrap();
     std::fs::write(&key, &party.key).unwrap();
     serve_files(&certificate, &key, options)
@@ -33,20 +37,38 @@ fn start(party: &Party, options: &[&str]) -> Server {
 
 fn serve_files(certificate: &Path, key: &Path, options: &[&str]) -> Server {
     let mut command = Command::new("openssl");
-    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(certificate).arg("-key").arg(key);
-    command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["s_server", "-accept", "127.0.0.1:0", "-cert"])
+        .arg(certificate)
+        .arg("-key")
+        .arg(key);
+    command
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut process = command.spawn().expect("openssl is installed");
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    let address = lines
+        .find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned))
+        .unwrap();
     // Whatever else it says is read, lest it wait for that.
     std::thread::spawn(move || lines.for_each(drop));
     let _input = process.stdin.take().unwrap();
-    Server { process, address, _input }
+    Server {
+        process,
+        address,
+        _input,
+    }
 }
 
 async fn handshake(server: &Server, settings: &TlsSettings, demand: VerifyMode) -> Result<TlsInfo> {
     let stream = TcpStream::connect(&server.address).await.unwrap();
-    Ok(Connector::new(settings, demand).unwrap().handshake(HOST, stream, TlsMode::Implicit).await?.1)
+    Ok(Connector::new(settings, demand)
+        .unwrap()
+        .handshake(HOST, stream, TlsMode::Implicit)
+        .await?
+        .1)
 }
 
 #[tokio::test]
@@ -56,18 +78,36 @@ async fn old_versions_are_named() {
     let party = Party::server(Some(&root));
     for option in ["-tls1", "-tls1_1"] {
         let server = start(&party, &[option, "-cipher", "ALL:@SECLEVEL=0"]);
-        let error = handshake(&server, &trusting(&root), VerifyMode::Verified).await.unwrap_err();
+        let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
+            .await
+            .unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-        says(&error, &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2", "is too old"]);
+        says(
+            &error,
+            &[
+                "the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2",
+                "is too old",
+            ],
+        );
     }
     let server = start(&party, &["-tls1_2"]);
     let settings = trusting(&root).min_version(TlsVersion::Tls13);
-    let error = handshake(&server, &settings, VerifyMode::Verified).await.unwrap_err();
-    says(&error, &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow TLS 1.2, too"]);
+    let error = handshake(&server, &settings, VerifyMode::Verified)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow TLS 1.2, too"],
+    );
     let server = start(&party, &["-tls1_3"]);
     let settings = trusting(&root).max_version(TlsVersion::Tls12);
-    let error = handshake(&server, &settings, VerifyMode::Verified).await.unwrap_err();
-    says(&error, &["the server speaks another, this client offers TLSv1.2. Allow TLS 1.3, too"]);
+    let error = handshake(&server, &settings, VerifyMode::Verified)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["the server speaks another, this client offers TLSv1.2. Allow TLS 1.3, too"],
+    );
 }
 
 #[tokio::test]
@@ -75,9 +115,17 @@ async fn old_versions_are_named() {
 async fn no_cipher_in_common_with_openssl() {
     let root = Party::authority("Root", None);
     // Without forward secrecy.
-    let server = start(&Party::server(Some(&root)), &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"]);
-    let error = handshake(&server, &trusting(&root), VerifyMode::Verified).await.unwrap_err();
-    says(&error, &["have no cipher suite, key exchange or signature in common (the server refused at once)"]);
+    let server = start(
+        &Party::server(Some(&root)),
+        &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"],
+    );
+    let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["have no cipher suite, key exchange or signature in common (the server refused at once)"],
+    );
 }
 
 #[tokio::test]
@@ -86,15 +134,29 @@ async fn client_certificate_demanded_by_openssl() {
     let root = Party::authority("Root", None);
     let party = Party::server(Some(&root));
     let server = start(&party, &["-Verify", "1", "-tls1_2", "-verify_return_error"]);
-    let error = handshake(&server, &trusting(&root), VerifyMode::Verified).await.unwrap_err();
-    says(&error, &["broke off the TLS handshake after it had shown its certificate", "demands a client certificate"]);
+    let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &[
+            "broke off the TLS handshake after it had shown its certificate",
+            "demands a client certificate",
+        ],
+    );
 
     let server = start(&party, &["-Verify", "1", "-tls1_3", "-verify_return_error"]);
     let stream = TcpStream::connect(&server.address).await.unwrap();
     let connector = connector(&trusting(&root));
-    let (mut stream, _) = connector.handshake(HOST, stream, TlsMode::Implicit).await.unwrap();
+    let (mut stream, _) = connector
+        .handshake(HOST, stream, TlsMode::Implicit)
+        .await
+        .unwrap();
     let error = late_alert(&stream.read_u8().await.unwrap_err(), HOST).unwrap();
-    says(&error, &["demands a client certificate, and none was sent (TLS alert certificate_required, 116)"]);
+    says(
+        &error,
+        &["demands a client certificate, and none was sent (TLS alert certificate_required, 116)"],
+    );
 }
 
 /// `openssl x509 -req` makes such certificates, and old servers have them.
@@ -104,19 +166,43 @@ async fn a_certificate_of_version_1() {
     let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores");
     let settings = TlsSettings::new(Trust::empty().path(stores.join("ca.pem")));
     for version in ["-tls1_2", "-tls1_3"] {
-        let start = || serve_files(&stores.join("client-v1.pem"), &stores.join("client.key"), &[version]);
+        let start = || {
+            serve_files(
+                &stores.join("client-v1.pem"),
+                &stores.join("client.key"),
+                &[version],
+            )
+        };
         let server = start();
-        let error = handshake(&server, &settings, VerifyMode::Verified).await.unwrap_err();
-        says(&error, &["\"CN=client\", is of an old form (X.509 version 1 or 2) without server names"]);
+        let error = handshake(&server, &settings, VerifyMode::Verified)
+            .await
+            .unwrap_err();
+        says(
+            &error,
+            &["\"CN=client\", is of an old form (X.509 version 1 or 2) without server names"],
+        );
 
         let server = start();
-        let info = handshake(&server, &settings, VerifyMode::Reported).await.unwrap();
+        let info = handshake(&server, &settings, VerifyMode::Reported)
+            .await
+            .unwrap();
         assert!(!info.verified);
-        assert!(info.not_verified_reason.unwrap().to_string().contains("is of an old form"));
+        assert!(
+            info.not_verified_reason
+                .unwrap()
+                .to_string()
+                .contains("is of an old form")
+        );
         // Its key cannot be checked, so that a pin proves nothing.
         let pin = info.chain[0].pin();
         let server = start();
-        let info = handshake(&server, &TlsSettings::new(Trust::empty().pin(pin)), VerifyMode::Reported).await.unwrap();
+        let info = handshake(
+            &server,
+            &TlsSettings::new(Trust::empty().pin(pin)),
+            VerifyMode::Reported,
+        )
+        .await
+        .unwrap();
         assert!(!info.verified);
     }
 }
@@ -129,14 +215,39 @@ async fn a_key_of_1024_bits() {
     let settings = TlsSettings::new(Trust::empty().path(weak.join("root.pem")));
     for version in ["-tls1_2", "-tls1_3"] {
         let options = [version, "-cipher", "ALL:@SECLEVEL=0"];
-        let server = serve_files(&weak.join("short-leaf.pem"), &weak.join("short-leaf.key"), &options);
-        let error = handshake(&server, &settings, VerifyMode::Verified).await.unwrap_err();
-        says(&error, &["\"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed", "issued anew"]);
+        let server = serve_files(
+            &weak.join("short-leaf.pem"),
+            &weak.join("short-leaf.key"),
+            &options,
+        );
+        let error = handshake(&server, &settings, VerifyMode::Verified)
+            .await
+            .unwrap_err();
+        says(
+            &error,
+            &[
+                "\"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed",
+                "issued anew",
+            ],
+        );
         assert_eq!(cause(&error).problem, CertificateProblem::WeakKey);
 
-        let server = serve_files(&weak.join("short-leaf.pem"), &weak.join("short-leaf.key"), &options);
-        let info = handshake(&server, &settings, VerifyMode::Reported).await.unwrap();
-        assert!(!info.verified && info.not_verified_reason.unwrap().to_string().contains("1024 bits"));
+        let server = serve_files(
+            &weak.join("short-leaf.pem"),
+            &weak.join("short-leaf.key"),
+            &options,
+        );
+        let info = handshake(&server, &settings, VerifyMode::Reported)
+            .await
+            .unwrap();
+        assert!(
+            !info.verified
+                && info
+                    .not_verified_reason
+                    .unwrap()
+                    .to_string()
+                    .contains("1024 bits")
+        );
     }
 }
 
@@ -145,12 +256,18 @@ async fn a_key_of_1024_bits() {
 async fn a_critical_extension_of_the_server() {
     let root = Party::authority("Root", None);
     let mut params = named(HOST, &[HOST]);
-    let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4, 5], vec![0x05, 0x00]);
+    let mut extension =
+        rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4, 5], vec![0x05, 0x00]);
     extension.set_criticality(true);
     params.custom_extensions = vec![extension];
     let server = start(&Party::new(params, Some(&root)), &["-tls1_3"]);
-    let error = handshake(&server, &trusting(&root), VerifyMode::Verified).await.unwrap_err();
-    says(&error, &["\"CN=mail.example.com\", has a critical extension that is not supported: 1.2.3.4.5"]);
+    let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
+        .await
+        .unwrap_err();
+    says(
+        &error,
+        &["\"CN=mail.example.com\", has a critical extension that is not supported: 1.2.3.4.5"],
+    );
 }
 
 #[tokio::test]
@@ -159,7 +276,9 @@ async fn speaks_with_openssl() {
     let root = Party::authority("Root", None);
     for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
         let server = start(&Party::server(Some(&root)), &[option]);
-        let info = handshake(&server, &trusting(&root), VerifyMode::Verified).await.unwrap();
+        let info = handshake(&server, &trusting(&root), VerifyMode::Verified)
+            .await
+            .unwrap();
         assert_eq!(info.version, version);
         assert!(info.verified);
     }

@@ -5,7 +5,10 @@ use std::fs;
 
 pub(super) fn config_error(trust: Trust) -> Error {
     let error = trust.load().unwrap_err();
-    assert_eq!((error.kind(), error.phase()), (ErrorKind::Config, Phase::Setup));
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Config, Phase::Setup)
+    );
     assert!(error.hint().is_some(), "{error}");
     error
 }
@@ -14,21 +17,43 @@ pub(super) fn config_error(trust: Trust) -> Error {
 fn files_are_recognised_by_their_content() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Party::authority("A", None), Party::authority("B", None));
-    let utf16: Vec<u8> = [0xFEFF].into_iter().chain(a.pem.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> = [0xFEFF]
+        .into_iter()
+        .chain(a.pem.encode_utf16())
+        .flat_map(u16::to_le_bytes)
+        .collect();
     for (name, content, subjects) in [
         ("pem", a.pem.clone().into_bytes(), &["CN=A"][..]),
-        ("two.der", format!("{}junk\n{}", a.pem, b.pem).into_bytes(), &["CN=A", "CN=B"]),
+        (
+            "two.der",
+            format!("{}junk\n{}", a.pem, b.pem).into_bytes(),
+            &["CN=A", "CN=B"],
+        ),
         ("twice", format!("{0}{0}", a.pem).into_bytes(), &["CN=A"]),
         ("der.pem", a.der.to_vec(), &["CN=A"]),
         ("crlf", a.pem.replace('\n', "\r\n").into_bytes(), &["CN=A"]),
-        ("byte-order-mark", format!("\u{FEFF}{}", a.pem).into_bytes(), &["CN=A"]),
+        (
+            "byte-order-mark",
+            format!("\u{FEFF}{}", a.pem).into_bytes(),
+            &["CN=A"],
+        ),
         ("utf-16", utf16, &["CN=A"]),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, &content).unwrap();
-        for trust in [Trust::empty().file(&path), Trust::empty().path(&path), Trust::empty().pem(&content)] {
-            let summary = trust.load().unwrap_or_else(|error| panic!("{name}: {error}"));
-            let found: Vec<_> = summary.anchors.iter().map(|anchor| anchor.certificate.subject.as_str()).collect();
+        for trust in [
+            Trust::empty().file(&path),
+            Trust::empty().path(&path),
+            Trust::empty().pem(&content),
+        ] {
+            let summary = trust
+                .load()
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let found: Vec<_> = summary
+                .anchors
+                .iter()
+                .map(|anchor| anchor.certificate.subject.as_str())
+                .collect();
             assert_eq!(found, subjects, "{name}");
             assert!(summary.warnings.is_empty(), "{summary}");
         }
@@ -47,26 +72,56 @@ fn what_is_no_certificate_is_named() {
         (b"hello", "holds no certificate"),
         (key.as_bytes(), "holds a private key, not a certificate"),
         (&a.key, "holds a private key, not a certificate"),
-        (pem("ENCRYPTED PRIVATE KEY", &a.key).as_bytes(), "holds a private key, not a certificate"),
-        (cut.as_bytes(), "has a PEM section that is cut off or damaged"),
+        (
+            pem("ENCRYPTED PRIVATE KEY", &a.key).as_bytes(),
+            "holds a private key, not a certificate",
+        ),
+        (
+            cut.as_bytes(),
+            "has a PEM section that is cut off or damaged",
+        ),
         (pem("CERTIFICATE", b"nonsense").as_bytes(), "can be read"),
-        (&a.der[..a.der.len() - 1], "is DER, but not a certificate that can be read"),
-        (pem("PUBLIC KEY", &a.key).as_bytes(), "is PEM, but holds no certificate"),
+        (
+            &a.der[..a.der.len() - 1],
+            "is DER, but not a certificate that can be read",
+        ),
+        (
+            pem("PUBLIC KEY", &a.key).as_bytes(),
+            "is PEM, but holds no certificate",
+        ),
         (pem("PKCS7", &a.key).as_bytes(), "is a PKCS#7 bundle"),
-        (pem("TRUSTED CERTIFICATE", &a.der).as_bytes(), "that openssl alone reads"),
+        (
+            pem("TRUSTED CERTIFICATE", &a.der).as_bytes(),
+            "that openssl alone reads",
+        ),
         (b"\xFE\xED\xFE\xED\0\0\0\x02", "is a Java key store (JKS)"),
         (b"\xA1\xF8\x4E\x36", "auto-login wallet of Oracle"),
-        (b"\x30\x82\x01\x00\x02\x01\x03\x30", "is a key store (PKCS#12)"),
+        (
+            b"\x30\x82\x01\x00\x02\x01\x03\x30",
+            "is a key store (PKCS#12)",
+        ),
     ] {
         let path = folder.path().join("file.pem");
         fs::write(&path, content).unwrap();
         let error = config_error(Trust::empty().file(&path));
         says(&error, &[text, &path.display().to_string()]);
     }
-    says(&config_error(Trust::empty().file(folder.path().join("none"))), &["/none: No such file"]);
-    says(&config_error(Trust::empty().path(folder.path().join("none"))), &["/none: No such file", "Check the path"]);
-    says(&config_error(Trust::empty().file(folder.path())), &["use Trust::folder or Trust::path"]);
-    says(&config_error(Trust::empty()), &["no trusted certificate was found"]);
+    says(
+        &config_error(Trust::empty().file(folder.path().join("none"))),
+        &["/none: No such file"],
+    );
+    says(
+        &config_error(Trust::empty().path(folder.path().join("none"))),
+        &["/none: No such file", "Check the path"],
+    );
+    says(
+        &config_error(Trust::empty().file(folder.path())),
+        &["use Trust::folder or Trust::path"],
+    );
+    says(
+        &config_error(Trust::empty()),
+        &["no trusted certificate was found"],
+    );
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -79,7 +134,10 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn folders_skip_what_holds_no_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let a = Party::authority("A", None);
-    says(&config_error(Trust::empty().folder(folder.path())), &["holds no certificate: it is empty"]);
+    says(
+        &config_error(Trust::empty().folder(folder.path())),
+        &["holds no certificate: it is empty"],
+    );
     fs::write(folder.path().join("README"), "no certificate").unwrap();
     fs::create_dir(folder.path().join("more")).unwrap();
     says(
@@ -92,9 +150,14 @@ fn folders_skip_what_holds_no_certificate() {
     assert_eq!(summary.anchors.len(), 1);
     assert!(summary.anchors[0].origin.ends_with("a.pem"));
     assert_eq!(summary.warnings.len(), 2, "{summary}");
-    assert!(summary.warnings[0].ends_with("README was skipped: it holds no certificate"), "{summary}");
     assert!(
-        summary.to_string().starts_with("1 trusted certificate\n  CN=A (expires 4096-01-01T00:00:00Z; "),
+        summary.warnings[0].ends_with("README was skipped: it holds no certificate"),
+        "{summary}"
+    );
+    assert!(
+        summary
+            .to_string()
+            .starts_with("1 trusted certificate\n  CN=A (expires 4096-01-01T00:00:00Z; "),
         "{summary}"
     );
 }
@@ -110,21 +173,31 @@ fn folders_have_limits() {
     let error = config_error(Trust::empty().folder(folder.path()));
     says(
         &error,
-        &["has more than 10000 files, or 256 MiB, which is too much for a trust store", "into a folder of their own"],
+        &[
+            "has more than 10000 files, or 256 MiB, which is too much for a trust store",
+            "into a folder of their own",
+        ],
     );
     // One that is too large alone is passed over unread.
     let a = Party::authority("A", None);
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.pem"), &a.pem).unwrap();
     let large = folder.path().join("film.mp4");
-    fs::File::create(&large).unwrap().set_len(200 * 1024 * 1024).unwrap();
+    fs::File::create(&large)
+        .unwrap()
+        .set_len(200 * 1024 * 1024)
+        .unwrap();
     let summary = Trust::empty().folder(folder.path()).load().unwrap();
     assert_eq!(summary.anchors.len(), 1);
     assert!(
-        summary.warnings[0].ends_with("film.mp4 was skipped: it cannot be read: it is larger than 16 MiB"),
+        summary.warnings[0]
+            .ends_with("film.mp4 was skipped: it cannot be read: it is larger than 16 MiB"),
         "{summary}"
     );
-    says(&config_error(Trust::empty().file(&large)), &["it is larger than 16 MiB, and so no trust store"]);
+    says(
+        &config_error(Trust::empty().file(&large)),
+        &["it is larger than 16 MiB, and so no trust store"],
+    );
 }
 
 #[test]
@@ -137,15 +210,27 @@ fn warns_of_what_expires() {
     let soon = Party::new(params, None);
     let summary = Trust::empty().pem(old.pem).pem(soon.pem).load().unwrap();
     assert_eq!(summary.warnings.len(), 2, "{summary}");
-    assert!(summary.warnings[0].contains("years ago, at 2002-01-01T00:00:00Z"), "{summary}");
-    assert!(summary.warnings[1].contains("expires in 20 days, at 2"), "{summary}");
+    assert!(
+        summary.warnings[0].contains("years ago, at 2002-01-01T00:00:00Z"),
+        "{summary}"
+    );
+    assert!(
+        summary.warnings[1].contains("expires in 20 days, at 2"),
+        "{summary}"
+    );
 }
 
 #[test]
 fn says_what_else_a_file_holds() {
     let a = Party::authority("A", None);
-    let summary = Trust::empty().pem(format!("{}{}", pem("PRIVATE KEY", &a.key), a.pem)).load().unwrap();
-    assert_eq!(summary.warnings, ["what was given in memory holds a private key too; only its certificates are used"]);
+    let summary = Trust::empty()
+        .pem(format!("{}{}", pem("PRIVATE KEY", &a.key), a.pem))
+        .load()
+        .unwrap();
+    assert_eq!(
+        summary.warnings,
+        ["what was given in memory holds a private key too; only its certificates are used"]
+    );
 }
 
 #[test]
@@ -155,14 +240,23 @@ fn the_systems_store_is_read_only_if_asked_for() {
     // A machine may have none; where there is one, all of it can be read.
     let native = rustls_native_certs::load_native_certs().certs;
     let summary = Trust::system().pem(&a.pem).load().unwrap();
-    let unreadable = native.iter().filter(|der| Certificate::read(der).is_none()).count();
+    let unreadable = native
+        .iter()
+        .filter(|der| Certificate::read(der).is_none())
+        .count();
     assert_eq!(unreadable, 0);
     assert_eq!(summary.anchors.len(), native.len() + 1, "{summary}");
 }
 
 #[test]
 fn pins_that_are_none() {
-    for pin in ["", "sha256//", "abc", "sha256//AAAA", "sha1//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
+    for pin in [
+        "",
+        "sha256//",
+        "abc",
+        "sha256//AAAA",
+        "sha1//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    ] {
         let error = config_error(Trust::empty().pin(pin));
         says(&error, &["is no pin", "openssl x509"]);
     }
