@@ -4,11 +4,11 @@ use std::str::FromStr;
 
 use tokio::time::Instant;
 
+use crate::config::timeouts::Clock;
 use crate::connection::prepare_by;
 use crate::error::{Error, Result};
 use crate::message::{Body, Message};
 use crate::receipt::{Receipt, Recipient};
-use crate::timeouts::Clock;
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
 #[cfg(feature = "pool")]

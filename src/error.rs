@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::hint;
+use crate::diagnose;
 use crate::proto::{Reply, Secrets};
 use crate::text::printable;
 
@@ -209,14 +209,14 @@ impl Error {
     /// Adds what to do about the server's refusal, by what is known of the session. Advice that is
     /// there already stays.
     #[cfg(feature = "client")]
-    pub(crate) fn advised(mut self, session: &hint::Facts<'_>) -> Self {
-        let facts = hint::Facts {
+    pub(crate) fn advised(mut self, session: &diagnose::Facts<'_>) -> Self {
+        let facts = diagnose::Facts {
             phase: self.0.phase,
             reply: self.0.reply.as_ref(),
             ..*session
         };
         if self.0.hint.is_none()
-            && let Some(advice) = hint::for_refusal(&facts)
+            && let Some(advice) = diagnose::for_refusal(&facts)
         {
             self.0.lasts = advice.lasts;
             self.0.hint = Some(advice.text.into_owned());
@@ -232,7 +232,7 @@ impl Error {
             phase,
             format!("the connection failed: {cause}"),
         )
-        .with_hint(hint::for_end(phase, false))
+        .with_hint(diagnose::for_end(phase, false))
         .with_source(cause)
     }
 
@@ -241,7 +241,7 @@ impl Error {
     #[cfg(feature = "client")]
     pub(crate) fn copy(&self) -> Self {
         let hint = if self.0.outcome_unknown {
-            Some(hint::for_end(Phase::Body, false))
+            Some(diagnose::for_end(Phase::Body, false))
         } else {
             self.hint()
         };
@@ -296,7 +296,7 @@ impl Error {
     pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
         self.0.outcome_unknown = unknown;
         if unknown {
-            self.with_hint(hint::UNKNOWN)
+            self.with_hint(diagnose::UNKNOWN)
         } else {
             self
         }

@@ -174,20 +174,29 @@ mod address;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
+mod config;
+#[cfg(feature = "client")]
 mod connection;
 #[cfg(feature = "client")]
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
-pub mod delivery;
-#[cfg(feature = "client")]
-mod endpoint;
+pub mod delivery {
+    //! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
+    //!
+    //! A [`DeliveryOptions`](crate::DeliveryOptions) that exists can be written into a command, as
+    //! an [`Address`](crate::Address) can: each value is checked by its type when it is made.
+    //! Whether the server offers what is asked for is looked at before MAIL; nothing is left out in
+    //! silence.
+
+    pub use crate::proto::params::{
+        DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority,
+    };
+}
+mod diagnose;
 mod error;
 #[cfg(feature = "client")]
 mod file;
-mod hint;
 mod idna;
-#[cfg(feature = "client")]
-mod login;
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "pool")]
@@ -203,17 +212,11 @@ mod secret;
 pub mod testing;
 mod text;
 #[cfg(feature = "client")]
-mod timeouts;
-#[cfg(feature = "client")]
 pub mod tls;
-#[cfg(feature = "client")]
-mod token;
 #[cfg(feature = "client")]
 mod trace;
 #[cfg(feature = "client")]
 mod transport;
-#[cfg(feature = "client")]
-mod url;
 
 #[cfg(feature = "client")]
 pub use mail_builder;
@@ -222,10 +225,13 @@ pub use address::{Address, Envelope};
 #[cfg(feature = "client")]
 pub use client::Client;
 #[cfg(feature = "client")]
-pub use connection::{Connection, DataWriter};
-pub use delivery::DeliveryOptions;
+pub use config::endpoint::Endpoint;
 #[cfg(feature = "client")]
-pub use endpoint::Endpoint;
+pub use config::timeouts::Timeouts;
+#[cfg(feature = "client")]
+pub use config::token::TokenRequest;
+#[cfg(feature = "client")]
+pub use connection::{Connection, DataWriter};
 pub use error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};
@@ -233,15 +239,12 @@ pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};
 pub use pool::{Pool, PoolConfig, PooledConnection};
 #[cfg(feature = "client")]
 pub use probe::probe;
+pub use proto::params::DeliveryOptions;
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 #[cfg(feature = "retries")]
 pub use retry::RetryPolicy;
 pub use secret::{Credentials, Secret};
-#[cfg(feature = "client")]
-pub use timeouts::Timeouts;
-#[cfg(feature = "client")]
-pub use token::TokenRequest;
 #[cfg(feature = "client")]
 pub use transport::SocketOptions;
 #[cfg(feature = "proxy")]

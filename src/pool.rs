@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::client::with_recipients;
+use crate::config::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
-use crate::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::{Client, Connection, Envelope, connection};
 
 /// How many connections a [`Pool`] makes, and how long each of them is kept.

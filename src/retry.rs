@@ -9,11 +9,11 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::sleep;
 
 use crate::Envelope;
+use crate::config::timeouts::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Body;
 use crate::proto::Transcript;
 use crate::receipt::{Outcome, Receipt, Recipient};
-use crate::timeouts::Clock;
 
 /// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may
 /// pass: no connection, a connection that was lost or a time limit that was reached before the

@@ -6,13 +6,13 @@ use tokio::time::timeout_at;
 
 use super::fallback::{Reason, may_follow};
 use super::{Connection, not_sent};
-use crate::endpoint::Endpoint;
+use crate::config::endpoint::Endpoint;
+use crate::config::login::LoginWith;
+use crate::config::token::{TokenRequest, TokenSource};
+use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint::{self, Facts};
-use crate::login::LoginWith;
 use crate::proto::{Mechanism, Reply, SaslExchange, Step};
 use crate::text::quoted;
-use crate::token::{TokenRequest, TokenSource};
 use crate::{Credentials, trace};
 
 impl Connection {
@@ -236,9 +236,8 @@ impl Connection {
             && !self.auth_in_clear
         {
             let message = "the credentials would go to a server whose certificate was not verified";
-            return Err(
-                Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint::UNVERIFIED)
-            );
+            return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message)
+                .with_hint(diagnose::UNVERIFIED));
         }
         Ok(())
     }

@@ -16,10 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::not_sent;
 use crate::Timeouts;
+use crate::config::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::Body;
 use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
-use crate::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::transport::{Stream, Transport};
 
 /// After a write failed, a reply may still be waiting to be read: why the server closed.

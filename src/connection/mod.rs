@@ -22,15 +22,15 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::config::timeouts::{Clock, LimitKind};
+use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint::{self, Facts};
 use crate::message::{Body, Message};
 use crate::proto::{
     Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
     Transcript,
 };
 use crate::receipt::Receipt;
-use crate::timeouts::{Clock, LimitKind};
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
 use driver::{Driver, too_slow};
@@ -267,9 +267,9 @@ impl Connection {
     /// Of TLS, the machine knows only that it is there.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
         match &self.tls {
-            Some(tls) if transaction.delivery.requires_tls() && !tls.verified => {
-                Err(hint::must_be_tls("has a certificate that was not verified"))
-            }
+            Some(tls) if transaction.delivery.requires_tls() && !tls.verified => Err(
+                diagnose::must_be_tls("has a certificate that was not verified"),
+            ),
             _ => Ok(()),
         }
     }
@@ -473,7 +473,7 @@ pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(E
             Phase::Setup,
             too_slow(Phase::Setup, LimitKind::Deadline(length)),
         )
-        .with_hint(hint::SLOW_SOURCE)),
+        .with_hint(diagnose::SLOW_SOURCE)),
     }
 }
 

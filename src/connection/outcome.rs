@@ -2,8 +2,8 @@
 
 use super::{errors, not_sent};
 use crate::Address;
+use crate::diagnose::{self, Advice, Facts};
 use crate::error::{Error, Phase, Result};
-use crate::hint::{self, Advice, Facts};
 use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Recipient};
 
@@ -149,7 +149,7 @@ impl TransactionOutcome {
             let known = before.take_if(|(at, same, _)| *at == phase && same == reply);
             let advice = known
                 .map(|(_, _, advice)| advice)
-                .or_else(|| hint::for_refusal(&facts));
+                .or_else(|| diagnose::for_refusal(&facts));
             let reply = reply.clone();
             let recipient = &mut self.recipients[index];
             recipient.transient &= !advice.as_ref().is_some_and(|advice| advice.lasts);

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::submission::{SharedError, Submission};
 use super::{Connection, not_sent, prepare_by};
+use crate::config::timeouts::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;
 use crate::receipt::Receipt;
-use crate::timeouts::Clock;
 use crate::{Endpoint, Envelope};
 
 /// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is

@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
 use super::driver::{Driver, too_slow};
+use crate::config::timeouts::Clock;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
-use crate::timeouts::Clock;
 use crate::tls::{Connector, Security, TlsMode, channel_binding};
 use crate::transport::{self, Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::errors;
 use super::outcome::TransactionOutcome;
+use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint::{self, Facts};
 use crate::proto::{Reply, Step};
 use crate::receipt::{Outcome, Receipt, Recipient};
 use crate::{Address, Envelope};
@@ -357,7 +357,7 @@ impl SharedError {
                 reply.clone(),
             ),
             None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
-                .with_hint(hint::for_end(Phase::Body, false)),
+                .with_hint(diagnose::for_end(Phase::Body, false)),
         })
     }
 

@@ -3,8 +3,8 @@
 use memchr::{memchr, memchr2};
 
 use super::input::Text;
+use crate::diagnose;
 use crate::error::{Error, Result};
-use crate::hint;
 use crate::proto::Content;
 
 /// Goes over a message once, at the speed of memory, and sums up what it is.
@@ -78,7 +78,7 @@ pub(super) fn nul(what: &str, line: u64) -> Error {
     Error::request(format!(
         "line {line} of {what} has a NUL, which text cannot have"
     ))
-    .with_hint(hint::NUL)
+    .with_hint(diagnose::NUL)
 }
 
 impl MessageScanner {

@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Port, PortSecurity};
 use crate::Endpoint;
-use crate::login::LoginWith;
+use crate::config::login::LoginWith;
 use crate::proto::Protocol;
 use crate::tls::Security;
 

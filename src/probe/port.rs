@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Port, PortSecurity, Timings, Version, preference};
+use crate::config::timeouts::Clock;
 use crate::connection::{client_name, open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Protocol};
-use crate::timeouts::Clock;
 use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyMode};
 use crate::transport::{Connected, Destination};
-use crate::{Connection, Endpoint, Timeouts, hint};
+use crate::{Connection, Endpoint, Timeouts, diagnose};
 
 /// Nobody waits for a diagnosis as long as mail can wait.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,7 +159,7 @@ impl Prober {
             session.quit().await;
             let greeting = port.greeting.as_ref();
             let lmtp = self.endpoint.protocol == Protocol::Lmtp;
-            let missing = hint::starttls_missing(&offered, greeting, Some(port.number), lmtp);
+            let missing = diagnose::starttls_missing(&offered, greeting, Some(port.number), lmtp);
             return Err(self.unprotected(missing));
         }
         Ok(Some(session))
@@ -315,7 +315,7 @@ impl Target<'_> {
             if let Ok(heard) = timeout(self.head_start(), first_bytes(&stream)).await {
                 return match &heard?[..] {
                     [] => Err(closed("the server closed the connection without a word")),
-                    heard if hint::speaks_tls(heard) => Ok(None),
+                    heard if diagnose::speaks_tls(heard) => Ok(None),
                     _ => {
                         port.timings.greeting = Some(began.elapsed());
                         Ok(Some(stream))
@@ -331,7 +331,7 @@ impl Target<'_> {
                 [] => Err(closed(
                     "the server says nothing, and closes the connection when TLS begins",
                 )),
-                heard if hint::speaks_tls(heard) => Ok(None),
+                heard if diagnose::speaks_tls(heard) => Ok(None),
                 [b'0'..=b'9', ..] => {
                     port.timings.greeting = Some(began.elapsed());
                     self.connect().await.map(Some)

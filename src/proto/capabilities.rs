@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use super::{Reply, ServerLimits};
-use crate::delivery::date;
+use crate::proto::params::date;
 
 /// What a server said that it offers, in its newest answer to EHLO.
 ///

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::{Credentials, hint};
+use crate::{Credentials, diagnose};
 
 impl Machine {
     /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that
@@ -89,8 +89,8 @@ impl Machine {
         if !self.settings.secure && !self.settings.auth_in_clear {
             let message = "the credentials would cross the network unprotected";
             let hint = match self.settings.protocol {
-                Protocol::Lmtp => hint::INSECURE_LMTP,
-                Protocol::Smtp => hint::INSECURE,
+                Protocol::Lmtp => diagnose::INSECURE_LMTP,
+                Protocol::Smtp => diagnose::INSECURE,
             };
             return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint));
         }
@@ -109,7 +109,7 @@ impl Machine {
             };
             let lmtp = self.settings.protocol == Protocol::Lmtp;
             let hint =
-                hint::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
+                diagnose::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
             return Err(Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint));
         }
         Ok(())
@@ -272,7 +272,7 @@ impl Machine {
         if !self.stuffer.is_verbatim() && chunk.has_nul() {
             let message = "the message has a NUL, which text cannot have; it was not sent";
             self.close();
-            return Err(Error::new(ErrorKind::Input, Phase::Body, message).with_hint(hint::NUL));
+            return Err(Error::new(ErrorKind::Input, Phase::Body, message).with_hint(diagnose::NUL));
         }
         let size = match self.framing() {
             Framing::Chunk(size) => size,

@@ -146,6 +146,7 @@ mod commands;
 mod dot;
 mod encode;
 mod output;
+pub(crate) mod params;
 mod pipeline;
 mod queue;
 mod redact;
@@ -177,8 +178,8 @@ pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
 
+use crate::diagnose;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint;
 use queue::{CommandQueue, PendingReply};
 pub(crate) use redact::Secrets;
 #[cfg(feature = "client")]
@@ -569,6 +570,6 @@ impl Machine {
                 it: {:?}",
             self.unread()
         );
-        Error::new(ErrorKind::Protocol, Phase::StartTls, message).with_hint(hint::INJECTED)
+        Error::new(ErrorKind::Protocol, Phase::StartTls, message).with_hint(diagnose::INJECTED)
     }
 }

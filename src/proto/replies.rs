@@ -10,8 +10,8 @@ use super::transaction::{FinalReplies, Framing, TransactionState};
 use super::{
     Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer,
 };
+use crate::diagnose;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint;
 use crate::text::{beginning, printable};
 
 /// So many characters are shown of why a login failed, much of which the server says.
@@ -28,9 +28,11 @@ impl Machine {
             };
         }
         // Two bytes, so that it is the same however they come.
-        if self.phase() == Phase::Greeting && self.input.len() > 1 && hint::speaks_tls(&self.input)
+        if self.phase() == Phase::Greeting
+            && self.input.len() > 1
+            && diagnose::speaks_tls(&self.input)
         {
-            return Err(hint::tls_first());
+            return Err(diagnose::tls_first());
         }
         match self.parser.parse(&mut self.input) {
             Ok(Some(reply)) => self.on_whole_reply(reply).map(|()| true),
@@ -43,7 +45,7 @@ impl Machine {
                 } else {
                     ""
                 };
-                let hint = hint::for_stranger(self.phase(), line);
+                let hint = diagnose::for_stranger(self.phase(), line);
                 let message = match self
                     .wire
                     .queue
@@ -120,7 +122,7 @@ impl Machine {
                 self.state = State::Refused;
                 return Err(
                     Error::refused(ErrorKind::Refused, Phase::Hello, message, reply)
-                        .with_hint(hint::NO_LMTP),
+                        .with_hint(diagnose::NO_LMTP),
                 );
             }
             PendingReply::StartTls if reply.code() == 220 => self.state = State::Upgrade,
@@ -165,7 +167,8 @@ impl Machine {
                 login.verify().map_err(|failure| {
                     let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
                     let message = format!("the login with {} failed: {why}", login.mechanism());
-                    Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint::DISTRUSTED)
+                    Error::new(ErrorKind::Auth, Phase::Auth, message)
+                        .with_hint(diagnose::DISTRUSTED)
                 })?;
                 self.events.push_back(Step::Login {
                     reply,
@@ -434,7 +437,7 @@ impl Machine {
             }
         };
         let error = Error::new(ErrorKind::Closed, phase, message)
-            .with_hint(hint::for_end(phase, self.settings.secure));
+            .with_hint(diagnose::for_end(phase, self.settings.secure));
         if let Some(shutdown) = self.shutdown.take() {
             self.on_end_after(shutdown, error);
             return Ok(());
@@ -452,7 +455,7 @@ impl Machine {
             self.state = State::Refused;
             let greeting = self.greeting.as_ref();
             let lmtp = self.settings.protocol == Protocol::Lmtp;
-            return Err(hint::starttls_missing(
+            return Err(diagnose::starttls_missing(
                 &self.capabilities,
                 greeting,
                 self.port(),
@@ -481,7 +484,7 @@ impl Machine {
         };
         if let Some(message) = excess {
             return Err(Error::new(ErrorKind::Protocol, Phase::Auth, message)
-                .with_hint(hint::for_stranger(Phase::Auth, "")));
+                .with_hint(diagnose::for_stranger(Phase::Auth, "")));
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
         self.wire.push_secret(line, shown, login);
@@ -644,7 +647,7 @@ fn violation(expected: &PendingReply, phase: Phase, reply: &Reply) -> Error {
         "expected {}, but the server sent {reply}",
         expected.wanted()
     );
-    Error::new(ErrorKind::Protocol, phase, message).with_hint(hint::for_stranger(phase, ""))
+    Error::new(ErrorKind::Protocol, phase, message).with_hint(diagnose::for_stranger(phase, ""))
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
@@ -658,5 +661,5 @@ pub(super) fn unsolicited(phase: Phase, reply: Reply) -> Error {
         phase,
         format!("the server sent {reply}, and nothing was asked"),
     )
-    .with_hint(hint::for_stranger(phase, ""))
+    .with_hint(diagnose::for_stranger(phase, ""))
 }

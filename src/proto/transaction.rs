@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::{Capabilities, Content, Protocol, Reply};
 use crate::DeliveryOptions;
 use crate::address::{Address, Envelope};
+use crate::diagnose;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::hint;
 
 /// What the machine must know to offer a message to the server.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl Transaction {
                 .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
         }
         if self.delivery.requires_tls() && !secure {
-            return Err(hint::must_be_tls("is not encrypted"));
+            return Err(diagnose::must_be_tls("is not encrypted"));
         }
         server.limits().check(&self.recipients)?;
         self.delivery.check(server)

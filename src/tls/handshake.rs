@@ -6,7 +6,7 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::reasons::{certificate_words, rustls_words, spelt_out};
 use super::{CertificateFailure, TlsMode};
-use crate::hint::speaks_tls;
+use crate::diagnose::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
 /// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are

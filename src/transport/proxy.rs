@@ -19,7 +19,7 @@ use super::{Connected, Destination, Tcp, tcp};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
-use crate::{Secret, idna, url};
+use crate::{Secret, config::url, idna};
 
 const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, \
     socks5h:// (the proxy looks the names up) or \

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::config::token::TokenSource;
 use crate::error::{Error, Result};
 use crate::proto::{Mechanism, SaslExchange, Secrets};
-use crate::token::TokenSource;
 use crate::{Credentials, Secret};
 
 /// What the caller gave to log in with, perhaps nothing.

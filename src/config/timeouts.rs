@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::diagnose;
 use crate::error::Phase;
-use crate::hint;
 
 /// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and
 /// then does not get more.
@@ -164,7 +164,7 @@ impl LimitKind {
             }
             LimitKind::Deadline(_) => "a longer deadline",
         };
-        hint::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
+        diagnose::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
     }
 }
 

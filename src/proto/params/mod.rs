@@ -1,8 +1,4 @@
-//! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
-//!
-//! A [`DeliveryOptions`] that exists can be written into a command, as an [`Address`] can: each
-//! value is checked by its type when it is made. Whether the server offers what is asked for is
-//! looked at before MAIL; nothing is left out in silence.
+//! Parameters of MAIL and RCPT beyond addresses: what is asked of the server for a message.
 
 pub(crate) mod date;
 mod dsn;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use crate::config::login::LoginSettings;
+use crate::config::token::{TokenRequest, TokenSource};
 use crate::error::{Error, Phase, Result};
-use crate::login::LoginSettings;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::text::{printable, quoted};
 use crate::tls::{
     ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode,
 };
-use crate::token::{TokenRequest, TokenSource};
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
 use crate::transport::{Proxy, ProxyHeader};
@@ -82,7 +82,7 @@ impl Endpoint {
     /// [`ErrorKind::Request`], with what is wrong: an unknown key too, and one given twice. The URL
     /// is not quoted, as it may hold a password. No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
-        crate::url::parse(url)
+        crate::config::url::parse(url)
     }
 
     /// A server by name (beyond ASCII, too) or address, with STARTTLS required on port 587, and no

@@ -259,7 +259,7 @@ fn fault(message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
     use crate::Credentials;
-    use crate::login::LoginWith;
+    use crate::config::login::LoginWith;
     use crate::proto::Mechanism;
 
     #[test]

@@ -1,0 +1,7 @@
+//! What a client is told before it connects: the server, its URL, the login and the time limits.
+
+pub(crate) mod endpoint;
+pub(crate) mod login;
+pub(crate) mod timeouts;
+pub(crate) mod token;
+pub(crate) mod url;
