@@ -5,12 +5,10 @@
 //! (RFC 6531, 3.3 for letters beyond ASCII) and nothing of headers, servers or DNS.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::DeliveryOptions;
 use crate::error::{Error, Result};
 use crate::idna;
 use crate::text::{is_unprintable, quoted};
@@ -368,107 +366,6 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The envelope of a message: the reverse-path, where bounces go, who it is for, and what else is
-/// asked of the server (RFC 5321, 2.3.1).
-///
-/// It decides where the message goes, whatever its headers say.
-///
-/// ```
-/// use envoi::{Address, Envelope};
-///
-/// let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
-/// assert_eq!(envelope.recipients().len(), 1);
-/// // A notification that must not bounce has the null reverse-path, `<>`.
-/// let notice = Envelope::new(None, [Address::new("you@example.com")?])?;
-/// assert!(notice.reverse_path().is_none());
-/// # Ok::<(), envoi::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    reverse_path: Option<Address>,
-    recipients: Vec<Address>,
-    delivery: DeliveryOptions,
-}
-
-impl Envelope {
-    /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in
-    /// the order given.
-    ///
-    /// A mailbox that is given more than once gets the message once. Two addresses are one mailbox
-    /// where their local parts are equal to the byte and their domains are the same name, in any
-    /// case and spelling (RFC 5321, 2.4).
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where there is no recipient.
-    pub fn new(
-        reverse_path: impl Into<Option<Address>>,
-        recipients: impl IntoIterator<Item = Address>,
-    ) -> Result<Self> {
-        let mut seen = HashSet::new();
-        let mut recipients: Vec<Address> = recipients.into_iter().collect();
-        recipients.retain(|recipient| seen.insert(recipient.mailbox_key()));
-        if recipients.is_empty() {
-            return Err(Error::request("the message has no recipient")
-                .with_hint("Name at least one in To, Cc or Bcc."));
-        }
-        Ok(Envelope {
-            reverse_path: reverse_path.into(),
-            recipients,
-            delivery: DeliveryOptions::default(),
-        })
-    }
-
-    /// The same for some of its recipients, by their numbers.
-    #[cfg(feature = "retries")]
-    pub(crate) fn only(&self, recipients: &[usize]) -> Self {
-        let recipients = recipients
-            .iter()
-            .map(|index| self.recipients[*index].clone())
-            .collect();
-        Envelope {
-            recipients,
-            ..self.clone()
-        }
-    }
-
-    /// Where bounces go; `None` is the null reverse-path.
-    pub fn reverse_path(&self) -> Option<&Address> {
-        self.reverse_path.as_ref()
-    }
-
-    /// Whom the message is for, in the order given; never empty.
-    pub fn recipients(&self) -> &[Address] {
-        &self.recipients
-    }
-
-    /// The same envelope, with what is asked of the server beyond its addresses.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where something is asked for somebody who
-    /// is no recipient.
-    pub fn with_delivery(mut self, delivery: DeliveryOptions) -> Result<Self> {
-        delivery.check_recipients(&self.recipients)?;
-        self.delivery = delivery;
-        Ok(self)
-    }
-
-    /// What is asked of the server beyond the addresses.
-    pub fn delivery(&self) -> &DeliveryOptions {
-        &self.delivery
-    }
-
-    /// Every address [can be written in ASCII](Address::to_ascii). If not, the server must offer
-    /// SMTPUTF8.
-    pub fn is_ascii(&self) -> bool {
-        self.reverse_path
-            .iter()
-            .chain(&self.recipients)
-            .all(|address| address.to_ascii().is_some())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -637,39 +534,5 @@ mod tests {
         for c in ('\u{11080}'..='\u{110bc}').chain('\u{110be}'..='\u{110c2}') {
             assert!(Address::new(format!("{c}@example.org")).is_ok(), "{c:?}");
         }
-    }
-
-    #[test]
-    fn a_mailbox_given_twice_is_one_recipient() {
-        let given = [
-            "bob@example.com",
-            "Bob@example.com",
-            "bob@EXAMPLE.com",
-            "bob@b\u{fc}cher.example",
-            "bob@example.com",
-            #[cfg(feature = "idna")]
-            "bob@XN--bcher-kva.example",
-        ];
-        let envelope =
-            Envelope::new(None, given.map(|address| Address::new(address).unwrap())).unwrap();
-        let kept: Vec<_> = envelope.recipients().iter().map(Address::as_str).collect();
-        assert_eq!(
-            kept,
-            [
-                "bob@example.com",
-                "Bob@example.com",
-                "bob@b\u{fc}cher.example"
-            ]
-        );
-    }
-
-    #[test]
-    fn an_envelope_has_a_recipient() {
-        assert!(
-            Envelope::new(None, [])
-                .unwrap_err()
-                .to_string()
-                .contains("no recipient")
-        );
     }
 }

@@ -193,6 +193,7 @@ pub mod delivery {
     };
 }
 mod diagnose;
+mod envelope;
 mod error;
 #[cfg(feature = "client")]
 mod file;
@@ -221,7 +222,7 @@ mod transport;
 #[cfg(feature = "client")]
 pub use mail_builder;
 
-pub use address::{Address, Envelope};
+pub use address::Address;
 #[cfg(feature = "client")]
 pub use client::Client;
 #[cfg(feature = "client")]
@@ -232,6 +233,7 @@ pub use config::timeouts::Timeouts;
 pub use config::token::TokenRequest;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
+pub use envelope::Envelope;
 pub use error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};

@@ -153,15 +153,12 @@ async fn run(task: &str, size: usize) {
         writer.finish().await.unwrap();
         return;
     }
-    let envelope = Envelope::new(None, recipients)
-        .unwrap()
-        .with_delivery(delivery)
-        .unwrap();
+    let envelope = Envelope::new(None, recipients).unwrap();
     let mail = MessageBuilder::new()
         .from("me@example.org")
         .to("you@example.com")
         .text_body("Hello.");
-    let message = Message::from(mail).envelope(envelope);
+    let message = Message::from(mail).envelope(envelope).delivery(delivery);
     let result = match task {
         "parts_in_a_row_of_messages" => {
             let outcomes: Vec<_> = connection.send_all(stream::iter([message])).collect().await;

@@ -285,7 +285,7 @@ impl Connection {
         // The replies to all parts of a message are held together.
         transaction.reply_budget =
             REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
-        (transaction.recipients, transaction.delivery) = (recipients, envelope.delivery().clone());
+        transaction.recipients = recipients;
         body.negotiate(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;

@@ -12,7 +12,7 @@ use super::progress::{ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
 use super::scan::MessageInfo;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
-use crate::{Error, ErrorKind, Phase, Result};
+use crate::{DeliveryOptions, Error, ErrorKind, Phase, Result};
 
 /// The bytes of a message, one chunk after another, with what must be known of them before they go.
 ///
@@ -28,6 +28,7 @@ pub struct Body {
     binary_facts: Option<MessageInfo>,
     is_binary: bool,
     teller: Option<ProgressReporter>,
+    delivery: DeliveryOptions,
 }
 
 /// What is going out.
@@ -57,6 +58,7 @@ impl Body {
             binary_facts: None,
             is_binary: false,
             teller,
+            delivery: DeliveryOptions::default(),
         }
     }
 
@@ -65,6 +67,16 @@ impl Body {
             binary_facts,
             ..self
         }
+    }
+
+    pub(super) fn with_delivery(self, delivery: DeliveryOptions) -> Self {
+        Body { delivery, ..self }
+    }
+
+    /// What is asked of the server beyond taking the message, as
+    /// [`Message::delivery`](crate::Message::delivery) set it.
+    pub fn delivery(&self) -> &DeliveryOptions {
+        &self.delivery
     }
 
     fn facts(&self) -> &MessageInfo {
@@ -104,6 +116,7 @@ impl Body {
         transaction.size = self.size();
         transaction.content = self.content();
         transaction.utf8_headers = self.has_utf8_headers();
+        transaction.delivery = self.delivery.clone();
     }
 
     /// The length of its longest line, without the line end; 76 where that is a line of an
@@ -135,7 +148,11 @@ impl Body {
             None,
             self.teller.as_ref().map(ProgressReporter::again),
         );
-        Some(again.or_binary(self.binary_facts.clone()))
+        Some(
+            again
+                .or_binary(self.binary_facts.clone())
+                .with_delivery(self.delivery.clone()),
+        )
     }
 
     /// The transport has taken so many bytes of it; all of them, if it is the last time.

@@ -104,7 +104,7 @@ pub struct Message<'x> {
     what: Source<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
-    delivery: Option<DeliveryOptions>,
+    delivery: DeliveryOptions,
     line_ends: LineEnds,
     may_be_binary: bool,
     listener: Option<ProgressCallback>,
@@ -157,7 +157,7 @@ impl<'x> Message<'x> {
             what,
             attachments: Vec::new(),
             envelope: None,
-            delivery: None,
+            delivery: DeliveryOptions::default(),
             line_ends: LineEnds::default(),
             may_be_binary: false,
             listener: None,
@@ -181,7 +181,7 @@ impl<'x> Message<'x> {
     /// What is asked of the server beyond taking the message: reports of delivery, times, a
     /// priority … in place of what its envelope asks for.
     pub fn delivery(mut self, delivery: DeliveryOptions) -> Self {
-        self.delivery = Some(delivery);
+        self.delivery = delivery;
         self
     }
 
@@ -263,13 +263,10 @@ impl<'x> Message<'x> {
     /// # }
     /// ```
     pub async fn prepare(mut self) -> Result<(Envelope, Body)> {
-        let delivery = self.delivery.take();
+        let delivery = std::mem::take(&mut self.delivery);
         let (envelope, body) = self.prepare_parts().await?;
-        let envelope = match delivery {
-            Some(delivery) => envelope.with_delivery(delivery)?,
-            None => envelope,
-        };
-        Ok((envelope, body))
+        delivery.check_recipients(envelope.recipients())?;
+        Ok((envelope, body.with_delivery(delivery)))
     }
 
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {

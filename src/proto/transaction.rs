@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::{Capabilities, Content, Protocol, Reply};
 use crate::DeliveryOptions;
-use crate::address::{Address, Envelope};
+use crate::address::Address;
 use crate::diagnose;
+use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// What the machine must know to offer a message to the server.
@@ -51,7 +52,6 @@ impl Transaction {
     pub fn new(envelope: &Envelope) -> Self {
         Transaction {
             recipients: envelope.recipients().to_vec(),
-            delivery: envelope.delivery().clone(),
             ..Self::open(envelope.reverse_path().cloned())
         }
     }

@@ -1,8 +1,11 @@
 //! Parameters of MAIL and RCPT beyond addresses: what is asked of the server for a message.
 
 pub(crate) mod date;
+mod deliver_by;
 mod dsn;
-mod urgency;
+mod duration;
+mod future_release;
+mod priority;
 mod xtext;
 
 use std::collections::{BTreeMap, HashSet};
@@ -10,13 +13,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use deliver_by::DeliverBy;
 pub use dsn::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
-pub use urgency::{DeliverBy, FutureRelease, Priority};
+pub use future_release::FutureRelease;
+pub use priority::Priority;
 
 use crate::Address;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Capabilities;
-use urgency::HoldKind;
+use future_release::HoldKind;
 use xtext::Xtext;
 
 /// What is asked of the server for a message, beyond taking it.
@@ -147,6 +152,7 @@ impl DeliveryOptions {
     }
 
     /// Whoever something is asked for is a recipient.
+    #[cfg(feature = "client")]
     pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<()> {
         if self.recipients.is_empty() {
             return Ok(());
