@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use tokio::time::Instant;
 
-use crate::config::timeouts::Clock;
+use crate::connection::clock::Clock;
 use crate::connection::prepare_by;
 use crate::error::{Error, Result};
 use crate::message::{Body, Message};

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::client::with_recipients;
-use crate::config::timeouts::{Clock, FAR, Limit, LimitKind};
+use crate::connection::clock::{Clock, FAR, Limit, LimitKind};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;

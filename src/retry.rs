@@ -9,7 +9,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::sleep;
 
 use crate::Envelope;
-use crate::config::timeouts::Clock;
+use crate::connection::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Body;
 use crate::proto::Transcript;

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::clock::{Clock, FAR, Limit, LimitKind};
 use super::not_sent;
 use crate::Timeouts;
-use crate::config::timeouts::{Clock, FAR, Limit, LimitKind};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::Body;
 use crate::proto::{Chunk, Machine, Reply, Step, Transaction};

@@ -6,6 +6,7 @@
 //! said when, the machine knows.
 
 mod auth;
+pub(crate) mod clock;
 mod commands;
 mod driver;
 mod errors;
@@ -22,7 +23,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::timeouts::{Clock, LimitKind};
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
@@ -33,6 +33,7 @@ use crate::proto::{
 use crate::receipt::Receipt;
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
+use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
 use submission::Submission;
 

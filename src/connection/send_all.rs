@@ -8,9 +8,9 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::submission::{SharedError, Submission};
 use super::{Connection, not_sent, prepare_by};
-use crate::config::timeouts::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;

@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
+use super::clock::Clock;
 use super::driver::{Driver, too_slow};
-use crate::config::timeouts::Clock;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::tls::{Connector, Security, TlsMode, channel_binding};

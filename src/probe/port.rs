@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Port, PortSecurity, Timings, Version, preference};
-use crate::config::timeouts::Clock;
+use crate::connection::clock::Clock;
 use crate::connection::{client_name, open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Protocol};
