@@ -459,7 +459,7 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
         Phase::Data => "the server did not answer DATA",
         Phase::Body => "the server took too little of the message",
         Phase::EndOfData => "the server did not confirm the message",
-        _ => "the server did not answer",
+        Phase::Reset | Phase::Noop | Phase::Command | Phase::Quit => "the server did not answer",
     };
     match why {
         LimitKind::Phase(limit) => format!("{what} within {limit:?}"),

@@ -252,7 +252,17 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
                 delivered, as its end did not go: it can be sent again."
         }
         Phase::EndOfData => UNKNOWN,
-        _ => {
+        Phase::Setup
+        | Phase::Hello
+        | Phase::StartTls
+        | Phase::Auth
+        | Phase::Mail
+        | Phase::Rcpt
+        | Phase::Data
+        | Phase::Reset
+        | Phase::Noop
+        | Phase::Command
+        | Phase::Quit => {
             let later = "The server is overloaded, or the network was lost: try again later.";
             return format!("{later} {SLOW} needs more time ({setting}).");
         }
