@@ -11,8 +11,6 @@ use crate::message::{Body, Message};
 use crate::receipt::{Receipt, Recipient};
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
-#[cfg(feature = "pool")]
-use crate::{Pool, PoolConfig};
 #[cfg(feature = "retries")]
 use crate::{RetryPolicy, retry};
 
@@ -73,19 +71,6 @@ impl Client {
     pub fn retries(mut self, retries: RetryPolicy) -> Self {
         self.retries = Some(retries);
         self
-    }
-
-    /// Connections that are kept and shared by all who send: so many at most, or with [more to be
-    /// said](PoolConfig). None is made before it is needed.
-    ///
-    /// ```
-    /// let client = envoi::Client::from_url("smtp://mail.example.org").unwrap();
-    /// let pool = client.pool(4);
-    /// ```
-    #[cfg(feature = "pool")]
-    #[must_use = "a pool that is dropped closes its connections"]
-    pub fn pool(&self, limits: impl Into<PoolConfig>) -> Pool {
-        Pool::new(self.clone(), limits.into())
     }
 
     /// The server and how to talk with it.

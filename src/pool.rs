@@ -132,8 +132,22 @@ struct Calls {
     closed: bool,
 }
 
+impl Client {
+    /// A pool of at most this many connections, or with [other limits](PoolConfig), for all tasks
+    /// that send. A connection is opened when it is needed.
+    ///
+    /// ```
+    /// let client = envoi::Client::from_url("smtp://mail.example.org").unwrap();
+    /// let pool = client.pool(4);
+    /// ```
+    #[must_use = "a pool that is dropped closes its connections"]
+    pub fn pool(&self, limits: impl Into<PoolConfig>) -> Pool {
+        Pool::new(self.clone(), limits.into())
+    }
+}
+
 impl Pool {
-    pub(crate) fn new(client: Client, mut limits: PoolConfig) -> Self {
+    fn new(client: Client, mut limits: PoolConfig) -> Self {
         limits.max_size = limits.max_size.max(1);
         let size = limits.max_size.into();
         let pool = managed::Pool::builder(Manager { client, limits })
