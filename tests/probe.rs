@@ -12,10 +12,10 @@ use std::time::Duration;
 use envoi::probe::{Port, PortSecurity, Report};
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsVersion, Trust};
-use envoi::{Client, Connection, Credentials, Endpoint, ErrorKind, Phase, Timeouts};
+use envoi::{Client, Connection, Credentials, Endpoint, ErrorKind, Phase, Proxy, Timeouts};
 use program::Run;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
@@ -748,6 +748,57 @@ async fn openssl_server(options: &[&str]) -> (u16, tempfile::TempDir) {
         sleep(Duration::from_millis(20)).await;
     }
     panic!("openssl s_server does not listen");
+}
+
+/// An HTTP proxy that leads the ports 465 and 587 of any host to these ports of this machine, and
+/// refuses the others.
+async fn proxy(smtps: u16, submission: u16) -> u16 {
+    listener(move |mut client| async move {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(client.read_u8().await.unwrap());
+        }
+        let request = String::from_utf8(request).unwrap();
+        let target = request.split(' ').nth(1).unwrap();
+        let port = match target.rsplit_once(':').unwrap().1 {
+            "465" => smtps,
+            "587" => submission,
+            _ => {
+                let refusal = b"HTTP/1.1 403 Forbidden\r\n\r\n";
+                return client.write_all(refusal).await.unwrap();
+            }
+        };
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let answer = b"HTTP/1.1 200 Connection established\r\n\r\n";
+        client.write_all(answer).await.unwrap();
+        let _ = copy_bidirectional(&mut client, &mut server).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_tried_on_the_next_port() {
+    let server = || Server::builder().login("alice", "right").start();
+    let (first, second) = (server().await.unwrap(), server().await.unwrap());
+    let proxy = proxy(first.port(), second.port()).await;
+    let endpoint = Endpoint::new("localhost")
+        .proxy(Proxy::from_url(&format!("http://127.0.0.1:{proxy}")).unwrap())
+        .trust(Trust::empty().pem(first.ca_pem()).pem(second.ca_pem()))
+        .credentials(Credentials::new("alice", "wrong"));
+    let report = probe(&endpoint).await;
+    let numbers: Vec<_> = report.ports.iter().map(|port| port.number).collect();
+    assert_eq!(numbers, [25, 465, 587]);
+    let failure = |index: usize| report.ports[index].failure.as_ref().unwrap();
+    assert_eq!(failure(0).kind(), ErrorKind::Refused, "{report}");
+    assert_eq!(failure(1).reply().unwrap().code(), 535, "{report}");
+    assert_eq!(failure(2).kind(), ErrorKind::Auth, "{report}");
+    let message = failure(2).message();
+    assert!(message.contains("it was refused on port 465"), "{report}");
+    let logins = |server| {
+        let is_login = |command: &&String| command.starts_with("AUTH");
+        commands(server).iter().filter(is_login).count()
+    };
+    assert_eq!((logins(&first), logins(&second)), (1, 0));
 }
 
 // ---- The greeting that a connection keeps ----
