@@ -192,6 +192,7 @@ pub mod delivery {
         DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority,
     };
 }
+mod date;
 mod diagnose;
 mod envelope;
 mod error;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use super::{Reply, ServerLimits};
-use crate::proto::params::date;
+use crate::date;
 
 /// What a server said that it offers, in its newest answer to EHLO.
 ///

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::date;
 use super::duration::whole_seconds;
+use crate::date;
 use crate::error::{Error, Result};
 
 /// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC

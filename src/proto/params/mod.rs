@@ -1,6 +1,5 @@
 //! Parameters of MAIL and RCPT beyond addresses: what is asked of the server for a message.
 
-pub(crate) mod date;
 mod deliver_by;
 mod dsn;
 mod duration;
@@ -18,9 +17,9 @@ pub use dsn::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
 pub use future_release::FutureRelease;
 pub use priority::Priority;
 
-use crate::Address;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Capabilities;
+use crate::{Address, date};
 use future_release::HoldKind;
 use xtext::Xtext;
 

@@ -8,13 +8,13 @@ const END: u64 = 253_402_300_800;
 const DAY: u64 = 24 * 60 * 60;
 
 /// Seconds since 1970 began, if they can be written.
-pub(super) fn seconds(time: SystemTime) -> Option<u64> {
+pub(crate) fn seconds(time: SystemTime) -> Option<u64> {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     (seconds < END).then_some(seconds)
 }
 
 /// The text for seconds since 1970 began.
-pub(super) fn to_text(seconds: u64) -> String {
+pub(crate) fn to_text(seconds: u64) -> String {
     let (year, month, day) = civil(seconds / DAY);
     let of_day = seconds % DAY;
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
