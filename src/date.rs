@@ -1,4 +1,4 @@
-//! Points in time as RFC 4865 has them: `2026-12-24T18:00:00Z`, the form of RFC 3339 in UTC.
+//! Points in time as text, in the form of RFC 3339 in UTC: `2026-12-24T18:00:00Z`.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,27 @@ pub(crate) fn to_text(seconds: u64) -> String {
     let of_day = seconds % DAY;
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The time as text; in the form of `Debug` for a year that the form does not have.
+#[cfg(feature = "client")]
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    seconds(time).map_or_else(|| format!("{time:?}"), to_text)
+}
+
+/// The time between two points in its largest unit: `3 days`, `5 hours`.
+#[cfg(feature = "client")]
+pub(crate) fn between(earlier: SystemTime, later: SystemTime) -> String {
+    let seconds = later.duration_since(earlier).unwrap_or_default().as_secs();
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        86_400..94_608_000 => (seconds / 86_400, "day"),
+        _ => (seconds / 31_557_600, "year"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
 }
 
 /// The time that a text gives, if it gives one after 1970 and in UTC.
@@ -100,6 +121,23 @@ mod tests {
         ] {
             assert_eq!(from_text(wrong), None, "{wrong}");
         }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn time_between_has_one_unit() {
+        let moment = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (119, "1 minute"),
+            (2 * DAY - 1, "1 day"),
+            (400 * DAY, "400 days"),
+            (1096 * DAY, "3 years"),
+        ] {
+            assert_eq!(between(moment(7), moment(7 + seconds)), text);
+        }
+        assert_eq!(between(moment(7), moment(0)), "0 seconds");
     }
 
     proptest! {

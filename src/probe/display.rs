@@ -4,10 +4,10 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use super::{Port, PortSecurity, Report, Version};
-use crate::Error;
 use crate::proto::Capabilities;
 use crate::text::printable;
-use crate::tls::{Certificate, SYSTEM, TlsInfo, apart};
+use crate::tls::{Certificate, SYSTEM, TlsInfo};
+use crate::{Error, date};
 
 /// A terminal, or a message to somebody who will help.
 const WIDTH: usize = 100;
@@ -277,8 +277,16 @@ fn certificate_words(certificate: &Certificate) -> String {
     }
     let (now, until) = (SystemTime::now(), certificate.not_after_text());
     let _ = match now < *not_after {
-        true => write!(words, "; expires {until} (in {})", apart(now, *not_after)),
-        false => write!(words, "; EXPIRED {until} ({} ago)", apart(*not_after, now)),
+        true => write!(
+            words,
+            "; expires {until} (in {})",
+            date::between(now, *not_after)
+        ),
+        false => write!(
+            words,
+            "; EXPIRED {until} ({} ago)",
+            date::between(*not_after, now)
+        ),
     };
     if certificate.is_self_issued() {
         words += "; self-signed";

@@ -9,13 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Decode as _;
 use x509_cert::der::Encode as _;
 use x509_cert::der::oid::db::rfc5280::ID_AD_CA_ISSUERS;
-use x509_cert::der::{DateTime, Decode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, SubjectAltName};
 use x509_cert::name::Name;
 
+use crate::date;
 use crate::text::printable;
 
 /// The facts of one X.509 certificate.
@@ -96,12 +97,12 @@ impl Certificate {
 
     /// The start of its validity as RFC 3339 text: `2026-01-31T00:00:00Z`.
     pub fn not_before_text(&self) -> String {
-        utc(self.not_before)
+        date::rfc3339(self.not_before)
     }
 
     /// The end of its validity as RFC 3339 text: `2026-04-30T23:59:59Z`.
     pub fn not_after_text(&self) -> String {
-        utc(self.not_after)
+        date::rfc3339(self.not_after)
     }
 
     /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin)
@@ -208,27 +209,4 @@ fn fingerprint(der: &[u8]) -> String {
 /// A pin as curl and [`Trust::pin`](super::Trust::pin) write it.
 pub(super) fn pin_text(hash: &[u8; 32]) -> String {
     format!("sha256//{}", STANDARD.encode(hash))
-}
-
-/// A moment as RFC 3339 text, to the second.
-pub(super) fn utc(time: SystemTime) -> String {
-    match DateTime::try_from(time) {
-        Ok(time) => time.to_string(),
-        // Years that no certificate can name.
-        Err(_) => format!("{time:?}"),
-    }
-}
-
-/// How far two moments are apart, in words: "3 days", "5 hours".
-pub(crate) fn apart(earlier: SystemTime, later: SystemTime) -> String {
-    let seconds = later.duration_since(earlier).unwrap_or_default().as_secs();
-    let (number, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        86_400..94_608_000 => (seconds / 86_400, "day"),
-        _ => (seconds / 31_557_600, "year"),
-    };
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {unit}{plural}")
 }

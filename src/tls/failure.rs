@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::Certificate;
-use super::certificate::{apart, pin_text, utc};
+use super::certificate::pin_text;
 use super::reasons::webpki_words;
 use super::store::TrustStore;
 use super::trust::Anchor;
 use crate::text::printable;
-use crate::{Error, ErrorKind, Phase};
+use crate::{Error, ErrorKind, Phase, date};
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
 ///
@@ -728,14 +728,14 @@ impl Diagnoser<'_> {
             .chain
             .iter()
             .position(|certificate| same_second(certificate.not_after, not_after));
-        let (ago, now) = (apart(not_after, self.now), utc(self.now));
+        let (ago, now) = (date::between(not_after, self.now), date::rfc3339(self.now));
         diagnosis(
             CertificateProblem::Expired,
             at,
             format!(
                 "{} expired {ago} ago, at {} (now it is {now})",
                 self.which(at),
-                utc(not_after)
+                date::rfc3339(not_after)
             ),
             "The server's administrator must install a new one (and reload the server, if there \
                 is one already). \
@@ -748,14 +748,14 @@ impl Diagnoser<'_> {
             .chain
             .iter()
             .position(|certificate| same_second(certificate.not_before, not_before));
-        let (left, now) = (apart(self.now, not_before), utc(self.now));
+        let (left, now) = (date::between(self.now, not_before), date::rfc3339(self.now));
         diagnosis(
             CertificateProblem::NotYetValid,
             at,
             format!(
                 "{} is not valid yet: it will be in {left}, from {} on (now it is {now})",
                 self.which(at),
-                utc(not_before)
+                date::rfc3339(not_before)
             ),
             "If the time given as now is wrong, set this machine's clock; else the server's \
                 administrator installed the \

@@ -69,7 +69,6 @@ pub use trust::{Anchor, Trust, TrustSummary};
 pub use tokio_rustls::rustls;
 
 pub(crate) use binding::channel_binding;
-pub(crate) use certificate::apart;
 #[cfg(feature = "testing")]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};

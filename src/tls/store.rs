@@ -13,12 +13,11 @@ use x509_cert::certificate::Raw;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
-use super::certificate::apart;
 use super::formats::{self, FormatError};
 use super::reasons::webpki_words;
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
-use crate::{Error, ErrorKind, Phase, Result, Secret, file};
+use crate::{Error, ErrorKind, Phase, Result, Secret, date, file};
 
 /// No trust store is larger; a file that is was named by mistake.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -221,7 +220,7 @@ impl TrustStore {
                 .map(|time| time.to_system_time())
                 .filter(|next| *next < now)
             {
-                let ago = apart(next, now);
+                let ago = date::between(next, now);
                 self.summary.warnings.push(format!(
                     "{origin} is out of date: a newer list was due {ago} ago"
                 ));
@@ -362,12 +361,12 @@ impl TrustStore {
                 &anchor.origin,
             );
             if certificate.not_after < now {
-                let ago = apart(certificate.not_after, now);
+                let ago = date::between(certificate.not_after, now);
                 self.summary.warnings.push(format!(
                     "{subject} ({origin}) expired {ago} ago, at {until}"
                 ));
             } else if certificate.not_after < now + SOON {
-                let left = apart(now, certificate.not_after);
+                let left = date::between(now, certificate.not_after);
                 self.summary.warnings.push(format!(
                     "{subject} ({origin}) expires in {left}, at {until}"
                 ));
