@@ -1,49 +1,18 @@
-//! The facts of one certificate, as people and logs need them.
+//! How a certificate is read: its names, its dates, the hash of its key.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
-use x509_cert::der::Decode as _;
-use x509_cert::der::Encode as _;
 use x509_cert::der::oid::db::rfc5280::ID_AD_CA_ISSUERS;
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, SubjectAltName};
-use x509_cert::name::Name;
 
-use crate::date;
+use super::Certificate;
 use crate::text::printable;
-
-/// The facts of one X.509 certificate.
-///
-/// `Display` gives them in one line: subject, issuer, validity.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Certificate {
-    /// Whom it is for, as RFC 4514 writes a name: `CN=mail.example.com,O=Example`.
-    pub subject: String,
-    /// Who issued it, in the same form. Equal to the subject where it is self-signed.
-    pub issuer: String,
-    /// The names of the server that it is good for: its DNS names and IP addresses (RFC 5280,
-    /// 4.2.1.6).
-    pub names: Vec<String>,
-    /// It is good from here on.
-    pub not_before: SystemTime,
-    /// It is good until here.
-    pub not_after: SystemTime,
-    /// The SHA-256 fingerprint, in the form that `openssl x509 -fingerprint` and `keytool` print:
-    /// `3A:0F:…`.
-    pub sha256: String,
-    subject_name: Name,
-    issuer_name: Name,
-    issuer_at: Option<String>,
-    der: CertificateDer<'static>,
-}
 
 impl Certificate {
     /// Reads the facts; `None` if this is no certificate at all.
@@ -71,38 +40,8 @@ impl Certificate {
                 .ok()
                 .flatten()
                 .and_then(|(_, access)| issuer_at(&access)),
-            der: CertificateDer::from(der.to_vec()),
+            der: der.to_vec(),
         })
-    }
-
-    /// The certificate itself, in DER.
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-
-    /// The certificate as PEM text, as trust stores and administrators take it.
-    pub fn to_pem(&self) -> String {
-        let base64 = STANDARD.encode(&self.der);
-        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = base64.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = after;
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-        pem
-    }
-
-    /// The start of its validity as RFC 3339 text: `2026-01-31T00:00:00Z`.
-    pub fn not_before_text(&self) -> String {
-        date::rfc3339(self.not_before)
-    }
-
-    /// The end of its validity as RFC 3339 text: `2026-04-30T23:59:59Z`.
-    pub fn not_after_text(&self) -> String {
-        date::rfc3339(self.not_after)
     }
 
     /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin)
@@ -126,45 +65,6 @@ impl Certificate {
     /// This is its public key, as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
     pub(super) fn has_key(&self, key: &[u8]) -> bool {
         self.key_hash() == <[u8; 32]>::from(Sha256::digest(key))
-    }
-
-    /// Its issuer is itself, by name: no other authority vouches for it.
-    pub fn is_self_issued(&self) -> bool {
-        self.subject_name == self.issuer_name
-    }
-
-    /// `other` bears the name of this certificate's issuer.
-    pub(super) fn is_issued_by(&self, other: &Certificate) -> bool {
-        self.issuer_name == other.subject_name
-    }
-
-    /// Where the certificate of its issuer can be had, by its own account.
-    pub(super) fn issuer_at(&self) -> Option<&str> {
-        self.issuer_at.as_deref()
-    }
-}
-
-impl fmt::Display for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, until) = (self.not_before_text(), self.not_after_text());
-        write!(
-            f,
-            "{}, issued by {}, valid from {from} until {until}",
-            self.subject, self.issuer
-        )
-    }
-}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("subject", &self.subject)
-            .field("issuer", &self.issuer)
-            .field("names", &self.names)
-            .field("not_before", &self.not_before_text())
-            .field("not_after", &self.not_after_text())
-            .field("sha256", &self.sha256)
-            .finish()
     }
 }
 

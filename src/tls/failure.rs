@@ -3,78 +3,18 @@
 //! `webpki` names a reason, but no certificate. So the reason is looked up in the chain that the
 //! server sent.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::Certificate;
 use super::certificate::pin_text;
 use super::reasons::webpki_words;
 use super::store::TrustStore;
 use super::trust::Anchor;
+use super::{Certificate, CertificateFailure, CertificateProblem};
 use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, date};
-
-/// Why the server's certificate was not accepted, with the chain that it sent.
-///
-/// It is the [source](std::error::Error::source) of the [`Error`](crate::Error) that a failed
-/// verification gives:
-///
-/// ```
-/// use std::error::Error;
-/// use envoi::tls::CertificateFailure;
-///
-/// fn save_chain(error: &envoi::Error) -> Option<String> {
-///     let failure = error.source()?.downcast_ref::<CertificateFailure>()?;
-///     Some(failure.chain.iter().map(|certificate| certificate.to_pem()).collect())
-/// }
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct CertificateFailure {
-    /// What is wrong.
-    pub problem: CertificateProblem,
-    /// The certificates that the server sent, its own first. What cannot be read as a certificate
-    /// is left out.
-    pub chain: Vec<Certificate>,
-    /// Which of the chain it concerns, as an index.
-    pub index: Option<usize>,
-    message: String,
-    hint: String,
-}
-
-/// What is wrong with a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CertificateProblem {
-    /// It leads to no certificate that is trusted.
-    UnknownIssuer,
-    /// It vouches for itself, and is not trusted.
-    SelfSigned,
-    /// It was good until some time ago.
-    Expired,
-    /// It will be good from some time on.
-    NotYetValid,
-    /// It is for other names than the one connected to.
-    WrongName,
-    /// A signature in the chain does not match.
-    BadSignature,
-    /// It was revoked by its issuer.
-    Revoked,
-    /// It is not meant for a server, or that of an authority.
-    WrongPurpose,
-    /// Its key is not the one that is pinned.
-    WrongKey,
-    /// Its key is of a size that gives no security, or is not supported.
-    WeakKey,
-    /// It cannot be read, or the server sent none.
-    Malformed,
-    /// Something else; the message has the words.
-    Other,
-}
 
 impl CertificateFailure {
     /// Finds the words for a chain that is not accepted.
@@ -106,25 +46,12 @@ impl CertificateFailure {
         }
     }
 
-    /// What to do now.
-    pub fn hint(&self) -> &str {
-        &self.hint
-    }
-
     pub(crate) fn into_error(self) -> Error {
         Error::new(ErrorKind::Tls, Phase::Tls, self.message.clone())
             .with_hint(self.hint.clone())
             .with_source(self)
     }
 }
-
-impl fmt::Display for CertificateFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl StdError for CertificateFailure {}
 
 /// Why a chain is not accepted.
 pub(super) enum VerifyError {
@@ -644,7 +571,7 @@ impl Diagnoser<'_> {
             );
         }
         let issuer = quoted(&last.issuer);
-        let hint = match last.issuer_at() {
+        let hint = match &last.issuer_at {
             // Only a certificate that was issued to be found says where: that is a public
             // authority, which issues by an intermediate.
             Some(at) => format!(

@@ -36,7 +36,6 @@ mod defects;
 mod failure;
 mod formats;
 mod handshake;
-mod info;
 #[cfg(feature = "keystores")]
 mod jks;
 #[cfg(feature = "keystores")]
@@ -56,10 +55,8 @@ mod verify;
 mod wallet;
 mod words;
 
-pub use certificate::Certificate;
+pub use crate::receipt::{Certificate, CertificateFailure, CertificateProblem, TlsInfo};
 pub use client_certificate::ClientCertificate;
-pub use failure::{CertificateFailure, CertificateProblem};
-pub use info::TlsInfo;
 pub use security::{Security, TlsVersion};
 pub use settings::TlsSettings;
 pub use trust::{Anchor, Trust, TrustSummary};

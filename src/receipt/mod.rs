@@ -1,11 +1,16 @@
 //! What became of a message: the [`Receipt`], with an outcome for each recipient.
 
+mod certificate;
+mod tls;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::Address;
 use crate::proto::{Mechanism, Reply, Transcript};
-use crate::tls::TlsInfo;
+
+pub use certificate::Certificate;
+pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
 /// What became of one message: per recipient, and how it travelled.
 #[derive(Clone, Debug)]
