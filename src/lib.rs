@@ -77,7 +77,7 @@
 //!     assert_eq!(reply.to_string(), "550 5.1.1 No such user");
 //! }
 //! let tls = receipt.tls.as_ref().expect("STARTTLS was required");
-//! assert!(tls.verified);
+//! assert!(tls.is_verified());
 //! assert_eq!(receipt.reply.as_ref().unwrap().text(), "Ok: queued as 00000001");
 //!
 //! let arrived = server.next_message().await;

@@ -47,7 +47,7 @@ async fn starttls_login_and_a_streamed_attachment() {
     assert!(receipt.all_accepted());
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
-    assert!(tls.verified);
+    assert!(tls.is_verified());
     assert_eq!(receipt.mechanism.unwrap().as_str(), "PLAIN");
     let captured = server.next_message().await;
     assert_eq!(captured.login.as_deref(), Some("alice"));

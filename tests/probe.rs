@@ -192,7 +192,10 @@ async fn starttls_with_a_login() {
     let tls = port.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
     assert!(
-        tls.verified && tls.verified_by.is_some() && !tls.resumed && tls.key_exchange.is_some()
+        tls.is_verified()
+            && tls.verified_by.is_some()
+            && !tls.resumed
+            && tls.key_exchange.is_some()
     );
     assert!(tls.peer().unwrap().names.contains(&"localhost".to_owned()));
     let versions: Vec<_> = port
@@ -359,7 +362,7 @@ async fn an_unverified_certificate_where_that_will_do() {
     let report = probe(&endpoint.security(Security::Opportunistic)).await;
     assert!(report.is_usable(), "{report}");
     let tls = only(&report).tls.as_ref().unwrap();
-    assert!(!tls.verified && !tls.not_verified_reason.as_ref().unwrap().hint().is_empty());
+    assert!(!tls.is_verified() && !tls.not_verified_reason.as_ref().unwrap().hint().is_empty());
     assert!(report.advice.unwrap().url.contains("?tls=opportunistic"));
 }
 
@@ -558,7 +561,7 @@ async fn silence_inside_tls() {
         "no mail server greets behind it",
     );
     // What TLS showed is there.
-    assert!(only(&report).tls.as_ref().unwrap().verified);
+    assert!(only(&report).tls.as_ref().unwrap().is_verified());
     assert!(
         only(&report)
             .versions

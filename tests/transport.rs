@@ -115,7 +115,7 @@ async fn http_connect() {
     let endpoint = through(&server, &format!("http://me:p%40ss@127.0.0.1:{port}"));
     let receipt = Client::new(endpoint).send(hello()).await.unwrap();
     // The name that was checked is the server's.
-    assert!(receipt.tls.unwrap().verified);
+    assert!(receipt.tls.unwrap().is_verified());
     let target = format!("localhost:{}", server.port());
     let request = format!(
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic \
@@ -135,7 +135,7 @@ async fn socks5() {
     for scheme in ["socks5h", "socks5"] {
         let endpoint = through(&server, &format!("{scheme}://me:p%40ss@127.0.0.1:{port}"));
         let receipt = Client::new(endpoint).send(hello()).await.unwrap();
-        assert!(receipt.tls.unwrap().verified);
+        assert!(receipt.tls.unwrap().is_verified());
     }
     let port = server.port();
     let (by_name, by_address) = (

@@ -102,7 +102,7 @@ async fn run(options: &Options) -> Result<u8, Failure> {
             .ports
             .iter()
             .flat_map(|port| &port.tls)
-            .all(|tls| tls.verified);
+            .all(|tls| tls.is_verified());
         report::write_stdout(match &options.save_chain {
             Some(_) if pem.is_empty() => {
                 "\nNo certificates were saved: the server sent none.\n".into()

@@ -209,7 +209,7 @@ fn tls_json(tls: &TlsInfo) -> Value {
         "version": tls.version,
         "cipher": tls.cipher,
         "key_exchange": tls.key_exchange,
-        "verified": tls.verified,
+        "verified": tls.is_verified(),
         "verified_by": tls.verified_by,
         "not_verified_reason": failure.map(|failure| failure.to_string()),
         "hint": failure.map(|failure| failure.hint()),

@@ -412,7 +412,7 @@ fn tls_json(tls: &TlsInfo) -> Value {
         "peer": peer.map(|certificate| &certificate.subject),
         "issuer": peer.map(|certificate| &certificate.issuer),
         "not_after": peer.map(|certificate| certificate.not_after_text()),
-        "verified": tls.verified,
+        "verified": tls.is_verified(),
     })
 }
 

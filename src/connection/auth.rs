@@ -155,7 +155,7 @@ impl Connection {
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
         let is_named = !order.is_empty();
-        let is_verified = self.tls.as_ref().is_some_and(|tls| tls.verified);
+        let is_verified = self.tls.as_ref().is_some_and(|tls| tls.is_verified());
         let mut refused: Option<Error> = None;
         let mut names = String::new();
         let mut left = VecDeque::from(tried);
@@ -232,7 +232,7 @@ impl Connection {
     async fn require_protection(&mut self) -> Result<()> {
         self.driver.until_ready().await?;
         if let Some(tls) = &self.tls
-            && !tls.verified
+            && !tls.is_verified()
             && !self.auth_in_clear
         {
             let message = "the credentials would go to a server whose certificate was not verified";

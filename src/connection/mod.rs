@@ -268,7 +268,7 @@ impl Connection {
     /// Of TLS, the machine knows only that it is there.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
         match &self.tls {
-            Some(tls) if transaction.delivery.requires_tls() && !tls.verified => Err(
+            Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => Err(
                 diagnose::must_be_tls("has a certificate that was not verified"),
             ),
             _ => Ok(()),

@@ -44,7 +44,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     if port.speaks == Some(PortSecurity::Plaintext) && port.greeting.is_none() && !refused {
         return None;
     }
-    let verified = port.tls.as_ref().is_some_and(|tls| tls.verified);
+    let verified = port.tls.as_ref().is_some_and(|tls| tls.is_verified());
     let (scheme, usual_port) = match (endpoint.protocol(), port.speaks?) {
         (Protocol::Lmtp, _) => ("lmtp", 24),
         (Protocol::Smtp, PortSecurity::Tls) => ("smtps", 465),

@@ -221,7 +221,7 @@ impl Port {
     /// The larger, the better: usable first, and protected; else by how far it came.
     fn rank(&self) -> (bool, bool, u8, u8) {
         use crate::Phase;
-        let protected = self.tls.as_ref().is_some_and(|tls| tls.verified);
+        let protected = self.tls.as_ref().is_some_and(|tls| tls.is_verified());
         let came = match self.failure.as_ref().map(Error::phase) {
             None => 6,
             // Something else than a mail server, or nothing.

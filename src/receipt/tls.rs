@@ -20,9 +20,6 @@ pub struct TlsInfo {
     pub key_exchange: Option<String>,
     /// The certificates that the server sent, its own first.
     pub chain: Vec<Certificate>,
-    /// The server's certificate was verified: it leads to a trusted authority, is valid now and
-    /// bears the server's name.
-    pub verified: bool,
     /// Why it is not verified, where it need not be (see
     /// [`Security::Opportunistic`](crate::tls::Security)).
     pub not_verified_reason: Option<CertificateFailure>,
@@ -38,6 +35,12 @@ impl TlsInfo {
     /// The server's own certificate.
     pub fn peer(&self) -> Option<&Certificate> {
         self.chain.first()
+    }
+
+    /// The server's certificate was verified: it leads to a trusted authority, is valid now and
+    /// bears the server's name.
+    pub fn is_verified(&self) -> bool {
+        self.not_verified_reason.is_none()
     }
 }
 

@@ -310,7 +310,6 @@ impl Loaded {
                 .iter()
                 .filter_map(|der| Certificate::read(der))
                 .collect(),
-            verified: not_verified_reason.is_none(),
             not_verified_reason,
             verified_by,
             resumed,

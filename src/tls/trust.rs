@@ -188,7 +188,7 @@ impl Trust {
     /// and change everything, the password of the login included**. For a test on your own machine;
     /// to use a self-signed certificate, trust [it](Self::path) or [its key](Self::pin) instead.
     ///
-    /// [`TlsInfo::verified`](super::TlsInfo::verified) then says what the verification by what is
+    /// [`TlsInfo::is_verified`](super::TlsInfo::is_verified) then says what the verification by what is
     /// added to it would have given.
     pub fn dangerous_accept_any_certificate() -> Self {
         Trust {

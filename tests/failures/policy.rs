@@ -57,7 +57,7 @@ async fn opportunistic_takes_any_certificate_and_reports() {
     let world = World::new();
     let (receipt, heard) = send(StartTls(unknown, &[]), &world, |endpoint| endpoint).await;
     let tls = receipt.unwrap().tls.expect("TLS is used");
-    assert!(!tls.verified && tls.verified_by.is_none());
+    assert!(!tls.is_verified() && tls.verified_by.is_none());
     let reason = tls.not_verified_reason.unwrap();
     assert!(
         reason
@@ -71,7 +71,7 @@ async fn opportunistic_takes_any_certificate_and_reports() {
     let receipt = receipt.unwrap();
     assert_eq!(receipt.plaintext_reason, None);
     let tls = receipt.tls.unwrap();
-    assert!(tls.verified && tls.not_verified_reason.is_none());
+    assert!(tls.is_verified() && tls.not_verified_reason.is_none());
     assert_eq!(tls.verified_by.as_deref(), Some("CN=Example Root"));
 }
 
@@ -187,7 +187,7 @@ async fn opportunistic_with_credentials_is_as_strict_as_required() {
     let login = |endpoint: Endpoint| endpoint.user("alice").password("secret");
     let (receipt, _) = send(StartTls(good, &[]), &world, login).await;
     let receipt = receipt.unwrap();
-    assert!(receipt.tls.unwrap().verified && receipt.mechanism.is_some());
+    assert!(receipt.tls.unwrap().is_verified() && receipt.mechanism.is_some());
     for (server, kind) in [
         (StartTls(unknown, &[]), ErrorKind::Tls),
         (
@@ -363,7 +363,7 @@ fn proof(tls: &TlsInfo, resumed: bool) {
         "{tls}"
     );
     assert!(tls.key_exchange.is_some() || resumed, "{tls}");
-    assert!(tls.verified && tls.not_verified_reason.is_none());
+    assert!(tls.is_verified() && tls.not_verified_reason.is_none());
     assert_eq!(tls.verified_by.as_deref(), Some("CN=envoi testing CA"));
     let peer = tls.peer().expect("the certificate is there");
     assert_eq!(

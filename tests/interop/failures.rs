@@ -52,7 +52,7 @@ async fn a_wrong_password() {
                 assert_hint(&error, "Check user name and password");
                 assert!(!format!("{error} {error:?}").contains("wrong"), "{error:?}");
                 let receipt = error.receipt().unwrap();
-                assert!(receipt.tls.as_ref().unwrap().verified);
+                assert!(receipt.tls.as_ref().unwrap().is_verified());
                 assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
             }
         }

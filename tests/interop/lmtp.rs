@@ -255,7 +255,7 @@ async fn inside_tls() {
             .await
             .unwrap();
         assert!(
-            receipt.tls.is_some_and(|tls| tls.verified)
+            receipt.tls.is_some_and(|tls| tls.is_verified())
                 && receipt.recipients[0].outcome.is_accepted()
         );
         let _ = dovecot.server.delivered(&to).await;

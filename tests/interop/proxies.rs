@@ -31,7 +31,7 @@ async fn through_each_to_starttls_with_a_login() {
         let (receipt, _) = send(through(&server.starttls(ALICE), &proxy), server)
             .await
             .unwrap();
-        assert!(receipt.tls.unwrap().verified, "{proxy}");
+        assert!(receipt.tls.unwrap().is_verified(), "{proxy}");
         assert!(receipt.transcript.to_string().contains("EHLO [127.0.0.1]"));
     }
     // TLS from the first byte behind one whose answer comes with nothing else.
@@ -124,7 +124,7 @@ async fn a_header_tells_of_another_client() {
         let (receipt, trace) = send(endpoint, &server)
             .await
             .unwrap_or_else(|error| panic!("{header:?}: {error}"));
-        assert!(receipt.tls.unwrap().verified);
+        assert!(receipt.tls.unwrap().is_verified());
         assert!(trace.contains(client), "{header:?}: {trace}");
     }
 }

@@ -42,7 +42,10 @@ async fn deliver(server: &Server, url: &str) -> (Receipt, Delivered) {
 fn assert_tls(receipt: &Receipt) {
     let tls = receipt.tls.as_ref().unwrap();
     assert_eq!(tls.version, "TLSv1.3");
-    assert!(tls.verified && tls.not_verified_reason.is_none(), "{tls}");
+    assert!(
+        tls.is_verified() && tls.not_verified_reason.is_none(),
+        "{tls}"
+    );
     assert_eq!(
         tls.verified_by.as_deref(),
         Some("CN=envoi test CA,O=envoi tests")
@@ -145,7 +148,7 @@ async fn opportunistic_takes_any_certificate_where_nothing_is_secret() {
         );
         let connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let tls = connection.tls().unwrap();
-        assert!(!tls.verified);
+        assert!(!tls.is_verified());
         let why = tls.not_verified_reason.as_ref().unwrap().to_string();
         assert!(why.contains("envoi test CA"), "{why}");
         connection.quit().await;

@@ -48,7 +48,7 @@ async fn an_intermediate_that_is_not_sent() {
         .send(hello(&to))
         .await
         .unwrap();
-    assert!(receipt.tls.as_ref().unwrap().verified);
+    assert!(receipt.tls.as_ref().unwrap().is_verified());
     let _ = server.delivered(&to).await;
 
     // Where trust is not demanded, the mail goes and the receipt says what was wrong.
@@ -64,7 +64,7 @@ async fn an_intermediate_that_is_not_sent() {
         .await
         .unwrap();
     let tls = receipt.tls.as_ref().unwrap();
-    assert!(!tls.verified);
+    assert!(!tls.is_verified());
     assert!(
         tls.not_verified_reason
             .as_ref()
@@ -124,7 +124,7 @@ async fn a_server_with_tls_1_2_only() {
         .await
         .unwrap();
     assert_eq!(receipt.tls.as_ref().unwrap().version, "TLSv1.2");
-    assert!(receipt.tls.as_ref().unwrap().verified);
+    assert!(receipt.tls.as_ref().unwrap().is_verified());
     let _ = server.delivered(&to).await;
 
     let url = format!("{}&min-tls=1.3", server.starttls(NOBODY));

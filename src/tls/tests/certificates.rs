@@ -285,7 +285,7 @@ async fn only_reported() {
                 .await
                 .unwrap();
             stream.read_exact(&mut [0; 11]).await.unwrap();
-            assert!(!info.verified);
+            assert!(!info.is_verified());
             assert_eq!(info.resumed, round == 1);
             assert!(
                 info.not_verified_reason
@@ -301,7 +301,7 @@ async fn only_reported() {
         )
         .await
         .unwrap();
-        assert!(info.verified);
+        assert!(info.is_verified());
         assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
     }
 }
@@ -420,7 +420,7 @@ async fn a_pin_on_top_of_a_store_that_is_empty() {
         connect(&connector(&settings), server_config(&[&server]))
             .await
             .unwrap()
-            .verified
+            .is_verified()
     );
 }
 
@@ -477,7 +477,7 @@ async fn revoked() {
             connect(&connector, server_config(&[&server]))
                 .await
                 .unwrap()
-                .verified
+                .is_verified()
         );
         list(77, 4000);
     }
@@ -494,7 +494,7 @@ async fn revoked() {
         )
         .await
         .unwrap()
-        .verified
+        .is_verified()
     );
     std::fs::write(&path, &root.pem).unwrap();
     assert_eq!(trust.load().unwrap_err().kind(), ErrorKind::Config);
@@ -507,7 +507,7 @@ async fn anything_goes_if_asked_for() {
     let info = connect(&connector(&settings), server_config(&[&server]))
         .await
         .unwrap();
-    assert!(!info.verified);
+    assert!(!info.is_verified());
     assert!(
         info.not_verified_reason
             .unwrap()
@@ -519,7 +519,7 @@ async fn anything_goes_if_asked_for() {
         connect(&connector(&settings), server_config(&[&server]))
             .await
             .unwrap()
-            .verified
+            .is_verified()
     );
 }
 

@@ -14,7 +14,7 @@ async fn tells_what_was_negotiated() {
     .await
     .unwrap();
 
-    assert!(info.verified);
+    assert!(info.is_verified());
     assert_eq!(info.verified_by.as_deref(), Some("CN=Root"));
     assert!(info.not_verified_reason.is_none());
     assert_eq!(info.version, "TLSv1.3");
@@ -56,7 +56,7 @@ async fn resumes_sessions_of_both_versions() {
                 .unwrap();
             assert_eq!(info.version, version.to_string());
             assert_eq!(info.resumed, round == 1, "{version}");
-            assert!(info.verified);
+            assert!(info.is_verified());
             assert_eq!(info.peer().unwrap().subject, "CN=mail.example.com");
             // TLS 1.3 sends its tickets after the handshake.
             stream.read_exact(&mut [0; 11]).await.unwrap();
@@ -111,7 +111,7 @@ async fn checks_another_name_if_told() {
         connect(&connector(&settings), server_config(&[&server]))
             .await
             .unwrap()
-            .verified
+            .is_verified()
     );
     assert_eq!(
         Connector::new(&trusting(&root).server_name("a b"), VerifyMode::Verified)
@@ -335,7 +335,7 @@ async fn a_configuration_of_the_callers_own() {
     let info = connect(&connector(&settings), server_config(&[&server]))
         .await
         .unwrap();
-    assert!(info.verified);
+    assert!(info.is_verified());
     assert_eq!(
         info.verified_by.as_deref(),
         Some("the rustls configuration given")

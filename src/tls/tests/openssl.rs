@@ -186,7 +186,7 @@ async fn a_certificate_of_version_1() {
         let info = handshake(&server, &settings, VerifyMode::Reported)
             .await
             .unwrap();
-        assert!(!info.verified);
+        assert!(!info.is_verified());
         assert!(
             info.not_verified_reason
                 .unwrap()
@@ -203,7 +203,7 @@ async fn a_certificate_of_version_1() {
         )
         .await
         .unwrap();
-        assert!(!info.verified);
+        assert!(!info.is_verified());
     }
 }
 
@@ -241,7 +241,7 @@ async fn a_key_of_1024_bits() {
             .await
             .unwrap();
         assert!(
-            !info.verified
+            !info.is_verified()
                 && info
                     .not_verified_reason
                     .unwrap()
@@ -280,6 +280,6 @@ async fn speaks_with_openssl() {
             .await
             .unwrap();
         assert_eq!(info.version, version);
-        assert!(info.verified);
+        assert!(info.is_verified());
     }
 }
