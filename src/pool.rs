@@ -215,7 +215,7 @@ impl Pool {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
-        let is_dead = pooled.was_dead(&error) && clock.has_time_for(Duration::ZERO);
+        let is_dead = pooled.was_stale(&error) && clock.has_time_for(Duration::ZERO);
         let Some((envelope, body)) = again.filter(|_| is_dead) else {
             return Err(error);
         };
@@ -496,7 +496,7 @@ impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.slot.given_back = Instant::now();
         if let Some(connection) = &mut self.slot.connection {
-            connection.say_now();
+            connection.flush_now();
         }
         if !self.slot.is_fit(&self.pool.slots.manager().limits) {
             self.slot.let_go();
@@ -516,7 +516,7 @@ impl Slot {
         self.connection.as_ref().is_some_and(|connection| {
             connection.is_between_messages()
                 && connection.messages_left() != Some(0)
-                && connection.messages_begun() < limits.max_messages
+                && connection.messages_started() < limits.max_messages
                 && connection.age() < limits.max_lifetime
                 && self.given_back.elapsed() < limits.idle_timeout
         })

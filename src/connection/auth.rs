@@ -166,7 +166,10 @@ impl Connection {
             } else {
                 format!(" or {mechanism}")
             };
-            match self.verdict(mechanism, &names, credentials.user()).await? {
+            match self
+                .run_login(mechanism, &names, credentials.user())
+                .await?
+            {
                 LoginResult::Accepted(reply) => return Ok(reply),
                 LoginResult::Refused(error, reason) => {
                     left.retain(|next| may_follow(*next, mechanism, reason, is_named, is_verified));
@@ -181,14 +184,14 @@ impl Connection {
         self.require_protection().await?;
         let mechanism = exchange.mechanism();
         self.driver.machine.login_with(exchange)?;
-        match self.verdict(mechanism, mechanism.as_str(), "").await? {
+        match self.run_login(mechanism, mechanism.as_str(), "").await? {
             LoginResult::Accepted(reply) => Ok(reply),
             LoginResult::Refused(error, _) => Err(error),
         }
     }
 
     /// `names` are all that were tried.
-    async fn verdict(
+    async fn run_login(
         &mut self,
         mechanism: Mechanism,
         names: &str,

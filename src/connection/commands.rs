@@ -78,7 +78,7 @@ impl Connection {
             // The call goes on until the writer has finished.
             Ok(()) => Ok(DataWriter {
                 connection: self,
-                is_torn: false,
+                write_cancelled: false,
             }),
             Err(error) => self.end_call(Err(error)),
         }
@@ -139,7 +139,7 @@ pub struct DataWriter<'c> {
     connection: &'c mut Connection,
     /// A `write` was not awaited to its end, so that it is not certain which pieces the message
     /// has.
-    is_torn: bool,
+    write_cancelled: bool,
 }
 
 impl DataWriter<'_> {
@@ -159,19 +159,19 @@ impl DataWriter<'_> {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed): the caller cannot know whether the piece is
     /// a part of the message, so the message is not sent, and the connection refuses further use.
     pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
-        let was_torn = std::mem::replace(&mut self.is_torn, true);
+        let was_cancelled = std::mem::replace(&mut self.write_cancelled, true);
         let piece = piece.into();
         async move {
-            if was_torn {
-                return Err(torn());
+            if was_cancelled {
+                return Err(write_was_cancelled());
             }
-            let result = self.pass_on(piece).await;
-            self.is_torn = false;
+            let result = self.write_piece(piece).await;
+            self.write_cancelled = false;
             result.map_err(|error| error.advised(&self.connection.facts()))
         }
     }
 
-    async fn pass_on(&mut self, piece: Bytes) -> Result<()> {
+    async fn write_piece(&mut self, piece: Bytes) -> Result<()> {
         let driver = &mut self.connection.driver;
         driver.machine.body(piece)?;
         match driver.flush_body().await? {
@@ -208,9 +208,9 @@ impl DataWriter<'_> {
     /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for
     /// those who were not told of is unknown.
     pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
-        if self.is_torn {
+        if self.write_cancelled {
             // The call that began with DATA does not end: the connection refuses further use.
-            return Err(torn());
+            return Err(write_was_cancelled());
         }
         let driver = &mut self.connection.driver;
         let finished = async {
@@ -228,7 +228,7 @@ impl DataWriter<'_> {
     }
 }
 
-fn torn() -> Error {
+fn write_was_cancelled() -> Error {
     let message = "an earlier write to this message was given up before it ended";
     Error::new(ErrorKind::Closed, Phase::Body, message)
         .with_hint("The message was not sent. Open a new connection.")

@@ -23,7 +23,7 @@ use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
 
 /// After a write failed, a reply may still be waiting to be read: why the server closed.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// How much is read at a time; replies are short.
 const READ_SIZE: usize = 8 * 1024;
@@ -41,9 +41,9 @@ pub(super) struct Driver {
     io_error: Option<io::Error>,
     /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of
     /// that.
-    aborted: Option<Error>,
+    abort_error: Option<Error>,
     /// When the server was last heard.
-    pub(super) heard_at: Instant,
+    pub(super) last_read_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
     stalled_since: Instant,
     /// The reply that is waited for, by its phase and number, and since when.
@@ -71,8 +71,8 @@ impl Driver {
             unflushed: false,
             read_eof: false,
             io_error: None,
-            aborted: None,
-            heard_at: Instant::now(),
+            abort_error: None,
+            last_read_at: Instant::now(),
             stalled_since: Instant::now(),
             wait: None,
             waiting_since: None,
@@ -85,24 +85,24 @@ impl Driver {
     /// Until the machine has more to say than that it waits. What it wants of the message comes
     /// from `body`, if that is given.
     pub(super) async fn next(&mut self, body: Option<&mut Body>) -> Result<Step> {
-        match self.until(body, |_| false).await? {
+        match self.drive(body, |_| false).await? {
             Some(step) => Ok(step),
             None => self.step(),
         }
     }
 
     /// The same, or until another transaction can begin.
-    pub(super) async fn next_unless_free(
+    pub(super) async fn next_or_startable(
         &mut self,
         body: Option<&mut Body>,
     ) -> Result<Option<Step>> {
-        self.until(body, Machine::may_begin).await
+        self.drive(body, Machine::may_begin).await
     }
 
-    async fn until(
+    async fn drive(
         &mut self,
         mut body: Option<&mut Body>,
-        enough: impl Fn(&Machine) -> bool,
+        stop_when: impl Fn(&Machine) -> bool,
     ) -> Result<Option<Step>> {
         loop {
             let step = self.step()?;
@@ -117,14 +117,18 @@ impl Driver {
                 self.report_progress(&step, body);
             }
             match (step, body.as_deref_mut()) {
-                (Step::Wait { .. } | Step::Ready, _) if enough(&self.machine) => return Ok(None),
+                (Step::Wait { .. } | Step::Ready, _) if stop_when(&self.machine) => {
+                    return Ok(None);
+                }
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => {
                     // One limit for a reply as a whole, however many reads and calls it takes.
                     let replies = self.machine.replies();
                     let since = match self.wait {
-                        Some((before, heard, since)) if before == phase && heard == replies => {
+                        Some((before, replies_before, since))
+                            if before == phase && replies_before == replies =>
+                        {
                             since
                         }
                         _ => Instant::now(),
@@ -230,7 +234,7 @@ impl Driver {
 
     pub(super) fn step(&mut self) -> Result<Step> {
         match self.machine.step() {
-            Ok(Step::Closed) => self.aborted.take().map_or(Ok(Step::Closed), Err),
+            Ok(Step::Closed) => self.abort_error.take().map_or(Ok(Step::Closed), Err),
             Ok(step) => Ok(step),
             Err(error) => Err(match self.io_error.take() {
                 Some(cause) => self.machine.redacted(error.with_io_error(cause)),
@@ -241,7 +245,7 @@ impl Driver {
 
     /// Writes and reads until something happens, or this reply has taken too long.
     async fn exchange(&mut self, phase: Phase, since: Instant) -> Result<()> {
-        self.spend();
+        self.charge_wait();
         let limit = self.clock.limit(phase, since, &self.timeouts);
         self.waiting_since = Some((phase, Instant::now()));
         let mut sleep = pin!(sleep_until(limit.at));
@@ -250,7 +254,7 @@ impl Driver {
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
         })
         .await;
-        self.spend();
+        self.charge_wait();
         if in_time {
             return self.read_remaining().await;
         }
@@ -259,7 +263,7 @@ impl Driver {
     }
 
     /// Tells the clock how long the server was waited for.
-    fn spend(&mut self) {
+    fn charge_wait(&mut self) {
         if let Some((phase, since)) = self.waiting_since.take() {
             self.clock.spend(phase, since);
         }
@@ -312,7 +316,7 @@ impl Driver {
             // What is missing must not look like the end: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
                 self.machine.abort(error.kind(), error.message());
-                self.aborted = Some(error);
+                self.abort_error = Some(error);
                 Ok(())
             }
             Event::TooSlow(why) => {
@@ -331,7 +335,7 @@ impl Driver {
         let left = self
             .timeouts
             .body
-            .saturating_add(self.at_rate())
+            .saturating_add(self.time_at_min_rate())
             .saturating_sub(self.body_wait)
             .min(FAR);
         self.clock
@@ -339,14 +343,14 @@ impl Driver {
     }
 
     /// How long the server may take for what was given of the message, by the lowest rate.
-    fn at_rate(&self) -> Duration {
+    fn time_at_min_rate(&self) -> Duration {
         Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1))
     }
 
     /// Begins a message. What the one before it had left of its time is not for this one; what it
     /// lacked, is.
-    pub(super) fn begin(&mut self, transaction: Transaction) -> Result<()> {
-        self.body_wait = self.body_wait.saturating_sub(self.at_rate());
+    pub(super) fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
+        self.body_wait = self.body_wait.saturating_sub(self.time_at_min_rate());
         self.machine.begin(transaction)
     }
 
@@ -402,7 +406,7 @@ impl Driver {
         match read {
             // The machine looks at what it has before it is given more, so it has room.
             Ok(()) if !bytes.is_empty() && self.machine.input(bytes) == bytes.len() => {
-                self.heard_at = Instant::now();
+                self.last_read_at = Instant::now();
                 return Poll::Ready(());
             }
             Ok(()) => {}
@@ -426,7 +430,7 @@ impl Driver {
                 Poll::Ready(())
             });
             // In vain or not: the connection is broken.
-            let _: Result<(), _> = timeout(LAST_WORDS, reading).await;
+            let _: Result<(), _> = timeout(DRAIN_TIME, reading).await;
             self.read_eof = true;
             self.machine.input_ended();
         }
@@ -436,7 +440,7 @@ impl Driver {
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
         let message = too_slow(phase, why);
         let hint = why.hint(phase, self.machine.is_secure());
-        self.aborted = Some(
+        self.abort_error = Some(
             self.machine
                 .abort(ErrorKind::Timeout, message)
                 .with_hint(hint),

@@ -80,7 +80,7 @@ pub struct Connection {
     auth_in_clear: bool,
     all_or_nothing: bool,
     #[cfg(feature = "pool")]
-    began: Instant,
+    connected_at: Instant,
     /// The server accepted MAIL of the last message, or of a part of it.
     #[cfg(feature = "pool")]
     sender_accepted: bool,
@@ -88,7 +88,7 @@ pub struct Connection {
     /// sent.
     check_after_idle: Duration,
     /// Of the machine's round trips, those that the next receipt need not tell of.
-    round_trips_told: u32,
+    round_trips_before: u32,
     /// A call has begun and not come to its end: it is running, or its future was dropped.
     in_call: bool,
 }
@@ -130,7 +130,7 @@ impl Connection {
     /// alone.
     pub(crate) fn begin_message(&mut self, clock: Clock) {
         self.driver.clock = clock;
-        self.round_trips_told = self.driver.machine.round_trips();
+        self.round_trips_before = self.driver.machine.round_trips();
     }
 
     /// Where the server takes fewer messages in a session than this one has parts, and `endpoint`
@@ -161,14 +161,14 @@ impl Connection {
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
-        let mut course = self.plan(&envelope, &body);
-        self.run(&mut course, &envelope, body, endpoint).await;
+        let mut submission = self.new_submission(&envelope, &body);
+        self.run(&mut submission, &envelope, body, endpoint).await;
         #[cfg(feature = "pool")]
         {
-            self.sender_accepted = course.sender_accepted();
+            self.sender_accepted = submission.sender_accepted();
         }
         let mut receipt = self.receipt(started);
-        match course.end(&mut receipt, &self.facts()) {
+        match submission.end(&mut receipt, &self.facts()) {
             Ok(()) => {
                 receipt.bytes = self.driver.machine.message_bytes();
                 Ok(receipt)
@@ -179,34 +179,34 @@ impl Connection {
 
     async fn run(
         &mut self,
-        course: &mut Submission,
+        submission: &mut Submission,
         envelope: &Envelope,
         mut body: Body,
         endpoint: Option<&Endpoint>,
     ) {
         if endpoint.is_none()
-            && let Err(error) = self.driver.machine.check_session(course.parts())
+            && let Err(error) = self.driver.machine.check_session(submission.batch_count())
         {
-            return course.connection_lost(error, 0);
+            return submission.connection_lost(error, 0);
         }
-        while let Some(recipients) = course.next_part() {
+        while let Some(recipients) = submission.next_batch() {
             if let Err(error) = self
                 .start_batch(envelope, recipients, &mut body, endpoint)
                 .await
             {
-                return course.connection_lost(error, 0);
+                return submission.connection_lost(error, 0);
             }
-            course.opened();
-            while course.unanswered() > 0 {
+            submission.on_transaction_started();
+            while submission.unanswered() > 0 {
                 match self.driver.next(Some(&mut body)).await {
-                    Ok(step) => course.on_step(step),
+                    Ok(step) => submission.on_step(step),
                     Err(error) => {
                         let unknown = usize::from(error.outcome_unknown());
-                        course.connection_lost(error, unknown);
+                        submission.connection_lost(error, unknown);
                     }
                 }
             }
-            if course.goes_on()
+            if submission.has_next_batch()
                 && let Some(again) = body.restart()
             {
                 body = again;
@@ -235,7 +235,7 @@ impl Connection {
         let mut next =
             Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
         next.driver.machine.follow(&self.driver.machine);
-        next.round_trips_told = self.round_trips_told;
+        next.round_trips_before = self.round_trips_before;
         next.in_call = self.in_call;
         *self = next;
         Ok(())
@@ -243,7 +243,7 @@ impl Connection {
 
     /// The parts that the message goes in: several, where the server limits recipients and the body
     /// can be had again.
-    fn plan(&self, envelope: &Envelope, body: &Body) -> Submission {
+    fn new_submission(&self, envelope: &Envelope, body: &Body) -> Submission {
         let limits = match self.all_or_nothing || !body.can_restart() {
             true => ServerLimits::default(),
             false => self.capabilities().limits(),
@@ -262,7 +262,7 @@ impl Connection {
 
     fn try_start_transaction(&mut self, transaction: Transaction) -> Result<()> {
         self.check_tls(&transaction)?;
-        self.driver.begin(transaction)
+        self.driver.start_transaction(transaction)
     }
 
     /// Of TLS, the machine knows only that it is there.
@@ -290,7 +290,7 @@ impl Connection {
         body.negotiate(self.driver.machine.capabilities());
         body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
-        transaction.await_sender = self.driver.heard_at.elapsed() >= self.check_after_idle;
+        transaction.await_sender = self.driver.last_read_at.elapsed() >= self.check_after_idle;
         transaction
     }
 
@@ -333,7 +333,7 @@ impl Connection {
     async fn send_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
-        let parting = async {
+        let quitting = async {
             driver.read_available().await;
             if let Err(error) = driver.machine.quit() {
                 if !wait {
@@ -352,7 +352,7 @@ impl Connection {
         };
         // An answer that does not come, or a connection that ends without one, is no failure of
         // anything that was sent.
-        let _: Result<Result<()>, _> = timeout(limit, parting).await;
+        let _: Result<Result<()>, _> = timeout(limit, quitting).await;
     }
 
     /// The server's first words.
@@ -455,7 +455,7 @@ impl Connection {
             plaintext_reason: self.plaintext_reason.clone(),
             mechanism: self.mechanism,
             bytes: 0,
-            round_trips: self.driver.machine.round_trips() - self.round_trips_told,
+            round_trips: self.driver.machine.round_trips() - self.round_trips_before,
             elapsed: started.elapsed(),
             transcript: self.driver.machine.transcript().clone(),
         }

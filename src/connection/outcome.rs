@@ -41,12 +41,12 @@ impl TransactionOutcome {
             Step::Recipient { index, ref reply } | Step::RecipientResult { index, ref reply } => {
                 self.decided[index] = matches!(step, Step::RecipientResult { .. });
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
-                let is_verdict = self.decided[index];
+                let is_final = self.decided[index];
                 let is_over_limit =
-                    !self.accepted.is_empty() && !is_verdict && is_recipient_limit(&reply);
+                    !self.accepted.is_empty() && !is_final && is_recipient_limit(&reply);
                 if is_over_limit {
                     self.over_limit.push(index);
-                } else if is_positive && !is_verdict {
+                } else if is_positive && !is_final {
                     self.accepted.push(index);
                 }
                 self.recipients[index].transient = is_over_limit || reply.is_transient();
@@ -77,8 +77,8 @@ impl TransactionOutcome {
                         .recipients
                         .iter_mut()
                         .for_each(|recipient| recipient.outcome = Outcome::NotTried),
-                    Phase::Rcpt => self.accepted_become(&Outcome::NotTried),
-                    _ => self.accepted_become(&Outcome::Refused(reply.clone())),
+                    Phase::Rcpt => self.set_accepted_to(&Outcome::NotTried),
+                    _ => self.set_accepted_to(&Outcome::Refused(reply.clone())),
                 }
                 self.reply = Some(reply.clone());
                 Some(Err(errors::refusal(
@@ -98,7 +98,7 @@ impl TransactionOutcome {
     pub(super) fn connection_lost(&mut self, error: Error) -> Error {
         self.reply = error.reply().cloned();
         if !error.outcome_unknown() {
-            self.accepted_become(&Outcome::NotTried);
+            self.set_accepted_to(&Outcome::NotTried);
             return error;
         }
         // A small message may have gone whole before the replies to RCPT came.
@@ -158,7 +158,7 @@ impl TransactionOutcome {
         }
     }
 
-    fn accepted_become(&mut self, outcome: &Outcome) {
+    fn set_accepted_to(&mut self, outcome: &Outcome) {
         for recipient in self
             .recipients
             .iter_mut()
@@ -197,7 +197,7 @@ impl TransactionOutcome {
     }
 
     /// Some recipient has a verdict of its own (LMTP, PRDR).
-    pub(super) fn has_verdict(&self) -> bool {
+    pub(super) fn has_recipient_result(&self) -> bool {
         self.decided.contains(&true)
     }
 

@@ -33,7 +33,7 @@ impl Connection {
 
     /// The last message failed on a connection that had ended before the server took anything of
     /// it: its MAIL was not accepted, and it was not handed over whole.
-    pub(crate) fn was_dead(&self, error: &Error) -> bool {
+    pub(crate) fn was_stale(&self, error: &Error) -> bool {
         let ended = match error.reply() {
             Some(reply) => reply.code() == 421,
             None => matches!(
@@ -46,16 +46,16 @@ impl Connection {
 
     /// Since when there is this session.
     pub(crate) fn age(&self) -> Duration {
-        self.began.elapsed()
+        self.connected_at.elapsed()
     }
 
     /// How many messages have gone or failed in this session.
-    pub(crate) fn messages_begun(&self) -> usize {
+    pub(crate) fn messages_started(&self) -> usize {
         self.driver.machine.transactions_begun()
     }
 
     /// What is left to be said of the last message, as far as it can be written at once.
-    pub(crate) fn say_now(&mut self) {
+    pub(crate) fn flush_now(&mut self) {
         // An error ends the session, which is noticed before it is used again.
         let _ = self.driver.step();
         self.driver.try_flush(false);

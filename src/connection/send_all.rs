@@ -26,7 +26,7 @@ impl Connection {
     ///
     /// Where the server takes PIPELINING, a message does not wait for the answer to the one before:
     /// so throughput does not depend on the distance. With CHUNKING (RFC 3030), small messages
-    /// follow one another in one flow; otherwise the commands of the next ride with the end of the
+    /// follow one another without a pause; otherwise the commands of the next ride with the end of the
     /// one before. At most 64 are under way.
     ///
     /// A message that fails does not keep the next from going. When the connection is lost, each
@@ -84,24 +84,24 @@ pub(crate) fn send_all<'c, 'm: 'c>(
     messages: impl Stream<Item = Message<'m>> + 'c,
     renewal: Option<Renewal>,
 ) -> impl Stream<Item = Result<Receipt>> + 'c {
-    let flow = SendAll {
+    let state = SendAll {
         connection,
         renewal,
         messages: Box::pin(messages.fuse()),
-        no_more: false,
+        input_ended: false,
         preparing: None,
-        giving: None,
-        under_way: VecDeque::new(),
-        finished: 0,
-        open: VecDeque::new(),
-        is_lost: false,
-        is_full: false,
+        uploading: None,
+        in_flight: VecDeque::new(),
+        first_number: 0,
+        open_transactions: VecDeque::new(),
+        session_ended: false,
+        session_full: false,
         // A connection that was kept may prove dead.
-        has_gained: true,
-        end_is_told: false,
+        has_answered: true,
+        end_reported: false,
     };
-    stream::unfold(flow, |mut flow| async move {
-        flow.next().await.map(|outcome| (outcome, flow))
+    stream::unfold(state, |mut state| async move {
+        state.next().await.map(|outcome| (outcome, state))
     })
 }
 
@@ -111,25 +111,25 @@ struct SendAll<'m, C, S> {
     renewal: Option<Renewal>,
     messages: Pin<Box<S>>,
     /// The stream has ended, or the connection, and no other follows.
-    no_more: bool,
+    input_ended: bool,
     /// The message that was taken from the stream last, until it is prepared.
     preparing: Option<Preparing<'m>>,
     /// The message that is being given, by its number.
-    giving: Option<(usize, Body)>,
-    under_way: VecDeque<InFlight>,
+    uploading: Option<(usize, Body)>,
+    in_flight: VecDeque<InFlight>,
     /// How many messages were under way before these. The first one has this number.
-    finished: usize,
+    first_number: usize,
     /// The numbers of the messages of the transactions that have no outcome, in the order in which
     /// they began. A further part of a message may begin after the messages that follow it.
-    open: VecDeque<usize>,
+    open_transactions: VecDeque<usize>,
     /// The session has ended, and another one is to follow.
-    is_lost: bool,
+    session_ended: bool,
     /// The session has fewer transactions left than the next message needs.
-    is_full: bool,
+    session_full: bool,
     /// The server has given its final reply to a message in this session.
-    has_gained: bool,
+    has_answered: bool,
     /// The outcome of some message says that the session has ended.
-    end_is_told: bool,
+    end_reported: bool,
 }
 
 /// A message as it can be sent.
@@ -152,13 +152,13 @@ struct InFlight {
     clock: Option<Clock>,
     /// The message from its beginning, where another part may follow, or it may go over another
     /// connection.
-    again: Option<Prepared>,
+    retry_copy: Option<Prepared>,
 }
 
 enum Stage {
     /// It has not begun.
-    Waiting(Prepared),
-    Begun(Submission),
+    Queued(Prepared),
+    Started(Submission),
     /// It could not be prepared, or there was no connection for it any more.
     Failed(Error),
 }
@@ -173,21 +173,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
             if self
-                .under_way
+                .in_flight
                 .front()
-                .is_some_and(|message| message.is_over() && !message.may_go_again())
+                .is_some_and(|message| message.is_over() && !message.can_be_retried())
             {
-                self.finished += 1;
+                self.first_number += 1;
                 return self
-                    .under_way
+                    .in_flight
                     .pop_front()
                     .map(|message| message.finished(&self.connection));
             }
-            if self.no_more && self.under_way.is_empty() && self.preparing.is_none() {
+            if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
                 self.connection.in_call = false;
                 return None;
             }
-            if let Err(error) = self.turn().await {
+            if let Err(error) = self.advance().await {
                 self.connection_lost(error);
             }
         }
@@ -195,38 +195,39 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Takes the next message, or gives more of the one that is being given, or takes an answer to
     /// those under way.
-    async fn turn(&mut self) -> Result<()> {
+    async fn advance(&mut self) -> Result<()> {
         self.follow_first();
-        let goes_on = |message: &InFlight| message.submission().is_some_and(Submission::goes_on);
-        let another_part = self.under_way.iter().position(goes_on);
-        let is_waiting = self.under_way.iter().any(InFlight::is_waiting);
+        let goes_on =
+            |message: &InFlight| message.submission().is_some_and(Submission::has_next_batch);
+        let another_part = self.in_flight.iter().position(goes_on);
+        let is_queued = self.in_flight.iter().any(InFlight::is_queued);
         // The further parts of a message go over another connection then.
         let is_exhausted = self.renewal.is_some()
             && another_part.is_some()
             && self.connection.driver.machine.transactions_left() == Some(0);
-        let is_idle = self.open.is_empty() && (another_part.is_none() || is_exhausted);
+        let is_idle = self.open_transactions.is_empty() && (another_part.is_none() || is_exhausted);
         if is_idle {
-            (self.giving, self.connection.in_call) = (None, false);
-            let has_next = is_waiting || another_part.is_some();
+            (self.uploading, self.connection.in_call) = (None, false);
+            let has_next = is_queued || another_part.is_some();
             // After a 421 the end of the session is still to come.
-            let has_ended = self.under_way.iter().any(InFlight::may_go_again);
-            if self.is_lost || self.is_used_up() && !has_ended {
+            let has_ended = self.in_flight.iter().any(InFlight::can_be_retried);
+            if self.session_ended || self.is_session_used_up() && !has_ended {
                 if !has_next {
                     // No connection is made unless another message comes, and by its time limits.
-                    return self.take(true).await;
+                    return self.take_next(true).await;
                 }
                 self.renew().await?;
             }
-            self.get_ready(has_next).await?;
+            self.wait_until_ready(has_next).await?;
         }
         let driver = &mut self.connection.driver;
-        if self.giving.is_some() {
+        if self.uploading.is_some() {
             match driver
-                .next_unless_free(self.giving.as_mut().map(|(_, body)| body))
+                .next_or_startable(self.uploading.as_mut().map(|(_, body)| body))
                 .await?
             {
                 Some(step) => self.on_step(step)?,
-                None => self.given(),
+                None => self.finish_upload(),
             }
             return Ok(());
         }
@@ -235,27 +236,28 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             && may_begin
             && (is_idle || !is_exhausted)
         {
-            self.start_batch(self.finished + index);
+            self.start_batch(self.first_number + index);
             return Ok(());
         }
-        if is_waiting && may_begin && !self.is_used_up() {
-            self.start_waiting();
+        if is_queued && may_begin && !self.is_session_used_up() {
+            self.start_queued();
             return Ok(());
         }
-        let is_full = self.no_more || self.under_way.len() >= WINDOW || self.is_used_up();
+        let is_full =
+            self.input_ended || self.in_flight.len() >= WINDOW || self.is_session_used_up();
         let takes_more = !is_full || self.preparing.is_some();
-        if another_part.is_some() || is_waiting || !takes_more || !may_begin {
+        if another_part.is_some() || is_queued || !takes_more || !may_begin {
             let step = self.connection.driver.next(None).await?;
             return self.on_step(step);
         }
-        self.take(is_idle).await
+        self.take_next(is_idle).await
     }
 
     /// Takes what comes next: a message, or that it is prepared, or an answer.
-    async fn take(&mut self, is_idle: bool) -> Result<()> {
-        match self.come(is_idle).await? {
+    async fn take_next(&mut self, is_idle: bool) -> Result<()> {
+        match self.next_arrival(is_idle).await? {
             Arrival::Message(Some(message)) => self.prepare(*message),
-            Arrival::Message(None) => self.no_more = true,
+            Arrival::Message(None) => self.input_ended = true,
             Arrival::Prepared(prepared) => self.prepared(prepared),
             Arrival::Step(step) => self.on_step(step)?,
         }
@@ -264,7 +266,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// The next message, or that it is prepared. While others are unanswered, what the server says
     /// may come first.
-    async fn come(&mut self, is_idle: bool) -> Result<Arrival<'m>> {
+    async fn next_arrival(&mut self, is_idle: bool) -> Result<Arrival<'m>> {
         let (messages, preparing) = (&mut self.messages, &mut self.preparing);
         let source = async {
             match preparing {
@@ -285,7 +287,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// The time limits are those of the first message without an outcome. It was taken before the
     /// others, so that no deadline comes before its own.
     fn follow_first(&mut self) {
-        let first = self.under_way.iter_mut().find(|message| !message.is_over());
+        let first = self.in_flight.iter_mut().find(|message| !message.is_over());
         if let Some(clock) = first.and_then(|message| message.clock.take()) {
             self.connection.driver.clock = clock;
         }
@@ -298,19 +300,19 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         };
         self.connection.send_quit(false).await;
         // Until it is there.
-        self.is_lost = true;
+        self.session_ended = true;
         self.connection.renew(endpoint).await?;
         (
-            self.is_lost,
-            self.is_full,
-            self.has_gained,
-            self.end_is_told,
+            self.session_ended,
+            self.session_full,
+            self.has_answered,
+            self.end_reported,
         ) = (false, false, false, false);
         Ok(())
     }
 
     /// Until nothing is outstanding on the connection.
-    async fn get_ready(&mut self, has_next: bool) -> Result<()> {
+    async fn wait_until_ready(&mut self, has_next: bool) -> Result<()> {
         match has_next {
             // It has its own time.
             true => self.connection.start_call()?,
@@ -323,11 +325,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     }
 
     /// No more messages are to begin in this session, but may in the next.
-    fn is_used_up(&self) -> bool {
+    fn is_session_used_up(&self) -> bool {
         let machine = &self.connection.driver.machine;
         let begun = machine.transactions_begun();
         self.renewal.as_ref().is_some_and(|(_, most)| {
-            begun > 0 && (self.is_full || machine.transactions_left() == Some(0) || begun >= *most)
+            begun > 0
+                && (self.session_full || machine.transactions_left() == Some(0) || begun >= *most)
         })
     }
 
@@ -363,30 +366,35 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                     prepared.0.recipients().len(),
                     &self.connection.driver.timeouts,
                 );
-                Stage::Waiting(prepared)
+                Stage::Queued(prepared)
             }
             Err(error) => Stage::Failed(error),
         };
-        self.under_way.push_back(InFlight {
+        self.in_flight.push_back(InFlight {
             stage,
             receipt,
             started,
             clock: Some(clock),
-            again: None,
+            retry_copy: None,
         });
     }
 
     /// Begins the first message that waits.
-    fn start_waiting(&mut self) {
-        let Some(index) = self.under_way.iter().position(InFlight::is_waiting) else {
+    fn start_queued(&mut self) {
+        let Some(index) = self.in_flight.iter().position(InFlight::is_queued) else {
             return;
         };
-        let message = &mut self.under_way[index];
-        let Some(prepared) = message.take_waiting() else {
+        let message = &mut self.in_flight[index];
+        let Some(prepared) = message.take_queued() else {
             return;
         };
-        let mut course = self.connection.plan(&prepared.0, &prepared.1);
-        let session = match self.connection.driver.machine.check_session(course.parts()) {
+        let mut submission = self.connection.new_submission(&prepared.0, &prepared.1);
+        let session = match self
+            .connection
+            .driver
+            .machine
+            .check_session(submission.batch_count())
+        {
             // It has more parts than a session takes: the last ones go over other connections.
             Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => {
                 Ok(())
@@ -398,39 +406,42 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 .as_ref()
                 .is_err_and(|error| error.kind() == ErrorKind::Closed)
         {
-            message.stage = Stage::Waiting(prepared);
-            self.is_full = true;
+            message.stage = Stage::Queued(prepared);
+            self.session_full = true;
             return;
         }
         // After one that no session of this server takes, others may go.
-        self.no_more |= session
+        self.input_ended |= session
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Closed);
         let may_begin = session
-            .map_err(|error| course.connection_lost(error, 0))
+            .map_err(|error| submission.connection_lost(error, 0))
             .is_ok();
-        (message.stage, message.again) = (Stage::Begun(course), may_begin.then_some(prepared));
+        (message.stage, message.retry_copy) =
+            (Stage::Started(submission), may_begin.then_some(prepared));
         if may_begin {
-            self.start_batch(self.finished + index);
+            self.start_batch(self.first_number + index);
         }
     }
 
     /// Begins the next part of the message with this number.
     fn start_batch(&mut self, number: usize) {
-        let Some(index) = number.checked_sub(self.finished) else {
+        let Some(index) = number.checked_sub(self.first_number) else {
             return;
         };
         let Some(InFlight {
-            stage: Stage::Begun(course),
-            again,
+            stage: Stage::Started(submission),
+            retry_copy,
             ..
-        }) = self.under_way.get_mut(index)
+        }) = self.in_flight.get_mut(index)
         else {
             return;
         };
-        let Some(prepared) = again.take() else { return };
+        let Some(prepared) = retry_copy.take() else {
+            return;
+        };
         let (envelope, mut body) = *prepared;
-        let Some(recipients) = course.next_part() else {
+        let Some(recipients) = submission.next_batch() else {
             return;
         };
         let transaction = self
@@ -438,26 +449,26 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             .transaction(&envelope, recipients, &mut body);
         match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
-                course.opened();
+                submission.on_transaction_started();
                 // A message to one recipient goes in one part.
                 if envelope.recipients().len() > 1 || self.renewal.is_some() {
-                    *again = body.restart().map(|body| Box::new((envelope, body)));
+                    *retry_copy = body.restart().map(|body| Box::new((envelope, body)));
                 }
-                self.open.push_back(number);
-                (self.giving, self.connection.in_call) = (Some((number, body)), true);
+                self.open_transactions.push_back(number);
+                (self.uploading, self.connection.in_call) = (Some((number, body)), true);
             }
             Err(error) => {
                 if error.kind() == ErrorKind::Closed {
-                    *again = Some(Box::new((envelope, body)));
+                    *retry_copy = Some(Box::new((envelope, body)));
                 }
-                course.connection_lost(error, 0);
+                submission.connection_lost(error, 0);
             }
         }
     }
 
     /// The message that was being given, or a part of it, has gone.
-    fn given(&mut self) {
-        let Some((number, _)) = self.giving.take() else {
+    fn finish_upload(&mut self) {
+        let Some((number, _)) = self.uploading.take() else {
             return;
         };
         let bytes = self.connection.driver.machine.message_bytes();
@@ -469,8 +480,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// The message with this number, unless it is finished.
     fn message(&mut self, number: usize) -> Option<&mut InFlight> {
         number
-            .checked_sub(self.finished)
-            .and_then(|index| self.under_way.get_mut(index))
+            .checked_sub(self.first_number)
+            .and_then(|index| self.in_flight.get_mut(index))
     }
 
     /// An event is about the first transaction that has no outcome; the end of the session, about
@@ -480,97 +491,97 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             return Err(not_sent(step));
         }
         let is_sent = matches!(step, Step::Accepted { .. });
-        if is_sent && self.open.len() == 1 {
+        if is_sent && self.open_transactions.len() == 1 {
             // Where the next transaction waits for this answer, nothing else says that all of the
             // message went.
-            self.given();
+            self.finish_upload();
         }
-        self.has_gained |=
+        self.has_answered |=
             is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
-        let Some(&number) = self.open.front() else {
+        let Some(&number) = self.open_transactions.front() else {
             return Ok(());
         };
         let Some(InFlight {
-            stage: Stage::Begun(course),
+            stage: Stage::Started(submission),
             ..
         }) = self.message(number)
         else {
             return Ok(());
         };
-        let unanswered = course.unanswered();
-        course.on_step(step);
-        let is_answered = course.unanswered() < unanswered;
-        let is_told = course.is_over() && course.is_not_reached();
+        let unanswered = submission.unanswered();
+        submission.on_step(step);
+        let is_answered = submission.unanswered() < unanswered;
+        let is_told = submission.is_over() && submission.is_untouched();
         if is_answered {
-            self.open.pop_front();
+            self.open_transactions.pop_front();
         }
-        self.end_is_told |= is_told;
+        self.end_reported |= is_told;
         Ok(())
     }
 
     /// The connection is lost. The first transactions without an outcome may have been carried out,
     /// the others were not.
     fn connection_lost(&mut self, error: Error) {
-        (self.giving, self.connection.in_call) = (None, false);
+        (self.uploading, self.connection.in_call) = (None, false);
         // A session in which no message was answered is not followed by another: that would be for
         // ever.
-        let goes_on = self.renewal.is_some() && self.has_gained && !self.is_lost;
-        self.is_lost = true;
-        self.no_more |= !goes_on;
-        let open = std::mem::take(&mut self.open);
+        let goes_on = self.renewal.is_some() && self.has_answered && !self.session_ended;
+        self.session_ended = true;
+        self.input_ended |= !goes_on;
+        let open_transactions = std::mem::take(&mut self.open_transactions);
         let unknown = self
             .connection
             .driver
             .machine
             .unconfirmed_messages()
-            .min(open.len());
-        let mut loss = SharedError::new(error);
-        for (number, message) in (self.finished..).zip(&mut self.under_way) {
-            if let Stage::Begun(course) = &mut message.stage
-                && !course.is_over()
+            .min(open_transactions.len());
+        let mut shared = SharedError::new(error);
+        for (number, message) in (self.first_number..).zip(&mut self.in_flight) {
+            if let Stage::Started(submission) = &mut message.stage
+                && !submission.is_over()
             {
-                let unknown = open
+                let unknown = open_transactions
                     .range(..unknown)
                     .filter(|open| **open == number)
                     .count();
-                course.connection_lost(loss.error(), unknown);
+                submission.connection_lost(shared.error(), unknown);
             }
         }
         match goes_on {
-            true => self.wait_for_another(),
-            false => self.give_up(loss),
+            true => self.requeue_untouched(),
+            false => self.give_up(shared),
         }
     }
 
     /// What was not sent because the session ended goes over another connection.
-    fn wait_for_another(&mut self) {
-        for message in &mut self.under_way {
-            if message.may_go_again()
-                && let Some(again) = message.again.take()
+    fn requeue_untouched(&mut self) {
+        for message in &mut self.in_flight {
+            if message.can_be_retried()
+                && let Some(retry_copy) = message.retry_copy.take()
             {
-                message.stage = Stage::Waiting(again);
+                message.stage = Stage::Queued(retry_copy);
             }
         }
     }
 
     /// What has not begun does not begin any more.
-    fn give_up(&mut self, mut loss: SharedError) {
-        for message in &mut self.under_way {
-            message.again = None;
-            let Some(prepared) = message.take_waiting() else {
+    fn give_up(&mut self, mut shared: SharedError) {
+        for message in &mut self.in_flight {
+            message.retry_copy = None;
+            let Some(prepared) = message.take_queued() else {
                 continue;
             };
-            let mut course = self.connection.plan(&prepared.0, &prepared.1);
-            course.connection_lost(loss.error(), 0);
-            message.stage = Stage::Begun(course);
+            let mut submission = self.connection.new_submission(&prepared.0, &prepared.1);
+            submission.connection_lost(shared.error(), 0);
+            message.stage = Stage::Started(submission);
         }
         let (error, receipt, started) = if let Some(Preparing {
             receipt, started, ..
         }) = self.preparing.take()
         {
-            (loss.error(), receipt, started)
-        } else if let Some(error) = loss.left()
-            && !self.end_is_told
+            (shared.error(), receipt, started)
+        } else if let Some(error) = shared.unused()
+            && !self.end_reported
         {
             // Between two messages: no message has failed, but the next cannot be sent.
             let started = Instant::now();
@@ -581,12 +592,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             return;
         };
         let stage = Stage::Failed(error);
-        self.under_way.push_back(InFlight {
+        self.in_flight.push_back(InFlight {
             stage,
             receipt,
             started,
             clock: None,
-            again: None,
+            retry_copy: None,
         });
     }
 }
@@ -594,26 +605,26 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 impl InFlight {
     fn is_over(&self) -> bool {
         match &self.stage {
-            Stage::Waiting(..) => false,
-            Stage::Begun(course) => course.is_over(),
+            Stage::Queued(..) => false,
+            Stage::Started(submission) => submission.is_over(),
             Stage::Failed(_) => true,
         }
     }
 
-    fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Waiting(..))
+    fn is_queued(&self) -> bool {
+        matches!(self.stage, Stage::Queued(..))
     }
 
     /// The session ended before the server took anything of it, and another one may follow.
-    fn may_go_again(&self) -> bool {
-        self.again.is_some() && self.submission().is_some_and(Submission::is_not_reached)
+    fn can_be_retried(&self) -> bool {
+        self.retry_copy.is_some() && self.submission().is_some_and(Submission::is_untouched)
     }
 
     /// It waits no longer.
-    fn take_waiting(&mut self) -> Option<Prepared> {
+    fn take_queued(&mut self) -> Option<Prepared> {
         let failed = Stage::Failed(not_sent(Step::Closed));
         match std::mem::replace(&mut self.stage, failed) {
-            Stage::Waiting(prepared) => Some(prepared),
+            Stage::Queued(prepared) => Some(prepared),
             other => {
                 self.stage = other;
                 None
@@ -623,7 +634,7 @@ impl InFlight {
 
     fn submission(&self) -> Option<&Submission> {
         match &self.stage {
-            Stage::Begun(course) => Some(course),
+            Stage::Started(submission) => Some(submission),
             _ => None,
         }
     }
@@ -633,9 +644,9 @@ impl InFlight {
         self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
         self.receipt.transcript = connection.transcript().clone();
         let result = match self.stage {
-            Stage::Begun(course) => course.end(&mut self.receipt, &connection.facts()),
+            Stage::Started(submission) => submission.end(&mut self.receipt, &connection.facts()),
             Stage::Failed(error) => Err(error),
-            Stage::Waiting(..) => Err(not_sent(Step::Closed)),
+            Stage::Queued(..) => Err(not_sent(Step::Closed)),
         };
         match result {
             Ok(()) => Ok(self.receipt),

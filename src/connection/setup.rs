@@ -80,10 +80,10 @@ impl Connection {
         }
         let Connected {
             stream,
-            peer: reached,
-            local_addr: own_address,
+            peer,
+            local_addr,
         } = open(&mut clock, endpoint, &endpoint.destination()).await?;
-        let name = client_name(endpoint, own_address);
+        let name = client_name(endpoint, local_addr);
         let began = Instant::now();
         let setting_up = Connection::establish(
             endpoint,
@@ -96,7 +96,7 @@ impl Connection {
         let session = match setting_up.await {
             Err(error) if may_fall_back(endpoint, &error) => {
                 clock.spend(Phase::Setup, began);
-                Connection::fall_back(endpoint, &reached, error, clock).await?
+                Connection::fall_back(endpoint, &peer, error, clock).await?
             }
             outcome => outcome?,
         };
@@ -107,7 +107,7 @@ impl Connection {
     /// loop.
     async fn fall_back(
         endpoint: &Endpoint,
-        reached: &Destination,
+        peer: &Destination,
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
@@ -119,11 +119,9 @@ impl Connection {
             ))
         };
         let Connected {
-            stream,
-            local_addr: own_address,
-            ..
-        } = open(&mut clock, endpoint, reached).await.map_err(also)?;
-        let name = client_name(endpoint, own_address);
+            stream, local_addr, ..
+        } = open(&mut clock, endpoint, peer).await.map_err(also)?;
+        let name = client_name(endpoint, local_addr);
         let session = Connection::establish(
             endpoint,
             Box::new(stream),
@@ -183,11 +181,11 @@ impl Connection {
             auth_in_clear: endpoint.auth_in_clear,
             all_or_nothing: endpoint.all_or_nothing,
             #[cfg(feature = "pool")]
-            began: Instant::now(),
+            connected_at: Instant::now(),
             #[cfg(feature = "pool")]
             sender_accepted: false,
             check_after_idle: endpoint.check_after_idle,
-            round_trips_told: 0,
+            round_trips_before: 0,
             in_call: false,
         };
         // The server may know the secret from an earlier connection, and say it before the login.
@@ -241,7 +239,7 @@ impl Connection {
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let opening = if self.driver.machine.is_secure() {
+        let mode = if self.driver.machine.is_secure() {
             TlsMode::Implicit
         } else {
             TlsMode::StartTls
@@ -249,7 +247,7 @@ impl Connection {
         let handshake = trace::in_span(
             "tls",
             &endpoint.host,
-            connector.handshake(&endpoint.host, stream, opening),
+            connector.handshake(&endpoint.host, stream, mode),
         );
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
@@ -334,8 +332,8 @@ async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Opti
 }
 
 /// The one that the endpoint has, or this end's address, where that means something to the server.
-pub(crate) fn client_name(endpoint: &Endpoint, own_address: Option<IpAddr>) -> ClientName {
-    let literal = || ClientName::literal(own_address.unwrap_or([127, 0, 0, 1].into()));
+pub(crate) fn client_name(endpoint: &Endpoint, local_addr: Option<IpAddr>) -> ClientName {
+    let literal = || ClientName::literal(local_addr.unwrap_or([127, 0, 0, 1].into()));
     endpoint.client_name.clone().unwrap_or_else(literal)
 }
 

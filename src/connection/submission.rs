@@ -14,22 +14,22 @@ use crate::{Address, Envelope};
 /// A message on its way, in one part or several. Each part is a transaction of its own, with an
 /// outcome of its own. Parts end in the order in which they begin.
 pub(super) struct Submission {
-    parts: Vec<RecipientBatch>,
+    batches: Vec<RecipientBatch>,
     /// How many recipients the message has.
     recipients: usize,
     /// How many of them have begun.
-    begun: usize,
+    started: usize,
     /// How many of them have an outcome.
-    ended: usize,
+    finished: usize,
     /// How many transactions were opened for them.
     transactions: u32,
     /// Of the parts that had more recipients than the server takes in a transaction, the recipients
     /// that were left over: for further parts.
-    left_over: VecDeque<VecDeque<(usize, Address)>>,
+    overflow: VecDeque<VecDeque<(usize, Address)>>,
     /// The next further part has so many recipients at most.
-    further_size: usize,
+    overflow_size: usize,
     /// No further part has more than so many.
-    further_max: usize,
+    overflow_max: usize,
     is_repeatable: bool,
     #[cfg(feature = "pool")]
     sender_accepted: bool,
@@ -40,17 +40,17 @@ struct RecipientBatch {
     places: Vec<usize>,
     recipients: Vec<Address>,
     /// It follows a part whose recipients were too many.
-    is_further: bool,
-    fate: TransactionOutcome,
+    is_overflow: bool,
+    outcome: TransactionOutcome,
     /// What became of it.
-    outcome: Option<Result<()>>,
+    result: Option<Result<()>>,
 }
 
 impl Submission {
     /// `parts` has the places of the recipients in the envelope, each in one part. More parts may
     /// follow where the message can be repeated.
     pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
-        let part = |places: Vec<usize>| {
+        let batch = |places: Vec<usize>| {
             let recipients = places
                 .iter()
                 .map(|place| envelope.recipients()[*place].clone())
@@ -58,14 +58,14 @@ impl Submission {
             RecipientBatch::new(envelope.reverse_path(), places, recipients)
         };
         Submission {
-            parts: parts.into_iter().map(part).collect(),
+            batches: parts.into_iter().map(batch).collect(),
             recipients: envelope.recipients().len(),
-            begun: 0,
-            ended: 0,
+            started: 0,
+            finished: 0,
             transactions: 0,
-            left_over: VecDeque::new(),
-            further_size: 0,
-            further_max: usize::MAX,
+            overflow: VecDeque::new(),
+            overflow_size: 0,
+            overflow_max: usize::MAX,
             is_repeatable,
             #[cfg(feature = "pool")]
             sender_accepted: false,
@@ -73,61 +73,61 @@ impl Submission {
     }
 
     /// The recipients of the next part, which begins now.
-    pub(super) fn next_part(&mut self) -> Option<Vec<Address>> {
-        if self.begun == self.parts.len() {
-            let part = self.further_part()?;
-            self.parts.push(part);
+    pub(super) fn next_batch(&mut self) -> Option<Vec<Address>> {
+        if self.started == self.batches.len() {
+            let batch = self.overflow_batch()?;
+            self.batches.push(batch);
         }
-        let part = &mut self.parts[self.begun];
-        self.begun += 1;
-        Some(std::mem::take(&mut part.recipients))
+        let batch = &mut self.batches[self.started];
+        self.started += 1;
+        Some(std::mem::take(&mut batch.recipients))
     }
 
     /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the
     /// parts before.
-    fn further_part(&mut self) -> Option<RecipientBatch> {
-        if !self.may_go_further() {
+    fn overflow_batch(&mut self) -> Option<RecipientBatch> {
+        if !self.has_overflow() {
             return None;
         }
-        let group = self.left_over.front_mut()?;
-        let (places, recipients) = group.drain(..self.further_size.min(group.len())).unzip();
+        let group = self.overflow.front_mut()?;
+        let (places, recipients) = group.drain(..self.overflow_size.min(group.len())).unzip();
         if group.is_empty() {
-            self.left_over.pop_front();
+            self.overflow.pop_front();
         }
-        let sender = self.parts[0].fate.sender().cloned();
+        let sender = self.batches[0].outcome.sender().cloned();
         Some(RecipientBatch {
-            is_further: true,
+            is_overflow: true,
             ..RecipientBatch::new(sender.as_ref(), places, recipients)
         })
     }
 
     /// All parts that have begun have ended, and recipients are left over.
-    fn may_go_further(&self) -> bool {
-        self.unanswered() == 0 && !self.left_over.is_empty()
+    fn has_overflow(&self) -> bool {
+        self.unanswered() == 0 && !self.overflow.is_empty()
     }
 
-    /// The transaction of the part that [begins](Self::next_part) was opened.
-    pub(super) fn opened(&mut self) {
+    /// The transaction of the part that [begins](Self::next_batch) was opened.
+    pub(super) fn on_transaction_started(&mut self) {
         self.transactions += 1;
     }
 
     /// There is another part to begin now, after the first one.
-    pub(super) fn goes_on(&self) -> bool {
-        (1..self.parts.len()).contains(&self.begun) || self.may_go_further()
+    pub(super) fn has_next_batch(&self) -> bool {
+        (1..self.batches.len()).contains(&self.started) || self.has_overflow()
     }
 
     /// In how many parts it goes.
-    pub(super) fn parts(&self) -> usize {
-        self.parts.len()
+    pub(super) fn batch_count(&self) -> usize {
+        self.batches.len()
     }
 
     /// How many parts have begun and have no outcome.
     pub(super) fn unanswered(&self) -> usize {
-        self.begun - self.ended
+        self.started - self.finished
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.ended == self.parts.len() && self.left_over.is_empty()
+        self.finished == self.batches.len() && self.overflow.is_empty()
     }
 
     /// The server accepted MAIL of some part.
@@ -137,19 +137,19 @@ impl Submission {
     }
 
     /// The session ended before the server took anything of it: all of it can go over another one.
-    pub(super) fn is_not_reached(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         let ended = |error: &Error| match error.reply() {
             Some(reply) => reply.code() == 421,
             None => error.kind() == ErrorKind::Closed,
         };
-        let is_not_reached = |part: &RecipientBatch| {
-            part.outcome.as_ref().is_some_and(|outcome| {
-                outcome
+        let is_untouched = |batch: &RecipientBatch| {
+            batch.result.as_ref().is_some_and(|result| {
+                result
                     .as_ref()
                     .is_err_and(|error| ended(error) && !error.outcome_unknown())
             })
         };
-        self.parts.iter().all(is_not_reached)
+        self.batches.iter().all(is_untouched)
     }
 
     /// Takes an event, which is about the first part without an outcome.
@@ -158,11 +158,11 @@ impl Submission {
         if let Step::Sender { reply } = &step {
             self.sender_accepted |= reply.is_positive();
         }
-        if let Some(part) = self.parts.get_mut(self.ended) {
-            part.outcome = part.fate.on_step(step);
-            if part.outcome.is_some() {
-                self.ended += 1;
-                self.find_left_over();
+        if let Some(batch) = self.batches.get_mut(self.finished) {
+            batch.result = batch.outcome.on_step(step);
+            if batch.result.is_some() {
+                self.finished += 1;
+                self.collect_overflow();
             }
         }
     }
@@ -171,38 +171,39 @@ impl Submission {
     /// gained one, as 452 may also say that the server is out of space. It tries no more than twice
     /// as many as the one before, so that a server cannot make a large message ask for all of its
     /// recipients again and again.
-    fn find_left_over(&mut self) {
-        let part = &self.parts[self.ended - 1];
-        let mut left_over = part.fate.over_limit().to_vec();
-        let mut has_gained = matches!(part.outcome, Some(Ok(()))) || part.fate.has_verdict();
-        if part.is_further {
+    fn collect_overflow(&mut self) {
+        let batch = &self.batches[self.finished - 1];
+        let mut overflow = batch.outcome.over_limit().to_vec();
+        let mut has_gained =
+            matches!(batch.result, Some(Ok(()))) || batch.outcome.has_recipient_result();
+        if batch.is_overflow {
             let all_refused =
-                matches!(&part.outcome, Some(Err(error)) if error.phase() == Phase::Rcpt);
-            if !has_gained && (!all_refused || part.fate.may_be_at_limit()) {
-                self.left_over.clear();
+                matches!(&batch.result, Some(Err(error)) if error.phase() == Phase::Rcpt);
+            if !has_gained && (!all_refused || batch.outcome.may_be_at_limit()) {
+                self.overflow.clear();
             }
-        } else if left_over.is_empty() {
+        } else if overflow.is_empty() {
             return;
-        } else if let Some(Err(error)) = &part.outcome
-            && let refused @ [_, ..] = part.fate.refused_with_too_many(error)
+        } else if let Some(Err(error)) = &batch.result
+            && let refused @ [_, ..] = batch.outcome.refused_with_too_many(error)
         {
             // One more than these, and all are refused again.
-            self.further_max = self.further_max.min(refused.len());
-            left_over.extend(refused);
-            left_over.sort_unstable();
+            self.overflow_max = self.overflow_max.min(refused.len());
+            overflow.extend(refused);
+            overflow.sort_unstable();
             has_gained = true;
         }
-        self.further_size =
-            (2 * (part.places.len() - part.fate.over_limit().len()).max(1)).min(self.further_max);
-        if has_gained && self.is_repeatable && !left_over.is_empty() {
+        self.overflow_size = (2 * (batch.places.len() - batch.outcome.over_limit().len()).max(1))
+            .min(self.overflow_max);
+        if has_gained && self.is_repeatable && !overflow.is_empty() {
             let recipient = |index: usize| {
                 (
-                    part.places[index],
-                    part.fate.recipients[index].address.clone(),
+                    batch.places[index],
+                    batch.outcome.recipients[index].address.clone(),
                 )
             };
-            self.left_over
-                .push_front(left_over.into_iter().map(recipient).collect());
+            self.overflow
+                .push_front(overflow.into_iter().map(recipient).collect());
         }
     }
 
@@ -211,23 +212,23 @@ impl Submission {
     pub(super) fn connection_lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
         // Those who were left over are told of this error, too.
-        let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_over)
+        let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.overflow)
             .into_iter()
             .flatten()
             .unzip();
         if !places.is_empty() {
-            self.parts
+            self.batches
                 .push(RecipientBatch::new(None, places, recipients));
         }
         let copy = error.copy();
         let mut first = Some(error);
-        for (i, part) in self.parts[self.ended..].iter_mut().enumerate() {
+        for (i, batch) in self.batches[self.finished..].iter_mut().enumerate() {
             let error = first.take().unwrap_or_else(|| copy.copy());
-            part.outcome = Some(Err(part
-                .fate
+            batch.result = Some(Err(batch
+                .outcome
                 .connection_lost(error.with_outcome_unknown(i < unknown))));
         }
-        (self.begun, self.ended) = (self.parts.len(), self.parts.len());
+        (self.started, self.finished) = (self.batches.len(), self.batches.len());
     }
 
     /// What became of the message goes into the receipt. It has failed where nobody gets it, or
@@ -237,24 +238,24 @@ impl Submission {
             recipients: self.recipients,
             ..*session
         };
-        let several = self.parts.len() > 1;
+        let several = self.batches.len() > 1;
         let mut recipients: Vec<Option<Recipient>> = Vec::new();
         let mut failure: Option<Error> = None;
-        let mut untried_because = None;
+        let mut untried_reason = None;
         let mut is_incomplete = false;
         let mut is_over_limit = false;
         for RecipientBatch {
             places,
-            mut fate,
-            outcome,
+            mut outcome,
+            result,
             ..
-        } in self.parts
+        } in self.batches
         {
-            receipt.reply = fate.reply.clone().or(receipt.reply.take());
-            is_over_limit |= !fate.over_limit().is_empty();
-            if let Some(Err(error)) = outcome {
-                let error = error.advised(&fate.facts(session));
-                fate.ended_by(&error);
+            receipt.reply = outcome.reply.clone().or(receipt.reply.take());
+            is_over_limit |= !outcome.over_limit().is_empty();
+            if let Some(Err(error)) = result {
+                let error = error.advised(&outcome.facts(session));
+                outcome.ended_by(&error);
                 // Not so where the session ended before its MAIL was answered.
                 if several
                     && error.kind() == ErrorKind::Refused
@@ -262,20 +263,21 @@ impl Submission {
                     && let Some(reply) = error.reply()
                 {
                     // There may be no error that tells of it.
-                    fate.recipients
+                    outcome
+                        .recipients
                         .iter_mut()
                         .for_each(|recipient| recipient.outcome = Outcome::Refused(reply.clone()));
                 }
-                let untried = fate
+                let untried = outcome
                     .recipients
                     .iter()
                     .any(|recipient| recipient.outcome == Outcome::NotTried);
                 is_incomplete |= untried;
                 // The parts after a 421 only found the session closed.
                 if untried || error.reply().is_some_and(|reply| reply.code() == 421) {
-                    untried_because.get_or_insert_with(|| error.to_string());
+                    untried_reason.get_or_insert_with(|| error.to_string());
                 }
-                fate.advise(session, Some(&error));
+                outcome.advise(session, Some(&error));
                 if failure
                     .as_ref()
                     .is_none_or(|before| error.outcome_unknown() && !before.outcome_unknown())
@@ -283,9 +285,9 @@ impl Submission {
                     failure = Some(error);
                 }
             } else {
-                fate.advise(session, None);
+                outcome.advise(session, None);
             }
-            for (place, recipient) in places.into_iter().zip(fate.recipients) {
+            for (place, recipient) in places.into_iter().zip(outcome.recipients) {
                 recipients.resize_with(recipients.len().max(place + 1), || None);
                 match &mut recipients[place] {
                     Some(earlier) => earlier.update(recipient),
@@ -307,9 +309,9 @@ impl Submission {
             }
             _ => {
                 let once = is_over_limit && !self.is_repeatable;
-                let untried_because = untried_because.filter(|_| is_incomplete);
+                let untried_reason = untried_reason.filter(|_| is_incomplete);
                 receipt.incomplete_reason =
-                    untried_because.or_else(|| once.then(|| errors::ONCE.to_owned()));
+                    untried_reason.or_else(|| once.then(|| errors::ONCE.to_owned()));
                 Ok(())
             }
         }
@@ -318,13 +320,13 @@ impl Submission {
 
 impl RecipientBatch {
     fn new(sender: Option<&Address>, places: Vec<usize>, recipients: Vec<Address>) -> Self {
-        let fate = TransactionOutcome::new(sender.cloned(), recipients.clone());
+        let outcome = TransactionOutcome::new(sender.cloned(), recipients.clone());
         RecipientBatch {
             places,
             recipients,
-            is_further: false,
-            fate,
-            outcome: None,
+            is_overflow: false,
+            outcome,
+            result: None,
         }
     }
 }
@@ -362,7 +364,7 @@ impl SharedError {
     }
 
     /// The error itself, where nobody has got it.
-    pub(super) fn left(self) -> Option<Error> {
+    pub(super) fn unused(self) -> Option<Error> {
         self.error
     }
 }
