@@ -5,3 +5,4 @@ pub(crate) mod login;
 pub(crate) mod timeouts;
 pub(crate) mod token;
 pub(crate) mod url;
+mod url_query;

@@ -53,7 +53,6 @@ mod trust;
 mod verify;
 #[cfg(feature = "keystores")]
 mod wallet;
-mod words;
 
 pub use crate::receipt::{Certificate, CertificateFailure, CertificateProblem, TlsInfo};
 pub use client_certificate::ClientCertificate;
@@ -70,4 +69,6 @@ pub(crate) use binding::channel_binding;
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};
 pub(crate) use handshake::late_alert;
+pub(crate) use password::Password;
 pub(crate) use store::SYSTEM;
+pub(crate) use trust::Source;

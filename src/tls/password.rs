@@ -11,7 +11,7 @@ use crate::{Result, Secret};
 /// The password of key stores: as it was given, or the file that it is read from when the stores
 /// are.
 #[derive(Clone)]
-pub(super) enum Password {
+pub(crate) enum Password {
     Given(Secret),
     /// Its first line.
     File(PathBuf),

@@ -12,12 +12,12 @@ use super::{ClientCertificate, TlsVersion, Trust};
 /// The default trusts the [system's store](Trust::system) and speaks TLS 1.2 and 1.3.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    pub(super) trust: Trust,
-    pub(super) min: TlsVersion,
-    pub(super) max: TlsVersion,
-    pub(super) server_name: Option<String>,
-    pub(super) client_certificate: Option<ClientCertificate>,
-    pub(super) config: Option<Arc<ClientConfig>>,
+    pub(crate) trust: Trust,
+    pub(crate) min: TlsVersion,
+    pub(crate) max: TlsVersion,
+    pub(crate) server_name: Option<String>,
+    pub(crate) client_certificate: Option<ClientCertificate>,
+    pub(crate) config: Option<Arc<ClientConfig>>,
 }
 
 impl Default for TlsSettings {

@@ -35,14 +35,14 @@ use crate::{Result, Secret, file};
 /// ```
 #[derive(Clone, Default)]
 pub struct Trust {
-    pub(super) system: bool,
+    pub(crate) system: bool,
     #[cfg(feature = "mozilla-roots")]
-    pub(super) mozilla: bool,
-    pub(super) sources: Vec<Source>,
-    pub(super) pins: Vec<String>,
-    pub(super) revocation_lists: Vec<PathBuf>,
-    pub(super) accepts_anything: bool,
-    pub(super) password: Option<Password>,
+    pub(crate) mozilla: bool,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) pins: Vec<String>,
+    pub(crate) revocation_lists: Vec<PathBuf>,
+    pub(crate) accepts_anything: bool,
+    pub(crate) password: Option<Password>,
 }
 
 impl fmt::Debug for Trust {
@@ -60,7 +60,7 @@ impl fmt::Debug for Trust {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     File(PathBuf),
     Folder(PathBuf),
     /// A file or a folder: whichever is there.

@@ -1,8 +1,6 @@
-//! Settings as somebody would write them down: in a URL, and what a URL cannot say in Rust.
+//! TLS settings as the keys of a URL, and as lines of Rust for what a URL cannot express.
 
-use super::password::Password;
-use super::trust::Source;
-use super::{TlsSettings, TlsVersion};
+use crate::tls::{Password, Source, TlsSettings, TlsVersion};
 
 impl TlsSettings {
     /// The keys of a URL, and the calls on an `Endpoint`, that come to these settings. Without
