@@ -3,6 +3,7 @@
 //!
 //! No message quotes the URL, since a password may be in it.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -168,18 +169,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                     "smtps:// is TLS already: the key tls goes with smtp:// and lmtp://",
                 ));
             }
-            "tls" => endpoint.security(match value.as_str() {
-                "none" => Security::None,
-                "opportunistic" => Security::Opportunistic,
-                "required" => Security::Required,
-                other => {
-                    let message = format!(
-                        "tls={} is not known; it is none, opportunistic or required",
-                        quoted(other)
-                    );
-                    return Err(fault(message));
-                }
-            }),
+            "tls" => endpoint.security(value.parse::<Security>()?),
             "auth" => endpoint.mechanisms(
                 value
                     .split(',')
@@ -232,6 +222,32 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
         Some(path) => endpoint.trust_password_file(path),
         None => endpoint,
     })
+}
+
+impl FromStr for Security {
+    type Err = Error;
+
+    /// Reads a value of the URL's key `tls`: `none`, `opportunistic` or `required`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for any other word; also for `implicit`,
+    /// which the scheme `smtps:` means.
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "none" => Ok(Security::None),
+            "opportunistic" => Ok(Security::Opportunistic),
+            "required" => Ok(Security::Required),
+            "implicit" => Err(
+                Error::request("tls=implicit is not a policy of a smtp: URL")
+                    .with_hint("Write smtps://host:465 for TLS from the first byte."),
+            ),
+            other => Err(fault(format!(
+                "tls={} is not known; it is none, opportunistic or required",
+                quoted(other)
+            ))),
+        }
+    }
 }
 
 /// `what` names the part, for the message.
@@ -456,6 +472,10 @@ mod tests {
                 "twice",
             ),
             ("smtp://u:hunter2@mail.example.org?tls=maybe", "maybe"),
+            (
+                "smtp://u:hunter2@mail.example.org?tls=implicit",
+                "smtps://host:465",
+            ),
             ("smtps://u:hunter2@mail.example.org?tls=required", "smtps"),
             ("smtp://u:hunter2@mail.example.org?auth=NTLM", "NTLM"),
             (

@@ -1,4 +1,4 @@
-//! The policy and the protocol versions: two words that settings and URLs share.
+//! The policy of TLS and its protocol versions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,31 +49,6 @@ impl Security {
 impl fmt::Display for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Security {
-    type Err = Error;
-
-    /// Reads `none`, `opportunistic` or `required`.
-    ///
-    /// # Errors
-    ///
-    /// Any other word, also `implicit`, which the scheme `smtps:` says.
-    fn from_str(word: &str) -> Result<Self> {
-        match word {
-            "none" => Ok(Security::None),
-            "opportunistic" => Ok(Security::Opportunistic),
-            "required" => Ok(Security::Required),
-            "implicit" => Err(
-                Error::request("tls=implicit is not a policy of a smtp: URL")
-                    .with_hint("Write smtps://host:465 for TLS from the first byte."),
-            ),
-            _ => Err(
-                Error::request(format!("no TLS policy is called {}", quoted(word)))
-                    .with_hint("Use none, opportunistic or required."),
-            ),
-        }
     }
 }
 
