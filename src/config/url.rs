@@ -97,7 +97,7 @@ fn no_scheme(text: &str) -> Error {
     }
 }
 
-pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
+pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
     let (host, port) = if let Some(literal) = text.strip_prefix('[') {
         let Some((address, rest)) = literal.split_once(']') else {
             return Err(fault("the bracket around the IPv6 address is not closed"));
@@ -251,7 +251,7 @@ impl FromStr for Security {
 }
 
 /// `what` names the part, for the message.
-pub(crate) fn decoded(text: &str, what: &str) -> Result<String> {
+pub(super) fn decoded(text: &str, what: &str) -> Result<String> {
     let stray = text.split('%').skip(1).any(|rest| {
         let digits = rest.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))

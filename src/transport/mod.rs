@@ -31,6 +31,8 @@ use crate::tls::TlsStream;
 pub use header::ProxyHeader;
 #[cfg(feature = "proxy")]
 pub use proxy::Proxy;
+#[cfg(feature = "proxy")]
+pub(crate) use proxy::ProxyKind;
 pub use tcp::SocketOptions;
 pub(crate) use tcp::Tcp;
 pub(crate) use unix::connect_to_socket;

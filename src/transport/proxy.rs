@@ -5,7 +5,6 @@
 //! first (or wait for ever for an answer that ends with an empty line).
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,15 +15,10 @@ use tokio_socks::{Error as SocksError, IntoTargetAddr as _, TargetAddr};
 use zeroize::Zeroizing;
 
 use super::{Connected, Destination, Tcp, tcp};
+use crate::Secret;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
-use crate::{Secret, config::url, idna};
-
-const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.example.org:1080, \
-    socks5h:// (the proxy looks the names up) or \
-    http://proxy.example.org:3128. Characters such as @ : / ? # % in user and password are \
-    percent-encoded (%40 %3A %2F %3F %23 %25).";
 
 const CHECK_PROXY: &str =
     "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
@@ -77,7 +71,7 @@ pub struct Proxy {
 
 /// What a proxy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ProxyKind {
+pub(crate) enum ProxyKind {
     /// The server's name is looked up here.
     Socks5,
     /// The proxy looks it up.
@@ -86,64 +80,12 @@ enum ProxyKind {
 }
 
 impl Proxy {
-    /// A proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or
-    /// `http://user:password@host:3128`. User and password may be left out, and the port of SOCKS5
-    /// where it is 1080. With `socks5` the mail server's name is looked up here, with `socks5h` and
-    /// `http` by the proxy.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Request`], with what is wrong. The URL is not quoted, as it may hold a
-    /// password.
-    pub fn from_url(url: &str) -> Result<Self> {
-        let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or_else(|| fault("the proxy's URL does not begin with a scheme"))?;
-        let kind = match scheme.to_ascii_lowercase().as_str() {
-            "socks5" => ProxyKind::Socks5,
-            "socks5h" => ProxyKind::Socks5h,
-            "http" => ProxyKind::Http,
-            "https" => return Err(fault("TLS to a proxy is not supported")),
-            "socks4" | "socks4a" | "socks" => {
-                return Err(fault("of SOCKS there is version 5 alone here"));
-            }
-            _ => return Err(fault("the proxy's URL has a scheme that is not known")),
-        };
-        let (user_info, host_and_port) = match rest.rsplit_once('@') {
-            Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
-            None => (None, rest),
-        };
-        let host_and_port = host_and_port.strip_suffix('/').unwrap_or(host_and_port);
-        if host_and_port.contains(['/', '?', '#']) {
-            return Err(fault("something stands behind the proxy's host and port"));
-        }
-        let about_proxy = |error: Error| error.context("the proxy").with_hint(URL_HINT);
-        let (host, port) = url::split_port(host_and_port).map_err(about_proxy)?;
-        let port = match (port, kind) {
-            (Some(port), _) => port,
-            (None, ProxyKind::Http) => return Err(fault("the proxy's URL names no port")),
-            (None, _) => 1080,
-        };
-        let login = match user_info.map(|info| info.split_once(':').unwrap_or((info, ""))) {
-            Some((user, password)) => {
-                let user = url::decoded(user, "user").map_err(about_proxy)?;
-                let password =
-                    Secret::new(url::decoded(password, "password").map_err(about_proxy)?);
-                Some((user, password))
-            }
-            None => None,
-        };
-        let proxy = Proxy {
+    /// A proxy without a login.
+    pub(crate) fn new(kind: ProxyKind, host: String, port: u16) -> Self {
+        Proxy {
             kind,
-            at: Destination::Host(idna::host(host), port),
+            at: Destination::Host(host, port),
             login: None,
-        };
-        match login {
-            Some((user, password)) => proxy
-                .login(user, password)
-                .map_err(|error| error.with_hint(URL_HINT)),
-            None => Ok(proxy),
         }
     }
 
@@ -509,14 +451,6 @@ struct Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.code, self.reason)
-    }
-}
-
-impl FromStr for Proxy {
-    type Err = Error;
-
-    fn from_str(url: &str) -> Result<Self> {
-        Proxy::from_url(url)
     }
 }
 
