@@ -1,13 +1,12 @@
-//! envoi sends mail: an async SMTP client to build into programs.
+//! envoi is an async SMTP client: it streams attachments of any size, reports an outcome for each
+//! recipient, and explains what to do when sending fails.
 //!
-//! It streams attachments of any size, tells what became of a message for each recipient, and says
-//! what is wrong and what to do when something fails. This page is a tour of two minutes; those who
-//! come from other software find their settings in [`migration`].
+//! This page is a two-minute tour. Migrating from other software? See [`guide::migration`].
 //!
 //! # Send a message
 //!
-//! A [`Client`] is made from a URL. The message is built by [mail-builder](mail_builder), and
-//! attachments are added to it as a [`Message`]; they are read when their turn comes.
+//! A [`Client`] is created from a URL. [mail-builder](mail_builder) builds the message, and
+//! attachments are added to it as a [`Message`]. Files are read while they are sent.
 //!
 //! ```no_run
 //! use envoi::{Attachment, Client, Message, mail_builder::MessageBuilder};
@@ -17,146 +16,85 @@
 //! let mail = MessageBuilder::new()
 //!     .from(("Alice", "alice@example.org"))
 //!     .to("bob@example.com")
-//!     .bcc("archive@example.org") // gets it, and is not in it
+//!     .bcc("archive@example.org") // receives the message; the header is not sent
 //!     .subject("The film")
 //!     .text_body("Enjoy!");
 //! let receipt = client.send(Message::from(mail).attach(Attachment::file("film.mp4"))).await?;
+//! for recipient in receipt.not_accepted() {
+//!     println!("{}: {:?}", recipient.address, recipient.outcome);
+//! }
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! `smtp://` is STARTTLS on port 587, `smtps://` is TLS from the first byte on port 465, and
-//! `smtp://host:25?tls=none` is plaintext; `lmtp://` and `lmtp+unix://` deliver to mailboxes by
-//! LMTP. [`Endpoint::from_url`] lists the rest. An [`Endpoint`] has the same settings as methods:
+//! `smtp://host:25?tls=none` is plaintext; `lmtp://` and `lmtp+unix://` are LMTP.
+//! [`Endpoint::from_url`] lists all settings, and [`Endpoint`] has a method for each.
 //!
-//! ```
-//! use std::time::Duration;
-//! use envoi::tls::{Security, Trust};
-//! use envoi::{Client, Credentials, Endpoint};
+//! # Results
 //!
-//! let endpoint = Endpoint::new("mail.example.org")
-//!     .security(Security::Implicit)
-//!     .trust(Trust::system().path("/etc/company/ca.pem"))
-//!     .credentials(Credentials::new("alice@example.org", "secret"))
-//!     .deadline(Duration::from_secs(600));
-//! let client = Client::new(endpoint);
-//! ```
+//! `send` returns an error only if no recipient was accepted or the outcome is unknown; check the
+//! [`Receipt`] for partial failures. With [`Endpoint::all_or_nothing`], one refused recipient
+//! prevents the message from being sent.
 //!
-//! # What became of it
-//!
-//! One refused recipient does not keep the message from the others, unless
-//! [`Endpoint::all_or_nothing`] says so. `send` fails only where nobody will get the message, or
-//! nobody knows; so look at the [`Receipt`].
-//!
-//! ```
-//! # #[cfg(not(feature = "testing"))]
-//! # fn main() {}
-//! # #[cfg(feature = "testing")]
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use envoi::{Client, Outcome, mail_builder::MessageBuilder, testing::Server};
-//!
-//! // A server inside this process, as the tests of a program have it.
-//! let server = Server::builder()
-//!     .login("alice", "secret")
-//!     .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
-//!     .start()
-//!     .await?;
-//!
-//! let mail = MessageBuilder::new()
-//!     .from("alice@example.org")
-//!     .to(vec!["bob@example.com", "nobody@example.com"])
-//!     .subject("Hello")
-//!     .text_body("Hello.");
-//! let receipt = Client::from_url(&server.url())?.send(mail).await?;
-//!
-//! assert!(!receipt.all_accepted());
-//! for recipient in receipt.not_accepted() {
-//!     let Outcome::Refused(reply) = &recipient.outcome else { panic!() };
-//!     assert_eq!(recipient.address.as_str(), "nobody@example.com");
-//!     assert_eq!(reply.to_string(), "550 5.1.1 No such user");
-//! }
-//! let tls = receipt.tls.as_ref().expect("STARTTLS was required");
-//! assert!(tls.is_verified());
-//! assert_eq!(receipt.reply.as_ref().unwrap().text(), "Ok: queued as 00000001");
-//!
-//! let arrived = server.next_message().await;
-//! assert_eq!(arrived.recipients, ["bob@example.com"]);
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # When it fails
-//!
-//! An [`Error`] is made to be shown: its `Display` has what happened, the server's own words and a
-//! hint. For the program, its [`ErrorKind`] says what to do about it, its [`Phase`] where it came
-//! up.
+//! The `Display` text of an [`Error`] contains the failure, the server's reply and a hint. Its
+//! [`ErrorKind`] classifies the cause, its [`Phase`] is the step that failed.
 //!
 //! ```no_run
 //! # async fn example(client: envoi::Client, message: envoi::Message<'_>) {
 //! match client.send(message).await {
 //!     Ok(receipt) => println!("sent, {} bytes", receipt.bytes),
-//!     // Handed over whole, and no answer came: it may have been delivered. Sending it again may make two of it.
-//!     Err(error) if error.outcome_unknown() => eprintln!("look at the server's log: {error}"),
-//!     Err(error) if error.is_transient() => eprintln!("later: {error}"),
+//!     // No reply to the complete message: sending it again may deliver it twice.
+//!     Err(error) if error.outcome_unknown() => eprintln!("check the server's log: {error}"),
+//!     Err(error) if error.is_transient() => eprintln!("try again later: {error}"),
 //!     Err(error) => eprintln!("{error}"),
 //! }
 //! # }
 //! ```
 //!
-//! With `Client::retries` (feature `retries`), what failed for a passing reason is sent again by
-//! itself, and never what may have been delivered.
+//! With `Client::retries` (feature `retries`), transient failures are retried automatically; a
+//! message that may have been delivered never is.
 //!
 //! # Many messages
 //!
-//! A [`Connection`] is kept for as many messages as you like. [`Connection::send_all`] sends a
-//! stream of them without waiting for the answer to each, so that distance costs no time. It has
-//! the single steps, too: `mail`, `rcpt`, `data`, `reset`, `noop`, and `command` for any other.
-//!
-//! ```no_run
-//! # async fn example(client: envoi::Client, messages: Vec<envoi::Message<'_>>) -> envoi::Result<()> {
-//! let mut connection = client.connect().await?;
-//! for message in messages {
-//!     let receipt = connection.send(message).await?;
-//!     println!("{:?}", receipt.reply);
-//! }
-//! connection.quit().await;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Tasks that send at the same time share a few connections by `Client::pool` (feature `pool`).
+//! A [`Connection`] sends any number of messages. [`Connection::send_all`] sends a stream of them
+//! without waiting for each reply, so latency does not limit throughput. Single steps are `mail`,
+//! `rcpt`, `data`, `reset`, `noop`, and `command` for any other. Concurrent tasks share
+//! connections through `Client::pool` (feature `pool`).
 //!
 //! # Where to look
 //!
 //! | | |
 //! |---|---|
-//! | [`Client`], [`Endpoint`], [`Timeouts`] | the server, and how to talk with it |
-//! | [`Connection`] | a session that is kept, and its single steps |
-//! | [`message`] | what is sent, and how it becomes a stream of bytes |
-//! | [`delivery`] | what is asked for it: reports of delivery, times, priority, TLS all the way |
-//! | [`Receipt`], [`Outcome`], [`Error`] | what became of it |
-//! | [`tls`] | when TLS is used, whom to trust, what was negotiated |
-//! | [`testing`] | an SMTP or LMTP server inside the process, for the tests of your program |
-//! | [`proto`] | the protocol as a machine without socket and clock, for other runtimes, tests and fuzzers |
-//! | [`migration`] | the settings of Oracle, Java and others, and what they are called here |
+//! | [`Client`], [`Endpoint`], [`Timeouts`] | the server and its settings |
+//! | [`Connection`] | a session and its single steps |
+//! | [`message`] | messages and how they are streamed |
+//! | [`delivery`] | ESMTP parameters: DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY, REQUIRETLS |
+//! | [`Receipt`], [`Outcome`], [`Error`] | results |
+//! | [`tls`] | policies, trust, and what was negotiated |
+//! | [`mod@probe`] | examines a server without sending, and suggests settings |
+//! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
+//! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
+//! | [`guide`] | troubleshooting, migration, examples, protocol, benchmarks, comparison |
 //!
 //! # Features
 //!
 //! | Feature | |
 //! |---|---|
-//! | `client` (default) | everything that touches a socket; without it, there is [`proto`] alone, without tokio and rustls |
-//! | `aws-lc-rs` (default), `ring` | the cryptography behind TLS, one of the two |
-//! | `idna` (default) | domains and hosts beyond ASCII as A-labels, where the server does not offer SMTPUTF8 |
+//! | `client` (default) | all that uses sockets; without it, [`proto`] alone, without tokio and rustls |
+//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS, one of the two |
+//! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
+//! | `sasl` | SCRAM, CRAM-MD5, OAUTHBEARER and XOAUTH2 |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
-//! | `mozilla-roots` | Mozilla's root certificates inside the program |
-//! | `pool` | [`Pool`]: connections that are kept and shared |
-//! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`] |
-//! | `retries` | [`RetryPolicy`]: what failed for a passing reason is sent again |
+//! | `mozilla-roots` | Mozilla's root certificates, compiled in |
+//! | `pool` | [`Pool`] |
+//! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
+//! | `retries` | [`RetryPolicy`] |
 //! | `tracing` | spans and events |
-//! | `testing` | the [`testing`] module |
+//! | `testing` | the module [`testing`] |
 
-// What a feature brings cannot be linked to without it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Items of a feature cannot be linked to without it.
 #![cfg_attr(
     not(all(
         feature = "client",
@@ -177,16 +115,13 @@ mod client;
 mod config;
 #[cfg(feature = "client")]
 mod connection;
-#[cfg(feature = "client")]
-#[doc = include_str!("../docs/migration.md")]
-pub mod migration {}
 pub mod delivery {
-    //! What is asked of the server for a message beyond its addresses: parameters of MAIL and RCPT.
+    //! ESMTP parameters of MAIL and RCPT: what is requested for a message beyond its addresses.
     //!
-    //! A [`DeliveryOptions`](crate::DeliveryOptions) that exists can be written into a command, as
-    //! an [`Address`](crate::Address) can: each value is checked by its type when it is made.
-    //! Whether the server offers what is asked for is looked at before MAIL; nothing is left out in
-    //! silence.
+    //! Each value is validated when it is created, so that
+    //! [`DeliveryOptions`](crate::DeliveryOptions), like an [`Address`](crate::Address), can always
+    //! be written into a command. Before MAIL, the options are compared with what the server
+    //! offers: an option that is not supported is an error, never dropped silently.
 
     pub use crate::proto::params::{
         DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify, OriginalRecipient, Priority,
@@ -198,6 +133,8 @@ mod envelope;
 mod error;
 #[cfg(feature = "client")]
 mod file;
+#[cfg(feature = "client")]
+pub mod guide;
 mod idna;
 #[cfg(feature = "client")]
 pub mod message;
@@ -253,7 +190,7 @@ pub use transport::SocketOptions;
 #[cfg(feature = "proxy")]
 pub use transport::{Proxy, ProxyHeader};
 
-/// The README's programs are compiled with the documentation's.
-#[cfg(all(doctest, feature = "client"))]
+/// Compiles and runs the README's programs as doctests.
+#[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

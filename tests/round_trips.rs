@@ -1,7 +1,7 @@
-//! How often a message waits for the server: pinned for each combination, counted beside the
-//! machine's own count, and told in the README.
+//! The number of round trips of a message for each combination of security, login and extensions,
+//! counted on the wire and compared with the machine's own count and with docs/protocol.md.
 //!
-//! With `UPDATE_SNAPSHOTS=1` the README's table is written anew.
+//! `UPDATE_SNAPSHOTS=1` updates the table in docs/protocol.md.
 
 use std::fmt::Write as _;
 use std::io::{self, IoSlice};
@@ -144,7 +144,7 @@ async fn count(server: Builder, handshake: u32) -> (u32, u32) {
 }
 
 #[tokio::test]
-async fn the_table_in_the_readme() {
+async fn round_trips_match_the_table_in_the_docs() {
     let plain = |server: Builder| server.login("alice", "secret").auth_in_clear();
     let scram = |server: Builder| {
         server
@@ -191,15 +191,15 @@ async fn the_table_in_the_readme() {
     .unwrap();
     table += END;
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let begin = readme.find(BEGIN).expect("the table's place");
-    let end = begin + readme[begin..].find(END).expect("the table's end") + END.len();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let begin = page.find(BEGIN).expect("the table's place");
+    let end = begin + page[begin..].find(END).expect("the table's end") + END.len();
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(&path, [&readme[..begin], &table, &readme[end..]].concat()).unwrap();
+        std::fs::write(&path, [&page[..begin], &table, &page[end..]].concat()).unwrap();
     } else {
         assert_eq!(
-            &readme[begin..end],
+            &page[begin..end],
             table,
             "if that is meant: UPDATE_SNAPSHOTS=1"
         );

@@ -1,23 +1,23 @@
-//! envoi beside lettre, mail-send and async-smtp: the same work, each at its documented best, each
-//! time in a process of its own.
+//! Compares envoi with lettre, mail-send and async-smtp. Each client does the same work as its
+//! documentation recommends, in a process of its own.
 //!
 //! ```text
 //! cd benches/peers
-//! cargo run --release                                          # some minutes
-//! cargo run --release -- --size 50 --rounds 1 --seconds 1      # a quick look
-//! cargo run --release -- --out .                               # the results of the repository anew
+//! cargo run --release                                     # some minutes
+//! cargo run --release -- --size 50 --rounds 1 --seconds 1 # a quick run
+//! cargo run --release -- --update yes                     # docs/benchmarks.md and results.svg
 //! ```
 //!
-//! `results.md` and `results.svg` are written into `target`, unless `--out` names another folder.
+//! Without `--update`, `results.md` and `results.svg` are written into the target folder.
 //!
-//! **Large messages.** An attachment from a file, and a message that is ready in a file; in
-//! plaintext and over TLS. The clients take turns. The whole process is timed, from before it
-//! starts until it has ended; CPU time and peak memory are its own, without the sink's. The sink
-//! (`benches/support/sink.rs`) is another process on the same cores; it counts what arrives, and a
-//! client whose message does not arrive whole ends the benchmark.
+//! **Large messages.** An attachment from a file, and a raw message from a file; in plaintext and
+//! over TLS. The clients take turns. The whole process is timed; CPU time and peak memory are the
+//! client's own, without those of the sink. The sink (`benches/support/sink.rs`) is another process
+//! on the same cores. It counts what arrives, and a client whose message does not arrive completely
+//! ends the benchmark.
 //!
-//! **Small messages**, on one connection that is kept, through a proxy that delays each byte by
-//! half a round trip: as many as go in some seconds. The connecting is not counted.
+//! **Small messages.** As many as possible in a few seconds on one kept connection, through a proxy
+//! that delays each byte by half the round-trip time. Connecting is not counted.
 
 mod clients;
 mod proxy;
@@ -33,8 +33,8 @@ use support::sink::Sink;
 
 const LARGE: [&str; 4] = ["envoi", "mail-send", "lettre", "async-smtp"];
 
-/// Who sends small messages, and to which server: what PIPELINING alone and CHUNKING make of it,
-/// only envoi shows.
+/// The clients that send small messages, and whether the server offers CHUNKING. Without it, only
+/// envoi is measured.
 const SMALL: [(&str, &str, bool); 9] = [
     ("envoi, `send_all`, CHUNKING", "envoi-stream", true),
     ("envoi, `send_all`, PIPELINING alone", "envoi-stream", false),
@@ -79,16 +79,16 @@ fn target<'a>(port: &str, ca_file: &'a str) -> Target<'a> {
 
 fn all(arguments: &[&str]) {
     let (mut megabytes, mut rounds, mut seconds) = (500, 3, 3.0);
-    let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let mut update = false;
     for pair in arguments.chunks(2) {
         match pair {
             ["--size", value] => megabytes = value.parse().expect("a size in MB"),
             ["--rounds", value] => rounds = value.parse().expect("a number of rounds"),
             ["--seconds", value] => seconds = value.parse().expect("seconds for small messages"),
-            ["--out", value] => folder = value.into(),
+            ["--update", "yes"] => update = true,
             other => panic!(
-                "not known: {other:?}; there are --size MB, --rounds N, --seconds S and --out \
-                    FOLDER"
+                "unknown arguments {other:?}; known are --size MB, --rounds N, --seconds S and \
+                 --update yes"
             ),
         }
     }
@@ -108,11 +108,13 @@ fn all(arguments: &[&str]) {
         large,
         small,
     };
-    results.write(&folder);
+    match update {
+        true => results.update(),
+        false => results.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target")),
+    }
 }
 
-/// What a client needed for a large message, when it was fastest: whatever else runs on the machine
-/// only slows.
+/// What a client needed for a large message, in its fastest round.
 pub struct Large {
     pub what: &'static str,
     pub tls: bool,

@@ -1,4 +1,4 @@
-//! What was measured, as a markdown table and as a picture.
+//! The results, as markdown tables and as a picture.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,6 +7,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::{LARGE, Large, ROUND_TRIPS, SMALL};
+
+const BEGIN: &str = "<!-- written by benches/peers -->\n";
+const END: &str = "<!-- end -->\n";
 
 pub struct Results {
     pub megabytes: u64,
@@ -17,7 +20,7 @@ pub struct Results {
     pub small: Vec<[f64; ROUND_TRIPS.len()]>,
 }
 
-/// How many processes wanted the processors, over one, five and fifteen minutes.
+/// The load averages over one, five and fifteen minutes.
 pub fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace()
@@ -27,35 +30,50 @@ pub fn load() -> String {
 }
 
 impl Results {
-    /// `results.md` and `results.svg`.
+    /// Writes `results.md` and `results.svg` into a folder.
     pub fn write(&self, folder: &Path) {
         let table = self.table();
         println!("{table}");
-        std::fs::create_dir_all(folder).expect("a folder for the results");
-        std::fs::write(folder.join("results.md"), table).expect("room for the results");
+        std::fs::create_dir_all(folder).expect("the folder can be created");
+        std::fs::write(folder.join("results.md"), table).expect("results.md can be written");
         self.draw(&folder.join("results.svg"))
-            .expect("room for the picture");
+            .expect("results.svg can be written");
         println!("Written to {}.", folder.display());
     }
 
+    /// Replaces the tables of `docs/benchmarks.md` and the picture of the repository.
+    pub fn update(&self) {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = package.join("../../docs/benchmarks.md");
+        let text = std::fs::read_to_string(&page).expect("docs/benchmarks.md can be read");
+        let (before, rest) = text.split_once(BEGIN).expect("the begin of the tables");
+        let (_, after) = rest.split_once(END).expect("the end of the tables");
+        let table = self.table();
+        println!("{table}");
+        std::fs::write(&page, [before, BEGIN, &table, END, after].concat())
+            .expect("docs/benchmarks.md can be written");
+        self.draw(&package.join("results.svg"))
+            .expect("results.svg can be written");
+    }
+
     fn table(&self) -> String {
-        let mut text = String::from(
-            "<!-- Written by `cargo run --release -- --out .` in benches/peers. -->\n\n",
-        );
+        let mut text = String::new();
         let Results {
             megabytes,
             rounds,
             seconds,
             ..
         } = self;
-        let _ = writeln!(
-            text,
-            "Large messages: {megabytes} MB each, the fastest of {rounds} rounds in which the \
-                clients take turns, the whole process timed. Measured on {}.\n",
-            machine(&self.load_before)
+        paragraph(
+            &mut text,
+            &format!(
+                "Large messages: {megabytes} MB each, the fastest of {rounds} rounds, the time of \
+                 the whole process and the CPU time of the client. Measured on {}.",
+                machine(&self.load_before)
+            ),
         );
-        text += "| time, and CPU time | attachment, plaintext | attachment, TLS | ready, \
-            plaintext | ready, TLS | peak memory |\n";
+        text += "| time, and CPU time | attachment, plaintext | attachment, TLS | raw, plaintext \
+                 | raw, TLS | peak memory |\n";
         text += "|---|--:|--:|--:|--:|--:|\n";
         for who in LARGE {
             let _ = write!(text, "| {} |", named(who));
@@ -76,19 +94,22 @@ impl Results {
                 self.ratio(tls, |large| large.cpu),
             );
             let how = if tls { "over TLS" } else { "in plaintext" };
-            let _ = writeln!(
-                text,
-                "An attachment {how}: the fastest of the others takes {time:.1} times as long as \
-                    envoi, and the thriftiest {cpu:.1} \
-                 times its CPU time.\n"
+            paragraph(
+                &mut text,
+                &format!(
+                    "An attachment {how}: the fastest of the others takes {time:.1} times as long \
+                     as envoi, and the one with the least CPU time uses {cpu:.1} times as much."
+                ),
             );
         }
-        let _ = writeln!(
-            text,
-            "Small messages (1 KB), messages a second on one connection, the most in {rounds} \
-                rounds of {seconds} s:\n"
+        paragraph(
+            &mut text,
+            &format!(
+                "Small messages (1 KB) per second on one connection, the most in {rounds} rounds \
+                 of {seconds} s, by round-trip time:"
+            ),
         );
-        text += "| round trip |";
+        text += "| round-trip time |";
         for milliseconds in ROUND_TRIPS {
             let _ = write!(text, " {milliseconds} ms |");
         }
@@ -112,21 +133,10 @@ impl Results {
         let _ = writeln!(
             text,
             "\nAt 20 ms, against the best of the others: `send` {:.1} times, `send_all` {:.0} \
-                times.\n",
+             times.",
             self.small[2][at] / best,
             self.small[0][at] / best,
         );
-        text += "What differs: lettre, mail-send and async-smtp take an attachment as bytes in \
-            memory, so the file is read whole \
-                 first. async-smtp builds no messages and makes no TLS connection: mail-builder \
-                 and tokio-rustls do that for it. \
-                 None of the three has a stream of messages, or CHUNKING in the call that sends a \
-                 message. A message takes async-smtp \
-                 two round trips (PIPELINING), mail-send and lettre four, and lettre's pool a \
-                 fifth (NOOP). What lettre and \
-                 mail-send lose at 0 ms is Nagle's algorithm against the delayed acknowledgement: \
-                 they write the end of a \
-                 message on its own, and leave TCP_NODELAY off.\n";
         text
     }
 
@@ -268,4 +278,19 @@ fn machine(load_before: &str) -> String {
         read("/proc/sys/kernel/osrelease").trim(),
         load(),
     )
+}
+
+/// Adds a paragraph, wrapped at 100 columns, and an empty line.
+fn paragraph(text: &mut String, words: &str) {
+    let mut column = 0;
+    for word in words.split_whitespace() {
+        if column > 0 {
+            let fits = column + 1 + word.len() <= 100;
+            text.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text.push_str("\n\n");
 }

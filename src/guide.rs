@@ -1,0 +1,14 @@
+//! Guides: from the first error message to the number of round trips.
+
+#[doc = include_str!("../docs/benchmarks.md")]
+pub mod benchmarks {}
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}
+#[doc = include_str!("../docs/examples.md")]
+pub mod examples {}
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
+#[doc = include_str!("../docs/protocol.md")]
+pub mod protocol {}
+#[doc = include_str!("../docs/troubleshooting.md")]
+pub mod troubleshooting {}
