@@ -8,7 +8,7 @@
 
 #![cfg_attr(not(test), no_main)]
 
-#[path = "../../tests/properties/session.rs"]
+#[path = "../../tests/protocol/properties/session.rs"]
 mod session;
 
 use envoi::Address;

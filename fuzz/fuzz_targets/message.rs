@@ -6,7 +6,7 @@
 
 #![cfg_attr(not(test), no_main)]
 
-#[path = "../../tests/properties/decoder.rs"]
+#[path = "../../tests/protocol/properties/decoder.rs"]
 mod decoder;
 
 use std::io::Cursor;

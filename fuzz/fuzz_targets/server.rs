@@ -8,7 +8,7 @@
 
 // Of what a caller can do, this client does a part; and where the corpora are replayed, `machine`
 // has the module, too.
-#[path = "../../tests/properties/session.rs"]
+#[path = "../../tests/protocol/properties/session.rs"]
 #[allow(clippy::duplicate_mod, dead_code)]
 mod session;
 

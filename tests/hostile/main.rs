@@ -51,8 +51,7 @@ mod cancel_client;
 mod desync;
 mod injection;
 mod limits;
-#[path = "../support/log.rs"]
-mod log;
+mod linear;
 #[cfg(target_os = "linux")]
 mod memory;
 mod network;
@@ -63,4 +62,6 @@ mod secrets;
 mod server;
 mod smuggling;
 mod starttls;
+#[path = "../support/mod.rs"]
+mod support;
 mod terminal;

@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
-use crate::log::Log;
 use crate::secrets::{assert_silent, base64, error_text};
 use crate::server::letter;
+use crate::support::log::Log;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "tr0ub\"adour\\&3";

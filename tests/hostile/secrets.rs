@@ -10,9 +10,9 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex,
 };
 
-use crate::log::Log;
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
 use crate::server::letter;
+use crate::support::log::Log;
 use crate::terminal::is_evil;
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.

@@ -5,6 +5,7 @@
 //! folder says what the servers offer and how they are had.
 
 mod content;
+mod differential;
 mod example;
 mod failures;
 mod lmtp;
@@ -18,4 +19,6 @@ mod reports;
 mod servers;
 mod settings;
 mod steps;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;

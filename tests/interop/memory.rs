@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use crate::example::program;
 use crate::servers::{ALICE, postfix, someone};
 
-#[path = "../support/rss.rs"]
-mod rss;
-use rss::peak_resident;
+use crate::support::rss::peak_resident;
 
 const SIZE: u64 = 1 << 30;
 const MAX_RESIDENT: u64 = 32 << 20;

@@ -1,0 +1,52 @@
+//! What the feature `tracing` tells: each step with its host and duration, the dialogue, and no
+//! secret.
+
+use crate::support::log::Log;
+use envoi::Client;
+use envoi::mail_builder::MessageBuilder;
+use envoi::testing::Server;
+
+#[tokio::test]
+async fn steps_and_dialogue_without_secrets() {
+    let (log, _told) = Log::keep();
+
+    let server = Server::builder()
+        .login("alice", "correct-horse")
+        .start()
+        .await
+        .unwrap();
+    let hello = || {
+        MessageBuilder::new()
+            .from("me@example.org")
+            .to("you@example.com")
+            .text_body("Hello")
+    };
+    let receipt = Client::from_url(&server.url())
+        .unwrap()
+        .send(hello())
+        .await
+        .unwrap();
+    assert!(receipt.all_accepted());
+    let wrong = server.url().replace("correct", "wrong");
+    Client::from_url(&wrong)
+        .unwrap()
+        .send(hello())
+        .await
+        .unwrap_err();
+
+    let text = log.text();
+    for words in [
+        "smtp{step=\"connect\" host=\"localhost\"}",
+        "step=\"tls\"",
+        "step=\"login\"",
+        "step=\"send\"",
+        "done seconds=",
+        "C: AUTH PLAIN ***",
+        "kind=\"auth\"",
+    ] {
+        assert!(text.contains(words), "{words} is not in:\n{text}");
+    }
+    for secret in ["correct-horse", "wrong-horse", "AGFsaWNl"] {
+        assert!(!text.contains(secret), "{secret} is in:\n{text}");
+    }
+}
