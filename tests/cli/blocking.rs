@@ -1,100 +1,64 @@
-//! The machine needs no I/O library: the example on a blocking socket, against the server inside
-//! the process.
+//! The example `blocking`: a session on a blocking socket, without an I/O library.
 
-#[allow(dead_code, reason = "its main is not called here")]
-#[path = "../../examples/blocking.rs"]
-mod blocking;
-
-use std::net::TcpStream;
-
-use blocking::Session;
-use envoi::proto::Step;
 use envoi::testing::{Builder, Server};
-use envoi::{Address, Envelope, Phase};
-use tokio::runtime::Runtime;
+use support::program::{self, Run};
 
-const MESSAGE: &str = "Subject: Hello\n\nHello.\n.\n..\n";
-
-/// Sends the message to two recipients. The server lives on the runtime's threads, the client on
-/// this one.
-fn send(server: Builder) -> (Vec<Step>, Option<Vec<u8>>, Vec<String>) {
-    let runtime = Runtime::new().unwrap();
-    let server = runtime.block_on(server.plaintext().start()).unwrap();
-    let to =
-        ["you@example.com", "nobody@example.com"].map(|address| Address::new(address).unwrap());
-    let envelope = Envelope::new(Address::new("me@example.org").unwrap(), to).unwrap();
-
-    let mut session =
-        Session::new(TcpStream::connect((server.host(), server.port())).unwrap()).unwrap();
-    let steps = session.send(&envelope, MESSAGE.into()).unwrap();
-    session.quit();
-
-    let arrived = server
-        .messages()
-        .first()
-        .map(|message| message.read().unwrap());
-    let commands = server.connections()[0]
-        .commands()
-        .map(str::to_owned)
-        .collect();
-    (steps, arrived, commands)
+async fn send(server: &Server) -> Run {
+    let address = format!("{}:{}", server.host(), server.port());
+    let arguments = [
+        &address,
+        "me@example.org",
+        "you@example.com",
+        "unknown@example.com",
+    ];
+    program::run("blocking", &arguments, b"", &[]).await
 }
 
-#[test]
-fn sends_with_and_without_pipelining() {
+async fn start(server: Builder) -> Server {
+    server.plaintext().start().await.unwrap()
+}
+
+#[tokio::test]
+async fn blocking_sends_with_and_without_pipelining() {
     for keywords in [&[][..], &["PIPELINING"]] {
         let server = keywords.iter().fold(Server::builder(), |server, keyword| {
             server.without(*keyword)
         });
-        let (steps, arrived, commands) =
-            send(server.refuse_recipient("nobody@example.com", "550 5.1.1 No such user"));
-        let recipients: Vec<u16> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Recipient { reply, .. } => Some(reply.code()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(recipients, [250, 550]);
-        assert!(
-            matches!(steps.last(), Some(Step::Accepted { reply }) if reply.is_positive()),
-            "{steps:?}"
-        );
-        assert_eq!(arrived.unwrap(), MESSAGE.replace('\n', "\r\n").into_bytes());
-        assert_eq!(commands.last().map(String::as_str), Some("QUIT"));
+        let server =
+            start(server.refuse_recipient("unknown@example.com", "550 5.1.1 No such user")).await;
+        let run = send(&server).await;
+        run.exits_with(0);
+        let lines: Vec<&str> = run.stdout.lines().collect();
+        assert!(lines[0].starts_with("you@example.com: 250"), "{lines:?}");
+        assert_eq!(lines[1], "unknown@example.com: 550 5.1.1 No such user");
+        assert!(lines[2].starts_with("sent: 250"), "{lines:?}");
+        assert_eq!(lines.len(), 3);
+
+        let message = server.messages()[0].read().unwrap();
+        let expected = "From: <me@example.org>\r\nSubject: Hello\r\n\r\nHello.\r\n\
+            .. from a blocking socket\r\n";
+        assert_eq!(String::from_utf8(message).unwrap(), expected);
+        assert_eq!(server.connections()[0].commands().last(), Some("QUIT"));
     }
 }
 
-#[test]
-fn tells_a_refusal() {
+#[tokio::test]
+async fn blocking_reports_a_refused_message() {
     let refuse = |command: &str| (command == ".").then(|| "554 5.6.0 Not this one".into());
-    let (steps, arrived, _) = send(Server::builder().answer(refuse));
-    let Some(Step::Rejected {
-        phase: Phase::EndOfData,
-        reply,
-    }) = steps.last()
-    else {
-        panic!("{steps:?}")
-    };
-    assert_eq!(reply.to_string(), "554 5.6.0 Not this one");
-    assert_eq!(arrived, None);
+    let server = start(Server::builder().answer(refuse)).await;
+    let run = send(&server).await;
+    run.exits_with(0);
+    let last = run.stdout.lines().last().unwrap();
+    assert!(
+        last.starts_with("not sent, refused at ") && last.ends_with(": 554 5.6.0 Not this one"),
+        "{last}"
+    );
+    assert!(server.messages().is_empty());
 }
 
-#[test]
-fn knows_when_nobody_can_know() {
-    let runtime = Runtime::new().unwrap();
+#[tokio::test]
+async fn blocking_fails_when_the_outcome_is_unknown() {
     let garbage = |command: &str| (command == ".").then(|| "not a reply".into());
-    let server = runtime
-        .block_on(Server::builder().plaintext().answer(garbage).start())
-        .unwrap();
-    let to = Address::new("you@example.com").unwrap();
-    let envelope = Envelope::new(Address::new("me@example.org").unwrap(), [to]).unwrap();
-    let mut session =
-        Session::new(TcpStream::connect((server.host(), server.port())).unwrap()).unwrap();
-    assert!(
-        session
-            .send(&envelope, MESSAGE.into())
-            .unwrap_err()
-            .outcome_unknown()
-    );
+    let server = start(Server::builder().answer(garbage)).await;
+    send(&server).await.exits_with(1).says("not a reply");
 }

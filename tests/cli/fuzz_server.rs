@@ -1,43 +1,22 @@
-//! The example that fuzzes servers, with the server inside the process as its victim: it outlives
-//! all of them.
-
-#[allow(dead_code, reason = "its main is not called here")]
-#[path = "../../examples/fuzz_server.rs"]
-mod fuzz_server;
-
-use std::net::TcpStream;
+//! The example `fuzz_server`, against the server inside the process.
 
 use envoi::testing::Server;
-use envoi::{Address, Envelope};
-use fuzz_server::{Seen, session};
-use tokio::runtime::Runtime;
+use support::program;
 
-#[test]
-fn the_server_for_tests_outlives_it() {
-    let runtime = Runtime::new().unwrap();
-    let server = runtime
-        .block_on(Server::builder().plaintext().start())
-        .unwrap();
-    let address = |text| Address::new(text).unwrap();
-    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
-    let play = |seed| {
-        session(
-            TcpStream::connect((server.host(), server.port())).unwrap(),
-            &envelope,
-            seed,
-        )
-        .unwrap()
+#[tokio::test]
+async fn the_test_server_survives_fuzzed_sessions() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let address = format!("{}:{}", server.host(), server.port());
+    let fuzz = async |sessions| {
+        let arguments = [&address, "me@example.org", "you@example.com", sessions];
+        let run = program::run("fuzz_server", &arguments, b"", &[]).await;
+        run.exits_with(0);
+        run.stdout
     };
-    assert!(matches!(play(0), Seen::Sent));
-    let mut others = 0;
-    std::thread::scope(|scope| {
-        let sessions: Vec<_> = (1..60)
-            .map(|seed| scope.spawn(move || play(seed)))
-            .collect();
-        for session in sessions {
-            others += usize::from(!matches!(session.join().unwrap(), Seen::Sent));
-        }
-    });
-    assert!(others > 10, "what is changed must show: {others}");
-    assert!(matches!(play(0), Seen::Sent), "it still serves");
+    let seen = fuzz("40").await;
+    assert_eq!(seen.lines().count(), 40, "{seen}");
+    assert_eq!(seen.lines().next(), Some("0: sent"));
+    let others = seen.lines().filter(|line| !line.ends_with(": sent"));
+    assert!(others.count() > 6, "changes must show: {seen}");
+    assert_eq!(fuzz("1").await, "0: sent\n", "the server still serves");
 }

@@ -9,5 +9,3 @@ mod fuzz_server;
 mod memory;
 mod probe;
 mod send;
-#[path = "../support/mod.rs"]
-mod support;

@@ -16,8 +16,8 @@ use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::support::program;
-use crate::support::rss::peak_resident;
+use support::program;
+use support::rss::peak_resident;
 
 const SIZE: u64 = 1 << 30;
 /// Over what the program has before it begins to speak.

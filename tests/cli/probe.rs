@@ -6,12 +6,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::program::{self, Run};
 use envoi::probe::{Port, PortSecurity, Report};
 use envoi::testing::Server;
 use envoi::tls::{Security, TlsVersion, Trust};
 use envoi::{Client, Connection, Credentials, Endpoint, ErrorKind, Phase, Proxy, Timeouts};
 use serde_json::Value;
+use support::program::{self, Run};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;

@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::program::{self, Run};
 use base64::Engine as _;
 use envoi::testing::{Builder, ReceivedMessage, Server};
 use serde_json::Value;
+use support::program::{self, Run};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::time::timeout;

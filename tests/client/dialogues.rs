@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
-use crate::support::scripted_server::ScriptedServer;
 use envoi::proto::{ClientName, Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{
     Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts,
 };
+use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
+use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 #[tokio::test]

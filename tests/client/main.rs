@@ -4,6 +4,8 @@
 mod connection;
 #[cfg(feature = "testing")]
 mod dialogues;
+#[cfg(feature = "testing")]
+mod end_to_end;
 #[cfg(all(feature = "pool", feature = "testing"))]
 mod limits;
 #[cfg(feature = "testing")]
@@ -23,8 +25,6 @@ mod round_trips;
 mod scripted_server;
 #[cfg(all(feature = "pool", feature = "testing"))]
 mod stream;
-#[path = "../support/mod.rs"]
-mod support;
 mod timeouts;
 #[cfg(all(feature = "testing", feature = "tracing"))]
 mod tracing;

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::dialogue::{Tls, Turn, parse, read_folder};
-use crate::support::scripted_server::ScriptedServer;
 use envoi::testing::Server;
+use support::dialogue::{Tls, Turn, parse, read_folder};
+use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

@@ -1,10 +1,10 @@
 //! What the feature `tracing` tells: each step with its host and duration, the dialogue, and no
 //! secret.
 
-use crate::support::log::Log;
 use envoi::Client;
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
+use support::log::Log;
 
 #[tokio::test]
 async fn steps_and_dialogue_without_secrets() {

@@ -62,6 +62,4 @@ mod secrets;
 mod server;
 mod smuggling;
 mod starttls;
-#[path = "../support/mod.rs"]
-mod support;
 mod terminal;

@@ -14,7 +14,7 @@ use envoi::{Connection, Credentials, Endpoint, Secret};
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
 use crate::server::letter;
 
-use crate::support::rss::peak_resident;
+use support::rss::peak_resident;
 
 /// Returns true in a process that runs this test only. Anywhere else, runs the test in such a
 /// process.

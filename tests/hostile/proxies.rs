@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::secrets::{assert_silent, base64, error_text};
 use crate::server::letter;
-use crate::support::log::Log;
+use support::log::Log;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "tr0ub\"adour\\&3";

@@ -12,8 +12,8 @@ use tokio::io::{
 
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
 use crate::server::letter;
-use crate::support::log::Log;
 use crate::terminal::is_evil;
+use support::log::Log;
 
 /// With what `Debug` escapes, what URLs encode, and what is not ASCII.
 const PASSWORD: &str = "tr0ub\"adour\\%&3ö";

@@ -19,6 +19,4 @@ mod reports;
 mod servers;
 mod settings;
 mod steps;
-#[path = "../support/mod.rs"]
-mod support;
 mod tls;

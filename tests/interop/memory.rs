@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::example::program;
 use crate::servers::{ALICE, postfix, someone};
 
-use crate::support::rss::peak_resident;
+use support::rss::peak_resident;
 
 const SIZE: u64 = 1 << 30;
 const MAX_RESIDENT: u64 = 32 << 20;

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 use envoi::proto::{
     ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction,
 };
 use envoi::{Address, Phase};
 use proptest::prelude::*;
+use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 
 fn dialogues() -> Vec<(String, Dialogue)> {
     read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))

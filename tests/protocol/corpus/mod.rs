@@ -1,35 +1,17 @@
-//! Replays what the fuzzers know: for each target of `fuzz/fuzz_targets` its seeds in `fuzz/seeds`,
-//! and what the dialogues say.
+//! Replays the inputs of the fuzz targets: the seeds in `fuzz/seeds`, and inputs made from the
+//! dialogues.
 //!
-//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test protocol corpus` writes what comes of the dialogues
-//! into `fuzz/corpus`.
+//! `ENVOI_WRITE_SEEDS=1 cargo test --all-features --test protocol corpus` writes the inputs made
+//! from the dialogues into `fuzz/corpus`.
 
 mod seeds;
-
-#[path = "../../../fuzz/fuzz_targets/address.rs"]
-mod address;
-#[path = "../../../fuzz/fuzz_targets/capabilities.rs"]
-mod capabilities;
-#[path = "../../../fuzz/fuzz_targets/dot.rs"]
-#[allow(clippy::duplicate_mod)] // Of the strict decoder: each target is a program of its own, too.
-mod dot;
-#[path = "../../../fuzz/fuzz_targets/keystore.rs"]
-mod keystore;
-#[path = "../../../fuzz/fuzz_targets/machine.rs"]
-mod machine;
-#[path = "../../../fuzz/fuzz_targets/message.rs"]
-#[allow(clippy::duplicate_mod)]
-mod message;
-#[path = "../../../fuzz/fuzz_targets/reply.rs"]
-mod reply;
-#[path = "../../../fuzz/fuzz_targets/server.rs"]
-mod server;
 
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use crate::support::dialogue::{self, Dialogue};
+use support::dialogue::{self, Dialogue};
+use support::fuzz;
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -47,7 +29,8 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-fn replay(target: &str, seeds: fn(&Dialogue) -> Vec<Vec<u8>>, check: fn(&[u8])) {
+fn replay(target: &str, seeds: fn(&Dialogue) -> Vec<Vec<u8>>) {
+    let check = fuzz::check(target);
     let mut inputs = Vec::new();
     for (name, dialogue) in dialogue::read_folder(&folder("tests/dialogues")) {
         for (number, seed) in seeds(&dialogue).into_iter().enumerate() {
@@ -65,28 +48,30 @@ fn replay(target: &str, seeds: fn(&Dialogue) -> Vec<Vec<u8>>, check: fn(&[u8])) 
     }
 }
 
+#[cfg(feature = "keystores")]
 #[test]
-fn address() {
-    replay("address", seeds::address, address::check);
+fn address_inputs_pass_the_check() {
+    replay("address", seeds::address);
 }
 
 #[test]
-fn capabilities() {
-    replay("capabilities", seeds::capabilities, capabilities::check);
+fn capabilities_inputs_pass_the_check() {
+    replay("capabilities", seeds::capabilities);
 }
 
 #[test]
-fn dot() {
-    replay("dot", seeds::dot, dot::check);
+fn dot_inputs_pass_the_check() {
+    replay("dot", seeds::dot);
 }
 
+#[cfg(feature = "keystores")]
 #[test]
-fn keystore() {
-    replay("keystore", |_| Vec::new(), keystore::check);
+fn keystore_inputs_pass_the_check() {
+    replay("keystore", |_| Vec::new());
     let stores = fs::read_dir(folder("src/tls/tests/stores")).unwrap();
     for path in stores.map(|entry| entry.unwrap().path()) {
         assert!(
-            catch_unwind(|| keystore::check(&fs::read(&path).unwrap())).is_ok(),
+            catch_unwind(|| fuzz::check("keystore")(&fs::read(&path).unwrap())).is_ok(),
             "{}",
             path.display()
         );
@@ -94,28 +79,29 @@ fn keystore() {
 }
 
 #[test]
-fn machine() {
-    replay("machine", seeds::machine, machine::check);
+fn machine_inputs_pass_the_check() {
+    replay("machine", seeds::machine);
+}
+
+#[cfg(feature = "keystores")]
+#[test]
+fn message_inputs_pass_the_check() {
+    replay("message", seeds::message);
 }
 
 #[test]
-fn message() {
-    replay("message", seeds::message, message::check);
+fn reply_inputs_pass_the_check() {
+    replay("reply", seeds::reply);
 }
 
 #[test]
-fn reply() {
-    replay("reply", seeds::reply, reply::check);
-}
-
-#[test]
-fn server() {
-    replay("server", |_| Vec::new(), server::check);
+fn server_inputs_pass_the_check() {
+    replay("server", |_| Vec::new());
 }
 
 /// A target that is not replayed here, or a folder of seeds without a target, was forgotten.
 #[test]
-fn all_targets_are_here() {
+fn every_target_has_seeds_and_is_replayed() {
     let names = |path: &str| {
         let entries = fs::read_dir(folder(path))
             .unwrap()
@@ -126,16 +112,6 @@ fn all_targets_are_here() {
         names.sort();
         names
     };
-    let here = [
-        "address",
-        "capabilities",
-        "dot",
-        "keystore",
-        "machine",
-        "message",
-        "reply",
-        "server",
-    ];
-    assert_eq!(names("fuzz/fuzz_targets"), here);
-    assert_eq!(names("fuzz/seeds"), here);
+    assert_eq!(names("fuzz/fuzz_targets"), fuzz::TARGETS);
+    assert_eq!(names("fuzz/seeds"), fuzz::TARGETS);
 }

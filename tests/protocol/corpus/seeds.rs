@@ -2,7 +2,7 @@
 
 use envoi::proto::Content;
 
-use crate::support::dialogue::{Dialogue, Send, Tls, Turn};
+use support::dialogue::{Dialogue, Send, Tls, Turn};
 
 /// All that the server says, behind the byte that says how it is cut.
 pub fn reply(dialogue: &Dialogue) -> Vec<Vec<u8>> {
@@ -36,6 +36,7 @@ pub fn dot(dialogue: &Dialogue) -> Vec<Vec<u8>> {
 }
 
 /// The messages behind the place where they are cut.
+#[cfg(feature = "keystores")]
 pub fn message(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     messages(dialogue)
         .map(|message| [b"\x09", message].concat())
@@ -51,6 +52,7 @@ fn messages(dialogue: &Dialogue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A URL of the login, where there is one, and the addresses.
+#[cfg(feature = "keystores")]
 pub fn address(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     let (scheme, rest) = match dialogue.tls {
         Tls::None => ("smtp", "?tls=none"),

@@ -5,7 +5,7 @@ use envoi::proto::{Output, Stuffer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::session::{normalised, unstuffed};
+use support::session::{normalised, unstuffed};
 
 /// Around what is copied, read and encoded at once.
 const SIZES: [usize; 8] = [0, 1, 4096, 4097, 32_767, 32_768, 32_769, 100_000];

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::session::Wish;
+use support::session::Wish;
 
 /// A session before it is played.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::plan::{Answer, FOR_WISHES, Message, Plan, address, plan};
 use super::server::Server;
-use super::session::{Cut, Event, Session, Wish, normalised};
+use support::session::{Cut, Event, Session, Wish, normalised};
 
 enum Task {
     Login(Mechanism),

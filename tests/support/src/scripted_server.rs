@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::dialogue::Turn;
+use crate::dialogue::Turn;
+use crate::text;
 
 /// No turn takes longer, unless the client hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -163,9 +164,4 @@ async fn wait_for_close(stream: &mut Box<dyn Stream>, rest_of_message: bool) -> 
             Err(error) => return Err(error.to_string()),
         }
     }
-}
-
-/// For people to read: what is wrong with a long message shows at its beginning.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
 }

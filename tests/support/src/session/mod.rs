@@ -1,13 +1,8 @@
 //! A machine under a caller that notes what it says and checks, at every turn, what must hold for
 //! any server and any caller. The properties here and the fuzz target `machine` share it.
 
-#[path = "decoder.rs"]
-mod decoder;
-#[path = "delivery_options.rs"]
 mod delivery_options;
-#[path = "transfer.rs"]
 mod transfer;
-#[path = "wire.rs"]
 mod wire;
 
 use base64::Engine as _;
@@ -16,7 +11,7 @@ use bytes::Bytes;
 use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, Step, Transaction};
 use envoi::{Address, Credentials, Error, ErrorKind, Phase, Result};
 
-pub use decoder::{normalised, unstuffed};
+pub use crate::decoder::{normalised, unstuffed};
 pub use delivery_options::Wish;
 use transfer::Transfer;
 use wire::{Said, Went};

@@ -6,7 +6,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
 use envoi::{Address, Attachment, Connection, Endpoint, Envelope, Message};
 
-use super::session::normalised;
+use support::decoder::normalised;
 
 const SIZES: [usize; 5] = [0, 1, 32_767, 32_768, 32_769];
 

@@ -1,6 +1,4 @@
-//! An example as a program: started, and what it said and exited with. Each test uses its part.
-#![allow(dead_code)]
-
+//! An example as a program: started, and what it said and exited with.
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

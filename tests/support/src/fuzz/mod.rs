@@ -1,0 +1,48 @@
+//! The checks of the fuzz targets. `fuzz/fuzz_targets` runs each under libFuzzer, and
+//! `cargo test --test protocol corpus` replays what was found.
+
+#[cfg(feature = "client")]
+pub mod address;
+pub mod capabilities;
+pub mod dot;
+#[cfg(feature = "client")]
+pub mod keystore;
+pub mod machine;
+#[cfg(feature = "client")]
+pub mod message;
+pub mod reply;
+pub mod server;
+
+/// The names of all targets, in order.
+pub const TARGETS: [&str; 8] = [
+    "address",
+    "capabilities",
+    "dot",
+    "keystore",
+    "machine",
+    "message",
+    "reply",
+    "server",
+];
+
+/// Returns the check of a target.
+///
+/// # Panics
+///
+/// If the target does not exist, or needs the feature `client` of this package.
+pub fn check(target: &str) -> fn(&[u8]) {
+    match target {
+        #[cfg(feature = "client")]
+        "address" => address::check,
+        "capabilities" => capabilities::check,
+        "dot" => dot::check,
+        #[cfg(feature = "client")]
+        "keystore" => keystore::check,
+        "machine" => machine::check,
+        #[cfg(feature = "client")]
+        "message" => message::check,
+        "reply" => reply::check,
+        "server" => server::check,
+        target => panic!("the fuzz target {target} does not exist or is not built"),
+    }
+}
