@@ -323,7 +323,7 @@ const OPTIONS: [(&str, &str); 23] = [
     ("Endpoint::mechanism", "--auth"),
     // It has no option: line ends of the header section would no longer be repaired.
     (
-        " A ready message can also go as it is (LineEnds::Keep), to a server that offers \
+        " A raw message can also go as it is (LineEnds::Keep), to a server that offers \
             BINARYMIME.",
         "",
     ),

@@ -41,7 +41,7 @@ pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have
     or not. Look for it in the server's log, \
     or ask the recipient, before you send it again.";
 
-pub(crate) const NUL: &str = "Encode the part that has it as base64. A ready message can also go \
+pub(crate) const NUL: &str = "Encode the part that has it as base64. A raw message can also go \
     as it is (LineEnds::Keep), to a server \
     that offers BINARYMIME.";
 

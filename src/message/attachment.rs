@@ -1,4 +1,4 @@
-//! [`Attachment`]: a file, bytes or a stream that goes along with a message.
+//! [`Attachment`]: a file, bytes or a stream to send with a message.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use super::headers::is_composite;
-use super::input::{BLOCK, Input, KnownFile, Stream, Text, on_blocking_thread};
+use super::input::{BLOCK, KnownFile, PartSource, Stream, TextInfo, on_blocking_thread};
 use super::scan::MessageScanner;
 use crate::text::quoted;
 use crate::{Error, Phase, Result};
 
-/// Something that goes along with a message and is read only when its turn comes.
+/// A file, bytes or a stream to send with a message, read only while it is sent.
 ///
-/// However large it is, no more than a few blocks of it are in memory at a time. It goes as base64,
-/// so it arrives byte for byte, text too. An attachment of a type `message/…` or `multipart/…` is
-/// not encoded, as nothing may hide the headers in it (RFC 2045, 6.4; RFC 2046, 5.2.1): it goes as
-/// text, with CRLF as line ends. To arrive byte for byte, it goes as `application/octet-stream`,
-/// which is also what a file `….eml` is taken for.
+/// At most a few blocks of it are in memory at a time, whatever its size. It is sent as base64, so
+/// it arrives byte for byte, even if it is text. An attachment of a type `message/…` or
+/// `multipart/…` is not encoded, since the headers in it must stay visible (RFC 2045, 6.4; RFC
+/// 2046, 5.2.1): it is sent as text, with CRLF line ends. To have it arrive byte for byte, send it
+/// as `application/octet-stream`, which is also the type guessed for a file `….eml`.
 ///
 /// ```
 /// use envoi::Attachment;
@@ -35,7 +35,7 @@ pub struct Attachment {
     data: Data,
 }
 
-/// What its headers say.
+/// The header fields of an attachment.
 #[derive(Debug)]
 pub(super) struct Label {
     pub(super) name: String,
@@ -43,31 +43,30 @@ pub(super) struct Label {
     pub(super) content_id: Option<String>,
 }
 
-/// An attachment that was looked at.
-pub(super) struct Looked {
+/// An attachment that has been inspected.
+pub(super) struct InspectedAttachment {
     pub(super) label: Label,
-    pub(super) input: Input,
-    /// What is known of content that is not encoded.
-    pub(super) text: Option<Text>,
+    pub(super) input: PartSource,
+    /// The properties of contents that are not encoded.
+    pub(super) text: Option<TextInfo>,
 }
 
-/// Where the bytes of an attachment, or of a ready message, come from.
+/// The source of an attachment or of a raw message, before it is inspected.
 pub(super) enum Data {
     Bytes(Bytes),
     File(PathBuf),
     Reader(Reader),
 }
 
-/// A stream of the caller's: it can be read once.
+/// A reader given by the caller. It can be read once.
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 impl Attachment {
-    /// A file. It bears the name in its path, and a content type guessed from that name's
-    /// extension; what is not known by it is `application/octet-stream`.
+    /// Attaches a file. Its name is taken from the path, and its content type is guessed from the
+    /// extension; an unknown one becomes `application/octet-stream`.
     ///
-    /// The file is looked at when the message is prepared, and opened again when its turn comes.
-    /// Where it has changed by then, or changes while it is read, sending fails and nothing is
-    /// delivered.
+    /// The file is inspected when the message is prepared, and opened again when it is sent. If it
+    /// has changed by then, or changes while it is read, sending fails and nothing is delivered.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path
@@ -78,7 +77,7 @@ impl Attachment {
         Attachment::new(name, guess_content_type(&path), Data::File(path))
     }
 
-    /// Bytes in memory: a `Vec<u8>`, a `String`, a `&'static [u8]`, or [`Bytes`].
+    /// Attaches bytes in memory: a `Vec<u8>`, a `String`, a `&'static [u8]`, or [`Bytes`].
     pub fn bytes(
         name: impl Into<String>,
         content_type: impl Into<String>,
@@ -87,9 +86,9 @@ impl Attachment {
         Attachment::new(name, content_type, Data::Bytes(bytes.into()))
     }
 
-    /// Whatever a reader gives until it ends. It is read once, so the message cannot be sent a
-    /// second time, and its size is not announced to the server, unless [`size`](Self::size) states
-    /// what the reader will give.
+    /// Attaches what a reader returns until EOF. It is read once, so the message cannot be sent a
+    /// second time, and its size is not announced to the server unless [`size`](Self::size) states
+    /// it.
     pub fn reader(
         name: impl Into<String>,
         content_type: impl Into<String>,
@@ -111,51 +110,51 @@ impl Attachment {
         }
     }
 
-    /// The name that the recipient sees, instead of the one that it has.
+    /// Sets the name that the recipient sees.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.label.name = name.into();
         self
     }
 
-    /// The content type, with its parameters if there are any, instead of the one that it has.
+    /// Sets the content type, with parameters if it has any.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.label.content_type = content_type.into();
         self
     }
 
-    /// How many bytes it has. Only a [`reader`](Self::reader) needs to be told; one that gives more
-    /// or fewer makes sending fail, and nothing is delivered.
+    /// States the size in bytes. Only a [`reader`](Self::reader) needs it. If the reader returns
+    /// more or fewer bytes, sending fails and nothing is delivered.
     pub fn size(mut self, bytes: u64) -> Self {
         self.size = Some(bytes);
         self
     }
 
-    /// Shown within the HTML body where that refers to `cid:` and this Content-ID: in a
-    /// `multipart/related` with that body (RFC 2387). In a message without an HTML body it goes
-    /// along like any other attachment.
+    /// Shows the attachment within the HTML body, which refers to it by `cid:` and this Content-ID:
+    /// both go into a `multipart/related` (RFC 2387). In a message without an HTML body it is a
+    /// normal attachment.
     pub fn inline(mut self, content_id: impl Into<String>) -> Self {
         self.label.content_id = Some(content_id.into());
         self
     }
 
-    /// Looks at what is to be read.
-    pub(super) async fn look(self) -> Result<Looked> {
+    /// Inspects the source.
+    pub(super) async fn inspect(self) -> Result<InspectedAttachment> {
         let Attachment { label, size, data } = self;
         let what = format!("the attachment {}", quoted(&label.name));
         let is_text = is_composite(&label.content_type);
         let input = match data {
-            Data::Bytes(bytes) => Input::Bytes(bytes),
-            Data::File(path) => on_blocking_thread(move || Input::of_file(path)).await?,
+            Data::Bytes(bytes) => PartSource::Bytes(bytes),
+            Data::File(path) => on_blocking_thread(move || PartSource::from_path(path)).await?,
             Data::Reader(reader) => {
-                // That it may have such bytes is said beforehand; the server need not take them if
-                // there are none.
-                let text = is_text.then_some(Text {
+                // 8bit is declared in advance. The server need not offer 8BITMIME if there turn out
+                // to be no such bytes.
+                let text = is_text.then_some(TextInfo {
                     lines: None,
                     may_be_eight_bit: true,
                 });
-                return Ok(Looked {
+                return Ok(InspectedAttachment {
                     label,
-                    input: Input::Stream(Stream::new(reader, size, what)),
+                    input: PartSource::Stream(Stream::new(reader, size, what)),
                     text,
                 });
             }
@@ -168,14 +167,14 @@ impl Attachment {
             )));
         }
         let text = match (is_text, &input) {
-            (true, Input::Bytes(bytes)) => Some(read_text(&what, bytes)?),
-            (true, Input::File(file)) => {
+            (true, PartSource::Bytes(bytes)) => Some(read_text(&what, bytes)?),
+            (true, PartSource::File(file)) => {
                 let file = file.clone();
                 Some(on_blocking_thread(move || read_text_file(&what, &file)).await?)
             }
             _ => None,
         };
-        Ok(Looked { label, input, text })
+        Ok(InspectedAttachment { label, input, text })
     }
 }
 
@@ -199,30 +198,30 @@ impl fmt::Debug for Data {
     }
 }
 
-/// Looks at content that is not encoded.
+/// Scans contents that are not encoded.
 ///
 /// # Errors
 ///
-/// It cannot go so.
-pub(super) fn read_text(what: &str, bytes: &[u8]) -> Result<Text> {
-    let mut survey = MessageScanner::new();
-    survey.read(bytes);
-    end_of_text(what, &survey)
+/// The contents have a NUL and cannot be sent as text.
+pub(super) fn read_text(what: &str, bytes: &[u8]) -> Result<TextInfo> {
+    let mut scanner = MessageScanner::new();
+    scanner.read(bytes);
+    end_of_text(what, &scanner)
 }
 
-fn read_text_file(what: &str, file: &KnownFile) -> Result<Text> {
-    let (mut survey, mut block) = (MessageScanner::new(), vec![0; BLOCK]);
+fn read_text_file(what: &str, file: &KnownFile) -> Result<TextInfo> {
+    let (mut scanner, mut block) = (MessageScanner::new(), vec![0; BLOCK]);
     let mut open = file.open(Phase::Setup)?;
     loop {
         match open.read_block(&mut block)? {
-            0 => return end_of_text(what, &survey),
-            length => survey.read(&block[..length]),
+            0 => return end_of_text(what, &scanner),
+            length => scanner.read(&block[..length]),
         }
     }
 }
 
-fn end_of_text(what: &str, survey: &MessageScanner) -> Result<Text> {
-    let (text, nul) = survey.text();
+fn end_of_text(what: &str, scanner: &MessageScanner) -> Result<TextInfo> {
+    let (text, nul) = scanner.text();
     match nul {
         None => Ok(text),
         Some(line) => Err(Error::request(format!(
@@ -232,8 +231,8 @@ fn end_of_text(what: &str, survey: &MessageScanner) -> Result<Text> {
     }
 }
 
-/// The content types of what is attached most. An `.eml` is not among them: `message/rfc822` must
-/// not be base64 (RFC 2046, 5.2.1), and only so does it arrive as it is.
+/// Guesses the content type of common files. An `.eml` is not among them: `message/rfc822` must not
+/// be base64 (RFC 2046, 5.2.1), and only base64 arrives unchanged.
 fn guess_content_type(path: &Path) -> &'static str {
     let extension = path
         .extension()

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::input::{BLOCK, Batches, Encoder, Form, Input, Stream};
+use super::input::{BLOCK, Batches, Encoder, Form, PartSource, Stream};
 use super::layout::Segment;
 use super::progress::{ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
@@ -14,57 +14,59 @@ use super::scan::MessageInfo;
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{DeliveryOptions, Error, ErrorKind, Phase, Result};
 
-/// The bytes of a message, one chunk after another, with what must be known of them before they go.
+/// The bytes of a message in chunks, together with what must be known about them before they are
+/// sent.
 ///
-/// Made by [`Message::prepare`](crate::Message::prepare). Its bytes are a message before
-/// dot-stuffing: line ends and dots are the business of the [`Stuffer`](crate::proto::Stuffer).
+/// Made by [`Message::prepare`](crate::Message::prepare). The bytes are not dot-stuffed: the
+/// [`Stuffer`](crate::proto::Stuffer) normalizes line ends and doubles dots.
 pub struct Body {
-    pieces: Vec<Segment>,
+    segments: Vec<Segment>,
     next: usize,
-    flow: BodyState,
+    state: BodyState,
     check: Option<LineCheck>,
-    facts: MessageInfo,
-    /// Those of the binary form, if it has one.
-    binary_facts: Option<MessageInfo>,
+    info: MessageInfo,
+    /// The properties of the binary form, if the message has one.
+    binary_info: Option<MessageInfo>,
     is_binary: bool,
-    teller: Option<ProgressReporter>,
+    reporter: Option<ProgressReporter>,
     delivery: DeliveryOptions,
 }
 
-/// What is going out.
+/// What is being sent.
 enum BodyState {
-    /// The next piece is to be started.
+    /// The next segment has not been started.
     Next,
     Text(Bytes),
     Batches(Batches),
     Stream(Box<(Stream, Encoder)>),
-    /// An error was given, or the caller's reader panicked: the end of the message will not come.
+    /// An error was returned, or the caller's reader panicked: the rest of the message is not
+    /// available.
     Failed,
 }
 
 impl Body {
     pub(super) fn new(
-        pieces: Vec<Segment>,
-        facts: MessageInfo,
+        segments: Vec<Segment>,
+        info: MessageInfo,
         check: Option<LineCheck>,
-        teller: Option<ProgressReporter>,
+        reporter: Option<ProgressReporter>,
     ) -> Self {
         Body {
-            pieces,
+            segments,
             next: 0,
-            flow: BodyState::Next,
+            state: BodyState::Next,
             check,
-            facts,
-            binary_facts: None,
+            info,
+            binary_info: None,
             is_binary: false,
-            teller,
+            reporter,
             delivery: DeliveryOptions::default(),
         }
     }
 
-    pub(super) fn or_binary(self, binary_facts: Option<MessageInfo>) -> Self {
+    pub(super) fn with_binary_info(self, binary_info: Option<MessageInfo>) -> Self {
         Body {
-            binary_facts,
+            binary_info,
             ..self
         }
     }
@@ -73,45 +75,45 @@ impl Body {
         Body { delivery, ..self }
     }
 
-    /// What is asked of the server beyond taking the message, as
-    /// [`Message::delivery`](crate::Message::delivery) set it.
+    /// The ESMTP parameters that [`Message::delivery`](crate::Message::delivery) set.
     pub fn delivery(&self) -> &DeliveryOptions {
         &self.delivery
     }
 
-    fn facts(&self) -> &MessageInfo {
-        self.binary_facts
+    fn info(&self) -> &MessageInfo {
+        self.binary_info
             .as_ref()
             .filter(|_| self.is_binary)
-            .unwrap_or(&self.facts)
+            .unwrap_or(&self.info)
     }
 
-    /// Takes the form that suits the server, before the first chunk is asked for:
-    /// [binary](crate::Message::binary), where the message may go so and the server takes that.
+    /// Chooses the form to send, before the first chunk is requested:
+    /// [binary](crate::Message::binary) if the message may be sent so and the server offers
+    /// BINARYMIME and CHUNKING.
     pub fn negotiate(&mut self, server: &Capabilities) {
         self.is_binary =
-            self.binary_facts.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
+            self.binary_info.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
     }
 
-    /// Its size on the wire as the SIZE extension counts it (RFC 1870): lines with CRLF, the last
-    /// one too, no doubled dots, and no final dot. Exact to the byte. `None` where a stream's size
-    /// is not known.
+    /// The exact size on the wire in bytes, as the SIZE extension counts it (RFC 1870): every line,
+    /// the last one included, ends with CRLF; doubled dots and the final dot do not count. `None`
+    /// if the message contains a stream of unknown size.
     pub fn size(&self) -> Option<u64> {
-        self.facts().size
+        self.info().size
     }
 
-    /// What bytes it is made of.
+    /// Which bytes the message contains.
     pub fn content(&self) -> Content {
-        self.facts().content
+        self.info().content
     }
 
-    /// Whether some header has bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531).
-    /// In a ready message the headers of its parts are not looked at.
+    /// Whether a header contains bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531).
+    /// The headers of the parts of a raw message are not checked.
     pub fn has_utf8_headers(&self) -> bool {
-        self.facts().utf8_headers
+        self.info().utf8_headers
     }
 
-    /// Says in a transaction what is known of the message.
+    /// Sets what is known of the message in `transaction`.
     pub(crate) fn describe(&self, transaction: &mut Transaction) {
         transaction.size = self.size();
         transaction.content = self.content();
@@ -119,79 +121,80 @@ impl Body {
         transaction.delivery = self.delivery.clone();
     }
 
-    /// The length of its longest line, without the line end; 76 where that is a line of an
-    /// attachment whose size is not known. Servers need not take more than 998 (RFC 5321,
-    /// 4.5.3.1.6). `None` for a ready message that is a stream, and for the binary form, which need
-    /// not have lines.
+    /// The length of the longest line in bytes, without the line end. It is at least 76 if the
+    /// message contains a base64 attachment of unknown size. Servers need not accept more than 998
+    /// (RFC 5321, 4.5.3.1.6). `None` for a raw message that is a stream, and for the binary form,
+    /// which need not have lines.
     pub fn longest_line(&self) -> Option<u64> {
-        self.facts().longest_line
+        self.info().longest_line
     }
 
-    /// Whether it can be had again from its beginning. It cannot if there is a stream in it.
+    /// Whether [`restart`](Self::restart) returns a copy. It does not if the message contains a
+    /// stream.
     pub fn can_restart(&self) -> bool {
-        self.pieces.iter().all(|piece| piece.again().is_some())
+        self.segments
+            .iter()
+            .all(|segment| segment.try_clone().is_some())
     }
 
-    /// The same body from its beginning, to the byte: with the same Message-ID, date and
-    /// boundaries. What suits the server is to be asked again. `None` if it [cannot be had
-    /// again](Self::can_restart).
+    /// Returns a copy that starts at the beginning and is equal to the byte: Message-ID, date and
+    /// boundaries are the same. Call [`negotiate`](Self::negotiate) again on the copy. `None` if
+    /// the body [cannot be restarted](Self::can_restart).
     pub fn restart(&self) -> Option<Body> {
-        let pieces = self
-            .pieces
+        let segments = self
+            .segments
             .iter()
-            .map(Segment::again)
+            .map(Segment::try_clone)
             .collect::<Option<Vec<_>>>()?;
-        // Only a stream's lines are looked at as they go, and none begins again.
-        let again = Body::new(
-            pieces,
-            self.facts.clone(),
+        // Only a stream is checked while it is sent, and a stream cannot be restarted.
+        let copy = Body::new(
+            segments,
+            self.info.clone(),
             None,
-            self.teller.as_ref().map(ProgressReporter::again),
+            self.reporter.as_ref().map(ProgressReporter::restarted),
         );
         Some(
-            again
-                .or_binary(self.binary_facts.clone())
+            copy.with_binary_info(self.binary_info.clone())
                 .with_delivery(self.delivery.clone()),
         )
     }
 
-    /// The transport has taken so many bytes of it; all of them, if it is the last time.
+    /// Reports that the transport has accepted `sent` bytes; all of them, if `is_last`.
     pub(crate) fn report_progress(&mut self, sent: u64, is_last: bool) {
         let total = self.size();
-        if let Some(teller) = &mut self.teller {
-            teller.report(UploadProgress { sent, total }, is_last);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.report(UploadProgress { sent, total }, is_last);
         }
     }
 
-    /// The next chunk; `None` at the end of the message. No chunk is empty.
+    /// Returns the next chunk, which is never empty, or `None` at the end of the message.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file is not what it was when the message
-    /// was prepared, a stream failed or is not of the stated size, or its line ends are refused.
-    /// The message must then not be ended: the connection has to be dropped. What comes after an
-    /// error is an error.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file has changed since the message was
+    /// prepared, a stream failed or does not have the stated size, or a line end is refused. Do not
+    /// end the message then: drop the connection. Every further call returns an error.
     pub async fn chunk(&mut self) -> Option<Result<Chunk>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
-    /// [`chunk`](Self::chunk) for callers that poll.
+    /// Polls for the next chunk; see [`chunk`](Self::chunk).
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
-        // A panic in here leaves it failed.
-        let mut flow = std::mem::replace(&mut self.flow, BodyState::Failed);
-        let chunk = self.poll_flow(&mut flow, cx);
+        // If `poll_checked_chunk` panics, the state stays `Failed`.
+        let mut state = std::mem::replace(&mut self.state, BodyState::Failed);
+        let chunk = self.poll_checked_chunk(&mut state, cx);
         if !matches!(chunk, Poll::Ready(Some(Err(_)))) {
-            self.flow = flow;
+            self.state = state;
         }
         chunk
     }
 
-    fn poll_flow(
+    fn poll_checked_chunk(
         &mut self,
-        flow: &mut BodyState,
+        state: &mut BodyState,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Chunk>>> {
-        let chunk = ready!(self.poll_pieces(flow, cx)).transpose()?;
+        let chunk = ready!(self.poll_segments(state, cx)).transpose()?;
         if let Some(check) = &mut self.check {
             match &chunk {
                 Some(chunk) => check.feed(chunk.bytes())?,
@@ -201,17 +204,17 @@ impl Body {
         Poll::Ready(chunk.map(Ok))
     }
 
-    /// The next chunk before its lines are looked at.
-    fn poll_pieces(
+    /// The next chunk, before its line ends are checked.
+    fn poll_segments(
         &mut self,
-        flow: &mut BodyState,
+        state: &mut BodyState,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Chunk>>> {
         loop {
-            let chunk = match flow {
-                BodyState::Next if self.next == self.pieces.len() => return Poll::Ready(None),
+            let chunk = match state {
+                BodyState::Next if self.next == self.segments.len() => return Poll::Ready(None),
                 BodyState::Next => {
-                    *flow = start(&mut self.pieces[self.next], self.is_binary);
+                    *state = start_segment(&mut self.segments[self.next], self.is_binary);
                     self.next += 1;
                     continue;
                 }
@@ -228,36 +231,36 @@ impl Body {
                 ))),
             };
             match chunk {
-                None => *flow = BodyState::Next,
+                None => *state = BodyState::Next,
                 chunk => return Poll::Ready(chunk),
             }
         }
     }
 }
 
-/// Begins a piece. What can be had again stays where it is.
-fn start(piece: &mut Segment, is_binary: bool) -> BodyState {
-    let left = piece.again().unwrap_or(Segment::Gone);
-    match std::mem::replace(piece, left) {
+/// Starts a segment. A segment that can be read again stays in place.
+fn start_segment(segment: &mut Segment, is_binary: bool) -> BodyState {
+    let left = segment.try_clone().unwrap_or(Segment::Consumed);
+    match std::mem::replace(segment, left) {
         Segment::Text(text) => BodyState::Text(text),
         Segment::Field { binary, .. } if is_binary => BodyState::Text(binary),
         Segment::Field { encoded, .. } => BodyState::Text(encoded),
-        Segment::Input(input, form) => match (input, form.chosen(is_binary)) {
-            (Input::Bytes(bytes), Form::AsIs) => BodyState::Text(bytes),
-            (Input::Bytes(bytes), _) => BodyState::Batches(Batches::of_bytes(bytes)),
-            (Input::File(file), form) => BodyState::Batches(Batches::of_file(file, form)),
-            (Input::Stream(stream), form) => {
+        Segment::Source(source, form) => match (source, form.resolve(is_binary)) {
+            (PartSource::Bytes(bytes), Form::AsIs) => BodyState::Text(bytes),
+            (PartSource::Bytes(bytes), _) => BodyState::Batches(Batches::encode_bytes(bytes)),
+            (PartSource::File(file), form) => BodyState::Batches(Batches::read_file(file, form)),
+            (PartSource::Stream(stream), form) => {
                 BodyState::Stream(Box::new((stream, Encoder::new(form))))
             }
         },
-        Segment::Gone => BodyState::Failed,
+        Segment::Consumed => BodyState::Failed,
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
-            .field("facts", self.facts())
+            .field("info", self.info())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The headers of mail-builder's message: checked, and read for the envelope.
+//! Checks the headers of a message of mail-builder and reads the envelope from them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::address::is_invisible;
 use crate::text::quoted;
 use crate::{Address, Envelope, Error, Result};
 
-/// A list of headers as mail-builder has it.
+/// A list of headers in mail-builder's form.
 type Headers<'x> = [(Cow<'x, str>, HeaderType<'x>)];
 
 /// The fields that are lists of addresses (RFC 5322, 3.6.2, 3.6.3 and 3.6.6).
@@ -31,10 +31,9 @@ const ADDRESSES: [&str; 11] = [
     "Resent-Bcc",
 ];
 
-/// Makes of the headers what a message may have: names as mail-builder spells them, no field
-/// without a value where there must be one, and one of each field of which a message has at most
-/// one. Of those that were set twice, the last counts; lists of recipients and of addresses for
-/// replies become one.
+/// Repairs the headers: writes names as mail-builder does, removes fields that have no value but
+/// must have one, and leaves one of each field that a message has at most once. The last one
+/// counts; lists of recipients and of reply addresses are merged.
 pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
     headers.retain(|(name, value)| {
         let is_list = matches!(
@@ -43,18 +42,19 @@ pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
         );
         has_value(value) || !is_list && !section::must_have_value(name)
     });
-    spell_as_mail_builder_does(headers);
-    let mut united: Vec<(Cow<'x, str>, HeaderType<'x>)> = Vec::with_capacity(headers.len());
-    // Where each field stands of which a message has at most one.
-    let mut places = HashMap::new();
+    normalize_names(headers);
+    let mut merged: Vec<(Cow<'x, str>, HeaderType<'x>)> = Vec::with_capacity(headers.len());
+    // The index of each field that a message has at most once.
+    let mut indexes = HashMap::new();
     for (name, value) in headers.drain(..) {
-        let before = section::once(&name).and_then(|known| match places.entry(known) {
-            Entry::Occupied(place) => united.get_mut(*place.get()),
-            Entry::Vacant(place) => {
-                place.insert(united.len());
-                None
-            }
-        });
+        let before =
+            section::unique_field_name(&name).and_then(|known| match indexes.entry(known) {
+                Entry::Occupied(place) => merged.get_mut(*place.get()),
+                Entry::Vacant(place) => {
+                    place.insert(merged.len());
+                    None
+                }
+            });
         match (before, value) {
             (Some((_, HeaderType::Address(list))), HeaderType::Address(more)) if is_list(&name) => {
                 let mut all = match std::mem::replace(list, Mailboxes::List(Vec::new())) {
@@ -68,25 +68,25 @@ pub(super) fn repair<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) {
                 *list = Mailboxes::List(all);
             }
             (Some((_, before)), value) if !is_list(&name) => *before = value,
-            (_, value) => united.push((name, value)),
+            (_, value) => merged.push((name, value)),
         }
     }
-    *headers = united;
+    *headers = merged;
 }
 
-/// To whom a message or an answer to it goes.
+/// Whether the field lists the recipients of the message or of a reply.
 fn is_list(name: &str) -> bool {
     matches!(name, "To" | "Cc" | "Reply-To")
 }
 
-/// Makes identifiers out of those in brackets, which mail-builder adds, takes Bcc out, and checks
-/// what is left.
+/// Removes the angle brackets of identifiers, which mail-builder adds itself, removes Bcc, and
+/// checks the rest.
 ///
 /// # Errors
 ///
-/// What no message may have.
+/// The headers contain something that no message may have.
 pub(super) fn check_message<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)>) -> Result<()> {
-    headers.retain(|(name, _)| !section::is_hidden(name));
+    headers.retain(|(name, _)| !section::is_bcc(name));
     repair_ids(headers)?;
     check(headers)?;
     check_once(headers)?;
@@ -94,7 +94,7 @@ pub(super) fn check_message<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)
         headers
             .iter()
             .filter(|(header, _)| header == name)
-            .map(|(_, value)| addresses(value))
+            .map(|(_, value)| count_addresses(value))
             .sum()
     };
     let (authors, senders): (usize, usize) = (count("From"), count("Sender"));
@@ -105,12 +105,13 @@ pub(super) fn check_message<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)
     }
 }
 
-/// mail-builder looks for some fields in exactly one spelling, and adds those that it does not
-/// find.
-fn spell_as_mail_builder_does(headers: &mut Headers<'_>) {
+/// Writes field names as mail-builder does: it looks for some fields in exactly one spelling, and
+/// adds those that it does not find.
+fn normalize_names(headers: &mut Headers<'_>) {
     for (name, _) in headers {
-        // A name that is spelt so already stays where it is: some are known by their address.
-        if let Some(known) = section::once(name)
+        // A name that is already spelt so is not replaced, since some are recognized by their
+        // address.
+        if let Some(known) = section::unique_field_name(name)
             && name != known
         {
             *name = known.into();
@@ -120,7 +121,9 @@ fn spell_as_mail_builder_does(headers: &mut Headers<'_>) {
 
 fn check_once(headers: &Headers<'_>) -> Result<()> {
     for (at, (name, _)) in headers.iter().enumerate() {
-        if section::once(name).is_some() && headers[..at].iter().any(|(before, _)| before == name) {
+        if section::unique_field_name(name).is_some()
+            && headers[..at].iter().any(|(before, _)| before == name)
+        {
             return Err(Error::request(format!("the {name} header is given twice"))
                 .with_hint("A message has one at most (RFC 5322, 3.6). Remove the other."));
         }
@@ -149,12 +152,12 @@ fn has_value(value: &HeaderType<'_>) -> bool {
     }
 }
 
-/// How many addresses a field has.
-fn addresses(value: &HeaderType<'_>) -> usize {
+/// The number of addresses in a field.
+fn count_addresses(value: &HeaderType<'_>) -> usize {
     match value {
         HeaderType::Address(mailboxes) => {
             let mut found = Vec::new();
-            collect(mailboxes, &mut found);
+            collect_addresses(mailboxes, &mut found);
             found.len()
         }
         HeaderType::Raw(raw) => section::count_addresses(raw.raw.as_bytes()),
@@ -162,7 +165,8 @@ fn addresses(value: &HeaderType<'_>) -> usize {
     }
 }
 
-/// mail-builder writes identifiers in angle brackets of its own (RFC 5322, 3.6.4; RFC 2045, 7).
+/// Repairs identifiers: mail-builder writes the angle brackets itself (RFC 5322, 3.6.4; RFC 2045,
+/// 7).
 fn repair_ids(headers: &mut Headers<'_>) -> Result<()> {
     for (name, value) in headers {
         let HeaderType::MessageId(ids) = value else {
@@ -188,7 +192,7 @@ fn repair_ids(headers: &mut Headers<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `a@b`, `<a@b>`, or several of them, as they stand in the message that is answered.
+/// Splits identifiers: `a@b`, `<a@b>`, or several of them, as in the message that is answered.
 fn ids_in(text: &str) -> Option<Vec<&str>> {
     let mut rest = text.trim();
     if !rest.contains(['<', '>']) {
@@ -215,9 +219,9 @@ fn bad_id(name: &str, id: &str) -> Error {
         .with_hint("An identifier looks like 1234@example.org, with no blank in it.")
 }
 
-/// The same for a part and the parts in it.
+/// Repairs and checks the headers of a part and of the parts in it.
 pub(super) fn repair_and_check_part(part: &mut MimePart<'_>) -> Result<()> {
-    spell_as_mail_builder_does(&mut part.headers);
+    normalize_names(&mut part.headers);
     repair_parameters(&mut part.headers);
     repair_ids(&mut part.headers)?;
     check(&part.headers)?;
@@ -253,8 +257,8 @@ pub(super) fn repair_and_check_part(part: &mut MimePart<'_>) -> Result<()> {
     }
 }
 
-/// Content that has header fields of its own, which no encoding may hide (RFC 2045, 6.4; RFC 2046,
-/// 5.2.1; RFC 6532, 3.5).
+/// Whether content of this type has header fields of its own, which must not be encoded (RFC 2045,
+/// 6.4; RFC 2046, 5.2.1; RFC 6532, 3.5).
 pub(super) fn is_composite(media_type: &str) -> bool {
     let (kind, subtype) = media_type.split_once('/').unwrap_or((media_type, ""));
     let starts = |text: &str, prefix: &str| {
@@ -266,7 +270,7 @@ pub(super) fn is_composite(media_type: &str) -> bool {
         || kind.eq_ignore_ascii_case("message") && !starts(subtype, "global")
 }
 
-/// What a field says that is a word and parameters.
+/// The text of a field that consists of a token and parameters.
 pub(super) fn text_of<'a>(value: &'a HeaderType<'_>) -> Option<&'a str> {
     match value {
         HeaderType::ContentType(content_type) => Some(&content_type.c_type),
@@ -276,7 +280,8 @@ pub(super) fn text_of<'a>(value: &'a HeaderType<'_>) -> Option<&'a str> {
     }
 }
 
-/// `text/plain`, and parameters if there are any (RFC 2045, 5.1).
+/// Whether the text is a media type such as `text/plain`, with or without parameters (RFC 2045,
+/// 5.1).
 fn is_media_type(text: &str) -> bool {
     let (media_type, rest) = text.split_once(';').unwrap_or((text, ""));
     let is_known = media_type
@@ -286,7 +291,7 @@ fn is_media_type(text: &str) -> bool {
     is_known && parameters(rest).is_some()
 }
 
-/// `charset=utf-8; name="a; b"` → what each is called, and its value without quotes.
+/// Parses parameters such as `charset=utf-8; name="a; b"` into names and unquoted values.
 fn parameters(text: &str) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut rest = text.trim();
@@ -321,8 +326,8 @@ fn parameters(text: &str) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// Parameters that a type was given as text become those that mail-builder knows of, which would
-/// write some of them again.
+/// Moves parameters that were given in the text of a type into mail-builder's list, since
+/// mail-builder would write some of them twice.
 fn repair_parameters(headers: &mut Headers<'_>) {
     for (_, value) in headers {
         if let HeaderType::ContentType(content_type) = value
@@ -380,7 +385,7 @@ pub(super) fn have_utf8(headers: &Headers<'_>) -> bool {
     !written.is_ascii()
 }
 
-/// The same of a part and the parts in it.
+/// Whether a header of the part, or of the parts in it, has bytes beyond ASCII.
 pub(super) fn part_has_utf8(part: &MimePart<'_>) -> bool {
     let inner = match &part.contents {
         BodyPart::Multipart(parts) => parts.iter().any(part_has_utf8),
@@ -389,13 +394,13 @@ pub(super) fn part_has_utf8(part: &MimePart<'_>) -> bool {
     inner || have_utf8(&part.headers)
 }
 
-/// Checks headers: no name or value may break out of its line.
+/// Checks that no name or value can break out of its line.
 ///
-/// mail-builder drops or folds a line break in silence; here it is an error, since what brought it
-/// was an accident or an attack.
+/// mail-builder silently drops or folds a line break. Here it is an error, since it got there by
+/// accident or by attack.
 fn check(headers: &Headers<'_>) -> Result<()> {
     for (name, value) in headers {
-        // RFC 5322, 3.6.8: printable ASCII but the colon.
+        // RFC 5322, 3.6.8: printable ASCII except the colon.
         if name.is_empty()
             || !name
                 .bytes()
@@ -427,7 +432,7 @@ fn check_value(name: &str, value: &HeaderType<'_>) -> Result<()> {
                 match is_token(key) {
                     true => Ok(()),
                     false => Err(Error::request(format!(
-                        "the {name} header has no parameter {}",
+                        "the {name} header has an invalid parameter name: {}",
                         quoted(key)
                     ))
                     .with_hint("A parameter's name is made of letters, digits and hyphens.")),
@@ -438,7 +443,7 @@ fn check_value(name: &str, value: &HeaderType<'_>) -> Result<()> {
     match value {
         HeaderType::Address(_) | HeaderType::Raw(_) => {}
         _ if ADDRESSES.iter().any(|list| list.eq_ignore_ascii_case(name)) => {
-            return Err(is_text(name));
+            return Err(not_addresses(name));
         }
         _ => {}
     }
@@ -473,7 +478,7 @@ fn check_value(name: &str, value: &HeaderType<'_>) -> Result<()> {
     }
 }
 
-fn is_text(name: &str) -> Error {
+fn not_addresses(name: &str) -> Error {
     Error::request(format!(
         "the {name} header is text, not a list of addresses"
     ))
@@ -514,8 +519,8 @@ fn check_mailboxes(name: &str, mailboxes: &Mailboxes<'_>) -> Result<()> {
     }
 }
 
-/// Nothing in it ends the address, so that another one could follow (RFC 5322, 3.4): mail-builder
-/// writes it as it is.
+/// Whether nothing in the text ends the address early, so that another one could follow (RFC 5322,
+/// 3.4). mail-builder writes it unchanged.
 fn is_one_address(email: &str) -> bool {
     let (mut in_quotes, mut is_escaped) = (false, false);
     for c in email.chars() {
@@ -543,34 +548,34 @@ fn check_text(name: &str, text: &str) -> Result<()> {
     .with_hint("A header is one line; long ones are folded for you."))
 }
 
-/// Writes the domains of addresses as A-labels where all the rest is ASCII: such a message needs no
-/// server with SMTPUTF8, neither this one nor any on the way. Other addresses have U-labels (RFC
-/// 6532, 3.2).
-pub(super) fn spell_domains_in_ascii(headers: &mut [(Cow<'_, str>, HeaderType<'_>)]) {
+/// Writes the domains of addresses as A-labels if the rest of the address is ASCII: such a message
+/// needs no server with SMTPUTF8, neither this one nor any on the way. Other addresses get U-labels
+/// (RFC 6532, 3.2).
+pub(super) fn encode_domains(headers: &mut [(Cow<'_, str>, HeaderType<'_>)]) {
     for (_, value) in headers {
         if let HeaderType::Address(mailboxes) = value {
-            spell_in_ascii(mailboxes);
+            encode_domain(mailboxes);
         }
     }
 }
 
-fn spell_in_ascii(mailboxes: &mut Mailboxes<'_>) {
+fn encode_domain(mailboxes: &mut Mailboxes<'_>) {
     match mailboxes {
         Mailboxes::Address(mailbox) => {
             if let Ok(address) = Address::lenient(&*mailbox.email)
-                && let Cow::Owned(spelt) =
+                && let Cow::Owned(converted) =
                     address.to_ascii().unwrap_or_else(|| address.to_unicode())
             {
-                mailbox.email = spelt.to_string().into();
+                mailbox.email = converted.to_string().into();
             }
         }
-        Mailboxes::Group(group) => group.addresses.iter_mut().for_each(spell_in_ascii),
-        Mailboxes::List(list) => list.iter_mut().for_each(spell_in_ascii),
+        Mailboxes::Group(group) => group.addresses.iter_mut().for_each(encode_domain),
+        Mailboxes::List(list) => list.iter_mut().for_each(encode_domain),
     }
 }
 
-/// The envelope that the headers speak of: from Sender or else the first From, to everyone in To,
-/// Cc and Bcc.
+/// The envelope according to the headers: from Sender or else the first address in From, to all
+/// addresses in To, Cc and Bcc.
 pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
     let sender = match mailboxes_of(headers, "Sender")?.first() {
         Some(sender) => Some(*sender),
@@ -591,7 +596,7 @@ pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
     Envelope::new(Address::new(sender)?, recipients)
 }
 
-/// All addresses in the headers of that name, groups opened.
+/// All addresses in the headers of this name, including those in groups.
 fn mailboxes_of<'a>(headers: &'a Headers<'_>, name: &str) -> Result<Vec<&'a str>> {
     let mut found = Vec::new();
     for (_, value) in headers
@@ -599,20 +604,22 @@ fn mailboxes_of<'a>(headers: &'a Headers<'_>, name: &str) -> Result<Vec<&'a str>
         .filter(|(header, _)| header.eq_ignore_ascii_case(name))
     {
         match value {
-            HeaderType::Address(mailboxes) => collect(mailboxes, &mut found),
-            _ => return Err(is_text(name)),
+            HeaderType::Address(mailboxes) => collect_addresses(mailboxes, &mut found),
+            _ => return Err(not_addresses(name)),
         }
     }
     Ok(found)
 }
 
-fn collect<'a>(mailboxes: &'a Mailboxes<'_>, found: &mut Vec<&'a str>) {
+fn collect_addresses<'a>(mailboxes: &'a Mailboxes<'_>, found: &mut Vec<&'a str>) {
     match mailboxes {
         Mailboxes::Address(mailbox) => found.push(&mailbox.email),
         Mailboxes::Group(group) => group
             .addresses
             .iter()
-            .for_each(|inner| collect(inner, found)),
-        Mailboxes::List(list) => list.iter().for_each(|inner| collect(inner, found)),
+            .for_each(|inner| collect_addresses(inner, found)),
+        Mailboxes::List(list) => list
+            .iter()
+            .for_each(|inner| collect_addresses(inner, found)),
     }
 }

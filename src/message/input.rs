@@ -1,4 +1,4 @@
-//! What is read while the message goes: bytes, files and streams, encoded block by block.
+//! Contents that are read while the message is sent: bytes, files and streams, encoded in blocks.
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -15,53 +15,52 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
-use super::scan::Lines;
+use super::scan::LineCounter;
 use crate::proto::Chunk;
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result, file};
 
-/// What is read at once: 1,024 lines of base64, 57 bytes each, so that a block begins and ends with
-/// a line.
+/// The size of a block in bytes: 1,024 lines of base64 with 57 bytes each, so that a block begins
+/// and ends with a line.
 pub(super) const BLOCK: usize = 57 * 1024;
 
-/// A block as lines of base64.
+/// Room for a block as lines of base64.
 const ENCODED_BLOCK: usize = 78 * 1024;
 
-/// How many blocks are read and encoded by one call on a blocking thread, while as many are on
-/// their way out. Waking the thread costs as much as encoding several, and on a busy machine it may
-/// have to wait for a processor; of more than these, the first ones have left the processor's cache
-/// when they are encrypted.
+/// The number of blocks that one call on a blocking thread reads and encodes, while as many are
+/// being sent. Waking the thread costs as much as encoding several blocks, and on a busy machine
+/// the thread may have to wait for a processor. With more blocks, the first ones would have left
+/// the processor's cache before they are encrypted.
 const BATCH: usize = 16;
 
-/// A file whose size is reported as 0 has no more than this, or it is refused: it is held in
-/// memory.
+/// The maximum size of a file whose size is reported as 0, which is held in memory.
 const MAX_WITHOUT_SIZE: u64 = 16 * 1024 * 1024;
 
-/// How the bytes go.
+/// How contents are encoded.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     /// As lines of base64 (RFC 2045, 6.8).
     Base64,
     AsIs,
-    /// As it is where the server takes that (RFC 3030), and as base64 elsewhere.
+    /// Unchanged if the server accepts that (RFC 3030), otherwise as base64.
     Either,
-    /// As text, which is not encoded, and whose line ends become CRLF unless the message goes
+    /// As text, which is not encoded. Its line ends become CRLF unless the message is sent as
     /// binary.
-    Text(Text),
+    Text(TextInfo),
 }
 
-/// What is known of content that goes as text.
+/// What is known of contents that are sent as text.
 #[derive(Clone, Copy)]
-pub(super) struct Text {
-    /// `None` of a stream.
-    pub(super) lines: Option<Lines>,
-    /// It may have bytes beyond ASCII.
+pub(super) struct TextInfo {
+    /// `None` for a stream.
+    pub(super) lines: Option<LineCounter>,
+    /// The contents may have bytes beyond ASCII.
     pub(super) may_be_eight_bit: bool,
 }
 
 impl Form {
-    /// The form that it really goes in.
-    pub(super) fn chosen(self, is_binary: bool) -> Self {
+    /// The form that is used for a message that is sent as binary or not.
+    pub(super) fn resolve(self, is_binary: bool) -> Self {
         match self {
             Form::Either if is_binary => Form::AsIs,
             Form::Either => Form::Base64,
@@ -70,11 +69,11 @@ impl Form {
         }
     }
 
-    /// The size that so many bytes have in this form.
+    /// The size of `bytes` bytes in this form.
     pub(super) fn size_of(self, bytes: u64) -> u64 {
         match self {
             Form::AsIs | Form::Text(_) => bytes,
-            // A size that a caller states may be any number.
+            // Saturating, since a caller may state any size.
             Form::Base64 | Form::Either => {
                 let symbols = bytes.div_ceil(3).saturating_mul(4);
                 symbols.saturating_add(symbols.div_ceil(76) * 2)
@@ -83,21 +82,21 @@ impl Form {
     }
 }
 
-/// Makes chunks of blocks.
+/// Turns blocks into chunks.
 pub(super) struct Encoder {
     form: Form,
-    buffers: Buffers,
+    pool: BufferPool,
 }
 
 impl Encoder {
     pub(super) fn new(form: Form) -> Self {
         Encoder {
             form,
-            buffers: Buffers::default(),
+            pool: BufferPool::default(),
         }
     }
 
-    /// The chunk for the bytes at the front of a block. All blocks but the last are full.
+    /// Makes a chunk of the first `length` bytes of a block. All blocks but the last are full.
     fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
             Form::AsIs | Form::Text(_) => Chunk::from(block.into_bytes(length)),
@@ -106,7 +105,7 @@ impl Encoder {
     }
 
     fn base64(&self, block: &[u8]) -> Chunk {
-        let mut lines = self.buffers.take();
+        let mut lines = self.pool.take();
         let length = MIME
             .encode_slice(block, &mut lines.bytes)
             .expect("a block fits");
@@ -114,29 +113,29 @@ impl Encoder {
     }
 }
 
-/// Buffers that are used again when the chunks in them are gone: a large message needs no memory
-/// for each chunk.
+/// A pool of buffers, reused when their chunks are dropped, so that a large message does not
+/// allocate for each chunk.
 #[derive(Clone, Default)]
-struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Buffers {
-    /// A buffer with room for a block in any form.
+impl BufferPool {
+    /// Returns a buffer with room for a block in any form.
     fn take(&self) -> Buffer {
-        let bytes = self.at_home().pop();
+        let bytes = self.lock().pop();
         Buffer {
             bytes: bytes.unwrap_or_else(|| vec![0; ENCODED_BLOCK]),
-            home: self.clone(),
+            pool: self.clone(),
         }
     }
 
-    fn at_home(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Buffer {
     bytes: Vec<u8>,
-    home: Buffers,
+    pool: BufferPool,
 }
 
 impl Buffer {
@@ -153,34 +152,34 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.at_home().push(std::mem::take(&mut self.bytes));
+        self.pool.lock().push(std::mem::take(&mut self.bytes));
     }
 }
 
-/// What is read when its turn comes.
-pub(super) enum Input {
+/// The source of contents that are read when they are sent.
+pub(super) enum PartSource {
     Bytes(Bytes),
     File(KnownFile),
     Stream(Stream),
 }
 
-impl Input {
-    /// A file as it is now. It blocks as reading a file does.
-    pub(super) fn of_file(path: PathBuf) -> Result<Self> {
-        let (file, content) = KnownFile::look(path)?;
-        Ok(content.map_or(Input::File(file), Input::Bytes))
+impl PartSource {
+    /// Inspects a file. Blocks on file I/O.
+    pub(super) fn from_path(path: PathBuf) -> Result<Self> {
+        let (file, content) = KnownFile::inspect(path)?;
+        Ok(content.map_or(PartSource::File(file), PartSource::Bytes))
     }
 
     pub(super) fn size(&self) -> Option<u64> {
         match self {
-            Input::Bytes(bytes) => Some(bytes.len() as u64),
-            Input::File(file) => Some(file.size),
-            Input::Stream(stream) => stream.size,
+            PartSource::Bytes(bytes) => Some(bytes.len() as u64),
+            PartSource::File(file) => Some(file.size),
+            PartSource::Stream(stream) => stream.size,
         }
     }
 }
 
-/// Runs what may wait for a disk.
+/// Runs blocking file I/O.
 pub(super) async fn on_blocking_thread<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -203,16 +202,16 @@ fn thread_failed(failure: tokio::task::JoinError) -> Error {
 pub(super) struct KnownFile {
     path: Arc<Path>,
     pub(super) size: u64,
-    /// How many bytes at its front do not go.
+    /// The number of bytes at the front that are not sent.
     front: u64,
     modified: Option<SystemTime>,
 }
 
 impl KnownFile {
-    /// Looks at a file. Of one that has content although its size is reported as 0, this is the
-    /// content.
-    pub(super) fn look(path: PathBuf) -> Result<(Self, Option<Bytes>)> {
-        let failed = |error| unreadable(&path, Phase::Setup, error);
+    /// Inspects a file. Also returns the contents if its size is reported as 0 although it has
+    /// some.
+    pub(super) fn inspect(path: PathBuf) -> Result<(Self, Option<Bytes>)> {
+        let failed = |error| read_error(&path, Phase::Setup, error);
         let check = |metadata: &Metadata| {
             let kind = metadata.file_type();
             if kind.is_file() {
@@ -232,8 +231,8 @@ impl KnownFile {
             let message = format!("{} is {what}", quoted(&path.to_string_lossy()));
             Err(Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(hint))
         };
-        // Asked before it is opened, which a process at the other end of a pipe would notice; and
-        // again, as it may have been replaced.
+        // Checked before the file is opened, since a process at the other end of a FIFO would
+        // notice that; and again afterwards, as the file may have been replaced.
         check(&std::fs::metadata(&path).map_err(failed)?)?;
         let file = file::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -252,16 +251,17 @@ impl KnownFile {
         Ok((known, (!content.is_empty()).then_some(content)))
     }
 
-    /// The same without so many bytes at its front.
+    /// Leaves out the first `front` bytes.
     pub(super) fn without_front(self, front: u64) -> Self {
         KnownFile { front, ..self }
     }
 
-    /// In /proc, the size of every file is 0: only its end tells whether it is empty.
+    /// Reads a file of reported size 0. In /proc every file has this size, and only reading it
+    /// shows whether it is empty.
     fn read_without_size(&self, file: File) -> Result<Bytes> {
         let mut content = Vec::new();
         let read = file.take(MAX_WITHOUT_SIZE + 1).read_to_end(&mut content);
-        let length = read.map_err(|error| unreadable(&self.path, Phase::Setup, error))?;
+        let length = read.map_err(|error| read_error(&self.path, Phase::Setup, error))?;
         if length as u64 > MAX_WITHOUT_SIZE {
             let (shown, limit) = (
                 quoted(&self.path.to_string_lossy()),
@@ -270,15 +270,16 @@ impl KnownFile {
             let message = format!(
                 "the file {shown} has more than {limit}, although its size is reported as 0"
             );
-            return Err(Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(MADE_UP));
+            return Err(
+                Error::new(ErrorKind::Input, Phase::Setup, message).with_hint(VIRTUAL_FILE_HINT)
+            );
         }
         Ok(content.into())
     }
 
-    /// Opens it again, if it is still the same. It does not wait for the other end of a pipe that
-    /// took its place.
+    /// Opens the file again, if it is unchanged. Does not block if a FIFO has taken its place.
     pub(super) fn open(&self, phase: Phase) -> Result<OpenFile> {
-        let failed = |error| unreadable(&self.path, phase, error);
+        let failed = |error| read_error(&self.path, phase, error);
         let file = file::open(&self.path).map_err(failed)?;
         let mut file = OpenFile {
             file,
@@ -295,18 +296,18 @@ impl KnownFile {
         Ok(file)
     }
 
-    fn is_as(&self, metadata: &Metadata) -> bool {
+    fn matches(&self, metadata: &Metadata) -> bool {
         metadata.is_file()
             && metadata.len() == self.size
             && metadata.modified().ok() == self.modified
     }
 }
 
-const MADE_UP: &str = "The sizes of files that are made up when they are read, as in /proc and \
-    /sys, say nothing: copy it into a \
-                       regular file and send that, or send it as a stream, by a reader.";
+const VIRTUAL_FILE_HINT: &str = "The sizes of files that are made up when they are read, as \
+    in /proc and /sys, say nothing: copy it into a regular file and send that, or send it as a \
+    stream, by a reader.";
 
-fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
+fn read_error(path: &Path, phase: Phase, error: io::Error) -> Error {
     let shown = quoted(&path.to_string_lossy());
     let failure = Error::new(
         ErrorKind::Input,
@@ -329,7 +330,7 @@ fn unreadable(path: &Path, phase: Phase, error: io::Error) -> Error {
     failure.with_hint(hint).with_source(error)
 }
 
-pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> Error {
+pub(super) fn stream_read_error(what: &str, phase: Phase, error: io::Error) -> Error {
     Error::new(
         ErrorKind::Input,
         phase,
@@ -338,7 +339,7 @@ pub(super) fn unreadable_stream(what: &str, phase: Phase, error: io::Error) -> E
     .with_source(error)
 }
 
-/// A file while it is read.
+/// A file that is being read.
 pub(super) struct OpenFile {
     file: File,
     known: KnownFile,
@@ -347,27 +348,27 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Reads the next block, and says how long it is: full, but for the last one. 0 when there is
-    /// none, and then it is certain that the file is still the one that was looked at.
+    /// Reads the next block and returns its length. All blocks but the last are full. Returns 0 at
+    /// the end, after checking that the file has not changed.
     pub(super) fn read_block(&mut self, block: &mut [u8]) -> Result<usize> {
         let length = BLOCK.min(usize::try_from(self.left).unwrap_or(BLOCK));
         if length == 0 {
             self.check_unchanged()?;
-            // Not every file system reports sizes that are true.
+            // The size that a file system reports may be wrong.
             let mut rest = Vec::new();
             let read = (&self.file).take(1).read_to_end(&mut rest);
-            return match read.map_err(|error| unreadable(&self.known.path, self.phase, error))? {
+            return match read.map_err(|error| read_error(&self.known.path, self.phase, error))? {
                 0 => Ok(0),
-                _ => Err(self.not_of_its_size("more")),
+                _ => Err(self.size_mismatch("more")),
             };
         }
         match self.file.read_exact(&mut block[..length]) {
             Ok(()) => self.left -= length as u64,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.check_unchanged()?;
-                return Err(self.not_of_its_size("fewer"));
+                return Err(self.size_mismatch("fewer"));
             }
-            Err(error) => return Err(unreadable(&self.known.path, self.phase, error)),
+            Err(error) => return Err(read_error(&self.known.path, self.phase, error)),
         }
         Ok(length)
     }
@@ -376,45 +377,45 @@ impl OpenFile {
         let metadata = self
             .file
             .metadata()
-            .map_err(|error| unreadable(&self.known.path, self.phase, error))?;
-        if self.known.is_as(&metadata) {
+            .map_err(|error| read_error(&self.known.path, self.phase, error))?;
+        if self.known.matches(&metadata) {
             Ok(())
         } else {
-            Err(self.changed())
+            Err(self.file_changed())
         }
     }
 
-    fn not_of_its_size(&self, how: &str) -> Error {
+    fn size_mismatch(&self, how: &str) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
         let message = format!(
             "the file {shown} has {how} than the {} bytes of its size",
             self.known.size
         );
         Error::new(ErrorKind::Input, self.phase, message)
-            .with_hint(format!("Nothing was delivered. {MADE_UP}"))
+            .with_hint(format!("Nothing was delivered. {VIRTUAL_FILE_HINT}"))
     }
 
-    fn changed(&self) -> Error {
+    fn file_changed(&self) -> Error {
         let shown = quoted(&self.known.path.to_string_lossy());
         Error::new(
             ErrorKind::Input,
             self.phase,
             format!("the file {shown} has changed since it was looked at"),
         )
-        .with_hint("Nothing was delivered. Send it again when nobody writes to the file.")
+        .with_hint("Nothing was delivered. Send it again when nothing is writing to the file.")
     }
 }
 
-/// Bytes or a file, read and encoded a batch at a time on a blocking thread: one batch goes while
-/// the next is made. No thread waits for a slow server.
+/// Chunks of bytes or of a file, read and encoded in batches on a blocking thread: one batch is
+/// sent while the next one is made. The thread does not wait for a slow server.
 pub(super) struct Batches {
     ready: VecDeque<Chunk>,
     running: Option<JoinHandle<Result<Batch>>>,
 }
 
 impl Batches {
-    /// These bytes as base64. If they are one block, no thread is asked.
-    pub(super) fn of_bytes(bytes: Bytes) -> Self {
+    /// Encodes bytes as base64; a single block without a thread.
+    pub(super) fn encode_bytes(bytes: Bytes) -> Self {
         if bytes.len() > BLOCK {
             return Self::start(BatchReader::new(Source::Bytes(bytes), Form::Base64));
         }
@@ -425,14 +426,14 @@ impl Batches {
         }
     }
 
-    pub(super) fn of_file(file: KnownFile, form: Form) -> Self {
+    pub(super) fn read_file(file: KnownFile, form: Form) -> Self {
         Self::start(BatchReader::new(Source::File(file, None), form))
     }
 
-    fn start(supply: Box<BatchReader>) -> Self {
+    fn start(reader: Box<BatchReader>) -> Self {
         Batches {
             ready: VecDeque::new(),
-            running: Some(supply.next_batch()),
+            running: Some(reader.next_batch()),
         }
     }
 
@@ -459,20 +460,20 @@ impl Batches {
 
 struct Batch {
     chunks: VecDeque<Chunk>,
-    /// What the next batch is made of, if there is one.
+    /// The reader for the next batch, if there is one.
     rest: Option<Box<BatchReader>>,
 }
 
-/// What batches are made of.
+/// Reads and encodes batches.
 struct BatchReader {
     source: Source,
     encoder: Encoder,
 }
 
 enum Source {
-    /// They go as base64; what goes as it is needs no batches.
+    /// Encoded as base64; bytes that are not encoded need no batches.
     Bytes(Bytes),
-    /// Opened when its turn comes.
+    /// Opened for the first batch.
     File(KnownFile, Option<OpenFile>),
 }
 
@@ -513,7 +514,7 @@ impl BatchReader {
                     Some(file) => file,
                     None => open.insert(known.open(Phase::Body)?),
                 };
-                let mut block = self.encoder.buffers.take();
+                let mut block = self.encoder.pool.take();
                 let length = file.read_block(&mut block.bytes)?;
                 Ok((length > 0).then(|| self.encoder.chunk(block, length)))
             }
@@ -521,16 +522,16 @@ impl BatchReader {
     }
 }
 
-/// A caller's reader, polled in place.
+/// A reader given by the caller, polled in place.
 pub(super) struct Stream {
     reader: Reader,
     size: Option<u64>,
     seen: u64,
-    /// The block that is being filled, and how far it is.
+    /// The block that is being filled.
     block: Option<Buffer>,
     filled: usize,
     ended: bool,
-    /// What it is, for errors.
+    /// A description for errors.
     what: String,
 }
 
@@ -547,13 +548,14 @@ impl Stream {
         }
     }
 
-    /// The next block, full but for the last one, whatever the pieces that the reader gives.
+    /// Polls for the next block, which is full unless it is the last, however little the reader
+    /// returns at a time.
     pub(super) fn poll_chunk(
         &mut self,
         encoder: &Encoder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Chunk>>> {
-        let mut block = self.block.take().unwrap_or_else(|| encoder.buffers.take());
+        let mut block = self.block.take().unwrap_or_else(|| encoder.pool.take());
         while !self.ended && self.filled < BLOCK {
             let mut room = ReadBuf::new(&mut block.bytes[self.filled..BLOCK]);
             match Pin::new(&mut self.reader).poll_read(cx, &mut room) {
@@ -571,10 +573,10 @@ impl Stream {
             }
             match self.size {
                 Some(size) if self.seen > size => {
-                    return Poll::Ready(Some(Err(self.not_as_stated(size, "more"))));
+                    return Poll::Ready(Some(Err(self.size_mismatch(size, "more"))));
                 }
                 Some(size) if self.seen < size && self.ended => {
-                    return Poll::Ready(Some(Err(self.not_as_stated(size, "fewer"))));
+                    return Poll::Ready(Some(Err(self.size_mismatch(size, "fewer"))));
                 }
                 _ => {}
             }
@@ -584,10 +586,10 @@ impl Stream {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        unreadable_stream(&self.what, Phase::Body, error)
+        stream_read_error(&self.what, Phase::Body, error)
     }
 
-    fn not_as_stated(&self, size: u64, how: &str) -> Error {
+    fn size_mismatch(&self, size: u64, how: &str) -> Error {
         let message = format!(
             "{} has {how} than the {size} bytes that were stated",
             self.what

@@ -1,10 +1,9 @@
-//! mail-builder's message, laid out once as text with holes.
+//! Serializes a message of mail-builder once, as text with placeholders.
 //!
-//! mail-builder writes every header and part, but for the binary ones: each is moved out
-//! beforehand, and a placeholder stands for it. Where that very placeholder is written, by its
-//! address and not by its content, there is a *hole*, which is read and encoded when its turn
-//! comes. So headers, folding, charsets and file names are mail-builder's, and an attachment of any
-//! size costs no memory.
+//! mail-builder writes every header and every text part. The contents of a binary part are moved
+//! out beforehand and replaced by a placeholder, which the writer recognizes by its address, not by
+//! its content. The contents are read and encoded when they are sent. So mail-builder decides about
+//! headers, folding, charsets and file names, and an attachment of any size needs no memory.
 
 use std::borrow::Cow;
 
@@ -16,143 +15,150 @@ use mail_builder::mime::{BodyPart, MimePart};
 use mail_builder::{MessageBuilder, Writer};
 use memchr::{memchr, memchr_iter};
 
-use super::attachment::{Label, Looked, read_text};
+use super::attachment::{InspectedAttachment, Label, read_text};
 use super::headers;
-use super::input::{Form, Input, Text};
+use super::input::{Form, PartSource, TextInfo};
 use super::scan::{MessageInfo, MessageScanner};
 use super::section::{self, Section};
 use crate::proto::{Output, Stuffer};
 use crate::{Error, Result};
 
-/// A stretch of a message.
+/// A segment of a message.
 pub(super) enum Segment {
-    /// Goes as it is.
+    /// Sent as it is.
     Text(Bytes),
-    /// A header field that is another one, or is not there, by whether the message goes binary.
+    /// A header field that differs between the encoded and the binary form of the message, or is in
+    /// one of them only.
     Field { encoded: Bytes, binary: Bytes },
-    /// Is read when its turn comes.
-    Input(Input, Form),
-    /// Was a stream that can be read only once, and its turn has come.
-    Gone,
+    /// Read when it is sent.
+    Source(PartSource, Form),
+    /// A stream that can be read only once, and is being read or has been.
+    Consumed,
 }
 
 impl Segment {
-    /// The same from its beginning; `None` where it can be read only once.
-    pub(super) fn again(&self) -> Option<Self> {
+    /// Returns a segment that starts at the beginning; `None` for a stream, which can be read only
+    /// once.
+    pub(super) fn try_clone(&self) -> Option<Self> {
         match self {
             Segment::Text(text) => Some(Segment::Text(text.clone())),
             Segment::Field { encoded, binary } => Some(Segment::Field {
                 encoded: encoded.clone(),
                 binary: binary.clone(),
             }),
-            Segment::Input(Input::Bytes(bytes), form) => {
-                Some(Segment::Input(Input::Bytes(bytes.clone()), *form))
+            Segment::Source(PartSource::Bytes(bytes), form) => {
+                Some(Segment::Source(PartSource::Bytes(bytes.clone()), *form))
             }
-            Segment::Input(Input::File(file), form) => {
-                Some(Segment::Input(Input::File(file.clone()), *form))
+            Segment::Source(PartSource::File(file), form) => {
+                Some(Segment::Source(PartSource::File(file.clone()), *form))
             }
-            Segment::Input(Input::Stream(_), _) | Segment::Gone => None,
+            Segment::Source(PartSource::Stream(_), _) | Segment::Consumed => None,
         }
     }
 }
 
-/// Lays a message out, with attachments that were looked at. If it `may_be_binary`, the last part
-/// of what is returned are the facts of that form.
-pub(super) fn lay_out(
+/// Serializes a message with its inspected attachments. If it `may_be_binary` and has binary
+/// contents, the last value returned describes its binary form.
+pub(super) fn write_segments(
     mut builder: MessageBuilder<'_>,
-    attachments: Vec<Looked>,
+    attachments: Vec<InspectedAttachment>,
     may_be_binary: bool,
 ) -> Result<(Vec<Segment>, MessageInfo, Option<MessageInfo>)> {
-    // One byte for each hole that there can be: its address is the placeholder.
-    let marks =
-        vec![b'.'; attachments.len() + parts(&mut builder).map(|part| leaves(part)).sum::<usize>()];
-    // The name of a field that depends on the form is known by its address, too.
+    // One byte for each possible placeholder, which is recognized by the address of this byte.
+    let marks = vec![
+        b'.';
+        attachments.len()
+            + parts(&mut builder)
+                .map(|part| count_leaves(part))
+                .sum::<usize>()
+    ];
+    // The name of a field that differs between the forms is also recognized by its address.
     let field = TRANSFER_ENCODING.to_owned();
-    let mut builder = builder; // With a lifetime that ends before the marks do.
-    let mut holes = Placeholders {
+    let mut builder = builder; // With a lifetime that ends before that of `marks`.
+    let mut placeholders = Placeholders {
         marks: &marks,
         field: &field,
         may_be_binary,
-        inputs: Vec::new(),
+        contents: Vec::new(),
     };
 
     headers::check_message(&mut builder.headers)?;
-    headers::spell_domains_in_ascii(&mut builder.headers);
-    for Looked { label, input, text } in attachments {
-        let encoding = holes.encoding(text);
-        let part = part_of(label, holes.reserve(input, text), encoding);
+    headers::encode_domains(&mut builder.headers);
+    for InspectedAttachment { label, input, text } in attachments {
+        let encoding = placeholders.encoding(text);
+        let part = attachment_part(label, placeholders.reserve(input, text), encoding);
         builder.attachments.get_or_insert_default().push(part);
     }
-    put_together(&mut builder);
+    assemble_body(&mut builder);
     let mut utf8_headers = headers::have_utf8(&builder.headers);
     if let Some(body) = &mut builder.body {
         headers::repair_and_check_part(body)?;
         utf8_headers |= headers::part_has_utf8(body);
         utf8_headers |= repair_and_check_top(&builder.headers, body)?;
-        extract_binary_parts(body, &mut holes)?;
+        extract_binary_parts(body, &mut placeholders)?;
     }
 
-    let mut paper = SegmentWriter {
-        holes,
+    let mut writer = SegmentWriter {
+        placeholders,
         text: Vec::new(),
         fields: Vec::new(),
-        odd_field: false,
-        pieces: Vec::new(),
+        has_unknown_field: false,
+        segments: Vec::new(),
     };
-    builder.serialize(&mut paper);
-    paper.end_text();
-    if paper.odd_field || paper.holes.inputs.iter().any(Option::is_some) {
-        // Not to be seen with a mail-builder that this crate was tested with. If it ever is,
+    builder.serialize(&mut writer);
+    writer.flush_text();
+    if writer.has_unknown_field || writer.placeholders.contents.iter().any(Option::is_some) {
+        // Does not happen with any mail-builder that this crate was tested with. If it ever does,
         // nothing may be sent.
         return Err(Error::request(
-            "an attachment did not find its place in the message",
+            "an attachment is missing from the serialized message",
         ));
     }
 
-    let mut pieces = Vec::with_capacity(paper.pieces.len());
-    let (mut survey, mut binary_survey, mut has_binary) =
+    let mut segments = Vec::with_capacity(writer.segments.len());
+    let (mut scanner, mut binary_scanner, mut has_binary) =
         (MessageScanner::new(), MessageScanner::new(), false);
-    for piece in paper.pieces {
-        match piece {
+    for segment in writer.segments {
+        match segment {
             Segment::Text(text) => {
                 let text = if may_be_binary { with_crlf(text) } else { text };
                 if may_be_binary {
-                    binary_survey.read(&text);
+                    binary_scanner.read(&text);
                 }
-                survey.read(&text);
-                pieces.push(Segment::Text(text));
+                scanner.read(&text);
+                segments.push(Segment::Text(text));
             }
             Segment::Field { encoded, binary } => {
-                binary_survey.read(&binary);
-                survey.read(&encoded);
-                pieces.push(Segment::Field { encoded, binary });
+                binary_scanner.read(&binary);
+                scanner.read(&encoded);
+                segments.push(Segment::Field { encoded, binary });
             }
-            Segment::Input(input, form) => {
+            Segment::Source(input, form) => {
                 let size = input.size();
                 match form {
-                    Form::Text(text) => survey.read_text(text),
-                    form => survey.skip_base64(size.map(|size| form.size_of(size))),
+                    Form::Text(text) => scanner.read_text(text),
+                    form => scanner.skip_base64(size.map(|size| form.size_of(size))),
                 }
-                binary_survey.skip_binary(size.map(|size| form.chosen(true).size_of(size)));
+                binary_scanner.skip_binary(size.map(|size| form.resolve(true).size_of(size)));
                 has_binary |= matches!(form, Form::Either);
-                pieces.push(Segment::Input(input, form));
+                segments.push(Segment::Source(input, form));
             }
-            Segment::Gone => {}
+            Segment::Consumed => {}
         }
     }
-    let mut facts = survey.end();
-    facts.check_text()?;
-    facts.utf8_headers = utf8_headers;
-    let binary_facts = has_binary.then(|| {
-        let mut binary_facts = binary_survey.end().of_binary();
-        binary_facts.utf8_headers = facts.utf8_headers;
-        binary_facts
+    let mut info = scanner.end();
+    info.check_text()?;
+    info.utf8_headers = utf8_headers;
+    let binary_info = has_binary.then(|| {
+        let mut binary_info = binary_scanner.end().into_binary();
+        binary_info.utf8_headers = info.utf8_headers;
+        binary_info
     });
-    Ok((pieces, facts, binary_facts))
+    Ok((segments, info, binary_info))
 }
 
-/// The lines of a piece of text as they go behind DATA: in the binary form, nobody makes their ends
-/// CRLF any more.
+/// Converts the line ends of a text segment to CRLF, as is done after DATA: the binary form is sent
+/// without this conversion.
 fn with_crlf(text: Bytes) -> Bytes {
     let (mut stuffer, mut output) = (Stuffer::without_dots(), Output::default());
     stuffer.push(text.into(), &mut output);
@@ -165,14 +171,14 @@ fn with_crlf(text: Bytes) -> Bytes {
     lines.freeze()
 }
 
-/// Puts the parts together as mail-builder would, but for those that are shown within the HTML
-/// body, which are related to it (RFC 2387). Beside a body of the caller's making mail-builder
-/// leaves all else out: attachments go around it.
-fn put_together(builder: &mut MessageBuilder<'_>) {
+/// Assembles the parts as mail-builder would, except that parts shown within the HTML body become
+/// related to it (RFC 2387). If the caller set a body, mail-builder ignores everything else: here
+/// the attachments are added around it.
+fn assemble_body(builder: &mut MessageBuilder<'_>) {
     let attachments = builder.attachments.take();
     let (text, html) = (
-        builder.text_body.take().map(without_mark),
-        builder.html_body.take().map(without_mark),
+        builder.text_body.take().map(without_bom),
+        builder.html_body.take().map(without_bom),
     );
     let (text, shown) = match builder.body.take() {
         Some(body) => (None, Some(body)),
@@ -209,8 +215,8 @@ fn put_together(builder: &mut MessageBuilder<'_>) {
     };
 }
 
-/// Text that was read from a file may begin with a byte order mark, which is none of it.
-fn without_mark(mut part: MimePart<'_>) -> MimePart<'_> {
+/// Removes a byte order mark, which text that was read from a file may begin with.
+fn without_bom(mut part: MimePart<'_>) -> MimePart<'_> {
     if let BodyPart::Text(text) = &mut part.contents
         && text.starts_with('\u{feff}')
     {
@@ -219,7 +225,7 @@ fn without_mark(mut part: MimePart<'_>) -> MimePart<'_> {
     part
 }
 
-/// A part that another one may show.
+/// Whether another part may show this one.
 fn is_inline(part: &MimePart<'_>) -> bool {
     let is_inline = |(name, value): &(Cow<'_, str>, HeaderType<'_>)| {
         name.eq_ignore_ascii_case("Content-Disposition")
@@ -232,7 +238,7 @@ fn is_inline(part: &MimePart<'_>) -> bool {
         && part.headers.iter().any(is_inline)
 }
 
-/// HTML is among what is shown, so that it can refer to other parts.
+/// Whether the part is HTML or contains it, so that it can refer to other parts.
 fn has_html(part: &MimePart<'_>) -> bool {
     match &part.contents {
         BodyPart::Multipart(parts) => parts.iter().any(has_html),
@@ -242,7 +248,7 @@ fn has_html(part: &MimePart<'_>) -> bool {
     }
 }
 
-/// The type of a part, without parameters.
+/// The media type of a part, without parameters.
 fn media_type<'a>(part: &'a MimePart<'_>) -> Option<&'a str> {
     let (_, value) = part
         .headers
@@ -251,7 +257,8 @@ fn media_type<'a>(part: &'a MimePart<'_>) -> Option<&'a str> {
     headers::text_of(value)?.split(';').next().map(str::trim)
 }
 
-/// A part and those that it shows. Which type the first of them has must be said (RFC 2387, 3.1).
+/// Makes a multipart of a part and those that it shows. It must state the media type of the first
+/// one (RFC 2387, 3.1).
 fn related<'x>(shown: MimePart<'x>, inline: Vec<MimePart<'x>>) -> MimePart<'x> {
     let media_type = media_type(&shown).unwrap_or("text/html").to_owned();
     let related = ContentType::new("multipart/related").attribute("type", media_type);
@@ -260,8 +267,8 @@ fn related<'x>(shown: MimePart<'x>, inline: Vec<MimePart<'x>>) -> MimePart<'x> {
     MimePart::new(related, parts)
 }
 
-/// Checks what the headers of the message and those of its content are together. Says whether
-/// content that brings its own headers has UTF-8 in them.
+/// Checks the headers of the message together with those of its content. Returns whether content
+/// with its own headers has UTF-8 in them.
 fn repair_and_check_top(
     message: &[(Cow<'_, str>, HeaderType<'_>)],
     body: &mut MimePart<'_>,
@@ -276,7 +283,12 @@ fn repair_and_check_top(
             BodyPart::Multipart(_) => b"",
         };
         let section = Section::of_raw_part(contents)?;
-        names.extend(section.once.iter().map(|name| Cow::Borrowed(*name)));
+        names.extend(
+            section
+                .unique_fields
+                .iter()
+                .map(|name| Cow::Borrowed(*name)),
+        );
         is_utf8 = section.is_utf8;
         body.contents = BodyPart::Binary(
             [&section.bytes, &contents[section.consumed..]]
@@ -284,11 +296,11 @@ fn repair_and_check_top(
                 .into(),
         );
     } else {
-        // mail-builder writes one of them, or both.
+        // mail-builder writes one or both of them.
         names.extend(["Content-Type", TRANSFER_ENCODING].map(Cow::Borrowed));
     }
     for (name, _) in message {
-        if section::once(name).is_some()
+        if section::unique_field_name(name).is_some()
             && names.iter().any(|other| other.eq_ignore_ascii_case(name))
         {
             let message = format!("the message has a {name} header beside the one of its content");
@@ -301,7 +313,7 @@ fn repair_and_check_top(
     Ok(is_utf8)
 }
 
-/// The parts that a message is made of, at the top.
+/// The top-level parts of the message.
 fn parts<'a, 'x>(
     builder: &'a mut MessageBuilder<'x>,
 ) -> impl Iterator<Item = &'a mut MimePart<'x>> {
@@ -316,29 +328,30 @@ fn parts<'a, 'x>(
         .chain(builder.attachments.iter_mut().flatten())
 }
 
-fn leaves(part: &MimePart<'_>) -> usize {
+fn count_leaves(part: &MimePart<'_>) -> usize {
     match &part.contents {
-        BodyPart::Multipart(parts) => parts.iter().map(leaves).sum(),
+        BodyPart::Multipart(parts) => parts.iter().map(count_leaves).sum(),
         _ => 1,
     }
 }
 
-/// What is within a part, which the multiparts around it say, too (RFC 2045, 6.4).
+/// What a part contains that the multiparts around it must declare too (RFC 2045, 6.4).
 #[derive(Clone, Copy, Default)]
-struct Within {
-    /// Something may go binary.
+struct PartContent {
+    /// Contents that may be sent as binary.
     binary: bool,
-    /// Something goes with bytes beyond ASCII.
+    /// Contents with bytes beyond ASCII that are not encoded.
     eight_bit: bool,
 }
 
-/// Moves what mail-builder would write as base64, or must not, out of the part and the parts in it.
+/// Moves contents that mail-builder would write as base64, or would encode though they must not be
+/// encoded, out of the part and the parts in it.
 fn extract_binary_parts<'m>(
     part: &mut MimePart<'m>,
-    holes: &mut Placeholders<'m>,
-) -> Result<Within> {
+    placeholders: &mut Placeholders<'m>,
+) -> Result<PartContent> {
     if let BodyPart::Multipart(parts) = &mut part.contents {
-        // What is signed must not change (RFC 1847, 2.1).
+        // Signed parts must not change (RFC 1847, 2.1).
         let is_labelled = |(name, _): &(Cow<'_, str>, HeaderType<'_>)| name == TRANSFER_ENCODING;
         let is_fixed = |(_, value): &(Cow<'_, str>, HeaderType<'_>)| {
             let is_signed =
@@ -346,27 +359,27 @@ fn extract_binary_parts<'m>(
             value.as_content_type().is_some_and(is_signed)
         };
         let is_labelled = part.headers.iter().any(is_labelled);
-        let around = holes.may_be_binary;
-        holes.may_be_binary &= !is_labelled && !part.headers.iter().any(is_fixed);
-        let mut within = Within::default();
+        let outer = placeholders.may_be_binary;
+        placeholders.may_be_binary &= !is_labelled && !part.headers.iter().any(is_fixed);
+        let mut content = PartContent::default();
         for inner in parts {
-            let inner = extract_binary_parts(inner, holes)?;
-            within.binary |= inner.binary;
-            within.eight_bit |= inner.eight_bit;
+            let inner = extract_binary_parts(inner, placeholders)?;
+            content.binary |= inner.binary;
+            content.eight_bit |= inner.eight_bit;
         }
-        holes.may_be_binary = around;
-        let encoding = if within.eight_bit { "8bit" } else { "binary" };
-        if within.binary {
+        placeholders.may_be_binary = outer;
+        let encoding = if content.eight_bit { "8bit" } else { "binary" };
+        if content.binary {
             part.headers
-                .push((holes.field.into(), Raw::new(encoding).into()));
-        } else if within.eight_bit && !is_labelled {
+                .push((placeholders.field.into(), Raw::new(encoding).into()));
+        } else if content.eight_bit && !is_labelled {
             part.headers
                 .push((TRANSFER_ENCODING.into(), Raw::new(encoding).into()));
         }
-        return Ok(within);
+        return Ok(content);
     }
-    // These are written as they are: a part that brings its own headers in its contents, or its own
-    // encoding. And streamed attachments, which are holes already.
+    // Written as they are: a part with its own headers in its contents or with its own encoding,
+    // and streamed attachments, whose contents are a placeholder already.
     if let Some((name, value)) = part
         .headers
         .iter()
@@ -374,17 +387,17 @@ fn extract_binary_parts<'m>(
     {
         let is_eight_bit =
             headers::text_of(value).is_some_and(|encoding| encoding.eq_ignore_ascii_case("8bit"));
-        return Ok(Within {
-            binary: holes.is_field(name.as_bytes()),
-            eight_bit: is_eight_bit && (holes.is_mark(part) || !is_ascii(part)),
+        return Ok(PartContent {
+            binary: placeholders.is_field(name.as_bytes()),
+            eight_bit: is_eight_bit && (placeholders.is_placeholder(part) || !is_ascii(part)),
         });
     }
     if part.headers.is_empty() {
-        return Ok(Within::default());
+        return Ok(PartContent::default());
     }
     let is_composite = media_type(part).is_some_and(headers::is_composite);
     if !is_composite && is_text(part) && !must_be_base64(part) {
-        return Ok(Within::default());
+        return Ok(PartContent::default());
     }
     let contents = std::mem::replace(&mut part.contents, BodyPart::Multipart(Vec::new()));
     let bytes = match contents {
@@ -392,15 +405,15 @@ fn extract_binary_parts<'m>(
         BodyPart::Text(Cow::Borrowed(text)) => Bytes::copy_from_slice(text.as_bytes()),
         BodyPart::Binary(Cow::Owned(binary)) => Bytes::from(binary),
         BodyPart::Binary(Cow::Borrowed(binary)) => Bytes::copy_from_slice(binary),
-        BodyPart::Multipart(_) => Bytes::new(), // It was seen above that it is none.
+        BodyPart::Multipart(_) => Bytes::new(), // Handled above.
     };
     let text = is_composite
         .then(|| read_text("an attachment", &bytes))
         .transpose()?;
-    part.headers.push(holes.encoding(text));
-    part.contents = BodyPart::Binary(holes.reserve(Input::Bytes(bytes), text).into());
-    Ok(Within {
-        binary: holes.may_be_binary,
+    part.headers.push(placeholders.encoding(text));
+    part.contents = BodyPart::Binary(placeholders.reserve(PartSource::Bytes(bytes), text).into());
+    Ok(PartContent {
+        binary: placeholders.may_be_binary,
         eight_bit: text.is_some_and(|text| text.may_be_eight_bit),
     })
 }
@@ -415,15 +428,15 @@ fn is_ascii(part: &MimePart<'_>) -> bool {
 
 const TRANSFER_ENCODING: &str = "Content-Transfer-Encoding";
 
-/// mail-builder's own idea of it: such a part is written as text, as 7bit, quoted-printable or
-/// base64, as its content needs.
+/// The criterion of mail-builder: it writes such a part as text, and chooses 7bit, quoted-printable
+/// or base64 by the content.
 fn is_text(part: &MimePart<'_>) -> bool {
     matches!(part.contents, BodyPart::Text(_))
         || content_type(part, "Content-Type").is_some_and(ContentType::is_text)
 }
 
-/// Text that would not arrive as it was attached, or that 7bit must not hold (RFC 2045, 2.7):
-/// mail-builder takes care of LF alone.
+/// Whether text would arrive changed, or must not be sent as 7bit (RFC 2045, 2.7). mail-builder
+/// handles bare LF only.
 fn must_be_base64(part: &MimePart<'_>) -> bool {
     let text = match &part.contents {
         BodyPart::Text(text) => text.as_bytes(),
@@ -446,8 +459,8 @@ fn content_type<'a, 'x>(part: &'a MimePart<'x>, name: &str) -> Option<&'a Conten
         })
 }
 
-/// The part for a streamed attachment, whose contents are the placeholder.
-fn part_of<'m>(
+/// The part for a streamed attachment, with a placeholder as its contents.
+fn attachment_part<'m>(
     label: Label,
     mark: &'m [u8],
     encoding: (Cow<'m, str>, HeaderType<'m>),
@@ -467,39 +480,39 @@ fn part_of<'m>(
     part
 }
 
-/// What was moved out of the message, in the order of the placeholders.
+/// The contents that were moved out of the message, in the order of their placeholders.
 struct Placeholders<'m> {
     marks: &'m [u8],
-    /// The name of a field that depends on the form.
+    /// The name of a field that differs between the forms, recognized by its address.
     field: &'m str,
-    /// Here and now.
+    /// Whether the part being processed may be sent as binary.
     may_be_binary: bool,
-    inputs: Vec<Option<(Input, Form)>>,
+    contents: Vec<Option<(PartSource, Form)>>,
 }
 
 impl<'m> Placeholders<'m> {
-    /// Takes what stands for a placeholder, and gives the placeholder.
-    fn reserve(&mut self, input: Input, text: Option<Text>) -> &'m [u8] {
-        let at = self.inputs.len();
+    /// Stores contents and returns their placeholder.
+    fn reserve(&mut self, input: PartSource, text: Option<TextInfo>) -> &'m [u8] {
+        let at = self.contents.len();
         let form = match text {
             Some(text) => Form::Text(text),
             None if self.may_be_binary => Form::Either,
             None => Form::Base64,
         };
-        self.inputs.push(Some((input, form)));
+        self.contents.push(Some((input, form)));
         &self.marks[at..=at]
     }
 
-    /// The field that says how a part goes which may go binary, or else as base64, or as text. With
-    /// it, mail-builder hands the contents over as they are, in one write.
-    fn encoding(&self, text: Option<Text>) -> (Cow<'m, str>, HeaderType<'m>) {
+    /// The Content-Transfer-Encoding field of a part with placeholder contents. With this field,
+    /// mail-builder writes the contents unchanged, in one write.
+    fn encoding(&self, text: Option<TextInfo>) -> (Cow<'m, str>, HeaderType<'m>) {
         let name = if self.may_be_binary {
             self.field
         } else {
             TRANSFER_ENCODING
         };
         let encoding = match text {
-            Some(Text {
+            Some(TextInfo {
                 may_be_eight_bit: true,
                 ..
             }) => "8bit",
@@ -509,13 +522,13 @@ impl<'m> Placeholders<'m> {
         (name.into(), Raw::new(encoding).into())
     }
 
-    /// The part's contents are a placeholder.
-    fn is_mark(&self, part: &MimePart<'_>) -> bool {
-        matches!(&part.contents, BodyPart::Binary(bytes) if self.place(bytes).is_some())
+    /// Whether the contents of the part are a placeholder.
+    fn is_placeholder(&self, part: &MimePart<'_>) -> bool {
+        matches!(&part.contents, BodyPart::Binary(bytes) if self.index_of(bytes).is_some())
     }
 
-    /// The number of the placeholder that these bytes are: it is the address that counts.
-    fn place(&self, bytes: &[u8]) -> Option<usize> {
+    /// The index of the placeholder at this address.
+    fn index_of(&self, bytes: &[u8]) -> Option<usize> {
         let at = bytes
             .as_ptr()
             .addr()
@@ -523,66 +536,67 @@ impl<'m> Placeholders<'m> {
         (bytes.len() == 1 && at < self.marks.len()).then_some(at)
     }
 
-    /// These bytes are the name of such a field, by their address.
+    /// Whether these bytes are the name of a field that differs between the forms, by their
+    /// address.
     fn is_field(&self, bytes: &[u8]) -> bool {
         std::ptr::eq(bytes, self.field.as_bytes())
     }
 
-    /// What stands for these bytes, if they are a placeholder.
-    fn find(&mut self, bytes: &[u8]) -> Option<(Input, Form)> {
-        let at = self.place(bytes)?;
-        self.inputs.get_mut(at)?.take()
+    /// Takes the contents that these bytes stand for, if they are a placeholder.
+    fn take(&mut self, bytes: &[u8]) -> Option<(PartSource, Form)> {
+        let at = self.index_of(bytes)?;
+        self.contents.get_mut(at)?.take()
     }
 }
 
-/// The field of a part whose contents are a hole, and of a multipart around such parts.
+/// The field of a part whose contents are a placeholder, and of a multipart around such parts.
 const BASE64_FIELD: &[u8] = b"Content-Transfer-Encoding: base64\r\n";
 const SEVEN_BIT_FIELD: &[u8] = b"Content-Transfer-Encoding: 7bit\r\n";
 const EIGHT_BIT_FIELD: &[u8] = b"Content-Transfer-Encoding: 8bit\r\n";
 const BINARY_FIELD: &[u8] = b"Content-Transfer-Encoding: binary\r\n";
 
-/// What mail-builder writes on.
+/// The writer that mail-builder writes to.
 struct SegmentWriter<'m> {
-    holes: Placeholders<'m>,
+    placeholders: Placeholders<'m>,
     text: Vec<u8>,
-    /// Where in the text a field begins that depends on the form.
+    /// The positions in the text of the fields that differ between the forms.
     fields: Vec<usize>,
-    /// Such a field is not what it was to be.
-    odd_field: bool,
-    pieces: Vec<Segment>,
+    /// Such a field does not have one of the expected values.
+    has_unknown_field: bool,
+    segments: Vec<Segment>,
 }
 
 impl SegmentWriter<'_> {
-    fn end_text(&mut self) {
+    fn flush_text(&mut self) {
         let mut text = Bytes::from(std::mem::take(&mut self.text));
         let length = text.len();
         for at in std::mem::take(&mut self.fields) {
             let before = text.split_to(at - (length - text.len()));
-            self.pieces.push(Segment::Text(before));
+            self.segments.push(Segment::Text(before));
             let known = [BASE64_FIELD, SEVEN_BIT_FIELD, EIGHT_BIT_FIELD, BINARY_FIELD];
             let Some(field) = known.into_iter().find(|field| text.starts_with(field)) else {
-                return self.odd_field = true;
+                return self.has_unknown_field = true;
             };
             drop(text.split_to(field.len()));
-            // In a multipart, for its parts say it themselves.
+            // A multipart has the field only in the binary form.
             let encoded = if field == BINARY_FIELD { &[] } else { field };
             let [encoded, binary] = [encoded, BINARY_FIELD].map(Bytes::from_static);
-            self.pieces.push(Segment::Field { encoded, binary });
+            self.segments.push(Segment::Field { encoded, binary });
         }
-        self.pieces.push(Segment::Text(text));
+        self.segments.push(Segment::Text(text));
     }
 }
 
 impl Writer for SegmentWriter<'_> {
     fn write(&mut self, bytes: &[u8]) {
-        if self.holes.is_field(bytes) {
+        if self.placeholders.is_field(bytes) {
             self.fields.push(self.text.len());
         }
-        match self.holes.find(bytes) {
+        match self.placeholders.take(bytes) {
             None => self.text.extend_from_slice(bytes),
             Some((input, form)) => {
-                self.end_text();
-                self.pieces.push(Segment::Input(input, form));
+                self.flush_text();
+                self.segments.push(Segment::Source(input, form));
             }
         }
     }
@@ -591,7 +605,7 @@ impl Writer for SegmentWriter<'_> {
         self.text.push(byte);
     }
 
-    // Encoded text goes straight into its place, however long it is.
+    // Encoded text of any length is appended in place.
     fn append_with<T>(&mut self, _: usize, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         append(&mut self.text)
     }

@@ -1,9 +1,9 @@
-//! What is sent: a message of mail-builder's with attachments of any size, or one that is ready.
+//! Messages: built with mail-builder, with attachments of any size, or given as raw messages.
 //!
-//! A [`Message`] becomes a [`Body`], a stream of chunks, when it is sent. It is built in three
-//! steps, each of which fails before any connection is made: the headers are checked and read for
-//! the envelope; files are looked at; the message is laid out as text with holes for what is read
-//! later, so that its size is known and its memory is a few blocks.
+//! Sending turns a [`Message`] into a [`Body`], a stream of chunks, in three steps that fail before
+//! any connection is made: the headers are checked and the envelope is read from them; files are
+//! inspected; the message is serialized as text, with placeholders for what is read later. So its
+//! size is known in advance, and it needs a few blocks of memory only.
 
 mod attachment;
 mod body;
@@ -35,19 +35,19 @@ use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
 use progress::{ProgressCallback, ProgressReporter};
 
-/// A message to be sent.
+/// A message to send.
 ///
-/// It is made from mail-builder's [`MessageBuilder`], or from a message that is ready, headers and
-/// all. The Bcc header of either never leaves the machine.
+/// It is either built with mail-builder's [`MessageBuilder`] or a raw message, which is complete
+/// with its headers. Its Bcc header is never sent.
 ///
 /// # What is repaired and what is refused
 ///
-/// What leaves is a valid message, or nothing leaves. These rules hold for bytes, files and
-/// streams, and whichever way the server takes the message. What is refused is refused before
-/// anything is sent, as [`ErrorKind::Request`](crate::ErrorKind::Request), with the number of the
-/// line and its bytes where the message is a ready one.
+/// Either a valid message is sent or nothing is. The rules are the same for bytes, files and
+/// streams, and for every way in which the server accepts the message. A message is refused before
+/// anything is sent, with [`ErrorKind::Request`](crate::ErrorKind::Request); for a raw message the
+/// error names the line and shows its bytes.
 ///
-/// In the header section of a ready message, which may have 1 MiB:
+/// The header section of a raw message may have up to 1 MiB. In it:
 ///
 /// | Found | What happens |
 /// |---|---|
@@ -56,17 +56,17 @@ use progress::{ProgressCallback, ProgressReporter};
 /// | a field without a value that must have one (`Cc:`, `Content-Type:`) | removed |
 /// | LF alone as line end | becomes CRLF, unless [`LineEnds`] says otherwise: then refused |
 /// | CR alone | refused: not every reader ends a line there |
-/// | no header field at all, a line that is none, an empty message | refused |
+/// | no header field at all, a line that is not a header field, an empty message | refused |
 /// | bytes that are not UTF-8, UTF-16, a NUL | refused; UTF-8 needs a server with SMTPUTF8 (RFC 6532) |
-/// | a second field of a kind that may be there once (RFC 5322, 3.6) | refused |
+/// | a second field of a kind that may occur once (RFC 5322, 3.6) | refused |
 /// | From with several addresses and no Sender, or Sender with several (RFC 5322, 3.6.2) | refused |
 ///
-/// In the body of a ready message, line ends go by [`LineEnds`], and a NUL is refused unless it
-/// goes as binary. In a stream these are found when their turn comes: sending fails then
-/// ([`ErrorKind::Input`](crate::ErrorKind::Input)), and the message is not ended, so that nothing
-/// is delivered. Nothing else of a ready message is changed or looked at. A line of more than 998
-/// bytes goes as it is: servers may take it, a signature may cover it, and [`Body::longest_line`]
-/// tells of it.
+/// In the body of a raw message, [`LineEnds`] decides about line ends, and a NUL is refused unless
+/// the message is sent as binary. In a stream they are found only while it is sent: sending fails
+/// then with [`ErrorKind::Input`](crate::ErrorKind::Input), and as the message is not ended,
+/// nothing is delivered. Nothing else in a raw message is changed or checked. A line of more than
+/// 998 bytes is sent as it is, because servers may accept it and a signature may cover it;
+/// [`Body::longest_line`] reports it.
 ///
 /// In a built message:
 ///
@@ -75,7 +75,7 @@ use progress::{ProgressCallback, ProgressReporter};
 /// | Bcc and Resent-Bcc | removed; recipients in Bcc are in the envelope |
 /// | a list without an address, an identifier or a type without a value | the field is left out |
 /// | To, Cc or Reply-To set more than once | one list |
-/// | another field set more than once that may be there once | the last one counts |
+/// | another field set more than once that may occur once | the last one counts |
 /// | identifiers in angle brackets (`message_id("<a@b>")`) | the brackets are not doubled |
 /// | a byte order mark at the front of a text or HTML body | removed |
 /// | attachments that HTML refers to (`cid:`) | `multipart/related` with the HTML (RFC 2387) |
@@ -86,7 +86,7 @@ use progress::{ProgressCallback, ProgressReporter};
 /// | Content-Type or Content-Transfer-Encoding beside those of the content | refused |
 /// | `message/…` and `multipart/…` as attachments | not encoded (RFC 2046, 5.2.1); with a NUL refused |
 ///
-/// Text from a file becomes a body by [`decode_text`].
+/// Use [`decode_text`] to make a body of the text in a file.
 ///
 /// ```
 /// use envoi::mail_builder::MessageBuilder;
@@ -101,32 +101,32 @@ use progress::{ProgressCallback, ProgressReporter};
 /// ```
 #[must_use = "a message does nothing until it is sent"]
 pub struct Message<'x> {
-    what: Source<'x>,
+    source: Source<'x>,
     attachments: Vec<Attachment>,
     envelope: Option<Envelope>,
     delivery: DeliveryOptions,
     line_ends: LineEnds,
     may_be_binary: bool,
-    listener: Option<ProgressCallback>,
+    progress: Option<ProgressCallback>,
 }
 
 enum Source<'x> {
-    Built(Box<MessageBuilder<'x>>),
-    Ready(Data),
+    Builder(Box<MessageBuilder<'x>>),
+    Raw(Data),
 }
 
 impl<'x> From<MessageBuilder<'x>> for Message<'x> {
-    /// The builder may have attachments in memory. Those that are streamed are added by
-    /// [`Message::attach`].
+    /// The builder may have attachments in memory. [`Message::attach`] adds those that are
+    /// streamed.
     fn from(builder: MessageBuilder<'x>) -> Self {
-        Message::new(Source::Built(Box::new(builder)))
+        Message::new(Source::Builder(Box::new(builder)))
     }
 }
 
 impl Message<'static> {
-    /// A message that is ready: its headers, a blank line, its body. It needs an
-    /// [`envelope`](Self::envelope). The rules for its headers are
-    /// [above](Self#what-is-repaired-and-what-is-refused).
+    /// Creates a message from a raw message: headers, an empty line, body. It needs an
+    /// [`envelope`](Self::envelope). [These rules](Self#what-is-repaired-and-what-is-refused) apply
+    /// to its headers.
     ///
     /// ```
     /// use envoi::{Address, Envelope, Message};
@@ -136,67 +136,71 @@ impl Message<'static> {
     /// # Ok::<(), envoi::Error>(())
     /// ```
     pub fn raw(message: impl Into<Bytes>) -> Self {
-        Message::new(Source::Ready(Data::Bytes(message.into())))
+        Message::new(Source::Raw(Data::Bytes(message.into())))
     }
 
-    /// The same from a file. It is read twice: looked over before it goes, and as it goes.
+    /// Creates a message from a file that contains a raw message. The file is read twice: to check
+    /// it, and to send it.
     pub fn raw_file(path: impl Into<PathBuf>) -> Self {
-        Message::new(Source::Ready(Data::File(path.into())))
+        Message::new(Source::Raw(Data::File(path.into())))
     }
 
-    /// The same from a stream, which is read once: its size is not announced to the server, and it
-    /// cannot be sent a second time. Its header section is read before anything is sent.
+    /// Creates a message from a stream of a raw message. It is read once, so its size is not
+    /// announced to the server and it cannot be sent a second time. Its header section is read
+    /// before anything is sent.
     pub fn raw_stream(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        Message::new(Source::Ready(Data::Reader(Box::new(reader))))
+        Message::new(Source::Raw(Data::Reader(Box::new(reader))))
     }
 }
 
 impl<'x> Message<'x> {
-    fn new(what: Source<'x>) -> Self {
+    fn new(source: Source<'x>) -> Self {
         Message {
-            what,
+            source,
             attachments: Vec::new(),
             envelope: None,
             delivery: DeliveryOptions::default(),
             line_ends: LineEnds::default(),
             may_be_binary: false,
-            listener: None,
+            progress: None,
         }
     }
 
-    /// Adds an attachment that is read when its turn comes. A ready message takes none: preparing
-    /// it fails.
+    /// Adds an attachment, which is read when it is sent. A raw message cannot have attachments:
+    /// preparing it fails.
     pub fn attach(mut self, attachment: Attachment) -> Self {
         self.attachments.push(attachment);
         self
     }
 
-    /// Where the message goes, whatever its headers say. Without it, a built message goes from its
-    /// Sender, or else the first in From, to everyone in To, Cc and Bcc.
+    /// Sets the envelope: where the message goes, whatever its headers say. By default, a built
+    /// message goes from its Sender, or else from the first address in From, to all addresses in
+    /// To, Cc and Bcc.
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.envelope = Some(envelope);
         self
     }
 
-    /// What is asked of the server beyond taking the message: reports of delivery, times, a
-    /// priority … in place of what its envelope asks for.
+    /// Sets the ESMTP parameters: delivery reports, times, a priority … They replace those of the
+    /// envelope.
     pub fn delivery(mut self, delivery: DeliveryOptions) -> Self {
         self.delivery = delivery;
         self
     }
 
-    /// What becomes of line ends that are not CRLF. A built message has none.
+    /// Sets how line ends other than CRLF are treated. A built message has none.
     pub fn line_ends(mut self, line_ends: LineEnds) -> Self {
         self.line_ends = line_ends;
         self
     }
 
-    /// Lets attachments go as they are, without base64 and so a quarter smaller, where the server
-    /// offers BINARYMIME and CHUNKING (RFC 3030). Few do; to any other they go as base64, as they
-    /// do without this. Text goes as ever, and so does what is signed.
+    /// Allows attachments to be sent without base64, which makes them a quarter smaller, if the
+    /// server offers BINARYMIME and CHUNKING (RFC 3030). Few servers do; all others get base64.
+    /// Text and signed parts are not affected.
     ///
-    /// The server will have to encode them itself where the next one takes no binary messages, or
-    /// return the message. A ready message is not changed, so this does nothing to it.
+    /// The server has to encode the attachments itself if the next server does not accept binary
+    /// messages, or it has to return the message. Has no effect on a raw message, which is never
+    /// changed.
     ///
     /// ```
     /// use envoi::mail_builder::MessageBuilder;
@@ -210,10 +214,10 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// Has this function told how far the message is while it goes: not more often than ten times a
-    /// second, and once more when all of it has gone. It is called by the task that sends, so it
-    /// should be quick: draw a bar, store a number, or pass the [`UploadProgress`] on through a
-    /// channel, such as tokio's `watch`.
+    /// Calls a function with the upload progress: at most ten times a second, and once more when
+    /// the whole message has been written. The task that sends calls it, so it should be quick:
+    /// draw a bar, store a number, or pass the [`UploadProgress`] on through a channel, such as
+    /// tokio's `watch`.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -227,22 +231,22 @@ impl<'x> Message<'x> {
     /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
     /// let message = Message::from(mail).progress(move |progress| seen.store(progress.sent, Ordering::Relaxed));
     /// ```
-    pub fn progress(mut self, listener: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Arc::new(listener));
+    pub fn progress(mut self, callback: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(callback));
         self
     }
 
-    /// Checks the message, looks at its files, and lays it out. Sending does this first of all; to
-    /// do it oneself finds what is wrong early, and gives the bytes as they will go.
+    /// Checks the message, inspects its files, and serializes it. Sending starts with this; call it
+    /// yourself to find errors early, or to get the bytes that would be sent.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): no sender, no recipient, what is
-    /// [refused](Self#what-is-repaired-and-what-is-refused), or a ready message without an envelope
-    /// or with attachments. [`ErrorKind::Input`](crate::ErrorKind::Input): a file that is missing,
-    /// cannot be read or is none, or a stream that fails.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): there is no sender or no recipient,
+    /// something is [refused](Self#what-is-repaired-and-what-is-refused), or a raw message has
+    /// attachments or no envelope. [`ErrorKind::Input`](crate::ErrorKind::Input): a file is
+    /// missing, cannot be read or is not a regular file, or a stream fails.
     ///
-    /// A stream may give its header section late, or never: this waits for it.
+    /// Waits until a stream has given its header section, however long that takes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -270,9 +274,9 @@ impl<'x> Message<'x> {
     }
 
     async fn prepare_parts(self) -> Result<(Envelope, Body)> {
-        let teller = self.listener.map(ProgressReporter::new);
-        match self.what {
-            Source::Built(builder) => {
+        let reporter = self.progress.map(ProgressReporter::new);
+        match self.source {
+            Source::Builder(builder) => {
                 let mut builder = nesting::check(builder)?;
                 headers::repair(&mut builder.headers);
                 let envelope = match self.envelope {
@@ -281,26 +285,26 @@ impl<'x> Message<'x> {
                 };
                 let mut attachments = Vec::with_capacity(self.attachments.len());
                 for attachment in self.attachments {
-                    attachments.push(attachment.look().await?);
+                    attachments.push(attachment.inspect().await?);
                 }
-                let (pieces, facts, binary_facts) =
-                    layout::lay_out(*builder, attachments, self.may_be_binary)?;
+                let (segments, info, binary_info) =
+                    layout::write_segments(*builder, attachments, self.may_be_binary)?;
                 Ok((
                     envelope,
-                    Body::new(pieces, facts, None, teller).or_binary(binary_facts),
+                    Body::new(segments, info, None, reporter).with_binary_info(binary_info),
                 ))
             }
-            Source::Ready(data) => {
+            Source::Raw(data) => {
                 let envelope = self.envelope.ok_or_else(|| {
-                    Error::request("a ready message needs an envelope")
+                    Error::request("a raw message needs an envelope")
                         .with_hint("Give it one: its headers are not read for where it goes.")
                 })?;
                 if !self.attachments.is_empty() {
-                    return Err(Error::request("a ready message takes no attachments")
-                        .with_hint("Only a message of mail-builder's does."));
+                    return Err(Error::request("a raw message takes no attachments")
+                        .with_hint("Only a message built with mail-builder does."));
                 }
-                let (pieces, facts, check) = raw::prepare(data, self.line_ends).await?;
-                Ok((envelope, Body::new(pieces, facts, check, teller)))
+                let (segments, info, check) = raw::prepare(data, self.line_ends).await?;
+                Ok((envelope, Body::new(segments, info, check, reporter)))
             }
         }
     }
@@ -309,9 +313,9 @@ impl<'x> Message<'x> {
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Message");
-        match &self.what {
-            Source::Built(builder) => fields.field("builder", builder),
-            Source::Ready(data) => fields.field("ready", data),
+        match &self.source {
+            Source::Builder(builder) => fields.field("builder", builder),
+            Source::Raw(data) => fields.field("raw", data),
         };
         fields
             .field("attachments", &self.attachments)
@@ -325,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_can_be_sent_from_any_task() {
+    fn message_is_send() {
         fn is_send<T: Send>(_: &T) {}
         let message = Message::from(MessageBuilder::new()).attach(Attachment::reader(
             "a",

@@ -1,4 +1,5 @@
-//! How deep parts and addresses may be nested: what reads, writes and drops them is recursive.
+//! Limits the nesting of parts and addresses, since they are read, written and dropped by
+//! recursion.
 
 use mail_builder::MessageBuilder;
 use mail_builder::headers::HeaderType;
@@ -7,14 +8,14 @@ use mail_builder::mime::{BodyPart, MimePart};
 
 use crate::{Error, Result};
 
-/// So many levels of parts in parts, or of lists and groups in lists.
+/// The maximum depth of parts within parts, and of lists and groups within lists.
 const MAX_DEPTH: usize = 100;
 
-/// Checks how deep a message is nested, and takes it apart where that is too deep.
+/// Checks the nesting of a message, and drops one that is nested too deep without recursion.
 ///
 /// # Errors
 ///
-/// Parts or addresses that are nested more than [`MAX_DEPTH`] deep.
+/// Parts or addresses are nested more than [`MAX_DEPTH`] deep.
 pub(super) fn check(mut builder: Box<MessageBuilder<'_>>) -> Result<Box<MessageBuilder<'_>>> {
     let Some(what) = too_deep(&builder) else {
         return Ok(builder);
@@ -26,7 +27,7 @@ pub(super) fn check(mut builder: Box<MessageBuilder<'_>>) -> Result<Box<MessageB
     )
 }
 
-/// What is nested too deep, if anything is.
+/// Describes what is nested too deep, if anything is.
 fn too_deep(builder: &MessageBuilder<'_>) -> Option<&'static str> {
     let mut parts: Vec<(&MimePart<'_>, usize)> = Vec::new();
     parts.extend(builder.body.iter().map(|part| (part, 1)));
@@ -64,7 +65,7 @@ fn too_deep(builder: &MessageBuilder<'_>) -> Option<&'static str> {
     None
 }
 
-/// Drops level by level what would else be dropped by recursion.
+/// Drops level by level what would otherwise be dropped by recursion.
 fn take_apart(builder: &mut MessageBuilder<'_>) {
     let mut headers = std::mem::take(&mut builder.headers);
     let mut parts: Vec<MimePart<'_>> = builder.attachments.take().unwrap_or_default();

@@ -1,48 +1,49 @@
-//! What a message is, known before it goes: its size on the wire, 8-bit or not, its line ends.
+//! Determines the properties of a message before it is sent: its size on the wire, whether it is
+//! 8-bit, and its line ends.
 
 use memchr::{memchr, memchr2};
 
-use super::input::Text;
+use super::input::TextInfo;
 use crate::diagnose;
 use crate::error::{Error, Result};
 use crate::proto::Content;
 
-/// Goes over a message once, at the speed of memory, and sums up what it is.
+/// Scans a message once and collects its properties.
 #[derive(Debug)]
 pub(super) struct MessageScanner {
-    lines: Lines,
+    lines: LineCounter,
     eight_bit: bool,
     nul: Option<u64>,
     size_is_known: bool,
     content_is_known: bool,
 }
 
-/// What was found.
+/// The properties of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MessageInfo {
-    /// The size on the wire, as RFC 1870 counts it: with CRLF line ends, the last one among them,
-    /// and without what the dialogue adds (doubled dots, the final dot).
+    /// The size on the wire, as RFC 1870 counts it: every line, the last one included, ends with
+    /// CRLF; doubled dots and the final dot do not count.
     pub(super) size: Option<u64>,
     pub(super) content: Content,
     pub(super) utf8_headers: bool,
     pub(super) longest_line: Option<u64>,
     /// The first line that does not end with CRLF.
-    pub(super) bare: Option<Bare>,
-    /// The first line with a NUL in it, which text cannot have (RFC 2045, 2.8).
+    pub(super) bare: Option<BareLineEnd>,
+    /// The first line with a NUL, which is not allowed in text (RFC 2045, 2.8).
     pub(super) nul: Option<u64>,
-    /// How many bytes of the size are CR and LF that were missing.
+    /// The number of bytes of `size` that are missing CRs and LFs.
     added: u64,
 }
 
-/// A line that ends with CR or LF alone.
+/// A line that ends with a bare CR or LF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bare {
+pub(super) struct BareLineEnd {
     pub(super) line: u64,
     pub(super) byte: u8,
 }
 
 impl MessageInfo {
-    /// Of a stream that can be read only once.
+    /// For a stream that can be read only once.
     pub(super) fn unknown() -> Self {
         MessageInfo {
             size: None,
@@ -55,14 +56,14 @@ impl MessageInfo {
         }
     }
 
-    /// The message can go as text.
+    /// Checks that the message can be sent as text.
     pub(super) fn check_text(&self) -> Result<()> {
         self.nul
             .map_or(Ok(()), |line| Err(nul("the message", line)))
     }
 
-    /// Of the same message, if it goes as it is.
-    pub(super) fn of_binary(self) -> Self {
+    /// The properties of the same message if it is sent unchanged.
+    pub(super) fn into_binary(self) -> Self {
         let size = self.size.map(|size| size - self.added);
         MessageInfo {
             size,
@@ -73,7 +74,7 @@ impl MessageInfo {
     }
 }
 
-/// A line with a NUL where there must be text.
+/// The error for a line with a NUL in text.
 pub(super) fn nul(what: &str, line: u64) -> Error {
     Error::request(format!(
         "line {line} of {what} has a NUL, which text cannot have"
@@ -84,7 +85,7 @@ pub(super) fn nul(what: &str, line: u64) -> Error {
 impl MessageScanner {
     pub(super) fn new() -> Self {
         MessageScanner {
-            lines: Lines::new(),
+            lines: LineCounter::new(),
             eight_bit: false,
             nul: None,
             size_is_known: true,
@@ -92,12 +93,12 @@ impl MessageScanner {
         }
     }
 
-    /// Lines that do not go, but count where a line is named by its number.
+    /// Counts lines that are not sent, so that line numbers in errors are those of the source.
     pub(super) fn skip_lines(&mut self, lines: u64) {
         self.lines.skip(lines);
     }
 
-    /// The next piece of the message.
+    /// Scans the next piece of the message.
     pub(super) fn read(&mut self, piece: &[u8]) {
         self.eight_bit |= !piece.is_ascii();
         let mut rest = piece;
@@ -111,7 +112,7 @@ impl MessageScanner {
         self.lines.feed(rest);
     }
 
-    /// Lines of base64 between two pieces, of this length if it is known.
+    /// Counts lines of base64 between two pieces. `length` is their size, if known.
     pub(super) fn skip_base64(&mut self, length: Option<u64>) {
         let longest = length.map_or(76, |length| length.saturating_sub(2).min(76));
         self.lines.longest = self.lines.longest.max(longest);
@@ -121,8 +122,8 @@ impl MessageScanner {
         }
     }
 
-    /// Text between two pieces, at the beginning of a line, of which this is known.
-    pub(super) fn read_text(&mut self, text: Text) {
+    /// Counts text between two pieces, which starts at the beginning of a line.
+    pub(super) fn read_text(&mut self, text: TextInfo) {
         self.eight_bit |= text.may_be_eight_bit;
         match text.lines {
             Some(lines) => self.lines.append(lines),
@@ -130,7 +131,7 @@ impl MessageScanner {
         }
     }
 
-    /// Bytes that go as they are, so many if that is known.
+    /// Counts bytes that are sent unchanged. `length` is their number, if known.
     pub(super) fn skip_binary(&mut self, length: Option<u64>) {
         match length {
             Some(length) => self.lines.size = self.lines.size.saturating_add(length),
@@ -138,11 +139,11 @@ impl MessageScanner {
         }
     }
 
-    /// What is known of the lines so far, and whether there are bytes beyond ASCII; the line of a
-    /// NUL, if there is one.
-    pub(super) fn text(&self) -> (Text, Option<u64>) {
+    /// The lines so far and whether they have bytes beyond ASCII; and the line of a NUL, if there
+    /// is one.
+    pub(super) fn text(&self) -> (TextInfo, Option<u64>) {
         (
-            Text {
+            TextInfo {
                 lines: Some(self.lines),
                 may_be_eight_bit: self.eight_bit,
             },
@@ -150,7 +151,7 @@ impl MessageScanner {
         )
     }
 
-    /// The message is over. Whether its headers are ASCII is not known here.
+    /// Ends the message. `utf8_headers` is set by the caller.
     pub(super) fn end(mut self) -> MessageInfo {
         self.lines.end();
         MessageInfo {
@@ -169,24 +170,24 @@ impl MessageScanner {
     }
 }
 
-/// Counts as the wire will have it: a lone CR or LF becomes CRLF, and a last line without an end
-/// gets one.
+/// Counts lines and bytes as they are sent: a bare CR or LF becomes CRLF, and a last line without
+/// an end gets one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lines {
+pub(super) struct LineCounter {
     size: u64,
-    /// Lines that have ended.
+    /// The number of complete lines.
     count: u64,
-    /// The length so far of the line that has not.
+    /// The length of the incomplete line.
     line: u64,
     longest: u64,
     after_cr: bool,
-    bare: Option<Bare>,
+    bare: Option<BareLineEnd>,
     added: u64,
 }
 
-impl Lines {
+impl LineCounter {
     pub(super) fn new() -> Self {
-        Lines {
+        LineCounter {
             size: 0,
             count: 0,
             line: 0,
@@ -197,16 +198,16 @@ impl Lines {
         }
     }
 
-    pub(super) fn bare(&self) -> Option<Bare> {
+    pub(super) fn bare(&self) -> Option<BareLineEnd> {
         self.bare
     }
 
-    /// The number of the line that the next byte is in.
+    /// The number of the line that the next byte belongs to.
     fn number(&self) -> u64 {
         self.count + u64::from(self.after_cr) + 1
     }
 
-    /// Lines that do not go, but count where a line is named by its number.
+    /// Counts lines that are not sent, so that line numbers in errors are those of the source.
     pub(super) fn skip(&mut self, lines: u64) {
         self.count += lines;
     }
@@ -238,8 +239,8 @@ impl Lines {
         self.line += bytes.len() as u64;
     }
 
-    /// The same for lines that were counted apart, where one begins here.
-    fn append(&mut self, lines: Lines) {
+    /// Adds lines that were counted separately and start at the beginning of a line.
+    fn append(&mut self, lines: LineCounter) {
         self.size += lines.size;
         self.count += lines.count;
         self.longest = self.longest.max(lines.longest);
@@ -257,10 +258,10 @@ impl Lines {
         }
     }
 
-    /// The line ends with this byte alone: the other one is added on the wire.
+    /// Counts the missing half of the CRLF of a line that ends with `byte` alone.
     fn add(&mut self, byte: u8) {
         (self.size, self.added) = (self.size.saturating_add(1), self.added + 1);
-        self.bare.get_or_insert(Bare {
+        self.bare.get_or_insert(BareLineEnd {
             line: self.count + 1,
             byte,
         });
@@ -278,12 +279,12 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn facts(pieces: &[&[u8]]) -> MessageInfo {
-        let mut survey = MessageScanner::new();
-        for piece in pieces {
-            survey.read(piece);
+    fn info(segments: &[&[u8]]) -> MessageInfo {
+        let mut scanner = MessageScanner::new();
+        for piece in segments {
+            scanner.read(piece);
         }
-        survey.end()
+        scanner.end()
     }
 
     #[test]
@@ -300,15 +301,15 @@ mod tests {
         ] {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
-                let facts = facts(&[head, tail]);
-                assert_eq!(facts.size, Some(size), "{message:?}, cut at {cut}");
+                let info = info(&[head, tail]);
+                assert_eq!(info.size, Some(size), "{message:?}, cut at {cut}");
                 assert_eq!(
-                    facts.longest_line,
+                    info.longest_line,
                     Some(longest),
                     "{message:?}, cut at {cut}"
                 );
-                let bare = bare.map(|(line, byte)| Bare { line, byte });
-                assert_eq!(facts.bare, bare, "{message:?}, cut at {cut}");
+                let bare = bare.map(|(line, byte)| BareLineEnd { line, byte });
+                assert_eq!(info.bare, bare, "{message:?}, cut at {cut}");
             }
         }
     }
@@ -324,7 +325,7 @@ mod tests {
         ] {
             for cut in 0..=message.len() {
                 let (head, tail) = message.as_bytes().split_at(cut);
-                assert_eq!(facts(&[head, tail]).nul, line, "{message:?}, cut at {cut}");
+                assert_eq!(info(&[head, tail]).nul, line, "{message:?}, cut at {cut}");
             }
         }
     }

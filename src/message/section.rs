@@ -1,24 +1,25 @@
-//! The header section of a ready message: what is removed from it, and what is refused.
+//! Reads the header section of a raw message: what is removed from it, and what is refused.
 //!
-//! A ready message may come from any program. The rules are those of the table on
-//! [`Message`](super::Message), and this is the one place that applies them: to bytes, files and
-//! streams alike, before anything is sent. The section is held in memory, so its size is limited.
+//! A raw message may come from any program. The rules are listed in the documentation of
+//! [`Message`](super::Message) and applied only here, to bytes, files and streams alike, before
+//! anything is sent. The section is held in memory, so its size is limited.
 
 use memchr::memchr;
 
-use super::raw::{LineEnds, refused};
-use super::scan::{Bare, nul};
+use super::raw::{LineEnds, bare_line_end};
+use super::scan::{BareLineEnd, nul};
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result};
 
-/// The longest header section in bytes. It is held in memory; Exim takes as much.
+/// The maximum size of a header section in bytes, since it is held in memory. Exim has the same
+/// limit.
 const MAX: usize = 1 << 20;
 
 /// The fields that name hidden recipients (RFC 5322, 3.6.3 and 3.6.6).
-const HIDDEN: [&str; 2] = ["Bcc", "Resent-Bcc"];
+const BCC_FIELDS: [&str; 2] = ["Bcc", "Resent-Bcc"];
 
 /// The fields that a message has at most once (RFC 5322, 3.6; RFC 2045, 3; RFC 2183, 2).
-const ONCE: [&str; 15] = [
+const UNIQUE_FIELDS: [&str; 15] = [
     "From",
     "Sender",
     "Date",
@@ -46,29 +47,30 @@ const NOT_EMPTY: [&str; 5] = [
     "Resent-Date",
 ];
 
-/// The name in the usual spelling, if it is one of the fields that a message has at most once.
-pub(super) fn once(name: &str) -> Option<&'static str> {
-    ONCE.into_iter()
+/// The name in its usual spelling, if a message has this field at most once.
+pub(super) fn unique_field_name(name: &str) -> Option<&'static str> {
+    UNIQUE_FIELDS
+        .into_iter()
         .find(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// A field that never leaves the machine.
-pub(super) fn is_hidden(name: &str) -> bool {
-    HIDDEN
+/// Whether the field is never sent.
+pub(super) fn is_bcc(name: &str) -> bool {
+    BCC_FIELDS
         .iter()
         .any(|hidden| hidden.eq_ignore_ascii_case(name))
 }
 
-/// A field that is left out where it has no value.
+/// Whether the field is left out if it has no value.
 pub(super) fn must_have_value(name: &str) -> bool {
-    let mut known = ONCE
+    let mut known = UNIQUE_FIELDS
         .iter()
         .chain(&NOT_EMPTY)
         .filter(|known| **known != "Subject");
     known.any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// A message whose field `name` has several addresses where it must not (RFC 5322, 3.6.2).
+/// The error for a field `name` that has several addresses but must have one (RFC 5322, 3.6.2).
 pub(super) fn too_many_addresses(place: &str, name: &str, count: usize) -> Error {
     let (message, hint) = match name {
         "From" => (
@@ -83,39 +85,39 @@ pub(super) fn too_many_addresses(place: &str, name: &str, count: usize) -> Error
     Error::request(message).with_hint(hint)
 }
 
-/// A header section as it goes.
+/// A header section as it is sent.
 #[derive(Debug)]
 pub(super) struct Section {
-    /// Its fields and the empty line, if there is one, with CRLF as line ends.
+    /// The fields, and the empty line if there is one, with CRLF line ends.
     pub(super) bytes: Vec<u8>,
-    /// How many bytes of the message it was made of.
+    /// The number of bytes of the message that the section was read from.
     pub(super) consumed: usize,
-    /// How many lines of the message are not in it.
+    /// The number of lines of the message that were removed.
     pub(super) removed_lines: u64,
-    /// It has bytes beyond ASCII, which are UTF-8.
+    /// The section has bytes beyond ASCII, which are UTF-8.
     pub(super) is_utf8: bool,
-    /// The fields in it that a message has at most once.
-    pub(super) once: Vec<&'static str>,
+    /// The fields in the section that a message has at most once.
+    pub(super) unique_fields: Vec<&'static str>,
 }
 
-/// Finds where the header section ends, whatever pieces the message comes in.
+/// Finds the end of the header section, however the message is cut into pieces.
 #[derive(Default)]
 pub(super) struct EndFinder {
-    /// Where the line begins that is being looked at.
+    /// The start of the current line.
     line: usize,
-    /// Up to here, no line end was found.
+    /// There is no line end before this position.
     searched: usize,
-    /// A line has been seen that is not removed from the front.
+    /// A line has been found that is not removed from the front.
     has_begun: bool,
 }
 
 impl EndFinder {
-    /// Whether the section ends within these bytes, the message so far. What comes later does not
-    /// matter then.
+    /// Returns whether the section ends within `message`, which is the message so far. If it does,
+    /// later bytes have no influence.
     ///
     /// # Errors
     ///
-    /// It is too long.
+    /// The section is too long.
     pub(super) fn has_end(&mut self, message: &[u8]) -> Result<bool> {
         while let Some(length) = memchr(b'\n', &message[self.searched..]) {
             let next = self.searched + length + 1;
@@ -124,7 +126,7 @@ impl EndFinder {
             if self.has_begun && matches!(line, b"\n" | b"\r\n") {
                 return Ok(true);
             }
-            self.has_begun |= !is_before_fields(line);
+            self.has_begun |= !is_preamble(line);
             if next > MAX {
                 return Err(too_long());
             }
@@ -146,60 +148,59 @@ fn too_long() -> Error {
 }
 
 impl Section {
-    /// Reads the section at the front of a message, which must not end before the section does.
+    /// Reads the section at the front of a message. `message` must contain all of it.
     ///
     /// # Errors
     ///
-    /// What cannot be repaired, with the number of the line.
+    /// Something cannot be repaired; the error names the line.
     pub(super) fn read(message: &[u8], line_ends: LineEnds) -> Result<Self> {
         if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = message {
-            // The first line alone: how much of the rest has come depends on how the message is
-            // read.
-            let start = shown(split_line(message).0);
+            // Shows the first line only, since how much more has been read depends on the source.
+            let start = excerpt(split_line(message).0);
             return Err(Error::request(format!(
                 "the message is UTF-16, not UTF-8: it begins with {start}"
             ))
             .with_hint("Save the message as UTF-8."));
         }
-        let mut fields = Fields::new(line_ends, MESSAGE);
+        let mut reader = SectionReader::new(line_ends, MESSAGE);
         let mut rest = message;
         while !rest.is_empty() {
             let (line, next) = split_line(rest);
             rest = next;
-            fields.number += 1;
-            if fields.is_at_front && is_before_fields(line) {
+            reader.number += 1;
+            if reader.is_at_front && is_preamble(line) {
                 continue;
             }
-            // A byte order mark goes, and the line after it stays.
-            let line = if fields.is_at_front {
+            // A byte order mark is removed, the line after it stays.
+            let line = if reader.is_at_front {
                 line.strip_prefix(BOM).unwrap_or(line)
             } else {
                 line
             };
-            if fields.take(line)? {
+            if reader.push_line(line)? {
                 break;
             }
         }
-        let mut section = fields.end()?;
+        let mut section = reader.end()?;
         section.consumed = message.len() - rest.len();
         Ok(section)
     }
 
-    /// Reads the section that a part brings along which is written as it is: its fields follow
-    /// those of the message, and it may have none.
+    /// Reads the section of a part that brings its own headers and is written as it is. Its fields
+    /// follow those of the message, and it may have none.
     pub(super) fn of_raw_part(part: &[u8]) -> Result<Self> {
-        let mut fields = Fields::new(LineEnds::Normalize, PART);
+        let mut reader = SectionReader::new(LineEnds::Normalize, PART);
         let mut rest = part;
         while !rest.is_empty() {
             let (line, next) = split_line(rest);
             rest = next;
-            fields.number += 1;
-            fields.is_at_front = false;
-            if fields.take(line)? {
+            reader.number += 1;
+            reader.is_at_front = false;
+            if reader.push_line(line)? {
                 break;
             }
         }
-        let mut section = fields.end()?;
+        let mut section = reader.end()?;
         section.consumed = part.len() - rest.len();
         Ok(section)
     }
@@ -210,22 +211,22 @@ const PART: &str = "the part that brings its own headers";
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
-/// A line with its end, and what follows.
+/// Splits off the first line, with its end.
 fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1))
 }
 
-/// A line that is removed where no field has come before it: it is blank, or was written between
-/// messages by a program that keeps several in one file (`From alice@example.org Mon Sep 17 …`, RFC
+/// Whether the line is removed if no field has come before it: it is blank, or a program that keeps
+/// several messages in one file wrote it between them (`From alice@example.org Mon Sep 17 …`, RFC
 /// 4155).
-fn is_before_fields(line: &[u8]) -> bool {
+fn is_preamble(line: &[u8]) -> bool {
     let line = line.strip_prefix(BOM).unwrap_or(line);
     let unquoted = &line[line.iter().take_while(|byte| **byte == b'>').count()..];
     line.trim_ascii().is_empty() || unquoted.starts_with(b"From ") && field_name(line).is_none()
 }
 
-/// The name of the field that a line begins (RFC 5322, 2.2). Blanks before the colon are an
-/// obsolete form that is still read (RFC 5322, 4.5).
+/// The name of the field that begins in this line (RFC 5322, 2.2). Blanks before the colon are
+/// obsolete syntax but accepted (RFC 5322, 4.5).
 fn field_name(line: &[u8]) -> Option<&str> {
     let name = &line[..memchr(b':', line)?];
     let name = name.trim_ascii_end();
@@ -233,56 +234,57 @@ fn field_name(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok().filter(|_| is_name)
 }
 
-/// The section so far.
-struct Fields {
+/// Reads a section line by line.
+struct SectionReader {
     line_ends: LineEnds,
-    /// Of the line that is being looked at, from 1.
+    /// The number of the current line, from 1.
     number: u64,
-    /// No field has come.
+    /// No field has been read.
     is_at_front: bool,
-    /// What it is the section of, for errors.
+    /// What the section belongs to, for errors.
     what: &'static str,
-    /// The field is one that does not go.
-    is_hidden: bool,
-    /// The field that may go on: its name, where it begins, where its value begins, and its line.
+    /// The current field is removed.
+    is_removed: bool,
+    /// The current field, which may be continued: its name, its start, the start of its value, and
+    /// its line.
     field: Option<(String, usize, usize, u64)>,
     bytes: Vec<u8>,
     lines: u64,
-    once: Vec<&'static str>,
-    /// The number of addresses in From, and its line.
+    unique_fields: Vec<&'static str>,
+    /// The number of addresses in From, and the line of the field.
     authors: Option<(usize, u64)>,
 }
 
-impl Fields {
+impl SectionReader {
     fn new(line_ends: LineEnds, what: &'static str) -> Self {
-        Fields {
+        SectionReader {
             line_ends,
             number: 0,
             is_at_front: true,
             what,
-            is_hidden: false,
+            is_removed: false,
             field: None,
             bytes: Vec::new(),
             lines: 0,
-            once: Vec::new(),
+            unique_fields: Vec::new(),
             authors: None,
         }
     }
 
-    /// Takes the next line, and says whether it is the empty one that ends the section.
-    fn take(&mut self, line: &[u8]) -> Result<bool> {
+    /// Adds the next line. Returns whether it is the empty line that ends the section.
+    fn push_line(&mut self, line: &[u8]) -> Result<bool> {
         let text = self.check_line(line)?;
         let is_empty = text.is_empty();
         match text.first() {
             None => self.end_field()?,
-            Some(b' ' | b'\t') if self.field.is_some() || self.is_hidden => {} // Belongs to the one before (2.2.3).
+            Some(b' ' | b'\t') if self.field.is_some() || self.is_removed => {} // Continued (RFC 5322, 2.2.3).
             _ => {
                 self.end_field()?;
-                self.begin_field(text)?;
+                self.start_field(text)?;
             }
         }
         self.is_at_front = false;
-        if is_empty || !self.is_hidden {
+        if is_empty || !self.is_removed {
             self.bytes.extend_from_slice(text);
             self.bytes.extend_from_slice(b"\r\n");
             self.lines += 1;
@@ -290,7 +292,7 @@ impl Fields {
         Ok(is_empty)
     }
 
-    /// The line without its end.
+    /// Checks a line and returns it without its end.
     fn check_line<'a>(&self, line: &'a [u8]) -> Result<&'a [u8]> {
         let (number, what) = (self.number, self.what);
         let (text, byte) = match line {
@@ -304,7 +306,7 @@ impl Fields {
         if memchr(b'\r', text).is_some() {
             return Err(Error::request(format!(
                 "line {number} of {what} ends with CR alone: {}",
-                shown(text)
+                excerpt(text)
             ))
             .with_hint(
                 "In a header section, not every reader ends a line there. Convert the \
@@ -312,54 +314,54 @@ impl Fields {
             ));
         }
         if let Some(byte) = byte {
-            return Err(refused(
+            return Err(bare_line_end(
                 ErrorKind::Request,
                 Phase::Setup,
                 what,
-                Bare { line: number, byte },
+                BareLineEnd { line: number, byte },
             ));
         }
         if memchr(0, text).is_some() {
             return Err(nul(self.what, number));
         }
         if let Err(error) = std::str::from_utf8(text) {
-            let shown = shown(&text[error.valid_up_to().saturating_sub(30)..]);
+            let excerpt = excerpt(&text[error.valid_up_to().saturating_sub(30)..]);
             return Err(
-                Error::request(format!("line {number} of {what} is not UTF-8: {shown}"))
+                Error::request(format!("line {number} of {what} is not UTF-8: {excerpt}"))
                     .with_hint("Save it as UTF-8, or encode this header (RFC 2047)."),
             );
         }
         Ok(text)
     }
 
-    fn begin_field(&mut self, text: &[u8]) -> Result<()> {
+    fn start_field(&mut self, text: &[u8]) -> Result<()> {
         let (number, what) = (self.number, self.what);
         let Some(name) = field_name(text) else {
             let message = format!(
                 "line {number} of {what} is not a header field: {}",
-                shown(text)
+                excerpt(text)
             );
-            let hint = match self.once.is_empty() && self.bytes.is_empty() {
+            let hint = match self.unique_fields.is_empty() && self.bytes.is_empty() {
                 true => {
-                    "A message begins with its header fields, such as \"Subject: Hello\", and an \
+                    "A message begins with its header reader, such as \"Subject: Hello\", and an \
                         empty line ends them."
                 }
                 false => "An empty line ends the header section. Is it missing before this line?",
             };
             return Err(Error::request(message).with_hint(hint));
         };
-        self.is_hidden =
-            is_hidden(name) || self.what == PART && name.eq_ignore_ascii_case("MIME-Version");
-        if !self.is_hidden {
+        self.is_removed =
+            is_bcc(name) || self.what == PART && name.eq_ignore_ascii_case("MIME-Version");
+        if !self.is_removed {
             let value = self.bytes.len() + memchr(b':', text).map_or(text.len(), |colon| colon + 1);
             self.field = Some((name.to_owned(), self.bytes.len(), value, number));
         }
         Ok(())
     }
 
-    /// The field before is complete.
+    /// Checks the completed field.
     fn end_field(&mut self) -> Result<()> {
-        self.is_hidden = false;
+        self.is_removed = false;
         let Some((name, start, value, number)) = self.field.take() else {
             return Ok(());
         };
@@ -372,10 +374,10 @@ impl Fields {
             self.bytes.truncate(start);
             return Ok(());
         }
-        let Some(name) = once(&name) else {
+        let Some(name) = unique_field_name(&name) else {
             return Ok(());
         };
-        if self.once.contains(&name) {
+        if self.unique_fields.contains(&name) {
             return Err(Error::request(format!(
                 "line {number} of {} is a second {name} header",
                 self.what
@@ -386,33 +388,33 @@ impl Fields {
             "From" => self.authors = Some((count_addresses(value), number)),
             "Sender" if count_addresses(value) > 1 => {
                 return Err(too_many_addresses(
-                    &self.in_line(number),
+                    &self.line_prefix(number),
                     name,
                     count_addresses(value),
                 ));
             }
             _ => {}
         }
-        self.once.push(name);
+        self.unique_fields.push(name);
         Ok(())
     }
 
-    fn in_line(&self, number: u64) -> String {
+    fn line_prefix(&self, number: u64) -> String {
         format!("line {number} of {}: ", self.what)
     }
 
     fn end(mut self) -> Result<Section> {
         self.end_field()?;
         if let Some((count @ 2.., number)) = self.authors
-            && !self.once.contains(&"Sender")
+            && !self.unique_fields.contains(&"Sender")
         {
-            return Err(too_many_addresses(&self.in_line(number), "From", count));
+            return Err(too_many_addresses(&self.line_prefix(number), "From", count));
         }
         if self.what == MESSAGE && matches!(&*self.bytes, b"" | b"\r\n") {
             let message = match self.is_at_front {
                 true => "the message is empty",
                 false => {
-                    "the message has no header field that may be sent: Bcc and fields without a \
+                    "the message has no header field that may be sent: Bcc and reader without a \
                         value are left out"
                 }
             };
@@ -424,14 +426,14 @@ impl Fields {
             is_utf8: !self.bytes.is_ascii(),
             consumed: 0,
             removed_lines: self.number - self.lines,
-            once: self.once,
+            unique_fields: self.unique_fields,
             bytes: self.bytes,
         })
     }
 }
 
-/// How many addresses are in a list and in its groups. Without an `@`, an address cannot be told
-/// from a name, and does not count.
+/// Counts the addresses in a list, including those in groups. Without an `@`, an address cannot be
+/// told from a name, and does not count.
 pub(super) fn count_addresses(list: &[u8]) -> usize {
     let (mut in_quotes, mut is_escaped, mut comments) = (false, false, 0_usize);
     let (mut in_angle, mut has_at, mut count) = (false, false, 0);
@@ -447,7 +449,7 @@ pub(super) fn count_addresses(list: &[u8]) -> usize {
             b'<' => in_angle = true,
             b'>' => in_angle = false,
             b'@' => has_at = true,
-            // In angle brackets, there may be an obsolete route before the address (RFC 5322, 4.4).
+            // Angle brackets may contain an obsolete route before the address (RFC 5322, 4.4).
             b',' | b';' if !in_angle => count += usize::from(std::mem::take(&mut has_at)),
             _ => {}
         }
@@ -455,9 +457,9 @@ pub(super) fn count_addresses(list: &[u8]) -> usize {
     count + usize::from(has_at)
 }
 
-/// Bytes for a message: those that are not text, or that a terminal would obey, are escaped, and
-/// long ones cut.
-pub(super) fn shown(bytes: &[u8]) -> String {
+/// Quotes bytes for an error: escapes what is not text or is a control character, and cuts what is
+/// long.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
     match std::str::from_utf8(bytes) {
         Ok(text) => quoted(text),
@@ -476,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repaired() {
+    fn section_is_repaired() {
         for (message, expected) in [
             ("Subject: x", "Subject: x\r\n"),
             ("Subject: x\n\nbody", "Subject: x\r\n\r\n"),
@@ -537,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_named_by_its_line() {
+    fn refusal_names_the_line() {
         for (message, says) in [
             (&b""[..], "the message is empty"),
             (b"\r\n\n", "the message is empty"),
@@ -656,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_the_same_by_all_readings_where_line_ends_are_kept() {
+    fn lone_lf_is_refused_unless_normalized() {
         for message in [
             "Subject: x\n\nfoo\r\nBcc: h@x\r\n\r\n",
             "To: a@x\r\nSubject: x\n\r\n",

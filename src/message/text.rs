@@ -1,12 +1,11 @@
-//! Text that a file has, for the bodies of a message.
+//! Decodes text files for the bodies of a message.
 
-use super::section::shown;
+use super::section::excerpt;
 use crate::{Error, ErrorKind, Phase, Result};
 
-/// Takes bytes from a file, or from anywhere else, as text for
+/// Decodes the bytes of a text file as UTF-8, and removes a byte order mark. The result suits
 /// [`text_body`](mail_builder::MessageBuilder::text_body) and
-/// [`html_body`](mail_builder::MessageBuilder::html_body): UTF-8, from which a byte order mark is
-/// removed.
+/// [`html_body`](mail_builder::MessageBuilder::html_body).
 ///
 /// ```
 /// use envoi::message::decode_text;
@@ -19,8 +18,8 @@ use crate::{Error, ErrorKind, Phase, Result};
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Input`](crate::ErrorKind::Input): it is in another encoding, which is not guessed.
-/// The line is named and its bytes are shown.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input): the text is in another encoding, which is not
+/// guessed. The error names the line and shows its bytes.
 pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
     let bytes = bytes.into();
     let refused = |message: String, from: &str| {
@@ -29,7 +28,10 @@ pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
     };
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = &*bytes {
         return Err(refused(
-            format!("it is UTF-16, not UTF-8: it begins with {}", shown(&bytes)),
+            format!(
+                "it is UTF-16, not UTF-8: it begins with {}",
+                excerpt(&bytes)
+            ),
             "UTF-16",
         ));
     }
@@ -50,9 +52,9 @@ pub fn decode_text(bytes: impl Into<Vec<u8>>) -> Result<String> {
                 .iter()
                 .position(|byte| *byte == b'\n')
                 .map_or(bytes.len(), |end| at + end);
-            let shown = shown(&bytes[line.max(at.saturating_sub(30))..end]);
+            let excerpt = excerpt(&bytes[line.max(at.saturating_sub(30))..end]);
             Err(refused(
-                format!("line {number} is not UTF-8: {shown}"),
+                format!("line {number} is not UTF-8: {excerpt}"),
                 "LATIN1",
             ))
         }
