@@ -1,4 +1,4 @@
-//! What to use: as a URL, and as lines of Rust.
+//! Recommends settings: a URL and lines of Rust.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -8,7 +8,7 @@ use crate::config::login::LoginWith;
 use crate::proto::Protocol;
 use crate::tls::Security;
 
-/// What needs no escape in a URL's user, and what besides in the value of a key.
+/// The characters that are not escaped in the user of a URL, and in the value of a key.
 const USER: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -21,21 +21,22 @@ const VALUE: &AsciiSet = &USER
     .remove(b'[')
     .remove(b']');
 
-/// What to use, as text to copy. It holds no password.
+/// The recommended settings, as text to copy. It contains no password.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Advice {
-    /// The port that it is about.
+    /// The port to use.
     pub port: u16,
-    /// It works as it is. Else it will once the port's [failure](Port::failure) is mended.
+    /// Whether the settings work now. Otherwise the port's [failure](Port::failure) has to be fixed
+    /// first.
     pub usable: bool,
     /// The URL, with the user and without the password.
     pub url: String,
-    /// The lines of Rust, with what a URL cannot say.
+    /// The lines of Rust, which also contain what a URL cannot express.
     pub rust: String,
 }
 
-/// `None` where no mail server was met.
+/// Returns `None` if no mail server was found.
 pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
     let refused = port
         .failure
@@ -63,7 +64,8 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
             calls.clear();
         }
     }
-    // LMTP is without TLS unless it is asked for, and no URL asks for it from the first byte.
+    // LMTP is used without TLS unless TLS is requested, and no URL can request it from the first
+    // byte.
     match (scheme, port.speaks?) {
         ("lmtp", PortSecurity::Tls) => calls.insert(0, ".security(Security::Implicit)".into()),
         ("lmtp", _) if verified => keys.insert(0, ("tls", Security::Required.to_string())),

@@ -1,4 +1,4 @@
-//! The report for people: short enough for a terminal.
+//! Formats the report for a terminal.
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
@@ -9,26 +9,26 @@ use crate::text::printable;
 use crate::tls::{Certificate, SYSTEM, TlsInfo};
 use crate::{Error, date};
 
-/// A terminal, or a message to somebody who will help.
+/// The maximum width of a line in columns.
 const WIDTH: usize = 100;
 const INDENT: usize = 12;
 const NO_LOGIN: &str = "not offered";
-/// Of a certificate's names so many are shown.
+/// The maximum number of names of a certificate to show.
 const NAMES: usize = 5;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.trusted.anchors.len();
         let plural = if number == 1 { "" } else { "s" };
-        let took = time(self.elapsed);
+        let duration = time(self.elapsed);
         paragraph(
             f,
             &format!(
-                "{}: looked at in {took}, trusting {number} certificate{plural}",
+                "{}: probed in {duration}, trusting {number} certificate{plural}",
                 self.host
             ),
         )?;
-        // The authorities that expired in the system's store are many, and of no use to anybody.
+        // The system store has many expired authorities, which are of no interest here.
         let of_system = format!("({SYSTEM})");
         for warning in self
             .trusted
@@ -38,16 +38,16 @@ impl fmt::Display for Report {
         {
             row(f, "warning", warning)?;
         }
-        let mut told = None;
+        let mut shown = None;
         for (index, port) in self.ports.iter().enumerate() {
             writeln!(f)?;
             port.fmt_for(f, self.user.as_deref(), &self.ports[..index])?;
-            // What is the same for several ports is said once.
+            // A hint that several ports share is shown once.
             let hint = port.failure.as_ref().and_then(Error::hint);
-            if let Some(hint) = hint.filter(|_| hint != told) {
+            if let Some(hint) = hint.filter(|_| hint != shown) {
                 row(f, "hint", hint)?;
             }
-            told = hint;
+            shown = hint;
         }
         writeln!(f)?;
         let Some(advice) = &self.advice else {
@@ -57,11 +57,11 @@ impl fmt::Display for Report {
             writeln!(f, "Use {}", printable(advice.url.as_str()))?;
         } else {
             let port = advice.port;
-            let words = format!(
+            let text = format!(
                 "No port can be used as it is. Port {port} is closest to it; once its failure is \
                     mended, use"
             );
-            paragraph(f, &words)?;
+            paragraph(f, &text)?;
             writeln!(f, "    {}", printable(advice.url.as_str()))?;
         }
         advice
@@ -72,19 +72,20 @@ impl fmt::Display for Report {
 }
 
 impl Port {
-    /// With who logs in, and what was told before.
+    /// Formats a port for this user. `earlier` are the ports before it, whose certificates are not
+    /// repeated.
     fn fmt_for(
         &self,
         f: &mut fmt::Formatter<'_>,
         user: Option<&str>,
         earlier: &[Port],
     ) -> fmt::Result {
-        let verdict = if self.is_usable() {
+        let usability = if self.is_usable() {
             "can be used"
         } else {
             "cannot be used"
         };
-        let begins = match (self.speaks, &self.before_tls) {
+        let security = match (self.speaks, &self.before_tls) {
             (Some(PortSecurity::Tls), _) => ", TLS from the first byte",
             (Some(PortSecurity::Plaintext), Some(offered)) if offered.offers("STARTTLS") => {
                 ", plaintext and then STARTTLS"
@@ -93,7 +94,7 @@ impl Port {
             (Some(PortSecurity::Plaintext), None) => ", plaintext",
             (None, _) => "",
         };
-        writeln!(f, "Port {}{begins}: {verdict}", self.number)?;
+        writeln!(f, "Port {}{security}: {usability}", self.number)?;
         self.fmt_connection(f)?;
         if let Some(greeting) = &self.greeting {
             row(f, "greeting", &greeting.to_string())?;
@@ -119,17 +120,17 @@ impl Port {
         self.fmt_login(f, user)?;
         self.fmt_tls(f, earlier)?;
         if let Some(failure) = &self.failure {
-            let told = failure.phase() == crate::Phase::Tls
+            let shown = failure.phase() == crate::Phase::Tls
                 && self
                     .tls
                     .as_ref()
                     .is_some_and(|tls| tls.not_verified_reason.is_some());
-            if !told {
-                let mut words = failure.message().to_owned();
+            if !shown {
+                let mut text = failure.message().to_owned();
                 if let Some(reply) = failure.reply() {
-                    let _ = write!(words, "; the server said: {reply}");
+                    let _ = write!(text, "; the server said: {reply}");
                 }
-                row(f, "failure", &words)?;
+                row(f, "failure", &text)?;
             }
         }
         Ok(())
@@ -139,7 +140,7 @@ impl Port {
         let Some(address) = &self.address else {
             return Ok(());
         };
-        let mut words = address.ip().to_string();
+        let mut text = address.ip().to_string();
         let steps = [
             ("in", self.timings.connect),
             ("greeting after", self.timings.greeting),
@@ -147,13 +148,13 @@ impl Port {
             ("ready after", self.timings.ready),
             ("login", self.timings.login),
         ];
-        for (step, took) in steps {
-            if let Some(took) = took {
+        for (step, duration) in steps {
+            if let Some(duration) = duration {
                 let separator = if step == "in" { "" } else { "," };
-                let _ = write!(words, "{separator} {step} {}", time(took));
+                let _ = write!(text, "{separator} {step} {}", time(duration));
             }
         }
-        row(f, "connected", &words)
+        row(f, "connected", &text)
     }
 
     fn fmt_login(&self, f: &mut fmt::Formatter<'_>, user: Option<&str>) -> fmt::Result {
@@ -165,7 +166,7 @@ impl Port {
         };
         let clear = list(offered(&self.before_tls));
         let inside = list(offered(&self.inside_tls));
-        let mut words = match (&clear, &inside) {
+        let mut text = match (&clear, &inside) {
             (None, None) if self.before_tls.is_none() && self.inside_tls.is_none() => return Ok(()),
             (None, None) => NO_LOGIN.to_owned(),
             (None, Some(inside)) => format!("{inside}, inside TLS only"),
@@ -179,17 +180,17 @@ impl Port {
             (Some(clear), Some(inside)) => format!("{inside} inside TLS, {clear} in clear"),
         };
         if let (Some(user), Some(mechanism)) = (user, self.login) {
-            let _ = write!(words, "; {user} logged in with {mechanism}");
+            let _ = write!(text, "; {user} logged in with {mechanism}");
         } else if user.is_some()
-            && words != NO_LOGIN
+            && text != NO_LOGIN
             && self
                 .failure
                 .as_ref()
                 .is_none_or(|failure| failure.phase() != crate::Phase::Auth)
         {
-            words += "; not tried";
+            text += "; not tried";
         }
-        row(f, "login", &words)
+        row(f, "login", &text)
     }
 
     fn fmt_tls(&self, f: &mut fmt::Formatter<'_>, earlier: &[Port]) -> fmt::Result {
@@ -206,7 +207,7 @@ impl Port {
             .filter(|version| !version.is_accepted())
             .map(name)
             .collect();
-        let mut words = match (&accepted[..], &refused[..]) {
+        let mut text = match (&accepted[..], &refused[..]) {
             ([], []) => String::new(),
             ([], refused) => format!("neither {}", refused.join(" nor ")),
             (accepted, []) => accepted.join(" and "),
@@ -215,16 +216,16 @@ impl Port {
             }
         };
         if let Some(tls) = &self.tls {
-            if words.is_empty() {
-                words.clone_from(&tls.version);
+            if text.is_empty() {
+                text.clone_from(&tls.version);
             }
-            let _ = write!(words, "; {}", tls.cipher);
+            let _ = write!(text, "; {}", tls.cipher);
             if let Some(group) = &tls.key_exchange {
-                let _ = write!(words, ", {group}");
+                let _ = write!(text, ", {group}");
             }
         }
-        if !words.is_empty() {
-            row(f, "TLS", &words)?;
+        if !text.is_empty() {
+            row(f, "TLS", &text)?;
         }
         let Some(TlsInfo {
             chain,
@@ -237,12 +238,12 @@ impl Port {
         };
         let same_chain = |port: &&Port| port.tls.as_ref().is_some_and(|tls| tls.chain == *chain);
         if let Some(Port { number, .. }) = earlier.iter().find(same_chain) {
-            let verdict = if not_verified_reason.is_some() {
+            let usability = if not_verified_reason.is_some() {
                 "NOT verified"
             } else {
                 "verified"
             };
-            return row(f, "chain", &format!("as on port {number}: {verdict}"));
+            return row(f, "chain", &format!("as on port {number}: {usability}"));
         }
         for (index, certificate) in chain.iter().enumerate() {
             row(
@@ -267,71 +268,71 @@ fn certificate_words(certificate: &Certificate) -> String {
         not_after,
         ..
     } = certificate;
-    let mut words = subject.clone();
+    let mut text = subject.clone();
     if !names.is_empty() {
         let shown: Vec<_> = names.iter().take(NAMES).map(String::as_str).collect();
-        let _ = write!(words, ", for {}", shown.join(", "));
+        let _ = write!(text, ", for {}", shown.join(", "));
         if names.len() > NAMES {
-            let _ = write!(words, " and {} more", names.len() - NAMES);
+            let _ = write!(text, " and {} more", names.len() - NAMES);
         }
     }
     let (now, until) = (SystemTime::now(), certificate.not_after_text());
     let _ = match now < *not_after {
         true => write!(
-            words,
+            text,
             "; expires {until} (in {})",
             date::between(now, *not_after)
         ),
         false => write!(
-            words,
+            text,
             "; EXPIRED {until} ({} ago)",
             date::between(*not_after, now)
         ),
     };
     if certificate.is_self_issued() {
-        words += "; self-signed";
+        text += "; self-signed";
     } else {
-        let _ = write!(words, "; issued by {issuer}");
+        let _ = write!(text, "; issued by {issuer}");
     }
-    words
+    text
 }
 
 fn keywords(offered: &Capabilities) -> String {
-    let mut words: Vec<String> = Vec::new();
+    let mut text: Vec<String> = Vec::new();
     for keyword in offered.keywords() {
         let word = format!("{} {}", keyword.name, keyword.parameters)
             .trim_end()
             .to_owned();
-        // AUTH comes twice where the server offers its old form, too.
-        if !words.contains(&word) {
-            words.push(word);
+        // AUTH occurs twice if the server offers its obsolete form too.
+        if !text.contains(&word) {
+            text.push(word);
         }
     }
-    if words.is_empty() {
+    if text.is_empty() {
         "no extensions".into()
     } else {
-        words.join(", ")
+        text.join(", ")
     }
 }
 
-/// A label and what belongs to it.
-fn row(f: &mut fmt::Formatter<'_>, label: &str, words: &str) -> fmt::Result {
-    broken(
+/// Writes a label and a text.
+fn row(f: &mut fmt::Formatter<'_>, label: &str, text: &str) -> fmt::Result {
+    wrap(
         f,
         format!("  {label:<width$}", width = INDENT - 2),
         INDENT,
-        words,
+        text,
     )
 }
 
-fn paragraph(f: &mut fmt::Formatter<'_>, words: &str) -> fmt::Result {
-    broken(f, String::new(), 0, words)
+fn paragraph(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    wrap(f, String::new(), 0, text)
 }
 
-/// Words, broken into lines at blanks.
-fn broken(f: &mut fmt::Formatter<'_>, mut line: String, indent: usize, words: &str) -> fmt::Result {
+/// Writes words, wrapped at blanks.
+fn wrap(f: &mut fmt::Formatter<'_>, mut line: String, indent: usize, text: &str) -> fmt::Result {
     let mut is_new = true;
-    for word in printable(words).split_whitespace() {
+    for word in printable(text).split_whitespace() {
         if !is_new && line.chars().count() + 1 + word.chars().count() > WIDTH {
             writeln!(f, "{line}")?;
             line = " ".repeat(indent);

@@ -1,14 +1,13 @@
-//! A look at a server, without sending anything: can it be used, how, and if not, why.
+//! Checks a server without sending a message: whether it can be used, how, and if not, why.
 //!
-//! [`probe`] tries the usual ports, or the one given, all at the same time. It finds out by the
-//! bytes whether a port begins in plaintext or with TLS, learns what is offered before and inside
-//! TLS, which versions of TLS are accepted, which certificates the server sends and whether they
-//! are trusted, and logs in if the [`Endpoint`] has credentials. No credentials go over a
-//! connection that is not protected by TLS with a verified certificate, whatever the endpoint
-//! allows.
+//! [`probe`] tries the usual ports, or the given one, concurrently. It determines from the first
+//! bytes whether a port begins in plaintext or with TLS, which extensions are offered before and
+//! inside TLS, which TLS versions are accepted, which certificates the server sends and whether
+//! they are trusted. It logs in if the [`Endpoint`] has credentials. Credentials are only sent over
+//! TLS with a verified certificate, whatever the endpoint allows.
 //!
-//! The [`Report`] is plain data, and text for people: it ends with the URL and the lines of Rust to
-//! use.
+//! The [`Report`] is plain data that can be displayed; the text ends with the URL and the lines of
+//! Rust to use.
 //!
 //! `port.rs` checks one port, `advice.rs` recommends settings, and `display.rs` formats the report.
 
@@ -30,25 +29,24 @@ use crate::{Endpoint, Error, Result};
 pub use advice::Advice;
 use port::Prober;
 
-/// The ports of SMTP: between servers, with TLS from the first byte, and for submission; and that
-/// of LMTP.
-const USUAL: [u16; 3] = [25, 465, 587];
-const USUAL_OF_LMTP: [u16; 1] = [24];
+/// The usual ports of SMTP: relay, implicit TLS and submission; and that of LMTP.
+const USUAL_PORTS: [u16; 3] = [25, 465, 587];
+const USUAL_LMTP_PORTS: [u16; 1] = [24];
 
-/// Looks at the server of an endpoint: at its port if it has one that was set, else at 25, 465 and
-/// 587, or, for LMTP, at 24. [The module](self) tells what it looks for.
+/// Checks the server of an endpoint: at its port if one is set, otherwise at 25, 465 and 587, or at
+/// 24 for LMTP. See [the module](self) for what is checked.
 ///
-/// The endpoint says whom to trust, with what to log in, and what is wanted: by default a
-/// connection with TLS. Its [time limits](Endpoint::timeouts) hold for each step; as long as they
-/// are the default ones, which are meant for mail that can wait, it is ten seconds. A port as a
-/// whole takes four times as long at most.
+/// The endpoint decides about trust, credentials, and what is wanted, which is a connection with
+/// TLS by default. Its [time-outs](Endpoint::timeouts) apply to each step. The default time-outs
+/// are meant for mail that can wait, so ten seconds are used in their place. A port takes at most
+/// four times as long in total.
 ///
 /// # Errors
 ///
-/// Only what keeps it from looking at all: a Unix socket, a host that cannot be one or a user
-/// without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)), a trust store that
-/// cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). That nobody answers is a
-/// result like any other: see [`Port::failure`].
+/// Only if nothing can be checked: the endpoint is a Unix socket, its host name is not valid, or it
+/// has a user without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)); or a trust
+/// store cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). A server that does not
+/// answer is not an error: see [`Port::failure`].
 ///
 /// ```no_run
 /// use envoi::{Credentials, Endpoint};
@@ -67,24 +65,24 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     endpoint.check()?;
     if let Some(path) = endpoint.socket() {
         let message = format!(
-            "a server is looked at by its ports, and {} is a Unix socket",
+            "only TCP ports can be probed, and {} is a Unix socket",
             path.display()
         );
         return Err(Error::request(message)
-            .with_hint("Send it a message: the transcript and the error say the rest."));
+            .with_hint("Send a message instead: the transcript and the error show what happens."));
     }
     let began = Instant::now();
-    let observer = Prober::new(endpoint).await?;
+    let prober = Prober::new(endpoint).await?;
     let usual = match endpoint.protocol() {
-        Protocol::Smtp => &USUAL[..],
-        Protocol::Lmtp => &USUAL_OF_LMTP,
+        Protocol::Smtp => &USUAL_PORTS[..],
+        Protocol::Lmtp => &USUAL_LMTP_PORTS,
     };
     let numbers = endpoint.port.map_or(usual.to_vec(), |port| vec![port]);
-    let mut looks = join_all(numbers.into_iter().map(|number| observer.look(number))).await;
-    observer.log_in(&mut looks).await;
-    let (ports, connections): (Vec<_>, Vec<_>) = looks
+    let mut probes = join_all(numbers.into_iter().map(|number| prober.probe(number))).await;
+    prober.log_in(&mut probes).await;
+    let (ports, connections): (Vec<_>, Vec<_>) = probes
         .into_iter()
-        .map(|look| (look.port, look.connection))
+        .map(|probe| (probe.port, probe.connection))
         .unzip();
     join_all(
         connections
@@ -96,8 +94,8 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
 
     let mut report = Report {
         host: endpoint.host.clone(),
-        user: observer.user().map(printable),
-        trusted: observer.trusted(),
+        user: prober.user().map(printable),
+        trusted: prober.trusted(),
         ports,
         advice: None,
         elapsed: began.elapsed(),
@@ -108,7 +106,7 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     Ok(report)
 }
 
-/// What was found. `Display` tells it to people.
+/// The result of a probe. `Display` formats it for a terminal.
 ///
 /// ```
 /// use envoi::Endpoint;
@@ -131,35 +129,36 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The host, as it was asked for.
+    /// The host, as given in the endpoint.
     pub host: String,
-    /// Who logs in, if that was to be tried.
+    /// The user, if a login was to be tried.
     pub user: Option<String>,
-    /// Whom this client trusts.
+    /// The trust anchors of this client.
     pub trusted: TrustSummary,
-    /// What was found on each port, in the order of their numbers.
+    /// The results for the ports, in ascending order.
     pub ports: Vec<Port>,
-    /// What to use, now or when what is missing was mended. `None` where there is no mail server.
+    /// The recommended settings, which may need the port's failure to be fixed first. `None` if no
+    /// mail server was found.
     pub advice: Option<Advice>,
-    /// How long it took.
+    /// The duration of the probe.
     pub elapsed: Duration,
 }
 
 impl Report {
-    /// At least one port can be used as the endpoint wants it.
+    /// Whether at least one port can be used as the endpoint requires.
     pub fn is_usable(&self) -> bool {
         self.ports.iter().any(Port::is_usable)
     }
 
-    /// The port to use; if none can be used as it is, the one that is closest to it. `None` only
-    /// where there are no ports.
+    /// The best port to use. If no port is usable, the one that came closest. `None` if there are
+    /// no ports.
     pub fn best(&self) -> Option<&Port> {
         self.ports.iter().max_by_key(|port| port.rank())
     }
 
-    /// The certificates that the server sent, each once, as PEM with a line about each: for a file
-    /// that an administrator checks, and that can then be [trusted](crate::tls::Trust::path). Empty
-    /// where none was sent.
+    /// The certificates that the server sent, without duplicates, as PEM with a description of
+    /// each. Written to a file and checked by an administrator, they can be
+    /// [trusted](crate::tls::Trust::path). Empty if none was sent.
     pub fn certificates_pem(&self) -> String {
         let mut seen: Vec<&Certificate> = Vec::new();
         let mut pem = String::new();
@@ -182,49 +181,50 @@ impl Report {
     }
 }
 
-/// What was found on one port. What could not be learnt is `None` or empty.
+/// The results for one port. What is not known is `None` or empty.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Port {
-    /// Its number.
+    /// The port number.
     pub number: u16,
     /// The address that was connected to.
     pub address: Option<SocketAddr>,
-    /// How a conversation begins here.
+    /// How a session begins on this port.
     pub speaks: Option<PortSecurity>,
-    /// The server's first words.
+    /// The greeting of the server.
     pub greeting: Option<Reply>,
-    /// What it offers in clear; `None` where TLS comes first.
+    /// The extensions offered in clear; `None` if the port begins with TLS.
     pub before_tls: Option<Capabilities>,
-    /// What it offers inside TLS.
+    /// The extensions offered inside TLS.
     pub inside_tls: Option<Capabilities>,
-    /// What was negotiated, which certificates were sent, and whether they are trusted.
+    /// The negotiated parameters, the certificates, and whether they are trusted.
     pub tls: Option<TlsInfo>,
-    /// Which versions of TLS it accepts, the newest first. Empty where it has no TLS, or where a
-    /// configuration of the caller's own decides about the versions.
+    /// The TLS versions that were tried, the newest first. Empty without TLS, or if the endpoint
+    /// has its own rustls configuration, which decides about the versions.
     pub versions: Vec<Version>,
     /// The mechanism that logged in.
     pub login: Option<Mechanism>,
-    /// How long the steps took.
+    /// The durations of the steps.
     pub timings: Timings,
-    /// Why it cannot be used as it is wanted; `None` where it can.
+    /// Why the port cannot be used as the endpoint requires; `None` if it can.
     pub failure: Option<Error>,
 }
 
 impl Port {
-    /// It can be used as it is wanted: protected by TLS with a verified certificate, unless the
-    /// endpoint wants less, and with the login that the endpoint has.
+    /// Whether the port can be used as the endpoint requires: protected by TLS with a verified
+    /// certificate, unless the endpoint allows less, and with a successful login if it has
+    /// credentials.
     pub fn is_usable(&self) -> bool {
         self.failure.is_none()
     }
 
-    /// The larger, the better: usable first, and protected; else by how far it came.
+    /// The rank of the port: usable first, then protected, then by the phase that was reached.
     fn rank(&self) -> (bool, bool, u8, u8) {
         use crate::Phase;
         let protected = self.tls.as_ref().is_some_and(|tls| tls.is_verified());
-        let came = match self.failure.as_ref().map(Error::phase) {
+        let reached = match self.failure.as_ref().map(Error::phase) {
             None => 6,
-            // Something else than a mail server, or nothing.
+            // Not a mail server, or no answer.
             Some(_) if self.speaks.is_none() => 0,
             Some(Phase::Auth) => 5,
             Some(Phase::Tls) => 4,
@@ -233,12 +233,17 @@ impl Port {
             Some(Phase::Greeting) => 1,
             Some(_) => 0,
         };
-        (self.is_usable(), protected, came, preference(self.number))
+        (
+            self.is_usable(),
+            protected,
+            reached,
+            preference(self.number),
+        )
     }
 }
 
-/// TLS from the first byte before STARTTLS (RFC 8314, 3), and last the port between servers, which
-/// takes no logins as a rule.
+/// Implicit TLS is preferred to STARTTLS (RFC 8314, 3); the relay port, which usually accepts no
+/// logins, comes last.
 fn preference(port: u16) -> u8 {
     match port {
         465 => 3,
@@ -248,17 +253,17 @@ fn preference(port: u16) -> u8 {
     }
 }
 
-/// How a conversation begins on a port.
+/// How a session begins on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PortSecurity {
-    /// In plaintext, by the server's greeting; TLS may follow by STARTTLS.
+    /// In plaintext, with the greeting of the server; STARTTLS may follow.
     Plaintext,
-    /// With TLS, from the first byte.
+    /// With TLS from the first byte.
     Tls,
 }
 
 impl PortSecurity {
-    /// As one lower-case word: `plaintext` or `tls`.
+    /// A lower-case word: `plaintext` or `tls`.
     pub fn as_str(self) -> &'static str {
         match self {
             PortSecurity::Plaintext => "plaintext",
@@ -267,34 +272,34 @@ impl PortSecurity {
     }
 }
 
-/// Whether a version of TLS is accepted.
+/// Whether a TLS version is accepted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Version {
     /// The version.
     pub version: TlsVersion,
-    /// Why it is not accepted, as far as can be said; `None` where it is.
+    /// Why the version is not accepted; `None` if it is.
     pub failure: Option<Error>,
 }
 
 impl Version {
-    /// The server speaks it.
+    /// Whether the server accepts the version.
     pub fn is_accepted(&self) -> bool {
         self.failure.is_none()
     }
 }
 
-/// How long the steps took; `None` for what did not come to its end.
+/// The durations of the steps; `None` for a step that was not completed.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Timings {
     /// Name lookup and connecting.
     pub connect: Option<Duration>,
-    /// From the connection to the greeting, where that is the server's first word.
+    /// From the connection to the greeting, if the server sends it without TLS.
     pub greeting: Option<Duration>,
     /// The TLS handshake.
     pub tls: Option<Duration>,
-    /// All that comes before a message or a login: connecting, greeting, TLS, EHLO.
+    /// Everything before a login or a message: connecting, greeting, TLS, EHLO.
     pub ready: Option<Duration>,
     /// The login.
     pub login: Option<Duration>,

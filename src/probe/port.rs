@@ -1,7 +1,7 @@
-//! One port: who begins, what is offered, what TLS does.
+//! Checks one port: how a session begins, what is offered, and which TLS versions are accepted.
 //!
-//! Each question that needs it has a connection of its own, one after another: one in clear, one as
-//! a client would have it, and one for the version of TLS that this did not choose.
+//! Each check that needs a connection of its own gets one, one after another: one in clear, one as
+//! a client would use it, and one for the TLS version that was not negotiated.
 
 use std::time::Duration;
 
@@ -18,24 +18,24 @@ use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyM
 use crate::transport::{Connected, Destination};
 use crate::{Connection, Endpoint, Timeouts, diagnose};
 
-/// Nobody waits for a diagnosis as long as mail can wait.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A connection that is not made by then, after two repetitions (RFC 6298), is not made because a
-/// firewall drops it.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// The default time-out of a step: a diagnosis should not take as long as mail can wait.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time-out for connecting. A connection that is not established by then, after two SYN
+/// retransmissions (RFC 6298), is being dropped by a firewall.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all looks have in common.
+/// What the checks of all ports share.
 pub(super) struct Prober {
-    /// With the limits that hold here.
+    /// With the time-outs of the probe.
     endpoint: Endpoint,
-    /// The versions and all else as the endpoint has them. Whatever the certificate is, the
-    /// handshake goes on, and the verdict is reported: so the rest can be seen, too.
+    /// With the TLS versions and everything else as in the endpoint. The handshake continues with
+    /// any certificate and reports the verification result, so that the rest can be checked too.
     connector: Connector,
-    /// For one version alone.
-    alone: Vec<(TlsVersion, Connector)>,
+    /// For a single version each.
+    single_version: Vec<(TlsVersion, Connector)>,
 }
 
-/// A port, and the connection that is ready for a login.
+/// The result for a port, and a connection that is ready for a login.
 pub(super) struct PortProbe {
     pub(super) port: Port,
     pub(super) connection: Option<Connection>,
@@ -44,23 +44,23 @@ pub(super) struct PortProbe {
 impl Prober {
     pub(super) async fn new(endpoint: &Endpoint) -> Result<Self> {
         let mut endpoint = endpoint.clone();
-        // What cannot be logged in with is found before anything is connected to.
+        // Unusable credentials are reported before connecting.
         endpoint.login.chosen()?;
         endpoint.auth_in_clear = false;
         if endpoint.timeouts == Timeouts::default() {
-            endpoint.timeouts = Timeouts::uniform(PATIENCE);
-            endpoint.timeouts.connect = CONNECT_PATIENCE;
+            endpoint.timeouts = Timeouts::uniform(STEP_TIMEOUT);
+            endpoint.timeouts.connect = CONNECT_TIMEOUT;
         }
         let limits = &mut endpoint.timeouts;
         limits.deadline = limits.deadline.or(limits.total_wait);
         let settings = endpoint.tls.clone();
         let connectors = tokio::task::spawn_blocking(move || {
-            // Once for all versions: a FIFO can be read only once.
+            // Loaded once for all versions: a FIFO can be read only once.
             let connector = Connector::new(&settings, VerifyMode::Reported)?.without_resumption();
-            let mut alone = Vec::new();
+            let mut single_version = Vec::new();
             if !settings.has_own_config() {
                 for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
-                    alone.push((
+                    single_version.push((
                         version,
                         connector
                             .with_versions(version, version)?
@@ -68,9 +68,9 @@ impl Prober {
                     ));
                 }
             }
-            Ok((connector, alone))
+            Ok((connector, single_version))
         });
-        let (connector, alone) = connectors.await.unwrap_or_else(|panic| {
+        let (connector, single_version) = connectors.await.unwrap_or_else(|panic| {
             Err(Error::new(
                 ErrorKind::Config,
                 Phase::Setup,
@@ -81,7 +81,7 @@ impl Prober {
         Ok(Prober {
             endpoint,
             connector,
-            alone,
+            single_version,
         })
     }
 
@@ -93,7 +93,7 @@ impl Prober {
         self.connector.trusted()
     }
 
-    pub(super) async fn look(&self, number: u16) -> PortProbe {
+    pub(super) async fn probe(&self, number: u16) -> PortProbe {
         let mut port = Port {
             number,
             address: None,
@@ -107,7 +107,7 @@ impl Prober {
             timings: Timings::default(),
             failure: None,
         };
-        let connection = match self.learn(&mut port).await {
+        let connection = match self.check(&mut port).await {
             Ok(connection) => connection,
             Err(error) => {
                 port.failure = Some(error);
@@ -117,63 +117,63 @@ impl Prober {
         PortProbe { port, connection }
     }
 
-    /// Fills in what can be learnt. The error is why the port cannot be used as it is wanted.
-    async fn learn(&self, port: &mut Port) -> Result<Option<Connection>> {
+    /// Fills in the results. Returns an error if the port cannot be used as the endpoint requires.
+    async fn check(&self, port: &mut Port) -> Result<Option<Connection>> {
         let clock = Clock::start(&self.endpoint.timeouts);
         let began = Instant::now();
         let endpoint = self.endpoint.clone().port(port.number);
         let Connected {
             stream,
-            peer: reached,
-            local_addr: own_address,
+            peer,
+            local_addr,
         } = open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
-        port.address = match reached {
+        port.address = match peer {
             Destination::Address(address) => Some(address),
             Destination::Host(..) => None,
         };
-        let name = client_name(&endpoint, own_address);
-        let site = Target {
-            observer: self,
+        let name = client_name(&endpoint, local_addr);
+        let target = Target {
+            prober: self,
             endpoint,
-            reached,
+            peer,
             name,
             clock,
         };
 
-        let Some(stream) = site.who_begins(stream, port).await? else {
+        let Some(stream) = target.detect_security(stream, port).await? else {
             port.speaks = Some(PortSecurity::Tls);
-            return site.learn_tls(port, Security::Implicit).await;
+            return target.check_tls(port, Security::Implicit).await;
         };
         port.speaks = Some(PortSecurity::Plaintext);
-        let session = site.session_over(stream, Security::None, None).await?;
+        let session = target.session_over(stream, Security::None, None).await?;
         port.greeting = session.greeting().cloned();
         let offered = session.capabilities().clone();
         port.before_tls = Some(offered.clone());
         if offered.offers("STARTTLS") {
             session.quit().await;
-            return site.learn_tls(port, Security::Required).await;
+            return target.check_tls(port, Security::Required).await;
         }
         port.timings.ready = Some(began.elapsed());
-        if self.demands_tls() {
+        if self.requires_tls() {
             session.quit().await;
             let greeting = port.greeting.as_ref();
             let lmtp = self.endpoint.protocol == Protocol::Lmtp;
             let missing = diagnose::starttls_missing(&offered, greeting, Some(port.number), lmtp);
-            return Err(self.unprotected(missing));
+            return Err(self.plaintext_error(missing));
         }
         Ok(Some(session))
     }
 
-    /// Logs in where there is a connection for it, the best port first. Once a server has refused
-    /// the login it is not asked again: with a wrong password, each attempt may bring the account
-    /// closer to being locked.
-    pub(super) async fn log_in(&self, looks: &mut [PortProbe]) {
+    /// Logs in on the ports that have a connection, the best one first. After a refused login no
+    /// other port is tried: with a wrong password, each attempt may bring the account closer to
+    /// being locked.
+    pub(super) async fn log_in(&self, probes: &mut [PortProbe]) {
         if !self.endpoint.login.is_given() {
             return;
         }
-        let mut order: Vec<&mut PortProbe> = looks.iter_mut().collect();
-        order.sort_by_key(|look| std::cmp::Reverse(preference(look.port.number)));
+        let mut order: Vec<&mut PortProbe> = probes.iter_mut().collect();
+        order.sort_by_key(|probe| std::cmp::Reverse(preference(probe.port.number)));
         let mut refused_on = None;
         for PortProbe { port, connection } in order {
             let Some(connection) = connection else {
@@ -202,8 +202,8 @@ impl Prober {
         }
     }
 
-    /// With credentials, nothing less than verified TLS will do.
-    fn demands_tls(&self) -> bool {
+    /// Whether verified TLS is required, which it always is with credentials.
+    fn requires_tls(&self) -> bool {
         self.endpoint.login.is_given()
             || !matches!(
                 self.endpoint.security,
@@ -211,8 +211,8 @@ impl Prober {
             )
     }
 
-    /// Why plaintext will not do.
-    fn unprotected(&self, starttls_missing: Error) -> Error {
+    /// The error for a port where plaintext is not sufficient.
+    fn plaintext_error(&self, starttls_missing: Error) -> Error {
         if self.endpoint.security != Security::None {
             return starttls_missing;
         }
@@ -221,51 +221,51 @@ impl Prober {
     }
 }
 
-/// One port at the address that answered.
+/// One port at the address that accepted the connection.
 struct Target<'a> {
-    observer: &'a Prober,
-    /// With the port that is looked at.
+    prober: &'a Prober,
+    /// With the port that is checked.
     endpoint: Endpoint,
-    reached: Destination,
+    peer: Destination,
     name: ClientName,
-    /// Its deadline holds for all connections together.
+    /// Its deadline applies to all connections together.
     clock: Clock,
 }
 
 impl Target<'_> {
-    /// What the server does inside TLS. Gives the connection, if it is as it is wanted.
-    async fn learn_tls(&self, port: &mut Port, security: Security) -> Result<Option<Connection>> {
+    /// Checks the port inside TLS. Returns the connection if it meets the requirements.
+    async fn check_tls(&self, port: &mut Port, security: Security) -> Result<Option<Connection>> {
         let began = Instant::now();
-        let outcome = self.session(security, &self.observer.connector).await;
+        let outcome = self.session(security, &self.prober.connector).await;
         match &outcome {
             Ok(session) => {
                 port.timings.ready = Some(began.elapsed());
-                port.note(session);
+                port.record(session);
             }
-            Err(error) => port.tls = tls_before(error).cloned(),
+            Err(error) => port.tls = tls_info(error).cloned(),
         }
         self.try_versions(port, security).await;
         port.timings.tls = port.tls.as_ref().map(|tls| tls.handshake_duration);
 
-        let distrust = port
+        let verify_failure = port
             .tls
             .as_ref()
             .and_then(|tls| tls.not_verified_reason.clone());
-        match (outcome, distrust) {
-            (Ok(session), Some(failure)) if self.observer.demands_tls() => {
+        match (outcome, verify_failure) {
+            (Ok(session), Some(failure)) if self.prober.requires_tls() => {
                 session.quit().await;
                 Err(failure.into_error())
             }
             (Ok(session), _) => Ok(Some(session)),
-            // Plaintext will do, and was there.
-            (Err(_), _) if port.before_tls.is_some() && !self.observer.demands_tls() => Ok(None),
+            // The plaintext connection before was sufficient.
+            (Err(_), _) if port.before_tls.is_some() && !self.prober.requires_tls() => Ok(None),
             (Err(error), _) => Err(error),
         }
     }
 
-    /// Each version alone; not again the one that was chosen before.
+    /// Tries each version separately, except the one that was negotiated before.
     async fn try_versions(&self, port: &mut Port, security: Security) {
-        for (version, connector) in &self.observer.alone {
+        for (version, connector) in &self.prober.single_version {
             let chosen = port
                 .tls
                 .as_ref()
@@ -291,15 +291,15 @@ impl Target<'_> {
         match self.session(security, connector).await {
             Ok(session) => {
                 if port.tls.is_none() {
-                    port.note(&session);
+                    port.record(&session);
                 }
                 session.quit().await;
                 Ok(())
             }
-            // It is not the version that is refused.
-            Err(error) if tls_before(&error).is_some() => {
+            // It is not the version that was refused.
+            Err(error) if tls_info(&error).is_some() => {
                 if port.tls.is_none() {
-                    port.tls = tls_before(&error).cloned();
+                    port.tls = tls_info(&error).cloned();
                 }
                 Ok(())
             }
@@ -307,39 +307,45 @@ impl Target<'_> {
         }
     }
 
-    /// Who speaks first: that tells plaintext from TLS. Gives the connection with a greeting on it,
-    /// or none where TLS is spoken.
-    async fn who_begins(&self, stream: TcpStream, port: &mut Port) -> Result<Option<TcpStream>> {
-        let listening = async {
+    /// Determines from the first bytes whether the port begins in plaintext or with TLS. Returns a
+    /// connection on which the greeting is pending, or `None` for TLS.
+    async fn detect_security(
+        &self,
+        stream: TcpStream,
+        port: &mut Port,
+    ) -> Result<Option<TcpStream>> {
+        let detection = async {
             let began = Instant::now();
-            if let Ok(heard) = timeout(self.head_start(), first_bytes(&stream)).await {
-                return match &heard?[..] {
-                    [] => Err(closed("the server closed the connection without a word")),
-                    heard if diagnose::speaks_tls(heard) => Ok(None),
+            if let Ok(received) = timeout(self.greeting_delay(), first_bytes(&stream)).await {
+                return match &received?[..] {
+                    [] => Err(closed(
+                        "the server closed the connection without sending anything",
+                    )),
+                    received if diagnose::speaks_tls(received) => Ok(None),
                     _ => {
                         port.timings.greeting = Some(began.elapsed());
                         Ok(Some(stream))
                     }
                 };
             }
-            // It waits for us to begin, or is only slow. One connection at a time: there are
-            // servers that can do no more.
+            // The server waits for the client to begin, or is slow. Uses one connection at a time,
+            // since some servers allow no more.
             drop(stream);
             let stream = self.connect().await?;
             let began = Instant::now();
-            match &self.answer_to_hello(stream).await?[..] {
+            match &self.reply_to_client_hello(stream).await?[..] {
                 [] => Err(closed(
-                    "the server says nothing, and closes the connection when TLS begins",
+                    "the server sends nothing, and closes the connection when TLS begins",
                 )),
-                heard if diagnose::speaks_tls(heard) => Ok(None),
+                received if diagnose::speaks_tls(received) => Ok(None),
                 [b'0'..=b'9', ..] => {
                     port.timings.greeting = Some(began.elapsed());
                     self.connect().await.map(Some)
                 }
-                // Something else: the handshake finds the words for it.
+                // Something else: a handshake produces the error that describes it.
                 _ => Err(
                     match self
-                        .session(Security::Implicit, &self.observer.connector)
+                        .session(Security::Implicit, &self.prober.connector)
                         .await
                     {
                         Err(error) => error,
@@ -352,7 +358,7 @@ impl Target<'_> {
             &mut self.clock.clone(),
             &self.endpoint,
             Phase::Greeting,
-            listening,
+            detection,
         )
         .await;
         outcome.map_err(|error| match (error.kind(), error.phase()) {
@@ -367,10 +373,10 @@ impl Target<'_> {
         })
     }
 
-    /// How long the greeting may take before TLS is tried. Port 25 has servers that let clients
-    /// wait on purpose and note those that speak out of turn.
-    fn head_start(&self) -> Duration {
-        let limit = self.observer.endpoint.timeouts.greeting;
+    /// How long to wait for the greeting before trying TLS. Some servers on port 25 delay it on
+    /// purpose and take note of clients that send something before it.
+    fn greeting_delay(&self) -> Duration {
+        let limit = self.prober.endpoint.timeouts.greeting;
         match self.endpoint.port_number() {
             25 => limit.mul_f32(0.75),
             465 => Duration::from_millis(100).min(limit / 2),
@@ -378,12 +384,12 @@ impl Target<'_> {
         }
     }
 
-    /// What the server says to the beginning of a TLS handshake.
-    async fn answer_to_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
+    /// The reply of the server to a TLS ClientHello.
+    async fn reply_to_client_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
         let hello = self
-            .observer
+            .prober
             .connector
-            .client_hello(&self.observer.endpoint.host)?;
+            .client_hello(&self.prober.endpoint.host)?;
         stream
             .write_all(&hello)
             .await
@@ -392,7 +398,7 @@ impl Target<'_> {
     }
 
     async fn connect(&self) -> Result<TcpStream> {
-        open(&mut self.clock.clone(), &self.endpoint, &self.reached)
+        open(&mut self.clock.clone(), &self.endpoint, &self.peer)
             .await
             .map(|opened| opened.stream)
     }
@@ -408,15 +414,15 @@ impl Target<'_> {
         security: Security,
         connector: Option<&Connector>,
     ) -> Result<Connection> {
-        let endpoint = &self.observer.endpoint;
+        let endpoint = &self.prober.endpoint;
         let (name, clock) = (self.name.clone(), self.clock.clone());
         Connection::establish(endpoint, Box::new(stream), name, security, connector, clock).await
     }
 }
 
 impl Port {
-    /// What a session inside TLS tells.
-    fn note(&mut self, session: &Connection) {
+    /// Records what a session inside TLS knows.
+    fn record(&mut self, session: &Connection) {
         self.inside_tls = Some(session.capabilities().clone());
         self.tls = session.tls().cloned();
         if self.greeting.is_none() {
@@ -425,19 +431,19 @@ impl Port {
     }
 }
 
-/// What was negotiated before it went wrong.
-fn tls_before(error: &Error) -> Option<&TlsInfo> {
+/// What had been negotiated before the error.
+fn tls_info(error: &Error) -> Option<&TlsInfo> {
     error.receipt().and_then(|receipt| receipt.tls.as_ref())
 }
 
-/// What comes first; it stays in the stream. Nothing at all where the server closes the connection.
+/// Peeks at the first bytes. Returns none if the server closes the connection.
 async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
     let mut bytes = vec![0; 8];
-    let heard = stream
+    let received = stream
         .peek(&mut bytes)
         .await
         .map_err(|error| Error::connection_lost(Phase::Greeting, error))?;
-    bytes.truncate(heard);
+    bytes.truncate(received);
     Ok(bytes)
 }
 

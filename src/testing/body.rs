@@ -1,63 +1,63 @@
-//! The message as DATA brings it → the message: dots taken out, its end found.
+//! Decodes a message sent with DATA: removes dot-stuffing and finds the end.
 //!
-//! Written apart from the client's own stuffing, so that each is a check on the other.
+//! Independent of the client's dot-stuffing, so that each is a check on the other.
 
 use memchr::memchr2;
 
-/// Takes the stuffing out (RFC 5321, 4.5.2), in pieces of any size.
+/// Removes dot-stuffing (RFC 5321, 4.5.2) from pieces of any size.
 #[derive(Default)]
 pub(super) struct Decoder {
-    at: At,
+    position: Position,
     pub(super) bare_line_ends: bool,
 }
 
-/// Where the last piece ended.
+/// The position at the end of the last piece.
 #[derive(Clone, Copy, Default)]
-enum At {
-    /// Behind CRLF, or at the beginning of it all.
+enum Position {
+    /// After CRLF, or at the start of the message.
     #[default]
     LineStart,
-    /// A dot stands at the start of the line.
+    /// After a dot at the start of a line.
     Dot,
-    /// A dot and a CR do.
+    /// After a dot and a CR at the start of a line.
     DotCr,
     Line,
-    /// In a line, behind a CR that has been passed on.
+    /// In a line, after a CR that has been passed on.
     Cr,
 }
 
 impl Decoder {
-    /// Appends what belongs to the message to `message`. Where the final dot is in `input`, says
-    /// how many of its bytes belong to the message and its end; what is behind them are commands.
+    /// Appends the decoded message to `message`. If the final dot is in `input`, returns how many
+    /// of its bytes belong to the message and its end; the rest are commands.
     pub(super) fn decode(&mut self, input: &[u8], message: &mut Vec<u8>) -> Option<usize> {
         let mut i = 0;
         while i < input.len() {
-            match (self.at, input[i]) {
-                (At::LineStart, b'.') => {
-                    self.at = At::Dot;
+            match (self.position, input[i]) {
+                (Position::LineStart, b'.') => {
+                    self.position = Position::Dot;
                     i += 1;
                 }
-                (At::Dot, b'\r') => {
-                    self.at = At::DotCr;
+                (Position::Dot, b'\r') => {
+                    self.position = Position::DotCr;
                     i += 1;
                 }
-                (At::DotCr, b'\n') => return Some(i + 1),
-                // The dot was stuffing. A CR without LF behind it was the line's.
-                (At::DotCr, _) => {
+                (Position::DotCr, b'\n') => return Some(i + 1),
+                // The dot was stuffing. A CR without LF after it belongs to the line.
+                (Position::DotCr, _) => {
                     message.push(b'\r');
                     self.bare_line_ends = true;
-                    self.at = At::Line;
+                    self.position = Position::Line;
                 }
-                (At::Cr, b'\n') => {
+                (Position::Cr, b'\n') => {
                     message.push(b'\n');
-                    self.at = At::LineStart;
+                    self.position = Position::LineStart;
                     i += 1;
                 }
-                (At::Cr, _) => {
+                (Position::Cr, _) => {
                     self.bare_line_ends = true;
-                    self.at = At::Line;
+                    self.position = Position::Line;
                 }
-                (At::LineStart | At::Dot | At::Line, _) => {
+                (Position::LineStart | Position::Dot | Position::Line, _) => {
                     let end = i + self.lines(&input[i..]);
                     message.extend_from_slice(&input[i..end]);
                     i = end;
@@ -67,27 +67,26 @@ impl Decoder {
         None
     }
 
-    /// How many bytes, from the middle of a line on, are part of the message as they are: up to a
+    /// The number of bytes, starting within a line, that belong to the message unchanged: up to a
     /// line that starts with a dot.
     fn lines(&mut self, input: &[u8]) -> usize {
         let mut i = 0;
         while let Some(found) = memchr2(b'\r', b'\n', &input[i..]) {
             i += found;
             if input[i] == b'\n' {
-                // Not the end of a line (RFC 5321, 2.3.8): a dot behind it is no stuffing, and ends
-                // nothing.
+                // Not a line end (RFC 5321, 2.3.8): a dot after it is neither stuffing nor the end.
                 self.bare_line_ends = true;
                 i += 1;
                 continue;
             }
             match input.get(i + 1) {
                 None => {
-                    self.at = At::Cr;
+                    self.position = Position::Cr;
                     return input.len();
                 }
                 Some(b'\n') => match input.get(i + 2) {
                     None | Some(b'.') => {
-                        self.at = At::LineStart;
+                        self.position = Position::LineStart;
                         return i + 2;
                     }
                     Some(_) => i += 2,
@@ -98,7 +97,7 @@ impl Decoder {
                 }
             }
         }
-        self.at = At::Line;
+        self.position = Position::Line;
         input.len()
     }
 }

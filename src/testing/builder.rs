@@ -1,4 +1,4 @@
-//! What a server is to be like, and its start.
+//! The settings of a server, and how it is started.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,18 +13,18 @@ use super::listener::{BoundListener, accept};
 use super::{Server, Shared, certificate};
 use crate::proto::{Mechanism, Protocol};
 
-/// What a server is to be like; made by [`Server::builder`].
+/// The settings of a server; made by [`Server::builder`].
 #[must_use = "nothing listens before `start`"]
 pub struct Builder {
     settings: Settings,
 }
 
-/// A function that may answer in place of the server.
+/// A function that may reply in place of the server.
 type Answer = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 pub(super) struct Settings {
     pub(super) protocol: Protocol,
-    pub(super) is_at_socket: bool,
+    pub(super) uses_socket: bool,
     pub(super) security: Security,
     pub(super) logins: Vec<(String, String)>,
     pub(super) tokens: Vec<(String, String)>,
@@ -42,7 +42,7 @@ pub(super) struct Settings {
     pub(super) checks: Checks,
 }
 
-/// What is checked of each message.
+/// The checks of each message.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Checks {
     pub(super) eight_bit: bool,
@@ -62,7 +62,7 @@ impl Builder {
         Builder {
             settings: Settings {
                 protocol: Protocol::Smtp,
-                is_at_socket: false,
+                uses_socket: false,
                 security: Security::StartTls,
                 logins: Vec::new(),
                 tokens: Vec::new(),
@@ -82,25 +82,25 @@ impl Builder {
         }
     }
 
-    /// TLS after the STARTTLS command, the default.
+    /// Uses TLS after the STARTTLS command, which is the default.
     pub fn starttls(mut self) -> Self {
         self.settings.security = Security::StartTls;
         self
     }
 
-    /// TLS from the first byte.
+    /// Uses TLS from the first byte.
     pub fn implicit_tls(mut self) -> Self {
         self.settings.security = Security::Implicit;
         self
     }
 
-    /// No TLS at all.
+    /// Uses no TLS.
     pub fn plaintext(mut self) -> Self {
         self.settings.security = Security::Plaintext;
         self
     }
 
-    /// Speaks LMTP (RFC 2033) instead of SMTP: LHLO, and an answer for each recipient behind a
+    /// Speaks LMTP (RFC 2033) instead of SMTP: LHLO, and a reply for each recipient after a
     /// message. Without TLS, unless [`starttls`](Self::starttls) follows.
     ///
     /// ```
@@ -124,29 +124,29 @@ impl Builder {
         self.plaintext()
     }
 
-    /// [LMTP](Self::lmtp) at a Unix socket in the server's temporary folder.
+    /// Listens at a Unix socket in the server's temporary folder, and speaks [LMTP](Self::lmtp).
     #[cfg(unix)]
     pub fn lmtp_unix(mut self) -> Self {
-        self.settings.is_at_socket = true;
+        self.settings.uses_socket = true;
         self.lmtp()
     }
 
-    /// Accepts this user with this password; called again, another one too. AUTH is offered inside
-    /// TLS only, unless [`auth_in_clear`](Self::auth_in_clear) says otherwise.
+    /// Accepts this user with this password. Call it once for each user. AUTH is offered inside TLS
+    /// only, unless [`auth_in_clear`](Self::auth_in_clear) is set.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.settings.logins.push((user.into(), password.into()));
         self
     }
 
-    /// Accepts this user with this token of OAuth 2, if OAUTHBEARER or XOAUTH2 is among the
-    /// [mechanisms](Self::mechanisms); called again, another one too.
+    /// Accepts this user with this OAuth 2 token, if OAUTHBEARER or XOAUTH2 is among the
+    /// [mechanisms](Self::mechanisms). Call it once for each user.
     pub fn token(mut self, user: impl Into<String>, token: impl Into<String>) -> Self {
         self.settings.tokens.push((user.into(), token.into()));
         self
     }
 
-    /// Offers these mechanisms, in place of PLAIN and LOGIN: those, SCRAM, CRAM-MD5, OAUTHBEARER
-    /// and XOAUTH2 are known.
+    /// Offers these mechanisms instead of PLAIN and LOGIN. Those two, SCRAM, CRAM-MD5, OAUTHBEARER
+    /// and XOAUTH2 are supported.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -168,7 +168,7 @@ impl Builder {
         self
     }
 
-    /// Offers AUTH without TLS, too.
+    /// Offers AUTH without TLS too.
     pub fn auth_in_clear(mut self) -> Self {
         self.settings.auth_in_clear = true;
         self
@@ -180,15 +180,15 @@ impl Builder {
         self
     }
 
-    /// The largest message taken, in bytes, announced with SIZE (RFC 1870). Without it there is no
-    /// limit, and `SIZE 0` says so.
+    /// Sets the maximum message size in bytes, which is announced with SIZE (RFC 1870). By default
+    /// there is no limit, and `SIZE 0` is announced.
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.settings.max_size = Some(bytes);
         self
     }
 
-    /// Leaves an extension out of the answer to EHLO, and takes none of its parameters. A keyword
-    /// that the server does not know changes nothing.
+    /// Leaves an extension out of the reply to EHLO and refuses its parameters. Has no effect if
+    /// the server does not have the extension.
     ///
     /// Without `ENHANCEDSTATUSCODES`, replies have no such codes.
     pub fn without(mut self, keyword: impl Into<String>) -> Self {
@@ -196,13 +196,13 @@ impl Builder {
         self
     }
 
-    /// Offers another extension in its answer to EHLO, by this line of it, and takes its
-    /// parameters: `DSN`, `DELIVERBY 240`, `FUTURERELEASE 86400 2030-01-01T00:00:00Z`,
-    /// `MT-PRIORITY MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` … What it was asked
-    /// for is in [`ReceivedMessage::parameters`](super::ReceivedMessage::parameters) and
-    /// [`ReceivedMessage::recipient_parameters`](super::ReceivedMessage::recipient_parameters);
-    /// nothing more comes of it, but that limits are enforced, and chunks are taken (`CHUNKING`,
-    /// `BINARYMIME`).
+    /// Adds a line to the reply to EHLO, which offers another extension, and accepts its
+    /// parameters: `DSN`, `DELIVERBY 240`, `FUTURERELEASE 86400 2030-01-01T00:00:00Z`, `MT-PRIORITY
+    /// MIXER`, `REQUIRETLS` (inside TLS only), `LIMITS RCPTMAX=10` … The parameters are recorded in
+    /// [`ReceivedMessage::parameters`](super::ReceivedMessage::parameters) and
+    /// [`ReceivedMessage::recipient_parameters`](super::ReceivedMessage::recipient_parameters).
+    /// They have no further effect, except that limits are enforced and chunks are accepted
+    /// (`CHUNKING`, `BINARYMIME`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -224,8 +224,8 @@ impl Builder {
         self
     }
 
-    /// Refuses a recipient, compared without regard to case, with this reply:
-    /// `550 5.1.1 No such user`.
+    /// Refuses a recipient with this reply, such as `550 5.1.1 No such user`. The address is
+    /// compared without regard to case.
     pub fn refuse_recipient(
         mut self,
         address: impl Into<String>,
@@ -235,16 +235,16 @@ impl Builder {
         self
     }
 
-    /// Offers PRDR: a client that asks for it gets an answer for each recipient behind the message,
-    /// as Exim gives it.
+    /// Offers PRDR: a client that asks for it gets a reply for each recipient after the message, as
+    /// Exim sends it.
     pub fn prdr(mut self) -> Self {
         self.settings.prdr = true;
         self
     }
 
-    /// Takes this recipient, compared without regard to case, and refuses the message for it with
-    /// this reply when it has come. Where there is one reply for all recipients ([LMTP](Self::lmtp)
-    /// and [PRDR](Self::prdr) have one for each), it is refused for all.
+    /// Accepts this recipient, compared without regard to case, but refuses the message for it with
+    /// this reply once the message has arrived. [LMTP](Self::lmtp) and [PRDR](Self::prdr) have one
+    /// reply for each recipient; without them, the message is refused for all.
     pub fn refuse_message(
         mut self,
         recipient: impl Into<String>,
@@ -256,11 +256,11 @@ impl Builder {
         self
     }
 
-    /// Lets a function see each command before it is carried out, and answer in its place.
+    /// Calls a function for each command before it is executed, which may reply in its place.
     ///
-    /// It gets the line as [`Session::groups`](super::Session::groups) has it, and `.` when a
-    /// message has come whole. What it returns is sent as it is (several lines for a multi-line
-    /// reply), and the command is not carried out, the message not kept; after a 421 the connection
+    /// The function gets the line as it is in [`Session::groups`](super::Session::groups), and `.`
+    /// when a message is complete. What it returns is sent as it is (several lines for a multi-line
+    /// reply); the command is not executed, the message is not kept, and after a 421 the connection
     /// is closed.
     ///
     /// ```no_run
@@ -280,7 +280,7 @@ impl Builder {
         self
     }
 
-    /// Refuses a message with bytes beyond ASCII, with 554, where MAIL did not declare them: by
+    /// Refuses a message with bytes beyond ASCII, with 554, unless MAIL declared them by
     /// `BODY=8BITMIME` (RFC 6152), `BODY=BINARYMIME` or `SMTPUTF8`.
     pub fn check_eight_bit(mut self) -> Self {
         self.settings.checks.eight_bit = true;
@@ -294,7 +294,7 @@ impl Builder {
         self
     }
 
-    /// Refuses a message that is larger than MAIL declared by `SIZE=` (RFC 1870), with 552.
+    /// Refuses a message that is larger than `SIZE=` of MAIL declared (RFC 1870), with 552.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -313,17 +313,18 @@ impl Builder {
         self
     }
 
-    /// Throws the contents of messages away as they come: only their size is kept. For benchmarks.
+    /// Discards the contents of messages and keeps only their size. For benchmarks.
     pub fn discard(mut self) -> Self {
         self.settings.discard = true;
         self
     }
 
-    /// Starts the server on the runtime of the caller, which must have tokio's I/O enabled.
+    /// Starts the server on the current runtime, which must have tokio's I/O enabled.
     ///
     /// # Errors
     ///
-    /// The temporary folder cannot be made, or no port of the loopback interface can be had.
+    /// The temporary folder cannot be created, or the server cannot bind to a port of the loopback
+    /// interface.
     pub async fn start(self) -> io::Result<Server> {
         let folder = tempfile::Builder::new().prefix("envoi-").tempdir()?;
         let certificate = certificate::Certificate::new()?;
@@ -332,7 +333,7 @@ impl Builder {
 
         let socket = self
             .settings
-            .is_at_socket
+            .uses_socket
             .then(|| folder.path().join("lmtp.sock"));
         let (listener, port) = match &socket {
             #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! A CA and a certificate that it signed, made for one server and gone with it.
+//! A CA and a certificate signed by it, generated for one server.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::tls;
 pub(super) struct Certificate {
     pub(super) ca_pem: String,
     pub(super) acceptor: TlsAcceptor,
-    /// Its hash, by that of its signature, ECDSA with SHA-256 (RFC 5929, 4.1).
+    /// The hash of the certificate for `tls-server-end-point`: SHA-256, as in its signature (RFC
+    /// 5929, 4.1).
     pub(super) end_point: Vec<u8>,
 }
 
@@ -29,7 +30,7 @@ impl Certificate {
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().map_err(io::Error::other)?)
             .map_err(io::Error::other)?;
 
-        // An address among these names becomes one of the certificate's addresses.
+        // An IP address among these names becomes an IP address of the certificate.
         let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
         let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
         leaf.distinguished_name = name("localhost");

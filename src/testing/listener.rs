@@ -1,4 +1,4 @@
-//! Where connections come in.
+//! Accepts connections.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::session::{self, Stream};
 
-/// Between two attempts to take a connection, where there is no room for one.
+/// The delay before accepting again when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) enum BoundListener {
@@ -26,8 +26,8 @@ impl BoundListener {
         match self {
             BoundListener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Without it a reply may wait for the client's delayed acknowledgement. Where it
-                // fails, the connection is gone.
+                // Otherwise a reply may wait for the client's delayed acknowledgement. If this
+                // fails, the connection is closed already.
                 let _ = stream.set_nodelay(true);
                 Ok(Box::new(stream))
             }
@@ -38,21 +38,22 @@ impl BoundListener {
 }
 
 pub(super) async fn accept(listener: BoundListener, shared: Arc<Shared>) {
-    // When this task is aborted, the set is dropped, and with it every session.
+    // When this task is aborted, the set is dropped, and every session with it.
     let mut sessions = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 sessions.spawn(session::serve(stream, shared.clone()));
             }
-            // The client is gone already: no reason to end.
+            // The client has closed the connection already.
             Err(error)
                 if matches!(
                     error.kind(),
                     ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
                 ) => {}
-            // This process or the system has too many files open. The client waits, and nothing
-            // tells when one is closed. A thread waits, as the runtime may have no clock.
+            // Too many files are open in this process or the system. The client waits; there is no
+            // event for a file that is closed. The pause uses a thread, as the runtime may have no
+            // timer.
             Err(_) => {
                 let _ = tokio::task::spawn_blocking(|| std::thread::sleep(PAUSE)).await;
             }

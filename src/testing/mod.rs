@@ -1,10 +1,9 @@
-//! An SMTP or LMTP server inside the process, for the tests of programs that send mail (feature
-//! `testing`).
+//! An SMTP or LMTP server inside the process, to test programs that send mail (feature `testing`).
 //!
-//! [`Server::start`] gives a server on a free port of the loopback interface that offers STARTTLS
-//! with a certificate of its own, made on the spot, and keeps what it is sent. It is strict where a
-//! real server may be lenient: commands end with CRLF, parameters stand only where their extension
-//! was offered, and only CRLF, dot, CRLF ends a message (RFC 5321, 4.1.1.4).
+//! [`Server::start`] starts a server on a free port of the loopback interface. It offers STARTTLS
+//! with a certificate that is generated on start, and keeps the messages that it accepts. It is
+//! strict where a real server may be lenient: commands end with CRLF, parameters are accepted only
+//! if their extension was offered, and only CRLF, dot, CRLF ends a message (RFC 5321, 4.1.1.4).
 //!
 //! ```
 //! use envoi::testing::Server;
@@ -27,8 +26,8 @@
 //! # }
 //! ```
 //!
-//! A message goes to a file as it comes, so its size costs no memory. Commands are kept as text,
-//! with secrets left out, in the groups in which they came: [`Session::groups`] shows what was
+//! A message is written to a file as it arrives, so its size needs no memory. Commands are kept as
+//! text, without secrets, in the groups in which they arrived: [`Session::groups`] shows what was
 //! pipelined.
 
 mod body;
@@ -57,7 +56,7 @@ use builder::{Security, Settings};
 pub use builder::Builder;
 pub use record::{ReceivedMessage, Session};
 
-/// What needs no escape in a URL's user, password or path.
+/// The characters that are not escaped in the user, password or path of a URL.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -65,11 +64,11 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
-/// A mail server on the loopback interface, or at a Unix socket. It ends when it is dropped, and
-/// all its connections with it.
+/// A mail server on the loopback interface or at a Unix socket. Dropping it ends the server and all
+/// its connections.
 ///
-/// Its files are in a temporary folder, which goes when the server and every [`ReceivedMessage`]
-/// are dropped.
+/// Its files are in a temporary folder, which is deleted when the server and every
+/// [`ReceivedMessage`] have been dropped.
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -80,11 +79,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with STARTTLS and no logins.
+    /// Starts a server with STARTTLS and without logins.
     ///
     /// # Errors
     ///
-    /// Those of [`Builder::start`].
+    /// See [`Builder::start`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -98,7 +97,7 @@ impl Server {
         Server::builder().start().await
     }
 
-    /// A server with other settings.
+    /// Returns a builder for a server with other settings.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -117,25 +116,24 @@ impl Server {
         Builder::new()
     }
 
-    /// The name to connect to, which the certificate bears: `localhost`. It is good for `127.0.0.1`
-    /// and `::1` as well.
+    /// The name to connect to, which is in the certificate: `localhost`. The certificate is valid
+    /// for `127.0.0.1` and `::1` as well.
     pub fn host(&self) -> &str {
         "localhost"
     }
 
-    /// The port that was free; 0 where the server is at a [socket](Self::socket).
+    /// The port that the server listens on; 0 if it listens at a [socket](Self::socket).
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The Unix socket that it listens at, if it is one.
+    /// The Unix socket that the server listens at, if it does.
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_deref()
     }
 
-    /// All that a client needs to know, in one line: scheme, the first login, host, port, and the
-    /// CA file to trust. There is none for LMTP with TLS from the first byte; this one is for LMTP
-    /// without then.
+    /// The URL of the server: scheme, the first login, host, port, and the CA file to trust. No URL
+    /// exists for LMTP with TLS from the first byte; the URL is that of LMTP without it then.
     pub fn url(&self) -> String {
         let settings = &self.shared.settings;
         let scheme = match (settings.protocol, settings.security) {
@@ -171,7 +169,7 @@ impl Server {
         }
     }
 
-    /// The certificate of the CA that signed the server's, in PEM.
+    /// The certificate of the CA that signed the server's certificate, in PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
@@ -181,29 +179,28 @@ impl Server {
         &self.ca_file
     }
 
-    /// The server's end of TLS, with its certificate and key, for a server of the test's own that
-    /// does what this one does not.
+    /// The TLS configuration of the server, with its certificate and key, for a test that
+    /// implements another server.
     pub fn tls_config(&self) -> Arc<ServerConfig> {
         self.shared.tls.config().clone()
     }
 
-    /// The messages that were accepted, in the order in which they were.
+    /// The accepted messages, in the order in which they were accepted.
     pub fn messages(&self) -> Vec<ReceivedMessage> {
         self.shared.log().messages.clone()
     }
 
-    /// The next message that this method has not given out yet, as soon as it has been accepted.
+    /// Waits for the next message that this method has not returned yet.
     ///
-    /// It waits without limit: put `tokio::time::timeout` around it where a message may fail to
-    /// come.
+    /// Waits without a limit: use `tokio::time::timeout` if the message may not arrive.
     pub async fn next_message(&self) -> ReceivedMessage {
         loop {
-            // Made before the look, so that no message falls between the two.
+            // Created before the check, so that no message is missed between the two.
             let arrival = self.shared.arrived.notified();
             {
                 let mut log = self.shared.log();
-                if let Some(message) = log.messages.get(log.given_out).cloned() {
-                    log.given_out += 1;
+                if let Some(message) = log.messages.get(log.returned).cloned() {
+                    log.returned += 1;
                     return message;
                 }
             }
@@ -211,7 +208,7 @@ impl Server {
         }
     }
 
-    /// The connections so far, those that ended too, in the order in which they were made.
+    /// All connections so far, closed ones included, in the order in which they were accepted.
     pub fn connections(&self) -> Vec<Session> {
         self.shared.log().sessions.clone()
     }
@@ -223,11 +220,11 @@ impl Drop for Server {
     }
 }
 
-/// What the sessions and the handle of the server both know.
+/// The state that the sessions and the handle of the server share.
 struct Shared {
     settings: Settings,
     tls: TlsAcceptor,
-    /// The hash of the certificate.
+    /// The hash of the certificate, for channel binding.
     end_point: Vec<u8>,
     folder: Arc<TempDir>,
     log: Mutex<Log>,
@@ -237,16 +234,15 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     messages: Vec<ReceivedMessage>,
-    given_out: usize,
+    returned: usize,
     sessions: Vec<Session>,
-    /// Queue ids used up, by messages that were refused in the end, too.
+    /// The number of queue ids used, including those of messages that were refused.
     ids: u64,
 }
 
 impl Shared {
     fn log(&self) -> MutexGuard<'_, Log> {
-        // No panic leaves the log half-written; a test that failed must not fail the others with
-        // it.
+        // The log is never left half-written. A failed test must not make others fail.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

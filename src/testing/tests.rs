@@ -21,7 +21,7 @@ async fn connect(server: &Server) -> TcpStream {
         .unwrap()
 }
 
-/// Writes everything at once, then reads until the server closes.
+/// Writes everything at once, then reads until the server closes the connection.
 async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), what: &[u8]) -> String {
     stream.write_all(what).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -82,7 +82,7 @@ async fn starttls(server: &Server) -> TlsStream<TcpStream> {
 }
 
 #[tokio::test]
-async fn a_message_is_captured_over_starttls_after_a_login() {
+async fn message_is_captured_over_starttls_after_login() {
     let server = Server::builder()
         .login("alice", "dummy123")
         .require_login()
@@ -130,7 +130,7 @@ async fn a_message_is_captured_over_starttls_after_a_login() {
 }
 
 #[tokio::test]
-async fn the_certificate_is_good_for_the_addresses_too() {
+async fn certificate_is_valid_for_ip_addresses() {
     let server = Server::builder().implicit_tls().start().await.unwrap();
     for name in ["localhost", "127.0.0.1", "::1"] {
         let mut stream = handshake(&server, name, connect(&server).await)
@@ -149,7 +149,7 @@ async fn the_certificate_is_good_for_the_addresses_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_trust_is_a_failure_of_its_session() {
+async fn untrusted_certificate_is_recorded_as_failure() {
     let server = Server::builder().implicit_tls().start().await.unwrap();
     handshake(&server, "example.org", connect(&server).await)
         .await
@@ -167,7 +167,7 @@ async fn a_client_that_does_not_trust_is_a_failure_of_its_session() {
 }
 
 #[tokio::test]
-async fn tls_forgets_what_was_said_in_clear() {
+async fn starttls_discards_earlier_state() {
     let server = Server::builder()
         .login("a", "b")
         .auth_in_clear()
@@ -196,7 +196,7 @@ async fn tls_forgets_what_was_said_in_clear() {
 }
 
 #[tokio::test]
-async fn commands_behind_starttls_are_refused() {
+async fn commands_pipelined_after_starttls_are_refused() {
     let server = Server::start().await.unwrap();
     assert_eq!(
         codes(&server, "EHLO me\r\nSTARTTLS\r\nNOOP\r\nNOOP\r\n").await,
@@ -205,7 +205,7 @@ async fn commands_behind_starttls_are_refused() {
 }
 
 #[tokio::test]
-async fn commands_out_of_order_and_bad_ones() {
+async fn commands_out_of_order_or_malformed_are_refused() {
     let server = Server::builder()
         .login("a", "b")
         .max_size(1000)
@@ -278,7 +278,7 @@ async fn commands_out_of_order_and_bad_ones() {
 }
 
 #[tokio::test]
-async fn logins_of_every_form() {
+async fn logins_work_in_every_form() {
     let server = Server::builder()
         .plaintext()
         .auth_in_clear()
@@ -326,7 +326,7 @@ async fn logins_of_every_form() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_message_in_every_cut() {
+async fn end_of_message_is_found_in_every_cut() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let mut stream = connect(&server).await;
     stream.write_all(b"EHLO me\r\n").await.unwrap();
@@ -347,8 +347,8 @@ async fn the_end_of_a_message_in_every_cut() {
     }
 }
 
-/// Line by line, and with the whole of it at hand.
-fn decoded_slowly(input: &[u8]) -> (Vec<u8>, usize) {
+/// A simple decoder that needs the whole input.
+fn decode_line_by_line(input: &[u8]) -> (Vec<u8>, usize) {
     let mut message = Vec::new();
     let mut i = 0;
     loop {
@@ -367,14 +367,14 @@ fn decoded_slowly(input: &[u8]) -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn dots_are_taken_out_whatever_the_line_ends_and_cuts() {
+fn dots_are_removed_for_any_line_ends_and_cuts() {
     let alphabet = b".\r\na";
     for n in 0..4usize.pow(6) {
         let mut input: Vec<u8> = (0..6)
             .map(|place| alphabet[n / 4usize.pow(place) % 4])
             .collect();
         input.extend_from_slice(b"\r\n.\r\nNOOP");
-        let (message, end) = decoded_slowly(&input);
+        let (message, end) = decode_line_by_line(&input);
         let text = String::from_utf8_lossy(&message).replace("\r\n", "");
         for cut in 0..=input.len() {
             let mut decoder = body::Decoder::default();
@@ -399,7 +399,7 @@ fn dots_are_taken_out_whatever_the_line_ends_and_cuts() {
 }
 
 #[tokio::test]
-async fn a_large_message_is_kept_whole_or_only_counted() {
+async fn large_message_is_kept_or_discarded() {
     let line = "..A line of seventy-six characters, as encoders of base64 make them, and a dot\r\n";
     let mut body = line.repeat(20_000).into_bytes();
     body.extend_from_slice(b".\r\n");
@@ -427,7 +427,7 @@ async fn a_large_message_is_kept_whole_or_only_counted() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_refused_after_it_came() {
+async fn message_over_the_limit_is_refused_after_receipt() {
     let server = Server::builder()
         .plaintext()
         .max_size(100_000)
@@ -451,7 +451,7 @@ async fn a_message_over_the_limit_is_refused_after_it_came() {
 }
 
 #[tokio::test]
-async fn bare_line_ends_are_noticed_and_end_nothing() {
+async fn bare_line_ends_are_reported_and_end_nothing() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let body = "a\n.\nb\r.\rc\n.\r\nd\r\n.\n\r\n.\r\n";
     exchange(
@@ -465,7 +465,7 @@ async fn bare_line_ends_are_noticed_and_end_nothing() {
 }
 
 #[tokio::test]
-async fn replies_of_the_caller() {
+async fn configured_replies_replace_those_of_the_server() {
     let server = Server::builder()
         .plaintext()
         .refuse_recipient("nobody@example.org", "550 5.1.1 No such user")
@@ -493,7 +493,7 @@ async fn replies_of_the_caller() {
 }
 
 #[tokio::test]
-async fn extensions_left_out() {
+async fn extensions_left_out_are_not_offered() {
     let server = Server::builder()
         .without("pipelining")
         .without("SIZE")
@@ -545,7 +545,7 @@ async fn groups_show_what_was_pipelined() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_leaves_no_message() {
+async fn disconnect_during_data_stores_no_message() {
     let server = Server::builder().plaintext().start().await.unwrap();
     exchange(
         &mut connect(&server).await,
@@ -561,7 +561,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_no_message() {
 }
 
 #[tokio::test]
-async fn dropping_the_server_ends_its_connections_and_keeps_what_was_given_out() {
+async fn dropping_the_server_closes_connections_and_keeps_returned_messages() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let mut stream = connect(&server).await;
     let (host, port) = (server.host().to_string(), server.port());
@@ -580,7 +580,7 @@ async fn dropping_the_server_ends_its_connections_and_keeps_what_was_given_out()
 }
 
 #[tokio::test]
-async fn urls() {
+async fn url_has_login_and_trust() {
     let starttls = Server::builder()
         .login("a@b", "c:d/e%")
         .start()
@@ -611,7 +611,7 @@ async fn urls() {
 }
 
 #[tokio::test]
-async fn lmtp_answers_for_each_recipient() {
+async fn lmtp_replies_for_each_recipient() {
     let builder = Server::builder()
         .lmtp()
         .max_size(100)
@@ -645,7 +645,7 @@ async fn lmtp_answers_for_each_recipient() {
             &["250", "250", "250", "354", "552", "250"],
         ),
         (to(&["no"]), &["250", "250", "550", "503"]),
-        // Too large for each.
+        // Too large for each recipient.
         (
             to(&["x", "y"]) + &"x".repeat(101) + "\r\n.\r\n",
             &["250", "250", "250", "250", "354", "552", "552"],
@@ -667,7 +667,7 @@ async fn lmtp_answers_for_each_recipient() {
 }
 
 #[tokio::test]
-async fn prdr_announces_its_answers() {
+async fn prdr_replies_for_each_recipient() {
     let builder = Server::builder()
         .plaintext()
         .prdr()
@@ -701,7 +701,7 @@ async fn prdr_announces_its_answers() {
 }
 
 #[tokio::test]
-async fn what_stands_between_chunks_drops_them() {
+async fn commands_between_chunks_drop_the_message() {
     let server = Server::builder()
         .plaintext()
         .offer("CHUNKING")
@@ -711,13 +711,13 @@ async fn what_stands_between_chunks_drops_them() {
     let transaction =
         "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 3\r\nab\n";
     for between in ["RCPT TO:<c@example.org>", "DATA"] {
-        let told = codes(
+        let replies = codes(
             &server,
             &format!("{transaction}{between}\r\nBDAT 3 LAST\r\ncd\nQUIT\r\n"),
         )
         .await;
         assert_eq!(
-            told,
+            replies,
             ["220", "250", "250", "250", "250", "503", "503", "221"],
             "{between}"
         );
@@ -737,7 +737,7 @@ async fn what_stands_between_chunks_drops_them() {
 }
 
 #[tokio::test]
-async fn messages_are_checked_where_that_is_asked_for() {
+async fn requested_checks_are_applied() {
     let server = Server::builder()
         .plaintext()
         .check_eight_bit()
@@ -768,7 +768,7 @@ async fn messages_are_checked_where_that_is_asked_for() {
         );
         let by_data = codes(&server, &format!("{mail}DATA\r\n{text}\r\n.\r\n")).await;
         assert_eq!(by_data.last().unwrap(), code, "{parameters} {text}");
-        // Torn in the middle, the line is one all the same.
+        // A line that is split between chunks is still one line.
         let (head, tail) = text.split_at(2);
         let rest = tail.len() + 2;
         let by_chunks = codes(

@@ -605,7 +605,7 @@ async fn other_servers_that_speak_first() {
         (
             "",
             ErrorKind::Closed,
-            "the server closed the connection without a word",
+            "the server closed the connection without sending anything",
         ),
     ] {
         let port = listener(move |mut stream| async move {

@@ -1,31 +1,31 @@
-//! AUTH (RFC 4954): the server's ends of the mechanisms.
+//! AUTH (RFC 4954): the server side of the mechanisms.
 
 use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::Conversation;
+use super::ServerSession;
 use super::scram::Scram;
 use crate::proto::Mechanism;
 use crate::proto::sasl::{cram_md5, scram::Hash};
 
-/// Why a login ended without success: a reply says it, or the connection is gone.
+/// Why a login failed: with a reply, or by an I/O error.
 enum Failure {
     Reply(&'static str),
-    Gone(io::Error),
+    Io(io::Error),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure::Gone(error)
+        Failure::Io(error)
     }
 }
 
 const INVALID: Failure = Failure::Reply("535 5.7.8 Authentication credentials invalid");
 
-impl Conversation {
-    /// What follows the word AUTH in the answer to EHLO; nothing where AUTH is not offered now.
+impl ServerSession {
+    /// The mechanisms listed in the reply to EHLO; none if AUTH is not offered at this point.
     pub(super) fn offered_mechanisms(&self) -> Vec<&'static str> {
         let settings = &self.server.settings;
         let has_logins = !settings.logins.is_empty() || !settings.tokens.is_empty();
@@ -84,7 +84,7 @@ impl Conversation {
                 Ok("235 2.7.0 Authentication successful")
             }
             Err(Failure::Reply(reply)) => Ok(reply),
-            Err(Failure::Gone(error)) => Err(error),
+            Err(Failure::Io(error)) => Err(error),
         }
     }
 
@@ -92,7 +92,7 @@ impl Conversation {
         let response = self.initial(initial).await?;
         match response.split('\0').collect::<Vec<_>>()[..] {
             [identity, user, password] if identity.is_empty() || identity == user => {
-                self.checked(user, password)
+                self.check_login(user, password)
             }
             [_, _, _] => Err(Failure::Reply(
                 "535 5.7.8 Not allowed to act for another user",
@@ -105,11 +105,11 @@ impl Conversation {
 
     async fn login(&mut self, initial: Option<&str>) -> Result<String, Failure> {
         let user = match initial {
-            Some(initial) => decoded(initial)?,
+            Some(initial) => decode_response(initial)?,
             None => self.challenge("Username:").await?,
         };
         let password = self.challenge("Password:").await?;
-        self.checked(&user, &password)
+        self.check_login(&user, &password)
     }
 
     async fn cram_md5(&mut self) -> Result<String, Failure> {
@@ -143,30 +143,30 @@ impl Conversation {
             } else {
                 Hash::Sha1
             },
-            is_bound: mechanism.as_str().ends_with("-PLUS"),
-            offers_bound: self
+            is_plus: mechanism.as_str().ends_with("-PLUS"),
+            offers_plus: self
                 .offered_mechanisms()
                 .iter()
                 .any(|name| name.ends_with("-PLUS")),
-            channels: self.channels.clone(),
+            channel_bindings: self.channel_bindings.clone(),
         };
         let message = self.initial(initial).await?;
-        let first = scram.first(&message, &self.server.settings.logins);
-        let (answer, begun) = match first {
-            Ok(begun) => begun,
+        let first = scram.client_first(&message, &self.server.settings.logins);
+        let (answer, state) = match first {
+            Ok(state) => state,
             Err(error) => return self.scram_error(error).await,
         };
         let message = self.challenge(&answer).await?;
-        match scram.last(&begun, &message) {
+        match scram.client_final(&state, &message) {
             Ok(answer) => {
                 self.challenge(&answer).await?;
-                Ok(begun.user)
+                Ok(state.user)
             }
             Err(error) => self.scram_error(error).await,
         }
     }
 
-    /// The error has no answer but an empty one.
+    /// The client acknowledges the error with an empty response.
     async fn scram_error(&mut self, error: &str) -> Result<String, Failure> {
         self.challenge(&format!("e={error}")).await?;
         Err(INVALID)
@@ -177,7 +177,7 @@ impl Conversation {
         let mut parts = response.split('\x01');
         let header = parts.next().unwrap_or_default();
         let token = parts.find_map(|part| part.strip_prefix("auth=Bearer "));
-        // Without a name in the GS2 header, the token tells whose it is (RFC 7628, 3.1).
+        // If the GS2 header has no name, the token identifies the user (RFC 7628, 3.1).
         let named = header.strip_prefix("user=").map(str::to_owned).or_else(|| {
             let name = header.strip_prefix("n,a=")?.strip_suffix(',')?;
             Some(name.replace("=2C", ",").replace("=3D", "="))
@@ -195,7 +195,7 @@ impl Conversation {
         Err(INVALID)
     }
 
-    fn checked(&self, user: &str, password: &str) -> Result<String, Failure> {
+    fn check_login(&self, user: &str, password: &str) -> Result<String, Failure> {
         let logins = &self.server.settings.logins;
         let is_known = logins
             .iter()
@@ -207,12 +207,12 @@ impl Conversation {
         }
     }
 
-    /// The initial response, which may come with AUTH or be asked for.
+    /// The initial response, which is either in AUTH or requested.
     async fn initial(&mut self, initial: Option<&str>) -> Result<String, Failure> {
         match initial {
-            // A response of no bytes (RFC 4954, 4).
+            // An empty response (RFC 4954, 4).
             Some("=") => Ok(String::new()),
-            Some(initial) => decoded(initial),
+            Some(initial) => decode_response(initial),
             None => self.challenge("").await,
         }
     }
@@ -232,13 +232,13 @@ impl Conversation {
             Ok(response) if response == "*" => {
                 Err(Failure::Reply("501 5.7.0 Authentication aborted"))
             }
-            Ok(response) => decoded(&response),
+            Ok(response) => decode_response(&response),
             Err(reply) => Err(Failure::Reply(reply)),
         }
     }
 }
 
-fn decoded(response: &str) -> Result<String, Failure> {
+fn decode_response(response: &str) -> Result<String, Failure> {
     let bytes = BASE64
         .decode(response)
         .map_err(|_| Failure::Reply("501 5.5.2 Cannot decode the response"))?;

@@ -1,19 +1,18 @@
-//! Lines in, replies out.
+//! Reads lines and writes replies.
 
 use std::io;
 
 use memchr::memchr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BLOCK, Conversation};
+use super::{BLOCK, ServerSession};
 
-/// The longest line taken: what RFC 4954, 4 asks of a server with AUTH, far above RFC 5321,
-/// 4.5.3.1.4.
+/// The maximum length of a line: what RFC 4954, 4 requires of a server with AUTH, far above RFC
+/// 5321, 4.5.3.1.4.
 const LINE_LIMIT: usize = 12_288;
 
-impl Conversation {
-    /// The next line without its CRLF, or what to reply where it is none; `None` at the end of the
-    /// stream.
+impl ServerSession {
+    /// Reads the next line without its CRLF, or returns the reply to an invalid one; `None` at EOF.
     pub(super) async fn line(&mut self) -> io::Result<Option<Result<String, &'static str>>> {
         let mut searched = 0;
         let mut is_too_long = false;
@@ -45,8 +44,7 @@ impl Conversation {
         }))
     }
 
-    /// Reads what is there, after the client has been told what it waits for. `false` at the end of
-    /// the stream.
+    /// Flushes pending replies, then reads what is available. Returns `false` at EOF.
     pub(super) async fn fill(&mut self) -> io::Result<bool> {
         self.flush().await?;
         self.input.reserve(BLOCK);
@@ -63,7 +61,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// A reply with a code of RFC 3463 in it, which is left out where its extension is.
+    /// Queues a reply. Its enhanced status codes (RFC 3463) are removed if the extension is not
+    /// offered.
     pub(super) fn reply(&mut self, reply: &str) {
         let has_codes = self.server.offers("ENHANCEDSTATUSCODES");
         for line in reply.lines() {

@@ -1,4 +1,4 @@
-//! A message: its bytes behind DATA or BDAT, the file that they go to, and what is said of it.
+//! Receives a message with DATA or BDAT, writes it to a file, and replies to it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,16 +10,16 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::transaction::Transaction;
-use super::{BLOCK, Conversation};
+use super::{BLOCK, ServerSession};
 use crate::testing::body::Decoder;
 use crate::testing::builder::Checks;
 use crate::testing::{ReceivedMessage, Shared};
 
-/// A message that is coming.
+/// A message that is being received.
 pub(super) struct Incoming {
     id: String,
     path: PathBuf,
-    /// `None` where messages are thrown away.
+    /// `None` if messages are discarded.
     file: Option<File>,
     size: u64,
     max_size: u64,
@@ -27,11 +27,11 @@ pub(super) struct Incoming {
     checks: Checks,
     has_eight_bit: bool,
     has_long_line: bool,
-    /// How long the last line is by now.
+    /// The length of the incomplete line.
     line: usize,
 }
 
-/// The longest line without its CRLF (RFC 5321, 4.5.3.1.6).
+/// The maximum length of a line without its CRLF (RFC 5321, 4.5.3.1.6).
 const LONGEST_LINE: usize = 998;
 
 impl Incoming {
@@ -61,8 +61,8 @@ impl Incoming {
         })
     }
 
-    /// What is counted in the size already. tokio writes it on a thread of its own, while the next
-    /// block is read.
+    /// Writes a block that `size` already includes. tokio writes it on another thread while the
+    /// next block is read.
     async fn write(&mut self, block: &[u8]) -> io::Result<()> {
         self.has_eight_bit |= self.checks.eight_bit && !block.is_ascii();
         if self.checks.line_length {
@@ -82,7 +82,7 @@ impl Incoming {
         }
     }
 
-    /// Why it is refused, by the checks that were asked for.
+    /// The refusal by the requested checks, if one fails.
     fn refusal(&self, transaction: &Transaction) -> Option<&'static str> {
         let declares = |wanted: &str| {
             transaction
@@ -121,8 +121,8 @@ impl Incoming {
     }
 }
 
-impl Conversation {
-    /// The replies to the message, or the one that refuses to take one.
+impl ServerSession {
+    /// Receives a message with DATA. Returns the replies to it, or the refusal of DATA.
     pub(super) async fn data(&mut self, argument: &str) -> io::Result<Vec<Cow<'static, str>>> {
         if !argument.is_empty() {
             return Ok(vec!["501 5.5.4 DATA has no parameter".into()]);
@@ -144,7 +144,7 @@ impl Conversation {
             .any(|parameter| parameter.eq_ignore_ascii_case("BODY=BINARYMIME"))
         {
             // RFC 3030, 3.
-            return Ok(vec!["503 5.5.1 BINARYMIME goes by BDAT".into()]);
+            return Ok(vec!["503 5.5.1 BINARYMIME needs BDAT".into()]);
         }
         self.reply("354 End data with <CR><LF>.<CR><LF>");
 
@@ -169,8 +169,8 @@ impl Conversation {
         self.end_message(transaction, incoming).await
     }
 
-    /// A chunk (RFC 3030), whose bytes are read whatever becomes of it: the replies to it, and to
-    /// the message, if it is the last.
+    /// Receives a chunk (RFC 3030), whose bytes are read even if it is refused. Returns the replies
+    /// to it, and to the message if it is the last chunk.
     pub(super) async fn chunk(
         &mut self,
         command: &str,
@@ -207,7 +207,7 @@ impl Conversation {
             }
         }
         let is_too_large = |incoming: &Incoming| incoming.size > incoming.max_size;
-        let refusal = match (self.other_answer(command), &incoming) {
+        let refusal = match (self.custom_reply(command), &incoming) {
             (Some(other), _) if other.starts_with('2') && last.is_empty() => {
                 self.incoming = incoming;
                 return Ok(vec![other.into()]);
@@ -240,7 +240,7 @@ impl Conversation {
         }
     }
 
-    /// Something of a message is there; so much of it came before.
+    /// Waits for more bytes of a message, of which `size` have been received.
     async fn fill_for(&mut self, size: u64) -> io::Result<()> {
         if self.input.is_empty() && !self.fill().await? {
             let message = format!("the client closed after {size} bytes of a message");
@@ -253,17 +253,17 @@ impl Conversation {
         (self.transaction, self.incoming) = (None, None);
     }
 
-    /// A command that must not stand between the chunks of a message (RFC 3030, 2).
+    /// Refuses a command that is not allowed between the chunks of a message (RFC 3030, 2).
     pub(super) async fn interrupt_chunks(&mut self) -> io::Result<()> {
         if let Some(incoming) = self.incoming.take() {
             incoming.discard().await?;
         }
         self.drop_transaction();
-        self.reply("503 5.5.1 Chunks of a message have come: BDAT or RSET follows them");
+        self.reply("503 5.5.1 Only BDAT or RSET may follow a chunk");
         Ok(())
     }
 
-    /// The replies to a message that has come whole.
+    /// Returns the replies to a complete message.
     async fn end_message(
         &mut self,
         transaction: Transaction,
@@ -273,13 +273,13 @@ impl Conversation {
             file.flush().await?;
         }
         self.record(".");
-        let refusal = match self.other_answer(".") {
+        let refusal = match self.custom_reply(".") {
             None => incoming.refusal(&transaction).map(String::from),
             other => other,
         };
         if let Some(refusal) = refusal {
             incoming.discard().await?;
-            // It refuses each in the same way, unless it does so line by line.
+            // A one-line refusal is repeated for each recipient in LMTP.
             let for_each = if self.is_lmtp() && refusal.lines().count() == 1 {
                 transaction.recipients.len()
             } else {
@@ -287,18 +287,18 @@ impl Conversation {
             };
             return Ok(vec![refusal.into(); for_each]);
         }
-        let (replies, recipients) = self.verdicts(&transaction, &incoming.id);
+        let (replies, recipients) = self.final_replies(&transaction, &incoming.id);
         if recipients.is_empty() {
             incoming.discard().await?;
             return Ok(replies);
         }
-        let taken_for: HashSet<&String> = recipients.iter().collect();
+        let accepted_for: HashSet<&String> = recipients.iter().collect();
         let parameters = transaction
             .recipients
             .iter()
             .zip(transaction.recipient_parameters);
         let recipient_parameters = parameters
-            .filter(|(to, _)| taken_for.contains(to))
+            .filter(|(to, _)| accepted_for.contains(to))
             .map(|(_, parameters)| parameters)
             .collect();
         self.server.log().messages.push(ReceivedMessage {
@@ -320,8 +320,8 @@ impl Conversation {
         Ok(replies)
     }
 
-    /// What is said of a message that can be taken, and those whom it is taken for.
-    fn verdicts(
+    /// The replies to an accepted message, and the recipients that it is accepted for.
+    fn final_replies(
         &self,
         transaction: &Transaction,
         id: &str,
@@ -345,19 +345,19 @@ impl Conversation {
             .iter()
             .map(|to| refusal(to).map_or_else(taken, |reply| reply.clone().into()))
             .collect();
-        let taken_for: Vec<_> = recipients
+        let accepted_for: Vec<_> = recipients
             .iter()
             .filter(|to| refusal(to).is_none())
             .cloned()
             .collect();
         if is_block {
-            replies.insert(0, "353 The answers for each recipient follow".into());
-            replies.push(if taken_for.is_empty() {
+            replies.insert(0, "353 Replies for each recipient follow".into());
+            replies.push(if accepted_for.is_empty() {
                 "550 5.7.1 Refused for all recipients".into()
             } else {
                 taken()
             });
         }
-        (replies, taken_for)
+        (replies, accepted_for)
     }
 }

@@ -1,4 +1,4 @@
-//! One connection: the server's end of the dialogue.
+//! A connection: the server side of the dialogue.
 
 mod auth;
 mod lines;
@@ -18,37 +18,37 @@ use crate::proto::{ChannelBinding, Protocol};
 use message::Incoming;
 use transaction::Transaction;
 
-/// How much is read from the socket and written to a file at once.
+/// How many bytes are read from the socket, or written to a file, at once.
 const BLOCK: usize = 256 * 1024;
 
-/// What is read from and written to, TLS or not.
+/// A connection, with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-struct Conversation {
+struct ServerSession {
     server: Arc<Shared>,
-    /// Its place in the log.
+    /// The index in the log.
     number: usize,
     stream: Box<dyn Stream>,
     input: BytesMut,
     output: Vec<u8>,
-    /// Replies went out since the last command: the next one starts a new group.
+    /// Replies have been sent since the last command, so the next one starts a new group.
     is_new_group: bool,
     tls: Option<String>,
-    /// What ties a login to the TLS connection.
-    channels: Vec<ChannelBinding>,
+    /// The channel bindings of the TLS connection.
+    channel_bindings: Vec<ChannelBinding>,
     helo: Option<String>,
-    /// The client said EHLO or LHLO, so it may use extensions.
+    /// The client sent EHLO or LHLO, so it may use extensions.
     is_extended: bool,
     login: Option<String>,
     transaction: Option<Transaction>,
-    /// How many transactions were begun.
-    mails: usize,
-    /// The message that comes in chunks.
+    /// The number of transactions that were started.
+    transactions_started: usize,
+    /// The message that is being received in chunks.
     incoming: Option<Incoming>,
 }
 
-/// Talks to one client until either has had enough.
+/// Serves one client until either side closes the connection.
 pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
     let number = {
         let mut log = server.log();
@@ -58,7 +58,7 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         });
         log.sessions.len() - 1
     };
-    let conversation = Conversation {
+    let session = ServerSession {
         server: server.clone(),
         number,
         stream,
@@ -66,21 +66,21 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         output: Vec::new(),
         is_new_group: true,
         tls: None,
-        channels: Vec::new(),
+        channel_bindings: Vec::new(),
         helo: None,
         is_extended: false,
         login: None,
         transaction: None,
-        mails: 0,
+        transactions_started: 0,
         incoming: None,
     };
-    let end = conversation.run().await;
+    let end = session.run().await;
     let mut log = server.log();
     log.sessions[number].is_open = false;
     log.sessions[number].failure = end.err().map(|error| error.to_string());
 }
 
-impl Conversation {
+impl ServerSession {
     async fn run(mut self) -> io::Result<()> {
         if self.server.settings.security == Security::Implicit {
             self = self.handshake().await?;
@@ -107,9 +107,9 @@ impl Conversation {
                 _ => line.clone(),
             };
             self.record(&shown);
-            // Its bytes come in any case.
+            // The bytes of a chunk arrive in any case, so BDAT is handled below.
             if verb != "BDAT"
-                && let Some(reply) = self.other_answer(&shown)
+                && let Some(reply) = self.custom_reply(&shown)
             {
                 self.reply(&reply);
                 if reply.starts_with("421") {
@@ -123,12 +123,11 @@ impl Conversation {
                 // RFC 2033, 4.1.
                 "EHLO" | "HELO" => self.reply("500 5.5.1 This is LMTP: say LHLO"),
                 "STARTTLS" => {
-                    if let Some(refusal) = self.refusal_of_tls(argument) {
+                    if let Some(refusal) = self.starttls_refusal(argument) {
                         self.reply(refusal);
                     } else if !self.input.is_empty() {
-                        // What came in clear must not be taken for what was said inside TLS (RFC
-                        // 3207, 4.2).
-                        self.reply("554 5.5.0 Commands behind STARTTLS are not taken");
+                        // Bytes sent in clear must not be processed inside TLS (RFC 3207, 4.2).
+                        self.reply("554 5.5.0 Commands after STARTTLS are not accepted");
                         break;
                     } else {
                         self.reply("220 2.0.0 Ready to start TLS");
@@ -156,7 +155,7 @@ impl Conversation {
                         break;
                     }
                 }
-                "BDAT" if self.offers_also("CHUNKING") => {
+                "BDAT" if self.offers_extra("CHUNKING") => {
                     let replies = self.chunk(&shown, argument).await?;
                     replies.iter().for_each(|reply| self.reply(reply));
                     if replies.iter().any(|reply| reply.starts_with("421")) {
@@ -181,14 +180,14 @@ impl Conversation {
             }
         }
         self.flush().await?;
-        // The client may have gone without waiting: that is no failure.
+        // Not an error if the client has already closed the connection.
         let _ = self.stream.shutdown().await;
         Ok(())
     }
 
-    /// Everything learnt in clear is forgotten (RFC 3207, 4.2).
+    /// Performs the TLS handshake and discards all state from before it (RFC 3207, 4.2).
     async fn handshake(self) -> io::Result<Self> {
-        // rustls asks the stream for 4 KiB at a time.
+        // rustls reads at most 4 KiB from the stream at a time.
         let stream = BufReader::with_capacity(BLOCK, self.stream);
         let tls = self.server.tls.accept(stream).await?;
         let version = tls
@@ -198,7 +197,7 @@ impl Conversation {
             .and_then(|version| version.as_str());
         let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
         self.server.log().sessions[self.number].tls = version.clone();
-        let mut channels = vec![ChannelBinding::tls_server_end_point(
+        let mut channel_bindings = vec![ChannelBinding::tls_server_end_point(
             self.server.end_point.clone(),
         )];
         if tls.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
@@ -207,14 +206,14 @@ impl Conversation {
                 b"EXPORTER-Channel-Binding",
                 Some(b""),
             );
-            channels.push(ChannelBinding::tls_exporter(
+            channel_bindings.push(ChannelBinding::tls_exporter(
                 exported.map_err(io::Error::other)?,
             ));
         }
-        Ok(Conversation {
+        Ok(ServerSession {
             stream: Box::new(tls),
             tls: version,
-            channels,
+            channel_bindings,
             helo: None,
             is_extended: false,
             login: None,
@@ -266,7 +265,7 @@ impl Conversation {
             .settings
             .offered
             .iter()
-            .filter(|line| self.offers_also(first_word(line)));
+            .filter(|line| self.offers_extra(first_word(line)));
         lines.extend(offered.cloned());
         for (i, line) in lines.iter().enumerate() {
             let separator = if i + 1 == lines.len() { ' ' } else { '-' };
@@ -275,8 +274,8 @@ impl Conversation {
         }
     }
 
-    /// An extension that the server was told to offer.
-    fn offers_also(&self, keyword: &str) -> bool {
+    /// Whether the builder was told to offer this extension.
+    fn offers_extra(&self, keyword: &str) -> bool {
         let is_offered = self
             .server
             .settings
@@ -291,7 +290,7 @@ impl Conversation {
         self.server.settings.protocol == Protocol::Lmtp
     }
 
-    /// A limit that the server was told to offer (RFC 9422).
+    /// The limit that the builder was told to offer (RFC 9422).
     fn limit(&self, name: &str) -> Option<usize> {
         let mut lines = self
             .server
@@ -315,7 +314,7 @@ impl Conversation {
         !self.offered_mechanisms().is_empty()
     }
 
-    fn refusal_of_tls(&self, argument: &str) -> Option<&'static str> {
+    fn starttls_refusal(&self, argument: &str) -> Option<&'static str> {
         if self.tls.is_some() {
             Some("554 5.5.1 TLS is active already")
         } else if !self.offers_tls() {
@@ -329,7 +328,7 @@ impl Conversation {
         }
     }
 
-    fn other_answer(&self, command: &str) -> Option<String> {
+    fn custom_reply(&self, command: &str) -> Option<String> {
         self.server
             .settings
             .answer

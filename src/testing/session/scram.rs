@@ -1,4 +1,4 @@
-//! The server's end of SCRAM (RFC 5802), without lines and base64 around it.
+//! The server side of SCRAM (RFC 5802), without lines and base64 around it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,23 +7,23 @@ use crate::proto::ChannelBinding;
 use crate::proto::sasl::saslname;
 use crate::proto::sasl::scram::{Hash, Key, prepared, xor};
 
-/// What the server offers of SCRAM on this connection, and what was chosen.
+/// The mechanism, and what the server offers on this connection.
 pub(super) struct Scram {
     pub(super) hash: Hash,
-    /// The mechanism is one with -PLUS.
-    pub(super) is_bound: bool,
-    /// One with -PLUS was offered.
-    pub(super) offers_bound: bool,
-    pub(super) channels: Vec<ChannelBinding>,
+    /// The mechanism is a `-PLUS` one.
+    pub(super) is_plus: bool,
+    /// A `-PLUS` mechanism was offered.
+    pub(super) offers_plus: bool,
+    pub(super) channel_bindings: Vec<ChannelBinding>,
 }
 
-/// What was said in the first messages.
-pub(super) struct Begun {
+/// The state after the first messages.
+pub(super) struct ScramState {
     pub(super) user: String,
     header: String,
     channel: Vec<u8>,
     nonce: String,
-    /// Both first messages, the client's without its header.
+    /// Both first messages, the client's without its GS2 header.
     messages: String,
     salted: Key,
 }
@@ -32,25 +32,28 @@ const SALT: &[u8] = b"envoi testing";
 const ITERATIONS: u32 = 4096;
 
 impl Scram {
-    /// The answer to the client's first message, and what to remember of it; or the error.
-    pub(super) fn first(
+    /// The reply to the client's first message and the state to keep, or the SCRAM error.
+    pub(super) fn client_first(
         &self,
         message: &str,
         logins: &[(String, String)],
-    ) -> Result<(String, Begun), &'static str> {
+    ) -> Result<(String, ScramState), &'static str> {
         let mut fields = message.splitn(3, ',');
         let mut field = || fields.next().ok_or("other-error");
         let (flag, authorization, bare) = (field()?, field()?, field()?);
         let channel = match (flag, flag.strip_prefix("p=")) {
-            (_, Some(name)) if self.is_bound => {
-                let channel = self.channels.iter().find(|channel| channel.name() == name);
+            (_, Some(name)) if self.is_plus => {
+                let channel = self
+                    .channel_bindings
+                    .iter()
+                    .find(|channel| channel.name() == name);
                 channel
                     .ok_or("unsupported-channel-binding-type")?
                     .data()
                     .to_vec()
             }
-            ("y", _) if self.offers_bound => return Err("server-does-support-channel-binding"),
-            ("n" | "y", _) if !self.is_bound => Vec::new(),
+            ("y", _) if self.offers_plus => return Err("server-does-support-channel-binding"),
+            ("n" | "y", _) if !self.is_plus => Vec::new(),
             _ => return Err("channel-binding-not-supported"),
         };
         let (user, nonce) = bare
@@ -66,10 +69,10 @@ impl Scram {
         if !authorization.is_empty() && *authorization != format!("a={}", saslname(user)) {
             return Err("other-error");
         }
-        // It need not be random here: the client's is.
+        // It need not be random, since the client's is.
         let nonce = format!("{nonce}testing");
         let answer = format!("r={nonce},s={},i={ITERATIONS}", BASE64.encode(SALT));
-        let begun = Begun {
+        let state = ScramState {
             user: user.clone(),
             header: format!("{flag},{authorization},"),
             channel,
@@ -77,26 +80,30 @@ impl Scram {
             messages: format!("{bare},{answer}"),
             salted: self.hash.salted(&password, SALT, ITERATIONS),
         };
-        Ok((answer, begun))
+        Ok((answer, state))
     }
 
-    /// The answer to the client's second message, which proves that the server knows the password,
-    /// too; or the error.
-    pub(super) fn last(&self, begun: &Begun, message: &str) -> Result<String, &'static str> {
+    /// The reply to the client's second message, which proves that the server knows the password;
+    /// or the SCRAM error.
+    pub(super) fn client_final(
+        &self,
+        state: &ScramState,
+        message: &str,
+    ) -> Result<String, &'static str> {
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or("other-error")?;
-        let binding = BASE64.encode([begun.header.as_bytes(), &begun.channel].concat());
-        if without_proof != format!("c={binding},r={}", begun.nonce) {
+        let binding = BASE64.encode([state.header.as_bytes(), &state.channel].concat());
+        if without_proof != format!("c={binding},r={}", state.nonce) {
             return Err("channel-bindings-dont-match");
         }
         let proof = BASE64.decode(proof).map_err(|_| "invalid-encoding")?;
-        let messages = format!("{},{without_proof}", begun.messages);
-        let client_key = self.hash.hmac(&begun.salted, b"Client Key");
+        let messages = format!("{},{without_proof}", state.messages);
+        let client_key = self.hash.hmac(&state.salted, b"Client Key");
         let stored_key = self.hash.digest(&client_key);
         let given_key = xor(&proof, &self.hash.hmac(&stored_key, messages.as_bytes()));
         if *self.hash.digest(&given_key) != *stored_key {
             return Err("invalid-proof");
         }
-        let server_key = self.hash.hmac(&begun.salted, b"Server Key");
+        let server_key = self.hash.hmac(&state.salted, b"Server Key");
         Ok(format!(
             "v={}",
             BASE64.encode(self.hash.hmac(&server_key, messages.as_bytes()))

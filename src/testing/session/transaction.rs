@@ -1,9 +1,9 @@
-//! The envelope: what MAIL and RCPT say.
+//! The envelope: handles MAIL and RCPT.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::Conversation;
+use super::ServerSession;
 use crate::delivery::Notify;
 
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(super) struct Transaction {
     pub(super) recipient_parameters: Vec<Vec<String>>,
 }
 
-impl Conversation {
+impl ServerSession {
     pub(super) fn mail(&mut self, argument: &str) -> &'static str {
         let settings = &self.server.settings;
         if self.helo.is_none() {
@@ -52,7 +52,7 @@ impl Conversation {
                 }
                 "BODY"
                     if value.eq_ignore_ascii_case("BINARYMIME")
-                        && self.offers_also("BINARYMIME") => {}
+                        && self.offers_extra("BINARYMIME") => {}
                 "BODY" if self.server.offers("8BITMIME") => {
                     if !["7BIT", "8BITMIME"]
                         .iter()
@@ -66,12 +66,12 @@ impl Conversation {
                     transaction.is_utf8 = true
                 }
                 "AUTH" if self.offers_auth() => {}
-                "RET" if self.offers_also("DSN") && matches!(value, "FULL" | "HDRS") => {}
-                "ENVID" if self.offers_also("DSN") && is_xtext(value) && value.len() <= 100 => {}
-                "BY" if self.offers_also("DELIVERBY") => {}
-                "HOLDFOR" | "HOLDUNTIL" if self.offers_also("FUTURERELEASE") => {}
-                "MT-PRIORITY" if self.offers_also("MT-PRIORITY") => {}
-                "REQUIRETLS" if self.offers_also("REQUIRETLS") && value.is_empty() => {}
+                "RET" if self.offers_extra("DSN") && matches!(value, "FULL" | "HDRS") => {}
+                "ENVID" if self.offers_extra("DSN") && is_xtext(value) && value.len() <= 100 => {}
+                "BY" if self.offers_extra("DELIVERBY") => {}
+                "HOLDFOR" | "HOLDUNTIL" if self.offers_extra("FUTURERELEASE") => {}
+                "MT-PRIORITY" if self.offers_extra("MT-PRIORITY") => {}
+                "REQUIRETLS" if self.offers_extra("REQUIRETLS") && value.is_empty() => {}
                 _ => return "555 5.5.4 Unsupported parameter",
             }
         }
@@ -81,16 +81,19 @@ impl Conversation {
         if !path.is_ascii() && !transaction.is_utf8 {
             return "550 5.6.7 A non-ASCII address needs SMTPUTF8";
         }
-        if self.limit("MAILMAX").is_some_and(|max| self.mails >= max) {
+        if self
+            .limit("MAILMAX")
+            .is_some_and(|max| self.transactions_started >= max)
+        {
             return "452 4.5.3 Too many messages";
         }
-        self.mails += 1;
+        self.transactions_started += 1;
         self.transaction = Some(transaction);
         "250 2.1.0 Ok"
     }
 
     pub(super) fn rcpt(&mut self, argument: &str) -> Cow<'static, str> {
-        let offers_dsn = self.offers_also("DSN");
+        let offers_dsn = self.offers_extra("DSN");
         let (rcpt_max, domain_max) = (self.limit("RCPTMAX"), self.limit("RCPTDOMAINMAX"));
         let Some(transaction) = &mut self.transaction else {
             return "503 5.5.1 Say MAIL first".into();
@@ -105,7 +108,7 @@ impl Conversation {
                 _ => return "555 5.5.4 Unsupported parameter".into(),
             }
         }
-        // RFC 5321, 4.1.1.3: this one has no domain.
+        // `postmaster` without a domain is allowed (RFC 5321, 4.1.1.3).
         if !is_mailbox(path) && !path.eq_ignore_ascii_case("postmaster") {
             return "501 5.1.3 Bad recipient address syntax".into();
         }
@@ -139,7 +142,7 @@ impl Conversation {
     }
 }
 
-/// `FROM:<path> parameters` → the path, without its brackets, and the parameters.
+/// Splits `FROM:<path> parameters` into the path without its brackets and the parameters.
 fn path<'a>(
     argument: &'a str,
     keyword: &str,
@@ -162,7 +165,7 @@ fn path<'a>(
         .then(|| (&rest[..end], parameters.split_ascii_whitespace()))
 }
 
-/// RFC 3461, 4: printable ASCII without `=`, and two upper-case hexadecimal digits behind each `+`.
+/// RFC 3461, 4: printable ASCII without `=`, and two upper-case hexadecimal digits after each `+`.
 fn is_xtext(text: &str) -> bool {
     let is_hex = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'A'..=b'F');
     text.bytes()
