@@ -1,7 +1,9 @@
 //! Where a server is, and how to talk with it: the settings that a connection is made with.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +42,8 @@ use crate::{file, idna};
 pub struct Endpoint {
     pub(crate) protocol: Protocol,
     pub(crate) host: String,
-    /// The Unix socket to connect to, in place of host and port.
-    pub(crate) socket: Option<PathBuf>,
+    /// Where to connect to in place of host and port.
+    local: Option<Destination>,
     pub(crate) port: Option<u16>,
     pub(crate) route: Route,
     pub(crate) security: Security,
@@ -91,7 +93,7 @@ impl Endpoint {
         Endpoint {
             protocol: Protocol::Smtp,
             host: idna::host(host.into()),
-            socket: None,
+            local: None,
             port: None,
             route: Route::default(),
             security: Security::default(),
@@ -129,15 +131,15 @@ impl Endpoint {
     }
 
     /// A server that takes mail by LMTP at a Unix socket of this machine. It has no port, and its
-    /// certificate, if it is asked for one, is one for `localhost`; opportunistic TLS does not fall
-    /// back.
+    /// certificate, if it is asked for one, is one for `localhost`.
     ///
     /// ```
     /// let endpoint = envoi::Endpoint::lmtp_unix("/run/dovecot/lmtp");
     /// ```
+    #[cfg(unix)]
     pub fn lmtp_unix(socket: impl Into<PathBuf>) -> Self {
         Endpoint {
-            socket: Some(socket.into()),
+            local: Some(Destination::Unix(socket.into())),
             ..Endpoint::lmtp("localhost")
         }
     }
@@ -398,20 +400,25 @@ impl Endpoint {
         self.protocol
     }
 
-    /// The Unix socket that is connected to, where it is one.
+    /// The Unix socket that is connected to, if the server is at one.
+    #[cfg(unix)]
     pub fn socket(&self) -> Option<&Path> {
-        self.socket.as_deref()
+        match &self.local {
+            Some(Destination::Unix(path)) => Some(path),
+            _ => None,
+        }
     }
 
-    /// Where the server is, unless it is at a socket.
+    /// Where the server is.
     pub(crate) fn destination(&self) -> Destination {
-        Destination::Host(self.host.clone(), self.port_number())
+        let host_and_port = || Destination::Host(self.host.clone(), self.port_number());
+        self.local.clone().unwrap_or_else(host_and_port)
     }
 
-    /// What the server is called in receipts.
+    /// The name of the server in receipts.
     pub(crate) fn server_name(&self) -> String {
-        match &self.socket {
-            Some(path) => printable(path.to_string_lossy()),
+        match &self.local {
+            Some(local) => local.to_string(),
             None => printable(self.host.as_str()),
         }
     }
@@ -439,12 +446,7 @@ impl Endpoint {
                     .with_hint("Give a name such as mail.example.org, or an IP address."),
             );
         }
-        #[cfg(feature = "proxy")]
-        if self.socket.is_some() && (self.route.proxy.is_some() || self.route.header.is_some()) {
-            let message = "a Unix socket is not reached through a proxy, and takes no header of \
-                the PROXY protocol";
-            return Err(Error::request(message).with_hint("Leave the proxy out."));
-        }
+        self.route.check(&self.destination())?;
         if self.security == Security::None && self.tls.has_pins() {
             let message =
                 "a key is pinned, and TLS is switched off, so that the server shows no key";
@@ -508,8 +510,7 @@ impl std::fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("protocol", &self.protocol)
             .field("host", &self.host)
-            .field("socket", &self.socket)
-            .field("port", &self.port_number())
+            .field("destination", &self.destination())
             .field("security", &self.security)
             .field("login", &self.login.is_given())
             .finish_non_exhaustive()

@@ -57,7 +57,7 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
                 "there is an @ in the socket's path; if it belongs there, it is written %40",
             ));
         }
-        Endpoint::lmtp_unix(format!("/{}", decoded(path, "path")?))
+        at_socket(format!("/{}", decoded(path, "path")?))?
     } else {
         if !path.is_empty() {
             return Err(fault("the URL has a path behind the host"));
@@ -83,6 +83,17 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
         ),
         false => error,
     })
+}
+
+#[cfg(unix)]
+fn at_socket(path: String) -> Result<Endpoint> {
+    Ok(Endpoint::lmtp_unix(path))
+}
+
+#[cfg(not(unix))]
+fn at_socket(path: String) -> Result<Endpoint> {
+    let message = format!("this system has no Unix sockets such as {}", quoted(&path));
+    Err(Error::request(message))
 }
 
 /// What people write who have no URL yet.

@@ -12,7 +12,7 @@ use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::tls::{Connector, Security, TlsMode, channel_binding};
-use crate::transport::{self, Connected, Destination, Stream, Transport};
+use crate::transport::{Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};
 
 impl Connection {
@@ -69,15 +69,6 @@ impl Connection {
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
         endpoint.check()?;
         let connector = connector_for(endpoint, &clock).await?;
-        if let Some(path) = &endpoint.socket {
-            let connecting = transport::connect_to_socket(path);
-            let stream = within(&mut clock, endpoint, Phase::Connect, connecting).await?;
-            let name = client_name(endpoint, None);
-            let session =
-                Connection::establish(endpoint, stream, name, endpoint.security, connector, clock)
-                    .await?;
-            return session.logged_in(endpoint).await;
-        }
         let Connected {
             stream,
             peer,
@@ -87,7 +78,7 @@ impl Connection {
         let began = Instant::now();
         let setting_up = Connection::establish(
             endpoint,
-            Box::new(stream),
+            stream,
             name,
             endpoint.security,
             connector,
@@ -122,15 +113,8 @@ impl Connection {
             stream, local_addr, ..
         } = open(&mut clock, endpoint, peer).await.map_err(also)?;
         let name = client_name(endpoint, local_addr);
-        let session = Connection::establish(
-            endpoint,
-            Box::new(stream),
-            name,
-            Security::None,
-            None,
-            clock,
-        )
-        .await;
+        let session =
+            Connection::establish(endpoint, stream, name, Security::None, None, clock).await;
         let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
             session
@@ -369,13 +353,9 @@ pub(crate) async fn within<T>(
     let outcome = timeout_at(limit.at, future).await;
     clock.spend(phase, began);
     outcome.unwrap_or_else(|_| {
-        let server = match &endpoint.socket {
-            Some(path) => format!("the socket {}", path.display()),
-            None => endpoint.destination().to_string(),
-        };
         Err(
             Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
-                .context(server)
+                .context(endpoint.destination())
                 .with_hint(limit.why.hint(phase, false)),
         )
     })

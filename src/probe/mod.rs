@@ -63,11 +63,9 @@ const USUAL_LMTP_PORTS: [u16; 1] = [24];
 /// ```
 pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     endpoint.check()?;
-    if let Some(path) = endpoint.socket() {
-        let message = format!(
-            "only TCP ports can be probed, and {} is a Unix socket",
-            path.display()
-        );
+    let destination = endpoint.destination();
+    if destination.is_local() {
+        let message = format!("only TCP ports can be probed, and {destination} has none");
         return Err(Error::request(message)
             .with_hint("Send a message instead: the transcript and the error show what happens."));
     }

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::{Instant, timeout};
 
 use super::{Port, PortSecurity, Timings, Version, preference};
@@ -15,7 +14,7 @@ use crate::connection::{client_name, open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Protocol};
 use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyMode};
-use crate::transport::{Connected, Destination};
+use crate::transport::{Connected, Destination, Stream};
 use crate::{Connection, Endpoint, Timeouts, diagnose};
 
 /// The default time-out of a step: a diagnosis should not take as long as mail can wait.
@@ -23,6 +22,16 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time-out for connecting. A connection that is not established by then, after two SYN
 /// retransmissions (RFC 6298), is being dropped by a firewall.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many of the server's first bytes are peeked at.
+const FIRST_BYTES: usize = 8;
+
+/// A stream whose first bytes can be peeked at.
+type Peekable = BufReader<Box<dyn Stream>>;
+
+fn peekable(stream: Box<dyn Stream>) -> Peekable {
+    BufReader::with_capacity(FIRST_BYTES, stream)
+}
 
 /// What the checks of all ports share.
 pub(super) struct Prober {
@@ -128,10 +137,7 @@ impl Prober {
             local_addr,
         } = open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
-        port.address = match peer {
-            Destination::Address(address) => Some(address),
-            Destination::Host(..) => None,
-        };
+        port.address = peer.address();
         let name = client_name(&endpoint, local_addr);
         let target = Target {
             prober: self,
@@ -141,7 +147,7 @@ impl Prober {
             clock,
         };
 
-        let Some(stream) = target.detect_security(stream, port).await? else {
+        let Some(stream) = target.detect_security(peekable(stream), port).await? else {
             port.speaks = Some(PortSecurity::Tls);
             return target.check_tls(port, Security::Implicit).await;
         };
@@ -311,12 +317,12 @@ impl Target<'_> {
     /// connection on which the greeting is pending, or `None` for TLS.
     async fn detect_security(
         &self,
-        stream: TcpStream,
+        mut stream: Peekable,
         port: &mut Port,
-    ) -> Result<Option<TcpStream>> {
+    ) -> Result<Option<Peekable>> {
         let detection = async {
             let began = Instant::now();
-            if let Ok(received) = timeout(self.greeting_delay(), first_bytes(&stream)).await {
+            if let Ok(received) = timeout(self.greeting_delay(), first_bytes(&mut stream)).await {
                 return match &received?[..] {
                     [] => Err(closed(
                         "the server closed the connection without sending anything",
@@ -385,7 +391,7 @@ impl Target<'_> {
     }
 
     /// The reply of the server to a TLS ClientHello.
-    async fn reply_to_client_hello(&self, mut stream: TcpStream) -> Result<Vec<u8>> {
+    async fn reply_to_client_hello(&self, mut stream: Peekable) -> Result<Vec<u8>> {
         let hello = self
             .prober
             .connector
@@ -394,13 +400,13 @@ impl Target<'_> {
             .write_all(&hello)
             .await
             .map_err(|error| Error::connection_lost(Phase::Tls, error))?;
-        first_bytes(&stream).await
+        first_bytes(&mut stream).await
     }
 
-    async fn connect(&self) -> Result<TcpStream> {
+    async fn connect(&self) -> Result<Peekable> {
         open(&mut self.clock.clone(), &self.endpoint, &self.peer)
             .await
-            .map(|opened| opened.stream)
+            .map(|connected| peekable(connected.stream))
     }
 
     async fn session(&self, security: Security, connector: &Connector) -> Result<Connection> {
@@ -410,7 +416,7 @@ impl Target<'_> {
 
     async fn session_over(
         &self,
-        stream: TcpStream,
+        stream: Peekable,
         security: Security,
         connector: Option<&Connector>,
     ) -> Result<Connection> {
@@ -437,14 +443,11 @@ fn tls_info(error: &Error) -> Option<&TlsInfo> {
 }
 
 /// Peeks at the first bytes. Returns none if the server closes the connection.
-async fn first_bytes(stream: &TcpStream) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; 8];
-    let received = stream
-        .peek(&mut bytes)
-        .await
-        .map_err(|error| Error::connection_lost(Phase::Greeting, error))?;
-    bytes.truncate(received);
-    Ok(bytes)
+async fn first_bytes(stream: &mut Peekable) -> Result<Vec<u8>> {
+    match stream.fill_buf().await {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(error) => Err(Error::connection_lost(Phase::Greeting, error)),
+    }
 }
 
 fn closed(message: &str) -> Error {

@@ -10,7 +10,8 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 use super::Shared;
-use super::session::{self, Stream};
+use super::session;
+use crate::transport::Stream;
 
 /// The delay before accepting again when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use proxy_header::{ProxiedAddress, ProxyHeader as Header};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
+use super::Stream;
 use crate::error::{Error, Phase, Result};
 
 /// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt):
@@ -64,8 +64,8 @@ impl ProxyHeader {
             .expect("it has no addresses to be wrong")
     }
 
-    /// Before anything else is said.
-    pub(super) async fn send(&self, stream: &mut TcpStream) -> Result<()> {
+    /// Sends the header, which must come before anything else.
+    pub(super) async fn send(&self, stream: &mut Box<dyn Stream>) -> Result<()> {
         stream
             .write_all(&self.0)
             .await

@@ -1,25 +1,28 @@
 //! The one async stream to the server, and how it is opened.
 //!
 //! A [`Route`] leads to a [`Destination`]: by TCP (`tcp.rs`), perhaps through a proxy (`proxy.rs`)
-//! and with a header of the PROXY protocol before all else (`header.rs`). `unix.rs` has the sockets
-//! of this machine. All of it knows addresses, sockets and whether TLS is on top; it knows nothing
-//! of SMTP.
+//! and with a header of the PROXY protocol before anything else (`header.rs`), or by a Unix socket
+//! of this machine (`unix.rs`). This module knows addresses, sockets and whether TLS is on top, and
+//! nothing of SMTP. A further local transport is a variant of `Destination`, its arms here, and a
+//! file.
 
 #[cfg(feature = "proxy")]
 mod header;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod tcp;
+#[cfg(unix)]
 mod unix;
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 #[cfg(feature = "proxy")]
 use crate::error::ErrorKind;
@@ -35,9 +38,8 @@ pub use proxy::Proxy;
 pub(crate) use proxy::ProxyKind;
 pub use tcp::SocketOptions;
 pub(crate) use tcp::Tcp;
-pub(crate) use unix::connect_to_socket;
 
-/// What TCP, Unix sockets and streams of the caller's have in common.
+/// A stream of bytes in both directions: TCP, a Unix socket, or what a caller brings.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -96,18 +98,47 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Where a server is.
+/// Where a server is. `Display` gives what can be pasted: `mail.example.org:25`, `[::1]:25`,
+/// `/run/lmtp.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
+    /// A host name, or an IP address as text, and the port.
     Host(String, u16),
     Address(SocketAddr),
+    /// A Unix socket of this machine.
+    #[cfg(unix)]
+    Unix(PathBuf),
+}
+
+impl Destination {
+    /// The IP address and port, if no name has to be looked up for them.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Destination::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Another program of this machine, which has no port and is not behind a proxy.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Destination::Host(..) | Destination::Address(_) => false,
+            #[cfg(unix)]
+            Destination::Unix(_) => true,
+        }
+    }
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Destination::Host(host, port) => write!(f, "{}, port {port}", printable(host)),
-            Destination::Address(address) => write!(f, "{}, port {}", address.ip(), address.port()),
+            Destination::Host(host, port) if host.contains(':') => {
+                write!(f, "[{}]:{port}", printable(host))
+            }
+            Destination::Host(host, port) => write!(f, "{}:{port}", printable(host)),
+            Destination::Address(address) => write!(f, "{address}"),
+            #[cfg(unix)]
+            Destination::Unix(path) => f.write_str(&printable(path.to_string_lossy())),
         }
     }
 }
@@ -122,38 +153,67 @@ pub(crate) struct Route {
     pub(crate) header: Option<ProxyHeader>,
 }
 
-/// A connection on which nothing was said yet.
+/// A connection on which nothing was sent yet.
 pub(crate) struct Connected {
-    pub(crate) stream: TcpStream,
-    /// What was connected to in the end: for another connection to the same.
+    pub(crate) stream: Box<dyn Stream>,
+    /// What was connected to in the end, to connect to it once more.
     pub(crate) peer: Destination,
-    /// The address that this end has, for EHLO. Behind a proxy it means nothing to the server.
+    /// The address of this end, for EHLO. `None` if it means nothing to the server: through a
+    /// proxy, or at a Unix socket.
     pub(crate) local_addr: Option<IpAddr>,
 }
 
 impl Route {
-    /// Connects. `at_proxy` tells, even where this is cut short, whether the proxy was reached.
+    /// Finds settings that do not fit the destination, before anything is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request).
+    pub(crate) fn check(&self, destination: &Destination) -> Result<()> {
+        #[cfg(feature = "proxy")]
+        if destination.is_local() && (self.proxy.is_some() || self.header.is_some()) {
+            let message = "a Unix socket is not reached through a proxy, and takes no header of \
+                the PROXY protocol";
+            return Err(Error::request(message).with_hint("Leave the proxy out."));
+        }
+        let _ = destination;
+        Ok(())
+    }
+
+    /// Connects. `at_proxy` tells, even if this future is dropped, whether the proxy was reached.
     pub(crate) async fn open(
         &self,
         destination: &Destination,
         at_proxy: &mut bool,
     ) -> Result<Connected> {
-        #[cfg(feature = "proxy")]
-        {
-            let mut opened = match &self.proxy {
-                Some(proxy) => proxy.connect(&self.tcp, destination, at_proxy).await?,
-                None => self.tcp.open(destination).await?,
-            };
-            if let Some(header) = &self.header {
-                header.send(&mut opened.stream).await?;
+        match destination {
+            Destination::Host(..) | Destination::Address(_) => {
+                self.open_tcp(destination, at_proxy).await
             }
-            Ok(opened)
+            #[cfg(unix)]
+            Destination::Unix(path) => Ok(Connected {
+                stream: Box::new(unix::connect(path).await?),
+                peer: destination.clone(),
+                local_addr: None,
+            }),
         }
-        #[cfg(not(feature = "proxy"))]
-        {
-            let _ = at_proxy;
-            self.tcp.open(destination).await
+    }
+
+    #[cfg(feature = "proxy")]
+    async fn open_tcp(&self, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
+        let mut connected = match &self.proxy {
+            Some(proxy) => proxy.connect(&self.tcp, destination, at_proxy).await?,
+            None => self.tcp.connect(destination).await?,
+        };
+        if let Some(header) = &self.header {
+            header.send(&mut connected.stream).await?;
         }
+        Ok(connected)
+    }
+
+    #[cfg(not(feature = "proxy"))]
+    async fn open_tcp(&self, destination: &Destination, _: &mut bool) -> Result<Connected> {
+        self.tcp.connect(destination).await
     }
 
     /// Where a proxy is in between, a connection that took too long is told with it.
@@ -168,5 +228,31 @@ impl Route {
         }
         let _ = at_proxy;
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_can_be_pasted() {
+        let host = |host: &str| Destination::Host(host.to_owned(), 25);
+        for (destination, shown) in [
+            (host("mail.example.org"), "mail.example.org:25"),
+            (host("192.0.2.1"), "192.0.2.1:25"),
+            (host("2001:db8::1"), "[2001:db8::1]:25"),
+            (host("fe80::1%eth0"), "[fe80::1%eth0]:25"),
+            (
+                Destination::Address("[::1]:2525".parse().unwrap()),
+                "[::1]:2525",
+            ),
+            #[cfg(unix)]
+            (Destination::Unix("/run/lmtp.sock".into()), "/run/lmtp.sock"),
+            #[cfg(unix)]
+            (Destination::Unix("/a\u{1b}".into()), "/a\u{fffd}"),
+        ] {
+            assert_eq!(destination.to_string(), shown);
+        }
     }
 }

@@ -56,7 +56,7 @@ const SHOWN: usize = 100;
 ///
 /// # fn example() -> envoi::Result<()> {
 /// let proxy = Proxy::from_url("socks5h://alice:secret@proxy.example.org")?;
-/// assert_eq!(proxy.to_string(), "the SOCKS5 proxy proxy.example.org, port 1080");
+/// assert_eq!(proxy.to_string(), "socks5h://proxy.example.org:1080");
 /// let endpoint = Endpoint::new("mail.example.org").proxy(proxy);
 /// # Ok(())
 /// # }
@@ -177,10 +177,10 @@ impl Proxy {
         };
         let mut failure = None;
         for destination in beyond {
-            let reached = tcp.open(&self.at).await;
-            let mut stream = reached
-                .map_err(|error| error.context(format!("{self}")).with_hint(CHECK_PROXY))?
-                .stream;
+            let (mut stream, _) = tcp.open(&self.at).await.map_err(|error| {
+                let context = format!("the proxy {self}");
+                error.context(context).with_hint(CHECK_PROXY)
+            })?;
             *at_proxy = true;
             let asked = match self.kind {
                 ProxyKind::Http => self.connect_by_http(&mut stream, &destination).await,
@@ -189,7 +189,7 @@ impl Proxy {
             match asked {
                 Ok(()) => {
                     return Ok(Connected {
-                        stream,
+                        stream: Box::new(stream),
                         peer: destination,
                         local_addr: None,
                     });
@@ -213,7 +213,10 @@ impl Proxy {
     ) -> Result<()> {
         let target = match destination {
             Destination::Host(host, port) => (host.as_str(), *port).into_target_addr(),
-            Destination::Address(address) => Ok(TargetAddr::Ip(*address)),
+            other => {
+                let address = other.address().map(TargetAddr::Ip);
+                address.ok_or(SocksError::AddressTypeNotSupported)
+            }
         };
         let connected = match (target, &self.login) {
             (Err(error), _) => Err(error),
@@ -311,13 +314,8 @@ impl Proxy {
         stream: &mut TcpStream,
         destination: &Destination,
     ) -> Result<()> {
-        let authority = match destination {
-            Destination::Host(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            Destination::Host(host, port) => format!("{host}:{port}"),
-            Destination::Address(address) => address.to_string(),
-        };
         let mut request = Zeroizing::new(format!(
-            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
+            "CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n"
         ));
         if let Some(field) = self.basic() {
             // With room for all of it, no copy of the secret is left behind.
@@ -420,7 +418,8 @@ impl Proxy {
     }
 
     fn fault(&self, kind: ErrorKind, message: impl fmt::Display, hint: &str) -> Error {
-        Error::new(kind, Phase::Connect, format!("{self}, {message}")).with_hint(hint)
+        let message = format!("the proxy {self} {message}");
+        Error::new(kind, Phase::Connect, message).with_hint(hint)
     }
 
     /// The limit for connecting was reached.
@@ -428,14 +427,15 @@ impl Proxy {
         if at_proxy {
             error
                 .context(format!(
-                    "{self}, accepted the connection, and did not lead to the server"
+                    "the proxy {self} accepted the connection and did not lead to the server"
                 ))
                 .with_hint(
                     "The proxy cannot reach the mail server, or it is another kind of proxy \
                     (socks5://, socks5h:// or http://): its log says why.",
                 )
         } else {
-            error.context(format!("{self}, was not reached")).with_hint(
+            let context = format!("the proxy {self} was not reached");
+            error.context(context).with_hint(
                 "Check the proxy's host and port, and whether a firewall drops connections to it.",
             )
         }
@@ -455,14 +455,14 @@ impl fmt::Display for Status {
 }
 
 impl fmt::Display for Proxy {
-    /// For people: `the SOCKS5 proxy proxy.example.org, port 1080`; without the login.
+    /// As a URL, without the login: `socks5://proxy.example.org:1080`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.kind == ProxyKind::Http {
-            "HTTP"
-        } else {
-            "SOCKS5"
+        let scheme = match self.kind {
+            ProxyKind::Socks5 => "socks5",
+            ProxyKind::Socks5h => "socks5h",
+            ProxyKind::Http => "http",
         };
-        write!(f, "the {kind} proxy {}", self.at)
+        write!(f, "{scheme}://{}", self.at)
     }
 }
 

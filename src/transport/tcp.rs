@@ -58,9 +58,19 @@ impl Tcp {
         self.local.push(address);
     }
 
+    pub(super) async fn connect(&self, destination: &Destination) -> Result<Connected> {
+        let (stream, address) = self.open(destination).await?;
+        let local_addr = stream.local_addr().ok();
+        Ok(Connected {
+            stream: Box::new(stream),
+            peer: Destination::Address(address),
+            local_addr: local_addr.map(|address| address.ip().to_canonical()),
+        })
+    }
+
     /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4 take
     /// turns, and an address that does not answer at once does not hold up the next.
-    pub(super) async fn open(&self, destination: &Destination) -> Result<Connected> {
+    pub(super) async fn open(&self, destination: &Destination) -> Result<(TcpStream, SocketAddr)> {
         let addresses = self.within_reach(look_up(destination).await?, destination)?;
         let mut waiting = addresses.iter().copied();
         let mut attempts = FuturesUnordered::new();
@@ -77,17 +87,7 @@ impl Tcp {
                 },
             };
             match attempt {
-                Some((address, Ok(stream))) => {
-                    let own_address = stream
-                        .local_addr()
-                        .ok()
-                        .map(|address| address.ip().to_canonical());
-                    return Ok(Connected {
-                        stream,
-                        peer: Destination::Address(address),
-                        local_addr: own_address,
-                    });
-                }
+                Some((address, Ok(stream))) => return Ok((stream, address)),
                 Some((address, Err(error))) => failures.push((address, error)),
                 None => return Err(self.unreachable(destination, failures)),
             }
@@ -149,7 +149,7 @@ impl Tcp {
                     ("IPv6", "IPv4")
                 };
                 let message = format!(
-                    "{destination}, has {others} addresses only, and {local}, to connect from, is \
+                    "{destination} has {others} addresses only, and {local}, to connect from, is \
                         {mine}"
                 );
                 Err(
@@ -193,11 +193,13 @@ impl Tcp {
 
 /// The addresses, one at least, in the order in which to try them.
 pub(super) async fn look_up(destination: &Destination) -> Result<Vec<SocketAddr>> {
-    let (host, port) = match destination {
-        Destination::Address(address) => return Ok(vec![*address]),
-        Destination::Host(host, port) => (host.as_str(), *port),
+    if let Some(address) = destination.address() {
+        return Ok(vec![address]);
+    }
+    let Destination::Host(host, port) = destination else {
+        return Err(not_found(&destination.to_string(), "it has none"));
     };
-    let addresses = match tokio::net::lookup_host((host, port)).await {
+    let addresses = match tokio::net::lookup_host((host.as_str(), *port)).await {
         Ok(addresses) => take_turns(addresses.collect()),
         Err(error) => return Err(not_found(host, &error.to_string()).with_source(error)),
     };
@@ -272,7 +274,7 @@ mod tests {
             .open(&Destination::Host("localhost".into(), port))
             .await
             .unwrap();
-        assert_eq!(opened.stream.peer_addr().unwrap().port(), port);
+        assert_eq!(opened.0.peer_addr().unwrap().port(), port);
     }
 
     #[tokio::test]
@@ -294,8 +296,11 @@ mod tests {
             listener.accept().await.unwrap().1.ip(),
             IpAddr::from([127, 0, 0, 2])
         );
-        assert_eq!(opened.local_addr, Some([127, 0, 0, 2].into()));
-        let socket = SockRef::from(&opened.stream);
+        assert_eq!(
+            opened.0.local_addr().unwrap().ip(),
+            IpAddr::from([127, 0, 0, 2])
+        );
+        let socket = SockRef::from(&opened.0);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(
             socket.tcp_keepalive_time().unwrap(),

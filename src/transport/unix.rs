@@ -1,28 +1,23 @@
 //! Unix sockets: other programs of this machine.
 
-#[cfg(unix)]
 use std::io;
 use std::path::Path;
-#[cfg(unix)]
 use std::time::Duration;
 
-use super::Stream;
-use crate::error::{Error, Result};
-#[cfg(unix)]
-use crate::error::{ErrorKind, Phase};
+use tokio::net::UnixStream;
+
+use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// How long until a server that had no room for another connection is asked again.
-#[cfg(unix)]
 const NO_ROOM: Duration = Duration::from_millis(20);
 
 /// Opens a connection to a Unix socket, where another program of this machine listens. Where TCP
 /// would wait in the server's queue, a Unix socket that is not to block says at once that the queue
 /// is full: so it is asked again, for as long as the caller waits.
-#[cfg(unix)]
-pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
+pub(super) async fn connect(path: &Path) -> Result<UnixStream> {
     let error = loop {
-        match tokio::net::UnixStream::connect(path).await {
-            Ok(stream) => return Ok(Box::new(stream)),
+        match UnixStream::connect(path).await {
+            Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(NO_ROOM).await
             }
@@ -45,18 +40,10 @@ pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
         .with_source(error))
 }
 
-#[cfg(not(unix))]
-pub(crate) async fn connect_to_socket(path: &Path) -> Result<Box<dyn Stream>> {
-    Err(Error::request(format!(
-        "there are no Unix sockets on this system, and so not {}",
-        path.display()
-    )))
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use futures::FutureExt as _;
-    use tokio::net::{UnixListener, UnixStream};
+    use tokio::net::UnixListener;
 
     use super::*;
 
@@ -73,7 +60,7 @@ mod tests {
             }
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-        let mut connecting = Box::pin(connect_to_socket(&path));
+        let mut connecting = Box::pin(connect(&path));
         assert!(connecting.as_mut().now_or_never().is_none(), "it waits");
         listener.accept().await.unwrap();
         assert!(connecting.await.is_ok());

@@ -66,6 +66,45 @@ async fn over_a_unix_socket() {
     assert_eq!(arrived.recipients, ["a@example.com", "b@example.com"]);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn opportunistic_tls_falls_back_at_a_unix_socket() {
+    use envoi::tls::Security;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lmtp.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            stream.write_all(b"220 here LMTP\r\n").await.unwrap();
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                let reply = match line.trim_end() {
+                    "LHLO [127.0.0.1]" => "250-here\r\n250 STARTTLS\r\n",
+                    // A handshake does not follow.
+                    "STARTTLS" => "220 2.0.0 Go ahead\r\n",
+                    _ => "221 2.0.0 Bye\r\n",
+                };
+                stream.write_all(reply.as_bytes()).await.unwrap();
+                heard.push(std::mem::take(&mut line));
+                if heard.last().unwrap().starts_with("STARTTLS") {
+                    break;
+                }
+            }
+        }
+        heard.concat()
+    });
+    let endpoint = Endpoint::lmtp_unix(&path).security(Security::Opportunistic);
+    let connection = Client::new(endpoint).connect().await.unwrap();
+    assert!(connection.tls().is_none());
+    connection.quit().await;
+    let heard = "LHLO [127.0.0.1]\r\nSTARTTLS\r\nLHLO [127.0.0.1]\r\nQUIT\r\n";
+    assert_eq!(serving.await.unwrap(), heard);
+}
+
 #[tokio::test]
 async fn inside_tls_with_a_login() {
     let server = builder()

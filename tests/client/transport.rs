@@ -232,17 +232,16 @@ async fn from_an_address() {
 #[test]
 fn urls_of_proxies() {
     for (url, shown) in [
-        ("socks5://proxy", "the SOCKS5 proxy proxy, port 1080"),
-        (
-            "SOCKS5H://u:p@[::1]:9050/",
-            "the SOCKS5 proxy ::1, port 9050",
-        ),
+        ("socks5://proxy", "socks5://proxy:1080"),
+        ("SOCKS5H://u:p@[::1]:9050/", "socks5h://[::1]:9050"),
         (
             "http://u@proxy.example.org:3128",
-            "the HTTP proxy proxy.example.org, port 3128",
+            "http://proxy.example.org:3128",
         ),
     ] {
         assert_eq!(Proxy::from_url(url).unwrap().to_string(), shown);
+        // What is shown can be pasted.
+        assert_eq!(Proxy::from_url(shown).unwrap().to_string(), shown);
     }
     for (url, says) in [
         ("proxy:1080", "scheme"),

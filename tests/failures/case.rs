@@ -211,6 +211,7 @@ fn masked(text: &str, port: u16) -> String {
     let text = mask(&text, &fingerprint, "{fingerprint}");
     let text = text
         .replace(&format!("port {port}"), "port {port}")
+        .replace(&format!(":{port}"), ":{port}")
         .replace(&format!(":{port}"), ":{port}");
     // How the resolver puts it, if there is one at all.
     match (text.find("(failed to lookup"), text.find(')')) {

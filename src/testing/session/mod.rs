@@ -10,20 +10,17 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_rustls::rustls::ProtocolVersion;
 
 use super::{Security, Session, Shared};
 use crate::proto::{ChannelBinding, Protocol};
+use crate::transport::Stream;
 use message::Incoming;
 use transaction::Transaction;
 
 /// How many bytes are read from the socket, or written to a file, at once.
 const BLOCK: usize = 256 * 1024;
-
-/// A connection, with or without TLS.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 struct ServerSession {
     server: Arc<Shared>,
