@@ -26,7 +26,7 @@ const ALLOWED: u64 = 16_000_000;
 const BURST: u64 = 64 << 20;
 
 #[tokio::test]
-async fn a_gigabyte_from_a_file() {
+async fn send_streams_a_gigabyte_file_in_constant_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = gigabyte(folder.path());
     let attach = path.to_str().unwrap();
@@ -35,7 +35,7 @@ async fn a_gigabyte_from_a_file() {
 
 /// A reader inside a message of mail-builder's.
 #[tokio::test]
-async fn a_gigabyte_from_a_stream() {
+async fn send_streams_a_gigabyte_from_stdin_in_constant_memory() {
     let folder = tempfile::tempdir().unwrap();
     let file = File::open(gigabyte(folder.path())).unwrap();
     send_to_a_slow_reader("-", file.into()).await;

@@ -99,7 +99,7 @@ fn impatient(port: u16) -> Endpoint {
 // ---- What can be used ----
 
 #[tokio::test]
-async fn lmtp() {
+async fn probe_reports_lmtp_servers() {
     let plain = Server::builder().lmtp().start().await.unwrap();
     let protected = Server::builder().lmtp().starttls().start().await.unwrap();
     let implicit = Server::builder()
@@ -162,7 +162,7 @@ async fn lmtp() {
 }
 
 #[tokio::test]
-async fn starttls_with_a_login() {
+async fn probe_reports_starttls_and_login() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .max_size(50_000_000)
@@ -246,7 +246,7 @@ async fn starttls_with_a_login() {
 }
 
 #[tokio::test]
-async fn tls_from_the_first_byte_whatever_the_url_says() {
+async fn probe_finds_implicit_tls_on_any_port() {
     let server = Server::builder()
         .implicit_tls()
         .login("alice", PASSWORD)
@@ -271,7 +271,7 @@ async fn tls_from_the_first_byte_whatever_the_url_says() {
 }
 
 #[tokio::test]
-async fn the_url_that_it_advises_works() {
+async fn the_advised_url_works() {
     for builder in [Server::builder(), Server::builder().implicit_tls()] {
         let server = builder
             .login("alice@example.org", PASSWORD)
@@ -304,7 +304,7 @@ async fn the_url_that_it_advises_works() {
 }
 
 #[tokio::test]
-async fn the_advice_says_in_rust_what_a_url_cannot() {
+async fn advice_uses_rust_for_what_a_url_cannot_say() {
     let server = Server::start().await.unwrap();
     let at = || Endpoint::new("localhost").port(server.port());
     let rust = |report: Report| report.advice.unwrap().rust;
@@ -336,7 +336,7 @@ async fn the_advice_says_in_rust_what_a_url_cannot() {
 }
 
 #[tokio::test]
-async fn plaintext_where_that_is_wanted() {
+async fn probe_accepts_plaintext_if_the_policy_allows_it() {
     let server = Server::builder().plaintext().start().await.unwrap();
     for policy in ["none", "opportunistic"] {
         let report = probe_url(&format!("smtp://localhost:{}?tls={policy}", server.port())).await;
@@ -351,7 +351,7 @@ async fn plaintext_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn an_unverified_certificate_where_that_will_do() {
+async fn probe_accepts_an_unverified_certificate_if_the_policy_allows_it() {
     let server = Server::start().await.unwrap();
     let endpoint = Endpoint::new("localhost")
         .port(server.port())
@@ -366,7 +366,7 @@ async fn an_unverified_certificate_where_that_will_do() {
 // ---- What cannot ----
 
 #[tokio::test]
-async fn plaintext_where_tls_is_wanted() {
+async fn probe_fails_without_tls_if_the_policy_requires_it() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let report = probe(&Endpoint::new("localhost").port(server.port())).await;
     fails(
@@ -379,7 +379,7 @@ async fn plaintext_where_tls_is_wanted() {
 }
 
 #[tokio::test]
-async fn no_password_crosses_in_clear_even_where_the_url_allows_it() {
+async fn probe_never_sends_a_password_in_clear() {
     let server = Server::builder()
         .plaintext()
         .auth_in_clear()
@@ -403,7 +403,7 @@ async fn no_password_crosses_in_clear_even_where_the_url_allows_it() {
 }
 
 #[tokio::test]
-async fn no_password_goes_to_an_unverified_server() {
+async fn probe_never_sends_a_password_to_an_unverified_server() {
     for policy in ["required", "opportunistic", "none"] {
         let server = Server::builder()
             .login("alice", PASSWORD)
@@ -441,7 +441,7 @@ async fn no_password_goes_to_an_unverified_server() {
 }
 
 #[tokio::test]
-async fn the_certificates_that_were_sent_can_be_trusted() {
+async fn the_received_chain_can_be_used_as_trust() {
     let server = Server::start().await.unwrap();
     let endpoint = Endpoint::new("localhost").port(server.port());
     let pem = probe(&endpoint.clone().trust(Trust::empty()))
@@ -456,7 +456,7 @@ async fn the_certificates_that_were_sent_can_be_trusted() {
 }
 
 #[tokio::test]
-async fn a_wrong_password() {
+async fn probe_reports_a_wrong_password() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -477,7 +477,7 @@ async fn a_wrong_password() {
 }
 
 #[tokio::test]
-async fn starttls_that_is_refused() {
+async fn probe_reports_refused_starttls() {
     let builder = Server::builder()
         .answer(|command| (command == "STARTTLS").then(|| "454 4.7.0 Not now".into()));
     let report = probe_url(&builder.start().await.unwrap().url()).await;
@@ -497,7 +497,7 @@ async fn starttls_that_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn probe_reports_a_refused_connection() {
     let free = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -521,7 +521,7 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn silence() {
+async fn probe_reports_a_silent_server() {
     let port = listener(|stream| async move {
         sleep(PATIENCE).await;
         drop(stream);
@@ -538,7 +538,7 @@ async fn silence() {
 }
 
 #[tokio::test]
-async fn silence_inside_tls() {
+async fn probe_reports_silence_after_the_handshake() {
     let server = Server::start().await.unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(server.tls_config());
     let port = listener(move |stream| {
@@ -568,7 +568,7 @@ async fn silence_inside_tls() {
 }
 
 #[tokio::test]
-async fn a_web_server() {
+async fn probe_recognises_a_web_server() {
     let port = listener(|mut stream| async move {
         let _ = stream.read(&mut [0; 1024]).await;
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
@@ -585,7 +585,7 @@ async fn a_web_server() {
 }
 
 #[tokio::test]
-async fn other_servers_that_speak_first() {
+async fn probe_recognises_other_protocols_by_their_greeting() {
     for (greeting, kind, words) in [
         (
             "SSH-2.0-OpenSSH_9.2p1\r\n",
@@ -626,7 +626,7 @@ async fn other_servers_that_speak_first() {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_clients_wait() {
+async fn probe_waits_for_a_delayed_greeting() {
     let port = listener(|mut stream| async move {
         sleep(Duration::from_millis(1300)).await;
         let _ = stream.write_all(b"220 slow.example.org\r\n").await;
@@ -649,7 +649,7 @@ async fn a_server_that_lets_clients_wait() {
 }
 
 #[tokio::test]
-async fn what_keeps_it_from_looking_is_an_error() {
+async fn probe_returns_an_error_for_invalid_settings() {
     for (endpoint, kind) in [
         (Endpoint::new("not a host"), ErrorKind::Request),
         (Endpoint::new("localhost").user("alice"), ErrorKind::Request),
@@ -664,7 +664,7 @@ async fn what_keeps_it_from_looking_is_an_error() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn a_server_with_tls_1_2_alone() {
+async fn probe_reports_a_server_with_tls_1_2_only() {
     let (port, ca) = openssl_server(&["-tls1_2"]).await;
     let report =
         probe(&impatient(port).trust(Trust::empty().path(ca.path().join("cert.pem")))).await;
@@ -690,7 +690,7 @@ async fn a_server_with_tls_1_2_alone() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn a_server_that_is_too_old() {
+async fn probe_reports_a_server_with_tls_1_0_only() {
     let (port, _folder) = openssl_server(&["-tls1", "-cipher", "ALL:@SECLEVEL=0"]).await;
     let report = probe(&impatient(port)).await;
     fails(
@@ -804,7 +804,7 @@ async fn a_refused_login_is_not_tried_on_the_next_port() {
 // ---- The greeting that a connection keeps ----
 
 #[tokio::test]
-async fn a_connection_knows_its_greeting() {
+async fn a_connection_returns_its_greeting() {
     let server = Server::start().await.unwrap();
     let connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
         .await
@@ -830,7 +830,7 @@ fn keys(object: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn for_people() {
+async fn probe_prints_a_readable_report() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -857,7 +857,7 @@ async fn for_people() {
 }
 
 #[tokio::test]
-async fn for_programs() {
+async fn probe_prints_json() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -942,7 +942,7 @@ async fn for_programs() {
 }
 
 #[tokio::test]
-async fn failures_have_codes() {
+async fn probe_exits_with_a_code_for_each_failure() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -1004,7 +1004,7 @@ async fn failures_have_codes() {
 }
 
 #[tokio::test]
-async fn the_chain_is_saved() {
+async fn probe_saves_the_chain() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let stranger = Server::start().await.unwrap();
@@ -1048,7 +1048,7 @@ async fn the_chain_is_saved() {
 }
 
 #[tokio::test]
-async fn a_key_store_and_a_password_file() {
+async fn probe_reads_a_key_store_and_a_password_file() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -1100,7 +1100,7 @@ async fn a_key_store_and_a_password_file() {
 /// As from `<(…)` in a shell: it can be read once.
 #[cfg(unix)]
 #[tokio::test]
-async fn trust_from_a_fifo() {
+async fn probe_reads_trust_from_a_fifo() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
@@ -1137,7 +1137,7 @@ async fn trust_from_a_fifo() {
 
 #[tokio::test]
 #[ignore = "needs IPv6"]
-async fn an_ipv6_address() {
+async fn probe_connects_to_an_ipv6_address() {
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

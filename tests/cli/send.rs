@@ -116,7 +116,7 @@ async fn scripted(replies: &'static [&'static str]) -> String {
 // ---- What is delivered ----
 
 #[tokio::test]
-async fn starttls_login_text_html_and_attachments() {
+async fn send_delivers_text_html_and_attachments_over_starttls() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -185,7 +185,7 @@ async fn starttls_login_text_html_and_attachments() {
 }
 
 #[tokio::test]
-async fn implicit_tls_and_the_password_from_elsewhere() {
+async fn send_reads_the_password_from_a_file_or_variable() {
     let server = Server::builder()
         .implicit_tls()
         .login("alice", PASSWORD)
@@ -262,7 +262,7 @@ async fn implicit_tls_and_the_password_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn plaintext_without_login_and_a_body_with_dots() {
+async fn send_delivers_a_body_with_dots_in_plaintext() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let text = ".\n..\n.dot\nlast";
@@ -303,7 +303,7 @@ async fn plaintext_without_login_and_a_body_with_dots() {
 }
 
 #[tokio::test]
-async fn a_ready_message_from_a_file_or_standard_input() {
+async fn send_reads_a_raw_message_from_a_file_or_stdin() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let ready = "From: x@example.org\nBcc: eve@example.net,\n fay@example.net\nSubject: \
@@ -335,7 +335,7 @@ async fn a_ready_message_from_a_file_or_standard_input() {
 }
 
 #[tokio::test]
-async fn a_ready_message_is_repaired_or_refused_before_anything_is_sent() {
+async fn send_repairs_or_refuses_a_raw_message_before_connecting() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let to = [
@@ -424,7 +424,7 @@ async fn a_ready_message_is_repaired_or_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn text_from_files_is_utf8_without_a_byte_order_mark() {
+async fn send_strips_the_byte_order_mark_of_text_files() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let text = file_in(&folder, "text.txt", "\u{feff}Hello.\n");
@@ -467,7 +467,7 @@ async fn text_from_files_is_utf8_without_a_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn a_quoted_local_part_and_a_mailbox_given_twice() {
+async fn send_takes_quoted_local_parts_and_removes_duplicates() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     let arguments = [
@@ -521,7 +521,7 @@ async fn a_quoted_local_part_and_a_mailbox_given_twice() {
 }
 
 #[tokio::test]
-async fn an_attachment_from_standard_input() {
+async fn send_reads_an_attachment_from_stdin() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     let content: Vec<u8> = (0..1_000_000u32).map(|n| (n / 3) as u8).collect();
@@ -549,7 +549,7 @@ async fn an_attachment_from_standard_input() {
 // ---- The JSON ----
 
 #[tokio::test]
-async fn json_has_the_documented_keys_and_no_others() {
+async fn send_json_has_exactly_the_documented_keys() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -643,7 +643,7 @@ async fn json_has_the_documented_keys_and_no_others() {
 // ---- The server says no ----
 
 #[tokio::test]
-async fn refused_recipients() {
+async fn send_reports_refused_recipients() {
     let server = Server::builder()
         .plaintext()
         .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
@@ -738,7 +738,7 @@ async fn refused_recipients() {
 }
 
 #[tokio::test]
-async fn a_refused_sender_message_or_session() {
+async fn send_exits_by_the_refused_command() {
     for (command, reply, code) in [
         ("MAIL", "550 5.7.1 Not you", 69),
         ("MAIL", "451 4.3.0 Not now", 75),
@@ -770,7 +770,7 @@ async fn a_refused_sender_message_or_session() {
 }
 
 #[tokio::test]
-async fn what_the_server_cannot_take() {
+async fn send_refuses_what_the_server_does_not_support() {
     let server = Server::builder()
         .plaintext()
         .without("SMTPUTF8")
@@ -826,7 +826,7 @@ async fn what_the_server_cannot_take() {
 }
 
 #[tokio::test]
-async fn addresses_beyond_ascii() {
+async fn send_uses_a_labels_or_smtputf8_for_other_addresses() {
     let server = Server::builder()
         .plaintext()
         .without("SMTPUTF8")
@@ -874,7 +874,7 @@ async fn addresses_beyond_ascii() {
 }
 
 #[tokio::test]
-async fn what_is_asked_beyond_the_addresses() {
+async fn send_passes_delivery_options() {
     let all = [
         ("DSN", &["--notify", "success,delay"][..]),
         ("DSN", &["--ret", "hdrs"]),
@@ -964,7 +964,7 @@ async fn what_is_asked_beyond_the_addresses() {
 }
 
 #[tokio::test]
-async fn login() {
+async fn send_logs_in_with_each_mechanism() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -1009,7 +1009,7 @@ async fn login() {
 // ---- TLS ----
 
 #[tokio::test]
-async fn credentials_do_not_cross_the_network_in_clear() {
+async fn send_never_sends_credentials_in_clear() {
     let server = Server::builder()
         .plaintext()
         .auth_in_clear()
@@ -1042,7 +1042,7 @@ async fn credentials_do_not_cross_the_network_in_clear() {
 }
 
 #[tokio::test]
-async fn tls_as_the_policy_demands_or_nothing() {
+async fn send_obeys_the_tls_policy() {
     let server = Server::start().await.unwrap();
     let stranger = Server::start().await.unwrap();
     let (ca, other) = (
@@ -1102,7 +1102,7 @@ async fn tls_as_the_policy_demands_or_nothing() {
 }
 
 #[tokio::test]
-async fn starttls_that_is_refused() {
+async fn send_exits_by_the_reply_to_starttls() {
     for (reply, code) in [
         ("454 4.7.0 TLS is not available now", 75),
         ("502 5.5.1 Not implemented", 76),
@@ -1120,7 +1120,7 @@ async fn starttls_that_is_refused() {
 }
 
 #[tokio::test]
-async fn trust_that_cannot_be_had() {
+async fn send_reports_unusable_trust() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let url = server.url();
@@ -1139,7 +1139,7 @@ async fn trust_that_cannot_be_had() {
 // ---- No answer ----
 
 #[tokio::test]
-async fn nobody_is_there() {
+async fn send_reports_a_refused_connection() {
     let port = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -1171,7 +1171,7 @@ async fn nobody_is_there() {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_given_up() {
+async fn send_times_out_on_a_silent_server() {
     // Its backlog takes the connection, and nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
@@ -1207,7 +1207,7 @@ async fn a_silent_server_is_given_up() {
 }
 
 #[tokio::test]
-async fn the_outcome_is_unknown_without_a_final_reply() {
+async fn send_exits_79_without_a_final_reply() {
     const READY: [&str; 5] = [
         "220 hello\r\n",
         "250 mail\r\n",
@@ -1245,7 +1245,7 @@ async fn the_outcome_is_unknown_without_a_final_reply() {
 // ---- Bad requests and inputs ----
 
 #[tokio::test]
-async fn bad_requests_are_refused_before_anything_is_sent() {
+async fn send_refuses_invalid_arguments_before_connecting() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let url = server.url();
     let base = ["--url", &url, "--from", "me@example.org", "--json"];
@@ -1304,7 +1304,7 @@ async fn bad_requests_are_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn options_of_later_versions_are_refused_as_not_yet_supported() {
+async fn send_names_options_that_are_not_yet_supported() {
     for option in [
         "--check",
         "--dkim=example.org,mail,key.pem",
@@ -1320,7 +1320,7 @@ async fn options_of_later_versions_are_refused_as_not_yet_supported() {
 }
 
 #[tokio::test]
-async fn inputs_that_cannot_be_read() {
+async fn send_reports_unreadable_inputs() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let latin1 = file_in(&folder, "latin1.txt", b"Gr\xfc\xdfe");
@@ -1353,7 +1353,7 @@ async fn inputs_that_cannot_be_read() {
 
 /// Standard input that does not end, and a file that is long in coming, count for the deadline.
 #[tokio::test]
-async fn text_is_read_before_the_deadline() {
+async fn send_applies_the_deadline_to_reading_text() {
     let server = Server::builder().plaintext().start().await.unwrap();
     for option in ["--body-file", "--html"] {
         let mut command = tokio::process::Command::new(program::path("send"));
@@ -1395,7 +1395,7 @@ async fn text_is_read_before_the_deadline() {
 
 /// A list of all recipients is in the receipt; the error names some.
 #[tokio::test]
-async fn an_error_names_few_recipients() {
+async fn send_errors_name_few_recipients() {
     let refused: Vec<String> = (0..25)
         .map(|number| format!("no{number}@example.com"))
         .collect();
@@ -1417,7 +1417,7 @@ async fn an_error_names_few_recipients() {
 
 /// Hints name what the command line has, and not the API.
 #[tokio::test]
-async fn hints_are_for_the_command_line() {
+async fn send_hints_name_command_line_options() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(
@@ -1462,7 +1462,7 @@ async fn hints_are_for_the_command_line() {
 }
 
 #[tokio::test]
-async fn retries() {
+async fn send_retries_transient_failures() {
     let refused = AtomicU32::new(0);
     let twice = move |command: &str| {
         let now = command.starts_with("MAIL") && refused.fetch_add(1, Ordering::SeqCst) < 2;
@@ -1486,7 +1486,7 @@ async fn retries() {
 /// RFC 5321, 4.5.3.1.10: what a server has no room for in one transaction goes in another one, by
 /// itself.
 #[tokio::test]
-async fn more_recipients_than_the_server_takes() {
+async fn send_splits_a_message_for_too_many_recipients() {
     let to = ["--to", "b@example.com", "--to", "c@example.com"];
     for too_many in [
         "452 4.5.3 Too many recipients",
@@ -1557,7 +1557,7 @@ async fn more_recipients_than_the_server_takes() {
 /// One recipient has the message. A login that is refused for good then ends the attempts, and the
 /// exit code does not say to try again.
 #[tokio::test]
-async fn a_login_that_is_refused_after_a_partial_success() {
+async fn send_keeps_a_partial_success_if_the_next_login_is_refused() {
     let logins = AtomicU32::new(0);
     let answer = move |command: &str| {
         if command.starts_with("AUTH") && logins.fetch_add(1, Ordering::SeqCst) > 0 {
@@ -1595,7 +1595,7 @@ async fn a_login_that_is_refused_after_a_partial_success() {
 }
 
 #[tokio::test]
-async fn binary_where_the_server_can() {
+async fn send_uses_binarymime_if_offered() {
     let folder = tempfile::tempdir().unwrap();
     let path = file_in(&folder, "data.bin", b"\0\xff\n.\r\n");
     for (server, is_binary) in [
@@ -1623,7 +1623,7 @@ async fn binary_where_the_server_can() {
 }
 
 #[tokio::test]
-async fn no_progress_is_drawn_in_a_pipe() {
+async fn send_draws_no_progress_bar_in_a_pipe() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = file_in(&folder, "large.bin", vec![0; 2_000_000]);
@@ -1654,7 +1654,7 @@ fn outcomes(run: &Run) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn lmtp_tells_each_recipients_own_answer() {
+async fn send_reports_each_lmtp_reply() {
     let mut servers = vec![mailboxes().lmtp().start().await.unwrap()];
     #[cfg(unix)]
     servers.push(mailboxes().lmtp_unix().start().await.unwrap());
@@ -1702,7 +1702,7 @@ async fn lmtp_tells_each_recipients_own_answer() {
 }
 
 #[tokio::test]
-async fn lmtp_lost_between_the_answers() {
+async fn send_reports_unknown_lmtp_recipients() {
     let answer = |command: &str| {
         (command == ".").then(|| "552 5.2.2 Full\n250 2.0.0 Saved\nnonsense".to_owned())
     };
@@ -1726,14 +1726,14 @@ async fn lmtp_lost_between_the_answers() {
 }
 
 #[tokio::test]
-async fn no_socket_is_there() {
+async fn send_reports_a_missing_unix_socket() {
     let run = send_to("lmtp+unix:///no/such%20socket", &["--json"]).await;
     run.exits_with(75).says("/no/such socket");
     assert_eq!(run.json()["server"], "/no/such socket");
 }
 
 #[tokio::test]
-async fn help_and_version() {
+async fn send_prints_help_and_version() {
     let run = send(&["--help"]).await;
     assert!(run.exits_with(0).stdout.contains("--all-or-nothing"));
     let run = send(&["--version"]).await;
@@ -1743,7 +1743,7 @@ async fn help_and_version() {
 // ---- Secrets ----
 
 #[tokio::test]
-async fn no_password_in_any_output() {
+async fn send_never_prints_a_password() {
     let server = Server::builder()
         .login("alice", "another")
         .start()
@@ -1853,7 +1853,7 @@ async fn no_password_in_any_output() {
 }
 
 #[tokio::test]
-async fn the_transcript_tells_the_dialogue_and_no_secret() {
+async fn send_transcript_hides_secrets() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .start()
@@ -1893,7 +1893,7 @@ async fn the_transcript_tells_the_dialogue_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_pinned_key_alone_or_on_top() {
+async fn send_accepts_a_pin_alone_or_with_trust() {
     let server = Server::start().await.unwrap();
     let client = envoi::Client::from_url(&server.url()).unwrap();
     let connection = client.connect().await.unwrap();
@@ -1976,7 +1976,7 @@ async fn a_pinned_key_alone_or_on_top() {
 /// Nothing that is read for the settings is waited for without end, or read without a limit.
 #[cfg(unix)]
 #[tokio::test]
-async fn files_of_the_settings_that_never_end() {
+async fn send_bounds_reading_of_settings_files() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo").to_str().unwrap().to_owned();
@@ -2090,7 +2090,7 @@ async fn files_of_the_settings_that_never_end() {
 }
 
 #[tokio::test]
-async fn oracle_wallets() {
+async fn send_reads_oracle_wallets() {
     let server = Server::start().await.unwrap();
     let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
     let wallet = tempfile::tempdir().unwrap();
@@ -2136,7 +2136,7 @@ async fn oracle_wallets() {
 }
 
 #[tokio::test]
-async fn trust_stores_with_a_password() {
+async fn send_opens_trust_stores_with_a_password() {
     let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
     let server = Server::start().await.unwrap();
     let store = format!("{stores}/java.p12");
@@ -2171,7 +2171,7 @@ async fn trust_stores_with_a_password() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_the_clients_own() {
+async fn send_presents_a_client_certificate() {
     let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls/tests/stores");
     let server = Server::start().await.unwrap();
     let (certificate, key) = (
@@ -2201,7 +2201,7 @@ async fn a_certificate_of_the_clients_own() {
 
 /// RFC 5321, 4.1.1.10.
 #[tokio::test]
-async fn quit_follows_each_refusal() {
+async fn send_sends_quit_after_each_refusal() {
     let refusing = |command: &'static str, reply: &'static str| {
         let server = Server::builder().plaintext();
         server

@@ -27,7 +27,7 @@ fn hello() -> MessageBuilder<'static> {
 }
 
 #[tokio::test]
-async fn starttls_login_and_a_streamed_attachment() {
+async fn a_streamed_attachment_arrives_after_starttls_and_login() {
     let server = Server::builder()
         .login("alice", "p@ss")
         .start()
@@ -87,7 +87,7 @@ async fn the_answer_to_quit_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn many_messages_on_one_connection_and_step_by_step() {
+async fn one_connection_sends_whole_messages_and_single_steps() {
     let server = Server::builder()
         .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
         .start()
@@ -178,7 +178,7 @@ async fn one_refused_recipient_does_not_fail_the_other() {
 }
 
 #[tokio::test]
-async fn a_dropped_future_leaves_a_connection_that_refuses() {
+async fn a_connection_refuses_use_after_a_dropped_future() {
     let server = Server::start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap();
     let mut connection = Connection::connect(&endpoint).await.unwrap();
@@ -224,7 +224,7 @@ fn plaintext(port: u16) -> Endpoint {
 }
 
 #[tokio::test]
-async fn the_reply_that_a_reset_would_hide_is_found() {
+async fn a_reply_sent_before_a_reset_is_reported() {
     let (port, server) = scripted(&[
         "220 hello\r\n",
         "250 hello\r\n",
@@ -261,7 +261,7 @@ async fn the_reply_that_a_reset_would_hide_is_found() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
+async fn an_idle_connection_reports_421_before_sending() {
     let (port, server) = scripted(&["220 hello\r\n", "250 hello\r\n"]).await;
     let mut connection = Connection::connect(&plaintext(port)).await.unwrap();
     let mut stream = server.await.unwrap();
@@ -291,7 +291,7 @@ async fn a_kept_connection_that_was_closed_says_why_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn opportunistic_falls_back_once_to_the_same_address() {
+async fn opportunistic_tls_falls_back_once_to_the_same_address() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {
@@ -379,7 +379,7 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
 }
 
 #[tokio::test]
-async fn progress_is_told_up_to_the_last_byte() {
+async fn progress_is_reported_up_to_the_last_byte() {
     let server = Server::builder().start().await.unwrap();
     let client = Client::from_url(&server.url()).unwrap();
     let content = vec![b'x'; 3_000_000];
@@ -413,7 +413,7 @@ async fn progress_is_told_up_to_the_last_byte() {
 }
 
 #[tokio::test]
-async fn commands_without_a_method_of_their_own() {
+async fn raw_commands_return_their_replies() {
     let answer = |line: &str| {
         line.starts_with("EXPN")
             .then(|| "250-2.1.5 <a@example.org>\r\n250 2.1.5 J\u{f6}rg <b@example.org>".to_owned())
@@ -499,7 +499,7 @@ fn film(content: &[u8]) -> Message<'static> {
 }
 
 #[tokio::test]
-async fn binary_messages_go_in_chunks_and_as_they_are() {
+async fn binary_messages_are_sent_unchanged_in_chunks() {
     let content: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
     for pipelining in [true, false] {
         let server = if pipelining {
@@ -545,7 +545,7 @@ async fn binary_messages_go_in_chunks_and_as_they_are() {
 }
 
 #[tokio::test]
-async fn without_binarymime_it_goes_as_base64() {
+async fn a_binary_message_is_sent_as_base64_without_binarymime() {
     let server = Server::builder().offer("CHUNKING").start().await.unwrap();
     let client = Client::from_url(&server.url()).unwrap();
     let receipt = client.send(film(&vec![0; 1_000_000])).await.unwrap();
@@ -569,7 +569,7 @@ async fn without_binarymime_it_goes_as_base64() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
+async fn a_refused_chunk_ends_the_message_but_not_the_session() {
     let content = vec![b'x'; 20_000_000];
     for pipelining in [true, false] {
         let seen = Arc::new(Mutex::new(0));
@@ -610,7 +610,7 @@ async fn a_chunk_that_is_refused_ends_the_message_and_not_the_session() {
 }
 
 #[tokio::test]
-async fn line_ends_that_are_kept_go_where_they_can() {
+async fn kept_line_ends_are_sent_with_binarymime_only() {
     let envelope = Envelope::new(
         Address::new("me@example.org").unwrap(),
         [Address::new("you@example.com").unwrap()],
@@ -667,7 +667,7 @@ async fn open_binary(connection: &mut Connection) {
 
 /// Without PIPELINING, each chunk waits for the answer to the one before it (RFC 3030, 4.2).
 #[tokio::test]
-async fn pieces_of_any_size_are_written_by_steps() {
+async fn single_steps_write_pieces_of_any_size() {
     for keyword in ["PIPELINING", "HELP"] {
         let server = binary_server().without(keyword).start().await.unwrap();
         let mut connection = Client::from_url(&server.url())
@@ -699,7 +699,7 @@ async fn pieces_of_any_size_are_written_by_steps() {
 
 /// The caller cannot know what the message has of it.
 #[tokio::test]
-async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
+async fn a_dropped_write_leaves_no_message_to_finish() {
     for polls in [0, 1] {
         let server = Server::builder().plaintext().start().await.unwrap();
         let mut connection = Client::from_url(&server.url())
@@ -749,7 +749,7 @@ async fn a_write_that_was_given_up_leaves_no_message_to_finish() {
 }
 
 #[tokio::test]
-async fn mail_by_steps_takes_no_recipients() {
+async fn mail_as_a_single_step_refuses_recipients() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let mut connection = Client::from_url(&server.url())
         .unwrap()
@@ -776,7 +776,7 @@ async fn mail_by_steps_takes_no_recipients() {
 }
 
 #[tokio::test]
-async fn an_error_names_ten_recipients_and_the_count() {
+async fn an_error_names_at_most_ten_recipients_and_their_number() {
     let answer = |line: &str| {
         (line.starts_with("RCPT") && !line.contains("good")).then(|| "550 5.1.1 No".to_owned())
     };
@@ -803,7 +803,7 @@ async fn an_error_names_ten_recipients_and_the_count() {
 /// Every refusal has advice, by what the session knows: also where the answer to a single step is
 /// the error, and where TLS is active and proves nothing.
 #[tokio::test]
-async fn single_steps_have_advice() {
+async fn errors_of_single_steps_have_advice() {
     let server = envoi::testing::Server::builder()
         .plaintext()
         .answer(|command| match command {

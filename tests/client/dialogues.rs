@@ -18,7 +18,7 @@ use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 #[tokio::test]
-async fn every_dialogue_through_the_connection() {
+async fn every_dialogue_gives_its_outcomes_through_a_connection() {
     let server = Server::start().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
     for (name, dialogue) in read_folder(&folder)

@@ -53,7 +53,7 @@ fn recipients(receipt: &Receipt) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_goes_in_parts() {
+async fn a_message_is_split_at_rcptmax() {
     let server = server("RCPTMAX=2")
         .refuse_recipient("c@x.org", "550 5.1.1 No")
         .start()
@@ -96,7 +96,7 @@ async fn a_message_goes_in_parts() {
 }
 
 #[tokio::test]
-async fn domains_stay_together() {
+async fn recipients_of_a_domain_stay_together_under_rcptdomainmax() {
     let server = server("RCPTDOMAINMAX=1").start().await.unwrap();
     let receipt = client(&server)
         .send(message(&["a@x.org", "b@y.org", "c@X.org"]))
@@ -110,7 +110,7 @@ async fn domains_stay_together() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_split_is_not_begun() {
+async fn a_message_that_cannot_be_split_is_refused_before_mail() {
     let server = server("RCPTMAX=1").start().await.unwrap();
     let fails = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -139,7 +139,7 @@ async fn what_cannot_be_split_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_used_up_says_so_before_mail() {
+async fn a_session_at_mailmax_is_refused_before_mail() {
     let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
     let mut connection = client(&server).connect().await.unwrap();
     assert_eq!(connection.messages_left(), Some(2));
@@ -168,7 +168,7 @@ async fn a_session_that_is_used_up_says_so_before_mail() {
 }
 
 #[tokio::test]
-async fn the_client_opens_as_many_connections_as_it_needs() {
+async fn a_client_opens_a_connection_for_every_mailmax_messages() {
     let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
     let to = ["a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"];
     let receipt = client(&server).send(message(&to)).await.unwrap();
@@ -189,7 +189,7 @@ async fn the_client_opens_as_many_connections_as_it_needs() {
 }
 
 #[tokio::test]
-async fn a_pool_gives_a_stream_of_messages_as_many_connections_as_it_needs() {
+async fn a_pool_opens_a_connection_for_every_mailmax_messages() {
     let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
     let pool = client(&server).pool(1);
     let to = ["b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org"];
@@ -208,7 +208,7 @@ async fn a_pool_gives_a_stream_of_messages_as_many_connections_as_it_needs() {
 
 /// The replies to all parts of a message are held together.
 #[tokio::test]
-async fn what_is_kept_of_the_replies_is_bounded_for_all_parts_together() {
+async fn stored_replies_are_bounded_over_all_parts() {
     const RECIPIENTS: usize = 600;
     let reply = format!("550 5.1.1 {}", "x".repeat(4000));
     let refuse = move |line: &str| line.starts_with("RCPT").then(|| reply.clone());
@@ -234,7 +234,7 @@ async fn what_is_kept_of_the_replies_is_bounded_for_all_parts_together() {
 }
 
 #[tokio::test]
-async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
+async fn a_connection_lost_between_parts_leaves_later_recipients_untried() {
     let mails = AtomicUsize::new(0);
     let going_down = move |line: &str| {
         let is_second = line.starts_with("MAIL") && mails.fetch_add(1, Ordering::Relaxed) == 1;
@@ -255,7 +255,7 @@ async fn a_connection_lost_between_parts_leaves_the_rest_untried() {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_keeps_to_the_limits() {
+async fn send_all_obeys_the_limits() {
     let server = server("MAILMAX=5 RCPTMAX=2")
         .refuse_recipient("no@x.org", "550 5.1.1 No")
         .start()
@@ -322,7 +322,7 @@ fn transactions(server: &Server) -> usize {
 const FIVE: [&str; 5] = ["a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"];
 
 #[tokio::test]
-async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
+async fn recipients_beyond_452_are_served_by_further_transactions() {
     let ways: [fn() -> Builder; 5] = [
         plain,
         || plain().without("PIPELINING"),
@@ -388,7 +388,7 @@ async fn recipients_beyond_the_limit_get_the_message_in_further_transactions() {
 
 /// A further transaction may have a single recipient; the message has more.
 #[tokio::test]
-async fn advice_counts_the_recipients_of_the_message() {
+async fn advice_counts_all_recipients_of_the_message() {
     let accepted = AtomicUsize::new(0);
     let one_alone = plain().answer(move |line| {
         let is_refused = line.starts_with("RCPT") && accepted.fetch_add(1, Ordering::Relaxed) > 0;
@@ -408,7 +408,7 @@ async fn advice_counts_the_recipients_of_the_message() {
 }
 
 #[tokio::test]
-async fn a_limit_below_the_announced_one() {
+async fn a_server_may_take_fewer_recipients_than_it_announced() {
     // LIMITS allows three, and the server takes two of them.
     let server = takes(2, TOO_MANY, server("RCPTMAX=3"))
         .start()
@@ -445,7 +445,7 @@ fn server_with_one_message() -> Builder {
 }
 
 #[tokio::test]
-async fn what_is_not_a_limit_to_the_recipients() {
+async fn other_refusals_cause_no_further_transaction() {
     for (reply, transient) in [
         ("452 4.3.1 Insufficient system storage", true),
         ("452 4.2.2 Mailbox full", true),
@@ -484,7 +484,7 @@ async fn what_is_not_a_limit_to_the_recipients() {
 }
 
 #[tokio::test]
-async fn each_further_transaction_gains_a_recipient() {
+async fn further_transactions_stop_when_none_gains_a_recipient() {
     // The disk is full from the second recipient on.
     let asked = AtomicUsize::new(0);
     let full = move |line: &str| {
@@ -549,7 +549,7 @@ async fn each_further_transaction_gains_a_recipient() {
 /// By a server that takes one recipient at a time, a large message is not asked for all of its
 /// recipients again and again.
 #[tokio::test]
-async fn the_work_for_further_transactions_is_linear() {
+async fn further_transactions_cost_linear_work() {
     const NUMBER: usize = 300;
     let server = takes(1, TOO_MANY, plain().offer("CHUNKING"))
         .start()
@@ -571,7 +571,7 @@ async fn the_work_for_further_transactions_is_linear() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_to_those_who_were_accepted_at_first() {
+async fn a_one_shot_stream_is_sent_to_the_first_accepted_recipients_only() {
     for too_many in [TOO_MANY, "552 5.5.3 Too many recipients"] {
         let server = takes(1, too_many, plain()).start().await.unwrap();
         let once = Attachment::reader("a", "a/b", tokio::io::empty());
@@ -604,7 +604,7 @@ async fn a_stream_goes_to_those_who_were_accepted_at_first() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_before_the_further_transaction() {
+async fn a_session_that_ends_before_a_further_transaction_keeps_the_outcomes() {
     let mails = AtomicUsize::new(0);
     let accepted = AtomicUsize::new(0);
     let answer = move |line: &str| {
@@ -624,7 +624,7 @@ async fn a_session_that_ends_before_the_further_transaction() {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_and_recipients_beyond_the_limit() {
+async fn send_all_serves_recipients_beyond_452() {
     let ways: [fn() -> Builder; 4] = [
         plain,
         || plain().without("PIPELINING"),
@@ -671,7 +671,7 @@ async fn a_stream_of_messages_and_recipients_beyond_the_limit() {
 
 /// In the middle of it the session ends.
 #[tokio::test]
-async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
+async fn send_all_keeps_outcomes_when_cut_before_a_further_transaction() {
     for cut_at in 0..12 {
         let mails = AtomicUsize::new(0);
         let accepted = AtomicUsize::new(0);
@@ -722,7 +722,7 @@ async fn a_stream_of_messages_that_is_cut_before_a_further_transaction() {
 /// Exim with `recipients_max_reject` takes too many recipients for a sign of spam, and refuses the
 /// message.
 #[tokio::test]
-async fn a_server_that_refuses_the_message_for_too_many_recipients() {
+async fn a_message_refused_for_too_many_recipients_is_split() {
     let ways: [fn() -> Builder; 3] = [
         plain,
         || plain().without("PIPELINING"),

@@ -40,7 +40,7 @@ fn outcomes(recipients: &[envoi::Recipient]) -> String {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn over_a_unix_socket() {
+async fn lmtp_delivers_over_a_unix_socket() {
     let server = Server::builder()
         .lmtp_unix()
         .refuse_message(FULL, "552 5.2.2 Mailbox full")
@@ -106,7 +106,7 @@ async fn opportunistic_tls_falls_back_at_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn inside_tls_with_a_login() {
+async fn lmtp_delivers_over_tls_after_a_login() {
     let server = builder()
         .starttls()
         .login("alice", "secret")
@@ -131,7 +131,7 @@ async fn inside_tls_with_a_login() {
 }
 
 #[tokio::test]
-async fn taken_for_nobody() {
+async fn a_message_refused_for_every_recipient_fails() {
     let server = builder()
         .refuse_message("later@example.com", "452 4.2.2 Over quota")
         .start()
@@ -167,7 +167,7 @@ async fn taken_for_nobody() {
 
 /// What was answered stands, whatever comes then; of the others, nobody knows.
 #[tokio::test]
-async fn the_session_ends_between_the_answers() {
+async fn recipients_without_a_reply_are_unknown_when_the_session_ends() {
     for (answer, kind, expected) in [
         (
             "250 2.0.0 Saved\n421 4.3.2 Going down",
@@ -210,7 +210,7 @@ async fn the_session_ends_between_the_answers() {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages() {
+async fn send_all_reports_each_recipients_reply() {
     let server = builder().start().await.unwrap();
     let mut connection = Client::from_url(&server.url())
         .unwrap()
@@ -237,7 +237,7 @@ async fn a_stream_of_messages() {
 
 /// In the middle of a window: the message whose answers had begun, and those behind it.
 #[tokio::test]
-async fn a_stream_that_is_cut() {
+async fn send_all_leaves_messages_in_flight_unknown_when_cut() {
     let messages = AtomicUsize::new(0);
     let answer = move |command: &str| {
         let is_second = command == "." && messages.fetch_add(1, Ordering::Relaxed) == 1;
@@ -266,7 +266,7 @@ async fn a_stream_that_is_cut() {
 }
 
 #[tokio::test]
-async fn step_by_step() {
+async fn single_steps_report_each_recipients_reply() {
     let server = builder()
         .refuse_recipient("nobody@example.com", "550 5.1.1 Unknown")
         .start()
@@ -295,7 +295,7 @@ async fn step_by_step() {
 }
 
 #[tokio::test]
-async fn prdr() {
+async fn prdr_reports_each_recipients_reply() {
     let builder = Server::builder()
         .plaintext()
         .prdr()
@@ -339,7 +339,7 @@ async fn prdr() {
 /// More recipients than the server takes at once (RFC 5321, 4.5.3.1.10). That the message was
 /// refused for each of the first says nothing of the others.
 #[tokio::test]
-async fn recipients_left_over_after_refused_messages() {
+async fn recipients_beyond_452_are_tried_after_a_refused_message() {
     let accepted = AtomicUsize::new(0);
     let one = move |line: &str| {
         if line.starts_with("MAIL") {

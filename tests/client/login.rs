@@ -89,7 +89,7 @@ async fn every_mechanism_logs_in_and_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_or_token_is_said_to_be_one() {
+async fn a_wrong_password_or_token_fails_with_kind_auth() {
     let server = server(&ALL).await;
     for mechanism in ALL {
         let endpoint = endpoint(&server)
@@ -120,7 +120,7 @@ async fn a_wrong_password_or_token_is_said_to_be_one() {
 }
 
 #[tokio::test]
-async fn the_login_is_tied_to_either_version_of_tls() {
+async fn channel_binding_works_with_both_tls_versions() {
     for security in [Security::Required, Security::Implicit] {
         let server = Server::builder().login("alice", PASSWORD);
         let server = if security == Security::Implicit {
@@ -155,7 +155,7 @@ async fn the_login_is_tied_to_either_version_of_tls() {
 }
 
 #[tokio::test]
-async fn the_strongest_that_fits_is_used() {
+async fn the_strongest_suitable_mechanism_is_used() {
     for (offered, credentials, used) in [
         (
             &ALL[..],
@@ -192,7 +192,7 @@ async fn the_strongest_that_fits_is_used() {
 }
 
 #[tokio::test]
-async fn a_password_that_scram_cannot_have_goes_another_way() {
+async fn a_password_that_saslprep_refuses_uses_another_mechanism() {
     let server = Server::builder()
         .login("alice", "pass\u{1F511}word")
         .mechanisms(ALL)
@@ -206,7 +206,7 @@ async fn a_password_that_scram_cannot_have_goes_another_way() {
 }
 
 #[tokio::test]
-async fn the_order_is_the_callers() {
+async fn mechanisms_are_tried_in_the_callers_order() {
     let server = server(&ALL).await;
     let order = [
         Mechanism::External,
@@ -243,7 +243,7 @@ async fn the_order_is_the_callers() {
 }
 
 #[tokio::test]
-async fn outside_tls_what_shows_the_password_comes_last() {
+async fn without_tls_mechanisms_that_reveal_the_password_come_last() {
     let server = Server::builder()
         .plaintext()
         .auth_in_clear()
@@ -280,7 +280,7 @@ async fn outside_tls_what_shows_the_password_comes_last() {
 }
 
 #[tokio::test]
-async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
+async fn the_next_mechanism_is_tried_only_after_certain_replies() {
     for (reply, next) in [
         ("504 5.5.4 Unrecognized authentication type", true),
         ("534 5.7.9 Authentication mechanism is too weak", true),
@@ -329,7 +329,7 @@ async fn the_next_mechanism_is_tried_only_where_the_first_was_wrong() {
 }
 
 #[tokio::test]
-async fn after_an_exchange_that_failed_the_password_is_not_shown_instead() {
+async fn a_failed_exchange_is_not_followed_by_a_plaintext_password() {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .mechanisms([Mechanism::ScramSha256, Mechanism::Plain]);
@@ -364,7 +364,7 @@ async fn after_an_exchange_that_failed_the_password_is_not_shown_instead() {
 }
 
 #[tokio::test]
-async fn names_that_are_escaped_arrive_as_they_are() {
+async fn user_names_with_escapes_arrive_unchanged() {
     const NAME: &str = "x=1,y=2C@example.org";
     let server = Server::builder()
         .login(NAME, PASSWORD)
@@ -405,7 +405,7 @@ async fn names_that_are_escaped_arrive_as_they_are() {
 }
 
 #[tokio::test]
-async fn plus_that_is_refused_is_given_up_only_where_the_other_is_named() {
+async fn refused_channel_binding_is_given_up_only_if_the_reply_names_the_mechanism() {
     let [plus, plain] = [Mechanism::ScramSha256Plus, Mechanism::Plain];
     for reply in [
         "504 5.5.4 Unrecognized authentication type",
@@ -480,7 +480,7 @@ const BROKEN: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn after_an_exchange_that_broke_another_is_tried_that_shows_no_password() {
+async fn a_broken_exchange_is_followed_only_by_mechanisms_that_hide_the_password() {
     for challenge in BROKEN {
         let server = faulty("SCRAM", challenge).start().await.unwrap();
         let endpoint = endpoint(&server).credentials(Credentials::new("alice", PASSWORD));
@@ -519,7 +519,7 @@ async fn after_an_exchange_that_broke_another_is_tried_that_shows_no_password() 
 }
 
 #[tokio::test]
-async fn outside_verified_tls_an_exchange_that_broke_is_the_end() {
+async fn without_verified_tls_a_broken_exchange_ends_the_login() {
     for challenge in BROKEN {
         let server = faulty("SCRAM", challenge)
             .plaintext()
@@ -552,7 +552,7 @@ async fn outside_verified_tls_an_exchange_that_broke_is_the_end() {
 }
 
 #[tokio::test]
-async fn what_was_ruled_out_by_a_broken_exchange_stays_so() {
+async fn mechanisms_excluded_by_a_broken_exchange_stay_excluded() {
     // CRAM-MD5 is not known after all: that is no way to PLAIN.
     let server = Server::builder()
         .login("alice", PASSWORD)
@@ -593,7 +593,7 @@ async fn what_was_ruled_out_by_a_broken_exchange_stays_so() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn each_refusal_of_a_login_has_its_own_hint() {
     let mut hints = Vec::new();
     for reply in [
         "535 5.7.8 x",
@@ -623,7 +623,7 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_challenge_without_end_is_cut_off() {
+async fn an_oversized_challenge_is_a_protocol_error() {
     let challenge = format!("{}334 \n", format!("334-{}\n", "A".repeat(1000)).repeat(20));
     let server = Server::builder()
         .login("alice", PASSWORD)
@@ -665,7 +665,7 @@ fn source(
 }
 
 #[tokio::test]
-async fn a_token_that_expired_is_renewed_once() {
+async fn an_expired_token_is_renewed_once() {
     let server = server(&[Mechanism::Plain, Mechanism::OAuthBearer, Mechanism::XOAuth2]).await;
     for (tokens, times, outcome) in [
         (&[TOKEN][..], 1, Ok(())),
@@ -698,7 +698,7 @@ async fn a_token_that_expired_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_granted_too_little_is_not_renewed() {
+async fn a_token_with_insufficient_scope_is_not_renewed() {
     // {"status":"insufficient_scope"}, and what follows its answer.
     let server = Server::builder()
         .token("alice", TOKEN)
@@ -744,7 +744,7 @@ impl SaslExchange for Backwards {
 }
 
 #[tokio::test]
-async fn a_mechanism_of_another_maker() {
+async fn a_custom_mechanism_logs_in() {
     let server = Server::builder()
         .implicit_tls()
         .answer(|command| match command {
@@ -834,7 +834,7 @@ async fn stand_between(own: &Server, real: &Server, change: fn(&str) -> String) 
 }
 
 #[tokio::test]
-async fn somebody_in_between_is_noticed() {
+async fn a_man_in_the_middle_fails_channel_binding() {
     let offered = [Mechanism::ScramSha256, Mechanism::ScramSha256Plus];
     let real = Server::builder()
         .implicit_tls()

@@ -245,7 +245,7 @@ const SIZES: [usize; 16] = [
 ];
 
 #[test]
-fn attachments_of_any_size_and_kind_go_as_mail_builder_writes_them() {
+fn attachments_are_sent_as_mail_builder_writes_them() {
     for size in SIZES {
         let data = noise(size);
         let expected = mail()
@@ -335,7 +335,7 @@ fn nested(data: &[u8]) -> MessageBuilder<'_> {
 }
 
 #[test]
-fn nested_parts_go_as_mail_builder_writes_them() {
+fn nested_parts_are_sent_as_mail_builder_writes_them() {
     for data in [&b""[..], b"\0", b"data", &noise(100_000)] {
         let expected = with_plain_boundaries(&nested(data).write_to_vec().unwrap());
         assert_eq!(
@@ -346,7 +346,7 @@ fn nested_parts_go_as_mail_builder_writes_them() {
 }
 
 #[test]
-fn attachments_go_around_a_body_of_the_callers_making() {
+fn attachments_are_added_to_a_custom_body() {
     let built = || {
         mail().body(MimePart::new("text/x-own", "Own")).attachment(
             "image/png",
@@ -377,7 +377,7 @@ fn attachments_go_around_a_body_of_the_callers_making() {
 }
 
 #[test]
-fn text_attachments_arrive_as_they_are() {
+fn text_attachments_arrive_unchanged() {
     // mail-builder has them as text; what that cannot carry is base64.
     for (text, as_text) in [
         ("a\r\nb\r\n", true),
@@ -397,7 +397,7 @@ fn text_attachments_arrive_as_they_are() {
 }
 
 #[test]
-fn the_plainest_message_and_utf8() {
+fn a_minimal_message_is_written_byte_for_byte() {
     assert_eq!(
         String::from_utf8(bytes_of(mail().text_body("Hello\n.\n").into())).unwrap(),
         "From: \"Alice\" <alice@example.org>\r\nTo: <bob@example.com>\r\nSubject: Hello\r\n\
@@ -483,7 +483,7 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
 }
 
 #[test]
-fn a_file_that_is_gone_when_its_turn_comes() {
+fn a_file_removed_before_its_turn_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("film.mp4");
     std::fs::write(&path, vec![7; 100_000]).unwrap();
@@ -501,7 +501,7 @@ fn a_file_that_is_gone_when_its_turn_comes() {
 }
 
 #[test]
-fn known_headers_are_not_written_twice() {
+fn generated_headers_are_not_added_twice() {
     let message = mail()
         .header("mime-version", Raw::new("1.0"))
         .header("DATE", Raw::new("Tue, 1 Jul 2003 10:52:37 +0200"));
@@ -564,7 +564,7 @@ fn the_envelope_comes_from_the_headers() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused_before_any_connection() {
+fn invalid_messages_are_refused_before_connecting() {
     let built = |builder: MessageBuilder<'static>| refused(builder);
     for (error, says) in [
         (
@@ -676,7 +676,7 @@ fn what_cannot_be_sent_is_refused_before_any_connection() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_refused_before_any_connection() {
+fn unreadable_files_are_refused_before_connecting() {
     let missing = in_temporary_folder("missing.pdf");
     let folder = missing.parent().unwrap().to_owned();
     for message in [
@@ -703,7 +703,7 @@ fn files_that_cannot_be_read_are_refused_before_any_connection() {
 /// In /proc, the size of every file is reported as 0.
 #[cfg(target_os = "linux")]
 #[test]
-fn files_whose_size_is_not_true() {
+fn files_that_report_size_0_are_sent_whole() {
     use base64::Engine as _;
 
     let content = std::fs::read("/proc/version").unwrap();
@@ -787,7 +787,7 @@ fn a_file_that_becomes_a_fifo_is_an_error() {
 }
 
 #[test]
-fn a_size_that_no_message_has_does_not_wrap() {
+fn an_impossible_size_does_not_overflow() {
     for size in [u64::MAX, u64::MAX - 1, u64::MAX / 2, u64::MAX / 4 * 3] {
         let attachment = || Attachment::reader("a", "a/b", tokio::io::empty()).size(size);
         for message in [
@@ -809,7 +809,7 @@ fn a_size_that_no_message_has_does_not_wrap() {
 }
 
 #[test]
-fn a_file_that_changes_is_an_error() {
+fn a_file_changed_while_sending_is_an_error() {
     type Change = fn(&Path);
     /// A ready message has a header, and no NUL.
     fn text(size: usize) -> Vec<u8> {
@@ -867,7 +867,7 @@ fn a_file_that_changes_is_an_error() {
 }
 
 #[test]
-fn a_stream_that_is_not_as_stated_or_fails_is_an_error() {
+fn a_stream_that_fails_or_has_another_size_is_an_error() {
     struct Failing;
     impl AsyncRead for Failing {
         fn poll_read(
@@ -917,7 +917,7 @@ fn a_stream_that_is_not_as_stated_or_fails_is_an_error() {
 }
 
 #[test]
-fn a_reader_that_panics_is_no_end_of_the_message() {
+fn a_reader_that_panics_does_not_end_the_message() {
     struct Panics;
     impl AsyncRead for Panics {
         fn poll_read(
@@ -942,7 +942,7 @@ fn a_reader_that_panics_is_no_end_of_the_message() {
 }
 
 #[test]
-fn line_ends_are_refused_where_that_is_asked() {
+fn bare_line_ends_are_refused_on_request() {
     let message = "To: a\r\nBcc: b\r\n c\r\n\r\nfine\r\nnot fine\nfine\r\n";
     let path = in_temporary_folder("bare.eml");
     std::fs::write(&path, message).unwrap();
@@ -1030,7 +1030,7 @@ fn refused_in_every_way(message: &[u8], piece: usize, line_ends: LineEnds) -> [E
 }
 
 #[test]
-fn ready_messages_lose_their_bcc_and_nothing_else() {
+fn raw_messages_lose_bcc_and_nothing_else() {
     for (message, expected) in [
         (
             &b"Subject: x\r\n\r\n.\r\n..\r\n"[..],
@@ -1052,7 +1052,7 @@ fn ready_messages_lose_their_bcc_and_nothing_else() {
 }
 
 #[test]
-fn binary_goes_only_what_may() {
+fn only_leaf_parts_are_sent_as_binary() {
     let data = noise(200);
     let leaf = || MimePart::new("a/b", data.as_slice());
     let fake = "Content-Transfer-Encoding: base64\r\n";
@@ -1127,7 +1127,7 @@ fn binary_goes_only_what_may() {
 }
 
 #[test]
-fn line_ends_that_are_kept_make_a_message_binary() {
+fn kept_line_ends_make_a_message_binary() {
     let look = |message: Message<'static>| {
         run(async {
             let (_, mut body) = message
@@ -1247,7 +1247,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_ready_message_is_repaired_or_refused(message in any_message(), piece in 1usize..10) {
+    fn any_raw_message_is_repaired_or_refused(message in any_message(), piece in 1usize..10) {
         match repaired(&message, LineEnds::Normalize) {
             Some(expected) => prop_assert_eq!(ready_in_every_way(&message, piece), expected),
             None => {
@@ -1263,7 +1263,7 @@ proptest! {
     }
 
     #[test]
-    fn any_attachments_in_any_pieces(
+    fn any_attachments_read_in_any_pieces_give_the_same_message(
         parts in proptest::collection::vec((0usize..150_000, 1usize..70_000, 0u8..4), 0..4),
         text in "[ -~\r\n.]{0,300}",
     ) {
@@ -1288,7 +1288,7 @@ proptest! {
     }
 
     #[test]
-    fn any_attachments_go_as_they_are(
+    fn any_attachments_arrive_unchanged(
         parts in proptest::collection::vec((0usize..150_000, 1usize..70_000, 0u8..5), 1..4),
         text in "[ -~\r\n.]{0,300}",
     ) {
@@ -1332,7 +1332,7 @@ fn text_of(message: impl Into<Message<'static>>) -> String {
 }
 
 #[test]
-fn headers_that_are_set_badly_are_repaired() {
+fn invalid_header_values_are_repaired() {
     let message = text_of(
         MessageBuilder::new()
             .from("old@example.org")
@@ -1442,7 +1442,7 @@ fn headers_that_are_set_badly_are_repaired() {
 }
 
 #[test]
-fn headers_that_no_message_may_have_are_refused() {
+fn forbidden_headers_are_refused() {
     let attach = |content_type: &str| {
         Message::from(mail()).attach(Attachment::bytes("a", content_type, "x"))
     };
@@ -1768,7 +1768,7 @@ fn inline_parts_are_related_to_the_html() {
 }
 
 #[test]
-fn what_has_headers_of_its_own_is_not_encoded() {
+fn parts_with_their_own_headers_are_not_encoded() {
     let forwarded = "Subject: inner\r\n\r\nHello.\nGoodbye.";
     let eight_bit = "Subject: inner\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGr\u{fc}\u{df}e\r";
     let path = in_temporary_folder("forwarded.eml");
@@ -1859,7 +1859,7 @@ fn what_has_headers_of_its_own_is_not_encoded() {
 }
 
 #[test]
-fn headers_in_utf8_are_known_of_any_ready_message() {
+fn utf8_headers_are_detected_in_any_raw_message() {
     let message = "\u{feff}Subject: Gr\u{fc}\u{df}e\n\nBody\n";
     let path = in_temporary_folder("utf8.eml");
     std::fs::write(&path, message).unwrap();
@@ -1878,7 +1878,7 @@ fn headers_in_utf8_are_known_of_any_ready_message() {
 }
 
 #[test]
-fn recipients_that_are_added_one_by_one_are_one_list() {
+fn recipients_added_one_by_one_form_one_list() {
     let mut mail = MessageBuilder::new()
         .from("alice@example.org")
         .text_body("Hello.");
@@ -1902,7 +1902,7 @@ fn recipients_that_are_added_one_by_one_are_one_list() {
 }
 
 #[test]
-fn what_is_nested_too_deep_is_refused() {
+fn too_deeply_nested_parts_are_refused() {
     fn lists(depth: usize) -> Mailboxes<'static> {
         (0..depth).fold("bob@example.com".into(), |inner: Mailboxes<'_>, _| {
             Mailboxes::new_list(vec![inner])

@@ -22,7 +22,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
 
     #[test]
-    fn each_recipient_has_one_outcome(
+    fn each_recipient_of_a_split_message_has_one_outcome(
         to in vec((0..4u8, any::<bool>()), 1..9),
         recipients in 1..4usize,
         domains in 1..3usize,

@@ -125,7 +125,7 @@ fn _is_shared(pool: Pool, connection: PooledConnection) {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_and_costs_no_round_trip_more() {
+async fn a_reused_connection_costs_no_extra_round_trip() {
     for (server, first, each) in [
         (plain().offer("CHUNKING"), 3, 1),
         (plain(), 4, 2),
@@ -157,7 +157,7 @@ async fn a_connection_is_kept_and_costs_no_round_trip_more() {
 }
 
 #[tokio::test]
-async fn whatever_the_client_does() {
+async fn a_pool_sends_what_a_client_can_send() {
     for server in [
         Server::builder().login("alice", "p@ss"),
         Server::builder().implicit_tls().login("alice", "p@ss"),
@@ -180,7 +180,7 @@ async fn whatever_the_client_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn never_more_connections_than_allowed() {
+async fn a_pool_opens_at_most_the_configured_connections() {
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 3);
     let sending = (0..60).map(|_| {
@@ -199,7 +199,7 @@ async fn never_more_connections_than_allowed() {
 }
 
 #[tokio::test]
-async fn each_in_turn() {
+async fn waiting_callers_are_served_in_order() {
     const TO: [&str; 5] = [
         "a@example.com",
         "b@example.com",
@@ -227,7 +227,7 @@ async fn each_in_turn() {
 }
 
 #[tokio::test]
-async fn a_limit_to_the_wait() {
+async fn waiting_for_a_connection_ends_after_its_limit() {
     let server = plain().start().await.unwrap();
     let mut limits = PoolConfig::new(1);
     limits.acquire_timeout = Duration::from_secs(20);
@@ -292,7 +292,7 @@ async fn a_limit_to_the_wait() {
 }
 
 #[tokio::test]
-async fn a_connection_has_its_time() {
+async fn a_connection_is_closed_after_its_lifetime() {
     let seconds = Duration::from_secs;
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 2);
@@ -333,7 +333,7 @@ async fn a_connection_has_its_time() {
 }
 
 #[tokio::test]
-async fn a_connection_has_its_messages() {
+async fn a_connection_is_closed_after_its_number_of_messages() {
     let mut limits = PoolConfig::new(1);
     limits.max_messages = 2;
     for server in [plain(), plain().offer("LIMITS MAILMAX=2")] {
@@ -379,7 +379,7 @@ const OK: &str = "250 Ok\r\n";
 const FIRST: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", OK];
 
 #[tokio::test]
-async fn one_that_has_ended_meanwhile_is_not_used() {
+async fn a_connection_that_ended_while_idle_is_replaced() {
     const AND_421: &[&str] = &[
         GREETING,
         OK,
@@ -414,7 +414,7 @@ async fn one_that_has_ended_meanwhile_is_not_used() {
 }
 
 #[tokio::test]
-async fn one_that_ends_when_the_message_begins() {
+async fn a_message_is_sent_again_if_the_kept_session_ends_at_mail() {
     // What the server says to the second message on the connection, then it closes.
     for (last_words, again) in [
         // It was as good as closed: nothing of the message was taken.
@@ -497,7 +497,7 @@ async fn one_that_ends_when_the_message_begins() {
 /// these words of the server's, or by a close. Nothing of the next message was said by then, so it
 /// goes over a new connection, whatever it is read from.
 #[tokio::test]
-async fn a_session_that_ends_before_the_next_message_begins() {
+async fn a_session_that_ends_between_messages_is_replaced() {
     const REFUSED: &[&str] = &[GREETING, OK, OK, "550 5.1.1 No such user\r\n"];
     const SPAM: &[&str] = &[GREETING, OK, OK, OK, "354 Go\r\n", "554 5.7.1 Spam\r\n"];
     for (before, is_refused) in [(FIRST, false), (REFUSED, true), (SPAM, true)] {
@@ -564,7 +564,7 @@ async fn a_session_that_ends_before_the_next_message_begins() {
 /// MAIL is out, alone or with more, and the server does not answer it: garbage, half a reply,
 /// nothing until the time is over.
 #[tokio::test]
-async fn a_session_that_ends_before_mail_is_answered() {
+async fn a_session_that_ends_before_the_reply_to_mail_is_replaced() {
     const OFFERS: [&str; 2] = ["250 there\r\n", "250-there\r\n250 PIPELINING\r\n"];
     for offer in OFFERS {
         for last_words in [
@@ -598,7 +598,7 @@ async fn a_session_that_ends_before_mail_is_answered() {
 /// The peer of a kept connection is gone without a sign. With PIPELINING and CHUNKING, a small
 /// message would go whole with MAIL.
 #[tokio::test]
-async fn a_connection_that_was_idle_is_asked_first() {
+async fn a_connection_idle_for_30_seconds_is_checked_before_use() {
     const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     const WHOLE: &[&str] = &[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n"];
     let seconds = Duration::from_secs;
@@ -721,7 +721,7 @@ async fn unanswered_for<T>(
 /// A server that never answers MAIL: the time for a command is over, and the message goes over a
 /// new connection; not past the deadline.
 #[tokio::test]
-async fn silence_after_mail() {
+async fn a_message_is_sent_again_if_mail_on_a_kept_connection_times_out() {
     let seconds = Duration::from_secs;
     for (deadline, later) in [(None, seconds(301)), (Some(seconds(200)), seconds(201))] {
         let (endpoint, mut more) = silent_after_one().await;
@@ -749,7 +749,7 @@ async fn silence_after_mail() {
 /// The next connection of a stream of messages is made by the limits of the message that needs it,
 /// and not by those of a message that has failed.
 #[tokio::test]
-async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
+async fn a_deadline_that_has_passed_does_not_apply_to_the_next_message() {
     let (endpoint, mut more) = silent_after_one().await;
     let timeouts = envoi::Timeouts::default().with_deadline(Duration::from_secs(200));
     let pool = Client::new(endpoint.timeouts(timeouts)).pool(1);
@@ -779,7 +779,7 @@ async fn a_deadline_that_has_passed_is_not_that_of_the_next_message() {
 
 /// A 421 that answers the RSET after a refused message is told to the next one.
 #[tokio::test]
-async fn the_end_of_a_session_after_a_refused_message_is_told_by_its_reply() {
+async fn a_421_after_a_refused_message_is_reported() {
     const OFFERS: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let last = "421 4.3.2 Going down\r\n";
     let (endpoint, _serving) =
@@ -841,7 +841,7 @@ async fn a_pool_splits_a_message_for_a_server_that_takes_fewer_recipients() {
 }
 
 #[tokio::test]
-async fn what_is_given_back_in_the_middle_of_something_is_closed() {
+async fn a_connection_returned_in_mid_transaction_is_closed() {
     type Use = for<'c> fn(&'c mut PooledConnection) -> BoxFuture<'c, ()>;
     let uses: [(&str, bool, Use); 6] = [
         ("nothing", true, |_| Box::pin(async {})),
@@ -901,7 +901,7 @@ async fn what_is_given_back_in_the_middle_of_something_is_closed() {
 /// Its transaction is dropped at the server, too: by the time that the next message goes, that is
 /// done.
 #[tokio::test]
-async fn a_refused_message_costs_the_next_one_nothing() {
+async fn a_refused_message_does_not_delay_the_next() {
     for (server, each) in [(plain().offer("CHUNKING"), 1), (plain(), 2)] {
         let server = server
             .refuse_recipient("nobody@example.com", "550 5.1.1 No such user")
@@ -923,7 +923,7 @@ async fn a_refused_message_costs_the_next_one_nothing() {
 
 /// Those who wait get their turn, and no others.
 #[tokio::test]
-async fn closed() {
+async fn a_closed_pool_serves_waiting_callers_and_refuses_others() {
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 2);
     let [first, mut used] = [pool.get().await.unwrap(), pool.get().await.unwrap()];
@@ -968,7 +968,7 @@ async fn closed() {
 }
 
 #[tokio::test]
-async fn closed_when_the_time_is_over() {
+async fn close_ends_after_its_time() {
     let server = plain().start().await.unwrap();
     let mut limits = PoolConfig::new(1);
     limits.close = Duration::from_millis(10);
@@ -989,7 +989,7 @@ async fn closed_when_the_time_is_over() {
 
 /// A stream of messages that was begun before goes to its end.
 #[tokio::test]
-async fn closed_while_a_stream_of_messages_goes() {
+async fn send_all_started_before_close_is_finished() {
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 1);
     let messages = futures::stream::iter((0..100).map(|_| Message::from(hello())));
@@ -1018,7 +1018,7 @@ async fn send_by(pool: Pool) -> Result<bool, ErrorKind> {
 
 /// Retries of a message end with the pool, and do not hold it open.
 #[tokio::test]
-async fn closed_between_two_attempts() {
+async fn close_between_attempts_ends_the_retries() {
     let server = plain().answer(|line| {
         line.starts_with("RCPT")
             .then(|| "450 4.2.1 Busy".to_owned())
@@ -1055,7 +1055,7 @@ async fn closed_between_two_attempts() {
 }
 
 #[test]
-fn a_pool_may_be_dropped_anywhere() {
+fn a_pool_can_be_dropped_outside_of_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(plain().start()).unwrap();
     let [dropped, outlives] = [pool(&server, 1), pool(&server, 1)];
@@ -1071,7 +1071,7 @@ fn a_pool_may_be_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn with_retries() {
+async fn a_pool_retries_transient_failures() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = plain().answer(move |line| {
         let refused =
@@ -1093,7 +1093,7 @@ async fn with_retries() {
 }
 
 #[tokio::test]
-async fn no_connection_takes_no_place() {
+async fn a_failed_connection_frees_its_slot() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let server = plain().answer(move |line| {
         let refused =

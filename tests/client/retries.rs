@@ -60,7 +60,7 @@ fn outcomes(receipt: &Receipt) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn until_it_is_accepted() {
+async fn a_transient_failure_is_retried_until_accepted() {
     for (command, answers) in [
         ("EHLO", &["421 4.3.2 Not now", "451 4.3.0 Not now"][..]),
         ("MAIL", &["451 4.3.0 Not now", "421 4.3.2 Not now"]),
@@ -79,7 +79,7 @@ async fn until_it_is_accepted() {
 }
 
 #[tokio::test]
-async fn no_more_than_allowed() {
+async fn retries_stop_at_their_number() {
     let server = answering("MAIL", &["451 4.3.0 Not now"; 3])
         .start()
         .await
@@ -105,7 +105,7 @@ async fn no_more_than_allowed() {
 }
 
 #[tokio::test]
-async fn only_those_who_do_not_have_it_yet() {
+async fn only_recipients_without_the_message_are_retried() {
     let server = answering(
         "RCPT TO:<later@example.com>",
         &["450 4.2.1 Busy", "450 4.2.1 Busy"],
@@ -130,7 +130,7 @@ async fn only_those_who_do_not_have_it_yet() {
 }
 
 #[tokio::test]
-async fn some_have_it_and_the_rest_fails() {
+async fn a_partial_success_keeps_its_outcomes_when_retries_fail() {
     let server = answering(
         "RCPT TO:<later@example.com>",
         &["450 4.2.1 Busy", "550 5.7.1 Never"],
@@ -148,7 +148,7 @@ async fn some_have_it_and_the_rest_fails() {
 }
 
 #[tokio::test]
-async fn all_or_nothing_goes_to_all_again_or_to_none() {
+async fn all_or_nothing_retries_all_recipients_or_none() {
     let to = || hello_to(vec!["you@example.com", "later@example.com"]);
     let server = answering("RCPT TO:<later@example.com>", &["450 4.2.1 Busy"])
         .start()
@@ -180,7 +180,7 @@ async fn all_or_nothing_goes_to_all_again_or_to_none() {
 }
 
 #[tokio::test]
-async fn never_again() {
+async fn permanent_failures_are_not_retried() {
     // Refused for good.
     let server = answering("MAIL", &["550 5.7.1 Never"])
         .start()
@@ -233,7 +233,7 @@ async fn never_again() {
 
 /// A server that ends each connection when the message is there, without an answer.
 #[tokio::test]
-async fn never_where_the_outcome_is_unknown() {
+async fn an_unknown_outcome_is_not_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "smtp://127.0.0.1:{}?tls=none",
@@ -269,7 +269,7 @@ async fn never_where_the_outcome_is_unknown() {
 /// The message went with its commands, and the session broke down after MAIL was refused: nothing
 /// is unknown, and the message goes again.
 #[tokio::test]
-async fn a_sender_that_was_refused_before_a_violation() {
+async fn a_refused_sender_followed_by_a_violation_is_not_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "smtp://127.0.0.1:{}?tls=none",
@@ -309,7 +309,7 @@ async fn a_sender_that_was_refused_before_a_violation() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there() {
+async fn a_refused_connection_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "smtp://127.0.0.1:{}?tls=none",
@@ -347,7 +347,7 @@ fn two() -> MessageBuilder<'static> {
 }
 
 #[tokio::test]
-async fn a_part_that_was_lost_is_sent_again() {
+async fn a_part_lost_before_its_message_is_retried() {
     // RFC 9422: each recipient in a transaction of its own.
     let server = answering("RCPT TO:<b@", &["421 4.3.2 Going down"])
         .offer("LIMITS RCPTMAX=1")
@@ -382,7 +382,7 @@ async fn a_part_that_was_lost_is_sent_again() {
 
 /// Without an answer, and the connection is closed.
 #[tokio::test]
-async fn a_connection_that_is_lost_between_parts() {
+async fn a_connection_lost_between_parts_is_replaced() {
     for (lost_at, again) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
@@ -471,7 +471,7 @@ async fn a_permanent_failure_after_a_partial_success_ends_the_attempts() {
 
 /// LIMITS allow one message in a session, and the session for the second part is refused.
 #[tokio::test]
-async fn another_session_that_is_refused() {
+async fn a_refused_second_session_is_retried() {
     for (refusal, sessions) in [("535 5.7.8 Wrong password", 2), ("454 4.7.0 Not now", 3)] {
         let logins = AtomicUsize::new(0);
         let answer = move |line: &str| {
@@ -513,7 +513,7 @@ async fn another_session_that_is_refused() {
 }
 
 #[tokio::test]
-async fn parts_with_different_ends() {
+async fn only_transiently_refused_parts_are_retried() {
     // One for good, one accepted, one for the moment.
     let server = answering("RCPT TO:<c@", &["450 4.2.1 Busy"])
         .refuse_recipient("a@example.com", "550 5.1.1 No");
@@ -532,7 +532,7 @@ async fn parts_with_different_ends() {
 
 /// To whom the outcome is unknown, never; to the others, by their own reasons.
 #[tokio::test]
-async fn an_unknown_outcome_is_for_its_recipients() {
+async fn an_unknown_outcome_excludes_only_its_recipients() {
     let ends = AtomicUsize::new(0);
     let answer = move |line: &str| {
         if line == "." && ends.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -569,7 +569,7 @@ async fn an_unknown_outcome_is_for_its_recipients() {
 }
 
 #[tokio::test]
-async fn all_or_nothing_with_several_refusals() {
+async fn all_or_nothing_reports_every_refusal() {
     let server = answering("RCPT TO:<b@", &["550 5.1.1 No"])
         .start()
         .await
@@ -598,7 +598,7 @@ async fn all_or_nothing_with_several_refusals() {
 }
 
 #[tokio::test]
-async fn tls_that_fails_for_good_ends_the_attempts() {
+async fn a_permanent_tls_failure_ends_the_attempts() {
     let hellos = AtomicUsize::new(0);
     let answer = move |line: &str| {
         if line.starts_with("STARTTLS") && hellos.fetch_add(1, Ordering::SeqCst) > 0 {
@@ -618,7 +618,7 @@ async fn tls_that_fails_for_good_ends_the_attempts() {
 
 /// What the server has no room for in one transaction, and where the session ends before the next.
 #[tokio::test]
-async fn recipients_that_were_left_over() {
+async fn recipients_beyond_452_are_retried() {
     for too_many in [
         "452 4.5.3 Too many recipients",
         "552 5.5.3 Too many recipients",

@@ -54,7 +54,7 @@ async fn perform(script: &[Turn], port: u16, tls: &TlsConnector) {
 }
 
 #[tokio::test]
-async fn every_dialogue_can_be_played() {
+async fn the_scripted_server_plays_every_dialogue() {
     let server = Server::start().await.unwrap();
     let tls = connector(&server);
     for (name, dialogue) in
@@ -75,7 +75,7 @@ async fn every_dialogue_can_be_played() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_its_lines_is_found_out() {
+async fn the_scripted_server_reports_a_client_that_deviates() {
     let server = Server::start().await.unwrap();
     let head = "send: from a@b to c@d\nexpect: sent 250\n\n";
     for (lines, said, error) in [

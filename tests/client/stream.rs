@@ -123,7 +123,7 @@ async fn connect(
 }
 
 #[tokio::test(start_paused = true)]
-async fn throughput_does_not_depend_on_the_distance() {
+async fn send_all_throughput_does_not_depend_on_latency() {
     let delay = Duration::from_millis(100);
     for (chunking, at_most) in [(true, 20), (false, 620)] {
         let (mut connection, serving) = connect(chunking, delay, None).await;
@@ -152,7 +152,7 @@ async fn throughput_does_not_depend_on_the_distance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_fails_does_not_keep_the_next() {
+async fn a_failed_message_does_not_stop_the_next() {
     for chunking in [true, false] {
         let (mut connection, _serving) = connect(chunking, Duration::from_millis(1), None).await;
         let bad = MessageBuilder::new()
@@ -188,7 +188,7 @@ async fn one_that_fails_does_not_keep_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_leaves_no_message_without_an_outcome() {
+async fn every_message_has_an_outcome_after_a_lost_connection() {
     let (mut connection, serving) = connect(true, Duration::from_millis(10), Some(3)).await;
     let many = stream::iter(0..10).map(|n| message(&format!("user{n}@example.com")));
     let outcomes: Vec<_> = connection.send_all(many).collect().await;
@@ -209,7 +209,7 @@ async fn a_lost_connection_leaves_no_message_without_an_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_goes_down_leaves_no_message_without_an_outcome() {
+async fn every_message_has_an_outcome_after_a_421() {
     let (mut connection, serving) = connect(true, Duration::from_millis(10), None).await;
     let names = ["one", "leave", "two", "three"];
     let many = stream::iter(names).map(|name| message(&format!("{name}@example.com")));
@@ -229,7 +229,7 @@ async fn a_server_that_goes_down_leaves_no_message_without_an_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flow_that_is_dropped_leaves_a_connection_that_refuses() {
+async fn a_connection_refuses_use_after_a_dropped_send_all() {
     let (mut connection, _serving) = connect(true, Duration::from_secs(10), None).await;
     {
         let mut outcomes =
@@ -245,7 +245,7 @@ async fn a_flow_that_is_dropped_leaves_a_connection_that_refuses() {
 }
 
 #[tokio::test]
-async fn through_the_server_of_the_testing_module() {
+async fn send_all_delivers_to_the_embedded_server() {
     let server = Server::start().await.unwrap();
     let mut connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
         .await
@@ -299,7 +299,7 @@ fn with_421_after(most: usize, verb: &'static str) -> Builder {
 
 /// It closes with bytes unread, so that the client may see a reset.
 #[tokio::test]
-async fn after_421_what_was_not_reached_was_not_sent() {
+async fn messages_not_reached_before_421_are_not_sent() {
     for (verb, builder) in [
         ("MAIL", with_421_after(4, "MAIL")),
         ("RSET", with_421_after(4, "RSET")),
@@ -326,7 +326,7 @@ async fn after_421_what_was_not_reached_was_not_sent() {
 
 /// Each message arrives once, over as many connections as that takes.
 #[tokio::test]
-async fn a_pool_goes_on_over_another_connection() {
+async fn a_pool_continues_send_all_over_another_connection() {
     for pipelining in [true, false] {
         let builder = with_421_after(10, "MAIL");
         let builder = if pipelining {
@@ -361,7 +361,7 @@ async fn a_pool_goes_on_over_another_connection() {
 
 /// Its limits are kept, and no connection ends by 421.
 #[tokio::test]
-async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
+async fn a_pool_replaces_a_connection_at_its_number_of_messages() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
         let server = Server::builder()
             .plaintext()
@@ -389,7 +389,7 @@ async fn a_pool_replaces_a_connection_that_has_had_its_messages() {
 
 /// No connection is made, and no outcome is added, after the last message.
 #[tokio::test]
-async fn a_pool_makes_no_connection_without_another_message() {
+async fn a_pool_opens_no_connection_without_another_message() {
     for (limits, line) in [(10, "CHUNKING"), (1000, "LIMITS MAILMAX=10")] {
         let server = Server::builder()
             .plaintext()
@@ -410,7 +410,7 @@ async fn a_pool_makes_no_connection_without_another_message() {
 
 /// 421 to the last message that the pool's limits allow in a session.
 #[tokio::test]
-async fn a_pool_goes_on_after_421_at_its_own_limit() {
+async fn a_pool_continues_after_421_at_its_own_limit() {
     for most in [1, 9, 10] {
         let server = with_421_after(most, "MAIL").start().await.unwrap();
         let mut pool_limits = PoolConfig::new(1);
@@ -436,7 +436,7 @@ async fn a_pool_goes_on_after_421_at_its_own_limit() {
 
 /// A server that serves nobody is not asked again and again.
 #[tokio::test]
-async fn a_pool_gives_up_where_no_message_is_answered() {
+async fn a_pool_gives_up_if_no_message_is_answered() {
     let server = with_421_after(0, "MAIL").start().await.unwrap();
     let pool = Client::from_url(&server.url()).unwrap().pool(1);
     let many = stream::repeat_with(|| message("you@example.com"));
@@ -457,7 +457,7 @@ async fn a_pool_gives_up_where_no_message_is_answered() {
 }
 
 #[tokio::test]
-async fn a_receipt_tells_the_bytes_with_and_without_pipelining() {
+async fn receipts_count_the_bytes_with_and_without_pipelining() {
     for keyword in ["PIPELINING", "HELP"] {
         for chunking in ["CHUNKING", "DSN"] {
             let builder = Server::builder()
@@ -566,7 +566,7 @@ async fn each_message_has_its_own_deadline() {
 
 /// All waiting together has its limit, however often the next message interrupts it.
 #[tokio::test(start_paused = true)]
-async fn waiting_is_counted_while_messages_come() {
+async fn the_total_wait_is_bounded_while_messages_arrive() {
     let mut timeouts = Timeouts::default();
     (timeouts.total_wait, timeouts.total_wait_per_recipient) =
         (Some(Duration::from_secs(2)), Duration::ZERO);
@@ -610,7 +610,7 @@ fn with_file() -> Message<'static> {
 }
 
 #[test]
-fn time_limits_hold_while_the_next_message_is_prepared() {
+fn timeouts_hold_while_the_next_message_is_prepared() {
     without_files(async {
         let timeouts = Timeouts::uniform(Duration::from_millis(100));
         let mut connection =

@@ -97,7 +97,7 @@ const UP_TO_DATA: [&str; 4] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn each_phase_has_its_limit() {
+async fn each_phase_has_its_own_timeout() {
     let silent = send(Timeouts::default(), message(10), async |_stream| {
         std::future::pending().await
     })
@@ -120,7 +120,7 @@ async fn each_phase_has_its_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trickle_renews_nothing() {
+async fn a_trickle_of_bytes_renews_no_timeout() {
     let outcome = send(Timeouts::default(), message(10), async |mut stream| {
         trickle(&mut stream, "220-still here\r\n", seconds(10)).await;
     });
@@ -128,7 +128,7 @@ async fn a_trickle_renews_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_answer_to_the_message_is_an_unknown_outcome() {
+async fn a_timeout_after_the_message_is_an_unknown_outcome() {
     let outcome = send(Timeouts::default(), message(10), async |mut stream| {
         converse(&mut stream, &UP_TO_DATA).await;
         converse(&mut stream, &["354 go\r\n"]).await;
@@ -146,7 +146,7 @@ async fn no_answer_to_the_message_is_an_unknown_outcome() {
 
 /// With PRDR, several replies come in a row: the limit is one for each.
 #[tokio::test(start_paused = true)]
-async fn slow_answers_for_each_recipient() {
+async fn the_total_wait_grows_with_the_recipients() {
     let to = [address("you@example.com"), address("they@example.com")];
     let envelope = Envelope::new(address("me@example.org"), to).unwrap();
     let message = Message::raw_stream(Cursor::new(b"A: b\r\n\r\nx")).envelope(envelope);
@@ -176,7 +176,7 @@ async fn slow_answers_for_each_recipient() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_nothing_of_the_message() {
+async fn a_server_that_reads_nothing_times_out() {
     let outcome = send(
         Timeouts::default(),
         message(1_000_000),
@@ -194,7 +194,7 @@ async fn a_server_that_takes_nothing_of_the_message() {
 /// Without PIPELINING, a chunk is answered before the next goes: that is a wait for the server,
 /// too.
 #[tokio::test(start_paused = true)]
-async fn no_answer_to_a_chunk() {
+async fn a_missing_reply_to_a_chunk_times_out() {
     let binary = message(1_000_000).line_ends(LineEnds::Keep);
     let outcome = send(Timeouts::default(), binary, async |mut stream| {
         converse(
@@ -211,7 +211,7 @@ async fn no_answer_to_a_chunk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_too_little_of_the_message() {
+async fn a_server_below_the_minimum_rate_times_out() {
     // 100 bytes a second are less than the 500 that are asked for: after 3 minutes' grace, and what
     // the bytes that went have bought, it is over.
     let mut timeouts = Timeouts::default();
@@ -235,7 +235,7 @@ async fn a_server_that_takes_too_little_of_the_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_source_is_no_fault_of_the_server() {
+async fn a_slow_message_source_causes_no_timeout() {
     let (mut source, reader) = duplex(100);
     let writing = tokio::spawn(async move {
         source.write_all(b"A: b\r\n\r\n").await.unwrap();
@@ -263,7 +263,7 @@ async fn a_slow_source_is_no_fault_of_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_number_for_all_phases_bounds_the_whole() {
+async fn a_uniform_timeout_bounds_the_total_wait() {
     // Each answer comes just in time, and together they take more than four times the limit.
     let late = Timeouts::uniform(seconds(10));
     let outcome = send(late, message(10), async |mut stream| {
@@ -283,7 +283,7 @@ async fn one_number_for_all_phases_bounds_the_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_ends_everything() {
+async fn the_deadline_ends_a_send() {
     let timeouts = Timeouts::default().with_deadline(seconds(30));
     let outcome = send(timeouts, message(1_000_000), async |mut stream| {
         converse(&mut stream, &UP_TO_DATA).await;
@@ -299,7 +299,7 @@ async fn the_deadline_ends_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parting_that_is_not_answered_takes_a_second() {
+async fn an_unanswered_quit_takes_one_second() {
     let (client, mut stream) = duplex(WIRE);
     let endpoint = Endpoint::new("mail.example.org").security(Security::None);
     let greeting = converse(&mut stream, &UP_TO_DATA[..2]);
@@ -316,7 +316,7 @@ async fn a_parting_that_is_not_answered_takes_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_beyond_all_time_are_no_limits() {
+async fn maximal_timeouts_do_not_overflow() {
     let forever = Timeouts::uniform(Duration::MAX).with_deadline(Duration::MAX);
     let (result, _) = send(forever, message(100_000), async |mut stream| {
         converse(&mut stream, &UP_TO_DATA).await;
@@ -335,7 +335,7 @@ async fn limits_beyond_all_time_are_no_limits() {
 /// Each call has its own time, however old the connection is: with a deadline, and with a limit for
 /// all waiting.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_kept() {
+async fn each_call_on_a_kept_connection_has_its_own_time() {
     let (client, mut stream) = duplex(WIRE);
     let mut timeouts = Timeouts::default().with_deadline(seconds(30));
     timeouts.total_wait = Some(seconds(25));
@@ -372,7 +372,7 @@ async fn a_connection_that_is_kept() {
 
 /// What was refused before the time is over stays refused, also where the message has gone.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_and_is_silent() {
+async fn a_refusal_before_a_timeout_stays_a_refusal() {
     for (offer, replies, phase, code) in [
         (
             "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
@@ -423,7 +423,7 @@ async fn a_server_that_refuses_and_is_silent() {
 
 /// Messages that come while a reply is waited for do not renew its limit.
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_messages_to_a_server_that_is_silent() {
+async fn send_all_does_not_renew_the_timeout_of_a_reply() {
     let (client, mut stream) = duplex(WIRE);
     let endpoint = Endpoint::new("mail.example.org")
         .security(Security::None)
@@ -458,7 +458,7 @@ async fn a_stream_of_messages_to_a_server_that_is_silent() {
 
 /// A slow network is within the lowest rate for each message, and so it is for many in a row.
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_messages_to_a_server_that_is_slow() {
+async fn send_all_accepts_a_slow_server_above_the_minimum_rate() {
     let (client, stream) = duplex(1000);
     let endpoint = Endpoint::new("mail.example.org")
         .security(Security::None)

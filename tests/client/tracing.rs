@@ -7,7 +7,7 @@ use envoi::testing::Server;
 use support::log::Log;
 
 #[tokio::test]
-async fn steps_and_dialogue_without_secrets() {
+async fn tracing_shows_phases_and_dialogue_but_no_secrets() {
     let (log, _told) = Log::keep();
 
     let server = Server::builder()

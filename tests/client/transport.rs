@@ -105,7 +105,7 @@ fn through(server: &Server, proxy: &str) -> Endpoint {
 }
 
 #[tokio::test]
-async fn http_connect() {
+async fn a_message_is_sent_through_an_http_proxy() {
     let (port, asked) = proxy(by_http).await;
     let server = Server::builder()
         .login("alice", "secret")
@@ -129,7 +129,7 @@ async fn http_connect() {
 }
 
 #[tokio::test]
-async fn socks5() {
+async fn a_message_is_sent_through_a_socks5_proxy() {
     let (port, asked) = proxy(by_socks).await;
     let server = Server::builder().implicit_tls().start().await.unwrap();
     for scheme in ["socks5h", "socks5"] {
@@ -166,7 +166,7 @@ async fn opportunistic_tls_falls_back_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_header_comes_first() {
+async fn the_proxy_header_precedes_everything() {
     let (source, destination) = (
         "192.0.2.7:41234".parse().unwrap(),
         "198.51.100.1:25".parse().unwrap(),
@@ -211,7 +211,7 @@ async fn a_header_comes_first() {
 }
 
 #[tokio::test]
-async fn from_an_address() {
+async fn a_connection_is_bound_to_the_local_address() {
     let server = Server::builder().plaintext().start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url())
         .unwrap()
@@ -230,7 +230,7 @@ async fn from_an_address() {
 }
 
 #[test]
-fn urls_of_proxies() {
+fn proxy_urls_are_parsed_and_displayed() {
     for (url, shown) in [
         ("socks5://proxy", "socks5://proxy:1080"),
         ("SOCKS5H://u:p@[::1]:9050/", "socks5h://[::1]:9050"),

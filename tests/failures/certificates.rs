@@ -181,7 +181,7 @@ fn with_revocation_list(endpoint: Endpoint, world: &World) -> Endpoint {
 }
 
 #[tokio::test]
-async fn certificates() {
+async fn certificate_failures_have_their_pinned_texts() {
     let shown = |name, config, host| -> Case {
         let url = if host == "localhost" {
             "smtp://localhost:{port}"

@@ -9,7 +9,7 @@ use crate::servers::{CLOSE, SILENCE, Script};
 const URL: &str = "smtp://127.0.0.1:{port}";
 
 #[tokio::test]
-async fn connecting() {
+async fn connection_failures_have_their_pinned_texts() {
     let row = |name, server: Server, kind, phase, exit| case(name, server, URL, kind, phase, exit);
     let greets = |name, script: Script, exit| {
         row(

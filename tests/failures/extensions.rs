@@ -55,7 +55,7 @@ fn minute() -> Duration {
 }
 
 #[tokio::test]
-async fn extensions() {
+async fn unsupported_requests_have_their_pinned_texts() {
     let cases = vec![
         unsupported("no DSN, for NOTIFY", NOTHING, || {
             hello().delivery(DeliveryOptions::new().notify(Notify::SUCCESS))

@@ -64,7 +64,7 @@ const REWRITTEN_COMMANDS: Script = &[
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn handshakes_with_openssl() {
+async fn handshake_failures_with_openssl_have_their_pinned_texts() {
     let row = |name, options| {
         case(
             name,
@@ -103,7 +103,7 @@ async fn handshakes_with_openssl() {
 }
 
 #[tokio::test]
-async fn handshakes() {
+async fn handshake_failures_have_their_pinned_texts() {
     let plain = |script| Plain(script);
     let row = |name, server, url, (kind, phase, exit): (ErrorKind, Phase, u8)| {
         case(name, server, url, kind, phase, exit)

@@ -20,7 +20,7 @@ fn to_three() -> Message<'static> {
 }
 
 #[tokio::test]
-async fn lmtp() {
+async fn lmtp_failures_have_their_pinned_texts() {
     let row = |name, script: Script, kind, phase, exit| {
         case(name, Plain(script), URL, kind, phase, exit).message(to_three)
     };

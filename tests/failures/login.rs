@@ -9,7 +9,7 @@ const IN_CLEAR: &str = "smtp://alice:secret@127.0.0.1:{port}?tls=none&auth-in-cl
 const STARTTLS: &str = "smtp://alice:secret@localhost:{port}";
 
 #[tokio::test]
-async fn logins() {
+async fn login_failures_have_their_pinned_texts() {
     let answered = |name, script: Script, exit| -> Case {
         case(
             name,

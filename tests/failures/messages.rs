@@ -71,7 +71,7 @@ fn to_three() -> Message<'static> {
 }
 
 #[tokio::test]
-async fn messages() {
+async fn message_failures_have_their_pinned_texts() {
     let cases = vec![
         // The sender.
         mail(
@@ -647,7 +647,7 @@ async fn a_partial_refusal_has_advice_for_each_recipient() {
 
 /// What is said of a message in a stream is what is said of a single one.
 #[tokio::test]
-async fn messages_of_a_stream() {
+async fn send_all_reports_the_texts_of_a_single_send() {
     let world = World::new();
     let script = &[
         ("MAIL FROM:<bad@", "550 5.1.7 No"),

@@ -53,7 +53,7 @@ fn has(commands: &[String], verb: &str) -> bool {
 }
 
 #[tokio::test]
-async fn opportunistic_takes_any_certificate_and_reports() {
+async fn opportunistic_tls_accepts_and_reports_any_certificate() {
     let world = World::new();
     let (receipt, heard) = send(StartTls(unknown, &[]), &world, |endpoint| endpoint).await;
     let tls = receipt.unwrap().tls.expect("TLS is used");
@@ -76,7 +76,7 @@ async fn opportunistic_takes_any_certificate_and_reports() {
 }
 
 #[tokio::test]
-async fn opportunistic_falls_back_once_and_says_why() {
+async fn opportunistic_tls_falls_back_once_and_reports_the_reason() {
     let world = World::new();
     let hurry = |endpoint| hurried(endpoint, &World::new());
     for (script, connections, because) in [
@@ -146,7 +146,7 @@ async fn opportunistic_falls_back_once_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_fallback_that_fails_tells_both_reasons() {
+async fn a_failed_fallback_reports_both_reasons() {
     let world = World::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -182,7 +182,7 @@ async fn a_fallback_that_fails_tells_both_reasons() {
 }
 
 #[tokio::test]
-async fn opportunistic_with_credentials_is_as_strict_as_required() {
+async fn opportunistic_tls_with_credentials_is_as_strict_as_required() {
     let world = World::new();
     let login = |endpoint: Endpoint| endpoint.user("alice").password("secret");
     let (receipt, _) = send(StartTls(good, &[]), &world, login).await;
@@ -211,7 +211,7 @@ async fn opportunistic_with_credentials_is_as_strict_as_required() {
 }
 
 #[tokio::test]
-async fn required_never_goes_on_without_and_none_never_asks() {
+async fn required_tls_never_continues_in_clear_and_none_never_asks() {
     let world = World::new();
     for script in [
         &[("EHLO", "250 mail.example.org")][..],
@@ -238,7 +238,7 @@ async fn required_never_goes_on_without_and_none_never_asks() {
 }
 
 #[tokio::test]
-async fn versions_are_kept_within_their_bounds() {
+async fn tls_versions_stay_within_their_bounds() {
     let world = World::new();
     for (min, max, spoken) in [
         (TlsVersion::Tls12, TlsVersion::Tls12, "TLSv1.2"),
@@ -274,7 +274,7 @@ impl ResolvesServerCert for Doorman {
 }
 
 #[tokio::test]
-async fn the_server_is_asked_for_and_checked_by_the_right_name() {
+async fn the_certificate_is_checked_for_the_configured_name() {
     let world = World::new();
     let party = Party::new(
         leaf(&["localhost", "127.0.0.1", "mail.example.net"]),
@@ -376,7 +376,7 @@ fn proof(tls: &TlsInfo, resumed: bool) {
 }
 
 #[tokio::test]
-async fn every_receipt_has_the_proof_and_sessions_are_resumed() {
+async fn every_receipt_has_the_anchor_and_sessions_are_resumed() {
     let refused = "nobody@example.com";
     let server = testing::Server::builder()
         .refuse_recipient(refused, "550 5.1.1 No such user")
@@ -421,7 +421,7 @@ async fn every_receipt_has_the_proof_and_sessions_are_resumed() {
 }
 
 #[tokio::test]
-async fn what_failed_in_the_handshake_still_has_the_chain() {
+async fn a_failed_handshake_reports_the_chain() {
     let world = World::new();
     let (result, _) = send(StartTls(unknown, &[]), &world, |endpoint| {
         endpoint.security(Security::Required)

@@ -53,7 +53,7 @@ macro_rules! answer {
 }
 
 #[tokio::test]
-async fn proxies() {
+async fn proxy_failures_have_their_pinned_texts() {
     let row =
         |name, server: Server, kind, exit| case(name, server, URL, kind, Phase::Connect, exit);
     let by_socks = |name, server, kind, exit| row(name, server, kind, exit).with(socks);

@@ -121,7 +121,7 @@ const WAYS: &[(&str, ServerBehavior)] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_message_and_a_server_that_is_killed_at_each_step() {
+async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
     for (way, manners) in WAYS {
         let endpoint = manners.endpoint();
         let mut told = [0; 3];
@@ -185,7 +185,7 @@ async fn a_message_and_a_server_that_is_killed_at_each_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
+async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies() {
     for (way, manners) in WAYS
         .iter()
         .filter(|(_, manners)| manners.pipelining && !manners.binary && manners.tls.is_none())
@@ -246,7 +246,7 @@ async fn a_window_of_messages_and_a_server_that_is_killed_at_each_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
+async fn single_steps_store_at_most_once_wherever_the_server_dies() {
     let manners = ServerBehavior::default();
     for killed_at in 0.. {
         let office = Office::default();
@@ -279,7 +279,7 @@ async fn step_by_step_and_a_server_that_is_killed_at_each_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_and_a_server_that_is_killed_at_each_step() {
+async fn retries_store_at_most_once_wherever_the_server_dies() {
     // What is known not to have been sent is sent again, and what is not known is not: stored twice
     // is nothing.
     for manners in [
@@ -322,7 +322,7 @@ async fn retries_and_a_server_that_is_killed_at_each_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_again_on_its_own() {
+async fn an_unanswered_message_is_not_sent_again() {
     // A server that stores and says nothing, a hundred times over: one connection, one message.
     let office = Office::default();
     let (client, server) = duplex(64 * 1024);

@@ -102,7 +102,7 @@ async fn assert_nothing_left(serving: JoinHandle<io::Result<()>>, context: &str)
 }
 
 #[tokio::test(start_paused = true)]
-async fn connect_after_each_poll() {
+async fn connect_can_be_cancelled_after_each_poll() {
     for manners in [
         LINE,
         ServerBehavior {
@@ -135,7 +135,7 @@ async fn connect_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send_after_each_poll() {
+async fn send_can_be_cancelled_after_each_poll() {
     for manners in [
         LINE,
         ServerBehavior {
@@ -182,7 +182,7 @@ async fn send_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_messages_after_each_poll() {
+async fn send_all_can_be_cancelled_after_each_poll() {
     for manners in [
         LINE,
         ServerBehavior {
@@ -219,7 +219,7 @@ async fn a_stream_of_messages_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_steps_of_a_transaction_after_each_poll() {
+async fn single_steps_can_be_cancelled_after_each_poll() {
     type Done<'c> = Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
     type Step = for<'c> fn(&'c mut Connection) -> Done<'c>;
     let steps: [(&str, usize, Step); 7] = [
@@ -291,7 +291,7 @@ async fn the_steps_of_a_transaction_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_that_is_dropped_at_each_piece() {
+async fn a_writer_can_be_dropped_after_each_piece() {
     for pieces in 0..3 {
         let (client, office, serving) = wire(LINE, false);
         let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_writer_that_is_dropped_at_each_piece() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn quit_after_each_poll() {
+async fn quit_can_be_cancelled_after_each_poll() {
     for polls in 1.. {
         let (client, _office, serving) = wire(LINE, true);
         let connection = Connection::from_stream(client, &endpoint()).await.unwrap();
@@ -343,7 +343,7 @@ impl AsyncRead for Bomb {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_callers_stream_is_no_end_of_the_message() {
+async fn a_panic_in_the_callers_stream_does_not_end_the_message() {
     let built = || {
         envoi::mail_builder::MessageBuilder::new()
             .from("me@example.org")
@@ -429,7 +429,7 @@ impl AsyncRead for Dud {
 }
 
 #[tokio::test]
-async fn what_failed_has_no_end() {
+async fn a_failed_body_never_reports_its_end() {
     // Asked again, the body of a message gives an error, and never its end: who drives the machine
     // himself might take it for one.
     let built = || {
@@ -480,7 +480,7 @@ async fn what_failed_has_no_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_what_is_told_of_each_recipient() {
+async fn a_panic_in_a_recipient_callback_leaves_the_connection_unusable() {
     let manners = ServerBehavior { lmtp: true, ..LINE };
     let (client, office, serving) = wire(manners, false);
     let endpoint = manners.endpoint();

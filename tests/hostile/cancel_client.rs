@@ -105,7 +105,7 @@ fn manners() -> [ServerBehavior; 4] {
 }
 
 #[tokio::test]
-async fn connect_after_each_poll() {
+async fn client_connect_can_be_cancelled_after_each_poll() {
     for manners in manners() {
         let street = Street::open(manners, 0, 0).await;
         let endpoint = street
@@ -129,7 +129,7 @@ async fn connect_after_each_poll() {
 }
 
 #[tokio::test]
-async fn send_after_each_poll() {
+async fn client_send_can_be_cancelled_after_each_poll() {
     for manners in manners() {
         let street = Street::open(manners, 0, 0).await;
         let client = Client::new(street.endpoint.clone());
@@ -147,7 +147,7 @@ async fn send_after_each_poll() {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_after_each_poll() {
+async fn client_send_all_can_be_cancelled_after_each_poll() {
     use futures::StreamExt as _;
     for manners in manners() {
         let street = Street::open(manners, 0, 0).await;
@@ -179,7 +179,7 @@ async fn a_stream_of_messages_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_before_the_next_attempt_after_each_poll() {
+async fn a_retry_delay_can_be_cancelled_after_each_poll() {
     // Two attempts end at MAIL, the third one would not. What was dropped makes none, however long
     // one waits.
     let manners = ServerBehavior::default();
@@ -210,7 +210,7 @@ async fn the_wait_before_the_next_attempt_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_source_of_a_token_after_each_poll() {
+async fn a_token_source_can_be_cancelled_after_each_poll() {
     // What it holds is let go with the login; and it is not asked again behind one's back.
     let (held, asked) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
     let source = {
@@ -266,7 +266,7 @@ async fn the_source_of_a_token_after_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_at_a_server_after_each_poll() {
+async fn probe_can_be_cancelled_after_each_poll() {
     // The probe connects more than once.
     let server = envoi::testing::Server::builder()
         .starttls()

@@ -19,7 +19,7 @@ fn then(last: &str, acts: &[Act]) -> Vec<Act> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_out_of_order() {
+async fn unexpected_replies_are_violations() {
     play_all(vec![
         (
             "all replies of a session with the greeting, before anything was asked",
@@ -152,7 +152,7 @@ async fn replies_out_of_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_follows_the_answer_changes_nothing() {
+async fn bytes_after_the_final_reply_change_no_outcome() {
     for (attack, behind) in [
         ("421 in the same segment", "421 4.3.2 going down\r\n"),
         (
@@ -191,7 +191,7 @@ async fn what_follows_the_answer_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn merged_and_split_replies() {
+async fn merged_and_split_replies_are_read_alike() {
     let pipelining = "250-hostile.example.org\r\n250 PIPELINING\r\n";
     let merged = vec![
         send_reply("220 hi\r\n"),
@@ -268,7 +268,7 @@ async fn merged_and_split_replies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_deadlock_in_a_large_message() {
+async fn early_replies_to_a_large_message_cause_no_deadlock() {
     for (attack, acts, fate) in [
         (
             "stops reading in the middle of the message",
@@ -374,7 +374,7 @@ async fn no_deadlock_in_a_large_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_closes() {
+async fn a_server_that_closes_gives_the_right_outcome() {
     play_all(vec![
         (
             "before the greeting",
@@ -422,7 +422,7 @@ async fn a_server_that_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn going_down_anywhere_ends_cleanly_with_its_text() {
+async fn a_421_to_any_command_ends_with_its_text() {
     // RFC 5321, 3.8 and 4.2.3: 421 may be the answer to any command.
     for (at, kind, phase) in [
         ("EHLO", ErrorKind::Refused, Phase::Hello),
@@ -492,7 +492,7 @@ async fn going_down_anywhere_ends_cleanly_with_its_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_keeps_its_order() {
+async fn replies_to_a_window_stay_in_order() {
     // Three messages by BDAT are on their way. Whatever comes too much or too early is nobody's
     // success.
     let offers = "250-hostile.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n";

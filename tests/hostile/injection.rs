@@ -33,7 +33,7 @@ const BREAKS: [&str; 7] = [
 ];
 
 #[test]
-fn what_stands_in_a_command() {
+fn no_argument_adds_a_command() {
     type Attempt = fn(&str) -> Result<(), Error>;
     let attempts: &[(&str, Attempt)] = &[
         ("the part before the @", |x| {
@@ -123,7 +123,7 @@ fn what_stands_in_a_command() {
 }
 
 #[tokio::test]
-async fn what_stands_in_a_header() {
+async fn no_value_adds_a_header() {
     type Attempt = fn(&str) -> Message<'static>;
     fn mail() -> MessageBuilder<'static> {
         MessageBuilder::new()
@@ -269,7 +269,7 @@ async fn what_stands_in_a_header() {
 }
 
 #[tokio::test]
-async fn a_header_that_would_name_somebody_else() {
+async fn no_display_name_adds_a_mailbox() {
     // No line break is needed to add a mailbox to a list: a display name or an address that ends
     // itself.
     for (name, email) in [
@@ -322,7 +322,7 @@ fn outside_quotes(header: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_host_or_a_url() {
+async fn no_host_or_url_adds_a_line() {
     for breaks in BREAKS {
         let host =
             Endpoint::new(format!("mail{breaks}.example.org")).security(envoi::tls::Security::None);
@@ -396,7 +396,7 @@ async fn log_in(mechanism: Mechanism, credentials: Credentials) -> (Result<(), E
 }
 
 #[tokio::test(start_paused = true)]
-async fn users_passwords_and_tokens() {
+async fn no_credential_adds_a_field() {
     type Make = fn(&str) -> Credentials;
     let makers: [(&str, Make); 7] = [
         ("a user", |x| {
@@ -480,7 +480,7 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn the_password_of_a_trust_store() {
+async fn no_trust_store_password_is_shown() {
     use envoi::tls::Trust;
     let folder = tempfile::tempdir().unwrap();
     let (store, file) = (folder.path().join("a.p12"), folder.path().join("password"));
@@ -519,7 +519,7 @@ async fn the_password_of_a_trust_store() {
 }
 
 #[test]
-fn what_cannot_be_said_is_not_connected_for() {
+fn invalid_requests_fail_before_connecting() {
     // Without a runtime there is no connection: the fault is found before one is needed.
     let bad = MessageBuilder::new()
         .from("me@example.org")

@@ -34,7 +34,7 @@ fn too_much(phase: Phase) -> Handling {
 }
 
 #[tokio::test(start_paused = true)]
-async fn floods() {
+async fn floods_end_in_protocol_errors() {
     let long = format!("250 {}\r\n", "x".repeat(17 * 1024));
     let wide = format!("250-{}\r\n", "x".repeat(15 * 1024)).repeat(18) + "250 end\r\n";
     play_all(vec![
@@ -112,7 +112,7 @@ async fn floods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_limit_can_be_set_and_is_named() {
+async fn each_limit_can_be_set_and_is_named_in_its_error() {
     let with = |change: fn(&mut Limits)| {
         let mut limits = Limits::default();
         change(&mut limits);
@@ -151,7 +151,7 @@ async fn each_limit_can_be_set_and_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_real_server_reaches_them() {
+async fn real_servers_stay_below_the_limits() {
     // The longest of each that the design promises to take, in one answer to EHLO after the other.
     for (what, lines, bytes) in [
         ("a line of 8 KiB", 2, 8192),
@@ -192,7 +192,7 @@ fn challenged(acts: &[Act]) -> Vec<Act> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn challenges() {
+async fn endless_challenges_end_the_login() {
     let password = || Credentials::new("alice", "correct horse");
     let repeated = |reply: &str| {
         (0..100)
@@ -258,7 +258,7 @@ async fn challenges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_each_phase_and_in_all() {
+async fn a_slow_server_times_out_in_each_phase() {
     let table: [(&str, Vec<Act>, Phase, u64); 7] = [
         (
             "a greeting, a byte every ten seconds",
@@ -430,7 +430,7 @@ fn less_patient(seconds: u64) -> Timeouts {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_a_login() {
+async fn a_slow_login_times_out() {
     // Each challenge comes in time, and each refusal of a mechanism (RFC 4954, 4 and 6).
     let slow = |turns: &[(&'static str, &str)]| {
         let turns = turns
@@ -527,7 +527,7 @@ async fn time_in_a_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_what_is_no_dialogue() {
+async fn handshake_body_and_quit_have_timeouts() {
     // Each byte comes in time, and none of these is ever over.
     let tls = |security| {
         Endpoint::new("localhost")
@@ -631,7 +631,7 @@ async fn time_in_what_is_no_dialogue() {
 }
 
 #[tokio::test]
-async fn a_list_of_mechanisms_costs_no_time() {
+async fn a_long_list_of_mechanisms_costs_linear_time() {
     // 200 KB of names, all different: looked at one by one against each other they would take
     // minutes.
     let mut names = String::new();
@@ -665,7 +665,7 @@ async fn a_list_of_mechanisms_costs_no_time() {
 }
 
 #[test]
-fn bytes_unread() {
+fn unread_bytes_are_bounded() {
     // Whoever drives the machine gives it what came; it takes no more than a line and 64 KiB before
     // it is asked what they mean.
     let mut machine = Machine::new(Settings::new(
@@ -742,7 +742,7 @@ impl AsyncWrite for Hydra {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_words_without_an_end() {
+async fn replies_after_a_failed_write_are_bounded() {
     // Behind a write that failed stands the reason, if there is one; a server that never comes to
     // it is not listened to for ever.
     let read = Arc::new(AtomicUsize::new(0));

@@ -1,49 +1,48 @@
-//! envoi under attack: a hostile server, a bad network, a careless caller. Nothing gets through,
-//! nothing is lost.
+//! Attacks on envoi: a hostile server, a faulty network, a careless caller.
 //!
-//! Each file is about one promise (SECURITY.md), and each case in it is an attack that has a name
-//! or breaks a section of an RFC. All is in memory on a paused clock, or on the loopback interface
-//! where the system itself is to be asked. What a single bad reply leads to is in tests/dialogues
-//! and tests/failures.
+//! Each file tests one promise of SECURITY.md, and each case in it is a known attack or a breach of
+//! a section of an RFC. Everything runs in memory on a paused clock, or on the loopback interface
+//! where the system itself is involved. The results of a single bad reply are in `tests/dialogues`
+//! and `tests/failures`.
 //!
-//! Each guard was taken out by hand, and a case fell:
+//! Each guard was removed by hand, and a test failed:
 //!
-//! | Promise | Cases in | Taken out | Fell |
+//! | Promise | Tests in | Removed guard | Failed |
 //! |---|---|---|---|
-//! | Limits on what the server controls | `limits`, `memory`, `proxies` | a line | `floods`, `challenges` |
-//! | | | a reply; its lines | `each_limit_can_be_set_and_is_named`, `memory` |
-//! | | | the number and the length of challenges | `challenges` |
-//! | | | what is held unread | `bytes_unread`, `last_words_without_an_end` |
-//! | | | one limit for a reply, however many reads it takes | `time_in_each_phase_and_in_all` |
-//! | | | the limit for a login; for all waiting, with what each recipient adds | `time_in_a_login`, `time_in_each_phase_and_in_all` |
-//! | | | the time of a handshake, the lowest rate, the time of QUIT | `time_in_what_is_no_dialogue` |
-//! | | | the time of connecting; the head of a proxy's answer | `proxies` |
-//! | STARTTLS | `starttls` | the look at bytes behind the go-ahead, TLS that is required, protection for a login | `injection_and_stripping` |
-//! | | | no second STARTTLS | `offered_again_inside` |
-//! | | | what was learnt in clear is forgotten | `what_was_planted_is_gone_with_the_handshake` |
-//! | | | no fall back with a login | `a_handshake_that_is_disturbed_brings_no_login_into_the_clear` |
-//! | | | a reply that is cut off | `truncation`, `order` |
-//! | Injection, smuggling | `injection`, `smuggling` | control characters in addresses, commands and the client's name; commands that change the state | `what_stands_in_a_command` |
-//! | | | line breaks, and addresses that end early, in headers | `what_stands_in_a_header`, `a_header_that_would_name_somebody_else` |
-//! | | | the host | `a_host_or_a_url` |
-//! | | | NUL and \x01 in logins, for whom is acted, too, and in traces; the look before connecting | `users_passwords_and_tokens`, `what_cannot_be_said_is_not_connected_for` |
-//! | | | the doubled dot, the bare CR, the bare LF | all of `smuggling` |
-//! | | | no NUL in text: in the machine; in what can be looked at before | `no_nul_in_text` |
-//! | Order | `order` | the violation by a reply that nobody asked for; success before the end; 421 | `replies_out_of_order`, `going_down_anywhere_ends_cleanly_with_its_text` |
-//! | | | the look at what is unread before a command | `what_follows_the_answer_changes_nothing` |
-//! | | | reading while writing | `no_deadlock_in_a_large_message` |
-//! | At most once | `once`, `network` | the unknown outcome | all of `once`, `network`, `limits` |
-//! | | | what became of the others in a window | `a_window_of_messages_and_a_server_that_is_killed_at_each_step` |
-//! | Cancellation | `cancel`, `cancel_client`, `pool` | the mark of a call that was given up | all of `cancel`, `pool` |
-//! | | | a body that failed stays so | `what_failed_has_no_end` |
-//! | Secrets | `secrets`, `proxies`, `memory` | secrets taken out of replies, of what is no reply, of what is unread, escaped once and twice, in base64 amid other bytes, in hexadecimal digits, and across lines | `an_echo_in_any_form_from_any_mechanism` |
-//! | | | out of what a driver says; out of a proxy's words, and those behind it | `what_a_driver_says_of_the_end`, `proxies` |
-//! | | | what a terminal obeys, or what cannot be seen, replaced: in replies, errors, the transcript, certificates, the paths of trust stores, receipts | `words_for_the_terminal`, all of `terminal` |
-//! | | | the wiping of secrets, and of the lines they go in | `memory` |
-//! | Bad networks | `network` | the unknown outcome, what became of the others, dots | `whatever_the_weather` |
+//! | Limits on what the server controls | `limits`, `memory`, `proxies` | the limit of a line | `floods_end_in_protocol_errors`, `endless_challenges_end_the_login` |
+//! | | | of a reply and of its lines | `each_limit_can_be_set_and_is_named_in_its_error`, `memory` |
+//! | | | of the number and the length of challenges | `endless_challenges_end_the_login` |
+//! | | | of unread input | `unread_bytes_are_bounded`, `replies_after_a_failed_write_are_bounded` |
+//! | | | one time-out for a reply, however many reads it takes | `a_slow_server_times_out_in_each_phase` |
+//! | | | the time-outs of a login and of the total wait, which grows with the recipients | `a_slow_login_times_out`, `a_slow_server_times_out_in_each_phase` |
+//! | | | the time-outs of the handshake and of QUIT, the minimum rate | `handshake_body_and_quit_have_timeouts` |
+//! | | | the time-out of connecting, the limit of the head of a proxy's reply | `proxies` |
+//! | STARTTLS | `starttls` | the check for bytes after the go-ahead, required TLS, the protection of logins | `injected_and_stripped_starttls_fails_without_a_login` |
+//! | | | the refusal of a second STARTTLS | `starttls_offered_inside_tls_is_ignored` |
+//! | | | forgetting the capabilities received in clear | `planted_capabilities_are_gone_before_the_next_ehlo` |
+//! | | | the refusal to fall back with a login | `a_disturbed_handshake_never_leads_to_a_login_in_clear` |
+//! | | | the error for a truncated reply | `truncated_tls_gives_no_success`, `desync` |
+//! | Injection, smuggling | `injection`, `smuggling` | the checks of addresses, commands and client names for control characters, and of commands that change the state | `no_argument_adds_a_command` |
+//! | | | the checks of headers for line breaks, and for addresses that end early | `no_value_adds_a_header`, `no_display_name_adds_a_mailbox` |
+//! | | | the check of hosts | `no_host_or_url_adds_a_line` |
+//! | | | the checks of logins, authorization identities and traces for NUL and \x01, and their place before connecting | `no_credential_adds_a_field`, `invalid_requests_fail_before_connecting` |
+//! | | | dot-stuffing, the repair of a bare CR and of a bare LF | all of `smuggling` |
+//! | | | the refusal of NUL in text, in the machine and before connecting | `a_nul_in_text_is_refused` |
+//! | Order | `desync` | the violation by an unexpected reply, by success before the end, and by 421 | `unexpected_replies_are_violations`, `a_421_to_any_command_ends_with_its_text` |
+//! | | | the check for unread input before a command | `bytes_after_the_final_reply_change_no_outcome` |
+//! | | | reading while writing | `early_replies_to_a_large_message_cause_no_deadlock` |
+//! | At most once | `at_most_once`, `network` | the unknown outcome | all of `at_most_once`, `network`, `limits` |
+//! | | | the outcomes of the other messages of a window | `a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies` |
+//! | Cancellation | `cancel`, `cancel_client`, `pool` | the mark of a dropped call | all of `cancel`, `pool` |
+//! | | | the error of a body that failed before | `a_failed_body_never_reports_its_end` |
+//! | Secrets | `secrets`, `proxies`, `memory` | the removal of secrets from replies, malformed replies and unread input: escaped once and twice, in base64 within other bytes, in hexadecimal digits, across lines | `an_echoed_secret_is_hidden_in_any_form` |
+//! | | | from the driver's reason; from a proxy's reply and what follows it | `a_drivers_reason_holds_no_secret`, `proxies` |
+//! | | | the replacement of control characters and invisible characters in replies, errors, the transcript, certificates, paths of trust stores, receipts | `control_characters_in_replies_are_replaced`, all of `terminal` |
+//! | | | the wiping of secrets and of the lines that hold them | `memory` |
+//! | Faulty networks | `network` | the unknown outcome, the outcomes of other messages, dot-stuffing | `random_network_faults_lose_and_duplicate_nothing` |
 //!
-//! That a message whose outcome is unknown is not sent again is guarded more than once: by what its
-//! recipients are told, by its kind of error, and by name.
+//! Several guards prevent that a message with an unknown outcome is sent again: the outcomes of its
+//! recipients, the kind of the error, and the error itself.
 
 mod at_most_once;
 mod cancel;

@@ -38,8 +38,8 @@ fn is_alone(test: &str) -> bool {
 const MOST: u64 = 6 << 20;
 
 #[tokio::test(start_paused = true)]
-async fn floods() {
-    if !is_alone("memory::floods") {
+async fn floods_use_bounded_memory() {
+    if !is_alone("memory::floods_use_bounded_memory") {
         return;
     }
     let then = |last: &str, acts: &[Act]| [up_to(last), acts.to_vec()].concat();
@@ -217,8 +217,8 @@ fn forgetful(mechanism: Mechanism) -> (u16, thread::JoinHandle<()>) {
 }
 
 #[tokio::test]
-async fn passwords() {
-    if !is_alone("memory::passwords") {
+async fn passwords_are_wiped_from_memory() {
+    if !is_alone("memory::passwords_are_wiped_from_memory") {
         return;
     }
     let secret = Secret::new(password());

@@ -400,7 +400,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_the_weather() {
+async fn random_network_faults_lose_and_duplicate_nothing() {
     // One for each: it reads its trust store once.
     let mut endpoints = BTreeMap::new();
     let mut endpoint = |manners: ServerBehavior| {

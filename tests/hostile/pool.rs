@@ -115,7 +115,7 @@ const WAYS: &[ServerBehavior] = &[
 ];
 
 #[tokio::test]
-async fn a_message_over_a_kept_or_a_new_connection_after_each_poll() {
+async fn pool_send_can_be_cancelled_after_each_poll() {
     for manners in WAYS {
         for kept in [true, false] {
             let mut hall = Hall::open(*manners).await;
@@ -140,7 +140,7 @@ async fn a_message_over_a_kept_or_a_new_connection_after_each_poll() {
 }
 
 #[tokio::test]
-async fn those_who_wait_after_each_poll() {
+async fn waiting_for_a_connection_can_be_cancelled_after_each_poll() {
     let mut hall = Hall::open(LINE).await;
     for (what, places_are_free) in [("in the queue", false), ("as its turn has come", true)] {
         let (one, other) = (
@@ -163,7 +163,7 @@ async fn those_who_wait_after_each_poll() {
 }
 
 #[tokio::test]
-async fn what_is_done_on_a_connection_of_it_after_each_poll() {
+async fn calls_on_a_pooled_connection_can_be_cancelled_after_each_poll() {
     type Use = for<'p> fn(&'p Pool, usize) -> BoxFuture<'p, ()>;
     let uses: [(&str, Use); 3] = [
         ("a transaction", |pool, id| {
@@ -214,7 +214,7 @@ async fn what_is_done_on_a_connection_of_it_after_each_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_that_are_aborted_at_any_time() {
+async fn aborted_tasks_leave_the_pool_whole() {
     let mut hall = Hall::open(LINE).await;
     for round in 0..50 {
         let context = format!("round {round}");
@@ -241,7 +241,7 @@ async fn tasks_that_are_aborted_at_any_time() {
 }
 
 #[tokio::test]
-async fn close_after_each_poll() {
+async fn pool_close_can_be_cancelled_after_each_poll() {
     for polls in 1.. {
         let mut hall = Hall::open(LINE).await;
         hall.assert_whole("before").await;
@@ -265,7 +265,7 @@ async fn close_after_each_poll() {
 /// At most once (RFC 5321, 4.1.1.4): what goes again by itself, over a new connection, had not
 /// begun on the old one. What had not begun does go again, wherever the old one ends.
 #[tokio::test]
-async fn a_counter_that_is_killed_at_each_step() {
+async fn a_pool_stores_at_most_once_wherever_the_server_dies() {
     for manners in WAYS {
         for killed_at in 0.. {
             let context = format!("{manners:?}, killed at step {killed_at}");

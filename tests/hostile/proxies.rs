@@ -83,7 +83,7 @@ async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
 }
 
 #[tokio::test]
-async fn an_echo_of_the_login() {
+async fn a_proxy_that_echoes_the_login_reveals_nothing() {
     let (log, kept) = Log::keep();
     let field = base64(format!("{USER}:{PASSWORD}").as_bytes());
     let header = format!("Proxy-Authorization: Basic {field}");
@@ -146,7 +146,7 @@ async fn an_echo_of_the_login() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer() {
+async fn malformed_proxy_replies_are_errors() {
     let socks =
         |turns: &[&[u8]]| Part::Converse(turns.iter().map(|words| words.to_vec()).collect());
     let endless = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"X-A: b\r\n".repeat(5000)].concat();
@@ -266,7 +266,7 @@ async fn what_is_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time() {
+async fn a_slow_proxy_times_out() {
     // Each byte comes in time; connecting has one limit, with all that the proxy has to say.
     for (attack, scheme, part) in [
         (

@@ -300,7 +300,7 @@ fn halves(text: &str) -> (&str, &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_in_any_form_from_any_mechanism() {
+async fn an_echoed_secret_is_hidden_in_any_form() {
     let (log, kept) = Log::keep();
     for mechanism in Mechanism::ALL {
         let secrets: &[&str] = match mechanism {
@@ -356,7 +356,7 @@ async fn an_echo_in_any_form_from_any_mechanism() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_that_is_cut_off() {
+async fn a_truncated_echo_is_hidden() {
     for (words, shown) in [
         ("535 5.7.8 you said {}", "you said"),
         ("535-5.7.8 you said\r\n535 {}", "you said"),
@@ -431,7 +431,7 @@ impl tokio::io::AsyncWrite for Indiscreet {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_caused_the_end_holds_no_secret() {
+async fn error_sources_hold_no_secret() {
     for secret in [PASSWORD, CONTROLS] {
         let acts = [
             send_reply("220 hi\r\n"),
@@ -462,7 +462,7 @@ async fn what_caused_the_end_holds_no_secret() {
 }
 
 #[test]
-fn what_a_driver_says_of_the_end() {
+fn a_drivers_reason_holds_no_secret() {
     // Of an error of the system's, or of a device in between, which may repeat what it saw.
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.auth_in_clear = true;
@@ -495,7 +495,7 @@ fn what_a_driver_says_of_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn words_for_the_terminal() {
+async fn control_characters_in_replies_are_replaced() {
     // Escape sequences, and characters that turn the direction of writing (CVE-2021-42574), in all
     // that a server says.
     let evil = "\x1b[2J\x1b]0;owned\x07\u{9b}31m\u{202e}drowssap\u{2066}\x08\x7f\u{200b}\u{200e}\u{61c}\u{2028}\u{feff}";
@@ -573,7 +573,7 @@ async fn words_for_the_terminal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_long_after_the_login() {
+async fn an_echo_after_the_login_is_hidden() {
     // A server that bears a grudge: each later reply has the password in it.
     type Grudge = fn(&str) -> String;
     let grudges: [(&str, Grudge); 6] = [
@@ -622,7 +622,7 @@ async fn an_echo_long_after_the_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_before_the_login() {
+async fn an_echo_before_the_login_is_hidden() {
     // The server knows the password from an earlier connection.
     type Opening = fn(&str) -> String;
     let openings: [(&str, Opening); 5] = [
@@ -690,7 +690,7 @@ async fn an_echo_before_the_login() {
 }
 
 #[tokio::test]
-async fn settings_and_urls() {
+async fn settings_and_urls_show_no_secret() {
     let encoded: String = PASSWORD
         .bytes()
         .map(|byte| format!("%{byte:02X}"))

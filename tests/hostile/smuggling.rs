@@ -203,7 +203,7 @@ async fn check(context: &str, message: impl Fn() -> Message<'static>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_ready_message() {
+async fn a_raw_message_smuggles_no_command() {
     for (attack, end) in ENDS {
         let ready = format!("Subject: {attack}\r\n\r\n{}", text(end));
         check(attack, || {
@@ -225,7 +225,7 @@ async fn in_a_ready_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_stream_cut_anywhere() {
+async fn a_stream_cut_anywhere_smuggles_no_command() {
     for (attack, end) in ENDS {
         let ready = format!("A: b\r\n\r\nx{end}QUIT{end}");
         for cut in (0..ready.len()).map(Some).chain([None]) {
@@ -244,7 +244,7 @@ async fn in_a_stream_cut_anywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn step_by_step_cut_anywhere() {
+async fn single_steps_cut_anywhere_smuggle_no_command() {
     for (attack, end) in ENDS {
         let ready = format!("x{end}QUIT{end}");
         for cut in 0..=ready.len() {
@@ -265,7 +265,7 @@ async fn step_by_step_cut_anywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_built_message() {
+async fn a_built_message_smuggles_no_command() {
     let built = || {
         MessageBuilder::new()
             .from("me@example.org")
@@ -308,7 +308,7 @@ async fn in_a_built_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_where_nothing_may_be_changed() {
+async fn bare_line_ends_are_refused_if_changes_are_forbidden() {
     for (attack, end) in ENDS {
         let is_clean = end == "\r\n.\r\n";
         let ready = format!("A: b\r\n\r\nx{end}end\r\n");
@@ -350,7 +350,7 @@ async fn refused_where_nothing_may_be_changed() {
 /// No text has a NUL in it (RFC 2045, 2.7 and 2.8): it goes nowhere, and neither does the end of a
 /// message with one.
 #[tokio::test(start_paused = true)]
-async fn no_nul_in_text() {
+async fn a_nul_in_text_is_refused() {
     let endpoint = plain();
     let to = || envelope(&["you@example.com"]);
     for (attack, end) in NULS {

@@ -44,7 +44,7 @@ fn inside() -> Vec<Act> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn injection_and_stripping() {
+async fn injected_and_stripped_starttls_fails_without_a_login() {
     let secret = |endpoint: Endpoint| endpoint.user("alice").password("correct horse");
     let required = || secret(endpoint(Security::Required));
     let then = |go_ahead: &str, acts: &[Act]| [to_starttls(go_ahead), acts.to_vec()].concat();
@@ -202,7 +202,7 @@ async fn injection_and_stripping() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
+async fn a_disturbed_handshake_never_leads_to_a_login_in_clear() {
     // Whoever sits in between can break any handshake. Without a login, opportunistic TLS goes on
     // in clear then, once; with one, never.
     for (attack, tears) in [
@@ -269,7 +269,7 @@ async fn a_handshake_that_is_disturbed_brings_no_login_into_the_clear() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_planted_is_forgotten() {
+async fn capabilities_planted_in_clear_are_forgotten() {
     // In clear: a limit for the size, extensions, and the weakest mechanism. Inside: none of it.
     let planted = "250-planted.example.org\r\n250-SIZE \
         10\r\n250-CHUNKING\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n";
@@ -310,7 +310,7 @@ async fn what_was_planted_is_forgotten() {
 }
 
 #[test]
-fn what_was_planted_is_gone_with_the_handshake() {
+fn planted_capabilities_are_gone_before_the_next_ehlo() {
     // Before the next answer to EHLO, too: nothing of it can be asked for.
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.starttls = StartTls::Required;
@@ -331,7 +331,7 @@ fn what_was_planted_is_gone_with_the_handshake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offered_again_inside() {
+async fn starttls_offered_inside_tls_is_ignored() {
     let mut acts = [
         to_starttls("220 go\r\n"),
         inside(),
@@ -354,7 +354,7 @@ async fn offered_again_inside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn truncation() {
+async fn truncated_tls_gives_no_success() {
     // RFC 8446, 6.1: without close_notify, somebody else may have cut the connection.
     for (attack, end, fate) in [
         (

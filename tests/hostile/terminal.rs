@@ -60,7 +60,7 @@ fn certificate() -> (rcgen::Certificate, KeyPair) {
 }
 
 #[tokio::test]
-async fn names_in_certificates() {
+async fn control_characters_in_certificate_names_are_replaced() {
     let (certificate, key) = certificate();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -144,7 +144,7 @@ async fn names_in_certificates() {
 }
 
 #[test]
-fn files_of_the_settings() {
+fn control_characters_in_settings_files_are_replaced() {
     let (certificate, key) = certificate();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(format!("{EVIL}{name}"));
@@ -187,7 +187,7 @@ fn files_of_the_settings() {
 }
 
 #[tokio::test]
-async fn sockets_files_and_proxies() {
+async fn control_characters_in_socket_file_and_proxy_names_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("{EVIL}.sock"));
     let client = Client::new(Endpoint::lmtp_unix(&path));
@@ -270,7 +270,7 @@ async fn sockets_files_and_proxies() {
 }
 
 #[tokio::test]
-async fn urls_hosts_and_what_is_given_by_the_caller() {
+async fn control_characters_in_urls_and_hosts_are_replaced() {
     let hexed: String = EVIL.bytes().map(|byte| format!("%{byte:02X}")).collect();
     for part in [hexed.as_str(), EVIL] {
         for url in [

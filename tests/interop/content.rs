@@ -48,7 +48,7 @@ fn without_boundary(message: &[u8]) -> String {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn an_attachment_of_25_megabytes() {
+async fn an_attachment_of_25_mb_arrives_unchanged() {
     let content = noise(25_000_000);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.bin");
@@ -92,7 +92,7 @@ async fn an_attachment_of_25_megabytes() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn text_of_dots_and_any_line_ends() {
+async fn text_with_dots_and_any_line_ends_arrives_unchanged() {
     let texts = [
         "one line",
         ".",
@@ -170,7 +170,7 @@ fn ready_without_bcc() -> String {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_ready_message_arrives_as_given_but_for_bcc() {
+async fn a_raw_message_arrives_unchanged_without_bcc() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("message.eml");
     std::fs::write(&path, READY).unwrap();
@@ -200,7 +200,7 @@ async fn a_ready_message_arrives_as_given_but_for_bcc() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_ready_message_of_25_megabytes() {
+async fn a_raw_message_of_25_mb_arrives_unchanged() {
     // Lines of 0 to 997 bytes, every third one with a dot in front.
     let mut text = b"Subject: many lines\r\n\r\n".to_vec();
     for number in 0..50_000 {
@@ -226,7 +226,7 @@ async fn a_ready_message_of_25_megabytes() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_stream_with_line_ends_that_are_refused_is_not_sent() {
+async fn a_stream_with_refused_line_ends_is_not_sent() {
     for server in both() {
         let to = someone("refused-lines");
         let mut connection = Client::from_url(&server.plain())
@@ -253,7 +253,7 @@ async fn a_stream_with_line_ends_that_are_refused_is_not_sent() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn bcc_gets_the_message_and_nobody_sees_it() {
+async fn a_bcc_recipient_gets_the_message_and_stays_hidden() {
     for server in both() {
         let (to, hidden) = (someone("to"), someone("bcc"));
         let receipt = send(&server.starttls(ALICE), hello(&to).bcc(hidden.to_string())).await;
@@ -283,7 +283,7 @@ async fn bcc_gets_the_message_and_nobody_sees_it() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn eight_bit_is_said_where_it_is_needed() {
+async fn body_8bitmime_is_sent_if_needed() {
     let eight_bit = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\
         Content-Transfer-Encoding: 8bit\r\n\r\nGrüße, 你好\r\n";
     let seven_bit = "Subject: x\r\n\r\nplain\r\n";
@@ -310,7 +310,7 @@ async fn eight_bit_is_said_where_it_is_needed() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn an_address_beyond_ascii() {
+async fn a_non_ascii_address_uses_smtputf8() {
     for server in both() {
         let ascii = someone("utf8");
         let to = Address::new(format!("jörg-{ascii}")).unwrap();
@@ -328,7 +328,7 @@ async fn an_address_beyond_ascii() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_message_larger_than_the_server_takes_is_not_begun() {
+async fn a_message_over_the_size_limit_is_not_started() {
     let server = postfix();
     let tap = Tap::on(server.port_25).await;
     let url = server
@@ -349,7 +349,7 @@ async fn a_message_larger_than_the_server_takes_is_not_begun() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn related_and_forwarded_parts_and_quoted_addresses() {
+async fn related_and_forwarded_parts_arrive_unchanged() {
     let forwarded = "Subject: inner\r\nContent-Type: text/plain; charset=utf-8\r\n\
         Content-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n";
     let quoted = Address::new("\"a b\"@envoi.test").unwrap();
@@ -381,7 +381,7 @@ async fn related_and_forwarded_parts_and_quoted_addresses() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_stream_whose_headers_are_utf8_says_so() {
+async fn a_stream_with_utf8_headers_uses_smtputf8() {
     let server = postfix();
     let tap = Tap::on(server.port_25).await;
     let url = server

@@ -83,7 +83,7 @@ fn attachment(delivered: &Delivered) -> Vec<u8> {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn send_in_the_three_classic_settings() {
+async fn send_delivers_on_ports_25_587_and_465() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.bin");
     let content: Vec<u8> = (0..1_000_000u32)
@@ -157,7 +157,7 @@ async fn send_in_the_three_classic_settings() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn send_with_everything_in_files_and_from_standard_input() {
+async fn send_reads_everything_from_files_and_stdin() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -206,7 +206,7 @@ async fn send_with_everything_in_files_and_from_standard_input() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn send_says_what_the_servers_refuse() {
+async fn send_reports_what_the_servers_refuse() {
     for server in both() {
         let hello = ["--body", "Hello"];
         let to = someone("send-partial");

@@ -34,7 +34,7 @@ fn assert_hint(error: &Error, says: &str) {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_wrong_password() {
+async fn a_wrong_password_fails_with_kind_auth() {
     for server in both() {
         for url in [
             server.starttls("alice%40envoi.test:wrong@"),
@@ -61,7 +61,7 @@ async fn a_wrong_password() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn credentials_do_not_cross_in_clear() {
+async fn credentials_are_not_sent_in_clear() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
         let error = failure_at(&format!("smtp://{ALICE}127.0.0.1:{}?tls=none", tap.port)).await;
@@ -76,7 +76,7 @@ async fn credentials_do_not_cross_in_clear() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_port_without_a_login() {
+async fn a_login_on_a_port_without_auth_fails() {
     for server in both() {
         let tap = Tap::on(server.port_25).await;
         let url = format!(
@@ -95,7 +95,7 @@ async fn the_port_without_a_login() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn required_tls_that_is_not_offered() {
+async fn required_tls_fails_if_not_offered() {
     for server in both() {
         for user in [ALICE, NOBODY] {
             let tap = Tap::on(server.port_25).await;
@@ -121,7 +121,7 @@ async fn required_tls_that_is_not_offered() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn implicit_tls_on_the_starttls_port() {
+async fn implicit_tls_on_the_starttls_port_is_explained() {
     for server in both() {
         for port in [server.port_25, server.port_587] {
             let url = format!(
@@ -139,7 +139,7 @@ async fn implicit_tls_on_the_starttls_port() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn starttls_on_the_implicit_tls_port() {
+async fn starttls_on_the_implicit_tls_port_is_explained() {
     for server in both() {
         let url = format!(
             "smtp://{ALICE}localhost:{}?trust={}&timeout=2",
@@ -158,7 +158,7 @@ async fn starttls_on_the_implicit_tls_port() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn an_authority_that_is_not_trusted() {
+async fn an_untrusted_authority_fails() {
     let other = rcgen::generate_simple_self_signed(["other.envoi.test".to_owned()])
         .unwrap()
         .cert
@@ -202,7 +202,7 @@ async fn an_authority_that_is_not_trusted() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_name_that_the_certificate_is_not_for() {
+async fn a_wrong_certificate_name_fails() {
     for server in both() {
         let error = failure_at(&(server.starttls(ALICE) + "&server-name=smtp.example.org")).await;
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
@@ -216,7 +216,7 @@ async fn a_name_that_the_certificate_is_not_for() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn other_domains_are_not_relayed_to() {
+async fn relaying_to_other_domains_is_refused() {
     for server in both() {
         let client = Client::from_url(&server.plain()).unwrap();
         let to = envoi::Address::new("somebody@example.org").unwrap();
@@ -233,7 +233,7 @@ async fn other_domains_are_not_relayed_to() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_submission_port_without_a_login() {
+async fn submission_without_a_login_is_refused() {
     for server in both() {
         for url in [server.starttls(NOBODY), server.implicit(NOBODY)] {
             let error = failure_at(&url).await;
@@ -249,7 +249,7 @@ async fn the_submission_port_without_a_login() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_submission_port_without_tls() {
+async fn submission_without_tls_is_refused() {
     let server = postfix();
     let error = failure_at(&format!("smtp://localhost:{}?tls=none", server.port_587)).await;
     assert_eq!(

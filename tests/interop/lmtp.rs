@@ -42,7 +42,7 @@ fn code(outcome: &Outcome) -> u16 {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn each_recipient_has_its_own_answer() {
+async fn each_recipient_has_its_own_reply() {
     let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let (first, last) = (someone("lmtp"), someone("lmtp"));
@@ -89,7 +89,7 @@ fn with_headers_of(mail: MessageBuilder<'_>) -> String {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn behind_data_too() {
+async fn each_recipient_has_its_own_reply_after_data() {
     let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
@@ -126,7 +126,7 @@ async fn behind_data_too() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn for_nobody_in_the_end() {
+async fn a_message_refused_for_every_recipient_fails() {
     let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
@@ -177,7 +177,7 @@ async fn for_nobody_in_the_end() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_stream_of_messages() {
+async fn send_all_reports_each_recipients_reply() {
     let dovecot = dovecot();
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
@@ -210,7 +210,7 @@ async fn a_stream_of_messages() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn step_by_step() {
+async fn single_steps_report_each_recipients_reply() {
     let dovecot = dovecot();
     let mut connection = Client::from_url(&dovecot.lmtp()[1])
         .unwrap()
@@ -240,7 +240,7 @@ async fn step_by_step() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn inside_tls() {
+async fn lmtp_delivers_over_tls() {
     let dovecot = dovecot();
     let ca = dovecot.server.ca.display();
     for url in dovecot.lmtp() {
@@ -264,7 +264,7 @@ async fn inside_tls() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn smtp_to_lmtp_and_lmtp_to_smtp() {
+async fn the_wrong_protocol_is_explained() {
     let dovecot = dovecot();
     let error = Client::from_url(&format!("smtp://127.0.0.1:{}?tls=none", dovecot.port_lmtp))
         .unwrap()
@@ -295,7 +295,7 @@ async fn smtp_to_lmtp_and_lmtp_to_smtp() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_look_at_it() {
+async fn probe_reports_dovecots_lmtp() {
     let dovecot = dovecot();
     let [tcp, socket] = dovecot.lmtp();
     let url = format!(
@@ -333,7 +333,7 @@ async fn a_look_at_it() {
 /// Through Dovecot to Postfix, in chunks all the way.
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn submission() {
+async fn dovecot_submission_delivers_in_chunks() {
     let (dovecot, postfix) = (dovecot(), postfix());
     let tap = Tap::on(dovecot.server.port_587).await;
     let inside_tls = format!("{}&auth=PLAIN", dovecot.server.starttls(ALICE));
@@ -372,7 +372,7 @@ fn in_clear(port: u16) -> String {
 /// knows it.
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_strongest_login_is_chosen() {
+async fn dovecots_strongest_mechanism_is_chosen() {
     let dovecot = dovecot();
     let endpoint = Endpoint::from_url(&dovecot.server.starttls(NOBODY)).unwrap();
     let credentials = Credentials::new("bob@envoi.test", "Grüße@1%20?#&");
@@ -392,7 +392,7 @@ async fn the_strongest_login_is_chosen() {
 }
 
 #[tokio::test]
-async fn no_socket_is_there() {
+async fn a_missing_unix_socket_is_reported() {
     let endpoint = Endpoint::lmtp_unix("/nonexistent/lmtp.sock").security(Security::None);
     let error = Connection::connect(&endpoint).await.err().unwrap();
     assert_eq!(

@@ -42,7 +42,7 @@ fn token(user: &str, seconds: i64) -> String {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn every_mechanism_takes_the_right_secret_and_no_other() {
+async fn every_mechanism_accepts_only_the_right_secret() {
     let server = special("LOGINS");
     for mechanism in [
         Mechanism::Plain,
@@ -88,7 +88,7 @@ async fn every_mechanism_takes_the_right_secret_and_no_other() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_strongest_is_chosen() {
+async fn the_strongest_mechanism_is_chosen() {
     let server = special("LOGINS");
     let connection =
         Connection::connect(&endpoint(&server).credentials(Credentials::new(USER, PASSWORD)))
@@ -100,7 +100,7 @@ async fn the_strongest_is_chosen() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_name_that_is_escaped_is_understood() {
+async fn an_escaped_user_name_is_understood() {
     let server = special("LOGINS");
     const ESCAPED: &str = "x=1,y@envoi.test";
     for mechanism in [
@@ -129,7 +129,7 @@ async fn a_name_that_is_escaped_is_understood() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn who_is_acted_for_is_understood() {
+async fn the_authorization_identity_is_understood() {
     // Only an administrator may act for another one; all may act for themselves.
     let server = special("LOGINS");
     for mechanism in [

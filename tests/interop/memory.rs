@@ -18,7 +18,7 @@ const MAX_RESIDENT: u64 = 32 << 20;
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_gigabyte_in_32_megabytes() {
+async fn send_delivers_a_gigabyte_in_32_mb_of_memory() {
     let server = postfix();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gigabyte.bin");

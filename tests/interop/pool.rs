@@ -48,7 +48,7 @@ fn client(url: &str, address: [u8; 4]) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs real servers"]
-async fn twenty_tasks_and_four_connections() {
+async fn twenty_tasks_share_four_connections() {
     let server = postfix();
     send_from_tasks(client(&server.starttls(ALICE), [127, 0, 0, 77]), server, 10).await;
     let here = "from unknown[127.0.0.77]";
@@ -61,7 +61,7 @@ async fn twenty_tasks_and_four_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs real servers"]
-async fn twenty_tasks_and_other_servers() {
+async fn twenty_tasks_share_a_pool_on_each_server() {
     for server in both() {
         send_from_tasks(Client::from_url(&server.plain()).unwrap(), server, 2).await;
     }
@@ -74,7 +74,7 @@ async fn twenty_tasks_and_other_servers() {
 /// Postfix says 421 and closes; the next message finds that out, and goes over a new connection.
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_connection_that_the_server_gave_up() {
+async fn a_connection_closed_by_421_is_replaced() {
     let server = special("HASTY");
     let pool = client(&server.starttls(NOBODY), [127, 0, 0, 78]).pool(1);
     let here = "from unknown[127.0.0.78]";
@@ -103,7 +103,7 @@ const EXIM_LIMIT: usize = 1000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs real servers"]
-async fn more_messages_than_exim_takes_in_a_connection() {
+async fn send_all_stops_at_exims_message_limit() {
     let server = exim();
     // To the second one, Exim offers no CHUNKING.
     for (address, chunking) in [([127, 0, 0, 80], true), ([127, 0, 0, 79], false)] {
@@ -137,7 +137,7 @@ async fn more_messages_than_exim_takes_in_a_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs real servers"]
-async fn a_pool_sends_more_messages_than_exim_takes_in_a_connection() {
+async fn a_pool_continues_after_exims_message_limit() {
     let server = exim();
     for address in [[127, 0, 0, 80], [127, 0, 0, 79]] {
         let mut limits = PoolConfig::new(1);

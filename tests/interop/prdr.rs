@@ -24,7 +24,7 @@ fn codes<'a>(recipients: impl IntoIterator<Item = &'a envoi::Recipient>) -> Vec<
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn one_does_not_want_this_message() {
+async fn prdr_reports_one_refusing_recipient() {
     let exim = exim();
     for url in exim.settings() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
@@ -69,7 +69,7 @@ async fn one_does_not_want_this_message() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn nobody_wants_it() {
+async fn prdr_reports_a_message_refused_by_all() {
     let exim = exim();
     let mut connection = Client::from_url(&exim.starttls(ALICE))
         .unwrap()
@@ -105,7 +105,7 @@ async fn nobody_wants_it() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn in_a_stream_of_messages() {
+async fn send_all_reports_prdr_replies() {
     let exim = exim();
     let mut connection = Client::from_url(&exim.plain())
         .unwrap()
@@ -126,7 +126,7 @@ async fn in_a_stream_of_messages() {
 /// For all or none: PRDR is not asked for, and Exim takes the message for all.
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn all_or_nothing() {
+async fn all_or_nothing_does_not_use_prdr() {
     let exim = exim();
     all_or_nothing_at(exim).await;
 }

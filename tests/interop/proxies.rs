@@ -21,7 +21,7 @@ fn through(url: &str, proxy: &str) -> Endpoint {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn through_each_to_starttls_with_a_login() {
+async fn each_proxy_leads_to_starttls_and_login() {
     let (server, socks, http) = (postfix(), special_port("SOCKS"), special_port("HTTP"));
     for proxy in [
         format!("socks5://alice:secret%401@127.0.0.1:{socks}"),
@@ -44,7 +44,7 @@ async fn through_each_to_starttls_with_a_login() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn what_they_refuse() {
+async fn refusals_of_proxies_are_reported() {
     let (server, socks, http) = (postfix(), special_port("SOCKS"), special_port("HTTP"));
     // Nothing listens on port 1 of the loopback interface.
     let closed = "smtp://127.0.0.1:1?tls=none&timeout=30";
@@ -107,7 +107,7 @@ async fn what_they_refuse() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_header_tells_of_another_client() {
+async fn a_proxy_header_announces_another_client() {
     let server = special("HAPROXY");
     let (source, destination) = (
         "192.0.2.7:41234".parse().unwrap(),

@@ -34,7 +34,7 @@ fn assert_refused(outcome: &Outcome, code: u16, enhanced: &str) {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_refused_one_beside_others() {
+async fn a_refused_recipient_does_not_affect_others() {
     for server in both() {
         for url in server.settings() {
             let (first, last) = (someone("first"), someone("last"));
@@ -69,7 +69,7 @@ async fn a_refused_one_beside_others() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn all_or_nothing() {
+async fn all_or_nothing_sends_to_all_or_none() {
     for server in both() {
         all_or_nothing_at(server).await;
     }
@@ -109,7 +109,7 @@ async fn all_or_nothing_at(server: &Server) {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn nobody_is_left() {
+async fn a_message_with_all_recipients_refused_fails() {
     for server in both() {
         let mut connection = Client::from_url(&server.plain())
             .unwrap()
@@ -157,7 +157,7 @@ async fn nobody_is_left() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_hundred_recipients() {
+async fn a_hundred_recipients_get_the_message() {
     for server in both() {
         let to: Vec<Address> = (0..100).map(|_| someone("hundred")).collect();
         let receipt = Client::from_url(&server.plain())
@@ -178,7 +178,7 @@ async fn a_hundred_recipients() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn the_null_reverse_path() {
+async fn the_null_reverse_path_is_accepted() {
     for server in both() {
         let to = someone("null");
         let envelope = Envelope::new(None, [to.clone()]).unwrap();
@@ -200,7 +200,7 @@ async fn the_null_reverse_path() {
 /// own or of a pool: each recipient gets the message once.
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn more_recipients_than_the_server_takes() {
+async fn recipients_beyond_the_limit_get_the_message_once() {
     for server in few() {
         let client = Client::from_url(&server.plain()).unwrap();
         let pool = client.pool(1);

@@ -10,7 +10,7 @@ use crate::settings::hello;
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
+async fn a_success_report_has_the_requested_envelope_id_and_recipient() {
     for server in both() {
         for url in [server.plain(), server.starttls(ALICE)] {
             let (sender, to, other) = (
@@ -61,7 +61,7 @@ async fn a_report_of_success_has_the_names_that_it_was_asked_for_with() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_domain_beyond_ascii_goes_as_a_labels() {
+async fn a_non_ascii_domain_is_sent_as_a_labels() {
     for server in both() {
         let to = someone("a-labels");
         let mail = MessageBuilder::new()
@@ -100,7 +100,7 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn what_neither_offers_is_not_begun() {
+async fn unsupported_delivery_options_are_refused_before_mail() {
     for server in both() {
         let to = someone("priority");
         let message = Message::from(hello(&to))
@@ -119,7 +119,7 @@ async fn what_neither_offers_is_not_begun() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_report_to_an_address_beyond_ascii() {
+async fn a_report_to_a_non_ascii_address_arrives() {
     for server in both() {
         let (sender, ascii) = (someone("reported-to"), someone("utf8-report"));
         let to = Address::new(format!("j\u{f6}rg-{ascii}")).unwrap();

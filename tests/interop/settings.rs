@@ -55,7 +55,7 @@ fn assert_tls(receipt: &Receipt) {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn port_25_without_tls_and_login() {
+async fn port_25_delivers_without_tls_and_login() {
     for server in both() {
         let (receipt, delivered) =
             deliver(server, &(server.plain() + "&helo=client.envoi.test")).await;
@@ -76,7 +76,7 @@ async fn port_25_without_tls_and_login() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn port_587_with_starttls_and_each_mechanism() {
+async fn port_587_delivers_with_starttls_and_each_mechanism() {
     for server in both() {
         for mechanism in ["PLAIN", "LOGIN"] {
             let (receipt, delivered) = deliver(
@@ -96,7 +96,7 @@ async fn port_587_with_starttls_and_each_mechanism() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn port_465_with_tls_from_the_first_byte() {
+async fn port_465_delivers_with_implicit_tls() {
     for server in both() {
         let (receipt, _) = deliver(server, &server.implicit(ALICE)).await;
         assert_eq!(receipt.mechanism.unwrap().as_str(), "PLAIN");
@@ -107,7 +107,7 @@ async fn port_465_with_tls_from_the_first_byte() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_password_beyond_ascii() {
+async fn a_non_ascii_password_logs_in() {
     for server in both() {
         for mechanism in ["PLAIN", "LOGIN"] {
             let _ = deliver(
@@ -122,7 +122,7 @@ async fn a_password_beyond_ascii() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn opportunistic_says_what_it_came_to() {
+async fn opportunistic_tls_reports_its_result() {
     for server in both() {
         let url = server.plain().replace("tls=none", "tls=opportunistic");
         let (receipt, _) = deliver(server, &url).await;
@@ -139,7 +139,7 @@ async fn opportunistic_says_what_it_came_to() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn opportunistic_takes_any_certificate_where_nothing_is_secret() {
+async fn opportunistic_tls_accepts_any_certificate_without_credentials() {
     for server in both() {
         // No CA of the servers' is trusted here. That both want a login comes after TLS.
         let url = format!(
@@ -157,7 +157,7 @@ async fn opportunistic_takes_any_certificate_where_nothing_is_secret() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn versions_and_names_of_tls() {
+async fn tls_versions_and_names_can_be_configured() {
     for server in both() {
         let (receipt, _) = deliver(server, &(server.starttls(ALICE) + "&max-tls=1.2")).await;
         assert_eq!(receipt.tls.unwrap().version, "TLSv1.2");
@@ -177,7 +177,7 @@ async fn versions_and_names_of_tls() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn without_pipelining() {
+async fn a_server_without_pipelining_gets_one_command_at_a_time() {
     let server = lockstep();
     let endpoint = Endpoint::from_url(&server.starttls(ALICE)).unwrap();
     let mut connection = envoi::Connection::connect(&endpoint).await.unwrap();
@@ -200,7 +200,7 @@ async fn without_pipelining() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn many_messages_on_one_connection() {
+async fn one_connection_delivers_many_messages() {
     for server in both() {
         for url in server.settings() {
             let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
@@ -227,7 +227,7 @@ async fn many_messages_on_one_connection() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_flow_of_messages() {
+async fn send_all_delivers_every_message() {
     for server in both() {
         for url in server.settings() {
             let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();

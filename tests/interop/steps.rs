@@ -6,7 +6,7 @@ use crate::servers::{ALICE, Server, both, lockstep, someone};
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn step_by_step() {
+async fn single_steps_deliver_a_message() {
     for server in both() {
         for url in server.settings() {
             converse(server, &url).await;

@@ -14,7 +14,7 @@ fn endpoint(server: &Server) -> Endpoint {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn an_intermediate_that_is_not_sent() {
+async fn a_missing_intermediate_is_explained() {
     let server = special("CHAIN");
     let to = someone("chain");
     let error = Client::new(endpoint(&server))
@@ -77,7 +77,7 @@ async fn an_intermediate_that_is_not_sent() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_client_certificate_that_is_demanded() {
+async fn a_demanded_client_certificate_is_explained() {
     let server = special("CLIENT");
     let to = someone("client");
     let error = Client::new(endpoint(&server))
@@ -116,7 +116,7 @@ async fn a_client_certificate_that_is_demanded() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_server_with_tls_1_2_only() {
+async fn a_server_with_tls_1_2_only_works() {
     let server = special("TLS12");
     let to = someone("tls12");
     let receipt = Client::new(endpoint(&server))
@@ -140,7 +140,7 @@ async fn a_server_with_tls_1_2_only() {
 
 #[tokio::test]
 #[ignore = "needs real servers"]
-async fn a_server_whose_tls_is_broken() {
+async fn a_broken_tls_server_is_explained() {
     let server = special("BROKEN");
     let to = someone("broken");
     let error = Client::new(endpoint(&server))

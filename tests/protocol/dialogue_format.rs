@@ -6,7 +6,7 @@ use support::dialogue::{Tls, Turn, parse};
 const SMALL: &str = "# comment\n\nsend: from a@b to c@d\nexpect: sent 250\n\nS: 220 x\n";
 
 #[test]
-fn a_dialogue_with_everything_in_it() {
+fn the_parser_reads_every_setting_and_turn() {
     let text = "\
 # A comment.
 protocol: lmtp
@@ -110,7 +110,7 @@ WAIT-CLOSE
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_line() {
+fn the_parser_names_faults_with_their_line() {
     for (wrong, error) in [
         ("", "0: there is no script"),
         (

@@ -410,14 +410,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_dialogue() {
+fn every_dialogue_gives_its_outcomes() {
     for (name, dialogue) in dialogues() {
         Player::new(&name, &dialogue, Cuts::default()).play();
     }
 }
 
 #[test]
-fn byte_by_byte() {
+fn every_dialogue_gives_the_same_events_byte_by_byte() {
     for (name, dialogue) in dialogues() {
         let whole = Player::new(&name, &dialogue, Cuts::default()).play();
         let cut = Player::new(
@@ -447,7 +447,7 @@ proptest! {
 
     /// The same bytes give the same events, whole sessions long, however both sides' bytes are cut.
     #[test]
-    fn any_cut_gives_the_same_events(sizes in prop::collection::vec(1..40usize, 1..12)) {
+    fn every_dialogue_gives_the_same_events_in_any_cut(sizes in prop::collection::vec(1..40usize, 1..12)) {
         for (name, dialogue, whole) in WHOLE.iter() {
             let cut = Player::new(name, dialogue, Cuts { sizes: sizes.clone(), used: 0 }).play();
             prop_assert_eq!(whole, &cut, "{}", name);

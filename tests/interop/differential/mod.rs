@@ -226,7 +226,7 @@ async fn envoi(port: u16) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs python3"]
-async fn the_outcome_is_that_of_smtplib() {
+async fn outcomes_match_smtplib() {
     let scripts = scripts::scripts(SCRIPTS);
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (for_envoi, for_smtplib) = (listen(), listen());

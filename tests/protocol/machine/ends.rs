@@ -6,7 +6,7 @@ use envoi::{Credentials, Error, ErrorKind, Phase};
 use super::{Client, address, transaction};
 
 #[test]
-fn a_failure_names_what_was_awaited() {
+fn a_failure_names_the_awaited_reply() {
     let lost = |client: &mut Client| client.end().message().to_owned();
     assert_eq!(
         lost(&mut Client::new(|_| {})),
@@ -118,7 +118,7 @@ fn a_failure_names_what_was_awaited() {
 
 /// The driver's own reason has the phase, too.
 #[test]
-fn a_session_that_is_given_up_was_in_a_phase() {
+fn an_aborted_session_reports_its_phase() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::Required);
     client.feed("220 hello\r\n").unwrap();
     client
@@ -136,7 +136,7 @@ fn a_session_that_is_given_up_was_in_a_phase() {
 }
 
 #[test]
-fn after_quit_the_end_is_the_end() {
+fn the_close_after_quit_is_no_error() {
     for last_words in ["", "221 bye\r\n", "421 4.3.2 bye\r\n", "500 what?\r\n"] {
         let mut client = Client::ready(&[]);
         client.machine.quit().unwrap();
@@ -206,7 +206,7 @@ fn a_reply_of_another_kind_is_a_violation() {
 
 /// What was handed over whole and has no answer.
 #[test]
-fn it_is_known_how_many_outcomes_are_unknown() {
+fn messages_without_a_final_reply_are_counted() {
     let two_under_way = || {
         let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
         (0..2).for_each(|_| client.give_a_chunk());
@@ -228,7 +228,7 @@ fn it_is_known_how_many_outcomes_are_unknown() {
 
 /// Its second message was given whole and not written whole when 421 came.
 #[test]
-fn no_transaction_begins_in_a_session_that_421_has_ended() {
+fn no_transaction_starts_after_421() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     (0..2).for_each(|_| client.give_a_chunk());
     client.read(b"421 Bye\r\n");
@@ -247,7 +247,7 @@ fn no_transaction_begins_in_a_session_that_421_has_ended() {
 /// A server that closes after 421 has not processed what it did not answer (RFC 5321, 3.8; RFC
 /// 2920, 3.2).
 #[test]
-fn after_421_and_the_close_unanswered_messages_were_not_sent() {
+fn unanswered_messages_are_not_sent_after_421_and_close() {
     let not_sent = |steps: &[Step], phases: &[Phase]| {
         let told = steps.iter().filter_map(|step| match step {
             Step::Rejected { phase, .. } => Some(*phase),
@@ -321,7 +321,7 @@ fn after_421_and_the_close_unanswered_messages_were_not_sent() {
 /// As Exim does beyond its limit of messages in a connection: it answers each command, and does not
 /// close.
 #[test]
-fn a_server_that_goes_on_after_421_is_heard() {
+fn replies_after_421_are_read() {
     let mut client = four_under_way();
     let refused = "421 Too many messages in this connection\r\n503 No MAIL\r\n503 No RCPT\r\n";
     let steps = client
@@ -364,7 +364,7 @@ fn a_server_that_goes_on_after_421_is_heard() {
 
 /// The answer to the message itself is all that is missing.
 #[test]
-fn after_421_what_has_an_accepted_recipient_is_unknown() {
+fn a_message_with_an_accepted_recipient_is_unknown_after_421() {
     for replies in [
         "421 Bye\r\n503 No\r\n503 No\r\n250 Ok\r\n250 Ok\r\n250 Ok\r\n",
         "550 No\r\n503 No\r\n503 No\r\n421 Bye\r\n250 Ok\r\n250 Ok\r\n",
@@ -427,7 +427,7 @@ fn after_421_what_has_an_accepted_recipient_is_unknown() {
 
 /// That is no close by the server. The first one was refused by the 421.
 #[test]
-fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
+fn a_timeout_or_violation_after_421_leaves_messages_unknown() {
     let mut client = four_under_way();
     client.feed("421 Bye\r\n").unwrap();
     assert!(
@@ -456,7 +456,7 @@ fn after_421_a_time_out_or_a_violation_leaves_messages_unknown() {
 
 /// It fails by the 421 to the message before it, and is not unknown.
 #[test]
-fn what_was_begun_and_not_handed_over_was_not_sent() {
+fn a_message_not_fully_written_is_not_sent() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     client.give_a_chunk();
     client.machine.begin(transaction()).unwrap();
@@ -482,7 +482,7 @@ fn four_under_way() -> Client {
 /// Its only recipient was refused, and the server closed before it said so of the chunk that had
 /// gone, too: nothing is unknown.
 #[test]
-fn a_refusal_is_certain_also_where_all_has_gone() {
+fn a_refusal_stands_after_the_whole_message_was_written() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     client.give_a_chunk();
     client.feed("250 Ok\r\n550 No\r\n").unwrap();
@@ -505,7 +505,7 @@ fn a_refusal_is_certain_also_where_all_has_gone() {
 
 /// So it is where the driver gives up.
 #[test]
-fn a_refusal_is_certain_also_after_a_time_out() {
+fn a_refusal_stands_after_a_timeout() {
     for (replies, phase, code) in [
         ("450 Later\r\n", Phase::Mail, 450),
         ("550 No\r\n503 MAIL first\r\n", Phase::Mail, 550),
@@ -555,7 +555,7 @@ fn a_refusal_is_certain_also_after_a_time_out() {
 
 /// The message ended here, and its end has not gone: the server speaks of what it has got.
 #[test]
-fn shutting_down_before_the_end_went_is_in_the_body() {
+fn a_421_before_the_end_of_data_is_in_phase_body() {
     let mut client = Client::ready(&[]);
     client.go_ahead();
     client.machine.finish().unwrap();

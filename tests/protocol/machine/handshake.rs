@@ -6,7 +6,7 @@ use envoi::{ErrorKind, Phase};
 use super::Client;
 
 #[test]
-fn a_server_that_begins_with_tls_is_recognised() {
+fn implicit_tls_is_recognised_in_the_greeting() {
     let mut client = Client::new(|_| {});
     client.steps().unwrap();
     // A handshake failure alert, as TLS servers answer what is no TLS.
@@ -22,7 +22,7 @@ fn a_server_that_begins_with_tls_is_recognised() {
 
 /// What LMTP's first command is refused with says whether there is LMTP at all.
 #[test]
-fn a_server_without_lmtp_is_named() {
+fn a_server_without_lmtp_is_recognised() {
     for (reply, kind, says) in [
         (
             "500 what?\r\n",
@@ -49,7 +49,7 @@ fn a_server_without_lmtp_is_named() {
 
 /// A go-ahead that came before STARTTLS was written is none.
 #[test]
-fn the_handshake_comes_after_starttls() {
+fn a_go_ahead_before_starttls_is_a_violation() {
     for (cut, phase) in [
         ("220 Go ahead\r\n", Phase::StartTls),
         ("220 Go", Phase::StartTls),
@@ -145,7 +145,7 @@ fn empty_lines_before_a_reply_are_skipped() {
 }
 
 #[test]
-fn bytes_behind_the_go_ahead_for_tls_are_named() {
+fn bytes_after_the_go_ahead_for_tls_are_a_violation() {
     let mut client = Client::new(|settings| settings.starttls = StartTls::IfOffered);
     client.feed("220 hello\r\n").unwrap();
     client

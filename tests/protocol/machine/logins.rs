@@ -24,7 +24,7 @@ impl SaslExchange for Echo {
 }
 
 #[test]
-fn mechanisms_of_others_log_in_too() {
+fn a_custom_mechanism_logs_in() {
     let mut client = Client::ready_with(&["AUTH X-ECHO"], |settings| settings.secure = true);
     client.machine.login_with(Box::new(Echo)).unwrap();
     client.feed("334 aGVsbG8=\r\n").unwrap();
@@ -49,7 +49,7 @@ fn mechanisms_of_others_log_in_too() {
 }
 
 #[test]
-fn what_can_log_in_here() {
+fn usable_mechanisms_depend_on_credentials_and_tls() {
     let offer = "AUTH LOGIN XOAUTH2 EXTERNAL PLAIN ANONYMOUS X-OTHER SCRAM-SHA-256-PLUS CRAM-MD5";
     let mechanisms = |credentials: Credentials, secure| {
         let client = Client::ready_with(&[offer], |settings| settings.secure = secure);
@@ -118,7 +118,7 @@ fn what_can_log_in_here() {
 
 /// 354 is a go-ahead for a message, and nothing that a secret answers.
 #[test]
-fn only_334_is_a_challenge() {
+fn a_354_during_a_login_is_a_violation() {
     let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| settings.secure = true);
     client
         .machine
@@ -133,7 +133,7 @@ fn only_334_is_a_challenge() {
 }
 
 #[test]
-fn a_challenge_has_a_limit() {
+fn an_oversized_challenge_is_a_violation() {
     let login = || {
         let mut client = Client::ready_with(&["AUTH LOGIN"], |settings| {
             (settings.secure, settings.limits.line) = (true, 100);
@@ -168,7 +168,7 @@ fn a_challenge_has_a_limit() {
 /// What is shown of a line that is no reply ends somewhere, and nothing of a secret is left before
 /// that.
 #[test]
-fn a_secret_is_not_shown_in_half() {
+fn a_truncated_line_shows_no_part_of_a_secret() {
     for before in [0, 70, 75] {
         let mut client = Client::ready_with(&["AUTH PLAIN"], |settings| settings.secure = true);
         client

@@ -6,7 +6,7 @@ use envoi::{ErrorKind, Phase};
 use super::{Client, address, transaction};
 
 #[test]
-fn how_far_a_message_is() {
+fn the_state_of_a_message_is_reported() {
     let mut client = Client::ready(&[]);
     assert_eq!(
         client.machine.greeting().unwrap().text(),
@@ -61,7 +61,7 @@ fn how_far_a_message_is() {
 
 /// A write of nothing is none: the reply behind it was not waited for.
 #[test]
-fn round_trips_are_counted_by_what_went() {
+fn round_trips_count_only_writes_with_bytes() {
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
     client.feed("250 Ok\r\n").unwrap();
@@ -75,7 +75,7 @@ fn round_trips_are_counted_by_what_went() {
 }
 
 #[test]
-fn what_is_unread_has_a_limit() {
+fn unread_input_is_bounded() {
     let mut client = Client::new(|_| {});
     let most = 16 * 1024 + 64 * 1024;
     let bytes = b"220-hello\r\n".repeat(10_000);
@@ -95,7 +95,7 @@ fn what_is_unread_has_a_limit() {
 }
 
 #[test]
-fn no_more_of_a_message_is_wanted_than_is_written_at_once() {
+fn body_requests_are_bounded() {
     let mut client = Client::ready(&[]);
     client.go_ahead();
     let most = 256 * 1024;
@@ -114,7 +114,7 @@ fn no_more_of_a_message_is_wanted_than_is_written_at_once() {
 /// A small message goes with its commands (RFC 3030). Larger ones gain nothing by it, and an empty
 /// one would be whole before its end is known.
 #[test]
-fn small_messages_go_as_a_chunk() {
+fn small_messages_are_sent_as_one_chunk() {
     for (size, is_chunk) in [
         (0, false),
         (1, true),
@@ -137,7 +137,7 @@ fn small_messages_go_as_a_chunk() {
 
 /// With its last byte a chunk is a message to the server; what is not as announced must not be one.
 #[test]
-fn a_chunk_is_as_large_as_announced() {
+fn a_chunk_of_another_size_than_announced_is_an_error() {
     let chunk = |pieces: &[&'static str]| {
         let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
         let mut transaction = transaction();
@@ -217,7 +217,7 @@ fn a_refused_chunk_is_noted_unless_it_was_the_last() {
 
 /// Behind a chunk that may be refused, RSET comes before the next MAIL (RFC 3030, 2).
 #[test]
-fn chunks_in_a_row_are_kept_apart() {
+fn rset_separates_chunks_that_may_be_refused() {
     let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
     for _ in 0..2 {
         assert!(client.machine.may_begin());
@@ -260,7 +260,7 @@ fn chunks_in_a_row_are_kept_apart() {
 /// All of them are held until the message is over, and the answer to the message for each
 /// recipient.
 #[test]
-fn long_replies_to_recipients_are_not_kept_whole() {
+fn long_replies_to_recipients_are_shortened() {
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
     let long = |code: u16| {
@@ -294,7 +294,7 @@ fn long_replies_to_recipients_are_not_kept_whole() {
 /// The replies to all recipients are held together: the first ones as they are, and a share of
 /// each.
 #[test]
-fn what_is_kept_of_the_replies_is_bounded_for_all_recipients_together() {
+fn stored_replies_are_bounded_over_all_recipients() {
     const RECIPIENTS: usize = 2000;
     let mut client = Client::ready(&[]);
     let mut transaction = transaction();

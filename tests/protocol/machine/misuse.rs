@@ -6,7 +6,7 @@ use envoi::{ErrorKind, Phase};
 use super::{Client, address, transaction};
 
 #[test]
-fn what_is_out_of_turn_is_refused_and_changes_nothing() {
+fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.noop().unwrap();
     let error = client.machine.noop().unwrap_err();
@@ -64,7 +64,7 @@ fn what_is_out_of_turn_is_refused_and_changes_nothing() {
 
 /// What came of the last message was not looked at; a command now would get it for an answer.
 #[test]
-fn events_are_looked_at_before_the_next_command() {
+fn a_command_with_pending_events_is_refused() {
     let mut client = Client::ready(&[]);
     client.machine.begin(transaction()).unwrap();
     client.steps().unwrap();
@@ -90,7 +90,7 @@ fn events_are_looked_at_before_the_next_command() {
 
 /// Nothing was asked, and something came: the next command would get it for an answer.
 #[test]
-fn what_came_unasked_is_no_answer_to_the_next_command() {
+fn unread_input_is_a_violation_at_the_next_command() {
     for (unasked, shown) in [("250 O", "250 O"), ("250-Ok\r\n", "250 Ok")] {
         let mut client = Client::ready(&[]);
         client.read(unasked.as_bytes());
@@ -112,7 +112,7 @@ fn what_came_unasked_is_no_answer_to_the_next_command() {
 }
 
 #[test]
-fn a_message_needs_what_the_server_offers() {
+fn a_message_that_needs_a_missing_extension_is_refused() {
     let mut client = Client::ready(&[]);
     let mut with_headers = transaction();
     with_headers.utf8_headers = true;
@@ -170,7 +170,7 @@ fn a_message_needs_what_the_server_offers() {
 }
 
 #[test]
-fn the_next_message_may_begin_where_it_is_told_apart() {
+fn the_next_message_may_start_only_with_pipelining() {
     // Without PIPELINING, one after the other.
     let mut client = Client::ready(&[]);
     assert!(client.machine.may_begin());
@@ -218,7 +218,7 @@ fn the_next_message_may_begin_where_it_is_told_apart() {
 }
 
 #[test]
-fn messages_are_counted_where_the_server_limits_them() {
+fn remaining_transactions_are_counted_under_mailmax() {
     let mut client = Client::ready(&["PIPELINING"]);
     assert_eq!(client.machine.transactions_left(), None);
     client = Client::ready(&["PIPELINING", "LIMITS MAILMAX=3"]);
@@ -241,7 +241,7 @@ fn messages_are_counted_where_the_server_limits_them() {
 
 /// Single steps report the answer to each recipient; those that go along with MAIL would have none.
 #[test]
-fn a_transaction_by_steps_has_no_recipients_yet() {
+fn a_transaction_of_single_steps_refuses_recipients() {
     let mut client = Client::ready(&["PIPELINING"]);
     let error = client.machine.mail(transaction()).unwrap_err();
     assert_eq!(
@@ -254,7 +254,7 @@ fn a_transaction_by_steps_has_no_recipients_yet() {
 }
 
 #[test]
-fn domains_of_recipients_are_counted_as_they_come() {
+fn recipient_domains_are_counted_under_rcptdomainmax() {
     let mut client = Client::ready(&["LIMITS RCPTDOMAINMAX=2"]);
     client.machine.mail(None.into()).unwrap();
     client.feed("250 Ok\r\n").unwrap();

@@ -10,7 +10,7 @@ use envoi::proto::{
 use super::Client;
 
 #[test]
-fn names_and_commands() {
+fn client_names_and_raw_commands_are_validated() {
     assert_eq!(
         ClientName::literal(Ipv4Addr::new(192, 0, 2, 1).into()).as_str(),
         "[192.0.2.1]"
@@ -29,7 +29,7 @@ fn names_and_commands() {
 }
 
 #[test]
-fn a_stuffer_is_at_the_beginning_of_a_message() {
+fn a_default_stuffer_starts_at_the_beginning_of_a_message() {
     let (mut stuffer, mut output) = (Stuffer::default(), Output::default());
     stuffer.push(Chunk::from(".\n"), &mut output);
     stuffer.finish(&mut output);
@@ -56,7 +56,7 @@ fn a_reply_may_be_as_long_as_its_limit_and_no_longer() {
 }
 
 #[test]
-fn a_long_line_is_cut_in_the_transcript() {
+fn a_long_line_is_shortened_in_the_transcript() {
     let mut client = Client::ready(&[]);
     client
         .machine

@@ -53,7 +53,7 @@ fn text(size: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Value
 
 proptest! {
     #[test]
-    fn arrives_as_it_was(text in text(0..200), lengths in vec(0usize..20, 1..5)) {
+    fn stuffed_text_is_decoded_unchanged(text in text(0..200), lengths in vec(0usize..20, 1..5)) {
         // A cut that gets nowhere would go on for ever.
         let lengths = [lengths, vec![1]].concat();
         check(&text, &lengths);
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn large_ones_arrive_as_they_were(
+    fn large_stuffed_text_is_decoded_unchanged(
         text in text(1..60),
         size in 4000usize..12_000,
         lengths in vec(1usize..9000, 1..5),
@@ -73,7 +73,7 @@ proptest! {
 }
 
 #[test]
-fn sizes_around_what_buffers_hold() {
+fn text_of_buffer_sizes_is_decoded_unchanged() {
     let line = b"A line that is sent as it is, but for its dots.\r\n";
     for size in SIZES {
         let lines: Vec<u8> = line.iter().copied().cycle().take(size).collect();
@@ -92,7 +92,7 @@ fn sizes_around_what_buffers_hold() {
 }
 
 #[test]
-fn the_decoder_is_strict() {
+fn the_decoder_refuses_bare_line_ends() {
     for (wire, fault) in [
         (&b"a\r\n"[..], "does not end"),
         (b"a\n.\r\n", "bare line end"),

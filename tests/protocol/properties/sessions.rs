@@ -148,7 +148,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn the_same_happens_however_the_bytes_are_cut(plan in plan(), lengths in vec(1usize..40, 1..6)) {
+    fn any_cut_of_the_bytes_gives_the_same_events(plan in plan(), lengths in vec(1usize..40, 1..6)) {
         let (events, wire) = play(&plan, Cut::Nowhere);
         for cut in [Cut::Everywhere, Cut::Into(lengths.clone())] {
             let (cut_events, cut_wire) = play(&plan, cut);
@@ -163,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_that_does_all_right_gets_every_message(mut plan in plan(), lengths in vec(1usize..40, 1..6)) {
+    fn a_correct_server_gets_every_message(mut plan in plan(), lengths in vec(1usize..40, 1..6)) {
         plan.answers.retain(|answer| matches!(answer, Answer::Apt | Answer::InLines(_)));
         let has_tls = plan.secure || plan.starttls != StartTls::Never;
         for message in &mut plan.messages {
@@ -193,7 +193,7 @@ proptest! {
 
 /// The go-ahead for TLS came together with the offer, before STARTTLS had gone.
 #[test]
-fn nothing_said_in_clear_is_left_for_the_inside_of_tls() {
+fn nothing_received_in_clear_survives_the_handshake() {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.starttls = StartTls::Required;
     let mut session = Session::new(settings, Cut::Nowhere);
@@ -207,7 +207,7 @@ fn nothing_said_in_clear_is_left_for_the_inside_of_tls() {
 /// What was announced with BDAT is a message to the server as soon as it is there, whether its end
 /// was given or not.
 #[test]
-fn a_chunk_does_not_go_whole_before_its_end_is_known() {
+fn a_chunk_is_not_written_whole_before_finish() {
     let session_in_chunk = || {
         let mut session = Session::new(
             Settings::new(ClientName::new("client.example.org").unwrap()),

@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn what_is_told_of_each_message_is_so(
+    fn each_reported_outcome_is_what_the_server_did(
         acts in vec(prop_oneof![
             12 => Just(Act::Accept),
             3 => Just(Act::Refuse),
