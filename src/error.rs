@@ -409,6 +409,24 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         !self.0.outcome_unknown && !self.is_transient()
     }
+
+    /// Returns the exit code of a command-line program that fails with this error, from sysexits.h:
+    /// 64 for a bad request, 66 for unreadable input, 69 for a permanent refusal, 75 for a
+    /// transient failure, 76 for TLS and protocol violations, 77 for a failed login, 78 for the
+    /// configuration; 79, which sysexits.h does not use, if the outcome is unknown.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind() {
+            _ if self.outcome_unknown() => 79,
+            ErrorKind::Request => 64,
+            ErrorKind::Input => 66,
+            ErrorKind::Config => 78,
+            ErrorKind::Protocol | ErrorKind::Insecure => 76,
+            _ if self.is_transient() => 75,
+            ErrorKind::Tls => 76,
+            ErrorKind::Auth => 77,
+            _ => 69,
+        }
+    }
 }
 
 impl fmt::Display for Error {

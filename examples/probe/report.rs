@@ -1,16 +1,16 @@
-//! What was found: for people, for programs, and as the exit code.
+//! The report: as text, as JSON, and as the exit code.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use envoi::Error;
 use envoi::probe::{Port, Report, Timings, Version};
 use envoi::proto::{Capabilities, Keyword, Reply};
 use envoi::tls::{Certificate, TlsInfo};
-use envoi::{Error, ErrorKind};
 use serde_json::{Value, json};
 
-/// Why nothing was looked at, or something was not written.
+/// Why nothing was examined, or a file was not written.
 pub struct Failure {
     code: u8,
     kind: &'static str,
@@ -20,7 +20,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What is asked for makes no sense.
+    /// The request is invalid.
     pub fn request(message: impl Into<String>) -> Self {
         Failure {
             code: 64,
@@ -42,7 +42,7 @@ impl Failure {
         }
     }
 
-    /// What is set cannot be used.
+    /// A setting cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
         Failure {
             code: 78,
@@ -73,7 +73,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure {
-            code: code(&error),
+            code: error.exit_code(),
             kind: error.kind().as_str(),
             phase: error.phase().as_str(),
             message: error.message().to_owned(),
@@ -82,26 +82,12 @@ impl From<Error> for Failure {
     }
 }
 
-/// 0 when a port can be used, else what the best one lacks.
+/// 0 if a port can be used, else the code of the failure of the best one.
 pub fn exit_code(report: &Report) -> u8 {
     report
         .best()
         .and_then(|port| port.failure.as_ref())
-        .map_or(0, code)
-}
-
-/// As `send` has them.
-fn code(error: &Error) -> u8 {
-    match error.kind() {
-        ErrorKind::Request => 64,
-        ErrorKind::Input => 66,
-        ErrorKind::Config => 78,
-        ErrorKind::Protocol | ErrorKind::Insecure => 76,
-        _ if error.is_transient() => 75,
-        ErrorKind::Tls => 76,
-        ErrorKind::Auth => 77,
-        _ => 69,
-    }
+        .map_or(0, Error::exit_code)
 }
 
 pub fn print(report: &Report, as_json: bool) {
@@ -111,7 +97,7 @@ pub fn print(report: &Report, as_json: bool) {
     }
 }
 
-/// On standard output. Whoever reads it may be gone; the exit code says the same.
+/// Writes to standard output. The reader may have closed the pipe; the exit code is the same.
 pub fn write_stdout(text: impl Display) {
     let _ = write!(io::stdout(), "{text}");
 }
@@ -121,7 +107,7 @@ pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
     if let Some(hint) = &failure.hint {
         eprintln!("  hint: {hint}");
     }
-    // What was written about the report stands there already.
+    // With 73, the report was printed already.
     if as_json && failure.code != 73 {
         let error = json!({
             "kind": failure.kind,

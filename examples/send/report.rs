@@ -1,4 +1,4 @@
-//! What became of it: for people, for programs, and as the exit code.
+//! The result: as text, as JSON, and as the exit code.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use envoi::tls::TlsInfo;
 use envoi::{Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
 use serde_json::{Value, json};
 
-/// Why the message was not accepted for everyone.
+/// Why the message was not accepted for all recipients.
 pub struct Failure {
     kind: ErrorKind,
     phase: Phase,
@@ -17,12 +17,12 @@ pub struct Failure {
     hint: Option<String>,
     reply: Option<Reply>,
     transient: bool,
-    unknown: bool,
+    exit_code: u8,
     receipt: Option<Box<Receipt>>,
 }
 
 impl Failure {
-    fn new(kind: ErrorKind, phase: Phase, message: String) -> Self {
+    fn new(kind: ErrorKind, phase: Phase, exit_code: u8, message: String) -> Self {
         Failure {
             kind,
             phase,
@@ -30,31 +30,31 @@ impl Failure {
             hint: None,
             reply: None,
             transient: false,
-            unknown: false,
+            exit_code,
             receipt: None,
         }
     }
 
-    /// What is asked for makes no sense.
+    /// The request is invalid.
     pub fn request(message: impl Into<String>) -> Self {
-        Failure::new(ErrorKind::Request, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Request, Phase::Setup, 64, message.into())
     }
 
-    /// What is set cannot be used.
+    /// A setting cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
-        Failure::new(ErrorKind::Config, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Config, Phase::Setup, 78, message.into())
     }
 
     /// An input file cannot be read.
     pub fn input(message: impl Into<String>) -> Self {
-        Failure::new(ErrorKind::Input, Phase::Setup, message.into())
+        Failure::new(ErrorKind::Input, Phase::Setup, 66, message.into())
     }
 
-    /// A text did not come to its end in time.
+    /// The end of a text was not reached in time.
     pub fn not_read(deadline: Duration) -> Self {
         let message =
             format!("the text of the message was not read before the deadline of {deadline:?}");
-        let failure = Failure::new(ErrorKind::Timeout, Phase::Setup, message);
+        let failure = Failure::new(ErrorKind::Timeout, Phase::Setup, 75, message);
         Failure {
             transient: true,
             ..failure
@@ -69,9 +69,9 @@ impl Failure {
         self
     }
 
-    /// Of a message that some recipients will not get, `None` if there are none.
+    /// The failure of a message that some recipients did not accept; `None` if all did.
     fn partial(receipt: &Receipt) -> Option<Self> {
-        // The list of all of them is in the receipt.
+        // The receipt lists all of them.
         const NAMED: usize = 10;
         let mut without: Vec<&str> = receipt
             .not_accepted()
@@ -89,71 +89,61 @@ impl Failure {
         if let Some(reason) = &receipt.incomplete_reason {
             message += &format!(": {reason}");
         }
-        let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, message);
-        failure.hint = hints(receipt);
-        failure.unknown = receipt
+        let unknown = receipt
             .not_accepted()
             .any(|recipient| recipient.outcome == Outcome::Unknown);
-        failure.transient = !failure.unknown && !refused_for_good(receipt);
+        let exit_code = match unknown {
+            true => UNKNOWN,
+            false if has_permanent_refusal(receipt) => 69,
+            false => 75,
+        };
+        let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, exit_code, message);
+        failure.hint = hints(receipt);
+        failure.transient = exit_code == 75;
         Some(failure)
     }
 
-    fn exit_code(&self, receipt: Option<&Receipt>) -> u8 {
-        let code = match self.kind {
-            _ if self.unknown => 79,
-            ErrorKind::Request => 64,
-            ErrorKind::Input => 66,
-            ErrorKind::Config => 78,
-            ErrorKind::Protocol | ErrorKind::Insecure => 76,
-            // A login or STARTTLS that was answered with 4xx counts as any other 4xx.
-            _ if self.transient => 75,
-            ErrorKind::Tls => 76,
-            ErrorKind::Auth => 77,
-            _ => 69,
-        };
-        // What was said to one recipient for good outweighs what may pass.
-        if code == 75 && receipt.is_some_and(refused_for_good) {
-            69
-        } else {
-            code
-        }
-    }
-
-    fn json(&self, receipt: Option<&Receipt>) -> Value {
-        let is_transient = self.transient && !receipt.is_some_and(refused_for_good);
+    fn json(&self) -> Value {
         json!({
             "kind": self.kind.as_str(),
             "phase": self.phase.as_str(),
             "message": self.message,
             "hint": self.hint,
-            "transient": is_transient,
+            "transient": self.transient,
         })
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        // The error has the hint for one reply, and some recipients had another one for good.
+        // A permanent refusal of one recipient outweighs the transient error for another.
         let receipt = error
             .receipt()
-            .filter(|receipt| error.is_transient() && refused_for_good(receipt));
+            .filter(|receipt| error.is_transient() && has_permanent_refusal(receipt));
         let hint = receipt
             .and_then(hints)
             .or_else(|| error.hint().map(in_options));
+        let exit_code = match error.exit_code() {
+            75 if receipt.is_some() => 69,
+            code => code,
+        };
         Failure {
             kind: error.kind(),
             phase: error.phase(),
             message: error.message().to_owned(),
             hint,
             reply: error.reply().cloned(),
-            transient: error.is_transient(),
-            unknown: error.outcome_unknown(),
+            transient: error.is_transient() && receipt.is_none(),
+            exit_code,
             receipt: error.receipt().cloned().map(Box::new),
         }
     }
 }
 
-/// Everything that there is to say.
+/// The exit code of an unknown outcome, the only one that is not in sysexits.h.
+const UNKNOWN: u8 = 79;
+
+/// The whole result.
 pub struct Report {
     receipt: Option<Receipt>,
     failure: Option<Failure>,
@@ -179,7 +169,7 @@ impl Report {
         }
     }
 
-    /// The dialogue, as far as there was one.
+    /// The dialogue, empty if there was none.
     pub fn transcript(&self) -> String {
         self.receipt
             .as_ref()
@@ -188,12 +178,10 @@ impl Report {
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.failure
-            .as_ref()
-            .map_or(0, |failure| failure.exit_code(self.receipt.as_ref()))
+        self.failure.as_ref().map_or(0, |failure| failure.exit_code)
     }
 
-    /// Tells it: the failure on standard error, the rest on standard output.
+    /// Prints the failure on standard error, the rest on standard output.
     pub fn print(&self, as_json: bool) {
         if as_json {
             line(io::stdout(), self.json());
@@ -229,11 +217,11 @@ impl Report {
                 Outcome::NotTried => line(out(), format_args!("not tried for {address}")),
             }
         }
-        let told_with_failure = self
+        let printed_with_failure = self
             .failure
             .as_ref()
             .is_some_and(|failure| failure.reply.is_some());
-        if let Some(reply) = receipt.reply.as_ref().filter(|_| !told_with_failure) {
+        if let Some(reply) = receipt.reply.as_ref().filter(|_| !printed_with_failure) {
             line(out(), format_args!("{} said: {reply}", receipt.server));
         }
         match (&receipt.tls, &receipt.plaintext_reason) {
@@ -275,7 +263,7 @@ impl Report {
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
-            "error": self.failure.as_ref().map(|failure| failure.json(self.receipt.as_ref())),
+            "error": self.failure.as_ref().map(Failure::json),
         })
     }
 
@@ -288,15 +276,15 @@ impl Report {
         };
         match &self.failure {
             None => "sent",
-            Some(failure) if failure.unknown => "unknown",
+            Some(failure) if failure.exit_code == UNKNOWN => "unknown",
             Some(_) if self.receipt.as_ref().is_some_and(accepted) => "partial",
             Some(_) => "failed",
         }
     }
 }
 
-/// What hints name of the API, and what stands for it on the command line. What has no option is
-/// given in the URL, which they name, too.
+/// Names of the API in hints, and the options that replace them. Settings without an option are
+/// set in the URL, which the hints also name.
 const OPTIONS: [(&str, &str); 23] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
@@ -321,7 +309,7 @@ const OPTIONS: [(&str, &str); 23] = [
     ("Endpoint::client_name", "--helo"),
     ("Endpoint::mechanisms", "--auth"),
     ("Endpoint::mechanism", "--auth"),
-    // It has no option: line ends of the header section would no longer be repaired.
+    // Has no option: line ends of the header section would no longer be repaired.
     (
         " A raw message can also go as it is (LineEnds::Keep), to a server that offers \
             BINARYMIME.",
@@ -337,7 +325,7 @@ const OPTIONS: [(&str, &str); 23] = [
     ),
 ];
 
-/// The hint, as it is for someone who has the options of `send` and not the API.
+/// The hint with the options of `send` in place of the API.
 fn in_options(hint: &str) -> String {
     OPTIONS
         .iter()
@@ -346,8 +334,8 @@ fn in_options(hint: &str) -> String {
         })
 }
 
-/// What to do for those who were refused: each advice once, with the first recipient that it is
-/// for, where there are several.
+/// The hints for the refused recipients, each once; if there are several, each with the first
+/// recipient that it applies to.
 fn hints(receipt: &Receipt) -> Option<String> {
     let mut hints: Vec<(&Recipient, &str)> = Vec::new();
     for recipient in receipt.not_accepted() {
@@ -370,7 +358,7 @@ fn hints(receipt: &Receipt) -> Option<String> {
     }
 }
 
-fn refused_for_good(receipt: &Receipt) -> bool {
+fn has_permanent_refusal(receipt: &Receipt) -> bool {
     let may_have_it =
         |outcome: &Outcome| matches!(outcome, Outcome::Accepted(_) | Outcome::Unknown);
     receipt
@@ -416,10 +404,10 @@ fn tls_json(tls: &TlsInfo) -> Value {
     })
 }
 
-/// Prints a line. Control characters, which a certificate may have in its names, do not reach the
-/// terminal.
+/// Prints a line. Control characters, which the names in a certificate may contain, do not reach
+/// the terminal.
 fn line(mut out: impl Write, text: impl Display) {
     let text = text.to_string().replace(char::is_control, "\u{fffd}");
-    // Whoever reads may be gone; the exit code says the same.
+    // The reader may have closed the pipe; the exit code is the same.
     let _ = writeln!(out, "{text}");
 }

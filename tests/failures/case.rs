@@ -88,7 +88,7 @@ impl Case {
 
     fn faults(&self, error: &Error) -> Vec<String> {
         let (text, hint) = (error.to_string(), error.hint().unwrap_or_default());
-        let found = (error.kind(), error.phase(), exit_code(error));
+        let found = (error.kind(), error.phase(), error.exit_code());
         let words = error.reply().map(ToString::to_string).unwrap_or_default();
         let faults = [
             (
@@ -131,27 +131,12 @@ impl Case {
         writeln!(
             section,
             "   {kind}, in phase {phase}, {lasting}, exit code {}\n",
-            exit_code(error)
+            error.exit_code()
         )
         .unwrap();
         writeln!(section, "{}", masked(what, port)).unwrap();
         writeln!(section, "-> {}\n", masked(hint, port)).unwrap();
         section
-    }
-}
-
-/// What `send` exits with, as its contract says.
-fn exit_code(error: &Error) -> u8 {
-    match error.kind() {
-        _ if error.outcome_unknown() => 79,
-        ErrorKind::Request => 64,
-        ErrorKind::Input => 66,
-        ErrorKind::Config => 78,
-        ErrorKind::Protocol | ErrorKind::Insecure => 76,
-        _ if error.is_transient() => 75,
-        ErrorKind::Tls => 76,
-        ErrorKind::Auth => 77,
-        _ => 69,
     }
 }
 
