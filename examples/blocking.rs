@@ -1,7 +1,7 @@
-//! An SMTP session on a blocking socket of the standard library: no tokio, no async, no TLS.
+//! An SMTP session on a blocking socket of the standard library, without tokio, async and TLS.
 //!
-//! The machine in [`envoi::proto`] knows no I/O library. What it needs of one is in [`Session`]
-//! below: write what it has to say, read when it waits, and keep the time.
+//! The machine in [`envoi::proto`] performs no I/O. [`Session`] below does: it writes the output of
+//! the machine, reads while the machine waits, and keeps the time.
 //!
 //! ```text
 //! cargo run --example blocking -- localhost:25 alice@example.org bob@example.com
@@ -36,9 +36,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let message = format!("From: <{from}>\nSubject: Hello\n\nHello.\n.. from a blocking socket\n");
 
     let mut session = Session::new(TcpStream::connect(server)?)?;
-    let told = session.send(&envelope, message);
+    let steps = session.send(&envelope, message);
     session.quit();
-    for step in told? {
+    for step in steps? {
         match step {
             Step::Recipient { index, reply } | Step::RecipientResult { index, reply } => {
                 println!("{}: {reply}", envelope.recipients()[index]);
@@ -51,19 +51,19 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Long enough for the slowest phase (RFC 5321, 4.5.3.2).
+/// The limit of a reply, long enough for the slowest phase (RFC 5321, 4.5.3.2).
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The machine, its socket and its clock.
 pub struct Session {
     machine: Machine,
     stream: TcpStream,
-    /// Nothing more can be written. What the server said before it closed can still be read.
+    /// Nothing more can be written. Replies that the server sent before it closed can still be read.
     broken: bool,
 }
 
 impl Session {
-    /// A session on a connected socket, at its beginning.
+    /// Creates a session on a socket that was just connected.
     pub fn new(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -75,12 +75,12 @@ impl Session {
         })
     }
 
-    /// Sends a message, and tells all that the server made of it; [`Step::Accepted`] or
-    /// [`Step::Rejected`] comes last.
+    /// Sends a message, and returns the results; [`Step::Accepted`] or [`Step::Rejected`] is the
+    /// last one.
     pub fn send(&mut self, envelope: &Envelope, message: String) -> envoi::Result<Vec<Step>> {
         while self.next()? != Step::Ready {}
         self.machine.begin(Transaction::new(envelope))?;
-        let (mut message, mut told) = (Some(message), Vec::new());
+        let (mut message, mut steps) = (Some(message), Vec::new());
         loop {
             match self.next()? {
                 // Pieces of any size; here there is only one.
@@ -93,24 +93,24 @@ impl Session {
                         step,
                         Step::Accepted { .. } | Step::Rejected { .. } | Step::Closed
                     );
-                    told.push(step);
+                    steps.push(step);
                     if last {
-                        return Ok(told);
+                        return Ok(steps);
                     }
                 }
             }
         }
     }
 
-    /// Ends the session, where that is in order: after a refusal, too. Whatever comes of this
-    /// changes nothing.
+    /// Ends the session with QUIT if its state permits, also after a refusal. The outcome changes
+    /// nothing.
     pub fn quit(mut self) {
         if self.machine.quit().is_ok() {
             while self.next().is_ok_and(|step| step != Step::Closed) {}
         }
     }
 
-    /// Carries bytes until the machine has more to say than that it waits.
+    /// Performs I/O until the machine returns a step other than `Wait`.
     fn next(&mut self) -> envoi::Result<Step> {
         let mut waiting: Option<(Phase, Instant)> = None;
         loop {
@@ -126,7 +126,7 @@ impl Session {
                         .map_or_else(Instant::now, |(_, at)| at);
                     waiting = Some((phase, since));
                     if let Err(error) = self.read(since + PATIENCE) {
-                        // A message that was refused before is told of first.
+                        // A refusal that was received before comes first.
                         return match self.machine.step()? {
                             Step::Closed => Err(error),
                             step => Ok(step),
@@ -138,9 +138,9 @@ impl Session {
         }
     }
 
-    /// Writes all before it reads, which is well for messages that fit into the socket's buffer. A
-    /// driver for larger ones reads while it writes, or a server that answers early and the client
-    /// wait for each other.
+    /// Writes all output before it reads, which is sufficient for messages that fit into the
+    /// socket's buffer. For larger messages, a driver must read while it writes: otherwise a server
+    /// that replies early and the client wait for each other.
     fn write(&mut self) {
         while !self.broken && !self.machine.output().is_empty() {
             match self.stream.write(self.machine.output().front()) {
@@ -151,8 +151,8 @@ impl Session {
         }
     }
 
-    /// Takes what came before the next command is written, without waiting for more, and says
-    /// whether something did.
+    /// Reads input that arrived before the next command is written, without waiting, and returns
+    /// whether there was any.
     fn read_what_is_there(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let read = self
@@ -162,7 +162,7 @@ impl Session {
         let blocking = self.stream.set_nonblocking(false);
         match (read, blocking) {
             (Ok(n), Ok(())) if n > 0 => self.machine.input(&buffer[..n]) > 0,
-            // The end is found by the next read.
+            // The next read finds EOF.
             _ => false,
         }
     }

@@ -1,17 +1,16 @@
-//! Fuzzes a server: the machine says what a good client says, and what goes onto the wire is
-//! changed on its way.
+//! Fuzzes a server: the machine produces the bytes of a correct client, and the fuzzer changes some
+//! before they are sent.
 //!
 //! Sessions that are well-formed up to a certain byte reach states of a server that random bytes
-//! never do. Each session has a number, which is the seed of all that is changed: the same number
-//! gives the same bytes again. Number 0 changes nothing, so that it shows whether the server can be
-//! talked with at all.
+//! do not. The number of a session is the seed of all changes, so that sessions can be repeated.
+//! Session 0 changes nothing, and checks that the server accepts the message.
 //!
 //! ```text
 //! cargo run --example fuzz_server -- localhost:2525 alice@example.org bob@example.com 1000
 //! ```
 //!
-//! For a server of your own, which you watch while it goes: what its sanitizer says is worth more
-//! than what can be seen from here.
+//! Use it on your own server, built with a sanitizer, and watch the server: it shows more than the
+//! client can see.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -21,7 +20,7 @@ use std::time::Duration;
 use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope, ErrorKind};
 
-/// A server that says nothing for so long has lost its way, or waits for more.
+/// After this silence, the server hangs or waits for more input.
 const SILENCE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let envelope = Envelope::new(Address::new(from)?, [Address::new(to)?])?;
     for seed in 0..sessions.parse()? {
-        // When it cannot be reached any more, the session before is what to look at.
+        // If the server cannot be reached any more, the previous session is the cause.
         let stream = TcpStream::connect(server)
             .map_err(|error| format!("before session {seed}: {error}"))?;
         let seen = session(stream, &envelope, seed)?;
@@ -43,20 +42,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What became of a session. Each of them may be right: the server decides what it does with
-/// nonsense. What is wrong shows over many sessions, and in the server's log: one that was *sent*
-/// must have arrived once, and as it went.
+/// The result of a session. None of them is wrong in itself: servers may treat malformed input as
+/// they like. Compare many sessions with the server's log: a message that was *sent* must have
+/// arrived once and unchanged.
 #[derive(Debug)]
 pub enum Seen {
-    /// The server took the message.
+    /// The server accepted the message.
     Sent,
-    /// It said no, with these words.
+    /// The server refused with this reply.
     Refused(String),
-    /// It closed the connection.
+    /// The server closed the connection.
     Closed,
-    /// It said nothing for a while.
+    /// The server sent nothing for a while.
     Silent,
-    /// What it said cannot be read, or was not asked for.
+    /// The server sent an invalid or unexpected reply.
     OutOfStep(String),
 }
 
@@ -72,7 +71,7 @@ impl std::fmt::Display for Seen {
     }
 }
 
-/// Sends one message, changed as the seed says.
+/// Sends one message with the changes of the seed.
 pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io::Result<Seen> {
     stream.set_read_timeout(Some(SILENCE))?;
     let mut machine = Machine::new(Settings::new(ClientName::literal(
@@ -88,8 +87,7 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 while !machine.output().is_empty() {
                     let front = machine.output().front().len();
                     bytes.extend_from_slice(machine.output().front());
-                    // The machine is told that all of it went: so it goes on as a good client
-                    // would.
+                    // The machine continues as if its own bytes had been sent.
                     machine.wrote(front);
                 }
                 if stream.write_all(&changes.apply(bytes)).is_err() {
@@ -99,7 +97,9 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 match stream.read(&mut buffer) {
                     Ok(0) => machine.input_ended(),
                     Ok(n) if machine.input(&buffer[..n]) == n => {}
-                    Ok(_) => return Ok(Seen::OutOfStep("it says more than anybody reads".into())),
+                    Ok(_) => {
+                        return Ok(Seen::OutOfStep("more input than the machine reads".into()));
+                    }
                     Err(error)
                         if matches!(
                             error.kind(),
@@ -115,7 +115,7 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 begun = true;
                 machine
                     .begin(Transaction::new(envelope))
-                    .expect("nothing else is under way");
+                    .expect("no transaction is open");
             }
             Ok(Step::Body { .. }) => match message.take() {
                 Some(text) => machine.body(text).expect("a message was asked for"),
@@ -131,14 +131,14 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
     }
 }
 
-/// What is changed on the way, decided by a number (SplitMix64).
+/// The changes, generated from a seed (SplitMix64).
 struct Changes {
     state: u64,
-    /// How many changes are left to be made.
+    /// The number of remaining changes.
     left: u64,
 }
 
-/// What servers have stumbled over.
+/// Sequences that have caused defects in servers.
 const PIECES: [&[u8]; 12] = [
     b"\r\n.\r\n",
     b"\n.\n",
@@ -172,7 +172,7 @@ impl Changes {
         (mixed ^ mixed >> 31) % limit
     }
 
-    /// Changes one of three groups, so that the others bring the server where this one hits it.
+    /// Changes about one of three groups, so that the others bring the server into a state first.
     fn apply(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         if bytes.is_empty() || self.left == 0 || self.below(3) > 0 {
             return bytes;

@@ -1,5 +1,5 @@
-//! A mail with a large attachment, from here to a server inside this process, over STARTTLS and
-//! with a login: nothing to set up, nothing leaves the machine.
+//! Sends a message with a large attachment to a server in the same process, over STARTTLS and with
+//! a login. It needs no settings, and nothing leaves the machine.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -26,18 +26,18 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Arguments { attach_size } = Arguments::parse();
 
-    // The server: a fresh CA and certificate, STARTTLS, one account.
+    // A server with its own CA, STARTTLS and one account.
     let server = Server::builder()
         .login("alice@example.org", "correct horse")
         .start()
         .await?;
 
-    // The attachment, in a file as attachments are.
+    // The attachment.
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("film.bin");
     let digest = write_noise(&file, attach_size)?;
 
-    // The client. The server's URL holds user, password, host, port and the CA to trust.
+    // The URL of the server contains user, password, host, port and the CA to trust.
     let client = Client::from_url(&server.url())?;
     let mail = MessageBuilder::new()
         .from(("Alice", "alice@example.org"))
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     print(&receipt);
 
-    // What arrived.
+    // The message as the server received it.
     let arrived = server.next_message().await;
     let intact = attachment_digest(&arrived)? == digest;
     println!(
@@ -79,7 +79,7 @@ fn print(receipt: &Receipt) {
                 println!(
                     "server is     {}, certified by {}",
                     peer.subject,
-                    tls.verified_by.as_deref().unwrap_or("nobody")
+                    tls.verified_by.as_deref().unwrap_or("no authority")
                 );
             }
         }
@@ -106,14 +106,14 @@ fn print(receipt: &Receipt) {
     );
 }
 
-/// Fills a file with bytes that no compression makes smaller, and gives their SHA-256.
+/// Fills a file with incompressible bytes, and returns their SHA-256.
 fn write_noise(path: &Path, mut size: u64) -> io::Result<Vec<u8>> {
     let mut file = io::BufWriter::new(std::fs::File::create(path)?);
     let (mut digest, mut state, mut block) =
         (Sha256::new(), 0x9e37_79b9_7f4a_7c15_u64, [0; 64 * 1024]);
     while size > 0 {
         for word in block.chunks_exact_mut(8) {
-            // Xorshift (Marsaglia 2003): good enough to be no pattern.
+            // Xorshift (Marsaglia 2003).
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -128,7 +128,7 @@ fn write_noise(path: &Path, mut size: u64) -> io::Result<Vec<u8>> {
     Ok(digest.finalize().to_vec())
 }
 
-/// Decodes the attachment out of the message, line by line, and gives its SHA-256.
+/// Decodes the attachment of the message, line by line, and returns its SHA-256.
 fn attachment_digest(message: &ReceivedMessage) -> io::Result<Vec<u8>> {
     let mut lines = BufReader::with_capacity(1 << 20, std::fs::File::open(message.path())?);
     let (mut line, mut in_headers, mut digest) = (Vec::new(), false, Sha256::new());

@@ -1,4 +1,4 @@
-//! Passwords in files and on standard input, for the examples `send` and `probe`.
+//! Reads passwords from files and standard input, for the examples `send` and `probe`.
 
 use std::error::Error as _;
 use std::io;
@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use envoi::Secret;
 
-/// The path of standard input.
+/// Whether the path stands for standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// A password in a file, of which the end is waited for until then, or from standard input.
+/// Reads a password from a file, whose end must be reached before `until`, or from standard input.
 pub fn read(path: &Path, until: Instant) -> io::Result<Secret> {
     let secret = match is_stdin(path) {
         true => Secret::from_reader(io::stdin()),
         false => Secret::from_file_within(path, until.saturating_duration_since(Instant::now())),
     };
-    // What caused the error does not have the name of the file, which may be the password given by
-    // mistake.
+    // The cause of the error does not contain the name of the file, which may be the password itself
+    // by mistake.
     secret.map_err(|error| {
         match error
             .source()
@@ -31,7 +31,7 @@ pub fn read(path: &Path, until: Instant) -> io::Result<Secret> {
     })
 }
 
-/// Says that the file of an option is no password.
+/// The message for a file that cannot be read as a password.
 pub fn unreadable(option: &str, error: &io::Error) -> String {
     format!("{option} cannot be read as text: {error}")
 }

@@ -1,10 +1,11 @@
-//! Looks at a mail server without sending anything: `probe --help` says how, the exit code whether
-//! it can be used.
+//! Examines a mail server without sending a message. `probe --help` lists the options; the exit
+//! code says whether the server can be used.
 //!
 //!     cargo run --example probe -- mail.example.org
-//!     cargo run --example probe -- --url smtps://alice%40example.org@mail.example.org --password-file secret.txt
+//!     cargo run --example probe -- --url smtps://alice%40example.org@mail.example.org \
+//!         --password-file secret.txt
 //!
-//! The whole of it is `envoi::probe`, to which [`endpoint`] gives the settings.
+//! [`endpoint`] collects the settings for `envoi::probe`, which does the work.
 
 #[path = "../password/mod.rs"]
 mod password;
@@ -23,25 +24,25 @@ use envoi::{Endpoint, Timeouts};
 
 use report::Failure;
 
-/// Looks at a mail server without sending anything: its ports, what they offer, TLS, certificates
+/// Examines a mail server without sending a message: its ports, capabilities, TLS, certificates
 /// and the login.
 ///
-/// The exit code is 0 when a port can be used. Otherwise it tells why the best one cannot: 64 for a
-/// bad request, 69 for a refusal, 73 for a file that cannot be written, 75 when nobody answers or
-/// it may pass, 76 for TLS, certificates and protocol, 77 for the login, 78 for a trust store that
-/// cannot be read.
+/// The exit code is 0 if a port can be used. Otherwise it is the reason for the best port: 64 for a
+/// bad request, 66 for an input file that cannot be read, 69 for a refusal, 73 for a file that
+/// cannot be written, 75 for no answer and other transient failures, 76 for TLS, certificates and
+/// protocol violations, 77 for the login, 78 for an unreadable trust store.
 #[derive(Parser)]
 #[command(name = "probe", version)]
 struct Options {
-    /// The server; an IPv6 address stands in brackets. Without a port, 25, 465 and 587 are tried
+    /// The server; an IPv6 address in brackets. Without a port, 25, 465 and 587 are tried
     #[arg(value_name = "HOST[:PORT]", required_unless_present = "url")]
     host: Option<String>,
     /// The server as a URL; with a user and a password, the login is tried, inside verified TLS
     /// only
     #[arg(long)]
     url: Option<String>,
-    /// A file with the password of the user in the URL; one line end at its end does not belong to
-    /// it
+    /// A file with the password of the user in the URL; a line end at the end of the file is
+    /// ignored
     #[arg(long, value_name = "FILE", requires = "url")]
     password_file: Option<PathBuf>,
 
@@ -58,14 +59,14 @@ struct Options {
     #[arg(long, value_name = "FILE", conflicts_with = "trust_password")]
     trust_password_file: Option<PathBuf>,
 
-    /// Limit each step, and a port to four times as much; 10 seconds by default
+    /// The limit of each step; a port may take four times as long. The default is 10 seconds
     #[arg(long, value_name = "SECS")]
     timeout: Option<String>,
-    /// The name to give to the server; by default the address of this machine
+    /// The client name in EHLO; by default the address of this machine
     #[arg(long, value_name = "NAME")]
     helo: Option<String>,
 
-    /// Write the certificates that the server sent to a file (PEM), for its administrator to check
+    /// Write the certificates of the server to a file (PEM), for its administrator to check
     #[arg(long, value_name = "FILE")]
     save_chain: Option<PathBuf>,
     /// Print one JSON object on standard output
@@ -78,12 +79,12 @@ async fn main() {
     let args: Vec<OsString> = std::env::args_os().collect();
     let (code, as_json) = match Options::try_parse_from(&args) {
         Ok(options) => (run(&options).await, options.json),
-        // --help and --version come as errors, too.
+        // clap returns --help and --version as errors.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(error) => (Err(explain(&error)), args.iter().any(|arg| arg == "--json")),
     };
     let code = code.unwrap_or_else(|failure| report::print_failure(&failure, as_json));
-    // Not by returning: that would wait for a thread that still looks up a name.
+    // Returning from `main` would wait for a thread that still resolves a name.
     std::process::exit(code.into());
 }
 
@@ -138,7 +139,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     };
     let timeout = options.timeout.as_deref().map(timeout).transpose()?;
     let most = Duration::from_secs(5);
-    // Together, the ends of the files with passwords are waited for no longer.
+    // The limit for reading all password files.
     let until = Instant::now() + timeout.unwrap_or(most).min(most);
     let inputs = [&options.password_file, &options.trust_password_file];
     if inputs
@@ -177,7 +178,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
 }
 
 fn timeout(seconds: &str) -> Result<Duration, Failure> {
-    // Thirty years are more than anybody waits.
+    // About thirty years.
     let seconds = seconds
         .parse::<f64>()
         .ok()
@@ -187,13 +188,13 @@ fn timeout(seconds: &str) -> Result<Duration, Failure> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// `HOST[:PORT]`, which is a URL without its scheme, or an IPv6 address without brackets.
+/// Parses `HOST[:PORT]`, a URL without its scheme, or an IPv6 address without brackets.
 fn place(host: &str) -> Result<Endpoint, Failure> {
     if host.parse::<Ipv6Addr>().is_ok() {
         return Ok(Endpoint::new(host));
     }
     if host.contains(['/', '?', '#', '@']) {
-        // It is not shown: there may be a password in it.
+        // Not shown: it may contain a password.
         return Err(Failure::request(
             "a host is wanted, or HOST:PORT; a URL is given with --url",
         ));
@@ -201,14 +202,14 @@ fn place(host: &str) -> Result<Endpoint, Failure> {
     Ok(Endpoint::from_url(&format!("smtp://{host}"))?)
 }
 
-/// The port, of a host that is one.
+/// The port, if `host` has one.
 fn port_of(host: &str) -> Option<u16> {
     let (before, port) = host.rsplit_once(':')?;
     let port = port.parse().ok()?;
     (!before.contains(':') || before.ends_with(']')).then_some(port)
 }
 
-/// Says what clap found. Its own messages repeat what was given, and so perhaps a password.
+/// Describes an error of clap, whose own messages repeat the arguments, possibly with a password.
 fn explain(error: &clap::Error) -> Failure {
     use clap::error::ErrorKind;
     let what = error
@@ -216,7 +217,7 @@ fn explain(error: &clap::Error) -> Failure {
         .as_str()
         .unwrap_or("the command line is not understood")
         .to_lowercase();
-    // Of an unknown argument this is what the user wrote, else the name of an option.
+    // For an unknown argument this is the user's text, otherwise the name of an option.
     let option = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(name)) if error.kind() != ErrorKind::UnknownArgument => {
             format!(": {name}")

@@ -1,9 +1,11 @@
-//! Sends one message from the command line: `send --help` says how, the exit code what came of it.
+//! Sends one message from the command line. `send --help` lists the options; the exit code is the
+//! result.
 //!
 //!     cargo run --example send -- --url smtp://alice@mail.example.org --password-file secret.txt \
-//!         --from alice@example.org --to bob@example.com --subject Hello --body "Hello Bob." --attach film.mp4
+//!         --from alice@example.org --to bob@example.com --subject Hello --body "Hello Bob." \
+//!         --attach film.mp4
 //!
-//! The whole of it is in [`send`]: an endpoint, a message, and one call.
+//! [`send`] does the work: an endpoint, a message, and one call.
 
 mod options;
 #[path = "../password/mod.rs"]
@@ -41,7 +43,7 @@ async fn main() {
     let mut transcript = None;
     let (result, as_json) = match Options::try_parse_from(&args) {
         Ok(options) => (send(&options, &mut transcript).await, options.json),
-        // --help and --version come as errors, too.
+        // clap returns --help and --version as errors.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
         Err(error) => (
             Err(options::explain(&error, &args)),
@@ -51,16 +53,16 @@ async fn main() {
     let report = Report::new(result, started.elapsed());
     report.print(as_json);
     if let Some(mut file) = transcript {
-        // Where it cannot be written, the message is sent nevertheless.
+        // The message was sent, even if the transcript cannot be written.
         let _ = file.write_all(report.transcript().as_bytes());
     }
-    // Not by returning: that would wait for a thread that still reads standard input or looks up a
+    // Returning from `main` would wait for a thread that still reads standard input or resolves a
     // name.
     std::process::exit(report.exit_code().into());
 }
 
-/// The file for the transcript is made before anything is sent: what cannot be written is a bad
-/// request.
+/// Sends the message. The file of the transcript is created first: if it cannot be written, the
+/// request is invalid.
 async fn send(
     options: &Options,
     transcript: &mut Option<Box<dyn Write>>,
@@ -88,7 +90,7 @@ async fn send(
     };
     let mut message = message.delivery(delivery);
     if let Some(limit) = deadline {
-        // In tenths of a second: errors name it.
+        // In tenths of a second, as errors print it.
         let spent = Duration::from_millis(100)
             * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
         endpoint = endpoint.deadline(limit.saturating_sub(spent));
@@ -172,12 +174,12 @@ fn client_certificate(
 async fn message(options: &Options) -> Result<Message<'_>, Failure> {
     let envelope = envelope(options)?;
     if let Some(path) = &options.message {
-        let ready = if is_stdin(path) {
+        let raw = if is_stdin(path) {
             Message::raw_stream(tokio::io::stdin())
         } else {
             Message::raw_file(path)
         };
-        return Ok(ready.envelope(envelope));
+        return Ok(raw.envelope(envelope));
     }
     let mut mail = MessageBuilder::new();
     if let Some(sender) = envelope.reverse_path() {
@@ -210,7 +212,7 @@ async fn message(options: &Options) -> Result<Message<'_>, Failure> {
     Ok(attachments.fold(Message::from(mail).envelope(envelope), Message::attach))
 }
 
-/// What is asked of the server beyond taking the message.
+/// The ESMTP parameters of the message.
 fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
     let mut delivery = DeliveryOptions::new();
     if let Some(list) = &options.notify {
@@ -237,8 +239,8 @@ fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
     Ok(delivery)
 }
 
-/// Who gets it and whom it is from, whatever its headers say. That is also how a Bcc comes to
-/// nobody's eyes.
+/// The sender and the recipients, independent of the headers, so that Bcc recipients stay
+/// hidden.
 fn envelope(options: &Options) -> Result<Envelope, Failure> {
     let sender = match options.from.as_str() {
         "" | "<>" => None,
@@ -253,7 +255,7 @@ fn addresses(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-/// How long the ends of the files with passwords are waited for, together.
+/// The limit for reading all password files.
 fn time_for_passwords(options: &Options) -> Result<Duration, Failure> {
     let mut time = Duration::from_secs(5);
     for (seconds, option) in [
@@ -269,8 +271,8 @@ fn time_for_passwords(options: &Options) -> Result<Duration, Failure> {
 
 fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     if let Some(variable) = &options.password_env {
-        // Neither the error, which may hold the value, nor the name, which may be the password
-        // given by mistake.
+        // Shows neither the error, which may contain the value, nor the name, which may be the
+        // password itself by mistake.
         let failure = |_| {
             Failure::request("the environment variable of --password-env is not set, or not UTF-8")
         };
@@ -294,7 +296,7 @@ fn password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure
     password::read(path, until).map(Some).map_err(failure)
 }
 
-/// The password of trust stores and of the client's certificate.
+/// The password of trust stores and of the client certificate.
 fn store_password(options: &Options, until: Instant) -> Result<Option<Secret>, Failure> {
     match (&options.trust_password, &options.trust_password_file) {
         (Some(password), _) => Ok(Some(password.into())),
@@ -305,7 +307,7 @@ fn store_password(options: &Options, until: Instant) -> Result<Option<Secret>, F
     }
 }
 
-/// A file that is written anew, or standard error.
+/// Creates the file, or returns standard error for `-`.
 fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stderr()));
@@ -318,8 +320,8 @@ fn output(path: &Path) -> Result<Box<dyn Write>, Failure> {
     Ok(Box::new(std::fs::File::create(path).map_err(failure)?))
 }
 
-/// A file of text, or standard input. A file has a limited time: some of /proc count as regular,
-/// and have no end.
+/// Reads a text from a file or from standard input. Files have a time limit, as some in /proc are
+/// regular and endless.
 async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure> {
     const PATIENCE: Duration = Duration::from_secs(20);
     let source = path.to_owned();
@@ -339,7 +341,7 @@ async fn read_text(path: &Path, option: &'static str) -> Result<String, Failure>
 }
 
 fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
-    // A text is in memory as a whole. More than this is better sent as an attachment.
+    // The whole text is in memory. Larger ones should be attachments.
     const LIMIT: u64 = 64 * 1024 * 1024;
     let failure =
         |cause: &dyn Display| Failure::input(format!("{option} cannot be read as text: {cause}"));
@@ -355,7 +357,7 @@ fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
     } else if metadata(path)?.is_dir() {
         return Err(failure(&"it is a directory").with_hint("Name a file in it."));
     } else {
-        // To open a FIFO could take forever.
+        // Opening a FIFO could block forever.
         return Err(failure(&"it is not a regular file").with_hint(
             "A pipe or a device can be read as a stream, given as - on standard input.",
         ));
@@ -375,7 +377,7 @@ fn read_text_now(path: &Path, option: &str) -> Result<String, Failure> {
 }
 
 fn duration(seconds: &str, option: &str) -> Result<Duration, Failure> {
-    // Thirty years are more than anybody waits.
+    // About thirty years.
     let seconds = seconds
         .parse::<f64>()
         .ok()

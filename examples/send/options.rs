@@ -1,7 +1,7 @@
-//! The command line: what may be said, and what is wrong with it.
+//! The options of the command line and their errors.
 //!
-//! Everything is taken as plain text: what it means, envoi says. No message repeats what was given,
-//! as a password may be in it; clap's own messages do, and are not shown.
+//! All values are strings that envoi parses. No message repeats an argument, as it may contain a
+//! password; clap's own messages do, and are not shown.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::password::is_stdin;
 use crate::report::Failure;
 
-/// Sends one message, and says what became of it.
+/// Sends one message and reports the result.
 ///
-/// The exit code is 0 when every recipient was accepted; 64 for a bad request, 66 for an input file
-/// that cannot be read, 69 for a refusal, 75 for a failure that may pass, 76 for TLS and protocol,
-/// 77 for the login, 78 for the configuration, 79 when nobody knows whether the message was
-/// delivered.
+/// The exit code is 0 if every recipient was accepted; 64 for a bad request, 66 for an input file
+/// that cannot be read, 69 for a permanent refusal, 75 for a transient failure, 76 for TLS and
+/// protocol violations, 77 for the login, 78 for the configuration, 79 if it is unknown whether the
+/// message was delivered.
 #[derive(Parser)]
 #[command(name = "send", version)]
 pub struct Options {
@@ -25,17 +25,16 @@ pub struct Options {
     /// smtp://host:25?tls=none, lmtp://host:24, lmtp+unix:///run/lmtp.sock
     #[arg(long)]
     pub url: String,
-    /// The sender; '' or '<>' for a notification that must not bounce, which then has no From
-    /// header
+    /// The sender; '' or '<>' for a notification that must not bounce, which has no From header
     #[arg(long, value_name = "ADDRESS")]
     pub from: String,
     /// Recipients
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub to: Vec<String>,
-    /// Recipients of a copy
+    /// Recipients in the Cc header
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub cc: Vec<String>,
-    /// Recipients that the others do not see
+    /// Recipients that are hidden from the others
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub bcc: Vec<String>,
 
@@ -51,17 +50,18 @@ pub struct Options {
     /// A file with the text as HTML, UTF-8, alone or beside the plain text
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Files that go along, of any size; - is standard input
+    /// Attachments of any size; - is standard input
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub attach: Vec<PathBuf>,
-    /// A message that is ready, headers and all; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "body", "body_file", "html", "attach"])]
+    /// A raw message with its headers; - is standard input
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["subject", "body", "body_file", "html", "attach"])]
     pub message: Option<PathBuf>,
 
     /// Trust the certificates of these files or folders, and no others
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub trust: Vec<PathBuf>,
-    /// The password of a trust store (PKCS#12, JKS), and of the client's certificate
+    /// The password of a trust store (PKCS#12, JKS), and of the client certificate
     #[arg(long, value_name = "PASSWORD", conflicts_with = "trust_password_file")]
     pub trust_password: Option<String>,
     /// A file with that password, its first line
@@ -70,21 +70,21 @@ pub struct Options {
     /// Trust the system's store as well
     #[arg(long)]
     pub system_trust: bool,
-    /// The certificate to show to the server: PEM, or a key store (PKCS#12, JKS, an Oracle wallet)
-    /// with its key
+    /// The client certificate: PEM, or a key store (PKCS#12, JKS, an Oracle wallet) that includes
+    /// the key
     #[arg(long, value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub client_key: Option<PathBuf>,
-    /// The name to give to the server; by default the address of this machine
+    /// The client name in EHLO; by default the address of this machine
     #[arg(long, value_name = "NAME")]
     pub helo: Option<String>,
-    /// Log in by this mechanism; by default the best that both sides know
+    /// The SASL mechanism; by default the strongest that both sides support
     #[arg(long, value_name = "MECHANISM")]
     pub auth: Option<String>,
-    /// A file with the password of the user in the URL; one line end at its end does not belong to
-    /// it
+    /// A file with the password of the user in the URL; a line end at the end of the file is
+    /// ignored
     #[arg(long, value_name = "FILE", conflicts_with = "password_env")]
     pub password_file: Option<PathBuf>,
     /// An environment variable with the password of the user in the URL
@@ -94,48 +94,48 @@ pub struct Options {
     /// Send to all recipients or to none
     #[arg(long)]
     pub all_or_nothing: bool,
-    /// Have reports of delivery: never, or some of success,failure,delay
+    /// Request delivery status notifications: never, or any of success,failure,delay
     #[arg(long, value_name = "LIST")]
     pub notify: Option<String>,
-    /// What a report of failure brings back: full (the message) or hdrs (its headers)
+    /// What a failure notification contains: full (the message) or hdrs (its headers)
     #[arg(long, value_name = "WHAT")]
     pub ret: Option<String>,
-    /// The name of this message in reports
+    /// The envelope ID, which notifications repeat
     #[arg(long, value_name = "ID")]
     pub envid: Option<String>,
     /// Deliver within this time, or return the message
     #[arg(long, value_name = "SECS")]
     pub deliver_by: Option<String>,
-    /// Have the server hold the message for this time
+    /// Ask the server to hold the message for this time
     #[arg(long, value_name = "SECS")]
     pub hold: Option<String>,
     /// The priority, from -9 to 9
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub priority: Option<String>,
-    /// Send only if TLS is verified here, and promised for the rest of the way
+    /// Send only if TLS is verified here and the server promises it for the rest of the way
     #[arg(long)]
     pub require_tls: bool,
-    /// Send attachments without base64 where the server can
+    /// Send attachments without base64 if the server offers BINARYMIME
     #[arg(long)]
     pub binary: bool,
-    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (it looks the server's
-    /// name up), http://host:3128
+    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (the proxy resolves the
+    /// server's name), http://host:3128
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
     /// Connect from this address of the machine
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<String>,
 
-    /// Limit connecting and each answer; by default the limits of RFC 5321
+    /// The limit of connecting and of each reply; by default the limits of RFC 5321
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<String>,
-    /// Limit the whole
+    /// The limit of the whole call
     #[arg(long, value_name = "SECS")]
     pub deadline: Option<String>,
-    /// Try again so often after failures that may pass, with growing delays
+    /// The number of retries after transient failures, with growing delays
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
-    /// Show how far the message is, on a terminal
+    /// Show a progress bar, on a terminal
     #[arg(long)]
     pub progress: bool,
     /// Write the dialogue to a file, without secrets; - is standard error
@@ -147,7 +147,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What clap does not see.
+    /// Checks what clap cannot.
     pub fn check(&self) -> Result<(), Failure> {
         let inputs = [
             &self.body_file,
@@ -178,10 +178,9 @@ const PLANNED: &[&str] = &[
     "--state",
 ];
 
-/// Says what clap found, in words of our own.
+/// Describes an error of clap without the user's text.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
-    // The names of our options, of which these kinds of errors speak. Only `UnknownArgument` has
-    // what the user wrote there.
+    // Names of options, except for `UnknownArgument`, where it is the user's text.
     let names = |kind| match error.get(kind) {
         Some(ContextValue::String(name)) => name.clone(),
         Some(ContextValue::Strings(names)) => names.join(", "),
@@ -224,8 +223,8 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
     })
 }
 
-/// Where the unknown argument stands. It is not shown: it may be a part of a password that was not
-/// quoted.
+/// The position of the unknown argument, which is not shown: it may be part of an unquoted
+/// password.
 fn position(unknown: &str, args: &[OsString]) -> Option<usize> {
     args.iter()
         .skip(1)

@@ -1,4 +1,4 @@
-//! The bar that `--progress` draws.
+//! The progress bar of `--progress`.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 const BAR: &str = "{bytes} of {total_bytes} [{bar:30}] {binary_bytes_per_sec}, {eta} left";
 const NO_END: &str = "{spinner} {bytes}, {binary_bytes_per_sec}";
 
-/// Draws a bar on standard error, if that is a terminal, with the speed and the time that is left.
-/// It goes when the message has gone.
+/// Draws a progress bar on standard error, if that is a terminal, with the speed and the remaining
+/// time. The bar is cleared once the message is sent.
 pub fn bar() -> impl Fn(UploadProgress) {
     let target = ProgressDrawTarget::stderr();
     let bar = ProgressBar::with_draw_target(None, target).with_finish(ProgressFinish::AndClear);
