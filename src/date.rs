@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_days() {
+    fn dates_are_read_and_written() {
         for (text, seconds) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2000-02-29T12:00:00Z", 951_825_600),
@@ -125,7 +125,7 @@ mod tests {
 
     #[cfg(feature = "client")]
     #[test]
-    fn time_between_has_one_unit() {
+    fn a_time_between_is_written_in_one_unit() {
         let moment = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         for (seconds, text) in [
             (0, "0 seconds"),
@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_can_be_read(seconds in 0..END) {
+        fn written_dates_can_be_read(seconds in 0..END) {
             prop_assert_eq!(from_text(&to_text(seconds)).and_then(super::seconds), Some(seconds));
         }
     }

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_without_a_writer_ends_with_the_time() {
+    fn a_fifo_without_a_writer_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let error = read(&fifo(&folder), 1 << 20, Instant::now()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -237,7 +237,7 @@ mod tests {
 
     /// Neither by the growth of the buffer, nor by that of `read_to_end`.
     #[test]
-    fn a_secret_is_read_into_one_piece_of_memory() {
+    fn a_secret_is_read_into_a_single_allocation() {
         let folder = tempfile::tempdir().unwrap();
         let path = fifo(&folder);
         // Two pieces, between which the reader waits.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_character_is_not_text() {
+    fn a_truncated_character_is_not_text() {
         let le = |units: &[u16]| {
             [0xFEFF]
                 .iter()
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_that_stays_open_ends_with_the_time() {
+    fn a_fifo_that_stays_open_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = fifo(&folder);
         // Opened for both: there is a writer all the time, which writes nothing more.

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_as_dns_has_them() {
+    fn names_become_a_labels() {
         for (name, ascii) in [
             ("example.org", "example.org"),
             ("under_score.example.org", "under_score.example.org"),

@@ -244,7 +244,7 @@ mod tests {
     use crate::{Message, Timeouts};
 
     #[tokio::test(start_paused = true)]
-    async fn delays_double_and_end_with_the_deadline() {
+    async fn retry_delays_double_up_to_the_deadline() {
         let mail = MessageBuilder::new()
             .from("me@example.org")
             .to("you@example.com")

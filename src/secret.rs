@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_gives_what_a_file_gives() {
+    fn a_secret_from_a_reader_equals_one_from_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         let utf16 = |text: &[u16]| {

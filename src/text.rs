@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaces_what_a_terminal_obeys_and_what_cannot_be_seen() {
+    fn control_and_invisible_characters_are_replaced() {
         for c in [
             '\0',
             '\u{7}',
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_readable_text() {
+    fn readable_text_is_kept() {
         for text in [
             "",
             "Grüße, 世界",
@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_unprintable_is_left(text in any::<String>()) {
+        fn printable_text_has_no_unprintable_character(text in any::<String>()) {
             prop_assert!(!printable(text.as_str()).contains(is_unprintable));
             prop_assert!(!quoted(&text).contains(is_unprintable));
         }

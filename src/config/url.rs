@@ -290,7 +290,7 @@ mod tests {
     use crate::proto::Mechanism;
 
     #[test]
-    fn schemes_and_ports() {
+    fn schemes_set_port_and_security() {
         for (url, host, port, security) in [
             (
                 "smtp://mail.example.org",
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_a_path() {
+    fn a_socket_url_has_a_path() {
         for (url, path) in [
             ("lmtp+unix:///run/dovecot/lmtp", "/run/dovecot/lmtp"),
             ("LMTP+Unix:///tmp/a%20b%3Fc%25?helo=me", "/tmp/a b?c%"),
@@ -377,7 +377,7 @@ mod tests {
 
     #[cfg(feature = "idna")]
     #[test]
-    fn hosts_beyond_ascii_are_looked_up_as_dns_has_them() {
+    fn non_ascii_hosts_become_a_labels() {
         for url in [
             "smtp://mail.b\u{fc}cher.example",
             "smtp://mail.b%C3%BCcher.example:25",
@@ -391,7 +391,7 @@ mod tests {
 
     /// Where one is a FIFO, this would wait.
     #[test]
-    fn no_file_is_read() {
+    fn parsing_a_url_reads_no_file() {
         assert!(
             parse("smtp://mail.example.org?trust=/nowhere&trust-password-file=/nowhere").is_ok()
         );
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn mechanisms_decide_what_user_and_password_are() {
+    fn the_mechanism_decides_the_meaning_of_user_and_password() {
         for (url, expected) in [
             ("smtp://u:p@h", Credentials::new("u", "p")),
             ("smtp://u:p@h?auth=login", Credentials::new("u", "p")),
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named_and_show_no_password() {
+    fn url_errors_name_the_fault_and_show_no_password() {
         for (url, says) in [
             ("mail.example.org:587", "smtp://"),
             ("STARTTLS:mail.example.org", "by default"),

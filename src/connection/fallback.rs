@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_by_reply_and_exchange() {
+    fn the_fallback_reason_depends_on_reply_and_exchange() {
         use ExchangeFault::{Broken, Distrusted};
         for (line, is_explained, fault, reason) in [
             (
@@ -302,7 +302,7 @@ mod tests {
 
     /// One line for each row of the table.
     #[test]
-    fn what_may_follow() {
+    fn the_next_mechanism_depends_on_the_reason() {
         use Mechanism::{
             CramMd5, Login, Plain, ScramSha1, ScramSha1Plus, ScramSha256, ScramSha256Plus,
         };

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_advised_outside_tls_alone_and_lasts() {
+    fn tls_is_advised_only_without_tls() {
         let offered = offering("250-STARTTLS\r\n");
         for text in [
             "451 5.7.3 STARTTLS is required to send mail",
@@ -428,7 +428,7 @@ mod tests {
     use Phase::{Auth, EndOfData, Greeting, Hello, Mail, Rcpt};
 
     #[test]
-    fn words_of_those_who_did_not_log_in() {
+    fn advice_without_a_login_follows_the_reply() {
         let offered = offering("250-AUTH PLAIN LOGIN\r\n");
         table(
             secure(&offered),
@@ -686,7 +686,7 @@ mod tests {
     }
 
     #[test]
-    fn words_after_a_login() {
+    fn advice_after_a_login_follows_the_reply() {
         let offered = offering("250-AUTH PLAIN LOGIN\r\n");
         table(
             logged_in(&offered),
@@ -840,7 +840,7 @@ mod tests {
 
     /// The words of an address, a host name or a URL are none of the server's.
     #[test]
-    fn names_are_no_words() {
+    fn names_in_a_reply_give_no_advice() {
         let words = |text: &str| words(&reply(text)).trim().to_owned();
         for (text, expected) in [
             ("550 <relay@example.org>: User unknown", ": user unknown"),
@@ -879,7 +879,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_goes_before_words_beside_it() {
+    fn the_cause_takes_precedence_over_other_words() {
         let offered = offering("250-AUTH PLAIN LOGIN\r\n");
         table(
             secure(&offered),
@@ -1097,7 +1097,7 @@ mod tests {
     }
 
     #[test]
-    fn how_to_get_tls_depends_on_policy_protocol_and_offer() {
+    fn advice_on_tls_depends_on_policy_protocol_and_offer() {
         let (starttls, none) = (offering("250-STARTTLS\r\n"), offering(""));
         let lmtp = |facts| Facts {
             lmtp: true,

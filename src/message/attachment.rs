@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_known_by_its_name() {
+    fn the_content_type_follows_the_file_name() {
         for (path, name, content_type) in [
             ("a/report.PDF", "report.PDF", "application/pdf"),
             ("/photo.jpeg", "photo.jpeg", "image/jpeg"),

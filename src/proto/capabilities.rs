@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_auth_in_every_form() {
+    fn auth_is_read_in_every_form() {
         for lines in [
             &["AUTH PLAIN LOGIN"][..],
             &["AUTH=PLAIN LOGIN"],
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_size_in_every_form() {
+    fn size_is_read_in_every_form() {
         for (line, limit) in [
             ("SIZE 104857600", Some(104_857_600)),
             ("size  1000", Some(1000)),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn only_auth_has_a_form_with_an_equals_sign() {
+    fn only_auth_may_have_an_equals_sign() {
         let capabilities = offered(&[
             "SIZE=5",
             "STARTTLS=1",
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_stands_behind_the_others() {
+    fn parameters_of_other_keywords_are_read() {
         let capabilities = offered(&[
             "DELIVERBY 240",
             "FUTURERELEASE 86400 2027-01-01T00:00:00Z",
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_what_it_does_not_know() {
+    fn unknown_keywords_are_kept() {
         let capabilities = offered(&["X-Novelty one two", "8bitmime", ""]);
         let unknown = &capabilities.keywords()[0];
         assert_eq!(

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn stuffs_and_ends_however_it_is_cut() {
+    fn text_is_stuffed_alike_in_any_cut() {
         for (message, wire) in [
             ("", ".\r\n"),
             ("a", "a\r\n.\r\n"),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_through_what_needs_no_change() {
+    fn text_without_dots_is_not_copied() {
         let text = Bytes::from("a line that is long enough to be sent as it is\r\n".repeat(200));
         let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
         stuffer.push(text.clone().into(), &mut output);

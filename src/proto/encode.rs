@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_raw_commands_hold_one_line() {
+    fn client_names_and_raw_commands_are_single_lines() {
         for name in ["", "a b", "a\r\nMAIL", "a\0", "hôte"] {
             assert!(ClientName::new(name).is_err(), "{name:?}");
         }

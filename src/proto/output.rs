@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_order_and_copies_only_what_is_small() {
+    fn output_stays_in_order_and_copies_only_small_chunks() {
         let large = Bytes::from(vec![b'x'; COPIED + 1]);
         let mut output = Output::default();
         output.put_slice(b"DATA\r\n");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_any_part() {
+    fn output_can_advance_by_any_length() {
         let large = Bytes::from((0..2 * COPIED).map(|i| i as u8).collect::<Vec<_>>());
         for n in [
             0,

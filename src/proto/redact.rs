@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_replaced_and_words_are_not() {
+    fn a_secret_is_replaced_and_other_text_is_kept() {
         let mut secrets = Secrets::default();
         secrets.add(Zeroizing::new("hunter2".into()));
         secrets.add(Zeroizing::new("a".into()));
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_in_the_midst_of_other_bytes() {
+    fn base64_of_a_secret_within_other_bytes_is_replaced() {
         // All characters go that are of the secret alone; so many are left before and after them.
         let secrets = secrets("se\"cret\\");
         assert_eq!(
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_found() {
+    fn each_encoded_form_of_a_secret_is_replaced() {
         for secret in [
             "se\"cret\\",
             "a&b<c>d'e;",
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_broken_into_lines_is_found() {
+    fn a_secret_split_across_lines_is_replaced() {
         let secrets = secrets("correct horse battery");
         let encoded = STANDARD.encode("correct horse battery");
         for (lines, shown) in [
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_sends_costs_time_in_proportion() {
+    fn redaction_takes_linear_time() {
         // Escapes of escapes, as many as there can be.
         for text in [
             "%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25", "+2B", "=3D", "&amp;", "&#38;", "&#",
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_may_be_the_beginning_of_a_secret() {
+    fn a_truncated_secret_is_replaced() {
         let secrets = secrets("correct horse");
         assert_eq!(secrets.redacted_cut("you said correct ho"), "you said ***");
         assert_eq!(
@@ -638,7 +638,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_around_it_a_secret_is_found(
+        fn a_secret_is_replaced_in_any_surroundings(
             before in any::<String>(),
             after in "[%\\\\u{}0-9a-fx\"\u{7}\u{9b}ö]{0,12}",
             secret in "[%\\\\u{}0-9a-f \u{7}\u{9b}\u{202e}ö🔑]{4,12}",

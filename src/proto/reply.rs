@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_forms_that_servers_write() {
+    fn common_forms_of_replies_are_accepted() {
         assert_eq!(reply("250 ok\r\n").text(), "ok");
         assert_eq!(reply("250\r\n").text(), "");
         assert_eq!(reply("250 \r\n").text(), "");
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_enhanced_codes_apart() {
+    fn enhanced_codes_are_parsed() {
         let enhanced = |bytes| reply(bytes).enhanced().map(|code| code.to_string());
         assert_eq!(
             enhanced("550 5.1.1 no such user\r\n").as_deref(),
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_reply() {
+    fn malformed_replies_are_refused() {
         for (bytes, fault) in [
             ("hello\r\n", "no SMTP reply"),
             (&"\r\n".repeat(17), "an empty line came"),
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_to_its_limits_however_the_bytes_are_cut() {
+    fn limits_hold_in_any_cut() {
         let limits = Limits {
             line: 20,
             reply_lines: 3,
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_nothing_that_a_terminal_would_obey() {
+    fn control_characters_in_replies_are_replaced() {
         assert_eq!(
             reply("550 \u{1b}[2Jgone\u{7}\r\n").text(),
             "\u{FFFD}[2Jgone\u{FFFD}"
@@ -625,7 +625,7 @@ mod tests {
     proptest! {
         /// Lines of nothing but codes and blanks, too.
         #[test]
-        fn what_is_redacted_keeps_its_lines(lines in prop::collection::vec("[25]?[. \
+        fn a_redacted_reply_keeps_its_lines(lines in prop::collection::vec("[25]?[. \
             0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
             let mut secrets = Secrets::default();
             secrets.add(Zeroizing::new("secret".into()));

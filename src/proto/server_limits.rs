@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_the_server_takes_and_no_more() {
+    fn recipients_are_checked_against_the_limits() {
         let to = addresses(&["a@x", "b@y", "c@x"]);
         for (limits, is_within) in [
             (limits(None, None), true),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_as_many_messages_as_the_server_takes() {
+    fn messages_of_a_session_are_checked_against_mailmax() {
         let limits = ServerLimits {
             mail_max: Some(3),
             ..ServerLimits::default()
@@ -203,7 +203,7 @@ mod tests {
 
     #[cfg(feature = "client")]
     #[test]
-    fn recipients_stay_in_order_unless_domains_count() {
+    fn parts_keep_recipients_in_order_unless_grouped_by_domain() {
         let to = addresses(&["a@x", "b@y", "c@X", "d@z", "e@y"]);
         assert_eq!(limits(None, None).parts(&to), [[0, 1, 2, 3, 4]]);
         assert_eq!(
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_counts_once_in_every_spelling() {
+    fn spellings_of_a_domain_count_once() {
         let to = addresses(&[
             "a@EXAMPLE.org",
             "b@example.org",
@@ -242,7 +242,7 @@ mod tests {
     proptest! {
         /// Everybody is in one part, and each part keeps to the limits.
         #[test]
-        fn parts_keep_to_the_limits(
+        fn parts_stay_within_the_limits(
             domains in prop::collection::vec(0..5u8, 1..30),
             rcpt_max in prop::option::of(1..6usize),
             rcpt_domain_max in prop::option::of(1..4usize),

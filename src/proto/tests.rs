@@ -21,7 +21,7 @@ fn begin(machine: &mut Machine) {
 }
 
 #[test]
-fn a_session_that_follows_another_tells_of_both() {
+fn a_second_session_keeps_the_transcript_of_the_first() {
     let (mut earlier, mut later) = (machine(), machine());
     let _ = feed(&mut earlier, "220 first\r\n");
     earlier.transcript_mut().note("TLS failed");
@@ -38,7 +38,7 @@ fn a_session_that_follows_another_tells_of_both() {
 
 #[cfg(feature = "pool")]
 #[test]
-fn a_session_is_kept_between_transactions() {
+fn a_session_knows_whether_it_is_between_transactions() {
     let mut machine = machine();
     let _ = feed(&mut machine, "220 hello\r\n");
     assert!(!machine.is_between_transactions());
@@ -57,7 +57,7 @@ fn a_session_is_kept_between_transactions() {
 
 #[cfg(feature = "client")]
 #[test]
-fn what_only_the_client_knows_is_hidden_too() {
+fn secrets_of_the_client_are_hidden_in_the_transcript() {
     let mut machine = machine();
     machine.secrets_mut().add_with_base64("correct-horse");
     let bytes = b"no such user: correct-horse\r\n";

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_session_is_cut_in_the_middle() {
+    fn a_long_transcript_is_shortened_in_the_middle() {
         let mut transcript = Transcript::default();
         (0..1000).for_each(|n| transcript.client(&format!("NOOP {n}")));
         let lines: Vec<_> = transcript.lines().collect();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_out_of_what_fits() {
+    fn a_short_transcript_is_complete() {
         let mut transcript = Transcript::default();
         assert!(transcript.is_empty());
         (0..HEAD + TAIL).for_each(|n| transcript.client(&format!("NOOP {n}")));

@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_grow_with_the_number_of_entries_only() {
+    fn reading_takes_linear_steps_in_the_entries() {
         const NUMBER: usize = 400;
         let key = KeyPair::generate().unwrap();
         type Name = fn(usize) -> String;
@@ -699,7 +699,7 @@ mod tests {
 
     /// As in a wallet of Oracle, where each entry may have an identifier of its own.
     #[test]
-    fn the_certificate_of_a_key_is_found_by_the_key() {
+    fn the_certificate_of_a_key_is_found_by_its_public_key() {
         let keys: Vec<_> = (0..3).map(|_| KeyPair::generate().unwrap()).collect();
         let [root, stranger, client] = &keys[..] else {
             panic!()
@@ -752,7 +752,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_would_keep_everybody_busy_is_not_opened() {
+    fn a_store_with_too_many_iterations_is_refused() {
         let mac = |iterations| {
             let algorithm = AlgorithmIdentifierOwned {
                 oid: SHA1,
@@ -802,7 +802,7 @@ mod tests {
 
     /// The MAC fits no password: where the sum is refused, it was not looked at.
     #[test]
-    fn the_rounds_of_all_parts_are_added_up_before_any_is_opened() {
+    fn iterations_of_all_parts_are_added_before_decryption() {
         let parameters = Pkcs12PbeParams {
             salt: OctetString::new([0; 8]).unwrap(),
             iterations: 3_000_000,

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let parse = |addresses: &[&str]| -> Vec<SocketAddr> {
             addresses.iter().map(|a| a.parse().unwrap()).collect()
         };
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_and_address_are_set() {
+    async fn socket_options_and_local_address_are_set() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut tcp = Tcp::default();
         tcp.bind([127, 0, 0, 9].into());

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_queue_is_waited_for() {
+    async fn connecting_waits_for_a_full_backlog() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("busy.sock");
         let listener = UnixListener::bind(&path).unwrap();

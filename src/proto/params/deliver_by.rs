@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_whole_seconds_and_in_range() {
+    fn deliver_by_is_whole_seconds_within_range() {
         let by = DeliverBy::or_return(Duration::from_millis(1500)).unwrap();
         assert_eq!(by.to_string(), "2;R");
         let by = DeliverBy::or_notify(Duration::from_secs(60)).unwrap();

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_read() {
+    fn notify_lists_are_parsed() {
         for (list, written) in [
             ("never", "NEVER"),
             ("Success", "SUCCESS"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_and_printable() {
+    fn envelope_ids_are_short_and_printable() {
         assert_eq!(EnvelopeId::new("a b+c").unwrap().to_string(), "a+20b+2Bc");
         assert!(EnvelopeId::new("x".repeat(100)).is_ok());
         assert!(EnvelopeId::new(format!("{} ", "x".repeat(97))).is_ok());

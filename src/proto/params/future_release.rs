@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_whole_seconds_and_in_range() {
+    fn future_release_is_whole_seconds_within_range() {
         let hold =
             FutureRelease::until(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         assert_eq!(hold.unwrap().to_string(), "HOLDUNTIL=2023-11-14T22:13:20Z");

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_the_rfcs_have_it() {
+    fn xtext_matches_the_examples_of_the_rfcs() {
         assert_eq!(Xtext("QQ314159").to_string(), "QQ314159");
         assert_eq!(
             Xtext("a+b=c d\u{e9}\r\n").to_string(),
@@ -67,7 +67,7 @@ mod tests {
     proptest! {
         /// It stands in a command as one word without an equals sign, and can be read back.
         #[test]
-        fn xtext_is_one_word(text in any::<String>()) {
+        fn xtext_is_a_single_word(text in any::<String>()) {
             let encoded = Xtext(&text).to_string();
             prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'='));
             let mut pieces = encoded.split('+');

@@ -105,7 +105,7 @@ fn lines(mechanism: Mechanism, credentials: &Credentials, challenges: usize) -> 
 }
 
 #[test]
-fn plain_as_rfc_4616_has_it() {
+fn plain_matches_the_examples_of_rfc_4616() {
     let tim = Credentials::new("tim", "tanstaaftanstaaf");
     assert_eq!(
         lines(Mechanism::Plain, &tim, 2),
@@ -123,7 +123,7 @@ fn plain_as_rfc_4616_has_it() {
 }
 
 #[test]
-fn plain_and_login_send_the_text_as_it_is() {
+fn plain_and_login_do_not_apply_saslprep() {
     // SASLprep would make these "IX" and "ª".
     let credentials = Credentials::new("I\u{AD}X", "\u{2168}\u{E000}");
     assert_eq!(
@@ -140,7 +140,7 @@ fn plain_and_login_send_the_text_as_it_is() {
 }
 
 #[test]
-fn login_as_servers_have_it() {
+fn login_answers_both_prompts() {
     assert_eq!(
         lines(
             Mechanism::Login,
@@ -157,7 +157,7 @@ fn login_as_servers_have_it() {
 }
 
 #[test]
-fn a_nul_cannot_be_sent() {
+fn a_nul_in_credentials_is_refused() {
     assert!(
         Mechanism::Plain
             .exchange(&Credentials::new("a\0b", "c"))
@@ -176,7 +176,7 @@ fn a_nul_cannot_be_sent() {
 }
 
 #[test]
-fn user_and_password_are_there() {
+fn empty_user_or_password_is_refused() {
     for mechanism in [Mechanism::Plain, Mechanism::Login] {
         let says = |user, password| {
             mechanism
@@ -191,7 +191,7 @@ fn user_and_password_are_there() {
 }
 
 #[test]
-fn names_are_read_in_any_case() {
+fn mechanism_names_are_case_insensitive() {
     assert_eq!("login".parse::<Mechanism>().unwrap(), Mechanism::Login);
     for mechanism in Mechanism::ALL {
         assert_eq!(mechanism.as_str().parse::<Mechanism>().unwrap(), mechanism);
@@ -206,7 +206,7 @@ fn names_are_read_in_any_case() {
 }
 
 #[test]
-fn external_and_anonymous() {
+fn external_and_anonymous_send_identity_and_trace() {
     assert_eq!(
         lines(Mechanism::External, &Credentials::external(), 1),
         ["AUTH EXTERNAL =\r\n", "\r\n"]
@@ -224,7 +224,7 @@ fn external_and_anonymous() {
 }
 
 #[test]
-fn credentials_and_mechanisms_fit_or_say_why_not() {
+fn unsuitable_credentials_are_refused_with_the_reason() {
     let password = Credentials::new("u", "p");
     for (mechanism, credentials, says) in [
         (Mechanism::External, &password, "a password"),
@@ -243,7 +243,7 @@ fn credentials_and_mechanisms_fit_or_say_why_not() {
 
 #[cfg(feature = "client")]
 #[test]
-fn mechanisms_suit_what_is_proved_and_for_whom() {
+fn suitable_mechanisms_depend_on_credentials_and_identity() {
     let password = Credentials::new("u", "p");
     let token = Credentials::token("u", "t");
     for (mechanism, credentials, suits) in [
@@ -265,7 +265,7 @@ fn mechanisms_suit_what_is_proved_and_for_whom() {
 
 #[cfg(feature = "client")]
 #[test]
-fn credentials_that_no_mechanism_can_say_are_known_before() {
+fn credentials_unusable_by_all_mechanisms_are_refused_early() {
     let check = |order: &[Mechanism], credentials: &Credentials| {
         Mechanism::check(order, credentials).is_ok()
     };
@@ -290,7 +290,7 @@ mod with_feature {
     }
 
     #[test]
-    fn cram_md5_as_rfc_2195_has_it() {
+    fn cram_md5_matches_the_example_of_rfc_2195() {
         let mut trial = Setting::new("").begin(
             Mechanism::CramMd5,
             &Credentials::new("tim", "tanstaaftanstaaf"),
@@ -303,7 +303,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_sha_1_as_rfc_5802_has_it() {
+    fn scram_sha_1_matches_the_example_of_rfc_5802() {
         let setting = Setting::new("SCRAM-SHA-1").nonce("fyko+d2lbbFgONRv9qkxdawL");
         let mut trial = setting.begin(Mechanism::ScramSha1, &user());
         assert_eq!(trial.output(), "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
@@ -325,7 +325,7 @@ mod with_feature {
     const LAST: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     #[test]
-    fn scram_sha_256_as_rfc_7677_has_it() {
+    fn scram_sha_256_matches_the_example_of_rfc_7677() {
         let mut trial = Setting::new("SCRAM-SHA-256")
             .nonce(NONCE)
             .begin(Mechanism::ScramSha256, &user());
@@ -343,7 +343,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_gives_up_for_a_reason() {
+    fn scram_aborts_on_bad_challenges_with_the_reason() {
         for (challenges, says) in [
             (
                 &["r=another,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"][..],
@@ -393,7 +393,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_tells_what_the_server_said() {
+    fn scram_reports_the_servers_error() {
         for (challenges, says) in [
             (&[FIRST, "e=invalid-proof"][..], "password is wrong"),
             (&["e=unknown-user"], "does not know the user"),
@@ -422,7 +422,7 @@ mod with_feature {
     }
 
     #[test]
-    fn what_broke_is_told_from_who_is_not_trusted() {
+    fn broken_and_distrusted_exchanges_are_distinguished() {
         use ExchangeFault::{Broken, Distrusted};
         let salt = "s=W22ZaJ0SNY7soEsUEjb6gQ==";
         let first = |nonce: &str, rounds: u32| format!("r={nonce},{salt},i={rounds}");
@@ -468,7 +468,7 @@ mod with_feature {
     }
 
     #[test]
-    fn what_passwords_can_be_tried_with_is_a_secret() {
+    fn proofs_are_redacted_like_passwords() {
         let mut trial = Setting::new("").begin(
             Mechanism::CramMd5,
             &Credentials::new("tim", "tanstaaftanstaaf"),
@@ -513,7 +513,7 @@ mod with_feature {
     }
 
     #[test]
-    fn nothing_adds_a_field() {
+    fn no_credential_adds_a_field() {
         let mut setting = Setting::new("");
         let token = Credentials::token("", "vF9d");
         assert_eq!(
@@ -546,7 +546,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_hashes_as_often_as_the_limits_allow() {
+    fn scram_iterations_stay_within_the_limits() {
         for (iterations, is_answered) in [(4095, false), (4096, true), (4097, true), (4098, false)]
         {
             let mut setting = Setting::new("").nonce(NONCE);
@@ -564,7 +564,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_says_what_it_knows_of_channel_binding() {
+    fn the_scram_header_states_channel_binding_support() {
         let channel = Some(ChannelBinding::tls_exporter(*b"0123"));
         for (offered, channel, mechanism, begins) in [
             ("SCRAM-SHA-256", None, Mechanism::ScramSha256, "n,,n="),
@@ -614,7 +614,7 @@ mod with_feature {
     }
 
     #[test]
-    fn the_second_message_holds_header_and_binding() {
+    fn the_final_scram_message_has_header_and_binding() {
         let channel = Some(ChannelBinding::tls_server_end_point(*b"\xff\0"));
         let setting = Setting {
             channel,
@@ -635,7 +635,7 @@ mod with_feature {
     }
 
     #[test]
-    fn nonces_are_fresh() {
+    fn each_exchange_has_a_new_nonce() {
         let nonce = || {
             Setting::new("")
                 .begin(Mechanism::ScramSha1, &user())
@@ -646,7 +646,7 @@ mod with_feature {
     }
 
     #[test]
-    fn scram_prepares_and_the_password_stays_unsaid() {
+    fn scram_applies_saslprep_and_hides_the_password() {
         // RFC 4013, 3: soft hyphen to nothing, Roman nine to IX, private use forbidden.
         let same = |a: &str, b: &str| *scram::prepared(a, "").unwrap() == b;
         assert!(
@@ -674,7 +674,7 @@ mod with_feature {
     const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
 
     #[test]
-    fn oauthbearer_as_rfc_7628_has_it() {
+    fn oauthbearer_matches_the_example_of_rfc_7628() {
         let mut setting = Setting::new("OAUTHBEARER");
         setting.settings.server = Some(("server.example.com".into(), 143));
         let credentials = Credentials::token("user@example.com", TOKEN);
@@ -697,7 +697,7 @@ mod with_feature {
     }
 
     #[test]
-    fn xoauth2_as_google_has_it() {
+    fn xoauth2_matches_googles_example() {
         let mut trial = Setting::new("").begin(
             Mechanism::XOAuth2,
             &Credentials::token("someuser@example.com", "ya29.vF9"),
@@ -716,7 +716,7 @@ mod with_feature {
     }
 
     #[test]
-    fn a_refusal_that_is_no_json_is_shown_as_it_is() {
+    fn a_refusal_that_is_not_json_is_shown_as_text() {
         let mut trial = Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("u", "t"));
         assert_eq!(trial.ask("no \x1b[1mway"), "");
         assert!(
@@ -727,7 +727,7 @@ mod with_feature {
     }
 
     #[test]
-    fn a_token_cannot_bring_its_own_parts() {
+    fn a_token_with_separators_is_refused() {
         for token in ["", "a b", "a\x01host=x", "a\r\n", "é"] {
             assert!(
                 Mechanism::XOAuth2
@@ -779,7 +779,7 @@ mod with_feature {
         /// Whatever comes, there is one line for it; who gave up has said why, and is not talked
         /// out of it.
         #[test]
-        fn any_challenges_get_a_line_each(
+        fn every_challenge_gets_one_line(
             challenges in proptest::collection::vec((challenge(), any::<bool>()), 0..6),
             mechanism in proptest::sample::select(&Mechanism::ALL[..]),
         ) {
@@ -808,7 +808,7 @@ mod with_feature {
 }
 
 #[test]
-fn a_command_is_no_longer_than_servers_must_take() {
+fn a_long_initial_response_waits_for_its_challenge() {
     let begins_with = |password: usize| {
         let credentials = Credentials::new("alice", "x".repeat(password));
         Setting::new("PLAIN")

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn unknown_issuer_without_intermediate() {
+async fn a_missing_intermediate_is_named() {
     let (root, other) = (
         Party::authority("Root", None),
         Party::authority("Other", None),
@@ -73,7 +73,7 @@ fn issuer_at(address: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn unknown_issuer_of_an_intermediate() {
+async fn an_unknown_issuer_of_an_intermediate_is_named() {
     let (root, other) = (
         Party::authority("Root", None),
         Party::authority("Other", None),
@@ -100,7 +100,7 @@ async fn unknown_issuer_of_an_intermediate() {
 }
 
 #[tokio::test]
-async fn self_signed() {
+async fn a_self_signed_certificate_is_named() {
     let other = Party::authority("Other", None);
     // As rcgen makes it, and as `openssl req -x509` does, which marks it as an authority.
     for server in [Party::server(None), {
@@ -145,7 +145,7 @@ async fn a_trusted_certificate_of_a_server_must_still_be_valid_and_bear_the_name
 }
 
 #[tokio::test]
-async fn expired_and_not_yet_valid() {
+async fn expired_and_not_yet_valid_certificates_are_refused() {
     let root = Party::authority("Root", None);
     let mut params = named(HOST, &[HOST]);
     params.not_after = (SystemTime::now() - Duration::from_secs(3 * 86_400 + 60)).into();
@@ -182,7 +182,7 @@ async fn expired_and_not_yet_valid() {
 }
 
 #[tokio::test]
-async fn expired_intermediate() {
+async fn an_expired_intermediate_is_named() {
     let root = Party::authority("Root", None);
     let mut params = named("Middle", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -202,7 +202,7 @@ async fn expired_intermediate() {
 }
 
 #[tokio::test]
-async fn wrong_name() {
+async fn a_wrong_name_lists_the_names_of_the_certificate() {
     let root = Party::authority("Root", None);
     let names: Vec<_> = (1..=20)
         .map(|number| format!("mx{number}.example.net"))
@@ -230,7 +230,7 @@ async fn wrong_name() {
 }
 
 #[tokio::test]
-async fn wrong_signature() {
+async fn a_wrong_signature_is_refused() {
     let (old, new) = (
         Party::authority("Root", None),
         Party::authority("Root", None),
@@ -247,7 +247,7 @@ async fn wrong_signature() {
 }
 
 #[tokio::test]
-async fn wrong_purpose() {
+async fn a_certificate_for_another_purpose_is_refused() {
     let root = Party::authority("Root", None);
     let mut params = named(HOST, &[HOST]);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -269,7 +269,7 @@ async fn wrong_purpose() {
 }
 
 #[tokio::test]
-async fn only_reported() {
+async fn an_unverified_certificate_can_be_accepted_and_is_reported() {
     let (root, other) = (
         Party::authority("Root", None),
         Party::authority("Other", None),
@@ -307,7 +307,7 @@ async fn only_reported() {
 }
 
 #[tokio::test]
-async fn pinned_keys() {
+async fn a_pinned_key_is_required_or_sufficient() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     let pin = Certificate::read(&server.der).unwrap().pin();
@@ -384,7 +384,7 @@ async fn pinned_keys() {
 
 /// As with a container that has no package of certificates: the pin was to be on top of something.
 #[tokio::test]
-async fn a_pin_on_top_of_a_store_that_is_empty() {
+async fn a_pin_with_an_empty_store_is_refused() {
     let server = Party::server(None);
     let pin = Certificate::read(&server.der).unwrap().pin();
     let mut settings = TlsSettings::new(Trust::system().pin(&pin));
@@ -425,7 +425,7 @@ async fn a_pin_on_top_of_a_store_that_is_empty() {
 }
 
 #[tokio::test]
-async fn revoked() {
+async fn a_revoked_certificate_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.pem");
     let root = Party::authority("Root", None);
@@ -501,7 +501,7 @@ async fn revoked() {
 }
 
 #[tokio::test]
-async fn anything_goes_if_asked_for() {
+async fn any_certificate_is_accepted_if_configured() {
     let server = Party::server(None);
     let settings = TlsSettings::new(Trust::dangerous_accept_any_certificate());
     let info = connect(&connector(&settings), server_config(&[&server]))
@@ -524,7 +524,7 @@ async fn anything_goes_if_asked_for() {
 }
 
 #[tokio::test]
-async fn loads_again_while_it_lives() {
+async fn changed_trust_files_are_loaded_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let (old, new) = (Party::authority("Old", None), Party::authority("New", None));

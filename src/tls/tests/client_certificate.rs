@@ -14,7 +14,7 @@ fn store(name: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn is_sent_from_every_form() {
+async fn a_client_certificate_is_sent_from_every_format() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     let ca = fs::read(store("ca.der")).unwrap();
@@ -51,7 +51,7 @@ async fn is_sent_from_every_form() {
 }
 
 #[test]
-fn says_what_is_wrong_with_it() {
+fn faults_of_a_client_certificate_are_named() {
     let (client, ca) = (store("client.pem"), store("ca.pem"));
     let folder = tempfile::tempdir().unwrap();
     let encrypted = folder.path().join("encrypted.key");
@@ -141,7 +141,7 @@ fn says_what_is_wrong_with_it() {
 
 /// Keys that the cryptography refuses without a word about what is wrong with them.
 #[test]
-fn says_what_is_wrong_with_the_key() {
+fn faults_of_a_client_key_are_named() {
     let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
     let own = ClientCertificate::file(weak.join("short-leaf.pem")).key(weak.join("short-leaf.key"));
     let text = "short-leaf.key holds an RSA key of 1024 bits; 2048 are needed. Use a key for RSA";
@@ -175,7 +175,7 @@ fn says_what_is_wrong_with_the_key() {
 }
 
 #[tokio::test]
-async fn client_certificate_demanded() {
+async fn a_demanded_client_certificate_is_named() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     let config = demanding(&root.der, &server);

@@ -45,7 +45,7 @@ async fn failure_with(trusted: &str, chain: &[&str], key: &str) -> Error {
 }
 
 #[tokio::test]
-async fn an_authority_with_a_short_key() {
+async fn a_short_key_of_an_authority_is_named() {
     let [leaf, key] = LEAF_OF_SHORT_ROOT;
     for chain in [&[leaf, SHORT_ROOT][..], &[leaf]] {
         let error = failure_with(SHORT_ROOT, chain, key).await;
@@ -63,7 +63,7 @@ async fn an_authority_with_a_short_key() {
 }
 
 #[test]
-fn a_server_with_a_short_key() {
+fn a_short_key_of_a_server_is_named() {
     // No server on rustls has such a key: see `openssl.rs`.
     let failure = chain_failure(VerifyError::WeakKey, &[der(SHORT_LEAF)]);
     let text = failure.to_string();
@@ -87,7 +87,7 @@ fn a_server_with_a_short_key() {
 }
 
 #[tokio::test]
-async fn a_signature_with_sha1() {
+async fn a_sha1_signature_is_named() {
     let [leaf, key] = SHA1_LEAF;
     let error = failure_with(ROOT, &[leaf], key).await;
     says(
@@ -111,7 +111,7 @@ async fn a_signature_with_sha1() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_for_servers() {
+async fn an_authority_not_for_servers_is_named() {
     let root = Party::authority("Root", None);
     let mut params = named("Middle", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -142,7 +142,7 @@ fn limited(above: Option<&Party>, permitted: Vec<GeneralSubtree>) -> Party {
 }
 
 #[tokio::test]
-async fn limits_of_names() {
+async fn violated_name_constraints_are_named() {
     let root = Party::authority("Root", None);
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, "Example");
@@ -180,7 +180,7 @@ async fn limits_of_names() {
 }
 
 #[tokio::test]
-async fn a_critical_extension() {
+async fn an_unknown_critical_extension_is_named() {
     let root = Party::authority("Root", None);
     let extension = |oid: &[u64]| {
         let mut extension = CustomExtension::from_oid_content(oid, vec![0x05, 0x00]);
@@ -219,7 +219,7 @@ async fn a_critical_extension() {
 }
 
 #[tokio::test]
-async fn too_many_authorities_and_dates_in_the_wrong_order() {
+async fn path_length_and_reversed_dates_are_named() {
     let root = Party::authority("Root", None);
     let mut params = named("Upper", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -353,7 +353,7 @@ fn has_identifier(text: &str) -> bool {
 }
 
 #[test]
-fn every_error_of_webpki_has_words_and_a_next_step() {
+fn every_webpki_error_has_a_text_and_a_hint() {
     let root = Party::authority("Root", None);
     let chain = [Party::server(Some(&root)).der, root.der];
     let mut texts = Vec::new();
@@ -383,7 +383,7 @@ fn every_error_of_webpki_has_words_and_a_next_step() {
 }
 
 #[test]
-fn errors_of_rustls_are_words() {
+fn rustls_errors_have_plain_texts() {
     use tokio_rustls::rustls::{
         AlertDescription, CertificateError, Error as E, InvalidMessage, PeerIncompatible,
         PeerMisbehaved,
@@ -439,7 +439,7 @@ fn errors_of_rustls_are_words() {
 /// What `Debug` and `Display` say of these errors is names of variants, so that no text is made of
 /// them but in `reasons.rs`.
 #[test]
-fn no_text_is_made_of_an_errors_name() {
+fn no_text_contains_the_name_of_a_variant() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls");
     for name in [
         "failure.rs",

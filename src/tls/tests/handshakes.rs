@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn tells_what_was_negotiated() {
+async fn the_negotiated_parameters_are_reported() {
     let root = Party::authority("Root", None);
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
@@ -43,7 +43,7 @@ fn says_info(info: &TlsInfo, part: &str) {
 }
 
 #[tokio::test]
-async fn resumes_sessions_of_both_versions() {
+async fn sessions_are_resumed_in_both_tls_versions() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
@@ -65,7 +65,7 @@ async fn resumes_sessions_of_both_versions() {
 }
 
 #[tokio::test]
-async fn takes_hosts_with_dots_brackets_and_addresses() {
+async fn hosts_with_dots_brackets_and_addresses_are_verified() {
     let root = Party::authority("Root", None);
     let server = Party::new(named("server", &[HOST, "127.0.0.1", "::1"]), Some(&root));
     let connector = connector(&trusting(&root));
@@ -103,7 +103,7 @@ async fn takes_hosts_with_dots_brackets_and_addresses() {
 }
 
 #[tokio::test]
-async fn checks_another_name_if_told() {
+async fn a_configured_server_name_is_verified() {
     let root = Party::authority("Root", None);
     let server = Party::new(named("other", &["other.example.net"]), Some(&root));
     let settings = trusting(&root).server_name("other.example.net.");
@@ -122,7 +122,7 @@ async fn checks_another_name_if_told() {
 }
 
 #[tokio::test]
-async fn no_version_in_common() {
+async fn no_common_version_is_named() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     for (ours, theirs) in [(TlsVersion::Tls13, &TLS12), (TlsVersion::Tls12, &TLS13)] {
@@ -157,7 +157,7 @@ async fn no_version_in_common() {
 }
 
 #[tokio::test]
-async fn no_cipher_in_common() {
+async fn no_common_cipher_is_named() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     // A server whose only suite is for another sort of key than its own.
@@ -193,7 +193,7 @@ fn babble(bytes: &'static [u8]) -> DuplexStream {
 }
 
 #[tokio::test]
-async fn no_tls_at_the_other_end() {
+async fn a_peer_without_tls_is_named() {
     let connector = connector(&trusting(&Party::authority("Root", None)));
     for (opening, bytes, parts) in [
         (
@@ -310,7 +310,7 @@ async fn no_tls_at_the_other_end() {
 }
 
 #[test]
-fn first_bytes_of_tls() {
+fn first_bytes_of_tls_are_recognised() {
     assert!(speaks_tls(b"\x15\x03\x01\x00\x02"));
     assert!(speaks_tls(b"\x16"));
     assert!(!speaks_tls(b""));
@@ -318,7 +318,7 @@ fn first_bytes_of_tls() {
 }
 
 #[tokio::test]
-async fn a_configuration_of_the_callers_own() {
+async fn a_custom_rustls_config_is_used() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
     let mut roots = RootCertStore::empty();
@@ -353,7 +353,7 @@ async fn a_configuration_of_the_callers_own() {
 }
 
 #[test]
-fn policies_and_versions_by_their_words() {
+fn policies_and_versions_parse_their_display() {
     for security in [Security::None, Security::Opportunistic, Security::Required] {
         assert_eq!(security.to_string().parse::<Security>().unwrap(), security);
     }

@@ -73,7 +73,7 @@ async fn handshake(server: &Server, settings: &TlsSettings, demand: VerifyMode) 
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn old_versions_are_named() {
+async fn old_tls_versions_are_named() {
     let root = Party::authority("Root", None);
     let party = Party::server(Some(&root));
     for option in ["-tls1", "-tls1_1"] {
@@ -112,7 +112,7 @@ async fn old_versions_are_named() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn no_cipher_in_common_with_openssl() {
+async fn no_common_cipher_with_openssl_is_named() {
     let root = Party::authority("Root", None);
     // Without forward secrecy.
     let server = start(
@@ -130,7 +130,7 @@ async fn no_cipher_in_common_with_openssl() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn client_certificate_demanded_by_openssl() {
+async fn a_client_certificate_demanded_by_openssl_is_named() {
     let root = Party::authority("Root", None);
     let party = Party::server(Some(&root));
     let server = start(&party, &["-Verify", "1", "-tls1_2", "-verify_return_error"]);
@@ -162,7 +162,7 @@ async fn client_certificate_demanded_by_openssl() {
 /// `openssl x509 -req` makes such certificates, and old servers have them.
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn a_certificate_of_version_1() {
+async fn an_x509_v1_certificate_is_named() {
     let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores");
     let settings = TlsSettings::new(Trust::empty().path(stores.join("ca.pem")));
     for version in ["-tls1_2", "-tls1_3"] {
@@ -210,7 +210,7 @@ async fn a_certificate_of_version_1() {
 /// Opportunistic TLS takes it, as it takes any certificate, and says that it is not verified.
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn a_key_of_1024_bits() {
+async fn a_key_of_1024_bits_is_named() {
     let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
     let settings = TlsSettings::new(Trust::empty().path(weak.join("root.pem")));
     for version in ["-tls1_2", "-tls1_3"] {
@@ -253,7 +253,7 @@ async fn a_key_of_1024_bits() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn a_critical_extension_of_the_server() {
+async fn an_unknown_critical_extension_of_openssl_is_named() {
     let root = Party::authority("Root", None);
     let mut params = named(HOST, &[HOST]);
     let mut extension =
@@ -272,7 +272,7 @@ async fn a_critical_extension_of_the_server() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
-async fn speaks_with_openssl() {
+async fn handshakes_with_openssl_succeed() {
     let root = Party::authority("Root", None);
     for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
         let server = start(&Party::server(Some(&root)), &[option]);

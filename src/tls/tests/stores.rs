@@ -197,13 +197,13 @@ fn check(folder: &Path) {
 }
 
 #[test]
-fn stores_that_are_kept() {
+fn stored_key_stores_are_read() {
     check(&kept());
 }
 
 #[test]
 #[ignore = "needs openssl and keytool"]
-fn stores_made_afresh() {
+fn newly_made_key_stores_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let made = Command::new(kept().join("make.sh"))
         .arg(folder.path())
@@ -218,7 +218,7 @@ fn stores_made_afresh() {
 }
 
 #[test]
-fn an_oracle_wallet() {
+fn an_oracle_wallet_is_read() {
     let wallet = tempfile::tempdir().unwrap();
     let path = wallet.path();
     fs::write(path.join("cwallet.sso"), b"\xA1\xF8\x4E\x37\0\0\0\x06").unwrap();
@@ -297,7 +297,7 @@ fn origins(trust: Trust) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_wallet_that_orapki_made() {
+fn a_wallet_made_by_orapki_is_read() {
     let wallet = tempfile::tempdir().unwrap();
     let (p12, sso) = (
         wallet.path().join("ewallet.p12"),
@@ -468,7 +468,7 @@ fn local_password(host: &str, user: &str, password: [u8; 16]) -> Vec<u8> {
 }
 
 #[test]
-fn the_forms_of_auto_login() {
+fn every_form_of_auto_login_is_read() {
     // As in a real one, with control characters.
     let password = *b"\x01\x7fabc\x1f\x0aXYZ 019~\x02";
     let (aes, des) = (
@@ -518,7 +518,7 @@ fn the_forms_of_auto_login() {
 }
 
 #[test]
-fn an_auto_login_local_wallet() {
+fn a_local_auto_login_wallet_is_read() {
     let (password, host) = ([0x42; 16], whoami::hostname().unwrap());
     let (host, user) = (host.split('.').next().unwrap(), whoami::username().unwrap());
     for hidden in [
@@ -549,7 +549,7 @@ fn an_auto_login_local_wallet() {
 }
 
 #[test]
-fn secret_bags_are_passed_over() {
+fn secret_bags_are_skipped() {
     let expected = ["CN=Harness Root CA", "CN=Harness Intermediate CA"];
     let path = kept().join("secret-bags.p12");
     assert_eq!(
@@ -563,7 +563,7 @@ fn secret_bags_are_passed_over() {
 }
 
 #[test]
-fn a_wallet_as_client_certificate() {
+fn a_wallet_is_read_as_client_certificate() {
     let wallet = tempfile::tempdir().unwrap();
     fs::copy(
         kept().join("ewallet.p12"),
@@ -611,7 +611,7 @@ fn a_wallet_as_client_certificate() {
 
 #[test]
 #[ignore = "needs Debian's ca-certificates-java"]
-fn the_cacerts_of_java() {
+fn javas_cacerts_is_read() {
     let cacerts = Path::new("/etc/ssl/certs/java/cacerts");
     let without = Trust::empty().file(cacerts).load().unwrap();
     assert!(without.anchors.len() > 50, "{without}");
@@ -628,7 +628,7 @@ fn the_cacerts_of_java() {
 }
 
 #[test]
-fn a_damaged_store_is_an_error_and_no_more() {
+fn a_damaged_store_is_an_error() {
     // To derive a key takes its time: not every byte of a PKCS#12 store.
     for (name, step) in [
         ("java.jks", 1),
@@ -661,7 +661,7 @@ fn a_damaged_store_is_an_error_and_no_more() {
 
 #[cfg(feature = "mozilla-roots")]
 #[test]
-fn mozillas_roots() {
+fn mozillas_roots_can_be_trusted() {
     let summary = Trust::empty().with_mozilla().load().unwrap();
     assert!(summary.anchors.len() > 100, "{summary}");
     let limited = Trust::empty()

@@ -14,7 +14,7 @@ pub(super) fn config_error(trust: Trust) -> Error {
 }
 
 #[test]
-fn files_are_recognised_by_their_content() {
+fn trust_files_are_recognised_by_their_content() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Party::authority("A", None), Party::authority("B", None));
     let utf16: Vec<u8> = [0xFEFF]
@@ -61,7 +61,7 @@ fn files_are_recognised_by_their_content() {
 }
 
 #[test]
-fn what_is_no_certificate_is_named() {
+fn files_without_a_certificate_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let a = Party::authority("A", None);
     let key = pem("PRIVATE KEY", &a.key);
@@ -131,7 +131,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 #[test]
-fn folders_skip_what_holds_no_certificate() {
+fn folders_skip_files_without_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let a = Party::authority("A", None);
     says(
@@ -164,7 +164,7 @@ fn folders_skip_what_holds_no_certificate() {
 
 /// However much a folder holds that was named by mistake, little of it is read.
 #[test]
-fn folders_have_limits() {
+fn folders_are_read_up_to_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..17 {
         let file = fs::File::create(folder.path().join(format!("{number}.pem"))).unwrap();
@@ -201,7 +201,7 @@ fn folders_have_limits() {
 }
 
 #[test]
-fn warns_of_what_expires() {
+fn expired_anchors_give_a_warning() {
     let mut params = named("Old", &[]);
     params.not_before = rcgen::date_time_ymd(2001, 1, 1);
     params.not_after = rcgen::date_time_ymd(2002, 1, 1);
@@ -221,7 +221,7 @@ fn warns_of_what_expires() {
 }
 
 #[test]
-fn says_what_else_a_file_holds() {
+fn other_contents_of_a_file_are_reported() {
     let a = Party::authority("A", None);
     let summary = Trust::empty()
         .pem(format!("{}{}", pem("PRIVATE KEY", &a.key), a.pem))
@@ -234,7 +234,7 @@ fn says_what_else_a_file_holds() {
 }
 
 #[test]
-fn the_systems_store_is_read_only_if_asked_for() {
+fn the_system_store_is_read_only_if_configured() {
     let a = Party::authority("A", None);
     assert_eq!(Trust::empty().pem(&a.pem).load().unwrap().anchors.len(), 1);
     // A machine may have none; where there is one, all of it can be read.
@@ -249,7 +249,7 @@ fn the_systems_store_is_read_only_if_asked_for() {
 }
 
 #[test]
-fn pins_that_are_none() {
+fn malformed_pins_are_refused() {
     for pin in [
         "",
         "sha256//",
