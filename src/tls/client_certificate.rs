@@ -13,6 +13,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::formats::{self, FormatError, KeyStore};
+use super::issuers::Issuers;
 #[cfg(feature = "keystores")]
 use super::keystore::own;
 use super::password::Password;
@@ -174,11 +175,14 @@ impl ClientCertificate {
                     certificate.",
             )));
         };
-        let leaf = chain.remove(own);
-        if !is_chain {
-            chain = issuers(&leaf, &chain);
+        if is_chain {
+            let leaf = chain.remove(own);
+            chain.insert(0, leaf);
+        } else {
+            let mut issuers = Issuers::new(chain.iter().map(|der| &der[..]));
+            let path = issuers.path(own, MAX_CHAIN);
+            chain = path.into_iter().map(|at| chain[at].clone()).collect();
         }
-        chain.insert(0, leaf);
         Ok(CertifiedKey::new(chain, key))
     }
 
@@ -248,31 +252,6 @@ pub(super) struct Own {
 
 /// Longer chains are not seen, and no server takes them.
 pub(super) const MAX_CHAIN: usize = 16;
-
-/// The issuers of a certificate, as far as they are there.
-fn issuers(
-    own: &CertificateDer<'_>,
-    others: &[CertificateDer<'static>],
-) -> Vec<CertificateDer<'static>> {
-    let mut others: Vec<_> = others
-        .iter()
-        .filter_map(|der| Certificate::read(der))
-        .collect();
-    let mut last = Certificate::read(own);
-    let mut issuers = Vec::new();
-    while let Some(certificate) = last.take()
-        && !certificate.is_self_issued()
-        && issuers.len() + 1 < MAX_CHAIN
-        && let Some(at) = others
-            .iter()
-            .position(|other| certificate.is_issued_by(other))
-    {
-        let issuer = others.remove(at);
-        issuers.push(CertificateDer::from(issuer.der().to_vec()));
-        last = Some(issuer);
-    }
-    issuers
-}
 
 const CERTIFICATE_FIRST: &str = "Give the certificate that was issued for this key \
     (ClientCertificate::file), and name this file as its key \

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::pin_text;
+use super::issuers::Issuers;
 use super::reasons::webpki_words;
 use super::store::TrustStore;
 use super::trust::Anchor;
@@ -30,6 +31,10 @@ impl CertificateFailure {
             host,
             store,
             now: system_time(now),
+            path: match chain.len() {
+                0 => Vec::new(),
+                length => Issuers::new(chain.iter().map(Certificate::der)).path(0, length),
+            },
         };
         let Diagnosis {
             problem,
@@ -68,6 +73,9 @@ struct Diagnoser<'a> {
     host: &'a str,
     store: &'a TrustStore,
     now: SystemTime,
+    /// The places in the chain of the server's certificate and of its issuers, as far as they were
+    /// sent.
+    path: Vec<usize>,
 }
 
 struct Diagnosis {
@@ -111,8 +119,9 @@ impl Diagnoser<'_> {
             E::CertNotValidForName(_) => self.wrong_name(),
             E::InvalidSignatureForPublicKey => {
                 let weak = self
-                    .path()
-                    .into_iter()
+                    .path
+                    .iter()
+                    .copied()
                     .skip(1)
                     .find_map(|at| self.weak_key(Some(at)));
                 weak.or_else(|| self.weak_key(None))
@@ -314,41 +323,25 @@ impl Diagnoser<'_> {
         })
     }
 
-    /// From the server's certificate upwards, as far as issuers were sent: their places in the
-    /// chain.
-    fn path(&self) -> Vec<usize> {
-        let mut path: Vec<usize> = (0..self.chain.len().min(1)).collect();
-        while let Some(&at) = path.last()
-            && !self.chain[at].is_self_issued()
-            && let Some(next) = (0..self.chain.len()).find(|next| {
-                !path.contains(next) && self.chain[at].is_issued_by(&self.chain[*next])
-            })
-        {
-            path.push(next);
-        }
-        path
-    }
-
     /// The first certificate of the path, or else of the chain, that is so.
     fn find(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
         let is_so = |at: &usize| is_so(&self.chain[*at]);
-        self.path()
-            .into_iter()
-            .find(is_so)
-            .or_else(|| (0..self.chain.len()).find(is_so))
+        let in_path = self.path.iter().copied().find(is_so);
+        in_path.or_else(|| (0..self.chain.len()).find(is_so))
     }
 
     /// The same, of those above the server's own.
     fn find_above(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
-        self.path()
-            .into_iter()
+        self.path
+            .iter()
+            .copied()
             .skip(1)
             .find(|at| is_so(&self.chain[*at]))
     }
 
     /// The trusted certificate of the name above the path.
     fn anchor(&self) -> Option<&Anchor> {
-        let last = &self.chain[*self.path().last()?];
+        let last = &self.chain[*self.path.last()?];
         self.store
             .summary
             .anchors
@@ -363,7 +356,7 @@ impl Diagnoser<'_> {
             Some(at) => (self.which(Some(at)), self.chain.get(at)?),
             None => {
                 let anchor = self.anchor()?;
-                let subject = quoted(&anchor.certificate.subject);
+                let subject = in_quotes(&anchor.certificate.subject);
                 (
                     format!("the trusted certificate {subject} ({}),", anchor.origin),
                     &anchor.certificate,
@@ -440,7 +433,7 @@ impl Diagnoser<'_> {
 
     /// An authority of the path has more authorities below it than it may (RFC 5280, 4.2.1.9).
     fn too_many_authorities(&self) -> Diagnosis {
-        let path = self.path();
+        let path = &self.path;
         let found = path.iter().enumerate().skip(1).find_map(|(height, at)| {
             let allowed = usize::from(self.chain[*at].authority()??);
             // Those between it and the server's own; what issued itself anew does not count.
@@ -471,14 +464,14 @@ impl Diagnoser<'_> {
     fn name_limits(&self) -> Diagnosis {
         let host = self.host;
         let anchor = self.anchor().map(|anchor| {
-            let subject = quoted(&anchor.certificate.subject);
+            let subject = in_quotes(&anchor.certificate.subject);
             (
                 None,
                 format!("the trusted certificate {subject} ({})", anchor.origin),
                 &anchor.certificate,
             )
         });
-        let above = self.path().into_iter().skip(1);
+        let above = self.path.iter().copied().skip(1);
         let above = above.map(|at| {
             (
                 Some(at),
@@ -535,7 +528,7 @@ impl Diagnoser<'_> {
         if self.chain.is_empty() {
             return self.malformed(None);
         }
-        let at = self.path().last().copied().unwrap_or_default();
+        let at = self.path.last().copied().unwrap_or_default();
         let (last, subject) = (&self.chain[at], self.subject(at));
         let fingerprint = &last.sha256;
         if at == 0 && last.is_self_issued() {
@@ -570,7 +563,7 @@ impl Diagnoser<'_> {
                 ),
             );
         }
-        let issuer = quoted(&last.issuer);
+        let issuer = in_quotes(&last.issuer);
         let hint = match &last.issuer_at {
             // Only a certificate that was issued to be found says where: that is a public
             // authority, which issues by an intermediate.
@@ -742,7 +735,7 @@ impl Diagnoser<'_> {
                     "{} says that {} issued it, but its signature is not by the key of the \
                         certificate of that name which is trusted ({})",
                     self.which(Some(at)),
-                    quoted(&anchor.certificate.subject),
+                    in_quotes(&anchor.certificate.subject),
                     anchor.origin
                 ),
             ),
@@ -767,7 +760,7 @@ impl Diagnoser<'_> {
     fn subject(&self, at: usize) -> String {
         self.chain.get(at).map_or_else(
             || "which cannot be read".into(),
-            |certificate| quoted(&certificate.subject),
+            |certificate| in_quotes(&certificate.subject),
         )
     }
 
@@ -800,7 +793,8 @@ fn diagnosis(
     }
 }
 
-fn quoted(name: &str) -> String {
+/// A name from a certificate, which RFC 4514 has escaped already.
+fn in_quotes(name: &str) -> String {
     format!("\"{name}\"")
 }
 

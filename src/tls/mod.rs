@@ -36,6 +36,7 @@ mod defects;
 mod failure;
 mod formats;
 mod handshake;
+mod issuers;
 #[cfg(feature = "keystores")]
 mod jks;
 #[cfg(feature = "keystores")]

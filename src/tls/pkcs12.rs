@@ -20,13 +20,13 @@ use pkcs12::pfx::Pfx;
 use pkcs12::safe_bag::SafeBag;
 use pkcs12::{AuthenticatedSafe, CertBag, MacData};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetString};
-use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::der::{self, Decode as _, Reader as _, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
 use super::client_certificate::{MAX_CHAIN, Own};
+use super::issuers::Issuers;
 use super::password::utf16;
 
 /// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in
@@ -358,7 +358,8 @@ impl<'a> Store<'a> {
                 }
             };
             let mut chains = Chains::new(&self.certificates);
-            let chain = chains.own(&stored).map(|own| chains.chain(own));
+            let own = chains.own(&stored);
+            let chain = own.map(|own| chains.issuers.path(own, MAX_CHAIN));
             let is_chain = chain.is_some();
             let chain = chain.unwrap_or_else(|| (0..self.certificates.len()).collect());
             let certificates = chain
@@ -491,46 +492,26 @@ fn is_trusted_by_oracle(local_key_id: &[u8]) -> bool {
     )
 }
 
-/// Finds the issuers of certificates by their names, in time that grows with the number of
-/// certificates only.
+/// The chains of certificates that belong to keys.
 struct Chains<'a> {
     certificates: &'a [StoredCertificate],
-    /// Of each certificate the issuer's name; `None` for what cannot be read and for what issued
-    /// itself.
-    issuers: Vec<Option<Vec<u8>>>,
-    by_subject: HashMap<Vec<u8>, Vec<usize>>,
+    issuers: Issuers,
     by_id: HashMap<&'a [u8], usize>,
-    /// How many certificates were looked at.
-    steps: usize,
 }
 
 impl<'a> Chains<'a> {
     fn new(certificates: &'a [StoredCertificate]) -> Self {
-        let mut chains = Chains {
-            certificates,
-            issuers: Vec::with_capacity(certificates.len()),
-            by_subject: HashMap::new(),
-            by_id: HashMap::new(),
-            steps: 0,
-        };
+        let mut by_id = HashMap::new();
         for (at, certificate) in certificates.iter().enumerate() {
-            chains.steps += 1;
             if let Some(id) = &certificate.local_key_id {
-                chains.by_id.entry(id).or_insert(at);
+                by_id.entry(id.as_slice()).or_insert(at);
             }
-            let names =
-                CertificateInner::<Raw>::from_der(&certificate.der).and_then(|certificate| {
-                    let names = certificate.tbs_certificate();
-                    Ok((names.subject().to_der()?, names.issuer().to_der()?))
-                });
-            let issuer = names.ok().and_then(|(subject, issuer)| {
-                let is_self_issued = subject == issuer;
-                chains.by_subject.entry(subject).or_default().push(at);
-                (!is_self_issued).then_some(issuer)
-            });
-            chains.issuers.push(issuer);
         }
-        chains
+        Chains {
+            certificates,
+            issuers: Issuers::new(certificates.iter().map(|certificate| &certificate.der[..])),
+            by_id,
+        }
     }
 
     /// The certificate of a key. Without identifiers it comes first, as every program writes it.
@@ -539,29 +520,6 @@ impl<'a> Chains<'a> {
             Some(id) => self.by_id.get(id.as_slice()).copied(),
             None => (!self.certificates.is_empty()).then_some(0),
         }
-    }
-
-    /// The issuer of the last certificate of a chain, unless it is in the chain already.
-    fn issuer(&mut self, chain: &[usize]) -> Option<usize> {
-        let issuer = self.issuers[*chain.last()?].as_ref()?;
-        for at in self.by_subject.get(issuer)? {
-            self.steps += 1;
-            if !chain.contains(at) {
-                return Some(*at);
-            }
-        }
-        None
-    }
-
-    /// A certificate and its issuers, as far as they are there.
-    fn chain(&mut self, own: usize) -> Vec<usize> {
-        let mut chain = vec![own];
-        while chain.len() < MAX_CHAIN
-            && let Some(issuer) = self.issuer(&chain)
-        {
-            chain.push(issuer);
-        }
-        chain
     }
 
     /// Which certificates belong to the chain of a key. Where two chains meet, the rest was marked
@@ -574,7 +532,7 @@ impl<'a> Chains<'a> {
             while let Some(last) = chain.last()
                 && !std::mem::replace(&mut belongs[*last], true)
                 && chain.len() < MAX_CHAIN
-                && let Some(issuer) = self.issuer(&chain)
+                && let Some(issuer) = self.issuers.above(&chain)
             {
                 chain.push(issuer);
             }
@@ -589,6 +547,7 @@ mod tests {
     use pkcs12::pfx::Version;
     use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
     use x509_cert::attr::Attribute;
+    use x509_cert::der::Encode as _;
     use x509_cert::der::asn1::Any;
 
     use super::*;
@@ -687,13 +646,16 @@ mod tests {
             let belongs = chains.belonging_to(&keys);
             assert!(belongs.iter().all(|belongs| *belongs), "{shape}");
             assert!(
-                chains.steps <= 3 * NUMBER,
+                chains.issuers.steps <= 3 * NUMBER,
                 "{shape}: {} steps",
-                chains.steps
+                chains.issuers.steps
             );
-            let before = chains.steps;
-            assert!(chains.chain(0).len() <= MAX_CHAIN);
-            assert!(chains.steps - before <= MAX_CHAIN * MAX_CHAIN, "{shape}");
+            let before = chains.issuers.steps;
+            assert!(chains.issuers.path(0, MAX_CHAIN).len() <= MAX_CHAIN);
+            assert!(
+                chains.issuers.steps - before <= MAX_CHAIN * MAX_CHAIN,
+                "{shape}"
+            );
         }
     }
 
