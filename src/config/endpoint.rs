@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
-
+use crate::config::connectors::Connectors;
 use crate::config::login::LoginSettings;
 use crate::config::token::{TokenRequest, TokenSource};
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, Result};
+use crate::idna;
 use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
 use crate::text::{printable, quoted};
 use crate::tls::{
@@ -20,8 +20,7 @@ use crate::tls::{
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
 use crate::transport::{Proxy, ProxyHeader};
-use crate::{Credentials, ErrorKind, Secret, Timeouts};
-use crate::{file, idna};
+use crate::{Credentials, Secret, Timeouts};
 
 /// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read
 /// once, and the TLS sessions.
@@ -47,7 +46,7 @@ pub struct Endpoint {
     pub(crate) port: Option<u16>,
     pub(crate) route: Route,
     pub(crate) security: Security,
-    pub(crate) tls: TlsSettings,
+    pub(crate) tls: Arc<Connectors>,
     pub(crate) client_name: Option<ClientName>,
     pub(crate) login: LoginSettings,
     pub(crate) auth_in_clear: bool,
@@ -55,8 +54,6 @@ pub struct Endpoint {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) check_after_idle: Duration,
-    /// Made from the settings above; a setting that it depends on puts a new one here.
-    connector: Arc<OnceCell<Connector>>,
 }
 
 impl Endpoint {
@@ -81,8 +78,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`], with what is wrong: an unknown key too, and one given twice. The URL
-    /// is not quoted, as it may hold a password. No file is read yet.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong: an unknown key too,
+    /// and one given twice. The URL is not quoted, as it may hold a password. No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
         crate::config::url::parse(url)
     }
@@ -97,7 +94,7 @@ impl Endpoint {
             port: None,
             route: Route::default(),
             security: Security::default(),
-            tls: TlsSettings::default(),
+            tls: Arc::new(Connectors::new(TlsSettings::default())),
             client_name: None,
             login: LoginSettings::default(),
             auth_in_clear: false,
@@ -105,7 +102,6 @@ impl Endpoint {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             check_after_idle: Duration::from_secs(30),
-            connector: Arc::default(),
         }
     }
 
@@ -193,15 +189,13 @@ impl Endpoint {
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
-        self.connector = Arc::default();
         self
     }
 
     /// Whom to trust, which versions of TLS, under which name.
     #[must_use]
     pub fn tls(mut self, tls: TlsSettings) -> Self {
-        self.tls = tls;
-        self.connector = Arc::default();
+        self.tls = Arc::new(Connectors::new(tls));
         self
     }
 
@@ -209,7 +203,6 @@ impl Endpoint {
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.login.credentials = Some(credentials);
-        self.connector = Arc::default();
         self
     }
 
@@ -218,7 +211,6 @@ impl Endpoint {
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.login.user = Some(user.into());
-        self.connector = Arc::default();
         self
     }
 
@@ -257,7 +249,6 @@ impl Endpoint {
         E: Into<SaslFailure>,
     {
         self.login.tokens = Some(TokenSource::new(source));
-        self.connector = Arc::default();
         self
     }
 
@@ -268,7 +259,6 @@ impl Endpoint {
         exchange: impl Fn() -> X + Send + Sync + 'static,
     ) -> Self {
         self.login.exchanges = Some(Arc::new(move || Box::new(exchange())));
-        self.connector = Arc::default();
         self
     }
 
@@ -306,12 +296,12 @@ impl Endpoint {
     /// The certificate to show to a server that asks for one.
     #[must_use]
     pub fn client_certificate(self, certificate: ClientCertificate) -> Self {
-        let tls = self.tls.clone().client_certificate(certificate);
+        let tls = self.tls.settings.clone().client_certificate(certificate);
         self.tls(tls)
     }
 
     fn map_trust(self, change: impl FnOnce(Trust) -> Trust) -> Self {
-        let tls = self.tls.clone().map_trust(change);
+        let tls = self.tls.settings.clone().map_trust(change);
         self.tls(tls)
     }
 
@@ -326,7 +316,6 @@ impl Endpoint {
     #[must_use]
     pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
         self.login.mechanisms = order.into_iter().collect();
-        self.connector = Arc::default();
         self
     }
 
@@ -447,7 +436,7 @@ impl Endpoint {
             );
         }
         self.route.check(&self.destination())?;
-        if self.security == Security::None && self.tls.has_pins() {
+        if self.security == Security::None && self.tls.settings.has_pins() {
             let message =
                 "a key is pinned, and TLS is switched off, so that the server shows no key";
             return Err(Error::request(message).with_hint(
@@ -461,46 +450,26 @@ impl Endpoint {
     /// Credentials that must not be shown to just anybody, or a key that the server must have:
     /// opportunistic TLS is verified then, and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
-        self.security != Security::Opportunistic || self.login.is_given() || self.tls.has_pins()
+        self.security != Security::Opportunistic
+            || self.login.is_given()
+            || self.tls.settings.has_pins()
     }
 
-    /// The trust store is read on first use, on a thread that may block; what is not a regular
-    /// file, until then.
+    fn verify_mode(&self) -> VerifyMode {
+        match self.demands_trust() {
+            true => VerifyMode::Verified,
+            false => VerifyMode::Reported,
+        }
+    }
+
+    /// Makes the TLS handshakes of this endpoint. The trust store is read on first use.
     pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
-        let load = || async {
-            let settings = self.tls.clone();
-            let demand = if self.demands_trust() {
-                VerifyMode::Verified
-            } else {
-                VerifyMode::Reported
-            };
-            let loaded =
-                tokio::task::spawn_blocking(move || Connector::load(&settings, demand, until))
-                    .await;
-            loaded.map_err(|panic| {
-                Error::new(
-                    ErrorKind::Config,
-                    Phase::Setup,
-                    "the trust store could not be loaded",
-                )
-                .with_source(panic)
-            })?
-        };
-        self.connector.get_or_try_init(load).await
+        self.tls.get(self.verify_mode(), until).await
     }
 
-    /// Reads the trust store again, on a thread that may block.
+    /// Reads the trust store again.
     pub(crate) async fn reload_trust(&self) -> Result<TrustSummary> {
-        let connector = self.connector(file::time_limit()).await?.clone();
-        let loaded = tokio::task::spawn_blocking(move || connector.reload()).await;
-        loaded.map_err(|panic| {
-            Error::new(
-                ErrorKind::Config,
-                Phase::Setup,
-                "the trust store could not be loaded",
-            )
-            .with_source(panic)
-        })?
+        self.tls.reload(self.verify_mode()).await
     }
 }
 
@@ -514,5 +483,65 @@ impl std::fmt::Debug for Endpoint {
             .field("security", &self.security)
             .field("login", &self.login.is_given())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file;
+
+    /// The message of the error, if the trust of the endpoint cannot be loaded.
+    async fn failure(endpoint: &Endpoint) -> Option<String> {
+        let connector = endpoint.connector(file::time_limit()).await;
+        connector.err().map(|error| error.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_setting_never_leaves_a_connector_of_other_settings() {
+        // Nothing is trusted, which is an error only where the server must be verified.
+        let endpoint = Endpoint::new("mail.example.org")
+            .security(Security::Opportunistic)
+            .trust(Trust::empty());
+        assert_eq!(failure(&endpoint).await, None);
+        let before = || endpoint.clone();
+        for (setting, changed) in [
+            ("security", before().security(Security::Required)),
+            (
+                "credentials",
+                before().credentials(Credentials::new("u", "p")),
+            ),
+            ("user", before().user("u")),
+            ("token_source", {
+                let token = |_| async { Ok::<_, std::io::Error>("token") };
+                before().token_source(token)
+            }),
+            ("mechanism", before().mechanism(Mechanism::External)),
+            ("pin", before().trust(Trust::empty()).pin("not a hash")),
+            ("trust", before().trust(Trust::empty().path("/nonexistent"))),
+            (
+                "trust, no file",
+                before().trust_password_file("/nonexistent"),
+            ),
+            (
+                "tls",
+                before().tls(TlsSettings::default().server_name("not a name")),
+            ),
+            ("client certificate", {
+                before().client_certificate(ClientCertificate::file("/nonexistent"))
+            }),
+        ] {
+            assert!(failure(&changed).await.is_some(), "{setting}");
+        }
+        // What needs no other connector shares it, and so the sessions to resume.
+        let limit = file::time_limit();
+        let (same, password) = (before(), before().password("p"));
+        let connector = endpoint.connector(limit).await.unwrap();
+        for shared in [same, password] {
+            assert!(std::ptr::eq(
+                shared.connector(limit).await.unwrap(),
+                connector
+            ));
+        }
     }
 }

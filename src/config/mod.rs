@@ -1,5 +1,6 @@
 //! What a client is told before it connects: the server, its URL, the login and the time limits.
 
+mod connectors;
 pub(crate) mod endpoint;
 pub(crate) mod login;
 #[cfg(feature = "proxy")]

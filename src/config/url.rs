@@ -173,7 +173,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
         if key != "trust" && seen.contains(&key) {
             return Err(fault(format!("the key {key} is given twice")));
         }
-        let tls = endpoint.tls.clone();
+        let tls = endpoint.tls.settings.clone();
         endpoint = match key.as_str() {
             "tls" if implicit => {
                 return Err(fault(

@@ -141,7 +141,7 @@ impl Connection {
         settings.starttls = match security {
             Security::Required => StartTls::Required,
             // A server without STARTTLS has no pinned key to show.
-            Security::Opportunistic if endpoint.tls.has_pins() => StartTls::Required,
+            Security::Opportunistic if endpoint.tls.settings.has_pins() => StartTls::Required,
             Security::Opportunistic => StartTls::IfOffered,
             _ => StartTls::Never,
         };

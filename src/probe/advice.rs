@@ -51,7 +51,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         (Protocol::Smtp, PortSecurity::Tls) => ("smtps", 465),
         (Protocol::Smtp, PortSecurity::Plaintext) => ("smtp", 587),
     };
-    let (mut keys, mut calls) = endpoint.tls.to_url_query();
+    let (mut keys, mut calls) = endpoint.tls.settings.to_url_query();
     if scheme == "smtp" && port.is_usable() && !verified {
         let policy = if port.tls.is_some() {
             endpoint.security

@@ -62,7 +62,7 @@ impl Prober {
         }
         let limits = &mut endpoint.timeouts;
         limits.deadline = limits.deadline.or(limits.total_wait);
-        let settings = endpoint.tls.clone();
+        let settings = endpoint.tls.settings.clone();
         let connectors = tokio::task::spawn_blocking(move || {
             // Loaded once for all versions: a FIFO can be read only once.
             let connector = Connector::new(&settings, VerifyMode::Reported)?.without_resumption();
