@@ -358,6 +358,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_socket_url_has_a_path() {
         for (url, path) in [

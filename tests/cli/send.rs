@@ -1416,6 +1416,7 @@ async fn send_errors_name_few_recipients() {
 }
 
 /// Hints name what the command line has, and not the API.
+#[cfg(unix)]
 #[tokio::test]
 async fn send_hints_name_command_line_options() {
     let folder = tempfile::tempdir().unwrap();

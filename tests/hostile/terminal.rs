@@ -186,6 +186,7 @@ fn control_characters_in_settings_files_are_replaced() {
     assert_error("a key", &certificate.load().unwrap_err());
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn control_characters_in_socket_file_and_proxy_names_are_replaced() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,9 @@
 //! compared byte for byte.
 //!
 //! Each test is `#[ignore = "needs real servers"]`, and runs with `-- --ignored`. README.md in this
-//! folder says what the servers offer and how they are had.
+//! folder describes the servers and how to install them.
+
+#![cfg(unix)]
 
 mod content;
 mod differential;
