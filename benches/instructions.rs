@@ -1,19 +1,17 @@
-//! How many instructions the hot paths take, counted by valgrind: a number that a busy machine does
-//! not change.
+//! Counts the instructions of the hot paths with valgrind, independently of the load of the machine.
 //!
 //! ```text
-//! cargo bench --bench instructions               # compares with instructions.txt; fails where one grew by more than 5 %
-//! cargo bench --bench instructions -- --write    # writes instructions.txt anew
+//! cargo bench --bench instructions               # compares with instructions.txt
+//! cargo bench --bench instructions -- --write    # updates instructions.txt
 //! ```
 //!
-//! **What is allowed to grow.** `--write` never raises a count, unless the compiler is another one.
-//! Where a change costs more and is worth it, CHANGELOG.md has a line with
-//! `instructions of NAME: COUNT` and the reason; then that count is what the next ones are compared
-//! with.
+//! The comparison fails if a count grew by more than 5 %. `--write` raises a count only if the
+//! compiler changed. To accept a higher count, add `instructions of NAME: COUNT` and the reason to
+//! CHANGELOG.md; later counts are compared with that one.
 //!
-//! Counts are comparable where compiler and kind of processor are the same: memchr and the encoder
-//! choose their code by what the processor has. Where they are not, nothing is compared, and the
-//! last line says so.
+//! Counts are comparable only for the same compiler and kind of processor, because memchr and the
+//! encoder select their code by the features of the processor. Otherwise nothing is compared, and
+//! the last line says so.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -98,7 +96,7 @@ fn compare() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The count that a line of the changelog allows.
+/// The count that a line of the changelog accepts.
 fn accepted(changelog: &str, name: &str) -> Option<u64> {
     let (_, behind) = changelog.split_once(&format!("instructions of {name}: "))?;
     behind
@@ -114,7 +112,7 @@ struct Baseline {
 }
 
 impl Baseline {
-    /// Empty where there is none.
+    /// Empty if there is no file.
     fn read() -> Self {
         let text = std::fs::read_to_string(BASELINE).unwrap_or_default();
         let mut lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -137,7 +135,7 @@ impl Baseline {
     }
 }
 
-/// What a count depends on, besides the code.
+/// The compiler and the kind of processor, on which the counts depend.
 fn kind() -> String {
     let rustc = Command::new("rustc")
         .arg("--version")
@@ -155,7 +153,7 @@ fn kind() -> String {
     format!("{rustc}, {}{vectors}", std::env::consts::ARCH)
 }
 
-/// Runs this program under valgrind, and counts what is within [`measured`].
+/// Runs this program under valgrind, and counts the instructions within [`measured`].
 fn count(name: &str) -> u64 {
     let program = std::env::current_exe().expect("this program's own path");
     let output = Command::new("valgrind")
@@ -202,7 +200,7 @@ const EHLO: &[u8] = b"250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE \
         52428800\r\n250-ETRN\r\n250-ENHANCEDSTATUSCODES\r\n\
                       250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n";
 
-/// Replies of a server's, which come in one piece.
+/// Replies of a server, received in one piece.
 fn replies() {
     let mut input = BytesMut::new();
     for _ in 0..50 {
@@ -270,7 +268,7 @@ fn encoding() {
     assert!(bytes > 78_000);
 }
 
-/// A session with one small message, by the machine alone.
+/// A session of the machine with one small message.
 fn session() {
     let envelope = Envelope::new(
         Address::new("me@example.org").expect("an address"),

@@ -1,12 +1,11 @@
-//! Dot-stuffing and base64 by themselves, in GB/s, beside what they are made of: memchr's own scan,
-//! and encoders.
+//! The speed of dot-stuffing and base64 in GB/s, beside a scan by memchr and other encoders.
 //!
 //! ```text
 //! cargo bench --bench micro
 //! ```
 //!
-//! All work on text, or for text, in lines of 76 characters, in one thread. They take turns, and
-//! the fastest of 25 turns counts: whatever else runs on the machine only slows.
+//! The text has lines of 76 characters. All run in one thread and take turns; the fastest of 25 turns
+//! counts.
 
 mod support;
 
@@ -23,8 +22,7 @@ use envoi::{Attachment, Message};
 use memchr::{memchr2_iter, memmem};
 
 const TURNS: usize = 25;
-/// What is pushed or encoded at once: 1,024 lines of base64 before their encoding, as envoi reads
-/// files.
+/// The size of a block: 1,024 lines of base64 before encoding, as envoi reads files.
 const BLOCK: usize = 57 * 1024;
 const BLOCKS: usize = 256;
 

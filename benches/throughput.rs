@@ -1,19 +1,18 @@
-//! How fast messages go out, and what that takes, against the limit: a bare loop that writes the
-//! same bytes, which lie in memory, to the same sink.
+//! The throughput, CPU time and memory of envoi, beside a bare loop that writes the same bytes from
+//! memory to the same sink.
 //!
 //! ```text
-//! cargo bench --bench throughput                      # all of it: some minutes
+//! cargo bench --bench throughput                      # everything: some minutes
 //! cargo bench --bench throughput -- 50 --rounds 3     # 50 MB alone, and the small messages
 //! ```
 //!
-//! envoi and the loop take turns, each time in a process of its own, so a machine whose speed
-//! changes changes both, and CPU time and peak memory are those of the client alone. The sink is a
-//! process, too; on two cores, both sides share them. envoi's time is that of its whole work, from
-//! making the runtime to the answer to QUIT; the loop's begins when its bytes are in memory.
+//! envoi and the loop take turns, each in a process of its own, so that changes of the machine's
+//! speed affect both, and CPU time and peak memory are those of the client alone. The sink is a
+//! third process on the same cores. envoi's time is that of its whole work, from creating the runtime to
+//! the reply to QUIT; the loop's begins when its bytes are in memory.
 //!
-//! Where others use the cores, both sides starve alike and the ratio comes near 1: a ratio says
-//! something only beside a bare loop that is as fast as it gets. Single rounds lie between half and
-//! twice the median.
+//! On a busy machine the ratio approaches 1. It is meaningful only if the bare loop runs at full
+//! speed. Single rounds are between half and twice the median.
 
 mod support;
 
@@ -27,10 +26,10 @@ use support::sink::{Arrived, Sink};
 use support::{Run, median};
 
 const SIZES: [u64; 4] = [1, 50, 500, 1000];
-/// Small messages: so many, of so many bytes of text.
+/// The number of small messages, and the size of their text in bytes.
 const COUNT: usize = 5_000;
 const TEXT: usize = 1_000;
-/// As many as envoi has under way.
+/// As many as envoi keeps in flight.
 const WINDOW: usize = 64;
 
 fn main() {
@@ -62,7 +61,7 @@ fn suite(arguments: &[&str]) {
     if sizes.is_empty() {
         sizes = SIZES.into();
     }
-    // The first one takes messages by DATA, the second one by BDAT.
+    // The first accepts messages by DATA, the second by BDAT.
     let mut sinks = [&[][..], &["CHUNKING"]]
         .map(|more| Sink::start(&[&["PIPELINING", "8BITMIME", "SIZE 0"], more].concat()));
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -115,15 +114,15 @@ fn suite(arguments: &[&str]) {
     }
 }
 
-/// What is to be done, by both.
+/// The task of both.
 struct Work {
     what: &'static str,
-    /// What envoi is given.
+    /// The input of envoi.
     file: PathBuf,
-    /// What the loop writes.
+    /// The output of the loop.
     wire: PathBuf,
     messages: u64,
-    /// Of the messages, as the sink counts them.
+    /// The size of the messages, as the sink counts it.
     bytes: u64,
 }
 
@@ -156,7 +155,7 @@ impl Work {
         }
     }
 
-    /// Each round sends once by envoi and once by the bare loop.
+    /// Each round sends once with envoi and once with the bare loop.
     fn compare(&self, name: &str, sink: &mut Sink, tls: bool, rounds: usize) {
         let port = sink.port(tls).to_string();
         let ca_file = if tls {
@@ -205,10 +204,10 @@ impl Work {
         );
     }
 
-    /// What is compared must have arrived: all of it, protected or not as it is said to be.
+    /// Everything must have arrived, encrypted or not as expected.
     fn check(&self, arrived: Arrived, tls: bool) {
         assert_eq!((arrived.messages, arrived.tls), (self.messages, tls));
-        // Message-ID and boundaries are made anew for each, and differ in length by a few bytes.
+        // Message-ID and boundaries are different for each, and their lengths vary by a few bytes.
         assert!(
             arrived.bytes.abs_diff(self.bytes) < 100 * self.messages,
             "{arrived:?}, not {} bytes",
@@ -237,7 +236,7 @@ fn message(what: &str, file: &Path) -> Message<'static> {
     }
 }
 
-/// A message as it goes on the wire, dots and all; returned is its size without what was added.
+/// Writes a message as it is sent, with stuffed dots; returns its size without them.
 async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
     use std::io::Write as _;
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("room for a file"));
@@ -314,7 +313,7 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
             1
         }),
         _ => {
-            // Without the final dot; where there are others, the wire would not do.
+            // Without the final dot; the text contains no others.
             let content = &wire[..wire.len() - 3];
             let commands = format!(
                 "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT {} LAST\r\n",
@@ -341,7 +340,7 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
     }
 }
 
-/// As `#[tokio::main]` makes it.
+/// A runtime as `#[tokio::main]` creates it.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
 }

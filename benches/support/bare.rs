@@ -1,5 +1,5 @@
-//! The limit: a bare loop that writes bytes which lie in memory as they go on the wire, with and
-//! without TLS.
+//! A bare loop that writes prepared bytes from memory, with and without TLS: the upper limit of the
+//! throughput.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// A session with the least dialogue.
+/// A session with a minimal dialogue.
 pub struct Bare {
     stream: BufReader<Box<dyn Stream>>,
 }
@@ -19,7 +19,7 @@ trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 impl Bare {
-    /// As far as the answer to EHLO; inside TLS where there is a CA to trust.
+    /// Connects, up to the reply to EHLO; with TLS if there is a CA to trust.
     pub fn connect(port: u16, ca_file: Option<&Path>) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the sink is there");
         stream.set_nodelay(true).expect("a socket option");
@@ -40,7 +40,7 @@ impl Bare {
         bare
     }
 
-    /// A message by DATA: `wire` ends with its final dot.
+    /// Sends a message by DATA; `wire` ends with the final dot.
     pub fn message(&mut self, wire: &[u8]) {
         for command in [
             "MAIL FROM:<me@example.org>\r\n",
@@ -54,7 +54,7 @@ impl Bare {
         self.answers(1);
     }
 
-    /// Writes these bytes, and reads so many replies.
+    /// Writes the bytes, and reads a number of replies.
     pub fn exchange(&mut self, wire: &[u8], replies: usize) {
         self.write(wire);
         self.answers(replies);
@@ -81,7 +81,7 @@ impl Bare {
     }
 }
 
-/// A TLS client that trusts the sink, and nobody else.
+/// A TLS client that trusts the sink alone.
 pub fn trust(ca_file: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots

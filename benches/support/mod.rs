@@ -1,5 +1,5 @@
-//! What the benchmarks have in common: the server they send to, what a process used, and figures.
-#![allow(dead_code)] // Each uses its part.
+//! Shared by the benchmarks: the server, the resource usage of a process, and figures.
+#![allow(dead_code)] // Each benchmark uses a part.
 
 pub mod bare;
 pub mod sink;
@@ -10,23 +10,23 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What a run took.
+/// The resources that a run used.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// By the clock.
+    /// Wall-clock time.
     pub seconds: f64,
-    /// Of the processors, user and system together.
+    /// CPU time, user and system.
     pub cpu: f64,
-    /// The most memory that was resident, in MB.
+    /// Peak resident memory, in MB.
     pub peak: f64,
-    /// Messages that were sent.
+    /// The number of messages sent.
     pub messages: u64,
-    /// From before the process began until it had ended.
+    /// The time of the whole process.
     pub whole: f64,
 }
 
-/// Measures `work`, which says how many messages it sent, in this process, and tells the one that
-/// started it, in [`run`]. What was used before counts only for the memory.
+/// Measures `work`, which returns the number of messages that it sent, and reports to the process
+/// that started this one in [`run`]. Only the memory includes earlier usage.
 pub fn report(work: impl FnOnce() -> u64) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let messages = work();
@@ -38,8 +38,7 @@ pub fn report(work: impl FnOnce() -> u64) {
     );
 }
 
-/// Runs this program once more, with these arguments: it does the work in a process of its own, and
-/// reports.
+/// Runs this program again with other arguments, and returns what it reports.
 pub fn run(arguments: &[&str]) -> Run {
     let program = std::env::current_exe().expect("this program's own path");
     let began = Instant::now();
@@ -67,13 +66,13 @@ pub fn run(arguments: &[&str]) -> Run {
     }
 }
 
-/// CPU time of this process so far, user and system.
+/// The CPU time of this process so far, user and system.
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// The kernel's own high-water mark (proc(5): VmHWM).
+/// The kernel's high-water mark (proc(5): VmHWM).
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status
@@ -88,8 +87,8 @@ fn peak_megabytes() -> f64 {
     kibibytes * 1024.0 / 1e6
 }
 
-/// A file without a pattern (xorshift, Marsaglia 2003), on the disk when this returns: nothing is
-/// written back later, while something is measured.
+/// Writes an incompressible file (xorshift, Marsaglia 2003) and syncs it, so that nothing is
+/// written back during the measurement.
 pub fn write_noise(path: &Path, size: u64) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut block = Vec::new();
@@ -105,8 +104,7 @@ pub fn write_noise(path: &Path, size: u64) {
     });
 }
 
-/// A message that is ready: text in lines of 76 characters, one in fifty of which begins with a
-/// dot.
+/// Writes a raw message: text in lines of 76 characters, one in fifty of which begins with a dot.
 pub fn write_ready(path: &Path, size: u64) {
     let header = b"From: <me@example.org>\r\nTo: <you@example.com>\r\nSubject: Ready\r\n\r\n";
     let mut text = header.to_vec();

@@ -1,8 +1,9 @@
-//! The server that the benchmarks send to: a process of its own, so that CPU time and memory of the
-//! client are the client's. It takes every message, counts its bytes, and throws them away.
+//! The server of the benchmarks, in a process of its own, so that CPU time and memory are those of
+//! the client alone. It accepts every message, counts its bytes, and discards them.
 //!
-//! It does as little as it can, with a thread and a blocking socket for each connection: what it
-//! saves, the client gets. A message by DATA is searched for its end, one by BDAT is only counted.
+//! It does as little as possible, with a thread and a blocking socket for each connection, to leave
+//! the processor to the client. After DATA, it searches for the end of the message; BDAT is only
+//! counted.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,8 +14,7 @@ use std::sync::Arc;
 use memchr::{memchr, memmem};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// The sink, for the one that started it. It ends when this is dropped, or the process that started
-/// it ends.
+/// A running sink. It ends when this is dropped, or when the process that started it ends.
 pub struct Sink {
     child: Child,
     reports: BufReader<ChildStdout>,
@@ -23,18 +23,18 @@ pub struct Sink {
     pub ca_file: PathBuf,
 }
 
-/// What came on one connection.
+/// The messages of one connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arrived {
     pub messages: u64,
-    /// All messages together, without the dots that were doubled and the final ones.
+    /// The size of all messages, without stuffed and final dots.
     pub bytes: u64,
     pub tls: bool,
 }
 
 impl Sink {
-    /// Runs this program once more, as the sink: its `main` calls [`serve`] where the first
-    /// argument is `sink`.
+    /// Runs this program again as the sink: its `main` calls [`serve`] if the first argument is
+    /// `sink`.
     pub fn start(extensions: &[&str]) -> Sink {
         let program = std::env::current_exe().expect("this program's own path");
         let mut child = Command::new(program)
@@ -65,7 +65,7 @@ impl Sink {
         if tls { self.tls } else { self.plain }
     }
 
-    /// What came on the next connection that ended: each of them is to be asked for.
+    /// The messages of the next connection that ends. Must be called once for each.
     pub fn arrived(&mut self) -> Arrived {
         let mut line = String::new();
         self.reports.read_line(&mut line).expect("the sink reports");
@@ -91,13 +91,13 @@ impl Drop for Sink {
     }
 }
 
-/// The sink itself. It ends with its standard input.
+/// Runs the sink until its standard input ends.
 pub fn serve(extensions: Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    // It makes the certificate, and nothing else.
+    // Only for its certificate.
     let server = runtime
         .block_on(envoi::testing::Server::start())
         .expect("a certificate");
@@ -134,7 +134,7 @@ fn accept(stream: TcpStream, tls: Option<Arc<ServerConfig>>, extensions: &[Strin
 struct Session<S> {
     stream: S,
     input: Vec<u8>,
-    /// What was read and not used.
+    /// Input that was not processed yet.
     unread: std::ops::Range<usize>,
     output: Vec<u8>,
     messages: u64,
@@ -154,7 +154,7 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Until QUIT, or the end of the connection, by whatever cause: the figures tell.
+    /// Serves until QUIT or the end of the connection.
     fn converse(mut self, extensions: &[String]) -> (u64, u64) {
         self.output
             .extend_from_slice(b"220 localhost ESMTP sink\r\n");
@@ -214,7 +214,7 @@ impl<S: Read + Write> Session<S> {
         self.output.extend_from_slice(b"250 2.0.0 Taken\r\n");
     }
 
-    /// Up to the final dot. No message begins with a dot here.
+    /// Reads up to the final dot. No message begins with a dot here.
     fn data(&mut self) -> io::Result<()> {
         let line_and_dot = memmem::Finder::new(b"\r\n.");
         loop {
@@ -227,7 +227,7 @@ impl<S: Read + Write> Session<S> {
             while self.unread.len() < 3 {
                 self.fill()?;
             }
-            self.unread.start += 1; // The dot: one was doubled, or it is the end.
+            self.unread.start += 1; // The dot: stuffed, or the end.
             if self.unread().starts_with(b"\r\n") {
                 self.unread.start += 2;
                 return Ok(());
@@ -256,7 +256,7 @@ impl<S: Read + Write> Session<S> {
         &self.input[self.unread.clone()]
     }
 
-    /// Reads more, after the client has been told what it may wait for.
+    /// Sends the pending replies, then reads more.
     fn fill(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
             self.stream.write_all(&self.output)?;

@@ -1,5 +1,4 @@
-//! The same work by each client, as its documentation says it is done best. Each takes a connected
-//! server of its own kind and is as short as it can be.
+//! The same work for each client, as its documentation recommends.
 
 use std::future::ready;
 use std::path::Path;
@@ -15,7 +14,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::support;
 
-/// Where to send.
+/// The server.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub port: u16,
@@ -23,7 +22,7 @@ pub struct Target<'a> {
     pub ca_file: Option<&'a Path>,
 }
 
-/// One large message: an attachment from a file, or a message that is ready in one.
+/// Sends one large message: an attachment from a file, or a raw message from a file.
 pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
     match who {
         "envoi" => large_by_envoi(target, is_ready, file).await,
@@ -34,8 +33,8 @@ pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
     }
 }
 
-/// Small messages on one connection for some time, each after the answer to the one before; the
-/// connecting is not measured.
+/// Sends small messages on one connection for some time, each after the reply to the previous one.
+/// Connecting is not measured.
 pub fn small(who: &str, target: Target<'_>, time: Duration) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match who {
@@ -80,8 +79,8 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
             });
             runtime.block_on(connection.quit());
         }
-        // A connection that is kept, without the NOOP that the pool of its transport says before
-        // each message.
+        // A kept connection, without the NOOP that the pool of its transport sends before each
+        // message.
         "lettre" => {
             use lettre::transport::smtp::client::AsyncSmtpConnection;
             let (server, hello) = (("localhost", target.port), Default::default());
@@ -102,7 +101,7 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
         }
         "lettre-pool" => {
             use lettre::AsyncTransport as _;
-            // The pool starts a task of its own.
+            // The pool spawns a task.
             let _entered = runtime.enter();
             let transport = lettre(target);
             assert!(
@@ -151,7 +150,7 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
     }
 }
 
-/// How often it was done.
+/// Returns the number of repetitions.
 async fn again_and_again(time: Duration, mut send: impl AsyncFnMut()) -> u64 {
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed() < time {
@@ -215,7 +214,7 @@ type Lettre = lettre::AsyncSmtpTransport<lettre::Tokio1Executor>;
 
 fn lettre(target: Target) -> Lettre {
     let tls = lettre_tls(target).map_or(Tls::None, Tls::Wrapper);
-    // "dangerous" because it does not insist on TLS by itself.
+    // "dangerous" because it does not require TLS.
     Lettre::builder_dangerous("localhost")
         .port(target.port)
         .tls(tls)
@@ -262,7 +261,7 @@ async fn large_by_lettre(target: Target<'_>, is_ready: bool, file: &Path) {
             .expect("the message is taken");
         return;
     }
-    // The encoding is said, so that it need not look for the best one.
+    // The encoding is given, so that lettre does not search for the best one.
     let Ok(body) = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64) else {
         panic!("base64 is for all")
     };
@@ -322,8 +321,8 @@ async fn large_by_mail_send(target: Target<'_>, is_ready: bool, file: &Path) {
 
 // ---- async-smtp ----
 
-/// It takes a stream that the caller has connected: this one has TCP_NODELAY, which its habit of
-/// writing each command alone needs.
+/// async-smtp takes a connected stream. It writes each command separately, which needs
+/// TCP_NODELAY.
 async fn connected(target: Target<'_>) -> TcpStream {
     let stream = TcpStream::connect(("localhost", target.port))
         .await
@@ -346,7 +345,7 @@ async fn large_by_async_smtp(target: Target<'_>, is_ready: bool, file: &Path) {
     let message = if is_ready {
         bytes
     } else {
-        // It builds no messages.
+        // async-smtp builds no messages.
         let attached = head().text_body("Attached.").attachment(
             "application/octet-stream",
             "attachment.bin",

@@ -125,7 +125,7 @@ pub struct Large {
 }
 
 fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) -> Vec<Large> {
-    // No CHUNKING: the others would not use it.
+    // Without CHUNKING, which the others do not use.
     let mut sink = Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("attachment.bin");
@@ -157,7 +157,7 @@ fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) 
             ]));
             let arrived = sink.arrived();
             assert_eq!((arrived.messages, arrived.tls), (1, tls), "{who}");
-            // Headers differ; whoever ends the last line once more has two bytes more.
+            // Headers differ, and some clients add a line end.
             assert!(
                 arrived.bytes.abs_diff(expected) < 2_000,
                 "{who}: {arrived:?}, not {expected} bytes"
@@ -186,7 +186,7 @@ fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) 
     results.collect()
 }
 
-/// Messages a second, for each of [`SMALL`], at each of [`ROUND_TRIPS`]: the most in any round.
+/// Messages per second for each of [`SMALL`] at each of [`ROUND_TRIPS`], the most in any round.
 fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> {
     let mut sinks = [
         Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]),
@@ -203,7 +203,7 @@ fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> 
                 };
                 let run = support::run(&["small", who, &port.to_string(), &seconds.to_string()]);
                 let mut arrived = 0;
-                // A pool may have had several connections.
+                // A pool may have opened several connections.
                 while arrived < run.messages {
                     arrived += sink.arrived().messages;
                 }

@@ -1,5 +1,5 @@
-//! Distance: a proxy on the loopback interface that hands on each byte half a round trip later, in
-//! both directions. It delays and does not throttle: any number of bytes may be on their way.
+//! A proxy on the loopback interface that simulates distance: it delays each byte by half the
+//! round-trip time, in both directions, without limiting the throughput.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Listens in the background, for as long as this program runs; gives the port.
+/// Listens in the background until the program ends; returns the port.
 pub fn start(to: u16, round_trip: Duration) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("a port").port();

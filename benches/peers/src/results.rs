@@ -140,7 +140,7 @@ impl Results {
         text
     }
 
-    /// How many times as much the best of the others needs for an attachment.
+    /// The ratio of the best of the others to envoi for an attachment.
     fn ratio(&self, tls: bool, figure: fn(&Large) -> f64) -> f64 {
         let these = || {
             self.large
@@ -190,7 +190,7 @@ impl Results {
                 attachments(true, |large| large.peak),
             ),
             (
-                "Small messages a second, round trip of 20 ms".to_owned(),
+                "Small messages per second, round-trip time 20 ms".to_owned(),
                 distance.into(),
             ),
         ];
