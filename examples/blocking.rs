@@ -58,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Session {
     machine: Machine,
     stream: TcpStream,
-    /// Nothing more can be written. Replies that the server sent before it closed can still be read.
+    /// Nothing more can be written. Replies from before the server closed can still be read.
     broken: bool,
 }
 

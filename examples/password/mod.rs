@@ -12,14 +12,13 @@ pub fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Reads a password from a file, whose end must be reached before `until`, or from standard input.
+/// Reads a password from standard input, or from a file, whose end must be reached by `until`.
 pub fn read(path: &Path, until: Instant) -> io::Result<Secret> {
     let secret = match is_stdin(path) {
         true => Secret::from_reader(io::stdin()),
         false => Secret::from_file_within(path, until.saturating_duration_since(Instant::now())),
     };
-    // The cause of the error does not contain the name of the file, which may be the password itself
-    // by mistake.
+    // The cause of the error lacks the name of the file, which may be the password by mistake.
     secret.map_err(|error| {
         match error
             .source()

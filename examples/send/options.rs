@@ -118,8 +118,8 @@ pub struct Options {
     /// Send attachments without base64 if the server offers BINARYMIME
     #[arg(long)]
     pub binary: bool,
-    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (the proxy resolves the
-    /// server's name), http://host:3128
+    /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (the proxy resolves
+    /// the server's name), http://host:3128
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
     /// Connect from this address of the machine
