@@ -391,6 +391,7 @@ async fn dovecots_strongest_mechanism_is_chosen() {
     connection.quit().await;
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn a_missing_unix_socket_is_reported() {
     let endpoint = Endpoint::lmtp_unix("/nonexistent/lmtp.sock").security(Security::None);
