@@ -9,8 +9,9 @@ impl TlsSettings {
         let (mut keys, mut calls) = (Vec::new(), Vec::new());
         let trust = &self.trust;
         // Bytes in memory, a rustls configuration: there are no words for these.
-        let mut all =
-            !trust.accepts_anything && trust.revocation_lists.is_empty() && self.config.is_none();
+        let mut all = !trust.accepts_any_certificate
+            && trust.revocation_lists.is_empty()
+            && self.config.is_none();
         #[cfg(feature = "mozilla-roots")]
         {
             all &= !trust.mozilla;

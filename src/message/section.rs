@@ -343,7 +343,7 @@ impl SectionReader {
             );
             let hint = match self.unique_fields.is_empty() && self.bytes.is_empty() {
                 true => {
-                    "A message begins with its header reader, such as \"Subject: Hello\", and an \
+                    "A message begins with its header fields, such as \"Subject: Hello\", and an \
                         empty line ends them."
                 }
                 false => "An empty line ends the header section. Is it missing before this line?",
@@ -414,7 +414,7 @@ impl SectionReader {
             let message = match self.is_at_front {
                 true => "the message is empty",
                 false => {
-                    "the message has no header field that may be sent: Bcc and reader without a \
+                    "the message has no header field that may be sent: Bcc and fields without a \
                         value are left out"
                 }
             };

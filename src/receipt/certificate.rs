@@ -1,4 +1,4 @@
-//! The facts about one certificate. `tls` reads them.
+//! The properties of a certificate.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -9,40 +9,40 @@ use x509_cert::name::Name;
 
 use crate::date;
 
-/// The facts of one X.509 certificate.
+/// The properties of an X.509 certificate.
 ///
-/// `Display` gives them in one line: subject, issuer, validity.
+/// `Display` writes them in one line: subject, issuer, validity.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Certificate {
-    /// Whom it is for, as RFC 4514 writes a name: `CN=mail.example.com,O=Example`.
+    /// The subject, as a name of RFC 4514: `CN=mail.example.com,O=Example`.
     pub subject: String,
-    /// Who issued it, in the same form. Equal to the subject where it is self-signed.
+    /// The issuer, in the same form. Equal to the subject if the certificate is self-signed.
     pub issuer: String,
-    /// The names of the server that it is good for: its DNS names and IP addresses (RFC 5280,
+    /// The server names that the certificate is valid for: DNS names and IP addresses (RFC 5280,
     /// 4.2.1.6).
     pub names: Vec<String>,
-    /// It is good from here on.
+    /// The start of its validity.
     pub not_before: SystemTime,
-    /// It is good until here.
+    /// The end of its validity.
     pub not_after: SystemTime,
     /// The SHA-256 fingerprint, in the form that `openssl x509 -fingerprint` and `keytool` print:
     /// `3A:0F:…`.
     pub sha256: String,
     pub(crate) subject_name: Name,
     pub(crate) issuer_name: Name,
-    /// Where the certificate of its issuer can be had, by its own account.
+    /// The address of its issuer's certificate, if the certificate states it.
     pub(crate) issuer_at: Option<String>,
     pub(crate) der: Vec<u8>,
 }
 
 impl Certificate {
-    /// The certificate itself, in DER.
+    /// The certificate in DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The certificate as PEM text, as trust stores and administrators take it.
+    /// The certificate in PEM.
     pub fn to_pem(&self) -> String {
         let base64 = STANDARD.encode(&self.der);
         let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
@@ -57,22 +57,22 @@ impl Certificate {
         pem
     }
 
-    /// The start of its validity as RFC 3339 text: `2026-01-31T00:00:00Z`.
+    /// The start of its validity in RFC 3339 format: `2026-01-31T00:00:00Z`.
     pub fn not_before_text(&self) -> String {
         date::rfc3339(self.not_before)
     }
 
-    /// The end of its validity as RFC 3339 text: `2026-04-30T23:59:59Z`.
+    /// The end of its validity in RFC 3339 format: `2026-04-30T23:59:59Z`.
     pub fn not_after_text(&self) -> String {
         date::rfc3339(self.not_after)
     }
 
-    /// Its issuer is itself, by name: no other authority vouches for it.
+    /// Whether subject and issuer are the same name.
     pub fn is_self_issued(&self) -> bool {
         self.subject_name == self.issuer_name
     }
 
-    /// `other` bears the name of this certificate's issuer.
+    /// Whether `other` has the name of this certificate's issuer.
     pub(crate) fn is_issued_by(&self, other: &Certificate) -> bool {
         self.issuer_name == other.subject_name
     }

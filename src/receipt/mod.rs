@@ -1,4 +1,4 @@
-//! What became of a message: the [`Receipt`], with an outcome for each recipient.
+//! The result of sending a message: the [`Receipt`], with an outcome for each recipient.
 
 mod certificate;
 mod tls;
@@ -12,50 +12,50 @@ use crate::proto::{Mechanism, Reply, Transcript};
 pub use certificate::Certificate;
 pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
-/// What became of one message: per recipient, and how it travelled.
+/// The result of sending a message: an outcome for each recipient, and how the message was sent.
 #[derive(Clone, Debug)]
 #[must_use = "a message that was accepted for one recipient may have been refused for another: \
     look at `recipients`"]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The host that was connected to, as it was asked for.
+    /// The host that was connected to, as it was given.
     pub server: String,
-    /// The outcome for each recipient of the envelope, in its order.
+    /// The outcome for each recipient of the envelope, in order.
     pub recipients: Vec<Recipient>,
-    /// The server's final words on the message; its queue id is usually in them. In LMTP the last
-    /// ones that took it for somebody; of a message that went in several parts, those on the last
-    /// one. [Each recipient](Recipient::final_reply) has its own.
+    /// The server's final reply to the message, which usually contains its queue id. For LMTP, the
+    /// last positive reply; for a message sent in several transactions, the last transaction's.
+    /// [Each recipient](Recipient::final_reply) has its own.
     pub reply: Option<Reply>,
-    /// Why the message was not sent to all recipients that may get it, though it was accepted for
-    /// some: the session ended between two [transactions](Self::transactions), or the server takes
-    /// fewer recipients at once and the message, read from a stream, cannot be sent again.
+    /// Why the message was not sent to all recipients although it was accepted for some: the
+    /// session ended between two [transactions](Self::transactions), or the server accepts fewer
+    /// recipients at once and the message is read from a stream, which cannot be sent again.
     pub incomplete_reason: Option<String>,
-    /// The number of transactions (MAIL) that the message took, each with recipients of its own and
-    /// a copy of the message: 1, unless the server takes fewer recipients at once than the message
-    /// has. It says so beforehand (LIMITS, RFC 9422), or by 452 or 552 to RCPT (RFC 5321,
-    /// 4.5.3.1.10; [`Connection::send`](crate::Connection::send) has the rule). Of all attempts,
-    /// where it was sent again; 0 where none began.
+    /// The number of transactions (MAIL) that were used for the message, each with its own
+    /// recipients and a copy of the message. It is 1 unless the server accepts fewer recipients at
+    /// once than the message has, which it announces in advance (LIMITS, RFC 9422) or by 452 or 552
+    /// to RCPT (RFC 5321, 4.5.3.1.10; see [`Connection::send`](crate::Connection::send)). Includes
+    /// all attempts if the message was retried; 0 if none was started.
     pub transactions: u32,
-    /// What protected the connection; `None` where it was plaintext.
+    /// What protected the connection; `None` for plaintext.
     pub tls: Option<TlsInfo>,
     /// Why an opportunistic connection is not encrypted.
     pub plaintext_reason: Option<String>,
-    /// The SASL mechanism that logged in, if any did.
+    /// The SASL mechanism of the login, if there was one.
     pub mechanism: Option<Mechanism>,
-    /// Bytes of the message as it went, without dot-stuffing and the final dot.
+    /// The bytes of the message that were sent, without dot-stuffing and the final dot.
     pub bytes: u64,
-    /// How often the sender had to wait for the server: for this message alone on a
-    /// [`Connection`](crate::Connection) that is kept, by the caller or a pool, else from the
-    /// greeting on.
+    /// The number of times that sending had to wait for the server: for this message alone on a
+    /// [`Connection`](crate::Connection) that is kept open by the caller or a pool, otherwise since
+    /// the greeting.
     pub round_trips: u32,
-    /// From the call to its end.
+    /// The duration of the call.
     pub elapsed: Duration,
-    /// What was said on the connection so far, without secrets.
+    /// The dialogue on the connection so far, without secrets.
     pub transcript: Transcript,
 }
 
 impl Receipt {
-    /// Of a session that has just begun.
+    /// The receipt of a session that has just begun.
     pub(crate) fn nothing_sent(server: &str) -> Self {
         Receipt {
             server: server.to_owned(),
@@ -73,14 +73,14 @@ impl Receipt {
         }
     }
 
-    /// The message was accepted for every recipient.
+    /// Whether the message was accepted for every recipient.
     pub fn all_accepted(&self) -> bool {
         self.recipients
             .iter()
             .all(|recipient| recipient.outcome.is_accepted())
     }
 
-    /// The recipients that the message was not accepted for, whatever the reason.
+    /// The recipients that the message was not accepted for, for any reason.
     pub fn not_accepted(&self) -> impl Iterator<Item = &Recipient> {
         self.recipients
             .iter()
@@ -88,25 +88,26 @@ impl Receipt {
     }
 }
 
-/// One recipient and what became of the message for it.
+/// A recipient and the outcome for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recipient {
     /// The address as it was given.
     pub address: Address,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The server's final words on the message for a recipient that it was accepted for: the same
-    /// for all, unless the server answers for each (LMTP, PRDR), or the message went in several
-    /// parts, as the server takes fewer recipients at once (LIMITS, RFC 9422).
+    /// The server's final reply to the message, if it was accepted for this recipient. It is the
+    /// same for all recipients, unless the server replies for each (LMTP, PRDR), or the message was
+    /// sent in several transactions because the server accepts fewer recipients at once (LIMITS,
+    /// RFC 9422).
     pub final_reply: Option<Reply>,
-    /// What [`is_transient`](Self::is_transient) tells.
+    /// The result of [`is_transient`](Self::is_transient).
     pub(crate) transient: bool,
     pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl Recipient {
-    /// Before the server was asked.
+    /// A recipient that the server has not been told about.
     pub(crate) fn untried(address: Address) -> Self {
         Recipient {
             address,
@@ -117,19 +118,19 @@ impl Recipient {
         }
     }
 
-    /// The message may reach this recipient later: it was refused with 4xx, or was not tried for a
-    /// reason that may pass, such as a lost connection. A 552 that only says that the transaction
-    /// had enough recipients counts as 452 (RFC 5321, 4.5.3.1.10). Never true where the message was
-    /// accepted or the outcome is unknown.
+    /// Whether the message may reach this recipient later: it was refused with 4xx, or it was not
+    /// tried for a transient reason, such as a lost connection. A 552 that only means that the
+    /// transaction has enough recipients counts as 452 (RFC 5321, 4.5.3.1.10). Never true if the
+    /// message was accepted or the outcome is unknown.
     ///
-    /// Each recipient has a reason of its own. [`Error::is_transient`](crate::Error::is_transient)
-    /// is about one of them.
+    /// Each recipient has its own reason. [`Error::is_transient`](crate::Error::is_transient) is
+    /// about one of them.
     pub fn is_transient(&self) -> bool {
         self.transient
     }
 
-    /// What another transaction told of this recipient. That it did not come to the recipient says
-    /// less than an earlier refusal, except of whether another attempt may do.
+    /// Merges the outcome in another transaction. If the recipient was not tried there, an earlier
+    /// refusal is kept, but whether it may be retried is updated.
     pub(crate) fn update(&mut self, later: Recipient) {
         match later.outcome {
             Outcome::NotTried => self.transient = later.transient,
@@ -137,40 +138,38 @@ impl Recipient {
         }
     }
 
-    /// What to do where the message was not accepted for this recipient, as
-    /// [`Error::hint`](crate::Error::hint) says it where all recipients were refused.
+    /// What to do if the message was not accepted for this recipient.
+    /// [`Error::hint`](crate::Error::hint) is the same if all recipients were refused.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }
 
-/// What became of a message for one recipient.
+/// The outcome of a message for a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
 pub enum Outcome {
-    /// The server took the responsibility for delivery (RFC 5321, 6.1); the reply is the one to
-    /// RCPT, or, where the server answers to the message for each recipient (LMTP, PRDR), that
-    /// answer.
+    /// The server accepted responsibility for delivery (RFC 5321, 6.1). The reply is the one to
+    /// RCPT, or the one to the message if the server replies for each recipient (LMTP, PRDR).
     Accepted(Reply),
-    /// The server refused: the recipient, or the message after it had accepted the recipient, or,
-    /// of a message in several parts, this part.
+    /// The server refused the recipient, or the message after it had accepted the recipient; of a
+    /// message in several transactions, this recipient's transaction.
     Refused(Reply),
-    /// The message was handed over whole and no final reply came: it may have been delivered, or
-    /// not.
+    /// The whole message was sent and no final reply arrived: it may have been delivered or not.
     Unknown,
-    /// It did not come to this recipient: the session or the transaction ended before.
+    /// Not attempted: the session or transaction ended first.
     NotTried,
 }
 
 impl Outcome {
-    /// Unless the recipient was refused, nobody knows.
+    /// Sets the outcome to `Unknown` unless the recipient was refused.
     pub(crate) fn become_unknown(&mut self) {
         if !matches!(self, Outcome::Refused(_)) {
             *self = Outcome::Unknown;
         }
     }
 
-    /// The server took the message for this recipient.
+    /// Whether the server accepted the message for this recipient.
     pub fn is_accepted(&self) -> bool {
         matches!(self, Outcome::Accepted(_))
     }

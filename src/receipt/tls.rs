@@ -6,28 +6,30 @@ use std::time::Duration;
 
 use super::Certificate;
 
-/// What protected a connection, and with whom: enough to log, for each message, how it travelled.
+/// What protected a connection, and which server was at the other end: enough to log how each
+/// message was sent.
 ///
-/// `Display` gives it in one line.
+/// `Display` writes it in one line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TlsInfo {
-    /// The version of the protocol: `TLSv1.2` or `TLSv1.3`.
+    /// The protocol version: `TLSv1.2` or `TLSv1.3`.
     pub version: String,
-    /// The cipher suite, by its name in the registry of IANA: `TLS13_AES_256_GCM_SHA384`.
+    /// The cipher suite, by its name in the IANA registry: `TLS13_AES_256_GCM_SHA384`.
     pub cipher: String,
-    /// The group of the key exchange: `X25519MLKEM768`. `None` where a resumed session made none.
+    /// The key exchange group: `X25519MLKEM768`. `None` if a session was resumed without a key
+    /// exchange.
     pub key_exchange: Option<String>,
     /// The certificates that the server sent, its own first.
     pub chain: Vec<Certificate>,
-    /// Why it is not verified, where it need not be (see
+    /// Why the server is not verified, if it need not be (see
     /// [`Security::Opportunistic`](crate::tls::Security)).
     pub not_verified_reason: Option<CertificateFailure>,
-    /// By whom it was verified: the subject of the trusted authority at the end of the chain.
+    /// The subject of the trust anchor that verified the server.
     pub verified_by: Option<String>,
-    /// An earlier session with this server was resumed: no certificate was sent anew.
+    /// Whether a session was resumed, for which no certificate is sent.
     pub resumed: bool,
-    /// How long the handshake took.
+    /// The duration of the handshake.
     pub handshake_duration: Duration,
 }
 
@@ -37,8 +39,8 @@ impl TlsInfo {
         self.chain.first()
     }
 
-    /// The server's certificate was verified: it leads to a trusted authority, is valid now and
-    /// bears the server's name.
+    /// Whether the server's certificate was verified: it leads to a trust anchor, is valid now and
+    /// has the server's name.
     pub fn is_verified(&self) -> bool {
         self.not_verified_reason.is_none()
     }
@@ -66,8 +68,8 @@ impl fmt::Display for TlsInfo {
 
 /// Why the server's certificate was not accepted, with the chain that it sent.
 ///
-/// It is the [source](Error::source) of the [`Error`](crate::Error) that a failed
-/// verification gives:
+/// It is the [source](Error::source) of the [`Error`](crate::Error) that a failed verification
+/// returns:
 ///
 /// ```
 /// use std::error::Error;
@@ -83,10 +85,10 @@ impl fmt::Display for TlsInfo {
 pub struct CertificateFailure {
     /// What is wrong.
     pub problem: CertificateProblem,
-    /// The certificates that the server sent, its own first. What cannot be read as a certificate
+    /// The certificates that the server sent, its own first. What cannot be parsed as a certificate
     /// is left out.
     pub chain: Vec<Certificate>,
-    /// Which of the chain it concerns, as an index.
+    /// The index in the chain of the certificate that is concerned.
     pub index: Option<usize>,
     pub(crate) message: String,
     pub(crate) hint: String,
@@ -96,34 +98,34 @@ pub struct CertificateFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CertificateProblem {
-    /// It leads to no certificate that is trusted.
+    /// The chain does not lead to a trust anchor.
     UnknownIssuer,
-    /// It vouches for itself, and is not trusted.
+    /// The certificate is self-signed and not trusted.
     SelfSigned,
-    /// It was good until some time ago.
+    /// A certificate has expired.
     Expired,
-    /// It will be good from some time on.
+    /// A certificate is not valid yet.
     NotYetValid,
-    /// It is for other names than the one connected to.
+    /// The certificate is not for the name that was connected to.
     WrongName,
     /// A signature in the chain does not match.
     BadSignature,
-    /// It was revoked by its issuer.
+    /// A certificate was revoked by its issuer.
     Revoked,
-    /// It is not meant for a server, or that of an authority.
+    /// The certificate is not for a server, or an issuer is not an authority.
     WrongPurpose,
-    /// Its key is not the one that is pinned.
+    /// The key is not the pinned one.
     WrongKey,
-    /// Its key is of a size that gives no security, or is not supported.
+    /// The size of a key is insecure or not supported.
     WeakKey,
-    /// It cannot be read, or the server sent none.
+    /// A certificate cannot be parsed, or the server sent none.
     Malformed,
-    /// Something else; the message has the words.
+    /// Another problem, which the message describes.
     Other,
 }
 
 impl CertificateFailure {
-    /// What to do now.
+    /// What to do.
     pub fn hint(&self) -> &str {
         &self.hint
     }

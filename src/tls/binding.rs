@@ -1,4 +1,4 @@
-//! What ties a login to a TLS connection (RFC 5056).
+//! Channel binding: ties a login to its TLS connection (RFC 5056).
 
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use tokio_rustls::rustls::{ClientConnection, ProtocolVersion};
@@ -9,9 +9,9 @@ use x509_cert::der::oid::db::rfc5912;
 
 use crate::proto::ChannelBinding;
 
-/// The binding that servers expect: of TLS 1.3 `tls-exporter` (RFC 9266, 3), of TLS 1.2
-/// `tls-server-end-point`, since what rustls exports does not tell whether the extended master
-/// secret makes it unique there. `None`, where no binding is defined.
+/// The binding that servers expect: `tls-exporter` for TLS 1.3 (RFC 9266, 3), and
+/// `tls-server-end-point` for TLS 1.2, where rustls does not report whether the extended master
+/// secret makes the exporter unique. `None` if no binding is defined.
 pub(crate) fn channel_binding(connection: &ClientConnection) -> Option<ChannelBinding> {
     if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
         let exported = connection
@@ -24,7 +24,8 @@ pub(crate) fn channel_binding(connection: &ClientConnection) -> Option<ChannelBi
 
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
 
-/// The hash of a certificate, as its own signature has it, but for MD5 and SHA-1 (RFC 5929, 4.1).
+/// The hash of a certificate with the hash function of its signature, but SHA-256 for MD5 and SHA-1
+/// (RFC 5929, 4.1).
 pub(super) fn end_point(der: &[u8]) -> Option<ChannelBinding> {
     let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
     let hash = match certificate.signature_algorithm().oid {
@@ -39,8 +40,8 @@ pub(super) fn end_point(der: &[u8]) -> Option<ChannelBinding> {
         rfc5912::SHA_512_WITH_RSA_ENCRYPTION | rfc5912::ECDSA_WITH_SHA_512 => {
             Sha512::digest(der).to_vec()
         }
-        // Ed25519 has no hash of its own, and RSASSA-PSS has it in its parameters; no server is
-        // known that binds to either.
+        // Ed25519 has no separate hash, and RSASSA-PSS has it in its parameters; no server is known
+        // that binds to either.
         _ => return None,
     };
     Some(ChannelBinding::tls_server_end_point(hash))

@@ -1,4 +1,4 @@
-//! How a certificate is read: its names, its dates, the hash of its key.
+//! Reads certificates: names, dates, and the hash of the key.
 
 use std::net::IpAddr;
 
@@ -15,11 +15,11 @@ use super::Certificate;
 use crate::text::printable;
 
 impl Certificate {
-    /// Reads the facts; `None` if this is no certificate at all.
+    /// Parses a certificate; `None` if it is not one.
     pub(super) fn read(der: &[u8]) -> Option<Self> {
-        // The raw profile: a serial number that is too long, or a date in the other of the two
-        // forms, is against RFC 5280, seen in the field, and no reason not to say what the
-        // certificate is.
+        // The raw profile: a serial number that is too long, or a date in the wrong one of the two
+        // formats, violates RFC 5280, but occurs in the field, and the certificate can be described
+        // all the same.
         let parsed = CertificateInner::<Raw>::from_der(der).ok()?;
         let certificate = parsed.tbs_certificate();
         let names = match certificate.get_extension::<SubjectAltName>() {
@@ -44,8 +44,8 @@ impl Certificate {
         })
     }
 
-    /// The SHA-256 hash of its public key, in the form that [`Trust::pin`](super::Trust::pin)
-    /// takes: `sha256//AbC…=`. It stays the same when a certificate is renewed for the same key.
+    /// The SHA-256 hash of the public key, in the form that [`Trust::pin`](super::Trust::pin)
+    /// accepts: `sha256//AbC…=`. It does not change when a certificate is renewed for the same key.
     pub fn pin(&self) -> String {
         pin_text(&self.key_hash())
     }
@@ -58,17 +58,17 @@ impl Certificate {
         let parsed = CertificateInner::<Raw>::from_der(&self.der);
         let key =
             parsed.and_then(|parsed| parsed.tbs_certificate().subject_public_key_info().to_der());
-        // It was parsed before; and the hash of nothing is no key's.
+        // It has been parsed before; and no key has the hash of an empty string.
         Sha256::digest(key.unwrap_or_default()).into()
     }
 
-    /// This is its public key, as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
+    /// Whether this is its public key, as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
     pub(super) fn has_key(&self, key: &[u8]) -> bool {
         self.key_hash() == <[u8; 32]>::from(Sha256::digest(key))
     }
 }
 
-/// A name that a server can be called by; the other kinds (a mail address, a URI) say nothing here.
+/// A DNS name or an IP address; other kinds (a mail address, a URI) do not identify a server.
 fn name_text(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(name.as_str().escape_default().to_string()),
@@ -83,8 +83,8 @@ fn name_text(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// The address of the issuer's certificate (RFC 5280, 4.2.2.1), for a browser; not those for a
-/// directory (`ldap:`).
+/// The HTTP address of the issuer's certificate (RFC 5280, 4.2.2.1); `ldap:` addresses are left
+/// out.
 fn issuer_at(access: &AuthorityInfoAccessSyntax) -> Option<String> {
     access
         .0

@@ -1,4 +1,4 @@
-//! Who we are: the certificate that a server may ask the client for.
+//! The certificate that the client presents if a server requests one.
 
 use std::fmt;
 use std::io;
@@ -17,17 +17,16 @@ use super::issuers::Issuers;
 #[cfg(feature = "keystores")]
 use super::keystore::own;
 use super::password::Password;
-use super::reasons::rustls_words;
+use super::reasons::rustls_text;
 use super::store::{MAX_FILE, wallet_stores};
-use super::trust::local;
+use super::trust::strip_file_prefix;
 use super::{Certificate, connector, defects};
 use crate::{Error, ErrorKind, Phase, Result, Secret, file};
 
-/// A certificate of the client's own, with its key: shown to servers that ask for one.
+/// A client certificate with its key, presented to servers that request one.
 ///
-/// Certificate and key are PEM (both in one file, or each in its own), or, with the feature
-/// `keystores`, in a key store: PKCS#12, JKS, or an Oracle wallet. The format is recognised by the
-/// content.
+/// Certificate and key are PEM (in one file or two), or, with the feature `keystores`, in a key
+/// store: PKCS#12, JKS, or an Oracle wallet. The format is recognized by the content.
 ///
 /// ```no_run
 /// use envoi::tls::{ClientCertificate, TlsSettings, Trust};
@@ -52,7 +51,7 @@ enum Part {
 }
 
 impl fmt::Debug for ClientCertificate {
-    /// Where it is read from; never what it holds, a key among it.
+    /// Shows the sources, never the contents, which may include a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("ClientCertificate");
         fields.field("certificate", &self.certificate.name());
@@ -63,12 +62,12 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// A file with the certificate, and those of its issuers that the server may lack: PEM, or a
-    /// key store. Unless it holds the key too, name the [file that does](Self::key). Of a key
-    /// store, the first key is taken that has a certificate.
+    /// Reads a file with the certificate, and with those of its issuers that the server may not
+    /// have: PEM, or a key store. If the key is in another file, name it with [`key`](Self::key).
+    /// From a key store, the first key that has a certificate is used.
     ///
-    /// It may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder) for
-    /// which of its files is read. A path may begin with `file:`, as Oracle writes them.
+    /// The path may be the folder of an Oracle wallet; see [`Trust::folder`](super::Trust::folder)
+    /// for which of its files is read. It may begin with `file:`, as Oracle writes it.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         ClientCertificate {
             certificate: Part::File(path.into()),
@@ -77,7 +76,7 @@ impl ClientCertificate {
         }
     }
 
-    /// The same from memory.
+    /// Uses a certificate in memory, in any format that a [file](Self::file) may have.
     pub fn pem(bytes: impl AsRef<[u8]>) -> Self {
         ClientCertificate {
             certificate: Part::Bytes(bytes.as_ref().into()),
@@ -86,38 +85,38 @@ impl ClientCertificate {
         }
     }
 
-    /// The file with the key: PEM or DER, not encrypted.
+    /// Sets the file with the key: PEM or DER, not encrypted.
     pub fn key(mut self, path: impl Into<PathBuf>) -> Self {
         self.key = Some(Part::File(path.into()));
         self
     }
 
-    /// The key from memory.
+    /// Uses a key in memory.
     pub fn key_pem(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.key = Some(Part::Bytes(bytes.as_ref().into()));
         self
     }
 
-    /// The password of the key store, and of the key in it.
+    /// Sets the password of the key store and of the key in it.
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.password = Some(Password::Given(password.into()));
         self
     }
 
-    /// The file with the password of the key store, which is its first line, as
-    /// [`Trust::password_file`](super::Trust::password_file) takes it.
+    /// Reads the password of the key store from the first line of a file; see
+    /// [`Trust::password_file`](super::Trust::password_file).
     pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(path.into()));
         self
     }
 
-    /// Loads it now, and says whose it is. A client does the same by itself; call this to check a
-    /// setting early. It blocks as [`Trust::load`](super::Trust::load) does.
+    /// Loads the certificate now and returns it. A client loads it itself; call this to check a
+    /// setting early. Blocks on file I/O as [`Trust::load`](super::Trust::load) does.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`]: a file cannot be read, there is no certificate or no key in it, the two do not belong together, or the
-    /// password is wrong.
+    /// [`ErrorKind::Config`]: a file cannot be read, it contains no certificate or no key, the two
+    /// do not belong together, or the password is wrong.
     pub fn load(&self) -> Result<Certificate> {
         let certified = self.certified(&*connector::provider()?, file::time_limit())?;
         let leaf = certified
@@ -132,18 +131,18 @@ impl ClientCertificate {
         })
     }
 
-    /// The chain, the client's own certificate first, and the key as the cryptography takes it.
+    /// The chain, with the client's certificate first, and the key as the crypto provider loads it.
     pub(super) fn certified(
         &self,
         provider: &CryptoProvider,
         until: Instant,
     ) -> Result<CertifiedKey> {
-        let Own {
+        let KeyAndCertificates {
             key,
             certificates: mut chain,
             is_chain,
         } = self.read(until)?;
-        // Its errors do not say what is wrong with a key.
+        // The errors of the provider do not say what is wrong with a key.
         let defect = defects::of_key(&key);
         let key = provider
             .key_provider
@@ -153,14 +152,15 @@ impl ClientCertificate {
                 let reason = defect.unwrap_or_else(|| {
                     format!(
                         "a key of a kind that is not supported ({})",
-                        rustls_words(&error)
+                        rustls_text(&error)
                     )
                 });
                 part.unusable(FormatError::new(format!("holds {reason}"), KEY_KINDS))
                     .with_source(error)
             })?;
-        // The order of a file is anybody's guess; the key says which certificate is ours. (The
-        // check of rustls cannot read X.509 version 1, which `openssl x509 -req` makes.)
+        // The certificates of a file are in no particular order; the key identifies the client's
+        // own. (The check in rustls cannot read X.509 version 1, which `openssl x509 -req`
+        // creates.)
         let public = key.public_key();
         let belongs = |der: &CertificateDer<'_>| match &public {
             Some(public) => {
@@ -186,22 +186,27 @@ impl ClientCertificate {
         Ok(CertifiedKey::new(chain, key))
     }
 
-    fn read(&self, until: Instant) -> Result<Own> {
+    fn read(&self, until: Instant) -> Result<KeyAndCertificates> {
         let password = self
             .password
             .as_ref()
             .map(|password| password.read("the key store's password", until))
             .transpose()?;
         if let Part::File(path) = &self.certificate
-            && local(path).is_dir()
+            && strip_file_prefix(path).is_dir()
         {
-            return self.read_wallet(&local(path), password.as_ref(), until);
+            return self.read_wallet(&strip_file_prefix(path), password.as_ref(), until);
         }
         self.read_part(&self.certificate, password.as_ref(), until)
     }
 
     /// The first store of a wallet that opens.
-    fn read_wallet(&self, folder: &Path, password: Option<&Secret>, until: Instant) -> Result<Own> {
+    fn read_wallet(
+        &self,
+        folder: &Path,
+        password: Option<&Secret>,
+        until: Instant,
+    ) -> Result<KeyAndCertificates> {
         let mut first = None;
         for store in wallet_stores(folder, password.is_some()) {
             match self.read_part(&Part::File(store), password, until) {
@@ -217,7 +222,12 @@ impl ClientCertificate {
         }))
     }
 
-    fn read_part(&self, part: &Part, password: Option<&Secret>, until: Instant) -> Result<Own> {
+    fn read_part(
+        &self,
+        part: &Part,
+        password: Option<&Secret>,
+        until: Instant,
+    ) -> Result<KeyAndCertificates> {
         let bytes = part.read(until)?;
         if let Some(format) = KeyStore::of(&bytes) {
             return own(format, &bytes, password).map_err(|why| part.unusable(why));
@@ -234,7 +244,7 @@ impl ClientCertificate {
             Some(part) => private_key(&part.read(until)?).map_err(|why| part.unusable(why))?,
             None => private_key(&bytes).map_err(|why| part.unusable(why))?,
         };
-        Ok(Own {
+        Ok(KeyAndCertificates {
             key,
             certificates: found.certificates,
             is_chain: true,
@@ -242,15 +252,15 @@ impl ClientCertificate {
     }
 }
 
-/// A key, and the certificates among which its own is.
-pub(super) struct Own {
+/// A key, and the certificates that contain its own.
+pub(super) struct KeyAndCertificates {
     pub(super) key: PrivateKeyDer<'static>,
     pub(super) certificates: Vec<CertificateDer<'static>>,
-    /// The others are its issuers. Else they are whatever else there is, too.
+    /// The other certificates are its issuers. Otherwise they may be unrelated.
     pub(super) is_chain: bool,
 }
 
-/// Longer chains are not seen, and no server takes them.
+/// The maximum length of a chain. Longer ones are not in use, and no server accepts them.
 pub(super) const MAX_CHAIN: usize = 16;
 
 const CERTIFICATE_FIRST: &str = "Give the certificate that was issued for this key \
@@ -269,7 +279,7 @@ impl Part {
 
     fn read(&self, until: Instant) -> Result<Zeroizing<Vec<u8>>> {
         match self {
-            Part::File(path) => read(&local(path), until),
+            Part::File(path) => read(&strip_file_prefix(path), until),
             Part::Bytes(bytes) => Ok(bytes.to_vec().into()),
         }
     }
@@ -335,6 +345,6 @@ fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, FormatError> {
 }
 
 #[cfg(not(feature = "keystores"))]
-fn own(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<Own, FormatError> {
+fn own(format: KeyStore, _: &[u8], _: Option<&Secret>) -> Result<KeyAndCertificates, FormatError> {
     Err(formats::not_built(format))
 }

@@ -1,4 +1,4 @@
-//! From a plain stream to a protected one.
+//! Turns a plain stream into a TLS stream.
 
 use std::io;
 use std::pin::Pin;
@@ -19,22 +19,22 @@ use tokio_rustls::rustls::{
 };
 
 use super::handshake;
-use super::reasons::rustls_words;
+use super::reasons::rustls_text;
 use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, ErrorKind, Phase, Result, file};
 
-/// What is demanded of the server's certificate. One connector has one demand: a session that began
-/// without verification is never resumed where it is wanted.
+/// What is required of the server's certificate. A connector has a single mode, so that a session
+/// that began without verification is never resumed where verification is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerifyMode {
-    /// It must be trusted.
+    /// The certificate must be trusted.
     Verified,
-    /// It may be anything; whether it is trusted is said in the [`TlsInfo`].
+    /// Any certificate is accepted; the [`TlsInfo`] reports whether it is trusted.
     Reported,
 }
 
-/// How TLS began: what to advise differs.
+/// How TLS began, for error hints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsMode {
     /// With the first byte.
@@ -43,11 +43,11 @@ pub(crate) enum TlsMode {
     StartTls,
 }
 
-/// The protected stream over `S`.
+/// The TLS stream over `S`.
 pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<RecordingStream<S>>;
 
-/// Makes TLS handshakes; one for a client's whole life, as it keeps the sessions to resume. Clones
-/// are the same connector.
+/// Performs TLS handshakes. A client keeps one connector, which caches the sessions to resume.
+/// Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     shared: Arc<Shared>,
@@ -56,53 +56,58 @@ pub(crate) struct Connector {
 #[derive(Debug)]
 struct Shared {
     settings: TlsSettings,
-    demand: VerifyMode,
+    verify_mode: VerifyMode,
     loaded: RwLock<Arc<Loaded>>,
 }
 
-/// What the settings come to. Replaced as a whole when they are loaded anew, and the sessions with
-/// it: what was verified by another trust is not resumed.
+/// The loaded settings. A reload replaces them as a whole, together with the cached sessions: a
+/// session that other trust anchors verified is not resumed.
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ClientConfig>,
-    /// `None` where the caller's own configuration verifies.
+    /// `None` if the caller's configuration verifies.
     verifier: Option<Arc<Verifier>>,
     server_name: Option<ServerName<'static>>,
     versions: String,
 }
 
 impl Connector {
-    /// Loads the trust and checks the settings, as [`load`](Self::load) does in the usual time.
-    pub(crate) fn new(settings: &TlsSettings, demand: VerifyMode) -> Result<Self> {
-        Connector::load(settings, demand, file::time_limit())
+    /// Loads the trust anchors and checks the settings, with the default time limit of
+    /// [`load`](Self::load).
+    pub(crate) fn new(settings: &TlsSettings, verify_mode: VerifyMode) -> Result<Self> {
+        Connector::load(settings, verify_mode, file::time_limit())
     }
 
-    /// Loads the trust and checks the settings. Reads files: it blocks for some milliseconds, or,
-    /// where one of them is a FIFO or a device, until then at most.
-    pub(crate) fn load(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
-        let loaded = RwLock::new(Arc::new(Loaded::new(settings, demand, until)?));
+    /// Loads the trust anchors and checks the settings. Blocks on file I/O for some milliseconds,
+    /// or until `until` at most if one of the files is a FIFO or a device.
+    pub(crate) fn load(
+        settings: &TlsSettings,
+        verify_mode: VerifyMode,
+        until: Instant,
+    ) -> Result<Self> {
+        let loaded = RwLock::new(Arc::new(Loaded::new(settings, verify_mode, until)?));
         Ok(Connector {
             shared: Arc::new(Shared {
                 settings: settings.clone(),
-                demand,
+                verify_mode,
                 loaded,
             }),
         })
     }
 
-    /// Loads everything again, for the handshakes from now on, and says what is
-    /// [trusted](Self::trusted). If it fails, all stays as it was.
+    /// Loads everything again for later handshakes, and returns the [anchors](Self::trusted).
+    /// Nothing changes if it fails.
     pub(crate) fn reload(&self) -> Result<TrustSummary> {
         let fresh = Loaded::new(
             &self.shared.settings,
-            self.shared.demand,
+            self.shared.verify_mode,
             file::time_limit(),
         )?;
         self.replace(fresh);
         Ok(self.trusted())
     }
 
-    /// What is trusted: nothing, where a configuration of the caller's own decides.
+    /// The trust anchors; none if the caller's configuration decides.
     pub(crate) fn trusted(&self) -> TrustSummary {
         self.loaded()
             .verifier
@@ -112,7 +117,7 @@ impl Connector {
     }
 
     fn loaded(&self) -> Arc<Loaded> {
-        // Nothing can panic while it is held, and it is always whole.
+        // Nothing panics while the lock is held, and the value is replaced as a whole.
         self.shared
             .loaded
             .read()
@@ -128,14 +133,13 @@ impl Connector {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
     }
 
-    /// The handshake over a connected stream, with the server `host`: a name or an IP address, with
-    /// or without a trailing dot or brackets. It takes as long as the server does: bound it by a
-    /// timeout.
+    /// Performs the handshake with the server `host`, a name or IP address with or without a
+    /// trailing dot or brackets, over a connected stream. It has no time-out of its own.
     pub(crate) async fn handshake<S>(
         &self,
         host: &str,
         stream: S,
-        opening: TlsMode,
+        mode: TlsMode,
     ) -> Result<(TlsStream<S>, TlsInfo)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -145,26 +149,26 @@ impl Connector {
         let began = Instant::now();
         let stream = RecordingStream {
             inner: stream,
-            heard: Some(Vec::new()),
+            received: Some(Vec::new()),
         };
         let connect = TlsConnector::from(loaded.config.clone())
             .connect(server.clone(), stream)
             .into_fallible();
         let mut stream = connect.await.map_err(|(error, stream)| {
-            let heard = stream.heard.unwrap_or_default();
-            handshake::explain(error, &heard, &server.to_str(), opening, &loaded.versions)
+            let received = stream.received.unwrap_or_default();
+            handshake::explain(error, &received, &server.to_str(), mode, &loaded.versions)
         })?;
-        stream.get_mut().0.heard = None;
+        stream.get_mut().0.received = None;
         stream.get_mut().1.set_buffer_limit(Some(BUFFER));
         let mut info = loaded.info(stream.get_ref().1, &server)?;
         info.handshake_duration = began.elapsed();
         Ok((stream, info))
     }
 
-    /// The same with other versions, and sessions of its own. Nothing is read again.
+    /// A connector with other versions and its own sessions. Nothing is read again.
     pub(crate) fn with_versions(&self, min: TlsVersion, max: TlsVersion) -> Result<Self> {
         let loaded = self.loaded();
-        // A configuration of the caller's own has the versions that it has.
+        // The caller's configuration decides about the versions.
         let Some(verifier) = &loaded.verifier else {
             return Ok(self.clone());
         };
@@ -173,7 +177,9 @@ impl Connector {
         let config =
             config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
         let Shared {
-            settings, demand, ..
+            settings,
+            verify_mode,
+            ..
         } = &*self.shared;
         let loaded = Loaded {
             config: Arc::new(config),
@@ -186,13 +192,14 @@ impl Connector {
         Ok(Connector {
             shared: Arc::new(Shared {
                 settings,
-                demand: *demand,
+                verify_mode: *verify_mode,
                 loaded,
             }),
         })
     }
 
-    /// Each handshake from now on is made in full, and so shows what this very server has.
+    /// Disables resumption: each handshake is a full one, and shows the certificates of this
+    /// server.
     pub(crate) fn without_resumption(self) -> Self {
         let loaded = self.loaded();
         let mut config = ClientConfig::clone(&loaded.config);
@@ -212,14 +219,14 @@ impl Connector {
         self
     }
 
-    /// The first bytes of a handshake with this host, to see what a server says to them.
+    /// The ClientHello of a handshake with this host, to see how a server reacts to it.
     pub(crate) fn client_hello(&self, host: &str) -> Result<Vec<u8>> {
         let loaded = self.loaded();
         let failure = |error| {
             Error::new(
                 ErrorKind::Config,
                 Phase::Setup,
-                format!("TLS cannot be set up: {}", rustls_words(&error)),
+                format!("TLS cannot be set up: {}", rustls_text(&error)),
             )
             .with_source(error)
         };
@@ -234,7 +241,7 @@ impl Connector {
 }
 
 impl Loaded {
-    fn new(settings: &TlsSettings, demand: VerifyMode, until: Instant) -> Result<Self> {
+    fn new(settings: &TlsSettings, verify_mode: VerifyMode, until: Instant) -> Result<Self> {
         let server_name = settings
             .server_name
             .as_deref()
@@ -252,13 +259,13 @@ impl Loaded {
         }
         let provider = provider()?;
         let store = settings.trust.read(until)?;
-        if demand == VerifyMode::Verified {
-            store.demand_anchors()?;
+        if verify_mode == VerifyMode::Verified {
+            store.require_anchors()?;
         }
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier {
             store,
-            demand,
+            verify_mode,
             algorithms,
         });
         let own = settings
@@ -279,7 +286,7 @@ impl Loaded {
         })
     }
 
-    /// The name that the server must prove to have.
+    /// The name that the server's certificate must have.
     fn server(&self, host: &str) -> Result<ServerName<'static>> {
         match &self.server_name {
             Some(name) => Ok(name.clone()),
@@ -287,12 +294,12 @@ impl Loaded {
         }
     }
 
-    /// What was negotiated. Fails where a session was resumed whose certificate would not be
-    /// accepted any more.
+    /// What was negotiated. Fails if a session was resumed whose certificate would no longer be
+    /// accepted.
     fn info(&self, connection: &ClientConnection, server: &ServerName<'_>) -> Result<TlsInfo> {
         let chain = connection.peer_certificates().unwrap_or_default();
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let (verified_by, not_verified_reason) = self.judgement(chain, server)?;
+        let (verified_by, not_verified_reason) = self.verification(chain, server)?;
         Ok(TlsInfo {
             version: connection
                 .protocol_version()
@@ -317,17 +324,17 @@ impl Loaded {
         })
     }
 
-    /// By whom the certificate is verified, or why it is not.
-    fn judgement(
+    /// The anchor that verifies the certificate, or why it is not verified.
+    fn verification(
         &self,
         chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
     ) -> Result<(Option<String>, Option<CertificateFailure>)> {
         let Some(verifier) = &self.verifier else {
-            // The caller's own verifier let it pass.
+            // The caller's verifier accepted it.
             return Ok((Some("the rustls configuration given".into()), None));
         };
-        match verifier.judge(chain, server, UnixTime::now()) {
+        match verifier.verify(chain, server, UnixTime::now()) {
             Ok(anchor) => Ok((Some(anchor), None)),
             Err(failure) if verifier.only_reports() => Ok((None, Some(failure))),
             Err(failure) => Err(failure.into_error()),
@@ -335,7 +342,7 @@ impl Loaded {
     }
 }
 
-/// What is the same with and without a client certificate.
+/// The part of the configuration that does not depend on the client certificate.
 fn config(
     versions: &[&'static SupportedProtocolVersion],
     verifier: &Arc<Verifier>,
@@ -345,7 +352,7 @@ fn config(
         Error::new(
             ErrorKind::Config,
             Phase::Setup,
-            format!("TLS cannot be set up: {}", rustls_words(&error)),
+            format!("TLS cannot be set up: {}", rustls_text(&error)),
         )
         .with_source(error)
     })?;
@@ -377,8 +384,8 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedPr
         .collect())
 }
 
-/// The cryptography, always named: never the default of the process, which another crate may set,
-/// or nobody.
+/// The crypto provider, always explicit: never the default of the process, which another crate may
+/// set, or none.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
     return Ok(Arc::new(
@@ -400,7 +407,7 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     ))
 }
 
-/// A host as TLS knows it: without the root's dot, without brackets and zone.
+/// The server name of a host: without the trailing dot, brackets and zone.
 fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
     let bare = host
         .strip_prefix('[')
@@ -412,7 +419,7 @@ fn server_name(host: &str, phase: Phase) -> Result<ServerName<'static>> {
         Error::new(
             ErrorKind::Config,
             phase,
-            format!("{host:?} is no name that a certificate can bear"),
+            format!("{host:?} is not a name that a certificate can contain"),
         )
         .with_hint(
             "Use a DNS name (xn--… for one with other letters than ASCII) or an IP \
@@ -430,20 +437,20 @@ fn version_text(version: ProtocolVersion) -> String {
     }
 }
 
-/// What rustls takes at once, encrypts and gives to the socket in one write. By its default, 64
-/// KiB, a large message costs more calls to the system than encryption.
+/// How much plaintext rustls accepts, encrypts and writes to the socket at once. With its default,
+/// 64 KiB, a large message spends more time in system calls than in encryption.
 const BUFFER: usize = 512 * 1024;
 
-/// How much of the server's first bytes is kept: more than a line of SMTP (RFC 5321, 4.5.3.1.5).
-const HEARD: usize = 1024;
+/// How many of the server's first bytes are kept: more than a line of SMTP (RFC 5321, 4.5.3.1.5).
+const MAX_RECORDED: usize = 1024;
 
-/// A stream that remembers the first bytes from the server until the handshake is over: what they
-/// are, if they are not TLS, explains the failure.
+/// A stream that records the server's first bytes until the handshake is complete. If they are not
+/// TLS, they explain the failure.
 #[derive(Debug)]
 pub(crate) struct RecordingStream<S> {
     inner: S,
-    /// `None` once the handshake is over.
-    heard: Option<Vec<u8>>,
+    /// `None` once the handshake is complete.
+    received: Option<Vec<u8>>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
@@ -454,9 +461,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if let Some(heard) = &mut self.heard {
+        if let Some(received) = &mut self.received {
             let new = &buf.filled()[before..];
-            heard.extend_from_slice(&new[..new.len().min(HEARD - heard.len())]);
+            received.extend_from_slice(&new[..new.len().min(MAX_RECORDED - received.len())]);
         }
         Poll::Ready(Ok(()))
     }

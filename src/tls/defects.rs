@@ -1,5 +1,4 @@
-//! What in a certificate can keep it from being accepted, beside its dates and names: its key, its
-//! signature, its extensions.
+//! Defects of certificates other than their dates and names: keys, signatures, extensions.
 
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use x509_cert::certificate::{CertificateInner, Raw};
@@ -12,10 +11,10 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Certificate;
 
-/// The sizes of RSA keys that are verified, in bits.
+/// The supported sizes of RSA keys, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The extensions that are understood (RFC 5280, 4.2.1): key usage, subject alternative name, basic
+/// The supported extensions (RFC 5280, 4.2.1): key usage, subject alternative name, basic
 /// constraints, name constraints, CRL distribution points, extended key usage.
 const UNDERSTOOD: [&str; 6] = [
     "2.5.29.15",
@@ -26,7 +25,7 @@ const UNDERSTOOD: [&str; 6] = [
     "2.5.29.37",
 ];
 
-/// An RSA key of a size that is not verified.
+/// An RSA key of an unsupported size.
 pub(super) struct WrongSize {
     pub(super) bits: usize,
     pub(super) needed: &'static str,
@@ -43,7 +42,7 @@ impl WrongSize {
     }
 }
 
-/// The size of the modulus that comes next (RFC 8017, A.1), before other numbers.
+/// The size of the modulus, which comes first (RFC 8017, A.1).
 fn modulus_bits<'a>(reader: &mut SliceReader<'a>) -> Result<usize, Error> {
     let modulus = UintRef::decode(reader)?;
     let leading = modulus
@@ -76,7 +75,7 @@ fn rsa_defect(der: &[u8]) -> Result<Option<String>, Error> {
     )
 }
 
-/// The curve in an ECPrivateKey (RFC 5915, 3); `None` where it is not a named one.
+/// The curve in an ECPrivateKey (RFC 5915, 3); `None` if it is not a named one.
 fn curve_of(der: &[u8]) -> Result<Option<ObjectIdentifier>, Error> {
     SliceReader::new(der)?.sequence(|reader| {
         u8::decode(reader)?;
@@ -111,7 +110,7 @@ fn curve_defect(curve: Option<ObjectIdentifier>) -> Option<String> {
     ))
 }
 
-/// RFC 5208, 5.
+/// Finds the defect of a PKCS#8 key (RFC 5208, 5).
 fn pkcs8_defect(der: &[u8]) -> Result<Option<String>, Error> {
     let (algorithm, key) = SliceReader::new(der)?.sequence(|reader| {
         u8::decode(reader)?;
@@ -147,7 +146,7 @@ impl Certificate {
         CertificateInner::<Raw>::from_der(self.der()).ok()
     }
 
-    /// Its key is an RSA key that is too short or too long.
+    /// The size of its RSA key, if it is too short or too long.
     pub(super) fn wrong_size(&self) -> Option<WrongSize> {
         let parsed = self.parsed()?;
         let key = parsed.tbs_certificate().subject_public_key_info();
@@ -158,7 +157,7 @@ impl Certificate {
         numbers?.sequence(modulus_bits).ok().and_then(WrongSize::of)
     }
 
-    /// It is signed with this algorithm, which is given as `webpki` gives it.
+    /// Whether it is signed with this algorithm, which is encoded as `webpki` returns it.
     pub(super) fn is_signed_with(&self, algorithm: &[u8]) -> bool {
         let of = |parsed: CertificateInner<Raw>| parsed.signature_algorithm().to_der().ok();
         self.parsed()
@@ -166,7 +165,7 @@ impl Certificate {
             .is_some_and(|own| own.ends_with(algorithm))
     }
 
-    /// The name of the algorithm of its signature, as openssl has it, or its number.
+    /// The name of its signature algorithm, as in openssl, or its number.
     pub(super) fn signature_algorithm(&self) -> String {
         let number = self
             .parsed()
@@ -187,7 +186,7 @@ impl Certificate {
         name.into()
     }
 
-    /// The algorithm of its signature is one that can be forged.
+    /// Whether its signature algorithm is broken, so that the signature can be forged.
     pub(super) fn has_broken_signature(&self) -> bool {
         let name = self.signature_algorithm();
         ["md2", "md5", "sha1", "SHA1"]
@@ -195,14 +194,14 @@ impl Certificate {
             .any(|hash| name.contains(hash))
     }
 
-    /// It names two algorithms for its one signature (RFC 5280, 4.1.1.2).
+    /// Whether it names two algorithms for its signature (RFC 5280, 4.1.1.2).
     pub(super) fn names_two_algorithms(&self) -> bool {
         self.parsed().is_some_and(|parsed| {
             parsed.signature_algorithm() != parsed.tbs_certificate().signature()
         })
     }
 
-    /// The purposes of its extended key usage leave servers out (RFC 5280, 4.2.1.12).
+    /// Whether its extended key usage excludes servers (RFC 5280, 4.2.1.12).
     pub(super) fn is_for_no_server(&self) -> bool {
         let usage = self
             .parsed()
@@ -215,7 +214,7 @@ impl Certificate {
         }
     }
 
-    /// It may issue certificates (RFC 5280, 4.2.1.9), and how many authorities may be below it.
+    /// If it may issue certificates (RFC 5280, 4.2.1.9): how many authorities may be below it.
     pub(super) fn authority(&self) -> Option<Option<u8>> {
         let parsed = self.parsed()?;
         let (_, constraints) = parsed
@@ -226,7 +225,7 @@ impl Certificate {
         constraints.ca.then_some(constraints.path_len_constraint)
     }
 
-    /// Its critical extensions that are not understood: their names, or their numbers (OIDs).
+    /// Its unsupported critical extensions: their names, or their numbers (OIDs).
     pub(super) fn unknown_critical_extensions(&self) -> Vec<String> {
         let parsed = self.parsed();
         let extensions = parsed
@@ -243,7 +242,7 @@ impl Certificate {
             .collect()
     }
 
-    /// What it says of the names that it may issue certificates for (RFC 5280, 4.2.1.10).
+    /// Its name constraints (RFC 5280, 4.2.1.10).
     pub(super) fn name_limits(&self) -> Option<NameLimits> {
         let parsed = self.parsed()?;
         let (_, constraints) = parsed
@@ -278,7 +277,7 @@ pub(super) struct NameLimits {
 }
 
 impl NameLimits {
-    /// The kinds of names that it limits and that are not checked here.
+    /// The kind of names that it constrains but that is not supported here.
     pub(super) fn unchecked(&self) -> Option<&'static str> {
         self.permitted
             .iter()
@@ -292,7 +291,7 @@ impl NameLimits {
             })
     }
 
-    /// A DNS name that lies outside of them.
+    /// Whether a DNS name violates the constraints.
     pub(super) fn excludes(&self, name: &str) -> bool {
         let is_below = |base: &GeneralName| match base {
             GeneralName::DnsName(base) => {
@@ -312,7 +311,7 @@ impl NameLimits {
     }
 }
 
-/// An extension by its name in the RFC, with its number.
+/// The name of an extension in its RFC, with its number.
 fn extension_name(number: &str) -> String {
     let name = match number {
         "2.5.29.9" => "subjectDirectoryAttributes",

@@ -1,6 +1,6 @@
-//! The failure of a verification: which certificate, why, and what to do.
+//! Diagnoses a failed verification: which certificate, why, and what to do.
 //!
-//! `webpki` names a reason, but no certificate. So the reason is looked up in the chain that the
+//! `webpki` gives a reason but no certificate, so the reason is looked up in the chain that the
 //! server sent.
 
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::pin_text;
 use super::issuers::Issuers;
-use super::reasons::webpki_words;
+use super::reasons::webpki_text;
 use super::store::TrustStore;
 use super::trust::Anchor;
 use super::{Certificate, CertificateFailure, CertificateProblem};
@@ -18,7 +18,7 @@ use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, date};
 
 impl CertificateFailure {
-    /// Finds the words for a chain that is not accepted.
+    /// Describes why a chain is not accepted.
     pub(super) fn new(
         why: VerifyError,
         chain: Vec<Certificate>,
@@ -26,7 +26,7 @@ impl CertificateFailure {
         store: &TrustStore,
         now: UnixTime,
     ) -> Self {
-        let story = Diagnoser {
+        let diagnoser = Diagnoser {
             chain: &chain,
             host,
             store,
@@ -38,14 +38,14 @@ impl CertificateFailure {
         };
         let Diagnosis {
             problem,
-            index: culprit,
+            index,
             message,
             hint,
-        } = story.diagnose(why);
+        } = diagnoser.diagnose(why);
         CertificateFailure {
             problem,
             chain,
-            index: culprit,
+            index,
             message,
             hint,
         }
@@ -62,12 +62,12 @@ impl CertificateFailure {
 pub(super) enum VerifyError {
     NoCertificate,
     WrongKey,
-    /// The key of the server's own certificate is not one with which a handshake can be verified.
+    /// The key of the server's certificate cannot verify a handshake.
     WeakKey,
     Invalid(webpki::Error),
 }
 
-/// What there is to tell from.
+/// What a diagnosis is made from.
 struct Diagnoser<'a> {
     chain: &'a [Certificate],
     host: &'a str,
@@ -110,7 +110,7 @@ impl Diagnoser<'_> {
         let host = self.host;
         match error {
             E::UnknownIssuer => self.unknown_issuer(),
-            // It is looked at before the issuer is, though that nobody trusts it says more.
+            // webpki checks this before the issuer, but the unknown issuer matters more.
             E::CaUsedAsEndEntity if self.chain.first().is_some_and(Certificate::is_self_issued) => {
                 self.unknown_issuer()
             }
@@ -136,7 +136,7 @@ impl Diagnoser<'_> {
                 )
             }
             E::CertRevoked => {
-                let at = self.find(|certificate| self.is_listed(certificate));
+                let at = self.find(|certificate| self.is_revoked(certificate));
                 let which = match at {
                     Some(at) => self.which(Some(at)),
                     None => format!("the certificate of {host}, or one above it,"),
@@ -170,7 +170,7 @@ impl Diagnoser<'_> {
                     at,
                     format!(
                         "the certificate of {host} was issued by one{issuer} that may not issue \
-                            any: it is no authority (CA:TRUE is missing)"
+                            any: it is not an authority (CA:TRUE is missing)"
                     ),
                     "The server's administrator must have its certificate issued anew.",
                 )
@@ -238,8 +238,8 @@ impl Diagnoser<'_> {
                         self.which(at)
                     ),
                     match at {
-                        // Without it, no signature of the handshake is checked, so that a pin would
-                        // prove nothing.
+                        // Without it no signature of the handshake is checked, so a pin would prove
+                        // nothing.
                         Some(0) | None => {
                             "The server's administrator must have it issued anew, without this \
                                 extension or with it not marked as critical."
@@ -265,10 +265,10 @@ impl Diagnoser<'_> {
                     server's name.",
             ),
             E::UnsupportedSignatureAlgorithmContext(context) => {
-                self.odd_signature(&context.signature_algorithm_id)
+                self.unsupported_signature(&context.signature_algorithm_id)
             }
             E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
-                self.odd_signature(&context.signature_algorithm_id)
+                self.unsupported_signature(&context.signature_algorithm_id)
             }
             E::NameConstraintViolation => self.name_limits(),
             E::MaximumNameConstraintComparisonsExceeded
@@ -281,7 +281,7 @@ impl Diagnoser<'_> {
                     "the chain of {} certificates that {host} sent takes more work to verify than \
                         is done: {}",
                     self.chain.len(),
-                    webpki_words(&error)
+                    webpki_text(&error)
                 ),
                 "The server's administrator must install only the server's own certificate and \
                     those of the authorities above it.",
@@ -301,15 +301,15 @@ impl Diagnoser<'_> {
                 format!(
                     "the certificate of {host}, {}, cannot be verified: {}",
                     self.subject(0),
-                    webpki_words(&error)
+                    webpki_text(&error)
                 ),
                 "Show this message to the server's administrator.",
             ),
         }
     }
 
-    /// It is on a list of revoked certificates.
-    fn is_listed(&self, certificate: &Certificate) -> bool {
+    /// Whether the certificate is on a revocation list.
+    fn is_revoked(&self, certificate: &Certificate) -> bool {
         let der = CertificateDer::from(certificate.der());
         webpki::EndEntityCert::try_from(&der).is_ok_and(|read| {
             let lists = self
@@ -323,14 +323,14 @@ impl Diagnoser<'_> {
         })
     }
 
-    /// The first certificate of the path, or else of the chain, that is so.
+    /// The first matching certificate on the path, or else in the chain.
     fn find(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
         let is_so = |at: &usize| is_so(&self.chain[*at]);
         let in_path = self.path.iter().copied().find(is_so);
         in_path.or_else(|| (0..self.chain.len()).find(is_so))
     }
 
-    /// The same, of those above the server's own.
+    /// The first matching certificate above the server's own.
     fn find_above(&self, is_so: impl Fn(&Certificate) -> bool) -> Option<usize> {
         self.path
             .iter()
@@ -339,7 +339,7 @@ impl Diagnoser<'_> {
             .find(|at| is_so(&self.chain[*at]))
     }
 
-    /// The trusted certificate of the name above the path.
+    /// The trust anchor with the name of the issuer of the last certificate on the path.
     fn anchor(&self) -> Option<&Anchor> {
         let last = &self.chain[*self.path.last()?];
         self.store
@@ -349,8 +349,8 @@ impl Diagnoser<'_> {
             .find(|anchor| last.is_issued_by(&anchor.certificate))
     }
 
-    /// The key of a certificate of the chain, or of the trusted one above it, if it is of a size
-    /// that cannot be used.
+    /// Diagnoses a key of an unsupported size in a certificate of the chain, or in the anchor above
+    /// it.
     fn weak_key(&self, at: Option<usize>) -> Option<Diagnosis> {
         let (which, certificate) = match at {
             Some(at) => (self.which(Some(at)), self.chain.get(at)?),
@@ -382,7 +382,8 @@ impl Diagnoser<'_> {
         Some(diagnosis(CertificateProblem::WeakKey, at, message, hint))
     }
 
-    /// A certificate of the chain that must be replaced, for what it is or has.
+    /// Diagnoses a certificate of the chain that must be replaced because of what it is or
+    /// contains.
     fn reissue(&self, problem: CertificateProblem, at: Option<usize>, what: &str) -> Diagnosis {
         let hint = match at {
             Some(0) | None => "The server's administrator must have it issued anew.",
@@ -394,8 +395,8 @@ impl Diagnoser<'_> {
         diagnosis(problem, at, format!("{} {what}", self.which(at)), hint)
     }
 
-    /// A signature by an algorithm that is broken, unknown, or not for its key.
-    fn odd_signature(&self, algorithm: &[u8]) -> Diagnosis {
+    /// Diagnoses a signature algorithm that is broken, unknown, or not for its key.
+    fn unsupported_signature(&self, algorithm: &[u8]) -> Diagnosis {
         let at = self.find(|certificate| certificate.is_signed_with(algorithm));
         let Some(at) = at else {
             let host = self.host;
@@ -431,12 +432,13 @@ impl Diagnoser<'_> {
         )
     }
 
-    /// An authority of the path has more authorities below it than it may (RFC 5280, 4.2.1.9).
+    /// Diagnoses an authority with more authorities below it than it allows (RFC 5280, 4.2.1.9).
     fn too_many_authorities(&self) -> Diagnosis {
         let path = &self.path;
         let found = path.iter().enumerate().skip(1).find_map(|(height, at)| {
             let allowed = usize::from(self.chain[*at].authority()??);
-            // Those between it and the server's own; what issued itself anew does not count.
+            // The authorities between it and the server's certificate; self-issued ones do not
+            // count.
             let below = path[1..height]
                 .iter()
                 .filter(|at| !self.chain[**at].is_self_issued())
@@ -459,8 +461,8 @@ impl Diagnoser<'_> {
         )
     }
 
-    /// The name lies outside of what an authority may issue for, or the limits are of a kind that
-    /// is not checked (RFC 5280, 4.2.1.10).
+    /// Diagnoses a name outside of what an authority may issue for, or constraints of a kind that
+    /// is not supported (RFC 5280, 4.2.1.10).
     fn name_limits(&self) -> Diagnosis {
         let host = self.host;
         let anchor = self.anchor().map(|anchor| {
@@ -557,7 +559,7 @@ impl Diagnoser<'_> {
                 ),
                 format!(
                     "If {subject} is your own authority, or that of the server's owner, get its \
-                        certificate from whoever runs it (its \
+                        certificate from its operator (its \
                      SHA-256 fingerprint must be {fingerprint}), save it as a file and trust that \
                      {TRUST_IT}."
                 ),
@@ -565,16 +567,15 @@ impl Diagnoser<'_> {
         }
         let issuer = in_quotes(&last.issuer);
         let hint = match &last.issuer_at {
-            // Only a certificate that was issued to be found says where: that is a public
-            // authority, which issues by an intermediate.
+            // Only a certificate of a public authority states where its issuer's certificate is,
+            // and those issue by an intermediate.
             Some(at) => format!(
                 "The server most likely left out an intermediate certificate: its administrator \
                     must install the full chain (by \
                  the certificate's own account, the missing one is at {at})."
             ),
             None => format!(
-                "If {issuer} is an authority of your own, get its certificate from whoever runs \
-                    it, save it as a file and trust that \
+                "If {issuer} is an authority of your own, get its certificate from its operator, save it as a file and trust that \
                  {TRUST_IT}. If it is an intermediate of a public one, the server left it out: \
                  its administrator must install the full chain."
             ),
@@ -615,14 +616,13 @@ impl Diagnoser<'_> {
             )
         } else {
             "The server has probably got a new key: ask its administrator for its hash, and pin \
-                that. If it has not, somebody else \
-             answers in the server's place."
+                that. If it has not, another machine is impersonating the server."
                 .to_owned()
         };
         diagnosis(CertificateProblem::WrongKey, Some(0), message, hint)
     }
 
-    /// A certificate that webpki cannot read, for this reason.
+    /// Diagnoses a certificate that webpki cannot parse, for this reason.
     fn malformed(&self, error: Option<&webpki::Error>) -> Diagnosis {
         let is_unreadable = |certificate: &Certificate| {
             let der = CertificateDer::from(certificate.der());
@@ -633,7 +633,7 @@ impl Diagnoser<'_> {
             Some(at) => format!("{} cannot be read", self.which(Some(at))),
             None => format!("a certificate that {} sent cannot be read", self.host),
         };
-        let why = error.map_or(String::new(), |error| format!(": {}", webpki_words(error)));
+        let why = error.map_or(String::new(), |error| format!(": {}", webpki_text(error)));
         let hint = "The server's administrator must have it issued anew.";
         diagnosis(
             CertificateProblem::Malformed,
@@ -752,8 +752,7 @@ impl Diagnoser<'_> {
             at,
             message,
             "The authority has probably got a new key: get its present certificate and trust \
-                that. If it has not, somebody \
-             else answers in the server's place.",
+                that. If it has not, another machine is impersonating the server.",
         )
     }
 
@@ -781,13 +780,13 @@ impl Diagnoser<'_> {
 
 fn diagnosis(
     problem: CertificateProblem,
-    culprit: Option<usize>,
+    index: Option<usize>,
     message: String,
     hint: impl Into<String>,
 ) -> Diagnosis {
     Diagnosis {
         problem,
-        index: culprit,
+        index,
         message: printable(message),
         hint: printable(hint.into()),
     }

@@ -1,4 +1,4 @@
-//! The certificates in a file, whatever it is called: the format is recognised by its content.
+//! Finds the certificates in a file. The format is recognized by the content, not by the name.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{PemObject as _, SectionKind};
@@ -9,14 +9,14 @@ use super::keystore::trusted;
 use crate::Secret;
 use crate::file::utf8;
 
-/// The certificates that were found, and what else was seen on the way.
+/// The certificates that were found, and notes about other contents.
 #[derive(Debug)]
 pub(super) struct ParsedCertificates {
     pub(super) certificates: Vec<CertificateDer<'static>>,
     pub(super) notes: Vec<String>,
 }
 
-/// Why there is no certificate in it: the rest of a sentence that begins with the name of the file.
+/// Why no certificate was found: the rest of a sentence that begins with the name of the file.
 #[derive(Debug)]
 pub(super) struct FormatError {
     pub(super) reason: String,
@@ -32,8 +32,7 @@ impl FormatError {
     }
 }
 
-/// Finds the certificates to trust in the content of a file. The password is for a key store;
-/// others need none.
+/// Finds the certificates to trust in the contents of a file. The password is for a key store.
 pub(super) fn certificates(
     bytes: &[u8],
     password: Option<&Secret>,
@@ -80,20 +79,20 @@ pub(super) fn certificates(
     }
 }
 
-/// The forms of key stores.
+/// The formats of key stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyStore {
     Pkcs12,
     Jks,
-    /// An auto-login wallet of Oracle.
+    /// An Oracle auto-login wallet.
     AutoLogin,
 }
 
 impl KeyStore {
-    /// The form of this key store, if it is one.
+    /// The format of these bytes, if they are a key store.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
-            // The second is the same with stronger encryption of keys, JCEKS.
+            // The second is JCEKS: JKS with stronger encryption of keys.
             [0xFE, 0xED, 0xFE, 0xED, ..] | [0xCE, 0xCE, 0xCE, 0xCE, ..] => Some(KeyStore::Jks),
             [0xA1, 0xF8, 0x4E, ..] => Some(KeyStore::AutoLogin),
             // RFC 7292, 4: the version, 3, comes first.
@@ -102,7 +101,7 @@ impl KeyStore {
         }
     }
 
-    /// What it is, as the rest of a sentence that begins with the name of the file.
+    /// Describes the format: the rest of a sentence that begins with the name of the file.
     pub(super) fn what(self) -> &'static str {
         match self {
             KeyStore::Pkcs12 => "is a key store (PKCS#12)",
@@ -112,7 +111,7 @@ impl KeyStore {
     }
 }
 
-/// The lists of revoked certificates in the content of a file.
+/// The revocation lists in the contents of a file.
 pub(super) fn revocation_lists(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FormatError> {
     if first_element(bytes).is_some() {
         return Ok(vec![bytes.to_vec()]);
@@ -186,12 +185,12 @@ fn pem(text: &[u8]) -> Result<ParsedCertificates, FormatError> {
     }
 }
 
-/// What a DER SEQUENCE begins with: enough to tell a certificate from a key and a key store.
+/// The start of a DER SEQUENCE, enough to tell a certificate from a key and a key store.
 fn first_element(bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
-        // A long length is preceded by the number of its bytes.
+        // In the long form, the number of length bytes comes first.
         [0x30, length @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(length - 0x80)..),
-        // A short length, or (some key stores, in BER) an indefinite one.
+        // The short form, or (some key stores, in BER) the indefinite one.
         [0x30, 0x00..=0x80, rest @ ..] => Some(rest),
         _ => None,
     }

@@ -1,25 +1,24 @@
-//! Why a handshake failed, from what `rustls` says and from the server's first bytes.
+//! Explains why a handshake failed, from the error of `rustls` and the server's first bytes.
 
 use std::io;
 
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
-use super::reasons::{certificate_words, rustls_words, spelt_out};
+use super::reasons::{certificate_text, rustls_text, split_words};
 use super::{CertificateFailure, TlsMode};
 use crate::diagnose::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
-/// The failure of a handshake with `host`, whose first bytes were `heard`, in words. `offered` are
-/// the versions that we speak.
+/// Describes the failure of a handshake with `host`. `offered` are the client's versions.
 pub(super) fn explain(
     error: io::Error,
-    heard: &[u8],
+    received: &[u8],
     host: &str,
-    opening: TlsMode,
+    mode: TlsMode,
     offered: &str,
 ) -> Error {
-    if !heard.is_empty() && !speaks_tls(heard) {
-        return plaintext(heard, host, opening).with_source(error);
+    if !received.is_empty() && !speaks_tls(received) {
+        return plaintext(received, host, mode).with_source(error);
     }
     let cause = error
         .get_ref()
@@ -37,13 +36,13 @@ pub(super) fn explain(
             certificate(host, problem).with_source(error)
         }
         Some(rustls::Error::AlertReceived(alert)) => {
-            explain_alert(*alert, heard, host, offered).with_source(error)
+            explain_alert(*alert, received, host, offered).with_source(error)
         }
-        Some(rustls::Error::PeerIncompatible(reason)) => match spoken(heard) {
+        Some(rustls::Error::PeerIncompatible(reason)) => match chosen_version(received) {
             Some(version) if !offered.contains(version) => {
                 no_version(host, Some(version), offered).with_source(error)
             }
-            _ => nothing_in_common(host, &spelt_out(reason)).with_source(error),
+            _ => nothing_in_common(host, &split_words(reason)).with_source(error),
         },
         Some(rustls::Error::NoCertificatesPresented) => tls(
             format!("{host} sent no certificate"),
@@ -54,26 +53,25 @@ pub(super) fn explain(
         Some(problem) => tls(
             format!(
                 "the TLS handshake with {host} failed: {}",
-                rustls_words(problem)
+                rustls_text(problem)
             ),
             "The server, or a device between, does not keep to TLS. Show this message to the \
                 server's administrator.",
         )
         .with_source(error),
-        None => cut_off(error, heard, host, opening),
+        None => cut_off(error, received, host, mode),
     }
 }
 
-/// TLS 1.3 lets the server refuse when the handshake is over for the client: a certificate that it
-/// misses or does not accept (RFC 8446, 4.4.2.4). So an alert instead of the first reply inside TLS
-/// belongs to the handshake, and this is what it means.
+/// Explains an alert that arrives instead of the first reply inside TLS. With TLS 1.3, a server may
+/// refuse a missing or unacceptable client certificate after the client has completed the handshake
+/// (RFC 8446, 4.4.2.4), so the alert belongs to the handshake.
 pub(crate) fn late_alert(error: &io::Error, host: &str) -> Option<Error> {
     let cause = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())?;
     match cause {
-        // The handshake was agreed upon, so that it is about the client's certificate is all that
-        // is left.
+        // The handshake succeeded otherwise, so the alert can only be about the client certificate.
         rustls::Error::AlertReceived(alert) => {
             Some(explain_alert(*alert, &[HANDSHAKE], host, "").with_source(cause.clone()))
         }
@@ -89,17 +87,17 @@ fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(ErrorKind::Tls, Phase::Tls, message).with_hint(hint)
 }
 
-/// The server went on in clear text, where TLS was to begin.
-fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
-    let line = first_line(heard);
-    if opening == TlsMode::StartTls {
+/// The server sent plaintext where TLS was to begin.
+fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
+    let line = first_line(received);
+    if mode == TlsMode::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
             "Its TLS is broken, or a device between you and the server interferes. Show this \
                 message to the server's administrator.",
         );
     }
-    let other = match heard {
+    let other = match received {
         [b'S', b'S', b'H', b'-', ..] => Some("an SSH server"),
         [b'H', b'T', b'T', b'P', b'/', ..] | [b'<', ..] => Some("a web server"),
         [b'*', b' ', b'O', b'K', ..] => Some("an IMAP server"),
@@ -115,7 +113,7 @@ fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
             "Check host and port: a mail server takes TLS from the first byte on port 465.",
         );
     }
-    match heard {
+    match received {
         [b'2', b'2', b'0', ..] => tls(
             format!(
                 "{host} speaks plaintext on this port, where TLS was to begin with the first \
@@ -131,7 +129,7 @@ fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
                 "{host} refuses the connection, and in plaintext, where TLS was to begin with the \
                     first byte: it says {line:?}"
             ),
-            "Its words say why. If they do not, this port may be one for STARTTLS: use smtp:// \
+            "Its reply says why. If it does not, this port may be one for STARTTLS: use smtp:// \
                 instead of smtps://.",
         ),
         _ => tls(
@@ -142,9 +140,9 @@ fn plaintext(heard: &[u8], host: &str, opening: TlsMode) -> Error {
     }
 }
 
-/// The first line, cut where it is long; what is not printable ASCII is a dot.
-fn first_line(heard: &[u8]) -> String {
-    let line = heard
+/// The first line, shortened. Bytes that are not printable ASCII become dots.
+fn first_line(received: &[u8]) -> String {
+    let line = received
         .split(|byte| matches!(byte, b'\r' | b'\n'))
         .next()
         .unwrap_or_default();
@@ -162,8 +160,8 @@ fn first_line(heard: &[u8]) -> String {
     text
 }
 
-/// The connection ended or failed below TLS.
-fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Error {
+/// The connection was closed or failed below TLS.
+fn cut_off(error: io::Error, received: &[u8], host: &str, mode: TlsMode) -> Error {
     use io::ErrorKind as E;
     let closed = matches!(
         error.kind(),
@@ -187,7 +185,7 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Erro
     } else {
         "broke off the connection"
     };
-    let (when, hint) = match (heard.is_empty(), opening) {
+    let (when, hint) = match (received.is_empty(), mode) {
         (true, TlsMode::Implicit) => (
             "instead of answering the TLS handshake",
             "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port \
@@ -209,7 +207,7 @@ fn cut_off(error: io::Error, heard: &[u8], host: &str, opening: TlsMode) -> Erro
     tls(format!("{host} {how} {when}"), hint).with_source(error)
 }
 
-/// What the caller's own verifier said, or a signature of the handshake that does not match.
+/// The caller's verifier refused the certificate, or a signature in the handshake does not match.
 fn certificate(host: &str, problem: &CertificateError) -> Error {
     match problem {
         CertificateError::BadSignature => tls(
@@ -217,24 +215,24 @@ fn certificate(host: &str, problem: &CertificateError) -> Error {
                 "{host} does not hold the key of the certificate that it shows: its signature \
                     does not match"
             ),
-            "Do not trust it: somebody may be answering in the server's place. If it is your own \
+            "Do not trust it: another machine may be impersonating the server. If it is your own \
                 server, certificate and key do not belong together.",
         ),
         _ => tls(
             format!(
                 "the certificate of {host} was not accepted: {}",
-                certificate_words(problem)
+                certificate_text(problem)
             ),
             "The reason is the verifier's. Show this message to the server's administrator.",
         ),
     }
 }
 
-fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &str) -> Error {
+fn explain_alert(alert: AlertDescription, received: &[u8], host: &str, offered: &str) -> Error {
     use AlertDescription as A;
-    let at_once = heard.first() == Some(&ALERT);
+    let at_once = received.first() == Some(&ALERT);
     match alert {
-        A::ProtocolVersion => no_version(host, spoken(heard), offered),
+        A::ProtocolVersion => no_version(host, chosen_version(received), offered),
         A::HandshakeFailure | A::InsufficientSecurity if at_once => {
             nothing_in_common(host, "the server refused at once")
         }
@@ -243,7 +241,7 @@ fn explain_alert(alert: AlertDescription, heard: &[u8], host: &str, offered: &st
             "demands a client certificate, and none was sent",
             alert,
         ),
-        // Before TLS 1.3 there is no word of its own for a certificate that is missing.
+        // Before TLS 1.3 there is no alert of its own for a missing certificate.
         A::HandshakeFailure => client_certificate(
             host,
             "broke off the TLS handshake after it had shown its certificate: as a rule, it \
@@ -308,16 +306,16 @@ fn nothing_in_common(host: &str, detail: &str) -> Error {
     )
 }
 
-fn no_version(host: &str, spoken: Option<&str>, offered: &str) -> Error {
+fn no_version(host: &str, chosen_version: Option<&str>, offered: &str) -> Error {
     let (old, new) = (offered.contains("TLSv1.2"), offered.contains("TLSv1.3"));
-    let server = match (spoken, old, new) {
+    let server = match (chosen_version, old, new) {
         (Some(version), ..) => format!("the server speaks {version}"),
-        // Nobody speaks more than TLS 1.3 yet, so that what remains is less than is offered.
+        // No version after TLS 1.3 exists yet, so the server's is older than those offered.
         (None, true, true) => "the server speaks TLSv1.1 or older".into(),
         (None, false, true) => "the server speaks TLSv1.2 or older".into(),
         (None, ..) => "the server speaks another".into(),
     };
-    let hint = match spoken {
+    let hint = match chosen_version {
         Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
         None if old && new => OLD_SERVER,
         _ if new => {
@@ -342,10 +340,10 @@ const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8
     spoken here. Its administrator must \
                           enable TLS 1.2 or 1.3.";
 
-/// The version that the server chose, in its hello (RFC 5246, 7.4.1.3). The number in the record of
-/// an alert says nothing: it is that of TLS 1.2 as a rule, whatever the server speaks.
-fn spoken(heard: &[u8]) -> Option<&'static str> {
-    let [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] = heard else {
+/// The version that the server chose in its ServerHello (RFC 5246, 7.4.1.3). The version in the
+/// record of an alert is not used: it is usually TLS 1.2, whatever the server speaks.
+fn chosen_version(received: &[u8]) -> Option<&'static str> {
+    let [HANDSHAKE, 3, _, _, _, 2, _, _, _, 3, minor, ..] = received else {
         return None;
     };
     ["SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"]
@@ -353,7 +351,7 @@ fn spoken(heard: &[u8]) -> Option<&'static str> {
         .copied()
 }
 
-/// An alert by its name in the RFC: `handshake_failure`, and its number.
+/// An alert as its name in the RFC and its number: `handshake_failure (40)`.
 fn name(alert: AlertDescription) -> String {
     let number = u8::from(alert);
     let mut text = String::new();

@@ -1,18 +1,18 @@
-//! The walk from a certificate up its issuers, by their names.
+//! Walks from a certificate up through its issuers, by name.
 
 use std::collections::HashMap;
 
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::{Decode as _, Encode as _};
 
-/// Which of several certificates issued which, by their names; in time that grows with their number
-/// only, as a peer or a file decides what they are.
+/// Which of several certificates issued which, by name. Works in linear time, since a peer or
+/// a file determines the certificates.
 pub(super) struct Issuers {
-    /// The name of each certificate's issuer; `None` for a certificate that cannot be read or that
-    /// issued itself.
+    /// The name of the issuer of each certificate; `None` if it cannot be read or the certificate
+    /// is self-issued.
     issuers: Vec<Option<Vec<u8>>>,
     by_subject: HashMap<Vec<u8>, Vec<usize>>,
-    /// How many certificates were looked at.
+    /// The number of certificates that were compared.
     pub(super) steps: usize,
 }
 
@@ -26,7 +26,7 @@ impl Issuers {
         };
         for (at, der) in certificates.into_iter().enumerate() {
             found.steps += 1;
-            // The raw profile reads what breaks RFC 5280 elsewhere than in the names.
+            // The raw profile accepts violations of RFC 5280 elsewhere than in the names.
             let names = CertificateInner::<Raw>::from_der(der).and_then(|certificate| {
                 let names = certificate.tbs_certificate();
                 Ok((names.subject().to_der()?, names.issuer().to_der()?))
@@ -41,7 +41,7 @@ impl Issuers {
         found
     }
 
-    /// The issuer of the last certificate of a path, unless it is in the path already.
+    /// The issuer of the last certificate of a path, unless it is already in the path.
     pub(super) fn above(&mut self, path: &[usize]) -> Option<usize> {
         let issuer = self.issuers[*path.last()?].as_ref()?;
         for at in self.by_subject.get(issuer)? {
@@ -53,7 +53,7 @@ impl Issuers {
         None
     }
 
-    /// A certificate and its issuers above it, at most `limit` of them together.
+    /// A certificate and the issuers above it, at most `limit` certificates in total.
     pub(super) fn path(&mut self, first: usize, limit: usize) -> Vec<usize> {
         let mut path = vec![first];
         while path.len() < limit

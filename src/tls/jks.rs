@@ -1,8 +1,8 @@
-//! JKS: the older form of Java's key stores, still that of many a `cacerts`.
+//! JKS: the older format of Java's key stores, still used for many a `cacerts`.
 //!
-//! It is a list of entries, then a check sum that the password goes into. The certificates
-//! themselves are not encrypted, so that Java opens a trust store without its password; so do we.
-//! Keys are encrypted by the password, each by itself.
+//! A list of entries, followed by a checksum that includes the password. Certificates are not
+//! encrypted, so Java opens a trust store without its password, and so does this module. Each key
+//! is encrypted with the password.
 
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
@@ -14,7 +14,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::der::asn1::ObjectIdentifier;
 use zeroize::Zeroizing;
 
-use super::client_certificate::Own;
+use super::client_certificate::KeyAndCertificates;
 use super::formats::FormatError;
 use super::keystore;
 use super::password::utf16;
@@ -23,7 +23,7 @@ use crate::Secret;
 
 const CHECK_SUM: usize = 20;
 
-/// How the keys of JKS are protected, and those of JCEKS.
+/// The algorithms that protect the keys of JKS and of JCEKS.
 const JKS_KEY_PROTECTION: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.3.6.1.4.1.42.2.17.1.1");
 const JCEKS_KEY_PROTECTION: ObjectIdentifier =
@@ -32,11 +32,11 @@ const JCEKS_KEY_PROTECTION: ObjectIdentifier =
 /// An opened JKS or JCEKS store.
 #[derive(Default)]
 pub(super) struct Store<'a> {
-    /// The certificates of others.
+    /// The trusted certificates.
     pub(super) trusted: Vec<CertificateDer<'static>>,
-    /// The keys of its owner, encrypted, each with its chain.
+    /// The encrypted private keys, each with its chain.
     pub(super) own: Vec<(&'a [u8], Vec<&'a [u8]>)>,
-    /// There are entries that are not read.
+    /// There are entries that were not read.
     pub(super) is_cut: bool,
     is_too_large: bool,
 }
@@ -62,8 +62,12 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The first key that has a certificate, with its chain. It has the password of the store.
-    pub(super) fn into_own(self, password: Option<&Secret>) -> Result<Option<Own>, FormatError> {
+    /// The first key that has a certificate, with its chain. The key must have the password of the
+    /// store.
+    pub(super) fn into_own(
+        self,
+        password: Option<&Secret>,
+    ) -> Result<Option<KeyAndCertificates>, FormatError> {
         let Some((key, chain)) = self.own.into_iter().find(|(_, chain)| !chain.is_empty()) else {
             return Ok(None);
         };
@@ -98,7 +102,7 @@ impl<'a> Store<'a> {
             .into_iter()
             .map(|der| CertificateDer::from(der.to_vec()))
             .collect();
-        Ok(Some(Own {
+        Ok(Some(KeyAndCertificates {
             key,
             certificates,
             is_chain: true,
@@ -113,8 +117,7 @@ fn damaged() -> FormatError {
     )
 }
 
-/// The check sum: of the password, of two words that whoever wrote Java liked, and of all that
-/// stands before it.
+/// The checksum: SHA-1 of the password, the format's constant `Mighty Aphrodite`, and the contents.
 fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
     let mut sum = Sha1::new();
     sum.update(&*utf16(password));
@@ -123,8 +126,8 @@ fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
     sum.finalize().into()
 }
 
-/// Decrypts a key of JKS: a salt, the key under a stream of SHA-1 hashes that begins with the salt,
-/// and the hash of password and key. `None` where the hash is another.
+/// Decrypts a key of JKS: a salt, the key XORed with a stream of SHA-1 hashes that starts with the
+/// salt, and the hash of password and key. `None` if the hash does not match.
 fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     let password = utf16(password);
     let (salt, rest) = sealed.split_at_checked(CHECK_SUM)?;
@@ -147,8 +150,8 @@ fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     (check_sum == expected).then_some(plain)
 }
 
-/// Decrypts a key of JCEKS: Triple DES, with a key from each half of the salt by MD5. `None` where
-/// the padding is not right.
+/// Decrypts a key of JCEKS: Triple DES, with a key derived from each half of the salt by MD5.
+/// `None` if the padding is wrong.
 fn jceks_key(
     parameters: &Pkcs12PbeParams,
     sealed: &[u8],
@@ -158,7 +161,7 @@ fn jceks_key(
     let rounds = u64::try_from(parameters.iterations)
         .ok()
         .filter(|rounds| *rounds <= MAX_ROUNDS)?;
-    // Java means to reverse the first of two equal halves, and does this.
+    // Java tries to reverse the first of two equal halves, and its code does this.
     if salt[..4] == salt[4..] {
         let [a, b, _, d, ..] = salt;
         salt[..4].copy_from_slice(&[d, a, b, d]);
@@ -185,7 +188,7 @@ fn jceks_key(
         .map(Zeroizing::new)
 }
 
-/// All entries; `None` where the file ends too early or says what no store says.
+/// Reads all entries; `None` if the file is truncated or malformed.
 fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
     let mut store = Store::default();
     let _magic = reader.number()?;
@@ -199,8 +202,8 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
         let key = match tag {
             1 => Some(reader.block()?),
             2 => None,
-            // A secret key of JCEKS, which is a Java object. Where its end is not found, what came
-            // before it counts.
+            // A secret key of JCEKS, which is a Java object. If its end cannot be found, the
+            // entries before it are used.
             3 => match skip_java_stream(reader) {
                 Some(()) => continue,
                 None => {
@@ -216,7 +219,7 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
             1
         };
         if certificates > certificates_left || store.own.len() >= MAX_ENTRIES {
-            // A number that no file has the bytes for is damage.
+            // A count that the rest of the file is too short for is damage.
             let is_possible = certificates <= reader.0.len();
             return is_possible.then(|| Store {
                 is_too_large: true,
@@ -239,8 +242,8 @@ fn entries<'a>(reader: &mut Reader<'a>) -> Option<Store<'a>> {
     Some(store)
 }
 
-/// Skips a stream of one Java object, as far as sealed keys need it (Java Object Serialization
-/// Specification, 6.4.2).
+/// Skips a stream of one Java object, with the subset that sealed keys use (Java Object
+/// Serialization Specification, 6.4.2).
 fn skip_java_stream(reader: &mut Reader<'_>) -> Option<()> {
     (reader.take(4)? == [0xAC, 0xED, 0, 5]).then_some(())?;
     skip_java_object(reader, 8)
@@ -249,7 +252,7 @@ fn skip_java_stream(reader: &mut Reader<'_>) -> Option<()> {
 fn skip_java_object(reader: &mut Reader<'_>, depth: u8) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     match reader.byte()? {
-        // null, a reference to what came before, a string
+        // null, a back-reference, a string
         0x70 => {}
         0x71 => drop(reader.take(4)?),
         0x74 => drop(reader.text()?),
@@ -266,7 +269,7 @@ fn skip_java_object(reader: &mut Reader<'_>, depth: u8) -> Option<()> {
                 }
             }
         }
-        // An array, of bytes here.
+        // An array; here, of bytes.
         0x75 => {
             java_classes(reader, depth)?;
             reader.block()?;
@@ -276,7 +279,7 @@ fn skip_java_object(reader: &mut Reader<'_>, depth: u8) -> Option<()> {
     Some(())
 }
 
-/// The kinds of the fields of a class, and of its superclasses.
+/// The types of the fields of a class, and of its superclasses.
 fn java_classes(reader: &mut Reader<'_>, depth: u8) -> Option<Vec<Vec<u8>>> {
     let mut classes = Vec::new();
     loop {
@@ -286,7 +289,7 @@ fn java_classes(reader: &mut Reader<'_>, depth: u8) -> Option<Vec<Vec<u8>>> {
             0x72 => {
                 let _name = reader.text()?;
                 let _version = reader.take(8)?;
-                // Serializable, and without what only the class itself reads.
+                // Serializable, without custom data.
                 (reader.byte()? == 2).then_some(())?;
                 let mut fields = Vec::new();
                 for _ in 0..u16::from_be_bytes(reader.take(2)?.try_into().ok()?) {
@@ -305,8 +308,7 @@ fn java_classes(reader: &mut Reader<'_>, depth: u8) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// What is left of the file. Its numbers are big-endian, and none is believed before the bytes are
-/// there.
+/// The rest of the file. Numbers are big-endian; lengths are checked against the bytes that remain.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -340,7 +342,7 @@ impl<'a> Reader<'a> {
     }
 
     fn certificate(&mut self, version: u32) -> Option<&'a [u8]> {
-        // Version 1 knew X.509 alone, and did not say so.
+        // Version 1 supported X.509 only and did not state the type.
         if version > 1 {
             self.text()?;
         }

@@ -1,12 +1,12 @@
 //! Key stores: PKCS#12, JKS and Oracle's auto-login wallets.
 
-use super::client_certificate::Own;
+use super::client_certificate::KeyAndCertificates;
 use super::formats::{FormatError, KeyStore, ParsedCertificates};
-use super::pkcs12::{Fault, MAX_ENTRIES, MAX_ROUNDS, Store};
+use super::pkcs12::{MAX_ENTRIES, MAX_ROUNDS, OpenError, Store};
 use super::{jks, wallet};
 use crate::Secret;
 
-/// The certificates of a store that are there to be trusted.
+/// The certificates of a store that are to be trusted.
 pub(super) fn trusted(
     format: KeyStore,
     bytes: &[u8],
@@ -62,19 +62,19 @@ pub(super) fn own(
     format: KeyStore,
     bytes: &[u8],
     password: Option<&Secret>,
-) -> Result<Own, FormatError> {
+) -> Result<KeyAndCertificates, FormatError> {
     match format {
         KeyStore::Jks => jks::Store::open(bytes, password)?.into_own(password)?,
         KeyStore::Pkcs12 => {
             let store = pkcs12(bytes, password)?;
-            let is_opened = password.is_some() && store.is_proved();
-            store.into_own().map_err(|fault| match fault {
-                Fault::WrongPassword if is_opened => key_password("PKCS#12"),
-                fault => explain(fault, password.is_some()),
+            let is_opened = password.is_some() && store.password_verified();
+            store.into_own().map_err(|error| match error {
+                OpenError::WrongPassword if is_opened => key_password("PKCS#12"),
+                error => explain(error, password.is_some()),
             })?
         }
         KeyStore::AutoLogin => wallet::with_store(bytes, |store| {
-            store.into_own().map_err(|fault| explain(fault, true))
+            store.into_own().map_err(|error| explain(error, true))
         })?,
     }
     .ok_or_else(|| {
@@ -98,10 +98,10 @@ const IMPORT: &str = "Import the certificate of the authority as a trusted one: 
 
 fn pkcs12<'a>(bytes: &[u8], password: Option<&'a Secret>) -> Result<Store<'a>, FormatError> {
     Store::open(bytes, password.map_or("", Secret::expose))
-        .map_err(|fault| explain(fault, password.is_some()))
+        .map_err(|error| explain(error, password.is_some()))
 }
 
-/// The store is not opened by the password, or by none.
+/// The password does not open the store, or none was given.
 pub(super) fn wrong_password(given: bool) -> FormatError {
     let hint = "Give the password that it was made with (Trust::password, trust-password-file= in \
         the URL).";
@@ -114,7 +114,7 @@ pub(super) fn wrong_password(given: bool) -> FormatError {
     }
 }
 
-/// The store is opened by the password, and the key in it is not.
+/// The password opens the store but not the key.
 pub(super) fn key_password(kind: &str) -> FormatError {
     FormatError::new(
         format!("is a key store ({kind}) whose key has another password than the store"),
@@ -122,24 +122,24 @@ pub(super) fn key_password(kind: &str) -> FormatError {
     )
 }
 
-pub(super) fn explain(fault: Fault, password_given: bool) -> FormatError {
-    match fault {
-        Fault::WrongPassword => wrong_password(password_given),
-        Fault::TooManyRounds(rounds) => FormatError::new(
+pub(super) fn explain(error: OpenError, password_given: bool) -> FormatError {
+    match error {
+        OpenError::WrongPassword => wrong_password(password_given),
+        OpenError::TooManyRounds(rounds) => FormatError::new(
             format!(
                 "is a key store (PKCS#12) that asks for {rounds} rounds of hashing to be opened, \
                  of which no more than {MAX_ROUNDS} are done"
             ),
             "No program writes such stores; it may be made to keep others busy. Make it anew.",
         ),
-        Fault::TooManyEntries => too_many_entries("PKCS#12"),
-        Fault::Unsupported(how) => FormatError::new(
+        OpenError::TooManyEntries => too_many_entries("PKCS#12"),
+        OpenError::Unsupported(how) => FormatError::new(
             format!(
                 "is a key store (PKCS#12) that is protected in a way that is not supported ({how})"
             ),
             REWRITE,
         ),
-        Fault::Malformed(how) => FormatError::new(
+        OpenError::Malformed(how) => FormatError::new(
             format!("is a key store (PKCS#12) that cannot be read: {how}"),
             REWRITE,
         ),

@@ -1,14 +1,14 @@
-//! TLS: the policy in one word, trust as a value, what was negotiated, and what went wrong.
+//! TLS: the policy, the trust anchors, what was negotiated, and what went wrong.
 //!
-//! - [`Security`] says when TLS is used: `None`, `Opportunistic`, `Required`, `Implicit`.
-//! - [`Trust`] says whom to believe: the system's store, files and folders of certificates, or
-//!   both. It is put together, loaded and summed up before any connection is made.
-//! - [`TlsSettings`] holds the rest: the versions allowed, another server name, a `rustls`
-//!   configuration of your own.
-//! - [`ClientCertificate`] is what we show to a server that asks who we are.
-//! - [`TlsInfo`] is the proof: what protected a connection, and with whom.
+//! - [`Security`] decides when TLS is used: `None`, `Opportunistic`, `Required`, `Implicit`.
+//! - [`Trust`] is the set of trust anchors: the system's store, files and folders of certificates,
+//!   or both. It can be loaded and summarized before any connection is made.
+//! - [`TlsSettings`] holds everything else: the allowed versions, another server name, your own
+//!   `rustls` configuration.
+//! - [`ClientCertificate`] is presented to a server that requests a client certificate.
+//! - [`TlsInfo`] describes what protected a connection, and which anchor verified the server.
 //! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::ErrorKind::Tls)
-//!   that names the certificate, the reason and the next step; its source is a
+//!   that names the certificate, the reason and the next step. Its source is a
 //!   [`CertificateFailure`] with the chain that the server sent.
 //!
 //! ```
@@ -61,8 +61,8 @@ pub use security::{Security, TlsVersion};
 pub use settings::TlsSettings;
 pub use trust::{Anchor, Trust, TrustSummary};
 
-/// The version of `rustls` that envoi uses, for those who hand over a
-/// [configuration of their own](TlsSettings::rustls_config).
+/// The version of `rustls` that envoi uses, for [your own
+/// configuration](TlsSettings::rustls_config).
 pub use tokio_rustls::rustls;
 
 pub(crate) use binding::channel_binding;

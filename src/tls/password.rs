@@ -8,17 +8,16 @@ use zeroize::Zeroizing;
 
 use crate::{Result, Secret};
 
-/// The password of key stores: as it was given, or the file that it is read from when the stores
-/// are.
+/// The password of key stores: as given, or the file to read it from.
 #[derive(Clone)]
 pub(crate) enum Password {
     Given(Secret),
-    /// Its first line.
+    /// The first line of the file.
     File(PathBuf),
 }
 
 impl Password {
-    /// `what` is the password, for an error.
+    /// Reads the password. `what` describes it in errors.
     pub(super) fn read(&self, what: &str, until: Instant) -> Result<Secret> {
         match self {
             Password::Given(secret) => Ok(secret.clone()),
@@ -32,7 +31,7 @@ impl Password {
     }
 }
 
-/// The password as key stores hash it: UTF-16, big-endian. There is room for a NUL after it.
+/// The password as key stores hash it: UTF-16, big-endian. The buffer has room for a NUL after it.
 #[cfg(feature = "keystores")]
 pub(super) fn utf16(password: &str) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * password.len() + 2));

@@ -1,8 +1,8 @@
-//! PKCS#12 (RFC 7292): the form of Oracle wallets (`ewallet.p12`), of Java's key stores, and of
-//! what `openssl pkcs12` writes.
+//! PKCS#12 (RFC 7292): the format of Oracle wallets (`ewallet.p12`), of Java's key stores, and of
+//! `openssl pkcs12`.
 //!
-//! Bags of other kinds than certificates and keys, such as the secret bags of a wallet, are
-//! skipped, and a key is decrypted only where one is asked for.
+//! Bags other than certificates and keys, such as the secret bags of a wallet, are skipped. A key
+//! is decrypted only if one is requested.
 
 use std::collections::HashMap;
 
@@ -25,15 +25,15 @@ use x509_cert::der::{self, Decode as _, Reader as _, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
-use super::client_certificate::{MAX_CHAIN, Own};
+use super::client_certificate::{KeyAndCertificates, MAX_CHAIN};
 use super::issuers::Issuers;
 use super::password::utf16;
 
-/// So many rounds of hashing are some seconds. Today's stores ask for 2,048 up to a million, in
-/// all.
+/// The maximum number of hash rounds, which take some seconds. Today's stores need 2,048 up to a
+/// million in total.
 pub(super) const MAX_ROUNDS: u64 = 10_000_000;
 
-/// Certificates, keys and the rest together. The stores of operating systems have some hundred.
+/// The maximum number of entries of all kinds. The stores of operating systems have some hundred.
 pub(super) const MAX_ENTRIES: usize = 10_000;
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
@@ -45,48 +45,49 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 const SHA224: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.4");
-/// The mark of Java and Oracle on a certificate that is trusted.
+/// The attribute with which Java and Oracle mark a trusted certificate.
 const TRUSTED_KEY_USAGE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.16.840.1.113894.746875.1.1");
 
-/// Why a store is not opened.
+/// Why a store cannot be opened.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum OpenError {
     WrongPassword,
-    /// So many are asked for.
+    /// The number of rounds that the store asks for.
     TooManyRounds(u64),
     TooManyEntries,
     Unsupported(String),
     Malformed(String),
 }
 
-impl From<der::Error> for Fault {
+impl From<der::Error> for OpenError {
     fn from(error: der::Error) -> Self {
-        Fault::Malformed(error.to_string())
+        OpenError::Malformed(error.to_string())
     }
 }
 
-/// The password in both of its forms.
+/// The password in both encodings.
 struct Password<'a> {
-    /// For what PKCS#12 defines itself: UTF-16, which has two units for a character such as an
-    /// emoji, and a NUL (RFC 7292, B.1; Java and openssl write such characters alike).
+    /// For the algorithms that PKCS#12 defines itself: UTF-16, in which a character such as an
+    /// emoji has two units, and a NUL (RFC 7292, B.1; Java and openssl encode such characters
+    /// alike).
     utf16: Zeroizing<Vec<u8>>,
-    /// For what came with PKCS#5.
+    /// For PKCS#5 algorithms.
     utf8: &'a str,
 }
 
-/// How much hashing was asked for.
+/// The number of hash rounds so far.
 #[derive(Default)]
-struct Work {
+struct RoundCounter {
     rounds: u64,
 }
 
-impl Work {
-    /// Takes the rounds of a derivation of so many blocks.
-    fn take(&mut self, rounds: u64, blocks: u64) -> Result<(), Fault> {
+impl RoundCounter {
+    /// Counts the rounds of a derivation of `blocks` blocks.
+    fn take(&mut self, rounds: u64, blocks: u64) -> Result<(), OpenError> {
         let rounds = self.rounds.saturating_add(rounds.saturating_mul(blocks));
         if rounds > MAX_ROUNDS {
-            return Err(Fault::TooManyRounds(rounds));
+            return Err(OpenError::TooManyRounds(rounds));
         }
         self.rounds = rounds;
         Ok(())
@@ -98,9 +99,9 @@ pub(super) struct Store<'a> {
     certificates: Vec<StoredCertificate>,
     keys: Vec<StoredKey>,
     password: Password<'a>,
-    work: Work,
-    /// The password opened something.
-    is_proved: bool,
+    work: RoundCounter,
+    /// The password has opened something.
+    password_verified: bool,
 }
 
 struct StoredCertificate {
@@ -117,8 +118,8 @@ struct StoredKey {
 }
 
 impl<'a> Store<'a> {
-    /// Reads a store, and checks its integrity by the password.
-    pub(super) fn open(bytes: &[u8], password: &'a str) -> Result<Self, Fault> {
+    /// Opens a store, and checks its integrity with the password.
+    pub(super) fn open(bytes: &[u8], password: &'a str) -> Result<Self, OpenError> {
         let mut utf16 = utf16(password);
         utf16.extend([0, 0]);
         let mut store = Store {
@@ -128,25 +129,25 @@ impl<'a> Store<'a> {
                 utf16,
                 utf8: password,
             },
-            work: Work::default(),
-            is_proved: false,
+            work: RoundCounter::default(),
+            password_verified: false,
         };
         let pfx = Pfx::from_der(bytes)?;
         if pfx.auth_safe.content_type != DATA {
-            return Err(Fault::Unsupported(
+            return Err(OpenError::Unsupported(
                 "its integrity is protected by a signature".into(),
             ));
         }
         let content = pfx.auth_safe.content.decode_as::<OctetString>()?;
         let parts = AuthenticatedSafe::from_der(content.as_bytes());
-        // All that is asked for, before any of it is done.
+        // The total is checked before any hashing is done.
         store.work.take(
             declared_rounds(&pfx, parts.as_deref().unwrap_or_default()),
             1,
         )?;
         if let Some(mac) = &pfx.mac_data {
             store.check(mac, content.as_bytes())?;
-            store.is_proved = true;
+            store.password_verified = true;
         }
         for part in parts? {
             match part.content_type {
@@ -155,12 +156,12 @@ impl<'a> Store<'a> {
                     let part = part.content.decode_as::<EncryptedData>()?.enc_content_info;
                     if let Some(sealed) = part.encrypted_content {
                         let bags = store.decrypt(&part.content_enc_alg, sealed.as_bytes())?;
-                        store.is_proved = true;
+                        store.password_verified = true;
                         store.read_bags(&bags)?;
                     }
                 }
                 other => {
-                    return Err(Fault::Unsupported(format!(
+                    return Err(OpenError::Unsupported(format!(
                         "a part of it is of the kind {other}"
                     )));
                 }
@@ -169,9 +170,10 @@ impl<'a> Store<'a> {
         Ok(store)
     }
 
-    /// RFC 7292, 4: the key of the MAC comes from the password.
-    fn check(&mut self, mac: &MacData, content: &[u8]) -> Result<(), Fault> {
-        u64::try_from(mac.iterations).map_err(|_| Fault::Malformed("a negative count".into()))?;
+    /// Checks the MAC, whose key is derived from the password (RFC 7292, 4).
+    fn check(&mut self, mac: &MacData, content: &[u8]) -> Result<(), OpenError> {
+        u64::try_from(mac.iterations)
+            .map_err(|_| OpenError::Malformed("a negative count".into()))?;
         let password = &self.password.utf16;
         let matches = match mac.mac.algorithm.oid {
             SHA1 => mac_matches::<sha1::Sha1>(mac, password, content),
@@ -179,22 +181,22 @@ impl<'a> Store<'a> {
             SHA256 => mac_matches::<sha2::Sha256>(mac, password, content),
             SHA384 => mac_matches::<sha2::Sha384>(mac, password, content),
             SHA512 => mac_matches::<sha2::Sha512>(mac, password, content),
-            other => return Err(Fault::Unsupported(format!("the MAC {other}"))),
+            other => return Err(OpenError::Unsupported(format!("the MAC {other}"))),
         };
         if matches {
             Ok(())
         } else {
-            Err(Fault::WrongPassword)
+            Err(OpenError::WrongPassword)
         }
     }
 
     /// Reads the bags of a part (RFC 7292, 4.2).
-    fn read_bags(&mut self, bags: &[u8]) -> Result<(), Fault> {
+    fn read_bags(&mut self, bags: &[u8]) -> Result<(), OpenError> {
         let mut reader = SliceReader::new(bags)?;
         reader.sequence(|reader| {
             while !reader.is_finished() {
                 if self.certificates.len() + self.keys.len() >= MAX_ENTRIES {
-                    return Err(Fault::TooManyEntries);
+                    return Err(OpenError::TooManyEntries);
                 }
                 self.read_bag(reader.tlv_bytes()?)?;
             }
@@ -202,8 +204,8 @@ impl<'a> Store<'a> {
         })
     }
 
-    fn read_bag(&mut self, bag: &[u8]) -> Result<(), Fault> {
-        // Of what is skipped, nothing else has to be right.
+    fn read_bag(&mut self, bag: &[u8]) -> Result<(), OpenError> {
+        // Skipped bags need not be well-formed otherwise.
         let kind =
             ObjectIdentifier::decode(&mut SliceReader::new(AnyRef::from_der(bag)?.value())?)?;
         let read = [
@@ -228,7 +230,7 @@ impl<'a> Store<'a> {
             return Ok(());
         }
         let certificate = CertBag::from_der(value)?;
-        // The other kind is SDSI (RFC 7292, 4.2.3), which nothing uses.
+        // The other type is SDSI (RFC 7292, 4.2.3), which is not in use.
         if certificate.cert_id == pkcs12::PKCS_12_X509_CERT_OID {
             let is_marked = attribute::<ObjectIdentifier>(bag, TRUSTED_KEY_USAGE).is_some();
             self.certificates.push(StoredCertificate {
@@ -244,26 +246,26 @@ impl<'a> Store<'a> {
         &self,
         algorithm: &AlgorithmIdentifierOwned,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let parameters = algorithm
             .parameters
             .as_ref()
-            .ok_or(Fault::Malformed("it lacks a parameter".into()))?;
+            .ok_or(OpenError::Malformed("it lacks a parameter".into()))?;
         if algorithm.oid == PBES2 {
             let parameters = parameters.decode_as::<Parameters>()?;
-            // No program writes scrypt, of which the memory would have to be bounded, too.
+            // No program writes scrypt, whose memory would have to be limited as well.
             if !matches!(parameters.kdf, Kdf::Pbkdf2(_)) {
-                return Err(Fault::Unsupported("scrypt".into()));
+                return Err(OpenError::Unsupported("scrypt".into()));
             }
             return match parameters.decrypt(self.password.utf8, sealed) {
                 Ok(plain) => Ok(Zeroizing::new(plain)),
-                Err(pkcs5::Error::DecryptFailed) => Err(Fault::WrongPassword),
-                Err(error) => Err(Fault::Unsupported(error.to_string())),
+                Err(pkcs5::Error::DecryptFailed) => Err(OpenError::WrongPassword),
+                Err(error) => Err(OpenError::Unsupported(error.to_string())),
             };
         }
         let parameters = parameters.decode_as::<Pkcs12PbeParams>()?;
         u64::try_from(parameters.iterations)
-            .map_err(|_| Fault::Malformed("a negative count".into()))?;
+            .map_err(|_| OpenError::Malformed("a negative count".into()))?;
         match algorithm.oid {
             pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => {
                 self.pbes1::<des::TdesEde3>(&parameters, 24, sealed)
@@ -277,17 +279,17 @@ impl<'a> Store<'a> {
             pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => {
                 self.pbes1::<rc2::Rc2>(&parameters, 5, sealed)
             }
-            other => Err(Fault::Unsupported(format!("the encryption {other}"))),
+            other => Err(OpenError::Unsupported(format!("the encryption {other}"))),
         }
     }
 
-    /// The encryption that PKCS#12 defines itself (RFC 7292, C).
+    /// Decrypts with the encryption that PKCS#12 defines itself (RFC 7292, C).
     fn pbes1<C: KeyInit + BlockCipherDecrypt>(
         &self,
         parameters: &Pkcs12PbeParams,
         key_length: usize,
         sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (salt, rounds) = (parameters.salt.as_bytes(), parameters.iterations);
         let derive = |purpose, length| {
             Zeroizing::new(kdf::derive_key::<sha1::Sha1>(
@@ -303,30 +305,30 @@ impl<'a> Store<'a> {
             derive(Pkcs12KeyType::Iv, 8),
         );
         let cipher = cbc::Decryptor::<C>::new_from_slices(&key, &iv);
-        let cipher = cipher.map_err(|_| Fault::Malformed("a key of the wrong length".into()))?;
+        let cipher =
+            cipher.map_err(|_| OpenError::Malformed("a key of the wrong length".into()))?;
         cipher
             .decrypt_padded_vec::<Pkcs7>(sealed)
             .map(Zeroizing::new)
-            .map_err(|_| Fault::WrongPassword)
+            .map_err(|_| OpenError::WrongPassword)
     }
 
-    /// The password opened something of the store, be it a key or not.
-    pub(super) fn is_proved(&self) -> bool {
-        self.is_proved
+    /// Whether the password has opened anything in the store.
+    pub(super) fn password_verified(&self) -> bool {
+        self.password_verified
     }
 
     pub(super) fn has_certificates(&self) -> bool {
         !self.certificates.is_empty()
     }
 
-    /// The store has a key.
+    /// Whether the store has a key.
     pub(super) fn has_key(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// The certificates that are there to be trusted: those that are marked so, and those that do
-    /// not belong to a key. A key's chain is what its owner shows, not whom he trusts; and openssl
-    /// marks nothing.
+    /// The certificates to trust: those that are marked so, and those that do not belong to a key,
+    /// since openssl marks none. The chain of a key is presented by its owner, not trusted by it.
     pub(super) fn into_trusted(self) -> Vec<CertificateDer<'static>> {
         let mut certificates = self.certificates;
         if !self.keys.is_empty() {
@@ -342,9 +344,9 @@ impl<'a> Store<'a> {
     }
 
     /// The first key that can be read and has a certificate, with the certificates that it may
-    /// belong to: its chain, or, where the store does not tell, all of the store.
-    pub(super) fn into_own(mut self) -> Result<Option<Own>, Fault> {
-        let mut fault = None;
+    /// belong to: its chain, or all of the store if the chain is not known.
+    pub(super) fn into_own(mut self) -> Result<Option<KeyAndCertificates>, OpenError> {
+        let mut error = None;
         if self.certificates.is_empty() {
             return Ok(None);
         }
@@ -353,7 +355,7 @@ impl<'a> Store<'a> {
                 Ok(Some(key)) => key,
                 Ok(None) => continue,
                 Err(reason) => {
-                    fault = fault.or(Some(reason));
+                    error = error.or(Some(reason));
                     continue;
                 }
             };
@@ -366,17 +368,20 @@ impl<'a> Store<'a> {
                 .into_iter()
                 .map(|at| self.certificates[at].der.clone())
                 .collect();
-            return Ok(Some(Own {
+            return Ok(Some(KeyAndCertificates {
                 key,
                 certificates,
                 is_chain,
             }));
         }
-        fault.map_or(Ok(None), Err)
+        error.map_or(Ok(None), Err)
     }
 
-    /// `None` where it is not a key of a kind that is known.
-    fn open_key(&mut self, stored: &StoredKey) -> Result<Option<PrivateKeyDer<'static>>, Fault> {
+    /// `None` if the kind of the key is unknown.
+    fn open_key(
+        &mut self,
+        stored: &StoredKey,
+    ) -> Result<Option<PrivateKeyDer<'static>>, OpenError> {
         let key = if stored.is_encrypted {
             let sealed = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
             self.work.take(rounds_of(&sealed.encryption_algorithm), 1)?;
@@ -391,7 +396,7 @@ impl<'a> Store<'a> {
     }
 }
 
-/// The rounds of hashing that the MAC and the encrypted parts of a store ask for.
+/// The hash rounds that the MAC and the encrypted parts of a store ask for.
 fn declared_rounds(pfx: &Pfx, parts: &[ContentInfo]) -> u64 {
     let mac = pfx
         .mac_data
@@ -407,7 +412,8 @@ fn declared_rounds(pfx: &Pfx, parts: &[ContentInfo]) -> u64 {
     rounds.fold(mac, u64::saturating_add)
 }
 
-/// The rounds that a decryption asks for. What cannot be read is refused when it is decrypted.
+/// The hash rounds that a decryption asks for. Unreadable parameters are refused when it is
+/// decrypted.
 fn rounds_of(algorithm: &AlgorithmIdentifierOwned) -> u64 {
     let Some(parameters) = &algorithm.parameters else {
         return 0;
@@ -465,8 +471,8 @@ fn attribute<'a, T: der::Choice<'a> + der::DecodeValue<'a>>(
     attribute.values.iter().next()?.decode_as().ok()
 }
 
-/// Oracle gives each entry of a wallet an identifier of its own, which says what it is: here a
-/// certificate that is trusted.
+/// Oracle gives each entry of a wallet an identifier that states its kind: here, a trusted
+/// certificate.
 fn is_trusted_by_oracle(local_key_id: &[u8]) -> bool {
     matches!(
         local_key_id,
@@ -514,7 +520,8 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// The certificate of a key. Without identifiers it comes first, as every program writes it.
+    /// The certificate of a key. Without identifiers it is the first one, as in all programs that
+    /// write stores.
     fn own(&self, key: &StoredKey) -> Option<usize> {
         match &key.local_key_id {
             Some(id) => self.by_id.get(id.as_slice()).copied(),
@@ -522,8 +529,8 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// Which certificates belong to the chain of a key. Where two chains meet, the rest was marked
-    /// before.
+    /// Marks the certificates that belong to the chain of a key. A chain ends where it meets one
+    /// that is marked already.
     fn belonging_to(&mut self, keys: &[StoredKey]) -> Vec<bool> {
         let mut belongs = vec![false; self.certificates.len()];
         for key in keys {
@@ -560,7 +567,7 @@ mod tests {
         params
     }
 
-    /// A certificate of this name, issued by that name; all have the same key.
+    /// A certificate for `name`, issued by `issuer`, all with the same key.
     fn certificate(name: &str, issuer: &str, key: &KeyPair) -> StoredCertificate {
         let issuer = Issuer::new(params(issuer), key);
         let der = params(name).signed_by(key, &issuer).unwrap().der().to_vec();
@@ -659,16 +666,16 @@ mod tests {
         }
     }
 
-    /// As in a wallet of Oracle, where each entry may have an identifier of its own.
+    /// As in an Oracle wallet, where each entry may have its own identifier.
     #[test]
     fn the_certificate_of_a_key_is_found_by_its_public_key() {
         let keys: Vec<_> = (0..3).map(|_| KeyPair::generate().unwrap()).collect();
-        let [root, stranger, client] = &keys[..] else {
+        let [root, other, client] = &keys[..] else {
             panic!()
         };
         let authority = Issuer::new(params("Root"), root);
         let bags = [
-            params("Stranger").self_signed(stranger).unwrap(),
+            params("Stranger").self_signed(other).unwrap(),
             params("Root").self_signed(root).unwrap(),
             params("Client").signed_by(client, &authority).unwrap(),
         ];
@@ -700,16 +707,16 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_entries_is_bounded() {
+    fn number_of_entries_is_limited() {
         let key = KeyPair::generate().unwrap();
         let bag = certificate_bag(&certificate("A", "A", &key).der);
         let bags = vec![bag; MAX_ENTRIES + 1];
         assert!(matches!(
             Store::open(&store_of(&bags, None), ""),
-            Err(Fault::TooManyEntries)
+            Err(OpenError::TooManyEntries)
         ));
         let store = Store::open(&store_of(&bags[1..], None), "")
-            .unwrap_or_else(|fault| panic!("{fault:?}"));
+            .unwrap_or_else(|error| panic!("{error:?}"));
         assert_eq!(store.into_trusted().len(), MAX_ENTRIES);
     }
 
@@ -735,34 +742,34 @@ mod tests {
         };
         assert!(matches!(
             Store::open(&mac(10_000_001), ""),
-            Err(Fault::TooManyRounds(10_000_001))
+            Err(OpenError::TooManyRounds(10_000_001))
         ));
         assert!(matches!(
             Store::open(&mac(i32::MAX), ""),
-            Err(Fault::TooManyRounds(0x7FFF_FFFF))
+            Err(OpenError::TooManyRounds(0x7FFF_FFFF))
         ));
         assert!(matches!(
             Store::open(&mac(-1), ""),
-            Err(Fault::Malformed(_))
+            Err(OpenError::Malformed(_))
         ));
         assert!(matches!(
             Store::open(&mac(1), ""),
-            Err(Fault::WrongPassword)
+            Err(OpenError::WrongPassword)
         ));
-        // Of many parts, all count.
-        let mut work = Work::default();
+        // The rounds of all parts are added.
+        let mut work = RoundCounter::default();
         assert!(work.take(MAX_ROUNDS / 4, 3).is_ok() && work.take(MAX_ROUNDS / 4, 1).is_ok());
         assert!(matches!(
             work.take(1, 1),
-            Err(Fault::TooManyRounds(10_000_001))
+            Err(OpenError::TooManyRounds(10_000_001))
         ));
         assert!(matches!(
             work.take(u64::MAX, 3),
-            Err(Fault::TooManyRounds(u64::MAX))
+            Err(OpenError::TooManyRounds(u64::MAX))
         ));
     }
 
-    /// The MAC fits no password: where the sum is refused, it was not looked at.
+    /// The MAC does not match any password: if the total is refused, it was not checked.
     #[test]
     fn iterations_of_all_parts_are_added_before_decryption() {
         let parameters = Pkcs12PbeParams {
@@ -817,9 +824,9 @@ mod tests {
         };
         assert!(matches!(
             Store::open(&store([1, 1]), ""),
-            Err(Fault::WrongPassword)
+            Err(OpenError::WrongPassword)
         ));
         let refused = Store::open(&store([3_000_000, 2_000_000]), "");
-        assert!(matches!(refused, Err(Fault::TooManyRounds(15_000_001))));
+        assert!(matches!(refused, Err(OpenError::TooManyRounds(15_000_001))));
     }
 }

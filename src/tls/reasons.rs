@@ -1,10 +1,10 @@
-//! The errors of `webpki` and `rustls` in words: their own `Display` gives the name of a variant.
+//! Texts for the errors of `webpki` and `rustls`, whose `Display` shows the name of a variant.
 
 use tokio_rustls::rustls::{self, CertificateError};
 
 /// What is wrong with a certificate or a revocation list, as the end of a sentence whose subject is
 /// "it".
-pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
+pub(super) fn webpki_text(error: &webpki::Error) -> &'static str {
     use webpki::Error as E;
     #[allow(deprecated)]
     match error {
@@ -18,7 +18,7 @@ pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
         E::CertRevoked => "it was revoked",
         E::CrlExpired { .. } => "a newer revocation list was due",
         E::EmptyEkuExtension => "its extended key usage names no purpose",
-        E::EndEntityUsedAsCa => "it is no authority (CA:TRUE is missing)",
+        E::EndEntityUsedAsCa => "it is not an authority (CA:TRUE is missing)",
         E::ExtensionValueInvalid => "an extension in it is damaged, or there twice",
         E::InvalidCertValidity => "it ends before it begins",
         E::InvalidCrlNumber => "the number of the revocation list is damaged (CRL number)",
@@ -86,45 +86,45 @@ pub(super) fn webpki_words(error: &webpki::Error) -> &'static str {
     }
 }
 
-/// Why a handshake failed, as `rustls` says it.
-pub(super) fn rustls_words(error: &rustls::Error) -> String {
+/// Why a handshake failed, according to `rustls`.
+pub(super) fn rustls_text(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
         E::InappropriateMessage { .. } => "a message came that does not belong there".into(),
         E::InappropriateHandshakeMessage { .. } => {
             "a handshake message came that does not belong there".into()
         }
-        E::InvalidMessage(why) => format!("a message is damaged ({})", spelt_out(why)),
-        E::PeerIncompatible(why) => format!("the server lacks something ({})", spelt_out(why)),
-        E::PeerMisbehaved(why) => format!("the server does not keep to TLS ({})", spelt_out(why)),
-        E::AlertReceived(alert) => format!("the server sent an alert ({})", spelt_out(alert)),
-        E::InvalidCertificate(why) => certificate_words(why),
+        E::InvalidMessage(why) => format!("a message is damaged ({})", split_words(why)),
+        E::PeerIncompatible(why) => format!("the server lacks something ({})", split_words(why)),
+        E::PeerMisbehaved(why) => format!("the server does not keep to TLS ({})", split_words(why)),
+        E::AlertReceived(alert) => format!("the server sent an alert ({})", split_words(alert)),
+        E::InvalidCertificate(why) => certificate_text(why),
         E::InvalidCertRevocationList(why) => {
-            format!("a revocation list cannot be used ({})", spelt_out(why))
+            format!("a revocation list cannot be used ({})", split_words(why))
         }
         E::InvalidEncryptedClientHello(why) => {
-            format!("the encrypted client hello failed ({})", spelt_out(why))
+            format!("the encrypted client hello failed ({})", split_words(why))
         }
         E::InconsistentKeys(why) => format!(
             "certificate and key do not belong together ({})",
-            spelt_out(why)
+            split_words(why)
         ),
-        // What is left has words of its own.
+        // The other errors have readable texts.
         other => other.to_string(),
     }
 }
 
-/// Why a verifier of the caller's does not accept a certificate.
-pub(super) fn certificate_words(error: &CertificateError) -> String {
+/// Why a custom verifier does not accept a certificate.
+pub(super) fn certificate_text(error: &CertificateError) -> String {
     match error {
         CertificateError::Other(other) => other.to_string(),
-        other => spelt_out(other),
+        other => split_words(other),
     }
 }
 
-/// The name of a variant as words: `NoCipherSuitesInCommon` is "no cipher suites in common". What
-/// it holds is left out, but for plain words.
-pub(super) fn spelt_out(error: &impl std::fmt::Debug) -> String {
+/// The name of a variant as separate words: `NoCipherSuitesInCommon` becomes "no cipher suites in
+/// common". Its contents are left out unless they are text.
+pub(super) fn split_words(error: &impl std::fmt::Debug) -> String {
     let name = format!("{error:?}");
     let end = name
         .find(|c: char| !c.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! The policy of TLS and its protocol versions.
+//! The TLS policy and the protocol versions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use crate::text::quoted;
 use crate::{Error, Result};
 
-/// When a connection is protected by TLS. The meaning is the same on every path, whoever asks.
+/// When a connection is protected by TLS.
 ///
-/// The words are those of the `tls` key in a URL: `none`, `opportunistic`, `required`. `implicit`
-/// is not among them: there, the scheme `smtps:` says it.
+/// The words are the values of the `tls` key in a URL: `none`, `opportunistic`, `required`.
+/// `implicit` is not one of them: the scheme `smtps:` selects it.
 ///
 /// ```
 /// use envoi::tls::Security;
@@ -21,21 +21,21 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Security {
-    /// Never TLS: everything goes in plaintext.
+    /// Never uses TLS: everything is sent in plaintext.
     None,
-    /// TLS if the server offers STARTTLS and it works; else, on a new connection, plaintext. The
-    /// certificate need not be trusted. With credentials or a [pinned key](super::Trust::pin), it
-    /// is as strict as `Required`.
+    /// Uses TLS if the server offers STARTTLS and the handshake succeeds; otherwise plaintext, on a
+    /// new connection. The certificate need not be trusted. With credentials or a [pinned
+    /// key](super::Trust::pin), it is as strict as `Required`.
     Opportunistic,
-    /// STARTTLS (RFC 3207) with a certificate that is trusted, or no mail at all.
+    /// Requires STARTTLS (RFC 3207) with a trusted certificate; otherwise no mail is sent.
     #[default]
     Required,
-    /// TLS from the first byte (RFC 8314, 3.3; port 465) with a certificate that is trusted.
+    /// Requires TLS from the first byte (RFC 8314, 3.3; port 465) with a trusted certificate.
     Implicit,
 }
 
 impl Security {
-    /// The policy as one lower-case word.
+    /// The policy as a lower-case word.
     pub fn as_str(self) -> &'static str {
         match self {
             Security::None => "none",
@@ -52,8 +52,8 @@ impl fmt::Display for Security {
     }
 }
 
-/// A version of TLS that can be spoken. Older ones (SSL 3, TLS 1.0 and 1.1) are broken and not
-/// supported (RFC 8996).
+/// A supported TLS version. Older ones (SSL 3, TLS 1.0 and 1.1) are broken and not supported (RFC
+/// 8996).
 ///
 /// ```
 /// use envoi::tls::TlsVersion;
@@ -83,11 +83,11 @@ impl fmt::Display for TlsVersion {
 impl FromStr for TlsVersion {
     type Err = Error;
 
-    /// Reads `1.2` or `1.3`, with or without `TLS` or `TLSv` before it.
+    /// Parses `1.2` or `1.3`, with or without `TLS` or `TLSv` before it.
     ///
     /// # Errors
     ///
-    /// Anything else, older versions of TLS among them.
+    /// Anything else, including older versions of TLS.
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase();
         let number = lower

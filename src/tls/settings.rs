@@ -1,4 +1,4 @@
-//! What a client wants of TLS.
+//! The TLS settings of a client.
 
 use std::sync::Arc;
 
@@ -6,10 +6,9 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::{ClientCertificate, TlsVersion, Trust};
 
-/// What a client wants of TLS: whom to trust, which versions, under which name the server is
-/// checked.
+/// The TLS settings of a client: trust anchors, versions, and the name to verify.
 ///
-/// The default trusts the [system's store](Trust::system) and speaks TLS 1.2 and 1.3.
+/// The default trusts the [system's store](Trust::system) and allows TLS 1.2 and 1.3.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     pub(crate) trust: Trust,
@@ -27,7 +26,7 @@ impl Default for TlsSettings {
 }
 
 impl TlsSettings {
-    /// TLS 1.2 and 1.3, and this trust.
+    /// Creates settings with this trust, and with TLS 1.2 and 1.3.
     pub fn new(trust: Trust) -> Self {
         TlsSettings {
             trust,
@@ -39,7 +38,7 @@ impl TlsSettings {
         }
     }
 
-    /// Whom to trust, in place of what was set before.
+    /// Sets the trust anchors.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
@@ -50,45 +49,45 @@ impl TlsSettings {
         self
     }
 
-    /// The oldest version to speak; TLS 1.2 unless set.
+    /// Sets the minimum version; the default is TLS 1.2.
     pub fn min_version(mut self, version: TlsVersion) -> Self {
         self.min = version;
         self
     }
 
-    /// The newest version to speak; TLS 1.3 unless set.
+    /// Sets the maximum version; the default is TLS 1.3.
     pub fn max_version(mut self, version: TlsVersion) -> Self {
         self.max = version;
         self
     }
 
-    /// The name, or IP address, that the server's certificate must bear, and that is sent as SNI
-    /// (RFC 6066, 3), in place of the host connected to. For servers that are reached by another
-    /// name than their own.
+    /// Sets the name or IP address that the server's certificate is verified against and that is
+    /// sent as SNI (RFC 6066, 3), instead of the host connected to. For servers that are reached by
+    /// a name that is not in their certificate.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(crate::idna::host(name.into()));
         self
     }
 
-    /// The certificate to show to a server that asks the client for one; none unless set.
+    /// Sets the certificate to present if the server requests one; there is none by default.
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.client_certificate = Some(certificate);
         self
     }
 
-    /// A key is pinned that the server must have.
+    /// Whether a key is pinned.
     pub(crate) fn has_pins(&self) -> bool {
         self.config.is_none() && !self.trust.pins.is_empty()
     }
 
-    /// A configuration of the caller's own decides about the versions.
+    /// Whether the caller's `rustls` configuration decides about the versions.
     pub(crate) fn has_own_config(&self) -> bool {
         self.config.is_some()
     }
 
-    /// A `rustls` configuration of your own ([`rustls`](super::rustls) is re-exported). It decides
-    /// alone: trust, versions and verification are its own, and the other settings but the server
-    /// name are not looked at.
+    /// Sets your own `rustls` configuration ([`rustls`](super::rustls) is re-exported). It alone
+    /// decides about trust, versions and verification; the other settings except the server name
+    /// are ignored.
     ///
     /// ```
     /// use std::sync::Arc;

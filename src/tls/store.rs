@@ -1,4 +1,4 @@
-//! A trust that was loaded: from the system, files, folders and memory.
+//! Loaded trust anchors, from the system, files, folders and memory.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,55 +14,55 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
 use super::formats::{self, FormatError};
-use super::reasons::webpki_words;
+use super::reasons::webpki_text;
 use super::{Anchor, Certificate, TrustSummary};
 use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, Result, Secret, date, file};
 
-/// No trust store is larger; a file that is was named by mistake.
+/// The maximum size of a file. No trust store is larger.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// No folder of certificates has more files, or is larger in all.
+/// The maximum number of files in a folder, and their maximum total size.
 const MAX_FILES: usize = 10_000;
 const MAX_FOLDER: u64 = 256 * 1024 * 1024;
 
-/// An authority that expires within this time is worth a warning.
+/// An authority that expires within this time causes a warning.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The origin of what the system trusts.
+/// The origin of the system's anchors.
 pub(crate) const SYSTEM: &str = "the system's store";
 
-/// A trust that was read: the same certificates, as people read them and as `webpki` takes them.
+/// Loaded trust anchors, both in readable form and as `webpki` needs them.
 #[derive(Debug, Default)]
 pub(super) struct TrustStore {
-    /// In the order of `summary.anchors`, one for one.
+    /// In the same order as `summary.anchors`.
     pub(super) roots: Vec<TrustAnchor<'static>>,
     pub(super) summary: TrustSummary,
-    /// SHA-256 hashes of public keys, one of which the server's must have.
+    /// SHA-256 hashes of public keys, one of which must be that of the server.
     pub(super) pins: Vec<[u8; 32]>,
-    /// There was nothing to trust but the pins, so that a pinned key is all that counts.
+    /// There are no anchors but the pins, so that only the key is checked.
     pub(super) only_pins: bool,
     pub(super) revocation_lists: Vec<CertRevocationList<'static>>,
-    pub(super) accepts_anything: bool,
-    /// Where they come from, each source once, for the sentence that says what was trusted.
+    pub(super) accepts_any_certificate: bool,
+    /// The origins without duplicates, for error messages.
     origins: Vec<String>,
     /// The SHA-256 hashes of the certificates in `summary.anchors`.
     seen: HashSet<[u8; 32]>,
 }
 
-/// What reading the sources takes.
+/// What is needed to read the sources.
 #[derive(Clone, Copy)]
-pub(super) struct Reading<'a> {
-    /// Of the key stores.
+pub(super) struct ReadContext<'a> {
+    /// The password of the key stores.
     pub(super) password: Option<&'a Secret>,
-    /// When the end of a file that is waited for must have come.
+    /// The deadline for reading a FIFO or a device.
     pub(super) until: Instant,
 }
 
 impl TrustStore {
-    /// Fails where there is nobody to trust.
-    pub(super) fn demand_anchors(&self) -> Result<()> {
-        if !self.roots.is_empty() || self.only_pins || self.accepts_anything {
+    /// Fails if there is no trust anchor.
+    pub(super) fn require_anchors(&self) -> Result<()> {
+        if !self.roots.is_empty() || self.only_pins || self.accepts_any_certificate {
             return Ok(());
         }
         let mut message =
@@ -82,7 +82,8 @@ impl TrustStore {
         Err(config(message).with_hint(hint))
     }
 
-    /// What was trusted, as a part of a sentence: "what is trusted (2 certificates, from ca.pem)".
+    /// Describes the trust anchors, as a part of a sentence: "what is trusted (2 certificates, from
+    /// ca.pem)".
     pub(super) fn text(&self) -> String {
         let origins = self.origins.join(", ");
         match &self.summary.anchors[..] {
@@ -101,7 +102,7 @@ impl TrustStore {
     pub(super) fn add_system(&mut self) {
         let origin = SYSTEM;
         self.origins.push(origin.into());
-        // The library that opens it waits for a FIFO, and reads a file of any size.
+        // The library would block on a FIFO, and read a file of any size.
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
             && path
                 .metadata()
@@ -116,12 +117,12 @@ impl TrustStore {
             return;
         }
         let folders = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
-        let is_too_large = |folder: &PathBuf| match within_limits(folder) {
+        let is_too_large = |folder: &PathBuf| match files_within_limits(folder) {
             Ok(Some(paths)) => paths
                 .iter()
                 .any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_FILE)),
             Ok(None) => true,
-            // The library tells why.
+            // The library reports the reason.
             Err(_) => false,
         };
         if let Some(folder) = std::env::split_paths(&folders).find(is_too_large) {
@@ -139,7 +140,8 @@ impl TrustStore {
         }
         let result = rustls_native_certs::load_native_certs();
         for der in &result.certs {
-            // One that cannot be used says nothing about the others, and nobody here can mend it.
+            // An unusable certificate says nothing about the others, and users cannot fix the
+            // system's store.
             let _ = self.add(der, origin);
         }
         for error in result.errors {
@@ -147,7 +149,7 @@ impl TrustStore {
         }
     }
 
-    /// Each with what Mozilla allows it, which its certificate does not say.
+    /// Adds Mozilla's roots with their name constraints, which are not in the certificates.
     #[cfg(feature = "mozilla-roots")]
     pub(super) fn add_mozilla(&mut self) {
         let origin = "Mozilla's roots";
@@ -173,21 +175,21 @@ impl TrustStore {
         &mut self,
         path: &Path,
         folder: bool,
-        reading: Reading<'_>,
+        context: ReadContext<'_>,
     ) -> Result<()> {
         self.origins.push(path.display().to_string());
         if folder {
-            self.add_folder(path, reading)
+            self.add_folder(path, context)
         } else {
-            self.add_file(path, reading)
+            self.add_file(path, context)
         }
     }
 
-    pub(super) fn add_bytes(&mut self, bytes: &[u8], reading: Reading<'_>) -> Result<()> {
+    pub(super) fn add_bytes(&mut self, bytes: &[u8], context: ReadContext<'_>) -> Result<()> {
         let origin = "what was given in memory";
         self.origins.push(origin.into());
         let found =
-            formats::certificates(bytes, reading.password).map_err(|why| unusable(origin, why))?;
+            formats::certificates(bytes, context.password).map_err(|why| unusable(origin, why))?;
         self.add_all(found, origin)
     }
 
@@ -208,7 +210,7 @@ impl TrustStore {
             let list = OwnedCertRevocationList::from_der(&der).map_err(|error| {
                 config(format!(
                     "{origin} holds a list of revoked certificates that cannot be used: {}",
-                    webpki_words(&error)
+                    webpki_text(&error)
                 ))
                 .with_hint("Get the file anew, or leave it out.")
             })?;
@@ -229,17 +231,17 @@ impl TrustStore {
         Ok(())
     }
 
-    fn add_file(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
+    fn add_file(&mut self, path: &Path, context: ReadContext<'_>) -> Result<()> {
         let origin = path.display().to_string();
         let bytes =
-            file::read(path, MAX_FILE, reading.until).map_err(|error| cannot_read(path, error))?;
-        let found = formats::certificates(&bytes, reading.password)
+            file::read(path, MAX_FILE, context.until).map_err(|error| cannot_read(path, error))?;
+        let found = formats::certificates(&bytes, context.password)
             .map_err(|why| unusable(&origin, why))?;
         self.add_all(found, &origin)
     }
 
-    fn add_folder(&mut self, path: &Path, reading: Reading<'_>) -> Result<()> {
-        let paths = within_limits(path).map_err(|error| cannot_read(path, error))?;
+    fn add_folder(&mut self, path: &Path, context: ReadContext<'_>) -> Result<()> {
+        let paths = files_within_limits(path).map_err(|error| cannot_read(path, error))?;
         let Some(mut paths) = paths else {
             let message = format!(
                 "{} has more than {MAX_FILES} files, or {}, which is too much for a trust store",
@@ -251,16 +253,16 @@ impl TrustStore {
         };
         paths.sort();
 
-        let mut found_any = self.add_wallet(path, reading)?;
+        let mut found_any = self.add_wallet(path, context)?;
         let mut skipped = Vec::new();
         for path in paths.into_iter().filter(|path| !is_of_wallet(path)) {
-            match self.add_if_certificate(&path, reading) {
+            match self.add_if_certificate(&path, context) {
                 Ok(()) => found_any = true,
                 Err(why) => skipped.push((path, why)),
             }
         }
         if !found_any {
-            return Err(nothing_in(path, skipped));
+            return Err(no_certificate_in(path, skipped));
         }
         for (path, why) in skipped {
             self.summary.warnings.push(format!(
@@ -272,16 +274,16 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Adds the wallet of a folder that has one, which is why the folder was named: one of its
-    /// stores must open.
-    fn add_wallet(&mut self, folder: &Path, reading: Reading<'_>) -> Result<bool> {
+    /// Adds the wallet in a folder, if there is one. One of its stores must open, since the folder
+    /// was given for it.
+    fn add_wallet(&mut self, folder: &Path, context: ReadContext<'_>) -> Result<bool> {
         let mut failed: Option<Error> = None;
-        for store in wallet_stores(folder, reading.password.is_some()) {
-            match (self.add_file(&store, reading), failed.take()) {
+        for store in wallet_stores(folder, context.password.is_some()) {
+            match (self.add_file(&store, context), failed.take()) {
                 (Ok(()), None) => return Ok(true),
                 (Ok(()), Some(first)) => {
-                    // Without a password the other one cannot have been meant.
-                    if reading.password.is_some() {
+                    // Without a password, the other store cannot have been meant.
+                    if context.password.is_some() {
                         self.summary.warnings.push(first.message().to_owned());
                     }
                     return Ok(true);
@@ -296,21 +298,25 @@ impl TrustStore {
         failed.map_or(Ok(false), Err)
     }
 
-    /// Adds a file of a folder, of which nobody said that it holds a certificate.
-    fn add_if_certificate(&mut self, path: &Path, reading: Reading<'_>) -> Result<(), FormatError> {
-        // A pipe or a device would be waited for.
+    /// Adds a file in a folder, which need not contain a certificate.
+    fn add_if_certificate(
+        &mut self,
+        path: &Path,
+        context: ReadContext<'_>,
+    ) -> Result<(), FormatError> {
+        // Reading a FIFO or a device would block.
         if !path.is_file() {
             return Err(FormatError::new("is not a file", ""));
         }
-        let bytes = file::read(path, MAX_FILE, reading.until);
+        let bytes = file::read(path, MAX_FILE, context.until);
         let bytes =
             bytes.map_err(|error| FormatError::new(format!("cannot be read: {error}"), ""))?;
-        let found = formats::certificates(&bytes, reading.password)?;
+        let found = formats::certificates(&bytes, context.password)?;
         self.add_all(found, &path.display().to_string())
             .map_err(|error| FormatError::new(format!("cannot be used: {}", error.message()), ""))
     }
 
-    /// Adds what a source holds; fails if none of it can be trusted.
+    /// Adds all certificates of a source; fails if none of them can be used.
     fn add_all(&mut self, found: formats::ParsedCertificates, origin: &str) -> Result<()> {
         for note in found.notes {
             self.summary.warnings.push(format!("{origin} {note}"));
@@ -339,7 +345,7 @@ impl TrustStore {
             return Ok(());
         }
         let root = webpki::anchor_from_trusted_cert(der)
-            .map_err(|error| webpki_words(&error))?
+            .map_err(|error| webpki_text(&error))?
             .to_owned();
         self.seen.insert(hash);
         self.roots.push(root);
@@ -350,8 +356,8 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Warns of certificates that expired or soon will.
-    pub(super) fn sum_up(&mut self) {
+    /// Adds warnings about certificates that have expired or soon will.
+    pub(super) fn add_expiry_warnings(&mut self) {
         let now = SystemTime::now();
         for anchor in &self.summary.anchors {
             let certificate = &anchor.certificate;
@@ -372,7 +378,7 @@ impl TrustStore {
                 ));
             }
         }
-        // File names are in both.
+        // Both contain file names.
         for anchor in &mut self.summary.anchors {
             anchor.origin = printable(mem::take(&mut anchor.origin));
         }
@@ -382,8 +388,8 @@ impl TrustStore {
     }
 }
 
-/// The files of a folder, unless they are too many or too large in all.
-fn within_limits(folder: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+/// The files in a folder, unless there are too many or they are too large.
+fn files_within_limits(folder: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     let entries = fs::read_dir(folder)?
         .take(MAX_FILES + 1)
         .map(|entry| entry.map(|entry| entry.path()));
@@ -414,7 +420,7 @@ pub(super) fn wallet_stores(folder: &Path, has_password: bool) -> impl Iterator<
         .filter(|path| path.exists())
 }
 
-/// The file is one of a wallet's key stores, or one of their locks, which are empty.
+/// Whether the file is one of a wallet's key stores or of their lock files, which are empty.
 fn is_of_wallet(path: &Path) -> bool {
     let name = path
         .file_name()
@@ -423,8 +429,8 @@ fn is_of_wallet(path: &Path) -> bool {
     [WALLET, AUTO_LOGIN].contains(&name.strip_suffix(".lck").unwrap_or(name))
 }
 
-/// A folder without a certificate: what there is instead.
-fn nothing_in(path: &Path, skipped: Vec<(PathBuf, FormatError)>) -> Error {
+/// The error for a folder without a certificate, with what it contains instead.
+fn no_certificate_in(path: &Path, skipped: Vec<(PathBuf, FormatError)>) -> Error {
     let mut message = format!("{} holds no certificate", path.display());
     for (path, why) in skipped.iter().take(3) {
         let name = path.file_name().unwrap_or_default().display();
@@ -432,14 +438,14 @@ fn nothing_in(path: &Path, skipped: Vec<(PathBuf, FormatError)>) -> Error {
     }
     if skipped.len() > 3 {
         message.push_str(&format!(
-            "; and {} more files are none either",
+            "; and {} more files hold none either",
             skipped.len() - 3
         ));
     }
     if skipped.is_empty() {
         message.push_str(": it is empty");
     }
-    // What to do about an empty file says least.
+    // The hint for an empty file is the least useful.
     let hint = skipped
         .into_iter()
         .find(|(_, why)| !why.hint.is_empty() && why.reason != "is empty");

@@ -1,4 +1,4 @@
-//! Whom to believe: a value, put together before any connection and summed up when it is loaded.
+//! Trust anchors: a value that can be summarized before any connection is made.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,19 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::Certificate;
 use super::password::Password;
-use super::store::{Reading, TrustStore, config};
+use super::store::{ReadContext, TrustStore, config};
 use crate::{Result, Secret, file};
 
-/// Whom to believe when a server shows its certificate: the system's store, files and folders, or
-/// both.
+/// The trust anchors for server certificates: the system's store, files and folders, or both.
 ///
-/// A certificate that is trusted is usually that of an authority, which then vouches for the
-/// servers; it may also be a server's own, self-signed or not.
+/// A trusted certificate usually belongs to an authority, which issues certificates to servers. It
+/// may also be a server's own certificate, self-signed or not.
 ///
-/// Nothing is read until the trust is [loaded](Self::load), and the system's store is not read at
-/// all unless it was asked for. It is read by `rustls-native-certs`, not by
-/// `rustls-platform-verifier`: so every certificate can be listed, combined with files, and named
-/// when a verification fails. On Linux it is the file or folder that OpenSSL uses (`SSL_CERT_FILE`
-/// and `SSL_CERT_DIR` are honoured), on macOS the keychain, on Windows the `ROOT` store.
+/// Nothing is read until the trust is [loaded](Self::load), and the system's store is only read if
+/// requested. It is read by `rustls-native-certs`, not by `rustls-platform-verifier`: so every
+/// certificate can be listed, combined with files, and named if a verification fails. On Linux it
+/// is the file or folder that OpenSSL uses (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), on
+/// macOS the keychain, on Windows the `ROOT` store.
 ///
 /// ```no_run
 /// use envoi::tls::Trust;
@@ -41,7 +40,7 @@ pub struct Trust {
     pub(crate) sources: Vec<Source>,
     pub(crate) pins: Vec<String>,
     pub(crate) revocation_lists: Vec<PathBuf>,
-    pub(crate) accepts_anything: bool,
+    pub(crate) accepts_any_certificate: bool,
     pub(crate) password: Option<Password>,
 }
 
@@ -54,7 +53,7 @@ impl fmt::Debug for Trust {
             .field("pins", &self.pins);
         fields.field("revocation_lists", &self.revocation_lists);
         fields
-            .field("accepts_anything", &self.accepts_anything)
+            .field("accepts_anything", &self.accepts_any_certificate)
             .finish_non_exhaustive()
     }
 }
@@ -63,18 +62,18 @@ impl fmt::Debug for Trust {
 pub(crate) enum Source {
     File(PathBuf),
     Folder(PathBuf),
-    /// A file or a folder: whichever is there.
+    /// A file or a folder, whichever exists.
     Path(PathBuf),
     Bytes(Arc<[u8]>),
 }
 
 impl Trust {
-    /// The system's store, as browsers and other programs here have it.
+    /// The system's store, which browsers and other programs use.
     pub fn system() -> Self {
         Trust::empty().with_system()
     }
 
-    /// Nothing yet: add to it. Left as it is, it cannot be loaded.
+    /// An empty set, to which anchors can be added. It cannot be loaded while it is empty.
     pub fn empty() -> Self {
         Trust::default()
     }
@@ -85,43 +84,43 @@ impl Trust {
         self
     }
 
-    /// Adds Mozilla's root certificates, as they were when this program was built.
+    /// Adds Mozilla's root certificates, as of the time when this program was built.
     #[cfg(feature = "mozilla-roots")]
     pub fn with_mozilla(mut self) -> Self {
         self.mozilla = true;
         self
     }
 
-    /// Adds the certificates of a file: PEM (any number of them), DER, and with the feature
+    /// Adds the certificates of a file: PEM (any number of certificates), DER, and with the feature
     /// `keystores` PKCS#12, JKS and Oracle's auto-login wallets (`cwallet.sso`). The format is
-    /// recognised by the content, not by the name.
+    /// recognized by the content, not by the name.
     ///
-    /// Of a key store those certificates count that are marked as trusted, as Java and Oracle do,
-    /// or that do not belong to a key in it, as `openssl pkcs12 -nokeys` writes them. Most need the
-    /// [password](Self::password); an auto-login wallet needs none. A path may begin with `file:`,
-    /// as Oracle writes them.
+    /// From a key store, the certificates are used that are marked as trusted, as Java and Oracle
+    /// do, or that do not belong to a key in it, as `openssl pkcs12 -nokeys` writes them. Most need
+    /// the [password](Self::password); an auto-login wallet does not. A path may begin with
+    /// `file:`, as Oracle writes it.
     ///
-    /// A file has at most 16 MiB. A FIFO or a device is read to its end, for which there are 5
-    /// seconds, and no more than the client's deadline allows.
+    /// The maximum size is 16 MiB. A FIFO or a device is read to EOF, for at most 5 seconds and
+    /// within the client's deadline.
     pub fn file(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::File(path.into()))
     }
 
-    /// Adds the certificates of all files of a folder, but not of the folders in it. What holds no
-    /// certificate is listed as skipped in the [summary](TrustSummary::warnings). The folder may be
-    /// an Oracle wallet: its `ewallet.p12` is then read as if it were named itself, or its
-    /// `cwallet.sso`, which needs no password. Where there are both, it is the one that opens: with
-    /// a [password](Self::password) `ewallet.p12` first, without one `cwallet.sso` first.
+    /// Adds the certificates of all files in a folder, but not of its subfolders. Files without a
+    /// certificate are listed as skipped in the [summary](TrustSummary::warnings). If the folder is
+    /// an Oracle wallet, its `ewallet.p12` is read as if it were given itself, or its
+    /// `cwallet.sso`, which needs no password. If it has both, the first one that opens is used:
+    /// with a [password](Self::password) `ewallet.p12` is tried first, without one `cwallet.sso`.
     pub fn folder(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::Folder(path.into()))
     }
 
-    /// Adds a [file](Self::file) or a [folder](Self::folder), whichever it is.
+    /// Adds a [file](Self::file) or a [folder](Self::folder), whichever exists.
     pub fn path(self, path: impl Into<PathBuf>) -> Self {
         self.with(Source::Path(path.into()))
     }
 
-    /// Adds certificates from memory, in any form that a [file](Self::file) may have.
+    /// Adds certificates in memory, in any format that a [file](Self::file) may have.
     ///
     /// ```
     /// # let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
@@ -133,28 +132,28 @@ impl Trust {
         self.with(Source::Bytes(bytes.as_ref().into()))
     }
 
-    /// The password of the key stores among the files: one for all of them. The other files need
-    /// none.
+    /// Sets the password of the key stores, one for all of them. Other files need none.
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.password = Some(Password::Given(password.into()));
         self
     }
 
-    /// The file with the password of the key stores, which is its first line. It is read when the
-    /// trust is loaded, and again when it is loaded again. It has at most 64 KiB.
+    /// Reads the password of the key stores from the first line of a file each time the trust is
+    /// loaded. The maximum size is 64 KiB.
     pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password = Some(Password::File(path.into()));
         self
     }
 
-    /// Adds a pin: the SHA-256 hash of the server's public key, as [`Certificate::pin`] gives it
-    /// (`sha256//` and Base64, as curl writes it; plain Base64 and hexadecimal digits do, too).
-    /// With several pins, one must match: so a key can be changed without a gap.
+    /// Adds a pin: the SHA-256 hash of the server's public key, as [`Certificate::pin`] returns it
+    /// (`sha256//` and Base64, as in curl; plain Base64 and hexadecimal digits are accepted too).
+    /// If there are several pins, one of them must match, so a key can be replaced without
+    /// interruption.
     ///
-    /// Alone, on an [empty](Self::empty) trust, the key is all that counts: not the issuer, not the
-    /// dates, not the name. On top of other trust, the certificate must be verified as ever, and
-    /// must have a pinned key, also where that other trust turns out to be empty. A pin holds under
-    /// [`Security::Opportunistic`](super::Security::Opportunistic), too, which then does not fall
+    /// With [empty](Self::empty) trust otherwise, only the key is checked: not the issuer, the
+    /// dates or the name. With other trust, the certificate must also be verified as usual, even if
+    /// that other trust turns out to be empty. A pin applies to
+    /// [`Security::Opportunistic`](super::Security::Opportunistic) too, which then does not fall
     /// back; with [`Security::None`](super::Security::None) it is refused.
     ///
     /// ```
@@ -174,30 +173,31 @@ impl Trust {
         self
     }
 
-    /// Adds a file with lists of revoked certificates (CRL: RFC 5280, 5), in PEM or DER: what is on
-    /// one of them is refused. Of an issuer whose list is not given nothing is known, and nothing
-    /// is fetched. A list that is out of date still counts, with a warning; to take a newer one,
-    /// load again. A certificate that is accepted for itself, as trusted or by its
-    /// [pinned](Self::pin) key alone, must not be on a list of its issuer either.
+    /// Adds a file of certificate revocation lists (CRL: RFC 5280, 5), in PEM or DER. A certificate
+    /// on one of them is refused. Certificates of issuers without a list are not checked, and
+    /// nothing is downloaded. A list that is out of date is used with a warning; load again to read
+    /// a newer one. A certificate that is trusted itself, or by its [pinned](Self::pin) key alone,
+    /// must not be on a list of its issuer either.
     pub fn revocation_list(mut self, path: impl Into<PathBuf>) -> Self {
         self.revocation_lists.push(path.into());
         self
     }
 
-    /// Accepts any certificate whatsoever: there is encryption, but **whoever sits between can read
-    /// and change everything, the password of the login included**. For a test on your own machine;
-    /// to use a self-signed certificate, trust [it](Self::path) or [its key](Self::pin) instead.
+    /// Accepts any certificate: the connection is encrypted, but **an attacker in between can read
+    /// and change everything, including the password of the login**. For a test on your own
+    /// machine; to use a self-signed certificate, trust [it](Self::path) or [its key](Self::pin)
+    /// instead.
     ///
-    /// [`TlsInfo::is_verified`](super::TlsInfo::is_verified) then says what the verification by what is
-    /// added to it would have given.
+    /// [`TlsInfo::is_verified`](super::TlsInfo::is_verified) then reports the result of
+    /// verification by the anchors that are added.
     pub fn dangerous_accept_any_certificate() -> Self {
         Trust {
-            accepts_anything: true,
+            accepts_any_certificate: true,
             ..Trust::default()
         }
     }
 
-    /// Whoever changes what is trusted does not mean to drop a pin.
+    /// Changing the anchors must not drop a pin.
     pub(crate) fn with_pins_of(mut self, other: &Trust) -> Self {
         self.pins.extend(other.pins.iter().cloned());
         self
@@ -208,23 +208,23 @@ impl Trust {
         self
     }
 
-    /// Loads it now, and says what was found. A client does the same by itself; call this to check
-    /// a setting early, or to log what is trusted. It reads files, and so blocks for some
-    /// milliseconds; for 5 seconds at most, where one of them is a FIFO or a device.
+    /// Loads the certificates now and summarizes them. A client loads them itself; call this to
+    /// check a setting early, or to log the trust anchors. Blocks on file I/O for some
+    /// milliseconds, or for up to 5 seconds if one of the files is a FIFO or a device.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config): a file or folder that was named cannot be
-    /// read, is empty or holds no certificate (the message says what it holds instead); or there is
-    /// no certificate in all of it.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): a file or folder cannot be read, is empty
+    /// or contains no certificate (the message says what it contains instead); or there is no
+    /// certificate at all.
     pub fn load(&self) -> Result<TrustSummary> {
         let store = self.read(file::time_limit())?;
-        store.demand_anchors()?;
+        store.require_anchors()?;
         Ok(store.summary)
     }
 
-    /// Reads every source. That the system's store is empty is no error yet: where nothing is
-    /// verified, it need not be.
+    /// Reads every source. An empty system store is not an error here, since verification may not
+    /// be needed.
     pub(super) fn read(&self, until: Instant) -> Result<TrustStore> {
         let mut store = TrustStore::default();
         if self.system {
@@ -239,22 +239,24 @@ impl Trust {
             .as_ref()
             .map(|password| password.read("the trust store's password", until))
             .transpose()?;
-        let reading = Reading {
+        let context = ReadContext {
             password: password.as_ref(),
             until,
         };
         for source in &self.sources {
             match source {
-                Source::File(path) => store.add_path(&local(path), false, reading)?,
-                Source::Folder(path) => store.add_path(&local(path), true, reading)?,
-                Source::Path(path) => {
-                    store.add_path(&local(path), local(path).is_dir(), reading)?
-                }
-                Source::Bytes(bytes) => store.add_bytes(bytes, reading)?,
+                Source::File(path) => store.add_path(&strip_file_prefix(path), false, context)?,
+                Source::Folder(path) => store.add_path(&strip_file_prefix(path), true, context)?,
+                Source::Path(path) => store.add_path(
+                    &strip_file_prefix(path),
+                    strip_file_prefix(path).is_dir(),
+                    context,
+                )?,
+                Source::Bytes(bytes) => store.add_bytes(bytes, context)?,
             }
         }
         for path in &self.revocation_lists {
-            store.add_revocation_lists(&local(path), until)?;
+            store.add_revocation_lists(&strip_file_prefix(path), until)?;
         }
         store.pins = self
             .pins
@@ -262,14 +264,14 @@ impl Trust {
             .map(|pin| key_hash(pin))
             .collect::<Result<_>>()?;
         store.only_pins = !store.pins.is_empty() && self.has_pins_alone();
-        store.accepts_anything = self.accepts_anything;
-        store.sum_up();
+        store.accepts_any_certificate = self.accepts_any_certificate;
+        store.add_expiry_warnings();
         Ok(store)
     }
 }
 
 impl Trust {
-    /// Nothing is named but keys. Whether the rest turns out to be empty does not matter.
+    /// Whether only keys are given; whether the rest turns out to be empty does not matter.
     fn has_pins_alone(&self) -> bool {
         #[cfg(feature = "mozilla-roots")]
         if self.mozilla {
@@ -279,24 +281,24 @@ impl Trust {
     }
 }
 
-/// One certificate that is trusted.
+/// A trust anchor.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Anchor {
-    /// Its facts: subject, issuer, validity, fingerprint.
+    /// The certificate: subject, issuer, validity, fingerprint.
     pub certificate: Certificate,
-    /// Where it comes from: the path of a file, or `the system's store`.
+    /// Its source: the path of a file, or `the system's store`.
     pub origin: String,
 }
 
-/// What a [`Trust`] holds. `Display` gives the certificates and the warnings, one a line.
+/// The contents of a [`Trust`]. `Display` lists the certificates and the warnings, one a line.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TrustSummary {
-    /// The certificates that are trusted, each once.
+    /// The trust anchors, without duplicates.
     pub anchors: Vec<Anchor>,
-    /// What somebody should look at: authorities that expired, or will within 30 days, and files
-    /// that were skipped.
+    /// Problems to look at: authorities that have expired or will within 30 days, and files that
+    /// were skipped.
     pub warnings: Vec<String>,
 }
 
@@ -321,7 +323,7 @@ impl fmt::Display for TrustSummary {
     }
 }
 
-/// The hash that a pin says.
+/// Parses the hash of a pin.
 fn key_hash(pin: &str) -> Result<[u8; 32]> {
     let digits = pin
         .strip_prefix("sha256//")
@@ -337,7 +339,7 @@ fn key_hash(pin: &str) -> Result<[u8; 32]> {
         STANDARD_NO_PAD.decode(digits.trim_end_matches('=')).ok()
     };
     bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).ok_or_else(|| {
-        config(format!("{pin:?} is no pin: that is the SHA-256 hash of a public key, 32 bytes in \
+        config(format!("{pin:?} is not a pin: a pin is the SHA-256 hash of a public key, 32 bytes in \
             Base64 or hexadecimal digits")).with_hint(
             "Get it from the server's certificate (openssl x509 -in FILE -noout -pubkey | openssl \
                 pkey -pubin -outform DER | \
@@ -346,8 +348,8 @@ fn key_hash(pin: &str) -> Result<[u8; 32]> {
     })
 }
 
-/// A path without the prefix that Oracle writes before that of a wallet: `file:/etc/wallet`.
-pub(super) fn local(path: &Path) -> PathBuf {
+/// Removes the prefix of a path in Oracle's notation: `file:/etc/wallet`.
+pub(super) fn strip_file_prefix(path: &Path) -> PathBuf {
     let rest = path.to_str().and_then(|text| text.strip_prefix("file:"));
     let rest = rest.map(|rest| {
         if rest.starts_with("///") {

@@ -1,5 +1,4 @@
-//! Is this the server that it says it is? `webpki` decides; here it is asked, and its refusal kept
-//! with the chain.
+//! Verifies server certificates with `webpki`, and keeps a failure with the chain.
 
 use std::sync::Arc;
 
@@ -20,17 +19,17 @@ use super::failure::VerifyError;
 use super::store::TrustStore;
 use super::{Certificate, CertificateFailure, VerifyMode};
 
-/// Judges the certificates of servers by one trust.
+/// Verifies server certificates against a set of trust anchors.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) store: TrustStore,
-    pub(super) demand: VerifyMode,
+    pub(super) verify_mode: VerifyMode,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    /// By whom the chain is vouched for, or why it is not.
-    pub(super) fn judge(
+    /// The anchor that the chain leads to, or why it is not accepted.
+    pub(super) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
@@ -39,19 +38,19 @@ impl Verifier {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(self.failure(chain, server, now, VerifyError::NoCertificate));
         };
-        self.vouch(leaf, intermediates, server, now)
+        self.verify_chain(leaf, intermediates, server, now)
             .map_err(|why| self.failure(chain, server, now, why))
     }
 
-    fn vouch(
+    fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<String, VerifyError> {
-        // First of all, as the signature of the handshake is not checked for a certificate that
-        // webpki cannot read.
+        // Checked first, since the signature of the handshake is not checked for a certificate that
+        // webpki cannot parse.
         let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Invalid)?;
         if Certificate::read(leaf).is_some_and(|certificate| certificate.wrong_size().is_some()) {
             return Err(VerifyError::WeakKey);
@@ -76,12 +75,12 @@ impl Verifier {
         Ok(anchor)
     }
 
-    /// Whether the handshake goes on, whatever the judgement.
+    /// Whether the handshake continues even if the certificate is not accepted.
     pub(super) fn only_reports(&self) -> bool {
-        self.demand == VerifyMode::Reported || self.store.accepts_anything
+        self.verify_mode == VerifyMode::Reported || self.store.accepts_any_certificate
     }
 
-    /// The subject of the trusted certificate at the end of the path.
+    /// The subject of the trust anchor at the end of the path.
     fn anchor(
         &self,
         certificate: &EndEntityCert<'_>,
@@ -90,8 +89,8 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<String, webpki::Error> {
         let lists: Vec<_> = self.store.revocation_lists.iter().collect();
-        // None at all is no options at all; else what is on a list is refused, and what is on none
-        // is not.
+        // Without lists there are no options. With lists, a certificate on a list is refused, and
+        // one without a list is accepted.
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
                 .with_status_policy(UnknownStatusPolicy::Allow)
@@ -119,9 +118,9 @@ impl Verifier {
                     .map(|at| anchors[at].certificate.subject.clone())
                     .unwrap_or_default())
             }
-            // Somebody trusts this very certificate. webpki wants an authority above each server's
-            // certificate, and none that is marked as an authority itself, as `openssl req -x509`
-            // marks all that it makes; the dates it did check.
+            // This very certificate may be trusted. webpki requires an authority above each server
+            // certificate, and refuses one that is marked as an authority itself, as `openssl req
+            // -x509` marks all of them. It has already checked the dates.
             Err(webpki::Error::CaUsedAsEndEntity | webpki::Error::UnknownIssuer) => {
                 let same = anchors
                     .iter()
@@ -134,9 +133,9 @@ impl Verifier {
         }
     }
 
-    /// A certificate that is accepted for itself has no path on which webpki would look at the
-    /// lists. They were given by name, so that they count without the issuer's key, by which their
-    /// signature could be checked.
+    /// A certificate that is accepted for itself has no path on which webpki would check the lists.
+    /// The lists were given explicitly, so they are used without the issuer's key, which would be
+    /// needed to check their signature.
     fn check_not_listed(&self, certificate: &EndEntityCert<'_>) -> Result<(), webpki::Error> {
         for list in &self.store.revocation_lists {
             if list.issuer() == certificate.issuer()
@@ -172,11 +171,11 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // Where it is only reported, it is judged once the handshake is over.
+        // If the result is only reported, it is determined after the handshake.
         if !self.only_reports() {
             let chain: Vec<_> = [leaf].into_iter().chain(intermediates).cloned().collect();
             let failure = |failure| CertificateError::Other(OtherError(Arc::new(failure)));
-            self.judge(&chain, server, now).map_err(failure)?;
+            self.verify(&chain, server, now).map_err(failure)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -187,7 +186,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.bear_unreadable(
+        self.accept_unreadable(
             certificate,
             verify_tls12_signature(message, certificate, signed, &self.algorithms),
         )
@@ -199,7 +198,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.bear_unreadable(
+        self.accept_unreadable(
             certificate,
             verify_tls13_signature(message, certificate, signed, &self.algorithms),
         )
@@ -211,10 +210,10 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Verifier {
-    /// Old servers show certificates of X.509 version 1, which webpki does not read, or with RSA
-    /// keys that are too short. Where nothing is demanded of the certificate, TLS with such a one
-    /// is better than plaintext; the judgement then says "not verified".
-    fn bear_unreadable(
+    /// Old servers have certificates of X.509 version 1, which webpki does not parse, or with RSA
+    /// keys that are too short. If nothing is required of the certificate, TLS with such a
+    /// certificate is better than plaintext; it is then reported as not verified.
+    fn accept_unreadable(
         &self,
         certificate: &CertificateDer<'_>,
         result: Result<HandshakeSignatureValid, rustls::Error>,

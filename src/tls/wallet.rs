@@ -1,5 +1,5 @@
-//! The auto-login wallet of Oracle (`cwallet.sso`): a PKCS#12 store (see [`pkcs12`](super::pkcs12))
-//! after a header that has its password, so that it opens without one.
+//! Oracle's auto-login wallet (`cwallet.sso`): a PKCS#12 store (see [`pkcs12`](super::pkcs12))
+//! after a header that contains its password, so that it opens without one.
 //!
 //! | Bytes | |
 //! |---|---|
@@ -20,14 +20,14 @@ use zeroize::Zeroizing;
 
 use super::formats::FormatError;
 use super::keystore;
-use super::pkcs12::{Fault, Store};
+use super::pkcs12::{OpenError, Store};
 
-/// With this and the key before it, the password is encrypted.
+/// The password is encrypted with this IV and the key before it.
 const IV: [u8; 16] = [
     0xC0, 0x34, 0xD8, 0x31, 0x1C, 0x02, 0xCE, 0xF8, 0x51, 0xF0, 0x14, 0x4B, 0x81, 0xED, 0x4B, 0xF2,
 ];
 
-/// Opens a wallet as this process on this host, and takes something from its store.
+/// Opens a wallet as this process on this host, and passes its store to `take`.
 pub(super) fn with_store<T>(
     bytes: &[u8],
     take: impl FnOnce(Store<'_>) -> Result<T, FormatError>,
@@ -35,16 +35,16 @@ pub(super) fn with_store<T>(
     let wallet = Wallet::read(bytes)?;
     let owner = Owner::this_process();
     let password = wallet.password(&owner);
-    let store = Store::open(wallet.store, &password).map_err(|fault| match fault {
-        Fault::WrongPassword if wallet.is_local => elsewhere(&owner),
-        Fault::WrongPassword | Fault::Malformed(_) => damaged(),
-        fault => keystore::explain(fault, true),
+    let store = Store::open(wallet.store, &password).map_err(|error| match error {
+        OpenError::WrongPassword if wallet.is_local => bound_elsewhere(&owner),
+        OpenError::WrongPassword | OpenError::Malformed(_) => damaged(),
+        error => keystore::explain(error, true),
     })?;
     take(store)
 }
 
 struct Wallet<'a> {
-    /// Bound to the host and the user that made it.
+    /// Bound to the host and the user that created it.
     is_local: bool,
     secret: Zeroizing<Vec<u8>>,
     store: &'a [u8],
@@ -60,7 +60,7 @@ impl<'a> Wallet<'a> {
                     "is an auto-login wallet of Oracle (cwallet.sso) of a kind that is not known \
                         ({kind:02X})"
                 ),
-                OTHERWISE,
+                ALTERNATIVES,
             ));
         }
         let length = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
@@ -76,7 +76,7 @@ impl<'a> Wallet<'a> {
                             in a way that is \
                          not known ({way:02X})"
                     ),
-                    OTHERWISE,
+                    ALTERNATIVES,
                 ));
             }
             None => None,
@@ -88,10 +88,10 @@ impl<'a> Wallet<'a> {
         })
     }
 
-    /// The password of the store: each byte is a character.
+    /// The password of the store. Each byte is a character.
     fn password(&self, owner: &Owner) -> Zeroizing<String> {
         let text = |bytes: &[u8]| {
-            // In one piece of memory, whose growth would leave copies.
+            // Allocated once: growing would leave copies of the password in memory.
             let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
             text.extend(bytes.iter().copied().map(char::from));
             text
@@ -115,7 +115,7 @@ impl<'a> Wallet<'a> {
     }
 }
 
-/// A key of 16 bytes, and a block.
+/// Decrypts a key of 16 bytes and the blocks after it.
 fn aes(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (key, sealed) = bytes.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Aes128>::new_from_slices(key, &IV).ok()?;
@@ -126,7 +126,7 @@ fn aes(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         .map(Zeroizing::new)
 }
 
-/// A key of 8 bytes and the rest, both in hexadecimal digits.
+/// Decrypts a key of 8 bytes and the rest, both in hexadecimal digits.
 fn des(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (key, sealed) = digits.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Des>::new_from_slices(&unhex(key)?, &[0; 8]).ok()?;
@@ -147,9 +147,9 @@ fn unhex(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         .map(Zeroizing::new)
 }
 
-/// To whom a wallet of the local kind is bound.
+/// The host and user that a local wallet is bound to.
 struct Owner {
-    /// Without its domain.
+    /// Without the domain.
     host: String,
     user: String,
 }
@@ -165,17 +165,17 @@ impl Owner {
     }
 }
 
-const OTHERWISE: &str = "Use the ewallet.p12 beside it with its password, or export the \
+const ALTERNATIVES: &str = "Use the ewallet.p12 beside it with its password, or export the \
     certificates: orapki wallet export.";
 
 fn damaged() -> FormatError {
     FormatError::new(
         "is an auto-login wallet of Oracle (cwallet.sso) that is damaged, or not complete",
-        OTHERWISE,
+        ALTERNATIVES,
     )
 }
 
-fn elsewhere(owner: &Owner) -> FormatError {
+fn bound_elsewhere(owner: &Owner) -> FormatError {
     let Owner { host, user } = owner;
     FormatError::new(
         format!(

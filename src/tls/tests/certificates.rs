@@ -1,4 +1,4 @@
-//! What is wrong with a certificate, or is held to be right.
+//! Certificates that are refused, or accepted.
 
 use super::*;
 
@@ -18,8 +18,7 @@ async fn a_missing_intermediate_is_named() {
                 \"CN=Middle\", which is missing",
             "the server sent no other certificate",
             "what is trusted (one certificate, \"CN=Other\", from what was given in memory)",
-            "If \"CN=Middle\" is an authority of your own, get its certificate from whoever runs \
-                it",
+            "If \"CN=Middle\" is an authority of your own, get its certificate from its operator",
         ],
     );
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
@@ -40,14 +39,14 @@ async fn a_missing_intermediate_is_named() {
             "the missing one is at http://ca.example/1.crt",
         ],
     );
-    // The same with the right root: the intermediate is still missing.
+    // With the right root, the intermediate is still missing.
     says(
         &failure(&root, &[&server]).await,
         &["\"CN=Middle\", which is missing"],
     );
 }
 
-/// The extension that says where the issuer's certificate is (RFC 5280, 4.2.2.1).
+/// The extension that states where the issuer's certificate is (RFC 5280, 4.2.2.1).
 fn issuer_at(address: &str) -> Vec<u8> {
     let length = address.len() as u8;
     let mut der = vec![
@@ -102,7 +101,7 @@ async fn an_unknown_issuer_of_an_intermediate_is_named() {
 #[tokio::test]
 async fn a_self_signed_certificate_is_named() {
     let other = Party::authority("Other", None);
-    // As rcgen makes it, and as `openssl req -x509` does, which marks it as an authority.
+    // As rcgen creates it, and as `openssl req -x509` does, which marks it as an authority.
     for server in [Party::server(None), {
         let mut params = named(HOST, &[HOST]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -127,7 +126,7 @@ async fn a_self_signed_certificate_is_named() {
 }
 
 #[tokio::test]
-async fn a_trusted_certificate_of_a_server_must_still_be_valid_and_bear_the_name() {
+async fn trusted_server_certificate_must_be_valid_and_match_the_name() {
     let mut params = named("other.example.com", &["other.example.com"]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let server = Party::new(params.clone(), None);
@@ -316,7 +315,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
     let colons: Vec<_> = hash.iter().map(|byte| format!("{byte:02X}")).collect();
     let other = Certificate::read(&root.der).unwrap().pin();
 
-    // Alone, in every form: neither issuer nor name count.
+    // Without other trust, in every form: neither issuer nor name count.
     let forms = [
         &pin,
         pin.trim_start_matches("sha256//"),
@@ -347,7 +346,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
         )],
     );
 
-    // The fingerprint of the certificate, by mistake.
+    // The fingerprint of the certificate, given by mistake.
     let fingerprint = &cause(&error).chain[0].sha256;
     let error = connect(
         &connector(&TlsSettings::new(Trust::empty().pin(fingerprint))),
@@ -360,7 +359,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
         &[&format!("Pin the hash of its key instead, which is {pin}")],
     );
 
-    // On top of other trust, both count.
+    // With other trust, both are checked.
     let on_top = |trusted: &Party, pin: &str| {
         connector(&TlsSettings::new(Trust::empty().pem(&trusted.pem).pin(pin)))
     };
@@ -382,7 +381,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
     assert_eq!(cause(&error).problem, CertificateProblem::UnknownIssuer);
 }
 
-/// As with a container that has no package of certificates: the pin was to be on top of something.
+/// As in a container without the package ca-certificates: the pin was meant as an additional check.
 #[tokio::test]
 async fn a_pin_with_an_empty_store_is_refused() {
     let server = Party::server(None);
@@ -392,16 +391,16 @@ async fn a_pin_with_an_empty_store_is_refused() {
     assert!(!store.only_pins);
     (store.roots, store.summary) = Default::default();
     says(
-        &store.demand_anchors().unwrap_err(),
+        &store.require_anchors().unwrap_err(),
         &["no trusted certificate was found", "ca-certificates"],
     );
     let verifier = verify::Verifier {
         store,
-        demand: VerifyMode::Verified,
+        verify_mode: VerifyMode::Verified,
         algorithms: provider().signature_verification_algorithms,
     };
     let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
-    let failure = verifier.judge(
+    let failure = verifier.verify(
         std::slice::from_ref(&server.der),
         &name,
         rustls::pki_types::UnixTime::now(),
@@ -462,7 +461,7 @@ async fn a_revoked_certificate_is_refused() {
         &["was revoked by its issuer. Do not send anything to it"],
     );
 
-    // Beside a pin alone, and where the certificate itself is trusted.
+    // With a pin alone, and if the certificate itself is trusted.
     let pin = Certificate::read(&server.der).unwrap().pin();
     for trust in [Trust::empty().pin(pin), Trust::empty().pem(&server.pem)] {
         let trust = trust.revocation_list(&path);
@@ -546,7 +545,7 @@ async fn changed_trust_files_are_loaded_again() {
         .unwrap();
     stream.read_exact(&mut [0; 11]).await.unwrap();
 
-    // What cannot be loaded changes nothing.
+    // A failed reload changes nothing.
     std::fs::remove_file(&path).unwrap();
     assert_eq!(connector.reload().unwrap_err().kind(), ErrorKind::Config);
     let (mut stream, info) = clone
@@ -556,7 +555,7 @@ async fn changed_trust_files_are_loaded_again() {
     stream.read_exact(&mut [0; 11]).await.unwrap();
     assert!(info.resumed);
 
-    // A session that another trust let begin is not resumed.
+    // A session that other anchors verified is not resumed.
     std::fs::write(&path, &old.pem).unwrap();
     connector.reload().unwrap();
     assert!(

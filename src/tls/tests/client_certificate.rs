@@ -1,4 +1,4 @@
-//! The client's own certificate: where it may come from, and what may be wrong with it.
+//! The client certificate: its sources and its defects.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ async fn a_client_certificate_is_sent_from_every_format() {
     let ca = fs::read(store("ca.der")).unwrap();
     let config = demanding(&CertificateDer::from(ca), &server);
 
-    // Of X.509 version 1: servers on rustls do not take it, others do.
+    // Of X.509 version 1: servers on rustls refuse it, others accept it.
     let old = ClientCertificate::file(store("client-v1.pem")).key(store("client.key"));
     assert_eq!(old.load().unwrap().subject, "CN=client");
     connector(&trusting(&root).client_certificate(old));
@@ -33,7 +33,7 @@ async fn a_client_certificate_is_sent_from_every_format() {
     for own in [
         ClientCertificate::file(store("client.pem")).key(store("client.key")),
         ClientCertificate::pem([&certificate[..], &key].concat()),
-        // In whatever order.
+        // In any order.
         ClientCertificate::pem([&key[..], &ca, &certificate].concat()),
         ClientCertificate::pem(&certificate).key_pem(&key),
         ClientCertificate::file(store("client.p12")).password("changeit"),
@@ -139,7 +139,7 @@ fn faults_of_a_client_certificate_are_named() {
     );
 }
 
-/// Keys that the cryptography refuses without a word about what is wrong with them.
+/// Keys that the crypto provider refuses without saying why.
 #[test]
 fn faults_of_a_client_key_are_named() {
     let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
@@ -184,7 +184,7 @@ async fn a_demanded_client_certificate_is_named() {
             TlsVersion::Tls12,
             "demands a client certificate, and none was sent (TLS alert certificate_required, 116)",
         ),
-        // TLS 1.3 says so only when the handshake is over.
+        // TLS 1.3 reports it only after the handshake.
         (
             TlsVersion::Tls13,
             "demands a client certificate, and none was sent (TLS alert certificate_required, 116)",
@@ -195,9 +195,9 @@ async fn a_demanded_client_certificate_is_named() {
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
         says(&error, &[text, "TlsSettings::client_certificate"]);
 
-        let stranger = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
-        let stranger = ClientCertificate::pem(&stranger.pem).key_pem(&stranger.key);
-        let error = first_reply(&settings.clone().client_certificate(stranger), &config)
+        let other = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
+        let other = ClientCertificate::pem(&other.pem).key_pem(&other.key);
+        let error = first_reply(&settings.clone().client_certificate(other), &config)
             .await
             .unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
@@ -211,7 +211,7 @@ async fn a_demanded_client_certificate_is_named() {
     }
 }
 
-/// A server that demands a client certificate issued by `root`.
+/// A server that requires a client certificate issued by `root`.
 fn demanding(root: &CertificateDer<'static>, server: &Party) -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();

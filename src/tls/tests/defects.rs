@@ -1,15 +1,15 @@
-//! Keys, signatures and extensions that keep a certificate from being accepted: which certificate,
-//! and what to do.
+//! Keys, signatures and extensions that cause a certificate to be refused: which certificate, and
+//! what to do.
 
 use rcgen::{CustomExtension, DistinguishedName, GeneralSubtree, NameConstraints};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::*;
 use crate::tls::failure::VerifyError;
-use crate::tls::reasons::{certificate_words, rustls_words, spelt_out, webpki_words};
+use crate::tls::reasons::{certificate_text, rustls_text, split_words, webpki_text};
 use crate::tls::store::TrustStore;
 
-/// As `tests/weak/make.sh` makes them.
+/// As `tests/weak/make.sh` creates them.
 const ROOT: &str = include_str!("weak/root.pem");
 const SHORT_ROOT: &str = include_str!("weak/short-root.pem");
 const SHORT_LEAF: &str = include_str!("weak/short-leaf.pem");
@@ -31,7 +31,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// The failure of a client that trusts `trusted` with a server that shows these certificates.
+/// The failure of a client that trusts `trusted` with a server that sends these certificates.
 async fn failure_with(trusted: &str, chain: &[&str], key: &str) -> Error {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
@@ -146,7 +146,7 @@ async fn violated_name_constraints_are_named() {
     let root = Party::authority("Root", None);
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, "Example");
-    // An authority in the chain, and the trusted one itself.
+    // An authority in the chain, and the trust anchor itself.
     for above in [Some(&root), None] {
         let middle = limited(above, vec![GeneralSubtree::DirectoryName(name.clone())]);
         let error = failure(
@@ -187,7 +187,7 @@ async fn an_unknown_critical_extension_is_named() {
         extension.set_criticality(true);
         extension
     };
-    // No server on rustls shows such a certificate: see `openssl.rs`.
+    // No server on rustls sends such a certificate: see `openssl.rs`.
     let mut params = named(HOST, &[HOST]);
     params.custom_extensions = vec![extension(&[1, 2, 3, 4, 5])];
     let failure_of_leaf = chain_failure(
@@ -261,7 +261,7 @@ fn chain_failure(why: VerifyError, chain: &[CertificateDer<'_>]) -> CertificateF
     CertificateFailure::new(why, chain, HOST, &TrustStore::default(), now)
 }
 
-/// All that webpki 0.103 has.
+/// All errors of webpki 0.103.
 #[allow(deprecated)]
 fn webpki_errors() -> Vec<webpki::Error> {
     use webpki::Error as E;
@@ -341,7 +341,7 @@ fn webpki_errors() -> Vec<webpki::Error> {
     ]
 }
 
-/// The name of a variant: two capitals with small letters between.
+/// Whether the text contains the name of a variant: two capitals with lower-case letters between.
 fn has_identifier(text: &str) -> bool {
     text.split(|c: char| !c.is_ascii_alphanumeric())
         .any(|word| {
@@ -359,14 +359,14 @@ fn every_webpki_error_has_a_text_and_a_hint() {
     let mut texts = Vec::new();
     for error in webpki_errors() {
         let name = format!("{error:?}");
-        let words = webpki_words(&error);
+        let words = webpki_text(&error);
         assert!(
             !has_identifier(words) && words != "it cannot be verified",
             "{name}: {words}"
         );
         let failure = chain_failure(VerifyError::Invalid(error), &chain);
         let text = format!("{failure}. {}", failure.hint());
-        // These stand for themselves.
+        // These are readable by themselves.
         let plain = text
             .replace("serverAuth", "")
             .replace("Trust::", "")
@@ -420,24 +420,24 @@ fn rustls_errors_have_plain_texts() {
         (E::DecryptError, "decrypt"),
         (E::General("x".into()), "x"),
     ] {
-        let text = rustls_words(&error);
+        let text = rustls_text(&error);
         assert!(
             text.contains(words) && !has_identifier(&text),
             "{error:?}: {text}"
         );
     }
     assert_eq!(
-        spelt_out(&PeerIncompatible::Tls12NotOffered),
+        split_words(&PeerIncompatible::Tls12NotOffered),
         "tls12 not offered"
     );
     assert_eq!(
-        certificate_words(&CertificateError::NotValidForName),
+        certificate_text(&CertificateError::NotValidForName),
         "not valid for name"
     );
 }
 
-/// What `Debug` and `Display` say of these errors is names of variants, so that no text is made of
-/// them but in `reasons.rs`.
+/// `Debug` and `Display` of these errors show names of variants, so only `reasons.rs` may make
+/// texts of them.
 #[test]
 fn no_text_contains_the_name_of_a_variant() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls");

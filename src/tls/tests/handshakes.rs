@@ -1,4 +1,4 @@
-//! What is agreed on, and what is not TLS at all.
+//! What is negotiated, and servers that do not speak TLS.
 
 use super::*;
 
@@ -98,7 +98,7 @@ async fn hosts_with_dots_brackets_and_addresses_are_verified() {
     assert_eq!(error.kind(), ErrorKind::Config);
     says(
         &error,
-        &["\"mail server\" is no name that a certificate can bear"],
+        &["\"mail server\" is not a name that a certificate can contain"],
     );
 }
 
@@ -160,7 +160,7 @@ async fn no_common_version_is_named() {
 async fn no_common_cipher_is_named() {
     let root = Party::authority("Root", None);
     let server = Party::server(Some(&root));
-    // A server whose only suite is for another sort of key than its own.
+    // A server whose only suite is for another kind of key than its own.
     let mut provider = CryptoProvider::clone(&provider());
     provider
         .cipher_suites
@@ -182,8 +182,8 @@ async fn no_common_cipher_is_named() {
     );
 }
 
-/// A server that says this as soon as it heard something, and closes.
-fn babble(bytes: &'static [u8]) -> DuplexStream {
+/// A server that sends these bytes as soon as it has received something, and closes.
+fn send_bytes(bytes: &'static [u8]) -> DuplexStream {
     let (client, mut server) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
         server.read_u8().await.unwrap();
@@ -195,7 +195,7 @@ fn babble(bytes: &'static [u8]) -> DuplexStream {
 #[tokio::test]
 async fn a_peer_without_tls_is_named() {
     let connector = connector(&trusting(&Party::authority("Root", None)));
-    for (opening, bytes, parts) in [
+    for (mode, bytes, parts) in [
         (
             TlsMode::Implicit,
             &b"220 mail.example.com ESMTP Postfix\r\n250 more"[..],
@@ -265,7 +265,7 @@ async fn a_peer_without_tls_is_named() {
             b"\x15\x03\x01\x00\x02\x02\x46",
             &["the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2"],
         ),
-        // The hello of an old server, which takes no notice of what it does not know.
+        // The ServerHello of an old server, which ignores what it does not know.
         (
             TlsMode::StartTls,
             b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02random random random random \
@@ -295,7 +295,7 @@ async fn a_peer_without_tls_is_named() {
         ),
     ] {
         let error = connector
-            .handshake(HOST, babble(bytes), opening)
+            .handshake(HOST, send_bytes(bytes), mode)
             .await
             .unwrap_err();
         assert_eq!(
@@ -330,7 +330,7 @@ async fn a_custom_rustls_config_is_used() {
             .with_root_certificates(roots)
             .with_no_client_auth()
     };
-    // Its trust is not even looked at.
+    // Its trust anchors are not used.
     let settings = TlsSettings::new(Trust::empty()).rustls_config(Arc::new(config(roots)));
     let info = connect(&connector(&settings), server_config(&[&server]))
         .await

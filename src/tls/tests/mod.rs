@@ -1,5 +1,4 @@
-//! Every failure here happens for real: a server with such a certificate, at the other end of a
-//! stream.
+//! Every failure here is real: a server with such a certificate is at the other end of a stream.
 
 mod certificates;
 #[cfg(feature = "keystores")]
@@ -31,7 +30,7 @@ use crate::{Error, ErrorKind, Phase, Result};
 
 const HOST: &str = "mail.example.com";
 
-/// An authority, or a server: a certificate, its key, and how it issues others.
+/// An authority or a server: a certificate and its key.
 struct Party {
     der: CertificateDer<'static>,
     pem: String,
@@ -89,7 +88,7 @@ fn server_config(chain: &[&Party]) -> ServerConfig {
         .unwrap()
 }
 
-/// A server at the other end: it greets inside TLS, reads to the end and closes.
+/// A server at the other end: it sends a greeting inside TLS, reads to EOF and closes.
 fn serve(config: &Arc<ServerConfig>) -> DuplexStream {
     let (client, server) = tokio::io::duplex(64 * 1024);
     let acceptor = TlsAcceptor::from(config.clone());
@@ -107,7 +106,7 @@ async fn connect(connector: &Connector, config: ServerConfig) -> Result<TlsInfo>
     Ok(sendable(handshake).await?.1)
 }
 
-/// The driver's futures are spawned, and so must be `Send`.
+/// The driver's futures are spawned, so they must be `Send`.
 fn sendable<F: Future + Send>(future: F) -> F {
     future
 }
@@ -120,7 +119,7 @@ fn connector(settings: &TlsSettings) -> Connector {
     Connector::new(settings, VerifyMode::Verified).unwrap()
 }
 
-/// The failure of a client that trusts `trusted` with a server that shows `chain`.
+/// The failure of a client that trusts `trusted` with a server that sends `chain`.
 async fn failure(trusted: &Party, chain: &[&Party]) -> Error {
     let error = connect(&connector(&trusting(trusted)), server_config(chain))
         .await

@@ -1,5 +1,4 @@
-//! Handshakes with `openssl s_server`, which can be as old, as odd or as demanding as some servers
-//! are.
+//! Handshakes with `openssl s_server`, which can behave like old, unusual or demanding servers.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -12,7 +11,7 @@ use super::*;
 struct Server {
     process: Child,
     address: String,
-    // It ends when its input does.
+    // The process ends at EOF on its standard input.
     _input: ChildStdin,
 }
 
@@ -23,7 +22,7 @@ impl Drop for Server {
     }
 }
 
-/// A server with the certificate of `party`, on a port of its own.
+/// A server with the certificate of `party`, on its own port.
 fn start(party: &Party, options: &[&str]) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (
@@ -52,7 +51,7 @@ fn serve_files(certificate: &Path, key: &Path, options: &[&str]) -> Server {
     let address = lines
         .find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned))
         .unwrap();
-    // Whatever else it says is read, lest it wait for that.
+    // Its output is drained, so that it does not block.
     std::thread::spawn(move || lines.for_each(drop));
     let _input = process.stdin.take().unwrap();
     Server {
@@ -62,9 +61,13 @@ fn serve_files(certificate: &Path, key: &Path, options: &[&str]) -> Server {
     }
 }
 
-async fn handshake(server: &Server, settings: &TlsSettings, demand: VerifyMode) -> Result<TlsInfo> {
+async fn handshake(
+    server: &Server,
+    settings: &TlsSettings,
+    verify_mode: VerifyMode,
+) -> Result<TlsInfo> {
     let stream = TcpStream::connect(&server.address).await.unwrap();
-    Ok(Connector::new(settings, demand)
+    Ok(Connector::new(settings, verify_mode)
         .unwrap()
         .handshake(HOST, stream, TlsMode::Implicit)
         .await?
@@ -159,7 +162,7 @@ async fn a_client_certificate_demanded_by_openssl_is_named() {
     );
 }
 
-/// `openssl x509 -req` makes such certificates, and old servers have them.
+/// `openssl x509 -req` creates such certificates, and old servers have them.
 #[tokio::test]
 #[ignore = "needs openssl"]
 async fn an_x509_v1_certificate_is_named() {
@@ -193,7 +196,7 @@ async fn an_x509_v1_certificate_is_named() {
                 .to_string()
                 .contains("is of an old form")
         );
-        // Its key cannot be checked, so that a pin proves nothing.
+        // Its key cannot be checked, so a pin proves nothing.
         let pin = info.chain[0].pin();
         let server = start();
         let info = handshake(
@@ -207,7 +210,7 @@ async fn an_x509_v1_certificate_is_named() {
     }
 }
 
-/// Opportunistic TLS takes it, as it takes any certificate, and says that it is not verified.
+/// Opportunistic TLS accepts it like any certificate, and reports that it is not verified.
 #[tokio::test]
 #[ignore = "needs openssl"]
 async fn a_key_of_1024_bits_is_named() {

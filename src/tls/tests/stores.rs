@@ -1,4 +1,4 @@
-//! Key stores that real tools made: those kept beside this file, and fresh ones.
+//! Key stores that real tools made: those stored in this folder, and new ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::trust::config_error;
 use super::*;
 
-fn kept() -> PathBuf {
+fn stored_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/stores")
 }
 
@@ -49,7 +49,7 @@ fn check(folder: &Path) {
             "{name}"
         );
     }
-    // Java opens JKS without the password, and so do we; the other two have none.
+    // Java opens JKS without the password, and so does envoi; the other two require it.
     for name in ["java.jks", "java.jceks", "no-password.p12", "bare.p12"] {
         assert_eq!(
             subjects(Trust::empty().file(folder.join(name))),
@@ -82,7 +82,7 @@ fn check(folder: &Path) {
             );
         }
     }
-    // Beyond the 16 bits of a BMPString, as openssl and Java write it.
+    // Beyond the 16 bits of a BMPString, as openssl and Java encode it.
     for name in [
         "openssl-emoji.p12",
         "openssl-emoji-legacy.p12",
@@ -155,7 +155,7 @@ fn check(folder: &Path) {
             "keytool -importcert",
         ],
     );
-    // Java objects, amid the rest.
+    // Java objects among the other entries.
     assert_eq!(
         subjects(
             Trust::empty()
@@ -198,14 +198,14 @@ fn check(folder: &Path) {
 
 #[test]
 fn stored_key_stores_are_read() {
-    check(&kept());
+    check(&stored_folder());
 }
 
 #[test]
 #[ignore = "needs openssl and keytool"]
 fn newly_made_key_stores_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    let made = Command::new(kept().join("make.sh"))
+    let made = Command::new(stored_folder().join("make.sh"))
         .arg(folder.path())
         .output()
         .unwrap();
@@ -240,7 +240,11 @@ fn an_oracle_wallet_is_read() {
         &["is an auto-login wallet of Oracle"],
     );
 
-    fs::copy(kept().join("ewallet.p12"), path.join("ewallet.p12")).unwrap();
+    fs::copy(
+        stored_folder().join("ewallet.p12"),
+        path.join("ewallet.p12"),
+    )
+    .unwrap();
     let file = path.join("ewallet.p12").display().to_string();
     let folder = path.display().to_string();
     for path in [
@@ -258,7 +262,7 @@ fn an_oracle_wallet_is_read() {
         assert_eq!(summary.anchors.len(), 1, "{path}");
         assert_eq!(summary.anchors[0].origin, file);
     }
-    // It is why the folder was named: not to open it is not to be passed over.
+    // The folder was given for the wallet, so a failure to open it is an error.
     let error = config_error(Trust::empty().path(path).password("wrong"));
     says(
         &error,
@@ -275,8 +279,8 @@ fn an_oracle_wallet_is_read() {
     assert!(summary.warnings.is_empty(), "{summary}");
 }
 
-/// The origins of what is trusted, each once, and the warnings but for those of certificates that
-/// expired.
+/// The origins of the anchors without duplicates, and the warnings other than those about expired
+/// certificates.
 fn origins(trust: Trust) -> (Vec<String>, Vec<String>) {
     let summary = trust.load().unwrap_or_else(|error| panic!("{error}"));
     let mut origins: Vec<_> = summary
@@ -303,7 +307,7 @@ fn a_wallet_made_by_orapki_is_read() {
         wallet.path().join("ewallet.p12"),
         wallet.path().join("cwallet.sso"),
     );
-    fs::copy(kept().join("oracle-cwallet.sso"), &sso).unwrap();
+    fs::copy(stored_folder().join("oracle-cwallet.sso"), &sso).unwrap();
     let (p12_name, sso_name) = (p12.display().to_string(), sso.display().to_string());
     let folder = wallet.path().display().to_string();
     // Without a password, by file and by folder.
@@ -328,7 +332,7 @@ fn a_wallet_made_by_orapki_is_read() {
             .len(),
         10
     );
-    // Its type says how it was made, and nothing more.
+    // The kind only tells how it was made.
     let mut other = fs::read(&sso).unwrap();
     other[3] = b'7';
     assert_eq!(Trust::empty().pem(&other).load().unwrap().anchors.len(), 10);
@@ -341,8 +345,8 @@ fn a_wallet_made_by_orapki_is_read() {
         ],
     );
 
-    // Beside the other one: which of them is read, the password tells.
-    fs::copy(kept().join("oracle-ewallet.p12"), &p12).unwrap();
+    // With both stores, the password decides which one is read.
+    fs::copy(stored_folder().join("oracle-ewallet.p12"), &p12).unwrap();
     for trust in [
         Trust::empty().path(&folder),
         Trust::empty().folder(wallet.path()),
@@ -361,7 +365,7 @@ fn a_wallet_made_by_orapki_is_read() {
             )]
         );
     }
-    // A file is what was named, and no other.
+    // A file is read itself, and not the other one.
     assert_eq!(
         origins(Trust::empty().path(&p12).password("asdf1234")).0,
         std::slice::from_ref(&p12_name)
@@ -377,15 +381,16 @@ fn a_wallet_made_by_orapki_is_read() {
     );
 }
 
-/// The store of `secret-bags.p12`, which is not encrypted, under another password.
-fn under_password(password: &[u8]) -> Vec<u8> {
+/// The store of `secret-bags.p12`, which is not encrypted, with another password.
+fn with_password(password: &[u8]) -> Vec<u8> {
     use ::pkcs12::kdf::{Pkcs12KeyType, derive_key};
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use x509_cert::der::asn1::OctetString;
     use x509_cert::der::{Decode as _, Encode as _};
 
     let mut pfx =
-        ::pkcs12::pfx::Pfx::from_der(&fs::read(kept().join("secret-bags.p12")).unwrap()).unwrap();
+        ::pkcs12::pfx::Pfx::from_der(&fs::read(stored_folder().join("secret-bags.p12")).unwrap())
+            .unwrap();
     let content = pfx.auth_safe.content.decode_as::<OctetString>().unwrap();
     let mac = pfx.mac_data.as_mut().unwrap();
     let utf16: Vec<u8> = password
@@ -430,8 +435,8 @@ fn wallet_of(kind: u8, secret: &[u8], store: &[u8]) -> Vec<u8> {
     [&header[..], store].concat()
 }
 
-/// How a wallet has its password.
-fn hidden_by_aes(key: [u8; 16], password: [u8; 16]) -> Vec<u8> {
+/// The password of a wallet, encrypted with AES.
+fn encrypt_password_aes(key: [u8; 16], password: [u8; 16]) -> Vec<u8> {
     use cbc::cipher::{BlockModeEncrypt as _, KeyIvInit as _, block_padding::NoPadding};
     let iv = 0xC034_D831_1C02_CEF8_51F0_144B_81ED_4BF2_u128.to_be_bytes();
     let cipher = cbc::Encryptor::<aes::Aes128>::new(&key.into(), &iv.into());
@@ -443,7 +448,7 @@ fn hidden_by_aes(key: [u8; 16], password: [u8; 16]) -> Vec<u8> {
     .concat()
 }
 
-fn hidden_by_des(key: [u8; 8], password: &[u8]) -> Vec<u8> {
+fn encrypt_password_des(key: [u8; 8], password: &[u8]) -> Vec<u8> {
     use cbc::cipher::{BlockModeEncrypt as _, KeyIvInit as _, block_padding::Pkcs7};
     let cipher = cbc::Encryptor::<des::Des>::new(&key.into(), &[0; 8].into());
     let sealed = cipher.encrypt_padded_vec::<Pkcs7>(password);
@@ -469,13 +474,13 @@ fn local_password(host: &str, user: &str, password: [u8; 16]) -> Vec<u8> {
 
 #[test]
 fn every_form_of_auto_login_is_read() {
-    // As in a real one, with control characters.
+    // As in a real wallet, with control characters.
     let password = *b"\x01\x7fabc\x1f\x0aXYZ 019~\x02";
     let (aes, des) = (
-        hidden_by_aes([7; 16], password),
-        hidden_by_des([9; 8], &password),
+        encrypt_password_aes([7; 16], password),
+        encrypt_password_des([9; 8], &password),
     );
-    let store = under_password(&password);
+    let store = with_password(&password);
     for (name, wallet) in [
         ("6", wallet_of(b'6', &aes, &store)),
         ("7", wallet_of(b'7', &aes, &store)),
@@ -486,7 +491,7 @@ fn every_form_of_auto_login_is_read() {
             .load()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(summary.anchors.len(), 2, "{name}");
-        // A password is not asked for, and does not matter.
+        // A password is not needed, and is ignored.
         assert_eq!(
             Trust::empty()
                 .pem(&wallet)
@@ -510,7 +515,7 @@ fn every_form_of_auto_login_is_read() {
         &config_error(Trust::empty().pem(unknown)),
         &["is hidden in a way that is not known (04)"],
     );
-    let wrong = wallet_of(b'6', &aes, &under_password(b"another"));
+    let wrong = wallet_of(b'6', &aes, &with_password(b"another"));
     says(
         &config_error(Trust::empty().pem(wrong)),
         &["is an auto-login wallet of Oracle (cwallet.sso) that is damaged"],
@@ -522,15 +527,15 @@ fn a_local_auto_login_wallet_is_read() {
     let (password, host) = ([0x42; 16], whoami::hostname().unwrap());
     let (host, user) = (host.split('.').next().unwrap(), whoami::username().unwrap());
     for hidden in [
-        hidden_by_aes([7; 16], password),
-        hidden_by_des([9; 8], &password),
+        encrypt_password_aes([7; 16], password),
+        encrypt_password_des([9; 8], &password),
     ] {
-        let store = under_password(&local_password(host, &user, password));
+        let store = with_password(&local_password(host, &user, password));
         let wallet = wallet_of(b'8', &hidden, &store);
         assert_eq!(Trust::empty().pem(&wallet).load().unwrap().anchors.len(), 2);
-        // It was made elsewhere.
+        // It was made on another host.
         for (other, user) in [("elsewhere", &*user), (host, "oracle")] {
-            let store = under_password(&local_password(other, user, password));
+            let store = with_password(&local_password(other, user, password));
             let error = config_error(Trust::empty().pem(wallet_of(b'8', &hidden, &store)));
             let here = format!(
                 "on this host, {host:?}, for this user, {:?}",
@@ -551,7 +556,7 @@ fn a_local_auto_login_wallet_is_read() {
 #[test]
 fn secret_bags_are_skipped() {
     let expected = ["CN=Harness Root CA", "CN=Harness Intermediate CA"];
-    let path = kept().join("secret-bags.p12");
+    let path = stored_folder().join("secret-bags.p12");
     assert_eq!(
         subjects(Trust::empty().path(&path).password("changeit1")),
         expected
@@ -566,12 +571,12 @@ fn secret_bags_are_skipped() {
 fn a_wallet_is_read_as_client_certificate() {
     let wallet = tempfile::tempdir().unwrap();
     fs::copy(
-        kept().join("ewallet.p12"),
+        stored_folder().join("ewallet.p12"),
         wallet.path().join("ewallet.p12"),
     )
     .unwrap();
     fs::copy(
-        kept().join("oracle-cwallet.sso"),
+        stored_folder().join("oracle-cwallet.sso"),
         wallet.path().join("cwallet.sso"),
     )
     .unwrap();
@@ -591,7 +596,7 @@ fn a_wallet_is_read_as_client_certificate() {
             "{path}"
         );
     }
-    // The one that opens without has certificates alone.
+    // The store that opens without a password contains certificates only.
     let error = ClientCertificate::file(wallet.path().join("cwallet.sso"))
         .load()
         .unwrap_err();
@@ -602,7 +607,7 @@ fn a_wallet_is_read_as_client_certificate() {
                 certificate",
         ],
     );
-    let error = ClientCertificate::file(kept()).load().unwrap_err();
+    let error = ClientCertificate::file(stored_folder()).load().unwrap_err();
     says(
         &error,
         &["ewallet.p12 is a key store that needs a password, and none was given"],
@@ -629,7 +634,7 @@ fn javas_cacerts_is_read() {
 
 #[test]
 fn a_damaged_store_is_an_error() {
-    // To derive a key takes its time: not every byte of a PKCS#12 store.
+    // Deriving a key is slow, so not every byte of a PKCS#12 store is tested.
     for (name, step) in [
         ("java.jks", 1),
         ("keys.jks", 1),
@@ -638,7 +643,7 @@ fn a_damaged_store_is_an_error() {
         ("secret-bags.p12", 41),
         ("secret-key.jceks", 1),
     ] {
-        let whole = fs::read(kept().join(name)).unwrap();
+        let whole = fs::read(stored_folder().join(name)).unwrap();
         for at in (0..whole.len()).step_by(step) {
             let _ = Trust::empty().pem(&whole[..at]).password("changeit").load();
             let mut changed = whole.clone();
@@ -647,7 +652,7 @@ fn a_damaged_store_is_an_error() {
         }
     }
     // An entry that claims 4 GiB.
-    let mut jks = fs::read(kept().join("java.jks")).unwrap();
+    let mut jks = fs::read(stored_folder().join("java.jks")).unwrap();
     let type_at = jks
         .windows(5)
         .position(|window| window == b"X.509")

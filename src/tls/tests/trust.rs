@@ -1,4 +1,4 @@
-//! What a trust is put together from, and what it says of it.
+//! The sources of trust anchors, and their summary.
 
 use super::*;
 use std::fs;
@@ -162,7 +162,7 @@ fn folders_skip_files_without_a_certificate() {
     );
 }
 
-/// However much a folder holds that was named by mistake, little of it is read.
+/// Only a little is read from a large folder that was given by mistake.
 #[test]
 fn folders_are_read_up_to_a_limit() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn folders_are_read_up_to_a_limit() {
             "into a folder of their own",
         ],
     );
-    // One that is too large alone is passed over unread.
+    // A file that is too large by itself is skipped unread.
     let a = Party::authority("A", None);
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.pem"), &a.pem).unwrap();
@@ -237,7 +237,7 @@ fn other_contents_of_a_file_are_reported() {
 fn the_system_store_is_read_only_if_configured() {
     let a = Party::authority("A", None);
     assert_eq!(Trust::empty().pem(&a.pem).load().unwrap().anchors.len(), 1);
-    // A machine may have none; where there is one, all of it can be read.
+    // A machine may have no store; if it has one, all of it can be read.
     let native = rustls_native_certs::load_native_certs().certs;
     let summary = Trust::system().pem(&a.pem).load().unwrap();
     let unreadable = native
@@ -258,6 +258,6 @@ fn malformed_pins_are_refused() {
         "sha1//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     ] {
         let error = config_error(Trust::empty().pin(pin));
-        says(&error, &["is no pin", "openssl x509"]);
+        says(&error, &["is not a pin", "openssl x509"]);
     }
 }
