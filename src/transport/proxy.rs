@@ -16,30 +16,10 @@ use zeroize::Zeroizing;
 
 use super::{Connected, Destination, Tcp, tcp};
 use crate::Secret;
+use crate::diagnose::proxy as advice;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
-
-const CHECK_PROXY: &str =
-    "Check the proxy's host, port and kind (socks5://, socks5h:// or http://), and that it runs.";
-
-const NO_PROXY: &str = "Something else listens there, a mail server or another kind of proxy: \
-    check the proxy's host, port and kind (socks5://, socks5h:// \
-    or http://).";
-
-const NOT_ALLOWED: &str =
-    "The proxy's rules forbid it: have its administrator allow the mail server and its port.";
-
-const NO_CONNECT: &str = "The proxy's rules forbid it; many let CONNECT through to port 443 only: \
-    have its administrator allow the mail server \
-    and its port (squid: SSL_ports; tinyproxy: ConnectPort).";
-
-const LOOK_UP_THERE: &str = "Check the spelling of the host name and the name servers (DNS) of \
-    this machine, or let the proxy look the name up: \
-    socks5h:// in place of socks5://.";
-
-const BEYOND: &str = "Check the mail server's host and port. If they are right, the proxy cannot \
-    reach it: its log says why.";
 
 /// The head of an answer to CONNECT is never as long as this.
 const MAX_HEAD: usize = 16 * 1024;
@@ -170,7 +150,7 @@ impl Proxy {
             ProxyKind::Socks5 => {
                 let found = tcp::look_up(destination)
                     .await
-                    .map_err(|error| error.with_hint(LOOK_UP_THERE));
+                    .map_err(|error| error.with_hint(advice::LOOK_UP_AT_PROXY));
                 found?.into_iter().map(Destination::Address).collect()
             }
             _ => vec![destination.clone()],
@@ -179,7 +159,7 @@ impl Proxy {
         for destination in beyond {
             let (mut stream, _) = tcp.open(&self.at).await.map_err(|error| {
                 let context = format!("the proxy {self}");
-                error.context(context).with_hint(CHECK_PROXY)
+                error.context(context).with_hint(advice::CHECK_PROXY)
             })?;
             *at_proxy = true;
             let asked = match self.kind {
@@ -203,7 +183,9 @@ impl Proxy {
                 Err(error) => return Err(error),
             }
         }
-        Err(failure.unwrap_or_else(|| self.fault(ErrorKind::Connect, "was not asked", CHECK_PROXY)))
+        Err(failure.unwrap_or_else(|| {
+            self.fault(ErrorKind::Connect, "was not asked", advice::CHECK_PROXY)
+        }))
     }
 
     async fn connect_by_socks(
@@ -243,67 +225,54 @@ impl Proxy {
             SocksError::PasswordAuthFailure(_) => self.refused_login(),
             SocksError::ConnectionNotAllowedByRuleset => self.fault(
                 ErrorKind::Refused,
-                format!(
-                    "does not allow connections to \
-                    {destination}"
-                ),
-                NOT_ALLOWED,
+                format!("does not allow connections to {destination}"),
+                advice::NOT_ALLOWED,
             ),
             SocksError::CommandNotSupported => self.fault(
                 ErrorKind::Unsupported,
-                beyond(
-                    "it \
-                knows no CONNECT",
-                ),
-                CHECK_PROXY,
+                beyond("it knows no CONNECT"),
+                advice::CHECK_PROXY,
             ),
             SocksError::AddressTypeNotSupported => self.fault(
                 ErrorKind::Unsupported,
                 beyond("it does not support this type of address"),
-                "It may know names and IPv4 addresses alone, or addresses alone: try socks5h:// \
-                    in place of socks5://, or the reverse.",
+                advice::OTHER_ADDRESSES,
             ),
             SocksError::InvalidTargetAddress(_) => self.fault(
                 ErrorKind::Request,
                 "takes host names of 255 bytes at most",
-                "Check \
-                    the mail server's host.",
+                advice::MAIL_SERVER_HOST,
             ),
-            SocksError::GeneralSocksServerFailure => {
-                self.fault(ErrorKind::Connect, beyond("a general failure"), BEYOND)
-            }
+            SocksError::GeneralSocksServerFailure => self.fault(
+                ErrorKind::Connect,
+                beyond("a general failure"),
+                advice::NO_ROUTE,
+            ),
             SocksError::NetworkUnreachable => self.fault(
                 ErrorKind::Connect,
-                beyond(
-                    "the network \
-                is unreachable",
-                ),
-                BEYOND,
+                beyond("the network is unreachable"),
+                advice::NO_ROUTE,
             ),
             SocksError::HostUnreachable => self.fault(
                 ErrorKind::Connect,
-                beyond(
-                    "the host is \
-                unreachable",
-                ),
-                BEYOND,
+                beyond("the host is unreachable"),
+                advice::NO_ROUTE,
             ),
             SocksError::ConnectionRefused => self.fault(
                 ErrorKind::Connect,
-                beyond(
-                    "the \
-                connection was refused",
-                ),
-                BEYOND,
+                beyond("the connection was refused"),
+                advice::NO_ROUTE,
             ),
-            SocksError::TtlExpired => {
-                self.fault(ErrorKind::Connect, beyond("it took too long"), BEYOND)
-            }
+            SocksError::TtlExpired => self.fault(
+                ErrorKind::Connect,
+                beyond("it took too long"),
+                advice::NO_ROUTE,
+            ),
             SocksError::Io(_) => self.ended(destination),
             _ => self.fault(
                 ErrorKind::Protocol,
                 "does not answer as a SOCKS5 proxy",
-                NO_PROXY,
+                advice::NO_PROXY,
             ),
         }
         .with_source(error))
@@ -335,13 +304,25 @@ impl Proxy {
             200..=299 => return Ok(()),
             // tinyproxy says 401 where the login is wrong.
             401 | 407 => self.refused_login(),
-            502..=504 => self.fault(ErrorKind::Connect, said("cannot connect to"), BEYOND),
-            500..=599 => self.fault(ErrorKind::Connect, said("failed at connecting to"), BEYOND),
-            300..=499 => self.fault(ErrorKind::Refused, said("does not connect to"), NO_CONNECT),
+            502..=504 => self.fault(
+                ErrorKind::Connect,
+                said("cannot connect to"),
+                advice::NO_ROUTE,
+            ),
+            500..=599 => self.fault(
+                ErrorKind::Connect,
+                said("failed at connecting to"),
+                advice::NO_ROUTE,
+            ),
+            300..=499 => self.fault(
+                ErrorKind::Refused,
+                said("does not connect to"),
+                advice::CONNECT_NOT_ALLOWED,
+            ),
             _ => self.fault(
                 ErrorKind::Protocol,
                 said("gives a strange answer when asked for"),
-                NO_PROXY,
+                advice::NO_PROXY,
             ),
         })
     }
@@ -381,11 +362,8 @@ impl Proxy {
             ErrorKind::Protocol,
             message,
             match line.starts_with("220") {
-                true => {
-                    "That is a mail server: check the proxy's host and port, and leave the proxy \
-                        out if there is none."
-                }
-                false => NO_PROXY,
+                true => advice::MAIL_SERVER,
+                false => advice::NO_PROXY,
             },
         ))
     }
@@ -395,26 +373,15 @@ impl Proxy {
             Some(_) => self.fault(
                 ErrorKind::Auth,
                 "did not accept the login",
-                "Check the user name and the password in the proxy's URL, and whether the proxy \
-                    takes logins by password.",
+                advice::WRONG_LOGIN,
             ),
-            None => self.fault(
-                ErrorKind::Auth,
-                "wants a login",
-                "Put a user name and a password into the proxy's URL, such as \
-                    socks5://user:password@proxy.example.org:1080.",
-            ),
+            None => self.fault(ErrorKind::Auth, "wants a login", advice::NO_LOGIN),
         }
     }
 
     fn ended(&self, destination: &Destination) -> Error {
         let message = format!("ended the connection when asked for {destination}");
-        self.fault(
-            ErrorKind::Connect,
-            message,
-            "It cannot reach the mail server, or does not allow it, or is another kind of proxy \
-                (socks5://, socks5h:// or http://): its log says why.",
-        )
+        self.fault(ErrorKind::Connect, message, advice::ENDED)
     }
 
     fn fault(&self, kind: ErrorKind, message: impl fmt::Display, hint: &str) -> Error {
@@ -429,15 +396,10 @@ impl Proxy {
                 .context(format!(
                     "the proxy {self} accepted the connection and did not lead to the server"
                 ))
-                .with_hint(
-                    "The proxy cannot reach the mail server, or it is another kind of proxy \
-                    (socks5://, socks5h:// or http://): its log says why.",
-                )
+                .with_hint(advice::NOT_THROUGH)
         } else {
             let context = format!("the proxy {self} was not reached");
-            error.context(context).with_hint(
-                "Check the proxy's host and port, and whether a firewall drops connections to it.",
-            )
+            error.context(context).with_hint(advice::NOT_REACHED)
         }
     }
 }
