@@ -1,5 +1,5 @@
-//! Files that settings and messages name: opened without waiting for another process, and read
-//! within limits of size and time.
+//! Reads the files of settings and messages: opens them without blocking, and reads them within
+//! limits of size and time.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,26 +9,24 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-/// A file for a setting that is not a regular file (a FIFO, a device) has this time to reach its
-/// end. It is enough for a program that computes what it writes, and short enough for a person who
-/// waits.
+/// The time limit for reading a setting from a file that is not regular (a FIFO, a device). It is
+/// long enough for a program that computes its output, and short enough for a user who waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// As large as a secret can be: up to here, a file is read into one piece of memory, whose growth
-/// would leave copies.
+/// The maximum size of a secret. Files up to this size are read into one allocation, because growing
+/// it would leave copies.
 const ONE_PIECE: u64 = 64 * 1024;
 
-/// Where fewer bytes than these are free, `read_to_end` reads into a buffer of its own, which is
-/// not wiped.
+/// If fewer bytes are free, `read_to_end` reads into a buffer of its own, which is not wiped.
 const PROBE: usize = 32;
 
-/// When reading a file for a setting must end, unless the caller has less time.
+/// The time by which reading a setting must end, unless the caller has less time.
 pub(crate) fn time_limit() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Opens a file for reading. A FIFO opens at once, without a process that writes to it, and a
-/// terminal does not become that of this process.
+/// Opens a file for reading. A FIFO opens without waiting for a writer, and a terminal does not
+/// become the controlling terminal.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
@@ -41,12 +39,12 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Reads a file to its end, which must come within `limit` bytes and, for anything but a regular
-/// file, before `until`. What was read may be a secret, and is wiped.
+/// Reads a whole file of at most `limit` bytes. Files that are not regular must end before `until`.
+/// The buffer may contain a secret, and is wiped.
 pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open(path)?;
     let metadata = file.metadata()?;
-    // A FIFO that no process has opened for writing yet has no end either: it is waited for.
+    // A FIFO without a writer reports EOF: wait for one.
     let mut must_wait = !metadata.is_file() && !metadata.is_dir();
     if metadata.is_file() && metadata.len() > limit {
         return Err(too_large(limit));
@@ -62,7 +60,7 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroiz
         {
             Ok(_) if bytes.len() as u64 > limit => return Err(too_large(limit)),
             Ok(_) => return Ok(bytes),
-            // Some devices are always ready, and never have anything.
+            // Some devices are always ready without data.
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock
                     && must_wait
@@ -76,7 +74,7 @@ pub(crate) fn read(path: &Path, limit: u64, until: Instant) -> io::Result<Zeroiz
     }
 }
 
-/// Reads to the end, which must come within `limit` bytes. What was read is wiped.
+/// Reads at most `limit` bytes to EOF. The buffer is wiped.
 pub(crate) fn read_all(reader: impl io::Read, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = buffer(0, limit);
     reader.take(limit + 1).read_to_end(&mut bytes)?;
@@ -87,13 +85,13 @@ pub(crate) fn read_all(reader: impl io::Read, limit: u64) -> io::Result<Zeroizin
     }
 }
 
-/// An empty buffer in one piece of memory for so many bytes, or a secret.
+/// An empty buffer for `expected` bytes, at least for a secret, in one allocation.
 fn buffer(expected: u64, limit: u64) -> Zeroizing<Vec<u8>> {
     let capacity = usize::try_from(expected.max(ONE_PIECE).min(limit)).unwrap_or_default();
     Zeroizing::new(Vec::with_capacity(capacity + 1 + PROBE))
 }
 
-/// Waits until there is something to read, or the end.
+/// Waits for data or EOF.
 #[cfg(unix)]
 fn wait(file: &File, until: Instant) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -128,7 +126,7 @@ fn endless() -> io::Error {
     )
 }
 
-/// A limit in words: `16 MiB`.
+/// A limit as text: `16 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         1_048_576.. => format!("{} MiB", bytes / 1_048_576),
@@ -136,12 +134,12 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// The text of a file: PowerShell's `>` writes UTF-16, and editors put a byte order mark before
-/// UTF-8. Half a character in UTF-16 becomes a byte that is not UTF-8.
+/// Converts a text file to UTF-8: PowerShell's `>` writes UTF-16, and editors write a byte order
+/// mark. An unpaired surrogate becomes a byte that is not UTF-8.
 pub(crate) fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes[2..].as_chunks::<2>();
-        // In one piece of memory: a unit becomes 3 bytes at most.
+        // In one allocation: a unit becomes 3 bytes at most.
         let mut text = Vec::with_capacity(3 * pairs.len() + 1);
         for char in char::decode_utf16(pairs.iter().copied().map(unit)) {
             match char {
@@ -190,7 +188,7 @@ mod tests {
             (error.kind(), &*error.to_string()),
             (io::ErrorKind::FileTooLarge, "it is larger than 1 KiB")
         );
-        // Its size is reported as 0.
+        // The reported size is 0.
         assert!(
             !read(Path::new("/proc/version"), 2048, time_limit())
                 .unwrap()
@@ -235,7 +233,7 @@ mod tests {
         writer.join().unwrap();
     }
 
-    /// Neither by the growth of the buffer, nor by that of `read_to_end`.
+    /// Neither the buffer nor `read_to_end` allocates again.
     #[test]
     fn a_secret_is_read_into_a_single_allocation() {
         let folder = tempfile::tempdir().unwrap();
@@ -261,7 +259,7 @@ mod tests {
             read_all(&[7; 65_537][..], ONE_PIECE).unwrap_err().kind(),
             io::ErrorKind::FileTooLarge
         );
-        // A short file, too, has more room than `read_to_end` wants.
+        // The buffer of a short file has enough spare capacity for `read_to_end`, too.
         let short = folder.path().join("short");
         std::fs::write(&short, "secret").unwrap();
         assert!(read(&short, ONE_PIECE, time_limit()).unwrap().capacity() > 6 + PROBE);
@@ -310,7 +308,7 @@ mod tests {
     fn a_fifo_that_stays_open_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = fifo(&folder);
-        // Opened for both: there is a writer all the time, which writes nothing more.
+        // Opened for both, so that there is always a writer, which writes nothing more.
         let mut writer = File::options().read(true).write(true).open(&path).unwrap();
         writer.write_all(b"the beginning").unwrap();
         let error = read(&path, 1 << 20, Instant::now()).unwrap_err();

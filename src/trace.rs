@@ -1,11 +1,11 @@
-//! Spans and events for `tracing`, where that feature is on; nothing where it is not.
+//! Spans and events of `tracing`; without that feature, nothing.
 //!
-//! What is told: which step of which session with which host, how long it took, and how it failed.
-//! The dialogue comes from the transcript, which holds no secret.
+//! Each step of a session is a span with its host; its end is an event with the duration and the
+//! failure. The events of the dialogue come from the transcript, which contains no secrets.
 
 use crate::error::Result;
 
-/// Runs a step of a session with `host` in a span of its own, and tells how it ended.
+/// Runs a step of a session in a span of its own, and emits its result.
 pub(crate) async fn in_span<T>(
     step: &'static str,
     host: &str,
@@ -28,7 +28,7 @@ async fn traced<T>(
 ) -> Result<T> {
     use tracing::Instrument as _;
     let span = tracing::info_span!("smtp", step, host);
-    let told = async {
+    let traced = async {
         let began = tokio::time::Instant::now();
         let result = running.await;
         let seconds = began.elapsed().as_secs_f64();
@@ -44,5 +44,5 @@ async fn traced<T>(
         }
         result
     };
-    told.instrument(span).await
+    traced.instrument(span).await
 }
