@@ -13,8 +13,8 @@ use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
-use envoi::{Address, Envelope, ErrorKind, Phase};
+use envoi::proto::{AbortReason, ClientName, Machine, Settings, Step, Transaction};
+use envoi::{Address, Envelope, Phase};
 
 fn main() -> ExitCode {
     match run() {
@@ -190,14 +190,13 @@ impl Session {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                 ) =>
             {
-                return Err(self
-                    .machine
-                    .abort(ErrorKind::Timeout, "the server did not answer in time"));
+                let reason = AbortReason::TimedOut("the server did not answer in time".into());
+                return Err(self.machine.abort(reason).into());
             }
             Err(error) => {
-                return Err(self
-                    .machine
-                    .abort(ErrorKind::Closed, format!("the connection failed: {error}")));
+                let text = format!("the connection failed: {error}");
+                let reason = AbortReason::ConnectionFailed(text);
+                return Err(self.machine.abort(reason).into());
             }
         }
         Ok(())

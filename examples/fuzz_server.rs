@@ -125,8 +125,12 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
             Ok(Step::Rejected { reply, .. }) => return Ok(Seen::Refused(reply.to_string())),
             Ok(Step::Closed) => return Ok(Seen::Closed),
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Closed => return Ok(Seen::Closed),
-            Err(error) => return Ok(Seen::OutOfStep(error.message().to_owned())),
+            Err(error) => {
+                return Ok(match envoi::Error::from(error) {
+                    error if error.kind() == ErrorKind::Closed => Seen::Closed,
+                    error => Seen::OutOfStep(error.message().to_owned()),
+                });
+            }
         }
     }
 }

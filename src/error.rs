@@ -2,13 +2,17 @@
 //!
 //! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`]
 //! where it came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step.
-//! This module knows plain data only, no socket and no TLS library.
+//! This module knows plain data only: how a failure is made from its cause, and what is advised, is
+//! the business of `diagnose`.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
-use crate::diagnose;
-use crate::proto::{Reply, Secrets};
+pub use crate::proto::Phase;
+use crate::proto::Reply;
+#[cfg(feature = "client")]
+use crate::proto::Secrets;
 use crate::text::printable;
 
 /// What sort of failure it is, and so what can be done about it.
@@ -76,75 +80,6 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Where in the session something happened. Each phase has a time limit of its own (RFC 5321,
-/// 4.5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Phase {
-    /// Before any connection: the message, the settings, the files are looked at.
-    Setup,
-    /// The host is looked up and connected to.
-    Connect,
-    /// The TLS handshake.
-    Tls,
-    /// The server's first reply.
-    Greeting,
-    /// EHLO or HELO and its answer.
-    Hello,
-    /// The STARTTLS command and its answer.
-    StartTls,
-    /// The login.
-    Auth,
-    /// MAIL: the sender.
-    Mail,
-    /// RCPT: a recipient.
-    Rcpt,
-    /// DATA, up to the go-ahead.
-    Data,
-    /// The message itself goes out.
-    Body,
-    /// The message is out, its final reply is awaited.
-    EndOfData,
-    /// RSET.
-    Reset,
-    /// NOOP.
-    Noop,
-    /// Another command.
-    Command,
-    /// QUIT.
-    Quit,
-}
-
-impl Phase {
-    /// The phase as one lower-case word, as logs and JSON have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Setup => "setup",
-            Phase::Connect => "connect",
-            Phase::Tls => "tls",
-            Phase::Greeting => "greeting",
-            Phase::Hello => "ehlo",
-            Phase::StartTls => "starttls",
-            Phase::Auth => "auth",
-            Phase::Mail => "mail",
-            Phase::Rcpt => "rcpt",
-            Phase::Data => "data",
-            Phase::Body => "body",
-            Phase::EndOfData => "end-of-data",
-            Phase::Reset => "rset",
-            Phase::Noop => "noop",
-            Phase::Command => "command",
-            Phase::Quit => "quit",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// A failure: what happened, in which phase, the server's words and what to do now.
 ///
 /// `Display` gives all of it in one line; the parts can be had one by one.
@@ -155,8 +90,10 @@ impl fmt::Display for Phase {
 /// assert!(error.is_permanent());
 /// println!("{error}");
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     phase: Phase,
@@ -166,7 +103,7 @@ struct Inner {
     outcome_unknown: bool,
     /// The reply's code is one for the moment, and what it is about will not pass by itself.
     lasts: bool,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
     #[cfg(feature = "client")]
     receipt: Option<Box<crate::Receipt>>,
 }
@@ -195,8 +132,8 @@ impl Error {
         Self::new(ErrorKind::Request, Phase::Setup, message)
     }
 
-    /// The server's refusal. What to do about it depends on the session, which
-    /// [adds](Self::advised) it.
+    /// The server's refusal. What to do about it depends on the session, which adds it.
+    #[cfg(feature = "client")]
     pub(crate) fn refused(
         kind: ErrorKind,
         phase: Phase,
@@ -204,53 +141,6 @@ impl Error {
         reply: Reply,
     ) -> Self {
         Self::new(kind, phase, message).with_reply(reply)
-    }
-
-    /// Adds what to do about the server's refusal, by what is known of the session. Advice that is
-    /// there already stays.
-    #[cfg(feature = "client")]
-    pub(crate) fn advised(mut self, session: &diagnose::Facts<'_>) -> Self {
-        let facts = diagnose::Facts {
-            phase: self.0.phase,
-            reply: self.0.reply.as_ref(),
-            ..*session
-        };
-        if self.0.hint.is_none()
-            && let Some(advice) = diagnose::for_refusal(&facts)
-        {
-            self.0.lasts = advice.lasts;
-            self.0.hint = Some(advice.text.into_owned());
-        }
-        self
-    }
-
-    /// A connection that the machine has no part in yet, or no more.
-    #[cfg(feature = "client")]
-    pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
-        Self::new(
-            ErrorKind::Closed,
-            phase,
-            format!("the connection failed: {cause}"),
-        )
-        .with_hint(diagnose::for_end(phase, false))
-        .with_source(cause)
-    }
-
-    /// The same for another part of the message, without the source. That its outcome is unknown
-    /// holds for one part only.
-    #[cfg(feature = "client")]
-    pub(crate) fn copy(&self) -> Self {
-        let hint = if self.0.outcome_unknown {
-            Some(diagnose::for_end(Phase::Body, false))
-        } else {
-            self.hint()
-        };
-        let mut copy = Self::new(self.0.kind, self.0.phase, self.message()).with_hint_if(hint);
-        copy.0.lasts = self.0.lasts;
-        match &self.0.reply {
-            Some(reply) => copy.with_reply(reply.clone()),
-            None => copy,
-        }
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -269,7 +159,8 @@ impl Error {
         self
     }
 
-    /// Takes out of the message, and of what caused it, what nobody may see.
+    /// Removes secrets from the message, and from what caused it.
+    #[cfg(feature = "client")]
     pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
         if let Some(redacted) = secrets.redacted(&self.0.message) {
             self.0.message = redacted;
@@ -282,24 +173,21 @@ impl Error {
                 .collect();
             if words.iter().any(|words| secrets.redacted(words).is_some()) {
                 // Its words are left, without its type.
-                self.0.source = Some(
-                    secrets
-                        .redacted(&words[0])
-                        .unwrap_or_else(|| words[0].clone())
-                        .into(),
-                );
+                let first = secrets.redacted(&words[0]);
+                return self.with_source(first.unwrap_or_else(|| words[0].clone()));
             }
         }
         self
     }
 
-    pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
+    pub(crate) fn set_outcome_unknown(&mut self, unknown: bool) {
         self.0.outcome_unknown = unknown;
-        if unknown {
-            self.with_hint(diagnose::UNKNOWN)
-        } else {
-            self
-        }
+    }
+
+    /// Marks a failure that will not pass by itself, whatever the reply's code says.
+    #[cfg(feature = "client")]
+    pub(crate) fn set_lasts(&mut self, lasts: bool) {
+        self.0.lasts = lasts;
     }
 
     /// What it concerns, before what happened.
@@ -333,7 +221,7 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 

@@ -114,8 +114,9 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
         // A permanent refusal of one recipient outweighs the transient error for another.
         let receipt = error
             .receipt()

@@ -80,11 +80,12 @@ impl LoginSettings {
     pub(crate) fn check(&self) -> Result<()> {
         match self.chosen()? {
             Some(LoginWith::Credentials(credentials)) => {
-                Mechanism::check(&self.mechanisms, &credentials)
+                Ok(Mechanism::check(&self.mechanisms, &credentials)?)
             }
             // Any token will do to look at the user.
             Some(LoginWith::Tokens { user, .. }) => {
-                Mechanism::check(&self.mechanisms, &Credentials::token(user, "any"))
+                let credentials = Credentials::token(user, "any");
+                Ok(Mechanism::check(&self.mechanisms, &credentials)?)
             }
             Some(LoginWith::Exchange(_)) | None => Ok(()),
         }

@@ -185,7 +185,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 value
                     .split(',')
                     .map(str::parse)
-                    .collect::<Result<Vec<_>>>()?,
+                    .collect::<Result<Vec<_>, _>>()?,
             ),
             "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(),
             "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),

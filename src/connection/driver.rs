@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::clock::{Clock, FAR, Limit, LimitKind};
 use super::not_sent;
 use crate::Timeouts;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{Error, Phase, Result};
 use crate::message::Body;
-use crate::proto::{Chunk, Machine, Reply, Step, Transaction};
+use crate::proto::{AbortReason, Chunk, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
 
 /// After a write failed, a reply may still be waiting to be read: why the server closed.
@@ -194,7 +194,7 @@ impl Driver {
     /// Gives a command, and waits for its reply.
     pub(super) async fn ask(
         &mut self,
-        give: impl FnOnce(&mut Machine) -> Result<()>,
+        give: impl FnOnce(&mut Machine) -> Result<(), ProtocolError>,
     ) -> Result<Reply> {
         self.until_ready().await?;
         give(&mut self.machine)?;
@@ -236,10 +236,13 @@ impl Driver {
         match self.machine.step() {
             Ok(Step::Closed) => self.abort_error.take().map_or(Ok(Step::Closed), Err),
             Ok(step) => Ok(step),
-            Err(error) => Err(match self.io_error.take() {
-                Some(cause) => self.machine.redacted(error.with_io_error(cause)),
-                None => error,
-            }),
+            Err(error) => {
+                let error = Error::from(error);
+                Err(match self.io_error.take() {
+                    Some(cause) => error.with_io_error(cause).redacted(self.machine.secrets()),
+                    None => error,
+                })
+            }
         }
     }
 
@@ -310,12 +313,13 @@ impl Driver {
                 if !server_is_slow {
                     self.stalled_since = Instant::now();
                 }
-                self.machine.body(chunk)
+                Ok(self.machine.body(chunk)?)
             }
-            Event::Chunk(None) => self.machine.finish(),
+            Event::Chunk(None) => Ok(self.machine.finish()?),
             // What is missing must not look like the end: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
-                self.machine.abort(error.kind(), error.message());
+                self.machine
+                    .abort(AbortReason::InputFailed(error.message().to_owned()));
                 self.abort_error = Some(error);
                 Ok(())
             }
@@ -351,7 +355,7 @@ impl Driver {
     /// lacked, is.
     pub(super) fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
         self.body_wait = self.body_wait.saturating_sub(self.time_at_min_rate());
-        self.machine.begin(transaction)
+        Ok(self.machine.begin(transaction)?)
     }
 
     /// Writes what the transport takes and reads what is there. Ready, if anything came of it.
@@ -438,13 +442,10 @@ impl Driver {
     }
 
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
-        let message = too_slow(phase, why);
         let hint = why.hint(phase, self.machine.is_secure());
-        self.abort_error = Some(
-            self.machine
-                .abort(ErrorKind::Timeout, message)
-                .with_hint(hint),
-        );
+        let reason = AbortReason::TimedOut(too_slow(phase, why));
+        let error = Error::from(self.machine.abort(reason));
+        self.abort_error = Some(error.with_hint(hint));
     }
 }
 

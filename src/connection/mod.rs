@@ -187,7 +187,7 @@ impl Connection {
         if endpoint.is_none()
             && let Err(error) = self.driver.machine.check_session(submission.batch_count())
         {
-            return submission.connection_lost(error, 0);
+            return submission.connection_lost(error.into(), 0);
         }
         while let Some(recipients) = submission.next_batch() {
             if let Err(error) = self
@@ -268,9 +268,12 @@ impl Connection {
     /// Of TLS, the machine knows only that it is there.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
         match &self.tls {
-            Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => Err(
-                diagnose::must_be_tls("has a certificate that was not verified"),
-            ),
+            Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => {
+                let message = "the message is to go by TLS alone, all the way (REQUIRETLS), and \
+                    this connection has a certificate that was not verified";
+                Err(Error::new(ErrorKind::Tls, Phase::Mail, message)
+                    .with_hint(diagnose::REQUIRE_TLS))
+            }
             _ => Ok(()),
         }
     }
@@ -337,7 +340,7 @@ impl Connection {
             driver.read_available().await;
             if let Err(error) = driver.machine.quit() {
                 if !wait {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 driver.until_ready().await?;
                 driver.machine.quit()?;

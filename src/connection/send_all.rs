@@ -389,12 +389,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             return;
         };
         let mut submission = self.connection.new_submission(&prepared.0, &prepared.1);
-        let session = match self
-            .connection
-            .driver
-            .machine
-            .check_session(submission.batch_count())
-        {
+        let machine = &self.connection.driver.machine;
+        let session = machine.check_session(submission.batch_count());
+        let session = match session.map_err(Error::from) {
             // It has more parts than a session takes: the last ones go over other connections.
             Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => {
                 Ok(())

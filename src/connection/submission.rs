@@ -220,13 +220,9 @@ impl Submission {
             self.batches
                 .push(RecipientBatch::new(None, places, recipients));
         }
-        let copy = error.copy();
-        let mut first = Some(error);
         for (i, batch) in self.batches[self.finished..].iter_mut().enumerate() {
-            let error = first.take().unwrap_or_else(|| copy.copy());
-            batch.result = Some(Err(batch
-                .outcome
-                .connection_lost(error.with_outcome_unknown(i < unknown))));
+            let error = error.clone().with_outcome_unknown(i < unknown);
+            batch.result = Some(Err(batch.outcome.connection_lost(error)));
         }
         (self.started, self.finished) = (self.batches.len(), self.batches.len());
     }

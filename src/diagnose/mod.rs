@@ -10,17 +10,17 @@ pub(crate) mod proxy;
 mod refusal;
 #[cfg(feature = "client")]
 mod replies;
+mod session;
 
-use crate::error::{Error, ErrorKind, Phase};
-use crate::proto::{Capabilities, Reply};
+use crate::proto::{Phase, Protocol, Reply};
 #[cfg(feature = "client")]
 pub(crate) use refusal::{Advice, Facts, for_refusal};
 
-pub(crate) const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, \
+const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, \
     or smtps:// on port 465), \
     or say by name that the password may cross the network in clear (auth-in-clear=yes).";
 
-pub(crate) const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that \
+const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that \
     the password may cross the network in clear (auth-in-clear=yes).";
 
 /// TLS is active, and proves nothing.
@@ -31,15 +31,15 @@ pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its is
      may \
      go to a server that proves nothing (auth-in-clear=yes).";
 
-pub(crate) const INJECTED: &str = "Somebody between you and the server may be tampering with the \
+const INJECTED: &str = "Somebody between you and the server may be tampering with the \
     connection, or the \
     server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS \
     (smtps://, port 465) if the server has it.";
 
-pub(crate) const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, \
+const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, \
     or the port or socket where it speaks LMTP.";
 
-pub(crate) const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, \
+const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, \
     or not. Look for it in the server's log, \
     or ask the recipient, before you send it again.";
 
@@ -48,7 +48,7 @@ pub(crate) const NUL: &str = "Encode the part that has it as base64. A raw messa
     that offers BINARYMIME.";
 
 /// The server proved nothing, or the login is tied to another TLS connection.
-pub(crate) const DISTRUSTED: &str = "Another server may be between this client and the right one, \
+const DISTRUSTED: &str = "Another server may be between this client and the right one, \
     and tamper with the login: compare the \
     server's certificate with the one that its administrator names. If the connection is in \
     order, this mechanism is faulty on the server: choose \
@@ -56,96 +56,91 @@ pub(crate) const DISTRUSTED: &str = "Another server may be between this client a
 
 // ---- What is offered ----
 
-/// The server offers STARTTLS nowhere in its answer to EHLO, or what it said was rewritten on the
-/// way, as the greeting shows, too.
-pub(crate) fn starttls_missing(
-    offered: &Capabilities,
+/// The answer to EHLO does not offer STARTTLS, or what the server said was rewritten on the way, as
+/// the greeting shows, too.
+fn starttls_missing(
+    offered: &[String],
     greeting: Option<&Reply>,
     port: Option<u16>,
-    lmtp: bool,
-) -> Error {
-    let names: Vec<&str> = offered
-        .keywords()
-        .iter()
-        .map(|keyword| keyword.name.as_str())
-        .collect();
-    let offers = if names.is_empty() {
-        "nothing at all".to_owned()
-    } else {
-        names.join(", ")
-    };
-    let in_greeting = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()));
-    let is_rewritten = in_greeting || names.iter().any(|name| is_rewritten(name));
-    let hint = if lmtp && is_rewritten {
-        "A device between you and the server rewrites LMTP (a firewall's \"SMTP inspection\" or \
-         \"fixup\"): have it switched off."
-    } else if lmtp {
-        "Its administrator must put STARTTLS in order. If this server has no TLS at all and the \
-         network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
-    } else if is_rewritten {
-        "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \
-            \"fixup\"): have it switched off, \
-         or use implicit TLS (smtps://, port 465)."
-    } else if port == Some(587) {
-        "Use smtps:// on port 465, where TLS comes first. If this server has no TLS at all and the \
-         network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
-    } else {
-        "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this \
-            server has no TLS at all and the \
-         network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is offered."
-    };
-    let message =
-        format!("TLS is required, and the server does not offer STARTTLS; it offers {offers}");
-    Error::new(ErrorKind::Tls, Phase::StartTls, message).with_hint(hint)
+    protocol: Protocol,
+) -> &'static str {
+    let is_rewritten = greeting.is_some_and(|greeting| is_rewritten(&greeting.text()))
+        || offered.iter().any(|name| is_rewritten(name));
+    match protocol {
+        Protocol::Lmtp if is_rewritten => {
+            "A device between you and the server rewrites LMTP (a firewall's \"SMTP inspection\" or \
+                \"fixup\"): have it switched off."
+        }
+        Protocol::Lmtp => {
+            "Its administrator must put STARTTLS in order. If this server has no TLS at all and the \
+                network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is \
+                offered."
+        }
+        Protocol::Smtp if is_rewritten => {
+            "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \
+                \"fixup\"): have it switched off, or use implicit TLS (smtps://, port 465)."
+        }
+        Protocol::Smtp if port == Some(587) => {
+            "Use smtps:// on port 465, where TLS comes first. If this server has no TLS at all and \
+                the network can be trusted, say tls=none; tls=opportunistic uses TLS only when it \
+                is offered."
+        }
+        Protocol::Smtp => {
+            "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this \
+                server has no TLS at all and the network can be trusted, say tls=none; \
+                tls=opportunistic uses TLS only when it is offered."
+        }
+    }
 }
 
 /// A firewall that rewrites SMTP overwrites a keyword with X (and a letter at its end) of the same
 /// length, and the words of the greeting with asterisks.
-pub(crate) fn is_rewritten(text: &str) -> bool {
+fn is_rewritten(text: &str) -> bool {
     text.starts_with("XXXX") || text.contains("*****")
 }
 
 /// No mechanism that can be used, or not the one wanted.
-pub(crate) fn no_mechanism(
-    offered: &Capabilities,
-    secure: bool,
+fn no_mechanism(
+    offered: &[String],
+    starttls_unused: bool,
     port: Option<u16>,
-    lmtp: bool,
+    protocol: Protocol,
 ) -> &'static str {
-    if !offered.auth().is_empty() {
-        "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the \
-            choice to envoi."
-    } else if lmtp && !secure && offered.offers("STARTTLS") {
-        "Many servers offer the login only inside TLS: say tls=required, so that STARTTLS is used."
-    } else if lmtp {
-        "The server has no login here: ask its administrator, or leave the credentials out."
-    } else if !secure && offered.offers("STARTTLS") {
-        "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is \
-            used."
-    } else if matches!(port, Some(587 | 465)) {
-        "The server has no login on this port: ask its administrator, or leave the credentials out."
-    } else {
-        "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 \
-            (smtps://), or leave the credentials out."
+    match protocol {
+        _ if !offered.is_empty() => {
+            "Choose one of the mechanisms that the server offers (auth= in the URL), or leave the \
+                choice to envoi."
+        }
+        Protocol::Lmtp if starttls_unused => {
+            "Many servers offer the login only inside TLS: say tls=required, so that STARTTLS is \
+                used."
+        }
+        Protocol::Lmtp => {
+            "The server has no login here: ask its administrator, or leave the credentials out."
+        }
+        Protocol::Smtp if starttls_unused => {
+            "Many servers offer the login only inside TLS: leave out tls=none, so that STARTTLS is \
+                used."
+        }
+        Protocol::Smtp if matches!(port, Some(587 | 465)) => {
+            "The server has no login on this port: ask its administrator, or leave the credentials \
+                out."
+        }
+        Protocol::Smtp => {
+            "Port 25 is often without a login: use the submission port 587 (STARTTLS) or 465 \
+                (smtps://), or leave the credentials out."
+        }
     }
 }
 
-/// A message that is to go by TLS alone, and a connection that is not so.
-pub(crate) fn must_be_tls(connection: &str) -> Error {
-    let message = format!(
-        "the message is to go by TLS alone, all the way (REQUIRETLS), and this connection \
-            {connection}"
-    );
-    Error::new(ErrorKind::Tls, Phase::Mail, message).with_hint(
-        "Use verified TLS for it: smtps://, or smtp:// without tls=none and tls=opportunistic. \
-            Otherwise send the message without this demand.",
-    )
-}
+/// A message that is to go by TLS alone, and a connection that does not meet that.
+pub(crate) const REQUIRE_TLS: &str = "Use verified TLS for it: smtps://, or smtp:// without \
+    tls=none and tls=opportunistic. Otherwise send the message without this demand.";
 
 // ---- No reply ----
 
 /// What came instead of a reply in this phase looks like something else that is well known.
-pub(crate) fn for_stranger(phase: Phase, line: &str) -> &'static str {
+fn for_stranger(phase: Phase, line: &str) -> &'static str {
     let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
     if begins(&["HTTP/", "<"]) {
         "That is a web server: check the host and the port."
@@ -186,19 +181,6 @@ fn is_offer(line: &str) -> bool {
     OFFERS
         .iter()
         .any(|offer| offer.eq_ignore_ascii_case(keyword))
-}
-
-/// These are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major version 3.
-pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
-}
-
-/// The server begins with TLS, where its greeting should come.
-pub(crate) fn tls_first() -> Error {
-    let message = "the server speaks TLS from the first byte on this port, where its greeting should come in clear";
-    Error::new(ErrorKind::Tls, Phase::Greeting, message).with_hint(
-        "Use smtps:// instead of smtp:// (its usual port is 465), or the port for STARTTLS (587).",
-    )
 }
 
 /// The connection ended in this phase; `secure` if inside TLS.

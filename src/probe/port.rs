@@ -12,10 +12,10 @@ use super::{Port, PortSecurity, Timings, Version, preference};
 use crate::connection::clock::Clock;
 use crate::connection::{client_name, open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{ClientName, Protocol};
+use crate::proto::{ClientName, ProtocolError, speaks_tls};
 use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyMode};
 use crate::transport::{Connected, Destination, Stream};
-use crate::{Connection, Endpoint, Timeouts, diagnose};
+use crate::{Connection, Endpoint, Timeouts};
 
 /// The default time-out of a step: a diagnosis should not take as long as mail can wait.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,9 +164,13 @@ impl Prober {
         if self.requires_tls() {
             session.quit().await;
             let greeting = port.greeting.as_ref();
-            let lmtp = self.endpoint.protocol == Protocol::Lmtp;
-            let missing = diagnose::starttls_missing(&offered, greeting, Some(port.number), lmtp);
-            return Err(self.plaintext_error(missing));
+            let missing = ProtocolError::starttls_not_offered(
+                &offered,
+                greeting,
+                Some(port.number),
+                self.endpoint.protocol,
+            );
+            return Err(self.plaintext_error(missing.into()));
         }
         Ok(Some(session))
     }
@@ -327,7 +331,7 @@ impl Target<'_> {
                     [] => Err(closed(
                         "the server closed the connection without sending anything",
                     )),
-                    received if diagnose::speaks_tls(received) => Ok(None),
+                    received if speaks_tls(received) => Ok(None),
                     _ => {
                         port.timings.greeting = Some(began.elapsed());
                         Ok(Some(stream))
@@ -343,7 +347,7 @@ impl Target<'_> {
                 [] => Err(closed(
                     "the server sends nothing, and closes the connection when TLS begins",
                 )),
-                received if diagnose::speaks_tls(received) => Ok(None),
+                received if speaks_tls(received) => Ok(None),
                 [b'0'..=b'9', ..] => {
                     port.timings.greeting = Some(began.elapsed());
                     self.connect().await.map(Some)

@@ -1,17 +1,17 @@
 //! What the driver can ask for, and when: anything else is out of turn.
 
 use super::encode::Command;
+use super::error::Result;
 use super::queue::PendingReply;
 use super::replies::unsolicited;
 use super::sasl::Login;
 use super::transaction::{Framing, TransactionState};
 use super::{
-    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, Protocol, RawCommand, ReplyParser,
-    SaslExchange, SaslFailure, SaslSession, State, Stuffer, Transaction,
+    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, OutOfTurn, Phase, ProtocolError,
+    RawCommand, Reason, ReplyParser, SaslExchange, SaslSession, State, Stuffer, Transaction,
 };
 use crate::address::Address;
-use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::{Credentials, diagnose};
+use crate::secret::Credentials;
 
 impl Machine {
     /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that
@@ -19,10 +19,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`], where bytes came in clear behind the server's go-ahead: somebody
-    /// put them there to be read as if they had come inside TLS. [`ErrorKind::Request`] where no
-    /// handshake was asked for.
-    pub fn upgraded(&mut self) -> Result<()> {
+    /// [`Reason::InjectedBeforeTls`] where bytes came in clear text after the server's go-ahead: an
+    /// attacker may have put them there to be read as if they had come inside TLS.
+    /// [`Reason::OutOfTurn`] where no handshake was asked for.
+    pub fn upgraded(&mut self) -> Result<(), ProtocolError> {
         self.require(State::Upgrade, "the TLS handshake")?;
         if !self.input.is_empty() {
             let error = self.injected();
@@ -63,13 +63,19 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Insecure`] outside TLS, unless the [settings](super::Settings::auth_in_clear)
-    /// allow it; [`ErrorKind::Auth`] where the newest EHLO did not offer the mechanism;
-    /// [`ErrorKind::Request`] for credentials that the mechanism cannot use, and where the machine
-    /// is not ready.
-    pub fn login(&mut self, mechanism: Mechanism, credentials: &Credentials) -> Result<()> {
+    /// [`Reason::LoginInClear`] outside TLS, unless the [settings](super::Settings::auth_in_clear)
+    /// allow it; [`Reason::MechanismNotOffered`] by the newest answer to EHLO;
+    /// [`Reason::LoginUnusable`] for credentials that the mechanism cannot use;
+    /// [`Reason::OutOfTurn`] where the machine is not ready.
+    pub fn login(
+        &mut self,
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<(), ProtocolError> {
         self.require_login(mechanism)?;
-        let exchange = mechanism.exchange(credentials).map_err(unusable)?;
+        let exchange = mechanism
+            .exchange(credentials)
+            .map_err(ProtocolError::login_unusable)?;
         self.secrets.add_with_base64(credentials.secret());
         self.start_login(exchange)
     }
@@ -79,7 +85,7 @@ impl Machine {
     /// # Errors
     ///
     /// As for [`login`](Self::login).
-    pub fn login_with(&mut self, exchange: Box<dyn SaslExchange>) -> Result<()> {
+    pub fn login_with(&mut self, exchange: Box<dyn SaslExchange>) -> Result<(), ProtocolError> {
         self.require_login(exchange.mechanism())?;
         self.start_login(exchange)
     }
@@ -87,30 +93,22 @@ impl Machine {
     fn require_login(&mut self, mechanism: Mechanism) -> Result<()> {
         self.require_ready("a login")?;
         if !self.settings.secure && !self.settings.auth_in_clear {
-            let message = "the credentials would cross the network unprotected";
-            let hint = match self.settings.protocol {
-                Protocol::Lmtp => diagnose::INSECURE_LMTP,
-                Protocol::Smtp => diagnose::INSECURE,
-            };
-            return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint(hint));
+            let reason = Reason::LoginInClear(self.settings.protocol);
+            return Err(ProtocolError::new(Phase::Auth, reason));
         }
         let offered = self.capabilities.auth();
         if !offered
             .iter()
             .any(|name| name.eq_ignore_ascii_case(mechanism.as_str()))
         {
-            let message = if offered.is_empty() {
-                "the server offers no login here".to_owned()
-            } else {
-                format!(
-                    "the server does not offer {mechanism}; it offers {}",
-                    offered.join(", ")
-                )
+            let reason = Reason::MechanismNotOffered {
+                mechanism,
+                offered,
+                starttls_unused: !self.settings.secure && self.capabilities.offers("STARTTLS"),
+                port: self.port(),
+                protocol: self.settings.protocol,
             };
-            let lmtp = self.settings.protocol == Protocol::Lmtp;
-            let hint =
-                diagnose::no_mechanism(&self.capabilities, self.settings.secure, self.port(), lmtp);
-            return Err(Error::new(ErrorKind::Auth, Phase::Auth, message).with_hint(hint));
+            return Err(ProtocolError::new(Phase::Auth, reason));
         }
         Ok(())
     }
@@ -121,8 +119,8 @@ impl Machine {
             capabilities: &self.capabilities,
             channel: self.channel.as_ref(),
         };
-        let (login, line, shown) =
-            Login::begin(exchange, &session, &mut self.secrets).map_err(unusable)?;
+        let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets)
+            .map_err(ProtocolError::login_unusable)?;
         self.wire.push_secret(line, &shown, login);
         Ok(())
     }
@@ -174,13 +172,13 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] or [`ErrorKind::Request`] where the server cannot take this
-    /// message, by what it offers: nothing was sent then, and the machine stays ready.
-    /// [`ErrorKind::Closed`] where no more transactions are [left](Self::transactions_left).
-    /// [`ErrorKind::Request`] without a recipient.
-    pub fn begin(&mut self, transaction: Transaction) -> Result<()> {
+    /// One of the reasons for which the server cannot take this message, by what it offers: nothing
+    /// was sent then, and the machine stays ready. [`Reason::SessionFull`] where no more
+    /// transactions are [left](Self::transactions_left). [`Reason::NoRecipient`] without a
+    /// recipient.
+    pub fn begin(&mut self, transaction: Transaction) -> Result<(), ProtocolError> {
         if transaction.recipients.is_empty() {
-            return Err(Error::request("the message has no recipient"));
+            return Err(ProtocolError::new(Phase::Setup, Reason::NoRecipient));
         }
         self.start(transaction, true)
     }
@@ -191,13 +189,11 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin); and [`ErrorKind::Request`] where the transaction has
+    /// As for [`begin`](Self::begin); and [`Reason::RecipientsGiven`] where the transaction has
     /// recipients already, which RCPT would go to in one group and without a chance to refuse.
-    pub fn mail(&mut self, transaction: Transaction) -> Result<()> {
+    pub fn mail(&mut self, transaction: Transaction) -> Result<(), ProtocolError> {
         if !transaction.recipients.is_empty() {
-            let message = "the transaction has recipients, which are given one by one here";
-            return Err(Error::new(ErrorKind::Request, Phase::Mail, message)
-                .with_hint("Open it without them (Transaction::open), and give each by rcpt."));
+            return Err(ProtocolError::new(Phase::Mail, Reason::RecipientsGiven));
         }
         self.start(transaction, false)
     }
@@ -208,17 +204,16 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] where no transaction is open, or for an address beyond ASCII in one
-    /// that began without SMTPUTF8; [`ErrorKind::Unsupported`] for more recipients than the server
-    /// [takes at once](Capabilities::limits).
-    pub fn rcpt(&mut self, address: Address) -> Result<()> {
+    /// [`Reason::OutOfTurn`] where no transaction is open; [`Reason::RecipientNotAscii`] for an
+    /// address beyond ASCII in one that began without SMTPUTF8; [`Reason::TooManyRecipients`] or
+    /// [`Reason::TooManyDomains`] for more than the server [takes at
+    /// once](Capabilities::limits).
+    pub fn rcpt(&mut self, address: Address) -> Result<(), ProtocolError> {
         let limits = self.capabilities.limits();
         let progress = self.open_transaction("a recipient")?;
         if address.to_ascii().is_none() && !progress.utf8 {
-            let message = format!(
-                "the address {address} is not ASCII, and the transaction was begun without SMTPUTF8"
-            );
-            return Err(Error::new(ErrorKind::Request, Phase::Rcpt, message));
+            let reason = Reason::RecipientNotAscii(address);
+            return Err(ProtocolError::new(Phase::Rcpt, reason));
         }
         let others = progress.transaction.recipients.len();
         limits.check_another(others, &mut progress.domains, &address)?;
@@ -232,15 +227,11 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] where no transaction is open or no recipient was accepted.
-    pub fn data(&mut self) -> Result<()> {
+    /// [`Reason::OutOfTurn`] where no transaction is open; [`Reason::NoRecipientAccepted`].
+    pub fn data(&mut self) -> Result<(), ProtocolError> {
         let progress = self.open_transaction("the message")?;
         if progress.accepted.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Request,
-                Phase::Data,
-                "no recipient was accepted, so no message can be sent",
-            ));
+            return Err(ProtocolError::new(Phase::Data, Reason::NoRecipientAccepted));
         }
         progress.complete = true;
         self.advance();
@@ -252,27 +243,23 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for a byte beyond ASCII,
-    /// where the server does not offer 8BITMIME and nobody knew before that there would be one, and
-    /// [`ErrorKind::Input`] for a NUL in what is no [binary content](super::Content::Binary), and
-    /// for more bytes than a chunk was announced with: the session is over then.
-    pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<()> {
+    /// [`Reason::OutOfTurn`]. The session is over after [`Reason::EightBitFound`]: a byte beyond
+    /// ASCII that was not declared, where the server does not offer 8BITMIME; after
+    /// [`Reason::NulInText`] for a NUL in what is not [binary](super::Content::Binary); and after
+    /// [`Reason::SizeDiffers`] for more bytes than a chunk was announced with.
+    pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<(), ProtocolError> {
         self.require_body("a piece of the message")?;
         let chunk = chunk.into();
         let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
         if !may_be_any && !chunk.is_seven_bit() {
-            let message = "the message has bytes beyond ASCII, and the server does not offer \
-                8BITMIME; it was not sent";
             self.close();
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Body, message)
-                .with_hint("Encode its parts as quoted-printable or base64."));
+            return Err(ProtocolError::new(Phase::Body, Reason::EightBitFound));
         }
         // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there
         // was none.
         if !self.stuffer.is_verbatim() && chunk.has_nul() {
-            let message = "the message has a NUL, which text cannot have; it was not sent";
             self.close();
-            return Err(Error::new(ErrorKind::Input, Phase::Body, message).with_hint(diagnose::NUL));
+            return Err(ProtocolError::new(Phase::Body, Reason::NulInText));
         }
         let size = match self.framing() {
             Framing::Chunk(size) => size,
@@ -306,14 +293,17 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Input`] for fewer bytes than a chunk was
-    /// announced with: the session is over then.
-    pub fn finish(&mut self) -> Result<()> {
-        self.require_body("the end of the message")?;
+    /// [`Reason::OutOfTurn`]. [`Reason::SizeDiffers`] for fewer bytes than a chunk was announced
+    /// with: the session is over then.
+    pub fn finish(&mut self) -> Result<(), ProtocolError> {
+        let call = "the end of the message";
+        self.require_body(call)?;
         if !self.can_send_chunk() {
-            let message =
-                "the end of the message is out of turn: the chunk before it is not answered";
-            return Err(Error::new(ErrorKind::Request, Phase::Body, message));
+            let cause = OutOfTurn::ChunkUnanswered;
+            return Err(ProtocolError::new(
+                Phase::Body,
+                Reason::OutOfTurn { call, cause },
+            ));
         }
         if let Some(last) = self.last_chunk.take() {
             self.stuffer.push(last, &mut self.wire.output);
@@ -356,8 +346,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn.
-    pub fn reset(&mut self) -> Result<()> {
+    /// [`Reason::OutOfTurn`].
+    pub fn reset(&mut self) -> Result<(), ProtocolError> {
         self.require_idle("RSET")?;
         self.transactions.clear();
         self.state = State::Ready;
@@ -369,8 +359,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn.
-    pub fn noop(&mut self) -> Result<()> {
+    /// [`Reason::OutOfTurn`].
+    pub fn noop(&mut self) -> Result<(), ProtocolError> {
         self.require_idle("NOOP")?;
         self.wire.push(Command::Noop, PendingReply::Noop);
         Ok(())
@@ -380,14 +370,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Unsupported`] for one beyond ASCII, where
-    /// the server does not offer SMTPUTF8.
-    pub fn command(&mut self, command: &RawCommand) -> Result<()> {
+    /// [`Reason::OutOfTurn`]. [`Reason::CommandNotAscii`] for one beyond ASCII, where the server
+    /// does not offer SMTPUTF8.
+    pub fn command(&mut self, command: &RawCommand) -> Result<(), ProtocolError> {
         self.require_idle("a command")?;
         if !command.as_str().is_ascii() && !self.capabilities.offers("SMTPUTF8") {
-            let message = "the command is not ASCII, and the server does not offer SMTPUTF8";
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Command, message)
-                .with_hint("Write it in ASCII."));
+            return Err(ProtocolError::new(Phase::Command, Reason::CommandNotAscii));
         }
         self.wire.push(Command::Raw(command), PendingReply::Command);
         Ok(())
@@ -401,9 +389,9 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] out of turn. [`ErrorKind::Closed`] where nothing may be said any
-    /// more: the server ended the session, or something but a refusal did.
-    pub fn quit(&mut self) -> Result<()> {
+    /// [`Reason::OutOfTurn`]. [`Reason::SessionOver`] where nothing may be said any more: the
+    /// server ended the session, or something but a refusal did.
+    pub fn quit(&mut self) -> Result<(), ProtocolError> {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
         }
@@ -445,88 +433,76 @@ impl Machine {
     }
 
     /// What is beyond the size, or missing, would be read as commands, or commands as the message.
-    fn not_as_announced(&mut self, size: u64) -> Error {
-        let message = format!(
-            "the message has another size than the {size} bytes announced; it was not sent"
-        );
+    fn not_as_announced(&mut self, announced: u64) -> ProtocolError {
         self.close();
-        Error::new(ErrorKind::Input, Phase::Body, message)
+        ProtocolError::new(Phase::Body, Reason::SizeDiffers { announced })
     }
 
-    fn require(&self, state: State, what: &str) -> Result<()> {
+    fn require(&self, state: State, call: &'static str) -> Result<()> {
         if self.state == state && self.failure.is_none() {
             return Ok(());
         }
-        let (kind, message) = match self.state {
-            _ if self.failure.is_some() => (ErrorKind::Closed, "the session is over".to_owned()),
-            State::Closed | State::Refused | State::Ending => {
-                (ErrorKind::Closed, "the session is over".to_owned())
-            }
-            _ => (ErrorKind::Request, format!("{what} is out of turn now")),
-        };
-        Err(Error::new(kind, self.phase(), message))
+        Err(match self.state {
+            _ if self.failure.is_some() => self.failed(Reason::SessionOver),
+            State::Closed | State::Refused | State::Ending => self.failed(Reason::SessionOver),
+            _ => self.out_of_turn(call, OutOfTurn::State),
+        })
     }
 
-    fn require_body(&self, what: &str) -> Result<()> {
-        self.require(State::Body, what)?;
+    fn out_of_turn(&self, call: &'static str, cause: OutOfTurn) -> ProtocolError {
+        self.failed(Reason::OutOfTurn { call, cause })
+    }
+
+    fn require_body(&self, call: &'static str) -> Result<()> {
+        self.require(State::Body, call)?;
         if self.is_held() {
-            let message = format!("{what} is out of turn: what the server sends is not whole");
-            return Err(Error::new(ErrorKind::Request, self.phase(), message));
+            return Err(self.out_of_turn(call, OutOfTurn::ReplyIncomplete));
         }
         Ok(())
     }
 
     /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
-    fn require_ready(&mut self, what: &str) -> Result<()> {
-        self.require(State::Ready, what)?;
+    fn require_ready(&mut self, call: &'static str) -> Result<()> {
+        self.require(State::Ready, call)?;
         self.say_due_rset();
-        self.require_quiet(what)
+        self.require_quiet(call)
     }
 
     /// Ready, or between the steps of a transaction.
-    fn require_idle(&mut self, what: &str) -> Result<()> {
+    fn require_idle(&mut self, call: &'static str) -> Result<()> {
         if self.state != State::Transaction {
-            self.require(State::Ready, what)?;
+            self.require(State::Ready, call)?;
         }
         self.say_due_rset();
-        self.require_quiet(what)
+        self.require_quiet(call)
     }
 
     /// Nothing is outstanding, and nothing came that was not asked for: a 421 gives the error its
     /// text.
-    fn require_quiet(&mut self, what: &str) -> Result<()> {
+    fn require_quiet(&mut self, call: &'static str) -> Result<()> {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
-            let message = format!(
-                "{what} is out of turn: the answer to what was sent before is not there, or was \
-                    not looked at"
-            );
-            return Err(Error::new(ErrorKind::Request, self.phase(), message));
+            return Err(self.out_of_turn(call, OutOfTurn::Unanswered));
         }
         match self.take_reply() {
             Ok(false) => {}
-            Ok(true) => return self.require_quiet(what),
+            Ok(true) => return self.require_quiet(call),
             Err(error) => return Err(self.fail(error)),
         }
         if let Some(reply) = self.parser.unterminated_421(&self.input) {
             return Err(self.fail(unsolicited(Phase::Command, reply)));
         }
         if self.is_unread() {
-            let message = format!("the server sent {:?}, and nothing was asked", self.unread());
-            return Err(self.abort(ErrorKind::Protocol, message));
+            let error = self.failed(Reason::UnsolicitedInput(self.unread()));
+            return Err(self.fail(error));
         }
         Ok(())
     }
 
-    fn open_transaction(&mut self, what: &str) -> Result<&mut TransactionState> {
-        self.require(State::Transaction, what)?;
-        self.require_quiet(what)?;
+    fn open_transaction(&mut self, call: &'static str) -> Result<&mut TransactionState> {
+        self.require(State::Transaction, call)?;
+        self.require_quiet(call)?;
         self.transactions
             .back_mut()
-            .ok_or_else(|| Error::request("no transaction is open"))
+            .ok_or_else(|| ProtocolError::new(Phase::Setup, Reason::NoTransaction))
     }
-}
-
-/// Credentials that the mechanism does not take, or a mechanism that cannot begin.
-fn unusable(failure: SaslFailure) -> Error {
-    Error::new(ErrorKind::Request, Phase::Auth, failure.to_string())
 }

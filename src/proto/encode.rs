@@ -7,9 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::DeliveryOptions;
+use super::params::DeliveryOptions;
 use crate::address::Address;
-use crate::error::{Error, Result};
 use crate::text::quoted;
 
 /// The name that the client gives itself in EHLO: a domain or an address literal (RFC 5321, 4.1.4).
@@ -31,18 +30,11 @@ impl ClientName {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request).
-    pub fn new(name: impl Into<String>) -> Result<Self> {
+    /// Any other text.
+    pub fn new(name: impl Into<String>) -> Result<Self, ClientNameError> {
         let name = name.into();
         if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::request(format!(
-                "{} cannot be the client's name in EHLO",
-                quoted(&name)
-            ))
-            .with_hint(
-                "Give the full name of this host, such as app.example.org, or its \
-                    address in brackets.",
-            ));
+            return Err(ClientNameError(name));
         }
         Ok(ClientName(name))
     }
@@ -60,6 +52,26 @@ impl ClientName {
         &self.0
     }
 }
+
+/// A text that cannot be the client's name in EHLO.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientNameError(String);
+
+impl ClientNameError {
+    /// The text.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = quoted(&self.0);
+        write!(f, "{name} cannot be the client's name in EHLO")
+    }
+}
+
+impl std::error::Error for ClientNameError {}
 
 /// A command that envoi has no method for, such as VRFY, EXPN, HELP or ETRN, as one line of
 /// printable text.
@@ -92,35 +104,29 @@ impl RawCommand {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): a control character, an empty or overlong
-    /// line, or a command that changes the session's state, as only envoi's own methods may.
-    pub fn new(line: impl Into<String>) -> Result<Self> {
+    /// A control character, an empty or overlong line, or a command that changes the session's
+    /// state, as only envoi's own methods may.
+    pub fn new(line: impl Into<String>) -> Result<Self, RawCommandError> {
         let line = line.into();
         let verb = line
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .next()
             .unwrap_or_default();
         let fault = if let Some(c) = line.chars().find(|c| c.is_control()) {
-            format!("it contains the control character {c:?}")
+            CommandFault::ControlCharacter(c)
         } else if verb.is_empty() {
-            "it does not start with a word".into()
+            CommandFault::NoVerb
         } else if line.len() > MAX_COMMAND {
-            format!("it is longer than {MAX_COMMAND} bytes")
+            CommandFault::TooLong
         } else if MANAGED
             .iter()
             .any(|managed| managed.eq_ignore_ascii_case(verb))
         {
-            format!(
-                "{} changes the state of the session, as only envoi's own methods may",
-                verb.to_ascii_uppercase()
-            )
+            CommandFault::Managed(verb.to_ascii_uppercase())
         } else {
             return Ok(RawCommand(line));
         };
-        Err(Error::request(format!(
-            "the command {} cannot be sent: {fault}",
-            quoted(&line)
-        )))
+        Err(RawCommandError { line, fault })
     }
 
     /// The line without its CRLF.
@@ -128,6 +134,58 @@ impl RawCommand {
         &self.0
     }
 }
+
+/// A line that cannot be sent as a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawCommandError {
+    line: String,
+    fault: CommandFault,
+}
+
+/// Why a line cannot be sent as a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommandFault {
+    /// It contains a control character.
+    ControlCharacter(char),
+    /// It does not begin with a word.
+    NoVerb,
+    /// It is longer than 2,000 bytes.
+    TooLong,
+    /// The command changes the state of the session, as only envoi's own methods may.
+    Managed(String),
+}
+
+impl RawCommandError {
+    /// The line.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// What is wrong with it.
+    pub fn fault(&self) -> &CommandFault {
+        &self.fault
+    }
+}
+
+impl fmt::Display for RawCommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the command {} cannot be sent: ", quoted(&self.line))?;
+        match &self.fault {
+            CommandFault::ControlCharacter(c) => {
+                write!(f, "it contains the control character {c:?}")
+            }
+            CommandFault::NoVerb => f.write_str("it does not start with a word"),
+            CommandFault::TooLong => write!(f, "it is longer than {MAX_COMMAND} bytes"),
+            CommandFault::Managed(verb) => write!(
+                f,
+                "{verb} changes the state of the session, as only envoi's own methods may"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RawCommandError {}
 
 /// What the machine says, but for the lines of a login, which are secret.
 pub(super) enum Command<'a> {

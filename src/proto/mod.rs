@@ -145,9 +145,11 @@ mod capabilities;
 mod commands;
 mod dot;
 mod encode;
+mod error;
 mod limits;
 mod output;
 pub(crate) mod params;
+mod phase;
 mod pipeline;
 mod queue;
 mod redact;
@@ -169,19 +171,25 @@ use bytes::BytesMut;
 
 pub use capabilities::{Capabilities, FutureReleaseLimits, Keyword};
 pub use dot::{Chunk, Content, Stuffer};
-pub use encode::{ClientName, RawCommand};
+pub use encode::{ClientName, ClientNameError, CommandFault, RawCommand, RawCommandError};
+pub use error::{AbortReason, Missing, OutOfTurn, ProtocolError, Reason};
 pub use limits::Limits;
 pub use output::Output;
+pub use params::ParameterError;
+pub use phase::Phase;
+pub(crate) use reply::speaks_tls;
 pub use reply::{EnhancedCode, Reply, ReplyError, ReplyParser};
-pub use sasl::{ChannelBinding, ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession};
+pub use sasl::{
+    ChannelBinding, ExchangeFault, Mechanism, SaslExchange, SaslFailure, SaslSession,
+    UnknownMechanism,
+};
 pub use server_limits::ServerLimits;
 pub use settings::{Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
 
-use crate::diagnose;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use error::Result;
 use queue::{CommandQueue, PendingReply};
 pub(crate) use redact::Secrets;
 #[cfg(feature = "client")]
@@ -250,7 +258,7 @@ pub struct Machine {
     /// The 421 after which the machine reads on, or which ended the session.
     shutdown: Option<Reply>,
     /// What ends the session, when the events before it were told.
-    failure: Option<Error>,
+    failure: Option<ProtocolError>,
 }
 
 impl Machine {
@@ -336,11 +344,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// Whatever ends the session before its time: a refusal of the greeting, EHLO or STARTTLS
-    /// ([`ErrorKind::Refused`], [`ErrorKind::Tls`]), a reply out of order or past a limit
-    /// ([`ErrorKind::Protocol`]), the end of the input ([`ErrorKind::Closed`]). It comes after all
-    /// events that came before it, and [`Step::Closed`] follows.
-    pub fn step(&mut self) -> Result<Step> {
+    /// What ends the session before its time: a refusal of the greeting, EHLO or STARTTLS, a
+    /// reply out of order or past a limit, or the end of the input. It comes after all events that
+    /// came before it, and [`Step::Closed`] follows.
+    pub fn step(&mut self) -> Result<Step, ProtocolError> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -368,7 +375,7 @@ impl Machine {
     /// Ends the session by this error. A message that was refused for certain before stays refused,
     /// whatever else of it has no answer: without an accepted MAIL and an accepted recipient there
     /// is no delivery (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
-    fn fail(&mut self, error: Error) -> Error {
+    fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         let begun = self.transactions.front().filter(|front| front.complete);
         if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
             self.events.push_back(Step::Rejected {
@@ -412,11 +419,12 @@ impl Machine {
             .take_while(|progress| progress.is_handed_over(self.wire.written))
     }
 
-    /// Ends the session for a reason of the driver's, such as a time limit, and makes the error for
-    /// it. [`step`](Self::step) then says [`Step::Rejected`] for a message that the server had
-    /// refused before, which the error is not about, and [`Step::Closed`].
-    pub fn abort(&mut self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        self.fail(Error::new(kind, self.phase(), message))
+    /// Ends the session for a reason that the driver gives, such as a time-out, and returns the
+    /// error for it. [`step`](Self::step) then says [`Step::Rejected`] for a message that the
+    /// server had refused before, which the error is not about, and [`Step::Closed`].
+    pub fn abort(&mut self, reason: AbortReason) -> ProtocolError {
+        let reason = Reason::Aborted(reason.printable());
+        self.fail(ProtocolError::new(self.phase(), reason))
     }
 
     /// The server's first words, once it has said them.
@@ -483,10 +491,10 @@ impl Machine {
         &mut self.secrets
     }
 
-    /// The error without secrets, in what caused it, too.
+    /// What must not be shown.
     #[cfg(feature = "client")]
-    pub(crate) fn redacted(&self, error: Error) -> Error {
-        error.redacted(&self.secrets)
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// The port of the server, where it is known.
@@ -566,12 +574,7 @@ impl Machine {
             .map_or(Framing::Data, |progress| progress.framing)
     }
 
-    fn injected(&self) -> Error {
-        let message = format!(
-            "bytes came in clear behind the server's go-ahead for TLS, as if they belonged inside \
-                it: {:?}",
-            self.unread()
-        );
-        Error::new(ErrorKind::Protocol, Phase::StartTls, message).with_hint(diagnose::INJECTED)
+    fn injected(&self) -> ProtocolError {
+        ProtocolError::new(Phase::StartTls, Reason::InjectedBeforeTls(self.unread()))
     }
 }

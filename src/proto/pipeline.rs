@@ -4,8 +4,9 @@
 use super::encode::Command;
 use super::queue::PendingReply;
 use super::transaction::{FinalReplies, Framing, TransactionState};
-use super::{Capabilities, Content, Machine, Protocol, Reply, State, Step, Stuffer, Transaction};
-use crate::error::Phase;
+use super::{
+    Capabilities, Content, Machine, Phase, Protocol, Reply, State, Step, Stuffer, Transaction,
+};
 
 impl Machine {
     /// Writes as much of the transaction as may be written now: all up to DATA in one go where the

@@ -3,15 +3,15 @@
 use std::mem;
 
 use super::encode::Command;
+use super::error::Result;
 use super::queue::PendingReply;
 use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
 use super::{
-    Capabilities, Machine, Protocol, Reply, ReplyError, ReplyParser, StartTls, State, Step, Stuffer,
+    Capabilities, Machine, Missing, Phase, Protocol, ProtocolError, Reason, Reply, ReplyParser,
+    StartTls, State, Step, Stuffer, speaks_tls,
 };
-use crate::diagnose;
-use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::text::{beginning, printable};
 
 /// So many characters are shown of why a login failed, much of which the server says.
@@ -28,36 +28,28 @@ impl Machine {
             };
         }
         // Two bytes, so that it is the same however they come.
-        if self.phase() == Phase::Greeting
-            && self.input.len() > 1
-            && diagnose::speaks_tls(&self.input)
-        {
-            return Err(diagnose::tls_first());
+        if self.phase() == Phase::Greeting && self.input.len() > 1 && speaks_tls(&self.input) {
+            return Err(self.failed(Reason::TlsBeforeGreeting));
         }
         match self.parser.parse(&mut self.input) {
             Ok(Some(reply)) => self.on_whole_reply(reply).map(|()| true),
             Ok(None) if self.input_ended => self.on_end().map(|()| true),
             Ok(None) => Ok(false),
-            Err(mut bad) => {
-                bad.redact(self.parser.begun(), &self.secrets);
-                let line = if let ReplyError::NotAReply(line) = &bad {
-                    line
-                } else {
-                    ""
-                };
-                let hint = diagnose::for_stranger(self.phase(), line);
-                let message = match self
-                    .wire
-                    .queue
-                    .front()
-                    .filter(|_| self.wire.is_front_sent())
-                {
-                    Some(expected) => format!("expected {}, but {bad}", expected.wanted()),
-                    None => format!("no reply was awaited, and {bad}"),
-                };
-                Err(Error::new(ErrorKind::Protocol, self.phase(), message).with_hint(hint))
+            Err(mut error) => {
+                error.redact(self.parser.begun(), &self.secrets);
+                let front = self.wire.queue.front();
+                let expected = front.filter(|_| self.wire.is_front_sent());
+                Err(self.failed(Reason::MalformedReply {
+                    expected: expected.map(PendingReply::wanted),
+                    error,
+                }))
             }
         }
+    }
+
+    /// The error for what failed in the phase that the session is in.
+    pub(super) fn failed(&self, reason: Reason) -> ProtocolError {
+        ProtocolError::new(self.phase(), reason)
     }
 
     fn on_whole_reply(&mut self, mut reply: Reply) -> Result<()> {
@@ -118,57 +110,32 @@ impl Machine {
                 );
             }
             PendingReply::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
-                let message = "the server does not know LHLO, with which LMTP begins";
-                self.state = State::Refused;
-                return Err(
-                    Error::refused(ErrorKind::Refused, Phase::Hello, message, reply)
-                        .with_hint(diagnose::NO_LMTP),
-                );
+                return Err(self.refused(Phase::Hello, Reason::LhloUnknown, reply));
             }
             PendingReply::StartTls if reply.code() == 220 => self.state = State::Upgrade,
             PendingReply::StartTls if is_refusal => {
-                let message = "the server offers STARTTLS and refused it";
-                self.state = State::Refused;
-                return Err(Error::refused(
-                    ErrorKind::Tls,
-                    Phase::StartTls,
-                    message,
-                    reply,
-                ));
+                return Err(self.refused(Phase::StartTls, Reason::StartTlsRefused, reply));
             }
             PendingReply::Greeting if is_refusal => {
-                self.state = State::Refused;
-                return Err(Error::refused(
-                    ErrorKind::Refused,
-                    Phase::Greeting,
-                    "the server refused the session",
-                    reply,
-                ));
+                return Err(self.refused(Phase::Greeting, Reason::SessionRefused, reply));
             }
             PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if is_refusal => {
-                let hello = if matches!(expected, PendingReply::Lhlo) {
-                    "LHLO"
-                } else {
-                    "EHLO"
+                let reason = Reason::HelloRefused {
+                    command: match self.settings.protocol {
+                        Protocol::Lmtp => "LHLO",
+                        Protocol::Smtp => "EHLO",
+                    },
+                    client_name: self.settings.client_name.as_str().to_owned(),
                 };
-                let message = format!(
-                    "the server refused {hello} from this client, {}",
-                    self.settings.client_name.as_str()
-                );
-                self.state = State::Refused;
-                return Err(Error::refused(
-                    ErrorKind::Refused,
-                    Phase::Hello,
-                    message,
-                    reply,
-                ));
+                return Err(self.refused(Phase::Hello, reason, reply));
             }
             PendingReply::Login(login) if reply.is_positive() => {
                 login.verify().map_err(|failure| {
-                    let why = self.without_secrets(&failure.to_string(), REASON_SHOWN);
-                    let message = format!("the login with {} failed: {why}", login.mechanism());
-                    Error::new(ErrorKind::Auth, Phase::Auth, message)
-                        .with_hint(diagnose::DISTRUSTED)
+                    let reason = Reason::LoginNotVerified {
+                        mechanism: login.mechanism(),
+                        failure: self.without_secrets(&failure.to_string(), REASON_SHOWN),
+                    };
+                    ProtocolError::new(Phase::Auth, reason)
                 })?;
                 self.events.push_back(Step::Login {
                     reply,
@@ -212,10 +179,13 @@ impl Machine {
             }
             PendingReply::Quit => self.close(),
             expected => {
-                let error = violation(&expected, phase, &reply);
+                let reason = Reason::UnexpectedReply {
+                    expected: expected.wanted(),
+                    reply,
+                };
                 // Unanswered it is still: what became of a message is unknown then.
                 self.wire.queue.push_front(expected);
-                return Err(error);
+                return Err(ProtocolError::new(phase, reason));
             }
         }
         match self.state {
@@ -223,6 +193,12 @@ impl Machine {
             _ => self.advance(),
         }
         Ok(())
+    }
+
+    /// The server refused the session, which is still there for QUIT.
+    fn refused(&mut self, phase: Phase, reason: Reason, reply: Reply) -> ProtocolError {
+        self.state = State::Refused;
+        ProtocolError::refused(phase, reason, reply)
     }
 
     /// Messages that were handed over after this command may have replies after the 421 that
@@ -292,21 +268,15 @@ impl Machine {
             self.shutdown = Some(reply);
             return self.close();
         }
-        let (phase, message) = match self.outcome_unknown() {
-            true => (
-                Phase::EndOfData,
-                "the server ended the session before it confirmed the message",
-            ),
-            false => (
-                Phase::Mail,
-                "the server ended the session before it took the message",
-            ),
+        let (phase, reason) = match self.outcome_unknown() {
+            true => (Phase::EndOfData, Reason::ShutDownBeforeConfirmation),
+            false => (Phase::Mail, Reason::ShutDownBeforeMessage),
         };
-        self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
+        self.failure = Some(ProtocolError::refused(phase, reason, reply));
     }
 
     /// The server closed after a 421. Only the first message can have had replies since.
-    fn on_end_after(&mut self, shutdown: Reply, error: Error) {
+    fn on_end_after(&mut self, shutdown: Reply, error: ProtocolError) {
         let Some(front) = self.transactions.front() else {
             return self.close();
         };
@@ -344,12 +314,7 @@ impl Machine {
             | PendingReply::Helo
             | PendingReply::Lhlo
             | PendingReply::StartTls => {
-                return Err(Error::refused(
-                    ErrorKind::Refused,
-                    phase,
-                    "the server does not serve this client now",
-                    reply,
-                ));
+                return Err(ProtocolError::refused(phase, Reason::Unavailable, reply));
             }
             PendingReply::Login(login) => self.login_refused(&login, reply),
             // In LMTP it answers for one recipient; for the others, no answer will come. So it is
@@ -362,9 +327,8 @@ impl Machine {
                 };
                 let is_for_all = self.transactions.front().is_some_and(is_for_all);
                 if is_for_all || self.on_final_reply(reply.clone()) {
-                    let message =
-                        "the server ended the session before it had answered for every recipient";
-                    self.failure = Some(Error::refused(ErrorKind::Closed, phase, message, reply));
+                    let reason = Reason::ShutDownBetweenRecipients;
+                    self.failure = Some(ProtocolError::refused(phase, reason, reply));
                     return Ok(());
                 }
             }
@@ -413,12 +377,8 @@ impl Machine {
             self.parser = ReplyParser::new(self.settings.limits.clone());
             return self.on_whole_reply(reply);
         }
-        let phase = self.phase();
-        let message = if !self.input.is_empty() || self.parser.is_mid_reply() {
-            format!(
-                "the connection ended in the middle of a reply: {:?}",
-                self.unread()
-            )
+        let before = if !self.input.is_empty() || self.parser.is_mid_reply() {
+            Missing::RestOfReply(self.unread())
         } else {
             match self.wire.queue.front() {
                 // It is over either way.
@@ -426,18 +386,16 @@ impl Machine {
                     self.close();
                     return Ok(());
                 }
-                _ if phase == Phase::Body => {
-                    "the connection ended in the middle of the message".into()
-                }
-                Some(PendingReply::EndOfData { .. }) => {
-                    "the connection ended before the server confirmed the message".into()
-                }
-                Some(expected) => format!("the connection ended before {} came", expected.wanted()),
-                None => "the server closed the connection".into(),
+                _ if self.phase() == Phase::Body => Missing::RestOfMessage,
+                Some(PendingReply::EndOfData { .. }) => Missing::FinalReply,
+                Some(expected) => Missing::Reply(expected.wanted()),
+                None => Missing::Nothing,
             }
         };
-        let error = Error::new(ErrorKind::Closed, phase, message)
-            .with_hint(diagnose::for_end(phase, self.settings.secure));
+        let error = self.failed(Reason::ConnectionEnded {
+            before,
+            secure: self.settings.secure,
+        });
         if let Some(shutdown) = self.shutdown.take() {
             self.on_end_after(shutdown, error);
             return Ok(());
@@ -453,13 +411,11 @@ impl Machine {
             self.wire.push(Command::StartTls, PendingReply::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
             self.state = State::Refused;
-            let greeting = self.greeting.as_ref();
-            let lmtp = self.settings.protocol == Protocol::Lmtp;
-            return Err(diagnose::starttls_missing(
+            return Err(ProtocolError::starttls_not_offered(
                 &self.capabilities,
-                greeting,
+                self.greeting.as_ref(),
                 self.port(),
-                lmtp,
+                self.settings.protocol,
             ));
         } else {
             self.state = State::Ready;
@@ -469,22 +425,17 @@ impl Machine {
 
     fn on_challenge(&mut self, mut login: Login, challenge: &str) -> Result<()> {
         let limits = &self.settings.limits;
-        let excess = if challenge.len() > limits.line {
-            Some(format!(
-                "the server sent a challenge longer than the limit of {} bytes",
-                limits.line
-            ))
-        } else if login.challenges() == limits.challenges {
-            let (limit, mechanism) = (limits.challenges, login.mechanism());
-            Some(format!(
-                "the server sent more challenges than the limit of {limit} for {mechanism}"
-            ))
-        } else {
-            None
-        };
-        if let Some(message) = excess {
-            return Err(Error::new(ErrorKind::Protocol, Phase::Auth, message)
-                .with_hint(diagnose::for_stranger(Phase::Auth, "")));
+        if challenge.len() > limits.line {
+            let limit = limits.line;
+            let reason = Reason::ChallengeTooLong { limit };
+            return Err(ProtocolError::new(Phase::Auth, reason));
+        }
+        if login.challenges() == limits.challenges {
+            let reason = Reason::TooManyChallenges {
+                limit: limits.challenges,
+                mechanism: login.mechanism(),
+            };
+            return Err(ProtocolError::new(Phase::Auth, reason));
         }
         let (line, shown) = login.respond(challenge, &mut self.secrets);
         self.wire.push_secret(line, shown, login);
@@ -642,24 +593,10 @@ impl Machine {
     }
 }
 
-fn violation(expected: &PendingReply, phase: Phase, reply: &Reply) -> Error {
-    let message = format!(
-        "expected {}, but the server sent {reply}",
-        expected.wanted()
-    );
-    Error::new(ErrorKind::Protocol, phase, message).with_hint(diagnose::for_stranger(phase, ""))
-}
-
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).
-pub(super) fn unsolicited(phase: Phase, reply: Reply) -> Error {
+pub(super) fn unsolicited(phase: Phase, reply: Reply) -> ProtocolError {
     if reply.code() == 421 {
-        let message = "the server ended the session unasked";
-        return Error::refused(ErrorKind::Closed, phase, message, reply);
+        return ProtocolError::refused(phase, Reason::ShutDown, reply);
     }
-    Error::new(
-        ErrorKind::Protocol,
-        phase,
-        format!("the server sent {reply}, and nothing was asked"),
-    )
-    .with_hint(diagnose::for_stranger(phase, ""))
+    ProtocolError::new(phase, Reason::UnsolicitedReply(reply))
 }

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use crate::Address;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use super::error::Result;
+use super::{Phase, ProtocolError, Reason};
+use crate::address::Address;
 
 /// How much a server takes at once (RFC 9422).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,22 +21,24 @@ pub struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// So many recipients can be had in one transaction.
-    pub(super) fn check(&self, recipients: &[Address]) -> Result<()> {
+    /// Why the recipients are too many for one transaction, if they are.
+    pub(super) fn find_excess(&self, recipients: &[Address]) -> Option<Reason> {
         if let Some(max) = self.rcpt_max
             && recipients.len() > max
         {
-            return Err(too_many(recipients.len(), max, "recipients"));
+            let number = recipients.len();
+            return Some(Reason::TooManyRecipients { number, max });
         }
         if let Some(max) = self.rcpt_domain_max
             && recipients.len() > max
         {
             let domains: HashSet<String> = recipients.iter().map(Address::domain_key).collect();
             if domains.len() > max {
-                return Err(too_many(domains.len(), max, "domains of recipients"));
+                let number = domains.len();
+                return Some(Reason::TooManyDomains { number, max });
             }
         }
-        Ok(())
+        None
     }
 
     /// One more recipient can be had after so many others. `domains` has theirs, and gets its own.
@@ -48,12 +51,14 @@ impl ServerLimits {
         if let Some(max) = self.rcpt_max
             && others >= max
         {
-            return Err(too_many(others + 1, max, "recipients"));
+            let number = others + 1;
+            return Err(too_many(Reason::TooManyRecipients { number, max }));
         }
         if let Some(max) = self.rcpt_domain_max {
             let domain = recipient.domain_key();
             if domains.len() >= max && !domains.contains(&domain) {
-                return Err(too_many(domains.len() + 1, max, "domains of recipients"));
+                let number = domains.len() + 1;
+                return Err(too_many(Reason::TooManyDomains { number, max }));
             }
             domains.insert(domain);
         }
@@ -61,29 +66,10 @@ impl ServerLimits {
     }
 
     /// So many more transactions can follow those that this session has had.
-    pub(super) fn check_session(&self, mails: usize, more: usize) -> Result<()> {
+    pub(super) fn check_session(&self, begun: usize, more: usize) -> Result<()> {
         match self.mail_max {
-            Some(max) if more > max => {
-                let message = format!(
-                    "the message goes in {more} parts, and the server takes {max} in a session \
-                        (LIMITS)"
-                );
-                Err(
-                    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-                        "Client::send opens as many connections as it needs; or send it to fewer \
-                        recipients at a time.",
-                    ),
-                )
-            }
-            // The session works as before, and is of no more use: what is to be done is what is
-            // done about one that ended.
-            Some(max) if mails + more > max => {
-                let message = format!(
-                    "the server takes {max} messages in a session (LIMITS), and has had {mails}"
-                );
-                Err(Error::new(ErrorKind::Closed, Phase::Mail, message)
-                    .with_hint("Send it over a new connection."))
-            }
+            Some(max) if more > max => Err(too_many(Reason::TooManyParts { parts: more, max })),
+            Some(max) if begun + more > max => Err(too_many(Reason::SessionFull { max, begun })),
             _ => Ok(()),
         }
     }
@@ -92,7 +78,7 @@ impl ServerLimits {
     /// domain stay together.
     #[cfg(feature = "client")]
     pub(crate) fn parts(&self, recipients: &[Address]) -> Vec<Vec<usize>> {
-        if self.check(recipients).is_ok() {
+        if self.find_excess(recipients).is_none() {
             return vec![(0..recipients.len()).collect()];
         }
         let mut places: Vec<usize> = (0..recipients.len()).collect();
@@ -133,14 +119,8 @@ impl ServerLimits {
     }
 }
 
-fn too_many(number: usize, max: usize, what: &str) -> Error {
-    let message =
-        format!("the message has {number} {what}, and the server takes {max} at once (LIMITS)");
-    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-        "Send it in several parts. That happens by itself, unless the message is read from a \
-            stream, or is to go to all \
-         recipients or to none.",
-    )
+fn too_many(reason: Reason) -> ProtocolError {
+    ProtocolError::new(Phase::Mail, reason)
 }
 
 #[cfg(test)]
@@ -174,7 +154,7 @@ mod tests {
             (limits(Some(2), None), false),
             (limits(None, Some(1)), false),
         ] {
-            assert_eq!(limits.check(&to).is_ok(), is_within, "{limits:?}");
+            assert_eq!(limits.find_excess(&to).is_none(), is_within, "{limits:?}");
         }
     }
 
@@ -184,19 +164,18 @@ mod tests {
             mail_max: Some(3),
             ..ServerLimits::default()
         };
-        for (before, more, kind) in [
+        let full = |begun| Some(Reason::SessionFull { max: 3, begun });
+        for (begun, more, reason) in [
             (0, 3, None),
             (1, 2, None),
             (3, 0, None),
-            (0, 4, Some(ErrorKind::Unsupported)),
-            (1, 3, Some(ErrorKind::Closed)),
-            (3, 1, Some(ErrorKind::Closed)),
+            (0, 4, Some(Reason::TooManyParts { parts: 4, max: 3 })),
+            (1, 3, full(1)),
+            (3, 1, full(3)),
         ] {
-            let told = limits
-                .check_session(before, more)
-                .err()
-                .map(|error| error.kind());
-            assert_eq!(told, kind, "{before} and {more}");
+            let error = limits.check_session(begun, more).err();
+            let found = error.map(|error| error.reason().clone());
+            assert_eq!(found, reason, "{begun} and {more}");
         }
         ServerLimits::default().check_session(1000, 1000).unwrap();
     }
@@ -230,12 +209,10 @@ mod tests {
             "c@ex\u{e4}mple.org",
             "d@xn--exmple-cua.org",
         ]);
-        limits(Some(4), Some(if cfg!(feature = "idna") { 2 } else { 3 }))
-            .check(&to)
-            .unwrap();
-        assert!(
-            limits(Some(3), None).check(&to).is_err() && limits(None, Some(1)).check(&to).is_err()
-        );
+        let domains = if cfg!(feature = "idna") { 2 } else { 3 };
+        assert_eq!(limits(Some(4), Some(domains)).find_excess(&to), None);
+        assert!(limits(Some(3), None).find_excess(&to).is_some());
+        assert!(limits(None, Some(1)).find_excess(&to).is_some());
     }
 
     #[cfg(feature = "client")]
@@ -252,7 +229,7 @@ mod tests {
             let parts = limits.parts(&to);
             for part in &parts {
                 let part: Vec<Address> = part.iter().map(|place| to[*place].clone()).collect();
-                prop_assert!(limits.check(&part).is_ok());
+                prop_assert_eq!(limits.find_excess(&part), None);
             }
             let mut places = parts.concat();
             places.sort_unstable();

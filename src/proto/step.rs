@@ -1,7 +1,6 @@
 //! What the machine says is next.
 
-use super::{ExchangeFault, Reply};
-use crate::error::Phase;
+use super::{ExchangeFault, Phase, Reply};
 
 /// What is next: something to do for the driver, or an event.
 ///

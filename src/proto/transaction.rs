@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Capabilities, Content, Protocol, Reply};
-use crate::DeliveryOptions;
+use super::error::Result;
+use super::params::DeliveryOptions;
+use super::{Capabilities, Content, Phase, Protocol, ProtocolError, Reason, Reply};
 use crate::address::Address;
-use crate::diagnose;
 use crate::envelope::Envelope;
-use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// What the machine must know to offer a message to the server.
 #[derive(Clone, Debug)]
@@ -88,40 +87,37 @@ impl Transaction {
 
     /// The server can take this message, as far as it said what it can.
     pub(super) fn check(&self, server: &Capabilities, secure: bool) -> Result<()> {
+        self.find_obstacle(server, secure).map_or(Ok(()), |reason| {
+            Err(ProtocolError::new(Phase::Mail, reason))
+        })
+    }
+
+    fn find_obstacle(&self, server: &Capabilities, secure: bool) -> Option<Reason> {
         // First: no other form of the message would do without it.
         if self.needs_utf8() && !server.offers("SMTPUTF8") {
-            return Err(self.utf8_missing());
+            return Some(match self.first_non_ascii() {
+                Some(address) => Reason::AddressNotAscii(address.clone()),
+                None => Reason::HeadersNotAscii,
+            });
         }
         if let (Some(size), Some(limit)) = (self.size, server.size_limit())
             && size > limit
         {
-            let message =
-                format!("the message has {size} bytes, and the server takes at most {limit}");
-            return Err(
-                Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-                    "Send less in one message, or put the attachment where it can be fetched from.",
-                ),
-            );
+            return Some(Reason::MessageTooLarge { size, limit });
         }
         if self.content == Content::EightBit && !server.offers("8BITMIME") {
-            let message =
-                "the message has bytes beyond ASCII, and the server does not offer 8BITMIME";
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
-                .with_hint("Encode its parts as quoted-printable or base64."));
+            return Some(Reason::EightBitNotOffered);
         }
         if self.content == Content::Binary
             && !(server.offers("BINARYMIME") && server.offers("CHUNKING"))
         {
-            let message = "the message must go as it is, and the server does not offer BINARYMIME \
-                and CHUNKING";
-            return Err(Error::new(ErrorKind::Unsupported, Phase::Mail, message)
-                .with_hint("Encode its parts as base64, and let its line ends be CRLF."));
+            return Some(Reason::BinaryNotOffered);
         }
         if self.delivery.requires_tls() && !secure {
-            return Err(diagnose::must_be_tls("is not encrypted"));
+            return Some(Reason::NotEncrypted);
         }
-        server.limits().check(&self.recipients)?;
-        self.delivery.check(server)
+        let limits = server.limits().find_excess(&self.recipients);
+        limits.or_else(|| self.delivery.find_obstacle(server))
     }
 
     /// PRDR is of use with more than one recipient. It is not for a message to all or none: without
@@ -135,28 +131,6 @@ impl Transaction {
                 FinalReplies::OneOr353
             }
             Protocol::Smtp => FinalReplies::One,
-        }
-    }
-
-    fn utf8_missing(&self) -> Error {
-        match self.first_non_ascii() {
-            Some(address) => {
-                let message = format!(
-                    "the address {address} is not ASCII, and the server does not offer SMTPUTF8"
-                );
-                Error::new(ErrorKind::Request, Phase::Mail, message).with_hint(
-                    "Use an ASCII form of the address, or a server that knows \
-                        internationalized mail.",
-                )
-            }
-            None => {
-                let message = "the message has headers that are not ASCII, and the server does \
-                    not offer SMTPUTF8";
-                Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(
-                    "Encode the headers (RFC 2047), and use ASCII addresses in them, with \
-                        A-labels (xn--) for domains.",
-                )
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::reasons::{certificate_text, rustls_text, split_words};
 use super::{CertificateFailure, TlsMode};
-use crate::diagnose::speaks_tls;
+use crate::proto::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
 /// Describes the failure of a handshake with `host`. `offered` are the client's versions.

@@ -55,30 +55,46 @@ fn no_argument_adds_a_command() {
             Address::lenient(format!("\"a{x}\"@example.org")).map(drop)
         }),
         ("the client's name", |x| {
-            ClientName::new(format!("client{x}.example.org")).map(drop)
+            ClientName::new(format!("client{x}.example.org"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("a command", |x| {
-            RawCommand::new(format!("VRFY alice{x}")).map(drop)
+            RawCommand::new(format!("VRFY alice{x}"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("the first word of a command", |x| {
-            RawCommand::new(format!("VRFY{x}")).map(drop)
+            RawCommand::new(format!("VRFY{x}"))
+                .map(drop)
+                .map_err(Error::from)
         }),
-        ("ENVID", |x| EnvelopeId::new(format!("a{x}b")).map(drop)),
+        ("ENVID", |x| {
+            EnvelopeId::new(format!("a{x}b"))
+                .map(drop)
+                .map_err(Error::from)
+        }),
         ("the type of ORCPT", |x| {
-            OriginalRecipient::of_type(&format!("rfc822{x}"), "a").map(drop)
+            OriginalRecipient::of_type(&format!("rfc822{x}"), "a")
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("ORCPT", |x| {
-            OriginalRecipient::of_type("rfc822", &format!("a{x}")).map(drop)
+            OriginalRecipient::of_type("rfc822", &format!("a{x}"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("NOTIFY", |x| {
             format!("never{x}")
                 .parse::<envoi::delivery::Notify>()
                 .map(drop)
+                .map_err(Error::from)
         }),
         ("RET", |x| {
             format!("full{x}")
                 .parse::<envoi::delivery::DsnReturn>()
                 .map(drop)
+                .map_err(Error::from)
         }),
     ];
     for (what, attempt) in attempts {

@@ -4,8 +4,8 @@
 
 use std::error::Error as _;
 
-use envoi::proto::{ClientName, Machine, Mechanism, Settings, Step};
-use envoi::{Client, Connection, Credentials, Endpoint, Error, ErrorKind};
+use envoi::proto::{AbortReason, ClientName, Machine, Mechanism, Settings, Step};
+use envoi::{Client, Connection, Credentials, Endpoint, Error};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex,
 };
@@ -481,10 +481,8 @@ fn a_drivers_reason_holds_no_secret() {
         format!("{PASSWORD:?}"),
         base64(format!("\0alice\0{PASSWORD}").as_bytes()),
     ] {
-        let error = machine.abort(
-            ErrorKind::Closed,
-            format!("the filter says that {words} must not pass"),
-        );
+        let text = format!("the filter says that {words} must not pass");
+        let error = Error::from(machine.abort(AbortReason::ConnectionFailed(text)));
         assert_silent(&words, &error_text(&error), PASSWORD);
         assert!(
             error.to_string().contains("*** must not pass")

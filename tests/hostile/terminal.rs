@@ -319,10 +319,16 @@ async fn control_characters_in_urls_and_hosts_are_replaced() {
         "a domain",
         &Address::new(format!("a@{EVIL}.example.org")).unwrap_err(),
     );
-    assert_error("a client's name", &ClientName::new(EVIL).unwrap_err());
-    assert_error("a command", &RawCommand::new(EVIL).unwrap_err());
-    assert_error("a mechanism", &EVIL.parse::<Mechanism>().unwrap_err());
-    assert_error("reports", &EVIL.parse::<Notify>().unwrap_err());
+    assert_error(
+        "a client's name",
+        &ClientName::new(EVIL).unwrap_err().into(),
+    );
+    assert_error("a command", &RawCommand::new(EVIL).unwrap_err().into());
+    assert_error(
+        "a mechanism",
+        &EVIL.parse::<Mechanism>().unwrap_err().into(),
+    );
+    assert_error("reports", &EVIL.parse::<Notify>().unwrap_err().into());
     let client = Client::new(Endpoint::new("localhost"));
     let mail = || {
         MessageBuilder::new()

@@ -373,7 +373,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn on_error(&mut self, error: envoi::Error) {
+    fn on_error(&mut self, error: impl Into<envoi::Error>) {
+        let error = error.into();
         if error.phase() == Phase::Auth {
             self.said_of_login = Some(error.message().to_owned());
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::ParameterError;
 use super::duration::whole_seconds;
-use crate::error::Result;
 
 /// By when a message is to be delivered, and what then if it is not: BY (RFC 2852).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,9 @@ impl DeliverBy {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than
-    /// 999,999,999 seconds.
-    pub fn or_return(within: Duration) -> Result<Self> {
-        let seconds = whole_seconds(within, "deliver a message within")?;
+    /// [`ParameterError::DeliverBy`] for no time at all, or more than 999,999,999 seconds.
+    pub fn or_return(within: Duration) -> Result<Self, ParameterError> {
+        let seconds = whole_seconds(within).ok_or(ParameterError::DeliverBy(within))?;
         Ok(DeliverBy {
             seconds,
             returns: true,
@@ -37,7 +36,7 @@ impl DeliverBy {
     /// # Errors
     ///
     /// As for [`or_return`](Self::or_return).
-    pub fn or_notify(within: Duration) -> Result<Self> {
+    pub fn or_notify(within: Duration) -> Result<Self, ParameterError> {
         Ok(DeliverBy {
             returns: false,
             ..DeliverBy::or_return(within)?

@@ -4,10 +4,9 @@ use std::fmt;
 use std::ops::BitOr;
 use std::str::FromStr;
 
+use super::ParameterError;
 use super::xtext::{TypedAddress, Xtext};
-use crate::Address;
-use crate::error::{Error, Result};
-use crate::text::quoted;
+use crate::address::Address;
 
 /// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report
 /// failures, and mostly delays.
@@ -61,10 +60,10 @@ impl fmt::Display for Notify {
 }
 
 impl FromStr for Notify {
-    type Err = Error;
+    type Err = ParameterError;
 
     /// `never`, or some of `success`, `failure` and `delay` with commas between.
-    fn from_str(list: &str) -> Result<Self> {
+    fn from_str(list: &str) -> Result<Self, ParameterError> {
         if list.eq_ignore_ascii_case("never") {
             return Ok(Notify::NEVER);
         }
@@ -72,15 +71,9 @@ impl FromStr for Notify {
             let known = Notify::NAMES
                 .iter()
                 .find(|(_, name)| name.eq_ignore_ascii_case(word));
-            known.map(|(one, _)| notify | *one).ok_or_else(|| {
-                Error::request(format!(
-                    "{} is not what a report can be sent on",
-                    quoted(word)
-                ))
-                .with_hint(
-                    "Give never alone, or some of success, failure and delay with commas between.",
-                )
-            })
+            known
+                .map(|(one, _)| notify | *one)
+                .ok_or_else(|| ParameterError::Notify(word.to_owned()))
         })
     }
 }
@@ -104,18 +97,14 @@ impl fmt::Display for DsnReturn {
 }
 
 impl FromStr for DsnReturn {
-    type Err = Error;
+    type Err = ParameterError;
 
     /// `full` or `hdrs`.
-    fn from_str(word: &str) -> Result<Self> {
+    fn from_str(word: &str) -> Result<Self, ParameterError> {
         match word.to_ascii_lowercase().as_str() {
             "full" => Ok(DsnReturn::Full),
             "hdrs" => Ok(DsnReturn::Headers),
-            _ => Err(Error::request(format!(
-                "{} is not what a report can bring back",
-                quoted(word)
-            ))
-            .with_hint("Give full for the whole message, or hdrs for its headers.")),
+            _ => Err(ParameterError::DsnReturn(word.to_owned())),
         }
     }
 }
@@ -130,19 +119,12 @@ impl EnvelopeId {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request).
-    pub fn new(id: impl Into<String>) -> Result<Self> {
+    /// [`ParameterError::EnvelopeId`].
+    pub fn new(id: impl Into<String>) -> Result<Self, ParameterError> {
         let id = id.into();
         let printable = id.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if id.is_empty() || !printable || Xtext(&id).to_string().len() > 100 {
-            return Err(Error::request(format!(
-                "{} cannot be the name of a message in reports",
-                quoted(&id)
-            ))
-            .with_hint(
-                "It is made of up to 100 printable ASCII characters; a blank, + or = \
-                    counts three times.",
-            ));
+            return Err(ParameterError::EnvelopeId(id));
         }
         Ok(EnvelopeId(id))
     }
@@ -161,9 +143,9 @@ impl fmt::Display for EnvelopeId {
 }
 
 impl FromStr for EnvelopeId {
-    type Err = Error;
+    type Err = ParameterError;
 
-    fn from_str(id: &str) -> Result<Self> {
+    fn from_str(id: &str) -> Result<Self, ParameterError> {
         EnvelopeId::new(id)
     }
 }
@@ -182,10 +164,10 @@ impl OriginalRecipient {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the type is no word of letters, digits
-    /// and hyphens, the address is not printable ASCII, or both together have more than 500
-    /// characters when encoded.
-    pub fn of_type(address_type: &str, address: &str) -> Result<Self> {
+    /// [`ParameterError::OriginalRecipient`]: the type is not a word of letters, digits and
+    /// hyphens, the address is not printable ASCII, or both together have more than 500 characters
+    /// when encoded.
+    pub fn of_type(address_type: &str, address: &str) -> Result<Self, ParameterError> {
         let is_word = !address_type.is_empty()
             && address_type
                 .bytes()
@@ -194,13 +176,10 @@ impl OriginalRecipient {
             !address.is_empty() && address.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let encoded = format!("{address_type};{}", Xtext(address));
         if !is_word || !printable || encoded.len() > 500 {
-            let shown = quoted(&format!("{address_type};{address}"));
-            return Err(
-                Error::request(format!("{shown} cannot be an original recipient")).with_hint(
-                    "Give a type of address, such as rfc822 or x400, and up to 500 printable ASCII \
-                    characters.",
-                ),
-            );
+            return Err(ParameterError::OriginalRecipient(
+                address_type.to_owned(),
+                address.to_owned(),
+            ));
         }
         Ok(OriginalRecipient(encoded))
     }

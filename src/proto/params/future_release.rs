@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::ParameterError;
 use super::duration::whole_seconds;
 use crate::date;
-use crate::error::{Error, Result};
 
 /// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC
 /// 4865).
@@ -25,24 +25,19 @@ impl FutureRelease {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for no time at all, or more than
-    /// 999,999,999 seconds.
-    pub fn for_duration(duration: Duration) -> Result<Self> {
-        Ok(FutureRelease(HoldKind::For(whole_seconds(
-            duration,
-            "hold a message for",
-        )?)))
+    /// [`ParameterError::HoldFor`] for no time at all, or more than 999,999,999 seconds.
+    pub fn for_duration(duration: Duration) -> Result<Self, ParameterError> {
+        let seconds = whole_seconds(duration).ok_or(ParameterError::HoldFor(duration))?;
+        Ok(FutureRelease(HoldKind::For(seconds)))
     }
 
     /// Until then, to the second. It is not compared with this machine's clock.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for a time before 1970 or after 9999.
-    pub fn until(time: SystemTime) -> Result<Self> {
-        let seconds = date::seconds(time).ok_or_else(|| {
-            Error::request("a message cannot be held until a time before 1970 or after 9999")
-        })?;
+    /// [`ParameterError::HoldUntil`] for a time before 1970 or after 9999.
+    pub fn until(time: SystemTime) -> Result<Self, ParameterError> {
+        let seconds = date::seconds(time).ok_or(ParameterError::HoldUntil)?;
         Ok(FutureRelease(HoldKind::Until(seconds)))
     }
 }

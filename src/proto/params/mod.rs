@@ -3,6 +3,7 @@
 mod deliver_by;
 mod dsn;
 mod duration;
+mod error;
 mod future_release;
 mod priority;
 mod xtext;
@@ -12,23 +13,25 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use deliver_by::DeliverBy;
 pub use dsn::{DsnReturn, EnvelopeId, Notify, OriginalRecipient};
+pub(crate) use duration::MAX_SECONDS;
+pub use error::ParameterError;
 pub use future_release::FutureRelease;
 pub use priority::Priority;
 
-use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::Capabilities;
-use crate::{Address, date};
+use super::{Capabilities, Reason};
+use crate::address::Address;
+use crate::date;
 use future_release::HoldKind;
 use xtext::Xtext;
 
 /// What is asked of the server for a message, beyond taking it.
 ///
 /// Each wish needs an extension. A server that does not offer it does not get the message: sending
-/// fails before MAIL, with [`ErrorKind::Unsupported`].
+/// fails before MAIL, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 ///
 /// ```
 /// use std::time::Duration;
@@ -128,7 +131,7 @@ impl DeliveryOptions {
 
     /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689).
     /// Its first step, the one to this server, must be so, too: otherwise sending fails with
-    /// [`ErrorKind::Tls`].
+    /// [`ErrorKind::Tls`](crate::ErrorKind::Tls).
     pub fn require_tls(mut self) -> Self {
         self.require_tls = true;
         self
@@ -154,7 +157,7 @@ impl DeliveryOptions {
 
     /// Whoever something is asked for is a recipient.
     #[cfg(feature = "client")]
-    pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<()> {
+    pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<(), ParameterError> {
         if self.recipients.is_empty() {
             return Ok(());
         }
@@ -164,10 +167,9 @@ impl DeliveryOptions {
             .iter()
             .find(|(mailbox, _)| !given.contains(mailbox))
         {
-            Some((_, ForRecipient { address, .. })) => Err(Error::request(format!(
-                "reports are asked for {address}, who is no recipient of the message"
-            ))
-            .with_hint("Name recipients as they stand in the envelope.")),
+            Some((_, ForRecipient { address, .. })) => {
+                Err(ParameterError::NotARecipient(address.clone()))
+            }
             None => Ok(()),
         }
     }
@@ -176,13 +178,13 @@ impl DeliveryOptions {
         self.require_tls
     }
 
-    /// The server offers what is asked for.
-    pub(crate) fn check(&self, server: &Capabilities) -> Result<()> {
+    /// What the server does not offer of what is asked for, or not so.
+    pub(super) fn find_obstacle(&self, server: &Capabilities) -> Option<Reason> {
         let asks_for_reports = self.notify.is_some()
             || self.returned.is_some()
             || self.envelope_id.is_some()
             || !self.recipients.is_empty();
-        for (asked, keyword, rfc, what) in [
+        for (is_asked_for, keyword, rfc, need) in [
             (
                 asks_for_reports,
                 "DSN",
@@ -220,58 +222,31 @@ impl DeliveryOptions {
                 "the server is to be told who submitted the message (AUTH=)",
             ),
         ] {
-            if asked && !server.offers(keyword) {
-                return Err(unsupported(
-                    format!("{what}, and the server does not offer {keyword}"),
-                    format!("Do without it, or use a server that offers {keyword} (RFC {rfc})."),
-                ));
+            if is_asked_for && !server.offers(keyword) {
+                return Some(Reason::ExtensionNotOffered { keyword, rfc, need });
             }
         }
-        self.check_times(server)
-    }
-
-    fn check_times(&self, server: &Capabilities) -> Result<()> {
         if let (Some(by), Some(min)) = (&self.deliver_by, server.min_deliver_by())
             && by.returns()
             && by.within() < min
         {
-            let message = format!(
-                "the message is to be delivered within {:?} or returned, and the server takes no \
-                    less than {min:?}",
-                by.within()
-            );
-            return Err(unsupported(
-                message,
-                "Allow more time (DELIVERBY), or have it delivered late, with a notice.",
-            ));
+            let within = by.within();
+            return Some(Reason::DeliverByTooShort { within, min });
         }
-        let Some(FutureRelease(hold)) = self.hold else {
-            return Ok(());
-        };
+        let FutureRelease(hold) = self.hold?;
         let offer = server.future_release().unwrap_or_default();
-        let hint = "Hold it for a shorter time (FUTURERELEASE), or send it later.";
-        match (
-            hold,
-            offer.max_interval,
-            offer.max_until.and_then(date::seconds),
-        ) {
+        match (hold, offer.max_interval, offer.max_until) {
             (HoldKind::For(seconds), Some(max), _) if seconds > max.as_secs() => {
-                let message = format!(
-                    "the message is to be held for {:?}, and the server holds one for {max:?} at \
-                        most",
-                    Duration::from_secs(seconds)
-                );
-                Err(unsupported(message, hint))
+                let hold = Duration::from_secs(seconds);
+                Some(Reason::HoldTooLong { hold, max })
             }
-            (HoldKind::Until(seconds), _, Some(max)) if seconds > max => {
-                let (until, max) = (date::to_text(seconds), date::to_text(max));
-                let message = format!(
-                    "the message is to be held until {until}, and the server holds none beyond \
-                        {max}"
-                );
-                Err(unsupported(message, hint))
+            (HoldKind::Until(seconds), _, Some(max))
+                if date::seconds(max).is_some_and(|max| seconds > max) =>
+            {
+                let until = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+                Some(Reason::HoldTooLate { until, max })
             }
-            _ => Ok(()),
+            _ => None,
         }
     }
 
@@ -335,8 +310,4 @@ impl DeliveryOptions {
             None => Ok(()),
         }
     }
-}
-
-fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Unsupported, Phase::Mail, message).with_hint(hint)
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
-use crate::text::quoted;
+use super::ParameterError;
 
 /// Which messages go first: MT-PRIORITY (RFC 6710), from -9 to 9; 0 is what a message has without
 /// it.
@@ -16,14 +15,10 @@ impl Priority {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for less than -9 or more than 9.
-    pub fn new(priority: i8) -> Result<Self> {
+    /// [`ParameterError::PriorityOutOfRange`] for less than -9 or more than 9.
+    pub fn new(priority: i8) -> Result<Self, ParameterError> {
         if !(-9..=9).contains(&priority) {
-            return Err(
-                Error::request(format!("the priority {priority} does not exist")).with_hint(
-                    "Priorities are whole numbers from -9 to 9, the highest goes first.",
-                ),
-            );
+            return Err(ParameterError::PriorityOutOfRange(priority));
         }
         Ok(Priority(priority))
     }
@@ -41,14 +36,11 @@ impl fmt::Display for Priority {
 }
 
 impl FromStr for Priority {
-    type Err = Error;
+    type Err = ParameterError;
 
-    fn from_str(number: &str) -> Result<Self> {
-        let no_number = |_| {
-            Error::request(format!("{} is no priority", quoted(number)))
-                .with_hint("Priorities are whole numbers from -9 to 9, the highest goes first.")
-        };
-        Priority::new(number.parse().map_err(no_number)?)
+    fn from_str(number: &str) -> Result<Self, ParameterError> {
+        let not_a_number = |_| ParameterError::PriorityNotANumber(number.to_owned());
+        Priority::new(number.parse().map_err(not_a_number)?)
     }
 }
 

@@ -12,9 +12,8 @@ use super::oauth::OAuth;
 use super::scram::Scram;
 use super::single::Single;
 use super::{SaslExchange, SaslFailure};
-use crate::error::{Error, Result};
 #[cfg(feature = "client")]
-use crate::error::{ErrorKind, Phase};
+use crate::proto::ProtocolError;
 use crate::secret::{Credentials, Proof};
 use crate::text::quoted;
 
@@ -134,7 +133,10 @@ impl Mechanism {
     ///
     /// Why they cannot; it is said elsewhere where no mechanism is for this sort of credentials.
     #[cfg(feature = "client")]
-    pub(crate) fn check(order: &[Mechanism], credentials: &Credentials) -> Result<()> {
+    pub(crate) fn check(
+        order: &[Mechanism],
+        credentials: &Credentials,
+    ) -> Result<(), ProtocolError> {
         let order = if order.is_empty() {
             &Mechanism::ALL
         } else {
@@ -150,11 +152,7 @@ impl Mechanism {
             }
         }
         match failure {
-            Some(reason) => Err(Error::new(
-                ErrorKind::Request,
-                Phase::Auth,
-                reason.to_string(),
-            )),
+            Some(failure) => Err(ProtocolError::login_unusable(failure)),
             None => Ok(()),
         }
     }
@@ -243,20 +241,32 @@ impl fmt::Display for Mechanism {
     }
 }
 
-impl FromStr for Mechanism {
-    type Err = Error;
+/// The name of a mechanism that envoi does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownMechanism(String);
 
-    fn from_str(name: &str) -> Result<Self> {
+impl UnknownMechanism {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnknownMechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no mechanism that envoi knows", quoted(&self.0))
+    }
+}
+
+impl std::error::Error for UnknownMechanism {}
+
+impl FromStr for Mechanism {
+    type Err = UnknownMechanism;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMechanism> {
         let known = Mechanism::ALL
             .into_iter()
             .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name));
-        known.ok_or_else(|| {
-            let names: Vec<&str> = Mechanism::ALL
-                .iter()
-                .map(|mechanism| mechanism.as_str())
-                .collect();
-            Error::request(format!("{} is no mechanism that envoi knows", quoted(name)))
-                .with_hint(format!("It knows {}.", names.join(", ")))
-        })
+        known.ok_or_else(|| UnknownMechanism(name.to_owned()))
     }
 }

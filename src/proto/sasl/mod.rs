@@ -26,7 +26,7 @@ use super::redact::Secrets;
 #[cfg(feature = "testing")]
 pub(crate) use exchange::saslname;
 pub use exchange::{ChannelBinding, ExchangeFault, SaslExchange, SaslFailure, SaslSession};
-pub use mechanism::Mechanism;
+pub use mechanism::{Mechanism, UnknownMechanism};
 
 /// A line of a login without its CRLF: secret, and wiped when it went.
 pub(super) type SecretLine = Zeroizing<Vec<u8>>;

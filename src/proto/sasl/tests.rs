@@ -196,13 +196,8 @@ fn mechanism_names_are_case_insensitive() {
     for mechanism in Mechanism::ALL {
         assert_eq!(mechanism.as_str().parse::<Mechanism>().unwrap(), mechanism);
     }
-    assert!(
-        "NTLM"
-            .parse::<Mechanism>()
-            .unwrap_err()
-            .to_string()
-            .contains("PLAIN, LOGIN")
-    );
+    let error = "NTLM".parse::<Mechanism>().unwrap_err();
+    assert_eq!(error.name(), "NTLM");
 }
 
 #[test]

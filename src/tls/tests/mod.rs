@@ -25,7 +25,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::*;
-use crate::diagnose::speaks_tls;
+use crate::proto::speaks_tls;
 use crate::{Error, ErrorKind, Phase, Result};
 
 const HOST: &str = "mail.example.com";

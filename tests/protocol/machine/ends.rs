@@ -1,6 +1,6 @@
 //! How sessions end before their time, and what is known then.
 
-use envoi::proto::{Machine, Mechanism, RawCommand, StartTls, Step};
+use envoi::proto::{AbortReason, Machine, Mechanism, ProtocolError, RawCommand, StartTls, Step};
 use envoi::{Credentials, Error, ErrorKind, Phase};
 
 use super::{Client, address, transaction};
@@ -37,7 +37,7 @@ fn a_failure_names_the_awaited_reply() {
         );
     }
 
-    type Call = fn(&mut Machine) -> Result<(), Error>;
+    type Call = fn(&mut Machine) -> Result<(), ProtocolError>;
     let calls: [(Call, &str, Phase); 6] = [
         (
             |machine| machine.noop(),
@@ -50,7 +50,7 @@ fn a_failure_names_the_awaited_reply() {
             Phase::Reset,
         ),
         (
-            |machine| machine.command(&RawCommand::new("VRFY you")?),
+            |machine| machine.command(&RawCommand::new("VRFY you").unwrap()),
             "the answer to the command",
             Phase::Command,
         ),
@@ -128,7 +128,7 @@ fn an_aborted_session_reports_its_phase() {
     assert_eq!(
         client
             .machine
-            .abort(ErrorKind::Timeout, "no handshake")
+            .abort(AbortReason::TimedOut("no handshake".into()))
             .phase(),
         Phase::Tls
     );
@@ -145,7 +145,7 @@ fn the_close_after_quit_is_no_error() {
         client.machine.input_ended();
         assert_eq!(client.steps().unwrap(), [Step::Closed], "{last_words:?}");
         assert!(client.wire.ends_with("QUIT\r\n"));
-        let error = client.machine.noop().unwrap_err();
+        let error = client.machine.noop().map_err(Error::from).unwrap_err();
         assert_eq!(
             (error.kind(), error.message()),
             (ErrorKind::Closed, "the session is over")
@@ -240,7 +240,15 @@ fn no_transaction_starts_after_421() {
         }
     ));
     assert!(!client.machine.may_begin());
-    assert_eq!(client.machine.step().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        client
+            .machine
+            .step()
+            .map_err(Error::from)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Closed
+    );
     assert!(!client.machine.may_begin());
 }
 
@@ -291,7 +299,7 @@ fn unanswered_messages_are_not_sent_after_421_and_close() {
         let error = loop {
             match client.machine.step() {
                 Ok(step) => steps.push(step),
-                Err(error) => break error,
+                Err(error) => break Error::from(error),
             }
         };
         not_sent(&steps, phases);
@@ -353,7 +361,14 @@ fn replies_after_421_are_read() {
         })
     ));
     assert_eq!(
-        client.machine.step().unwrap_err().reply().unwrap().code(),
+        client
+            .machine
+            .step()
+            .map_err(Error::from)
+            .unwrap_err()
+            .reply()
+            .unwrap()
+            .code(),
         421
     );
     assert_eq!(
@@ -433,7 +448,7 @@ fn a_timeout_or_violation_after_421_leaves_messages_unknown() {
     assert!(
         client
             .machine
-            .abort(ErrorKind::Timeout, "no more comes")
+            .abort(AbortReason::TimedOut("no more comes".into()))
             .outcome_unknown()
     );
     assert_eq!(client.machine.unconfirmed_messages(), 3);
@@ -496,7 +511,7 @@ fn a_refusal_stands_after_the_whole_message_was_written() {
         })
     ));
     assert!(!client.machine.outcome_unknown());
-    let error = client.machine.step().unwrap_err();
+    let error = client.machine.step().map_err(Error::from).unwrap_err();
     assert_eq!(
         (error.kind(), error.outcome_unknown()),
         (ErrorKind::Closed, false)
@@ -519,7 +534,9 @@ fn a_refusal_stands_after_a_timeout() {
                 client.machine.begin(transaction()).unwrap();
             }
             client.feed(replies).unwrap();
-            let error = client.machine.abort(ErrorKind::Timeout, "no more comes");
+            let error = client
+                .machine
+                .abort(AbortReason::TimedOut("no more comes".into()));
             assert!(!error.outcome_unknown(), "{replies:?}");
             let refused = client.steps().unwrap();
             assert!(
@@ -528,7 +545,15 @@ fn a_refusal_stands_after_a_timeout() {
                 "{replies:?}: {refused:?}"
             );
             assert_eq!(client.machine.unconfirmed_messages(), 0);
-            assert_eq!(client.machine.quit().unwrap_err().kind(), ErrorKind::Closed);
+            assert_eq!(
+                client
+                    .machine
+                    .quit()
+                    .map_err(Error::from)
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::Closed
+            );
         }
     }
     // The messages that follow it are unknown.
@@ -537,7 +562,7 @@ fn a_refusal_stands_after_a_timeout() {
     assert!(
         client
             .machine
-            .abort(ErrorKind::Timeout, "no more comes")
+            .abort(AbortReason::TimedOut("no more comes".into()))
             .outcome_unknown()
     );
     assert_eq!(client.machine.unconfirmed_messages(), 3);

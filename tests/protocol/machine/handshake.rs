@@ -1,7 +1,7 @@
 //! Up to the first command: greeting, EHLO or LHLO, STARTTLS.
 
 use envoi::proto::{Protocol, StartTls, Step};
-use envoi::{ErrorKind, Phase};
+use envoi::{Error, ErrorKind, Phase};
 
 use super::Client;
 
@@ -68,7 +68,7 @@ fn a_go_ahead_before_starttls_is_a_violation() {
             client.read(b" ahead\r\n");
             result = client.machine.step();
         }
-        let error = result.unwrap_err();
+        let error = Error::from(result.unwrap_err());
         assert_eq!(
             error.message(),
             "the server sent 220 Go ahead, and nothing was asked"
@@ -94,19 +94,40 @@ fn a_refused_session_ends_with_quit() {
             .for_each(|reply| drop(client.feed(reply).unwrap()));
         client.feed(last).unwrap_err();
         assert_eq!(client.steps().unwrap(), [Step::Closed]);
-        assert_eq!(client.machine.noop().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(
+            client
+                .machine
+                .noop()
+                .map_err(Error::from)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Closed
+        );
         client.machine.quit().unwrap();
         assert_eq!(client.steps().unwrap(), [Step::Wait { phase: Phase::Quit }]);
         assert!(client.wire.ends_with("QUIT\r\n"), "{}", client.wire);
         assert_eq!(client.feed("221 bye\r\n").unwrap(), [Step::Closed]);
-        assert_eq!(client.machine.quit().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(
+            client
+                .machine
+                .quit()
+                .map_err(Error::from)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Closed
+        );
     }
     // Not after what is no refusal: a 421, a violation, and a refusal with more after it.
     for last in ["421 bye\r\n", "354 go\r\n", "554 no\r\n250 yes\r\n"] {
         let mut client = Client::new(|_| {});
         client.feed(last).unwrap_err();
         assert_ne!(
-            client.machine.quit().unwrap_err().kind(),
+            client
+                .machine
+                .quit()
+                .map_err(Error::from)
+                .unwrap_err()
+                .kind(),
             ErrorKind::Request,
             "{last}"
         );
@@ -136,7 +157,12 @@ fn empty_lines_before_a_reply_are_skipped() {
     let mut client = ready(0).unwrap();
     client.read(b"\r\n");
     assert_eq!(
-        client.machine.step().unwrap_err().kind(),
+        client
+            .machine
+            .step()
+            .map_err(Error::from)
+            .unwrap_err()
+            .kind(),
         ErrorKind::Protocol
     );
     let mut client = Client::new(|_| {});
@@ -154,7 +180,7 @@ fn bytes_after_the_go_ahead_for_tls_are_a_violation() {
     assert_eq!(client.feed("220 Go ahead\r\n").unwrap(), [Step::Upgrade]);
     // The driver had read them, and did not ask for a step before it made the handshake.
     client.read(b"250 AUTH PLAIN\r\n");
-    let error = client.machine.upgraded().unwrap_err();
+    let error = client.machine.upgraded().map_err(Error::from).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(!client.machine.is_secure());
     assert_eq!(client.steps().unwrap(), [Step::Closed]);

@@ -1,7 +1,7 @@
 //! Who can log in, how, and what is no challenge.
 
 use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession, Step};
-use envoi::{Credentials, ErrorKind, Phase};
+use envoi::{Credentials, Error, ErrorKind, Phase};
 
 use super::Client;
 
@@ -39,6 +39,7 @@ fn a_custom_mechanism_logs_in() {
     let error = client
         .machine
         .login(other, &Credentials::new("u", "p"))
+        .map_err(Error::from)
         .unwrap_err();
     assert!(
         error
@@ -106,7 +107,11 @@ fn usable_mechanisms_depend_on_credentials_and_tls() {
             "acts for \"v\"",
         ),
     ] {
-        let error = client.machine.login(mechanism, &credentials).unwrap_err();
+        let error = client
+            .machine
+            .login(mechanism, &credentials)
+            .map_err(Error::from)
+            .unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
             (ErrorKind::Request, Phase::Auth)

@@ -1,7 +1,7 @@
 //! How messages go, and how far they are.
 
 use envoi::proto::{Content, Step};
-use envoi::{ErrorKind, Phase};
+use envoi::{Error, ErrorKind, Phase};
 
 use super::{Client, address, transaction};
 
@@ -152,7 +152,7 @@ fn a_chunk_of_another_size_than_announced_is_an_error() {
         let result = result.and_then(|()| client.machine.finish());
         client.steps().unwrap();
         (
-            result.map_err(|error| (error.kind(), error.phase())),
+            result.map_err(|error| (Error::from(error.clone()).kind(), error.phase())),
             client,
         )
     };

@@ -1,7 +1,7 @@
 //! What may be asked for, and when.
 
 use envoi::proto::{Content, RawCommand, Step, Transaction};
-use envoi::{ErrorKind, Phase};
+use envoi::{Error, ErrorKind, Phase};
 
 use super::{Client, address, transaction};
 
@@ -9,7 +9,7 @@ use super::{Client, address, transaction};
 fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.noop().unwrap();
-    let error = client.machine.noop().unwrap_err();
+    let error = client.machine.noop().map_err(Error::from).unwrap_err();
     assert!(
         error
             .message()
@@ -23,7 +23,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
         client.machine.finish(),
         client.machine.data(),
     ] {
-        let error = error.unwrap_err();
+        let error = Error::from(error.unwrap_err());
         assert!(
             error.message().contains("out of turn") || error.message().contains("no transaction"),
             "{error}"
@@ -35,7 +35,11 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
         matches!(&steps[..], [Step::Reply { .. }, Step::Ready]),
         "{steps:?}"
     );
-    let error = client.machine.begin(Transaction::open(None)).unwrap_err();
+    let error = client
+        .machine
+        .begin(Transaction::open(None))
+        .map_err(Error::from)
+        .unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
         (ErrorKind::Request, "the message has no recipient")
@@ -44,7 +48,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     // Step by step, and nobody was accepted.
     client.machine.mail(None.into()).unwrap();
     client.feed("250 2.1.0 Ok\r\n").unwrap();
-    let error = client.machine.data().unwrap_err();
+    let error = client.machine.data().map_err(Error::from).unwrap_err();
     assert!(
         error.message().contains("no recipient was accepted"),
         "{error}"
@@ -52,6 +56,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     let error = client
         .machine
         .rcpt(address("j\u{f6}rg@example.com"))
+        .map_err(Error::from)
         .unwrap_err();
     assert!(error.message().contains("without SMTPUTF8"), "{error}");
     client.machine.rcpt(address("you@example.com")).unwrap();
@@ -73,7 +78,7 @@ fn a_command_with_pending_events_is_refused() {
         client.machine.step().unwrap(),
         Step::Sender { .. }
     ));
-    let error = client.machine.noop().unwrap_err();
+    let error = client.machine.noop().map_err(Error::from).unwrap_err();
     assert!(
         error.kind() == ErrorKind::Request && error.message().contains("was not looked at"),
         "{error}"
@@ -99,7 +104,7 @@ fn unread_input_is_a_violation_at_the_next_command() {
             [Step::Ready],
             "it may be an orderly goodbye, and is not whole"
         );
-        let error = client.machine.noop().unwrap_err();
+        let error = client.machine.noop().map_err(Error::from).unwrap_err();
         assert_eq!(
             error.message(),
             format!("the server sent {shown:?}, and nothing was asked")
@@ -118,7 +123,13 @@ fn a_message_that_needs_a_missing_extension_is_refused() {
     with_headers.utf8_headers = true;
     let mut to_joerg = transaction();
     to_joerg.recipients = vec![address("j\u{f6}rg@example.com")];
-    let refused = |client: &mut Client, transaction| client.machine.begin(transaction).unwrap_err();
+    let refused = |client: &mut Client, transaction| {
+        client
+            .machine
+            .begin(transaction)
+            .map_err(Error::from)
+            .unwrap_err()
+    };
     let error = refused(&mut client, with_headers);
     assert!(
         error.message().contains("headers that are not ASCII"),
@@ -137,7 +148,7 @@ fn a_message_that_needs_a_missing_extension_is_refused() {
         Client::ready(offers)
             .machine
             .begin(transaction)
-            .map_err(|error| error.kind())
+            .map_err(|error| Error::from(error).kind())
     };
     assert_eq!(begin(&["SIZE 1000"], 1000, Content::Unknown), Ok(()));
     assert_eq!(
@@ -162,6 +173,7 @@ fn a_message_that_needs_a_missing_extension_is_refused() {
         Client::ready(&[])
             .machine
             .command(&vrfy)
+            .map_err(Error::from)
             .unwrap_err()
             .kind(),
         ErrorKind::Unsupported
@@ -192,6 +204,7 @@ fn the_next_message_may_start_only_with_pipelining() {
     let error = client
         .machine
         .mail(address("me@example.org").into())
+        .map_err(Error::from)
         .unwrap_err();
     assert_eq!(
         error.kind(),
@@ -212,7 +225,12 @@ fn the_next_message_may_start_only_with_pipelining() {
     client.machine.noop().unwrap();
     assert!(!client.machine.may_begin());
     assert_eq!(
-        client.machine.begin(transaction()).unwrap_err().kind(),
+        client
+            .machine
+            .begin(transaction())
+            .map_err(Error::from)
+            .unwrap_err()
+            .kind(),
         ErrorKind::Request
     );
 }
@@ -226,7 +244,7 @@ fn remaining_transactions_are_counted_under_mailmax() {
         assert_eq!(client.machine.transactions_left(), Some(left));
         let result = client.machine.begin(transaction());
         assert_eq!(
-            result.map_err(|error| error.kind()),
+            result.map_err(|error| Error::from(error).kind()),
             if left > 0 {
                 Ok(())
             } else {
@@ -243,7 +261,11 @@ fn remaining_transactions_are_counted_under_mailmax() {
 #[test]
 fn a_transaction_of_single_steps_refuses_recipients() {
     let mut client = Client::ready(&["PIPELINING"]);
-    let error = client.machine.mail(transaction()).unwrap_err();
+    let error = client
+        .machine
+        .mail(transaction())
+        .map_err(Error::from)
+        .unwrap_err();
     assert_eq!(
         (error.kind(), error.phase()),
         (ErrorKind::Request, Phase::Mail)
@@ -267,7 +289,7 @@ fn recipient_domains_are_counted_under_rcptdomainmax() {
     ] {
         let result = client.machine.rcpt(address(to));
         assert_eq!(
-            result.as_ref().err().map(|error| error.kind()),
+            result.clone().err().map(|error| Error::from(error).kind()),
             (!is_within).then_some(ErrorKind::Unsupported),
             "{to}"
         );

@@ -22,7 +22,7 @@ fn client_names_and_raw_commands_are_validated() {
     assert_eq!(RawCommand::new("VRFY you").unwrap().as_str(), "VRFY you");
     let error = RawCommand::new("X".repeat(2001)).unwrap_err();
     assert!(
-        error.message().contains("longer than 2000 bytes"),
+        error.to_string().contains("longer than 2000 bytes"),
         "{error}"
     );
     assert!(RawCommand::new("X".repeat(2000)).is_ok());

@@ -101,8 +101,8 @@ fn check_address(text: &str) {
 
 /// What else is written as a line.
 fn check_line(text: &str) {
-    let name = ClientName::new(text);
-    let command = RawCommand::new(text);
+    let name = ClientName::new(text).map_err(Error::from);
+    let command = RawCommand::new(text).map_err(Error::from);
     for error in [name.as_ref().err(), command.as_ref().err()]
         .into_iter()
         .flatten()

@@ -8,8 +8,11 @@ mod wire;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use envoi::proto::{Machine, Mechanism, Protocol, RawCommand, Reply, Settings, Step, Transaction};
-use envoi::{Address, Credentials, Error, ErrorKind, Phase, Result};
+use envoi::proto::{
+    AbortReason, Machine, Mechanism, Protocol, ProtocolError, RawCommand, Reply, Settings, Step,
+    Transaction,
+};
+use envoi::{Address, Credentials, Error, ErrorKind, Phase};
 
 pub use crate::decoder::{normalised, unstuffed};
 pub use delivery_options::Wish;
@@ -293,7 +296,8 @@ impl Session {
     /// The driver gives up.
     pub fn abort(&mut self) {
         let was_over = self.want == Step::Closed;
-        let error = self.machine.abort(ErrorKind::Timeout, "that took too long");
+        let reason = AbortReason::TimedOut("that took too long".into());
+        let error = Error::from(self.machine.abort(reason));
         // What was refused before is told of first.
         self.settle();
         assert_eq!(self.want, Step::Closed);
@@ -325,9 +329,9 @@ impl Session {
     // ---- What must hold ----
 
     /// Makes a call; one that is out of turn must change nothing.
-    fn call(&mut self, call: impl FnOnce(&mut Machine) -> Result<()>) -> bool {
+    fn call(&mut self, call: impl FnOnce(&mut Machine) -> Result<(), ProtocolError>) -> bool {
         let (waiting, unknown) = (self.waiting(), self.outcome_is_unknown());
-        let Err(error) = call(&mut self.machine) else {
+        let Err(error) = call(&mut self.machine).map_err(Error::from) else {
             return true;
         };
         if error.kind() == ErrorKind::Request {
@@ -369,6 +373,7 @@ impl Session {
                     self.events.push(Event::Step(event));
                 }
                 Err(error) => {
+                    let error = Error::from(error);
                     let unknown = self.left_in_doubt(&error) > 0;
                     assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
                     // Chunks may go before the replies to what went before them came.
