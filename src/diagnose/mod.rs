@@ -4,6 +4,8 @@
 //! they know nothing. `tests/failures/snapshots` shows each of them beside the failure that it is
 //! for.
 
+#[cfg(feature = "client")]
+pub(crate) mod certificate;
 #[cfg(feature = "proxy")]
 pub(crate) mod proxy;
 #[cfg(feature = "client")]

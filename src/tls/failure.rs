@@ -14,6 +14,7 @@ use super::reasons::webpki_text;
 use super::store::TrustStore;
 use super::trust::Anchor;
 use super::{Certificate, CertificateFailure, CertificateProblem};
+use crate::diagnose::certificate as advice;
 use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, date};
 
@@ -85,8 +86,6 @@ struct Diagnosis {
     hint: String,
 }
 
-const TRUST_IT: &str = "(Trust::path, or trust= in the URL)";
-
 impl Diagnoser<'_> {
     fn diagnose(&self, why: VerifyError) -> Diagnosis {
         let host = self.host;
@@ -95,7 +94,7 @@ impl Diagnoser<'_> {
                 CertificateProblem::Malformed,
                 None,
                 format!("{host} sent no certificate"),
-                "Ask the administrator of the server for one that has a certificate.",
+                advice::NO_CERTIFICATE,
             ),
             VerifyError::WrongKey => self.wrong_key(),
             VerifyError::WeakKey => self
@@ -145,8 +144,7 @@ impl Diagnoser<'_> {
                     CertificateProblem::Revoked,
                     at,
                     format!("{which} was revoked by its issuer"),
-                    "Do not send anything to it: its key may be in wrong hands. The server's \
-                        administrator must install a new one.",
+                    advice::REVOKED,
                 )
             }
             E::CaUsedAsEndEntity => diagnosis(
@@ -156,11 +154,7 @@ impl Diagnoser<'_> {
                     "the certificate of {host}, {}, is that of an authority (CA:TRUE), not of a server",
                     self.subject(0)
                 ),
-                format!(
-                    "The server's administrator must have one issued for a server; or, if you \
-                        know that this is the \
-                     server's, trust this very certificate: add it {TRUST_IT}."
-                ),
+                advice::AUTHORITY_AS_SERVER,
             ),
             E::EndEntityUsedAsCa => {
                 let at = self.find_above(|certificate| certificate.authority().is_none());
@@ -172,7 +166,7 @@ impl Diagnoser<'_> {
                         "the certificate of {host} was issued by one{issuer} that may not issue \
                             any: it is not an authority (CA:TRUE is missing)"
                     ),
-                    "The server's administrator must have its certificate issued anew.",
+                    advice::ISSUER_IS_NOT_AUTHORITY,
                 )
             }
             E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
@@ -191,13 +185,8 @@ impl Diagnoser<'_> {
                             serverAuth{reach})"
                     ),
                     match at {
-                        0 => {
-                            "The server's administrator must have it issued anew, for a TLS server."
-                        }
-                        _ => {
-                            "The server's administrator must have its certificate issued by \
-                                another authority, one for TLS servers."
-                        }
+                        0 => advice::PURPOSE,
+                        _ => advice::PURPOSE_OF_ISSUER,
                     },
                 )
             }
@@ -240,16 +229,8 @@ impl Diagnoser<'_> {
                     match at {
                         // Without it no signature of the handshake is checked, so a pin would prove
                         // nothing.
-                        Some(0) | None => {
-                            "The server's administrator must have it issued anew, without this \
-                                extension or with it not marked as critical."
-                        }
-                        Some(_) => {
-                            "The server's administrator must have it issued anew, without this \
-                                extension or with it not marked as critical. \
-                             Or, if you know that the server's own certificate is the right one, \
-                             pin its key (Trust::pin, pin= in the URL)."
-                        }
+                        Some(0) | None => advice::CRITICAL_EXTENSION,
+                        Some(_) => advice::CRITICAL_EXTENSION_OF_ISSUER,
                     },
                 )
             }
@@ -261,8 +242,7 @@ impl Diagnoser<'_> {
                         without server names",
                     self.subject(0)
                 ),
-                "The server's administrator must have it issued anew, as X.509 version 3 with the \
-                    server's name.",
+                advice::OLD_VERSION,
             ),
             E::UnsupportedSignatureAlgorithmContext(context) => {
                 self.unsupported_signature(&context.signature_algorithm_id)
@@ -283,8 +263,7 @@ impl Diagnoser<'_> {
                     self.chain.len(),
                     webpki_text(&error)
                 ),
-                "The server's administrator must install only the server's own certificate and \
-                    those of the authorities above it.",
+                advice::TOO_MUCH_WORK,
             ),
             E::BadDer
             | E::BadDerTime
@@ -303,7 +282,7 @@ impl Diagnoser<'_> {
                     self.subject(0),
                     webpki_text(&error)
                 ),
-                "Show this message to the server's administrator.",
+                advice::OTHER,
             ),
         }
     }
@@ -365,15 +344,8 @@ impl Diagnoser<'_> {
         };
         let size = certificate.wrong_size()?;
         let hint = match at {
-            Some(0) => {
-                "The server's administrator must have it issued anew, for a key of 2048 bits or \
-                    more (or an ECDSA key)."
-            }
-            _ => {
-                "What it signed cannot be verified: the server's administrator must have its \
-                    certificate issued by an authority with a \
-                 key of 2048 bits or more (or an ECDSA key)."
-            }
+            Some(0) => advice::SHORT_KEY,
+            _ => advice::SHORT_KEY_OF_ISSUER,
         };
         let message = format!(
             "{which} has an RSA key of {} bits; {}",
@@ -386,11 +358,8 @@ impl Diagnoser<'_> {
     /// contains.
     fn reissue(&self, problem: CertificateProblem, at: Option<usize>, what: &str) -> Diagnosis {
         let hint = match at {
-            Some(0) | None => "The server's administrator must have it issued anew.",
-            _ => {
-                "The server's administrator must have its certificate issued by another \
-                    authority, or get the authority's new one."
-            }
+            Some(0) | None => advice::REISSUE,
+            _ => advice::REISSUE_ISSUER,
         };
         diagnosis(problem, at, format!("{} {what}", self.which(at)), hint)
     }
@@ -404,7 +373,7 @@ impl Diagnoser<'_> {
                 "a certificate that {host} sent is signed in a way that is no longer safe, or not \
                     supported (SHA-1 or MD5, for example)"
             );
-            let hint = "The server's administrator must have it issued anew, signed with SHA-256.";
+            let hint = advice::OLD_SIGNATURE;
             return diagnosis(CertificateProblem::BadSignature, None, message, hint);
         };
         let certificate = &self.chain[at];
@@ -422,12 +391,8 @@ impl Diagnoser<'_> {
                 certificate.signature_algorithm()
             ),
             match at {
-                0 => "The server's administrator must have it issued anew, signed with SHA-256.",
-                _ => {
-                    "The server's administrator must have its certificate issued by an authority \
-                        whose own is signed with SHA-256, or \
-                     install the authority's new one."
-                }
+                0 => advice::OLD_SIGNATURE,
+                _ => advice::OLD_SIGNATURE_OF_ISSUER,
             },
         )
     }
@@ -456,8 +421,7 @@ impl Diagnoser<'_> {
                 "{} has more authorities below it than it allows (pathLenConstraint){numbers}",
                 self.which(at)
             ),
-            "The server's administrator must have its certificate issued by an authority that may \
-                issue it.",
+            advice::TOO_MANY_AUTHORITIES,
         )
     }
 
@@ -501,12 +465,7 @@ impl Diagnoser<'_> {
                         it may be used for (name constraints), \
                      and such limits cannot be checked here"
                 ),
-                format!(
-                    "Have the server's certificate issued by an authority without such limits. \
-                        Or, if you know that this certificate is \
-                     the server's, trust it alone, without the authority {TRUST_IT}, or pin its \
-                     key (Trust::pin, pin= in the URL)."
-                ),
+                advice::UNSUPPORTED_CONSTRAINTS,
             );
         }
         let by = outside.map_or(String::new(), |(_, which, name)| {
@@ -519,7 +478,7 @@ impl Diagnoser<'_> {
                 "the certificate of {host} was issued by an authority that may not issue any for \
                     this name (name constraints){by}"
             ),
-            "The server's administrator must have it issued by another authority.",
+            advice::OTHER_AUTHORITY,
         )
     }
 
@@ -541,11 +500,7 @@ impl Diagnoser<'_> {
                     "the certificate of {host}, {subject}, is self-signed: no authority vouches \
                         for it, and it is not among {trusted}"
                 ),
-                format!(
-                    "If its SHA-256 fingerprint is the one that the server's administrator names \
-                        ({fingerprint}), save the \
-                     certificate as a file and trust that {TRUST_IT}; else this is not your server."
-                ),
+                advice::self_signed(fingerprint),
             );
         }
         if last.is_self_issued() {
@@ -557,28 +512,13 @@ impl Diagnoser<'_> {
                         among {trusted}",
                     self.subject(0)
                 ),
-                format!(
-                    "If {subject} is your own authority, or that of the server's owner, get its \
-                        certificate from its operator (its \
-                     SHA-256 fingerprint must be {fingerprint}), save it as a file and trust that \
-                     {TRUST_IT}."
-                ),
+                advice::private_authority(&subject, fingerprint),
             );
         }
         let issuer = in_quotes(&last.issuer);
         let hint = match &last.issuer_at {
-            // Only a certificate of a public authority states where its issuer's certificate is,
-            // and those issue by an intermediate.
-            Some(at) => format!(
-                "The server most likely left out an intermediate certificate: its administrator \
-                    must install the full chain (by \
-                 the certificate's own account, the missing one is at {at})."
-            ),
-            None => format!(
-                "If {issuer} is an authority of your own, get its certificate from its operator, save it as a file and trust that \
-                 {TRUST_IT}. If it is an intermediate of a public one, the server left it out: \
-                 its administrator must install the full chain."
-            ),
+            Some(url) => advice::missing_intermediate(url),
+            None => advice::missing_issuer(&issuer),
         };
         let sent = match self.chain.len() {
             1 => "the server sent no other certificate".to_owned(),
@@ -610,14 +550,9 @@ impl Diagnoser<'_> {
         let message =
             format!("the key of {host} is {key}, and not the one that is pinned, {pinned}");
         let hint = if pins.iter().any(|pin| *pin == pin_text(&leaf.hash())) {
-            format!(
-                "The pin is the hash of the certificate. Pin the hash of its key instead, which \
-                    is {key}"
-            )
+            advice::certificate_pinned(&key)
         } else {
-            "The server has probably got a new key: ask its administrator for its hash, and pin \
-                that. If it has not, another machine is impersonating the server."
-                .to_owned()
+            advice::NEW_KEY.to_owned()
         };
         diagnosis(CertificateProblem::WrongKey, Some(0), message, hint)
     }
@@ -634,7 +569,7 @@ impl Diagnoser<'_> {
             None => format!("a certificate that {} sent cannot be read", self.host),
         };
         let why = error.map_or(String::new(), |error| format!(": {}", webpki_text(error)));
-        let hint = "The server's administrator must have it issued anew.";
+        let hint = advice::REISSUE;
         diagnosis(
             CertificateProblem::Malformed,
             at,
@@ -657,9 +592,7 @@ impl Diagnoser<'_> {
                 self.which(at),
                 date::rfc3339(not_after)
             ),
-            "The server's administrator must install a new one (and reload the server, if there \
-                is one already). \
-             If the time given as now is wrong, set this machine's clock.",
+            advice::EXPIRED,
         )
     }
 
@@ -677,9 +610,7 @@ impl Diagnoser<'_> {
                 self.which(at),
                 date::rfc3339(not_before)
             ),
-            "If the time given as now is wrong, set this machine's clock; else the server's \
-                administrator installed the \
-             certificate too early.",
+            advice::NOT_YET_VALID,
         )
     }
 
@@ -700,10 +631,7 @@ impl Diagnoser<'_> {
                      (the CN does not count: RFC 9525, 2)",
                     self.subject(0)
                 ),
-                format!(
-                    "The server's administrator must have it issued anew, with {wanted} as \
-                        subject alternative name."
-                ),
+                advice::no_name(&wanted),
             );
         }
         let mut list = names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
@@ -714,9 +642,7 @@ impl Diagnoser<'_> {
             CertificateProblem::WrongName,
             Some(0),
             format!("the certificate that {host} sent is for {list}, not for {wanted}"),
-            "Connect to a name that it is for; or, if you are sure that this is the server you \
-                mean, set that name as the \
-             server name (TlsSettings::server_name, or server-name= in the URL).",
+            advice::OTHER_NAME,
         )
     }
 
@@ -751,8 +677,7 @@ impl Diagnoser<'_> {
             CertificateProblem::BadSignature,
             at,
             message,
-            "The authority has probably got a new key: get its present certificate and trust \
-                that. If it has not, another machine is impersonating the server.",
+            advice::NEW_AUTHORITY_KEY,
         )
     }
 
