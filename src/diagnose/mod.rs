@@ -6,6 +6,8 @@
 
 #[cfg(feature = "client")]
 pub(crate) mod certificate;
+#[cfg(feature = "client")]
+pub(crate) mod handshake;
 #[cfg(feature = "proxy")]
 pub(crate) mod proxy;
 #[cfg(feature = "client")]
@@ -13,6 +15,8 @@ mod refusal;
 #[cfg(feature = "client")]
 mod replies;
 mod session;
+#[cfg(feature = "client")]
+pub(crate) mod trust;
 
 use crate::proto::{Phase, Protocol, Reply};
 #[cfg(feature = "client")]

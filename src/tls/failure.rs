@@ -151,7 +151,8 @@ impl Diagnoser<'_> {
                 CertificateProblem::WrongPurpose,
                 Some(0),
                 format!(
-                    "the certificate of {host}, {}, is that of an authority (CA:TRUE), not of a server",
+                    "the certificate of {host}, {}, is that of an authority (CA:TRUE), not of a \
+                        server",
                     self.subject(0)
                 ),
                 advice::AUTHORITY_AS_SERVER,

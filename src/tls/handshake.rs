@@ -6,6 +6,7 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use super::reasons::{certificate_text, rustls_text, split_words};
 use super::{CertificateFailure, TlsMode};
+use crate::diagnose::handshake as advice;
 use crate::proto::speaks_tls;
 use crate::{Error, ErrorKind, Phase};
 
@@ -46,8 +47,7 @@ pub(super) fn explain(
         },
         Some(rustls::Error::NoCertificatesPresented) => tls(
             format!("{host} sent no certificate"),
-            "The server's administrator must install \
-                one.",
+            advice::NO_CERTIFICATE,
         )
         .with_source(error),
         Some(problem) => tls(
@@ -55,8 +55,7 @@ pub(super) fn explain(
                 "the TLS handshake with {host} failed: {}",
                 rustls_text(problem)
             ),
-            "The server, or a device between, does not keep to TLS. Show this message to the \
-                server's administrator.",
+            advice::NOT_TLS,
         )
         .with_source(error),
         None => cut_off(error, received, host, mode),
@@ -93,8 +92,7 @@ fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
     if mode == TlsMode::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
-            "Its TLS is broken, or a device between you and the server interferes. Show this \
-                message to the server's administrator.",
+            advice::PLAINTEXT_AFTER_STARTTLS,
         );
     }
     let other = match received {
@@ -110,7 +108,7 @@ fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
                 "{host} is {other} on this port, and not a mail server that speaks TLS: it says \
                     {line:?}"
             ),
-            "Check host and port: a mail server takes TLS from the first byte on port 465.",
+            advice::OTHER_SERVER,
         );
     }
     match received {
@@ -119,23 +117,18 @@ fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
                 "{host} speaks plaintext on this port, where TLS was to begin with the first \
                     byte: it says {line:?}"
             ),
-            format!(
-                "Use STARTTLS, which begins in plaintext: smtp://{host} instead of smtps://, with \
-                    the same port."
-            ),
+            advice::use_starttls(host),
         ),
         [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
             format!(
                 "{host} refuses the connection, and in plaintext, where TLS was to begin with the \
                     first byte: it says {line:?}"
             ),
-            "Its reply says why. If it does not, this port may be one for STARTTLS: use smtp:// \
-                instead of smtps://.",
+            advice::REFUSED_IN_PLAINTEXT,
         ),
         _ => tls(
             format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
-            "Check host and port: TLS from the first byte (smtps://) is spoken on port 465, \
-                STARTTLS (smtp://) on port 587.",
+            advice::UNKNOWN_SERVER,
         ),
     }
 }
@@ -186,23 +179,12 @@ fn cut_off(error: io::Error, received: &[u8], host: &str, mode: TlsMode) -> Erro
         "broke off the connection"
     };
     let (when, hint) = match (received.is_empty(), mode) {
-        (true, TlsMode::Implicit) => (
-            "instead of answering the TLS handshake",
-            "This port may not speak TLS from the first byte: try STARTTLS (smtp:// and port \
-                587). If it should, the \
-             server's TLS is not set up, or it does not take connections from here: its log says \
-             more.",
-        ),
+        (true, TlsMode::Implicit) => ("instead of answering the TLS handshake", advice::CLOSED),
         (true, TlsMode::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
-            "The server's TLS is not set up as it should be (a certificate or key that it cannot \
-                read, as a rule): its log says more.",
+            advice::CLOSED_AFTER_STARTTLS,
         ),
-        (false, _) => (
-            "in the middle of the TLS handshake",
-            "The server gives no reason: its log may say more. It may not like what was offered, \
-                or a device between cuts TLS off.",
-        ),
+        (false, _) => ("in the middle of the TLS handshake", advice::CLOSED_MIDWAY),
     };
     tls(format!("{host} {how} {when}"), hint).with_source(error)
 }
@@ -215,15 +197,14 @@ fn certificate(host: &str, problem: &CertificateError) -> Error {
                 "{host} does not hold the key of the certificate that it shows: its signature \
                     does not match"
             ),
-            "Do not trust it: another machine may be impersonating the server. If it is your own \
-                server, certificate and key do not belong together.",
+            advice::WRONG_SIGNATURE,
         ),
         _ => tls(
             format!(
                 "the certificate of {host} was not accepted: {}",
                 certificate_text(problem)
             ),
-            "The reason is the verifier's. Show this message to the server's administrator.",
+            advice::OTHER_VERIFIER,
         ),
     }
 }
@@ -265,22 +246,21 @@ fn explain_alert(alert: AlertDescription, received: &[u8], host: &str, offered: 
                 "{host} says that it does not know this name (TLS alert {})",
                 name(alert)
             ),
-            "Connect by the name that the server is set up for, or give that as server name \
-                (TlsSettings::server_name, server-name= in the URL).",
+            advice::UNKNOWN_NAME,
         ),
         A::InternalError => tls(
             format!(
                 "{host} failed in the TLS handshake by its own account (TLS alert {})",
                 name(alert)
             ),
-            "The server's log says why; its certificate or key is not set up well, as a rule.",
+            advice::SERVER_FAILED,
         ),
         _ => tls(
             format!(
                 "{host} broke off the TLS handshake (TLS alert {})",
                 name(alert)
             ),
-            "The server's log says more. Show this message to its administrator.",
+            advice::OTHER_ALERT,
         ),
     }
 }
@@ -288,9 +268,7 @@ fn explain_alert(alert: AlertDescription, received: &[u8], host: &str, offered: 
 fn client_certificate(host: &str, what: &str, alert: AlertDescription) -> Error {
     tls(
         format!("{host} {what} (TLS alert {})", name(alert)),
-        "Get a client certificate that the server's administrator accepts, and give it \
-            (TlsSettings::client_certificate). If you \
-         gave one, look at its dates and its issuer.",
+        advice::CLIENT_CERTIFICATE,
     )
 }
 
@@ -300,9 +278,7 @@ fn nothing_in_common(host: &str, detail: &str) -> Error {
             "{host} and this client have no cipher suite, key exchange or signature in common \
                 ({detail})"
         ),
-        "The server allows only what is outdated or unusual: its administrator must enable the \
-            usual suites of TLS 1.2 or 1.3 \
-         (ECDHE with AES-GCM or ChaCha20).",
+        advice::NO_SUITE,
     )
 }
 
@@ -316,16 +292,10 @@ fn no_version(host: &str, chosen_version: Option<&str>, offered: &str) -> Error 
         (None, ..) => "the server speaks another".into(),
     };
     let hint = match chosen_version {
-        Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => OLD_SERVER,
-        None if old && new => OLD_SERVER,
-        _ if new => {
-            "Allow TLS 1.2, too (TlsSettings::min_version, min-tls=1.2 in the URL), or have TLS \
-                1.3 enabled at the server."
-        }
-        _ => {
-            "Allow TLS 1.3, too (TlsSettings::max_version, max-tls=1.3 in the URL), or have TLS \
-                1.2 enabled at the server."
-        }
+        Some("SSLv3" | "TLSv1.0" | "TLSv1.1") => advice::OLD_SERVER,
+        None if old && new => advice::OLD_SERVER,
+        _ if new => advice::ALLOW_TLS_1_2,
+        _ => advice::ALLOW_TLS_1_3,
     };
     tls(
         format!(
@@ -335,10 +305,6 @@ fn no_version(host: &str, chosen_version: Option<&str>, offered: &str) -> Error 
         hint,
     )
 }
-
-const OLD_SERVER: &str = "The server is too old: TLS before 1.2 is broken (RFC 8996) and not \
-    spoken here. Its administrator must \
-                          enable TLS 1.2 or 1.3.";
 
 /// The version that the server chose in its ServerHello (RFC 5246, 7.4.1.3). The version in the
 /// record of an alert is not used: it is usually TLS 1.2, whatever the server speaks.

@@ -5,6 +5,7 @@ use super::formats::{FormatError, KeyStore, ParsedCertificates};
 use super::pkcs12::{MAX_ENTRIES, MAX_ROUNDS, OpenError, Store};
 use super::{jks, wallet};
 use crate::Secret;
+use crate::diagnose::trust as advice;
 
 /// The certificates of a store that are to be trusted.
 pub(super) fn trusted(
@@ -103,8 +104,7 @@ fn pkcs12<'a>(bytes: &[u8], password: Option<&'a Secret>) -> Result<Store<'a>, F
 
 /// The password does not open the store, or none was given.
 pub(super) fn wrong_password(given: bool) -> FormatError {
-    let hint = "Give the password that it was made with (Trust::password, trust-password-file= in \
-        the URL).";
+    let hint = advice::STORE_PASSWORD;
     match given {
         true => FormatError::new("is a key store that the password given does not open", hint),
         false => FormatError::new(

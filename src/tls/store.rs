@@ -16,6 +16,7 @@ use x509_cert::der::Decode as _;
 use super::formats::{self, FormatError};
 use super::reasons::webpki_text;
 use super::{Anchor, Certificate, TrustSummary};
+use crate::diagnose::trust as advice;
 use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, Result, Secret, date, file};
 
@@ -72,12 +73,9 @@ impl TrustStore {
             message.push_str(warning);
         }
         let hint = if self.origins.is_empty() {
-            "Name the certificates to trust: the system's store (Trust::system) or a file \
-                (Trust::path, trust= in the URL)."
+            advice::NO_ANCHORS
         } else {
-            "Install the system's store (on Debian and Alpine the package ca-certificates), or \
-                name a file with the \
-             certificates to trust (Trust::path, trust= in the URL)."
+            advice::EMPTY_STORES
         };
         Err(config(message).with_hint(hint))
     }

@@ -338,12 +338,15 @@ fn key_hash(pin: &str) -> Result<[u8; 32]> {
     } else {
         STANDARD_NO_PAD.decode(digits.trim_end_matches('=')).ok()
     };
-    bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).ok_or_else(|| {
-        config(format!("{pin:?} is not a pin: a pin is the SHA-256 hash of a public key, 32 bytes in \
-            Base64 or hexadecimal digits")).with_hint(
-            "Get it from the server's certificate (openssl x509 -in FILE -noout -pubkey | openssl \
-                pkey -pubin -outform DER | \
-             openssl dgst -sha256 -binary | base64).",
+    let hash = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    hash.ok_or_else(|| {
+        let message = format!(
+            "{pin:?} is not a pin: a pin is the SHA-256 hash of a public key, 32 bytes in Base64 \
+             or hexadecimal digits"
+        );
+        config(message).with_hint(
+            "Get it from the server's certificate (openssl x509 -in FILE -noout -pubkey | \
+             openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64).",
         )
     })
 }
