@@ -88,7 +88,7 @@ fn compare() -> ExitCode {
         );
     } else if !grown.is_empty() {
         println!(
-            "{}.\nIf it is worth that, CHANGELOG.md says `instructions of NAME: COUNT` and why.",
+            "{}.\nTo accept this, add `instructions of NAME: COUNT` and the reason to CHANGELOG.md.",
             grown.join("; ")
         );
         return ExitCode::FAILURE;
