@@ -277,6 +277,7 @@ mod tests {
         assert_eq!(opened.0.peer_addr().unwrap().port(), port);
     }
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn socket_options_and_local_address_are_set() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -98,6 +98,7 @@ fn faults_of_a_client_certificate_are_named() {
             ClientCertificate::file(store("java.jks")).password("changeit"),
             "without a key that has a certificate",
         ),
+        #[cfg(unix)]
         (
             ClientCertificate::file("/dev/zero"),
             "cannot be read from /dev/zero: it is larger than 16 MiB",
