@@ -82,9 +82,9 @@
 //! | Feature | |
 //! |---|---|
 //! | `client` (default) | all that uses sockets; without it, [`proto`] alone, without tokio and rustls |
-//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS, one of the two |
+//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS; with both, aws-lc-rs, unless [`TlsSettings::crypto_provider`](tls::TlsSettings::crypto_provider) names another |
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
-//! | `sasl` | SCRAM, CRAM-MD5, OAUTHBEARER and XOAUTH2 |
+//! | `sasl` | SCRAM and CRAM-MD5: which login is the strongest that can be chosen |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
 //! | `pool` | [`Pool`] |

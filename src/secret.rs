@@ -1,9 +1,11 @@
-//! Passwords and tokens: they are wiped when dropped, and nothing can print them.
+//! Passwords and tokens: they are wiped when dropped, and never printed.
+
+use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A password or token. It has no `Debug` and no `Display`, and its memory is wiped when it is
-/// dropped.
+/// A password or token. `Debug` prints `Secret(***)`, there is no `Display`, and its memory is wiped
+/// when it is dropped.
 ///
 /// ```
 /// let password = envoi::Secret::new("correct horse battery staple");
@@ -145,6 +147,12 @@ impl Secret {
     }
 }
 
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
 impl<S: Into<String>> From<S> for Secret {
     fn from(secret: S) -> Self {
         Secret::new(secret)
@@ -166,7 +174,8 @@ impl<S: Into<String>> From<S> for Secret {
 /// // An administrator who sends as somebody else.
 /// let proxy = Credentials::new("admin", "secret").authorize_as("alice@example.org");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a method returns the changed value"]
 pub struct Credentials {
     user: String,
     authorize_as: Option<String>,
@@ -174,10 +183,19 @@ pub struct Credentials {
 }
 
 /// What proves that it is the user who logs in.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Proof {
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Proof {
     Password(Secret),
     Token(Secret),
+    External,
+    Anonymous,
+}
+
+/// What sort of [`Proof`] it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProofKind {
+    Password,
+    Token,
     External,
     Anonymous,
 }
@@ -207,7 +225,6 @@ impl Credentials {
 
     /// Acts for another user than the one who logs in; the server decides whether that is allowed.
     /// PLAIN, SCRAM, OAUTHBEARER and EXTERNAL can say it, and only they are used then.
-    #[must_use]
     pub fn authorize_as(mut self, user: impl Into<String>) -> Self {
         self.authorize_as = Some(user.into());
         self
@@ -231,8 +248,13 @@ impl Credentials {
         self.authorize_as.as_deref()
     }
 
-    pub(crate) fn proof(&self) -> &Proof {
-        &self.proof
+    pub(crate) fn proof_kind(&self) -> ProofKind {
+        match self.proof {
+            Proof::Password(_) => ProofKind::Password,
+            Proof::Token(_) => ProofKind::Token,
+            Proof::External => ProofKind::External,
+            Proof::Anonymous => ProofKind::Anonymous,
+        }
     }
 
     /// The password or token; empty where there is none.

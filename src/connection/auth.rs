@@ -151,7 +151,7 @@ impl Connection {
                     && is_offered(*mechanism, &offered)
                     && mechanism.suits(credentials)
             };
-            let suitable = Mechanism::ALL.into_iter().find(suits);
+            let suitable = Mechanism::ALL.iter().copied().find(suits);
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
         let is_named = !order.is_empty();
@@ -274,7 +274,7 @@ fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[
     let offers = offered.join(", ");
     let message =
         format!("no mechanism in common for these credentials: the server offers {offers}{wanted}");
-    let missing = Mechanism::ALL.into_iter().find(|mechanism| {
+    let missing = Mechanism::ALL.iter().copied().find(|mechanism| {
         !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials)
     });
     let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
@@ -284,7 +284,8 @@ fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[
         ));
     }
     let suitable = Mechanism::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|mechanism| mechanism.is_built() && mechanism.suits(credentials));
     let names: Vec<&str> = suitable.map(Mechanism::as_str).collect();
     error.with_hint(format!(

@@ -52,7 +52,7 @@ impl Machine {
                 && (self.channel.is_some() || !mechanism.is_bound())
                 && mechanism.exchange(credentials).is_ok()
         };
-        let mut mechanisms: Vec<_> = Mechanism::ALL.into_iter().filter(usable).collect();
+        let mut mechanisms: Vec<_> = Mechanism::ALL.iter().copied().filter(usable).collect();
         if !self.settings.secure {
             mechanisms.sort_by_key(|mechanism| mechanism.shows_secret());
         }

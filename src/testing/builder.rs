@@ -1,5 +1,6 @@
 //! The settings of a server, and how it is started.
 
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use super::listener::{BoundListener, accept};
-use super::{Server, Shared, certificate};
+use super::{Identity, Server, Shared};
 use crate::proto::{Mechanism, Protocol};
 
 /// The settings of a server; made by [`Server::builder`].
@@ -50,11 +51,20 @@ pub(super) struct Checks {
     pub(super) size: bool,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Security {
     StartTls,
     Implicit,
     Plaintext,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("protocol", &self.settings.protocol)
+            .field("security", &self.settings.security)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Builder {
@@ -145,10 +155,13 @@ impl Builder {
         self
     }
 
-    /// Offers these mechanisms instead of PLAIN and LOGIN. Those two, SCRAM, CRAM-MD5, OAUTHBEARER
-    /// and XOAUTH2 are supported.
+    /// Offers these mechanisms instead of PLAIN and LOGIN. Those two, OAUTHBEARER, XOAUTH2, and,
+    /// with the feature `sasl`, SCRAM and CRAM-MD5 are supported.
     ///
     /// ```
+    /// # #[cfg(not(feature = "sasl"))]
+    /// # fn main() {}
+    /// # #[cfg(feature = "sasl")]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use envoi::proto::Mechanism;
@@ -324,12 +337,19 @@ impl Builder {
     /// # Errors
     ///
     /// The temporary folder cannot be created, or the server cannot bind to a port of the loopback
-    /// interface.
+    /// interface; [`Unsupported`](io::ErrorKind::Unsupported) where the build lacks a feature that
+    /// is needed: `aws-lc-rs` or `ring` for TLS, `sasl` for SCRAM and CRAM-MD5.
     pub async fn start(self) -> io::Result<Server> {
+        if let Some(mechanism) = self.missing_mechanism() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("a server with {mechanism} needs envoi's feature `sasl`"),
+            ));
+        }
         let folder = tempfile::Builder::new().prefix("envoi-").tempdir()?;
-        let certificate = certificate::Certificate::new()?;
+        let identity = self.identity()?;
         let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, &certificate.ca_pem)?;
+        std::fs::write(&ca_file, &identity.ca_pem)?;
 
         let socket = self
             .settings
@@ -346,8 +366,7 @@ impl Builder {
         };
         let shared = Arc::new(Shared {
             settings: self.settings,
-            tls: certificate.acceptor,
-            end_point: certificate.end_point,
+            identity,
             folder: Arc::new(folder),
             log: Mutex::default(),
             arrived: Notify::new(),
@@ -358,8 +377,29 @@ impl Builder {
             task,
             port,
             socket,
-            ca_pem: certificate.ca_pem,
             ca_file,
         })
+    }
+
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    fn identity(&self) -> io::Result<Identity> {
+        Identity::new()
+    }
+
+    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+    fn identity(&self) -> io::Result<Identity> {
+        match self.settings.security {
+            Security::Plaintext => Ok(Identity::default()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a server with TLS needs envoi's feature `aws-lc-rs` or `ring`",
+            )),
+        }
+    }
+
+    /// Which of the mechanisms this build does not have.
+    fn missing_mechanism(&self) -> Option<Mechanism> {
+        let mut mechanisms = self.settings.mechanisms.iter().copied();
+        mechanisms.find(|mechanism| !mechanism.is_built())
     }
 }

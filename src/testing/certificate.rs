@@ -7,21 +7,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
+#[cfg(feature = "sasl")]
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
+use super::Identity;
 use crate::tls;
 
-pub(super) struct Certificate {
-    pub(super) ca_pem: String,
-    pub(super) acceptor: TlsAcceptor,
-    /// The hash of the certificate for `tls-server-end-point`: SHA-256, as in its signature (RFC
-    /// 5929, 4.1).
-    pub(super) end_point: Vec<u8>,
-}
-
-impl Certificate {
+impl Identity {
     pub(super) fn new() -> io::Result<Self> {
         let mut ca = CertificateParams::default();
         ca.distinguished_name = name("envoi testing CA");
@@ -47,11 +41,11 @@ impl Certificate {
                 .with_no_client_auth()
                 .with_single_cert(vec![leaf.der().clone()], key.into())
                 .map_err(io::Error::other)?;
-        let end_point = Sha256::digest(leaf.der()).to_vec();
-        Ok(Certificate {
+        Ok(Identity {
             ca_pem: ca.pem(),
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            end_point,
+            acceptor: Some(TlsAcceptor::from(Arc::new(config))),
+            #[cfg(feature = "sasl")]
+            end_point: Sha256::digest(leaf.der()).to_vec(),
         })
     }
 }

@@ -32,13 +32,15 @@
 
 mod body;
 mod builder;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod certificate;
 mod listener;
 mod record;
 mod session;
-#[cfg(test)]
+#[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::proto::Protocol;
@@ -74,8 +77,17 @@ pub struct Server {
     task: JoinHandle<()>,
     port: u16,
     socket: Option<PathBuf>,
-    ca_pem: String,
     ca_file: PathBuf,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("host", &self.host())
+            .field("port", &self.port)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -169,9 +181,10 @@ impl Server {
         }
     }
 
-    /// The certificate of the CA that signed the server's certificate, in PEM.
+    /// The certificate of the CA that signed the server's certificate, in PEM; empty in a build
+    /// without the features `aws-lc-rs` and `ring`.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.shared.identity.ca_pem
     }
 
     /// The file with [`ca_pem`](Self::ca_pem), in the server's temporary folder.
@@ -180,9 +193,14 @@ impl Server {
     }
 
     /// The TLS configuration of the server, with its certificate and key, for a test that
-    /// implements another server.
+    /// implements another server. It needs the feature `aws-lc-rs` or `ring`.
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     pub fn tls_config(&self) -> Arc<ServerConfig> {
-        self.shared.tls.config().clone()
+        let acceptor = self.shared.identity.acceptor.as_ref();
+        acceptor
+            .expect("the build has cryptography")
+            .config()
+            .clone()
     }
 
     /// The accepted messages, in the order in which they were accepted.
@@ -223,12 +241,21 @@ impl Drop for Server {
 /// The state that the sessions and the handle of the server share.
 struct Shared {
     settings: Settings,
-    tls: TlsAcceptor,
-    /// The hash of the certificate, for channel binding.
-    end_point: Vec<u8>,
+    identity: Identity,
     folder: Arc<TempDir>,
     log: Mutex<Log>,
     arrived: Notify,
+}
+
+/// What the server proves itself with.
+#[derive(Default)]
+struct Identity {
+    /// `None` in a build without cryptography.
+    acceptor: Option<TlsAcceptor>,
+    /// The certificate's hash, by that of its signature, ECDSA with SHA-256 (RFC 5929, 4.1).
+    #[cfg(feature = "sasl")]
+    end_point: Vec<u8>,
+    ca_pem: String,
 }
 
 #[derive(Default)]

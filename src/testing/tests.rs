@@ -6,7 +6,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -56,7 +55,7 @@ async fn handshake(
     roots
         .add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap())
         .unwrap();
-    let config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_provider(crate::tls::provider().unwrap())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
@@ -64,13 +63,6 @@ async fn handshake(
     TlsConnector::from(Arc::new(config))
         .connect(ServerName::try_from(name).unwrap(), stream)
         .await
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    #[cfg(feature = "aws-lc-rs")]
-    return Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    #[cfg(not(feature = "aws-lc-rs"))]
-    return Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
 }
 
 async fn starttls(server: &Server) -> TlsStream<TcpStream> {

@@ -38,6 +38,7 @@ use crate::{Error, ErrorKind, Phase, Result, Secret, file};
 /// # Ok::<(), envoi::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "a method returns the changed value"]
 pub struct ClientCertificate {
     certificate: Part,
     key: Option<Part>,
@@ -116,7 +117,8 @@ impl ClientCertificate {
     /// # Errors
     ///
     /// [`ErrorKind::Config`]: a file cannot be read, it contains no certificate or no key, the two
-    /// do not belong together, or the password is wrong.
+    /// do not belong together, or the password is wrong; or the build has neither the feature
+    /// `aws-lc-rs` nor `ring`, which provide the cryptography that reads the key here.
     pub fn load(&self) -> Result<Certificate> {
         let certified = self.certified(&*connector::provider()?, file::time_limit())?;
         let leaf = certified

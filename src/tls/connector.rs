@@ -173,7 +173,7 @@ impl Connector {
             return Ok(self.clone());
         };
         let supported = versions(min, max)?;
-        let config = config(&supported, verifier)?;
+        let config = config(loaded.config.crypto_provider(), &supported, verifier)?;
         let config =
             config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
         let Shared {
@@ -257,7 +257,7 @@ impl Loaded {
                 versions,
             });
         }
-        let provider = provider()?;
+        let provider = settings.provider.clone().map_or_else(provider, Ok)?;
         let store = settings.trust.read(until)?;
         if verify_mode == VerifyMode::Verified {
             store.require_anchors()?;
@@ -273,7 +273,7 @@ impl Loaded {
             .as_ref()
             .map(|own| own.certified(&provider, until))
             .transpose()?;
-        let config = config(&supported, &verifier)?;
+        let config = config(&provider, &supported, &verifier)?;
         let config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
             None => config.with_no_client_auth(),
@@ -344,10 +344,12 @@ impl Loaded {
 
 /// The part of the configuration that does not depend on the client certificate.
 fn config(
+    provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
     verifier: &Arc<Verifier>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
-    let config = ClientConfig::builder_with_provider(provider()?).with_protocol_versions(versions);
+    let config =
+        ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
     let config = config.map_err(|error| {
         Error::new(
             ErrorKind::Config,
@@ -384,8 +386,8 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedPr
         .collect())
 }
 
-/// The crypto provider, always explicit: never the default of the process, which another crate may
-/// set, or none.
+/// The crypto provider of this build, always explicit: never the default of the process, which
+/// another crate may set, or none.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
     return Ok(Arc::new(
@@ -402,8 +404,8 @@ pub(crate) fn provider() -> Result<Arc<CryptoProvider>> {
         "this build has no cryptography for TLS",
     )
     .with_hint(
-        "Build envoi with the feature aws-lc-rs or ring, or give a rustls \
-            configuration of your own.",
+        "Build envoi with the feature aws-lc-rs or ring, or give a provider of your own \
+            (TlsSettings::crypto_provider).",
     ))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 
 use super::{ClientCertificate, TlsVersion, Trust};
 
@@ -10,12 +11,14 @@ use super::{ClientCertificate, TlsVersion, Trust};
 ///
 /// The default trusts the [system's store](Trust::system) and allows TLS 1.2 and 1.3.
 #[derive(Clone, Debug)]
+#[must_use = "a method returns the changed value"]
 pub struct TlsSettings {
     pub(crate) trust: Trust,
     pub(crate) min: TlsVersion,
     pub(crate) max: TlsVersion,
     pub(crate) server_name: Option<String>,
     pub(crate) client_certificate: Option<ClientCertificate>,
+    pub(crate) provider: Option<Arc<CryptoProvider>>,
     pub(crate) config: Option<Arc<ClientConfig>>,
 }
 
@@ -34,6 +37,7 @@ impl TlsSettings {
             max: TlsVersion::Tls13,
             server_name: None,
             client_certificate: None,
+            provider: None,
             config: None,
         }
     }
@@ -75,6 +79,25 @@ impl TlsSettings {
         self
     }
 
+    /// Sets the crypto provider, for example one that is validated by FIPS 140; the default is that
+    /// of the feature `aws-lc-rs`, else of `ring`. A build without both features needs this setting:
+    /// without a provider, TLS fails before connecting, with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config). The default provider of the process is
+    /// never used.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use envoi::tls::{TlsSettings, rustls::crypto::CryptoProvider};
+    ///
+    /// fn settings(provider: CryptoProvider) -> TlsSettings {
+    ///     TlsSettings::default().crypto_provider(Arc::new(provider))
+    /// }
+    /// ```
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
     /// Whether a key is pinned.
     pub(crate) fn has_pins(&self) -> bool {
         self.config.is_none() && !self.trust.pins.is_empty()
@@ -86,8 +109,8 @@ impl TlsSettings {
     }
 
     /// Sets your own `rustls` configuration ([`rustls`](super::rustls) is re-exported). It alone
-    /// decides about trust, versions and verification; the other settings except the server name
-    /// are ignored.
+    /// decides about cryptography, trust, versions and verification; the other settings except the
+    /// server name are ignored.
     ///
     /// ```
     /// use std::sync::Arc;

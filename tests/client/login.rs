@@ -95,7 +95,7 @@ async fn a_wrong_password_or_token_fails_with_kind_auth() {
         let endpoint = endpoint(&server)
             .mechanism(mechanism)
             .credentials(credentials(mechanism, Some("battery-staple")));
-        let error = connect(&endpoint).await.err().unwrap();
+        let error = connect(&endpoint).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
             (ErrorKind::Auth, Phase::Auth),
@@ -227,8 +227,7 @@ async fn mechanisms_are_tried_in_the_callers_order() {
             .mechanisms([Mechanism::External, Mechanism::XOAuth2]),
     )
     .await
-    .err()
-    .unwrap();
+    .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Auth);
     assert!(
         error.message().contains("SCRAM-SHA-256-PLUS")
@@ -237,9 +236,8 @@ async fn mechanisms_are_tried_in_the_callers_order() {
     );
     let error = connect(&mine.mechanism(Mechanism::XOAuth2))
         .await
-        .err()
-        .unwrap();
-    assert_eq!(error.message(), "XOAUTH2 is no mechanism for a password");
+        .unwrap_err();
+    assert_eq!(error.message(), "XOAUTH2 is not a mechanism for a password");
 }
 
 #[tokio::test]
@@ -259,7 +257,7 @@ async fn without_tls_mechanisms_that_reveal_the_password_come_last() {
         .security(Security::None)
         .credentials(Credentials::new("alice", PASSWORD));
     assert_eq!(
-        connect(&endpoint).await.err().unwrap().kind(),
+        connect(&endpoint).await.unwrap_err().kind(),
         ErrorKind::Insecure
     );
     let connection = connect(&endpoint.auth_in_clear()).await.unwrap();
@@ -343,8 +341,7 @@ async fn a_failed_exchange_is_not_followed_by_a_plaintext_password() {
     let server = server.start().await.unwrap();
     let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD)))
         .await
-        .err()
-        .unwrap();
+        .unwrap_err();
     assert!(error.message().contains("another login"), "{error}");
     let hint = error.hint().unwrap();
     assert!(
@@ -493,7 +490,7 @@ async fn a_broken_exchange_is_followed_only_by_mechanisms_that_hide_the_password
             "{challenge}"
         );
         let order = [Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login];
-        let error = connect(&endpoint.mechanisms(order)).await.err().unwrap();
+        let error = connect(&endpoint.mechanisms(order)).await.unwrap_err();
         let hint = error.hint().unwrap();
         assert!(
             hint.contains("mechanism") && !hint.contains("password"),
@@ -530,8 +527,7 @@ async fn without_verified_tls_a_broken_exchange_ends_the_login() {
         let clear = endpoint(&server).security(Security::None).auth_in_clear();
         let error = connect(&clear.credentials(Credentials::new("alice", PASSWORD)))
             .await
-            .err()
-            .unwrap();
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{challenge}: {error}");
         let tried = server.connections()[0]
             .commands()
@@ -545,8 +541,7 @@ async fn without_verified_tls_a_broken_exchange_ends_the_login() {
             .auth_in_clear();
         let error = connect(&unverified.credentials(Credentials::new("alice", PASSWORD)))
             .await
-            .err()
-            .unwrap();
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{challenge}: {error}");
     }
 }
@@ -574,7 +569,7 @@ async fn mechanisms_excluded_by_a_broken_exchange_stay_excluded() {
         .credentials(Credentials::new("alice", PASSWORD))
         .mechanisms(order);
     assert_eq!(
-        connect(&endpoint).await.err().unwrap().kind(),
+        connect(&endpoint).await.unwrap_err().kind(),
         ErrorKind::Auth
     );
     let session = &server.connections()[0];
@@ -611,8 +606,7 @@ async fn each_refusal_of_a_login_has_its_own_hint() {
             .unwrap();
         let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD)))
             .await
-            .err()
-            .unwrap();
+            .unwrap_err();
         assert_eq!(error.reply().unwrap().code().to_string(), reply[..3]);
         hints.push(error.hint().unwrap().to_owned());
     }
@@ -633,8 +627,7 @@ async fn an_oversized_challenge_is_a_protocol_error() {
     let server = server.start().await.unwrap();
     let error = connect(&endpoint(&server).credentials(Credentials::new("alice", PASSWORD)))
         .await
-        .err()
-        .unwrap();
+        .unwrap_err();
     assert_eq!(
         (error.kind(), error.phase()),
         (ErrorKind::Protocol, Phase::Auth)
@@ -715,8 +708,7 @@ async fn a_token_with_insufficient_scope_is_not_renewed() {
     let (asked, source) = source(&["a", "b"]);
     let error = connect(&endpoint(&server).user("alice").token_source(source))
         .await
-        .err()
-        .unwrap();
+        .unwrap_err();
     assert!(error.message().contains("insufficient_scope"), "{error}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
@@ -867,8 +859,7 @@ async fn a_man_in_the_middle_fails_channel_binding() {
             .tls(tls);
         let error = connect(&endpoint.credentials(Credentials::new("alice", PASSWORD)))
             .await
-            .err()
-            .unwrap();
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         assert!(error.message().contains(says), "{error}");
     }

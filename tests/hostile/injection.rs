@@ -436,7 +436,7 @@ async fn no_credential_adds_a_field() {
         ("a trace", |x| Credentials::anonymous(format!("alice{x}"))),
     ];
     for (what, make) in makers {
-        for mechanism in Mechanism::ALL {
+        for &mechanism in Mechanism::ALL {
             // \x01 parts the fields of XOAUTH2 and OAUTHBEARER (RFC 7628, 3.1); a comma those of
             // SCRAM (RFC 5802, 5.1).
             for breaks in BREAKS
@@ -520,12 +520,7 @@ async fn no_trust_store_password_is_shown() {
             store.to_str().unwrap(),
             file.to_str().unwrap()
         );
-        let error = Client::from_url(&url)
-            .unwrap()
-            .connect()
-            .await
-            .err()
-            .unwrap();
+        let error = Client::from_url(&url).unwrap().connect().await.unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(
             error.kind() == ErrorKind::Config && !text.contains("hunter2"),

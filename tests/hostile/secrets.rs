@@ -302,7 +302,7 @@ fn halves(text: &str) -> (&str, &str) {
 #[tokio::test(start_paused = true)]
 async fn an_echoed_secret_is_hidden_in_any_form() {
     let (log, kept) = Log::keep();
-    for mechanism in Mechanism::ALL {
+    for &mechanism in Mechanism::ALL {
         let secrets: &[&str] = match mechanism {
             Mechanism::OAuthBearer | Mechanism::XOAuth2 => &[TOKEN],
             Mechanism::External | Mechanism::Anonymous => continue,
@@ -651,8 +651,7 @@ async fn an_echo_before_the_login_is_hidden() {
             server.shutdown().await.unwrap();
             let error = Connection::from_stream(client, &endpoint)
                 .await
-                .err()
-                .unwrap();
+                .unwrap_err();
             assert_silent(opening, &error_text(&error), secret);
         }
     }
@@ -678,7 +677,7 @@ async fn an_echo_before_the_login_is_hidden() {
             }
         };
         let (connection, ()) = tokio::join!(Connection::from_stream(client, &endpoint), acts);
-        shown.push(error_text(&connection.err().unwrap()));
+        shown.push(error_text(&connection.unwrap_err()));
     }
     assert!(
         shown[0].contains("AUTH XOAUTH2 ***") && shown[1].contains("554 5.7.1 ***"),
@@ -729,7 +728,7 @@ async fn settings_and_urls_show_no_secret() {
     let certificate = envoi::tls::ClientCertificate::file("/nowhere/a.p12").password(PASSWORD);
     let text = format!(
         "{certificate:?} {}",
-        error_text(&certificate.load().err().unwrap())
+        error_text(&certificate.load().unwrap_err())
     );
     assert_silent("a client certificate", &text, PASSWORD);
 }

@@ -15,7 +15,7 @@ pub(super) struct CramMd5 {
 }
 
 impl CramMd5 {
-    pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn new(_: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
         validate(credentials)?;
         Ok(CramMd5 {
             credentials: credentials.clone(),

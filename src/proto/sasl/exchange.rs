@@ -1,5 +1,7 @@
 //! What a mechanism is to the machine, so that others can be written elsewhere.
 
+use std::fmt;
+
 use super::Mechanism;
 use crate::Secret;
 use crate::proto::{Capabilities, Settings};
@@ -53,6 +55,13 @@ pub trait SaslExchange: Send + Sync {
     /// There is none: the login is given up then, and fails for this reason.
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure>;
 
+    /// Whether only the order of the challenges counts, as for LOGIN, whose prompts are in any
+    /// language: [`respond`](Self::respond) then gets an empty challenge in place of one that is
+    /// not base64. Otherwise such a challenge ends the exchange.
+    fn ignores_challenges(&self) -> bool {
+        false
+    }
+
     /// The server says that the login succeeded.
     ///
     /// # Errors
@@ -80,6 +89,13 @@ pub trait SaslExchange: Send + Sync {
     }
 }
 
+impl fmt::Debug for dyn SaslExchange {
+    /// The mechanism alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SaslExchange({})", self.mechanism())
+    }
+}
+
 /// What is wrong with an exchange that failed for another reason than the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -95,7 +111,7 @@ pub enum ExchangeFault {
 }
 
 /// What an exchange may know of the session that it is a part of.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SaslSession<'a> {
     /// How the session is conducted: the [server's name](Settings::server), limits.
@@ -144,9 +160,16 @@ impl ChannelBinding {
     }
 }
 
+impl fmt::Debug for ChannelBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBinding")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A name as GS2 and SCRAM have it: commas and equals signs are escaped (RFC 5801, 4; RFC 5802,
 /// 5.1).
-#[cfg(feature = "sasl")]
 pub(crate) fn saslname(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }

@@ -10,7 +10,7 @@ pub(super) struct LoginExchange {
 }
 
 impl LoginExchange {
-    pub(super) fn new(credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn new(_: Mechanism, credentials: &Credentials) -> Result<Self, SaslFailure> {
         validate(credentials)?;
         Ok(LoginExchange {
             credentials: credentials.clone(),
@@ -26,6 +26,10 @@ impl SaslExchange for LoginExchange {
 
     fn start(&mut self, _: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure> {
         Ok(None)
+    }
+
+    fn ignores_challenges(&self) -> bool {
+        true
     }
 
     /// Prompts are in any language, empty, or not even base64; only their order counts.

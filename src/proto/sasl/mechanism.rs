@@ -1,4 +1,4 @@
-//! The mechanisms by name, in order, and which credentials they take.
+//! The table of mechanisms: names, order, and which credentials they take.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,6 @@ use std::str::FromStr;
 #[cfg(feature = "sasl")]
 use super::cram_md5::CramMd5;
 use super::login::LoginExchange;
-#[cfg(feature = "sasl")]
 use super::oauth::OAuth;
 #[cfg(feature = "sasl")]
 use super::scram::Scram;
@@ -14,110 +13,219 @@ use super::single::Single;
 use super::{SaslExchange, SaslFailure};
 #[cfg(feature = "client")]
 use crate::proto::ProtocolError;
-use crate::secret::{Credentials, Proof};
+use crate::secret::{Credentials, ProofKind};
 use crate::text::quoted;
 
-/// A way to log in. SCRAM, CRAM-MD5 and those with a token need the feature `sasl`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mechanism {
-    /// SCRAM with SHA-256 (RFC 7677), tied to the TLS connection: not even somebody whose
+/// Defines [`Mechanism`] and its properties from one table, the strongest mechanism first. A
+/// mechanism with `requires` is built with that feature only.
+macro_rules! mechanisms {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident = $name:literal {
+            proof: $proof:ident,
+            is_bound: $is_bound:literal,
+            shows_secret: $shows_secret:literal,
+            authorizes: $authorizes:literal,
+            new: $new:path $(, requires: $feature:literal)?
+        }
+    )*) => {
+        /// A way to log in. SCRAM and CRAM-MD5 need the feature `sasl`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Mechanism {
+            $($(#[$doc])* $variant,)*
+            /// A mechanism that envoi does not implement, by its registered name: see
+            /// [`SaslExchange`].
+            Other(&'static str),
+        }
+
+        impl Mechanism {
+            /// All mechanisms that envoi implements, the strongest first. Inside TLS they are tried
+            /// in this order.
+            ///
+            /// CRAM-MD5 comes after PLAIN: inside TLS it protects nothing that is not protected,
+            /// and it fails as if the password were wrong at servers that keep a hash of it, though
+            /// they offer it. Outside TLS, where a login is allowed at all, it comes before PLAIN.
+            pub const ALL: &'static [Mechanism] = &[$(Mechanism::$variant),*];
+
+            /// The row of the table; `None` for a mechanism that envoi does not implement.
+            fn properties(self) -> Option<&'static Properties> {
+                match self {
+                    $(Mechanism::$variant => Some(const { &Properties {
+                        name: $name,
+                        proof: ProofKind::$proof,
+                        is_bound: $is_bound,
+                        shows_secret: $shows_secret,
+                        authorizes: $authorizes,
+                        new: {
+                            #[cfg(all($(feature = $feature)?))]
+                            {
+                                Some(|mechanism, credentials| {
+                                    Ok(Box::new($new(mechanism, credentials)?))
+                                })
+                            }
+                            #[cfg(not(all($(feature = $feature)?)))]
+                            {
+                                None
+                            }
+                        },
+                    } }),)*
+                    Mechanism::Other(_) => None,
+                }
+            }
+        }
+    };
+}
+
+/// What is known of a mechanism without beginning an exchange.
+struct Properties {
+    /// The name in the registry of SASL mechanisms.
+    name: &'static str,
+    /// What the credentials must prove the identity with.
+    proof: ProofKind,
+    /// The login is bound to the TLS connection (channel binding).
+    is_bound: bool,
+    /// An eavesdropper has the password or the token.
+    shows_secret: bool,
+    /// It can state that the user acts for another one.
+    authorizes: bool,
+    /// Begins an exchange; `None` where this build does not have it.
+    new: Option<Constructor>,
+}
+
+type Constructor = fn(Mechanism, &Credentials) -> Result<Box<dyn SaslExchange>, SaslFailure>;
+
+mechanisms! {
+    /// SCRAM with SHA-256 (RFC 7677), bound to the TLS connection: not even an attacker whose
     /// certificate is trusted can pass the login on.
-    ScramSha256Plus,
-    /// SCRAM with SHA-1, tied to the TLS connection.
-    ScramSha1Plus,
+    ScramSha256Plus = "SCRAM-SHA-256-PLUS" {
+        proof: Password,
+        is_bound: true,
+        shows_secret: false,
+        authorizes: true,
+        new: Scram::new,
+        requires: "sasl"
+    }
+    /// SCRAM with SHA-1, bound to the TLS connection.
+    ScramSha1Plus = "SCRAM-SHA-1-PLUS" {
+        proof: Password,
+        is_bound: true,
+        shows_secret: false,
+        authorizes: true,
+        new: Scram::new,
+        requires: "sasl"
+    }
     /// SCRAM with SHA-256 (RFC 7677): the password is never sent, and the server must prove that it
     /// knows it, too.
-    ScramSha256,
+    ScramSha256 = "SCRAM-SHA-256" {
+        proof: Password,
+        is_bound: false,
+        shows_secret: false,
+        authorizes: true,
+        new: Scram::new,
+        requires: "sasl"
+    }
     /// SCRAM with SHA-1 (RFC 5802), which is good enough for this use.
-    ScramSha1,
-    /// User and password in one response (RFC 4616). The password crosses the wire.
-    Plain,
-    /// The older form of the same, user and password one after the other.
-    Login,
-    /// The password is not sent (RFC 2195), but whoever listens can try passwords against the
+    ScramSha1 = "SCRAM-SHA-1" {
+        proof: Password,
+        is_bound: false,
+        shows_secret: false,
+        authorizes: true,
+        new: Scram::new,
+        requires: "sasl"
+    }
+    /// User and password in one response (RFC 4616). The server gets the password.
+    Plain = "PLAIN" {
+        proof: Password,
+        is_bound: false,
+        shows_secret: true,
+        authorizes: true,
+        new: Single::plain
+    }
+    /// The older form of PLAIN: user and password in a response each.
+    Login = "LOGIN" {
+        proof: Password,
+        is_bound: false,
+        shows_secret: true,
+        authorizes: false,
+        new: LoginExchange::new
+    }
+    /// The password is not sent (RFC 2195), but an eavesdropper can try passwords against the
     /// answer.
-    CramMd5,
+    CramMd5 = "CRAM-MD5" {
+        proof: Password,
+        is_bound: false,
+        shows_secret: false,
+        authorizes: false,
+        new: CramMd5::new,
+        requires: "sasl"
+    }
     /// A token of OAuth 2 (RFC 7628).
-    OAuthBearer,
-    /// The older form of the same, by Google and Microsoft.
-    XOAuth2,
-    /// The server knows who it is, from the client's certificate or else (RFC 4422, A).
-    External,
-    /// Nobody in particular (RFC 4505).
-    Anonymous,
-    /// One that envoi has not, by its registered name: see [`SaslExchange`].
-    Other(&'static str),
+    OAuthBearer = "OAUTHBEARER" {
+        proof: Token,
+        is_bound: false,
+        shows_secret: true,
+        authorizes: true,
+        new: OAuth::new
+    }
+    /// The older form of OAUTHBEARER, by Google and Microsoft.
+    XOAuth2 = "XOAUTH2" {
+        proof: Token,
+        is_bound: false,
+        shows_secret: true,
+        authorizes: false,
+        new: OAuth::new
+    }
+    /// The server knows the client already, by its certificate or otherwise (RFC 4422, A).
+    External = "EXTERNAL" {
+        proof: External,
+        is_bound: false,
+        shows_secret: false,
+        authorizes: true,
+        new: Single::external
+    }
+    /// A login without an identity (RFC 4505).
+    Anonymous = "ANONYMOUS" {
+        proof: Anonymous,
+        is_bound: false,
+        shows_secret: false,
+        authorizes: false,
+        new: Single::anonymous
+    }
 }
 
 impl Mechanism {
-    /// All that envoi knows, the strongest first. Inside TLS they are tried in this order.
-    ///
-    /// CRAM-MD5 stands behind PLAIN: inside TLS it protects nothing that is not protected, and it
-    /// fails as if the password were wrong at servers that keep a hash of it, though they offer it.
-    /// Outside TLS, where that is allowed at all, it stands before PLAIN.
-    pub const ALL: [Mechanism; 11] = [
-        Mechanism::ScramSha256Plus,
-        Mechanism::ScramSha1Plus,
-        Mechanism::ScramSha256,
-        Mechanism::ScramSha1,
-        Mechanism::Plain,
-        Mechanism::Login,
-        Mechanism::CramMd5,
-        Mechanism::OAuthBearer,
-        Mechanism::XOAuth2,
-        Mechanism::External,
-        Mechanism::Anonymous,
-    ];
-
     /// The name in the registry of SASL mechanisms.
     pub fn as_str(self) -> &'static str {
         match self {
-            Mechanism::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
-            Mechanism::ScramSha1Plus => "SCRAM-SHA-1-PLUS",
-            Mechanism::ScramSha256 => "SCRAM-SHA-256",
-            Mechanism::ScramSha1 => "SCRAM-SHA-1",
-            Mechanism::Plain => "PLAIN",
-            Mechanism::Login => "LOGIN",
-            Mechanism::CramMd5 => "CRAM-MD5",
-            Mechanism::OAuthBearer => "OAUTHBEARER",
-            Mechanism::XOAuth2 => "XOAUTH2",
-            Mechanism::External => "EXTERNAL",
-            Mechanism::Anonymous => "ANONYMOUS",
             Mechanism::Other(name) => name,
+            known => known.properties().map_or("", |row| row.name),
         }
     }
 
-    /// This build of envoi has it.
+    /// Whether this build of envoi can log in with it.
     pub fn is_built(self) -> bool {
-        match self {
-            Mechanism::Plain | Mechanism::Login | Mechanism::External | Mechanism::Anonymous => {
-                true
-            }
-            Mechanism::ScramSha256Plus
-            | Mechanism::ScramSha1Plus
-            | Mechanism::ScramSha256
-            | Mechanism::ScramSha1
-            | Mechanism::CramMd5
-            | Mechanism::OAuthBearer
-            | Mechanism::XOAuth2 => cfg!(feature = "sasl"),
-            Mechanism::Other(_) => false,
-        }
+        self.has(|row| row.new.is_some())
     }
 
     /// It proves a token, not a password.
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn takes_token(self) -> bool {
-        matches!(self, Mechanism::OAuthBearer | Mechanism::XOAuth2)
+        self.has(|row| row.proof == ProofKind::Token)
     }
 
-    /// Whoever listens has the password or the token then.
+    /// An eavesdropper has the password or the token.
     pub(crate) fn shows_secret(self) -> bool {
-        matches!(self, Mechanism::Plain | Mechanism::Login) || self.takes_token()
+        self.has(|row| row.shows_secret)
     }
 
-    /// It is tied to the connection (channel binding).
+    /// The login is bound to the TLS connection (channel binding).
     pub(crate) fn is_bound(self) -> bool {
-        matches!(self, Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus)
+        self.has(|row| row.is_bound)
+    }
+
+    fn has(self, property: impl FnOnce(&Properties) -> bool) -> bool {
+        self.properties().is_some_and(property)
     }
 
     /// It is for credentials of this sort.
@@ -138,7 +246,7 @@ impl Mechanism {
         credentials: &Credentials,
     ) -> Result<(), ProtocolError> {
         let order = if order.is_empty() {
-            &Mechanism::ALL
+            Mechanism::ALL
         } else {
             order
         };
@@ -158,22 +266,16 @@ impl Mechanism {
     }
 
     fn proves(self, credentials: &Credentials) -> bool {
-        match credentials.proof() {
-            Proof::Password(_) => {
-                !matches!(self, Mechanism::External | Mechanism::Anonymous) && !self.takes_token()
-            }
-            Proof::Token(_) => self.takes_token(),
-            Proof::External => self == Mechanism::External,
-            Proof::Anonymous => self == Mechanism::Anonymous,
+        match self {
+            // Whether another maker's mechanism takes a password is not known.
+            Mechanism::Other(_) => credentials.proof_kind() == ProofKind::Password,
+            known => known.has(|row| row.proof == credentials.proof_kind()),
         }
     }
 
-    /// It can say that the user acts for another one.
+    /// It can state that the user acts for another one.
     fn authorizes(self) -> bool {
-        !matches!(
-            self,
-            Mechanism::Login | Mechanism::CramMd5 | Mechanism::XOAuth2 | Mechanism::Anonymous
-        )
+        self.properties().is_none_or(|row| row.authorizes)
     }
 
     /// An exchange that logs in with these credentials.
@@ -186,13 +288,13 @@ impl Mechanism {
         credentials: &Credentials,
     ) -> Result<Box<dyn SaslExchange>, SaslFailure> {
         if !self.proves(credentials) {
-            let given = match credentials.proof() {
-                Proof::Password(_) => "a password",
-                Proof::Token(_) => "a token",
-                Proof::External => "neither password nor token",
-                Proof::Anonymous => "no credentials at all",
+            let given = match credentials.proof_kind() {
+                ProofKind::Password => "a password",
+                ProofKind::Token => "a token",
+                ProofKind::External => "neither password nor token",
+                ProofKind::Anonymous => "no credentials at all",
             };
-            return Err(format!("{self} is no mechanism for {given}").into());
+            return Err(format!("{self} is not a mechanism for {given}").into());
         }
         match credentials.authorization() {
             Some("") => return Err("the user to act for is empty".into()),
@@ -207,31 +309,14 @@ impl Mechanism {
                 format!("{self} cannot say that the user acts for {}", quoted(other)).into(),
             );
         }
-        Ok(match self {
-            Mechanism::Plain => Box::new(Single::plain(credentials)?),
-            Mechanism::External => Box::new(Single::external(credentials)?),
-            Mechanism::Anonymous => Box::new(Single::anonymous(credentials)?),
-            Mechanism::Login => Box::new(LoginExchange::new(credentials)?),
-            #[cfg(feature = "sasl")]
-            Mechanism::CramMd5 => Box::new(CramMd5::new(credentials)?),
-            #[cfg(feature = "sasl")]
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Box::new(OAuth::new(self, credentials)?),
-            #[cfg(feature = "sasl")]
-            Mechanism::ScramSha256Plus
-            | Mechanism::ScramSha1Plus
-            | Mechanism::ScramSha256
-            | Mechanism::ScramSha1 => Box::new(Scram::new(self, credentials)?),
-            Mechanism::Other(name) => {
-                return Err(format!("{name} is no mechanism that envoi has").into());
-            }
-            #[cfg(not(feature = "sasl"))]
-            _ => {
-                return Err(format!(
-                    "this build has no {self}: envoi needs its feature `sasl` for it"
-                )
-                .into());
-            }
-        })
+        match self.properties().map(|row| row.new) {
+            Some(Some(new)) => new(self, credentials),
+            Some(None) => Err(format!(
+                "this build has no {self}: envoi needs its feature `sasl` for it"
+            )
+            .into()),
+            None => Err(format!("{self} is not a mechanism that envoi has").into()),
+        }
     }
 }
 
@@ -254,7 +339,7 @@ impl UnknownMechanism {
 
 impl fmt::Display for UnknownMechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is no mechanism that envoi knows", quoted(&self.0))
+        write!(f, "{} is not a mechanism that envoi knows", quoted(&self.0))
     }
 }
 
@@ -265,7 +350,8 @@ impl FromStr for Mechanism {
 
     fn from_str(name: &str) -> Result<Self, UnknownMechanism> {
         let known = Mechanism::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name));
         known.ok_or_else(|| UnknownMechanism(name.to_owned()))
     }

@@ -1,15 +1,15 @@
 //! Login: challenge → response (RFC 4422, RFC 4954).
 //!
-//! A [`SaslExchange`] says what to answer to the server's challenges, each mechanism in its file.
-//! [`Login`] puts its answers into lines. When a login may be tried, and what its reply means, the
-//! machine knows; nothing here touches the wire.
+//! A [`SaslExchange`] gives the answers to the server's challenges, each mechanism in its file, and
+//! `mechanism.rs` has the table of all. [`Login`] puts the answers into lines. When a login may be
+//! tried, and what its reply means, the machine knows; nothing here does I/O.
 
 #[cfg(feature = "sasl")]
 pub(crate) mod cram_md5;
 mod exchange;
+mod json;
 mod login;
 mod mechanism;
-#[cfg(feature = "sasl")]
 mod oauth;
 #[cfg(feature = "sasl")]
 pub(crate) mod scram;
@@ -23,7 +23,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
 use super::redact::Secrets;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "sasl", feature = "testing"))]
 pub(crate) use exchange::saslname;
 pub use exchange::{ChannelBinding, ExchangeFault, SaslExchange, SaslFailure, SaslSession};
 pub use mechanism::{Mechanism, UnknownMechanism};
@@ -158,8 +158,7 @@ impl Login {
         }
         let challenge = match LENIENT.decode(challenge.trim()) {
             Ok(challenge) => challenge,
-            // Its prompts are in any language, and not always in base64.
-            Err(_) if self.mechanism() == Mechanism::Login => Vec::new(),
+            Err(_) if self.exchange.ignores_challenges() => Vec::new(),
             Err(_) => return Err("the server's challenge is not base64".into()),
         };
         self.exchange.respond(&challenge).map(Zeroizing::new)

@@ -1,8 +1,9 @@
-//! OAUTHBEARER (RFC 7628) and XOAUTH2, its older form: a token that somebody else issued.
+//! OAUTHBEARER (RFC 7628) and XOAUTH2, its older form: a token of an
+//! authorization server.
 
-use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::json::{self, Value};
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
 use crate::secret::Credentials;
 use crate::text::{printable, printable_bytes};
@@ -136,24 +137,24 @@ impl SaslExchange for OAuth {
     }
 }
 
-/// The error as JSON has it (RFC 7628, 3.2.2), for people: the status first, then what else is
-/// said.
+/// The error in JSON (RFC 7628, 3.2.2), for people: the status first, then the other members
+/// by name.
 fn describe(challenge: &[u8]) -> String {
-    const STATUS: &str = "status";
-    let Ok(Value::Object(members)) = serde_json::from_slice(challenge) else {
+    let members = std::str::from_utf8(challenge).ok().and_then(json::members);
+    let Some(mut members) = members else {
         return format!("{:?}", printable_bytes(challenge));
     };
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
     let text = |value: &Value| match value {
         Value::String(text) => format!("{text:?}"),
-        other => printable(other.to_string()),
+        Value::Other(text) => printable(text.as_str()),
     };
-    let status = members
-        .get(STATUS)
-        .map(text)
-        .unwrap_or("no reason is given".into());
+    let status = match members.iter().position(|(name, _)| name == "status") {
+        Some(at) => text(&members.remove(at).1),
+        None => "no reason is given".into(),
+    };
     let rest: Vec<_> = members
         .iter()
-        .filter(|(name, _)| *name != STATUS)
         .take(8)
         .map(|(name, value)| format!("{} {}", printable(name.as_str()), text(value)))
         .collect();

@@ -16,7 +16,10 @@ pub(super) struct Single {
 
 impl Single {
     /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
-    pub(super) fn plain(credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn plain(
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<Self, SaslFailure> {
         let authzid = credentials.authorization().unwrap_or_default();
         validate(credentials)?;
         let response = [
@@ -27,18 +30,24 @@ impl Single {
             credentials.secret(),
         ]
         .concat();
-        Ok(Single::new(Mechanism::Plain, response))
+        Ok(Single::new(mechanism, response))
     }
 
     /// Whom to act for; nothing where the server is to tell that from what it knows.
-    pub(super) fn external(credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn external(
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<Self, SaslFailure> {
         let user = credentials.authorization().unwrap_or_default();
-        Ok(Single::new(Mechanism::External, user.to_owned()))
+        Ok(Single::new(mechanism, user.to_owned()))
     }
 
     /// The trace: nothing, an address, or a word without `@`, of 255 characters at most (RFC 4505,
     /// 2 and 3).
-    pub(super) fn anonymous(credentials: &Credentials) -> Result<Self, SaslFailure> {
+    pub(super) fn anonymous(
+        mechanism: Mechanism,
+        credentials: &Credentials,
+    ) -> Result<Self, SaslFailure> {
         let trace = credentials.user();
         if trace.chars().count() > 255 {
             return Err("the trace of an anonymous login is longer than 255 characters".into());
@@ -53,7 +62,7 @@ impl Single {
         if trace.contains('@') && Address::lenient(trace).is_err() {
             return Err("the trace of an anonymous login has an @ and is not an address".into());
         }
-        Ok(Single::new(Mechanism::Anonymous, trace.to_owned()))
+        Ok(Single::new(mechanism, trace.to_owned()))
     }
 
     fn new(mechanism: Mechanism, response: String) -> Self {

@@ -87,7 +87,6 @@ impl Trial {
             .map_or_else(|_| word.into(), |bytes| text(&bytes))
     }
 
-    #[cfg(feature = "sasl")]
     fn reason(&self) -> String {
         self.login.reason().unwrap_or_default()
     }
@@ -193,7 +192,7 @@ fn empty_user_or_password_is_refused() {
 #[test]
 fn mechanism_names_are_case_insensitive() {
     assert_eq!("login".parse::<Mechanism>().unwrap(), Mechanism::Login);
-    for mechanism in Mechanism::ALL {
+    for &mechanism in Mechanism::ALL {
         assert_eq!(mechanism.as_str().parse::<Mechanism>().unwrap(), mechanism);
     }
     let error = "NTLM".parse::<Mechanism>().unwrap_err();
@@ -231,7 +230,7 @@ fn unsuitable_credentials_are_refused_with_the_reason() {
             "acts for \"bob\"",
         ),
     ] {
-        let error = mechanism.exchange(credentials).err().unwrap().to_string();
+        let error = mechanism.exchange(credentials).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }
@@ -271,6 +270,92 @@ fn credentials_unusable_by_all_mechanisms_are_refused_early() {
     assert!(
         check(&[Mechanism::External], &password),
         "that it is for another sort is said elsewhere"
+    );
+}
+
+const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
+
+#[test]
+fn oauthbearer_matches_the_example_of_rfc_7628() {
+    let mut setting = Setting::new("OAUTHBEARER");
+    setting.settings.server = Some(("server.example.com".into(), 143));
+    let credentials = Credentials::token("user@example.com", TOKEN);
+    let mut trial = setting.begin(Mechanism::OAuthBearer, &credentials);
+    assert_eq!(
+        trial.line,
+        "AUTH OAUTHBEARER \
+            bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI\
+         HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB\r\n"
+    );
+    let error = r#"{"status":"invalid_token","scope":"example_scope","openid-configuration":"https://example.com/.well-known/openid-configuration"}"#;
+    assert_eq!(trial.ask(error), "\x01");
+    assert_eq!(
+        trial.reason(),
+        "the server does not accept the token: \"invalid_token\" \
+         (openid-configuration \"https://example.com/.well-known/openid-configuration\", \
+         scope \"example_scope\")"
+    );
+    assert!(trial.login.verify().is_err());
+}
+
+#[test]
+fn xoauth2_matches_googles_example() {
+    let mut trial = Setting::new("").begin(
+        Mechanism::XOAuth2,
+        &Credentials::token("someuser@example.com", "ya29.vF9"),
+    );
+    assert_eq!(
+        trial.output(),
+        "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01"
+    );
+    let error = r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#;
+    assert_eq!(trial.ask(error), "");
+    assert!(
+        trial
+            .reason()
+            .ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")")
+    );
+}
+
+#[test]
+fn a_refusal_that_is_not_json_is_shown_as_text() {
+    let mut trial = Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("u", "t"));
+    assert_eq!(trial.ask("no \x1b[1mway"), "");
+    assert!(
+        trial.reason().ends_with("\"no \u{FFFD}[1mway\""),
+        "{}",
+        trial.reason()
+    );
+}
+
+#[test]
+fn a_token_with_separators_is_refused() {
+    for token in ["", "a b", "a\x01host=x", "a\r\n", "é"] {
+        assert!(
+            Mechanism::XOAuth2
+                .exchange(&Credentials::token("u", token))
+                .is_err(),
+            "{token:?}"
+        );
+    }
+    assert!(
+        Mechanism::OAuthBearer
+            .exchange(&Credentials::token("u\x01auth=Bearer x", "t"))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_long_token_waits_for_the_empty_challenge() {
+    let token = "x".repeat(2000);
+    let mut trial = Setting::new("").begin(
+        Mechanism::OAuthBearer,
+        &Credentials::token("u", token.as_str()),
+    );
+    assert_eq!(trial.line, "AUTH OAUTHBEARER\r\n");
+    assert_eq!(
+        trial.ask(""),
+        format!("n,a=u,\x01auth=Bearer {token}\x01\x01")
     );
 }
 
@@ -652,8 +737,7 @@ mod with_feature {
         );
         let error = Mechanism::ScramSha1
             .exchange(&Credentials::new("user", "pen\u{7}cil"))
-            .err()
-            .unwrap()
+            .unwrap_err()
             .to_string();
         assert!(
             error.contains("the password") && !error.contains('\u{7}'),
@@ -663,92 +747,6 @@ mod with_feature {
             Mechanism::ScramSha1
                 .exchange(&Credentials::new("", "pencil"))
                 .is_err()
-        );
-    }
-
-    const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
-
-    #[test]
-    fn oauthbearer_matches_the_example_of_rfc_7628() {
-        let mut setting = Setting::new("OAUTHBEARER");
-        setting.settings.server = Some(("server.example.com".into(), 143));
-        let credentials = Credentials::token("user@example.com", TOKEN);
-        let mut trial = setting.begin(Mechanism::OAuthBearer, &credentials);
-        assert_eq!(
-            trial.line,
-            "AUTH OAUTHBEARER \
-                bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI\
-             HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB\r\n"
-        );
-        let error = r#"{"status":"invalid_token","scope":"example_scope","openid-configuration":"https://example.com/.well-known/openid-configuration"}"#;
-        assert_eq!(trial.ask(error), "\x01");
-        assert_eq!(
-            trial.reason(),
-            "the server does not accept the token: \"invalid_token\" \
-             (openid-configuration \"https://example.com/.well-known/openid-configuration\", \
-             scope \"example_scope\")"
-        );
-        assert!(trial.login.verify().is_err());
-    }
-
-    #[test]
-    fn xoauth2_matches_googles_example() {
-        let mut trial = Setting::new("").begin(
-            Mechanism::XOAuth2,
-            &Credentials::token("someuser@example.com", "ya29.vF9"),
-        );
-        assert_eq!(
-            trial.output(),
-            "user=someuser@example.com\x01auth=Bearer ya29.vF9\x01\x01"
-        );
-        let error = r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#;
-        assert_eq!(trial.ask(error), "");
-        assert!(
-            trial
-                .reason()
-                .ends_with("\"400\" (schemes \"Bearer\", scope \"https://mail.google.com/\")")
-        );
-    }
-
-    #[test]
-    fn a_refusal_that_is_not_json_is_shown_as_text() {
-        let mut trial = Setting::new("").begin(Mechanism::XOAuth2, &Credentials::token("u", "t"));
-        assert_eq!(trial.ask("no \x1b[1mway"), "");
-        assert!(
-            trial.reason().ends_with("\"no \u{FFFD}[1mway\""),
-            "{}",
-            trial.reason()
-        );
-    }
-
-    #[test]
-    fn a_token_with_separators_is_refused() {
-        for token in ["", "a b", "a\x01host=x", "a\r\n", "é"] {
-            assert!(
-                Mechanism::XOAuth2
-                    .exchange(&Credentials::token("u", token))
-                    .is_err(),
-                "{token:?}"
-            );
-        }
-        assert!(
-            Mechanism::OAuthBearer
-                .exchange(&Credentials::token("u\x01auth=Bearer x", "t"))
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn a_long_token_waits_for_the_empty_challenge() {
-        let token = "x".repeat(2000);
-        let mut trial = Setting::new("").begin(
-            Mechanism::OAuthBearer,
-            &Credentials::token("u", token.as_str()),
-        );
-        assert_eq!(trial.line, "AUTH OAUTHBEARER\r\n");
-        assert_eq!(
-            trial.ask(""),
-            format!("n,a=u,\x01auth=Bearer {token}\x01\x01")
         );
     }
 
@@ -776,7 +774,7 @@ mod with_feature {
         #[test]
         fn every_challenge_gets_one_line(
             challenges in proptest::collection::vec((challenge(), any::<bool>()), 0..6),
-            mechanism in proptest::sample::select(&Mechanism::ALL[..]),
+            mechanism in proptest::sample::select(Mechanism::ALL),
         ) {
             let mut setting = Setting::new("").nonce("abc");
             setting.settings.limits.scram_iterations = 1..=500;

@@ -6,8 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::ServerSession;
+#[cfg(feature = "sasl")]
 use super::scram::Scram;
 use crate::proto::Mechanism;
+#[cfg(feature = "sasl")]
 use crate::proto::sasl::{cram_md5, scram::Hash};
 
 /// Why a login failed: with a reply, or by an I/O error.
@@ -70,7 +72,9 @@ impl ServerSession {
         let user = match mechanism {
             Mechanism::Plain => self.plain(initial).await,
             Mechanism::Login => self.login(initial).await,
+            #[cfg(feature = "sasl")]
             Mechanism::CramMd5 => self.cram_md5().await,
+            #[cfg(feature = "sasl")]
             Mechanism::ScramSha256Plus
             | Mechanism::ScramSha1Plus
             | Mechanism::ScramSha256
@@ -112,6 +116,7 @@ impl ServerSession {
         self.check_login(&user, &password)
     }
 
+    #[cfg(feature = "sasl")]
     async fn cram_md5(&mut self) -> Result<String, Failure> {
         let challenge = format!("<{}@localhost>", self.number);
         let response = self.challenge(&challenge).await?;
@@ -132,6 +137,7 @@ impl ServerSession {
         }
     }
 
+    #[cfg(feature = "sasl")]
     async fn scram(
         &mut self,
         mechanism: Mechanism,
@@ -167,6 +173,7 @@ impl ServerSession {
     }
 
     /// The client acknowledges the error with an empty response.
+    #[cfg(feature = "sasl")]
     async fn scram_error(&mut self, error: &str) -> Result<String, Failure> {
         self.challenge(&format!("e={error}")).await?;
         Err(INVALID)

@@ -3,6 +3,7 @@
 mod auth;
 mod lines;
 mod message;
+#[cfg(feature = "sasl")]
 mod scram;
 mod transaction;
 
@@ -11,10 +12,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio_rustls::rustls::ProtocolVersion;
 
 use super::{Security, Session, Shared};
-use crate::proto::{ChannelBinding, Protocol};
+#[cfg(feature = "sasl")]
+use crate::proto::ChannelBinding;
+use crate::proto::Protocol;
 use crate::transport::Stream;
 use message::Incoming;
 use transaction::Transaction;
@@ -33,6 +35,7 @@ struct ServerSession {
     is_new_group: bool,
     tls: Option<String>,
     /// The channel bindings of the TLS connection.
+    #[cfg(feature = "sasl")]
     channel_bindings: Vec<ChannelBinding>,
     helo: Option<String>,
     /// The client sent EHLO or LHLO, so it may use extensions.
@@ -63,6 +66,7 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         output: Vec::new(),
         is_new_group: true,
         tls: None,
+        #[cfg(feature = "sasl")]
         channel_bindings: Vec::new(),
         helo: None,
         is_extended: false,
@@ -186,7 +190,10 @@ impl ServerSession {
     async fn handshake(self) -> io::Result<Self> {
         // rustls reads at most 4 KiB from the stream at a time.
         let stream = BufReader::with_capacity(BLOCK, self.stream);
-        let tls = self.server.tls.accept(stream).await?;
+        let Some(acceptor) = &self.server.identity.acceptor else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let tls = acceptor.accept(stream).await?;
         let version = tls
             .get_ref()
             .1
@@ -194,22 +201,13 @@ impl ServerSession {
             .and_then(|version| version.as_str());
         let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
         self.server.log().sessions[self.number].tls = version.clone();
-        let mut channel_bindings = vec![ChannelBinding::tls_server_end_point(
-            self.server.end_point.clone(),
-        )];
-        if tls.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
-            let exported = tls.get_ref().1.export_keying_material(
-                [0; 32],
-                b"EXPORTER-Channel-Binding",
-                Some(b""),
-            );
-            channel_bindings.push(ChannelBinding::tls_exporter(
-                exported.map_err(io::Error::other)?,
-            ));
-        }
+        #[cfg(feature = "sasl")]
+        let channel_bindings =
+            scram::channel_bindings(self.server.identity.end_point.clone(), tls.get_ref().1)?;
         Ok(ServerSession {
             stream: Box::new(tls),
             tls: version,
+            #[cfg(feature = "sasl")]
             channel_bindings,
             helo: None,
             is_extended: false,

@@ -1,7 +1,11 @@
 //! The server side of SCRAM (RFC 5802), without lines and base64 around it.
 
+use std::io;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+
+use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 
 use crate::proto::ChannelBinding;
 use crate::proto::sasl::saslname;
@@ -30,6 +34,21 @@ pub(super) struct ScramState {
 
 const SALT: &[u8] = b"envoi testing";
 const ITERATIONS: u32 = 4096;
+
+/// The channel bindings of a TLS connection.
+pub(super) fn channel_bindings(
+    end_point: Vec<u8>,
+    tls: &ServerConnection,
+) -> io::Result<Vec<ChannelBinding>> {
+    let mut bindings = vec![ChannelBinding::tls_server_end_point(end_point)];
+    if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+        let exported = tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
+        bindings.push(ChannelBinding::tls_exporter(
+            exported.map_err(io::Error::other)?,
+        ));
+    }
+    Ok(bindings)
+}
 
 impl Scram {
     /// The reply to the client's first message and the state to keep, or the SCRAM error.

@@ -44,7 +44,7 @@ fn a_custom_mechanism_logs_in() {
     assert!(
         error
             .message()
-            .contains("X-ECHO is no mechanism that envoi has"),
+            .contains("X-ECHO is not a mechanism that envoi has"),
         "{error}"
     );
 }
@@ -84,22 +84,22 @@ fn usable_mechanisms_depend_on_credentials_and_tls() {
         (
             Mechanism::External,
             Credentials::new("u", "p"),
-            "EXTERNAL is no mechanism for a password",
+            "EXTERNAL is not a mechanism for a password",
         ),
         (
             Mechanism::Plain,
             Credentials::token("u", "t"),
-            "PLAIN is no mechanism for a token",
+            "PLAIN is not a mechanism for a token",
         ),
         (
             Mechanism::Plain,
             Credentials::external(),
-            "PLAIN is no mechanism for neither password nor token",
+            "PLAIN is not a mechanism for neither password nor token",
         ),
         (
             Mechanism::Login,
             Credentials::anonymous("me"),
-            "LOGIN is no mechanism for no credentials at all",
+            "LOGIN is not a mechanism for no credentials at all",
         ),
         (
             Mechanism::Login,
