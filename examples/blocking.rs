@@ -55,6 +55,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The machine, its socket and its clock.
+#[derive(Debug)]
 pub struct Session {
     machine: Machine,
     stream: TcpStream,

@@ -469,6 +469,14 @@ pub struct PooledConnection {
     pool: Pool,
 }
 
+impl fmt::Debug for PooledConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledConnection")
+            .field("connection", &self.slot.connection)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PooledConnection {
     async fn connect(&mut self, clock: Clock) -> Result<()> {
         let connecting = Connection::connect_by(self.pool.client().endpoint(), clock);

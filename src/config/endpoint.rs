@@ -38,6 +38,7 @@ use crate::{Credentials, Secret, Timeouts};
 /// assert_eq!(implicit.port_number(), 465);
 /// ```
 #[derive(Clone)]
+#[must_use = "a method returns the changed value"]
 pub struct Endpoint {
     pub(crate) protocol: Protocol,
     pub(crate) host: String,
@@ -141,7 +142,6 @@ impl Endpoint {
     }
 
     /// Another port than the usual one, which is 24 for LMTP, 465 for implicit TLS, else 587.
-    #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -154,14 +154,12 @@ impl Endpoint {
     /// let from: std::net::IpAddr = "192.0.2.1".parse().unwrap();
     /// let endpoint = envoi::Endpoint::new("mail.example.org").bind(from);
     /// ```
-    #[must_use]
     pub fn bind(mut self, address: impl Into<IpAddr>) -> Self {
         self.route.tcp.bind(address.into());
         self
     }
 
     /// What the operating system is told about each connection.
-    #[must_use]
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.route.tcp.options = options;
         self
@@ -171,7 +169,6 @@ impl Endpoint {
     /// its check of the server's name. To the server this client is `[127.0.0.1]` then, unless it
     /// has a [name](Self::client_name): its address means nothing there.
     #[cfg(feature = "proxy")]
-    #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.route.proxy = Some(proxy);
         self
@@ -179,28 +176,24 @@ impl Endpoint {
 
     /// Begin each connection with a header of the PROXY protocol, for a server that expects one.
     #[cfg(feature = "proxy")]
-    #[must_use]
     pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
         self.route.header = Some(header);
         self
     }
 
     /// Whether and how TLS protects the connection.
-    #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
         self
     }
 
     /// Whom to trust, which versions of TLS, under which name.
-    #[must_use]
     pub fn tls(mut self, tls: TlsSettings) -> Self {
         self.tls = Arc::new(Connectors::new(tls));
         self
     }
 
     /// Log in after connecting.
-    #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.login.credentials = Some(credentials);
         self
@@ -208,7 +201,6 @@ impl Endpoint {
 
     /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go
     /// before both.
-    #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.login.user = Some(user.into());
         self
@@ -216,7 +208,6 @@ impl Endpoint {
 
     /// The password of the [user](Self::user), who may be named in the URL; it is taken for a token
     /// where only OAUTHBEARER or XOAUTH2 is [allowed](Self::mechanism).
-    #[must_use]
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.login.password = Some(password.into());
         self
@@ -238,7 +229,6 @@ impl Endpoint {
     ///
     /// let endpoint = Endpoint::new("smtp.example.org").user("alice@example.org").token_source(token);
     /// ```
-    #[must_use]
     pub fn token_source<F, T, E>(
         mut self,
         source: impl Fn(TokenRequest) -> F + Send + Sync + 'static,
@@ -253,7 +243,6 @@ impl Endpoint {
     }
 
     /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
-    #[must_use]
     pub fn login_with<X: SaslExchange + 'static>(
         mut self,
         exchange: impl Fn() -> X + Send + Sync + 'static,
@@ -264,37 +253,31 @@ impl Endpoint {
 
     /// Whom to trust, in place of what was set before. Pinned keys stay pinned, and the other TLS
     /// settings are as they were.
-    #[must_use]
     pub fn trust(self, trust: Trust) -> Self {
         self.map_trust(|before| trust.with_pins_of(&before))
     }
 
     /// Trust the system's store, too.
-    #[must_use]
     pub fn system_trust(self) -> Self {
         self.map_trust(Trust::with_system)
     }
 
     /// The server must have this public key; see [`Trust::pin`].
-    #[must_use]
     pub fn pin(self, hash: impl Into<String>) -> Self {
         self.map_trust(|trust| trust.pin(hash))
     }
 
     /// The password of the key stores that are trusted.
-    #[must_use]
     pub fn trust_password(self, password: impl Into<Secret>) -> Self {
         self.map_trust(|trust| trust.password(password))
     }
 
     /// The file with the password of the key stores that are trusted; see [`Trust::password_file`].
-    #[must_use]
     pub fn trust_password_file(self, path: impl Into<PathBuf>) -> Self {
         self.map_trust(|trust| trust.password_file(path))
     }
 
     /// The certificate to show to a server that asks for one.
-    #[must_use]
     pub fn client_certificate(self, certificate: ClientCertificate) -> Self {
         let tls = self.tls.settings.clone().client_certificate(certificate);
         self.tls(tls)
@@ -306,28 +289,24 @@ impl Endpoint {
     }
 
     /// Log in with this mechanism alone, not with the best one that both sides know.
-    #[must_use]
     pub fn mechanism(self, mechanism: Mechanism) -> Self {
         self.mechanisms([mechanism])
     }
 
     /// Log in with one of these mechanisms, the first one that the server offers and the
     /// credentials fit: another order than that of [`Mechanism::ALL`], or fewer.
-    #[must_use]
     pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
         self.login.mechanisms = order.into_iter().collect();
         self
     }
 
     /// Let the credentials cross the network without protection: whoever listens has them then.
-    #[must_use]
     pub fn auth_in_clear(mut self) -> Self {
         self.auth_in_clear = true;
         self
     }
 
     /// The name that this client gives itself in EHLO; by default its address, in brackets.
-    #[must_use]
     pub fn client_name(mut self, name: ClientName) -> Self {
         self.client_name = Some(name);
         self
@@ -336,14 +315,12 @@ impl Endpoint {
     /// Send a message to all of its recipients or to none. By default a refused recipient does not
     /// keep the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient
     /// that the server refuses behind the message does not take it from the others again.
-    #[must_use]
     pub fn all_or_nothing(mut self) -> Self {
         self.all_or_nothing = true;
         self
     }
 
     /// Time limits.
-    #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
@@ -351,14 +328,12 @@ impl Endpoint {
 
     /// A limit for the whole call, the message included; the other [time limits](Self::timeouts)
     /// stay as they are.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.deadline = Some(deadline);
         self
     }
 
     /// Bounds on what the server sends.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -378,7 +353,6 @@ impl Endpoint {
     ///
     /// let endpoint = envoi::Endpoint::new("mail.example.org").check_after_idle(Duration::from_secs(10));
     /// ```
-    #[must_use]
     pub fn check_after_idle(mut self, idle: Duration) -> Self {
         self.check_after_idle = idle;
         self

@@ -9,6 +9,7 @@ use crate::proto::SaslFailure;
 
 /// Why a [source of tokens](crate::Endpoint::token_source) is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TokenRequest {
     /// A login begins: the token that is at hand will do, if it is still good.
     Current,

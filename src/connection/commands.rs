@@ -134,6 +134,7 @@ impl Connection {
 
 /// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the
 /// message is not sent, and the connection refuses further use.
+#[derive(Debug)]
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
     connection: &'c mut Connection,

@@ -18,6 +18,7 @@ mod send_all;
 mod setup;
 mod submission;
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -91,6 +92,17 @@ pub struct Connection {
     round_trips_before: u32,
     /// A call has begun and not come to its end: it is running, or its future was dropped.
     in_call: bool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("tls", &self.tls.as_ref().map(|tls| &tls.version))
+            .field("mechanism", &self.mechanism)
+            .field("machine", &self.driver.machine)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {

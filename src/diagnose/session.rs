@@ -274,7 +274,8 @@ impl From<RawCommandError> for Error {
 impl From<UnknownMechanism> for Error {
     /// An error of the kind [`Request`](ErrorKind::Request) that names the known mechanisms.
     fn from(error: UnknownMechanism) -> Self {
-        let names = Mechanism::ALL.map(Mechanism::as_str).join(", ");
+        let names: Vec<_> = Mechanism::ALL.iter().map(|known| known.as_str()).collect();
+        let names = names.join(", ");
         request(&error).with_hint(format!("It knows {names}."))
     }
 }

@@ -29,6 +29,7 @@ use crate::{Error, Phase, Result};
 /// // Shown within an HTML body by <img src="cid:logo">.
 /// let logo = Attachment::file("logo.png").name("our logo.png").inline("logo");
 /// ```
+#[must_use = "a method returns the changed value"]
 pub struct Attachment {
     label: Label,
     size: Option<u64>,

@@ -253,6 +253,7 @@ fn preference(port: u16) -> u8 {
 
 /// How a session begins on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PortSecurity {
     /// In plaintext, with the greeting of the server; STARTTLS may follow.
     Plaintext,

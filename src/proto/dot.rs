@@ -11,6 +11,7 @@ use super::Output;
 
 /// What bytes a message is made of, where that is known before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Content {
     /// Only ASCII.
     SevenBit,

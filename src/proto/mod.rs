@@ -166,6 +166,7 @@ mod transaction;
 mod transcript;
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::BytesMut;
 
@@ -259,6 +260,17 @@ pub struct Machine {
     shutdown: Option<Reply>,
     /// What ends the session, when the events before it were told.
     failure: Option<ProtocolError>,
+}
+
+impl fmt::Debug for Machine {
+    /// The place in the session, without what was sent and received.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("state", &self.state)
+            .field("capabilities", &self.capabilities)
+            .field("replies", &self.replies)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Machine {

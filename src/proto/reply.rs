@@ -155,6 +155,7 @@ impl fmt::Display for Reply {
 
 /// An enhanced status code, `class.subject.detail` (RFC 3463).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct EnhancedCode {
     /// 2 for success, 4 for a failure that may pass, 5 for one that lasts.
     pub class: u8,

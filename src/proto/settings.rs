@@ -4,6 +4,7 @@ use super::{ClientName, Limits};
 
 /// Whether to ask for TLS with STARTTLS (RFC 3207).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StartTls {
     /// Not at all.
     Never,
@@ -15,6 +16,7 @@ pub enum StartTls {
 
 /// Which protocol is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// SMTP (RFC 5321): the reply to a message holds for all of its recipients.
     #[default]

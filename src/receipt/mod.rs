@@ -146,6 +146,9 @@ impl Recipient {
 }
 
 /// The outcome of a message for a recipient.
+///
+/// The enum is exhaustive on purpose: SMTP has no fifth outcome, and a program that handles these
+/// four handles all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "only an accepted recipient will get the message"]
 pub enum Outcome {

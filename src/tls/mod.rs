@@ -66,7 +66,7 @@ pub use trust::{Anchor, Trust, TrustSummary};
 pub use tokio_rustls::rustls;
 
 pub(crate) use binding::channel_binding;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", any(feature = "aws-lc-rs", feature = "ring")))]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};
 pub(crate) use handshake::late_alert;

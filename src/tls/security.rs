@@ -20,6 +20,7 @@ use crate::{Error, Result};
 /// # Ok::<(), envoi::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Security {
     /// Never uses TLS: everything is sent in plaintext.
     None,

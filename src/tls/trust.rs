@@ -33,6 +33,7 @@ use crate::{Result, Secret, file};
 /// # Ok::<(), envoi::Error>(())
 /// ```
 #[derive(Clone, Default)]
+#[must_use = "a method returns the changed value"]
 pub struct Trust {
     pub(crate) system: bool,
     #[cfg(feature = "mozilla-roots")]

@@ -27,6 +27,7 @@ use crate::error::{Error, Phase, Result};
 /// # example().unwrap();
 /// ```
 #[derive(Clone, PartialEq, Eq)]
+#[must_use = "a method returns the changed value"]
 pub struct ProxyHeader(Vec<u8>);
 
 impl ProxyHeader {

@@ -43,6 +43,7 @@ const SHOWN: usize = 100;
 /// # example().unwrap();
 /// ```
 #[derive(Clone)]
+#[must_use = "a method returns the changed value"]
 pub struct Proxy {
     kind: ProxyKind,
     at: Destination,

@@ -320,7 +320,7 @@ mod tests {
         let opening = Tcp::default()
             .open(&Destination::Host("127.0.0.1".into(), port))
             .await;
-        let error = opening.err().unwrap();
+        let error = opening.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Connect);
         assert!(error.is_transient());
         assert!(error.to_string().contains("127.0.0.1"), "{error}");

@@ -364,7 +364,7 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
         .auth_in_clear()
         .user("alice")
         .password("hunter22");
-    let error = Connection::connect(&endpoint).await.err().unwrap();
+    let error = Connection::connect(&endpoint).await.unwrap_err();
     server.await.unwrap();
     let transcript = error.receipt().unwrap().transcript.to_string();
     for text in [error.to_string(), format!("{error:?}"), transcript.clone()] {
@@ -827,7 +827,7 @@ async fn errors_of_single_steps_have_advice() {
         .await
         .unwrap();
     connection.rcpt(address("you@example.com")).await.unwrap();
-    let error = connection.data().await.err().unwrap();
+    let error = connection.data().await.unwrap_err();
     assert!(
         error
             .hint()
@@ -845,7 +845,7 @@ async fn errors_of_single_steps_have_advice() {
     let endpoint = endpoint
         .trust(envoi::tls::Trust::dangerous_accept_any_certificate())
         .credentials(envoi::Credentials::new("alice", "secret"));
-    let error = envoi::Connection::connect(&endpoint).await.err().unwrap();
+    let error = envoi::Connection::connect(&endpoint).await.unwrap_err();
     assert!(
         error
             .hint()

@@ -106,7 +106,7 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
         match body.content() {
             Content::SevenBit => assert!(bytes.is_ascii()),
             Content::EightBit => assert!(!bytes.is_ascii()),
-            Content::Unknown | Content::Binary => {}
+            _ => {}
         }
         if let Some(longest) = body.longest_line() {
             let lines = wire

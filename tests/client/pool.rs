@@ -162,7 +162,6 @@ async fn a_pool_sends_what_a_client_can_send() {
         Server::builder().login("alice", "p@ss"),
         Server::builder().implicit_tls().login("alice", "p@ss"),
         Server::builder().lmtp(),
-        #[cfg(unix)]
         Server::builder().lmtp_unix(),
     ] {
         let server = server.start().await.unwrap();
@@ -262,7 +261,7 @@ async fn waiting_for_a_connection_ends_after_its_limit() {
         .deadline(Duration::from_secs(5));
     let hasty = Client::new(endpoint).pool(limits.clone());
     let both = [hasty.get().await.unwrap(), hasty.get().await.unwrap()];
-    let error = hasty.get().await.err().unwrap();
+    let error = hasty.get().await.unwrap_err();
     assert_eq!(
         error.message(),
         "all 2 connections of the pool were in use up to the deadline of 5s"

@@ -250,8 +250,7 @@ async fn pool_close_can_be_cancelled_after_each_poll() {
             .pool
             .get()
             .await
-            .err()
-            .expect("it is closed all the same");
+            .expect_err("it is closed all the same");
         assert_eq!(
             (error.kind(), error.message()),
             (ErrorKind::PoolClosed, "the pool was closed")

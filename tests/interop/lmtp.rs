@@ -270,7 +270,7 @@ async fn the_wrong_protocol_is_explained() {
         .unwrap()
         .connect()
         .await;
-    let error = error.err().unwrap();
+    let error = error.unwrap_err();
     assert_eq!(
         (error.kind(), error.phase()),
         (ErrorKind::Refused, Phase::Hello),
@@ -283,8 +283,7 @@ async fn the_wrong_protocol_is_explained() {
         .unwrap()
         .connect()
         .await
-        .err()
-        .unwrap();
+        .unwrap_err();
     assert_eq!(
         (error.kind(), error.phase()),
         (ErrorKind::Refused, Phase::Hello),
@@ -391,11 +390,10 @@ async fn dovecots_strongest_mechanism_is_chosen() {
     connection.quit().await;
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn a_missing_unix_socket_is_reported() {
     let endpoint = Endpoint::lmtp_unix("/nonexistent/lmtp.sock").security(Security::None);
-    let error = Connection::connect(&endpoint).await.err().unwrap();
+    let error = Connection::connect(&endpoint).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.phase()),
         (ErrorKind::Connect, Phase::Connect),

@@ -71,8 +71,7 @@ async fn every_mechanism_accepts_only_the_right_secret() {
         connection.quit().await;
         let error = Connection::connect(&endpoint.credentials(wrong))
             .await
-            .err()
-            .unwrap();
+            .unwrap_err();
         assert_eq!(
             (error.kind(), error.reply().map(|reply| reply.code())),
             (ErrorKind::Auth, Some(535)),

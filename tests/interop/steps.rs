@@ -72,7 +72,7 @@ async fn converse(server: &Server, url: &str) {
     assert_eq!(connection.mail(None).await.unwrap().code(), 250);
     assert_eq!(connection.rcpt(nobody).await.unwrap().code(), 550);
     assert_eq!(
-        connection.data().await.err().unwrap().kind(),
+        connection.data().await.unwrap_err().kind(),
         ErrorKind::Request
     );
     assert_eq!(connection.reset().await.unwrap().code(), 250);

@@ -80,6 +80,7 @@ impl FromStr for Notify {
 
 /// What a report of failure brings back of the message: RET (RFC 3461, 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DsnReturn {
     /// The whole message.
     Full,

@@ -9,8 +9,6 @@ mod priority;
 mod xtext;
 
 use std::collections::BTreeMap;
-#[cfg(feature = "client")]
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -161,7 +159,8 @@ impl DeliveryOptions {
         if self.recipients.is_empty() {
             return Ok(());
         }
-        let given: HashSet<_> = recipients.iter().map(Address::mailbox_key).collect();
+        let given: std::collections::HashSet<_> =
+            recipients.iter().map(Address::mailbox_key).collect();
         match self
             .recipients
             .iter()

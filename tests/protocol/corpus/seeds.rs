@@ -158,7 +158,7 @@ fn letters(send: &Send) -> String {
         Content::SevenBit => "7",
         Content::EightBit => "8",
         Content::Binary => "b",
-        Content::Unknown => "",
+        _ => "",
     };
     let flags = [
         (send.all_or_nothing, "a"),

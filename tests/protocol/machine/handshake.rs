@@ -152,7 +152,7 @@ fn empty_lines_before_a_reply_are_skipped() {
     assert_eq!(steps, [Step::Ready]);
     client.read(b"\r\n\n");
     client.machine.noop().unwrap();
-    let error = ready(17).err().unwrap();
+    let error = ready(17).unwrap_err();
     assert!(error.message().contains("an empty line came"), "{error}");
     let mut client = ready(0).unwrap();
     client.read(b"\r\n");

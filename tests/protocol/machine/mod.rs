@@ -12,6 +12,7 @@ use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope, Error};
 
 /// A machine and what it said.
+#[derive(Debug)]
 struct Client {
     machine: Machine,
     wire: String,

@@ -125,7 +125,7 @@ impl<'a> Server<'a> {
                 vec![taken],
             ]
             .concat(),
-            Protocol::Smtp => vec![taken],
+            _ => vec![taken],
         }
     }
 
