@@ -410,14 +410,14 @@ async fn probe_never_sends_a_password_to_an_unverified_server() {
             .start()
             .await
             .unwrap();
-        let stranger = Server::start().await.unwrap();
+        let untrusted = Server::start().await.unwrap();
         let url = format!(
             "smtp://alice:{PASSWORD}@localhost:{}?tls={policy}&auth-in-clear=yes",
             server.port()
         );
         let endpoint = Endpoint::from_url(&url)
             .unwrap()
-            .trust(Trust::empty().path(stranger.ca_file()));
+            .trust(Trust::empty().path(untrusted.ca_file()));
         let report = probe(&endpoint).await;
         fails(
             &report,
@@ -959,8 +959,8 @@ async fn probe_exits_with_a_code_for_each_failure() {
         .port();
     let closed = format!("127.0.0.1:{free}");
     // One that signed nothing here.
-    let stranger = Server::start().await.unwrap();
-    let other = stranger.ca_file().to_str().unwrap().to_owned();
+    let untrusted = Server::start().await.unwrap();
+    let other = untrusted.ca_file().to_str().unwrap().to_owned();
     for (arguments, code, kind) in [
         (vec![place.as_str(), "--trust", &ca], 0, ""),
         (vec![&place, "--url", &server.url()], 0, ""),
@@ -1007,12 +1007,15 @@ async fn probe_exits_with_a_code_for_each_failure() {
 async fn probe_saves_the_chain() {
     let server = Server::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let stranger = Server::start().await.unwrap();
+    let untrusted = Server::start().await.unwrap();
     let (place, file) = (
         format!("localhost:{}", server.port()),
         folder.path().join("chain.pem"),
     );
-    let (other, path) = (stranger.ca_file().to_str().unwrap(), file.to_str().unwrap());
+    let (other, path) = (
+        untrusted.ca_file().to_str().unwrap(),
+        file.to_str().unwrap(),
+    );
 
     let plain = run(&[&place, "--trust", other]).await;
     plain.exits_with(76);

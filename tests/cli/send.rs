@@ -1044,10 +1044,10 @@ async fn send_never_sends_credentials_in_clear() {
 #[tokio::test]
 async fn send_obeys_the_tls_policy() {
     let server = Server::start().await.unwrap();
-    let stranger = Server::start().await.unwrap();
+    let untrusted = Server::start().await.unwrap();
     let (ca, other) = (
         server.ca_file().to_str().unwrap(),
-        stranger.ca_file().to_str().unwrap(),
+        untrusted.ca_file().to_str().unwrap(),
     );
     let url = format!("smtp://localhost:{}", server.port());
 
@@ -1062,9 +1062,9 @@ async fn send_obeys_the_tls_policy() {
         .await
         .exits_with(76);
     send_to(
-        &stranger
+        &untrusted
             .url()
-            .replace(&stranger.port().to_string(), &server.port().to_string()),
+            .replace(&untrusted.port().to_string(), &server.port().to_string()),
         &["--trust", ca],
     )
     .await
@@ -1172,7 +1172,7 @@ async fn send_reports_a_refused_connection() {
 
 #[tokio::test]
 async fn send_times_out_on_a_silent_server() {
-    // Its backlog takes the connection, and nobody answers.
+    // Its backlog accepts the connection, and no reply comes.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "smtp://127.0.0.1:{}?tls=none",
@@ -1256,7 +1256,7 @@ async fn send_refuses_invalid_arguments_before_connecting() {
         &["--to"],
         &["--to", "you@exa mple.com"],
         &["--to", "you@example.com", "--cc", ""],
-        &["--to", "you@example.com", "--bcc", "nobody"],
+        &["--to", "you@example.com", "--bcc", "no-domain"],
         &[
             "--to",
             "you@example.com",

@@ -87,7 +87,7 @@ async fn a_message_is_split_at_rcptmax() {
         (first.len() as u64, None)
     );
 
-    // A part that nobody is to get does not keep the others from going.
+    // A part without accepted recipients does not stop the other parts.
     let receipt = client(&server)
         .send(message(&["c@x.org", "C@x.org", "d@y.org"]))
         .await

@@ -165,7 +165,7 @@ async fn a_message_refused_for_every_recipient_fails() {
     connection.quit().await;
 }
 
-/// What was answered stands, whatever comes then; of the others, nobody knows.
+/// The received replies are the outcome; for the other recipients it is unknown.
 #[tokio::test]
 async fn recipients_without_a_reply_are_unknown_when_the_session_ends() {
     for (answer, kind, expected) in [

@@ -1,5 +1,5 @@
 //! Logging in: every mechanism that the embedded server knows, the choice among them, tokens that
-//! expire, and somebody in between.
+//! expire, and a man in the middle.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -774,7 +774,7 @@ async fn a_custom_mechanism_logs_in() {
     connection.login_with(Backwards(seen)).await.unwrap();
 }
 
-/// Somebody who stands between: the client trusts his certificate, and what he hears inside TLS he
+/// A man in the middle: the client trusts its certificate, and what it reads inside TLS it
 /// passes on, changed or not.
 async fn stand_between(own: &Server, real: &Server, change: fn(&str) -> String) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

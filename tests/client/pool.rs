@@ -427,7 +427,7 @@ async fn a_message_is_sent_again_if_the_kept_session_ends_at_mail() {
         (&[OK, ""], false),
         (&[OK, "421 4.3.2 Going down\r\n"], false),
         (&[OK, OK, ""], false),
-        // Nobody knows.
+        // The outcome is unknown.
         (&[OK, OK, "354 Go\r\n", ""], false),
     ] {
         let script = [FIRST, last_words].concat();
@@ -453,13 +453,13 @@ async fn a_message_is_sent_again_if_the_kept_session_ends_at_mail() {
             }
             Err(error) => {
                 assert_eq!(error.outcome_unknown(), last_words.len() == 4, "{error}");
-                // The place is free: whoever sends it again gets a new connection.
+                // The slot is free: another attempt gets a new connection.
                 sent(&pool).await;
             }
         }
         assert_eq!(serving.await.unwrap().len(), 2);
     }
-    // Nobody knows, either, where all of it has gone at once.
+    // The outcome is also unknown after the whole message was written at once.
     const OFFER: &str = "250-there\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let (endpoint, serving) =
         scripted(&[&[GREETING, OFFER, "250 Ok\r\n250 Ok\r\n250 Ok\r\n", ""]]).await;
@@ -484,7 +484,7 @@ async fn a_message_is_sent_again_if_the_kept_session_ends_at_mail() {
     let error = pool.send(hello()).await.unwrap_err();
     assert_eq!(error.reply().unwrap().text(), "Full");
     serving.await.unwrap();
-    // And none where nobody is there any more.
+    // And none if the server has gone.
     let error = pool.send(hello()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert_eq!(
@@ -879,7 +879,7 @@ async fn a_connection_returned_in_mid_transaction_is_closed() {
     ];
     for (what, is_kept, used) in uses {
         let refuse = |line: &str| {
-            line.starts_with("MAIL FROM:<nobody@")
+            line.starts_with("MAIL FROM:<refused@")
                 .then(|| "550 5.1.8 Not you".to_owned())
         };
         let server = plain().answer(refuse).start().await.unwrap();

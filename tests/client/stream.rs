@@ -434,7 +434,7 @@ async fn a_pool_continues_after_421_at_its_own_limit() {
     assert_eq!(server.connections().len(), 2);
 }
 
-/// A server that serves nobody is not asked again and again.
+/// A server that answers no message is not tried again and again.
 #[tokio::test]
 async fn a_pool_gives_up_if_no_message_is_answered() {
     let server = with_421_after(0, "MAIL").start().await.unwrap();

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
-/// Room on the wire for bytes that nobody has read.
+/// The capacity of the wire for unread bytes.
 const WIRE: usize = 16 * 1024;
 
 fn seconds(n: u64) -> Duration {

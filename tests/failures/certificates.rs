@@ -297,8 +297,8 @@ async fn certificate_failures_have_their_pinned_texts() {
                 .trust(Trust::empty().pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="))
         }),
         case(
-            "nobody is trusted",
-            Server::Nobody,
+            "no authority is trusted",
+            Server::NotListening,
             "smtp://localhost:{port}",
             ErrorKind::Config,
             Phase::Setup,

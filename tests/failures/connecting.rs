@@ -3,7 +3,7 @@
 use envoi::{ErrorKind, Phase};
 
 use crate::case::{case, hurried, play};
-use crate::servers::Server::{self, Answers, Implicit, Nobody, Plain, Says};
+use crate::servers::Server::{self, Answers, Implicit, NotListening, Plain, Says};
 use crate::servers::{CLOSE, SILENCE, Script};
 
 const URL: &str = "smtp://127.0.0.1:{port}";
@@ -26,7 +26,7 @@ async fn connection_failures_have_their_pinned_texts() {
     let cases = vec![
         case(
             "the name is not found",
-            Nobody,
+            NotListening,
             "smtp://mail.example.invalid:{port}",
             ErrorKind::Connect,
             Phase::Connect,
@@ -34,7 +34,7 @@ async fn connection_failures_have_their_pinned_texts() {
         ),
         row(
             "the connection is refused",
-            Nobody,
+            NotListening,
             ErrorKind::Connect,
             Phase::Connect,
             75,
@@ -90,7 +90,7 @@ async fn connection_failures_have_their_pinned_texts() {
             Phase::Greeting,
             75,
         ),
-        // Somebody else.
+        // Other protocols.
         row(
             "a web server",
             Says("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"),

@@ -46,7 +46,7 @@ fn at_once(name: &'static str, limits: Script) -> Case {
     .with(|endpoint, _| endpoint.all_or_nothing())
 }
 
-fn stranger(world: &World) -> ServerConfig {
+fn untrusted(world: &World) -> ServerConfig {
     config(&[&Party::new(leaf(&["localhost"]), Some(&world.other))])
 }
 
@@ -122,9 +122,9 @@ async fn unsupported_requests_have_their_pinned_texts() {
         )
         .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
         case(
-            "REQUIRETLS with a certificate that nobody vouches for",
+            "REQUIRETLS with an untrusted certificate",
             Server::StartTls(
-                stranger,
+                untrusted,
                 &[(
                     "EHLO",
                     "250-mail.example.org\r\n250-STARTTLS\r\n250 REQUIRETLS",

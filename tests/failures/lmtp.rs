@@ -4,7 +4,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::{ErrorKind, Message, Phase};
 
 use crate::case::{case, hurried, play};
-use crate::servers::Server::{Nobody, Plain};
+use crate::servers::Server::{NotListening, Plain};
 use crate::servers::{CLOSE, Script};
 
 const URL: &str = "lmtp://127.0.0.1:{port}";
@@ -28,7 +28,7 @@ async fn lmtp_failures_have_their_pinned_texts() {
     let cases = vec![
         case(
             "no such socket",
-            Nobody,
+            NotListening,
             "lmtp+unix:///nonexistent/lmtp.sock",
             ErrorKind::Connect,
             Phase::Connect,

@@ -1,5 +1,4 @@
-//! Senders, recipients and messages that are refused, in the words of real servers, and outcomes
-//! that nobody knows.
+//! Refused senders, recipients and messages, with the replies of real servers, and unknown outcomes.
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase};
@@ -578,7 +577,7 @@ async fn message_failures_have_their_pinned_texts() {
             69,
         )
         .message(huge),
-        // Nobody knows.
+        // The outcome is unknown.
         case(
             "closed after the message",
             Server::Plain(&[(".", CLOSE)]),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use envoi::{Endpoint, ErrorKind, Phase, Proxy, Timeouts};
 
 use crate::case::{World, case, play};
-use crate::servers::Server::{self, Answers, Nobody, Replies, Says};
+use crate::servers::Server::{self, Answers, NotListening, Replies, Says};
 
 /// The port is the proxy's.
 const URL: &str = "smtp://mail.example.org:{port}";
@@ -68,8 +68,8 @@ async fn proxy_failures_have_their_pinned_texts() {
     };
     let cases = vec![
         // The proxy itself.
-        row("no SOCKS5 proxy", Nobody, ErrorKind::Connect, 75).with(socks),
-        row("no HTTP proxy", Nobody, ErrorKind::Connect, 75).with(http),
+        row("no SOCKS5 proxy", NotListening, ErrorKind::Connect, 75).with(socks),
+        row("no HTTP proxy", NotListening, ErrorKind::Connect, 75).with(http),
         row(
             "a proxy behind a firewall",
             Server::Full,
@@ -79,7 +79,7 @@ async fn proxy_failures_have_their_pinned_texts() {
         .with(|endpoint, world| hurried(http(endpoint, world))),
         case(
             "no such proxy",
-            Nobody,
+            NotListening,
             URL,
             ErrorKind::Connect,
             Phase::Connect,
@@ -92,7 +92,7 @@ async fn proxy_failures_have_their_pinned_texts() {
         }),
         case(
             "a name that is not found here",
-            Nobody,
+            NotListening,
             "smtp://mail.example.invalid:{port}",
             ErrorKind::Connect,
             Phase::Connect,
@@ -240,7 +240,7 @@ async fn proxy_failures_have_their_pinned_texts() {
         // Where to connect from.
         case(
             "an address of the other family",
-            Nobody,
+            NotListening,
             "smtp://127.0.0.1:{port}",
             ErrorKind::Config,
             Phase::Connect,
@@ -248,8 +248,8 @@ async fn proxy_failures_have_their_pinned_texts() {
         )
         .with(|endpoint, _| endpoint.bind(std::net::Ipv6Addr::LOCALHOST)),
         case(
-            "an address of somebody else",
-            Nobody,
+            "an address of another host",
+            NotListening,
             "smtp://127.0.0.1:{port}",
             ErrorKind::Connect,
             Phase::Connect,

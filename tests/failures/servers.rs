@@ -43,7 +43,7 @@ pub enum Server {
     /// `openssl s_server` with these options.
     Openssl(&'static [&'static str]),
     /// Nothing listens.
-    Nobody,
+    NotListening,
     /// So many wait to be accepted that no more can connect.
     Full,
 }
@@ -80,7 +80,7 @@ pub async fn start(server: &Server, world: &World) -> Running {
     let good = |world: &World| config(&[&world.good()]);
     let heard = Heard::default();
     let task = match *server {
-        Server::Nobody | Server::Openssl(_) => {
+        Server::NotListening | Server::Openssl(_) => {
             drop(listener);
             None
         }
@@ -271,7 +271,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if let Some(answer) = in_body {
             let _ = stream.read(&mut [0; 4096]).await?;
             if answer == SILENCE {
-                // What nobody reads soon fills the buffers on the way.
+                // Unread bytes soon fill the buffers on the way.
                 std::future::pending::<()>().await;
             }
             return reply(stream, answer).await.map(|_| false);

@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use futures::stream;
 use tokio::io::duplex;
 
-use crate::cancel_client::Street;
-use crate::server::{Office, ServerBehavior, envelope, letter, parcel};
+use crate::cancel_client::TcpServer;
+use crate::server::{ServerBehavior, ServerState, binary_message, envelope, text_message};
 
 const MORE_THAN_ALL: usize = 100_000;
 const BOTH: &[&str] = &["you@example.com", "all@example.com"];
@@ -122,11 +122,11 @@ const WAYS: &[(&str, ServerBehavior)] = &[
 
 #[tokio::test(start_paused = true)]
 async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
-    for (way, manners) in WAYS {
-        let endpoint = manners.endpoint();
+    for (way, behavior) in WAYS {
+        let endpoint = behavior.endpoint();
         let mut told = [0; 3];
         for killed_at in 0.. {
-            let office = Office::default();
+            let state = ServerState::default();
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
                 let mut connection = Connection::from_stream(client, &endpoint).await.ok()?;
@@ -136,25 +136,25 @@ async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
                     "full@example.com",
                     "all@example.com",
                 ];
-                let message = if manners.binary {
-                    parcel(0, &to, 1_200_000)
+                let message = if behavior.binary {
+                    binary_message(0, &to, 1_200_000)
                 } else {
-                    letter(0, &to, 300)
+                    text_message(0, &to, 300)
                 };
                 let outcome = connection.send(message).await;
                 connection.quit().await;
                 Some(outcome)
             };
             let (outcome, served) =
-                tokio::join!(sending, office.serve(server, *manners, killed_at));
+                tokio::join!(sending, state.serve(server, *behavior, killed_at));
             let context = format!("{way}, killed at step {killed_at}");
             if let Some(outcome) = &outcome {
-                office.audit(0, outcome, &context);
+                state.audit(0, outcome, &context);
                 let unknown = outcome.as_ref().is_err_and(|error| error.outcome_unknown());
-                if !manners.chunking {
+                if !behavior.chunking {
                     assert!(
-                        !unknown || office.books().asked_for == 1,
-                        "{context}: nobody had asked for the message: {outcome:?}"
+                        !unknown || state.records().asked_for == 1,
+                        "{context}: the message was not requested: {outcome:?}"
                     );
                 }
                 told[if unknown {
@@ -163,7 +163,7 @@ async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
                     1 + usize::from(outcome.is_ok())
                 }] += 1;
             } else {
-                assert!(office.books().stored.is_empty(), "{context}");
+                assert!(state.records().stored.is_empty(), "{context}");
             }
             if served.is_ok() {
                 assert!(
@@ -175,7 +175,7 @@ async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
             assert!(killed_at < 200, "{context}: it never ends");
         }
         // A small message by BDAT is with the transport as soon as MAIL is.
-        let certain = manners.pipelining && manners.chunking && !manners.binary;
+        let certain = behavior.pipelining && behavior.chunking && !behavior.binary;
         let [unknown, not_sent, sent] = told;
         assert!(
             unknown > 0 && sent > 0 && (not_sent > 0 || certain),
@@ -186,13 +186,13 @@ async fn a_single_send_stores_at_most_once_wherever_the_server_dies() {
 
 #[tokio::test(start_paused = true)]
 async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies() {
-    for (way, manners) in WAYS
+    for (way, behavior) in WAYS
         .iter()
-        .filter(|(_, manners)| manners.pipelining && !manners.binary && manners.tls.is_none())
+        .filter(|(_, behavior)| behavior.pipelining && !behavior.binary && behavior.tls.is_none())
     {
-        let endpoint = manners.endpoint();
+        let endpoint = behavior.endpoint();
         for killed_at in 0.. {
-            let office = Office::default();
+            let state = ServerState::default();
             let (client, server) = duplex(1024 * 1024);
             let sending = async {
                 let Ok(mut connection) = Connection::from_stream(client, &endpoint).await else {
@@ -205,13 +205,13 @@ async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies(
                         BOTH
                     }
                 };
-                let letters = stream::iter(0..5).map(|n| letter(n, to(n), 100));
-                let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+                let messages = stream::iter(0..5).map(|n| text_message(n, to(n), 100));
+                let outcomes: Vec<_> = connection.send_all(messages).collect().await;
                 connection.quit().await;
                 outcomes
             };
             let (outcomes, served) =
-                tokio::join!(sending, office.serve(server, *manners, killed_at));
+                tokio::join!(sending, state.serve(server, *behavior, killed_at));
             let context = format!("{way}, a window, killed at step {killed_at}");
             // A last error may tell of the end of the connection alone.
             let messages = outcomes.iter().take_while(|outcome| match outcome {
@@ -222,11 +222,11 @@ async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies(
             });
             let mut begun = 0;
             for (id, outcome) in messages.enumerate() {
-                office.audit(id, outcome, &context);
+                state.audit(id, outcome, &context);
                 begun = id + 1;
             }
-            let stored = office
-                .books()
+            let stored = state
+                .records()
                 .stored
                 .keys()
                 .map(|(id, _)| id + 1)
@@ -234,7 +234,7 @@ async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies(
                 .unwrap_or(0);
             assert!(
                 stored <= begun,
-                "{context}: {stored} stored and {begun} told of"
+                "{context}: {stored} stored and {begun} reported"
             );
             if served.is_ok() {
                 assert_eq!(begun, 5, "{context}");
@@ -247,11 +247,11 @@ async fn a_window_of_messages_stores_each_at_most_once_wherever_the_server_dies(
 
 #[tokio::test(start_paused = true)]
 async fn single_steps_store_at_most_once_wherever_the_server_dies() {
-    let manners = ServerBehavior::default();
+    let behavior = ServerBehavior::default();
     for killed_at in 0.. {
-        let office = Office::default();
+        let state = ServerState::default();
         let (client, server) = duplex(1024 * 1024);
-        let endpoint = manners.endpoint();
+        let endpoint = behavior.endpoint();
         let sending = async {
             let envelope = envelope(&["you@example.com"]);
             let mut connection = Connection::from_stream(client, &endpoint).await?;
@@ -264,8 +264,8 @@ async fn single_steps_store_at_most_once_wherever_the_server_dies() {
             connection.quit().await;
             Ok::<_, envoi::Error>(reply)
         };
-        let (outcome, served) = tokio::join!(sending, office.serve(server, manners, killed_at));
-        let stored = office.books().stored.len();
+        let (outcome, served) = tokio::join!(sending, state.serve(server, behavior, killed_at));
+        let stored = state.records().stored.len();
         match &outcome {
             Ok(_) => assert_eq!(stored, 1, "step {killed_at}"),
             Err(error) if error.outcome_unknown() => assert!(stored <= 1),
@@ -282,7 +282,7 @@ async fn single_steps_store_at_most_once_wherever_the_server_dies() {
 async fn retries_store_at_most_once_wherever_the_server_dies() {
     // What is known not to have been sent is sent again, and what is not known is not: stored twice
     // is nothing.
-    for manners in [
+    for behavior in [
         ServerBehavior {
             pipelining: true,
             ..PLAIN
@@ -295,12 +295,14 @@ async fn retries_store_at_most_once_wherever_the_server_dies() {
     ] {
         let (mut sent_again, mut unknown) = (0, 0);
         for killed_at in 0.. {
-            let context = format!("{manners:?}, killed at step {killed_at}");
-            let street = Street::open(manners, 1, killed_at).await;
-            let client = Client::new(street.endpoint.clone()).retries(RetryPolicy::new(3));
-            let outcome = client.send(letter(0, &["you@example.com"], 100)).await;
-            let clients = street.clients.load(Ordering::Relaxed);
-            street.office.audit(0, &outcome, &context);
+            let context = format!("{behavior:?}, killed at step {killed_at}");
+            let tcp_server = TcpServer::open(behavior, 1, killed_at).await;
+            let client = Client::new(tcp_server.endpoint.clone()).retries(RetryPolicy::new(3));
+            let outcome = client
+                .send(text_message(0, &["you@example.com"], 100))
+                .await;
+            let clients = tcp_server.clients.load(Ordering::Relaxed);
+            tcp_server.state.audit(0, &outcome, &context);
             match outcome {
                 Ok(_) if clients == 1 => break,
                 Ok(_) => sent_again += 1,
@@ -316,7 +318,7 @@ async fn retries_store_at_most_once_wherever_the_server_dies() {
         }
         assert!(
             sent_again > 3 && unknown > 0,
-            "{manners:?}: {sent_again}, {unknown}"
+            "{behavior:?}: {sent_again}, {unknown}"
         );
     }
 }
@@ -324,31 +326,31 @@ async fn retries_store_at_most_once_wherever_the_server_dies() {
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_message_is_not_sent_again() {
     // A server that stores and says nothing, a hundred times over: one connection, one message.
-    let office = Office::default();
+    let state = ServerState::default();
     let (client, server) = duplex(64 * 1024);
-    let manners = ServerBehavior {
+    let behavior = ServerBehavior {
         pipelining: true,
         ..ServerBehavior::default()
     };
-    let endpoint = manners.endpoint();
+    let endpoint = behavior.endpoint();
     let sending = async {
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
-        let first = connection.send(letter(0, BOTH, 100)).await;
-        let second = connection.send(letter(1, BOTH, 100)).await;
+        let first = connection.send(text_message(0, BOTH, 100)).await;
+        let second = connection.send(text_message(1, BOTH, 100)).await;
         (first, second)
     };
     // Up to where it has stored the message, and not a step further.
     let steps = {
-        let office = Office::default();
+        let state = ServerState::default();
         let (client, server) = duplex(64 * 1024);
         let sending = async {
             let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
-            let _ = connection.send(letter(0, BOTH, 100)).await;
+            let _ = connection.send(text_message(0, BOTH, 100)).await;
         };
-        let _served = tokio::join!(sending, office.serve(server, manners, MORE_THAN_ALL));
-        office.books().steps - 3
+        let _served = tokio::join!(sending, state.serve(server, behavior, MORE_THAN_ALL));
+        state.records().steps - 3
     };
-    let ((first, second), _served) = tokio::join!(sending, office.serve(server, manners, steps));
+    let ((first, second), _served) = tokio::join!(sending, state.serve(server, behavior, steps));
     let error = first.unwrap_err();
     assert!(
         error.outcome_unknown() && !error.is_transient() && !error.is_permanent(),
@@ -364,7 +366,7 @@ async fn an_unanswered_message_is_not_sent_again() {
     );
     assert!(!second.unwrap_err().outcome_unknown());
     assert_eq!(
-        office.books().stored.values().copied().collect::<Vec<_>>(),
+        state.records().stored.values().copied().collect::<Vec<_>>(),
         [1, 1]
     );
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::server::{Office, ServerBehavior, address, envelope, letter};
+use crate::server::{ServerBehavior, ServerState, address, envelope, text_message};
 
 /// What the future comes to, if it does within so many polls; else it is dropped.
 pub async fn polled<F: Future>(future: F, mut polls: usize) -> Option<F::Output> {
@@ -47,16 +47,16 @@ const LINE: ServerBehavior = ServerBehavior {
 
 /// A wire on which little fits, so that there is much to wait for.
 fn wire(
-    manners: ServerBehavior,
+    behavior: ServerBehavior,
     narrow: bool,
-) -> (DuplexStream, Office, JoinHandle<io::Result<()>>) {
+) -> (DuplexStream, ServerState, JoinHandle<io::Result<()>>) {
     let (client, server) = duplex(if narrow { 7 } else { 64 * 1024 });
-    let office = Office::default();
+    let state = ServerState::default();
     let serving = tokio::spawn({
-        let office = office.clone();
-        async move { office.serve(server, manners, usize::MAX).await }
+        let state = state.clone();
+        async move { state.serve(server, behavior, usize::MAX).await }
     });
-    (client, office, serving)
+    (client, state, serving)
 }
 
 fn endpoint() -> Endpoint {
@@ -71,7 +71,7 @@ async fn assert_given_up(
 ) {
     let outcomes: [Result<(), Error>; 4] = [
         connection
-            .send(letter(9, &["late@example.com"], 10))
+            .send(text_message(9, &["late@example.com"], 10))
             .await
             .map(|_| ()),
         connection.noop().await.map(|_| ()),
@@ -103,7 +103,7 @@ async fn assert_nothing_left(serving: JoinHandle<io::Result<()>>, context: &str)
 
 #[tokio::test(start_paused = true)]
 async fn connect_can_be_cancelled_after_each_poll() {
-    for manners in [
+    for behavior in [
         LINE,
         ServerBehavior {
             tls: Some(Security::Required),
@@ -114,18 +114,18 @@ async fn connect_can_be_cancelled_after_each_poll() {
             ..LINE
         },
     ] {
-        let endpoint = manners.endpoint();
+        let endpoint = behavior.endpoint();
         // The store is read once.
-        let (client, _, _) = wire(manners, false);
+        let (client, _, _) = wire(behavior, false);
         drop(Connection::from_stream(client, &endpoint).await.unwrap());
         for polls in 1.. {
-            let (client, office, serving) = wire(manners, manners.tls.is_none());
+            let (client, state, serving) = wire(behavior, behavior.tls.is_none());
             let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
             let done = connected
                 .map(|connection| drop(connection.unwrap()))
                 .is_some();
-            assert_nothing_left(serving, &format!("{manners:?}, {polls} polls")).await;
-            assert!(office.books().stored.is_empty());
+            assert_nothing_left(serving, &format!("{behavior:?}, {polls} polls")).await;
+            assert!(state.records().stored.is_empty());
             if done {
                 assert!(polls > 3);
                 break;
@@ -136,7 +136,7 @@ async fn connect_can_be_cancelled_after_each_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn send_can_be_cancelled_after_each_poll() {
-    for manners in [
+    for behavior in [
         LINE,
         ServerBehavior {
             pipelining: false,
@@ -148,19 +148,22 @@ async fn send_can_be_cancelled_after_each_poll() {
         },
         ServerBehavior { lmtp: true, ..LINE },
     ] {
-        let endpoint = manners.endpoint();
+        let endpoint = behavior.endpoint();
         for polls in 1.. {
-            let context = format!("{manners:?}, {polls} polls");
-            let (client, office, serving) = wire(manners, true);
+            let context = format!("{behavior:?}, {polls} polls");
+            let (client, state, serving) = wire(behavior, true);
             let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
-            let outcome =
-                polled(connection.send(letter(0, &["you@example.com"], 100)), polls).await;
+            let outcome = polled(
+                connection.send(text_message(0, &["you@example.com"], 100)),
+                polls,
+            )
+            .await;
             if let Some(outcome) = outcome {
                 assert!(polls > 10);
-                office.audit(0, &outcome, &context);
+                state.audit(0, &outcome, &context);
                 assert!(
                     connection
-                        .send(letter(1, &["you@example.com"], 100))
+                        .send(text_message(1, &["you@example.com"], 100))
                         .await
                         .is_ok(),
                     "{context}"
@@ -168,13 +171,13 @@ async fn send_can_be_cancelled_after_each_poll() {
                 break;
             }
             assert_given_up(connection, serving, &context).await;
-            let books = office.books();
+            let records = state.records();
             assert!(
-                books.broken.is_empty(),
+                records.broken.is_empty(),
                 "{context}: a part of a message was stored"
             );
             assert!(
-                books.stored.values().all(|&times| times == 1) && books.stored.len() <= 1,
+                records.stored.values().all(|&times| times == 1) && records.stored.len() <= 1,
                 "{context}"
             );
         }
@@ -183,7 +186,7 @@ async fn send_can_be_cancelled_after_each_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn send_all_can_be_cancelled_after_each_poll() {
-    for manners in [
+    for behavior in [
         LINE,
         ServerBehavior {
             chunking: true,
@@ -191,29 +194,30 @@ async fn send_all_can_be_cancelled_after_each_poll() {
         },
     ] {
         for polls in 1.. {
-            let context = format!("{manners:?}, {polls} polls");
-            let (client, office, serving) = wire(manners, true);
-            let mut connection = Connection::from_stream(client, &manners.endpoint())
+            let context = format!("{behavior:?}, {polls} polls");
+            let (client, state, serving) = wire(behavior, true);
+            let mut connection = Connection::from_stream(client, &behavior.endpoint())
                 .await
                 .unwrap();
             let mut told = Vec::new();
             let sending = async {
-                let letters = stream::iter(0..4).map(|n| letter(n, &["you@example.com"], 50));
-                let mut outcomes = pin!(connection.send_all(letters));
+                let messages =
+                    stream::iter(0..4).map(|n| text_message(n, &["you@example.com"], 50));
+                let mut outcomes = pin!(connection.send_all(messages));
                 while let Some(outcome) = outcomes.next().await {
                     told.push(outcome);
                 }
             };
             let ended = polled(sending, polls).await.is_some();
             for (id, outcome) in told.iter().enumerate() {
-                office.audit(id, outcome, &context);
+                state.audit(id, outcome, &context);
             }
             if ended {
                 assert_eq!(told.len(), 4);
                 break;
             }
             assert_given_up(connection, serving, &context).await;
-            assert!(office.books().broken.is_empty(), "{context}");
+            assert!(state.records().broken.is_empty(), "{context}");
         }
     }
 }
@@ -269,7 +273,7 @@ async fn single_steps_can_be_cancelled_after_each_poll() {
     for (name, before, step) in steps {
         for polls in 1.. {
             let context = format!("{name}, {polls} polls");
-            let (client, office, serving) = wire(LINE, true);
+            let (client, state, serving) = wire(LINE, true);
             let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear())
                 .await
                 .unwrap();
@@ -285,7 +289,7 @@ async fn single_steps_can_be_cancelled_after_each_poll() {
                 break;
             }
             assert_given_up(connection, serving, &context).await;
-            assert!(office.books().broken.is_empty(), "{context}");
+            assert!(state.records().broken.is_empty(), "{context}");
         }
     }
 }
@@ -293,7 +297,7 @@ async fn single_steps_can_be_cancelled_after_each_poll() {
 #[tokio::test(start_paused = true)]
 async fn a_writer_can_be_dropped_after_each_piece() {
     for pieces in 0..3 {
-        let (client, office, serving) = wire(LINE, false);
+        let (client, state, serving) = wire(LINE, false);
         let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
         connection.mail(address("me@example.org")).await.unwrap();
         connection.rcpt(address("you@example.com")).await.unwrap();
@@ -303,7 +307,7 @@ async fn a_writer_can_be_dropped_after_each_piece() {
         }
         drop(writer);
         assert_given_up(connection, serving, &format!("{pieces} pieces")).await;
-        assert!(office.books().stored.is_empty() && office.books().broken.is_empty());
+        assert!(state.records().stored.is_empty() && state.records().broken.is_empty());
     }
 }
 
@@ -366,7 +370,7 @@ async fn a_panic_in_the_callers_stream_does_not_end_the_message() {
     ];
     for (what, message) in messages {
         for reads in [0, 1, 10_000] {
-            let (client, office, serving) = wire(LINE, false);
+            let (client, state, serving) = wire(LINE, false);
             let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
             let outcome = AssertUnwindSafe(connection.send(message(reads)))
                 .catch_unwind()
@@ -377,22 +381,22 @@ async fn a_panic_in_the_callers_stream_does_not_end_the_message() {
             );
             if reads == 0 && what == "a ready message" {
                 // Its headers are read before anything is said to the server.
-                assert!(connection.verify().await.is_ok() && office.books().asked_for == 0);
+                assert!(connection.verify().await.is_ok() && state.records().asked_for == 0);
                 continue;
             }
             assert_given_up(connection, serving, what).await;
             assert!(
-                office.books().stored.is_empty() && office.books().broken.is_empty(),
+                state.records().stored.is_empty() && state.records().broken.is_empty(),
                 "{what}"
             );
         }
     }
     // In the caller's stream of messages, between two of them: nothing was going on.
-    let (client, office, _serving) = wire(LINE, false);
+    let (client, state, _serving) = wire(LINE, false);
     let mut connection = Connection::from_stream(client, &endpoint()).await.unwrap();
     let bomb = stream::iter(0..2).map(|n| {
         if n == 0 {
-            letter(0, &["you@example.com"], 10)
+            text_message(0, &["you@example.com"], 10)
         } else {
             panic!("again")
         }
@@ -404,10 +408,10 @@ async fn a_panic_in_the_callers_stream_does_not_end_the_message() {
     assert!(AssertUnwindSafe(sending).catch_unwind().await.is_err());
     let _ = connection.send(built()).await;
     assert!(
-        office.books().broken.len() <= 1,
+        state.records().broken.len() <= 1,
         "what was sent afterwards is whole: it has no number"
     );
-    assert!(office.books().stored.len() <= 1);
+    assert!(state.records().stored.len() <= 1);
 }
 
 /// A caller's stream that fails when it was read so often.
@@ -481,9 +485,9 @@ async fn a_failed_body_never_reports_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_recipient_callback_leaves_the_connection_unusable() {
-    let manners = ServerBehavior { lmtp: true, ..LINE };
-    let (client, office, serving) = wire(manners, false);
-    let endpoint = manners.endpoint();
+    let behavior = ServerBehavior { lmtp: true, ..LINE };
+    let (client, state, serving) = wire(behavior, false);
+    let endpoint = behavior.endpoint();
     assert_eq!(endpoint.protocol(), Protocol::Lmtp);
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
     let envelope: Envelope = envelope(&["a@example.com", "b@example.com"]);
@@ -502,5 +506,5 @@ async fn a_panic_in_a_recipient_callback_leaves_the_connection_unusable() {
     assert!(finished.is_err());
     // The second recipient's answer must not be taken for that to another command.
     assert_given_up(connection, serving, "finish_each").await;
-    assert_eq!(office.books().stored.len(), 2);
+    assert_eq!(state.records().stored.len(), 2);
 }

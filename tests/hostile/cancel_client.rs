@@ -17,44 +17,44 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::cancel::polled;
-use crate::server::{Office, ServerBehavior, letter};
+use crate::server::{ServerBehavior, ServerState, text_message};
 
 const YOU: &[&str] = &["you@example.com"];
 
-/// Where the office is, and how many clients it has had.
-pub struct Street {
+/// A server on a TCP socket, and the number of its clients so far.
+pub struct TcpServer {
     pub endpoint: Endpoint,
-    pub office: Office,
+    pub state: ServerState,
     pub clients: Arc<AtomicUsize>,
     tasks: usize,
 }
 
-impl Street {
-    /// An office in which the first clients' counters die at this step.
-    pub async fn open(manners: ServerBehavior, dying: usize, killed_at: usize) -> Street {
+impl TcpServer {
+    /// Starts a server whose sessions with the first clients end at this step.
+    pub async fn open(behavior: ServerBehavior, dying: usize, killed_at: usize) -> TcpServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (office, clients) = (Office::default(), Arc::new(AtomicUsize::new(0)));
+        let (state, clients) = (ServerState::default(), Arc::new(AtomicUsize::new(0)));
         tokio::spawn({
-            let (office, clients) = (office.clone(), clients.clone());
+            let (state, clients) = (state.clone(), clients.clone());
             async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let dies = clients.fetch_add(1, Ordering::Relaxed) < dying;
                     let killed_at = if dies {
-                        office.books().steps + killed_at
+                        state.records().steps + killed_at
                     } else {
                         usize::MAX
                     };
-                    let office = office.clone();
+                    let state = state.clone();
                     stream.set_nodelay(true).unwrap();
-                    tokio::spawn(async move { office.serve(stream, manners, killed_at).await });
+                    tokio::spawn(async move { state.serve(stream, behavior, killed_at).await });
                 }
             }
         });
-        let endpoint = manners.endpoint().port(port).auth_in_clear();
-        Street {
+        let endpoint = behavior.endpoint().port(port).auth_in_clear();
+        TcpServer {
             endpoint,
-            office,
+            state,
             clients,
             tasks: Handle::current().metrics().num_alive_tasks(),
         }
@@ -71,20 +71,20 @@ impl Street {
         timeout(Duration::from_secs(10), settled)
             .await
             .unwrap_or_else(|_| panic!("{context}: a task is left"));
-        let books = self.office.books();
+        let records = self.state.records();
         assert!(
-            books.broken.is_empty(),
+            records.broken.is_empty(),
             "{context}: a part of a message was stored"
         );
         assert!(
-            books.stored.values().all(|times| *times == 1),
+            records.stored.values().all(|times| *times == 1),
             "{context}: {:?}",
-            books.stored
+            records.stored
         );
     }
 }
 
-fn manners() -> [ServerBehavior; 4] {
+fn behavior() -> [ServerBehavior; 4] {
     let line = ServerBehavior {
         pipelining: true,
         ..ServerBehavior::default()
@@ -106,20 +106,20 @@ fn manners() -> [ServerBehavior; 4] {
 
 #[tokio::test]
 async fn client_connect_can_be_cancelled_after_each_poll() {
-    for manners in manners() {
-        let street = Street::open(manners, 0, 0).await;
-        let endpoint = street
+    for behavior in behavior() {
+        let tcp_server = TcpServer::open(behavior, 0, 0).await;
+        let endpoint = tcp_server
             .endpoint
             .clone()
             .user("alice")
             .password("correct horse");
         for polls in 1.. {
-            let context = format!("{manners:?}, {polls} polls");
+            let context = format!("{behavior:?}, {polls} polls");
             let connected = polled(Connection::connect(&endpoint), polls).await;
             let done = connected
                 .map(|connection| drop(connection.unwrap()))
                 .is_some();
-            street.assert_nothing_left(&context).await;
+            tcp_server.assert_nothing_left(&context).await;
             if done {
                 assert!(polls > 3, "{context}");
                 break;
@@ -130,16 +130,16 @@ async fn client_connect_can_be_cancelled_after_each_poll() {
 
 #[tokio::test]
 async fn client_send_can_be_cancelled_after_each_poll() {
-    for manners in manners() {
-        let street = Street::open(manners, 0, 0).await;
-        let client = Client::new(street.endpoint.clone());
+    for behavior in behavior() {
+        let tcp_server = TcpServer::open(behavior, 0, 0).await;
+        let client = Client::new(tcp_server.endpoint.clone());
         for polls in 1.. {
-            let context = format!("{manners:?}, {polls} polls");
-            let outcome = polled(client.send(letter(polls, YOU, 100)), polls).await;
-            street.assert_nothing_left(&context).await;
+            let context = format!("{behavior:?}, {polls} polls");
+            let outcome = polled(client.send(text_message(polls, YOU, 100)), polls).await;
+            tcp_server.assert_nothing_left(&context).await;
             if let Some(outcome) = outcome {
                 assert!(polls > 5 && outcome.is_ok(), "{context}");
-                street.office.audit(polls, &outcome, &context);
+                tcp_server.state.audit(polls, &outcome, &context);
                 break;
             }
         }
@@ -149,26 +149,27 @@ async fn client_send_can_be_cancelled_after_each_poll() {
 #[tokio::test]
 async fn client_send_all_can_be_cancelled_after_each_poll() {
     use futures::StreamExt as _;
-    for manners in manners() {
-        let street = Street::open(manners, 0, 0).await;
+    for behavior in behavior() {
+        let tcp_server = TcpServer::open(behavior, 0, 0).await;
         for polls in 1.. {
-            let context = format!("{manners:?}, {polls} polls");
+            let context = format!("{behavior:?}, {polls} polls");
             let mut told = Vec::new();
             let sending = async {
-                let mut connection = Client::new(street.endpoint.clone())
+                let mut connection = Client::new(tcp_server.endpoint.clone())
                     .connect()
                     .await
                     .unwrap();
-                let letters = futures::stream::iter(0..3).map(|n| letter(3 * polls + n, YOU, 50));
-                let mut outcomes = std::pin::pin!(connection.send_all(letters));
+                let messages =
+                    futures::stream::iter(0..3).map(|n| text_message(3 * polls + n, YOU, 50));
+                let mut outcomes = std::pin::pin!(connection.send_all(messages));
                 while let Some(outcome) = outcomes.next().await {
                     told.push(outcome);
                 }
             };
             let ended = polled(sending, polls).await.is_some();
-            street.assert_nothing_left(&context).await;
+            tcp_server.assert_nothing_left(&context).await;
             for (n, outcome) in told.iter().enumerate() {
-                street.office.audit(3 * polls + n, outcome, &context);
+                tcp_server.state.audit(3 * polls + n, outcome, &context);
             }
             if ended {
                 assert_eq!(told.len(), 3, "{context}");
@@ -182,26 +183,26 @@ async fn client_send_all_can_be_cancelled_after_each_poll() {
 async fn a_retry_delay_can_be_cancelled_after_each_poll() {
     // Two attempts end at MAIL, the third one would not. What was dropped makes none, however long
     // one waits.
-    let manners = ServerBehavior::default();
+    let behavior = ServerBehavior::default();
     let mut most = 0;
     for polls in 1.. {
         let context = format!("{polls} polls");
-        let street = Street::open(manners, 2, 8).await;
-        let client = Client::new(street.endpoint.clone()).retries(RetryPolicy::new(2));
-        let outcome = polled(client.send(letter(0, YOU, 100)), polls).await;
+        let tcp_server = TcpServer::open(behavior, 2, 8).await;
+        let client = Client::new(tcp_server.endpoint.clone()).retries(RetryPolicy::new(2));
+        let outcome = polled(client.send(text_message(0, YOU, 100)), polls).await;
         // A client that has just come is let in; the next attempt would be later.
         sleep(Duration::from_millis(100)).await;
-        street.assert_nothing_left(&context).await;
-        let attempts = street.clients.load(Ordering::Relaxed);
+        tcp_server.assert_nothing_left(&context).await;
+        let attempts = tcp_server.clients.load(Ordering::Relaxed);
         sleep(Duration::from_secs(60 * 60)).await;
         assert_eq!(
-            street.clients.load(Ordering::Relaxed),
+            tcp_server.clients.load(Ordering::Relaxed),
             attempts,
             "{context}"
         );
         if let Some(outcome) = outcome {
             assert!(attempts == 3 && most == 3, "{context}: {attempts}");
-            street.office.audit(0, &outcome, &context);
+            tcp_server.state.audit(0, &outcome, &context);
             assert!(outcome.is_ok(), "{context}: {outcome:?}");
             break;
         }
@@ -228,8 +229,8 @@ async fn a_token_source_can_be_cancelled_after_each_poll() {
             }
         }
     };
-    let manners = ServerBehavior::default();
-    let endpoint = manners
+    let behavior = ServerBehavior::default();
+    let endpoint = behavior
         .endpoint()
         .auth_in_clear()
         .user("alice")
@@ -239,8 +240,8 @@ async fn a_token_source_can_be_cancelled_after_each_poll() {
     for polls in 1.. {
         let context = format!("{polls} polls");
         let (client, server) = duplex(64);
-        let office = Office::default();
-        let serving = tokio::spawn(async move { office.serve(server, manners, usize::MAX).await });
+        let state = ServerState::default();
+        let serving = tokio::spawn(async move { state.serve(server, behavior, usize::MAX).await });
         let before = asked.load(Ordering::Relaxed);
         let connected = polled(Connection::from_stream(client, &endpoint), polls).await;
         assert_eq!(

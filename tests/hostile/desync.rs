@@ -1,7 +1,7 @@
 //! No deadlock and no desync: a server that answers early, late, too much, too little, out of
 //! order, in pieces or all at once, that stops reading, that closes anywhere. A reply is that of
-//! one command (RFC 5321, 4.2), what nobody asked for is a violation, and the fate of a message
-//! that was answered is not changed by what follows.
+//! one command (RFC 5321, 4.2), an unexpected reply is a violation, and later input does not change
+//! the outcome of a message.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use envoi::{Connection, ErrorKind, Phase};
 use futures::{StreamExt as _, stream};
 
 use crate::script::Handling::{Fails, Sent};
-use crate::script::{Act, assert_fate, meet, plain, play_all, send, send_reply, up_to};
-use crate::server::{address, letter};
+use crate::script::{Act, assert_handling, meet, plain, play_all, send, send_reply, up_to};
+use crate::server::{address, text_message};
 
 const YOU: &[&str] = &["you@example.com"];
 
@@ -171,13 +171,13 @@ async fn bytes_after_the_final_reply_change_no_outcome() {
         );
         let meeting = meet(acts, async |stream| {
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
-            let first = connection.send(letter(0, YOU, 100)).await;
+            let first = connection.send(text_message(0, YOU, 100)).await;
             assert!(
                 first.is_ok_and(|receipt| receipt.all_accepted()),
                 "{attack}"
             );
             // The next command does not take it for its answer, and nothing more is sent.
-            connection.send(letter(1, YOU, 100)).await
+            connection.send(text_message(1, YOU, 100)).await
         })
         .await;
         let error = meeting.result.unwrap_err();
@@ -269,7 +269,7 @@ async fn merged_and_split_replies_are_read_alike() {
 
 #[tokio::test(start_paused = true)]
 async fn early_replies_to_a_large_message_cause_no_deadlock() {
-    for (attack, acts, fate) in [
+    for (attack, acts, expected) in [
         (
             "stops reading in the middle of the message",
             then(
@@ -360,10 +360,10 @@ async fn early_replies_to_a_large_message_cause_no_deadlock() {
             let endpoint = plain();
             let acts = acts.clone();
             let meeting = meet(acts, async |stream| {
-                send(stream, &endpoint, letter(0, YOU, bytes)).await
+                send(stream, &endpoint, text_message(0, YOU, bytes)).await
             })
             .await;
-            assert_fate(attack, &meeting.result, fate);
+            assert_handling(attack, &meeting.result, expected);
             assert!(
                 meeting.took <= Duration::from_secs(200),
                 "{attack}: it took {:?}",
@@ -440,14 +440,17 @@ async fn a_421_to_any_command_ends_with_its_text() {
                 let endpoint = plain();
                 let meeting = meet(then(at, &[send_reply(lines), end]), async |stream| {
                     let mut connection = Connection::from_stream(stream, &endpoint).await?;
-                    let outcome = connection.send(letter(0, YOU, 100)).await;
+                    let outcome = connection.send(text_message(0, YOU, 100)).await;
                     // The session is over: nothing more is said in it.
-                    let after = connection.send(letter(1, YOU, 100)).await.unwrap_err();
+                    let after = connection
+                        .send(text_message(1, YOU, 100))
+                        .await
+                        .unwrap_err();
                     assert_eq!(after.kind(), ErrorKind::Closed, "{attack}: {after}");
                     outcome
                 })
                 .await;
-                assert_fate(
+                assert_handling(
                     &attack,
                     &meeting.result,
                     Fails(kind, phase, false, "going down"),
@@ -478,7 +481,7 @@ async fn a_421_to_any_command_ends_with_its_text() {
         connection.mail(address("me@example.org")).await
     })
     .await;
-    assert_fate(
+    assert_handling(
         "unasked",
         &meeting.result,
         Fails(
@@ -493,7 +496,7 @@ async fn a_421_to_any_command_ends_with_its_text() {
 
 #[tokio::test(start_paused = true)]
 async fn replies_to_a_window_stay_in_order() {
-    // Three messages by BDAT are on their way. Whatever comes too much or too early is nobody's
+    // Three messages by BDAT are on their way. What comes too much or too early is no message's
     // success.
     let offers = "250-hostile.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let one = "250 ok\r\n250 ok\r\n250 stored\r\n";
@@ -526,8 +529,8 @@ async fn replies_to_a_window_stay_in_order() {
         ];
         let meeting = meet(acts, async |stream| {
             let mut connection = Connection::from_stream(stream, &endpoint).await?;
-            let letters = stream::iter(0..3).map(|n| letter(n, YOU, 10));
-            Ok(connection.send_all(letters).collect::<Vec<_>>().await)
+            let messages = stream::iter(0..3).map(|n| text_message(n, YOU, 10));
+            Ok(connection.send_all(messages).collect::<Vec<_>>().await)
         })
         .await;
         let outcomes = meeting.result.unwrap();

@@ -582,7 +582,7 @@ fn invalid_requests_fail_before_connecting() {
             "NUL",
         ),
         (
-            "nobody for whom to act",
+            "an empty authorization identity",
             plain().credentials(Credentials::new("a", "hunter2").authorize_as("")),
             "is empty",
         ),
@@ -672,9 +672,9 @@ fn invalid_requests_fail_before_connecting() {
         ),
     ] {
         let client = Client::new(endpoint);
-        let letter = crate::server::letter(0, &["you@example.com"], 10);
+        let message = crate::server::text_message(0, &["you@example.com"], 10);
         let outcome = client
-            .send(letter)
+            .send(message)
             .now_or_never()
             .unwrap_or_else(|| panic!("{what}: it connects"));
         let error = outcome.unwrap_err();

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::script::Handling::Fails;
 use crate::script::{
-    Act, Handling, assert_fate, meet, meet_over, plain, play_all, send, send_reply, up_to,
+    Act, Handling, assert_handling, meet, meet_over, plain, play_all, send, send_reply, up_to,
 };
-use crate::server::{address, certificate, letter, parcel};
+use crate::server::{address, binary_message, certificate, text_message};
 
 fn then(last: &str, acts: &[Act]) -> Vec<Act> {
     [up_to(last), acts.to_vec()].concat()
@@ -104,10 +104,15 @@ async fn floods_end_in_protocol_errors() {
     let endpoint = plain();
     let acts = then("QUIT", &[Act::Flood("221-bye\r\n")]);
     let meeting = meet(acts, async |stream| {
-        send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+        send(
+            stream,
+            &endpoint,
+            text_message(0, &["you@example.com"], 100),
+        )
+        .await
     })
     .await;
-    assert_fate("a parting without an end", &meeting.result, Handling::Sent);
+    assert_handling("a parting without an end", &meeting.result, Handling::Sent);
     assert!(meeting.took <= Duration::from_secs(1));
 }
 
@@ -140,9 +145,14 @@ async fn each_limit_can_be_set_and_is_named_in_its_error() {
         };
         let acts = then("EHLO", &[send_reply(name), Act::Listen]);
         let meeting = meet(acts, async |stream| {
-            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+            send(
+                stream,
+                &endpoint,
+                text_message(0, &["you@example.com"], 100),
+            )
+            .await
         });
-        assert_fate(
+        assert_handling(
             what,
             &meeting.await.result,
             Fails(ErrorKind::Protocol, Phase::Hello, false, words),
@@ -249,7 +259,7 @@ async fn endless_challenges_end_the_login() {
             Connection::from_stream(stream, &endpoint).await.map(|_| ())
         })
         .await;
-        assert_fate(
+        assert_handling(
             attack,
             &meeting.result,
             Fails(ErrorKind::Protocol, Phase::Auth, false, words),
@@ -301,10 +311,15 @@ async fn a_slow_server_times_out_in_each_phase() {
     for (attack, acts, phase, seconds) in &table {
         let endpoint = plain();
         let meeting = meet(acts.clone(), async |stream| {
-            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+            send(
+                stream,
+                &endpoint,
+                text_message(0, &["you@example.com"], 100),
+            )
+            .await
         })
         .await;
-        assert_fate(
+        assert_handling(
             attack,
             &meeting.result,
             Fails(ErrorKind::Timeout, *phase, *phase == Phase::EndOfData, ""),
@@ -349,10 +364,10 @@ async fn a_slow_server_times_out_in_each_phase() {
     ] {
         let endpoint = plain().timeouts(timeouts);
         let meeting = meet(slowly(), async |stream| {
-            send(stream, &endpoint, letter(0, &many, 100)).await
+            send(stream, &endpoint, text_message(0, &many, 100)).await
         })
         .await;
-        assert_fate(
+        assert_handling(
             what,
             &meeting.result,
             Fails(ErrorKind::Timeout, Phase::Rcpt, false, words),
@@ -370,7 +385,7 @@ async fn a_slow_server_times_out_in_each_phase() {
         Ok(())
     });
     let result = meeting.await.result;
-    assert_fate(
+    assert_handling(
         "step by step",
         &result,
         Fails(
@@ -397,10 +412,10 @@ async fn a_slow_server_times_out_in_each_phase() {
     );
     let endpoint = Endpoint::lmtp("localhost").timeouts(less_patient(600));
     let meeting = meet(acts, async |stream| {
-        send(stream, &endpoint, letter(0, few, 100)).await
+        send(stream, &endpoint, text_message(0, few, 100)).await
     })
     .await;
-    assert_fate(
+    assert_handling(
         "in LMTP",
         &meeting.result,
         Fails(
@@ -492,7 +507,7 @@ async fn a_slow_login_times_out() {
             Connection::from_stream(stream, &endpoint).await.map(|_| ())
         })
         .await;
-        assert_fate(
+        assert_handling(
             attack,
             &meeting.result,
             Fails(ErrorKind::Timeout, Phase::Auth, false, words),
@@ -513,7 +528,7 @@ async fn a_slow_login_times_out() {
         Connection::from_stream(stream, &endpoint).await.map(|_| ())
     })
     .await;
-    assert_fate(
+    assert_handling(
         "two tokens",
         &meeting.result,
         Fails(
@@ -567,7 +582,7 @@ async fn handshake_body_and_quit_have_timeouts() {
             Connection::from_stream(stream, &endpoint).await.map(|_| ())
         })
         .await;
-        assert_fate(
+        assert_handling(
             attack,
             &meeting.result,
             Fails(ErrorKind::Timeout, Phase::Tls, false, "within 60s"),
@@ -593,12 +608,12 @@ async fn handshake_body_and_quit_have_timeouts() {
         send(
             stream,
             &plain().timeouts(timeouts),
-            parcel(0, &["you@example.com"], 8_000_000),
+            binary_message(0, &["you@example.com"], 8_000_000),
         )
         .await
     })
     .await;
-    assert_fate(
+    assert_handling(
         "chunks",
         &meeting.result,
         Fails(
@@ -620,12 +635,12 @@ async fn handshake_body_and_quit_have_timeouts() {
         (16 * 1024, then("QUIT", &[Act::Listen])),
         (4, then(".", &[send_reply("250 stored\r\n"), Act::Sleep])),
     ] {
-        let message = letter(0, &["you@example.com"], 100);
+        let message = text_message(0, &["you@example.com"], 100);
         let meeting = meet_over(room, acts, async |stream| {
             send(stream, &plain(), message).await
         })
         .await;
-        assert_fate("a parting", &meeting.result, Handling::Sent);
+        assert_handling("a parting", &meeting.result, Handling::Sent);
         assert!(meeting.took <= Duration::from_secs(1), "{:?}", meeting.took);
     }
 }
@@ -666,7 +681,7 @@ async fn a_long_list_of_mechanisms_costs_linear_time() {
 
 #[test]
 fn unread_bytes_are_bounded() {
-    // Whoever drives the machine gives it what came; it takes no more than a line and 64 KiB before
+    // The driver passes on what it read; the machine takes no more than a line and 64 KiB before
     // it is asked what they mean.
     let mut machine = Machine::new(Settings::new(
         ClientName::new("client.example.org").unwrap(),
@@ -709,7 +724,7 @@ impl AsyncRead for Hydra {
                 return Poll::Ready(Ok(()));
             }
         };
-        // Where nobody stops, it stops itself, so that the test fails and does not hang.
+        // It stops by itself, so that a test without the limit fails and does not hang.
         if self.read.fetch_add(length, Ordering::Relaxed) < 64 << 20 {
             buffer.put_slice(&b"250-no end\r\n".repeat(1000)[..length]);
         }
@@ -755,7 +770,7 @@ async fn replies_after_a_failed_write_are_bounded() {
     };
     let mut connection = Connection::from_stream(stream, &plain()).await.unwrap();
     let error = connection
-        .send(letter(0, &["you@example.com"], 10))
+        .send(text_message(0, &["you@example.com"], 10))
         .await
         .unwrap_err();
     assert!(!error.outcome_unknown(), "{error}");

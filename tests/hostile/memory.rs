@@ -12,7 +12,7 @@ use envoi::proto::Mechanism;
 use envoi::{Connection, Credentials, Endpoint, Secret};
 
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
-use crate::server::letter;
+use crate::server::text_message;
 
 use support::rss::peak_resident;
 
@@ -46,7 +46,7 @@ async fn floods_use_bounded_memory() {
     let wide = Box::leak(format!("250-{}\r\n", "x".repeat(16_000)).into_boxed_str());
     let words = Box::leak(format!("250-AUTH{}\r\n", " A".repeat(7000)).into_boxed_str());
     let hello = meet(up_to("QUIT"), async |stream| {
-        send(stream, &plain(), letter(0, &["you@example.com"], 100)).await
+        send(stream, &plain(), text_message(0, &["you@example.com"], 100)).await
     });
     assert!(hello.await.result.is_ok());
     let own = || peak_resident(std::process::id()).unwrap();
@@ -92,7 +92,7 @@ async fn floods_use_bounded_memory() {
     ] {
         for _ in 0..5 {
             let endpoint = plain();
-            let message = letter(0, &["you@example.com"], 100);
+            let message = text_message(0, &["you@example.com"], 100);
             let _met = meet(acts.clone(), async |stream| {
                 send(stream, &endpoint, message).await
             })

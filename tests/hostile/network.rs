@@ -1,10 +1,10 @@
-//! Bad networks, simulated: a wire in memory on a paused clock, whose weather is made from a seed.
+//! Faulty networks, simulated: a wire in memory on a paused clock, whose faults follow a seed.
 //! Latency, loss (as a stall until what was lost is sent again), segments of one byte, resets,
 //! partitions and half-open connections come at any byte of the session, in clear and inside TLS.
-//! Whatever comes: the session ends in time, and what the client is told is so.
+//! In every case, the session ends in time, and the reported outcome is what happened.
 //!
-//! `ENVOI_NETWORK_SEEDS=5000` plays so many seeds, `ENVOI_NETWORK_SEED=17` that one, and tells its
-//! weather.
+//! `ENVOI_NETWORK_SEEDS=5000` sets the number of seeds; `ENVOI_NETWORK_SEED=17` plays that seed and
+//! prints its faults.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,7 @@ use tokio::io::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::server::{Office, ServerBehavior, letter, parcel};
+use crate::server::{ServerBehavior, ServerState, binary_message, text_message};
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);
@@ -48,7 +48,7 @@ enum Fault {
     None,
     /// What was on its way is lost, and each end is told.
     Reset,
-    /// Nothing goes any more, in either direction, and nobody is told.
+    /// No byte passes any more, in either direction, without a sign.
     Partition,
     /// This direction is dead; the other one lives.
     HalfOpen,
@@ -71,7 +71,7 @@ struct Direction {
 /// All that a seed decides.
 #[derive(Debug)]
 struct Plan {
-    manners: ServerBehavior,
+    behavior: ServerBehavior,
     messages: usize,
     bytes: usize,
     hurried: bool,
@@ -93,7 +93,7 @@ impl Plan {
         ]);
         let lmtp = tls != Some(Security::Implicit) && dice.roll(5) == 0;
         let chunking = dice.roll(3) == 0;
-        let manners = ServerBehavior {
+        let behavior = ServerBehavior {
             pipelining: dice.roll(3) > 0,
             chunking,
             binary: chunking && dice.roll(2) == 0,
@@ -143,7 +143,7 @@ impl Plan {
         };
         let (up, down) = (way(up_length, one_way), way(down_length, !one_way));
         Plan {
-            manners,
+            behavior,
             messages,
             bytes,
             hurried: dice.roll(2) == 0,
@@ -155,12 +155,12 @@ impl Plan {
 
 impl Plan {
     fn message(&self, id: usize, to: &[&str]) -> Message<'static> {
-        let message = if self.manners.binary {
-            parcel(id, to, self.bytes)
+        let message = if self.behavior.binary {
+            binary_message(id, to, self.bytes)
         } else {
-            letter(id, to, self.bytes)
+            text_message(id, to, self.bytes)
         };
-        if !self.manners.dsn {
+        if !self.behavior.dsn {
             return message;
         }
         let wishes = DeliveryOptions::new()
@@ -290,7 +290,7 @@ async fn network(client: DuplexStream, server: DuplexStream, plan: &Plan, is_res
     std::future::pending().await
 }
 
-/// Plays a seed, and tells what the client was told of each message.
+/// Plays a seed and returns the outcome of each message.
 async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error>> {
     let plan = Plan::of(seed);
     let context = format!("seed {seed}: {plan:?}");
@@ -306,7 +306,7 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
             is_reset: is_reset.clone(),
         },
     );
-    let office = Office::default();
+    let state = ServerState::default();
     let began = Instant::now();
     let (timeouts, limit) = if plan.hurried {
         (
@@ -337,15 +337,15 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
             ]
         } else {
             // PRDR takes two.
-            let letters = stream::iter(0..messages)
+            let messages = stream::iter(0..messages)
                 .map(|n| plan.message(n, &["you@example.com", "all@example.com"][n % 2..]));
-            connection.send_all(letters).collect().await
+            connection.send_all(messages).collect().await
         };
         connection.quit().await;
         outcomes
     };
     let serving = async {
-        let _served = office.serve(server, plan.manners, usize::MAX).await;
+        let _served = state.serve(server, plan.behavior, usize::MAX).await;
         std::future::pending::<()>().await
     };
     // The network drops both ends of the wire, and then waits with the others for the client.
@@ -369,14 +369,19 @@ async fn play(seed: u64, endpoint: envoi::Endpoint) -> Vec<Result<Receipt, Error
     });
     let mut begun = 0;
     for (id, outcome) in told.enumerate() {
-        office.audit(id, outcome, &context);
+        state.audit(id, outcome, &context);
         begun = id + 1;
     }
     assert!(
-        office.books().stored.keys().all(|(id, _)| *id < begun),
-        "{context}: more is stored than was told of"
+        state.records().stored.keys().all(|(id, _)| *id < begun),
+        "{context}: more is stored than was reported"
     );
-    for command in office.books().envelopes.iter().filter(|_| plan.manners.dsn) {
+    for command in state
+        .records()
+        .envelopes
+        .iter()
+        .filter(|_| plan.behavior.dsn)
+    {
         let wishes = if command.starts_with("MAIL") {
             " RET=HDRS ENVID=a+20b"
         } else {
@@ -403,21 +408,24 @@ fn number(variable: &str) -> Option<u64> {
 async fn random_network_faults_lose_and_duplicate_nothing() {
     // One for each: it reads its trust store once.
     let mut endpoints = BTreeMap::new();
-    let mut endpoint = |manners: ServerBehavior| {
+    let mut endpoint = |behavior: ServerBehavior| {
         endpoints
-            .entry((manners.lmtp, manners.tls.map(|tls| tls as u8)))
-            .or_insert_with(|| manners.endpoint())
+            .entry((behavior.lmtp, behavior.tls.map(|tls| tls as u8)))
+            .or_insert_with(|| behavior.endpoint())
             .clone()
     };
     if let Some(seed) = number("ENVOI_NETWORK_SEED") {
         let plan = Plan::of(seed);
-        println!("{plan:#?}\n{:#?}", play(seed, endpoint(plan.manners)).await);
+        println!(
+            "{plan:#?}\n{:#?}",
+            play(seed, endpoint(plan.behavior)).await
+        );
         return;
     }
     let seeds = number("ENVOI_NETWORK_SEEDS").unwrap_or(600);
     let (mut classes, mut phases) = (BTreeMap::new(), BTreeMap::new());
     for seed in 0..seeds {
-        for outcome in play(seed, endpoint(Plan::of(seed).manners)).await {
+        for outcome in play(seed, endpoint(Plan::of(seed).behavior)).await {
             let class = match &outcome {
                 Ok(_) => "sent",
                 Err(error) if error.outcome_unknown() => "unknown",

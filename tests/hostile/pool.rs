@@ -13,57 +13,55 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::cancel::polled;
-use crate::server::{Office, ServerBehavior, letter};
+use crate::server::{ServerBehavior, ServerState, text_message};
 
 const TO: &[&str] = &["you@example.com"];
 
-/// An office with as many counters as clients come, and a pool of two connections to it.
-struct Hall {
-    office: Office,
+/// A server with a session for each client, and a pool of two connections to it.
+struct PooledServer {
+    state: ServerState,
     pool: Pool,
     /// Letters so far: each has a number of its own.
-    letters: usize,
+    sent: usize,
 }
 
-impl Hall {
-    async fn open(manners: ServerBehavior) -> Hall {
-        Hall::with_first_killed(manners, usize::MAX).await
+impl PooledServer {
+    async fn open(behavior: ServerBehavior) -> PooledServer {
+        PooledServer::with_first_killed(behavior, usize::MAX).await
     }
 
-    /// The first counter dies at this step of the office.
-    async fn with_first_killed(manners: ServerBehavior, mut killed_at: usize) -> Hall {
+    /// The first session ends at this step.
+    async fn with_first_killed(behavior: ServerBehavior, mut killed_at: usize) -> PooledServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let endpoint = manners
+        let endpoint = behavior
             .endpoint()
             .port(listener.local_addr().unwrap().port());
-        let office = Office::default();
+        let state = ServerState::default();
         tokio::spawn({
-            let office = office.clone();
+            let state = state.clone();
             async move {
-                let mut counters = JoinSet::new();
+                let mut sessions = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    // The office says each reply in two halves.
+                    // The server writes each reply in two halves.
                     stream.set_nodelay(true).unwrap();
-                    let (office, killed_at) = (
-                        office.clone(),
-                        std::mem::replace(&mut killed_at, usize::MAX),
-                    );
-                    counters.spawn(async move { office.serve(stream, manners, killed_at).await });
+                    let (state, killed_at) =
+                        (state.clone(), std::mem::replace(&mut killed_at, usize::MAX));
+                    sessions.spawn(async move { state.serve(stream, behavior, killed_at).await });
                 }
             }
         });
         let mut limits = PoolConfig::new(2);
         limits.acquire_timeout = Duration::from_secs(10);
-        Hall {
-            office,
+        PooledServer {
+            state,
             pool: Client::new(endpoint).pool(limits),
-            letters: 0,
+            sent: 0,
         }
     }
 
-    fn letter(&mut self) -> (usize, envoi::Message<'static>) {
-        self.letters += 1;
-        (self.letters, letter(self.letters, TO, 100))
+    fn text_message(&mut self) -> (usize, envoi::Message<'static>) {
+        self.sent += 1;
+        (self.sent, text_message(self.sent, TO, 100))
     }
 
     /// Both connections are to be had at once, and work.
@@ -71,18 +69,18 @@ impl Hall {
         let both = join_all([self.pool.get(), self.pool.get()]).await;
         for connection in both {
             let mut connection = connection.unwrap_or_else(|error| panic!("{context}: {error}"));
-            let (id, letter) = self.letter();
-            let outcome = connection.send(letter).await;
+            let (id, message) = self.text_message();
+            let outcome = connection.send(message).await;
             assert!(outcome.is_ok(), "{context}: {outcome:?}");
-            self.office.audit(id, &outcome, context);
+            self.state.audit(id, &outcome, context);
         }
-        let books = self.office.books();
+        let records = self.state.records();
         assert!(
-            books.broken.is_empty(),
+            records.broken.is_empty(),
             "{context}: a part of a message was stored"
         );
         assert!(
-            books.stored.values().all(|&times| times == 1),
+            records.stored.values().all(|&times| times == 1),
             "{context}: a message was stored twice"
         );
     }
@@ -116,21 +114,21 @@ const WAYS: &[ServerBehavior] = &[
 
 #[tokio::test]
 async fn pool_send_can_be_cancelled_after_each_poll() {
-    for manners in WAYS {
+    for behavior in WAYS {
         for kept in [true, false] {
-            let mut hall = Hall::open(*manners).await;
+            let mut pooled = PooledServer::open(*behavior).await;
             for polls in 1.. {
-                let context = format!("{manners:?}, kept: {kept}, {polls} polls");
+                let context = format!("{behavior:?}, kept: {kept}, {polls} polls");
                 if kept {
-                    hall.assert_whole(&context).await;
+                    pooled.assert_whole(&context).await;
                 } else {
-                    hall.pool = hall.pool.client().pool(2);
+                    pooled.pool = pooled.pool.client().pool(2);
                 }
-                let (id, letter) = hall.letter();
-                let outcome = polled(hall.pool.send(letter), polls).await;
-                hall.assert_whole(&context).await;
+                let (id, message) = pooled.text_message();
+                let outcome = polled(pooled.pool.send(message), polls).await;
+                pooled.assert_whole(&context).await;
                 if let Some(outcome) = outcome {
-                    hall.office.audit(id, &outcome, &context);
+                    pooled.state.audit(id, &outcome, &context);
                     assert!(polls > 2 && outcome.is_ok());
                     break;
                 }
@@ -141,15 +139,15 @@ async fn pool_send_can_be_cancelled_after_each_poll() {
 
 #[tokio::test]
 async fn waiting_for_a_connection_can_be_cancelled_after_each_poll() {
-    let mut hall = Hall::open(LINE).await;
+    let mut pooled = PooledServer::open(LINE).await;
     for (what, places_are_free) in [("in the queue", false), ("as its turn has come", true)] {
         let (one, other) = (
-            hall.pool.get().await.unwrap(),
-            hall.pool.get().await.unwrap(),
+            pooled.pool.get().await.unwrap(),
+            pooled.pool.get().await.unwrap(),
         );
-        let (_, letter) = hall.letter();
-        let pool = hall.pool.clone();
-        let mut waiting = Box::pin(pool.send(letter));
+        let (_, message) = pooled.text_message();
+        let pool = pooled.pool.clone();
+        let mut waiting = Box::pin(pool.send(message));
         assert!((&mut waiting).now_or_never().is_none());
         if places_are_free {
             drop((one, other));
@@ -158,7 +156,7 @@ async fn waiting_for_a_connection_can_be_cancelled_after_each_poll() {
             drop(waiting);
             drop((one, other));
         }
-        hall.assert_whole(what).await;
+        pooled.assert_whole(what).await;
     }
 }
 
@@ -188,9 +186,9 @@ async fn calls_on_a_pooled_connection_can_be_cancelled_after_each_poll() {
             Box::pin(async move {
                 use futures::StreamExt as _;
                 let mut connection = pool.get().await.unwrap();
-                let letters =
-                    futures::stream::iter([id, id + 1_000_000]).map(|id| letter(id, TO, 100));
-                let receipts: Vec<_> = connection.send_all(letters).collect().await;
+                let sent =
+                    futures::stream::iter([id, id + 1_000_000]).map(|id| text_message(id, TO, 100));
+                let receipts: Vec<_> = connection.send_all(sent).collect().await;
                 assert!(receipts.iter().all(Result::is_ok));
             })
         }),
@@ -199,12 +197,12 @@ async fn calls_on_a_pooled_connection_can_be_cancelled_after_each_poll() {
         }),
     ];
     for (what, used) in uses {
-        let mut hall = Hall::open(LINE).await;
+        let mut pooled = PooledServer::open(LINE).await;
         for polls in 1.. {
             let context = format!("{what}, {polls} polls");
-            let (id, _) = hall.letter();
-            let done = polled(used(&hall.pool, id), polls).await.is_some();
-            hall.assert_whole(&context).await;
+            let (id, _) = pooled.text_message();
+            let done = polled(used(&pooled.pool, id), polls).await.is_some();
+            pooled.assert_whole(&context).await;
             if done {
                 assert!(polls > 2, "{context}");
                 break;
@@ -215,13 +213,13 @@ async fn calls_on_a_pooled_connection_can_be_cancelled_after_each_poll() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aborted_tasks_leave_the_pool_whole() {
-    let mut hall = Hall::open(LINE).await;
+    let mut pooled = PooledServer::open(LINE).await;
     for round in 0..50 {
         let context = format!("round {round}");
         let sending: Vec<_> = (0..10)
             .map(|_| {
-                let (pool, (id, letter)) = (hall.pool.clone(), hall.letter());
-                tokio::spawn(async move { (id, pool.send(letter).await) })
+                let (pool, (id, message)) = (pooled.pool.clone(), pooled.text_message());
+                tokio::spawn(async move { (id, pool.send(message).await) })
             })
             .collect();
         for task in sending.iter().step_by(2) {
@@ -233,20 +231,20 @@ async fn aborted_tasks_leave_the_pool_whole() {
         for task in sending {
             if let Ok((id, outcome)) = task.await {
                 assert!(outcome.is_ok(), "{context}: {outcome:?}");
-                hall.office.audit(id, &outcome, &context);
+                pooled.state.audit(id, &outcome, &context);
             }
         }
-        hall.assert_whole(&context).await;
+        pooled.assert_whole(&context).await;
     }
 }
 
 #[tokio::test]
 async fn pool_close_can_be_cancelled_after_each_poll() {
     for polls in 1.. {
-        let mut hall = Hall::open(LINE).await;
-        hall.assert_whole("before").await;
-        let closed = polled(hall.pool.close(), polls).await.is_some();
-        let error = hall
+        let mut pooled = PooledServer::open(LINE).await;
+        pooled.assert_whole("before").await;
+        let closed = polled(pooled.pool.close(), polls).await.is_some();
+        let error = pooled
             .pool
             .get()
             .await
@@ -265,21 +263,21 @@ async fn pool_close_can_be_cancelled_after_each_poll() {
 /// begun on the old one. What had not begun does go again, wherever the old one ends.
 #[tokio::test]
 async fn a_pool_stores_at_most_once_wherever_the_server_dies() {
-    for manners in WAYS {
+    for behavior in WAYS {
         for killed_at in 0.. {
-            let context = format!("{manners:?}, killed at step {killed_at}");
-            let mut hall = Hall::with_first_killed(*manners, killed_at).await;
+            let context = format!("{behavior:?}, killed at step {killed_at}");
+            let mut pooled = PooledServer::with_first_killed(*behavior, killed_at).await;
             let mut all_went = true;
             for number in 0..5 {
                 // Each second one is refused, after which RSET is under way.
-                let (id, mut letter) = hall.letter();
+                let (id, mut message) = pooled.text_message();
                 let is_refused = number % 2 == 1;
                 if is_refused {
-                    letter = crate::server::letter(id, &["nobody@example.com"], 100);
+                    message = crate::server::text_message(id, &["nobody@example.com"], 100);
                 }
-                let outcome = hall.pool.send(letter).await;
+                let outcome = pooled.pool.send(message).await;
                 all_went &= outcome.is_ok() != is_refused;
-                hall.office.audit(id, &outcome, &context);
+                pooled.state.audit(id, &outcome, &context);
                 if let Err(error) = outcome {
                     // On a kept connection it fails only after MAIL was accepted, or where it was
                     // handed over whole.
@@ -291,11 +289,11 @@ async fn a_pool_stores_at_most_once_wherever_the_server_dies() {
                     );
                 }
             }
-            if hall.office.books().steps <= killed_at {
+            if pooled.state.records().steps <= killed_at {
                 assert!(all_went);
                 break;
             }
-            hall.assert_whole(&context).await;
+            pooled.assert_whole(&context).await;
         }
     }
 }

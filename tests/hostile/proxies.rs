@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use crate::secrets::{assert_silent, base64, error_text};
-use crate::server::letter;
+use crate::server::text_message;
 use support::log::Log;
 
 const USER: &str = "alice";
@@ -31,7 +31,7 @@ enum Part {
     Reset,
 }
 
-/// The client sends a letter through a proxy that plays this part: what came of it, and how long it
+/// The client sends a message through a proxy that plays this part: what came of it, and how long it
 /// took.
 async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -74,7 +74,7 @@ async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
         .proxy(proxy);
     let began = Instant::now();
     let error = Client::new(endpoint)
-        .send(letter(0, &["you@example.com"], 100))
+        .send(text_message(0, &["you@example.com"], 100))
         .await
         .unwrap_err();
     let took = began.elapsed();

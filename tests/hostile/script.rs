@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::server::{Stream, certificate, letter};
+use crate::server::{Stream, certificate, text_message};
 
 /// What the server does next.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ async fn play(stream: DuplexStream, acts: Vec<Act>) -> Vec<u8> {
     let (mut heard, mut seen) = (Vec::new(), 0);
     let mut buffer = vec![0; 64 * 1024];
     for act in acts {
-        // Where the client has gone, there is nobody to play to.
+        // The client has closed the connection.
         let gone = match act {
             Act::Say(bytes) => {
                 stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err()
@@ -193,7 +193,7 @@ pub fn plain() -> Endpoint {
     Endpoint::new("localhost").security(Security::None)
 }
 
-/// Sends a letter over a connection of its own.
+/// Sends a message over a connection of its own.
 pub async fn send(
     stream: DuplexStream,
     endpoint: &Endpoint,
@@ -214,8 +214,8 @@ pub enum Handling {
 }
 
 #[track_caller]
-pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Handling) {
-    match (result, fate) {
+pub fn assert_handling<T: Debug>(attack: &str, result: &Result<T, Error>, expected: Handling) {
+    match (result, expected) {
         (Ok(_), Handling::Sent) => {}
         (Err(error), Handling::Fails(kind, phase, unknown, words)) => {
             let found = (error.kind(), error.phase(), error.outcome_unknown());
@@ -225,19 +225,24 @@ pub fn assert_fate<T: Debug>(attack: &str, result: &Result<T, Error>, fate: Hand
                 "{attack}: {words:?} is not in: {error}"
             );
         }
-        (result, fate) => panic!("{attack}: {fate:?}, and {result:?}"),
+        (result, expected) => panic!("{attack}: {expected:?}, and {result:?}"),
     }
 }
 
-/// Plays a table of attacks on a small letter, each against a session of its own.
+/// Plays a table of attacks on a small message, each against a session of its own.
 pub async fn play_all(table: Vec<(&'static str, Vec<Act>, Handling)>) {
-    for (attack, acts, fate) in table {
+    for (attack, acts, expected) in table {
         let endpoint = plain();
         let meeting = meet(acts, async |stream| {
-            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+            send(
+                stream,
+                &endpoint,
+                text_message(0, &["you@example.com"], 100),
+            )
+            .await
         })
         .await;
-        assert_fate(attack, &meeting.result, fate);
+        assert_handling(attack, &meeting.result, expected);
         assert!(
             meeting.took < Duration::from_secs(60 * 60),
             "{attack}: it took {:?}",

@@ -11,7 +11,7 @@ use tokio::io::{
 };
 
 use crate::script::{Act, meet, plain, send, send_reply, up_to};
-use crate::server::letter;
+use crate::server::text_message;
 use crate::terminal::is_evil;
 use support::log::Log;
 
@@ -543,7 +543,7 @@ async fn control_characters_in_replies_are_replaced() {
     ] {
         let context = format!("{acts:?}");
         let meeting = meet(acts, async |stream| {
-            send(stream, &plain(), letter(0, &["you@example.com"], 10)).await
+            send(stream, &plain(), text_message(0, &["you@example.com"], 10)).await
         });
         let error = meeting.await.result.unwrap_err();
         let shown = format!(
@@ -610,7 +610,7 @@ async fn an_echo_after_the_login_is_hidden() {
         let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
         let error = connection
-            .send(letter(0, &["you@example.com"], 10))
+            .send(text_message(0, &["you@example.com"], 10))
             .await
             .unwrap_err();
         assert_silent(grudge, &error_text(&error), PASSWORD);

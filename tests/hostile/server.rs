@@ -16,23 +16,23 @@ use tokio_rustls::rustls::ServerConfig;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// How the session is spoken.
+/// The extensions that the server offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerBehavior {
     pub pipelining: bool,
     pub chunking: bool,
     pub lmtp: bool,
-    /// Takes BINARYMIME; it goes with `chunking`.
+    /// BINARYMIME; requires `chunking`.
     pub binary: bool,
-    /// Answers to the message for each recipient, where it is asked to.
+    /// A reply to the message for each recipient, where requested.
     pub prdr: bool,
-    /// Takes wishes for reports.
+    /// Delivery status notifications.
     pub dsn: bool,
     pub tls: Option<Security>,
 }
 
 impl ServerBehavior {
-    /// The client's settings that go with it.
+    /// Returns the settings of a client for it.
     pub fn endpoint(self) -> Endpoint {
         let endpoint = if self.lmtp {
             Endpoint::lmtp("localhost")
@@ -48,7 +48,7 @@ impl ServerBehavior {
     }
 }
 
-/// A certificate for `localhost`, and who signed it.
+/// A certificate for `localhost`, and the authority that signed it.
 pub struct Certificate {
     pub ca: String,
     pub server: Arc<ServerConfig>,
@@ -74,53 +74,52 @@ pub fn certificate() -> &'static Certificate {
     })
 }
 
-/// What the server has on its disk, and where it stands.
+/// The stored messages of a server, which outlive its sessions.
 #[derive(Clone, Default)]
-pub struct Office(Arc<Mutex<Books>>);
+pub struct ServerState(Arc<Mutex<Records>>);
 
 #[derive(Default)]
-pub struct Books {
-    /// How often each message is stored for each recipient: by the `X-Id` of the one, and the name
-    /// of the other.
+pub struct Records {
+    /// The number of copies of each message for each recipient, by `X-Id` and address.
     pub stored: BTreeMap<(usize, String), usize>,
-    /// Messages that were asked for (354), or announced by BDAT.
+    /// The number of messages requested by 354 or announced by BDAT.
     pub asked_for: usize,
-    /// Steps that were made: each command read, each reply begun, half said, and said, each half of
-    /// a message.
+    /// The number of steps: each command read, each reply started, half written and written, each
+    /// half of a message.
     pub steps: usize,
-    /// MAIL and RCPT, as they came.
+    /// The MAIL and RCPT commands.
     pub envelopes: Vec<String>,
-    /// What was stored and is not whole.
+    /// The incomplete messages that were stored.
     pub broken: Vec<Vec<u8>>,
 }
 
-impl Office {
-    pub fn books(&self) -> MutexGuard<'_, Books> {
+impl ServerState {
+    pub fn records(&self) -> MutexGuard<'_, Records> {
         self.0.lock().unwrap()
     }
 
-    /// Serves a connection, until the client goes or this many steps were made.
+    /// Serves a connection until the client closes it or this number of steps is reached.
     pub async fn serve(
         &self,
         stream: impl Stream + 'static,
-        manners: ServerBehavior,
+        behavior: ServerBehavior,
         killed_at: usize,
     ) -> io::Result<()> {
-        let mut clerk = Clerk {
-            office: self.clone(),
-            manners,
+        let mut session = ServerSession {
+            state: self.clone(),
+            behavior,
             killed_at,
             stream: Box::new(stream),
             input: Vec::new(),
         };
-        if manners.tls == Some(Security::Implicit) {
-            clerk.secure().await?;
+        if behavior.tls == Some(Security::Implicit) {
+            session.secure().await?;
         }
-        clerk.converse().await
+        session.converse().await
     }
 
     fn store(&self, body: &[u8], recipient: &str) {
-        let mut books = self.books();
+        let mut records = self.records();
         let text = String::from_utf8_lossy(body);
         let id = text
             .lines()
@@ -130,29 +129,29 @@ impl Office {
                 if text.ends_with("end\r\n")
                     || text.contains("multipart/") && text.ends_with("--\r\n") =>
             {
-                *books.stored.entry((id, recipient.into())).or_default() += 1
+                *records.stored.entry((id, recipient.into())).or_default() += 1
             }
-            _ => books.broken.push(body.into()),
+            _ => records.broken.push(body.into()),
         }
     }
 
-    /// What the client was told of a message must be so.
+    /// Checks the reported outcome of a message against what is stored.
     pub fn audit(&self, id: usize, outcome: &Result<Receipt, Error>, context: &str) {
-        let books = self.books();
+        let records = self.records();
         assert!(
-            books.broken.is_empty(),
+            records.broken.is_empty(),
             "{context}: a part of a message was stored: {:?}",
-            books.broken
+            records.broken
         );
         let (recipients, unknown) = match outcome {
             Ok(receipt) => (&receipt.recipients, false),
             Err(error) => match error.receipt() {
                 Some(receipt) => (&receipt.recipients, error.outcome_unknown()),
-                None => panic!("{context}: nothing is told of the recipients: {error}"),
+                None => panic!("{context}: the error has no recipients: {error}"),
             },
         };
         for recipient in recipients {
-            let stored = books
+            let stored = records
                 .stored
                 .get(&(id, recipient.address.to_string()))
                 .copied()
@@ -171,20 +170,20 @@ impl Office {
     }
 }
 
-struct Clerk {
-    office: Office,
-    manners: ServerBehavior,
+struct ServerSession {
+    state: ServerState,
+    behavior: ServerBehavior,
     killed_at: usize,
     stream: Box<dyn Stream>,
     input: Vec<u8>,
 }
 
-impl Clerk {
+impl ServerSession {
     /// The server dies here, if it is time.
     fn step(&self) -> io::Result<()> {
-        let mut books = self.office.books();
-        books.steps += 1;
-        if books.steps > self.killed_at {
+        let mut records = self.state.records();
+        records.steps += 1;
+        if records.steps > self.killed_at {
             Err(io::ErrorKind::Other.into())
         } else {
             Ok(())
@@ -202,29 +201,29 @@ impl Clerk {
     }
 
     async fn converse(&mut self) -> io::Result<()> {
-        self.reply("220 office.example.org\r\n").await?;
+        self.reply("220 storage.example.org\r\n").await?;
         let (mut secure, mut recipients) =
-            (self.manners.tls == Some(Security::Implicit), Vec::new());
+            (self.behavior.tls == Some(Security::Implicit), Vec::new());
         let (mut chunks, mut prdr) = (Vec::new(), false);
         loop {
             let line = self.line().await?;
             if line.starts_with("MAIL") || line.starts_with("RCPT") {
-                self.office.books().envelopes.push(line.clone());
+                self.state.records().envelopes.push(line.clone());
             }
             let mut words = line.split(' ');
             match words.next().unwrap_or_default() {
                 "EHLO" | "LHLO" => {
                     let mut offers =
-                        String::from("250-office.example.org\r\n250-AUTH PLAIN XOAUTH2\r\n");
+                        String::from("250-storage.example.org\r\n250-AUTH PLAIN XOAUTH2\r\n");
                     for (offered, name) in [
-                        (self.manners.pipelining, "PIPELINING"),
-                        (self.manners.chunking, "CHUNKING"),
-                        (self.manners.binary, "BINARYMIME"),
-                        (self.manners.binary, "8BITMIME"),
-                        (self.manners.prdr, "PRDR"),
-                        (self.manners.dsn, "DSN"),
+                        (self.behavior.pipelining, "PIPELINING"),
+                        (self.behavior.chunking, "CHUNKING"),
+                        (self.behavior.binary, "BINARYMIME"),
+                        (self.behavior.binary, "8BITMIME"),
+                        (self.behavior.prdr, "PRDR"),
+                        (self.behavior.dsn, "DSN"),
                         (
-                            self.manners.tls == Some(Security::Required) && !secure,
+                            self.behavior.tls == Some(Security::Required) && !secure,
                             "STARTTLS",
                         ),
                     ] {
@@ -257,16 +256,16 @@ impl Clerk {
                     );
                     self.reply("250 ok\r\n").await?;
                 }
-                "DATA" if recipients.is_empty() => self.reply("554 nobody\r\n").await?,
+                "DATA" if recipients.is_empty() => self.reply("554 no recipients\r\n").await?,
                 "DATA" => {
-                    self.office.books().asked_for += 1;
+                    self.state.records().asked_for += 1;
                     self.reply("354 go\r\n").await?;
                     let body = self.stuffed().await?;
                     self.take(&body, std::mem::take(&mut recipients), prdr)
                         .await?;
                 }
                 "BDAT" => {
-                    self.office.books().asked_for += 1;
+                    self.state.records().asked_for += 1;
                     let size = words.next().and_then(|size| size.parse().ok()).unwrap_or(0);
                     while self.input.len() < size {
                         self.read().await?;
@@ -275,7 +274,7 @@ impl Clerk {
                     self.step()?;
                     if recipients.is_empty() {
                         chunks.clear();
-                        self.reply("554 nobody\r\n").await?;
+                        self.reply("554 no recipients\r\n").await?;
                     } else if words.next() == Some("LAST") {
                         self.take(
                             &std::mem::take(&mut chunks),
@@ -307,13 +306,13 @@ impl Clerk {
         if prdr {
             self.reply("353 each\r\n").await?;
         }
-        if prdr || self.manners.lmtp {
+        if prdr || self.behavior.lmtp {
             for recipient in &recipients {
                 if recipient.contains("full") {
                     self.reply("552 5.2.2 full\r\n").await?;
                     continue;
                 }
-                self.office.store(body, recipient);
+                self.state.store(body, recipient);
                 self.step()?;
                 self.reply("250 stored\r\n").await?;
             }
@@ -325,7 +324,7 @@ impl Clerk {
         }
         recipients
             .iter()
-            .for_each(|recipient| self.office.store(body, recipient));
+            .for_each(|recipient| self.state.store(body, recipient));
         self.step()?;
         self.reply("250 stored\r\n").await
     }
@@ -383,8 +382,8 @@ pub fn envelope(recipients: &[&str]) -> Envelope {
     .unwrap()
 }
 
-/// The same as a built one, with an attachment that need not be base64.
-pub fn parcel(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
+/// A built message with a binary attachment.
+pub fn binary_message(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
     let built = MessageBuilder::new()
         .from("me@example.org")
         .to("you@example.com")
@@ -401,8 +400,8 @@ pub fn parcel(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> 
         .envelope(envelope(recipients))
 }
 
-/// A message that the office can tell from others, and from a part of one.
-pub fn letter(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
-    let filling = "All work and no play makes a dull letter.\r\n.\r\n".repeat(bytes / 48);
+/// A text message that the server can tell from others and from a part of itself.
+pub fn text_message(id: usize, recipients: &[&str], bytes: usize) -> Message<'static> {
+    let filling = "All work and no play makes a dull message.\r\n.\r\n".repeat(bytes / 48);
     Message::raw(format!("X-Id: {id}\r\n\r\n{filling}end\r\n")).envelope(envelope(recipients))
 }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::script::Handling::{Fails, Sent};
-use crate::script::{Act, assert_fate, meet, send, send_reply};
-use crate::server::{certificate, letter};
+use crate::script::{Act, assert_handling, meet, send, send_reply};
+use crate::server::{certificate, text_message};
 
 fn endpoint(security: Security) -> Endpoint {
     Endpoint::new("localhost")
@@ -49,7 +49,7 @@ async fn injected_and_stripped_starttls_fails_without_a_login() {
     let required = || secret(endpoint(Security::Required));
     let then = |go_ahead: &str, acts: &[Act]| [to_starttls(go_ahead), acts.to_vec()].concat();
     let injected = Fails(ErrorKind::Protocol, Phase::StartTls, false, "in clear");
-    for (attack, endpoint, acts, fate) in [
+    for (attack, endpoint, acts, expected) in [
         (
             "replies behind the go-ahead, to be read inside TLS (CVE-2021-38371 and its like)",
             required(),
@@ -187,10 +187,15 @@ async fn injected_and_stripped_starttls_fails_without_a_login() {
         ),
     ] {
         let meeting = meet(acts, async |stream| {
-            send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+            send(
+                stream,
+                &endpoint,
+                text_message(0, &["you@example.com"], 100),
+            )
+            .await
         })
         .await;
-        assert_fate(attack, &meeting.result, fate);
+        assert_handling(attack, &meeting.result, expected);
         let heard = String::from_utf8_lossy(&meeting.heard);
         for never in ["AUTH", "MAIL", "Y29ycmVjdCBob3JzZ", "AGFsaWNlAGNvcnJlY3Q"] {
             assert!(
@@ -203,7 +208,7 @@ async fn injected_and_stripped_starttls_fails_without_a_login() {
 
 #[tokio::test]
 async fn a_disturbed_handshake_never_leads_to_a_login_in_clear() {
-    // Whoever sits in between can break any handshake. Without a login, opportunistic TLS goes on
+    // A man in the middle can break any handshake. Without a login, opportunistic TLS goes on
     // in clear then, once; with one, never.
     for (attack, tears) in [
         ("garbage", &b"250 no TLS here\r\n"[..]),
@@ -304,9 +309,11 @@ async fn capabilities_planted_in_clear_are_forgotten() {
             connection.capabilities().size_limit().is_none()
                 && !connection.capabilities().offers("CHUNKING")
         );
-        connection.send(letter(0, &["you@example.com"], 100)).await
+        connection
+            .send(text_message(0, &["you@example.com"], 100))
+            .await
     });
-    assert_fate("planted", &meeting.await.result, Sent);
+    assert_handling("planted", &meeting.await.result, Sent);
 }
 
 #[test]
@@ -345,18 +352,23 @@ async fn starttls_offered_inside_tls_is_ignored() {
     }
     let endpoint = endpoint(Security::Required);
     let meeting = meet(acts, async |stream| {
-        send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+        send(
+            stream,
+            &endpoint,
+            text_message(0, &["you@example.com"], 100),
+        )
+        .await
     })
     .await;
-    assert_fate("STARTTLS inside TLS", &meeting.result, Sent);
+    assert_handling("STARTTLS inside TLS", &meeting.result, Sent);
     let heard = String::from_utf8_lossy(&meeting.heard).into_owned();
     assert_eq!(heard.matches("STARTTLS").count(), 1, "{heard}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn truncated_tls_gives_no_success() {
-    // RFC 8446, 6.1: without close_notify, somebody else may have cut the connection.
-    for (attack, end, fate) in [
+    // RFC 8446, 6.1: without close_notify, an attacker may have cut the connection.
+    for (attack, end, expected) in [
         (
             "in the middle of the last reply",
             vec![send_reply("250-stored\r\n250 an"), Act::Cut],
@@ -434,10 +446,15 @@ async fn truncated_tls_gives_no_success() {
             }
             let endpoint = endpoint(security);
             let meeting = meet(acts, async |stream| {
-                send(stream, &endpoint, letter(0, &["you@example.com"], 100)).await
+                send(
+                    stream,
+                    &endpoint,
+                    text_message(0, &["you@example.com"], 100),
+                )
+                .await
             })
             .await;
-            assert_fate(attack, &meeting.result, fate);
+            assert_handling(attack, &meeting.result, expected);
         }
     }
 }

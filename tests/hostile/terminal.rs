@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::secrets::error_text;
-use crate::server::letter;
+use crate::server::text_message;
 
 /// One of each kind: escape sequences, C1, DEL, direction, zero width, separators, a byte order
 /// mark, a tag.
@@ -93,7 +93,7 @@ async fn control_characters_in_certificate_names_are_replaced() {
     let misnamed =
         TlsSettings::new(Trust::empty().pem(certificate.pem())).server_name("mail.example.org");
     let error = Client::new(endpoint.clone().tls(misnamed))
-        .send(letter(0, &["you@example.com"], 10))
+        .send(text_message(0, &["you@example.com"], 10))
         .await
         .unwrap_err();
     assert!(error.message().contains("is for localhost"), "{error}");
@@ -112,7 +112,7 @@ async fn control_characters_in_certificate_names_are_replaced() {
     ] {
         let client = Client::new(endpoint.clone().tls(TlsSettings::new(trust)));
         let error = client
-            .send(letter(0, &["you@example.com"], 10))
+            .send(text_message(0, &["you@example.com"], 10))
             .await
             .unwrap_err();
         assert_error(name, &error);
@@ -193,7 +193,7 @@ async fn control_characters_in_socket_file_and_proxy_names_are_replaced() {
     let path = folder.path().join(format!("{EVIL}.sock"));
     let client = Client::new(Endpoint::lmtp_unix(&path));
     let error = client
-        .send(letter(0, &["you@example.com"], 10))
+        .send(text_message(0, &["you@example.com"], 10))
         .await
         .unwrap_err();
     assert!(
@@ -214,7 +214,7 @@ async fn control_characters_in_socket_file_and_proxy_names_are_replaced() {
             .unwrap();
     });
     let error = client
-        .send(letter(0, &["you@example.com"], 10))
+        .send(text_message(0, &["you@example.com"], 10))
         .await
         .unwrap_err();
     assert_error("a socket", &error);
@@ -260,7 +260,7 @@ async fn control_characters_in_socket_file_and_proxy_names_are_replaced() {
                 assert_error(
                     &url,
                     &client
-                        .send(letter(0, &["you@example.com"], 10))
+                        .send(text_message(0, &["you@example.com"], 10))
                         .await
                         .unwrap_err(),
                 );
@@ -302,7 +302,7 @@ async fn control_characters_in_urls_and_hosts_are_replaced() {
                         false => endpoint,
                     };
                     Client::new(endpoint)
-                        .send(letter(0, &["you@example.com"], 10))
+                        .send(text_message(0, &["you@example.com"], 10))
                         .await
                         .unwrap_err()
                 }

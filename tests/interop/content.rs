@@ -291,7 +291,7 @@ async fn body_8bitmime_is_sent_if_needed() {
         for (message, text, says) in [
             (Message::raw(eight_bit), eight_bit, true),
             (Message::raw(seven_bit), seven_bit, false),
-            // Nobody knows beforehand.
+            // It is not known beforehand.
             (Message::raw_stream(Cursor::new(eight_bit)), eight_bit, true),
         ] {
             let tap = Tap::on(server.port_25).await;

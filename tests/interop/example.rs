@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::servers::{ALICE, Delivered, NOBODY, both, someone};
+use crate::servers::{ALICE, Delivered, NO_LOGIN, both, someone};
 
 /// Next to the folder of this test's own program.
 pub fn program() -> PathBuf {
@@ -228,8 +228,8 @@ async fn send_reports_what_the_servers_refuse() {
         let (p25, p587, p465) = (server.port_25, server.port_587, server.port_465);
         for (url, to, code, kind) in [
             (server.plain(), "later@envoi.test", 75, "refused"),
-            (server.plain(), "somebody@example.org", 69, "refused"),
-            (server.starttls(NOBODY), "x@envoi.test", 69, "refused"),
+            (server.plain(), "other@example.org", 69, "refused"),
+            (server.starttls(NO_LOGIN), "x@envoi.test", 69, "refused"),
             (
                 server.starttls("alice%40envoi.test:wrong@"),
                 "x@envoi.test",

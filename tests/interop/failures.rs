@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use envoi::tls::{CertificateFailure, CertificateProblem, Trust};
 use envoi::{Client, Endpoint, Error, ErrorKind, Outcome, Phase};
 
-use crate::servers::{ALICE, NOBODY, Tap, both, postfix, someone};
+use crate::servers::{ALICE, NO_LOGIN, Tap, both, postfix, someone};
 use crate::settings::hello;
 
 /// Sends, and gives the error, which must come within 10 seconds.
@@ -97,7 +97,7 @@ async fn a_login_on_a_port_without_auth_fails() {
 #[ignore = "needs real servers"]
 async fn required_tls_fails_if_not_offered() {
     for server in both() {
-        for user in [ALICE, NOBODY] {
+        for user in [ALICE, NO_LOGIN] {
             let tap = Tap::on(server.port_25).await;
             let error = failure_at(&format!(
                 "smtp://{user}127.0.0.1:{}?trust={}",
@@ -219,7 +219,7 @@ async fn a_wrong_certificate_name_fails() {
 async fn relaying_to_other_domains_is_refused() {
     for server in both() {
         let client = Client::from_url(&server.plain()).unwrap();
-        let to = envoi::Address::new("somebody@example.org").unwrap();
+        let to = envoi::Address::new("other@example.org").unwrap();
         let error = client.send(hello(&to)).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
@@ -235,7 +235,7 @@ async fn relaying_to_other_domains_is_refused() {
 #[ignore = "needs real servers"]
 async fn submission_without_a_login_is_refused() {
     for server in both() {
-        for url in [server.starttls(NOBODY), server.implicit(NOBODY)] {
+        for url in [server.starttls(NO_LOGIN), server.implicit(NO_LOGIN)] {
             let error = failure_at(&url).await;
             assert_eq!(
                 (error.kind(), error.phase()),

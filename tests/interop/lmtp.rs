@@ -11,7 +11,7 @@ use envoi::{
 };
 use futures::stream::{self, StreamExt as _};
 
-use crate::servers::{ALICE, NOBODY, Tap, dovecot, postfix, someone};
+use crate::servers::{ALICE, NO_LOGIN, Tap, dovecot, postfix, someone};
 use crate::settings::hello;
 
 fn address(text: &str) -> Address {
@@ -23,12 +23,12 @@ fn full() -> Address {
     address("full@envoi.test")
 }
 
-fn nobody() -> Address {
+fn unknown_user() -> Address {
     address("nobody@envoi.test")
 }
 
 fn to_all(recipients: impl IntoIterator<Item = Address>) -> Message<'static> {
-    Message::from(hello(&nobody()))
+    Message::from(hello(&unknown_user()))
         .envelope(Envelope::new(address("alice@envoi.test"), recipients).unwrap())
 }
 
@@ -48,7 +48,12 @@ async fn each_recipient_has_its_own_reply() {
         let (first, last) = (someone("lmtp"), someone("lmtp"));
         let client = Client::from_url(&url).unwrap();
         let receipt = client
-            .send(to_all([first.clone(), nobody(), full(), last.clone()]))
+            .send(to_all([
+                first.clone(),
+                unknown_user(),
+                full(),
+                last.clone(),
+            ]))
             .await
             .unwrap();
         let codes: Vec<u16> = receipt
@@ -66,7 +71,7 @@ async fn each_recipient_has_its_own_reply() {
         );
         // A small message and its commands are one flight, and the four answers another.
         assert_eq!(receipt.round_trips, 3, "the connection, LHLO, the message");
-        let expected = with_headers_of(hello(&nobody()));
+        let expected = with_headers_of(hello(&unknown_user()));
         for to in [first, last] {
             assert!(
                 dovecot
@@ -94,7 +99,7 @@ async fn each_recipient_has_its_own_reply_after_data() {
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let (first, last) = (someone("data"), someone("data"));
-        // Nobody knows how long it is: no chunk.
+        // Its size is unknown: no chunk.
         let text = "Subject: dots\n\n.\n..\nlast\n";
         let envelope = Envelope::new(
             address("alice@envoi.test"),
@@ -131,7 +136,7 @@ async fn a_message_refused_for_every_recipient_fails() {
     for url in dovecot.lmtp() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let error = connection
-            .send(to_all([full(), nobody()]))
+            .send(to_all([full(), unknown_user()]))
             .await
             .unwrap_err();
         assert_eq!(
@@ -149,7 +154,7 @@ async fn a_message_refused_for_every_recipient_fails() {
         assert_eq!(codes, [552, 550], "{error}");
         assert!(error.hint().unwrap().contains("full"), "{error}");
 
-        let error = connection.send(to_all([nobody()])).await.unwrap_err();
+        let error = connection.send(to_all([unknown_user()])).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
             (ErrorKind::Refused, Phase::Rcpt),
@@ -157,7 +162,7 @@ async fn a_message_refused_for_every_recipient_fails() {
         );
         let error = connection.send(
             Message::raw_stream(&b"Subject: x\r\n\r\n"[..])
-                .envelope(Envelope::new(None, [nobody(), nobody()]).unwrap()),
+                .envelope(Envelope::new(None, [unknown_user(), unknown_user()]).unwrap()),
         );
         assert_eq!(error.await.unwrap_err().phase(), Phase::Rcpt);
 
@@ -220,7 +225,13 @@ async fn single_steps_report_each_recipients_reply() {
     let to = someone("steps");
     connection.mail(None).await.unwrap();
     assert!(connection.rcpt(full()).await.unwrap().is_positive());
-    assert!(connection.rcpt(nobody()).await.unwrap().is_permanent());
+    assert!(
+        connection
+            .rcpt(unknown_user())
+            .await
+            .unwrap()
+            .is_permanent()
+    );
     assert!(connection.rcpt(to.clone()).await.unwrap().is_positive());
     let mut writer = connection.data().await.unwrap();
     writer.write("Subject: steps\r\n\r\n").await.unwrap();
@@ -340,7 +351,7 @@ async fn dovecot_submission_delivers_in_chunks() {
         let client = Client::from_url(&url).unwrap();
         let (first, last) = (someone("submission"), someone("submission"));
         let receipt = client
-            .send(to_all([first.clone(), nobody(), last.clone()]))
+            .send(to_all([first.clone(), unknown_user(), last.clone()]))
             .await
             .unwrap();
         assert_eq!(receipt.mechanism, Some(Mechanism::Plain));
@@ -373,7 +384,7 @@ fn in_clear(port: u16) -> String {
 #[ignore = "needs real servers"]
 async fn dovecots_strongest_mechanism_is_chosen() {
     let dovecot = dovecot();
-    let endpoint = Endpoint::from_url(&dovecot.server.starttls(NOBODY)).unwrap();
+    let endpoint = Endpoint::from_url(&dovecot.server.starttls(NO_LOGIN)).unwrap();
     let credentials = Credentials::new("bob@envoi.test", "Grüße@1%20?#&");
     let connection = Connection::connect(&endpoint.credentials(credentials))
         .await

@@ -9,13 +9,13 @@ use envoi::{Connection, Credentials, Endpoint, ErrorKind};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::servers::{NOBODY, Server, special};
+use crate::servers::{NO_LOGIN, Server, special};
 
 const USER: &str = "bob@envoi.test";
 const PASSWORD: &str = "Grüße@1%20?#&";
 
 fn endpoint(server: &Server) -> Endpoint {
-    Endpoint::from_url(&server.starttls(NOBODY)).unwrap()
+    Endpoint::from_url(&server.starttls(NO_LOGIN)).unwrap()
 }
 
 /// A token that is good from an hour ago, for so many seconds (RFC 7519).

@@ -9,7 +9,7 @@ use envoi::{Address, Client, Endpoint, Message, Pool, PoolConfig};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 
-use crate::servers::{ALICE, NOBODY, Server, both, dovecot, exim, postfix, someone, special};
+use crate::servers::{ALICE, NO_LOGIN, Server, both, dovecot, exim, postfix, someone, special};
 use crate::settings::hello;
 
 async fn send(pool: &Pool, to: &Address) -> u32 {
@@ -76,7 +76,7 @@ async fn twenty_tasks_share_a_pool_on_each_server() {
 #[ignore = "needs real servers"]
 async fn a_connection_closed_by_421_is_replaced() {
     let server = special("HASTY");
-    let pool = client(&server.starttls(NOBODY), [127, 0, 0, 78]).pool(1);
+    let pool = client(&server.starttls(NO_LOGIN), [127, 0, 0, 78]).pool(1);
     let here = "from unknown[127.0.0.78]";
     let to = [someone("idle"), someone("idle"), someone("idle")];
     let first = send(&pool, &to[0]).await;

@@ -29,11 +29,11 @@ async fn prdr_reports_one_refusing_recipient() {
     for url in exim.settings() {
         let mut connection = Client::from_url(&url).unwrap().connect().await.unwrap();
         let (first, last) = (someone("prdr"), someone("prdr"));
-        let nobody = Address::new("nobody@envoi.test").unwrap();
+        let unknown_user = Address::new("nobody@envoi.test").unwrap();
         let to = [
             first.clone(),
             someone("choosy"),
-            nobody,
+            unknown_user,
             someone("moody"),
             last.clone(),
         ];

@@ -2,7 +2,7 @@
 
 use envoi::{Client, Endpoint, Error, ErrorKind, Phase, Proxy, ProxyHeader, Receipt};
 
-use crate::servers::{ALICE, NOBODY, Server, postfix, someone, special, special_port};
+use crate::servers::{ALICE, NO_LOGIN, Server, postfix, someone, special, special_port};
 use crate::settings::hello;
 
 async fn send(endpoint: Endpoint, server: &Server) -> Result<(Receipt, String), Error> {
@@ -118,7 +118,7 @@ async fn a_proxy_header_announces_another_client() {
         (ProxyHeader::v2(source, destination).unwrap(), "[192.0.2.7]"),
         (ProxyHeader::local(), "[127.0.0.1]"),
     ] {
-        let endpoint = Endpoint::from_url(&server.starttls(NOBODY))
+        let endpoint = Endpoint::from_url(&server.starttls(NO_LOGIN))
             .unwrap()
             .proxy_header(header.clone());
         let (receipt, trace) = send(endpoint, &server)

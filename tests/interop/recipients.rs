@@ -10,7 +10,7 @@ fn address(address: &str) -> Address {
     Address::new(address).unwrap()
 }
 
-fn nobody() -> Address {
+fn unknown_user() -> Address {
     address("nobody@envoi.test")
 }
 
@@ -20,7 +20,7 @@ fn later() -> Address {
 
 fn to_all(recipients: impl IntoIterator<Item = Address>) -> Message<'static> {
     let envelope = Envelope::new(address("alice@envoi.test"), recipients).unwrap();
-    Message::from(hello(&nobody())).envelope(envelope)
+    Message::from(hello(&unknown_user())).envelope(envelope)
 }
 
 fn assert_refused(outcome: &Outcome, code: u16, enhanced: &str) {
@@ -40,7 +40,12 @@ async fn a_refused_recipient_does_not_affect_others() {
             let (first, last) = (someone("first"), someone("last"));
             let client = Client::from_url(&url).unwrap();
             let receipt = client
-                .send(to_all([first.clone(), nobody(), later(), last.clone()]))
+                .send(to_all([
+                    first.clone(),
+                    unknown_user(),
+                    later(),
+                    last.clone(),
+                ]))
                 .await
                 .unwrap();
             let outcomes: Vec<&Outcome> = receipt
@@ -83,7 +88,7 @@ async fn all_or_nothing_at(server: &Server) {
     let mut connection = Connection::connect(&endpoint).await.unwrap();
     let to = someone("all");
     let error = connection
-        .send(to_all([to.clone(), nobody()]))
+        .send(to_all([to.clone(), unknown_user()]))
         .await
         .unwrap_err();
     assert_eq!(
@@ -116,7 +121,7 @@ async fn a_message_with_all_recipients_refused_fails() {
             .connect()
             .await
             .unwrap();
-        let error = connection.send(to_all([nobody()])).await.unwrap_err();
+        let error = connection.send(to_all([unknown_user()])).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
             (ErrorKind::Refused, Phase::Rcpt),
@@ -135,7 +140,7 @@ async fn a_message_with_all_recipients_refused_fails() {
         assert!(error.hint().unwrap().contains("later"), "{error}");
 
         let error = connection
-            .send(to_all([later(), nobody()]))
+            .send(to_all([later(), unknown_user()]))
             .await
             .unwrap_err();
         assert_eq!(
@@ -234,10 +239,10 @@ async fn recipients_beyond_the_limit_get_the_message_once() {
         // With one that is refused for good among them, and larger than a message that goes with
         // its commands.
         let some: Vec<Address> = (0..5).map(|_| someone("few")).collect();
-        let with_refused = [some[0].clone(), nobody(), some[1].clone()]
+        let with_refused = [some[0].clone(), unknown_user(), some[1].clone()]
             .into_iter()
             .chain(some[2..].iter().cloned());
-        let large = hello(&nobody())
+        let large = hello(&unknown_user())
             .text_body("x".repeat(76).as_str().to_owned() + "\r\n" + &"Hello.\r\n".repeat(20_000));
         let envelope = Envelope::new(address("alice@envoi.test"), with_refused).unwrap();
         let receipt = client

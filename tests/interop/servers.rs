@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 /// Users as they stand in a URL: alice with `dummy 123+/=`, bob with `Grüße@1%20?#&`.
 pub const ALICE: &str = "alice%40envoi.test:dummy%20123%2B%2F%3D@";
 pub const BOB: &str = "bob%40envoi.test:Gr%C3%BC%C3%9Fe%401%2520%3F%23%26@";
-pub const NOBODY: &str = "";
+pub const NO_LOGIN: &str = "";
 
 /// How long a message may take from the queue to the mailbox.
 const DELIVERY: Duration = Duration::from_secs(60);
@@ -375,7 +375,7 @@ fn start() -> Result<Servers, String> {
             Ok(servers) => return Ok(servers),
             Err(error) => _ = write!(why, "\n{}: {error}", folder.display()),
         }
-        // Somebody else may have taken a port before the servers could; another failure would only
+        // Another program may have taken a port before the servers could; another failure would only
         // come again.
         if ports
             .iter()

@@ -20,7 +20,7 @@ async fn converse(server: &Server, url: &str) {
     let mut connection = Client::from_url(url).unwrap().connect().await.unwrap();
     assert!(connection.capabilities().size_limit().unwrap() > 1_000_000_000);
     let alice = Address::new("alice@envoi.test").unwrap();
-    let nobody = Address::new("nobody@envoi.test").unwrap();
+    let unknown_user = Address::new("nobody@envoi.test").unwrap();
 
     // A transaction that is given up.
     let dropped = someone("dropped");
@@ -43,7 +43,10 @@ async fn converse(server: &Server, url: &str) {
     let to = [someone("steps"), someone("steps")];
     assert_eq!(connection.mail(alice.clone()).await.unwrap().code(), 250);
     assert_eq!(connection.rcpt(to[0].clone()).await.unwrap().code(), 250);
-    assert_eq!(connection.rcpt(nobody.clone()).await.unwrap().code(), 550);
+    assert_eq!(
+        connection.rcpt(unknown_user.clone()).await.unwrap().code(),
+        550
+    );
     assert_eq!(connection.rcpt(to[1].clone()).await.unwrap().code(), 250);
     let mut writer = connection.data().await.unwrap();
     for piece in [
@@ -70,7 +73,7 @@ async fn converse(server: &Server, url: &str) {
 
     // One without a recipient: there is nothing to give DATA for.
     assert_eq!(connection.mail(None).await.unwrap().code(), 250);
-    assert_eq!(connection.rcpt(nobody).await.unwrap().code(), 550);
+    assert_eq!(connection.rcpt(unknown_user).await.unwrap().code(), 550);
     assert_eq!(
         connection.data().await.unwrap_err().kind(),
         ErrorKind::Request

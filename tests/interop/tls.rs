@@ -5,11 +5,11 @@ use std::error::Error as _;
 use envoi::tls::{CertificateFailure, CertificateProblem, ClientCertificate};
 use envoi::{Client, Endpoint, ErrorKind, Phase};
 
-use crate::servers::{NOBODY, Server, someone, special};
+use crate::servers::{NO_LOGIN, Server, someone, special};
 use crate::settings::hello;
 
 fn endpoint(server: &Server) -> Endpoint {
-    Endpoint::from_url(&server.starttls(NOBODY)).unwrap()
+    Endpoint::from_url(&server.starttls(NO_LOGIN)).unwrap()
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_missing_intermediate_is_explained() {
 
     // With the intermediate in the trust, the mail goes.
     let middle = server.ca.with_file_name("middle.pem");
-    let url = format!("{}&trust={}", server.starttls(NOBODY), middle.display());
+    let url = format!("{}&trust={}", server.starttls(NO_LOGIN), middle.display());
     let receipt = Client::from_url(&url)
         .unwrap()
         .send(hello(&to))
@@ -127,7 +127,7 @@ async fn a_server_with_tls_1_2_only_works() {
     assert!(receipt.tls.as_ref().unwrap().is_verified());
     let _ = server.delivered(&to).await;
 
-    let url = format!("{}&min-tls=1.3", server.starttls(NOBODY));
+    let url = format!("{}&min-tls=1.3", server.starttls(NO_LOGIN));
     let error = Client::from_url(&url)
         .unwrap()
         .send(hello(&to))

@@ -29,7 +29,7 @@ pub async fn large(who: &str, target: Target<'_>, is_ready: bool, file: &Path) {
         "lettre" => large_by_lettre(target, is_ready, file).await,
         "mail-send" => large_by_mail_send(target, is_ready, file).await,
         "async-smtp" => large_by_async_smtp(target, is_ready, file).await,
-        who => panic!("nobody is called {who}"),
+        who => panic!("no client is called {who}"),
     }
 }
 
@@ -146,7 +146,7 @@ pub fn small(who: &str, target: Target<'_>, time: Duration) {
                 .block_on(transport.quit())
                 .expect("the sink says goodbye");
         }
-        who => panic!("nobody is called {who}"),
+        who => panic!("no client is called {who}"),
     }
 }
 

@@ -35,7 +35,7 @@ pub enum Form {
     CodeChanges,
     /// It is longer than smtplib reads.
     TooLong,
-    /// Another reply follows that nobody asked for.
+    /// An unexpected reply follows.
     OneMore,
     /// It does not end.
     Cut,

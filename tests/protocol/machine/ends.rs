@@ -194,7 +194,7 @@ fn a_reply_of_another_kind_is_a_violation() {
             "{answers:?}"
         );
     }
-    // To the lone dot behind a 354 for nobody.
+    // To the lone dot after a 354 without recipients.
     let mut client = Client::ready(&["PIPELINING"]);
     client.machine.begin(transaction()).unwrap();
     client.feed("250 Ok\r\n550 No\r\n354 Go\r\n").unwrap();

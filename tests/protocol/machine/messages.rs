@@ -239,7 +239,7 @@ fn rset_separates_chunks_that_may_be_refused() {
     // with it.
     client.give_a_chunk();
     let steps = client
-        .feed("250 Ok\r\n550 No\r\n503 Nobody\r\n421 Bye\r\n")
+        .feed("250 Ok\r\n550 No\r\n503 No recipients\r\n421 Bye\r\n")
         .unwrap();
     assert!(
         matches!(

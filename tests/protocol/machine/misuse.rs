@@ -45,7 +45,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
         (ErrorKind::Request, "the message has no recipient")
     );
     assert_eq!(client.steps().unwrap(), [Step::Ready]);
-    // Step by step, and nobody was accepted.
+    // Single steps, with no accepted recipient.
     client.machine.mail(None.into()).unwrap();
     client.feed("250 2.1.0 Ok\r\n").unwrap();
     let error = client.machine.data().map_err(Error::from).unwrap_err();

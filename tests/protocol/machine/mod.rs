@@ -92,7 +92,7 @@ impl Client {
         self.steps()
     }
 
-    /// Bytes come, and nobody asks yet what they mean.
+    /// Passes bytes to the machine without asking for the next step.
     fn read(&mut self, bytes: &[u8]) {
         assert_eq!(self.machine.input(bytes), bytes.len());
     }

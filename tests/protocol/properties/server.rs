@@ -150,7 +150,7 @@ impl<'a> Server<'a> {
                 return self.final_replies();
             }
             (_, "BDAT") if self.accepted > 0 => "250 2.0.0 Ok: a chunk",
-            (_, "DATA" | "BDAT") => "503 5.5.1 Nobody to send it to",
+            (_, "DATA" | "BDAT") => "503 5.5.1 No recipients",
             (_, "QUIT") => "221 2.0.0 Bye",
             _ => "250 2.0.0 Ok",
         };

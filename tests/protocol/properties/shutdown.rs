@@ -1,6 +1,5 @@
-//! Several messages under way, and a server that ends the session by 421, breaks down, or goes on
-//! in spite of a 421: what is told of each message is what the server did with it, or that it is
-//! unknown.
+//! Several messages in flight, and a server that ends the session by 421, breaks down, or continues
+//! after a 421: the outcome of each message is what the server did with it, or unknown.
 
 use std::collections::HashSet;
 

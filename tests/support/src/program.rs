@@ -78,7 +78,7 @@ pub async fn run(
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // Whoever does not read it closes it.
+    // A program that does not read it closes it.
     let _ = stdin.write_all(input).await;
     drop(stdin);
     let output = timeout(PATIENCE, child.wait_with_output())

@@ -25,7 +25,7 @@ fn check_error<T>(result: Result<T>) -> Option<T> {
     None
 }
 
-/// Names in certificates are a stranger's.
+/// Names in certificates are untrusted.
 fn check_printable(text: &str) {
     assert!(
         !text.contains(|c: char| c.is_control() && c != '\n'),

@@ -22,7 +22,7 @@ const BLOCK: usize = 57 * 1024;
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => panic!("a message in memory makes nobody wait"),
+        Poll::Pending => panic!("a message in memory is always ready"),
     }
 }
 

@@ -108,7 +108,7 @@ pub fn extension(parameter: &str) -> &'static str {
         "MT-PRIORITY" => "MT-PRIORITY",
         "REQUIRETLS" => "REQUIRETLS",
         "AUTH" => "AUTH",
-        other => panic!("a parameter that nobody knows: {other}"),
+        other => panic!("an unknown parameter: {other}"),
     }
 }
 

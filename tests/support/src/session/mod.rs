@@ -199,7 +199,7 @@ impl Session {
         if self.call(|machine| machine.login(mechanism, &Credentials::new(USER, PASSWORD))) {
             assert!(
                 self.protected || self.auth_in_clear,
-                "a login in clear that nobody allowed"
+                "a login in clear that was not allowed"
             );
             let heard = self.heard.to_ascii_uppercase();
             assert!(
@@ -298,7 +298,7 @@ impl Session {
         let was_over = self.want == Step::Closed;
         let reason = AbortReason::TimedOut("that took too long".into());
         let error = Error::from(self.machine.abort(reason));
-        // What was refused before is told of first.
+        // An earlier refusal is reported first.
         self.settle();
         assert_eq!(self.want, Step::Closed);
         // The end of a session that was over before has told what is unknown.
@@ -535,9 +535,12 @@ impl Session {
                 assert_eq!(
                     transfer.told.len(),
                     transfer.transaction.recipients.len(),
-                    "each was told of"
+                    "each recipient has a reply"
                 );
-                assert!(!transfer.accepted.is_empty(), "sent, and to nobody");
+                assert!(
+                    !transfer.accepted.is_empty(),
+                    "sent without an accepted recipient"
+                );
                 assert!(
                     !transfer.transaction.all_or_nothing || transfer.accepted == transfer.told,
                     "sent to some"
@@ -550,7 +553,7 @@ impl Session {
                     );
                     assert!(
                         transfer.verdicts.iter().any(|(_, positive)| *positive),
-                        "sent, and to nobody"
+                        "sent without an accepted recipient"
                     );
                 }
                 assert!(
@@ -580,7 +583,7 @@ impl Session {
                 }
                 transfer.is_over = true;
             }
-            other => panic!("an event that nobody knows: {other:?}"),
+            other => panic!("an unknown event: {other:?}"),
         }
     }
 
@@ -592,7 +595,7 @@ impl Session {
                 self.left_in_doubt(error)
             );
             self.check_left();
-            // With PRDR, the server takes the message for nobody before it takes it as a whole.
+            // With PRDR, no recipient has the message before the last reply.
             let is_taken =
                 |transfer: &Transfer| transfer.verdicts.iter().any(|(_, positive)| *positive);
             assert!(self.protocol == Protocol::Lmtp || !self.replied().is_some_and(is_taken));
@@ -692,7 +695,7 @@ impl Session {
             .filter(handed_over)
     }
 
-    /// Each command is one line; none of them shows a secret, or is one that nobody gave.
+    /// Each command is one line; none of them shows a secret, or was not requested.
     fn check_commands(&self, said: &[(usize, Said)]) {
         const VERBS: [&str; 12] = [
             "EHLO ",
@@ -737,7 +740,7 @@ impl Session {
             let is_response = in_login && (*command == "*" || BASE64.decode(command).is_ok());
             assert!(
                 known || is_raw || is_response,
-                "nobody asked for {command:?}"
+                "{command:?} was not requested"
             );
             if *at < in_clear && !is_raw && !command.contains(":<") {
                 assert!(!command.starts_with("AUTH"), "a login in clear");

@@ -26,7 +26,7 @@ pub struct Transfer {
     pub is_unopened: bool,
     /// Where it begins on the wire, with MAIL.
     pub begins_at: usize,
-    /// The recipients that were told of, and those of them that were accepted.
+    /// The recipients with a reply, and those of them that were accepted.
     pub told: Vec<usize>,
     pub accepted: Vec<usize>,
     /// Who was given a verdict of his own on the message, and whether it was positive.
@@ -109,7 +109,7 @@ impl Transfer {
             .filter(|size| (1..=SMALL).contains(size))
     }
 
-    /// Nothing of the message must go before every recipient was answered: it may be for nobody,
+    /// Nothing of the message must go before every recipient was answered: all may be refused,
     /// and large.
     pub fn waits(&self) -> bool {
         let goes_in_several =
@@ -177,10 +177,10 @@ impl Transfer {
         } else {
             assert!(
                 session.protocol == Protocol::Lmtp || self.verdicts.is_empty(),
-                "verdicts that nobody asked for"
+                "unrequested verdicts"
             );
         }
-        assert!(found.is_empty(), "nobody asked for {found:?}");
+        assert!(found.is_empty(), "{found:?} was not requested");
 
         assert!(went.rcpts.len() <= self.transaction.recipients.len());
         for (rcpt, recipient) in went.rcpts.iter().zip(&self.transaction.recipients) {
