@@ -1,4 +1,4 @@
-//! Counts the instructions of the hot paths with valgrind, independently of the load of the machine.
+//! Counts the instructions of the hot paths with valgrind, independently of other load.
 //!
 //! ```text
 //! cargo bench --bench instructions               # compares with instructions.txt
@@ -88,7 +88,7 @@ fn compare() -> ExitCode {
         );
     } else if !grown.is_empty() {
         println!(
-            "{}.\nTo accept this, add `instructions of NAME: COUNT` and the reason to CHANGELOG.md.",
+            "{}.\nTo accept it, add `instructions of NAME: COUNT` and the reason to CHANGELOG.md.",
             grown.join("; ")
         );
         return ExitCode::FAILURE;

@@ -4,8 +4,8 @@
 //! cargo bench --bench micro
 //! ```
 //!
-//! The text has lines of 76 characters. All run in one thread and take turns; the fastest of 25 turns
-//! counts.
+//! The text has lines of 76 characters. All run in one thread and take turns; the fastest of 25
+//! turns counts.
 
 mod support;
 

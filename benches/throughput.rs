@@ -8,8 +8,8 @@
 //!
 //! envoi and the loop take turns, each in a process of its own, so that changes of the machine's
 //! speed affect both, and CPU time and peak memory are those of the client alone. The sink is a
-//! third process on the same cores. envoi's time is that of its whole work, from creating the runtime to
-//! the reply to QUIT; the loop's begins when its bytes are in memory.
+//! third process on the same cores. envoi's time is that of its whole work, from creating the
+//! runtime to the reply to QUIT; the loop's begins when its bytes are in memory.
 //!
 //! On a busy machine the ratio approaches 1. It is meaningful only if the bare loop runs at full
 //! speed. Single rounds are between half and twice the median.
