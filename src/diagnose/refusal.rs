@@ -68,14 +68,13 @@ pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
         .unwrap_or_default();
     let text = words(reply);
     let fits = |row: &&Row| {
-        let Row(when, phases, codes, enhanced_codes, words, _) = row;
-        when.iter().all(|when| when.holds(facts))
-            && (phases.is_empty() || phases.contains(&facts.phase))
-            && codes.iter().any(|begin| code.starts_with(begin))
-            && (enhanced_codes.is_empty() || enhanced_codes.contains(&enhanced.as_str()))
-            && (words.is_empty() || words.iter().any(|word| has_word(&text, word)))
+        row.when.iter().all(|when| when.holds(facts))
+            && (row.phases.is_empty() || row.phases.contains(&facts.phase))
+            && row.codes.iter().any(|begin| code.starts_with(begin))
+            && (row.enhanced.is_empty() || row.enhanced.contains(&enhanced.as_str()))
+            && (row.words.is_empty() || row.words.iter().any(|word| has_word(&text, word)))
     };
-    ROWS.iter().find(fits).map(|row| match row.5 {
+    ROWS.iter().find(fits).map(|row| match row.advice {
         Say::It(text) => Advice {
             text: text.into(),
             lasts: false,
@@ -1136,7 +1135,12 @@ mod tests {
 
     /// Replies for each row: each of its codes, enhanced codes and words.
     fn replies(row: &Row) -> Vec<String> {
-        let Row(_, _, codes, enhanced, words, _) = row;
+        let Row {
+            codes,
+            enhanced,
+            words,
+            ..
+        } = row;
         let enhanced: &[&str] = if enhanced.is_empty() {
             &["", "0.0"]
         } else {
@@ -1190,10 +1194,10 @@ mod tests {
                 .into_iter()
                 .map(|text| (text.clone(), reply(&text)))
                 .collect();
-            let phases = if row.1.is_empty() {
+            let phases = if row.phases.is_empty() {
                 &[Greeting, Auth, Mail, Rcpt, EndOfData]
             } else {
-                row.1
+                row.phases
             };
             let cases = phases.iter().flat_map(|phase| {
                 sessions(*phase)
@@ -1265,9 +1269,10 @@ mod tests {
         }
         assert!(faults.is_empty(), "{faults:#?}");
         // Every row has its case, but for those about ports, addresses and numbers.
-        for Row(when, _, _, _, _, say) in ROWS {
-            let (Say::It(text) | Say::UseTls(text)) = say;
-            let elsewhere = when
+        for row in ROWS {
+            let (Say::It(text) | Say::UseTls(text)) = row.advice;
+            let elsewhere = row
+                .when
                 .iter()
                 .any(|when| matches!(when, When::OnSubmissionPort | When::SenderIsUser));
             let given = told_so_far.iter().any(|told| told.starts_with(text));

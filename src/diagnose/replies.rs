@@ -7,19 +7,33 @@ use super::refusal::Say::{self, It, UseTls};
 use super::refusal::When::{self, *};
 use crate::error::Phase;
 
-/// What must hold besides the reply (none: nothing); phases (none: all); how the code begins;
-/// enhanced codes without their class (none: any; "" for a reply without one); words, of which one
-/// must be there (none: whatever it says); the advice.
-pub(super) struct Row(
-    pub(super) &'static [When],
-    pub(super) &'static [Phase],
-    pub(super) &'static [&'static str],
-    pub(super) &'static [&'static str],
-    pub(super) &'static [&'static str],
-    pub(super) Say,
-);
+/// A reply to recognise, and the advice for it.
+pub(super) struct Row {
+    /// What must hold besides the reply.
+    pub(super) when: &'static [When],
+    /// The phases of the session; none stands for all.
+    pub(super) phases: &'static [Phase],
+    /// How the code begins.
+    pub(super) codes: &'static [&'static str],
+    /// Enhanced status codes without their class, "" for a reply without one; none stands for any.
+    pub(super) enhanced: &'static [&'static str],
+    /// Words of which the reply has one, in small letters; none stands for any reply.
+    pub(super) words: &'static [&'static str],
+    pub(super) advice: Say,
+}
 
-const ALWAYS: &[When] = &[];
+/// The advice for every refusal; a row adds what must hold.
+const fn advise(advice: Say) -> Row {
+    Row {
+        when: &[],
+        phases: &[],
+        codes: &["4", "5"],
+        enhanced: &[],
+        words: &[],
+        advice,
+    }
+}
+
 const CLEAR: &[When] = &[InClear];
 const TLS: &[When] = &[InTls];
 const LOGGED_IN: &[When] = &[LoggedIn];
@@ -27,7 +41,6 @@ const LOGGED_OUT: &[When] = &[LoggedOut];
 const LOGGED_OUT_OF_SMTP: &[When] = &[LoggedOut, Smtp];
 const RELAY_CODES: &[&str] = &["450", "451", "452", "454", "5"];
 
-const ANY: &[Phase] = &[];
 const HELLO: &[Phase] = &[Phase::Hello];
 const AUTH: &[Phase] = &[Phase::Auth];
 const GREETING: &[Phase] = &[Phase::Greeting];
@@ -59,430 +72,453 @@ const OPENING: &[Phase] = &[Phase::Greeting, Phase::Hello, Phase::Auth];
 /// Where the size of a message is refused.
 const SIZED: &[Phase] = &[Phase::Mail, Phase::Body, Phase::EndOfData];
 
-/// The particular before the general; in small letters.
+/// The first row that fits is used, so the particular ones precede the general ones.
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     // TLS first.
-    Row(TLS, HELLO, &["530"], &[], &["starttls"], It(TLS_UNSEEN)),
-    Row(&[InClear, Lmtp], HELLO, &["530"], &[], &["starttls"],
-        It("The server answers nothing before TLS, not even LHLO, without which there is no \
-        STARTTLS: have its administrator correct that.")),
-    Row(CLEAR, HELLO, &["530"], &[], &["starttls"],
-        It("The server answers nothing before TLS, not even EHLO, without which there is no \
-            STARTTLS: use smtps:// (port 465), or have its administrator correct that.")),
+    Row { when: TLS, phases: HELLO, codes: &["530"], words: &["starttls"],
+        ..advise(It(TLS_UNSEEN)) },
+    Row { when: &[InClear, Lmtp], phases: HELLO, codes: &["530"], words: &["starttls"],
+        ..advise(It("The server answers nothing before TLS, not even LHLO, without which there is \
+            no STARTTLS: have its administrator correct that.")) },
+    Row { when: CLEAR, phases: HELLO, codes: &["530"], words: &["starttls"],
+        ..advise(It("The server answers nothing before TLS, not even EHLO, without which there is \
+            no STARTTLS: use smtps:// (port 465), or have its administrator correct that.")) },
     // Exchange has 451 5.7.3 for it.
-    Row(CLEAR, COMMANDS, &["4", "5"], &[], STARTTLS_WANTED, UseTls(WANTS_TLS)),
-    Row(CLEAR, AUTH, &["538"], &[], &[], UseTls(LOGIN_WANTS_TLS)),
-    Row(CLEAR, AUTH, &["4", "5"], &["7.10", "7.11"], &[], UseTls(LOGIN_WANTS_TLS)),
-    Row(CLEAR, AUTH, &["4", "5"], &[], TLS_WANTED, UseTls(LOGIN_WANTS_TLS)),
-    Row(CLEAR, COMMANDS, &["4", "5"], &["7.10", "7.29"], &[], UseTls(WANTS_TLS)),
-    Row(CLEAR, COMMANDS, &["4", "5"], &[], TLS_WANTED, UseTls(WANTS_TLS)),
-    Row(TLS, AUTH, &["538"], &[], &[], It(TLS_UNSEEN)),
-    Row(TLS, COMMANDS, &["4", "5"], &["7.10", "7.11", "7.29"], &[], It(TLS_UNSEEN)),
-    Row(TLS, COMMANDS, &["4", "5"], &[], STARTTLS_WANTED, It(TLS_UNSEEN)),
-    Row(TLS, COMMANDS, &["4", "5"], &[], TLS_WANTED, It(TLS_UNSEEN)),
-    Row(&[Lmtp], HELLO, &["500", "502", "504", "530"], &[], &[],
-        It("This may be a server that does not speak LMTP: check the host and the port.")),
-    Row(ALWAYS, HELLO, &["500", "502", "504", "530"], &[], &[],
-        It("This may be no mail server (an FTP server greets with 220, too), or one that speaks \
-            LMTP (lmtp://): check the host and the port.")),
+    Row { when: CLEAR, phases: COMMANDS, words: STARTTLS_WANTED, ..advise(UseTls(WANTS_TLS)) },
+    Row { when: CLEAR, phases: AUTH, codes: &["538"], ..advise(UseTls(LOGIN_WANTS_TLS)) },
+    Row { when: CLEAR, phases: AUTH, enhanced: &["7.10", "7.11"],
+        ..advise(UseTls(LOGIN_WANTS_TLS)) },
+    Row { when: CLEAR, phases: AUTH, words: TLS_WANTED, ..advise(UseTls(LOGIN_WANTS_TLS)) },
+    Row { when: CLEAR, phases: COMMANDS, enhanced: &["7.10", "7.29"], ..advise(UseTls(WANTS_TLS)) },
+    Row { when: CLEAR, phases: COMMANDS, words: TLS_WANTED, ..advise(UseTls(WANTS_TLS)) },
+    Row { when: TLS, phases: AUTH, codes: &["538"], ..advise(It(TLS_UNSEEN)) },
+    Row { when: TLS, phases: COMMANDS, enhanced: &["7.10", "7.11", "7.29"],
+        ..advise(It(TLS_UNSEEN)) },
+    Row { when: TLS, phases: COMMANDS, words: STARTTLS_WANTED, ..advise(It(TLS_UNSEEN)) },
+    Row { when: TLS, phases: COMMANDS, words: TLS_WANTED, ..advise(It(TLS_UNSEEN)) },
+    Row { when: &[Lmtp], phases: HELLO, codes: &["500", "502", "504", "530"],
+        ..advise(It("This may be a server that does not speak LMTP: check the host and the \
+            port.")) },
+    Row { phases: HELLO, codes: &["500", "502", "504", "530"],
+        ..advise(It("This may be no mail server (an FTP server greets with 220, too), or one that \
+            speaks LMTP (lmtp://): check the host and the port.")) },
     // Postfix ends the handshake without the certificate, and says so to EHLO.
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["client certificate"],
-        It("Get a client certificate that the server's administrator accepts, and give it \
+    Row { words: &["client certificate"],
+        ..advise(It("Get a client certificate that the server's administrator accepts, and give it \
             (TlsSettings::client_certificate). If you gave one, look at its dates and its \
-            issuer.")),
+            issuer.")) },
 
     // STARTTLS.
-    Row(ALWAYS, STARTTLS, &["5"], &[], &["already"],
-        It("The server takes this connection for one inside TLS: a tunnel or proxy between has \
-            probably added TLS. Connect to the server itself. Only where the tunnel begins on this \
-            very machine, tls=none leaves TLS to it.")),
-    Row(ALWAYS, STARTTLS, &["4"], &[], &[],
-        It("The server's TLS is out of order: try again later. If it lasts, its administrator must \
-            look at its certificate, key and log.")),
-    Row(&[Lmtp], STARTTLS, &["5"], &[], &[],
-        It("The server offers STARTTLS and refuses it: its administrator must put it in order.")),
-    Row(ALWAYS, STARTTLS, &["5"], &[], &[],
-        It("Use smtps:// (port 465) if the server has that; else its administrator must put \
-            STARTTLS in order.")),
+    Row { phases: STARTTLS, codes: &["5"], words: &["already"],
+        ..advise(It("The server takes this connection for one inside TLS: a tunnel or proxy \
+            between has probably added TLS. Connect to the server itself. Only where the tunnel \
+            begins on this very machine, tls=none leaves TLS to it.")) },
+    Row { phases: STARTTLS, codes: &["4"],
+        ..advise(It("The server's TLS is out of order: try again later. If it lasts, its \
+            administrator must look at its certificate, key and log.")) },
+    Row { when: &[Lmtp], phases: STARTTLS, codes: &["5"],
+        ..advise(It("The server offers STARTTLS and refuses it: its administrator must put it in \
+            order.")) },
+    Row { phases: STARTTLS, codes: &["5"],
+        ..advise(It("Use smtps:// (port 465) if the server has that; else its administrator must \
+            put STARTTLS in order.")) },
 
     // Sure, whatever else the reply says.
-    Row(ALWAYS, RCPT, &["5"], &["1.1"], &[], It(NO_MAILBOX)),
+    Row { phases: RCPT, codes: &["5"], enhanced: &["1.1"], ..advise(It(NO_MAILBOX)) },
 
     // A recipient for some senders alone.
-    Row(ALWAYS, MESSAGE, &["4", "5"], &["7.12", "7.120", "7.121", "7.122", "7.123", "7.124",
-        "7.125", "7.126", "7.127", "7.128", "7.129",
-        "7.130", "7.131", "7.132", "7.133", "7.134", "7.135", "7.136"], &[], It(MEMBERS_ONLY)),
-    Row(ALWAYS, MESSAGE, &["5"], &[], &["members-only", "not allowed to post",
-        "closed mailing list", "allowed-senders list",
-        "only accepting mail from specific", "restricted to members"], It(MEMBERS_ONLY)),
+    Row { phases: MESSAGE, enhanced: &["7.12", "7.120", "7.121", "7.122", "7.123", "7.124", "7.125",
+        "7.126", "7.127", "7.128", "7.129", "7.130", "7.131", "7.132", "7.133", "7.134", "7.135",
+        "7.136"], ..advise(It(MEMBERS_ONLY)) },
+    Row { phases: MESSAGE, codes: &["5"], words: &["members-only", "not allowed to post",
+        "closed mailing list", "allowed-senders list", "only accepting mail from specific",
+        "restricted to members"], ..advise(It(MEMBERS_ONLY)) },
 
     // The account.
-    Row(LOGGED_IN, ANY, &["4", "5"], &["7.501", "7.502", "7.503"], &[], It(BARRED)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &["7.501", "7.502", "7.503"], &[], It(SENDER_BARRED)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], SPAM_SENT, It(BARRED)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], SPAM_SENT, It(SENDER_BARRED)),
-    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["sending suspended", "sending is suspended",
-        "sending paused", "sending is paused", "sending has been paused",
-        "sending has been suspended", "sending is disabled", "account suspended",
-        "your account has been suspended", "your account is suspended"],
-        It("The provider has stopped sending for this account: look for the reason in what it \
-        wrote to the account's owner, and have the account allowed to send again.")),
-    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["not authorized to perform"],
-        It("The credentials do not include the right to send as this sender (at Amazon SES: \
-        ses:SendRawEmail, for its identity): the account's administrator must grant it.")),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &["7.68"], &[], It(DIRECT_SEND)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], &["direct send not allowed"], It(DIRECT_SEND)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &["7.68"], &[], It(NO_CONNECTOR)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.705"], &[],
-        It("The whole organization may not send for now, as too much of its mail looked like spam, \
-            or there was too much of it: its administrator must find the cause, and then have the \
-            block lifted by the provider.")),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.708"], &[],
-        It("The provider does not let this organization send from this network address yet: it is \
-            a new or trial tenant as a rule, or one that sent spam. Its administrator must have \
-            the block lifted by the provider's support.")),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.750"], &[],
-        It("The organization sent too much from domains that are not registered with it: its \
-            administrator must register the sender's domain, and then have the block lifted by the \
-            provider's support.")),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.64", "7.51"], &[],
-        It(NO_CONNECTOR)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["test purposes only", "authorized recipients",
-        "activate your", "sandbox"],
-        It("The account is on trial or not activated: activate it, add a domain of your own and \
-            verify that, or send to the recipients alone that its settings name as allowed.")),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["credits exceeded", "out of credit", "not enough credit",
-        "no credits", "insufficient credits",
-        "exceeded your messaging limit", "plan limit", "quota of your plan"], It(CREDITS)),
+    Row { when: LOGGED_IN, enhanced: &["7.501", "7.502", "7.503"], ..advise(It(BARRED)) },
+    Row { when: LOGGED_OUT, enhanced: &["7.501", "7.502", "7.503"], ..advise(It(SENDER_BARRED)) },
+    Row { when: LOGGED_IN, words: SPAM_SENT, ..advise(It(BARRED)) },
+    Row { when: LOGGED_OUT, words: SPAM_SENT, ..advise(It(SENDER_BARRED)) },
+    Row { phases: MESSAGE, words: &["sending suspended", "sending is suspended", "sending paused",
+        "sending is paused", "sending has been paused", "sending has been suspended",
+        "sending is disabled", "account suspended", "your account has been suspended",
+        "your account is suspended"],
+        ..advise(It("The provider has stopped sending for this account: look for the reason in \
+            what it wrote to the account's owner, and have the account allowed to send again.")) },
+    Row { phases: MESSAGE, words: &["not authorized to perform"],
+        ..advise(It("The credentials do not include the right to send as this sender (at Amazon \
+            SES: ses:SendRawEmail, for its identity): the account's administrator must grant \
+            it.")) },
+    Row { when: LOGGED_OUT, enhanced: &["7.68"], ..advise(It(DIRECT_SEND)) },
+    Row { when: LOGGED_OUT, words: &["direct send not allowed"], ..advise(It(DIRECT_SEND)) },
+    Row { when: LOGGED_IN, enhanced: &["7.68"], ..advise(It(NO_CONNECTOR)) },
+    Row { enhanced: &["7.705"],
+        ..advise(It("The whole organization may not send for now, as too much of its mail looked \
+            like spam, or there was too much of it: its administrator must find the cause, and \
+            then have the block lifted by the provider.")) },
+    Row { enhanced: &["7.708"],
+        ..advise(It("The provider does not let this organization send from this network address \
+            yet: it is a new or trial tenant as a rule, or one that sent spam. Its administrator \
+            must have the block lifted by the provider's support.")) },
+    Row { enhanced: &["7.750"],
+        ..advise(It("The organization sent too much from domains that are not registered with it: \
+            its administrator must register the sender's domain, and then have the block lifted by \
+            the provider's support.")) },
+    Row { enhanced: &["7.64", "7.51"], ..advise(It(NO_CONNECTOR)) },
+    Row { words: &["test purposes only", "authorized recipients", "activate your", "sandbox"],
+        ..advise(It("The account is on trial or not activated: activate it, add a domain of your \
+            own and verify that, or send to the recipients alone that its settings name as \
+            allowed.")) },
+    Row { words: &["credits exceeded", "out of credit", "not enough credit", "no credits",
+        "insufficient credits", "exceeded your messaging limit", "plan limit",
+        "quota of your plan"], ..advise(It(CREDITS)) },
 
     // Google's relay, which speaks of EHLO, too.
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], &["credentials for relay"], It(REGISTER)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], &["credentials for relay"], It(REGISTER_LOGGED_IN)),
+    Row { when: LOGGED_OUT, words: &["credentials for relay"], ..advise(It(REGISTER)) },
+    Row { when: LOGGED_IN, words: &["credentials for relay"], ..advise(It(REGISTER_LOGGED_IN)) },
 
     // The name in EHLO. Google's relay refuses it with 421, and says (EHLO).
-    Row(ALWAYS, HELLO, &["4", "5"], &[], &["(ehlo)", "(helo)", "ehlo argument", "helo argument"],
-        It(CLIENT_NAME)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.506"], &[], It(CLIENT_NAME)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["helo command", "ehlo command", "helo name", "ehlo name",
-        "invalid helo", "bad helo", "helo rejected",
-        "valid helo", "helo/ehlo", "fqdn required"], It(CLIENT_NAME)),
+    Row { phases: HELLO, words: &["(ehlo)", "(helo)", "ehlo argument", "helo argument"],
+        ..advise(It(CLIENT_NAME)) },
+    Row { enhanced: &["7.506"], ..advise(It(CLIENT_NAME)) },
+    Row { words: &["helo command", "ehlo command", "helo name", "ehlo name", "invalid helo",
+        "bad helo", "helo rejected", "valid helo", "helo/ehlo", "fqdn required"],
+        ..advise(It(CLIENT_NAME)) },
 
     // The network address.
-    Row(ALWAYS, ANY, &["5"], &[], &["url reputation", "uri reputation", "link reputation",
-        "uribl", "surbl"], It(FILTERED)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["reputation of the sending domain", "spamhaus dbl",
-        "domain is listed", "blacklisted domain"],
-        It("The sender's domain is on a block list, or has a bad reputation: find out why in the \
-            list that the server names, and have it removed.")),
-    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], NOT_DIRECTLY, It(NO_DIRECT_MAIL)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], NOT_DIRECTLY, It(ON_BLOCK_LIST_LOGGED_IN)),
-    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &["7.511"], &[], It(ON_BLOCK_LIST)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.511"], &[], It(ON_BLOCK_LIST_LOGGED_IN)),
-    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], BLOCK_LISTED, It(ON_BLOCK_LIST_LOGGED_IN)),
-    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME)),
-    Row(LOGGED_OUT_OF_SMTP, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.25"], &[], It(NO_NAME_LOGGED_IN)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], NAMELESS, It(NO_NAME_LOGGED_IN)),
-    Row(ALWAYS, OPENING, &["4", "5"], &[], &["ip address has been blocked",
-        "ip address is blocked", "ip has been blocked", "ip is blocked", "ip blocked",
-        "ip address blocked", "ip address has been banned", "ip is banned", "ip banned",
-        "host is blocked", "blocked ip"], It(ADDRESS_BLOCKED)),
-    Row(ALWAYS, OPENING, &["4"], &[], CONNECTIONS, It(TOO_OFTEN_FOR_NOW)),
-    Row(ALWAYS, OPENING, &["5"], &[], CONNECTIONS, It(TOO_OFTEN)),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["client host rejected", "host not allowed",
-        "ip not allowed", "ip address not allowed", "not allowed from this ip"], It(ADDRESS_BLOCKED)),
-    Row(ALWAYS, &[Phase::Greeting, Phase::Hello], &["5"], &[], TOO_MUCH, It(TOO_OFTEN)),
+    Row { codes: &["5"], words: &["url reputation", "uri reputation", "link reputation", "uribl",
+        "surbl"], ..advise(It(FILTERED)) },
+    Row { words: &["reputation of the sending domain", "spamhaus dbl", "domain is listed",
+        "blacklisted domain"],
+        ..advise(It("The sender's domain is on a block list, or has a bad reputation: find out why \
+            in the list that the server names, and have it removed.")) },
+    Row { when: LOGGED_OUT_OF_SMTP, words: NOT_DIRECTLY, ..advise(It(NO_DIRECT_MAIL)) },
+    Row { words: NOT_DIRECTLY, ..advise(It(ON_BLOCK_LIST_LOGGED_IN)) },
+    Row { when: LOGGED_OUT_OF_SMTP, enhanced: &["7.511"], ..advise(It(ON_BLOCK_LIST)) },
+    Row { enhanced: &["7.511"], ..advise(It(ON_BLOCK_LIST_LOGGED_IN)) },
+    Row { when: LOGGED_OUT_OF_SMTP, words: BLOCK_LISTED, ..advise(It(ON_BLOCK_LIST)) },
+    Row { words: BLOCK_LISTED, ..advise(It(ON_BLOCK_LIST_LOGGED_IN)) },
+    Row { when: LOGGED_OUT_OF_SMTP, enhanced: &["7.25"], ..advise(It(NO_NAME)) },
+    Row { when: LOGGED_OUT_OF_SMTP, words: NAMELESS, ..advise(It(NO_NAME)) },
+    Row { enhanced: &["7.25"], ..advise(It(NO_NAME_LOGGED_IN)) },
+    Row { words: NAMELESS, ..advise(It(NO_NAME_LOGGED_IN)) },
+    Row { phases: OPENING, words: &["ip address has been blocked", "ip address is blocked",
+        "ip has been blocked", "ip is blocked", "ip blocked", "ip address blocked",
+        "ip address has been banned", "ip is banned", "ip banned", "host is blocked", "blocked ip"],
+        ..advise(It(ADDRESS_BLOCKED)) },
+    Row { phases: OPENING, codes: &["4"], words: CONNECTIONS, ..advise(It(TOO_OFTEN_FOR_NOW)) },
+    Row { phases: OPENING, codes: &["5"], words: CONNECTIONS, ..advise(It(TOO_OFTEN)) },
+    Row { phases: AUTH, words: &["client host rejected", "host not allowed", "ip not allowed",
+        "ip address not allowed", "not allowed from this ip"], ..advise(It(ADDRESS_BLOCKED)) },
+    Row { phases: &[Phase::Greeting, Phase::Hello], codes: &["5"], words: TOO_MUCH,
+        ..advise(It(TOO_OFTEN)) },
 
     // The server, before what it says of others.
-    Row(ALWAYS, ANY, &["4", "5"], &["3.5"], &[], It(MISCONFIGURED)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["configuration error", "misconfigured",
-        "license expired"], It(MISCONFIGURED)),
+    Row { enhanced: &["3.5"], ..advise(It(MISCONFIGURED)) },
+    Row { words: &["configuration error", "misconfigured", "license expired"],
+        ..advise(It(MISCONFIGURED)) },
 
     // The login.
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["application-specific", "application specific",
-        "app password", "app-specific", "application password",
-        "authorization code", "client authorization password", "parol prilozheniya"],
-        It(APP_PASSWORD)),
-    Row(ALWAYS, AUTH, &["534", "535"], &["7.9"], &["application"], It(APP_PASSWORD)),
-    Row(ALWAYS, AUTH, &["5"], &[], &["web browser"],
-        It("The provider wants the account's owner to confirm this login: log in with a browser, \
-            then try again. With an app password, made in the account's security settings, it does \
-            not ask as a rule.")),
-    Row(ALWAYS, AUTH, &["5"], &["7.139"], &["credentials were incorrect"], It(WRONG_PASSWORD)),
-    Row(ALWAYS, AUTH, &["5"], &["7.139"], &["disabled"], It(NO_BASIC_AUTH)),
-    Row(ALWAYS, AUTH, &["5"], &["7.30"], &[], It(NO_BASIC_AUTH)),
-    Row(ALWAYS, AUTH, &["5"], &[], &["basic authentication"], It(NO_BASIC_AUTH)),
-    Row(ALWAYS, AUTH, &["5"], &["7.139"], &[],
-        It("A rule of the organization stopped this login (conditional access, security defaults, \
-            a second factor): its administrator sees which one in the log of sign-ins.")),
-    Row(ALWAYS, AUTH, &["5"], &["7.13"], &[], It(LOCKED)),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["account is disabled", "account disabled",
-        "account has been disabled", "account is locked",
-        "account locked", "suspended", "user disabled", "user is disabled", "account is blocked",
-        "account blocked", "deactivated"], It(LOCKED)),
-    Row(ALWAYS, AUTH, &["5"], &[], &["no permission", "does not have access rights",
-        "service is not enabled", "smtp is disabled",
-        "smtp access is disabled", "not enabled for smtp", "smtp service"],
-        It("Sending by SMTP is switched off for this account: switch it on in the account's \
-            settings, or have its administrator do so.")),
-    Row(ALWAYS, AUTH, &["5"], &[], &["authorization grant"],
-        It("The API key that is the password here is wrong, expired or revoked, or may not send \
-            mail: make a new one, and give it with the user name that the provider names for it \
-            (\"apikey\" at SendGrid).")),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], UNVERIFIED,
-        It("The account's address is not verified: verify it with the provider, as its mail or \
-        its settings say.")),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["authentication type", "mechanism disabled",
+    Row { phases: AUTH, words: &["application-specific", "application specific", "app password",
+        "app-specific", "application password", "authorization code",
+        "client authorization password", "parol prilozheniya"], ..advise(It(APP_PASSWORD)) },
+    Row { phases: AUTH, codes: &["534", "535"], enhanced: &["7.9"], words: &["application"],
+        ..advise(It(APP_PASSWORD)) },
+    Row { phases: AUTH, codes: &["5"], words: &["web browser"],
+        ..advise(It("The provider wants the account's owner to confirm this login: log in with a \
+            browser, then try again. With an app password, made in the account's security \
+            settings, it does not ask as a rule.")) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.139"], words: &["credentials were incorrect"],
+        ..advise(It(WRONG_PASSWORD)) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.139"], words: &["disabled"],
+        ..advise(It(NO_BASIC_AUTH)) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.30"], ..advise(It(NO_BASIC_AUTH)) },
+    Row { phases: AUTH, codes: &["5"], words: &["basic authentication"],
+        ..advise(It(NO_BASIC_AUTH)) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.139"],
+        ..advise(It("A rule of the organization stopped this login (conditional access, security \
+            defaults, a second factor): its administrator sees which one in the log of \
+            sign-ins.")) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.13"], ..advise(It(LOCKED)) },
+    Row { phases: AUTH, words: &["account is disabled", "account disabled",
+        "account has been disabled", "account is locked", "account locked", "suspended",
+        "user disabled", "user is disabled", "account is blocked", "account blocked",
+        "deactivated"], ..advise(It(LOCKED)) },
+    Row { phases: AUTH, codes: &["5"], words: &["no permission", "does not have access rights",
+        "service is not enabled", "smtp is disabled", "smtp access is disabled",
+        "not enabled for smtp", "smtp service"],
+        ..advise(It("Sending by SMTP is switched off for this account: switch it on in the \
+            account's settings, or have its administrator do so.")) },
+    Row { phases: AUTH, codes: &["5"], words: &["authorization grant"],
+        ..advise(It("The API key that is the password here is wrong, expired or revoked, or may \
+            not send mail: make a new one, and give it with the user name that the provider names \
+            for it (\"apikey\" at SendGrid).")) },
+    Row { phases: AUTH, words: UNVERIFIED,
+        ..advise(It("The account's address is not verified: verify it with the provider, as its \
+            mail or its settings say.")) },
+    Row { phases: AUTH, words: &["authentication type", "mechanism disabled",
         "mechanism not supported", "mechanism is not supported", "unsupported mechanism",
         "mechanism is disabled", "unrecognized authentication", "mechanism not allowed"],
-        It(OTHER_MECHANISM)),
-    Row(ALWAYS, AUTH, &["432"], &[], &[],
-        It("The server must store the password anew for this mechanism: log in once with PLAIN \
-            (auth=PLAIN in the URL), inside TLS.")),
-    Row(ALWAYS, AUTH, &["4", "5"], &[], &["too many", "rate limit", "ratelimit", "rate exceeded",
+        ..advise(It(OTHER_MECHANISM)) },
+    Row { phases: AUTH, codes: &["432"],
+        ..advise(It("The server must store the password anew for this mechanism: log in once with \
+            PLAIN (auth=PLAIN in the URL), inside TLS.")) },
+    Row { phases: AUTH, words: &["too many", "rate limit", "ratelimit", "rate exceeded",
         "limit exceeded", "throttl", "too often", "too frequent"],
-        It("There were too many logins, or too many wrong ones: check the password, wait some \
-            minutes (or hours), and then log in less often: send many messages over one \
-            connection.")),
-    Row(ALWAYS, AUTH, &["4"], &[], &["could not authenticate", "bad username",
-        "invalid credentials", "credentials invalid", "wrong password",
-        "incorrect password"], It(WRONG_PASSWORD)),
-    Row(ALWAYS, AUTH, &["4"], &[], &[],
-        It("The server cannot check logins at the moment: try again later.")),
-    Row(ALWAYS, AUTH, &["504", "534"], &[], &[], It(OTHER_MECHANISM)),
-    Row(ALWAYS, AUTH, &["5"], &["7.4", "7.9"], &[], It(OTHER_MECHANISM)),
-    Row(&[AboutMechanism], AUTH, &["5"], &[], &[], It(OTHER_MECHANISM)),
-    Row(CLEAR, AUTH, &["530"], &[], &[], UseTls(LOGIN_WANTS_TLS)),
-    Row(TLS, AUTH, &["530"], &[], &[],
-        It("The server wants something else before this login: its words say what. If they do not, \
-            ask its administrator.")),
-    Row(&[StartTlsUnused], AUTH, &["500", "502", "503"], &[], &[],
-        It("The server takes no login here: many take it only inside TLS (leave out tls=none), or \
-            on the submission port (587 or 465).")),
-    Row(&[Lmtp], AUTH, &["500", "502", "503"], &[], &[], It(NO_LOGIN_HERE)),
-    Row(&[OnSubmissionPort], AUTH, &["500", "502", "503"], &[], &[], It(NO_LOGIN_HERE)),
-    Row(ALWAYS, AUTH, &["500", "502", "503"], &[], &[],
-        It("The server takes no login here: use its submission port (587 or 465), or leave the \
-            credentials out.")),
-    Row(ALWAYS, AUTH, &["5"], &[], &[], It(WRONG_PASSWORD)),
+        ..advise(It("There were too many logins, or too many wrong ones: check the password, wait \
+            some minutes (or hours), and then log in less often: send many messages over one \
+            connection.")) },
+    Row { phases: AUTH, codes: &["4"], words: &["could not authenticate", "bad username",
+        "invalid credentials", "credentials invalid", "wrong password", "incorrect password"],
+        ..advise(It(WRONG_PASSWORD)) },
+    Row { phases: AUTH, codes: &["4"],
+        ..advise(It("The server cannot check logins at the moment: try again later.")) },
+    Row { phases: AUTH, codes: &["504", "534"], ..advise(It(OTHER_MECHANISM)) },
+    Row { phases: AUTH, codes: &["5"], enhanced: &["7.4", "7.9"], ..advise(It(OTHER_MECHANISM)) },
+    Row { when: &[AboutMechanism], phases: AUTH, codes: &["5"], ..advise(It(OTHER_MECHANISM)) },
+    Row { when: CLEAR, phases: AUTH, codes: &["530"], ..advise(UseTls(LOGIN_WANTS_TLS)) },
+    Row { when: TLS, phases: AUTH, codes: &["530"],
+        ..advise(It("The server wants something else before this login: its words say what. If \
+            they do not, ask its administrator.")) },
+    Row { when: &[StartTlsUnused], phases: AUTH, codes: &["500", "502", "503"],
+        ..advise(It("The server takes no login here: many take it only inside TLS (leave out \
+            tls=none), or on the submission port (587 or 465).")) },
+    Row { when: &[Lmtp], phases: AUTH, codes: &["500", "502", "503"], ..advise(It(NO_LOGIN_HERE)) },
+    Row { when: &[OnSubmissionPort], phases: AUTH, codes: &["500", "502", "503"],
+        ..advise(It(NO_LOGIN_HERE)) },
+    Row { phases: AUTH, codes: &["500", "502", "503"],
+        ..advise(It("The server takes no login here: use its submission port (587 or 465), or \
+            leave the credentials out.")) },
+    Row { phases: AUTH, codes: &["5"], ..advise(It(WRONG_PASSWORD)) },
 
     // EHLO and the greeting.
-    Row(ALWAYS, HELLO, &["5"], &[], &[], It(CLIENT_NAME)),
-    Row(&[OnSubmissionPort], GREETING, &["5"], &[], &[],
-        It("The server takes no mail from here: check the host. If it is right, ask its \
-            administrator whether this network may connect.")),
-    Row(&[Lmtp], GREETING, &["5"], &[], &[],
-        It("The server takes no mail from here: check the host and the port. If they are right, \
-        ask its administrator whether this client may connect.")),
-    Row(ALWAYS, GREETING, &["5"], &[], &[],
-        It("The server takes no mail from here: check the host and the port. To send, use your \
-            provider's submission server (port 587, with a login).")),
+    Row { phases: HELLO, codes: &["5"], ..advise(It(CLIENT_NAME)) },
+    Row { when: &[OnSubmissionPort], phases: GREETING, codes: &["5"],
+        ..advise(It("The server takes no mail from here: check the host. If it is right, ask its \
+            administrator whether this network may connect.")) },
+    Row { when: &[Lmtp], phases: GREETING, codes: &["5"],
+        ..advise(It("The server takes no mail from here: check the host and the port. If they are \
+            right, ask its administrator whether this client may connect.")) },
+    Row { phases: GREETING, codes: &["5"],
+        ..advise(It("The server takes no mail from here: check the host and the port. To send, use \
+            your provider's submission server (port 587, with a login).")) },
 
     // The sender's domain.
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["null mx", "nullmx"], It(TAKES_NO_MAIL)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["basic authentication"], It(NO_BASIC_AUTH)),
-    Row(ALWAYS, MESSAGE, &["4", "5"], &["7.30"], &[], It(REQUIRETLS)),
-    Row(ALWAYS, MESSAGE, &["4", "5"], &[], &["requiretls"], It(REQUIRETLS)),
-    Row(ALWAYS, ANY, &["4", "5"], &["7.20", "7.21", "7.22", "7.23", "7.24", "7.26", "7.27",
-        "7.32", "7.509", "7.515"], &[], It(VOUCH)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["dmarc", "dkim", "spf fail", "spf check", "spf policy",
-        "spf-check", "sender policy framework",
-        "unauthenticated email", "authentication checks"], It(VOUCH)),
-    Row(ALWAYS, ANY, &["4", "5"], &["1.8"], &[], It(SENDER_DOMAIN)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["sender address rejected: domain not found",
-        "domain of sender address", "invalid dns mx"], It(SENDER_DOMAIN)),
+    Row { words: &["null mx", "nullmx"], ..advise(It(TAKES_NO_MAIL)) },
+    Row { words: &["basic authentication"], ..advise(It(NO_BASIC_AUTH)) },
+    Row { phases: MESSAGE, enhanced: &["7.30"], ..advise(It(REQUIRETLS)) },
+    Row { phases: MESSAGE, words: &["requiretls"], ..advise(It(REQUIRETLS)) },
+    Row { enhanced: &["7.20", "7.21", "7.22", "7.23", "7.24", "7.26", "7.27", "7.32", "7.509",
+        "7.515"], ..advise(It(VOUCH)) },
+    Row { words: &["dmarc", "dkim", "spf fail", "spf check", "spf policy", "spf-check",
+        "sender policy framework", "unauthenticated email", "authentication checks"],
+        ..advise(It(VOUCH)) },
+    Row { enhanced: &["1.8"], ..advise(It(SENDER_DOMAIN)) },
+    Row { words: &["sender address rejected: domain not found", "domain of sender address",
+        "invalid dns mx"], ..advise(It(SENDER_DOMAIN)) },
 
     // The sender that this login may have.
-    Row(&[LoggedOut], ANY, &["4", "5"], &[], &["sender address rejected: not logged in"],
-        It(SENDER_OF_A_LOGIN)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], UNVERIFIED, It(VERIFY_SENDER)),
-    Row(LOGGED_OUT, ANY, &["5"], &["7.60", "2.252"], &[], It(SENDER_OF_A_LOGIN)),
-    Row(LOGGED_OUT, ANY, &["4", "5"], &[], OTHER_SENDER, It(SENDER_OF_A_LOGIN)),
-    Row(&[LoggedIn, SenderIsUser], ANY, &["4", "5"], &[], &["relaying disallowed",
-        "relaying not allowed:"], It(SEND_AS_HEADER)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], &["relaying disallowed",
-        "relaying not allowed:"], It(SEND_AS)),
-    Row(&[LoggedIn, SenderIsUser], ANY, &["5"], &["7.60", "2.252"], &[], It(SEND_AS_HEADER)),
-    Row(&[LoggedIn, SenderIsUser], ANY, &["4", "5"], &[], OTHER_SENDER, It(SEND_AS_HEADER)),
-    Row(LOGGED_IN, ANY, &["5"], &["7.60", "2.252"], &[], It(SEND_AS)),
-    Row(LOGGED_IN, ANY, &["4", "5"], &[], OTHER_SENDER, It(SEND_AS)),
-    Row(LOGGED_IN, &[Phase::Mail, Phase::EndOfData], &["550"], &[""],
-        &["request failed; mailbox unavailable"], It(SEND_AS)),
+    Row { when: &[LoggedOut], words: &["sender address rejected: not logged in"],
+        ..advise(It(SENDER_OF_A_LOGIN)) },
+    Row { words: UNVERIFIED, ..advise(It(VERIFY_SENDER)) },
+    Row { when: LOGGED_OUT, codes: &["5"], enhanced: &["7.60", "2.252"],
+        ..advise(It(SENDER_OF_A_LOGIN)) },
+    Row { when: LOGGED_OUT, words: OTHER_SENDER, ..advise(It(SENDER_OF_A_LOGIN)) },
+    Row { when: &[LoggedIn, SenderIsUser], words: &["relaying disallowed", "relaying not allowed:"],
+        ..advise(It(SEND_AS_HEADER)) },
+    Row { when: LOGGED_IN, words: &["relaying disallowed", "relaying not allowed:"],
+        ..advise(It(SEND_AS)) },
+    Row { when: &[LoggedIn, SenderIsUser], codes: &["5"], enhanced: &["7.60", "2.252"],
+        ..advise(It(SEND_AS_HEADER)) },
+    Row { when: &[LoggedIn, SenderIsUser], words: OTHER_SENDER, ..advise(It(SEND_AS_HEADER)) },
+    Row { when: LOGGED_IN, codes: &["5"], enhanced: &["7.60", "2.252"], ..advise(It(SEND_AS)) },
+    Row { when: LOGGED_IN, words: OTHER_SENDER, ..advise(It(SEND_AS)) },
+    Row { when: LOGGED_IN, phases: &[Phase::Mail, Phase::EndOfData], codes: &["550"],
+        enhanced: &[""], words: &["request failed; mailbox unavailable"], ..advise(It(SEND_AS)) },
 
     // A login first.
-    Row(LOGGED_IN, MESSAGE, &["530"], &[], &[], It(LOGIN_DOES_NOT_COUNT)),
-    Row(LOGGED_IN, MESSAGE, &["4", "5"], &["7.57"], &[], It(LOGIN_DOES_NOT_COUNT)),
-    Row(LOGGED_IN, MESSAGE, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_DOES_NOT_COUNT)),
-    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["530"], &[], &[], It(NO_LOGIN)),
-    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["4", "5"], &["7.57"], &[], It(NO_LOGIN)),
-    Row(&[LoggedOut, Lmtp, NoLoginOffered], ANY, &["4", "5"], &[], LOGIN_WANTED, It(NO_LOGIN)),
-    Row(&[LoggedOut, Lmtp], ANY, &["530"], &[], &[], It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, Lmtp], ANY, &["4", "5"], &["7.57"], &[], It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, Lmtp], ANY, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], ANY, &["530"], &[], &[],
-        It(NO_LOGIN)),
-    Row(&[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], ANY, &["4", "5"], &[], LOGIN_WANTED,
-        It(NO_LOGIN)),
-    Row(&[LoggedOut, InTls, NoLoginOffered], ANY, &["530"], &[], &[], It(LOGIN_ELSEWHERE)),
-    Row(&[LoggedOut, InTls, NoLoginOffered], ANY, &["4", "5"], &["7.57"], &[], It(LOGIN_ELSEWHERE)),
-    Row(&[LoggedOut, InTls, NoLoginOffered], ANY, &["4", "5"], &[], LOGIN_WANTED,
-        It(LOGIN_ELSEWHERE)),
-    Row(&[LoggedOut, InTls], ANY, &["530"], &[], &[], It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, InTls], ANY, &["4", "5"], &["7.57"], &[], It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, InTls], ANY, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_FIRST_IN_TLS)),
-    Row(&[LoggedOut, InClear], ANY, &["530"], &[], &[], It(LOGIN_FIRST)),
-    Row(&[LoggedOut, InClear], ANY, &["4", "5"], &["7.57"], &[], It(LOGIN_FIRST)),
-    Row(&[LoggedOut, InClear], ANY, &["4", "5"], &[], LOGIN_WANTED, It(LOGIN_FIRST)),
+    Row { when: LOGGED_IN, phases: MESSAGE, codes: &["530"], ..advise(It(LOGIN_DOES_NOT_COUNT)) },
+    Row { when: LOGGED_IN, phases: MESSAGE, enhanced: &["7.57"],
+        ..advise(It(LOGIN_DOES_NOT_COUNT)) },
+    Row { when: LOGGED_IN, phases: MESSAGE, words: LOGIN_WANTED,
+        ..advise(It(LOGIN_DOES_NOT_COUNT)) },
+    Row { when: &[LoggedOut, Lmtp, NoLoginOffered], codes: &["530"], ..advise(It(NO_LOGIN)) },
+    Row { when: &[LoggedOut, Lmtp, NoLoginOffered], enhanced: &["7.57"], ..advise(It(NO_LOGIN)) },
+    Row { when: &[LoggedOut, Lmtp, NoLoginOffered], words: LOGIN_WANTED, ..advise(It(NO_LOGIN)) },
+    Row { when: &[LoggedOut, Lmtp], codes: &["530"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, Lmtp], enhanced: &["7.57"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, Lmtp], words: LOGIN_WANTED, ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], codes: &["530"],
+        ..advise(It(NO_LOGIN)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered, OnSubmissionPort], words: LOGIN_WANTED,
+        ..advise(It(NO_LOGIN)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered], codes: &["530"],
+        ..advise(It(LOGIN_ELSEWHERE)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered], enhanced: &["7.57"],
+        ..advise(It(LOGIN_ELSEWHERE)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered], words: LOGIN_WANTED,
+        ..advise(It(LOGIN_ELSEWHERE)) },
+    Row { when: &[LoggedOut, InTls], codes: &["530"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, InTls], enhanced: &["7.57"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, InTls], words: LOGIN_WANTED, ..advise(It(LOGIN_FIRST_IN_TLS)) },
+    Row { when: &[LoggedOut, InClear], codes: &["530"], ..advise(It(LOGIN_FIRST)) },
+    Row { when: &[LoggedOut, InClear], enhanced: &["7.57"], ..advise(It(LOGIN_FIRST)) },
+    Row { when: &[LoggedOut, InClear], words: LOGIN_WANTED, ..advise(It(LOGIN_FIRST)) },
 
     // How much and how often.
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["greylist", "graylist", "grey-list"],
-        It("The server refuses mail from a new sender at first (greylisting): try again in some \
-            minutes, from the same machine and with the same sender.")),
-    Row(ALWAYS, ANY, &["4"], &[], &["address verification in progress"],
-        It("The server is asking whether the address exists: try again in some minutes.")),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["per hour", "hourly"],
-        It("The limit for an hour is used up: wait until it is over, then send more slowly, or \
-            have it raised.")),
-    Row(ALWAYS, ANY, &["5"], &["4.5", "1.90"], &[], It(QUOTA)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["sending limit", "daily limit", "daily message",
-        "daily user", "daily quota",
-        "daily sending", "submissionquota", "per day", "queue quota"], It(QUOTA)),
+    Row { words: &["greylist", "graylist", "grey-list"],
+        ..advise(It("The server refuses mail from a new sender at first (greylisting): try again \
+            in some minutes, from the same machine and with the same sender.")) },
+    Row { codes: &["4"], words: &["address verification in progress"],
+        ..advise(It("The server is asking whether the address exists: try again in some \
+            minutes.")) },
+    Row { words: &["per hour", "hourly"],
+        ..advise(It("The limit for an hour is used up: wait until it is over, then send more \
+            slowly, or have it raised.")) },
+    Row { codes: &["5"], enhanced: &["4.5", "1.90"], ..advise(It(QUOTA)) },
+    Row { words: &["sending limit", "daily limit", "daily message", "daily user", "daily quota",
+        "daily sending", "submissionquota", "per day", "queue quota"], ..advise(It(QUOTA)) },
 
-    Row(ALWAYS, MESSAGE, &["4"], &[], RECEIVES_TOO_MUCH,
-        It("The recipient gets more mail than its mailbox takes in this time: try again later.")),
-    Row(ALWAYS, MESSAGE, &["5"], &[], RECEIVES_TOO_MUCH,
-        It("The recipient gets more mail than its mailbox takes in this time: wait some hours, or \
-        reach the recipient another way.")),
+    Row { phases: MESSAGE, codes: &["4"], words: RECEIVES_TOO_MUCH,
+        ..advise(It("The recipient gets more mail than its mailbox takes in this time: try again \
+            later.")) },
+    Row { phases: MESSAGE, codes: &["5"], words: RECEIVES_TOO_MUCH,
+        ..advise(It("The recipient gets more mail than its mailbox takes in this time: wait some \
+            hours, or reach the recipient another way.")) },
 
     // The sender's own mailbox.
-    Row(ALWAYS, MAIL, &["4", "5"], &["2.2"], &[], It(SENDER_FULL)),
-    Row(ALWAYS, MAIL, &["4", "5"], &[], MAILBOX_FULL, It(SENDER_FULL)),
-    Row(ALWAYS, MAIL, &["4", "5"], &["2.1"], &[], It(SENDER_OFF)),
-    Row(LOGGED_IN, RECIPIENTS, &["4", "5"], &["2.2"], OWN_ACCOUNT, It(SENDER_FULL)),
-    Row(LOGGED_IN, RECIPIENTS, &["4", "5"], &["2.1"], OWN_ACCOUNT, It(SENDER_OFF)),
-    Row(LOGGED_IN, CONTENT, &["4", "5"], &["2.2"], &["account is", "account has"],
-        It(SENDER_FULL)),
-    Row(LOGGED_IN, CONTENT, &["4", "5"], &["2.1"], &["account is", "account has"],
-        It(SENDER_OFF)),
+    Row { phases: MAIL, enhanced: &["2.2"], ..advise(It(SENDER_FULL)) },
+    Row { phases: MAIL, words: MAILBOX_FULL, ..advise(It(SENDER_FULL)) },
+    Row { phases: MAIL, enhanced: &["2.1"], ..advise(It(SENDER_OFF)) },
+    Row { when: LOGGED_IN, phases: RECIPIENTS, enhanced: &["2.2"], words: OWN_ACCOUNT,
+        ..advise(It(SENDER_FULL)) },
+    Row { when: LOGGED_IN, phases: RECIPIENTS, enhanced: &["2.1"], words: OWN_ACCOUNT,
+        ..advise(It(SENDER_OFF)) },
+    Row { when: LOGGED_IN, phases: CONTENT, enhanced: &["2.2"], words: &["account is",
+        "account has"], ..advise(It(SENDER_FULL)) },
+    Row { when: LOGGED_IN, phases: CONTENT, enhanced: &["2.1"], words: &["account is",
+        "account has"], ..advise(It(SENDER_OFF)) },
     // A mailbox or a server that is full, before what is too much in too short a time.
-    Row(ALWAYS, RECIPIENTS, &["4"], &["2.2"], &[], It(FULL_FOR_NOW)),
-    Row(ALWAYS, RECIPIENTS, &["5"], &["2.2"], &[], It(FULL)),
-    Row(ALWAYS, RECIPIENTS, &["4"], &[], MAILBOX_FULL, It(FULL_FOR_NOW)),
-    Row(ALWAYS, RECIPIENTS, &["5"], &[], MAILBOX_FULL, It(FULL)),
-    Row(ALWAYS, RCPT, &["5"], &[], &["storage allocation"], It(FULL)),
-    Row(ALWAYS, ANY, &["4"], &["3.1"], &[], It(NO_ROOM)),
-    Row(ALWAYS, ANY, &["4"], &[], &["insufficient system", "insufficient disk",
-        "insufficient storage", "not enough disk", "not enough space",
-        "no space left", "disk full", "out of disk", "out of storage", "system full"], It(NO_ROOM)),
+    Row { phases: RECIPIENTS, codes: &["4"], enhanced: &["2.2"], ..advise(It(FULL_FOR_NOW)) },
+    Row { phases: RECIPIENTS, codes: &["5"], enhanced: &["2.2"], ..advise(It(FULL)) },
+    Row { phases: RECIPIENTS, codes: &["4"], words: MAILBOX_FULL, ..advise(It(FULL_FOR_NOW)) },
+    Row { phases: RECIPIENTS, codes: &["5"], words: MAILBOX_FULL, ..advise(It(FULL)) },
+    Row { phases: RCPT, codes: &["5"], words: &["storage allocation"], ..advise(It(FULL)) },
+    Row { codes: &["4"], enhanced: &["3.1"], ..advise(It(NO_ROOM)) },
+    Row { codes: &["4"], words: &["insufficient system", "insufficient disk",
+        "insufficient storage", "not enough disk", "not enough space", "no space left", "disk full",
+        "out of disk", "out of storage", "system full"], ..advise(It(NO_ROOM)) },
     // RFC 5321, 4.5.3.1.10.
-    Row(&[OneRecipient], RCPT, &["450", "451", "452", "5"], &["5.3"], &[], It(NO_MORE_RECIPIENTS)),
-    Row(&[OneRecipient], RCPT, &["450", "451", "452", "5"], &[], &["too many recipients",
-        "recipient limit", "maximum recipients"], It(NO_MORE_RECIPIENTS)),
-    Row(ALWAYS, RCPT, &["4", "5"], &["5.3"], &["recipient"], It(FEWER_RECIPIENTS)),
-    Row(ALWAYS, &[Phase::Rcpt, Phase::Data], &["450", "451", "452", "5"], &[],
-        &["too many recipients", "recipient limit", "maximum recipients"],
-        It(FEWER_RECIPIENTS)),
-    Row(ALWAYS, ANY, &["5"], &["4.6", "4.14"], &[], It(LOOP)),
-    Row(ALWAYS, ANY, &["5"], &[], &["too many hops", "hop count", "mail loop", "routing loop",
-        "loop detected"], It(LOOP)),
-    Row(ALWAYS, ANY, &["4"], &[], TOO_MUCH,
-        It(TOO_OFTEN_FOR_NOW)),
-    Row(ALWAYS, ANY, &["5"], &[], TOO_MUCH,
-        It(TOO_OFTEN)),
+    Row { when: &[OneRecipient], phases: RCPT, codes: &["450", "451", "452", "5"],
+        enhanced: &["5.3"], ..advise(It(NO_MORE_RECIPIENTS)) },
+    Row { when: &[OneRecipient], phases: RCPT, codes: &["450", "451", "452", "5"],
+        words: &["too many recipients", "recipient limit", "maximum recipients"],
+        ..advise(It(NO_MORE_RECIPIENTS)) },
+    Row { phases: RCPT, enhanced: &["5.3"], words: &["recipient"], ..advise(It(FEWER_RECIPIENTS)) },
+    Row { phases: &[Phase::Rcpt, Phase::Data], codes: &["450", "451", "452", "5"],
+        words: &["too many recipients", "recipient limit", "maximum recipients"],
+        ..advise(It(FEWER_RECIPIENTS)) },
+    Row { codes: &["5"], enhanced: &["4.6", "4.14"], ..advise(It(LOOP)) },
+    Row { codes: &["5"], words: &["too many hops", "hop count", "mail loop", "routing loop",
+        "loop detected"], ..advise(It(LOOP)) },
+    Row { codes: &["4"], words: TOO_MUCH, ..advise(It(TOO_OFTEN_FOR_NOW)) },
+    Row { codes: &["5"], words: TOO_MUCH, ..advise(It(TOO_OFTEN)) },
 
     // The recipient.
-    Row(ALWAYS, ANY, &["556"], &[], &[], It(TAKES_NO_MAIL)),
-    Row(ALWAYS, ANY, &["5"], &[], &["does not accept mail", "does not accept email"],
-        It(TAKES_NO_MAIL)),
-    Row(ALWAYS, RCPT, &["4", "5"], &["1.2"], &[], It(RECIPIENT_DOMAIN)),
-    Row(ALWAYS, RCPT, &["4", "5"], &[], &["recipient address rejected: domain not found",
-        "recipient domain", "host or domain name not found",
-        "domain does not exist", "no such domain"], It(RECIPIENT_DOMAIN)),
-    Row(ALWAYS, RCPT, &["5"], &["1.10"], &[], It(NO_MAILBOX)),
-    Row(ALWAYS, MESSAGE, &["5"], &["4.1"], &["recipient address", "recipient addresses"],
-        It(NO_MAILBOX)),
-    Row(ALWAYS, RCPT, &["5"], &[], NO_SUCH_MAILBOX, It(NO_MAILBOX)),
-    Row(ALWAYS, CONTENT, &["5"], &[], &["non-existent account"], It(NO_MAILBOX)),
-    Row(LOGGED_IN, MESSAGE, RELAY_CODES, &[], RELAYING, It(RELAY_LOGGED_IN)),
-    Row(LOGGED_OUT, MESSAGE, RELAY_CODES, &[], RELAYING, It(RELAY)),
-    Row(ALWAYS, RCPT, &["5"], &["1.3"], &[], It(RECIPIENT_SYNTAX)),
-    Row(ALWAYS, RCPT, &["501"], &[], &[], It(RECIPIENT_SYNTAX)),
-    Row(ALWAYS, RCPT, &["5"], &["1.6"], &[],
-        It("The recipient has moved, and mail is not forwarded: ask for the new address.")),
-    Row(ALWAYS, RCPT, &["551"], &[], &[],
-        It("The recipient is not at this server; its words may name the right address or server.")),
-    Row(ALWAYS, RECIPIENTS, &["5"], &["2.1"], &[], It(SWITCHED_OFF)),
-    Row(ALWAYS, RCPT, &["5"], &[], &["is disabled", "inactive", "suspended", "deactivated",
-        "no longer"], It(SWITCHED_OFF)),
+    Row { codes: &["556"], ..advise(It(TAKES_NO_MAIL)) },
+    Row { codes: &["5"], words: &["does not accept mail", "does not accept email"],
+        ..advise(It(TAKES_NO_MAIL)) },
+    Row { phases: RCPT, enhanced: &["1.2"], ..advise(It(RECIPIENT_DOMAIN)) },
+    Row { phases: RCPT, words: &["recipient address rejected: domain not found", "recipient domain",
+        "host or domain name not found", "domain does not exist", "no such domain"],
+        ..advise(It(RECIPIENT_DOMAIN)) },
+    Row { phases: RCPT, codes: &["5"], enhanced: &["1.10"], ..advise(It(NO_MAILBOX)) },
+    Row { phases: MESSAGE, codes: &["5"], enhanced: &["4.1"], words: &["recipient address",
+        "recipient addresses"], ..advise(It(NO_MAILBOX)) },
+    Row { phases: RCPT, codes: &["5"], words: NO_SUCH_MAILBOX, ..advise(It(NO_MAILBOX)) },
+    Row { phases: CONTENT, codes: &["5"], words: &["non-existent account"],
+        ..advise(It(NO_MAILBOX)) },
+    Row { when: LOGGED_IN, phases: MESSAGE, codes: RELAY_CODES, words: RELAYING,
+        ..advise(It(RELAY_LOGGED_IN)) },
+    Row { when: LOGGED_OUT, phases: MESSAGE, codes: RELAY_CODES, words: RELAYING,
+        ..advise(It(RELAY)) },
+    Row { phases: RCPT, codes: &["5"], enhanced: &["1.3"], ..advise(It(RECIPIENT_SYNTAX)) },
+    Row { phases: RCPT, codes: &["501"], ..advise(It(RECIPIENT_SYNTAX)) },
+    Row { phases: RCPT, codes: &["5"], enhanced: &["1.6"],
+        ..advise(It("The recipient has moved, and mail is not forwarded: ask for the new \
+            address.")) },
+    Row { phases: RCPT, codes: &["551"],
+        ..advise(It("The recipient is not at this server; its words may name the right address or \
+            server.")) },
+    Row { phases: RECIPIENTS, codes: &["5"], enhanced: &["2.1"], ..advise(It(SWITCHED_OFF)) },
+    Row { phases: RCPT, codes: &["5"], words: &["is disabled", "inactive", "suspended",
+        "deactivated", "no longer"], ..advise(It(SWITCHED_OFF)) },
 
     // The sender's address.
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["sender verify", "verification failed", "callout",
-        "callback", "sender address rejected: undeliverable",
-        "sender address rejected: unverified", "unroutable sender"],
-        It("The server asked whether mail can be returned to the sender, and it cannot: use a \
-            sender address that exists and gets mail.")),
-    Row(ALWAYS, ANY, &["5"], &[], &["badmailfrom", "banned sender", "sender is blocked",
-        "sender blocked", "sender blacklisted",
-        "blocked sender"],
-        It("The server takes nothing from this sender's address: ask its administrator, or the \
-            recipient, why.")),
-    Row(LOGGED_IN, MAIL, &["5"], &["1.7"], &[], It(SENDER)),
-    Row(LOGGED_IN, MAIL, &["501"], &[], &[], It(SENDER)),
-    Row(LOGGED_OUT, MAIL, &["5"], &["1.7"], &[], It(SENDER_LOGGED_OUT)),
-    Row(LOGGED_OUT, MAIL, &["501"], &[], &[], It(SENDER_LOGGED_OUT)),
+    Row { words: &["sender verify", "verification failed", "callout", "callback",
+        "sender address rejected: undeliverable", "sender address rejected: unverified",
+        "unroutable sender"],
+        ..advise(It("The server asked whether mail can be returned to the sender, and it cannot: \
+            use a sender address that exists and gets mail.")) },
+    Row { codes: &["5"], words: &["badmailfrom", "banned sender", "sender is blocked",
+        "sender blocked", "sender blacklisted", "blocked sender"],
+        ..advise(It("The server takes nothing from this sender's address: ask its administrator, \
+            or the recipient, why.")) },
+    Row { when: LOGGED_IN, phases: MAIL, codes: &["5"], enhanced: &["1.7"], ..advise(It(SENDER)) },
+    Row { when: LOGGED_IN, phases: MAIL, codes: &["501"], ..advise(It(SENDER)) },
+    Row { when: LOGGED_OUT, phases: MAIL, codes: &["5"], enhanced: &["1.7"],
+        ..advise(It(SENDER_LOGGED_OUT)) },
+    Row { when: LOGGED_OUT, phases: MAIL, codes: &["501"], ..advise(It(SENDER_LOGGED_OUT)) },
 
     // The message.
-    Row(ALWAYS, ANY, &["5"], &["3.4"], &[], It(TOO_LARGE)),
-    Row(ALWAYS, SIZED, &["552"], &["", "2.3"], &[], It(TOO_LARGE)),
-    Row(ALWAYS, SIZED, &["5"], &[], &["message too large", "message too big", "message size",
-        "size limit", "message is too large"], It(TOO_LARGE)),
-    Row(ALWAYS, ANY, &["4", "5"], &["6.11"], &[], It(LINE_ENDS)),
-    Row(ALWAYS, ANY, &["4", "5"], &[], &["bare lf", "bare <lf>", "bare cr", "bare <cr>",
-        "bare linefeed", "bare line feed", "bare newline", "smtplf"],
-        It(LINE_ENDS)),
-    Row(ALWAYS, ANY, &["5"], &["6.1", "6.3"], &[],
-        It("A server on the way does not take text beyond ASCII: encode the message's parts as \
-            quoted-printable or base64.")),
-    Row(ALWAYS, ANY, &["5"], &[], &["rfc 5322", "rfc5322", "rfc compliant", "from: header",
-        "message-id", "missing header", "duplicate header",
-        "header are not", "headers are not", "invalid header"],
-        It("The server does not take the message's header section as it is: its words say which \
-            header is missing or wrong.")),
-    Row(ALWAYS, ANY, &["5"], &["7.512"], &[],
-        It("The server does not take the message's header section as it is: its words say which \
-            header is missing or wrong.")),
-    Row(ALWAYS, ANY, &["5"], &[], &["security issue", "attachment", "executable"],
-        It("The server does not take such an attachment (a program, or an archive with one, as a \
-            rule): put it where it can be fetched from.")),
-    Row(ALWAYS, ANY, &["5"], &[], &["spam", "antispam", "content filter", "unsolicited", "virus",
-        "content denied", "banned content"],
-        It(FILTERED)),
+    Row { codes: &["5"], enhanced: &["3.4"], ..advise(It(TOO_LARGE)) },
+    Row { phases: SIZED, codes: &["552"], enhanced: &["", "2.3"], ..advise(It(TOO_LARGE)) },
+    Row { phases: SIZED, codes: &["5"], words: &["message too large", "message too big",
+        "message size", "size limit", "message is too large"], ..advise(It(TOO_LARGE)) },
+    Row { enhanced: &["6.11"], ..advise(It(LINE_ENDS)) },
+    Row { words: &["bare lf", "bare <lf>", "bare cr", "bare <cr>", "bare linefeed",
+        "bare line feed", "bare newline", "smtplf"], ..advise(It(LINE_ENDS)) },
+    Row { codes: &["5"], enhanced: &["6.1", "6.3"],
+        ..advise(It("A server on the way does not take text beyond ASCII: encode the message's \
+            parts as quoted-printable or base64.")) },
+    Row { codes: &["5"], words: &["rfc 5322", "rfc5322", "rfc compliant", "from: header",
+        "message-id", "missing header", "duplicate header", "header are not", "headers are not",
+        "invalid header"],
+        ..advise(It("The server does not take the message's header section as it is: its words say \
+            which header is missing or wrong.")) },
+    Row { codes: &["5"], enhanced: &["7.512"],
+        ..advise(It("The server does not take the message's header section as it is: its words say \
+            which header is missing or wrong.")) },
+    Row { codes: &["5"], words: &["security issue", "attachment", "executable"],
+        ..advise(It("The server does not take such an attachment (a program, or an archive with \
+            one, as a rule): put it where it can be fetched from.")) },
+    Row { codes: &["5"], words: &["spam", "antispam", "content filter", "unsolicited", "virus",
+        "content denied", "banned content"], ..advise(It(FILTERED)) },
 
     // Postfix on a submission port, to those who have not logged in.
-    Row(&[LoggedOut, Lmtp], ANY, &["5"], &["7.1"], &["client host rejected: access denied"],
-        It(ADDRESS_BLOCKED)),
-    Row(&[LoggedOut, InClear], ANY, &["5"], &["7.1"], &["client host rejected: access denied"],
-        It(LOGIN_FIRST)),
-    Row(&[LoggedOut, InTls, NoLoginOffered], ANY, &["5"], &["7.1"],
-        &["client host rejected: access denied"], It(LOGIN_ELSEWHERE)),
-    Row(&[LoggedOut, InTls], ANY, &["5"], &["7.1"], &["client host rejected: access denied"],
-        It(LOGIN_FIRST_IN_TLS)),
+    Row { when: &[LoggedOut, Lmtp], codes: &["5"], enhanced: &["7.1"],
+        words: &["client host rejected: access denied"], ..advise(It(ADDRESS_BLOCKED)) },
+    Row { when: &[LoggedOut, InClear], codes: &["5"], enhanced: &["7.1"],
+        words: &["client host rejected: access denied"], ..advise(It(LOGIN_FIRST)) },
+    Row { when: &[LoggedOut, InTls, NoLoginOffered], codes: &["5"], enhanced: &["7.1"],
+        words: &["client host rejected: access denied"], ..advise(It(LOGIN_ELSEWHERE)) },
+    Row { when: &[LoggedOut, InTls], codes: &["5"], enhanced: &["7.1"],
+        words: &["client host rejected: access denied"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
 
     // All the rest.
-    Row(ALWAYS, ANY, &["421"], &[], &[],
-        It("The server is busy or going down, or it limits this client: try again later, over a \
-            new connection.")),
-    Row(ALWAYS, ANY, &["4"], &[], &[],
-        It("It is a refusal for the moment: try again later. If it lasts, ask the server's \
-            administrator.")),
-    Row(ALWAYS, RCPT, &["5"], &[], &[],
-        It("The server's words say why it takes no mail for this address from here. If they do \
-            not, ask its administrator.")),
-    Row(ALWAYS, ANY, &["5"], &[], &[],
-        It("The server's words say why, and the same will be refused again. If they do not say \
-            enough, ask its administrator.")),
+    Row { codes: &["421"],
+        ..advise(It("The server is busy or going down, or it limits this client: try again later, \
+            over a new connection.")) },
+    Row { codes: &["4"],
+        ..advise(It("It is a refusal for the moment: try again later. If it lasts, ask the \
+            server's administrator.")) },
+    Row { phases: RCPT, codes: &["5"],
+        ..advise(It("The server's words say why it takes no mail for this address from here. If \
+            they do not, ask its administrator.")) },
+    Row { codes: &["5"],
+        ..advise(It("The server's words say why, and the same will be refused again. If they do \
+            not say enough, ask its administrator.")) },
 ];
 
 const SPAM_SENT: &[&str] = &[
