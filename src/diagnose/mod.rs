@@ -22,43 +22,37 @@ use crate::proto::{Phase, Protocol, Reply};
 #[cfg(feature = "client")]
 pub(crate) use refusal::{Advice, Facts, for_refusal};
 
-const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, \
-    or smtps:// on port 465), \
-    or say by name that the password may cross the network in clear (auth-in-clear=yes).";
+const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// \
+    on port 465), or say by name that the password may cross the network in clear \
+    (auth-in-clear=yes).";
 
-const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that \
-    the password may cross the network in clear (auth-in-clear=yes).";
+const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that the password \
+    may cross the network in clear (auth-in-clear=yes).";
 
 /// TLS is active, and proves nothing.
 #[cfg(feature = "client")]
-pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer \
-    (Trust::path, or trust= in the URL), and leave \
-     out what makes verification optional (tls=opportunistic). Or say by name that the password \
-     may \
-     go to a server that proves nothing (auth-in-clear=yes).";
+pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, \
+    or trust= in the URL), and leave out what makes verification optional (tls=opportunistic). Or \
+    say by name that the password may go to a server that proves nothing (auth-in-clear=yes).";
 
-const INJECTED: &str = "Somebody between you and the server may be tampering with the \
-    connection, or the \
-    server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit TLS \
-    (smtps://, port 465) if the server has it.";
+const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, \
+    or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit \
+    TLS (smtps://, port 465) if the server has it.";
 
-const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, \
-    or the port or socket where it speaks LMTP.";
+const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, or the port \
+    or socket where it speaks LMTP.";
 
-const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, \
-    or not. Look for it in the server's log, \
-    or ask the recipient, before you send it again.";
+const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, or not. Look \
+    for it in the server's log, or ask the recipient, before you send it again.";
 
-pub(crate) const NUL: &str = "Encode the part that has it as base64. A raw message can also go \
-    as it is (LineEnds::Keep), to a server \
-    that offers BINARYMIME.";
+pub(crate) const NUL: &str = "Encode the part that has it as base64. A raw message can also go as \
+    it is (LineEnds::Keep), to a server that offers BINARYMIME.";
 
 /// The server proved nothing, or the login is tied to another TLS connection.
-const DISTRUSTED: &str = "Another server may be between this client and the right one, \
-    and tamper with the login: compare the \
-    server's certificate with the one that its administrator names. If the connection is in \
-    order, this mechanism is faulty on the server: choose \
-    another one (auth= in the URL).";
+const DISTRUSTED: &str = "Another server may be between this client and the right one, and tamper \
+    with the login: compare the server's certificate with the one that its administrator names. If \
+    the connection is in order, this mechanism is faulty on the server: choose another one (auth= \
+    in the URL).";
 
 // ---- What is offered ----
 
@@ -74,17 +68,17 @@ fn starttls_missing(
         || offered.iter().any(|name| is_rewritten(name));
     match protocol {
         Protocol::Lmtp if is_rewritten => {
-            "A device between you and the server rewrites LMTP (a firewall's \"SMTP inspection\" or \
-                \"fixup\"): have it switched off."
+            "A device between you and the server rewrites LMTP (a firewall's \"SMTP inspection\" \
+                or \"fixup\"): have it switched off."
         }
         Protocol::Lmtp => {
-            "Its administrator must put STARTTLS in order. If this server has no TLS at all and the \
-                network can be trusted, say tls=none; tls=opportunistic uses TLS only when it is \
-                offered."
+            "Its administrator must put STARTTLS in order. If this server has no TLS at all and \
+                the network can be trusted, say tls=none; tls=opportunistic uses TLS only when it \
+                is offered."
         }
         Protocol::Smtp if is_rewritten => {
-            "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" or \
-                \"fixup\"): have it switched off, or use implicit TLS (smtps://, port 465)."
+            "A device between you and the server rewrites SMTP (a firewall's \"SMTP inspection\" \
+                or \"fixup\"): have it switched off, or use implicit TLS (smtps://, port 465)."
         }
         Protocol::Smtp if port == Some(587) => {
             "Use smtps:// on port 465, where TLS comes first. If this server has no TLS at all and \
@@ -92,8 +86,8 @@ fn starttls_missing(
                 is offered."
         }
         Protocol::Smtp => {
-            "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If this \
-                server has no TLS at all and the network can be trusted, say tls=none; \
+            "Use the submission port 587, or smtps:// on port 465, where servers offer TLS. If \
+                this server has no TLS at all and the network can be trusted, say tls=none; \
                 tls=opportunistic uses TLS only when it is offered."
         }
     }
@@ -157,8 +151,7 @@ fn for_stranger(phase: Phase, line: &str) -> &'static str {
             mostly 587 or 465."
     } else if is_offer(line) {
         "The server's answer to EHLO is broken: each of its lines must begin with the code 250 \
-            (RFC 5321, 4.2.1). Show this \
-         message to the server's administrator."
+            (RFC 5321, 4.2.1). Show this message to the server's administrator."
     } else if phase == Phase::Greeting {
         "That is no mail server, or a device in between disturbs it: check the host and the port."
     } else {
@@ -194,8 +187,7 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     match phase {
         Phase::Greeting if secure => {
             "TLS works, and no mail server greets behind it: check the host and the port. The \
-                server may also refuse this client's \
-             address; its log says so."
+                server may also refuse this client's address; its log says so."
         }
         Phase::Greeting => {
             "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise \
@@ -205,7 +197,20 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
             "The message is not delivered, as its end did not go: it can be sent again. If that \
                 fails, too, the server's log says why."
         }
-        _ => {
+        Phase::Setup
+        | Phase::Connect
+        | Phase::Tls
+        | Phase::Hello
+        | Phase::StartTls
+        | Phase::Auth
+        | Phase::Mail
+        | Phase::Rcpt
+        | Phase::Data
+        | Phase::EndOfData
+        | Phase::Reset
+        | Phase::Noop
+        | Phase::Command
+        | Phase::Quit => {
             "It can be tried again. If it ends here again, the server's log says why: it may \
                 refuse this client, or be out of order."
         }
@@ -234,8 +239,8 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
         }
         Phase::Tls => {
             "Check that the port and the kind of TLS fit together: smtp:// with STARTTLS is on \
-                port 587, smtps:// on 465. If they do, the \
-             server is overloaded, or a device in between holds TLS up."
+                port 587, smtps:// on 465. If they do, the server is overloaded, or a device in \
+                between holds TLS up."
         }
         Phase::Body => {
             "The server is overloaded, or the network is slow or was lost. The message is not \
@@ -268,6 +273,5 @@ const SLOW: &str = "A server that is slow and alive";
 
 /// The message was not prepared before the deadline.
 #[cfg(feature = "client")]
-pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline \
-    includes that. Nothing was sent; \
-    allow more time (a longer deadline).";
+pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline includes \
+    that. Nothing was sent; allow more time (a longer deadline).";
