@@ -138,6 +138,8 @@ pub mod guide;
 mod idna;
 #[cfg(feature = "client")]
 pub mod message;
+#[cfg(feature = "client")]
+mod password_file;
 #[cfg(feature = "pool")]
 mod pool;
 #[cfg(feature = "client")]
