@@ -1,4 +1,4 @@
-//! Who a message is from and for: what may stand in MAIL and RCPT, checked once, by type.
+//! The addresses of MAIL and RCPT, validated once, by type.
 //!
 //! An [`Address`] that exists can be written into a command: it holds no line break, and no blank
 //! or angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2
@@ -9,7 +9,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
 use crate::idna;
 use crate::text::{is_unprintable, quoted};
 
@@ -17,8 +16,6 @@ use crate::text::{is_unprintable, quoted};
 const MAX_LOCAL_PART: usize = 64;
 /// The longest domain in octets (RFC 5321, 4.5.3.1.2).
 const MAX_DOMAIN: usize = 255;
-/// What is wrong with a domain that IDNA does not know.
-const NOT_IDN: &str = "is not a valid internationalized name";
 
 /// A mailbox, `local-part@domain`, that is safe to write into a command.
 ///
@@ -57,8 +54,8 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong and where.
-    pub fn new(address: impl Into<String>) -> Result<Self> {
+    /// What is wrong and where.
+    pub fn new(address: impl Into<String>) -> Result<Self, AddressError> {
         Self::check(address.into(), Rules::Strict)
     }
 
@@ -68,35 +65,34 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong. Line breaks and NUL
-    /// are refused here too.
-    pub fn lenient(address: impl Into<String>) -> Result<Self> {
+    /// What is wrong and where. Line breaks and NUL are refused here, too.
+    pub fn lenient(address: impl Into<String>) -> Result<Self, AddressError> {
         Self::check(address.into(), Rules::Lenient)
     }
 
-    /// The part before the last `@`, as it was given.
+    /// Returns the part before the last `@`, as it was given.
     pub fn local_part(&self) -> &str {
         &self.0[..self.at()]
     }
 
-    /// The part after the last `@`, as it was given.
+    /// Returns the part after the last `@`, as it was given.
     pub fn domain(&self) -> &str {
         &self.0[self.at() + 1..]
     }
 
-    /// The whole address, as it was given.
+    /// Returns the whole address, as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Only ASCII, as it was given.
+    /// Whether the address is ASCII as it was given.
     pub fn is_ascii(&self) -> bool {
         self.0.is_ascii()
     }
 
-    /// The same mailbox in ASCII, which every server takes: its domain as A-labels (`xn--…`, RFC
-    /// 5890). `None` where its local part is beyond ASCII, which needs a server with SMTPUTF8 (RFC
-    /// 6531), or its domain has no such form.
+    /// Returns the address in ASCII, which every server accepts: its domain as A-labels (`xn--…`,
+    /// RFC 5890). `None` if the local part is not ASCII, which needs a server with SMTPUTF8 (RFC
+    /// 6531), or the domain has no such form.
     ///
     /// ```
     /// use envoi::Address;
@@ -118,8 +114,7 @@ impl Address {
         ))))
     }
 
-    /// The same mailbox as it goes with SMTPUTF8: its domain, where that is beyond ASCII, as
-    /// U-labels.
+    /// Returns the address as it is written with SMTPUTF8: a domain beyond ASCII as U-labels.
     pub(crate) fn to_unicode(&self) -> Cow<'_, Address> {
         match idna::to_unicode(self.domain()) {
             domain if *domain == *self.domain() => Cow::Borrowed(self),
@@ -127,7 +122,7 @@ impl Address {
         }
     }
 
-    /// The domain in the one spelling that all spellings of it have in common.
+    /// Returns the domain in one spelling for all of its spellings.
     pub(crate) fn domain_key(&self) -> String {
         idna::to_ascii(self.domain())
             .as_deref()
@@ -135,7 +130,7 @@ impl Address {
             .to_ascii_lowercase()
     }
 
-    /// Equal for two addresses that are one mailbox (RFC 5321, 2.4).
+    /// Returns a key that is equal for two addresses of one mailbox (RFC 5321, 2.4).
     pub(crate) fn mailbox_key(&self) -> (String, String) {
         (self.local_part().to_owned(), self.domain_key())
     }
@@ -146,30 +141,132 @@ impl Address {
             .expect("an address was checked to have an @")
     }
 
-    fn check(address: String, rules: Rules) -> Result<Self> {
-        match fault(&address, rules) {
+    fn check(address: String, rules: Rules) -> Result<Self, AddressError> {
+        match find_fault(&address, rules) {
             None => Ok(Address(address)),
-            Some(fault) => {
-                let hint = match address.chars().any(is_invisible)
-                    && !address.chars().any(|c| c.is_ascii_control())
-                {
-                    true => {
-                        "It may have been copied along with the address. Type the address instead."
-                    }
-                    false if fault.ends_with(NOT_IDN) => {
-                        "Look in the domain for characters that only look like letters or full \
-                            stops, and in its \
-                         A-labels (xn--) for mistakes."
-                    }
-                    false => {
-                        "An address looks like user@example.org, with no name, comment or \
-                            brackets around it."
-                    }
-                };
-                let message = format!("the address {} is not valid: {fault}", quoted(&address));
-                Err(Error::request(message).with_hint(hint))
-            }
+            Some(fault) => Err(AddressError { address, fault }),
         }
+    }
+}
+
+/// A text that is not a valid address.
+///
+/// [`Error::from`](crate::Error) makes it an error of the kind
+/// [`Request`](crate::ErrorKind::Request), with advice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError {
+    address: String,
+    fault: AddressFault,
+}
+
+/// What is wrong with an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressFault {
+    /// The text is empty.
+    Empty,
+    /// A control or format character, a space beyond ASCII, or a character that is not visible.
+    InvisibleCharacter(char),
+    /// There is no `@`.
+    NoAt,
+    /// Nothing precedes the `@`.
+    NoLocalPart,
+    /// Nothing follows the `@`.
+    NoDomain,
+    /// The part before the `@` is longer than 64 bytes (RFC 5321, 4.5.3.1.1).
+    LocalPartTooLong,
+    /// The domain is longer than 255 bytes (RFC 5321, 4.5.3.1.2).
+    DomainTooLong,
+    /// A character that the part before the `@` cannot have.
+    CharacterInLocalPart(char),
+    /// A dot at an end of the part before the `@`, or two dots together.
+    MisplacedDot,
+    /// A character that the quoted string before the `@` cannot have.
+    CharacterInQuotedString(char),
+    /// A quote within the quoted string before the `@`.
+    MisplacedQuote,
+    /// The quoted string before the `@` does not end.
+    UnterminatedQuotedString,
+    /// A character that a domain cannot have.
+    CharacterInDomain(char),
+    /// A domain that is not a valid internationalized name (RFC 5890).
+    InvalidIdn(String),
+    /// A label of the domain is empty or longer than 63 bytes.
+    LabelLength,
+    /// The address literal does not end with `]`.
+    UnterminatedLiteral,
+    /// The brackets hold neither an IPv4 address nor `IPv6:` and an IPv6 address.
+    InvalidLiteral,
+}
+
+impl AddressError {
+    /// The text that is not an address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What is wrong with it.
+    pub fn fault(&self) -> &AddressFault {
+        &self.fault
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = quoted(&self.address);
+        write!(f, "the address {address} is not valid: {}", self.fault)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+impl fmt::Display for AddressFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            AddressFault::Empty => "it is empty",
+            AddressFault::InvisibleCharacter(c) => return write!(f, "it contains {}", named(*c)),
+            AddressFault::NoAt => "it has no @",
+            AddressFault::NoLocalPart => "nothing stands before the @",
+            AddressFault::NoDomain => "nothing stands after the @",
+            AddressFault::LocalPartTooLong => {
+                return write!(
+                    f,
+                    "the part before the @ is longer than {MAX_LOCAL_PART} bytes"
+                );
+            }
+            AddressFault::DomainTooLong => {
+                return write!(f, "the domain is longer than {MAX_DOMAIN} bytes");
+            }
+            AddressFault::CharacterInLocalPart(c) => {
+                return write!(f, "the part before the @ contains {}", named(*c));
+            }
+            AddressFault::MisplacedDot => {
+                "the part before the @ has a dot at an end, or two together"
+            }
+            AddressFault::CharacterInQuotedString(c) => {
+                return write!(f, "the quoted part contains {}", named(*c));
+            }
+            AddressFault::MisplacedQuote => "a quote stands inside the quoted part",
+            AddressFault::UnterminatedQuotedString => "the quoted part before the @ does not end",
+            AddressFault::CharacterInDomain(c) => {
+                return write!(f, "the domain contains {}", named(*c));
+            }
+            AddressFault::InvalidIdn(domain) => {
+                return write!(
+                    f,
+                    "the domain {} is not a valid internationalized name",
+                    quoted(domain)
+                );
+            }
+            AddressFault::LabelLength => {
+                "the domain has an empty label or one longer than 63 bytes"
+            }
+            AddressFault::UnterminatedLiteral => "the address literal does not end with ]",
+            AddressFault::InvalidLiteral => {
+                "the brackets hold no IPv4 address and no IPv6: address"
+            }
+        };
+        f.write_str(text)
     }
 }
 
@@ -179,52 +276,48 @@ enum Rules {
     Lenient,
 }
 
-/// What is wrong with an address, if anything is.
-fn fault(address: &str, rules: Rules) -> Option<String> {
+fn find_fault(address: &str, rules: Rules) -> Option<AddressFault> {
     if address.is_empty() {
-        return Some("it is empty".into());
+        return Some(AddressFault::Empty);
     }
     if let Some(c) = address.chars().find(|c| is_invisible(*c)) {
-        return Some(format!("it contains {}", named(c)));
+        return Some(AddressFault::InvisibleCharacter(c));
     }
-    let Some(at) = address.rfind('@') else {
-        return Some("it has no @".into());
+    let Some((local, domain)) = address.rsplit_once('@') else {
+        return Some(AddressFault::NoAt);
     };
-    let (local, domain) = (&address[..at], &address[at + 1..]);
     if local.len() > MAX_LOCAL_PART {
-        return Some(format!(
-            "the part before the @ is longer than {MAX_LOCAL_PART} bytes"
-        ));
+        return Some(AddressFault::LocalPartTooLong);
     }
     if domain.len() > MAX_DOMAIN {
-        return Some(format!("the domain is longer than {MAX_DOMAIN} bytes"));
+        return Some(AddressFault::DomainTooLong);
     }
-    local_part_fault(local, rules).or_else(|| domain_fault(domain))
+    find_local_part_fault(local, rules).or_else(|| find_domain_fault(domain))
 }
 
-fn local_part_fault(local: &str, rules: Rules) -> Option<String> {
+fn find_local_part_fault(local: &str, rules: Rules) -> Option<AddressFault> {
     if local.is_empty() {
-        return Some("nothing stands before the @".into());
+        return Some(AddressFault::NoLocalPart);
     }
     if let Some(inner) = local.strip_prefix('"') {
-        return quoted_string_fault(inner, rules);
+        return find_quoted_string_fault(inner, rules);
     }
     if let Some(c) = local.chars().find(|c| !is_atext(*c) && *c != '.') {
-        return Some(format!("the part before the @ contains {}", named(c)));
+        return Some(AddressFault::CharacterInLocalPart(c));
     }
     if rules == Rules::Strict && local.split('.').any(str::is_empty) {
-        return Some("the part before the @ has a dot at an end, or two together".into());
+        return Some(AddressFault::MisplacedDot);
     }
     None
 }
 
 /// `inner` is what follows the opening quote (RFC 5321, 4.1.2: Quoted-string).
-fn quoted_string_fault(inner: &str, rules: Rules) -> Option<String> {
+fn find_quoted_string_fault(inner: &str, rules: Rules) -> Option<AddressFault> {
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
         let c = match c {
             '"' if chars.as_str().is_empty() => return None,
-            '"' => return Some("a quote stands inside the quoted part".into()),
+            '"' => return Some(AddressFault::MisplacedQuote),
             '\\' => match chars.next() {
                 Some(c) => c,
                 None => break,
@@ -232,46 +325,44 @@ fn quoted_string_fault(inner: &str, rules: Rules) -> Option<String> {
             c => c,
         };
         if rules == Rules::Strict && matches!(c, '<' | '>') {
-            return Some(format!("the quoted part contains {}", named(c)));
+            return Some(AddressFault::CharacterInQuotedString(c));
         }
     }
-    Some("the quoted part before the @ does not end".into())
+    Some(AddressFault::UnterminatedQuotedString)
 }
 
-fn domain_fault(domain: &str) -> Option<String> {
+fn find_domain_fault(domain: &str) -> Option<AddressFault> {
     if domain.is_empty() {
-        return Some("nothing stands after the @".into());
+        return Some(AddressFault::NoDomain);
     }
     if let Some(literal) = domain.strip_prefix('[') {
-        return literal_fault(literal);
+        return find_literal_fault(literal);
     }
     let allowed =
         |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' || !c.is_ascii();
     if let Some(c) = domain.chars().find(|c| !allowed(*c)) {
-        return Some(format!("the domain contains {}", named(c)));
+        return Some(AddressFault::CharacterInDomain(c));
     }
     let Some(ascii) = idna::checked(domain) else {
-        return Some(format!("the domain {} {NOT_IDN}", quoted(domain)));
+        return Some(AddressFault::InvalidIdn(domain.to_owned()));
     };
-    if ascii
+    let is_bad = |label: &str| label.is_empty() || label.len() > 63;
+    ascii
         .split('.')
-        .any(|label| label.is_empty() || label.len() > 63)
-    {
-        return Some("the domain has an empty label or one longer than 63 bytes".into());
-    }
-    None
+        .any(is_bad)
+        .then_some(AddressFault::LabelLength)
 }
 
 /// `literal` is what follows the opening bracket (RFC 5321, 4.1.3).
-fn literal_fault(literal: &str) -> Option<String> {
+fn find_literal_fault(literal: &str) -> Option<AddressFault> {
     let Some(address) = literal.strip_suffix(']') else {
-        return Some("the address literal does not end with ]".into());
+        return Some(AddressFault::UnterminatedLiteral);
     };
     let valid = match address.strip_prefix("IPv6:") {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
         None => address.parse::<std::net::Ipv4Addr>().is_ok(),
     };
-    (!valid).then(|| "the brackets hold no IPv4 address and no IPv6: address".into())
+    (!valid).then_some(AddressFault::InvalidLiteral)
 }
 
 /// RFC 5322, 3.2.3, and RFC 6531, 3.3 for what lies beyond ASCII.
@@ -279,12 +370,11 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
 }
 
-/// Characters that are not seen in an address, or change how others are seen: the rest of Unicode's
-/// Default_Ignorable_Code_Point and category Cf, and the blank Braille pattern.
-const NOT_IN_ADDRESSES: [RangeInclusive<char>; 6] = [
-    '\u{180b}'..='\u{180f}',
+/// Characters beyond those that are [unprintable](is_unprintable) that are not seen in an address,
+/// or change how others are seen: the rest of Unicode's Default_Ignorable_Code_Point and category
+/// Cf, and the blank Braille pattern.
+const NOT_IN_ADDRESSES: [RangeInclusive<char>; 4] = [
     '\u{2800}'..='\u{2800}',
-    '\u{fe00}'..='\u{fe0f}',
     '\u{fff0}'..='\u{fff8}',
     '\u{13430}'..='\u{1343f}',
     '\u{1bca0}'..='\u{1bca3}',
@@ -331,25 +421,25 @@ fn named(c: char) -> String {
 }
 
 impl FromStr for Address {
-    type Err = Error;
+    type Err = AddressError;
 
-    fn from_str(address: &str) -> Result<Self> {
+    fn from_str(address: &str) -> Result<Self, AddressError> {
         Address::new(address)
     }
 }
 
 impl TryFrom<&str> for Address {
-    type Error = Error;
+    type Error = AddressError;
 
-    fn try_from(address: &str) -> Result<Self> {
+    fn try_from(address: &str) -> Result<Self, AddressError> {
         Address::new(address)
     }
 }
 
 impl TryFrom<String> for Address {
-    type Error = Error;
+    type Error = AddressError;
 
-    fn try_from(address: String) -> Result<Self> {
+    fn try_from(address: String) -> Result<Self, AddressError> {
         Address::new(address)
     }
 }
@@ -448,13 +538,14 @@ mod tests {
                 Address::lenient(format!("b@{domain}")),
             ] {
                 let error = error.unwrap_err();
+                let fault = AddressFault::InvalidIdn(domain.to_owned());
+                assert_eq!(error.fault(), &fault, "{error}");
                 assert!(
                     error
-                        .message()
-                        .contains("is not a valid internationalized name"),
+                        .to_string()
+                        .ends_with("is not a valid internationalized name"),
                     "{domain}: {error}"
                 );
-                assert!(error.hint().unwrap().contains("A-labels"), "{error:?}");
             }
         }
         for domain in [
@@ -509,7 +600,6 @@ mod tests {
                 for error in [Address::new(address.clone()), Address::lenient(address)].map(Result::unwrap_err) {
                     let named = format!("it contains U+{:04X}, which is not visible", u32::from(c));
                     assert!(error.to_string().contains(&named), "{error}");
-                    assert!(error.hint().unwrap().contains("Type the address"), "{error:?}");
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! The envelope: where a message goes, whatever its headers say.
 
 use std::collections::HashSet;
+use std::fmt;
 
-use crate::Address;
-use crate::error::{Error, Result};
+use crate::address::Address;
 
 /// The envelope of a message: the reverse-path, where bounces go, and the recipients (RFC 5321,
 /// 2.3.1).
@@ -36,17 +36,16 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where there is no recipient.
+    /// [`EnvelopeError::NoRecipient`].
     pub fn new(
         reverse_path: impl Into<Option<Address>>,
         recipients: impl IntoIterator<Item = Address>,
-    ) -> Result<Self> {
+    ) -> Result<Self, EnvelopeError> {
         let mut seen = HashSet::new();
         let mut recipients: Vec<Address> = recipients.into_iter().collect();
         recipients.retain(|recipient| seen.insert(recipient.mailbox_key()));
         if recipients.is_empty() {
-            return Err(Error::request("the message has no recipient")
-                .with_hint("Name at least one in To, Cc or Bcc."));
+            return Err(EnvelopeError::NoRecipient);
         }
         Ok(Envelope {
             reverse_path: reverse_path.into(),
@@ -54,7 +53,7 @@ impl Envelope {
         })
     }
 
-    /// The same for some of its recipients, by their numbers.
+    /// Returns an envelope for some of the recipients, by their indices.
     #[cfg(feature = "retries")]
     pub(crate) fn only(&self, recipients: &[usize]) -> Self {
         let recipients = recipients
@@ -67,18 +66,18 @@ impl Envelope {
         }
     }
 
-    /// Where bounces go; `None` is the null reverse-path.
+    /// Returns the address for bounces; `None` is the null reverse-path.
     pub fn reverse_path(&self) -> Option<&Address> {
         self.reverse_path.as_ref()
     }
 
-    /// Whom the message is for, in the order given; never empty.
+    /// Returns the recipients in the order given; never empty.
     pub fn recipients(&self) -> &[Address] {
         &self.recipients
     }
 
-    /// Every address [can be written in ASCII](Address::to_ascii). If not, the server must offer
-    /// SMTPUTF8.
+    /// Whether every address [can be written in ASCII](Address::to_ascii). Otherwise the server must
+    /// offer SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.reverse_path
             .iter()
@@ -86,6 +85,27 @@ impl Envelope {
             .all(|address| address.to_ascii().is_some())
     }
 }
+
+/// A reason why an envelope is not valid.
+///
+/// [`Error::from`](crate::Error) makes it an error of the kind
+/// [`Request`](crate::ErrorKind::Request), with advice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// There is no recipient.
+    NoRecipient,
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EnvelopeError::NoRecipient => f.write_str("the message has no recipient"),
+        }
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
 
 #[cfg(test)]
 mod tests {

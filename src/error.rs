@@ -1,4 +1,4 @@
-//! What went wrong, said to people and to programs.
+//! Failures, as data for people and for programs.
 //!
 //! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`]
 //! where it came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step.
@@ -15,46 +15,46 @@ use crate::proto::Reply;
 use crate::proto::Secrets;
 use crate::text::printable;
 
-/// What sort of failure it is, and so what can be done about it.
+/// The kind of a failure, which decides what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request itself is bad: an address, a header, a URL, a call out of order. Nothing was
+    /// The request itself is invalid: an address, a header, a URL, a call out of order. Nothing was
     /// sent.
     Request,
     /// An input of the message cannot be read: a file that is missing, or a stream that failed.
     Input,
     /// The configuration cannot be used: a trust store that cannot be read, for example.
     Config,
-    /// No connection to the server: its name was not found, or it refused, or it cannot be reached.
+    /// No connection to the server: its name was not found, it refused, or it cannot be reached.
     Connect,
-    /// The connection ended or failed before the conversation did.
+    /// The connection ended or failed before the session was complete.
     Closed,
     /// The server, the wait for a connection of a pool, or the whole call took longer than allowed.
     Timeout,
-    /// The peer does not keep to SMTP: a reply that nobody asked for, one that cannot be read, or
-    /// one past a limit.
+    /// The peer violates SMTP: an unsolicited reply, one that cannot be parsed, or one beyond a
+    /// limit.
     Protocol,
-    /// TLS could not be established as the policy demands.
+    /// TLS could not be established as the policy requires.
     Tls,
     /// Credentials would have to cross an unprotected connection.
     Insecure,
-    /// The server did not accept the login, or offers no mechanism that can be used; or a proxy
-    /// wants another login.
+    /// The server did not accept the login or offers no usable mechanism, or a proxy requires
+    /// another login.
     Auth,
-    /// The server refused: the session, the sender, every recipient, or the message.
+    /// The server refused the session, the sender, every recipient, or the message.
     Refused,
     /// The server lacks an extension that the message needs, or the message is larger than it
     /// takes.
     Unsupported,
-    /// The pool was closed, as at the end of a program: nothing was sent, and the message can go by
-    /// another pool, or by the program that takes over. It is transient, and yet not tried again by
-    /// `RetryPolicy`, as this pool stays closed.
+    /// The pool was closed, as at the end of a program. Nothing was sent, and the message can go
+    /// through another pool. The error is transient, but `RetryPolicy` does not retry it, since this
+    /// pool stays closed.
     PoolClosed,
 }
 
 impl ErrorKind {
-    /// The kind as one lower-case word, as logs and JSON have it.
+    /// Returns the kind as one lower-case word for logs and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorKind::Request => "request",
@@ -80,12 +80,12 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failure: what happened, in which phase, the server's words and what to do now.
+/// A failure: what happened, in which phase, the server's reply and the next step.
 ///
-/// `Display` gives all of it in one line; the parts can be had one by one.
+/// `Display` writes all of it in one line; each part has a getter.
 ///
 /// ```
-/// let error = envoi::Address::new("no at sign").unwrap_err();
+/// let error = envoi::Error::from(envoi::Address::new("no at sign").unwrap_err());
 /// assert_eq!(error.kind(), envoi::ErrorKind::Request);
 /// assert!(error.is_permanent());
 /// println!("{error}");
@@ -101,7 +101,7 @@ struct Inner {
     hint: Option<String>,
     reply: Option<Reply>,
     outcome_unknown: bool,
-    /// The reply's code is one for the moment, and what it is about will not pass by itself.
+    /// The reply's code is transient, but the cause will not pass by itself.
     lasts: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     #[cfg(feature = "client")]
@@ -127,12 +127,12 @@ impl Error {
         }))
     }
 
-    /// A request that is bad in itself, found before anything was sent.
+    /// An invalid request, found before anything was sent.
     pub(crate) fn request(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Request, Phase::Setup, message)
     }
 
-    /// The server's refusal. What to do about it depends on the session, which adds it.
+    /// A refusal by the server. The advice depends on the session, which adds it.
     #[cfg(feature = "client")]
     pub(crate) fn refused(
         kind: ErrorKind,
@@ -190,18 +190,18 @@ impl Error {
         self.0.lasts = lasts;
     }
 
-    /// What it concerns, before what happened.
+    /// Prefixes the message with what it concerns.
     #[cfg(feature = "client")]
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = printable(format!("{what}: {}", self.0.message));
         self
     }
 
-    /// The connection broke, which is why it ended: how it did belongs to what is said.
+    /// Adds the I/O error for which the connection ended: as the source, and to the message where it
+    /// says more than that the connection ended.
     #[cfg(feature = "client")]
     pub(crate) fn with_io_error(mut self, cause: std::io::Error) -> Self {
         use std::io::ErrorKind as E;
-        // The others say no more than that it ended.
         let tells = matches!(
             cause.kind(),
             E::ConnectionReset
@@ -236,48 +236,48 @@ impl Error {
         self.0.receipt.take().map(|receipt| *receipt)
     }
 
-    /// What sort of failure it is.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Where it came up.
+    /// Returns the phase in which it happened.
     pub fn phase(&self) -> Phase {
         self.0.phase
     }
 
-    /// What happened, without the server's words and the hint.
+    /// Returns what happened, without the server's reply and the hint.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do now, where something can be advised.
+    /// Returns the next step, where there is advice.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The server's reply that caused the failure, if a reply did.
+    /// Returns the server's reply that caused the failure, if a reply did.
     pub fn reply(&self) -> Option<&Reply> {
         self.0.reply.as_ref()
     }
 
-    /// How far the message came: the recipients' outcomes, the TLS in use, bytes and time. `None`
-    /// where it did not get on its way: a request that is bad in itself, or a kept connection that
-    /// is of no use any more.
+    /// Returns what is known of the transfer: the recipients' outcomes, the TLS in use, bytes and
+    /// time. `None` if none was started: the request was invalid, or a pooled connection was no
+    /// longer usable.
     #[cfg(feature = "client")]
     pub fn receipt(&self) -> Option<&crate::Receipt> {
         self.0.receipt.as_deref()
     }
 
-    /// The message may or may not have been delivered: it was handed over whole, and no well-formed
-    /// final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither
-    /// retrying nor giving up is right by itself.
+    /// Whether the message may have been delivered: it was handed over whole, and no well-formed
+    /// final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither a
+    /// retry nor giving up is safe.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }
 
-    /// The same request may work later: a 4xx reply, no connection, a connection that was lost, a
-    /// timeout, a pool that was closed. Never true where the [outcome is
+    /// Whether the same request may succeed later: after a 4xx reply, without a connection, after a
+    /// lost connection, a time-out, or the end of a pool. Never true if the [outcome is
     /// unknown](Self::outcome_unknown).
     pub fn is_transient(&self) -> bool {
         if self.0.outcome_unknown {
@@ -292,7 +292,7 @@ impl Error {
         }
     }
 
-    /// The same request will fail again until somebody changes something. Never true where the
+    /// Whether the same request will fail again until something is changed. Never true if the
     /// [outcome is unknown](Self::outcome_unknown).
     pub fn is_permanent(&self) -> bool {
         !self.0.outcome_unknown && !self.is_transient()

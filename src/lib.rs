@@ -162,7 +162,7 @@ mod transport;
 #[cfg(feature = "client")]
 pub use mail_builder;
 
-pub use address::Address;
+pub use address::{Address, AddressError, AddressFault};
 #[cfg(feature = "client")]
 pub use client::Client;
 #[cfg(feature = "client")]
@@ -173,7 +173,7 @@ pub use config::timeouts::Timeouts;
 pub use config::token::TokenRequest;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
-pub use envelope::Envelope;
+pub use envelope::{Envelope, EnvelopeError};
 pub use error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};

@@ -8,6 +8,8 @@ use super::{
 };
 #[cfg(feature = "client")]
 use super::{Facts, for_refusal};
+use crate::address::{AddressError, AddressFault};
+use crate::envelope::EnvelopeError;
 use crate::error::{Error, ErrorKind};
 use crate::proto::params::{MAX_SECONDS, ParameterError};
 use crate::proto::{
@@ -223,6 +225,52 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
     Some(hint.into())
 }
 
+impl From<AddressError> for Error {
+    /// An error of the kind [`Request`](ErrorKind::Request), with advice.
+    fn from(error: AddressError) -> Self {
+        let hint = match error.fault() {
+            AddressFault::InvisibleCharacter(c) if !c.is_ascii_control() => {
+                "It may have been copied along with the address. Type the address instead."
+            }
+            AddressFault::InvalidIdn(_) => {
+                "Look in the domain for characters that only look like letters or full stops, and \
+                    in its A-labels (xn--) for mistakes."
+            }
+            AddressFault::Empty
+            | AddressFault::InvisibleCharacter(_)
+            | AddressFault::NoAt
+            | AddressFault::NoLocalPart
+            | AddressFault::NoDomain
+            | AddressFault::LocalPartTooLong
+            | AddressFault::DomainTooLong
+            | AddressFault::CharacterInLocalPart(_)
+            | AddressFault::MisplacedDot
+            | AddressFault::CharacterInQuotedString(_)
+            | AddressFault::MisplacedQuote
+            | AddressFault::UnterminatedQuotedString
+            | AddressFault::CharacterInDomain(_)
+            | AddressFault::LabelLength
+            | AddressFault::UnterminatedLiteral
+            | AddressFault::InvalidLiteral => {
+                "An address looks like user@example.org, with no name, comment or brackets around \
+                    it."
+            }
+        };
+        request(&error).with_hint(hint)
+    }
+}
+
+impl From<EnvelopeError> for Error {
+    /// An error of the kind [`Request`](ErrorKind::Request), with advice.
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::NoRecipient => {
+                request(&error).with_hint("Name at least one in To, Cc or Bcc.")
+            }
+        }
+    }
+}
+
 impl From<ParameterError> for Error {
     /// An error of the kind [`Request`](ErrorKind::Request), with advice.
     fn from(error: ParameterError) -> Self {
@@ -283,4 +331,44 @@ impl From<UnknownMechanism> for Error {
 /// A request that is bad in itself, found before anything was sent.
 fn request(error: &dyn std::error::Error) -> Error {
     Error::request(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+
+    fn hint(address: &str) -> String {
+        let error = Error::from(Address::new(address).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::Request);
+        error.hint().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn advice_on_an_address_depends_on_its_fault() {
+        assert!(hint("alice\u{200b}@example.org").contains("Type the address"));
+        assert!(hint("Alice <alice@example.org>").contains("no name"));
+        assert!(hint("alice\r\n@example.org").contains("no name"));
+        #[cfg(feature = "idna")]
+        assert!(hint("alice@xn--a.org").contains("A-labels"));
+    }
+
+    #[test]
+    fn advice_on_an_unknown_mechanism_names_the_known_ones() {
+        let error = Error::from("NTLM".parse::<Mechanism>().unwrap_err());
+        assert!(error.hint().unwrap().contains("PLAIN, LOGIN"), "{error}");
+    }
+
+    #[test]
+    fn advice_on_an_unknown_outcome_replaces_any_other() {
+        let reason = Reason::Aborted(AbortReason::TimedOut("no reply".into()));
+        let error = Error::from(ProtocolError::new(Phase::EndOfData, reason));
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::Timeout, None));
+        let unknown = error.with_outcome_unknown(true);
+        assert_eq!(unknown.hint(), Some(UNKNOWN));
+        // Another part of the message, which was not handed over.
+        let known = unknown.clone().with_outcome_unknown(false);
+        assert!(unknown.outcome_unknown() && !known.outcome_unknown());
+        assert_eq!(known.hint(), Some(for_end(Phase::Body, false)));
+    }
 }

@@ -500,11 +500,7 @@ fn check_mailboxes(name: &str, mailboxes: &Mailboxes<'_>) -> Result<()> {
             }
             Address::lenient(&*mailbox.email)
                 .map(drop)
-                .map_err(|error| {
-                    let hint = error.hint().unwrap_or_default().to_owned();
-                    Error::request(format!("the {name} header: {}", error.message()))
-                        .with_hint(hint)
-                })
+                .map_err(|error| Error::from(error).context(format!("the {name} header")))
         }
         Mailboxes::Group(group) => {
             check_text(name, group.name.as_deref().unwrap_or_default())?;
@@ -593,7 +589,7 @@ pub(super) fn envelope(headers: &Headers<'_>) -> Result<Envelope> {
             recipients.push(Address::new(mailbox)?);
         }
     }
-    Envelope::new(Address::new(sender)?, recipients)
+    Ok(Envelope::new(Address::new(sender)?, recipients)?)
 }
 
 /// All addresses in the headers of this name, including those in groups.

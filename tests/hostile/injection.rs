@@ -37,22 +37,34 @@ fn no_argument_adds_a_command() {
     type Attempt = fn(&str) -> Result<(), Error>;
     let attempts: &[(&str, Attempt)] = &[
         ("the part before the @", |x| {
-            Address::new(format!("a{x}@example.org")).map(drop)
+            Address::new(format!("a{x}@example.org"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("the domain", |x| {
-            Address::new(format!("a@example.org{x}")).map(drop)
+            Address::new(format!("a@example.org{x}"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("a quoted part before the @", |x| {
-            Address::new(format!("\"a{x}b\"@example.org")).map(drop)
+            Address::new(format!("\"a{x}b\"@example.org"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("a quoted pair", |x| {
-            Address::new(format!("\"a\\{x}b\"@example.org")).map(drop)
+            Address::new(format!("\"a\\{x}b\"@example.org"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("an address literal", |x| {
-            Address::new(format!("a@[127.0.0.1{x}]")).map(drop)
+            Address::new(format!("a@[127.0.0.1{x}]"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("an address taken leniently", |x| {
-            Address::lenient(format!("\"a{x}\"@example.org")).map(drop)
+            Address::lenient(format!("\"a{x}\"@example.org"))
+                .map(drop)
+                .map_err(Error::from)
         }),
         ("the client's name", |x| {
             ClientName::new(format!("client{x}.example.org"))

@@ -313,11 +313,15 @@ async fn control_characters_in_urls_and_hosts_are_replaced() {
     }
     assert_error(
         "an address",
-        &Address::new(format!("a{EVIL}@example.org")).unwrap_err(),
+        &Address::new(format!("a{EVIL}@example.org"))
+            .unwrap_err()
+            .into(),
     );
     assert_error(
         "a domain",
-        &Address::new(format!("a@{EVIL}.example.org")).unwrap_err(),
+        &Address::new(format!("a@{EVIL}.example.org"))
+            .unwrap_err()
+            .into(),
     );
     assert_error(
         "a client's name",
