@@ -13,11 +13,10 @@ use crate::secret::Secret;
 use crate::text::quoted;
 
 impl Secret {
-    /// Reads a secret from a file, of which it is all but one line end at its end. The file is
-    /// UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
+    /// Reads a secret from a file, without one line end at its end. The file is UTF-8, or UTF-16
+    /// with a byte order mark, as PowerShell writes it.
     ///
-    /// It blocks as reading a file does. Of a FIFO or a device the end is waited for, for 5 seconds
-    /// at most.
+    /// It blocks. The end of a FIFO or a device is awaited for at most 5 seconds.
     ///
     /// # Errors
     ///
@@ -33,7 +32,8 @@ impl Secret {
         Secret::read(path.as_ref(), "the password", file::time_limit())
     }
 
-    /// The same, but it waits for the end of a FIFO or a device for this time at most.
+    /// Like [`from_file`](Self::from_file), but waits at most `time` for the end of a FIFO or a
+    /// device.
     ///
     /// # Errors
     ///
@@ -45,9 +45,8 @@ impl Secret {
         Secret::read(path.as_ref(), "the password", now + time.min(century))
     }
 
-    /// Reads a secret to the end of a reader, such as standard input, as
-    /// [`from_file`](Self::from_file) reads it from a file. It blocks as the reader does, without a
-    /// limit of time.
+    /// Reads a secret from a reader, such as standard input, to its end, in the form of
+    /// [`from_file`](Self::from_file). It blocks as the reader does, without a time-out.
     ///
     /// # Errors
     ///
@@ -73,10 +72,10 @@ impl Secret {
             })
     }
 
-    /// Bytes that are read as a secret at most.
+    /// The maximum size of a file with a secret, in bytes.
     const LIMIT: u64 = 64 * 1024;
 
-    /// `what` is the secret, for an error.
+    /// Reads a file until then at most; `what` names the secret in an error.
     pub(crate) fn read(path: &Path, what: &str, until: Instant) -> Result<Self> {
         let cannot = |error: io::Error| {
             let shown = quoted(&path.to_string_lossy());
@@ -98,7 +97,7 @@ impl Secret {
             .map_err(cannot)
     }
 
-    /// The text of a file, without one line end at its end.
+    /// Returns the text of a file, without one line end at its end.
     fn decode(bytes: &[u8]) -> io::Result<Self> {
         let owned;
         let text = match file::utf8(bytes) {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes a secret over.
+    /// Wraps a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Secret(Zeroizing::new(secret.into()))
     }
@@ -38,8 +38,8 @@ impl<S: Into<String>> From<S> for Secret {
     }
 }
 
-/// Who logs in, and with what. What is given decides which [mechanisms](crate::proto::Mechanism)
-/// can be used.
+/// The user who logs in, and the proof of it. Its kind decides which
+/// [mechanisms](crate::proto::Mechanism) can be used.
 ///
 /// ```
 /// use envoi::Credentials;
@@ -48,9 +48,9 @@ impl<S: Into<String>> From<S> for Secret {
 /// let password = Credentials::new("alice@example.org", "correct horse");
 /// // A token of OAuth 2: OAUTHBEARER or XOAUTH2.
 /// let token = Credentials::token("alice@example.org", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg");
-/// // The client's certificate, or whatever else the server knows of the connection: EXTERNAL.
+/// // The client's certificate, or another property of the connection: EXTERNAL.
 /// let external = Credentials::external();
-/// // An administrator who sends as somebody else.
+/// // An administrator who sends as another user.
 /// let proxy = Credentials::new("admin", "secret").authorize_as("alice@example.org");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Credentials {
     proof: Proof,
 }
 
-/// What proves that it is the user who logs in.
+/// The proof of the user's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Proof {
     Password(Secret),
@@ -70,7 +70,7 @@ enum Proof {
     Anonymous,
 }
 
-/// What sort of [`Proof`] it is.
+/// The kind of a [`Proof`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProofKind {
     Password,
@@ -80,23 +80,23 @@ pub(crate) enum ProofKind {
 }
 
 impl Credentials {
-    /// A user name as the server knows it (often the whole address), and the password.
+    /// Logs in with a user name as the server knows it (often the whole address) and a password.
     pub fn new(user: impl Into<String>, secret: impl Into<Secret>) -> Self {
         Self::with(user, Proof::Password(secret.into()))
     }
 
-    /// A user name, and an access token of OAuth 2 (RFC 6750) as it came, without `Bearer`.
+    /// Logs in with a user name and an access token of OAuth 2 (RFC 6750), without `Bearer`.
     pub fn token(user: impl Into<String>, token: impl Into<Secret>) -> Self {
         Self::with(user, Proof::Token(token.into()))
     }
 
-    /// What the server knows already tells who it is: the client's certificate, or the user at the
-    /// other end of a Unix socket (EXTERNAL; RFC 4422, A).
+    /// Logs in by what the server knows of the connection: the client's certificate, or the user at
+    /// the other end of a Unix socket (EXTERNAL; RFC 4422, A).
     pub fn external() -> Self {
         Self::with("", Proof::External)
     }
 
-    /// Nobody in particular (RFC 4505). The trace, an address or any word, is for the server's log,
+    /// Logs in anonymously (RFC 4505). The trace, an address or any word, is for the server's log
     /// and may be empty.
     pub fn anonymous(trace: impl Into<String>) -> Self {
         Self::with(trace, Proof::Anonymous)
@@ -109,7 +109,7 @@ impl Credentials {
         self
     }
 
-    /// The user name.
+    /// Returns the user name.
     pub fn user(&self) -> &str {
         &self.user
     }
@@ -122,7 +122,7 @@ impl Credentials {
         }
     }
 
-    /// For whom the user acts, where that is another one.
+    /// Returns the user to act for, if that is another one.
     pub(crate) fn authorization(&self) -> Option<&str> {
         self.authorize_as.as_deref()
     }
@@ -136,7 +136,7 @@ impl Credentials {
         }
     }
 
-    /// The password or token; empty where there is none.
+    /// Returns the password or token; empty if there is none.
     pub(crate) fn secret(&self) -> &str {
         match &self.proof {
             Proof::Password(secret) | Proof::Token(secret) => secret.expose(),

@@ -33,7 +33,7 @@ pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
     printable
 }
 
-/// The same for bytes that should be UTF-8.
+/// [`printable`] for bytes that should be UTF-8.
 pub(crate) fn printable_bytes(bytes: &[u8]) -> String {
     printable(String::from_utf8_lossy(bytes))
 }
@@ -67,7 +67,7 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// At most so many characters of a text.
+/// Returns the first `chars` characters of a text.
 pub(crate) fn beginning(text: &str, chars: usize) -> &str {
     if text.len() <= chars {
         return text;

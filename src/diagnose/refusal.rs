@@ -7,7 +7,7 @@ use super::replies::{ROWS, Row};
 use crate::error::Phase;
 use crate::proto::{Capabilities, ExchangeFault, Mechanism, Reply};
 
-/// So many bytes of a reply are looked at, to the end of a word.
+/// How many bytes of a reply are examined, to the end of a word.
 const LOOKED_AT: usize = 2000;
 
 /// What is known of a session and of what failed in it.
@@ -45,7 +45,7 @@ pub(crate) struct Facts<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Advice {
     pub(crate) text: Cow<'static, str>,
-    /// The same request will be refused again until something is changed, whatever the code says.
+    /// Whether the request will be refused again until something is changed, whatever the code says.
     pub(crate) lasts: bool,
 }
 
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// What a row is for, in words of its own.
+    /// Checks the advice for replies, by a part of its text.
     #[track_caller]
     fn table(facts: Facts<'_>, cases: &[(Phase, &str, &str)]) {
         for (phase, text, part) in cases {
@@ -837,7 +837,7 @@ mod tests {
         );
     }
 
-    /// The words of an address, a host name or a URL are none of the server's.
+    /// The server did not choose the words of an address, a host name or a URL.
     #[test]
     fn names_in_a_reply_give_no_advice() {
         let words = |text: &str| words(&reply(text)).trim().to_owned();

@@ -172,14 +172,14 @@ pub enum Reason {
     TlsBeforeGreeting,
     /// What came is not a reply, or exceeds a limit.
     MalformedReply {
-        /// The reply that was awaited, in words; `None` where none was.
+        /// A description of the reply that was awaited; `None` where none was.
         expected: Option<&'static str>,
         /// What is wrong with it.
         error: ReplyError,
     },
     /// The reply cannot answer the command.
     UnexpectedReply {
-        /// The reply that was awaited, in words.
+        /// A description of the reply that was awaited.
         expected: &'static str,
         /// What came.
         reply: Reply,
@@ -281,7 +281,7 @@ pub enum Reason {
         keyword: &'static str,
         /// The number of its RFC.
         rfc: u16,
-        /// What needs it, in words.
+        /// A description of what needs it.
         need: &'static str,
     },
     /// The message is to be delivered within a shorter time than the server accepts (DELIVERBY,
@@ -340,7 +340,7 @@ pub enum Reason {
     // ---- The caller ----
     /// The call does not fit the state of the session.
     OutOfTurn {
-        /// What was asked for, in words.
+        /// A description of the call.
         call: &'static str,
         /// Why it does not fit.
         cause: OutOfTurn,
@@ -379,7 +379,7 @@ pub enum Missing {
     RestOfMessage,
     /// The final reply to the message.
     FinalReply,
-    /// Another reply: which one, in words.
+    /// Another reply, with its description.
     Reply(&'static str),
 }
 
@@ -401,11 +401,11 @@ pub enum OutOfTurn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AbortReason {
-    /// The server took more time than allowed: what took too long, in words.
+    /// The server took more time than allowed, with a text that says what took too long.
     TimedOut(String),
-    /// The connection failed: how, in words.
+    /// The connection failed, with a text that says how.
     ConnectionFailed(String),
-    /// The message cannot be read to its end: why, in words.
+    /// The message cannot be read to its end, with a text that says why.
     InputFailed(String),
 }
 
@@ -719,7 +719,7 @@ impl fmt::Display for Reason {
 }
 
 impl AbortReason {
-    /// The same, with its text made safe to show.
+    /// Makes the text safe to show.
     pub(super) fn printable(self) -> Self {
         match self {
             AbortReason::TimedOut(text) => AbortReason::TimedOut(printable(text)),
