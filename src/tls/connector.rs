@@ -1,12 +1,9 @@
 //! Turns a plain stream into a TLS stream.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
 use tokio_rustls::rustls::crypto::CryptoProvider;
@@ -20,6 +17,7 @@ use tokio_rustls::rustls::{
 
 use super::handshake;
 use super::reasons::rustls_text;
+use super::recording::RecordingStream;
 use super::verify::Verifier;
 use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
 use crate::{Error, ErrorKind, Phase, Result, file};
@@ -442,61 +440,3 @@ fn version_text(version: ProtocolVersion) -> String {
 /// How much plaintext rustls accepts, encrypts and writes to the socket at once. With its default,
 /// 64 KiB, a large message spends more time in system calls than in encryption.
 const BUFFER: usize = 512 * 1024;
-
-/// How many of the server's first bytes are kept: more than a line of SMTP (RFC 5321, 4.5.3.1.5).
-const MAX_RECORDED: usize = 1024;
-
-/// A stream that records the server's first bytes until the handshake is complete. If they are not
-/// TLS, they explain the failure.
-#[derive(Debug)]
-pub(crate) struct RecordingStream<S> {
-    inner: S,
-    /// `None` once the handshake is complete.
-    received: Option<Vec<u8>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if let Some(received) = &mut self.received {
-            let new = &buf.filled()[before..];
-            received.extend_from_slice(&new[..new.len().min(MAX_RECORDED - received.len())]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}

@@ -45,6 +45,7 @@ mod password;
 #[cfg(feature = "keystores")]
 mod pkcs12;
 mod reasons;
+mod recording;
 mod security;
 mod settings;
 mod store;
