@@ -1,8 +1,8 @@
 //! What to do now: advice for people, by what went wrong.
 //!
-//! The texts say the next step, not the theory. They know replies and phases; of sockets and TLS
-//! they know nothing. `tests/failures/snapshots` shows each of them beside the failure that it is
-//! for.
+//! The texts say the next step, not the theory. They depend on plain facts only: replies, phases,
+//! names. Where the facts come from, this module does not know. `tests/failures/snapshots` shows
+//! each text beside the failure that it is for.
 
 #[cfg(feature = "client")]
 pub(crate) mod certificate;
