@@ -1,8 +1,8 @@
 //! The addresses of MAIL and RCPT, validated once, by type.
 //!
-//! An [`Address`] that exists can be written into a command: it holds no line break, and no blank
-//! or angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2
-//! (RFC 6531, 3.3 for letters beyond ASCII) and nothing of headers, servers or DNS.
+//! An [`Address`] can always be written into a command: it contains no line break, and no blank or
+//! angle bracket outside of a quoted string. This module knows the syntax of RFC 5321, 4.1.2 (RFC
+//! 6531, 3.3 for non-ASCII letters), but not headers, servers or DNS.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,9 +12,9 @@ use std::str::FromStr;
 use crate::idna;
 use crate::text::{is_unprintable, quoted};
 
-/// The longest local part in octets (RFC 5321, 4.5.3.1.1).
+/// The maximum length of a local part in octets (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL_PART: usize = 64;
-/// The longest domain in octets (RFC 5321, 4.5.3.1.2).
+/// The maximum length of a domain in octets (RFC 5321, 4.5.3.1.2).
 const MAX_DOMAIN: usize = 255;
 
 /// A mailbox, `local-part@domain`, that is safe to write into a command.
@@ -33,16 +33,16 @@ pub struct Address(String);
 
 impl Address {
     /// Checks an address: a dot-atom or a quoted string without angle brackets, an `@`, and a
-    /// domain or an address literal. Letters beyond ASCII are allowed; before the `@` they need a
-    /// server with SMTPUTF8.
+    /// domain or an address literal. Letters may be non-ASCII; before the `@` they need a server
+    /// with SMTPUTF8.
     ///
-    /// A domain beyond ASCII, and one with A-labels (`xn--…`), is refused where it is not a valid
+    /// A non-ASCII domain, or one with A-labels (`xn--…`), is refused if it is not a valid
     /// internationalized name (RFC 5890; feature `idna`). One that IDNA maps to a valid name, such
-    /// as `BÜCHER.example`, is taken, and goes to the server as that name.
+    /// as `BÜCHER.example`, is accepted, and that name is sent to the server.
     ///
-    /// Control and format characters, spaces beyond ASCII, and characters that Unicode lets a
-    /// renderer leave out are refused: most are not visible, and an address with one looks like
-    /// another address.
+    /// Control and format characters, non-ASCII spaces, and characters that Unicode lets a renderer
+    /// leave out are refused: most are invisible, so that an address with one looks like another
+    /// address.
     ///
     /// ```
     /// use envoi::Address;
@@ -59,9 +59,9 @@ impl Address {
         Self::check(address.into(), Rules::Strict)
     }
 
-    /// Like [`new`](Self::new), for the mailboxes that exist although the syntax forbids them, as
-    /// some carriers have given out (`john..doe.@example.org`), and for quoted strings with angle
-    /// brackets (`"john<doe>"@example.org`).
+    /// Like [`new`](Self::new), but also accepts mailboxes that exist although the syntax forbids
+    /// them, as some carriers have issued them (`john..doe.@example.org`), and quoted strings with
+    /// angle brackets (`"john<doe>"@example.org`).
     ///
     /// # Errors
     ///
@@ -365,7 +365,7 @@ fn find_literal_fault(literal: &str) -> Option<AddressFault> {
     (!valid).then_some(AddressFault::InvalidLiteral)
 }
 
-/// RFC 5322, 3.2.3, and RFC 6531, 3.3 for what lies beyond ASCII.
+/// RFC 5322, 3.2.3, and RFC 6531, 3.3 for non-ASCII characters.
 fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
 }
@@ -380,7 +380,7 @@ const NOT_IN_ADDRESSES: [RangeInclusive<char>; 4] = [
     '\u{1bca0}'..='\u{1bca3}',
 ];
 
-/// Format characters that are seen, as they enclose or mark the characters after them: Unicode's
+/// Format characters that are visible, as they enclose or mark the characters after them: Unicode's
 /// Prepended_Concatenation_Mark.
 const FORMAT_MARKS: [RangeInclusive<char>; 7] = [
     '\u{600}'..='\u{605}',
@@ -392,7 +392,7 @@ const FORMAT_MARKS: [RangeInclusive<char>; 7] = [
     '\u{110cd}'..='\u{110cd}',
 ];
 
-/// Control and format characters, and what cannot be seen in an address.
+/// Whether the character is a control or format character, or invisible in an address.
 pub(crate) fn is_invisible(c: char) -> bool {
     let is_plain = c.is_ascii_graphic() || c == ' ';
     let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|range| range.contains(&c));

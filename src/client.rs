@@ -1,4 +1,5 @@
-//! A [`Client`]: from a URL to sent, one connection for each message.
+//! A [`Client`] sends messages to the server of an endpoint or URL, with one connection for each
+//! message.
 
 use std::str::FromStr;
 
@@ -14,11 +15,11 @@ use crate::{Connection, Endpoint, Envelope};
 #[cfg(feature = "retries")]
 use crate::{RetryPolicy, retry};
 
-/// Sends messages: opens a connection, logs in, sends, quits. For many messages to one server, keep
-/// a [`Connection`] instead, from [`connect`](Self::connect), or several, for all tasks, by
-/// `Client::pool` (feature `pool`).
+/// Sends messages: opens a connection, logs in, sends, quits. To send many messages to one server,
+/// keep a [`Connection`] from [`connect`](Self::connect), or use `Client::pool` (feature `pool`)
+/// from several tasks.
 ///
-/// Cheap to clone, and clones share the trust store and the TLS sessions.
+/// Cheap to clone; clones share the trust store and the TLS sessions.
 ///
 /// ```no_run
 /// use envoi::Client;
@@ -46,7 +47,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the server that the endpoint describes.
+    /// Creates a client for the server that the endpoint describes.
     pub fn new(endpoint: Endpoint) -> Self {
         Client {
             endpoint,
@@ -55,17 +56,18 @@ impl Client {
         }
     }
 
-    /// A client from a URL; [`Endpoint::from_url`] tells what may stand in it.
+    /// Creates a client from a URL, in the format of [`Endpoint::from_url`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong in the URL, and
-    /// without the password.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the URL is not valid. The message does
+    /// not contain the password.
     pub fn from_url(url: &str) -> Result<Self> {
         Endpoint::from_url(url).map(Client::new)
     }
 
-    /// Send a message again that failed for a reason that may pass; by default it is not.
+    /// Sets when and how often a message is retried after a transient failure; by default, it is
+    /// not.
     #[cfg(feature = "retries")]
     #[must_use]
     pub fn retries(mut self, retries: RetryPolicy) -> Self {
@@ -73,18 +75,18 @@ impl Client {
         self
     }
 
-    /// The server and how to talk with it.
+    /// The endpoint of the server.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Loads the trusted certificates and the client certificate again, for the connections made
-    /// from now on: after a certificate was renewed, without a restart. Says what is trusted now.
+    /// Loads the trust anchors and the client certificate again, for later connections: use it
+    /// after a certificate was renewed, without a restart. Returns the new trust anchors.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), as for
-    /// [`Trust::load`](crate::tls::Trust::load). All stays as it was then.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), see
+    /// [`Trust::load`](crate::tls::Trust::load). Nothing changes in this case.
     ///
     /// ```no_run
     /// # async fn renewed(client: envoi::Client) -> envoi::Result<()> {
@@ -100,26 +102,26 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As for [`Connection::connect`].
+    /// See [`Connection::connect`].
     pub async fn connect(&self) -> Result<Connection> {
         Connection::connect(&self.endpoint).await
     }
 
-    /// Sends a message over a connection of its own; over several, where the server takes fewer
-    /// messages in a session than the message has parts (see [`Connection::send`]).
+    /// Sends a message over a new connection; over several, if the server accepts fewer messages in
+    /// a session than the message has transactions (see [`Connection::send`]).
     ///
     /// # Errors
     ///
-    /// Bad input is found before anything is connected to. An error says that the message was
-    /// accepted for nobody, or that nobody knows ([`Error::outcome_unknown`]); [`Error::receipt`]
-    /// has the outcome for each recipient. Where the message was accepted for some and refused for
-    /// others, the receipt tells who got it.
+    /// Bad input is reported before connecting. An error means that no recipient was accepted, or
+    /// that the outcome is unknown ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome
+    /// for each recipient. If some recipients were accepted and others refused, the result is a
+    /// receipt, which lists both.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.send_by(message.into(), attempt).await
     }
 
-    /// Prepares a message and has it sent: by one attempt, or as many as the retries allow.
+    /// Prepares a message and sends it, with as many attempts as the retry policy allows.
     pub(crate) async fn send_by<F: Future<Output = Result<Receipt>>>(
         &self,
         message: Message<'_>,
@@ -130,7 +132,7 @@ impl Client {
         self.endpoint.check()?;
         let (envelope, body) = prepare_by(&clock, message).await?;
         clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
-        // In a box: it is large, and those who await it would be, too.
+        // Boxed, since the future is large and every future that awaits it would be too.
         let attempt = |envelope, body, clock| Box::pin(attempt(envelope, body, clock, started));
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
@@ -167,7 +169,7 @@ impl Client {
     }
 }
 
-/// The error of a connection that was not to be had, with what it says of the message.
+/// Adds an outcome for each recipient to the error of a connection that could not be opened.
 pub(crate) fn with_recipients(
     mut error: Error,
     endpoint: &Endpoint,

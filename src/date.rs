@@ -2,18 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The first second that has five digits in its year.
+/// The first second of a year with five digits.
 const END: u64 = 253_402_300_800;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Seconds since 1970 began, if they can be written.
+/// Seconds since 1970, if the form can express them.
 pub(crate) fn seconds(time: SystemTime) -> Option<u64> {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     (seconds < END).then_some(seconds)
 }
 
-/// The text for seconds since 1970 began.
+/// Formats seconds since 1970.
 pub(crate) fn to_text(seconds: u64) -> String {
     let (year, month, day) = civil(seconds / DAY);
     let of_day = seconds % DAY;
@@ -21,7 +21,7 @@ pub(crate) fn to_text(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The time as text; in the form of `Debug` for a year that the form does not have.
+/// Formats a time; a year that the form cannot express, as `Debug` does.
 #[cfg(feature = "client")]
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     seconds(time).map_or_else(|| format!("{time:?}"), to_text)
@@ -42,7 +42,7 @@ pub(crate) fn between(earlier: SystemTime, later: SystemTime) -> String {
     format!("{number} {unit}{plural}")
 }
 
-/// The time that a text gives, if it gives one after 1970 and in UTC.
+/// Parses a time in UTC after 1970.
 pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
     let number = |from: usize, to: usize| {
         let digits = text
@@ -56,13 +56,13 @@ pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
         return None;
     }
     let time = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-    // What is no such day or time is not written the same.
+    // An impossible date or time is not formatted the same.
     (to_text(time).eq_ignore_ascii_case(text))
         .then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(time))
 }
 
-/// Days since 1970 began → year, month and day. Years are counted from 1 March of the year 0 on, so
-/// that a leap day is the last of its year; 400 years have 146,097 days.
+/// Converts days since 1970 to year, month and day. Years are counted from 1 March of the year 0,
+/// so that a leap day is the last of its year; 400 years have 146,097 days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
@@ -81,7 +81,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     )
 }
 
-/// The reverse.
+/// Converts year, month and day to days since 1970.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let year = year - u64::from(month <= 2);
     let (era, of_era) = (year / 400, year % 400);

@@ -5,15 +5,16 @@ use std::fmt;
 
 use crate::address::Address;
 
-/// The envelope of a message: the reverse-path, where bounces go, and the recipients (RFC 5321,
-/// 2.3.1).
+/// The envelope of a message: the reverse-path, to which bounces are sent, and the recipients (RFC
+/// 5321, 2.3.1).
 ///
 /// It decides where the message goes, whatever its headers say.
 ///
 /// ```
 /// use envoi::{Address, Envelope};
 ///
-/// let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
+/// let to = Address::new("you@example.com")?;
+/// let envelope = Envelope::new(Address::new("me@example.org")?, [to])?;
 /// assert_eq!(envelope.recipients().len(), 1);
 /// // A notification that must not bounce has the null reverse-path, `<>`.
 /// let notice = Envelope::new(None, [Address::new("you@example.com")?])?;
@@ -27,12 +28,12 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An envelope from a sender (`None` is the null reverse-path) to at least one recipient, in
-    /// the order given.
+    /// Creates an envelope from a sender (`None` is the null reverse-path) and at least one
+    /// recipient, in the given order.
     ///
-    /// A mailbox that is given more than once gets the message once. Two addresses are one mailbox
-    /// where their local parts are equal to the byte and their domains are the same name, in any
-    /// case and spelling (RFC 5321, 2.4).
+    /// A mailbox that is given more than once gets the message once. Two addresses are the same
+    /// mailbox if their local parts are equal to the byte and their domains are the same name, in
+    /// any case and spelling (RFC 5321, 2.4).
     ///
     /// # Errors
     ///

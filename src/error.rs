@@ -1,9 +1,9 @@
 //! Failures, as data for people and for programs.
 //!
-//! One [`Error`] for the whole crate: its [`ErrorKind`] says what to do about it, its [`Phase`]
-//! where it came up, [`Error::reply`] has the server's own words and [`Error::hint`] the next step.
-//! This module knows plain data only: how a failure is made from its cause, and what is advised, is
-//! the business of `diagnose`.
+//! A single [`Error`]: its [`ErrorKind`] determines what can be done about it, its [`Phase`] is
+//! where it occurred, [`Error::reply`] has the server's reply and [`Error::hint`] the next step.
+//! This module contains plain data only; `diagnose` makes errors from their causes and adds the
+//! advice.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -22,30 +22,29 @@ pub enum ErrorKind {
     /// The request itself is invalid: an address, a header, a URL, a call out of order. Nothing was
     /// sent.
     Request,
-    /// An input of the message cannot be read: a file that is missing, or a stream that failed.
+    /// The message cannot be read: a file is missing, or a stream failed.
     Input,
-    /// The configuration cannot be used: a trust store that cannot be read, for example.
+    /// The configuration cannot be used, for example a trust store that cannot be read.
     Config,
     /// No connection to the server: its name was not found, it refused, or it cannot be reached.
     Connect,
     /// The connection ended or failed before the session was complete.
     Closed,
-    /// The server, the wait for a connection of a pool, or the whole call took longer than allowed.
+    /// A time-out: of the server, of waiting for a connection of a pool, or of the whole call.
     Timeout,
     /// The peer violates SMTP: an unsolicited reply, one that cannot be parsed, or one beyond a
     /// limit.
     Protocol,
     /// TLS could not be established as the policy requires.
     Tls,
-    /// Credentials would have to cross an unprotected connection.
+    /// Credentials would have to be sent over an unprotected connection.
     Insecure,
     /// The server did not accept the login or offers no usable mechanism, or a proxy requires
     /// another login.
     Auth,
     /// The server refused the session, the sender, every recipient, or the message.
     Refused,
-    /// The server lacks an extension that the message needs, or the message is larger than it
-    /// takes.
+    /// The server lacks an extension that the message needs, or the message exceeds its size limit.
     Unsupported,
     /// The pool was closed, as at the end of a program. Nothing was sent, and the message can go
     /// through another pool. The error is transient, but `RetryPolicy` does not retry it, since this
@@ -159,7 +158,7 @@ impl Error {
         self
     }
 
-    /// Removes secrets from the message, and from what caused it.
+    /// Redacts secrets in the message and in its source.
     #[cfg(feature = "client")]
     pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
         if let Some(redacted) = secrets.redacted(&self.0.message) {
@@ -172,7 +171,7 @@ impl Error {
                 .flat_map(|cause| [format!("{cause}"), format!("{cause:?}")])
                 .collect();
             if words.iter().any(|words| secrets.redacted(words).is_some()) {
-                // Its words are left, without its type.
+                // The text is kept, without the type.
                 let first = secrets.redacted(&words[0]);
                 return self.with_source(first.unwrap_or_else(|| words[0].clone()));
             }
@@ -184,7 +183,7 @@ impl Error {
         self.0.outcome_unknown = unknown;
     }
 
-    /// Marks a failure that will not pass by itself, whatever the reply's code says.
+    /// Marks a failure as permanent, whatever the code of the reply says.
     #[cfg(feature = "client")]
     pub(crate) fn set_lasts(&mut self, lasts: bool) {
         self.0.lasts = lasts;
@@ -330,7 +329,7 @@ impl fmt::Display for Error {
             write!(f, "; the server said: {reply}")?;
         }
         if let Some(hint) = &self.0.hint {
-            // Servers end their sentences as they like.
+            // Servers end their sentences in different ways.
             let stop = if reply.ends_with(['.', '!', '?']) {
                 ""
             } else {

@@ -11,18 +11,18 @@ use zeroize::Zeroizing;
 
 /// The time limit for reading a setting from a file that is not regular (a FIFO, a device). It is
 /// long enough for a program that computes its output, and short enough for a user who waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The maximum size of a secret. Files up to this size are read into one allocation, because growing
 /// it would leave copies.
-const ONE_PIECE: u64 = 64 * 1024;
+const SECRET_BUFFER: u64 = 64 * 1024;
 
 /// If fewer bytes are free, `read_to_end` reads into a buffer of its own, which is not wiped.
 const PROBE: usize = 32;
 
 /// The time by which reading a setting must end, unless the caller has less time.
 pub(crate) fn time_limit() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIME_LIMIT
 }
 
 /// Opens a file for reading. A FIFO opens without waiting for a writer, and a terminal does not
@@ -87,7 +87,7 @@ pub(crate) fn read_all(reader: impl io::Read, limit: u64) -> io::Result<Zeroizin
 
 /// An empty buffer for `expected` bytes, at least for a secret, in one allocation.
 fn buffer(expected: u64, limit: u64) -> Zeroizing<Vec<u8>> {
-    let capacity = usize::try_from(expected.max(ONE_PIECE).min(limit)).unwrap_or_default();
+    let capacity = usize::try_from(expected.max(SECRET_BUFFER).min(limit)).unwrap_or_default();
     Zeroizing::new(Vec::with_capacity(capacity + 1 + PROBE))
 }
 
@@ -250,20 +250,27 @@ mod tests {
                     .for_each(|piece| file.write_all(piece).unwrap());
             }
         });
-        let bytes = read(&path, ONE_PIECE, time_limit()).unwrap();
+        let bytes = read(&path, SECRET_BUFFER, time_limit()).unwrap();
         writer.join().unwrap();
-        let room = buffer(0, ONE_PIECE).capacity();
+        let room = buffer(0, SECRET_BUFFER).capacity();
         assert_eq!((bytes.len(), bytes.capacity()), (65_000, room));
-        let bytes = read_all(&[7; 65_536][..], ONE_PIECE).unwrap();
+        let bytes = read_all(&[7; 65_536][..], SECRET_BUFFER).unwrap();
         assert_eq!((bytes.len(), bytes.capacity()), (65_536, room));
         assert_eq!(
-            read_all(&[7; 65_537][..], ONE_PIECE).unwrap_err().kind(),
+            read_all(&[7; 65_537][..], SECRET_BUFFER)
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::FileTooLarge
         );
         // The buffer of a short file has enough spare capacity for `read_to_end`, too.
         let short = folder.path().join("short");
         std::fs::write(&short, "secret").unwrap();
-        assert!(read(&short, ONE_PIECE, time_limit()).unwrap().capacity() > 6 + PROBE);
+        assert!(
+            read(&short, SECRET_BUFFER, time_limit())
+                .unwrap()
+                .capacity()
+                > 6 + PROBE
+        );
     }
 
     #[test]

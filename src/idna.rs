@@ -1,10 +1,9 @@
-//! Names of domains beyond ASCII → their A-labels (`xn--…`, RFC 5890), which DNS, certificates and
-//! every server know.
+//! Converts non-ASCII domain names to A-labels (`xn--…`, RFC 5890), which DNS, certificates and
+//! every server understand.
 
 use std::borrow::Cow;
 
-/// The name in ASCII. `None` where it can have no such form, or this build does not know how
-/// (feature `idna`).
+/// The name in ASCII. `None` if it has no such form, or this build lacks the feature `idna`.
 pub(crate) fn to_ascii(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
         return Some(Cow::Borrowed(name));
@@ -12,9 +11,9 @@ pub(crate) fn to_ascii(name: &str) -> Option<Cow<'_, str>> {
     convert(name).map(Cow::Owned)
 }
 
-/// The name in ASCII, if it is valid: each label that is beyond ASCII or begins with `xn--` is one
-/// that RFC 5890 allows, or is mapped to one (UTS 46). Without the feature `idna`, each name counts
-/// as valid.
+/// The name in ASCII, if it is valid: each label that is non-ASCII or begins with `xn--` is allowed
+/// by RFC 5890, or is mapped to such a label (UTS 46). Without the feature `idna`, every name is
+/// valid.
 #[cfg(feature = "idna")]
 pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
     let is_encoded = |label: &&str| {
@@ -22,7 +21,7 @@ pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
             .get(..4)
             .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
     };
-    // Labels in ASCII alone may be what IDNA does not allow (`_dmarc`, `r3---sn`).
+    // ASCII labels may be such as IDNA does not allow (`_dmarc`, `r3---sn`).
     let is_valid = !name.is_ascii()
         || name
             .split('.')
@@ -36,8 +35,8 @@ pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(name))
 }
 
-/// The name with its labels beyond ASCII as U-labels (RFC 5890), as RFC 6531, 3.3 wants them: what
-/// is only mapped to one (capitals, other full stops) is replaced.
+/// The name with non-ASCII labels as U-labels (RFC 5890), as RFC 6531, 3.3 requires: characters
+/// that are only mapped (capitals, other full stops) are replaced.
 pub(crate) fn to_unicode(name: &str) -> Cow<'_, str> {
     #[cfg(feature = "idna")]
     if !name.is_ascii() {
@@ -46,7 +45,7 @@ pub(crate) fn to_unicode(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// The name of a host in ASCII, or as it is, for a message that says what is wrong with it.
+/// The name of a host in ASCII, or unchanged, for an error about it.
 #[cfg(feature = "client")]
 pub(crate) fn host(name: String) -> String {
     match to_ascii(&name) {

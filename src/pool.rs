@@ -1,8 +1,8 @@
-//! A [`Pool`]: connections to one server, kept and shared, and so many of them at most.
+//! A [`Pool`] of connections to one server, which are kept open and shared.
 //!
-//! Who gets one when, deadpool knows, and that a place is free again when its user is gone. Here
-//! stands what a connection must be to be used again, and when a message goes once more. What may
-//! be said on it, the connection knows.
+//! deadpool does the queueing. This module decides when a connection may be reused and when a
+//! message is retried on a fresh one. The connection knows whether another transaction can start on
+//! it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::message::{Body, Message};
 use crate::receipt::Receipt;
 use crate::{Client, Connection, Envelope, connection};
 
-/// How many connections a [`Pool`] makes, and how long each of them is kept.
+/// The limits of a [`Pool`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,27 +40,31 @@ use crate::{Client, Connection, Envelope, connection};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// How many connections there are at most, and at least 1. Servers take only so many from one
-    /// client: 10 or 20 are usual.
+    /// The maximum number of connections; at least 1. Servers limit the connections of a client: 10
+    /// or 20 are usual.
     pub max_size: u16,
-    /// How long a call waits for one of them while all are in use; 1 minute by default.
+    /// The maximum time that a call waits for a connection while all are in use; 1 minute by
+    /// default.
     pub acquire_timeout: Duration,
-    /// How long a connection is kept that nobody uses; 1 minute by default. A server may close it
-    /// after 5 minutes (RFC 5321, 4.5.3.2.7), and one that is busy does so earlier. One that was
-    /// idle for a while is [asked](crate::Endpoint::check_after_idle) before a message goes over
-    /// it.
+    /// The time after which an unused connection is closed; 1 minute by default. A server may close
+    /// it after 5 minutes (RFC 5321, 4.5.3.2.7), and a busy one does so earlier. A connection that
+    /// has been idle for some time is [checked](crate::Endpoint::check_after_idle) before a message
+    /// is sent over it.
     pub idle_timeout: Duration,
-    /// How long a connection is used, from its beginning; 30 minutes by default.
+    /// The time after which a connection is no longer reused, counted from its opening; 30 minutes
+    /// by default.
     pub max_lifetime: Duration,
-    /// How long [`Pool::close`] lets those finish who send or wait; 10 seconds by default.
+    /// The time that [`Pool::close`] gives running and waiting calls to finish; 10 seconds by
+    /// default.
     pub close: Duration,
-    /// How many messages go over a connection; 1000 by default. Where the server takes fewer, its
-    /// own limit counts, if it tells (LIMITS, RFC 9422); else a 421 at the next message does.
+    /// The maximum number of messages sent over a connection; 1000 by default. A lower limit of the
+    /// server applies too: it is either announced (LIMITS, RFC 9422) or shows as a 421 to the next
+    /// message.
     pub max_messages: usize,
 }
 
 impl PoolConfig {
-    /// So many connections, and the defaults for the rest.
+    /// Creates limits with this many connections and defaults for everything else.
     pub fn new(connections: u16) -> Self {
         PoolConfig {
             max_size: connections,
@@ -79,19 +83,18 @@ impl From<u16> for PoolConfig {
     }
 }
 
-/// Connections to one server that are kept and shared: the next message goes over one that is there
-/// already, and there are never more than so many. Made by [`Client::pool`].
+/// Connections to one server that are kept open and shared: a message is sent over an idle
+/// connection if there is one, and the number of connections is limited. Made by [`Client::pool`].
 ///
-/// Cheap to clone, and clones share the connections. Whoever finds all of them in use waits, and is
-/// served in the order of coming. One that is kept is used again if the server has not ended it
-/// meanwhile, and it is within its [limits](PoolConfig); it costs no round trip more than any
-/// other. It is not used again after a failure that ended the session, nor after a future that was
-/// dropped.
+/// Cheap to clone; clones share the connections. If all connections are in use, callers wait in
+/// FIFO order. An idle connection is reused if the server has not closed it and it is within its
+/// [limits](PoolConfig); reuse needs no extra round trip. A connection is not reused after a
+/// failure that ended the session, or after a future was dropped.
 ///
-/// Nothing runs in the background. A connection that is let go says QUIT without waiting for the
-/// answer. One whose time is over is let go when the pool is used the next time, if the server has
-/// not closed it before; so [`close`](Self::close) a pool that has done its work, or drop all its
-/// clones.
+/// The pool has no background task. A connection that is released for good sends QUIT without
+/// waiting for the reply. One that has expired is released when the pool is used the next time, if
+/// the server has not closed it before; so [`close`](Self::close) a pool that is no longer needed,
+/// or drop all its clones.
 ///
 /// ```
 /// # #[cfg(not(feature = "testing"))]
@@ -106,7 +109,10 @@ impl From<u16> for PoolConfig {
 /// let sending = (0..20).map(|number| {
 ///     let pool = pool.clone();
 ///     tokio::spawn(async move {
-///         let mail = MessageBuilder::new().from("me@example.org").to("you@example.com").text_body(format!("No. {number}"));
+///         let mail = MessageBuilder::new()
+///             .from("me@example.org")
+///             .to("you@example.com")
+///             .text_body(format!("No. {number}"));
 ///         pool.send(mail).await
 ///     })
 /// });
@@ -121,20 +127,20 @@ impl From<u16> for PoolConfig {
 #[derive(Clone)]
 pub struct Pool {
     slots: managed::Pool<Manager>,
-    /// The calls of all clones: those that send, and those that wait for a connection.
+    /// The calls of all clones that are sending or waiting for a connection.
     calls: watch::Sender<Calls>,
 }
 
 #[derive(Default)]
 struct Calls {
     number: usize,
-    /// No more may begin.
+    /// No further call may start.
     closed: bool,
 }
 
 impl Client {
-    /// A pool of at most this many connections, or with [other limits](PoolConfig), for all tasks
-    /// that send. A connection is opened when it is needed.
+    /// Creates a pool of at most this many connections, or with [other limits](PoolConfig). A
+    /// connection is opened when it is needed.
     ///
     /// ```
     /// let client = envoi::Client::from_url("smtp://mail.example.org").unwrap();
@@ -152,8 +158,7 @@ impl Pool {
         let size = limits.max_size.into();
         let pool = managed::Pool::builder(Manager { client, limits })
             .max_size(size)
-            // The one used last is the first to be used again: so those that are not needed come to
-            // their time.
+            // LIFO: the connection used last is reused first, so that superfluous ones expire.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1);
         let slots = pool.build().expect("with a runtime, a pool can be built");
@@ -163,26 +168,26 @@ impl Pool {
         }
     }
 
-    /// The client that the connections are made by.
+    /// The client that opens the connections.
     pub fn client(&self) -> &Client {
         &self.slots.manager().client
     }
 
-    /// Sends a message over a connection of the pool. A new one is made where none is kept. What
-    /// comes back is that of [`Client::send`]; the client's retries count here, too.
+    /// Sends a message over an idle connection, or over a new one if there is none. Returns what
+    /// [`Client::send`] returns; the client's retry policy applies.
     ///
-    /// Where a connection that was kept proves dead, the message goes over a new one. It is dead
-    /// where the session ends before the message begins, whatever the reason (it is closed, RSET
-    /// after the message before is not answered, something came unasked); or where the message was
-    /// begun and not handed over whole, and MAIL is not answered at all, or by 421: the server has
-    /// taken nothing of it. Once it was begun, a message with a stream in it is not sent again, as
-    /// it can be read once only.
+    /// If an idle connection turns out to be dead, the message is sent over a new one. A connection
+    /// is dead if the session ends before the transaction starts, for any reason (it is closed, the
+    /// RSET of the previous message is not answered, unsolicited data has arrived); or if the
+    /// transaction had started but not the whole message was sent, and MAIL was not answered, or
+    /// answered with 421: the server has not accepted anything. A message that contains a stream is
+    /// not sent again once its transaction has started, since it can be read only once.
     ///
     /// # Errors
     ///
-    /// As for [`Client::send`]. [`ErrorKind::Timeout`] where all connections were in use for longer
-    /// than the [limit](PoolConfig::acquire_timeout), or up to the deadline;
-    /// [`ErrorKind::PoolClosed`] where the pool was [closed](Self::close).
+    /// See [`Client::send`]. [`ErrorKind::Timeout`] if all connections were in use for longer than
+    /// the [limit](PoolConfig::acquire_timeout) or until the deadline; [`ErrorKind::PoolClosed`] if
+    /// the pool was [closed](Self::close).
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.client().send_by(message.into(), attempt).await
@@ -196,12 +201,12 @@ impl Pool {
         started: Instant,
     ) -> Result<Receipt> {
         let endpoint = self.client().endpoint();
-        let connected = async {
-            let call = self.begin_call()?;
-            Ok((call, self.connected(clock.clone()).await?))
+        let acquire = async {
+            let call = self.start_call()?;
+            Ok((call, self.acquire(clock.clone()).await?))
         };
-        let (_call, (mut pooled, is_kept)) = match connected.await {
-            Ok(connected) => connected,
+        let (_call, (mut pooled, is_kept)) = match acquire.await {
+            Ok(acquire) => acquire,
             Err(error) => return Err(with_recipients(error, endpoint, &envelope, started)),
         };
         let again = body
@@ -228,26 +233,27 @@ impl Pool {
     }
 
     /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`]
-    /// does, and gives what became of each, in their order. The server may end the session before
-    /// all are sent, as Exim does after 1,000 messages: the messages that were not sent for this
-    /// reason, and those that follow, go over another connection in its place. It is also replaced
-    /// when it has had as many messages as its [limits](PoolConfig::max_messages) or the server's
-    /// (LIMITS, RFC 9422) allow, once another message or part of one is to go. A message with more
-    /// parts than the server takes in a session goes over as many connections as it needs.
+    /// does, and returns the result of each, in order. If the server ends the session before all
+    /// are sent, as Exim does after 1,000 messages, the messages that were not sent for this
+    /// reason, and those that follow, are sent over another connection. The connection is also
+    /// replaced when it has reached the [limit](PoolConfig::max_messages) of messages or that of
+    /// the server (LIMITS, RFC 9422) and another transaction follows. A message with more
+    /// transactions than the server accepts in a session is sent over as many connections as it
+    /// needs.
     ///
     /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one
-    /// with a stream in it. Where a session ends in which no message was answered, no other
-    /// follows: each message under way gets its error, and the stream ends. Up to 64 messages are
-    /// kept until they are answered. The client's retries do not count here.
+    /// that contains a stream. If a session ends in which no message was answered, no other
+    /// connection is opened: each message in flight gets its error, and the stream ends. Up to 64
+    /// messages are kept until they are answered. The client's retry policy does not apply.
     ///
     /// # Errors
     ///
-    /// One error, and no message is taken, where no connection is to be had, as for
-    /// [`get`](Self::get). Those of the messages are as for [`Connection::send_all`].
+    /// If no connection is available, the stream has one error, as for [`get`](Self::get), and
+    /// takes no message. For the errors of messages, see [`Connection::send_all`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, the stream closes the connection; messages under way may have been
+    /// Dropping the stream before its end closes the connection; messages in flight may have been
     /// delivered or not.
     ///
     /// ```no_run
@@ -257,7 +263,8 @@ impl Pool {
     ///
     /// # async fn example(pool: Pool, subscribers: Vec<String>) {
     /// let messages = futures::stream::iter(subscribers).map(|subscriber| {
-    ///     Message::from(MessageBuilder::new().from("news@example.org").to(subscriber).text_body("News."))
+    ///     let mail = MessageBuilder::new().from("news@example.org").to(subscriber);
+    ///     Message::from(mail.text_body("News."))
     /// });
     /// let mut outcomes = std::pin::pin!(pool.send_all(messages));
     /// while let Some(outcome) = outcomes.next().await {
@@ -277,30 +284,30 @@ impl Pool {
             manager.limits.max_messages,
         );
         let got = async move {
-            let got = async { Ok((self.begin_call()?, self.ready_connection().await?)) };
+            let got = async { Ok((self.start_call()?, self.ready_connection().await?)) };
             (got.await, messages, renewal)
         };
         stream::once(got).flat_map(|(got, messages, renewal)| match got {
             Ok((call, connection)) => {
                 let outcomes = connection::send_all(connection, messages, Some(renewal));
                 // The call lasts as long as the stream.
-                let during = move |outcome| {
+                let while_running = move |outcome| {
                     let _ = &call;
                     outcome
                 };
-                outcomes.map(during).left_stream()
+                outcomes.map(while_running).left_stream()
             }
             Err(error) => stream::once(ready(Err(error))).right_stream(),
         })
     }
 
-    /// A connection for the caller alone, until it is dropped: for several messages in a row
-    /// ([`Connection::send_all`]; where they are to go on over another connection by themselves,
-    /// [`send_all`](Self::send_all)), or for single steps.
+    /// Returns a connection for exclusive use until it is dropped: for several messages in a row
+    /// ([`Connection::send_all`]; [`send_all`](Self::send_all) of the pool continues over another
+    /// connection by itself), or for single steps.
     ///
     /// # Errors
     ///
-    /// As for [`Client::connect`], and, for want of a free one, as for [`send`](Self::send).
+    /// See [`Client::connect`], and [`send`](Self::send) if no connection is free.
     ///
     /// ```no_run
     /// # async fn example(pool: envoi::Pool) -> envoi::Result<()> {
@@ -310,18 +317,18 @@ impl Pool {
     /// # }
     /// ```
     pub async fn get(&self) -> Result<PooledConnection> {
-        let _call = self.begin_call()?;
+        let _call = self.start_call()?;
         self.ready_connection().await
     }
 
     async fn ready_connection(&self) -> Result<PooledConnection> {
         let clock = Clock::start(&self.client().endpoint().timeouts);
-        Ok(self.connected(clock).await?.0)
+        Ok(self.acquire(clock).await?.0)
     }
 
-    /// A connection that is ready for a message, and whether it was kept.
-    async fn connected(&self, clock: Clock) -> Result<(PooledConnection, bool)> {
-        let mut pooled = self.place(&clock).await?;
+    /// A connection that is ready for a message, and whether it has been used before.
+    async fn acquire(&self, clock: Clock) -> Result<(PooledConnection, bool)> {
+        let mut pooled = self.acquire_slot(&clock).await?;
         if let Some(kept) = &mut pooled.slot.connection {
             kept.begin_message(clock);
             if kept.is_ready().await {
@@ -334,7 +341,7 @@ impl Pool {
         Ok((pooled, false))
     }
 
-    fn begin_call(&self) -> Result<Call<'_>> {
+    fn start_call(&self) -> Result<Call<'_>> {
         let begin = |calls: &mut Calls| {
             calls.number += usize::from(!calls.closed);
             !calls.closed
@@ -346,10 +353,10 @@ impl Pool {
         }
     }
 
-    /// A place among the connections, with the one that was kept there, if one was and is alive.
-    async fn place(&self, clock: &Clock) -> Result<PooledConnection> {
+    /// A slot of the pool, with its idle connection if it has one that is alive.
+    async fn acquire_slot(&self, clock: &Clock) -> Result<PooledConnection> {
         let limits = &self.slots.manager().limits;
-        self.slots.retain(|slot, _| slot.is_fit(limits));
+        self.slots.retain(|slot, _| slot.is_reusable(limits));
         let now = Instant::now();
         let limit = clock.deadline_before(Limit {
             at: now + limits.acquire_timeout.min(FAR),
@@ -402,21 +409,21 @@ impl Pool {
         .with_hint(hint)
     }
 
-    /// Closes the pool, for all its clones. Calls that begin from now on get an error
-    /// ([`ErrorKind::PoolClosed`]), as does the next of the [retries](Client::retries) of a
-    /// message. Those that wait for a connection get their turn, and those that send finish, for as
-    /// long as [`PoolConfig::close`] allows; those that still wait then get the same error. Unused
-    /// connections say QUIT, which takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
-    /// Those from [`get`](Self::get) say it as soon as they are given back, and are not waited for.
+    /// Closes the pool for all its clones. Later calls get an error ([`ErrorKind::PoolClosed`]), as
+    /// does the next [retry](Client::retries) of a message. Within [`PoolConfig::close`], calls
+    /// that are waiting for a connection get one and calls that are sending finish; then the calls
+    /// that are still waiting get this error. Idle connections send QUIT, which takes at most
+    /// [`Timeouts::quit`](crate::Timeouts::quit). Connections from [`get`](Self::get) send it when
+    /// they are returned; `close` does not wait for them.
     ///
-    /// Returns the number of calls that had not finished when the time was over. Each of them has
-    /// an outcome of its own, so no message is lost: those that wait get the error at once, and
-    /// those that send go on.
+    /// Returns the number of calls that had not finished in time. Each of them still has its own
+    /// result, so no message is lost: those that are waiting get the error at once, and those that
+    /// are sending continue.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it leaves the pool closed to new calls, and those that wait still
-    /// get their turn.
+    /// If the future is dropped, the pool stays closed to new calls, and waiting calls still get a
+    /// connection.
     pub async fn close(&self) -> usize {
         self.calls.send_modify(|calls| calls.closed = true);
         let mut calls = self.calls.subscribe();
@@ -445,7 +452,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A call that was begun before the pool was closed. Dropped, it has ended.
+/// A call that started before the pool was closed. It ends when dropped.
 struct Call<'p>(&'p watch::Sender<Calls>);
 
 impl Drop for Call<'_> {
@@ -459,11 +466,11 @@ fn was_closed() -> Error {
         .with_hint("Make another one of the client.")
 }
 
-/// A connection of a [`Pool`], from [`Pool::get`]. Dropped, it goes back, and the next user gets
-/// it; unless its session has ended, a call on it was dropped, or a transaction is open: then it is
-/// closed, and its place is free for a new one.
+/// A connection of a [`Pool`], from [`Pool::get`]. Dropping it returns it to the pool for reuse;
+/// but if its session has ended, a call on it was dropped, or a transaction is open, it is closed,
+/// and its slot is free for a new one.
 ///
-/// What is done to the session stays done: it is not to be logged in as somebody else.
+/// Session state survives the return to the pool; do not authenticate as another user.
 pub struct PooledConnection {
     slot: Object<Manager>,
     pool: Pool,
@@ -480,7 +487,7 @@ impl fmt::Debug for PooledConnection {
 impl PooledConnection {
     async fn connect(&mut self, clock: Clock) -> Result<()> {
         let connecting = Connection::connect_by(self.pool.client().endpoint(), clock);
-        // In boxes, as both are large.
+        // Boxed, since both are large.
         self.slot.connection = Some(Box::new(Box::pin(connecting).await?));
         Ok(())
     }
@@ -506,21 +513,22 @@ impl Drop for PooledConnection {
         if let Some(connection) = &mut self.slot.connection {
             connection.flush_now();
         }
-        if !self.slot.is_fit(&self.pool.slots.manager().limits) {
-            self.slot.let_go();
+        if !self.slot.is_reusable(&self.pool.slots.manager().limits) {
+            self.slot.release();
         }
     }
 }
 
-/// A place for a connection. Empty, it has none: its user makes one, in the user's time.
+/// A slot for a connection. If it is empty, its user opens one, within the limits of the call.
 struct Slot {
     connection: Option<Box<Connection>>,
     given_back: Instant,
 }
 
 impl Slot {
-    /// It has a connection that may be used again, for all that is known here.
-    fn is_fit(&self, limits: &PoolConfig) -> bool {
+    /// Whether the slot has a connection that may be reused, as far as is known without asking the
+    /// server.
+    fn is_reusable(&self, limits: &PoolConfig) -> bool {
         self.connection.as_ref().is_some_and(|connection| {
             connection.is_between_messages()
                 && connection.messages_left() != Some(0)
@@ -530,7 +538,7 @@ impl Slot {
         })
     }
 
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.try_quit();
         }
@@ -539,7 +547,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.let_go();
+        self.release();
     }
 }
 

@@ -1,7 +1,7 @@
-//! Trying again what failed for a passing reason: when, how often, and for whom.
+//! Retries after transient failures: when, how often, and for which recipients.
 //!
-//! How a message is sent once, [`send`] is told; it knows outcomes, no connection. The delays are
-//! backon's.
+//! [`send`] is given a function for a single attempt; it sees outcomes, not connections. backon
+//! computes the delays.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::message::Body;
 use crate::proto::Transcript;
 use crate::receipt::{Outcome, Receipt, Recipient};
 
-/// How often a [`Client`](crate::Client) sends a message again that failed for a reason that may
-/// pass: no connection, a connection that was lost or a time limit that was reached before the
-/// message was handed over, a 4xx reply.
+/// When and how often a [`Client`](crate::Client) retries a message after a transient failure: no
+/// connection, a connection lost or a time-out reached before the whole message was sent, a 4xx
+/// reply.
 ///
-/// It goes to those recipients alone who may get it [later](crate::Recipient::is_transient), as the
-/// same message to the byte: each recipient's own reason counts, by the last attempt for it. So a
-/// login that is refused for good ends the attempts, also where some have the message, and where
-/// some recipients were refused for good, the others are tried again. It never goes to a recipient
-/// whose outcome is [unknown](crate::Error::outcome_unknown). A message with a stream in it can be
-/// read once only, and is not sent again, nor is any by a pool that was
-/// [closed](crate::ErrorKind::PoolClosed). No delay goes beyond the
-/// [deadline](crate::Timeouts::deadline); it is the only limit that spans all attempts.
+/// Only the recipients that [may succeed later](crate::Recipient::is_transient) are retried, with a
+/// message that is equal to the byte. The result of the last attempt for each recipient decides. So
+/// a permanently refused login ends the retries, even if some recipients were accepted, and if some
+/// recipients were refused permanently, the others are retried. A recipient whose outcome is
+/// [unknown](crate::Error::outcome_unknown) is never retried. A message that contains a stream is
+/// not retried, since it can be read only once, nor is any message by a pool that was
+/// [closed](crate::ErrorKind::PoolClosed). No delay exceeds the
+/// [deadline](crate::Timeouts::deadline), which is the only limit for all attempts together.
 ///
 /// ```
 /// use envoi::{Client, RetryPolicy};
@@ -40,18 +40,18 @@ use crate::receipt::{Outcome, Receipt, Recipient};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How often at most, after the first attempt.
+    /// The maximum number of retries after the first attempt.
     pub max_retries: usize,
-    /// The delay before the first of them; 1 second by default. Each is twice as long as the one
-    /// before, and as much again at most is added by chance, so that many clients do not come back
-    /// at once.
+    /// The delay before the first retry; 1 second by default. It doubles for each further retry. A
+    /// random time of up to the same length is added, so that many clients do not retry at the same
+    /// moment.
     pub initial_backoff: Duration,
-    /// No delay is longer, but for what is added by chance; 1 minute by default.
+    /// The maximum delay, without the random time; 1 minute by default.
     pub max_backoff: Duration,
 }
 
 impl RetryPolicy {
-    /// So many at most, after 1 second, 2, 4 … and some more by chance.
+    /// Creates a policy of up to `count` retries, after 1 second, 2, 4 …, plus a random time.
     pub fn new(count: usize) -> Self {
         RetryPolicy {
             max_retries: count,
@@ -70,7 +70,7 @@ impl RetryPolicy {
     }
 }
 
-/// Sends a message, and again for as long as there is somebody left who may get it.
+/// Sends a message, and retries it as long as there are recipients that may succeed.
 pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     retries: &RetryPolicy,
     clock: &Clock,
@@ -79,43 +79,43 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     mut body: Body,
     mut attempt: impl FnMut(Envelope, Body) -> F,
 ) -> Result<Receipt> {
-    let mut story = RetryState::new(&envelope);
+    let mut state = RetryState::new(&envelope);
     let mut delays = retries.delays();
     loop {
         let again = body.restart();
-        let to = envelope.only(&story.asked);
-        let result = story.record(attempt(to, body).await);
-        let left = story.left(all_or_nothing);
+        let to = envelope.only(&state.current);
+        let result = state.record(attempt(to, body).await);
+        let remaining = state.remaining(all_or_nothing);
         let stays = result
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
         let delay = delays
             .next()
-            .filter(|delay| !left.is_empty() && !stays && clock.has_time_for(*delay));
+            .filter(|delay| !remaining.is_empty() && !stays && clock.has_time_for(*delay));
         let (Some(delay), Some(again)) = (delay, again) else {
-            return story.end(result);
+            return state.end(result);
         };
-        story.keep_unknown(result);
+        state.keep_unknown(result);
         sleep(delay).await;
-        (story.asked, body) = (left, again);
+        (state.current, body) = (remaining, again);
     }
 }
 
-/// What came of all attempts together.
+/// The combined result of all attempts.
 struct RetryState {
     /// In the order of the whole envelope.
     recipients: Vec<Recipient>,
-    /// To whom the message goes now, by their numbers.
-    asked: Vec<usize>,
+    /// The indexes of the recipients of the current attempt.
+    current: Vec<usize>,
     attempts: u32,
     round_trips: u32,
     transactions: u32,
     transcript: Transcript,
-    /// Of the last attempt in which the message was accepted for somebody.
+    /// The receipt of the last attempt in which a recipient was accepted.
     accepted: Option<Receipt>,
-    /// Of the first attempt after which the outcome was unknown for some recipient.
+    /// The error of the first attempt after which an outcome was unknown.
     unknown: Option<Error>,
-    /// Why the last attempt did not come to all of its recipients.
+    /// Why the last attempt did not reach all of its recipients.
     incomplete_reason: Option<String>,
 }
 
@@ -128,7 +128,7 @@ impl RetryState {
                 .cloned()
                 .map(Recipient::untried)
                 .collect(),
-            asked: (0..envelope.recipients().len()).collect(),
+            current: (0..envelope.recipients().len()).collect(),
             attempts: 0,
             round_trips: 0,
             transactions: 0,
@@ -139,7 +139,7 @@ impl RetryState {
         }
     }
 
-    /// Takes what is new out of a result.
+    /// Merges the result of an attempt.
     fn record(&mut self, result: Result<Receipt>) -> Result<Receipt> {
         self.attempts += 1;
         match result {
@@ -150,8 +150,8 @@ impl RetryState {
                 Ok(receipt)
             }
             Err(mut error) => {
-                // Unless the receipt says otherwise of a recipient.
-                self.asked
+                // Unless the receipt has another outcome for the recipient.
+                self.current
                     .iter()
                     .for_each(|index| self.recipients[*index].transient = error.is_transient());
                 let Some(mut receipt) = error.take_receipt() else {
@@ -171,7 +171,7 @@ impl RetryState {
     }
 
     fn keep(&mut self, receipt: &mut Receipt) {
-        for (&index, recipient) in self.asked.iter().zip(&receipt.recipients) {
+        for (&index, recipient) in self.current.iter().zip(&receipt.recipients) {
             self.recipients[index].update(recipient.clone());
         }
         self.round_trips += receipt.round_trips;
@@ -180,7 +180,7 @@ impl RetryState {
         self.transcript = receipt.transcript.clone();
     }
 
-    /// Another attempt follows for others, and does not change that an outcome is unknown.
+    /// Keeps the unknown outcome while other recipients are retried.
     fn keep_unknown(&mut self, result: Result<Receipt>) {
         if let Err(error) = result
             && error.outcome_unknown()
@@ -189,8 +189,8 @@ impl RetryState {
         }
     }
 
-    /// Those for whom another attempt may do, by their numbers.
-    fn left(&self, all_or_nothing: bool) -> Vec<usize> {
+    /// The indexes of the recipients to retry.
+    fn remaining(&self, all_or_nothing: bool) -> Vec<usize> {
         let is_final =
             |recipient: &Recipient| !recipient.outcome.is_accepted() && !recipient.is_transient();
         if all_or_nothing && self.recipients.iter().any(is_final) {
@@ -201,8 +201,8 @@ impl RetryState {
             .collect()
     }
 
-    /// What is told of all attempts: that the outcome is unknown for some, or that some have the
-    /// message, whatever became of the others, or the last failure.
+    /// The combined result: an unknown outcome of a recipient, else that some recipients were
+    /// accepted, else the last failure.
     fn end(mut self, result: Result<Receipt>) -> Result<Receipt> {
         let attempts = self.attempts;
         let result = match (self.unknown.take(), result, self.accepted.take()) {
@@ -282,7 +282,7 @@ mod tests {
                 "{delay:?}"
             );
         }
-        // Two seconds at most, then two to four, and no time for the next.
+        // At most two seconds, then two to four, and no time for the next.
         let timeouts = Timeouts::default().with_deadline(seconds(7));
         let delays = send(8, &timeouts, body).await;
         assert!(

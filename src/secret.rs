@@ -47,7 +47,7 @@ impl<S: Into<String>> From<S> for Secret {
 /// // A password: SCRAM, CRAM-MD5, PLAIN or LOGIN.
 /// let password = Credentials::new("alice@example.org", "correct horse");
 /// // A token of OAuth 2: OAUTHBEARER or XOAUTH2.
-/// let token = Credentials::token("alice@example.org", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg");
+/// let token = Credentials::token("alice@example.org", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEu");
 /// // The client's certificate, or another property of the connection: EXTERNAL.
 /// let external = Credentials::external();
 /// // An administrator who sends as another user.
@@ -102,8 +102,8 @@ impl Credentials {
         Self::with(trace, Proof::Anonymous)
     }
 
-    /// Acts for another user than the one who logs in; the server decides whether that is allowed.
-    /// PLAIN, SCRAM, OAUTHBEARER and EXTERNAL can say it, and only they are used then.
+    /// Acts for another user than the one who logs in, if the server allows it. Only PLAIN, SCRAM,
+    /// OAUTHBEARER and EXTERNAL can express it, so only they are used.
     pub fn authorize_as(mut self, user: impl Into<String>) -> Self {
         self.authorize_as = Some(user.into());
         self

@@ -1,13 +1,13 @@
-//! Text that others control, made safe to show.
+//! Makes text from untrusted sources safe to show.
 //!
-//! Replies, names in certificates, paths, hosts and URLs end up on terminals and in logs. One list
-//! says which characters could do harm there, and everything that is shown goes by it.
+//! Replies, names in certificates, paths, hosts and URLs are shown on terminals and in logs. A
+//! single list defines which characters could do harm there, and everything that is shown uses it.
 
 use std::borrow::Cow;
 
-/// Whether a character does more than to stand in its place: the controls C0, DEL and C1, which a
-/// terminal obeys; line and paragraph separators; and characters that turn the direction of the
-/// text around them (CVE-2021-42574) or cannot be seen.
+/// Whether a character affects more than its own position: the controls C0, DEL and C1, which a
+/// terminal interprets; line and paragraph separators; and characters that change the direction of
+/// the text around them (CVE-2021-42574) or are invisible.
 pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -17,17 +17,17 @@ pub(crate) fn is_unprintable(c: char) -> bool {
             | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// The text with U+FFFD for each [unprintable](is_unprintable) character, and a blank for a tab.
+/// Replaces each [unprintable](is_unprintable) character by U+FFFD, and a tab by a blank.
 pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
     let text = text.into();
-    // Nearly all text is of this kind. Without a branch for each byte, it is looked over in blocks.
+    // Nearly all text is of this kind. Without a branch for each byte, it is scanned in blocks.
     let is_plain = text
         .bytes()
         .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
     if is_plain || !text.contains(|c| shown(c) != c) {
         return text.into_owned();
     }
-    // With room for all of it, as a growing buffer would leave copies, and it may be a secret.
+    // Allocated in full: a growing buffer would leave copies, and the text may be a secret.
     let mut printable = String::with_capacity(text.chars().map(|c| shown(c).len_utf8()).sum());
     printable.extend(text.chars().map(shown));
     printable
@@ -38,7 +38,7 @@ pub(crate) fn printable_bytes(bytes: &[u8]) -> String {
     printable(String::from_utf8_lossy(bytes))
 }
 
-/// What is shown for a character.
+/// The replacement for a character.
 pub(crate) fn shown(c: char) -> char {
     match c {
         '\t' => ' ',
@@ -47,13 +47,13 @@ pub(crate) fn shown(c: char) -> char {
     }
 }
 
-/// The text in quotes, for messages: [unprintable](is_unprintable) characters are spelt out
-/// (`\u{200b}`), and a long text is cut.
+/// Quotes a text for messages: [unprintable](is_unprintable) characters are escaped (`\u{200b}`),
+/// and a long text is truncated.
 pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 100;
     let start = beginning(text, SHOWN);
     let mut quoted = String::new();
-    // `Debug` leaves those that count as letters or marks.
+    // `Debug` does not escape those that count as letters or marks.
     for c in format!("{start:?}").chars() {
         if is_unprintable(c) {
             quoted.extend(c.escape_unicode())

@@ -1,4 +1,4 @@
-//! TLS settings together with the connectors that were made from them.
+//! TLS settings and the connectors made from them.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::file;
 use crate::tls::{Connector, TlsSettings, TrustSummary, VerifyMode};
 
-/// TLS settings, which do not change, and a connector for each way to verify. What decides about
-/// trust is thereby the key of the cache: other settings are another value of this type.
+/// TLS settings, which do not change, and a connector for each verify mode. Other settings are
+/// another value of this type, so a cached connector always matches its settings.
 pub(crate) struct Connectors {
     pub(crate) settings: TlsSettings,
     verified: OnceCell<Connector>,
@@ -17,7 +17,7 @@ pub(crate) struct Connectors {
 }
 
 impl Connectors {
-    /// Connectors that will be made from these settings.
+    /// Keeps the settings; the connectors are made when needed.
     pub(crate) fn new(settings: TlsSettings) -> Self {
         Connectors {
             settings,
@@ -26,8 +26,8 @@ impl Connectors {
         }
     }
 
-    /// The connector that verifies in this way. The trust store is read when it is first asked for,
-    /// on a thread that may block; a file that is not a regular one, until `until` at most.
+    /// Returns the connector for this verify mode. The trust store is read on first use, on a
+    /// blocking thread; a file that is not regular is read until `until` at most.
     pub(crate) async fn get(&self, demand: VerifyMode, until: Instant) -> Result<&Connector> {
         let connector = match demand {
             VerifyMode::Verified => &self.verified,
@@ -38,7 +38,7 @@ impl Connectors {
         connector.get_or_try_init(load).await
     }
 
-    /// Reads the trust store again, on a thread that may block.
+    /// Reads the trust store again, on a blocking thread.
     pub(crate) async fn reload(&self, demand: VerifyMode) -> Result<TrustSummary> {
         let connector = self.get(demand, file::time_limit()).await?.clone();
         blocking(move || connector.reload()).await

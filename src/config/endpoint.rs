@@ -1,4 +1,4 @@
-//! Where a server is, and how to talk with it: the settings that a connection is made with.
+//! The settings for connections to a server.
 
 use std::net::IpAddr;
 #[cfg(unix)]
@@ -22,8 +22,8 @@ use crate::transport::{Destination, Route, SocketOptions};
 use crate::transport::{Proxy, ProxyHeader};
 use crate::{Credentials, Secret, Timeouts};
 
-/// A server and how to talk with it. Cheap to clone; clones share the trust store, which is read
-/// once, and the TLS sessions.
+/// A server and the settings for connections to it. Cheap to clone; clones share the trust store,
+/// which is read once, and the TLS sessions.
 ///
 /// ```
 /// use envoi::tls::Security;
@@ -42,7 +42,7 @@ use crate::{Credentials, Secret, Timeouts};
 pub struct Endpoint {
     pub(crate) protocol: Protocol,
     pub(crate) host: String,
-    /// Where to connect to in place of host and port.
+    /// The address to connect to, instead of host and port.
     local: Option<Destination>,
     pub(crate) port: Option<u16>,
     pub(crate) route: Route,
@@ -58,35 +58,36 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A server from a URL:
+    /// Creates an endpoint from a URL:
     ///
     /// | URL | means |
     /// |---|---|
     /// | `smtp://user:password@host:587` | STARTTLS required; the port may be left out |
     /// | `smtps://user:password@host:465` | TLS from the first byte; the port may be left out |
-    /// | `smtp://host:25?tls=opportunistic` | TLS when it works, else plaintext, said in the receipt |
+    /// | `smtp://host:25?tls=opportunistic` | TLS if it works, else plaintext (see the receipt) |
     /// | `smtp://host:25?tls=none` | never TLS |
-    /// | `lmtp://host:24` | [LMTP](Self::lmtp), without TLS unless `?tls=` asks for it; the port may be left out |
-    /// | `lmtp+unix:///run/dovecot/lmtp` | [LMTP over a Unix socket](Self::lmtp_unix); the path is percent-encoded |
+    /// | `lmtp://host:24` | [LMTP](Self::lmtp), with TLS only if `?tls=` requests it; optional port |
+    /// | `lmtp+unix:///run/dovecot/lmtp` | [LMTP at a Unix socket](Self::lmtp_unix) |
     ///
-    /// User, password and host are percent-encoded; an IPv6 address stands in brackets. The keys
-    /// behind the `?` are `tls`, `auth` (a mechanism, or several in order with commas between),
-    /// `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a folder; may
-    /// be repeated), `trust-password-file` (the file with the key stores' password), `pin` (the
-    /// SHA-256 of the server's public key: on top of `trust`, or, without it, all that counts),
-    /// `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout` (seconds, as
-    /// [`Timeouts::uniform`]).
+    /// User, password, host and path are percent-encoded; an IPv6 address is in brackets. The keys after
+    /// the `?` are `tls`, `auth` (a mechanism, or several in order of preference, separated by
+    /// commas), `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a
+    /// folder; may be repeated), `trust-password-file` (the file with the key stores' password),
+    /// `pin` (the SHA-256 of the server's public key: checked in addition to `trust`, or, without
+    /// it, the only check), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
+    /// (seconds, as [`Timeouts::uniform`]).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong: an unknown key too,
-    /// and one given twice. The URL is not quoted, as it may hold a password. No file is read yet.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the URL is not valid, which includes an
+    /// unknown key and one that is given twice. The URL is not quoted, as it may contain a
+    /// password. No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
         crate::config::url::parse(url)
     }
 
-    /// A server by name (beyond ASCII, too) or address, with STARTTLS required on port 587, and no
-    /// login.
+    /// Creates an endpoint for a server by name (which may be non-ASCII) or address, with STARTTLS
+    /// required on port 587, and without a login.
     pub fn new(host: impl Into<String>) -> Self {
         Endpoint {
             protocol: Protocol::Smtp,
@@ -106,11 +107,12 @@ impl Endpoint {
         }
     }
 
-    /// A server that takes mail by LMTP (RFC 2033) and puts it into mailboxes, such as Dovecot: on
-    /// port 24, without TLS unless [`security`](Self::security) asks for it afterwards.
+    /// Creates an endpoint for a server that accepts mail by LMTP (RFC 2033) and stores it in
+    /// mailboxes, such as Dovecot: on port 24, without TLS unless [`security`](Self::security) is
+    /// set afterwards.
     ///
-    /// After a message the server answers for each recipient, and [`Outcome`](crate::Outcome) has
-    /// each one's own answer: one whose mailbox is full does not keep the message from the others.
+    /// The server replies for each recipient after the message, and [`Outcome`](crate::Outcome) has
+    /// the reply for each: a full mailbox does not prevent delivery to the others.
     ///
     /// ```
     /// use envoi::Endpoint;
@@ -127,8 +129,8 @@ impl Endpoint {
         }
     }
 
-    /// A server that takes mail by LMTP at a Unix socket of this machine. It has no port, and its
-    /// certificate, if it is asked for one, is one for `localhost`.
+    /// Creates an endpoint for a server that accepts mail by LMTP at a Unix socket of this machine.
+    /// It has no port, and its certificate, if TLS is used, is verified against `localhost`.
     ///
     /// ```
     /// let endpoint = envoi::Endpoint::lmtp_unix("/run/dovecot/lmtp");
@@ -141,14 +143,14 @@ impl Endpoint {
         }
     }
 
-    /// Another port than the usual one, which is 24 for LMTP, 465 for implicit TLS, else 587.
+    /// Sets the port. The default is 24 for LMTP, 465 for implicit TLS, and 587 otherwise.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Connect from this address of the machine, which has several. Servers of the other family are
-    /// out of reach then, unless an address of that family is given as well, by another call.
+    /// Connects from this local address. Servers of the other address family cannot be reached
+    /// then, unless an address of that family is set by another call.
     ///
     /// ```
     /// let from: std::net::IpAddr = "192.0.2.1".parse().unwrap();
@@ -159,75 +161,76 @@ impl Endpoint {
         self
     }
 
-    /// What the operating system is told about each connection.
+    /// Sets the socket options of each connection.
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.route.tcp.options = options;
         self
     }
 
-    /// Connect through a proxy. TLS is between this program and the server all the same, and so is
-    /// its check of the server's name. To the server this client is `[127.0.0.1]` then, unless it
-    /// has a [name](Self::client_name): its address means nothing there.
+    /// Connects through a proxy. TLS is still between this program and the server, and so is the
+    /// verification of the server's name. The server sees the client name `[127.0.0.1]`, unless a
+    /// [name](Self::client_name) is set, as the local address means nothing to it.
     #[cfg(feature = "proxy")]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.route.proxy = Some(proxy);
         self
     }
 
-    /// Begin each connection with a header of the PROXY protocol, for a server that expects one.
+    /// Begins each connection with a header of the PROXY protocol, for a server that expects one.
     #[cfg(feature = "proxy")]
     pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
         self.route.header = Some(header);
         self
     }
 
-    /// Whether and how TLS protects the connection.
+    /// Sets whether and how TLS protects the connection.
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
         self
     }
 
-    /// Whom to trust, which versions of TLS, under which name.
+    /// Sets the TLS settings: trust anchors, versions, and the name to verify.
     pub fn tls(mut self, tls: TlsSettings) -> Self {
         self.tls = Arc::new(Connectors::new(tls));
         self
     }
 
-    /// Log in after connecting.
+    /// Logs in after connecting.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.login.credentials = Some(credentials);
         self
     }
 
-    /// Who logs in; the [password](Self::password) comes apart. [Credentials](Self::credentials) go
-    /// before both.
+    /// Sets the user; the [password](Self::password) is set separately.
+    /// [Credentials](Self::credentials) override both.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.login.user = Some(user.into());
         self
     }
 
-    /// The password of the [user](Self::user), who may be named in the URL; it is taken for a token
-    /// where only OAUTHBEARER or XOAUTH2 is [allowed](Self::mechanism).
+    /// Sets the password of the [user](Self::user), which may also be given in the URL. It is used
+    /// as a token if only OAUTHBEARER or XOAUTH2 is [allowed](Self::mechanism).
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.login.password = Some(password.into());
         self
     }
 
-    /// Log the [user](Self::user) in with a token of OAuth 2 that this function gives. It is asked
-    /// at each login, and once more where the server does not accept the token, as it does when
-    /// that has expired.
+    /// Logs the [user](Self::user) in with an OAuth 2 token from this function. It is called at
+    /// each login, and once more if the server does not accept the token, as when it has expired.
     ///
     /// ```
     /// use envoi::{Endpoint, TokenRequest};
     ///
     /// async fn token(request: TokenRequest) -> Result<String, std::io::Error> {
     ///     match request {
-    ///         TokenRequest::Current => Ok("the one in the cache, if it is good for some minutes".into()),
+    ///         TokenRequest::Current => Ok("a cached token, if it is valid for some minutes".into()),
     ///         TokenRequest::Fresh => Ok("a new one from the identity provider".into()),
     ///     }
     /// }
     ///
-    /// let endpoint = Endpoint::new("smtp.example.org").user("alice@example.org").token_source(token);
+    /// let endpoint = Endpoint::new("smtp.example.org")
+    ///     .user("alice@example.org")
+    ///     .token_source(token);
     /// ```
     pub fn token_source<F, T, E>(
         mut self,
@@ -242,7 +245,8 @@ impl Endpoint {
         self
     }
 
-    /// Log in by a mechanism of another maker: this function gives an exchange for each connection.
+    /// Logs in with a SASL mechanism that the caller implements: this function returns an exchange
+    /// for each connection.
     pub fn login_with<X: SaslExchange + 'static>(
         mut self,
         exchange: impl Fn() -> X + Send + Sync + 'static,
@@ -251,33 +255,33 @@ impl Endpoint {
         self
     }
 
-    /// Whom to trust, in place of what was set before. Pinned keys stay pinned, and the other TLS
-    /// settings are as they were.
+    /// Sets the trust anchors. Pinned keys stay pinned, and the other TLS settings do not change.
     pub fn trust(self, trust: Trust) -> Self {
         self.map_trust(|before| trust.with_pins_of(&before))
     }
 
-    /// Trust the system's store, too.
+    /// Trusts the system's store too.
     pub fn system_trust(self) -> Self {
         self.map_trust(Trust::with_system)
     }
 
-    /// The server must have this public key; see [`Trust::pin`].
+    /// Requires the server to have this public key; see [`Trust::pin`].
     pub fn pin(self, hash: impl Into<String>) -> Self {
         self.map_trust(|trust| trust.pin(hash))
     }
 
-    /// The password of the key stores that are trusted.
+    /// Sets the password of the key stores with the trust anchors.
     pub fn trust_password(self, password: impl Into<Secret>) -> Self {
         self.map_trust(|trust| trust.password(password))
     }
 
-    /// The file with the password of the key stores that are trusted; see [`Trust::password_file`].
+    /// Sets the file with the password of the key stores with the trust anchors; see
+    /// [`Trust::password_file`].
     pub fn trust_password_file(self, path: impl Into<PathBuf>) -> Self {
         self.map_trust(|trust| trust.password_file(path))
     }
 
-    /// The certificate to show to a server that asks for one.
+    /// Sets the certificate to present if the server requests one.
     pub fn client_certificate(self, certificate: ClientCertificate) -> Self {
         let tls = self.tls.settings.clone().client_certificate(certificate);
         self.tls(tls)
@@ -288,82 +292,84 @@ impl Endpoint {
         self.tls(tls)
     }
 
-    /// Log in with this mechanism alone, not with the best one that both sides know.
+    /// Logs in with this mechanism only, instead of the best one that both sides support.
     pub fn mechanism(self, mechanism: Mechanism) -> Self {
         self.mechanisms([mechanism])
     }
 
-    /// Log in with one of these mechanisms, the first one that the server offers and the
-    /// credentials fit: another order than that of [`Mechanism::ALL`], or fewer.
+    /// Logs in with one of these mechanisms: the first one that the server offers and that the
+    /// credentials fit. Use it to change the order of [`Mechanism::ALL`], or to allow fewer.
     pub fn mechanisms(mut self, order: impl IntoIterator<Item = Mechanism>) -> Self {
         self.login.mechanisms = order.into_iter().collect();
         self
     }
 
-    /// Let the credentials cross the network without protection: whoever listens has them then.
+    /// Allows credentials to be sent without TLS, where an eavesdropper can read them.
     pub fn auth_in_clear(mut self) -> Self {
         self.auth_in_clear = true;
         self
     }
 
-    /// The name that this client gives itself in EHLO; by default its address, in brackets.
+    /// Sets the client name for EHLO; the default is the local address, in brackets.
     pub fn client_name(mut self, name: ClientName) -> Self {
         self.client_name = Some(name);
         self
     }
 
-    /// Send a message to all of its recipients or to none. By default a refused recipient does not
-    /// keep the message from the others. It is the answer to RCPT that counts: in LMTP, a recipient
-    /// that the server refuses behind the message does not take it from the others again.
+    /// Sends a message to all of its recipients or to none. By default, a refused recipient does
+    /// not prevent delivery to the others. The replies to RCPT decide: in LMTP, a recipient that
+    /// the server refuses after the message does not revoke the delivery to the others.
     pub fn all_or_nothing(mut self) -> Self {
         self.all_or_nothing = true;
         self
     }
 
-    /// Time limits.
+    /// Sets the time-outs.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// A limit for the whole call, the message included; the other [time limits](Self::timeouts)
-    /// stay as they are.
+    /// Sets a deadline for the whole call, including the message; the other
+    /// [time-outs](Self::timeouts) do not change.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.deadline = Some(deadline);
         self
     }
 
-    /// Bounds on what the server sends.
+    /// Sets limits for what the server sends.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// On a connection that is kept, by the caller or a pool, and was idle for so long, a message
-    /// begins with MAIL alone, and the rest follows when that is answered; 30 seconds by default.
+    /// Sets the idle time after which a connection, kept open by the caller or a pool, is checked:
+    /// the next message starts with MAIL alone, and the rest follows when that is answered. 30
+    /// seconds by default.
     ///
-    /// A server, or a device in between such as NAT, may have forgotten the connection without a
-    /// sign. A small message that goes with its commands in one flight (PIPELINING and CHUNKING)
-    /// would be lost there with an unknown outcome; so it is not sent, and a `Pool` sends it over a
-    /// new connection. It costs one round trip. [`Duration::ZERO`] asks so before each message,
-    /// [`Duration::MAX`] never.
+    /// A server, or a device in between such as NAT, may have dropped the connection without
+    /// notice. A small message that is sent together with its commands (PIPELINING and CHUNKING)
+    /// would be lost with an unknown outcome. With the check it is not sent, and a `Pool` sends it
+    /// over a new connection. The check takes one round trip. [`Duration::ZERO`] checks before each
+    /// message, [`Duration::MAX`] never.
     ///
     /// ```
     /// use std::time::Duration;
     ///
-    /// let endpoint = envoi::Endpoint::new("mail.example.org").check_after_idle(Duration::from_secs(10));
+    /// let endpoint = envoi::Endpoint::new("mail.example.org")
+    ///     .check_after_idle(Duration::from_secs(10));
     /// ```
     pub fn check_after_idle(mut self, idle: Duration) -> Self {
         self.check_after_idle = idle;
         self
     }
 
-    /// SMTP or LMTP.
+    /// The protocol: SMTP or LMTP.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// The Unix socket that is connected to, if the server is at one.
+    /// The Unix socket to connect to, if there is one.
     #[cfg(unix)]
     pub fn socket(&self) -> Option<&Path> {
         match &self.local {
@@ -372,7 +378,7 @@ impl Endpoint {
         }
     }
 
-    /// Where the server is.
+    /// The address of the server.
     pub(crate) fn destination(&self) -> Destination {
         let host_and_port = || Destination::Host(self.host.clone(), self.port_number());
         self.local.clone().unwrap_or_else(host_and_port)
@@ -386,12 +392,12 @@ impl Endpoint {
         }
     }
 
-    /// The host, of a name beyond ASCII the A-labels (`xn--…`); `localhost` for a socket.
+    /// The host; a non-ASCII name as A-labels (`xn--…`); `localhost` for a socket.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port that is connected to.
+    /// The port to connect to.
     pub fn port_number(&self) -> u16 {
         self.port.unwrap_or(match (self.protocol, self.security) {
             (Protocol::Lmtp, _) => 24,
@@ -400,12 +406,12 @@ impl Endpoint {
         })
     }
 
-    /// What can be known to be wrong before anything is connected to.
+    /// Checks what can be checked before connecting.
     pub(crate) fn check(&self) -> Result<()> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
         if self.host.is_empty() || !self.host.chars().all(fine) {
             return Err(
-                Error::request(format!("{} cannot be a host name", quoted(&self.host)))
+                Error::request(format!("{} is not a valid host name", quoted(&self.host)))
                     .with_hint("Give a name such as mail.example.org, or an IP address."),
             );
         }
@@ -421,8 +427,8 @@ impl Endpoint {
         self.login.check()
     }
 
-    /// Credentials that must not be shown to just anybody, or a key that the server must have:
-    /// opportunistic TLS is verified then, and does not fall back.
+    /// Whether the endpoint has credentials or a pinned key: opportunistic TLS is verified then,
+    /// and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
         self.security != Security::Opportunistic
             || self.login.is_given()
@@ -436,7 +442,7 @@ impl Endpoint {
         }
     }
 
-    /// Makes the TLS handshakes of this endpoint. The trust store is read on first use.
+    /// The connector for the TLS handshakes of this endpoint. The trust store is read on first use.
     pub(crate) async fn connector(&self, until: std::time::Instant) -> Result<&Connector> {
         self.tls.get(self.verify_mode(), until).await
     }
@@ -465,7 +471,7 @@ mod tests {
     use super::*;
     use crate::file;
 
-    /// The message of the error, if the trust of the endpoint cannot be loaded.
+    /// The message of the error, if the trust anchors of the endpoint cannot be loaded.
     async fn failure(endpoint: &Endpoint) -> Option<String> {
         let connector = endpoint.connector(file::time_limit()).await;
         connector.err().map(|error| error.message().to_owned())
@@ -473,7 +479,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_setting_never_leaves_a_connector_of_other_settings() {
-        // Nothing is trusted, which is an error only where the server must be verified.
+        // There is no trust anchor, which is an error only if the server must be verified.
         let endpoint = Endpoint::new("mail.example.org")
             .security(Security::Opportunistic)
             .trust(Trust::empty());
@@ -507,7 +513,7 @@ mod tests {
         ] {
             assert!(failure(&changed).await.is_some(), "{setting}");
         }
-        // What needs no other connector shares it, and so the sessions to resume.
+        // Settings that need no other connector share it, and so the sessions to resume.
         let limit = file::time_limit();
         let (same, password) = (before(), before().password("p"));
         let connector = endpoint.connector(limit).await.unwrap();

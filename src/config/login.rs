@@ -1,5 +1,5 @@
-//! What an endpoint logs in with: what was given for it, and which credentials that makes. How a
-//! login goes, and by which mechanism, is the connection's.
+//! The login settings of an endpoint, and the credentials that they result in. The connection
+//! decides about the mechanism and performs the login.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::proto::{Mechanism, SaslExchange, Secrets};
 use crate::{Credentials, Secret};
 
-/// What the caller gave to log in with, perhaps nothing.
+/// The login settings of the caller, which may be empty.
 #[derive(Clone, Default)]
 pub(crate) struct LoginSettings {
     pub(crate) user: Option<String>,
@@ -16,16 +16,16 @@ pub(crate) struct LoginSettings {
     pub(crate) credentials: Option<Credentials>,
     pub(crate) tokens: Option<TokenSource>,
     pub(crate) exchanges: Option<Exchanges>,
-    /// In this order; empty for all that there are.
+    /// In order of preference; empty for all of them.
     pub(crate) mechanisms: Vec<Mechanism>,
 }
 
 impl LoginSettings {
-    /// What to log in with, if anything.
+    /// The credentials to log in with, if any.
     ///
     /// # Errors
     ///
-    /// A user without a password, or the reverse.
+    /// A user without a password, or a password without a user.
     pub(crate) fn chosen(&self) -> Result<Option<LoginWith<'_>>> {
         if let Some(exchanges) = &self.exchanges {
             return Ok(Some(LoginWith::Exchange(exchanges)));
@@ -61,8 +61,8 @@ impl LoginSettings {
                     Credentials::anonymous(user.clone().unwrap_or_default())
                 }
                 (None, _) => return Ok(None),
-                // The user is not named: with a colon that was encoded, the password is a part of
-                // it.
+                // The user is not quoted: it may contain a part of the password, if a colon was
+                // encoded.
                 (Some(_), _) => {
                     return Err(Error::request("there is a user name and no password")
                         .with_hint("Give one, or leave the user out to send without a login."));
@@ -72,17 +72,17 @@ impl LoginSettings {
         Ok(Some(LoginWith::Credentials(credentials)))
     }
 
-    /// What can be known to be wrong before anything is connected to.
+    /// Checks what can be checked before connecting.
     ///
     /// # Errors
     ///
-    /// As for [`chosen`](Self::chosen), and for what no mechanism can say.
+    /// See [`chosen`](Self::chosen); or no mechanism can express the credentials.
     pub(crate) fn check(&self) -> Result<()> {
         match self.chosen()? {
             Some(LoginWith::Credentials(credentials)) => {
                 Ok(Mechanism::check(&self.mechanisms, &credentials)?)
             }
-            // Any token will do to look at the user.
+            // A placeholder token is enough to check the user.
             Some(LoginWith::Tokens { user, .. }) => {
                 let credentials = Credentials::token(user, "any");
                 Ok(Mechanism::check(&self.mechanisms, &credentials)?)
@@ -91,7 +91,7 @@ impl LoginSettings {
         }
     }
 
-    /// Adds what is known of the secret before the login begins.
+    /// Registers the secrets that are known before the login, for redaction.
     pub(crate) fn hide(&self, secrets: &mut Secrets) {
         let given = self.credentials.as_ref().map(Credentials::secret);
         for secret in given
@@ -105,7 +105,7 @@ impl LoginSettings {
         }
     }
 
-    /// The user's name, where the login has one.
+    /// The name of the user, if the login has one.
     pub(crate) fn name(&self) -> Option<&str> {
         let name = self
             .credentials
@@ -115,7 +115,7 @@ impl LoginSettings {
         name.filter(|name| !name.is_empty())
     }
 
-    /// There is something to log in with.
+    /// Whether there are credentials to log in with.
     pub(crate) fn is_given(&self) -> bool {
         let needs_no_user = matches!(
             self.mechanisms[..],
@@ -139,5 +139,5 @@ pub(crate) enum LoginWith<'a> {
     Exchange(&'a Exchanges),
 }
 
-/// Makes the exchanges of a mechanism of another maker, one for each connection.
+/// Makes the exchanges of a custom mechanism, one for each connection.
 pub(crate) type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;

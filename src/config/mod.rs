@@ -1,4 +1,4 @@
-//! What a client is told before it connects: the server, its URL, the login and the time limits.
+//! The settings of a client: the server, its URL, the login and the time-outs.
 
 mod connectors;
 pub(crate) mod endpoint;

@@ -1,6 +1,6 @@
-//! A URL → a [`Proxy`].
+//! Parses the URL of a [`Proxy`].
 //!
-//! No message quotes the URL, since a password may be in it.
+//! No message quotes the URL, since it may contain a password.
 
 use std::str::FromStr;
 
@@ -15,15 +15,15 @@ const URL_HINT: &str = "A proxy's URL looks like socks5://user:password@proxy.ex
     percent-encoded (%40 %3A %2F %3F %23 %25).";
 
 impl Proxy {
-    /// A proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or
-    /// `http://user:password@host:3128`. User and password may be left out, and the port of SOCKS5
-    /// where it is 1080. With `socks5` the mail server's name is looked up here, with `socks5h` and
-    /// `http` by the proxy.
+    /// Creates a proxy from a URL: `socks5://user:password@host:1080`, `socks5h://…` or
+    /// `http://user:password@host:3128`. User and password are optional, and so is the port 1080 of
+    /// SOCKS5. With `socks5` the mail server's name is resolved here, with `socks5h` and `http` by
+    /// the proxy.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request), with what is wrong. The URL is not quoted, as it may hold a
-    /// password.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the URL is not valid. It is not quoted,
+    /// as it may contain a password.
     pub fn from_url(url: &str) -> Result<Self> {
         let fault = |message: &str| Error::request(message).with_hint(URL_HINT);
         let (scheme, rest) = url
@@ -35,7 +35,7 @@ impl Proxy {
             "http" => ProxyKind::Http,
             "https" => return Err(fault("TLS to a proxy is not supported")),
             "socks4" | "socks4a" | "socks" => {
-                return Err(fault("of SOCKS there is version 5 alone here"));
+                return Err(fault("only version 5 of SOCKS is supported"));
             }
             _ => return Err(fault("the proxy's URL has a scheme that is not known")),
         };
@@ -45,7 +45,7 @@ impl Proxy {
         };
         let host_and_port = host_and_port.strip_suffix('/').unwrap_or(host_and_port);
         if host_and_port.contains(['/', '?', '#']) {
-            return Err(fault("something stands behind the proxy's host and port"));
+            return Err(fault("there is something after the proxy's host and port"));
         }
         let about_proxy = |error: Error| error.context("the proxy").with_hint(URL_HINT);
         let (host, port) = url::split_port(host_and_port).map_err(about_proxy)?;
@@ -56,9 +56,8 @@ impl Proxy {
         };
         let login = match user_info.map(|info| info.split_once(':').unwrap_or((info, ""))) {
             Some((user, password)) => {
-                let user = url::decoded(user, "user").map_err(about_proxy)?;
-                let password =
-                    Secret::new(url::decoded(password, "password").map_err(about_proxy)?);
+                let user = url::decode(user, "user").map_err(about_proxy)?;
+                let password = Secret::new(url::decode(password, "password").map_err(about_proxy)?);
                 Some((user, password))
             }
             None => None,

@@ -1,14 +1,14 @@
-//! How long the server may take, by phase and in all.
+//! The time-outs, for each phase and in total.
 
 use std::time::Duration;
 
 use crate::error::Phase;
 
-/// Time limits. Each bounds the wait for one reply as a whole: a server that sends a byte now and
-/// then does not get more.
+/// Time-outs. Each one bounds the wait for a reply as a whole: a server that sends single bytes
+/// does not extend it.
 ///
-/// The defaults are those of RFC 5321, 4.5.3.2, which suit a server that is slow and alive;
-/// [`Timeouts::uniform`] gives a program that has somebody waiting one number for all.
+/// The defaults are those of RFC 5321, 4.5.3.2, which suit a server that is slow but alive.
+/// [`Timeouts::uniform`] sets a single time-out for everything, for interactive programs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,41 +20,41 @@ use crate::error::Phase;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Name lookup and connecting, all addresses together; 30 seconds by default.
+    /// Name resolution and connecting, all addresses together; 30 seconds by default.
     pub connect: Duration,
     /// The TLS handshake; 1 minute by default.
     pub tls: Duration,
     /// The greeting; 5 minutes by default.
     pub greeting: Duration,
-    /// The answer to a command, or to a response in a login; 5 minutes by default.
+    /// The reply to a command, or to a response in a login; 5 minutes by default.
     pub command: Duration,
     /// A login as a whole, with all its challenges and all mechanisms that are tried; 5 minutes by
-    /// default. The time that a source of tokens takes does not count.
+    /// default. The time that a token source takes does not count.
     pub login: Duration,
-    /// The go-ahead for the message; 2 minutes by default.
+    /// The reply to DATA; 2 minutes by default.
     pub data: Duration,
-    /// How long the server may take nothing of the message; 3 minutes by default.
+    /// The maximum time in which the server accepts no byte of the message; 3 minutes by default.
     pub body: Duration,
     /// The final reply to the message; 10 minutes by default.
     pub end_of_data: Duration,
-    /// The answer to QUIT, which changes nothing and is waited for by
-    /// [`Connection::quit`](crate::Connection::quit) alone; 1 second by default.
+    /// The reply to QUIT, which has no effect and which only
+    /// [`Connection::quit`](crate::Connection::quit) waits for; 1 second by default.
     pub quit: Duration,
-    /// Bytes a second that the server must take of the message on average, 500 by default; the time
-    /// that the message's own source takes does not count.
+    /// The minimum average rate at which the server must accept the message, in bytes a second; 500
+    /// by default. The time that the source of the message takes does not count.
     pub min_rate: u64,
-    /// All waiting for the server together, from connecting to the last reply of a message, except
-    /// while the message itself goes; 1 hour by default, and [more for each
+    /// The maximum total time of waiting for the server, from connecting to the last reply to a
+    /// message, except while the message itself is sent; 1 hour by default, and [more for each
     /// recipient](Self::total_wait_per_recipient).
     pub total_wait: Option<Duration>,
-    /// So much longer may all [waiting](Self::total_wait) take for each recipient of a message;
-    /// half a minute by default. A server cannot make use of the limit for a command once for each
-    /// of a thousand recipients then.
+    /// The time that is added to [`total_wait`](Self::total_wait) for each recipient of a message;
+    /// half a minute by default. So a server cannot use up the time-out for a command once for each
+    /// of a thousand recipients.
     pub total_wait_per_recipient: Duration,
-    /// The whole call, from its beginning: preparing the message (a file may be slow to read),
-    /// connecting and the message itself included; no limit by default. In
-    /// [`send_all`](crate::Connection::send_all), each message has it from when it is taken from
-    /// the stream.
+    /// The deadline of the whole call, from its start: it includes preparing the message (reading a
+    /// file may be slow), connecting and sending the message. None by default. In
+    /// [`send_all`](crate::Connection::send_all), each message has its own, from when it is taken
+    /// from the stream.
     pub deadline: Option<Duration>,
 }
 
@@ -80,8 +80,8 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// One limit for connecting, the handshake, each reply and a message that does not move;
-    /// everything but the message itself may take four times as long in all.
+    /// Sets a single time-out for connecting, the handshake, each reply and a message that makes no
+    /// progress. Everything except the message may take four times as long in total.
     pub fn uniform(limit: Duration) -> Self {
         let all = limit.saturating_mul(4);
         Timeouts {
@@ -101,7 +101,7 @@ impl Timeouts {
         }
     }
 
-    /// The same limits, and one for the whole call.
+    /// Adds a deadline for the whole call.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);

@@ -1,4 +1,4 @@
-//! Where tokens come from that do not last: the caller's source of them.
+//! The source of OAuth 2 tokens, which expire.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,24 +7,24 @@ use crate::Secret;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::SaslFailure;
 
-/// Why a [source of tokens](crate::Endpoint::token_source) is asked.
+/// Why a [token source](crate::Endpoint::token_source) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenRequest {
-    /// A login begins: the token that is at hand will do, if it is still good.
+    /// A login begins: a cached token may be returned if it is still valid.
     Current,
-    /// The server did not accept the token that was given just before: it has expired, or was
-    /// revoked. This is asked once.
+    /// The server did not accept the token that was returned just before: it has expired or was
+    /// revoked. Requested once.
     Fresh,
 }
 
 type Asked = Pin<Box<dyn Future<Output = Result<Secret, SaslFailure>> + Send>>;
 
-/// The caller's source, shared by the clones of an endpoint.
+/// The token source of the caller, shared by the clones of an endpoint.
 #[derive(Clone)]
 pub(crate) struct TokenSource {
     source: Arc<dyn Fn(TokenRequest) -> Asked + Send + Sync>,
-    /// The token that it gave last: the server knows it, and may say it on a later connection.
+    /// The last token: the server knows it, and may echo it on a later connection.
     last: Arc<Mutex<Option<Secret>>>,
 }
 

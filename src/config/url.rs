@@ -1,7 +1,7 @@
-//! A URL → an [`Endpoint`]: everything a program must know of its server in one line of its
-//! configuration.
+//! Parses the URL of an [`Endpoint`]: everything that a program has to know about its server, in
+//! one line of configuration.
 //!
-//! No message quotes the URL, since a password may be in it.
+//! No message quotes the URL, since it may contain a password.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
         "smtp" | "smtps" | "lmtp" | "lmtp+unix" => {}
         other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
             return Err(fault(format!(
-                "{} is no scheme that envoi knows",
+                "{} is not a scheme that envoi knows",
                 quoted(other)
             )));
         }
@@ -51,16 +51,16 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
                 "a socket is named by its whole path: lmtp+unix:///run/lmtp.sock",
             ));
         }
-        // With a / and an @ in the password, this is a part of it.
+        // If the password has a / and an @, this is a part of it.
         if path.contains('@') {
             return Err(fault(
                 "there is an @ in the socket's path; if it belongs there, it is written %40",
             ));
         }
-        at_socket(format!("/{}", decoded(path, "path")?))?
+        at_socket(format!("/{}", decode(path, "path")?))?
     } else {
         if !path.is_empty() {
-            return Err(fault("the URL has a path behind the host"));
+            return Err(fault("the URL has a path after the host"));
         }
         let (host, port) = split_port(host_and_port)?;
         let endpoint = match scheme.as_str() {
@@ -76,10 +76,11 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     if let Some(user_info) = user_info {
         endpoint = with_user(endpoint, user_info)?;
     }
-    // A password with an @ and a ? that were not encoded: here, too, its rest must not be quoted.
+    // If the password has an unencoded @ and ?, the query is a part of it and must not be quoted.
     with_query(endpoint, query, implicit).map_err(|error| match query.contains('@') {
         true => fault(
-            "the part behind the ? cannot be used; if the ? is the password's, it is written %3F",
+            "the part after the ? cannot be used; if the ? belongs to the password, write it as \
+                %3F",
         ),
         false => error,
     })
@@ -96,7 +97,7 @@ fn at_socket(path: String) -> Result<Endpoint> {
     Err(Error::request(message))
 }
 
-/// What people write who have no URL yet.
+/// Handles common inputs that are not URLs.
 fn no_scheme(text: &str) -> Error {
     let error = Error::request("the server's URL does not begin with smtp:// or smtps://");
     match text.to_ascii_uppercase().starts_with("STARTTLS:") {
@@ -114,7 +115,7 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
             return Err(fault("the bracket around the IPv6 address is not closed"));
         };
         if address.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(fault(format!("{} is no IPv6 address", quoted(address))));
+            return Err(fault(format!("{} is not an IPv6 address", quoted(address))));
         }
         match rest {
             "" => (address.to_owned(), None),
@@ -122,15 +123,15 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
                 Some(port) => (address.to_owned(), Some(port)),
                 None => {
                     return Err(fault(
-                        "something stands between the IPv6 address and the port",
+                        "there is something between the IPv6 address and the port",
                     ));
                 }
             },
         }
     } else {
         match text.split_once(':') {
-            Some((host, port)) => (decoded(host, "host")?, Some(port)),
-            None => (decoded(text, "host")?, None),
+            Some((host, port)) => (decode(host, "host")?, Some(port)),
+            None => (decode(text, "host")?, None),
         }
     };
     if host.is_empty() {
@@ -140,9 +141,8 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
         None => None,
         Some(port) => match port.parse::<u16>() {
             Ok(port) if port > 0 => Some(port),
-            // It is not quoted: where an @ in a password was not encoded, this is a part of the
-            // password.
-            _ => return Err(fault("the port is no number from 1 to 65535")),
+            // Not quoted: if the password has an unencoded @, this is a part of it.
+            _ => return Err(fault("the port is not a number from 1 to 65535")),
         },
     };
     Ok((host, port))
@@ -153,13 +153,13 @@ fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
         Some((user, password)) => (user, Some(password)),
         None => (user_info, None),
     };
-    let user = decoded(user, "user")?;
+    let user = decode(user, "user")?;
     if user.is_empty() {
         return Err(fault("the URL has an empty user name"));
     }
     let endpoint = endpoint.user(user);
     Ok(match password {
-        Some(password) => endpoint.password(Secret::new(decoded(password, "password")?)),
+        Some(password) => endpoint.password(Secret::new(decode(password, "password")?)),
         None => endpoint,
     })
 }
@@ -169,7 +169,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
     let (mut trust, mut pin, mut trust_password) = (None::<Trust>, None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (decoded(key, "query")?, decoded(value, &quoted(key))?);
+        let (key, value) = (decode(key, "query")?, decode(value, &quoted(key))?);
         if key != "trust" && seen.contains(&key) {
             return Err(fault(format!("the key {key} is given twice")));
         }
@@ -211,7 +211,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                 }
                 _ => {
                     return Err(fault(format!(
-                        "timeout={} is no number of seconds",
+                        "timeout={} is not a number of seconds",
                         quoted(&value)
                     )));
                 }
@@ -223,7 +223,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
     if let Some(trust) = trust {
         endpoint = endpoint.trust(trust);
     } else if pin.is_some() {
-        // The key is known: nobody else must vouch for it.
+        // The key is pinned, so no authority is needed.
         endpoint = endpoint.trust(Trust::empty());
     }
     if let Some(pin) = pin {
@@ -238,12 +238,12 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
 impl FromStr for Security {
     type Err = Error;
 
-    /// Reads a value of the URL's key `tls`: `none`, `opportunistic` or `required`.
+    /// Parses a value of the URL's key `tls`: `none`, `opportunistic` or `required`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for any other word; also for `implicit`,
-    /// which the scheme `smtps:` means.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) for any other word, including `implicit`,
+    /// which is expressed by the scheme `smtps:`.
     fn from_str(word: &str) -> Result<Self> {
         match word {
             "none" => Ok(Security::None),
@@ -261,8 +261,8 @@ impl FromStr for Security {
     }
 }
 
-/// `what` names the part, for the message.
-pub(super) fn decoded(text: &str, what: &str) -> Result<String> {
+/// `what` names the part in errors.
+pub(super) fn decode(text: &str, what: &str) -> Result<String> {
     let stray = text.split('%').skip(1).any(|rest| {
         let digits = rest.as_bytes().get(..2);
         !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -272,8 +272,8 @@ pub(super) fn decoded(text: &str, what: &str) -> Result<String> {
             "a % in the {what} is not followed by two hexadecimal digits"
         )));
     }
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded
+    let decode = percent_decode_str(text).decode_utf8();
+    decode
         .map(|text| text.into_owned())
         .map_err(|_| fault(format!("the {what} is not UTF-8 when decoded")))
 }
@@ -390,7 +390,7 @@ mod tests {
         assert!(parse("smtp://-\u{fc}.example").unwrap().check().is_err());
     }
 
-    /// Where one is a FIFO, this would wait.
+    /// A FIFO would block here.
     #[test]
     fn parsing_a_url_reads_no_file() {
         assert!(
@@ -448,7 +448,7 @@ mod tests {
         let given = credentials(&endpoint);
         assert_eq!(given.user(), "alice@example.org");
         assert_eq!(given.secret(), "p@ss:/?%");
-        // An @ that was not encoded: the last one is the one before the host.
+        // An unencoded @: the last one precedes the host.
         let endpoint = parse("smtp://alice@example.org:pass@mail.example.org").unwrap();
         assert_eq!(credentials(&endpoint).user(), "alice@example.org");
         assert!(

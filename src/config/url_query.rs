@@ -1,14 +1,14 @@
-//! TLS settings as the keys of a URL, and as lines of Rust for what a URL cannot express.
+//! Writes TLS settings as URL query keys, and as lines of Rust for what a URL cannot express.
 
 use crate::tls::{Password, Source, TlsSettings, TlsVersion};
 
 impl TlsSettings {
-    /// The keys of a URL, and the calls on an `Endpoint`, that come to these settings. Without
+    /// The URL keys and the calls on an `Endpoint` that result in these settings. Without
     /// passwords.
     pub(crate) fn to_url_query(&self) -> (Vec<(&'static str, String)>, Vec<String>) {
         let (mut keys, mut calls) = (Vec::new(), Vec::new());
         let trust = &self.trust;
-        // Bytes in memory, a rustls configuration: there are no words for these.
+        // Bytes in memory and a rustls configuration cannot be written.
         let mut all = !trust.accepts_any_certificate
             && trust.revocation_lists.is_empty()
             && self.config.is_none();

@@ -1,4 +1,4 @@
-//! What to do now: advice for people, by what went wrong.
+//! Advice for humans: what to do next about a failure.
 //!
 //! The texts say the next step, not the theory. They depend on plain facts only: replies, phases,
 //! names. Where the facts come from, this module does not know. `tests/failures/snapshots` shows
@@ -29,13 +29,13 @@ const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port
 const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that the password \
     may cross the network in clear (auth-in-clear=yes).";
 
-/// TLS is active, and proves nothing.
+/// TLS is active but not verified.
 #[cfg(feature = "client")]
 pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, \
     or trust= in the URL), and leave out what makes verification optional (tls=opportunistic). Or \
     say by name that the password may go to a server that proves nothing (auth-in-clear=yes).";
 
-const INJECTED: &str = "Somebody between you and the server may be tampering with the connection, \
+const INJECTED: &str = "Something between you and the server may be tampering with the connection, \
     or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit \
     TLS (smtps://, port 465) if the server has it.";
 
@@ -48,7 +48,7 @@ const UNKNOWN: &str = "The message was handed over whole: it may have been deliv
 pub(crate) const NUL: &str = "Encode the part that has it as base64. A raw message can also go as \
     it is (LineEnds::Keep), to a server that offers BINARYMIME.";
 
-/// The server proved nothing, or the login is tied to another TLS connection.
+/// The server did not prove its identity, or the login is bound to another TLS connection.
 const DISTRUSTED: &str = "Another server may be between this client and the right one, and tamper \
     with the login: compare the server's certificate with the one that its administrator names. If \
     the connection is in order, this mechanism is faulty on the server: choose another one (auth= \
@@ -56,8 +56,8 @@ const DISTRUSTED: &str = "Another server may be between this client and the righ
 
 // ---- What is offered ----
 
-/// The answer to EHLO does not offer STARTTLS, or what the server said was rewritten on the way, as
-/// the greeting shows, too.
+/// The reply to EHLO does not offer STARTTLS, or was rewritten on the way, as the greeting may show
+/// too.
 fn starttls_missing(
     offered: &[String],
     greeting: Option<&Reply>,
@@ -94,12 +94,12 @@ fn starttls_missing(
 }
 
 /// A firewall that rewrites SMTP overwrites a keyword with X (and a letter at its end) of the same
-/// length, and the words of the greeting with asterisks.
+/// length, and the text of the greeting with asterisks.
 fn is_rewritten(text: &str) -> bool {
     text.starts_with("XXXX") || text.contains("*****")
 }
 
-/// No mechanism that can be used, or not the one wanted.
+/// There is no usable mechanism, or not the requested one.
 fn no_mechanism(
     offered: &[String],
     starttls_unused: bool,
@@ -133,13 +133,13 @@ fn no_mechanism(
     }
 }
 
-/// A message that is to go by TLS alone, and a connection that does not meet that.
+/// The message requires TLS on the whole way, and the connection does not comply.
 pub(crate) const REQUIRE_TLS: &str = "Use verified TLS for it: smtps://, or smtp:// without \
     tls=none and tls=opportunistic. Otherwise send the message without this demand.";
 
 // ---- No reply ----
 
-/// What came instead of a reply in this phase looks like something else that is well known.
+/// What was received instead of a reply in this phase looks like another known protocol.
 fn for_stranger(phase: Phase, line: &str) -> &'static str {
     let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
     if begins(&["HTTP/", "<"]) {
@@ -153,14 +153,15 @@ fn for_stranger(phase: Phase, line: &str) -> &'static str {
         "The server's answer to EHLO is broken: each of its lines must begin with the code 250 \
             (RFC 5321, 4.2.1). Show this message to the server's administrator."
     } else if phase == Phase::Greeting {
-        "That is no mail server, or a device in between disturbs it: check the host and the port."
+        "That is not a mail server, or a device in between disturbs it: check the host and the \
+            port."
     } else {
         "The server, or a device in between, does not keep to SMTP: show this message to the \
             server's administrator."
     }
 }
 
-/// This is a line of an answer to EHLO without its code.
+/// Whether this is a line of a reply to EHLO without its code.
 fn is_offer(line: &str) -> bool {
     const OFFERS: [&str; 12] = [
         "8BITMIME",
@@ -186,8 +187,8 @@ fn is_offer(line: &str) -> bool {
 pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     match phase {
         Phase::Greeting if secure => {
-            "TLS works, and no mail server greets behind it: check the host and the port. The \
-                server may also refuse this client's address; its log says so."
+            "TLS works, but no mail server sends a greeting inside it: check the host and the \
+                port. The server may also refuse this client's address; its log says so."
         }
         Phase::Greeting => {
             "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise \
@@ -217,8 +218,8 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
     }
 }
 
-/// Nothing came in this phase for as long as was allowed; `secure` if inside TLS. `setting` allows
-/// more time; it is named in any case, unless it is the limit of the phase.
+/// A time-out in this phase; `secure` if inside TLS. `setting` allows more time; it is named unless
+/// it is the time-out of the phase.
 #[cfg(feature = "client")]
 pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase: bool) -> String {
     let hint = match phase {
@@ -227,8 +228,8 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
                 blocked in many networks, 587 and 465 are not."
         }
         Phase::Greeting if secure => {
-            let advice =
-                "TLS works, and no mail server greets behind it: check the host and the port.";
+            let advice = "TLS works, but no mail server sends a greeting inside it: check the host and the \
+                    port.";
             return format!(
                 "{advice} A mail server that is overloaded may also need more time ({setting})."
             );

@@ -1,4 +1,4 @@
-//! What to do about a proxy that cannot be used.
+//! Advice about proxies that cannot be used.
 
 /// No connection to the proxy, or it does not know CONNECT.
 pub(crate) const CHECK_PROXY: &str =

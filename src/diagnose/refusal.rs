@@ -1,5 +1,5 @@
-//! What to do about a reply that refuses, by all that the session knows: a pure function of plain
-//! facts.
+//! Advice about a negative reply, chosen by everything that the session knows: a pure function of
+//! plain facts.
 
 use std::borrow::Cow;
 
@@ -10,38 +10,39 @@ use crate::proto::{Capabilities, ExchangeFault, Mechanism, Reply};
 /// How many bytes of a reply are examined, to the end of a word.
 const LOOKED_AT: usize = 2000;
 
-/// What is known of a session and of what failed in it.
+/// What is known about a session and its failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     /// The command that was answered.
     pub(crate) phase: Phase,
     pub(crate) reply: Option<&'a Reply>,
     pub(crate) port: Option<u16>,
-    /// LMTP is spoken, and not SMTP.
+    /// The protocol is LMTP, not SMTP.
     pub(crate) lmtp: bool,
     /// TLS is active.
     pub(crate) secure: bool,
-    /// TLS is not active, as STARTTLS was not offered or failed; else it was not to be used.
+    /// TLS is not active because STARTTLS was not offered or failed, not because it is switched
+    /// off.
     pub(crate) fell_back: bool,
-    /// The newest answer to EHLO.
+    /// The last reply to EHLO.
     pub(crate) offered: &'a Capabilities,
-    /// The mechanism of the login that succeeded.
+    /// The mechanism of the successful login.
     pub(crate) logged_in: Option<Mechanism>,
-    /// The user of the login; empty where it has none.
+    /// The user of the login; empty if it has none.
     pub(crate) user: &'a str,
-    /// The mechanism of the login that failed.
+    /// The mechanism of the failed login.
     pub(crate) tried: Option<Mechanism>,
-    /// What the exchange of that login found.
+    /// The fault that its exchange reported.
     pub(crate) fault: Option<ExchangeFault>,
-    /// That login was refused for its mechanism, and not for its credentials.
+    /// The login was refused because of its mechanism, not its credentials.
     pub(crate) about_mechanism: bool,
-    /// The sender of the message; `None` outside a message, and for the null reverse-path.
+    /// The sender of the message; `None` outside of a transaction, and for the null reverse-path.
     pub(crate) sender: Option<&'a str>,
-    /// The number of recipients of the message; 0 outside one.
+    /// The number of recipients of the message; 0 outside of a transaction.
     pub(crate) recipients: usize,
 }
 
-/// What to do about a refusal.
+/// Advice about a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Advice {
     pub(crate) text: Cow<'static, str>,
@@ -49,7 +50,7 @@ pub(crate) struct Advice {
     pub(crate) lasts: bool,
 }
 
-/// What to do about the reply of the facts; `None` where there is none.
+/// The advice about the reply; `None` if there is none.
 pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
     let reply = facts.reply?;
     if let Some(text) = facts
@@ -86,7 +87,7 @@ pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
     })
 }
 
-/// How to get TLS where it is not active, by the policy, the protocol and what is offered.
+/// How to get TLS if it is not active, by policy, protocol and offer.
 fn use_tls(facts: &Facts<'_>) -> &'static str {
     match (facts.lmtp, facts.offered.offers("STARTTLS")) {
         (true, true) if facts.fell_back => {
@@ -115,9 +116,9 @@ fn use_tls(facts: &Facts<'_>) -> &'static str {
     }
 }
 
-/// The words of a reply, in small letters and one line: servers break lines anywhere. Addresses,
-/// host names and URLs are left out, as anything may stand in them; but those of a block list say
-/// that it is one.
+/// The words of a reply, in lower case and on one line, since servers break lines anywhere.
+/// Addresses, host names and URLs are left out, as they may contain any word; those of a block list
+/// are replaced by a marker.
 fn words(reply: &Reply) -> String {
     let text = reply.text();
     let mut line = String::new();
@@ -144,7 +145,7 @@ fn words(reply: &Reply) -> String {
     words
 }
 
-/// The line without what stands in angle brackets, unless that is the name of a line break.
+/// The line without what is in angle brackets, unless it is the name of a line break.
 fn without_brackets(line: &str) -> String {
     let mut kept = String::new();
     let mut rest = line;
@@ -165,12 +166,13 @@ fn without_brackets(line: &str) -> String {
     kept + rest
 }
 
-/// It may stand in an address, a host name or a URL.
+/// Whether the character may be part of an address, a host name or a URL.
 fn is_in_name(c: char) -> bool {
     c.is_alphanumeric() || "@.-_+=/?&%#~:".contains(c)
 }
 
-/// What an address, a URL or a host name says, which is nothing as a rule; `None` for other words.
+/// The meaning of an address, a URL or a host name, which is usually nothing; `None` for other
+/// words.
 fn name_in(run: &str) -> Option<&'static str> {
     let (has_scheme, rest) = match run.split_once("://") {
         Some((_, rest)) => (true, rest),
@@ -188,7 +190,7 @@ fn name_in(run: &str) -> Option<&'static str> {
                 .chars()
                 .all(|c| c.is_alphanumeric() || "-_".contains(c))
     };
-    // Some servers leave out the blank between two sentences.
+    // Some servers omit the blank between two sentences.
     let is_sentence = host.ends_with(char::is_lowercase)
         && labels()
             .next_back()
@@ -221,7 +223,8 @@ const BLOCK_LISTS: [&str; 9] = [
     "psbl",
 ];
 
-/// The word or its inflection (`relay`, `relaying`), and not a part of another word.
+/// Whether the text contains the word or an inflection of it (`relay`, `relaying`), and not only as
+/// a part of another word.
 fn has_word(text: &str, word: &str) -> bool {
     let begins_within = |text: &str| text.ends_with(|c: char| c.is_ascii_alphanumeric());
     text.match_indices(word).any(|(at, _)| {
@@ -233,7 +236,7 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// What is wrong with an exchange says nothing about the credentials.
+/// A fault of the exchange says nothing about the credentials.
 fn for_login(mechanism: Mechanism, facts: &Facts<'_>, reply: &Reply) -> Option<&'static str> {
     match facts.fault {
         Some(ExchangeFault::Broken) => return Some(BROKEN),
@@ -249,27 +252,27 @@ fn for_login(mechanism: Mechanism, facts: &Facts<'_>, reply: &Reply) -> Option<&
     )
 }
 
-/// What must hold for a row besides the reply.
+/// The conditions of a row other than the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// TLS is not active.
     InClear,
     InTls,
-    /// The server offers STARTTLS, and it was not to be used (`tls=none`).
+    /// The server offers STARTTLS, which is switched off (`tls=none`).
     StartTlsUnused,
     Smtp,
     Lmtp,
-    /// No login succeeded.
+    /// There was no successful login.
     LoggedOut,
     LoggedIn,
     /// The server offers no login.
     NoLoginOffered,
-    /// The port is one for submission (587 or 465).
+    /// The port is for submission (587 or 465).
     OnSubmissionPort,
-    /// The sender's address is the name of the user who logged in.
+    /// The sender's address is the user name of the login.
     SenderIsUser,
     OneRecipient,
-    /// A login was refused for its mechanism.
+    /// A login was refused because of its mechanism.
     AboutMechanism,
 }
 
@@ -300,8 +303,8 @@ impl When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Say {
     It(&'static str),
-    /// That the server wants TLS; what to do about it follows. A code for the moment may stand for
-    /// it, and it will not pass by itself.
+    /// The server requires TLS, followed by how to get it. The code may be transient, but the
+    /// failure is not.
     UseTls(&'static str),
 }
 
@@ -1133,7 +1136,7 @@ mod tests {
         }
     }
 
-    /// Replies for each row: each of its codes, enhanced codes and words.
+    /// Replies for each row, with each of its codes, enhanced codes and words.
     fn replies(row: &Row) -> Vec<String> {
         let Row {
             codes,
@@ -1162,9 +1165,9 @@ mod tests {
         replies
     }
 
-    /// The sessions in which a row may fit: offers, TLS active, logged in.
+    /// The sessions that a row may apply to: offers, TLS active, logged in.
     fn sessions(phase: Phase) -> Vec<(bool, bool, bool)> {
-        // A session comes to the first phases before TLS and a login.
+        // The first phases occur before TLS and a login only.
         match phase {
             Phase::StartTls => vec![(true, false, false)],
             Greeting | Hello | Auth => vec![(true, false, false), (true, true, false)],
@@ -1247,7 +1250,7 @@ mod tests {
                     let contradicts = login && told(&login_advised)
                     || !login && phase != Auth && told(&login_assumed)
                     || secure && (told(&tls_advised) || advice.lasts)
-                    // Some servers say so of a grey list.
+                    // Some servers do so for greylisting.
                     || reply.is_permanent() && !text.contains("list") && told(&["later", "for the moment", "at the moment"])
                     || !matches!(phase, Auth | Hello) && told(&["Check user name and password"])
                     || (fell_back || lmtp || !offers) && told(&["leave out tls=none"])
@@ -1268,7 +1271,7 @@ mod tests {
             }
         }
         assert!(faults.is_empty(), "{faults:#?}");
-        // Every row has its case, but for those about ports, addresses and numbers.
+        // Every row has a case, except for those about ports, addresses and numbers.
         for row in ROWS {
             let (Say::It(text) | Say::UseTls(text)) = row.advice;
             let elsewhere = row

@@ -1,4 +1,4 @@
-//! What servers say when they refuse, and what to do about each.
+//! The negative replies of servers, and the advice about each.
 //!
 //! The words are those of Postfix, Exim, Sendmail, qmail, Domino, Dovecot, Exchange, and of the
 //! large providers.
@@ -47,7 +47,7 @@ const GREETING: &[Phase] = &[Phase::Greeting];
 const STARTTLS: &[Phase] = &[Phase::StartTls];
 const MAIL: &[Phase] = &[Phase::Mail];
 const RCPT: &[Phase] = &[Phase::Rcpt];
-/// The commands that come after EHLO and STARTTLS.
+/// The commands after EHLO and STARTTLS.
 const COMMANDS: &[Phase] = &[
     Phase::Auth,
     Phase::Mail,
@@ -84,7 +84,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: CLEAR, phases: HELLO, codes: &["530"], words: &["starttls"],
         ..advise(It("The server answers nothing before TLS, not even EHLO, without which there is \
             no STARTTLS: use smtps:// (port 465), or have its administrator correct that.")) },
-    // Exchange has 451 5.7.3 for it.
+    // Exchange uses 451 5.7.3 for it.
     Row { when: CLEAR, phases: COMMANDS, words: STARTTLS_WANTED, ..advise(UseTls(WANTS_TLS)) },
     Row { when: CLEAR, phases: AUTH, codes: &["538"], ..advise(UseTls(LOGIN_WANTS_TLS)) },
     Row { when: CLEAR, phases: AUTH, enhanced: &["7.10", "7.11"],
@@ -103,7 +103,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { phases: HELLO, codes: &["500", "502", "504", "530"],
         ..advise(It("This may be no mail server (an FTP server greets with 220, too), or one that \
             speaks LMTP (lmtp://): check the host and the port.")) },
-    // Postfix ends the handshake without the certificate, and says so to EHLO.
+    // Postfix completes the handshake without the certificate, and refuses EHLO.
     Row { words: &["client certificate"],
         ..advise(It("Get a client certificate that the server's administrator accepts, and give it \
             (TlsSettings::client_certificate). If you gave one, look at its dates and its \
@@ -124,10 +124,10 @@ pub(super) const ROWS: &[Row] = &[
         ..advise(It("Use smtps:// (port 465) if the server has that; else its administrator must \
             put STARTTLS in order.")) },
 
-    // Sure, whatever else the reply says.
+    // Certain, whatever else the reply says.
     Row { phases: RCPT, codes: &["5"], enhanced: &["1.1"], ..advise(It(NO_MAILBOX)) },
 
-    // A recipient for some senders alone.
+    // A recipient that accepts some senders only.
     Row { phases: MESSAGE, enhanced: &["7.12", "7.120", "7.121", "7.122", "7.123", "7.124", "7.125",
         "7.126", "7.127", "7.128", "7.129", "7.130", "7.131", "7.132", "7.133", "7.134", "7.135",
         "7.136"], ..advise(It(MEMBERS_ONLY)) },
@@ -174,11 +174,11 @@ pub(super) const ROWS: &[Row] = &[
         "insufficient credits", "exceeded your messaging limit", "plan limit",
         "quota of your plan"], ..advise(It(CREDITS)) },
 
-    // Google's relay, which speaks of EHLO, too.
+    // Google's relay, whose reply mentions EHLO too.
     Row { when: LOGGED_OUT, words: &["credentials for relay"], ..advise(It(REGISTER)) },
     Row { when: LOGGED_IN, words: &["credentials for relay"], ..advise(It(REGISTER_LOGGED_IN)) },
 
-    // The name in EHLO. Google's relay refuses it with 421, and says (EHLO).
+    // The name in EHLO. Google's relay refuses it with 421 and mentions (EHLO).
     Row { phases: HELLO, words: &["(ehlo)", "(helo)", "ehlo argument", "helo argument"],
         ..advise(It(CLIENT_NAME)) },
     Row { enhanced: &["7.506"], ..advise(It(CLIENT_NAME)) },
@@ -214,7 +214,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { phases: &[Phase::Greeting, Phase::Hello], codes: &["5"], words: TOO_MUCH,
         ..advise(It(TOO_OFTEN)) },
 
-    // The server, before what it says of others.
+    // The server, before its replies about others.
     Row { enhanced: &["3.5"], ..advise(It(MISCONFIGURED)) },
     Row { words: &["configuration error", "misconfigured", "license expired"],
         ..advise(It(MISCONFIGURED)) },
@@ -318,7 +318,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { words: &["sender address rejected: domain not found", "domain of sender address",
         "invalid dns mx"], ..advise(It(SENDER_DOMAIN)) },
 
-    // The sender that this login may have.
+    // The senders that this login may use.
     Row { when: &[LoggedOut], words: &["sender address rejected: not logged in"],
         ..advise(It(SENDER_OF_A_LOGIN)) },
     Row { words: UNVERIFIED, ..advise(It(VERIFY_SENDER)) },
@@ -337,7 +337,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: LOGGED_IN, phases: &[Phase::Mail, Phase::EndOfData], codes: &["550"],
         enhanced: &[""], words: &["request failed; mailbox unavailable"], ..advise(It(SEND_AS)) },
 
-    // A login first.
+    // A login is required first.
     Row { when: LOGGED_IN, phases: MESSAGE, codes: &["530"], ..advise(It(LOGIN_DOES_NOT_COUNT)) },
     Row { when: LOGGED_IN, phases: MESSAGE, enhanced: &["7.57"],
         ..advise(It(LOGIN_DOES_NOT_COUNT)) },
@@ -366,7 +366,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: &[LoggedOut, InClear], enhanced: &["7.57"], ..advise(It(LOGIN_FIRST)) },
     Row { when: &[LoggedOut, InClear], words: LOGIN_WANTED, ..advise(It(LOGIN_FIRST)) },
 
-    // How much and how often.
+    // Quotas and rates.
     Row { words: &["greylist", "graylist", "grey-list"],
         ..advise(It("The server refuses mail from a new sender at first (greylisting): try again \
             in some minutes, from the same machine and with the same sender.")) },
@@ -399,7 +399,7 @@ pub(super) const ROWS: &[Row] = &[
         "account has"], ..advise(It(SENDER_FULL)) },
     Row { when: LOGGED_IN, phases: CONTENT, enhanced: &["2.1"], words: &["account is",
         "account has"], ..advise(It(SENDER_OFF)) },
-    // A mailbox or a server that is full, before what is too much in too short a time.
+    // A full mailbox or server, before rates.
     Row { phases: RECIPIENTS, codes: &["4"], enhanced: &["2.2"], ..advise(It(FULL_FOR_NOW)) },
     Row { phases: RECIPIENTS, codes: &["5"], enhanced: &["2.2"], ..advise(It(FULL)) },
     Row { phases: RECIPIENTS, codes: &["4"], words: MAILBOX_FULL, ..advise(It(FULL_FOR_NOW)) },
@@ -496,7 +496,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { codes: &["5"], words: &["spam", "antispam", "content filter", "unsolicited", "virus",
         "content denied", "banned content"], ..advise(It(FILTERED)) },
 
-    // Postfix on a submission port, to those who have not logged in.
+    // Postfix on a submission port, without a login.
     Row { when: &[LoggedOut, Lmtp], codes: &["5"], enhanced: &["7.1"],
         words: &["client host rejected: access denied"], ..advise(It(ADDRESS_BLOCKED)) },
     Row { when: &[LoggedOut, InClear], codes: &["5"], enhanced: &["7.1"],
@@ -506,7 +506,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: &[LoggedOut, InTls], codes: &["5"], enhanced: &["7.1"],
         words: &["client host rejected: access denied"], ..advise(It(LOGIN_FIRST_IN_TLS)) },
 
-    // All the rest.
+    // Everything else.
     Row { codes: &["421"],
         ..advise(It("The server is busy or going down, or it limits this client: try again later, \
             over a new connection.")) },
@@ -541,7 +541,7 @@ const CONNECTIONS: &[&str] = &[
     "maximum number of connections",
     "connection rate limit",
 ];
-/// The network is not one for sending mail by itself.
+/// The network may not send mail directly.
 const NOT_DIRECTLY: &[&str] = &[
     "using to send mail is not authorized",
     "relay at your service provider",

@@ -1,4 +1,4 @@
-//! Typed failures → [`Error`] with its kind and advice.
+//! Turns typed failures into an [`Error`] with its kind and advice.
 
 use std::borrow::Cow;
 
@@ -33,7 +33,7 @@ impl From<ProtocolError> for Error {
 }
 
 impl Error {
-    /// Says whether the message may have been delivered, and what to do then.
+    /// Sets whether the message may have been delivered, with the advice for it.
     pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
         let was_unknown = self.outcome_unknown();
         self.set_outcome_unknown(unknown);
@@ -44,8 +44,8 @@ impl Error {
         }
     }
 
-    /// Adds what to do about the server's refusal, by what is known of the session. Advice that is
-    /// there already stays.
+    /// Adds the advice about a negative reply, by what is known about the session. Existing advice
+    /// is kept.
     #[cfg(feature = "client")]
     pub(crate) fn advised(mut self, session: &Facts<'_>) -> Self {
         if self.hint().is_some() {
@@ -63,7 +63,7 @@ impl Error {
         self.with_hint(advice.text)
     }
 
-    /// The connection failed before the machine had a part in it, or after.
+    /// The connection failed before or after the machine was involved.
     #[cfg(feature = "client")]
     pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
         let message = format!("the connection failed: {cause}");
@@ -85,8 +85,8 @@ fn kind(reason: &Reason) -> ErrorKind {
         | Reason::ShutDownBetweenRecipients
         | Reason::ConnectionEnded { .. }
         | Reason::SessionOver
-        // The session works as before, and has no further use: what follows is what follows one
-        // that ended.
+        // The session works, but no further message is possible: it is treated like a session that
+        // has ended.
         | Reason::SessionFull { .. } => ErrorKind::Closed,
         Reason::StartTlsRefused
         | Reason::TlsBeforeGreeting
@@ -202,7 +202,7 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
             "Open it without them (Transaction::open), and give each by rcpt."
         }
         Reason::NulInText => NUL,
-        // What to do about a refusal depends on the reply, and on more that the session knows.
+        // The advice about a negative reply depends on more that the session knows.
         Reason::SessionRefused
         | Reason::HelloRefused { .. }
         | Reason::StartTlsRefused
@@ -328,7 +328,7 @@ impl From<UnknownMechanism> for Error {
     }
 }
 
-/// A request that is bad in itself, found before anything was sent.
+/// An invalid request, found before anything was sent.
 fn request(error: &dyn std::error::Error) -> Error {
     Error::request(error.to_string())
 }

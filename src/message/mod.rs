@@ -51,15 +51,15 @@ use progress::{ProgressCallback, ProgressReporter};
 ///
 /// | Found | What happens |
 /// |---|---|
-/// | a byte order mark (UTF-8), blank lines or an mbox line (`From alice@example.org Mon …`) before the first field | removed |
+/// | a BOM, blank lines or an mbox line (`From alice@example.org …`) before the first field | removed |
 /// | Bcc and Resent-Bcc, in any case, folded, with blanks before the colon | removed |
 /// | a field without a value that must have one (`Cc:`, `Content-Type:`) | removed |
 /// | LF alone as line end | becomes CRLF, unless [`LineEnds`] says otherwise: then refused |
 /// | CR alone | refused: not every reader ends a line there |
 /// | no header field at all, a line that is not a header field, an empty message | refused |
-/// | bytes that are not UTF-8, UTF-16, a NUL | refused; UTF-8 needs a server with SMTPUTF8 (RFC 6532) |
+/// | bytes that are not UTF-8, UTF-16, a NUL | refused; UTF-8 needs SMTPUTF8 (RFC 6532) |
 /// | a second field of a kind that may occur once (RFC 5322, 3.6) | refused |
-/// | From with several addresses and no Sender, or Sender with several (RFC 5322, 3.6.2) | refused |
+/// | From with several addresses but no Sender, Sender with several (RFC 5322, 3.6.2) | refused |
 ///
 /// In the body of a raw message, [`LineEnds`] decides about line ends, and a NUL is refused unless
 /// the message is sent as binary. In a stream they are found only while it is sent: sending fails
@@ -79,12 +79,13 @@ use progress::{ProgressCallback, ProgressReporter};
 /// | identifiers in angle brackets (`message_id("<a@b>")`) | the brackets are not doubled |
 /// | a byte order mark at the front of a text or HTML body | removed |
 /// | attachments that HTML refers to (`cid:`) | `multipart/related` with the HTML (RFC 2387) |
-/// | an address that is not valid, a line break or NUL in a header, a bad identifier, Content-ID or media type | refused |
+/// | an address that is not valid, a line break or NUL in a header | refused |
+/// | an identifier, Content-ID or media type that is not valid | refused |
 /// | an address field that is text, not addresses | refused |
 /// | lists, groups or parts nested more than 100 deep | refused |
 /// | From with several addresses and no Sender, or Sender with several | refused |
 /// | Content-Type or Content-Transfer-Encoding beside those of the content | refused |
-/// | `message/…` and `multipart/…` as attachments | not encoded (RFC 2046, 5.2.1); with a NUL refused |
+/// | `message/…` and `multipart/…` attachments | not encoded (RFC 2046, 5.2.1); a NUL is refused |
 ///
 /// Use [`decode_text`] to make a body of the text in a file.
 ///
@@ -131,7 +132,8 @@ impl Message<'static> {
     /// ```
     /// use envoi::{Address, Envelope, Message};
     ///
-    /// let envelope = Envelope::new(Address::new("alice@example.org")?, [Address::new("bob@example.com")?])?;
+    /// let to = Address::new("bob@example.com")?;
+    /// let envelope = Envelope::new(Address::new("alice@example.org")?, [to])?;
     /// let message = Message::raw("Subject: Hello\n\nWorld.\n").envelope(envelope);
     /// # Ok::<(), envoi::Error>(())
     /// ```
@@ -206,7 +208,10 @@ impl<'x> Message<'x> {
     /// use envoi::mail_builder::MessageBuilder;
     /// use envoi::{Attachment, Message};
     ///
-    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("As promised.");
+    /// let mail = MessageBuilder::new()
+    ///     .from("alice@example.org")
+    ///     .to("bob@example.com")
+    ///     .text_body("As promised.");
     /// let message = Message::from(mail).attach(Attachment::file("film.mp4")).binary();
     /// ```
     pub fn binary(mut self) -> Self {
@@ -228,8 +233,12 @@ impl<'x> Message<'x> {
     ///
     /// let sent = Arc::new(AtomicU64::new(0));
     /// let seen = sent.clone();
-    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
-    /// let message = Message::from(mail).progress(move |progress| seen.store(progress.sent, Ordering::Relaxed));
+    /// let mail = MessageBuilder::new()
+    ///     .from("alice@example.org")
+    ///     .to("bob@example.com")
+    ///     .text_body("Hello.");
+    /// let message = Message::from(mail)
+    ///     .progress(move |progress| seen.store(progress.sent, Ordering::Relaxed));
     /// ```
     pub fn progress(mut self, callback: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(callback));
@@ -254,7 +263,11 @@ impl<'x> Message<'x> {
     /// use envoi::Message;
     /// use envoi::mail_builder::MessageBuilder;
     ///
-    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").bcc("eve@example.net").text_body("Hello");
+    /// let mail = MessageBuilder::new()
+    ///     .from("alice@example.org")
+    ///     .to("bob@example.com")
+    ///     .bcc("eve@example.net")
+    ///     .text_body("Hello");
     /// let (envelope, mut body) = Message::from(mail).prepare().await?;
     /// assert_eq!(envelope.recipients().len(), 2);
     ///

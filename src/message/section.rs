@@ -277,7 +277,8 @@ impl SectionReader {
         let is_empty = text.is_empty();
         match text.first() {
             None => self.end_field()?,
-            Some(b' ' | b'\t') if self.field.is_some() || self.is_removed => {} // Continued (RFC 5322, 2.2.3).
+            // Continues the field (RFC 5322, 2.2.3).
+            Some(b' ' | b'\t') if self.field.is_some() || self.is_removed => {}
             _ => {
                 self.end_field()?;
                 self.start_field(text)?;

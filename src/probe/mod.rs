@@ -52,7 +52,8 @@ const USUAL_LMTP_PORTS: [u16; 1] = [24];
 /// use envoi::{Credentials, Endpoint};
 ///
 /// # async fn example() -> envoi::Result<()> {
-/// let endpoint = Endpoint::new("mail.example.org").credentials(Credentials::new("me@example.org", "secret"));
+/// let endpoint = Endpoint::new("mail.example.org")
+///     .credentials(Credentials::new("me@example.org", "secret"));
 /// let report = envoi::probe(&endpoint).await?;
 /// println!("{report}");
 /// if let Some(advice) = report.advice.filter(|advice| advice.usable) {

@@ -226,7 +226,8 @@ impl Prober {
         if self.endpoint.security != Security::None {
             return starttls_missing;
         }
-        let message = "the login was not tried: the server offers no TLS, and the password would cross the network in clear";
+        let message = "the login was not tried: the server offers no TLS, and the password would \
+            cross the network in clear";
         Error::new(ErrorKind::Insecure, Phase::Auth, message).with_hint_if(starttls_missing.hint())
     }
 }

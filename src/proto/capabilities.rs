@@ -1,7 +1,7 @@
-//! EHLO's lines → [`Capabilities`] (RFC 5321, 4.1.1.1).
+//! Parses the reply to EHLO into [`Capabilities`] (RFC 5321, 4.1.1.1).
 //!
-//! This module knows how servers write what they offer, also the odd ones. What to make of an offer
-//! is the machine's business.
+//! This module parses what servers offer, including obsolete and unusual forms. The machine decides
+//! how to use it.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use super::{Reply, ServerLimits};
 use crate::date;
 
-/// What a server said that it offers, in its newest answer to EHLO.
+/// The extensions that a server offers, according to its last reply to EHLO.
 ///
 /// ```
 /// # use envoi::proto::{Capabilities, Limits, ReplyParser};
 /// # let mut parser = ReplyParser::new(Limits::default());
-/// # let mut bytes = bytes::BytesMut::from("250-mail.example.org hello\r\n250-SIZE 1000\r\n250 AUTH=PLAIN LOGIN\r\n");
+/// # let text = "250-mail.example.org hello\r\n250-SIZE 1000\r\n250 AUTH=PLAIN LOGIN\r\n";
+/// # let mut bytes = bytes::BytesMut::from(text);
 /// # let reply = parser.parse(&mut bytes)?.unwrap();
 /// let capabilities = Capabilities::from_reply(&reply);
 /// assert_eq!(capabilities.size_limit(), Some(1000));
@@ -28,29 +29,29 @@ pub struct Capabilities {
     keywords: Vec<Keyword>,
 }
 
-/// A line of the answer to EHLO: a keyword and what follows it.
+/// A line of the reply to EHLO: a keyword and its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Keyword {
     /// The keyword in upper case.
     pub name: String,
-    /// What follows it, as it came, but for blanks at its ends.
+    /// The parameters as sent, without blanks at the ends.
     pub parameters: String,
 }
 
-/// For how long a message can be held (RFC 4865).
+/// How long a server can hold a message (RFC 4865).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FutureReleaseLimits {
-    /// The longest time; `None` where it cannot be read.
+    /// The maximum duration; `None` if it cannot be parsed.
     pub max_interval: Option<Duration>,
-    /// The latest point in time; `None` where it cannot be read.
+    /// The latest point in time; `None` if it cannot be parsed.
     pub max_until: Option<SystemTime>,
 }
 
 impl Capabilities {
-    /// Reads the answer to EHLO. Its first line greets, each other one is a keyword; the answer to
-    /// HELO has the first line alone, and so offers nothing.
+    /// Parses the reply to EHLO. The first line is a greeting, each other line a keyword. The reply
+    /// to HELO has only the first line, and so offers nothing.
     pub fn from_reply(reply: &Reply) -> Self {
         let mut lines = reply.lines().iter();
         let greeting = lines.next().map_or("", String::as_str);
@@ -64,24 +65,24 @@ impl Capabilities {
         }
     }
 
-    /// The name that the server gave itself; empty where it gave none.
+    /// The name in the server's greeting; empty if it sent none.
     pub fn server_name(&self) -> &str {
         &self.server_name
     }
 
-    /// All that was offered, known or not, in the server's order.
+    /// All keywords, known or not, in the server's order.
     pub fn keywords(&self) -> &[Keyword] {
         &self.keywords
     }
 
-    /// The keyword was offered; its case does not matter.
+    /// Whether the keyword is offered, in any case.
     pub fn offers(&self, keyword: &str) -> bool {
         self.keywords
             .iter()
             .any(|offered| offered.name.eq_ignore_ascii_case(keyword))
     }
 
-    /// What stands behind a keyword that was offered; its case does not matter.
+    /// The parameters of a keyword that is offered, in any case.
     pub fn parameters(&self, keyword: &str) -> Option<&str> {
         let found = self
             .keywords
@@ -90,15 +91,15 @@ impl Capabilities {
         Some(&found.parameters)
     }
 
-    /// The words behind a keyword.
+    /// The words in the parameters of a keyword.
     fn words(&self, keyword: &str) -> impl Iterator<Item = &str> {
         self.parameters(keyword)
             .unwrap_or_default()
             .split_whitespace()
     }
 
-    /// The largest message in bytes that the server takes (SIZE, RFC 1870). `None` where it names
-    /// no limit: no SIZE, or one without a value, with 0, or with a value that cannot be read.
+    /// The maximum message size in bytes (SIZE, RFC 1870). `None` if the server states no limit: no
+    /// SIZE, or one without a value, with 0, or with a value that cannot be parsed.
     pub fn size_limit(&self) -> Option<u64> {
         self.words("SIZE")
             .next()?
@@ -107,8 +108,8 @@ impl Capabilities {
             .filter(|limit| *limit > 0)
     }
 
-    /// The shortest time within which a message can be asked to be delivered or returned
-    /// (DELIVERBY, RFC 2852). `None` where there is no such limit, or no DELIVERBY.
+    /// The minimum time within which a message can be requested to be delivered or returned
+    /// (DELIVERBY, RFC 2852). `None` if there is no such limit, or no DELIVERBY.
     pub fn min_deliver_by(&self) -> Option<Duration> {
         self.words("DELIVERBY")
             .next()?
@@ -117,7 +118,7 @@ impl Capabilities {
             .map(Duration::from_secs)
     }
 
-    /// For how long a message can be held (FUTURERELEASE, RFC 4865); `None` where it cannot be.
+    /// How long the server can hold a message (FUTURERELEASE, RFC 4865); `None` if it cannot.
     pub fn future_release(&self) -> Option<FutureReleaseLimits> {
         self.parameters("FUTURERELEASE")?;
         let mut words = self.words("FUTURERELEASE");
@@ -130,14 +131,14 @@ impl Capabilities {
         })
     }
 
-    /// What priorities mean to the server (MT-PRIORITY, RFC 6710): the name of a profile such as
-    /// `MIXER`, `STANAG4406` or `NSEP`, where it gives one.
+    /// The profile of priorities (MT-PRIORITY, RFC 6710), such as `MIXER`, `STANAG4406` or `NSEP`,
+    /// if the server names one.
     pub fn priority_profile(&self) -> Option<&str> {
         self.words("MT-PRIORITY").next()
     }
 
-    /// How much the server takes at once (LIMITS, RFC 9422). What it does not limit, or not in a
-    /// way that can be read, is `None`.
+    /// The limits of the server (LIMITS, RFC 9422). A limit that is absent or cannot be parsed is
+    /// `None`.
     pub fn limits(&self) -> ServerLimits {
         let limit = |name: &str| {
             let mut named = self.words("LIMITS").filter_map(|word| word.split_once('='));
@@ -151,10 +152,10 @@ impl Capabilities {
         }
     }
 
-    /// The SASL mechanisms in upper case, each once: those of all AUTH lines, and of the old forms
-    /// `AUTH=` and `X-EXPS` (Exchange).
+    /// The SASL mechanisms in upper case, without duplicates: those of all AUTH lines, and of the
+    /// obsolete forms `AUTH=` and `X-EXPS` (Exchange).
     pub fn auth(&self) -> Vec<String> {
-        // Looked up by hash: a server may name tens of thousands.
+        // A hash set, since a server may name tens of thousands.
         let (mut mechanisms, mut seen) = (Vec::new(), HashSet::new());
         for line in self
             .keywords
@@ -177,8 +178,8 @@ impl Capabilities {
 }
 
 impl Keyword {
-    /// `AUTH=PLAIN LOGIN` is how servers wrote it before RFC 2554. No other keyword has such a
-    /// form: `SIZE=5` is not SIZE.
+    /// `AUTH=PLAIN LOGIN` is the form from before RFC 2554. No other keyword has such a form:
+    /// `SIZE=5` is not SIZE.
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         let end = line.find(char::is_whitespace).unwrap_or(line.len());
@@ -198,7 +199,7 @@ impl Keyword {
     }
 }
 
-/// AUTH, or Exchange's old name for it.
+/// Whether it is AUTH, or Exchange's old name for it.
 fn is_auth(keyword: &str) -> bool {
     matches!(keyword, "AUTH" | "X-EXPS")
 }

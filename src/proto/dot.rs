@@ -1,26 +1,25 @@
-//! The message as DATA carries it: CRLF line ends, and dots doubled (RFC 5321, 2.3.8 and 4.5.2).
+//! Encodes a message for DATA: CRLF line ends and doubled dots (RFC 5321, 2.3.8 and 4.5.2).
 //!
-//! A [`Stuffer`] turns any pieces of a message into what goes on the wire, and ends it. It knows
-//! nothing of headers or MIME, and holds nothing back: what needs no change passes through
-//! uncopied.
+//! A [`Stuffer`] encodes a message in pieces of any size, and ends it. It knows nothing of headers
+//! or MIME and buffers nothing: what needs no change is passed on uncopied.
 
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
 
 use super::Output;
 
-/// What bytes a message is made of, where that is known before it is sent.
+/// Which bytes a message contains, if that is known before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Content {
-    /// Only ASCII.
+    /// ASCII only.
     SevenBit,
-    /// Some bytes beyond ASCII: the server must offer 8BITMIME (RFC 6152).
+    /// Bytes beyond ASCII: the server must offer 8BITMIME (RFC 6152).
     EightBit,
-    /// Any bytes, in lines or not, which must arrive as they are: the server must offer BINARYMIME
+    /// Any bytes, in lines or not, which must arrive unchanged: the server must offer BINARYMIME
     /// and CHUNKING (RFC 3030).
     Binary,
-    /// A stream that nobody has looked at.
+    /// A stream whose content is not known.
     Unknown,
 }
 
@@ -28,13 +27,13 @@ pub enum Content {
 #[derive(Clone, Debug)]
 pub struct Chunk {
     bytes: Bytes,
-    /// Whole lines of base64: they need no look.
+    /// Whole lines of base64, which are not scanned.
     is_base64_lines: bool,
 }
 
 impl Chunk {
-    /// Lines of base64 as an encoder made them: each ends with CRLF, and the piece before ended a
-    /// line. No time is spent on looking for dots, line ends and 8-bit bytes in them.
+    /// Lines of base64 from an encoder: each ends with CRLF, and the previous piece ended with a
+    /// line end. They are not scanned for dots, line ends and 8-bit bytes.
     #[cfg(feature = "client")]
     pub(crate) fn base64_lines(bytes: Bytes) -> Self {
         debug_assert!(bytes.is_empty() || bytes.ends_with(b"\r\n"));
@@ -67,9 +66,8 @@ impl<B: Into<Bytes>> From<B> for Chunk {
     }
 }
 
-/// Doubles the dots at the beginning of lines, and makes every line end a CRLF: a line feed alone
-/// and a carriage return alone each end a line, so that no server can read an end of the message
-/// where there is none.
+/// Doubles dots at the beginning of lines and makes every line end CRLF: a bare LF and a bare CR
+/// each end a line, so that no server can find an end of the message where there is none.
 ///
 /// ```
 /// use envoi::proto::{Output, Stuffer};
@@ -83,16 +81,16 @@ impl<B: Into<Bytes>> From<B> for Chunk {
 #[derive(Debug)]
 pub struct Stuffer {
     at_line_start: bool,
-    /// The last byte was a CR, which went already.
+    /// The last byte was a CR, which has been written.
     after_cr: bool,
     changes: Changes,
     bytes: u64,
 }
 
-/// What is changed in a message.
+/// How a message is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Changes {
-    /// Line ends, and dots are doubled; one ends it.
+    /// Line ends are normalized and dots doubled; a dot ends the message.
     LineEndsAndDots,
     LineEnds,
     Nothing,
@@ -105,7 +103,7 @@ impl Default for Stuffer {
 }
 
 impl Stuffer {
-    /// At the beginning of a message.
+    /// Creates an encoder for DATA.
     pub fn new() -> Self {
         Stuffer {
             at_line_start: true,
@@ -115,8 +113,8 @@ impl Stuffer {
         }
     }
 
-    /// For a message whose size was said before (RFC 3030): its line ends are made CRLF, and its
-    /// dots are left alone.
+    /// Creates an encoder for a message of known size (RFC 3030): line ends become CRLF, dots are
+    /// not doubled.
     pub fn without_dots() -> Self {
         Stuffer {
             changes: Changes::LineEnds,
@@ -124,7 +122,7 @@ impl Stuffer {
         }
     }
 
-    /// For a message that goes as it is (RFC 3030, 3).
+    /// Creates an encoder for a message that is sent unchanged (RFC 3030, 3).
     pub fn verbatim() -> Self {
         Stuffer {
             changes: Changes::Nothing,
@@ -136,13 +134,13 @@ impl Stuffer {
         self.changes == Changes::Nothing
     }
 
-    /// The message so far, with its line ends as they went, without the dots that were added (RFC
+    /// The number of bytes so far, with line ends as they are sent, but without added dots (RFC
     /// 1870, 5).
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Puts the next piece of the message into `output`.
+    /// Encodes the next piece of the message into `output`.
     pub fn push(&mut self, chunk: Chunk, output: &mut Output) {
         if chunk.bytes.is_empty() {
             return;
@@ -151,7 +149,7 @@ impl Stuffer {
             return self.emit(chunk.bytes, output);
         }
         let bytes = chunk.bytes;
-        // What lies before `gone` is in the output, what lies before `next` was looked at.
+        // Bytes before `gone` are in the output, bytes before `next` have been scanned.
         let (mut gone, mut next) = (0, 0);
         if self.after_cr {
             self.end_cr(&mut next, &bytes, output);
@@ -191,7 +189,7 @@ impl Stuffer {
         self.emit(bytes.slice(gone..), output);
     }
 
-    /// Ends the message: its last line, where that has no end, and the final dot (RFC 5321,
+    /// Ends the message: completes its last line if necessary, and adds the final dot (RFC 5321,
     /// 4.1.1.4).
     pub fn finish(&mut self, output: &mut Output) {
         if self.is_verbatim() {
@@ -208,7 +206,7 @@ impl Stuffer {
         (self.at_line_start, self.after_cr) = (true, false);
     }
 
-    /// The last piece ended with a CR: the line feed comes first in this one, or was missing.
+    /// The last piece ended with a CR: this one begins with the LF, or it is missing.
     fn end_cr(&mut self, next: &mut usize, bytes: &[u8], output: &mut Output) {
         (self.at_line_start, self.after_cr) = (true, false);
         if bytes[0] == b'\n' {

@@ -1,7 +1,7 @@
-//! Command → bytes: what cannot hold a line break cannot smuggle a second command.
+//! Encodes commands. Text that cannot contain a line break cannot smuggle a second command.
 //!
-//! The types here check their text once, when they are made; [`Command`] only puts it together.
-//! When a command may be given is the machine's business.
+//! The types here check their text once, when they are created; [`Command`] only assembles it. The
+//! machine decides when a command may be sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::params::DeliveryOptions;
 use crate::address::Address;
 use crate::text::quoted;
 
-/// The name that the client gives itself in EHLO: a domain or an address literal (RFC 5321, 4.1.4).
+/// The client name in EHLO: a domain or an address literal (RFC 5321, 4.1.4).
 ///
 /// ```
 /// use envoi::proto::ClientName;
@@ -30,7 +30,7 @@ impl ClientName {
     ///
     /// # Errors
     ///
-    /// Any other text.
+    /// The text is not such a name.
     pub fn new(name: impl Into<String>) -> Result<Self, ClientNameError> {
         let name = name.into();
         if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| b.is_ascii_graphic()) {
@@ -39,7 +39,7 @@ impl ClientName {
         Ok(ClientName(name))
     }
 
-    /// The address literal, which any server understands and no DNS must confirm.
+    /// The address literal, which every server understands and which needs no DNS record.
     pub fn literal(address: IpAddr) -> Self {
         ClientName(match address {
             IpAddr::V4(v4) => format!("[{v4}]"),
@@ -47,13 +47,13 @@ impl ClientName {
         })
     }
 
-    /// The name as it goes into EHLO.
+    /// The name as it is sent in EHLO.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A text that cannot be the client's name in EHLO.
+/// A text that is not valid as the client name in EHLO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientNameError(String);
 
@@ -87,16 +87,16 @@ impl std::error::Error for ClientNameError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCommand(String);
 
-/// Commands that change what may follow; the machine would lose count if they went past it. Some
-/// begin a transaction in other words (RFC 821), take a message from elsewhere (BURL, RFC 4468), or
-/// make the server the client (ATRN, RFC 2645).
+/// Commands that change the state of the session, which the machine would not notice. Some start a
+/// transaction by another name (RFC 821), fetch a message from elsewhere (BURL, RFC 4468), or make
+/// the server the client (ATRN, RFC 2645).
 const MANAGED: [&str; 18] = [
     "ATRN", "AUTH", "BDAT", "BURL", "DATA", "EHLO", "HELO", "LHLO", "MAIL", "QUIT", "RCPT", "RSET",
     "SAML", "SEND", "SOML", "STARTTLS", "TURN", "X-EXPS",
 ];
 
-/// The longest command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets, extensions add to
-/// it).
+/// The maximum length of a command line without its end (RFC 5321, 4.5.3.1.4 has 512 octets,
+/// extensions add to it).
 const MAX_COMMAND: usize = 2000;
 
 impl RawCommand {
@@ -104,8 +104,8 @@ impl RawCommand {
     ///
     /// # Errors
     ///
-    /// A control character, an empty or overlong line, or a command that changes the session's
-    /// state, as only envoi's own methods may.
+    /// The line has a control character, is empty or too long, or is a command that changes the
+    /// state of the session, for which envoi has methods.
     pub fn new(line: impl Into<String>) -> Result<Self, RawCommandError> {
         let line = line.into();
         let verb = line
@@ -152,7 +152,7 @@ pub enum CommandFault {
     NoVerb,
     /// It is longer than 2,000 bytes.
     TooLong,
-    /// The command changes the state of the session, as only envoi's own methods may.
+    /// The command changes the state of the session; envoi has methods for it.
     Managed(String),
 }
 
@@ -187,7 +187,7 @@ impl fmt::Display for RawCommandError {
 
 impl std::error::Error for RawCommandError {}
 
-/// What the machine says, but for the lines of a login, which are secret.
+/// The commands of the machine, except for the lines of a login, which are secret.
 pub(super) enum Command<'a> {
     Ehlo(&'a ClientName),
     Helo(&'a ClientName),
@@ -196,7 +196,7 @@ pub(super) enum Command<'a> {
     Mail {
         reverse_path: Option<&'a Address>,
         size: Option<u64>,
-        /// What MAIL says of the bytes of the message (RFC 6152, RFC 3030).
+        /// The BODY parameter of MAIL (RFC 6152, RFC 3030).
         body: Option<&'static str>,
         utf8: bool,
         prdr: bool,
@@ -208,9 +208,9 @@ pub(super) enum Command<'a> {
         delivery: &'a DeliveryOptions,
     },
     Data,
-    /// A chunk of so many bytes (RFC 3030).
+    /// A chunk of this size (RFC 3030).
     Bdat(u64),
-    /// The same; with it, the message is whole.
+    /// The last chunk of a message.
     BdatLast(u64),
     Rset,
     Noop,
@@ -234,7 +234,7 @@ impl fmt::Display for Command<'_> {
                 prdr,
                 delivery,
             } => {
-                // No blank behind the colon (RFC 5321, 4.1.1.2).
+                // No blank after the colon (RFC 5321, 4.1.1.2).
                 write!(
                     f,
                     "MAIL FROM:<{}>",
@@ -277,7 +277,7 @@ impl fmt::Display for Command<'_> {
     }
 }
 
-/// With U-labels where SMTPUTF8 was asked for (RFC 6531, 3.3), else in ASCII.
+/// With U-labels if SMTPUTF8 is used (RFC 6531, 3.3), otherwise in ASCII.
 fn ascii_or_utf8(address: &Address, utf8: bool) -> Cow<'_, Address> {
     let ascii = if utf8 { None } else { address.to_ascii() };
     ascii.unwrap_or_else(|| address.to_unicode())

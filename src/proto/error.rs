@@ -1,8 +1,7 @@
-//! Why a session ends before its time, or a call is refused.
+//! Why a session ended early, or a call was refused.
 //!
-//! A [`ProtocolError`] has a typed [`Reason`]. What it means to a program (its
-//! [kind](crate::ErrorKind)) and what to do about it is found in another place:
-//! [`Error::from`](crate::Error) adds both.
+//! A [`ProtocolError`] has a typed [`Reason`]. [`Error::from`](crate::Error) adds its
+//! [kind](crate::ErrorKind) and advice, which are defined elsewhere.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,13 +12,13 @@ use crate::address::Address;
 use crate::date;
 use crate::text::printable;
 
-/// The machine's results.
+/// The result type of the machine.
 pub(super) type Result<T, E = ProtocolError> = std::result::Result<T, E>;
 
-/// A failure of a session or of a call to its [`Machine`](super::Machine): the phase, a typed
-/// [`Reason`], and the server's reply where a reply caused it.
+/// A failure of a session, or of a call to its [`Machine`](super::Machine): the phase, a typed
+/// [`Reason`], and the server's reply, if a reply caused it.
 ///
-/// `Display` says what happened. [`Error::from`](crate::Error) adds the kind of failure and advice.
+/// `Display` describes what happened. [`Error::from`](crate::Error) adds the kind and advice.
 ///
 /// ```
 /// use envoi::proto::{ClientName, Machine, Reason, Settings};
@@ -51,13 +50,13 @@ impl ProtocolError {
         }))
     }
 
-    /// Credentials that the mechanism does not take, or a mechanism that cannot begin.
+    /// The mechanism does not support the credentials, or cannot start.
     pub(super) fn login_unusable(failure: SaslFailure) -> Self {
         let reason = Reason::LoginUnusable(printable(failure.to_string()));
         Self::new(Phase::Auth, reason)
     }
 
-    /// TLS is required, and this answer to EHLO does not offer STARTTLS.
+    /// TLS is required, and this reply to EHLO does not offer STARTTLS.
     pub(crate) fn starttls_not_offered(
         capabilities: &Capabilities,
         greeting: Option<&Reply>,
@@ -74,7 +73,7 @@ impl ProtocolError {
         Self::new(Phase::StartTls, reason)
     }
 
-    /// The server's refusal.
+    /// A negative reply.
     pub(super) fn refused(phase: Phase, reason: Reason, reply: Reply) -> Self {
         Self::new(phase, reason).with_reply(reply)
     }
@@ -89,28 +88,28 @@ impl ProtocolError {
         self
     }
 
-    /// Removes secrets from the texts that the server, or the driver, wrote.
+    /// Redacts secrets in the texts of the server and of the driver.
     pub(super) fn redacted(mut self, secrets: &Secrets) -> Self {
         self.0.reason.redact(secrets);
         self
     }
 
-    /// Where in the session it happened.
+    /// The phase in which it occurred.
     pub fn phase(&self) -> Phase {
         self.0.phase
     }
 
-    /// Why.
+    /// The reason.
     pub fn reason(&self) -> &Reason {
         &self.0.reason
     }
 
-    /// The server's reply that caused the failure, if a reply did.
+    /// The server's reply that caused the failure, if it was a reply.
     pub fn reply(&self) -> Option<&Reply> {
         self.0.reply.as_ref()
     }
 
-    /// Whether the message may have been delivered: it was handed over whole, and a final reply is
+    /// Whether the message may have been delivered: all of it was sent, and a final reply is
     /// missing.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
@@ -136,62 +135,62 @@ impl fmt::Debug for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// Why a session ended before its time, or why a call to the machine was refused.
+/// Why a session ended early, or a call to the machine was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    // ---- The server's refusals; `ProtocolError::reply` has its words ----
+    // ---- Refusals by the server; see `ProtocolError::reply` ----
     /// The server refused the session with its greeting.
     SessionRefused,
     /// The server refused this client's EHLO or LHLO.
     HelloRefused {
         /// `EHLO` or `LHLO`.
         command: &'static str,
-        /// The name that the client gave itself.
+        /// The client name.
         client_name: String,
     },
     /// The server does not know LHLO, the first command of LMTP.
     LhloUnknown,
     /// The server offered STARTTLS and refused it.
     StartTlsRefused,
-    /// The server answered 421 before the session was set up.
+    /// The server replied 421 during setup.
     Unavailable,
-    /// The server ended the session with a 421 that answers no command.
+    /// The server ended the session with a 421 that is not a reply to a command.
     ShutDown,
-    /// The server ended the session with 421 before it took the message.
+    /// The server ended the session with 421 before it accepted the message.
     ShutDownBeforeMessage,
-    /// The server ended the session with 421 after the message was handed over, and before its
-    /// final reply.
+    /// The server ended the session with 421 after the whole message was sent, instead of a final
+    /// reply.
     ShutDownBeforeConfirmation,
-    /// The server ended the session with 421 before it had answered for every recipient (LMTP,
+    /// The server ended the session with 421 before it had replied for every recipient (LMTP,
     /// PRDR).
     ShutDownBetweenRecipients,
 
-    // ---- The server does not keep to SMTP ----
-    /// The server begins with TLS where its greeting should come in clear text.
+    // ---- The server violates SMTP ----
+    /// The server begins with TLS instead of a greeting.
     TlsBeforeGreeting,
-    /// What came is not a reply, or exceeds a limit.
+    /// What was received is not a reply, or exceeds a limit.
     MalformedReply {
         /// A description of the reply that was awaited; `None` where none was.
         expected: Option<&'static str>,
         /// What is wrong with it.
         error: ReplyError,
     },
-    /// The reply cannot answer the command.
+    /// The reply is not one to the command.
     UnexpectedReply {
         /// A description of the reply that was awaited.
         expected: &'static str,
-        /// What came.
+        /// The reply.
         reply: Reply,
     },
-    /// A reply came, and no command awaits one.
+    /// A reply was received, and none was expected.
     UnsolicitedReply(Reply),
-    /// The beginning of a reply came, and no command awaits one.
+    /// A part of a reply was received, and none was expected.
     UnsolicitedInput(String),
-    /// Bytes came in clear text after the server's go-ahead for TLS, as if they belonged inside it
-    /// (CVE-2011-0411).
+    /// Bytes were received in clear after the server's reply to STARTTLS, as if they belonged
+    /// inside TLS (CVE-2011-0411).
     InjectedBeforeTls(String),
-    /// A challenge of a login is longer than [`Limits::line`](super::Limits::line).
+    /// A challenge is longer than [`Limits::line`](super::Limits::line).
     ChallengeTooLong {
         /// The limit in bytes.
         limit: usize,
@@ -205,7 +204,7 @@ pub enum Reason {
     },
 
     // ---- The connection, and the driver ----
-    /// The connection ended.
+    /// The connection was closed.
     ConnectionEnded {
         /// What was missing.
         before: Missing,
@@ -220,62 +219,63 @@ pub enum Reason {
     StartTlsNotOffered {
         /// The keywords that it offers.
         offered: Vec<String>,
-        /// The server's greeting.
+        /// The greeting.
         greeting: Option<Reply>,
-        /// The server's port, where it is known.
+        /// The server's port, if known.
         port: Option<u16>,
-        /// The protocol spoken.
+        /// The protocol.
         protocol: Protocol,
     },
-    /// A login outside TLS, which the [settings](super::Settings::auth_in_clear) do not allow.
+    /// A login outside of TLS, which the [settings](super::Settings::auth_in_clear) do not allow.
     LoginInClear(Protocol),
     /// The server does not offer the mechanism.
     MechanismNotOffered {
-        /// The mechanism that was asked for.
+        /// The requested mechanism.
         mechanism: Mechanism,
         /// The mechanisms that the server offers.
         offered: Vec<String>,
         /// Whether STARTTLS is offered and TLS is not active.
         starttls_unused: bool,
-        /// The server's port, where it is known.
+        /// The server's port, if known.
         port: Option<u16>,
-        /// The protocol spoken.
+        /// The protocol.
         protocol: Protocol,
     },
-    /// The mechanism cannot use the credentials, or cannot begin: its own words.
+    /// The mechanism does not support the credentials, or cannot start, for the given reason.
     LoginUnusable(String),
-    /// The server says that the login succeeded, and did not prove who it is.
+    /// The server reported a successful login without proving its identity.
     LoginNotVerified {
         /// The mechanism of the login.
         mechanism: Mechanism,
-        /// The mechanism's own words.
+        /// The reason that the mechanism gives.
         failure: String,
     },
 
-    // ---- The server cannot take the message ----
-    /// The message is larger than the server takes (SIZE, RFC 1870).
+    // ---- The server cannot accept the message ----
+    /// The message exceeds the size limit of the server (SIZE, RFC 1870).
     MessageTooLarge {
         /// The size of the message in bytes.
         size: u64,
         /// The server's limit in bytes.
         limit: u64,
     },
-    /// The message is declared to have bytes beyond ASCII, and the server does not offer 8BITMIME.
+    /// The message is declared to contain bytes beyond ASCII, and the server does not offer
+    /// 8BITMIME.
     EightBitNotOffered,
     /// A piece of the message has bytes beyond ASCII, and the server does not offer 8BITMIME.
     EightBitFound,
     /// The message is binary, and the server does not offer BINARYMIME and CHUNKING.
     BinaryNotOffered,
-    /// The address has no form in ASCII, and the server does not offer SMTPUTF8.
+    /// The address has no ASCII form, and the server does not offer SMTPUTF8.
     AddressNotAscii(Address),
     /// The message has headers beyond ASCII, and the server does not offer SMTPUTF8.
     HeadersNotAscii,
     /// The command is not ASCII, and the server does not offer SMTPUTF8.
     CommandNotAscii,
-    /// The message is to go by TLS alone (REQUIRETLS, RFC 8689), and TLS is not active.
+    /// The message requires TLS on the whole way (REQUIRETLS, RFC 8689), and TLS is not active.
     NotEncrypted,
-    /// The server does not offer an extension that the message's
-    /// [options](crate::DeliveryOptions) need.
+    /// The server does not offer an extension that the message's [options](crate::DeliveryOptions)
+    /// need.
     ExtensionNotOffered {
         /// The extension's keyword.
         keyword: &'static str,
@@ -284,65 +284,64 @@ pub enum Reason {
         /// A description of what needs it.
         need: &'static str,
     },
-    /// The message is to be delivered within a shorter time than the server accepts (DELIVERBY,
-    /// RFC 2852).
+    /// The message is to be delivered within less time than the server accepts (DELIVERBY, RFC
+    /// 2852).
     DeliverByTooShort {
-        /// The time asked for.
+        /// The requested time.
         within: Duration,
         /// The server's minimum.
         min: Duration,
     },
-    /// The message is to be held for longer than the server holds one (FUTURERELEASE, RFC 4865).
+    /// The message is to be held for longer than the server can hold it (FUTURERELEASE, RFC 4865).
     HoldTooLong {
-        /// The time asked for.
+        /// The requested time.
         hold: Duration,
         /// The server's maximum.
         max: Duration,
     },
-    /// The message is to be held until a later time than the server holds one (FUTURERELEASE, RFC
-    /// 4865).
+    /// The message is to be held until later than the server can hold it (FUTURERELEASE, RFC 4865).
     HoldTooLate {
-        /// The time asked for.
+        /// The requested time.
         until: SystemTime,
         /// The server's maximum.
         max: SystemTime,
     },
-    /// The message has more recipients than the server takes at once (LIMITS, RFC 9422).
+    /// The message has more recipients than the server accepts in a transaction (LIMITS, RFC 9422).
     TooManyRecipients {
         /// The number of recipients.
         number: usize,
         /// The server's limit.
         max: usize,
     },
-    /// The recipients are in more domains than the server takes at once (LIMITS, RFC 9422).
+    /// The recipients are in more domains than the server accepts in a transaction (LIMITS, RFC
+    /// 9422).
     TooManyDomains {
         /// The number of domains.
         number: usize,
         /// The server's limit.
         max: usize,
     },
-    /// The message goes in more transactions than the server takes in a session (LIMITS, RFC
-    /// 9422).
+    /// The message needs more transactions than the server accepts in a session (LIMITS, RFC 9422).
     TooManyParts {
         /// The number of transactions.
         parts: usize,
         /// The server's limit.
         max: usize,
     },
-    /// The session has had as many transactions as the server takes in one (LIMITS, RFC 9422).
+    /// The session has had as many transactions as the server accepts (LIMITS, RFC 9422).
     SessionFull {
         /// The server's limit.
         max: usize,
-        /// The transactions that were begun.
+        /// The transactions that were started.
         begun: usize,
     },
 
     // ---- The caller ----
-    /// The call does not fit the state of the session.
+    /// The call is not allowed in the state of the session.
     OutOfTurn {
         /// A description of the call.
         call: &'static str,
-        /// Why it does not fit.
+        /// Why it is not allowed.
         cause: OutOfTurn,
     },
     /// The session is over.
@@ -353,29 +352,29 @@ pub enum Reason {
     NoRecipient,
     /// No recipient was accepted.
     NoRecipientAccepted,
-    /// The transaction for [`Machine::mail`](super::Machine::mail) has recipients, which it gets
-    /// one by one.
+    /// The transaction for [`Machine::mail`](super::Machine::mail) has recipients, which must be
+    /// added one by one.
     RecipientsGiven,
-    /// The recipient has no form in ASCII, and the transaction began without SMTPUTF8.
+    /// The recipient has no ASCII form, and the transaction was started without SMTPUTF8.
     RecipientNotAscii(Address),
     /// A piece of a message that is not binary has a NUL (RFC 2045, 2.8).
     NulInText,
-    /// The message has another size than the one announced.
+    /// The message does not have the announced size.
     SizeDiffers {
-        /// The size announced, in bytes.
+        /// The announced size in bytes.
         announced: u64,
     },
 }
 
-/// What was missing when the connection ended.
+/// What was missing when the connection was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Missing {
-    /// Nothing: no reply was awaited.
+    /// Nothing: no reply was expected.
     Nothing,
-    /// The rest of a reply, of which this came.
+    /// The rest of a reply, which began with this.
     RestOfReply(String),
-    /// The rest of the message, which the client had not sent.
+    /// The rest of the message, which had not been sent.
     RestOfMessage,
     /// The final reply to the message.
     FinalReply,
@@ -383,17 +382,17 @@ pub enum Missing {
     Reply(&'static str),
 }
 
-/// Why a call does not fit the state of the session.
+/// Why a call is not allowed in the state of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutOfTurn {
-    /// Another call is due.
+    /// Another call is expected.
     State,
-    /// The reply to an earlier command is missing, or its event was not taken.
+    /// The reply to an earlier command is missing, or its event has not been taken.
     Unanswered,
-    /// The reply to the chunk before is missing.
+    /// The reply to the previous chunk is missing.
     ChunkUnanswered,
-    /// A part of a reply came, whose rest must come first.
+    /// A part of a reply was received, and its rest must come first.
     ReplyIncomplete,
 }
 
@@ -410,7 +409,7 @@ pub enum AbortReason {
 }
 
 impl Reason {
-    /// Replaces secrets in all texts that do not come from envoi itself.
+    /// Redacts secrets in all texts that do not come from envoi itself.
     fn redact(&mut self, secrets: &Secrets) {
         let redact = |text: &mut String| {
             if let Some(redacted) = secrets.redacted(text) {
@@ -436,7 +435,7 @@ impl Reason {
             | Reason::LoginNotVerified { failure: text, .. } => redact(text),
             Reason::StartTlsNotOffered { offered, .. }
             | Reason::MechanismNotOffered { offered, .. } => offered.iter_mut().for_each(redact),
-            // Replies are redacted as they come.
+            // Replies are redacted when they are received.
             Reason::SessionRefused
             | Reason::LhloUnknown
             | Reason::StartTlsRefused

@@ -1,32 +1,33 @@
-//! The bounds on what a server can make the machine hold or do.
+//! Limits for what a server can make the machine store or do.
 
 use std::ops::RangeInclusive;
 
-/// Bounds on what a server can make the machine hold. No real server comes near the defaults.
+/// Limits for what a server can make the machine store. No real server comes near the defaults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes in a line of a reply, and in a challenge. RFC 5321 has 512, and RFC 4954 12,288 for a
-    /// challenge; the default is 16 KiB.
+    /// The maximum length of a line of a reply, and of a challenge, in bytes. RFC 5321 has 512, and
+    /// RFC 4954 has 12,288 for a challenge; the default is 16 KiB.
     pub line: usize,
-    /// Lines in a reply; 2,000 by default.
+    /// The maximum number of lines in a reply; 2,000 by default.
     pub reply_lines: usize,
-    /// Bytes in a reply; 256 KiB by default.
+    /// The maximum size of a reply in bytes; 256 KiB by default.
     pub reply_bytes: usize,
-    /// Bytes that are kept of a reply to MAIL, RCPT, DATA or a message, whose further text is left
-    /// out; 4 KiB by default. A message has such a reply for each of its recipients, and they are
-    /// held together: once 1 MiB of them is held, no more than 256 bytes of each further reply are
-    /// kept.
+    /// The maximum size in bytes that is kept of a reply to MAIL, RCPT, DATA or a message; the rest
+    /// of its text is left out. 4 KiB by default. A message has such a reply for each of its
+    /// recipients, and they are kept together: once 1 MiB of them is kept, at most 256 bytes of
+    /// each further reply are.
     pub kept_reply_bytes: usize,
-    /// Empty lines before a reply, which are skipped; 16 by default. At the end of the session in
-    /// clear, when the TLS handshake is to follow, there may be none.
+    /// The maximum number of empty lines before a reply, which are skipped; 16 by default. None are
+    /// allowed before the TLS handshake of STARTTLS.
     pub empty_lines: usize,
-    /// Challenges in a login; the longest mechanisms need three, the default is 16.
+    /// The maximum number of challenges in a login; the longest mechanisms need three, the default
+    /// is 16.
     pub challenges: usize,
-    /// Rounds in which SCRAM hashes the password; 4,096 to 600,000 by default. RFC 7677, 4 asks for
-    /// no fewer, as whoever answers in the server's place could try passwords that much faster. No
-    /// more are recommended anywhere, and these take about half a second: a server could keep the
-    /// client busy with them.
+    /// The range of SCRAM iterations; 4,096 to 600,000 by default. RFC 7677, 4 requires the
+    /// minimum: with fewer, a server that impersonates the real one could guess passwords that much
+    /// faster. No recommendation exceeds the maximum, which takes about half a second: with more, a
+    /// server could keep the client busy.
     pub scram_iterations: RangeInclusive<u32>,
 }
 

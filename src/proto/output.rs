@@ -1,4 +1,4 @@
-//! What waits to be written: commands that go out together, and pieces of the message uncopied.
+//! The bytes to write: commands that are sent together, and pieces of the message, uncopied.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -6,37 +6,37 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes, BytesMut};
 use zeroize::Zeroizing;
 
-/// A piece up to this size is copied behind the one before it, which costs less than another
-/// segment in a write.
+/// A piece of up to this size is copied to the end of the previous one, which costs less than
+/// another segment in a write.
 const COPIED: usize = 4096;
 
-/// Bytes on their way to the transport, in order.
+/// The bytes to write, in order.
 #[derive(Debug, Default)]
 pub struct Output {
     segments: VecDeque<Bytes>,
-    /// Small pieces put together; it goes behind the segments.
+    /// Small pieces, joined; they come after the segments.
     tail: BytesMut,
 }
 
 impl Output {
-    /// Nothing waits.
+    /// Whether nothing is left to write.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty() && self.tail.is_empty()
     }
 
-    /// How many bytes wait.
+    /// The number of bytes to write.
     pub fn len(&self) -> usize {
         self.segments.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
     }
 
-    /// The first bytes that wait; empty only where nothing waits.
+    /// The first bytes to write; empty only if nothing is left.
     pub fn front(&self) -> &[u8] {
         self.segments
             .front()
             .map_or(&self.tail[..], |segment| &segment[..])
     }
 
-    /// Fills `slices` with what waits, for a vectored write, and says how many it filled.
+    /// Fills `slices` for a vectored write, and returns how many were filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let pieces = self.segments.iter().map(|segment| &segment[..]).chain(tail);
@@ -47,11 +47,11 @@ impl Output {
             .count()
     }
 
-    /// Takes away the first `n` bytes, which went.
+    /// Removes the first `n` bytes, which were written.
     ///
     /// # Panics
     ///
-    /// Where fewer than `n` wait.
+    /// If there are fewer than `n`.
     pub fn advance(&mut self, mut n: usize) {
         while let Some(segment) = self.segments.front_mut() {
             if n < segment.len() {
@@ -64,7 +64,7 @@ impl Output {
         self.tail.advance(n);
     }
 
-    /// Moves the first `n` bytes, or all if there are fewer, behind what waits in another.
+    /// Moves the first `n` bytes, or all if there are fewer, to the end of another output.
     pub(super) fn move_to(&mut self, mut n: usize, other: &mut Output) {
         while n > 0
             && let Some(mut segment) = self.segments.pop_front()
@@ -95,7 +95,7 @@ impl Output {
         }
     }
 
-    /// The line is wiped as soon as it went.
+    /// The line is wiped once it has been written.
     pub(super) fn put_secret(&mut self, line: Zeroizing<Vec<u8>>) {
         self.put_segment(Bytes::from_owner(line));
     }

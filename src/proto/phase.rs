@@ -1,23 +1,22 @@
-//! Where in a session something happens.
+//! The phases of a session.
 
 use std::fmt;
 
-/// Where in the session something happened. Each phase has a time limit of its own (RFC 5321,
-/// 4.5.3.2).
+/// The phase of a session. Each phase has its own time-out (RFC 5321, 4.5.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Before any connection: the message, the settings, the files are looked at.
+    /// Before any connection: checking the message, the settings and the files.
     Setup,
-    /// The host is looked up and connected to.
+    /// Resolving the host and connecting.
     Connect,
     /// The TLS handshake.
     Tls,
-    /// The server's first reply.
+    /// The greeting.
     Greeting,
-    /// EHLO or HELO and its answer.
+    /// EHLO or HELO and its reply.
     Hello,
-    /// The STARTTLS command and its answer.
+    /// STARTTLS and its reply.
     StartTls,
     /// The login.
     Auth,
@@ -25,11 +24,11 @@ pub enum Phase {
     Mail,
     /// RCPT: a recipient.
     Rcpt,
-    /// DATA, up to the go-ahead.
+    /// DATA and its reply.
     Data,
-    /// The message itself goes out.
+    /// Sending the message.
     Body,
-    /// The message is out, its final reply is awaited.
+    /// Waiting for the final reply to the message.
     EndOfData,
     /// RSET.
     Reset,
@@ -42,7 +41,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase as one lower-case word, as logs and JSON have it.
+    /// The phase as a lower-case word, for logs and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Setup => "setup",

@@ -1,8 +1,8 @@
-//! What must not be shown, though a peer may echo it.
+//! Redacts secrets that a peer may echo.
 //!
-//! A secret is found as it is, escaped in the ways of `Debug`, JSON, URLs, HTML, xtext (RFC 3461)
-//! and quoted-printable, in base64 at any place of a longer text, in hexadecimal digits, and where
-//! the lines of a reply break it.
+//! A secret is found in its original form; escaped as in `Debug`, JSON, URLs, HTML, xtext (RFC
+//! 3461) and quoted-printable; in base64 at any position of a longer text; in hexadecimal digits;
+//! and if it is split between the lines of a reply.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -14,29 +14,29 @@ use zeroize::Zeroizing;
 
 use crate::text::{printable, shown};
 
-/// The forms in which secrets are looked for.
+/// The forms in which secrets are searched.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<Zeroizing<String>>);
 
-/// A shorter secret would be found in innocent words.
+/// The minimum length of a secret: a shorter one would occur in ordinary words.
 const SHORTEST: usize = 4;
 
-/// How often a secret may have been escaped: a server quotes JSON in a word that an error quotes.
+/// How many levels of escaping are undone: a server may quote JSON in a word that an error quotes.
 const ESCAPED: usize = 3;
 
-/// The marks of escapes that may hold escapes again: of URLs, and of JSON and `Debug`.
+/// The first characters of escapes that may be nested: those of URLs, and of JSON and `Debug`.
 const NESTED: [u8; 2] = [b'%', b'\\'];
 
-/// The marks of other escapes: of xtext, quoted-printable and HTML. They are undone last, and once,
-/// so that the number of views is small.
+/// The first characters of other escapes: xtext, quoted-printable and HTML. They are undone last,
+/// and once, which keeps the number of views small.
 const OUTERMOST: [u8; 3] = [b'+', b'=', b'&'];
 
-/// What may stand between bytes in hexadecimal digits.
+/// What may separate bytes in hexadecimal digits.
 const SEPARATORS: [u8; 3] = [b':', b'-', b' '];
 
 const STARS: &str = "***";
 
-/// The marks of the escapes to undo next, and how often the nested ones may be undone after that.
+/// The first characters of the escapes to undo next, and how many levels of nested ones may follow.
 fn inner_marks(times: usize) -> impl Iterator<Item = (u8, usize)> {
     let nested = NESTED
         .into_iter()
@@ -48,19 +48,19 @@ fn inner_marks(times: usize) -> impl Iterator<Item = (u8, usize)> {
 }
 
 impl Secrets {
-    /// Adds a secret as it is.
+    /// Adds a secret in its original form.
     pub(crate) fn add(&mut self, secret: Zeroizing<String>) {
-        // It is looked for in what is shown, where some characters are replaced.
+        // Searched in the shown form too, in which some characters are replaced.
         let form = Zeroizing::new(printable(secret.as_str()));
         if form.len() >= SHORTEST && !self.0.contains(&form) {
             self.0.push(form);
         }
     }
 
-    /// Adds a secret, and what base64, hexadecimal digits and forms make of it.
+    /// Adds a secret and its forms in base64, hexadecimal digits and HTML forms.
     pub(crate) fn add_with_base64(&mut self, secret: &str) {
         self.add(Zeroizing::new(secret.to_owned()));
-        // As HTML forms write a blank.
+        // HTML forms encode a blank like this.
         if secret.contains(' ') {
             self.add(made(secret.len(), |form| {
                 form.extend(secret.chars().map(|c| if c == ' ' { '+' } else { c }))
@@ -82,13 +82,14 @@ impl Secrets {
         }
     }
 
-    /// Adds the base64 of a secret by itself, and what stays the same of it in the midst of other
-    /// bytes.
+    /// Adds the base64 of a secret by itself, and the characters of it that do not depend on the
+    /// bytes around it.
     pub(crate) fn add_base64(&mut self, secret: &str) {
         for alphabet in [&STANDARD, &URL_SAFE] {
             self.add(Zeroizing::new(alphabet.encode(secret)));
             for before in 0..3 {
-                // Six bits to a character: those at the ends are shared with the neighbours.
+                // A character is six bits: those at the ends also contain bits of the bytes around
+                // it.
                 let bytes = Zeroizing::new([&[0; 2][..before], secret.as_bytes()].concat());
                 let encoded = Zeroizing::new(alphabet.encode(&bytes));
                 let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
@@ -99,14 +100,13 @@ impl Secrets {
         }
     }
 
-    /// The text with stars for secrets, if it holds one.
+    /// Returns the text with secrets replaced by stars, if it contains one.
     pub(crate) fn redacted(&self, text: &str) -> Option<String> {
         let found = self.find(text);
         (!found.is_empty()).then(|| with_stars(text, &found))
     }
 
-    /// The same for a text that was cut off: what is the beginning of a secret at its end goes,
-    /// too.
+    /// Redacts a truncated text: the beginning of a secret at its end is replaced too.
     pub(crate) fn redacted_cut(&self, text: &str) -> String {
         let mut found = self.find(text);
         let longest = self.0.iter().filter_map(|form| {
@@ -119,15 +119,15 @@ impl Secrets {
         with_stars(text, &merged(found))
     }
 
-    /// Puts stars for secrets into the lines of a reply, also where one goes on in the next line.
-    /// `body` gives the end of a line that counts.
+    /// Redacts the lines of a reply, including secrets that continue in the next line. `body`
+    /// returns the text of a line.
     pub(crate) fn redact_lines(&self, lines: &mut [String], body: impl Fn(&str) -> &str) {
         if self.0.is_empty() {
             return;
         }
         let mut found: Vec<_> = lines.iter().map(|line| self.find(line)).collect();
         if lines.len() > 1 {
-            // It may be broken anywhere, as base64 is, or at a blank.
+            // It may be split anywhere, as base64 is, or at a blank.
             self.find_across(lines, "", &body, &mut found);
             self.find_across(lines, " ", &body, &mut found);
         }
@@ -150,7 +150,7 @@ impl Secrets {
         let mut joined = Zeroizing::new(String::with_capacity(
             lines.iter().map(|line| line.len() + 1).sum(),
         ));
-        // Where each line's body is, in the line and among all.
+        // The position of each line's text, in the line and in all of them.
         let mut places = Vec::with_capacity(lines.len());
         for line in lines {
             let body = body(line).trim_start();
@@ -176,7 +176,7 @@ impl Secrets {
         }
     }
 
-    /// Where secrets are in a text: in order, and apart.
+    /// The positions of secrets in a text, in order and not overlapping.
     fn find(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         if !self.0.is_empty() {
@@ -191,7 +191,7 @@ impl Secrets {
         merged(found)
     }
 
-    /// Looks into the text as it is, and then without its escapes, so many times.
+    /// Searches the text as it is, and then with up to `times` levels of escapes undone.
     fn find_in(&self, view: &View, times: usize, found: &mut Vec<Range<usize>>) {
         for form in self.0.iter().filter(|form| form.len() <= view.bytes.len()) {
             let places = memmem::find_iter(&view.bytes, form.as_bytes());
@@ -205,10 +205,11 @@ impl Secrets {
     }
 }
 
-/// A text as it is shown, or what it becomes without its escapes.
+/// A text as it is shown, or with escapes undone.
 struct View {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where the character of each byte begins in the text; at last, where the text ends.
+    /// For each byte the position of its character in the shown text; at the end, the length of the
+    /// text.
     starts: Vec<usize>,
 }
 
@@ -217,8 +218,8 @@ impl View {
         View::of(|| text.char_indices().map(|(at, c)| (c, at)), text.len())
     }
 
-    /// Of characters with the places where they begin. They are counted first: a growing buffer
-    /// would leave copies of a secret.
+    /// Makes a view of characters and their positions. Counts first: a growing buffer would leave
+    /// copies of a secret.
     fn of<I: Iterator<Item = (char, usize)>>(chars: impl Fn() -> I, end: usize) -> Self {
         let length = chars().map(|(c, _)| shown(c).len_utf8()).sum();
         let mut view = View {
@@ -238,8 +239,8 @@ impl View {
         self.starts[range.start]..self.starts[range.end]
     }
 
-    /// What is left when the escapes with this mark are undone once, such as those of URLs (`%41`).
-    /// `None` where there are none.
+    /// Undoes the escapes with this first character once, such as those of URLs (`%41`). `None` if
+    /// there are none.
     fn unescaped(&self, mark: u8) -> Option<View> {
         memchr::memchr(mark, &self.bytes)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
@@ -303,7 +304,7 @@ impl Own {
     }
 }
 
-/// The escape that the text begins with, and how many bytes it has.
+/// The escape at the start of the text and its length in bytes.
 fn unescape(text: &[u8]) -> Option<(Own, usize)> {
     let number = |digits: &[u8]| {
         let digits = std::str::from_utf8(digits)
@@ -344,7 +345,7 @@ fn unescape(text: &[u8]) -> Option<(Own, usize)> {
     }
 }
 
-/// The character that an entity of HTML stands for, and how many bytes it has without the `&`.
+/// The character that an HTML entity stands for, and its length in bytes without the `&`.
 fn entity(text: &[u8]) -> Option<(char, usize)> {
     // With leading zeros, a number may be longer than the longest name.
     let end = text.iter().take(12).position(|byte| *byte == b';')?;
@@ -375,15 +376,14 @@ fn surrogates(text: &[u8]) -> Option<char> {
         .ok()
 }
 
-/// A form of a secret, of so many bytes at most: with room for all of it, as a buffer that grows
-/// leaves copies in memory.
+/// A form of a secret, allocated for `bytes` bytes: a growing buffer would leave copies in memory.
 fn made(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
     let mut form = Zeroizing::new(String::with_capacity(bytes));
     make(&mut form);
     form
 }
 
-/// As `Debug` writes it between its quotes.
+/// Escapes like `Debug`, without the quotes.
 fn escaped(text: &str) -> Zeroizing<String> {
     let quoted = made(10 * text.len() + 2, |form| {
         write!(form, "{text:?}").unwrap_or_default()
@@ -403,7 +403,7 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// The ranges are in order, and apart.
+/// The ranges are in order and do not overlap.
 fn with_stars(text: &str, ranges: &[Range<usize>]) -> String {
     let mut shown = String::with_capacity(text.len() + ranges.len() * STARS.len());
     let mut at = 0;
@@ -438,14 +438,15 @@ mod tests {
             "bad password ***, ***"
         );
         assert_eq!(secrets.redacted("a bad password"), None);
-        // A part of another one leaves nothing of that.
+        // A secret within another one must not leave parts of that.
         secrets.add(Zeroizing::new("ter2".into()));
         assert_eq!(secrets.redacted("hunter2 or ter2").unwrap(), "*** or ***");
     }
 
     #[test]
     fn base64_of_a_secret_within_other_bytes_is_replaced() {
-        // All characters go that are of the secret alone; so many are left before and after them.
+        // All characters that belong to the secret alone are replaced; those shared with the text
+        // around it stay.
         let secrets = secrets("se\"cret\\");
         assert_eq!(
             secrets.redacted(&STANDARD.encode("se\"cret\\")).as_deref(),
@@ -589,7 +590,7 @@ mod tests {
 
     #[test]
     fn redaction_takes_linear_time() {
-        // Escapes of escapes, as many as there can be.
+        // The maximum number of nested escapes.
         for text in [
             "%25", "%", "\\\\", "\\u{5c}", "%5C%25", "\\x25", "+2B", "=3D", "&amp;", "&#38;", "&#",
             "&",
@@ -604,7 +605,7 @@ mod tests {
                 text.len()
             );
         }
-        // At worst, an escape of each kind in a long text.
+        // The worst case: an escape of each kind in a long text.
         let text = format!("{}%61\\n+61=61&lt;", "a".repeat(20_000));
         let looked_at = bytes_in_views(&View::new(&text), ESCAPED);
         assert!(
@@ -614,7 +615,7 @@ mod tests {
         );
     }
 
-    /// As many as `find_in` looks at.
+    /// The same limits as `find_in`.
     fn bytes_in_views(view: &View, times: usize) -> usize {
         let inner =
             inner_marks(times).filter_map(|(mark, times)| Some((view.unescaped(mark)?, times)));

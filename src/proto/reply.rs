@@ -1,7 +1,7 @@
-//! Bytes → [`Reply`]: incremental and bounded.
+//! Parses replies incrementally and within limits.
 //!
-//! This module knows the form of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC 2034,
-//! RFC 3463). Which command a reply answers, and what it means there, it does not know.
+//! This module parses the syntax of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC
+//! 2034, RFC 3463). It does not know which command a reply belongs to, nor what it means there.
 
 use std::sync::Arc;
 use std::{fmt, mem};
@@ -13,15 +13,15 @@ use super::Limits;
 use super::redact::Secrets;
 use crate::text::{beginning, printable_bytes};
 
-/// A server's reply: its code and all its lines.
+/// A reply: its code and all its lines.
 ///
-/// The lines are shown as they came, except that what could do harm on a terminal, what cannot be
-/// seen and what is not UTF-8 is replaced by U+FFFD, and a tab by a blank. What is beyond
-/// [`Limits::kept_reply_bytes`] is left out in a transaction.
+/// The lines are as they were sent, except that a tab becomes a blank, and control characters,
+/// invisible characters and bytes that are not UTF-8 become U+FFFD. In a transaction, what exceeds
+/// [`Limits::kept_reply_bytes`] is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
-    /// Shared with the copies, of which each recipient may have one.
+    /// Shared by the copies, of which each recipient may have one.
     lines: Arc<Vec<String>>,
 }
 
@@ -31,13 +31,13 @@ impl Reply {
         self.code
     }
 
-    /// The lines without their codes, as they came.
+    /// The lines without their codes.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
-    /// The server's words: the lines without codes and enhanced status codes, with a line feed
-    /// between them.
+    /// The text of the reply: the lines without codes and enhanced status codes, separated by line
+    /// feeds.
     pub fn text(&self) -> String {
         let lines: Vec<&str> = self
             .lines
@@ -47,15 +47,14 @@ impl Reply {
         lines.join("\n")
     }
 
-    /// The enhanced status code (RFC 3463), where the reply has one that agrees with its code.
+    /// The enhanced status code (RFC 3463), if there is one that agrees with the code.
     pub fn enhanced(&self) -> Option<EnhancedCode> {
         self.lines
             .first()
             .and_then(|line| self.split_enhanced(line).0)
     }
 
-    /// The word in the place of the enhanced status code, if it has the form of one, of whatever
-    /// class.
+    /// The word in the place of the enhanced status code, if it has the form of one, of any class.
     #[cfg(feature = "client")]
     pub(crate) fn enhanced_of_any_class(&self) -> Option<EnhancedCode> {
         self.lines
@@ -63,29 +62,29 @@ impl Reply {
             .and_then(|line| EnhancedCode::parse(line.split(' ').next()?))
     }
 
-    /// 2xx: done.
+    /// 2xx: success.
     pub fn is_positive(&self) -> bool {
         self.code / 100 == 2
     }
 
-    /// 3xx: go on.
+    /// 3xx: more input is needed.
     pub fn is_intermediate(&self) -> bool {
         self.code / 100 == 3
     }
 
-    /// 4xx: not now.
+    /// 4xx: a transient failure.
     pub fn is_transient(&self) -> bool {
         self.code / 100 == 4
     }
 
-    /// 5xx: no.
+    /// 5xx: a permanent failure.
     pub fn is_permanent(&self) -> bool {
         self.code / 100 == 5
     }
 
-    /// Leaves out what is beyond so many bytes. A line counts as some bytes more than it has, so
-    /// that not many short ones are kept either. At least the beginning of the first one stays.
-    /// Returns how much is kept, counted so.
+    /// Truncates the reply to `bytes` bytes. A line counts as some more bytes than it has, so that
+    /// a reply of many short lines is truncated too. The beginning of the first line always stays.
+    /// Returns the size that is kept, counted in this way.
     pub(super) fn shorten(&mut self, bytes: usize) -> usize {
         const LINE: usize = 16;
         let (mut left, mut kept) = (bytes, 0);
@@ -126,7 +125,7 @@ impl Reply {
     }
 }
 
-/// A code of another class than the reply's is text that happens to look like one (RFC 2034, 4).
+/// A code of another class than the reply's is ordinary text that looks like one (RFC 2034, 4).
 fn split_enhanced(code: u16, line: &str) -> (Option<EnhancedCode>, &str) {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match EnhancedCode::parse(word) {
@@ -157,10 +156,10 @@ impl fmt::Display for Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EnhancedCode {
-    /// 2 for success, 4 for a failure that may pass, 5 for one that lasts.
+    /// The class: 2 for success, 4 for a transient failure, 5 for a permanent one.
     pub class: u8,
-    /// What it is about: 1 the address, 2 the mailbox, 3 the mail system, 4 the network, 5 the
-    /// protocol, 6 the content, 7 policy.
+    /// The subject: 1 the address, 2 the mailbox, 3 the mail system, 4 the network, 5 the protocol,
+    /// 6 the content, 7 policy.
     pub subject: u16,
     /// The detail within the subject.
     pub detail: u16,
@@ -200,16 +199,16 @@ pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
 }
 
-/// So many characters of a line are shown where it is wrong.
+/// The maximum number of characters of a malformed line that are shown.
 pub(super) const LINE_SHOWN: usize = 80;
 
-/// Why bytes are no reply.
+/// Why bytes are not a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplyError {
-    /// A line that does not start with a code from 200 to 599 and a blank, a hyphen or its end.
+    /// A line does not start with a code from 200 to 599 and a blank, a hyphen or its end.
     NotAReply(String),
-    /// The lines of one reply have different codes: the first one's, and the line that differs.
+    /// The lines of a reply have different codes: the first code, and the line that differs.
     CodeChanged(u16, String),
     /// A line is longer than [`Limits::line`].
     LineTooLong(usize),
@@ -223,11 +222,11 @@ impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReplyError::NotAReply(line) if line.is_empty() => {
-                f.write_str("an empty line came, which is no SMTP reply")
+                f.write_str("an empty line came, which is not an SMTP reply")
             }
             ReplyError::NotAReply(line) => write!(
                 f,
-                "what came is no SMTP reply: {:?}",
+                "what came is not an SMTP reply: {:?}",
                 beginning(line, LINE_SHOWN)
             ),
             ReplyError::CodeChanged(code, line) => {
@@ -254,8 +253,7 @@ impl fmt::Display for ReplyError {
 impl std::error::Error for ReplyError {}
 
 impl ReplyError {
-    /// Takes out what nobody may see, before `Display` cuts the line. `begun` are the lines before
-    /// it.
+    /// Redacts secrets, before `Display` truncates the line. `begun` are the lines before it.
     pub(super) fn redact(&mut self, begun: Option<&Reply>, secrets: &Secrets) {
         if let ReplyError::NotAReply(line) | ReplyError::CodeChanged(_, line) = self {
             let mut lines = begun.map(|reply| reply.lines.to_vec()).unwrap_or_default();
@@ -266,7 +264,7 @@ impl ReplyError {
     }
 }
 
-/// The end of a line that counts, where the line may have its code before it.
+/// The text of a line, which may begin with its code.
 fn body(line: &str) -> &str {
     let code = line
         .get(..3)
@@ -282,8 +280,8 @@ fn body(line: &str) -> &str {
     split_enhanced(code, text).1
 }
 
-/// The lines of a reply that has begun, and what follows them, as far as it is shown: one line,
-/// without secrets, of which the last may be cut off.
+/// The lines of a partial reply and the bytes after it, as they are shown: on one line, without
+/// secrets. The last line may be truncated.
 pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) -> String {
     let mut reply = begun.cloned().unwrap_or(Reply {
         code: 0,
@@ -302,7 +300,7 @@ pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) 
     beginning(&secrets.redacted_cut(text.trim_end()), LINE_SHOWN).to_owned()
 }
 
-/// Takes replies out of a buffer, line by line as they come.
+/// Parses replies from a buffer, line by line as they arrive.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -319,18 +317,18 @@ pub(super) fn unfinished(begun: Option<&Reply>, rest: &[u8], secrets: &Secrets) 
 #[derive(Debug)]
 pub struct ReplyParser {
     limits: Limits,
-    /// The reply that has begun and not ended.
+    /// The partial reply.
     partial: Option<Reply>,
     /// Its length so far.
     bytes: usize,
-    /// How much of the input is known to hold no line end.
+    /// The number of bytes of the input without a line end.
     scanned: usize,
-    /// How many empty lines came since the last reply.
+    /// The number of empty lines since the last reply.
     empty_lines: usize,
 }
 
 impl ReplyParser {
-    /// A parser at the beginning of a reply.
+    /// Creates a parser.
     pub fn new(limits: Limits) -> Self {
         ReplyParser {
             limits,
@@ -341,17 +339,17 @@ impl ReplyParser {
         }
     }
 
-    /// Some lines of a reply were taken, and its last one was not.
+    /// Whether some but not all lines of a reply have been parsed.
     pub fn is_mid_reply(&self) -> bool {
         self.partial.is_some()
     }
 
-    /// As much of a reply as is there, without its last line.
+    /// The lines of a partial reply.
     pub(super) fn begun(&self) -> Option<&Reply> {
         self.partial.as_ref()
     }
 
-    /// A 421 that has begun and whose end is not there, nor will be where the input has ended.
+    /// A partial 421, whose remaining lines will not arrive once the input has ended.
     pub(super) fn unterminated_421(&self, input: &[u8]) -> Option<Reply> {
         let mut reply = self.partial.clone().unwrap_or_else(|| Reply {
             code: 421,
@@ -366,19 +364,19 @@ impl ReplyParser {
         (reply.code == 421 && !reply.lines.is_empty()).then_some(reply)
     }
 
-    /// Takes the next reply, if it is whole, and leaves what follows it: up to
-    /// [`Limits::empty_lines`] before it are skipped. `input` must go on where the last call left
-    /// it.
+    /// Parses the next reply if it is complete, and leaves what follows in `input`. Up to
+    /// [`Limits::empty_lines`] empty lines before it are skipped. `input` must continue where the
+    /// last call left it.
     ///
     /// # Errors
     ///
-    /// [`ReplyError`], after which this parser is of no more use.
+    /// [`ReplyError`], after which the parser cannot be used.
     pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
         while let Some(end) = self.line_end(input)? {
             let line = input.split_to(end);
             input.advance(1);
-            // A line feed alone ends a line, too: some servers send no CR, and a reply has no other
-            // use for either.
+            // A bare LF also ends a line: some servers send no CR, and neither has any other use in
+            // a reply.
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
             if line.is_empty()
                 && self.partial.is_none()
@@ -405,7 +403,7 @@ impl ReplyParser {
         Ok(end)
     }
 
-    /// Adds a line to the reply, and says whether it is the last one.
+    /// Adds a line to the reply. Returns whether it is the last one.
     fn take_line(&mut self, line: &[u8], length: usize) -> Result<bool, ReplyError> {
         let (code, is_last) = match line {
             [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] => {
@@ -507,7 +505,7 @@ mod tests {
                 .len(),
             10
         );
-        // What was left out takes no memory either.
+        // What is left out uses no memory either.
         let mut long = reply(&format!("250 {}\r\n", "x".repeat(4000)));
         assert_eq!(long.shorten(100), 100);
         assert!(
@@ -548,13 +546,13 @@ mod tests {
     #[test]
     fn malformed_replies_are_refused() {
         for (bytes, fault) in [
-            ("hello\r\n", "no SMTP reply"),
+            ("hello\r\n", "not an SMTP reply"),
             (&"\r\n".repeat(17), "an empty line came"),
             ("250-a\r\n\r\n", "an empty line came"),
-            ("25 x\r\n", "no SMTP reply"),
-            ("250x\r\n", "no SMTP reply"),
-            ("150 x\r\n", "no SMTP reply"),
-            ("600 x\r\n", "no SMTP reply"),
+            ("25 x\r\n", "not an SMTP reply"),
+            ("250x\r\n", "not an SMTP reply"),
+            ("150 x\r\n", "not an SMTP reply"),
+            ("600 x\r\n", "not an SMTP reply"),
             ("HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1"),
             ("250-a\r\n251 b\r\n", "began with 250"),
         ] {
@@ -630,7 +628,7 @@ mod tests {
     }
 
     proptest! {
-        /// Lines of nothing but codes and blanks, too.
+        /// Also lines that consist of codes and blanks.
         #[test]
         fn a_redacted_reply_keeps_its_lines(lines in prop::collection::vec("[25]?[. \
             0-9-]{0,7}(secr| ?et)?", 0..6), rest in "[-0-9 a-z\n]{0,20}") {
@@ -641,7 +639,8 @@ mod tests {
             let number = reply.lines.len();
             reply.redact(&secrets);
             prop_assert_eq!(reply.lines.len(), number);
-            prop_assert!(!reply.text().replace('\n', "").contains("secret") && !shown.contains("secret"));
+            prop_assert!(!reply.text().replace('\n', "").contains("secret"));
+            prop_assert!(!shown.contains("secret"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How much a server takes at once, by what it offers (LIMITS, RFC 9422).
+//! The limits that a server announces (LIMITS, RFC 9422).
 
 #[cfg(feature = "client")]
 use std::collections::HashMap;
@@ -8,20 +8,20 @@ use super::error::Result;
 use super::{Phase, ProtocolError, Reason};
 use crate::address::Address;
 
-/// How much a server takes at once (RFC 9422).
+/// The limits of a server (RFC 9422).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// Messages in a session.
+    /// The maximum number of messages in a session.
     pub mail_max: Option<usize>,
-    /// Recipients of a message.
+    /// The maximum number of recipients of a message.
     pub rcpt_max: Option<usize>,
-    /// Different domains among the recipients of a message.
+    /// The maximum number of different domains among the recipients of a message.
     pub rcpt_domain_max: Option<usize>,
 }
 
 impl ServerLimits {
-    /// Why the recipients are too many for one transaction, if they are.
+    /// Why one transaction cannot have these recipients, if it cannot.
     pub(super) fn find_excess(&self, recipients: &[Address]) -> Option<Reason> {
         if let Some(max) = self.rcpt_max
             && recipients.len() > max
@@ -41,7 +41,8 @@ impl ServerLimits {
         None
     }
 
-    /// One more recipient can be had after so many others. `domains` has theirs, and gets its own.
+    /// Checks that one more recipient may follow `others`. `domains` contains theirs; the domain of
+    /// the new one is added.
     pub(super) fn check_another(
         &self,
         others: usize,
@@ -65,7 +66,7 @@ impl ServerLimits {
         Ok(())
     }
 
-    /// So many more transactions can follow those that this session has had.
+    /// Checks that `more` transactions may follow those that the session has had.
     pub(super) fn check_session(&self, begun: usize, more: usize) -> Result<()> {
         match self.mail_max {
             Some(max) if more > max => Err(too_many(Reason::TooManyParts { parts: more, max })),
@@ -74,15 +75,15 @@ impl ServerLimits {
         }
     }
 
-    /// The places of the recipients in as few parts as the limits allow, or nearly so: those of a
-    /// domain stay together.
+    /// Groups the indexes of recipients into transactions, the fewest or nearly so that the limits
+    /// allow. The recipients of a domain stay together.
     #[cfg(feature = "client")]
     pub(crate) fn parts(&self, recipients: &[Address]) -> Vec<Vec<usize>> {
         if self.find_excess(recipients).is_none() {
             return vec![(0..recipients.len()).collect()];
         }
         let mut places: Vec<usize> = (0..recipients.len()).collect();
-        // The number of each recipient's domain, in the order of their first recipients.
+        // The index of each recipient's domain, in order of first occurrence.
         let mut domain_of = Vec::new();
         if self.rcpt_domain_max.is_some() {
             let mut numbers = HashMap::new();
@@ -217,7 +218,7 @@ mod tests {
 
     #[cfg(feature = "client")]
     proptest! {
-        /// Everybody is in one part, and each part keeps to the limits.
+        /// Every recipient is in exactly one group, and each group is within the limits.
         #[test]
         fn parts_stay_within_the_limits(
             domains in prop::collection::vec(0..5u8, 1..30),

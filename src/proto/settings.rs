@@ -1,60 +1,60 @@
-//! How a session is conducted.
+//! The settings of a session.
 
 use super::{ClientName, Limits};
 
-/// Whether to ask for TLS with STARTTLS (RFC 3207).
+/// When to use STARTTLS (RFC 3207).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartTls {
-    /// Not at all.
+    /// Never.
     Never,
     /// If the server offers it.
     IfOffered,
-    /// It must be offered and accepted, or the session fails.
+    /// Always; the session fails if the server does not offer or accept it.
     Required,
 }
 
-/// Which protocol is spoken.
+/// The protocol to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// SMTP (RFC 5321): the reply to a message holds for all of its recipients.
+    /// SMTP (RFC 5321): a message has one reply for all of its recipients.
     #[default]
     Smtp,
-    /// LMTP (RFC 2033), for delivery into mailboxes: after a message comes a reply for each
-    /// recipient that was accepted before.
+    /// LMTP (RFC 2033), for delivery into mailboxes: a message has a reply for each accepted
+    /// recipient.
     Lmtp,
 }
 
-/// How the machine conducts a session.
+/// The settings of a session of the machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// SMTP, or LMTP.
+    /// SMTP or LMTP.
     pub protocol: Protocol,
     /// The name in EHLO or LHLO.
     pub client_name: ClientName,
-    /// Whether to ask for TLS.
+    /// When to use STARTTLS.
     pub starttls: StartTls,
-    /// The transport is protected already, by TLS from the first byte.
+    /// Whether the transport is already protected, by TLS from the first byte.
     pub secure: bool,
-    /// Allow a login without TLS, though whoever listens may get the password from it.
+    /// Allows a login without TLS, though an eavesdropper may get the password.
     pub auth_in_clear: bool,
-    /// The host that was connected to and its port, which some mechanisms tell the server (RFC
-    /// 7628, 3.1) or need to know.
+    /// The host and port that were connected to, which some mechanisms send to the server (RFC
+    /// 7628, 3.1) or need.
     pub server: Option<(String, u16)>,
-    /// The client's nonce in SCRAM, printable and without a comma. `None`, as it must be but in
-    /// tests and fuzzers that want the same bytes again: a fresh random one for each login.
+    /// The client nonce of SCRAM, printable and without a comma. `None` means a fresh random nonce
+    /// for each login; anything else is only for tests and fuzzers that need reproducible bytes.
     pub nonce: Option<String>,
-    /// How many bytes a chunk has (RFC 3030), where a message goes as several. So much of it is
-    /// held until the chunk is full. 256 KiB by default; more gains nothing.
+    /// The size of a chunk in bytes (RFC 3030), if a message is sent in several. A chunk is
+    /// buffered until it is full. 256 KiB by default; more has no benefit.
     pub chunk_size: usize,
-    /// Bounds on what the server sends.
+    /// Limits for what the server sends.
     pub limits: Limits,
 }
 
 impl Settings {
-    /// SMTP without TLS, and no login without it.
+    /// SMTP without TLS, and without a login in clear.
     pub fn new(client_name: ClientName) -> Self {
         Settings {
             protocol: Protocol::Smtp,

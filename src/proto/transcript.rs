@@ -1,4 +1,4 @@
-//! The dialogue as people read it: bounded, without secrets, without the message.
+//! The dialogue in readable form: bounded, without secrets and without the message.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use super::Reply;
 use crate::text::{beginning, printable};
 
-/// Lines that are kept from the beginning of a session, and the newest ones.
+/// The number of lines kept from the beginning of a session, and of the most recent ones.
 const HEAD: usize = 100;
 const TAIL: usize = 300;
-/// What is shown of a line, and of the lines of one reply.
+/// The maximum number of characters shown of a line, and of lines shown of a reply.
 const LINE: usize = 400;
 const REPLY_LINES: usize = 60;
 
-/// What both sides said, for a log or a support request. Secrets are replaced, the message is not
-/// in it, and a long session is cut in the middle. Its `Display` is one line for each line of the
-/// dialogue.
+/// The dialogue of a session, for a log or a support request. Secrets are redacted, the message is
+/// not included, and the middle of a long session is left out. `Display` writes one line for each
+/// line of the dialogue.
 ///
 /// ```text
 /// S: 220 mail.example.org ESMTP
@@ -28,14 +28,14 @@ const REPLY_LINES: usize = 60;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Transcript {
-    /// Shared with the receipts that have a copy.
+    /// Shared with the copies in receipts.
     head: Vec<Arc<str>>,
     omitted: usize,
     tail: VecDeque<Arc<str>>,
 }
 
 impl Transcript {
-    /// The lines, in order; where some were left out, one says how many.
+    /// The lines in order. If some were left out, a line states how many.
     pub fn lines(&self) -> impl Iterator<Item = Arc<str>> + '_ {
         let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted).into());
         self.head
@@ -45,12 +45,12 @@ impl Transcript {
             .chain(self.tail.iter().cloned())
     }
 
-    /// Nothing was said.
+    /// Whether there are no lines.
     pub fn is_empty(&self) -> bool {
         self.head.is_empty()
     }
 
-    /// Something that happened between the lines.
+    /// Adds a remark about an event between the lines.
     pub(crate) fn note(&mut self, text: &str) {
         self.push("--", text);
     }
@@ -73,7 +73,7 @@ impl Transcript {
         }
     }
 
-    /// The dialogue of another connection goes before this one.
+    /// Prepends the dialogue of another connection.
     #[cfg(feature = "client")]
     pub(crate) fn precede(&mut self, earlier: &Transcript) {
         let later = std::mem::replace(self, earlier.clone());

@@ -118,14 +118,19 @@ impl Builder {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use envoi::{Client, Outcome, mail_builder::MessageBuilder, testing::Server};
     ///
-    /// let server = Server::builder().lmtp().refuse_message("bob@example.com", "552 5.2.2 Mailbox full").start().await?;
+    /// let server = Server::builder()
+    ///     .lmtp()
+    ///     .refuse_message("bob@example.com", "552 5.2.2 Mailbox full")
+    ///     .start()
+    ///     .await?;
     /// let mail = MessageBuilder::new()
     ///     .from("me@example.org")
     ///     .to(vec!["alice@example.com", "bob@example.com"])
     ///     .text_body("Hello.");
     /// let receipt = Client::from_url(&server.url())?.send(mail).await?;
     /// assert!(receipt.recipients[0].outcome.is_accepted());
-    /// assert!(matches!(&receipt.recipients[1].outcome, Outcome::Refused(reply) if reply.code() == 552));
+    /// let outcome = &receipt.recipients[1].outcome;
+    /// assert!(matches!(outcome, Outcome::Refused(reply) if reply.code() == 552));
     /// # Ok(())
     /// # }
     /// ```
@@ -224,11 +229,15 @@ impl Builder {
     /// use envoi::{Client, DeliveryOptions, Message, mail_builder::MessageBuilder};
     ///
     /// let server = envoi::testing::Server::builder().offer("DSN").start().await?;
-    /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Hello.");
+    /// let mail = MessageBuilder::new()
+    ///     .from("a@example.org")
+    ///     .to("b@example.org")
+    ///     .text_body("Hello.");
     /// let message = Message::from(mail).delivery(DeliveryOptions::new().notify(Notify::SUCCESS));
     /// let receipt = Client::from_url(&server.url())?.send(message).await?;
     /// let arrived = server.next_message().await;
-    /// assert_eq!(arrived.recipient_parameters, [["NOTIFY=SUCCESS", "ORCPT=rfc822;b@example.org"]]);
+    /// let parameters = ["NOTIFY=SUCCESS", "ORCPT=rfc822;b@example.org"];
+    /// assert_eq!(arrived.recipient_parameters, [parameters]);
     /// # Ok(())
     /// # }
     /// ```
@@ -279,7 +288,7 @@ impl Builder {
     /// ```no_run
     /// # async fn example() -> std::io::Result<()> {
     /// let old_server = envoi::testing::Server::builder()
-    ///     .answer(|command| command.starts_with("EHLO").then(|| "502 5.5.1 What do you mean?".into()))
+    ///     .answer(|command| command.starts_with("EHLO").then(|| "502 5.5.1 Unknown".into()))
     ///     .start()
     ///     .await?;
     /// # Ok(())
@@ -315,8 +324,16 @@ impl Builder {
     /// use envoi::{Client, mail_builder::MessageBuilder};
     ///
     /// let server =
-    ///     envoi::testing::Server::builder().check_size().check_eight_bit().check_line_length().start().await?;
-    /// let mail = MessageBuilder::new().from("a@example.org").to("b@example.org").text_body("Gr\u{fc}\u{df}e.");
+    ///     envoi::testing::Server::builder()
+    ///         .check_size()
+    ///         .check_eight_bit()
+    ///         .check_line_length()
+    ///         .start()
+    ///         .await?;
+    /// let mail = MessageBuilder::new()
+    ///     .from("a@example.org")
+    ///     .to("b@example.org")
+    ///     .text_body("Gr\u{fc}\u{df}e.");
     /// Client::from_url(&server.url())?.send(mail).await?;
     /// # Ok(())
     /// # }

@@ -15,7 +15,8 @@
 //!
 //! // The program under test would be given `server.url()`; a bare socket does it, too.
 //! let mut client = tokio::net::TcpStream::connect((server.host(), server.port())).await?;
-//! client.write_all(b"HELO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n").await?;
+//! client.write_all(b"HELO me\r\nMAIL FROM:<a@example.org>\r\n").await?;
+//! client.write_all(b"RCPT TO:<b@example.org>\r\nDATA\r\n").await?;
 //! client.write_all(b"Subject: Hello\r\n\r\n..dots\r\n.\r\nQUIT\r\n").await?;
 //! client.read_to_end(&mut Vec::new()).await?;
 //!

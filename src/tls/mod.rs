@@ -17,10 +17,12 @@
 //! # fn main() -> envoi::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("company-ca.pem");
-//! # std::fs::write(&path, rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem()).unwrap();
+//! # let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+//! # std::fs::write(&path, ca.cert.pem()).unwrap();
 //! let trust = Trust::empty().path(&path);
 //! for anchor in trust.load()?.anchors {
-//!     println!("{} (expires {})", anchor.certificate.subject, anchor.certificate.not_after_text());
+//!     let certificate = &anchor.certificate;
+//!     println!("{} (expires {})", certificate.subject, certificate.not_after_text());
 //! }
 //! let settings = TlsSettings::new(trust).min_version(TlsVersion::Tls13);
 //! # let _ = settings;

@@ -1,5 +1,5 @@
-//! The header of the PROXY protocol, by which a server that stands behind a load balancer is told
-//! of the client.
+//! The header of the PROXY protocol, which tells a server behind a load balancer the client's
+//! address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use tokio::io::AsyncWriteExt as _;
 use super::Stream;
 use crate::error::{Error, Phase, Result};
 
-/// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt):
-/// what is said before all else to a server that is told so of the client in whose name somebody
-/// connects (Postfix: `smtpd_upstream_proxy_protocol = haproxy`; Exim: `hosts_proxy`). A server
-/// that does not expect it takes it for a wrong command; one that expects it does not speak before.
+/// A header of the [PROXY protocol](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt),
+/// sent first, to tell a server behind a load balancer the original client address (Postfix:
+/// `smtpd_upstream_proxy_protocol = haproxy`; Exim: `hosts_proxy`). A server that does not expect
+/// it treats it as an unknown command; one that expects it sends nothing before it.
 ///
 /// ```
 /// use envoi::{Endpoint, ProxyHeader};
@@ -21,7 +21,9 @@ use crate::error::{Error, Phase, Result};
 /// # fn example() -> envoi::Result<()> {
 /// let client = "192.0.2.7:41234".parse().unwrap();
 /// let server = "198.51.100.1:25".parse().unwrap();
-/// let endpoint = Endpoint::new("mail.example.org").port(10025).proxy_header(ProxyHeader::v2(client, server)?);
+/// let endpoint = Endpoint::new("mail.example.org")
+///     .port(10025)
+///     .proxy_header(ProxyHeader::v2(client, server)?);
 /// # Ok(())
 /// # }
 /// # example().unwrap();
@@ -31,32 +33,32 @@ use crate::error::{Error, Phase, Result};
 pub struct ProxyHeader(Vec<u8>);
 
 impl ProxyHeader {
-    /// One line of text, version 1: the address that the client came from, and the one that it
+    /// A header of version 1, a line of text: the address of the client, and the one that it
     /// connected to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request) where one is an IPv4 address and the other
-    /// one of IPv6.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request) if one address is IPv4 and the other one
+    /// IPv6.
     pub fn v1(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
         let mut bytes = Vec::new();
         let encoded = header(source, destination)?.encode_v1(&mut bytes);
         encoded.map(|()| ProxyHeader(bytes)).map_err(unfit)
     }
 
-    /// The same in binary, version 2.
+    /// A header of version 2, which is binary.
     ///
     /// # Errors
     ///
-    /// As for [`v1`](Self::v1).
+    /// See [`v1`](Self::v1).
     pub fn v2(source: SocketAddr, destination: SocketAddr) -> Result<Self> {
         let mut bytes = Vec::new();
         let encoded = header(source, destination)?.encode_v2(&mut bytes);
         encoded.map(|()| ProxyHeader(bytes)).map_err(unfit)
     }
 
-    /// Version 2, in nobody's name (the command LOCAL): the server takes the connection's own
-    /// addresses.
+    /// A header of version 2 without addresses (the command LOCAL): the server uses those of the
+    /// connection.
     pub fn local() -> Self {
         let mut bytes = Vec::new();
         Header::with_local()
@@ -77,8 +79,8 @@ impl ProxyHeader {
 fn header(source: SocketAddr, destination: SocketAddr) -> Result<Header<'static>> {
     if source.is_ipv4() != destination.is_ipv4() {
         let message = format!(
-            "{source} and {destination} are of two families, and the PROXY protocol has one for \
-                both"
+            "{source} and {destination} are of different families, and the PROXY protocol has one \
+                for both"
         );
         return Err(Error::request(message)
             .with_hint("An IPv4 address can be written as one of IPv6: ::ffff:192.0.2.7."));
@@ -96,7 +98,7 @@ fn unfit(error: proxy_header::Error) -> Error {
 }
 
 impl fmt::Debug for ProxyHeader {
-    /// The bytes, readable.
+    /// Shows the bytes, escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ProxyHeader({})", self.0.escape_ascii())
     }

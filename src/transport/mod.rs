@@ -1,9 +1,9 @@
-//! The one async stream to the server, and how it is opened.
+//! The async stream to the server, and how it is opened.
 //!
-//! A [`Route`] leads to a [`Destination`]: by TCP (`tcp.rs`), perhaps through a proxy (`proxy.rs`)
-//! and with a header of the PROXY protocol before anything else (`header.rs`), or by a Unix socket
-//! of this machine (`unix.rs`). This module knows addresses, sockets and whether TLS is on top, and
-//! nothing of SMTP. A further local transport is a variant of `Destination`, its arms here, and a
+//! A [`Route`] leads to a [`Destination`]: by TCP (`tcp.rs`), optionally through a proxy
+//! (`proxy.rs`) and with a header of the PROXY protocol first (`header.rs`), or by a Unix socket of
+//! this machine (`unix.rs`). This module knows addresses, sockets and whether TLS is active, but
+//! not SMTP. To add a local transport, add a variant of `Destination`, its match arms here, and a
 //! file.
 
 #[cfg(feature = "proxy")]
@@ -39,16 +39,16 @@ pub(crate) use proxy::ProxyKind;
 pub use tcp::SocketOptions;
 pub(crate) use tcp::Tcp;
 
-/// A stream of bytes in both directions: TCP, a Unix socket, or what a caller brings.
+/// A stream of bytes in both directions: TCP, a Unix socket, or one given by the caller.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// The stream under the session, before and after the handshake.
+/// The stream of the session, before or after the TLS handshake.
 pub(crate) enum Transport {
     Plain(Box<dyn Stream>),
     Tls(Box<TlsStream<Box<dyn Stream>>>),
-    /// Handed to a handshake that has not come back.
+    /// Moved into a handshake that has not returned it.
     Taken,
 }
 
@@ -98,11 +98,11 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Where a server is. `Display` gives what can be pasted: `mail.example.org:25`, `[::1]:25`,
-/// `/run/lmtp.sock`.
+/// The address of a server. `Display` writes it in a form to paste: `mail.example.org:25`,
+/// `[::1]:25`, `/run/lmtp.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// A host name, or an IP address as text, and the port.
+    /// A host name or an IP address as text, and the port.
     Host(String, u16),
     Address(SocketAddr),
     /// A Unix socket of this machine.
@@ -111,7 +111,7 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
-    /// The IP address and port, if no name has to be looked up for them.
+    /// The IP address and port, unless a name has to be resolved first.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Destination::Address(address) => Some(*address),
@@ -119,7 +119,7 @@ impl Destination {
         }
     }
 
-    /// Another program of this machine, which has no port and is not behind a proxy.
+    /// Whether it is a program on this machine, without a port and not reached through a proxy.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Destination::Host(..) | Destination::Address(_) => false,
@@ -153,18 +153,18 @@ pub(crate) struct Route {
     pub(crate) header: Option<ProxyHeader>,
 }
 
-/// A connection on which nothing was sent yet.
+/// A connection on which nothing has been sent.
 pub(crate) struct Connected {
     pub(crate) stream: Box<dyn Stream>,
-    /// What was connected to in the end, to connect to it once more.
+    /// What was connected to, for another connection to the same address.
     pub(crate) peer: Destination,
-    /// The address of this end, for EHLO. `None` if it means nothing to the server: through a
-    /// proxy, or at a Unix socket.
+    /// The local address, for EHLO. `None` if it means nothing to the server: through a proxy, or
+    /// at a Unix socket.
     pub(crate) local_addr: Option<IpAddr>,
 }
 
 impl Route {
-    /// Finds settings that do not fit the destination, before anything is opened.
+    /// Checks that the settings fit the destination, before anything is opened.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Route {
         Ok(())
     }
 
-    /// Connects. `at_proxy` tells, even if this future is dropped, whether the proxy was reached.
+    /// Connects. `at_proxy` is set when the proxy has been reached, even if this future is dropped.
     pub(crate) async fn open(
         &self,
         destination: &Destination,
@@ -216,7 +216,7 @@ impl Route {
         self.tcp.connect(destination).await
     }
 
-    /// Where a proxy is in between, a connection that took too long is told with it.
+    /// Names the proxy in a time-out error, if there is one.
     pub(crate) fn with_proxy_context(&self, error: Error, at_proxy: bool) -> Error {
         #[cfg(feature = "proxy")]
         if let Some(proxy) = self

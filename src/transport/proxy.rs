@@ -1,8 +1,8 @@
 //! Proxies: SOCKS5 (RFC 1928, 1929) and HTTP CONNECT (RFC 9110, 9.3.6).
 //!
-//! SOCKS5 is spoken by the crate tokio-socks. CONNECT is spoken here, with hyper's parser: the
-//! crates for it read on past the proxy's answer, and so lose the greeting of a server that speaks
-//! first (or wait for ever for an answer that ends with an empty line).
+//! tokio-socks implements SOCKS5. CONNECT is implemented here with hyper's parser: the crates for
+//! it read beyond the proxy's reply and so lose the greeting of a server that speaks first (or wait
+//! forever for a reply that ends with an empty line).
 
 use std::fmt;
 
@@ -21,15 +21,14 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Secrets;
 use crate::text::beginning;
 
-/// The head of an answer to CONNECT is never as long as this.
+/// The maximum size of the head of a reply to CONNECT, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_FIELDS: usize = 64;
-/// So many characters of its first line are shown.
-const SHOWN: usize = 100;
+/// The maximum number of characters of the first line that are shown.
+const MAX_SHOWN: usize = 100;
 
-/// A proxy that connections to the server lead through. The server's certificate is checked against
-/// the server's name all the same; the login at the proxy goes in clear, as SOCKS5 and HTTP have
-/// it.
+/// A proxy for connections to the server. The server's certificate is still verified against the
+/// server's name; the login at the proxy is sent in clear, as SOCKS5 and HTTP define it.
 ///
 /// ```
 /// use envoi::{Endpoint, Proxy};
@@ -50,12 +49,12 @@ pub struct Proxy {
     login: Option<(String, Secret)>,
 }
 
-/// What a proxy speaks.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyKind {
-    /// The server's name is looked up here.
+    /// SOCKS5; the server's name is resolved here.
     Socks5,
-    /// The proxy looks it up.
+    /// SOCKS5; the proxy resolves the name.
     Socks5h,
     Http,
 }
@@ -70,12 +69,14 @@ impl Proxy {
         }
     }
 
-    /// Log in at the proxy: by user name and password (RFC 1929), or Basic (RFC 7617).
+    /// Logs in at the proxy, with user name and password (RFC 1929) or with Basic authentication
+    /// (RFC 7617).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`] for what neither can say: a user name that is empty, or has a colon
-    /// (HTTP); control characters (HTTP), or more than 255 bytes (SOCKS5), in either.
+    /// [`ErrorKind::Request`] if the protocol cannot express them: the user name is empty or
+    /// contains a colon (HTTP); one of them contains control characters (HTTP), or has more than
+    /// 255 bytes (SOCKS5).
     pub fn login(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Result<Self> {
         let (user, password) = (user.into(), password.into());
         let fault = match self.kind {
@@ -107,8 +108,7 @@ impl Proxy {
         Ok(self)
     }
 
-    /// What nobody may see of the login, though the proxy, or who poses as the server behind it,
-    /// may say it.
+    /// Redacts the login, which the proxy, or a server that poses as another behind it, may echo.
     pub(crate) fn hide(&self, secrets: &mut Secrets) {
         if let Some((_, password)) = &self.login {
             secrets.add_with_base64(password.expose());
@@ -118,7 +118,7 @@ impl Proxy {
         }
     }
 
-    /// User and password as HTTP has them (RFC 7617, 2).
+    /// User and password for Basic authentication (RFC 7617, 2).
     fn basic(&self) -> Option<Zeroizing<String>> {
         let (user, password) = self
             .login
@@ -128,14 +128,14 @@ impl Proxy {
         Some(Zeroizing::new(STANDARD.encode(pair.as_bytes())))
     }
 
-    /// Words of the proxy's, of which the beginning is shown. They are cut last: a half of a secret
-    /// would not be found.
-    fn shown(&self, words: &str) -> String {
+    /// A text of the proxy, shortened. It is shortened last, since a part of a secret would not be
+    /// found.
+    fn shown(&self, text: &str) -> String {
         let mut secrets = Secrets::default();
         self.hide(&mut secrets);
         beginning(
-            &secrets.redacted(words).unwrap_or_else(|| words.to_owned()),
-            SHOWN,
+            &secrets.redacted(text).unwrap_or_else(|| text.to_owned()),
+            MAX_SHOWN,
         )
         .to_owned()
     }
@@ -149,7 +149,7 @@ impl Proxy {
     ) -> Result<Connected> {
         let beyond = match self.kind {
             ProxyKind::Socks5 => {
-                let found = tcp::look_up(destination)
+                let found = tcp::resolve(destination)
                     .await
                     .map_err(|error| error.with_hint(advice::LOOK_UP_AT_PROXY));
                 found?.into_iter().map(Destination::Address).collect()
@@ -175,7 +175,7 @@ impl Proxy {
                         local_addr: None,
                     });
                 }
-                // Another address of the server's may do.
+                // Another address of the server may work.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Unsupported) =>
                 {
@@ -288,7 +288,7 @@ impl Proxy {
             "CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n"
         ));
         if let Some(field) = self.basic() {
-            // With room for all of it, no copy of the secret is left behind.
+            // Allocated in full, so that no copy of the secret is left behind.
             request.reserve_exact(field.len() + 64);
             request.push_str("Proxy-Authorization: Basic ");
             request.push_str(&field);
@@ -300,36 +300,36 @@ impl Proxy {
             Ok(()) => self.status(stream, destination).await?,
             Err(error) => return Err(self.ended(destination).with_source(error)),
         };
-        let said = |what: &str| format!("{what} {destination} ({status})");
+        let describe = |what: &str| format!("{what} {destination} ({status})");
         Err(match status.code {
             200..=299 => return Ok(()),
-            // tinyproxy says 401 where the login is wrong.
+            // tinyproxy replies 401 if the login is wrong.
             401 | 407 => self.refused_login(),
             502..=504 => self.fault(
                 ErrorKind::Connect,
-                said("cannot connect to"),
+                describe("cannot connect to"),
                 advice::NO_ROUTE,
             ),
             500..=599 => self.fault(
                 ErrorKind::Connect,
-                said("failed at connecting to"),
+                describe("failed at connecting to"),
                 advice::NO_ROUTE,
             ),
             300..=499 => self.fault(
                 ErrorKind::Refused,
-                said("does not connect to"),
+                describe("does not connect to"),
                 advice::CONNECT_NOT_ALLOWED,
             ),
             _ => self.fault(
                 ErrorKind::Protocol,
-                said("gives a strange answer when asked for"),
+                describe("gives a strange answer when asked for"),
                 advice::NO_PROXY,
             ),
         })
     }
 
-    /// Reads the head of the answer, and nothing of what comes behind it: byte by byte, as the next
-    /// one may be the server's.
+    /// Reads the head of the reply and nothing after it: byte by byte, as the next one may come
+    /// from the server.
     async fn status(&self, stream: &mut TcpStream, destination: &Destination) -> Result<Status> {
         let mut head = Vec::new();
         while head.len() < MAX_HEAD {
@@ -390,7 +390,7 @@ impl Proxy {
         Error::new(kind, Phase::Connect, message).with_hint(hint)
     }
 
-    /// The limit for connecting was reached.
+    /// The error when the time-out for connecting was reached.
     pub(super) fn too_slow(&self, error: Error, at_proxy: bool) -> Error {
         if at_proxy {
             error
@@ -405,7 +405,7 @@ impl Proxy {
     }
 }
 
-/// What an HTTP proxy answered.
+/// The reply of an HTTP proxy.
 struct Status {
     code: u16,
     reason: String,

@@ -1,4 +1,4 @@
-//! TCP: names become addresses, and the first that answers is taken.
+//! TCP: resolves names and connects to the first address that answers.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +12,11 @@ use tokio::time::timeout;
 use super::{Connected, Destination};
 use crate::error::{Error, ErrorKind, Phase, Result};
 
-/// How long one address may keep the others waiting (RFC 8305, 5).
+/// How long an attempt may delay the next address (RFC 8305, 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// What the operating system is told about a connection. By default nothing but TCP_NODELAY: what
-/// is written goes at once, which costs nothing, as everything that may go together is written at
-/// once.
+/// Socket options. By default only TCP_NODELAY is set, which sends written data at once; it costs
+/// nothing, as everything that can be sent together is written together.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,28 +29,27 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// After so long a silence the system asks whether the other side is still there, and again as
-    /// often as it does by default (on Linux nine times, 75 seconds apart). For a
-    /// [`Connection`](crate::Connection) that is kept: a firewall in between forgets one that is
-    /// silent.
+    /// The time without data after which the system checks whether the peer is alive, and repeats
+    /// the check as often as it does by default (on Linux nine times, 75 seconds apart). For a
+    /// [`Connection`](crate::Connection) that is kept open: firewalls drop idle ones.
     pub keepalive: Option<Duration>,
-    /// How many bytes may wait to be sent (SO_SNDBUF): a large message over a long line needs more
-    /// than some systems give.
+    /// The size of the send buffer in bytes (SO_SNDBUF): a large message over a connection with a
+    /// long round-trip time needs more than the default of some systems.
     pub send_buffer: Option<u32>,
-    /// How many bytes may wait to be read (SO_RCVBUF).
+    /// The size of the receive buffer in bytes (SO_RCVBUF).
     pub receive_buffer: Option<u32>,
 }
 
-/// From where, and how.
+/// The local addresses and options.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tcp {
-    /// One address of each family at most; where there is one, the other family is not used.
+    /// At most one address of each family; if there is one, the other family is not used.
     local: Vec<IpAddr>,
     pub(crate) options: SocketOptions,
 }
 
 impl Tcp {
-    /// Connects from this address; another one of its family is forgotten.
+    /// Sets the local address of its family.
     pub(crate) fn bind(&mut self, address: IpAddr) {
         self.local
             .retain(|other| other.is_ipv4() != address.is_ipv4());
@@ -68,10 +66,10 @@ impl Tcp {
         })
     }
 
-    /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4 take
-    /// turns, and an address that does not answer at once does not hold up the next.
+    /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4
+    /// alternate, and a slow address does not delay the next one for long.
     pub(super) async fn open(&self, destination: &Destination) -> Result<(TcpStream, SocketAddr)> {
-        let addresses = self.within_reach(look_up(destination).await?, destination)?;
+        let addresses = self.reachable(resolve(destination).await?, destination)?;
         let mut waiting = addresses.iter().copied();
         let mut attempts = FuturesUnordered::new();
         let mut failures = Vec::new();
@@ -100,7 +98,8 @@ impl Tcp {
         } else {
             TcpSocket::new_v6()
         }?;
-        // Buffers are set first, as the window is agreed upon when the connection is made.
+        // Buffer sizes are set first, as the window is negotiated when the connection is
+        // established.
         if let Some(bytes) = self.options.send_buffer {
             socket.set_send_buffer_size(bytes)?;
         }
@@ -123,13 +122,13 @@ impl Tcp {
             })?;
         }
         let stream = socket.connect(address).await?;
-        // Where this cannot be set, things go a little later.
+        // If this fails, data is sent a little later.
         stream.set_nodelay(true).ok();
         Ok(stream)
     }
 
-    /// Those of a family that there is an address to connect from for.
-    fn within_reach(
+    /// The addresses of the families that have a local address.
+    fn reachable(
         &self,
         addresses: Vec<SocketAddr>,
         destination: &Destination,
@@ -191,8 +190,8 @@ impl Tcp {
     }
 }
 
-/// The addresses, one at least, in the order in which to try them.
-pub(super) async fn look_up(destination: &Destination) -> Result<Vec<SocketAddr>> {
+/// Resolves the destination: at least one address, in the order in which they are tried.
+pub(super) async fn resolve(destination: &Destination) -> Result<Vec<SocketAddr>> {
     if let Some(address) = destination.address() {
         return Ok(vec![address]);
     }
@@ -200,7 +199,7 @@ pub(super) async fn look_up(destination: &Destination) -> Result<Vec<SocketAddr>
         return Err(not_found(&destination.to_string(), "it has none"));
     };
     let addresses = match tokio::net::lookup_host((host.as_str(), *port)).await {
-        Ok(addresses) => take_turns(addresses.collect()),
+        Ok(addresses) => alternate_families(addresses.collect()),
         Err(error) => return Err(not_found(host, &error.to_string()).with_source(error)),
     };
     if addresses.is_empty() {
@@ -210,8 +209,8 @@ pub(super) async fn look_up(destination: &Destination) -> Result<Vec<SocketAddr>
     }
 }
 
-/// The families take turns, beginning with the one that the resolver put first.
-fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// Alternates the families, beginning with the one that the resolver returned first.
+fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut first, mut second): (Vec<_>, Vec<_>) = addresses
         .into_iter()
@@ -260,16 +259,16 @@ mod tests {
             "2.2.2.2:25",
             "[::3]:25",
         ]);
-        assert_eq!(take_turns(given), turns);
+        assert_eq!(alternate_families(given), turns);
         let given = parse(&["1.1.1.1:25", "[::1]:25", "[::2]:25"]);
-        assert_eq!(take_turns(given.clone()), given);
+        assert_eq!(alternate_families(given.clone()), given);
     }
 
     #[tokio::test]
     async fn an_address_that_refuses_does_not_stop_the_next() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        // `localhost` has ::1 as well on most machines; nothing listens there.
+        // On most machines `localhost` is ::1 as well; nothing listens there.
         let opened = Tcp::default()
             .open(&Destination::Host("localhost".into(), port))
             .await
@@ -283,7 +282,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut tcp = Tcp::default();
         tcp.bind([127, 0, 0, 9].into());
-        // The other family's, and another one of the same.
+        // One of the other family, and another one of the same.
         tcp.bind(std::net::Ipv6Addr::LOCALHOST.into());
         tcp.bind([127, 0, 0, 2].into());
         tcp.options.keepalive = Some(Duration::from_secs(77));
@@ -307,7 +306,7 @@ mod tests {
             socket.tcp_keepalive_time().unwrap(),
             Duration::from_secs(77)
         );
-        // Linux doubles both, for what it needs itself.
+        // Linux doubles both for its own overhead.
         assert!((32 * 1024..=64 * 1024).contains(&socket.send_buffer_size().unwrap()));
         assert!((16 * 1024..=32 * 1024).contains(&socket.recv_buffer_size().unwrap()));
     }

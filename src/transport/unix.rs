@@ -1,4 +1,4 @@
-//! Unix sockets: other programs of this machine.
+//! Unix sockets: programs on this machine.
 
 use std::io;
 use std::path::Path;
@@ -8,18 +8,18 @@ use tokio::net::UnixStream;
 
 use crate::error::{Error, ErrorKind, Phase, Result};
 
-/// How long until a server that had no room for another connection is asked again.
-const NO_ROOM: Duration = Duration::from_millis(20);
+/// The delay before trying again when the server's backlog is full.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Opens a connection to a Unix socket, where another program of this machine listens. Where TCP
-/// would wait in the server's queue, a Unix socket that is not to block says at once that the queue
-/// is full: so it is asked again, for as long as the caller waits.
+/// Connects to a Unix socket. Where TCP would wait in the server's backlog, a non-blocking connect
+/// to a Unix socket fails at once if the backlog is full; so it is repeated for as long as the
+/// caller waits.
 pub(super) async fn connect(path: &Path) -> Result<UnixStream> {
     let error = loop {
         match UnixStream::connect(path).await {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(NO_ROOM).await
+                tokio::time::sleep(RETRY_DELAY).await
             }
             Err(error) => break error,
         }

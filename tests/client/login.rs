@@ -841,13 +841,17 @@ async fn a_man_in_the_middle_fails_channel_binding() {
         (
             str::to_owned as fn(&str) -> String,
             TlsVersion::Tls13,
-            "somebody stands between",
+            "another server is in between",
         ),
-        (str::to_owned, TlsVersion::Tls12, "somebody stands between"),
+        (
+            str::to_owned,
+            TlsVersion::Tls12,
+            "another server is in between",
+        ),
         (
             takes_plus_out,
             TlsVersion::Tls13,
-            "somebody between may have removed it",
+            "something in between may have removed it",
         ),
     ] {
         let port = stand_between(&own, &real, change).await;

@@ -81,7 +81,7 @@ async fn floods_end_in_protocol_errors() {
         (
             "empty lines without an end",
             then("MAIL", &[Act::Flood("\r\n")]),
-            Fails(ErrorKind::Protocol, Phase::Mail, false, "no SMTP reply"),
+            Fails(ErrorKind::Protocol, Phase::Mail, false, "not an SMTP reply"),
         ),
         (
             "NULs without an end",

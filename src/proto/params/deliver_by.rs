@@ -1,4 +1,4 @@
-//! BY: by when a message is to be delivered (RFC 2852).
+//! BY: the time within which a message is to be delivered (RFC 2852).
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ParameterError;
 use super::duration::whole_seconds;
 
-/// By when a message is to be delivered, and what then if it is not: BY (RFC 2852).
+/// The time within which a message is to be delivered, and what happens otherwise: BY (RFC 2852).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliverBy {
     seconds: u64,
@@ -15,12 +15,12 @@ pub struct DeliverBy {
 }
 
 impl DeliverBy {
-    /// Within this time, counted from MAIL and in whole seconds, or it is returned as not
-    /// deliverable.
+    /// Returns the message as undeliverable after this time, which counts from MAIL, in whole
+    /// seconds.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::DeliverBy`] for no time at all, or more than 999,999,999 seconds.
+    /// [`ParameterError::DeliverBy`] if the time is zero or more than 999,999,999 seconds.
     pub fn or_return(within: Duration) -> Result<Self, ParameterError> {
         let seconds = whole_seconds(within).ok_or(ParameterError::DeliverBy(within))?;
         Ok(DeliverBy {
@@ -30,12 +30,12 @@ impl DeliverBy {
         })
     }
 
-    /// Within this time, counted from MAIL and in whole seconds, or the sender is told, and
-    /// delivery goes on.
+    /// Notifies the sender after this time, which counts from MAIL, in whole seconds; delivery
+    /// continues.
     ///
     /// # Errors
     ///
-    /// As for [`or_return`](Self::or_return).
+    /// See [`or_return`](Self::or_return).
     pub fn or_notify(within: Duration) -> Result<Self, ParameterError> {
         Ok(DeliverBy {
             returns: false,
@@ -43,7 +43,7 @@ impl DeliverBy {
         })
     }
 
-    /// Reports tell when it was passed on to a server without this extension, too.
+    /// Also requests a report when the message is relayed to a server without this extension.
     #[must_use]
     pub fn traced(self) -> Self {
         DeliverBy {
@@ -52,19 +52,19 @@ impl DeliverBy {
         }
     }
 
-    /// How long it may take.
+    /// The time.
     pub fn within(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 
-    /// It is returned if it is late.
+    /// Whether the message is returned if it is late.
     pub fn returns(&self) -> bool {
         self.returns
     }
 }
 
 impl fmt::Display for DeliverBy {
-    /// As it stands in MAIL.
+    /// As a parameter of MAIL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mode = if self.returns { "R" } else { "N" };
         write!(

@@ -1,4 +1,5 @@
-//! Reports of delivery (DSN, RFC 3461): when to have one, what it brings back, and the names in it.
+//! Delivery status notifications (DSN, RFC 3461): when they are sent, what they return, and the
+//! names in them.
 
 use std::fmt;
 use std::ops::BitOr;
@@ -8,8 +9,8 @@ use super::ParameterError;
 use super::xtext::{TypedAddress, Xtext};
 use crate::address::Address;
 
-/// On what a report is sent to the sender: NOTIFY (RFC 3461, 4.1). Without it, servers report
-/// failures, and mostly delays.
+/// When a report is sent to the sender: NOTIFY (RFC 3461, 4.1). By default, servers report
+/// failures, and usually delays.
 ///
 /// ```
 /// use envoi::delivery::Notify;
@@ -23,13 +24,13 @@ use crate::address::Address;
 pub struct Notify(u8);
 
 impl Notify {
-    /// On nothing, not even when it cannot be delivered.
+    /// Never, not even on failure.
     pub const NEVER: Notify = Notify(0);
-    /// When it was delivered, as far as the last server with this extension can tell.
+    /// When the message was delivered, as far as the last server with this extension knows.
     pub const SUCCESS: Notify = Notify(1);
-    /// When it cannot be delivered.
+    /// When the message cannot be delivered.
     pub const FAILURE: Notify = Notify(2);
-    /// When it takes longer than usual.
+    /// When delivery takes longer than usual.
     pub const DELAY: Notify = Notify(4);
 
     const NAMES: [(Notify, &str); 3] = [
@@ -62,7 +63,7 @@ impl fmt::Display for Notify {
 impl FromStr for Notify {
     type Err = ParameterError;
 
-    /// `never`, or some of `success`, `failure` and `delay` with commas between.
+    /// Parses `never`, or some of `success`, `failure` and `delay`, separated by commas.
     fn from_str(list: &str) -> Result<Self, ParameterError> {
         if list.eq_ignore_ascii_case("never") {
             return Ok(Notify::NEVER);
@@ -78,7 +79,7 @@ impl FromStr for Notify {
     }
 }
 
-/// What a report of failure brings back of the message: RET (RFC 3461, 4.3).
+/// What a failure report returns of the message: RET (RFC 3461, 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DsnReturn {
@@ -100,7 +101,7 @@ impl fmt::Display for DsnReturn {
 impl FromStr for DsnReturn {
     type Err = ParameterError;
 
-    /// `full` or `hdrs`.
+    /// Parses `full` or `hdrs`.
     fn from_str(word: &str) -> Result<Self, ParameterError> {
         match word.to_ascii_lowercase().as_str() {
             "full" => Ok(DsnReturn::Full),
@@ -110,13 +111,13 @@ impl FromStr for DsnReturn {
     }
 }
 
-/// The sender's own name for a message, which reports on it repeat: ENVID (RFC 3461, 4.4).
+/// The sender's identifier for a message, which is repeated in reports: ENVID (RFC 3461, 4.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvelopeId(String);
 
 impl EnvelopeId {
-    /// Checks a name: printable ASCII, up to 100 characters. Of those, blanks, `+` and `=` count
-    /// three times, as they are encoded.
+    /// Checks an identifier: up to 100 characters of printable ASCII. Blanks, `+` and `=` count as
+    /// three characters, since they are encoded.
     ///
     /// # Errors
     ///
@@ -130,14 +131,14 @@ impl EnvelopeId {
         Ok(EnvelopeId(id))
     }
 
-    /// The name as it was given.
+    /// The identifier as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Display for EnvelopeId {
-    /// As it stands in MAIL.
+    /// As a parameter of MAIL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Xtext(&self.0).fmt(f)
     }
@@ -151,12 +152,12 @@ impl FromStr for EnvelopeId {
     }
 }
 
-/// Whom a message was meant for before the address was rewritten on the way: ORCPT (RFC 3461, 4.2).
+/// The recipient before the address was rewritten on the way: ORCPT (RFC 3461, 4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginalRecipient(String);
 
 impl OriginalRecipient {
-    /// A mail address; beyond ASCII, too (RFC 6533).
+    /// A mail address, which may be non-ASCII (RFC 6533).
     pub fn address(address: &Address) -> Self {
         OriginalRecipient(TypedAddress(address).to_string())
     }
@@ -165,7 +166,7 @@ impl OriginalRecipient {
     ///
     /// # Errors
     ///
-    /// [`ParameterError::OriginalRecipient`]: the type is not a word of letters, digits and
+    /// [`ParameterError::OriginalRecipient`]: the type does not consist of letters, digits and
     /// hyphens, the address is not printable ASCII, or both together have more than 500 characters
     /// when encoded.
     pub fn of_type(address_type: &str, address: &str) -> Result<Self, ParameterError> {
@@ -187,7 +188,7 @@ impl OriginalRecipient {
 }
 
 impl fmt::Display for OriginalRecipient {
-    /// As it stands in RCPT.
+    /// As a parameter of RCPT.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -1,12 +1,11 @@
-//! Durations as the parameters of MAIL have them.
+//! Durations in the parameters of MAIL.
 
 use std::time::Duration;
 
-/// Nine digits are what the parameters have room for: 31 years.
+/// The parameters have nine digits, which is 31 years.
 pub(crate) const MAX_SECONDS: u64 = 999_999_999;
 
-/// Whole seconds, and no fewer than were given; `None` for none at all, and for more than a parameter
-/// can have.
+/// Whole seconds, rounded up; `None` if there are none, or more than a parameter can express.
 pub(super) fn whole_seconds(duration: Duration) -> Option<u64> {
     let seconds = duration
         .as_secs()

@@ -1,4 +1,4 @@
-//! What is wrong with a parameter of MAIL or RCPT, whatever the server offers.
+//! Invalid values for parameters of MAIL or RCPT.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::text::quoted;
 
-/// A value that cannot be a parameter of MAIL or RCPT.
+/// A value that is not valid for a parameter of MAIL or RCPT.
 ///
-/// [`Error::from`](crate::Error) makes it an error of the kind
+/// [`Error::from`](crate::Error) turns it into an error of the kind
 /// [`Request`](crate::ErrorKind::Request), with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,11 +27,11 @@ pub enum ParameterError {
     Notify(String),
     /// Not a part of a message that a report can return (RET).
     DsnReturn(String),
-    /// Not a name for a message in reports (ENVID).
+    /// Not an identifier for a message in reports (ENVID).
     EnvelopeId(String),
     /// Not an original recipient (ORCPT): its type and its address.
     OriginalRecipient(String, String),
-    /// Something is asked for this address, which is not a recipient of the message.
+    /// An option is set for this address, which is not a recipient of the message.
     NotARecipient(Address),
 }
 
@@ -39,17 +39,21 @@ impl fmt::Display for ParameterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ParameterError::DeliverBy(time) => {
-                write!(f, "{time:?} is no time to deliver a message within")
+                write!(f, "{time:?} is not a time to deliver a message within")
             }
-            ParameterError::HoldFor(time) => write!(f, "{time:?} is no time to hold a message for"),
+            ParameterError::HoldFor(time) => write!(
+                f,
+                "{time:?} is not a time to hold a message \
+                for"
+            ),
             ParameterError::HoldUntil => {
                 f.write_str("a message cannot be held until a time before 1970 or after 9999")
             }
             ParameterError::PriorityOutOfRange(number) => {
-                write!(f, "the priority {number} does not exist")
+                write!(f, "{number} is not a priority")
             }
             ParameterError::PriorityNotANumber(text) => {
-                write!(f, "{} is no priority", quoted(text))
+                write!(f, "{} is not a priority", quoted(text))
             }
             ParameterError::Notify(word) => {
                 write!(f, "{} is not what a report can be sent on", quoted(word))
@@ -70,7 +74,7 @@ impl fmt::Display for ParameterError {
             }
             ParameterError::NotARecipient(address) => write!(
                 f,
-                "reports are asked for {address}, who is no recipient of the message"
+                "reports are asked for {address}, which is not a recipient of the message"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! HOLDFOR and HOLDUNTIL: not before when a message is to be delivered (RFC 4865).
+//! HOLDFOR and HOLDUNTIL: the earliest time of delivery (RFC 4865).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -7,35 +7,34 @@ use super::ParameterError;
 use super::duration::whole_seconds;
 use crate::date;
 
-/// How long the server that a message is submitted to keeps it back: HOLDFOR or HOLDUNTIL (RFC
-/// 4865).
+/// How long the submission server holds a message: HOLDFOR or HOLDUNTIL (RFC 4865).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FutureRelease(pub(super) HoldKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HoldKind {
-    /// So many seconds from MAIL on.
+    /// Seconds from MAIL.
     For(u64),
-    /// So many seconds after 1970 began.
+    /// Seconds since 1970.
     Until(u64),
 }
 
 impl FutureRelease {
-    /// For this time, counted from MAIL and in whole seconds.
+    /// Holds the message for this time, which counts from MAIL, in whole seconds.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::HoldFor`] for no time at all, or more than 999,999,999 seconds.
+    /// [`ParameterError::HoldFor`] if the time is zero or more than 999,999,999 seconds.
     pub fn for_duration(duration: Duration) -> Result<Self, ParameterError> {
         let seconds = whole_seconds(duration).ok_or(ParameterError::HoldFor(duration))?;
         Ok(FutureRelease(HoldKind::For(seconds)))
     }
 
-    /// Until then, to the second. It is not compared with this machine's clock.
+    /// Holds the message until this time, to the second. It is not compared with the local clock.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::HoldUntil`] for a time before 1970 or after 9999.
+    /// [`ParameterError::HoldUntil`] if the time is before 1970 or after 9999.
     pub fn until(time: SystemTime) -> Result<Self, ParameterError> {
         let seconds = date::seconds(time).ok_or(ParameterError::HoldUntil)?;
         Ok(FutureRelease(HoldKind::Until(seconds)))
@@ -43,7 +42,7 @@ impl FutureRelease {
 }
 
 impl fmt::Display for FutureRelease {
-    /// As it stands in MAIL.
+    /// As a parameter of MAIL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             HoldKind::For(seconds) => write!(f, "HOLDFOR={seconds}"),

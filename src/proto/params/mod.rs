@@ -1,4 +1,4 @@
-//! Parameters of MAIL and RCPT beyond addresses: what is asked of the server for a message.
+//! Parameters of MAIL and RCPT beyond addresses: ESMTP extensions for a message.
 
 mod deliver_by;
 mod dsn;
@@ -26,10 +26,10 @@ use crate::date;
 use future_release::HoldKind;
 use xtext::Xtext;
 
-/// What is asked of the server for a message, beyond taking it.
+/// ESMTP parameters for a message.
 ///
-/// Each wish needs an extension. A server that does not offer it does not get the message: sending
-/// fails before MAIL, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+/// Each option needs an extension. If the server does not offer it, the message is not sent:
+/// sending fails before MAIL, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,7 +41,10 @@ use xtext::Xtext;
 ///     .returned(DsnReturn::Headers)
 ///     .envelope_id(EnvelopeId::new("invoice 4711")?)
 ///     .deliver_by(DeliverBy::or_notify(Duration::from_secs(3600))?);
-/// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com").text_body("Hello.");
+/// let mail = MessageBuilder::new()
+///     .from("alice@example.org")
+///     .to("bob@example.com")
+///     .text_body("Hello.");
 /// let message = Message::from(mail).delivery(delivery);
 /// # Ok::<(), envoi::Error>(())
 /// ```
@@ -51,7 +54,7 @@ pub struct DeliveryOptions {
     notify: Option<Notify>,
     returned: Option<DsnReturn>,
     envelope_id: Option<EnvelopeId>,
-    /// By mailbox. Shared by the parts that a message goes in.
+    /// Options by mailbox, shared by the transactions of a message.
     recipients: Arc<BTreeMap<(String, String), ForRecipient>>,
     deliver_by: Option<DeliverBy>,
     hold: Option<FutureRelease>,
@@ -60,7 +63,7 @@ pub struct DeliveryOptions {
     submitter: Option<Option<Address>>,
 }
 
-/// What is asked for one recipient.
+/// The options for a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ForRecipient {
     address: Address,
@@ -69,74 +72,74 @@ struct ForRecipient {
 }
 
 impl DeliveryOptions {
-    /// Nothing is asked for.
+    /// Creates options that request nothing.
     pub fn new() -> Self {
         DeliveryOptions::default()
     }
 
-    /// On what a report is sent (DSN, RFC 3461, NOTIFY). The reports name the recipients as they
-    /// are given here (ORCPT), unless that was [set](Self::original_recipient).
+    /// Requests reports (DSN, RFC 3461, NOTIFY). They name the recipients as given here (ORCPT),
+    /// unless that was [set](Self::original_recipient).
     pub fn notify(mut self, notify: Notify) -> Self {
         self.notify = Some(notify);
         self
     }
 
-    /// The same for one recipient of the message, in place of what holds for all.
+    /// Requests reports for one recipient of the message, which overrides [`notify`](Self::notify).
     pub fn notify_for(mut self, recipient: Address, notify: Notify) -> Self {
         self.for_recipient(recipient).notify = Some(notify);
         self
     }
 
-    /// What reports say of whom the message was meant for (DSN, ORCPT): for those who pass messages
-    /// on. A report that is [asked for](Self::notify) has the recipient's address there by itself.
+    /// Sets the original recipient in reports (DSN, ORCPT), for programs that relay messages. A
+    /// [requested](Self::notify) report contains the recipient's address by default.
     pub fn original_recipient(mut self, recipient: Address, original: OriginalRecipient) -> Self {
         self.for_recipient(recipient).original = Some(original);
         self
     }
 
-    /// What a report of failure brings back (DSN, RET).
+    /// Sets what a failure report returns (DSN, RET).
     pub fn returned(mut self, returned: DsnReturn) -> Self {
         self.returned = Some(returned);
         self
     }
 
-    /// The message's name in reports (DSN, ENVID).
+    /// Sets the identifier of the message in reports (DSN, ENVID).
     pub fn envelope_id(mut self, id: EnvelopeId) -> Self {
         self.envelope_id = Some(id);
         self
     }
 
-    /// By when it is to be delivered (DELIVERBY, RFC 2852). To be returned if it is late, the time
-    /// must not be less than the server's [minimum](Capabilities::min_deliver_by).
+    /// Sets the time of delivery (DELIVERBY, RFC 2852). If the message is to be returned when it is
+    /// late, the time must not be less than the server's [minimum](Capabilities::min_deliver_by).
     pub fn deliver_by(mut self, deliver_by: DeliverBy) -> Self {
         self.deliver_by = Some(deliver_by);
         self
     }
 
-    /// How long it is to be kept back (FUTURERELEASE, RFC 4865), not longer than the server
+    /// Holds the message (FUTURERELEASE, RFC 4865), not longer than the server
     /// [offers](Capabilities::future_release).
     pub fn hold(mut self, hold: FutureRelease) -> Self {
         self.hold = Some(hold);
         self
     }
 
-    /// Its priority (MT-PRIORITY, RFC 6710); what it means is a matter of the server's
+    /// Sets the priority (MT-PRIORITY, RFC 6710), whose meaning depends on the server's
     /// [profile](Capabilities::priority_profile).
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// It is to go on by verified TLS alone, all the way, or be returned (REQUIRETLS, RFC 8689).
-    /// Its first step, the one to this server, must be so, too: otherwise sending fails with
+    /// Requires verified TLS on the whole way; otherwise the message is returned (REQUIRETLS, RFC
+    /// 8689). The connection to this server must comply too, or sending fails with
     /// [`ErrorKind::Tls`](crate::ErrorKind::Tls).
     pub fn require_tls(mut self) -> Self {
         self.require_tls = true;
         self
     }
 
-    /// Who submitted it in the first place (AUTH=, RFC 4954, 5), as a trusted relay tells it;
-    /// `None` says that this is not known.
+    /// Sets the user who originally submitted the message (AUTH=, RFC 4954, 5), for trusted relays;
+    /// `None` means that the user is not known.
     pub fn submitter(mut self, submitter: impl Into<Option<Address>>) -> Self {
         self.submitter = Some(submitter.into());
         self
@@ -153,7 +156,7 @@ impl DeliveryOptions {
             })
     }
 
-    /// Whoever something is asked for is a recipient.
+    /// Checks that per-recipient options name recipients of the envelope.
     #[cfg(feature = "client")]
     pub(crate) fn check_recipients(&self, recipients: &[Address]) -> Result<(), ParameterError> {
         if self.recipients.is_empty() {
@@ -177,7 +180,7 @@ impl DeliveryOptions {
         self.require_tls
     }
 
-    /// What the server does not offer of what is asked for, or not so.
+    /// The first requested option that the server does not offer, or not to this extent.
     pub(super) fn find_obstacle(&self, server: &Capabilities) -> Option<Reason> {
         let asks_for_reports = self.notify.is_some()
             || self.returned.is_some()
@@ -283,8 +286,8 @@ impl DeliveryOptions {
         }
     }
 
-    /// The parameters of this recipient's RCPT, each with a blank before it; `spelt` is how the
-    /// address stands there.
+    /// The parameters of RCPT for this recipient, each with a blank before it; `spelt` is the
+    /// address as written in the command.
     pub(crate) fn write_rcpt(
         &self,
         recipient: &Address,
@@ -301,7 +304,7 @@ impl DeliveryOptions {
         }
         match own.and_then(|own| own.original.as_ref()) {
             Some(original) => write!(f, " ORCPT={original}"),
-            // The server may rewrite the address: a report then still names the one that its reader
+            // The server may rewrite the address: a report still names the one that the sender
             // knows.
             None if notify.is_some_and(|notify| notify != Notify::NEVER) => {
                 write!(f, " ORCPT={}", OriginalRecipient::address(spelt))

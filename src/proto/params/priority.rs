@@ -1,21 +1,20 @@
-//! MT-PRIORITY: which messages go first (RFC 6710).
+//! MT-PRIORITY: the priority of a message (RFC 6710).
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::ParameterError;
 
-/// Which messages go first: MT-PRIORITY (RFC 6710), from -9 to 9; 0 is what a message has without
-/// it.
+/// The priority of a message: MT-PRIORITY (RFC 6710), from -9 to 9; the default of a message is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Priority(i8);
 
 impl Priority {
-    /// A priority.
+    /// Creates a priority.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::PriorityOutOfRange`] for less than -9 or more than 9.
+    /// [`ParameterError::PriorityOutOfRange`] if it is less than -9 or more than 9.
     pub fn new(priority: i8) -> Result<Self, ParameterError> {
         if !(-9..=9).contains(&priority) {
             return Err(ParameterError::PriorityOutOfRange(priority));

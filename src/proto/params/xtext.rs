@@ -1,11 +1,11 @@
-//! Text → the form in which it may stand in a parameter of MAIL or RCPT.
+//! Encodes text for parameters of MAIL or RCPT.
 
 use std::fmt;
 
 use crate::Address;
 
-/// `xtext` (RFC 3461, 4): `+` and two digits stand for each byte that is not printable, and for `+`
-/// and `=`.
+/// `xtext` (RFC 3461, 4): `+` and two hexadecimal digits for each byte that is not printable, and
+/// for `+` and `=`.
 pub(super) struct Xtext<'a>(pub(super) &'a str);
 
 impl fmt::Display for Xtext<'_> {
@@ -19,9 +19,9 @@ impl fmt::Display for Xtext<'_> {
     }
 }
 
-/// An address with its type, as ORCPT has it: `rfc822` as xtext, or, beyond ASCII, `utf-8` with
+/// An address with its type, as in ORCPT: `rfc822` in xtext, or, if it is non-ASCII, `utf-8` with
 /// `\x{…}` for each character that is not printable ASCII, and for `\`, `+` and `=` (RFC 6533, 3:
-/// utf-8-addr-xtext). That is ASCII, and so good for every server.
+/// utf-8-addr-xtext). The result is ASCII, which every server accepts.
 pub(super) struct TypedAddress<'a>(pub(super) &'a Address);
 
 impl fmt::Display for TypedAddress<'_> {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     proptest! {
-        /// It stands in a command as one word without an equals sign, and can be read back.
+        /// The text is one word of a command without an equals sign, and can be decoded.
         #[test]
         fn xtext_is_a_single_word(text in any::<String>()) {
             let encoded = Xtext(&text).to_string();

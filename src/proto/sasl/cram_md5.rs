@@ -10,7 +10,7 @@ use crate::secret::Credentials;
 
 pub(super) struct CramMd5 {
     credentials: Credentials,
-    /// The signature: passwords can be tried with it.
+    /// The signature, with which passwords can be guessed offline.
     answer: Option<Secret>,
 }
 
@@ -35,7 +35,7 @@ impl SaslExchange for CramMd5 {
 
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
         if challenge.is_empty() {
-            // Whoever saw the answer once could give it again.
+            // A replay of the response would succeed with an empty challenge.
             return Err("the server's challenge is empty".into());
         }
         if self.answer.is_some() {
@@ -54,7 +54,7 @@ impl SaslExchange for CramMd5 {
     }
 }
 
-/// HMAC-MD5 in small hexadecimal digits.
+/// HMAC-MD5 in lower-case hexadecimal digits.
 pub(crate) fn signature(password: &str, challenge: &[u8]) -> String {
     let mut mac =
         Hmac::<Md5>::new_from_slice(password.as_bytes()).expect("HMAC takes a key of any length");

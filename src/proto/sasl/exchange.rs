@@ -1,4 +1,4 @@
-//! What a mechanism is to the machine, so that others can be written elsewhere.
+//! The interface between a mechanism and the machine, which other crates can implement.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use super::Mechanism;
 use crate::Secret;
 use crate::proto::{Capabilities, Settings};
 
-/// Why an exchange cannot go on, in words for people.
+/// Why an exchange cannot continue, as a readable text.
 pub type SaslFailure = Box<dyn std::error::Error + Send + Sync>;
 
-/// One login by one mechanism: challenge → response (RFC 4422, 5). envoi's own mechanisms are such
-/// exchanges, and others, such as GSSAPI or NTLM, can be written in other crates:
-/// [`Machine::login_with`](crate::proto::Machine::login_with) takes them.
+/// A login with one mechanism: challenges and responses (RFC 4422, 5). envoi's own mechanisms
+/// implement this trait, and so can other crates, for example for GSSAPI or NTLM:
+/// [`Machine::login_with`](crate::proto::Machine::login_with) accepts them.
 ///
-/// Challenges and responses come and go as bytes; base64 and lines are envoi's business. What is
-/// called when: first [`start`](Self::start), then [`respond`](Self::respond) for each challenge,
-/// at last [`verify`](Self::verify) or [`reason`](Self::reason), by the server's verdict.
+/// Challenges and responses are bytes; envoi handles base64 and lines. The order of calls: first
+/// [`start`](Self::start), then [`respond`](Self::respond) for each challenge, finally
+/// [`verify`](Self::verify) after a success or [`reason`](Self::reason) after a failure.
 ///
 /// ```
 /// use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession};
@@ -41,18 +41,19 @@ pub trait SaslExchange: Send + Sync {
     /// The mechanism; [`Mechanism::Other`] with its registered name, in capitals.
     fn mechanism(&self) -> Mechanism;
 
-    /// Begins, and gives the initial response; `None` where the server speaks first.
+    /// Starts the exchange and returns the initial response; `None` if the server sends the first
+    /// message.
     ///
     /// # Errors
     ///
-    /// The exchange cannot begin: nothing is sent then.
+    /// The exchange cannot start: nothing is sent.
     fn start(&mut self, session: &SaslSession<'_>) -> Result<Option<Vec<u8>>, SaslFailure>;
 
-    /// The answer to a challenge. It is wiped when it went.
+    /// Returns the response to a challenge. It is wiped after it has been sent.
     ///
     /// # Errors
     ///
-    /// There is none: the login is given up then, and fails for this reason.
+    /// No response can be given; the login is cancelled with this reason.
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure>;
 
     /// Whether only the order of the challenges counts, as for LOGIN, whose prompts are in any
@@ -62,28 +63,30 @@ pub trait SaslExchange: Send + Sync {
         false
     }
 
-    /// The server says that the login succeeded.
+    /// Called when the server reports success.
     ///
     /// # Errors
     ///
-    /// It has not proved who it is, though the mechanism has it do so: the session is ended then.
+    /// The server has not proved its identity, although the mechanism requires it: the session is
+    /// ended.
     fn verify(&self) -> Result<(), SaslFailure> {
         Ok(())
     }
 
-    /// The server says that the login failed. What it said about it in the exchange, if it did.
+    /// Called when the server reports failure. Returns what the server said about it during the
+    /// exchange, if anything.
     fn reason(&self) -> Option<String> {
         None
     }
 
-    /// What a failure speaks against, where the exchange knows. It is asked for after
-    /// [`respond`](Self::respond) failed, and after the server said that the login failed.
+    /// Returns the fault if the failure is not about the credentials. Called after
+    /// [`respond`](Self::respond) has failed, and when the server reports failure.
     fn fault(&self) -> Option<ExchangeFault> {
         None
     }
 
-    /// What nobody may see if the server says it, as it is or in base64; responses are taken care
-    /// of anyway. It is asked for after each response.
+    /// Returns further secrets to redact if the server echoes them, plain or in base64. Responses
+    /// are redacted already. Called after each response.
     fn secrets(&self) -> Vec<Secret> {
         Vec::new()
     }
@@ -96,34 +99,32 @@ impl fmt::Debug for dyn SaslExchange {
     }
 }
 
-/// What is wrong with an exchange that failed for another reason than the credentials.
+/// Why an exchange failed, if not because of the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExchangeFault {
-    /// The server does not keep to the mechanism, or does not support what the client uses of it.
-    /// What cannot be understood says nothing about the credentials. It is assumed where an
-    /// exchange fails and does not know better.
+    /// The server violates the mechanism, or does not support what the client uses of it. This says
+    /// nothing about the credentials. It is assumed if a failed exchange reports no fault.
     Broken,
-    /// The server did not prove who it is, or the login is tied to another TLS connection: a
-    /// foreign nonce, a wrong signature, a hash that could be tried too fast. Another server may be
-    /// between.
+    /// The server did not prove its identity, or the login is bound to another TLS connection: a
+    /// wrong nonce, a wrong signature, too few hash rounds. Another server may be in between.
     Distrusted,
 }
 
-/// What an exchange may know of the session that it is a part of.
+/// What an exchange may know about its session.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SaslSession<'a> {
-    /// How the session is conducted: the [server's name](Settings::server), limits.
+    /// The settings of the session: the [server's name](Settings::server), limits.
     pub settings: &'a Settings,
-    /// What the server offers.
+    /// The extensions that the server offers.
     pub capabilities: &'a Capabilities,
-    /// What ties the login to the TLS connection, if the driver told.
+    /// The channel binding, if the driver has set one.
     pub channel: Option<&'a ChannelBinding>,
 }
 
-/// Bytes that both ends of one TLS connection know, and nobody between them who has one connection
-/// to each (RFC 5056). A login that proves them cannot be passed on over another connection.
+/// Bytes that both ends of a TLS connection know, but not a third party with a separate connection
+/// to each (RFC 5056). A login that proves them cannot be relayed over another connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChannelBinding {
     name: &'static str,
@@ -140,8 +141,8 @@ impl ChannelBinding {
         }
     }
 
-    /// The hash of the server's certificate, by the hash of its signature, or SHA-256 where that is
-    /// MD5 or SHA-1 (RFC 5929, 4.1).
+    /// The hash of the server's certificate, with the hash function of its signature, or SHA-256 if
+    /// that is MD5 or SHA-1 (RFC 5929, 4.1).
     pub fn tls_server_end_point(data: impl Into<Vec<u8>>) -> Self {
         ChannelBinding {
             name: "tls-server-end-point",
@@ -149,12 +150,12 @@ impl ChannelBinding {
         }
     }
 
-    /// The registered name of this kind of binding.
+    /// The registered name of the binding type.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The bytes.
+    /// The binding data.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
@@ -168,8 +169,7 @@ impl fmt::Debug for ChannelBinding {
     }
 }
 
-/// A name as GS2 and SCRAM have it: commas and equals signs are escaped (RFC 5801, 4; RFC 5802,
-/// 5.1).
+/// Escapes commas and equals signs in a name for GS2 and SCRAM (RFC 5801, 4; RFC 5802, 5.1).
 pub(crate) fn saslname(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }

@@ -1,5 +1,5 @@
-//! The members of a JSON object (RFC 8259), for the errors of OAUTHBEARER and XOAUTH2. They are
-//! shown to people, never acted on: nested values are checked and kept as text.
+//! Parses the members of a JSON object (RFC 8259), for the errors of OAUTHBEARER and XOAUTH2. They
+//! are only shown to users: nested values are checked and kept as text.
 
 /// The value of a member.
 #[derive(Debug, PartialEq)]
@@ -10,7 +10,7 @@ pub(super) enum Value {
     Other(String),
 }
 
-/// The members of the object that `text` is, in its order; `None` where it is not an object.
+/// The members of the object `text`, in order; `None` if it is not an object.
 pub(super) fn members(text: &str) -> Option<Vec<(String, Value)>> {
     let mut reader = Reader { rest: text };
     reader.skip_space();
@@ -31,13 +31,13 @@ impl Reader<'_> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
     }
 
-    /// Takes `token` if the rest begins with it.
+    /// Consumes `token` if the rest begins with it.
     fn take(&mut self, token: &str) -> Option<()> {
         self.rest = self.rest.strip_prefix(token)?;
         Some(())
     }
 
-    /// Takes digits, one at least.
+    /// Consumes at least one digit.
     fn digits(&mut self) -> Option<()> {
         let rest = self
             .rest

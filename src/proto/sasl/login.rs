@@ -1,4 +1,5 @@
-//! LOGIN, which no RFC describes: the user's name, then the password, whatever the prompts say.
+//! LOGIN, which is not specified in an RFC: the user name, then the password, whatever the prompts
+//! are.
 
 use super::single::validate;
 use super::{Mechanism, SaslExchange, SaslFailure, SaslSession};
@@ -32,7 +33,7 @@ impl SaslExchange for LoginExchange {
         true
     }
 
-    /// Prompts are in any language, empty, or not even base64; only their order counts.
+    /// Prompts may be in any language, empty, or not base64; only their order counts.
     fn respond(&mut self, _: &[u8]) -> Result<Vec<u8>, SaslFailure> {
         self.prompts += 1;
         match self.prompts {

@@ -29,7 +29,7 @@ macro_rules! mechanisms {
             new: $new:path $(, requires: $feature:literal)?
         }
     )*) => {
-        /// A way to log in. SCRAM and CRAM-MD5 need the feature `sasl`.
+        /// A SASL mechanism. SCRAM and CRAM-MD5 need the feature `sasl`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Mechanism {
@@ -43,9 +43,9 @@ macro_rules! mechanisms {
             /// All mechanisms that envoi implements, the strongest first. Inside TLS they are tried
             /// in this order.
             ///
-            /// CRAM-MD5 comes after PLAIN: inside TLS it protects nothing that is not protected,
-            /// and it fails as if the password were wrong at servers that keep a hash of it, though
-            /// they offer it. Outside TLS, where a login is allowed at all, it comes before PLAIN.
+            /// CRAM-MD5 comes after PLAIN: inside TLS it adds nothing, and servers that store only
+            /// password hashes offer it and then reject it. Outside TLS, if a login is allowed
+            /// there, it comes before PLAIN.
             pub const ALL: &'static [Mechanism] = &[$(Mechanism::$variant),*];
 
             /// The row of the table; `None` for a mechanism that envoi does not implement.
@@ -77,27 +77,27 @@ macro_rules! mechanisms {
     };
 }
 
-/// What is known of a mechanism without beginning an exchange.
+/// The properties of a mechanism.
 struct Properties {
     /// The name in the registry of SASL mechanisms.
     name: &'static str,
-    /// What the credentials must prove the identity with.
+    /// The kind of credentials that it needs.
     proof: ProofKind,
     /// The login is bound to the TLS connection (channel binding).
     is_bound: bool,
-    /// An eavesdropper has the password or the token.
+    /// Whether an eavesdropper gets the password or the token.
     shows_secret: bool,
-    /// It can state that the user acts for another one.
+    /// Whether it can express that the user acts for another user.
     authorizes: bool,
-    /// Begins an exchange; `None` where this build does not have it.
+    /// Starts an exchange; `None` if this build lacks the mechanism.
     new: Option<Constructor>,
 }
 
 type Constructor = fn(Mechanism, &Credentials) -> Result<Box<dyn SaslExchange>, SaslFailure>;
 
 mechanisms! {
-    /// SCRAM with SHA-256 (RFC 7677), bound to the TLS connection: not even an attacker whose
-    /// certificate is trusted can pass the login on.
+    /// SCRAM with SHA-256 (RFC 7677), bound to the TLS connection: even an attacker with a trusted
+    /// certificate cannot relay the login.
     ScramSha256Plus = "SCRAM-SHA-256-PLUS" {
         proof: Password,
         is_bound: true,
@@ -115,8 +115,8 @@ mechanisms! {
         new: Scram::new,
         requires: "sasl"
     }
-    /// SCRAM with SHA-256 (RFC 7677): the password is never sent, and the server must prove that it
-    /// knows it, too.
+    /// SCRAM with SHA-256 (RFC 7677): the password is not sent, and the server must prove that it
+    /// knows it.
     ScramSha256 = "SCRAM-SHA-256" {
         proof: Password,
         is_bound: false,
@@ -125,7 +125,7 @@ mechanisms! {
         new: Scram::new,
         requires: "sasl"
     }
-    /// SCRAM with SHA-1 (RFC 5802), which is good enough for this use.
+    /// SCRAM with SHA-1 (RFC 5802), which is still secure for this purpose.
     ScramSha1 = "SCRAM-SHA-1" {
         proof: Password,
         is_bound: false,
@@ -142,7 +142,7 @@ mechanisms! {
         authorizes: true,
         new: Single::plain
     }
-    /// The older form of PLAIN: user and password in a response each.
+    /// The predecessor of PLAIN: user and password in two responses.
     Login = "LOGIN" {
         proof: Password,
         is_bound: false,
@@ -150,8 +150,8 @@ mechanisms! {
         authorizes: false,
         new: LoginExchange::new
     }
-    /// The password is not sent (RFC 2195), but an eavesdropper can try passwords against the
-    /// answer.
+    /// The password is not sent (RFC 2195), but an eavesdropper can guess it offline from the
+    /// response.
     CramMd5 = "CRAM-MD5" {
         proof: Password,
         is_bound: false,
@@ -160,7 +160,7 @@ mechanisms! {
         new: CramMd5::new,
         requires: "sasl"
     }
-    /// A token of OAuth 2 (RFC 7628).
+    /// An OAuth 2 token (RFC 7628).
     OAuthBearer = "OAUTHBEARER" {
         proof: Token,
         is_bound: false,
@@ -168,7 +168,7 @@ mechanisms! {
         authorizes: true,
         new: OAuth::new
     }
-    /// The older form of OAUTHBEARER, by Google and Microsoft.
+    /// The predecessor of OAUTHBEARER, by Google and Microsoft.
     XOAuth2 = "XOAUTH2" {
         proof: Token,
         is_bound: false,
@@ -176,7 +176,7 @@ mechanisms! {
         authorizes: false,
         new: OAuth::new
     }
-    /// The server knows the client already, by its certificate or otherwise (RFC 4422, A).
+    /// The server identifies the client by other means, such as its certificate (RFC 4422, A).
     External = "EXTERNAL" {
         proof: External,
         is_bound: false,
@@ -184,7 +184,7 @@ mechanisms! {
         authorizes: true,
         new: Single::external
     }
-    /// A login without an identity (RFC 4505).
+    /// Anonymous login (RFC 4505).
     Anonymous = "ANONYMOUS" {
         proof: Anonymous,
         is_bound: false,
@@ -208,18 +208,18 @@ impl Mechanism {
         self.has(|row| row.new.is_some())
     }
 
-    /// It proves a token, not a password.
+    /// Whether the mechanism uses a token instead of a password.
     #[cfg(any(feature = "client", test))]
     pub(crate) fn takes_token(self) -> bool {
         self.has(|row| row.proof == ProofKind::Token)
     }
 
-    /// An eavesdropper has the password or the token.
+    /// Whether an eavesdropper gets the password or the token.
     pub(crate) fn shows_secret(self) -> bool {
         self.has(|row| row.shows_secret)
     }
 
-    /// The login is bound to the TLS connection (channel binding).
+    /// Whether the login is bound to the TLS connection (channel binding).
     pub(crate) fn is_bound(self) -> bool {
         self.has(|row| row.is_bound)
     }
@@ -228,18 +228,19 @@ impl Mechanism {
         self.properties().is_some_and(property)
     }
 
-    /// It is for credentials of this sort.
+    /// Whether it is for credentials of this kind.
     #[cfg(feature = "client")]
     pub(crate) fn suits(self, credentials: &Credentials) -> bool {
         self.proves(credentials) && (credentials.authorization().is_none() || self.authorizes())
     }
 
-    /// Some mechanism can log in with these credentials: one of those in the order, or any where
-    /// there is none. What none can say is found before anything is connected to.
+    /// Checks that some mechanism can log in with these credentials: one of `order`, or any if it
+    /// is empty. So credentials that no mechanism can express are reported before connecting.
     ///
     /// # Errors
     ///
-    /// Why they cannot; it is said elsewhere where no mechanism is for this sort of credentials.
+    /// Why they cannot. If no mechanism is for this kind of credentials, the error is reported
+    /// elsewhere.
     #[cfg(feature = "client")]
     pub(crate) fn check(
         order: &[Mechanism],
@@ -255,7 +256,7 @@ impl Mechanism {
         for mechanism in order.iter().copied().filter(fits) {
             match mechanism.exchange(credentials) {
                 Ok(_) => return Ok(()),
-                // The last ones take the most.
+                // The last mechanisms have the fewest restrictions.
                 Err(reason) => failure = Some(reason),
             }
         }
@@ -267,22 +268,22 @@ impl Mechanism {
 
     fn proves(self, credentials: &Credentials) -> bool {
         match self {
-            // Whether another maker's mechanism takes a password is not known.
+            // It is not known whether a custom mechanism uses a password.
             Mechanism::Other(_) => credentials.proof_kind() == ProofKind::Password,
             known => known.has(|row| row.proof == credentials.proof_kind()),
         }
     }
 
-    /// It can state that the user acts for another one.
+    /// Whether it can express that the user acts for another user.
     fn authorizes(self) -> bool {
         self.properties().is_none_or(|row| row.authorizes)
     }
 
-    /// An exchange that logs in with these credentials.
+    /// Creates an exchange that logs in with these credentials.
     ///
     /// # Errors
     ///
-    /// They do not fit, with the reason; or the mechanism is not built in.
+    /// The credentials do not fit, with the reason; or the mechanism is not part of this build.
     pub(in crate::proto) fn exchange(
         self,
         credentials: &Credentials,
@@ -291,8 +292,8 @@ impl Mechanism {
             let given = match credentials.proof_kind() {
                 ProofKind::Password => "a password",
                 ProofKind::Token => "a token",
-                ProofKind::External => "neither password nor token",
-                ProofKind::Anonymous => "no credentials at all",
+                ProofKind::External => "an external login",
+                ProofKind::Anonymous => "an anonymous login",
             };
             return Err(format!("{self} is not a mechanism for {given}").into());
         }

@@ -1,8 +1,8 @@
-//! Login: challenge → response (RFC 4422, RFC 4954).
+//! SASL logins: challenges and responses (RFC 4422, RFC 4954).
 //!
-//! A [`SaslExchange`] gives the answers to the server's challenges, each mechanism in its file, and
-//! `mechanism.rs` has the table of all. [`Login`] puts the answers into lines. When a login may be
-//! tried, and what its reply means, the machine knows; nothing here does I/O.
+//! A [`SaslExchange`] produces the responses, with a file for each mechanism; `mechanism.rs` has
+//! the table of all mechanisms. [`Login`] encodes responses as lines. The machine decides when a
+//! login may start and what its reply means; nothing here does I/O.
 
 #[cfg(feature = "sasl")]
 pub(crate) mod cram_md5;
@@ -28,37 +28,37 @@ pub(crate) use exchange::saslname;
 pub use exchange::{ChannelBinding, ExchangeFault, SaslExchange, SaslFailure, SaslSession};
 pub use mechanism::{Mechanism, UnknownMechanism};
 
-/// A line of a login without its CRLF: secret, and wiped when it went.
+/// A line of a login without its CRLF. It is secret, and wiped when dropped.
 pub(super) type SecretLine = Zeroizing<Vec<u8>>;
 
-/// AUTH with a longer initial response does without it, and gives it as the answer to the empty
-/// challenge that comes then: the command is under the limit of RFC 5321, 4.5.3.1.4, responses are
-/// not (RFC 4954, 4).
+/// The maximum length of AUTH with an initial response. A longer response is sent separately, after
+/// an empty challenge: the command is limited by RFC 5321, 4.5.3.1.4, responses are not (RFC 4954,
+/// 4).
 const COMMAND: usize = 512;
 
-/// Challenges are read with and without the padding at their end; not every server gives it.
+/// Challenges are accepted with and without padding, which some servers omit.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A login under way.
+/// A login in progress.
 pub(super) struct Login {
     exchange: Box<dyn SaslExchange>,
-    /// The initial response, where it was too long for the command.
+    /// The initial response, if it was too long for the command.
     held_back: Option<Zeroizing<Vec<u8>>>,
     challenges: usize,
-    /// Why the client gave it up.
+    /// Why the client cancelled the login.
     given_up: Option<String>,
 }
 
 impl Login {
-    /// Begins, and says the command with the initial response, if the mechanism has one, and what
-    /// may be shown of it.
+    /// Starts the login. Returns the command, with the initial response if there is one, and its
+    /// redacted form.
     ///
     /// # Errors
     ///
-    /// The mechanism's own: nothing is to be sent.
+    /// The error of the mechanism: nothing is to be sent.
     pub(super) fn begin(
         mut exchange: Box<dyn SaslExchange>,
         session: &SaslSession<'_>,
@@ -74,7 +74,7 @@ impl Login {
         };
         let (line, shown) = match initial {
             None => (secret_line(&verb, b""), verb),
-            // RFC 4954, 4: a response of no bytes.
+            // An empty response (RFC 4954, 4).
             Some(response) if response.is_empty() => {
                 (secret_line(&format!("{verb} ="), b""), format!("{verb} ="))
             }
@@ -96,13 +96,13 @@ impl Login {
         self.exchange.mechanism()
     }
 
-    /// How many challenges the server has sent.
+    /// The number of challenges that the server has sent.
     pub(super) fn challenges(&self) -> usize {
         self.challenges
     }
 
-    /// The answer to a challenge, as the server sent it, and what may be shown of it: `*`, which
-    /// gives up (RFC 4954, 4), where the mechanism has none.
+    /// Returns the response to a challenge from the server and its redacted form: `*`, which
+    /// cancels the login (RFC 4954, 4), if the mechanism has no response.
     pub(super) fn respond(
         &mut self,
         challenge: &str,
@@ -118,18 +118,18 @@ impl Login {
                 )
             }
             Err(failure) => {
-                // The first reason is the one that counts.
+                // The first reason counts.
                 self.given_up.get_or_insert(failure.to_string());
                 (secret_line("*", b""), "*")
             }
         }
     }
 
-    /// The server says that the login succeeded.
+    /// Handles a success reported by the server.
     ///
     /// # Errors
     ///
-    /// It cannot have, or the server did not prove who it is.
+    /// The login cannot have succeeded, or the server did not prove its identity.
     pub(super) fn verify(&self) -> Result<(), SaslFailure> {
         match &self.given_up {
             Some(reason) => Err(reason.clone().into()),
@@ -137,12 +137,13 @@ impl Login {
         }
     }
 
-    /// The server says that it failed: why, where that is known better than by the reply.
+    /// Handles a failure reported by the server: its reason, if the exchange knows more than the
+    /// reply says.
     pub(super) fn reason(&self) -> Option<String> {
         self.given_up.clone().or_else(|| self.exchange.reason())
     }
 
-    /// The server says that it failed: what that speaks against, where it is not the credentials.
+    /// Handles a failure reported by the server: the fault, if it is not about the credentials.
     pub(super) fn fault(&self) -> Option<ExchangeFault> {
         self.exchange
             .fault()
@@ -164,10 +165,10 @@ impl Login {
         self.exchange.respond(&challenge).map(Zeroizing::new)
     }
 
-    /// What a server could echo and nobody may see.
+    /// Registers what the server could echo, for redaction.
     fn keep_secret(&self, response: &[u8], secrets: &mut Secrets) {
         let line = Zeroizing::new(BASE64.encode(response));
-        // A challenge may say it back.
+        // A challenge may echo it.
         secrets.add_base64(&line);
         secrets.add(line);
         for secret in self.exchange.secrets() {
@@ -176,8 +177,7 @@ impl Login {
     }
 }
 
-/// Made in one allocation of the right size, so that no copy of a secret is left behind by a
-/// growing buffer.
+/// Allocated once in the right size: a growing buffer would leave copies of the secret.
 fn secret_line(prefix: &str, secret: &[u8]) -> SecretLine {
     let (start, encoded) = (prefix.len(), secret.len().div_ceil(3) * 4);
     let mut line = Zeroizing::new(Vec::with_capacity(start + encoded + 2));

@@ -1,5 +1,4 @@
-//! OAUTHBEARER (RFC 7628) and XOAUTH2, its older form: a token of an
-//! authorization server.
+//! OAUTHBEARER (RFC 7628) and XOAUTH2, its predecessor: a token of an authorization server.
 
 use zeroize::Zeroizing;
 
@@ -16,7 +15,7 @@ pub(super) struct OAuth {
     credentials: Credentials,
     initial: Zeroizing<Vec<u8>>,
     repeated: bool,
-    /// What the server says of the token.
+    /// The server's error about the token.
     refusal: Option<String>,
 }
 
@@ -25,7 +24,7 @@ impl OAuth {
         mechanism: Mechanism,
         credentials: &Credentials,
     ) -> Result<Self, SaslFailure> {
-        // RFC 6750, 2.1; the user's name is UTF-8, but for what would end it.
+        // RFC 6750, 2.1; the user name is UTF-8 without the characters that would end it.
         if !credentials
             .secret()
             .bytes()
@@ -71,7 +70,8 @@ impl SaslExchange for OAuth {
         let response = if self.mechanism == Mechanism::XOAuth2 {
             ["user=", user, END, "auth=Bearer ", token, END, END].concat()
         } else {
-            // The user stands where GS2 has who is acted for (RFC 7628, 3.1).
+            // The user takes the place of the authorization identity in the GS2 header (RFC 7628,
+            // 3.1).
             let user = super::exchange::saslname(self.credentials.authorization().unwrap_or(user));
             let place = match &session.settings.server {
                 Some((host, _)) if host.contains(char::is_control) => {
@@ -80,7 +80,7 @@ impl SaslExchange for OAuth {
                 Some((host, port)) => format!("host={host}{END}port={port}{END}"),
                 None => String::new(),
             };
-            // A name that is there has a character (RFC 5801, 4).
+            // A name that is present must not be empty (RFC 5801, 4).
             let prefix = if user.is_empty() { "n," } else { "n,a=" };
             [
                 prefix,
@@ -99,9 +99,9 @@ impl SaslExchange for OAuth {
         Ok(Some(self.initial.to_vec()))
     }
 
-    /// An empty challenge asks for the initial response, which was not read. Another one is the
-    /// server's error, and must be answered before the login fails: by ^A (RFC 7628, 3.2.3), or
-    /// nothing in the older form.
+    /// An empty challenge asks for the initial response, which the server did not read. Any other
+    /// one is the server's error and must be answered before the login fails: by ^A (RFC 7628,
+    /// 3.2.3), or an empty response for XOAUTH2.
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
         if self.refusal.is_some() {
             return Err("the server asks on after it refused the token".into());
@@ -137,8 +137,7 @@ impl SaslExchange for OAuth {
     }
 }
 
-/// The error in JSON (RFC 7628, 3.2.2), for people: the status first, then the other members
-/// by name.
+/// Formats the JSON error (RFC 7628, 3.2.2): the status first, then the other members by name.
 fn describe(challenge: &[u8]) -> String {
     let members = std::str::from_utf8(challenge).ok().and_then(json::members);
     let Some(mut members) = members else {

@@ -1,4 +1,4 @@
-//! SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither says it.
+//! SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, without sending it.
 //!
 //! ```text
 //! C: n,,n=user,r=nonce                          the client's first message, behind its GS2 header
@@ -24,7 +24,7 @@ use crate::secret::Credentials;
 /// A key or a proof.
 pub(crate) type Key = Zeroizing<Vec<u8>>;
 
-/// The hash function of a mechanism, and what is made of it.
+/// The hash function of a mechanism, and what is derived with it.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Hash {
     Sha1,
@@ -52,7 +52,7 @@ impl Hash {
         })
     }
 
-    /// Whether that HMAC is this one, in a time that does not tell how much of it is.
+    /// Verifies an HMAC in constant time.
     fn is_hmac(self, key: &[u8], data: &[u8], expected: &[u8]) -> bool {
         match self {
             Hash::Sha1 => mac::<Hmac<Sha1>>(key, data).verify_slice(expected).is_ok(),
@@ -86,12 +86,12 @@ fn mac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> M {
     mac
 }
 
-/// Each byte of the one with that of the other.
+/// The bytewise XOR.
 pub(crate) fn xor(one: &[u8], other: &[u8]) -> Key {
     Zeroizing::new(one.iter().zip(other).map(|(a, b)| a ^ b).collect())
 }
 
-/// SASLprep (RFC 4013). The failure does not say which character it is: it may be the password's.
+/// SASLprep (RFC 4013). The error does not name the character, which may be part of the password.
 pub(crate) fn prepared(text: &str, what: &str) -> Result<Zeroizing<String>, SaslFailure> {
     match stringprep::saslprep(text) {
         Ok(prepared) if !prepared.is_empty() => Ok(Zeroizing::new(prepared.into_owned())),
@@ -114,22 +114,22 @@ pub(super) struct Scram {
 
 enum State {
     Fresh,
-    /// The client's first message went.
+    /// The client's first message has been sent.
     First(First),
-    /// The proof went.
+    /// The client's proof has been sent.
     Proved {
         server_key: Key,
         auth_message: Zeroizing<String>,
-        /// The client's proof and the server's: passwords can be tried with either.
+        /// The client's proof and the server's, with which passwords can be guessed offline.
         proofs: [Secret; 2],
     },
-    /// The server's proof was right.
+    /// The server's proof was correct.
     Verified,
-    /// The server said why it refuses (RFC 5802, 7).
+    /// The server sent an error (RFC 5802, 7).
     Refused(String),
 }
 
-/// Why the exchange cannot go on.
+/// Why the exchange cannot continue.
 struct Failure(ExchangeFault, String);
 
 impl From<&str> for Failure {
@@ -142,12 +142,12 @@ fn distrusted(words: impl Into<String>) -> Failure {
     Failure(ExchangeFault::Distrusted, words.into())
 }
 
-/// What the second message is made with.
+/// What the second message is computed from.
 struct First {
-    /// The first message, and whether the server asked for it a second time.
+    /// The first message, and whether the server has requested it again.
     message: Zeroizing<Vec<u8>>,
     repeated: bool,
-    /// The GS2 header, and the bytes of the channel binding.
+    /// The GS2 header and the channel binding data.
     binding: Vec<u8>,
     /// The first message without its header.
     bare: Zeroizing<String>,
@@ -177,10 +177,10 @@ impl Scram {
         })
     }
 
-    /// What the client says of channel binding (RFC 5802, 6): that it uses it (`p`), or that it
-    /// would if the server did not seem to lack it (`y`), which lets a server that has it notice
-    /// that it was removed from the list; and the bytes, if it does. `n` is left for a client that
-    /// has no binding, and for a mechanism that was chosen by name in spite of an offer.
+    /// The channel binding flag of the client (RFC 5802, 6), and the data if it is used. `p` means
+    /// that it is used. `y` means that it would be if the server offered it, so that a server that
+    /// does can detect that its offer was removed. `n` is for a client without a binding, or a
+    /// mechanism that was chosen explicitly in spite of an offer.
     fn binding(&self, session: &SaslSession<'_>) -> Result<(String, Vec<u8>), SaslFailure> {
         if self.mechanism.is_bound() {
             let channel = session
@@ -188,7 +188,7 @@ impl Scram {
                 .ok_or("there is nothing known of the TLS connection to tie the login to")?;
             return Ok((format!("p={}", channel.name()), channel.data().to_vec()));
         }
-        // One that is not known here could be put in place of those that are.
+        // An unknown `-PLUS` mechanism could have been put in the place of the known ones.
         let offered = session.capabilities.auth();
         let offered = Mechanism::ALL
             .iter()
@@ -201,7 +201,7 @@ impl Scram {
         Ok((flag.into(), Vec::new()))
     }
 
-    /// The answer to `r=…,s=…,i=…`, and the server's proof to come.
+    /// The response to `r=…,s=…,i=…`, and the expected server proof.
     fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), Failure> {
         let malformed = || {
             let words = format!("the server's first message is not as SCRAM has it: {challenge:?}");
@@ -268,7 +268,7 @@ impl Scram {
         ))
     }
 
-    /// What the server's last message, `v=…` or `e=…`, makes of it.
+    /// Handles the server's final message, `v=…` or `e=…`.
     fn conclude(
         &self,
         server_key: &[u8],
@@ -279,7 +279,7 @@ impl Scram {
         if let Some(error) = field.strip_prefix("e=") {
             return Ok(State::Refused(error.into()));
         }
-        // What should prove who the server is, and cannot be read, proves nothing.
+        // A proof that cannot be parsed proves nothing.
         let Some(signature) = field
             .strip_prefix("v=")
             .and_then(|signature| BASE64.decode(signature).ok())
@@ -293,14 +293,14 @@ impl Scram {
             .is_hmac(server_key, auth_message.as_bytes(), &signature)
         {
             return Err(distrusted(
-                "the server could not prove that it knows the password: somebody may be answering \
-                    in its place",
+                "the server could not prove that it knows the password: another server may be \
+                    answering in its place",
             ));
         }
         Ok(State::Verified)
     }
 
-    /// The answer to a challenge, and what comes after it.
+    /// The response to a challenge, and the next state.
     fn answer(&mut self, challenge: &[u8]) -> Result<(Vec<u8>, State), Failure> {
         let challenge =
             std::str::from_utf8(challenge).map_err(|_| "the server's challenge is not UTF-8")?;
@@ -365,7 +365,7 @@ impl SaslExchange for Scram {
     }
 
     fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, SaslFailure> {
-        // A server that did not read the initial response asks for it (RFC 4954, 4).
+        // A server that did not read the initial response requests it (RFC 4954, 4).
         if let State::First(first) = &mut self.state
             && challenge.is_empty()
             && !std::mem::replace(&mut first.repeated, true)
@@ -416,7 +416,7 @@ impl SaslExchange for Scram {
 
     fn secrets(&self) -> Vec<Secret> {
         match &self.state {
-            // Each with its name, as it is in base64, and without.
+            // With their names, since they are in the base64, and without.
             State::Proved { proofs, .. } => proofs
                 .iter()
                 .flat_map(|proof| [proof.clone(), Secret::new(&proof.expose()[2..])])
@@ -426,7 +426,7 @@ impl SaslExchange for Scram {
     }
 }
 
-/// The server's error (RFC 5802, 7), for people, and what it speaks against.
+/// The text for a server error (RFC 5802, 7), and the fault that it indicates.
 fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
     use ExchangeFault::{Broken, Distrusted};
     let (words, fault) = match error {
@@ -434,12 +434,12 @@ fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
         "unknown-user" => ("the server does not know the user", None),
         "server-does-support-channel-binding" => (
             "the server can tie the login to the TLS connection, and its offer of that did not \
-                arrive: somebody between may have removed it",
+                arrive: something in between may have removed it",
             Some(Distrusted),
         ),
         "channel-bindings-dont-match" => (
-            "the TLS connection that the server has is not this one: somebody stands between, \
-                with a certificate that is trusted here",
+            "the TLS connection that the server has is not this one: another server is in \
+                between, with a certificate that is trusted here",
             Some(Distrusted),
         ),
         "unsupported-channel-binding-type" => (
@@ -455,7 +455,7 @@ fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
     (words.into(), fault)
 }
 
-/// 144 bits, more than can be guessed or come twice.
+/// 144 bits: neither guessable nor repeated.
 fn random_nonce() -> Result<String, SaslFailure> {
     let mut bytes = [0; 18];
     getrandom::fill(&mut bytes)

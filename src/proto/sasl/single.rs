@@ -1,5 +1,5 @@
-//! PLAIN (RFC 4616), EXTERNAL (RFC 4422, A) and ANONYMOUS (RFC 4505): one response, known
-//! beforehand.
+//! PLAIN (RFC 4616), EXTERNAL (RFC 4422, A) and ANONYMOUS (RFC 4505): a single response, known in
+//! advance.
 
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ pub(super) struct Single {
 }
 
 impl Single {
-    /// `authzid NUL authcid NUL passwd`, in UTF-8 as it was given.
+    /// `authzid NUL authcid NUL passwd`, in UTF-8 as given.
     pub(super) fn plain(
         mechanism: Mechanism,
         credentials: &Credentials,
@@ -33,7 +33,7 @@ impl Single {
         Ok(Single::new(mechanism, response))
     }
 
-    /// Whom to act for; nothing where the server is to tell that from what it knows.
+    /// The authorization identity; empty if the server derives it.
     pub(super) fn external(
         mechanism: Mechanism,
         credentials: &Credentials,
@@ -42,8 +42,8 @@ impl Single {
         Ok(Single::new(mechanism, user.to_owned()))
     }
 
-    /// The trace: nothing, an address, or a word without `@`, of 255 characters at most (RFC 4505,
-    /// 2 and 3).
+    /// The trace: empty, an address, or a text without `@`, of at most 255 characters (RFC 4505, 2
+    /// and 3).
     pub(super) fn anonymous(
         mechanism: Mechanism,
         credentials: &Credentials,
@@ -83,7 +83,7 @@ impl SaslExchange for Single {
         Ok(Some(self.response.to_vec()))
     }
 
-    /// A server that challenges did not read the initial response, and wants it now.
+    /// A server that sends a challenge did not read the initial response and requests it.
     fn respond(&mut self, _: &[u8]) -> Result<Vec<u8>, SaslFailure> {
         if std::mem::replace(&mut self.repeated, true) {
             return Err(format!("the server asks for more than {} has", self.mechanism).into());
@@ -92,8 +92,8 @@ impl SaslExchange for Single {
     }
 }
 
-/// User and password are there, as PLAIN demands it (RFC 4616, 2): a server may take an empty
-/// password for none at all.
+/// Checks that user and password are not empty, as PLAIN requires (RFC 4616, 2): a server may
+/// accept an empty password as none at all.
 pub(super) fn validate(credentials: &Credentials) -> Result<(), SaslFailure> {
     no_nul(&[credentials.user(), credentials.secret()])?;
     match (credentials.user(), credentials.secret()) {
@@ -103,8 +103,8 @@ pub(super) fn validate(credentials: &Credentials) -> Result<(), SaslFailure> {
     }
 }
 
-/// PLAIN has it as its separator (RFC 4616, 2), no name of a user has one (RFC 4422, 3.4.1), and
-/// LOGIN's servers read to it.
+/// Checks for NUL, which is the separator of PLAIN (RFC 4616, 2), is not allowed in user names (RFC
+/// 4422, 3.4.1), and ends the text for servers of LOGIN.
 fn no_nul(parts: &[&str]) -> Result<(), SaslFailure> {
     match parts.iter().any(|part| part.contains('\0')) {
         true => Err("the user name or the password contains a NUL character".into()),

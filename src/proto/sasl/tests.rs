@@ -1,11 +1,12 @@
-//! Mechanisms alone, by the RFCs' own examples. Whole sessions are in `tests/dialogues`.
+//! Mechanisms by themselves, with the examples of the RFCs. Whole sessions are in
+//! `tests/dialogues`.
 
 use super::*;
 use crate::Credentials;
 use crate::proto::{Capabilities, ClientName, Limits, ReplyParser, Settings};
 use bytes::BytesMut;
 
-/// What a session knows, for exchanges without one.
+/// The parts of a session that an exchange needs.
 struct Setting {
     settings: Settings,
     capabilities: Capabilities,
@@ -54,13 +55,13 @@ impl Setting {
 
 struct Trial {
     login: Login,
-    /// What the client said last: AUTH, or a response.
+    /// The last line of the client: AUTH, or a response.
     line: String,
     secrets: Secrets,
 }
 
 impl Trial {
-    /// A challenge as it is before base64, and the response to it, without base64, too.
+    /// Passes on a challenge and returns the response, both without base64.
     fn ask(&mut self, challenge: &str) -> String {
         let line = text(
             &self
@@ -79,7 +80,7 @@ impl Trial {
             .fold(String::new(), |_, challenge| self.ask(challenge))
     }
 
-    /// What the client said last, without base64.
+    /// The last line of the client, without base64.
     fn output(&self) -> String {
         let word = self.line.split(' ').next_back().unwrap().trim_end();
         BASE64
@@ -123,7 +124,7 @@ fn plain_matches_the_examples_of_rfc_4616() {
 
 #[test]
 fn plain_and_login_do_not_apply_saslprep() {
-    // SASLprep would make these "IX" and "ª".
+    // SASLprep would turn these into "IX" and "ª".
     let credentials = Credentials::new("I\u{AD}X", "\u{2168}\u{E000}");
     assert_eq!(
         Setting::new("")
@@ -414,7 +415,7 @@ mod with_feature {
             trial.ask(FIRST),
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
         );
-        // What passwords could be tried with is a secret before the server says it.
+        // What passwords could be guessed from is secret before the server sends it.
         assert_eq!(trial.secrets.redacted(&BASE64.encode(LAST)).unwrap(), "***");
         assert_eq!(trial.ask(LAST), "");
         trial.login.verify().unwrap();
@@ -479,7 +480,7 @@ mod with_feature {
             (&["e=unknown-user"], "does not know the user"),
             (
                 &[FIRST, "e=server-does-support-channel-binding"],
-                "somebody between",
+                "something in between",
             ),
             (&[FIRST, "e=odd"], "\"odd\""),
         ] {
@@ -541,7 +542,7 @@ mod with_feature {
             }
             assert_eq!(trial.login.fault(), fault, "{challenges:?}");
         }
-        // What is not base64 does not come to the exchange.
+        // What is not base64 does not reach the exchange.
         let mut trial = Setting::new("").begin(Mechanism::CramMd5, &user());
         assert_eq!(&*trial.login.respond("<>", &mut trial.secrets).0, b"*\r\n");
         assert_eq!(trial.login.fault(), Some(Broken));
@@ -654,8 +655,8 @@ mod with_feature {
                 Mechanism::ScramSha256,
                 "y,,n=",
             ),
-            // Not one that this client has: put in place of one that it has, it would hide that the
-            // server has it.
+            // Not one that this client supports: in the place of one that it does, it would hide
+            // that the server has it.
             (
                 "SCRAM-SHA-256 SCRAM-SHA-512-PLUS",
                 channel.clone(),
@@ -750,7 +751,7 @@ mod with_feature {
         );
     }
 
-    /// What a server might say: nearly right, or not at all.
+    /// What a server might send: nearly valid, or not at all.
     fn challenge() -> impl Strategy<Value = Vec<u8>> {
         let scram =
             "(r=abc?[!-~]{0,6})?,?(s=[A-Za-z0-9+/]{0,8}=?)?,?(i=[0-9]{0,3})?(,[a-z]=.{0,5})?";
@@ -769,8 +770,7 @@ mod with_feature {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 
-        /// Whatever comes, there is one line for it; who gave up has said why, and is not talked
-        /// out of it.
+        /// Every challenge gets one line, and a cancelled login stays cancelled with its reason.
         #[test]
         fn every_challenge_gets_one_line(
             challenges in proptest::collection::vec((challenge(), any::<bool>()), 0..6),
@@ -813,7 +813,7 @@ fn a_long_initial_response_waits_for_its_challenge() {
     let longest = (512 - 13) / 4 * 3 - 7;
     assert!(begins_with(longest).starts_with("AUTH PLAIN "));
     assert_eq!(begins_with(longest + 1).trim_end(), "AUTH PLAIN");
-    // With this name, the 512 can be had to the byte.
+    // With this user name, exactly 512 bytes are possible.
     let begins_with = |user: usize| {
         let credentials = Credentials::external().authorize_as("x".repeat(user));
         Setting::new("")

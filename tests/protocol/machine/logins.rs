@@ -94,12 +94,12 @@ fn usable_mechanisms_depend_on_credentials_and_tls() {
         (
             Mechanism::Plain,
             Credentials::external(),
-            "PLAIN is not a mechanism for neither password nor token",
+            "PLAIN is not a mechanism for an external login",
         ),
         (
             Mechanism::Login,
             Credentials::anonymous("me"),
-            "LOGIN is not a mechanism for no credentials at all",
+            "LOGIN is not a mechanism for an anonymous login",
         ),
         (
             Mechanism::Login,
