@@ -81,10 +81,10 @@
 //!
 //! | Feature | |
 //! |---|---|
-//! | `client` (default) | all that uses sockets; without it, [`proto`] alone, without tokio and rustls |
-//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS; with both, aws-lc-rs, unless [`TlsSettings::crypto_provider`](tls::TlsSettings::crypto_provider) names another |
+//! | `client` (default) | sockets; without it, [`proto`] alone, without tokio and rustls |
+//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS; [`tls`] says which is used |
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
-//! | `sasl` | SCRAM and CRAM-MD5: which login is the strongest that can be chosen |
+//! | `sasl` | the mechanisms SCRAM and CRAM-MD5 |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
 //! | `pool` | [`Pool`] |

@@ -138,7 +138,10 @@ fn report_json(report: &Report) -> Value {
         "host": report.host,
         "usable": report.is_usable(),
         "user": report.user,
-        "trusted": {"certificates": report.trusted.anchors.len(), "warnings": report.trusted.warnings},
+        "trusted": {
+            "certificates": report.trusted.anchors.len(),
+            "warnings": report.trusted.warnings,
+        },
         "ports": report.ports.iter().map(port_json).collect::<Vec<_>>(),
         "advice": report.advice.as_ref().map(|advice| json!({
             "port": advice.port,

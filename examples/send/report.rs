@@ -253,14 +253,19 @@ impl Report {
             .failure
             .as_ref()
             .and_then(|failure| failure.reply.as_ref());
+        let recipients = receipt.map(|receipt| {
+            let recipients = receipt.recipients.iter().map(recipient_json);
+            recipients.collect::<Vec<_>>()
+        });
+        let mechanism = receipt.and_then(|receipt| receipt.mechanism);
         let elapsed = receipt.map_or(self.elapsed, |receipt| receipt.elapsed);
         json!({
             "outcome": self.outcome(),
             "server": receipt.map(|receipt| &receipt.server),
             "reply": reply.or(failed_by).map(reply_json),
-            "recipients": receipt.map(|receipt| receipt.recipients.iter().map(recipient_json).collect::<Vec<_>>()),
+            "recipients": recipients,
             "tls": receipt.and_then(|receipt| receipt.tls.as_ref()).map(tls_json),
-            "auth": receipt.and_then(|receipt| receipt.mechanism).map(|mechanism| mechanism.as_str()),
+            "auth": mechanism.map(|mechanism| mechanism.as_str()),
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
