@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::time::timeout_at;
 
+use super::call::CallGuard;
 use super::fallback::{Reason, may_follow};
 use super::{Connection, not_sent};
 use crate::config::endpoint::Endpoint;
@@ -50,10 +51,10 @@ impl Connection {
         mechanism: Option<Mechanism>,
         credentials: &Credentials,
     ) -> Result<Reply> {
-        self.start_step()?;
-        let order = mechanism.map_or_else(|| self.mechanisms.clone(), |mechanism| vec![mechanism]);
-        let result = self.try_mechanisms(&order, credentials).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let order = mechanism.map_or_else(|| call.mechanisms.clone(), |mechanism| vec![mechanism]);
+        let result = call.try_mechanisms(&order, credentials).await;
+        call.complete_with(result)
     }
 
     /// Logs in by a mechanism of another maker.
@@ -62,9 +63,9 @@ impl Connection {
     ///
     /// As for [`login`](Self::login).
     pub async fn login_with(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
-        self.start_step()?;
-        let result = self.login_by_exchange(Box::new(exchange)).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let result = call.login_by_exchange(Box::new(exchange)).await;
+        call.complete_with(result)
     }
 
     /// As the endpoint says.

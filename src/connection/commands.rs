@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::call::CallGuard;
 use super::{Connection, not_sent};
 use crate::Address;
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -37,9 +38,9 @@ impl Connection {
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
-        self.start_step()?;
-        let result = self.driver.ask(|machine| machine.mail(transaction)).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let result = call.driver.ask(|machine| machine.mail(transaction)).await;
+        call.complete_with(result)
     }
 
     /// RCPT: adds a recipient to the open transaction. A negative reply is returned like a positive
@@ -52,10 +53,11 @@ impl Connection {
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
-        self.start_step()?;
-        self.driver.clock.allow_for(1, &self.driver.timeouts);
-        let result = self.driver.ask(|machine| machine.rcpt(recipient)).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let driver = &mut call.driver;
+        driver.clock.allow_for(1, &driver.timeouts);
+        let result = driver.ask(|machine| machine.rcpt(recipient)).await;
+        call.complete_with(result)
     }
 
     /// DATA: asks to give the message, and returns what takes it.
@@ -65,11 +67,11 @@ impl Connection {
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it;
     /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
-        self.start_step()?;
+        let mut call = CallGuard::start_step(self)?;
         let asked = async {
-            self.driver.until_ready().await?;
-            self.driver.machine.data()?;
-            match self.driver.next(None).await? {
+            call.driver.until_ready().await?;
+            call.driver.machine.data()?;
+            match call.driver.next(None).await? {
                 Step::Body { .. } => Ok(()),
                 step => Err(not_sent(step)),
             }
@@ -77,10 +79,10 @@ impl Connection {
         match asked.await {
             // The call goes on until the writer has finished.
             Ok(()) => Ok(DataWriter {
-                connection: self,
+                call,
                 write_cancelled: false,
             }),
-            Err(error) => self.end_call(Err(error)),
+            Err(error) => call.complete_with(Err(error)),
         }
     }
 
@@ -90,9 +92,9 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn reset(&mut self) -> Result<Reply> {
-        self.start_step()?;
-        let result = self.driver.ask(Machine::reset).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let result = call.driver.ask(Machine::reset).await;
+        call.complete_with(result)
     }
 
     /// NOOP.
@@ -101,9 +103,9 @@ impl Connection {
     ///
     /// Where the session ends.
     pub async fn noop(&mut self) -> Result<Reply> {
-        self.start_step()?;
-        let result = self.driver.ask(Machine::noop).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let result = call.driver.ask(Machine::noop).await;
+        call.complete_with(result)
     }
 
     /// Gives any other command, and returns the answer, be it positive or not: VRFY and EXPN (with
@@ -126,9 +128,9 @@ impl Connection {
     /// SMTPUTF8; others where the session ends.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
-        self.start_step()?;
-        let result = self.driver.ask(|machine| machine.command(&command)).await;
-        self.end_call(result)
+        let mut call = CallGuard::start_step(self)?;
+        let result = call.driver.ask(|machine| machine.command(&command)).await;
+        call.complete_with(result)
     }
 }
 
@@ -137,7 +139,7 @@ impl Connection {
 #[derive(Debug)]
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
-    connection: &'c mut Connection,
+    call: CallGuard<'c>,
     /// A `write` was not awaited to its end, so that it is not certain which pieces the message
     /// has.
     write_cancelled: bool,
@@ -168,12 +170,12 @@ impl DataWriter<'_> {
             }
             let result = self.write_piece(piece).await;
             self.write_cancelled = false;
-            result.map_err(|error| error.advised(&self.connection.facts()))
+            result.map_err(|error| error.advised(&self.call.facts()))
         }
     }
 
     async fn write_piece(&mut self, piece: Bytes) -> Result<()> {
-        let driver = &mut self.connection.driver;
+        let driver = &mut self.call.driver;
         driver.machine.body(piece)?;
         match driver.flush_body().await? {
             Step::Body { .. } => Ok(()),
@@ -208,12 +210,12 @@ impl DataWriter<'_> {
     ///
     /// As for [`finish`](Self::finish): the message was taken for nobody, or what became of it for
     /// those who were not told of is unknown.
-    pub async fn finish_each(self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
+    pub async fn finish_each(mut self, mut each: impl FnMut(usize, &Reply)) -> Result<Reply> {
         if self.write_cancelled {
             // The call that began with DATA does not end: the connection refuses further use.
             return Err(write_was_cancelled());
         }
-        let driver = &mut self.connection.driver;
+        let driver = &mut self.call.driver;
         let finished = async {
             driver.machine.finish()?;
             loop {
@@ -225,7 +227,7 @@ impl DataWriter<'_> {
             }
         };
         let result = finished.await;
-        self.connection.end_call(result)
+        self.call.complete_with(result)
     }
 }
 

@@ -6,6 +6,7 @@
 //! said when, the machine knows.
 
 mod auth;
+mod call;
 pub(crate) mod clock;
 mod commands;
 mod driver;
@@ -34,6 +35,7 @@ use crate::proto::{
 use crate::receipt::Receipt;
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
+use call::CallGuard;
 use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
 use submission::Submission;
@@ -90,7 +92,8 @@ pub struct Connection {
     check_after_idle: Duration,
     /// Of the machine's round trips, those that the next receipt need not tell of.
     round_trips_before: u32,
-    /// A call has begun and not come to its end: it is running, or its future was dropped.
+    /// A call was started and not completed: it is running, or its future was dropped. Set and
+    /// cleared by [`CallGuard`] alone.
     in_call: bool,
 }
 
@@ -154,15 +157,11 @@ impl Connection {
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
-        self.start_call()?;
-        let server = self.server.clone();
-        let result = trace::in_span(
-            "send",
-            &server,
-            self.submit(envelope, body, started, endpoint),
-        )
-        .await;
-        self.end_call(result)
+        let mut call = CallGuard::start(self)?;
+        let server = call.server.clone();
+        let submitting = call.submit(envelope, body, started, endpoint);
+        let result = trace::in_span("send", &server, submitting).await;
+        call.complete_with(result)
     }
 
     /// From MAIL to the final reply, for each part.
@@ -331,14 +330,14 @@ impl Connection {
     /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes
     /// nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
     pub async fn quit(mut self) {
-        if self.start_call().is_ok() {
+        if !self.in_call {
             self.send_quit(true).await;
         }
     }
 
     /// The same without waiting for the answer, which would only take time.
     pub(crate) async fn quit_detached(mut self) {
-        if self.start_call().is_ok() {
+        if !self.in_call {
             self.send_quit(false).await;
         }
     }
@@ -410,32 +409,6 @@ impl Connection {
     /// How often the server had to be waited for, from the greeting on.
     pub fn round_trips(&self) -> u32 {
         self.driver.machine.round_trips()
-    }
-
-    fn start_call(&mut self) -> Result<()> {
-        if self.in_call {
-            let message = "an earlier call on this connection was given up before it ended";
-            return Err(Error::new(ErrorKind::Closed, Phase::Setup, message)
-                .with_hint("Open a new connection."));
-        }
-        self.in_call = true;
-        Ok(())
-    }
-
-    /// The same for a call of a single step, which has its own time, unless a transaction is open:
-    /// that is one call to the server.
-    fn start_step(&mut self) -> Result<()> {
-        self.start_call()?;
-        if self.driver.machine.is_between_transactions() {
-            self.driver.clock = Clock::start(&self.driver.timeouts);
-        }
-        Ok(())
-    }
-
-    /// A call came to its end, by whatever result: the machine knows whether the session goes on.
-    fn end_call<T>(&mut self, result: Result<T>) -> Result<T> {
-        self.in_call = false;
-        result.map_err(|error| error.advised(&self.facts()))
     }
 
     /// What is known of the session, for the advice about what failed in it.

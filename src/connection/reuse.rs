@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Connection;
+use super::call::CallGuard;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Step;
 
@@ -24,11 +25,12 @@ impl Connection {
     /// Waits for the answers to what was sent before, such as RSET after a refused message. `false`
     /// where the session ends instead: nothing was said of the next message then.
     pub(crate) async fn is_ready(&mut self) -> bool {
-        if self.start_call().is_err() {
+        let Ok(mut call) = CallGuard::start(self) else {
             return false;
-        }
-        let result = self.driver.until_ready().await;
-        self.end_call(result).is_ok()
+        };
+        let result = call.driver.until_ready().await;
+        call.complete();
+        result.is_ok()
     }
 
     /// The last message failed on a connection that had ended before the server took anything of
@@ -63,7 +65,7 @@ impl Connection {
 
     /// Says QUIT, as far as it can be written at once: for those who cannot wait.
     pub(crate) fn try_quit(mut self) {
-        if self.start_call().is_ok() && self.driver.machine.quit().is_ok() {
+        if !self.in_call && self.driver.machine.quit().is_ok() {
             self.driver.try_flush(true);
         }
     }

@@ -8,6 +8,7 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::time::Instant;
 
+use super::call::CallGuard;
 use super::clock::Clock;
 use super::submission::{SharedError, Submission};
 use super::{Connection, not_sent, prepare_by};
@@ -90,6 +91,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
         messages: Box::pin(messages.fuse()),
         input_ended: false,
         preparing: None,
+        in_call: false,
         uploading: None,
         in_flight: VecDeque::new(),
         first_number: 0,
@@ -114,6 +116,8 @@ struct SendAll<'m, C, S> {
     input_ended: bool,
     /// The message that was taken from the stream last, until it is prepared.
     preparing: Option<Preparing<'m>>,
+    /// A call is open on the connection, for the open transactions.
+    in_call: bool,
     /// The message that is being given, by its number.
     uploading: Option<(usize, Body)>,
     in_flight: VecDeque<InFlight>,
@@ -184,7 +188,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                     .map(|message| message.finished(&self.connection));
             }
             if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
-                self.connection.in_call = false;
+                self.end_call();
                 return None;
             }
             if let Err(error) = self.advance().await {
@@ -207,7 +211,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             && self.connection.driver.machine.transactions_left() == Some(0);
         let is_idle = self.open_transactions.is_empty() && (another_part.is_none() || is_exhausted);
         if is_idle {
-            (self.uploading, self.connection.in_call) = (None, false);
+            self.end_call();
             let has_next = is_queued || another_part.is_some();
             // After a 421 the end of the session is still to come.
             let has_ended = self.in_flight.iter().any(InFlight::can_be_retried);
@@ -313,15 +317,23 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Until nothing is outstanding on the connection.
     async fn wait_until_ready(&mut self, has_next: bool) -> Result<()> {
-        match has_next {
-            // It has its own time.
-            true => self.connection.start_call()?,
-            false => self.connection.start_step()?,
+        // A message has time limits of its own already.
+        let mut call = match has_next {
+            true => CallGuard::start(&mut self.connection)?,
+            false => CallGuard::start_step(&mut self.connection)?,
+        };
+        let result = call.driver.until_ready().await;
+        call.complete();
+        result
+    }
+
+    /// Nothing is in progress on the connection: a stream that is dropped now leaves it usable.
+    fn end_call(&mut self) {
+        self.uploading = None;
+        // Not a call that was given up before this stream.
+        if std::mem::take(&mut self.in_call) {
+            CallGuard::resume(&mut self.connection).complete();
         }
-        self.connection.driver.until_ready().await?;
-        // Waiting for the next message is no call.
-        self.connection.in_call = false;
-        Ok(())
     }
 
     /// No more messages are to begin in this session, but may in the next.
@@ -452,7 +464,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                     *retry_copy = body.restart().map(|body| Box::new((envelope, body)));
                 }
                 self.open_transactions.push_back(number);
-                (self.uploading, self.connection.in_call) = (Some((number, body)), true);
+                self.uploading = Some((number, body));
+                // Until no transaction is open.
+                CallGuard::resume(&mut self.connection).leave_open();
+                self.in_call = true;
             }
             Err(error) => {
                 if error.kind() == ErrorKind::Closed {
@@ -519,7 +534,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// The connection is lost. The first transactions without an outcome may have been carried out,
     /// the others were not.
     fn connection_lost(&mut self, error: Error) {
-        (self.uploading, self.connection.in_call) = (None, false);
+        self.end_call();
         // A session in which no message was answered is not followed by another: that would be for
         // ever.
         let goes_on = self.renewal.is_some() && self.has_answered && !self.session_ended;

@@ -87,6 +87,12 @@ async fn assert_given_up(
             .unwrap_or_else(|| panic!("{context}: it goes on"));
         assert!(error.to_string().contains("given up"), "{context}: {error}");
     }
+    let letters = stream::iter([letter(9, &["late@example.com"], 10)]);
+    let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+    let [Err(error)] = &outcomes[..] else {
+        panic!("{context}: {outcomes:?}");
+    };
+    assert!(error.to_string().contains("given up"), "{context}: {error}");
     connection.quit().await;
     assert_nothing_left(serving, context).await;
 }
