@@ -1,7 +1,24 @@
 //! The driver of the machine: the one place where bytes, time and the protocol meet.
 //!
-//! [`Driver::next`] writes what the socket takes and reads what is there in the same poll, so that
-//! a server that answers early is heard at once, and none can make both sides wait for each other.
+//! [`Driver::next`] writes what the socket takes and reads what is there in the same poll, so an
+//! early answer is read at once, and client and server cannot wait for each other.
+//!
+//! # Cancel safety
+//!
+//! Every method of [`Driver`] is cancel-safe: a dropped future loses no byte, no event and no
+//! time. `send_all` relies on it, since it drops [`Driver::next`] whenever a message arrives first.
+//! Everything that must survive is in the driver, the machine or the [`Body`], and changes only
+//! between two await points:
+//!
+//! | Await point | What a drop there leaves |
+//! |---|---|
+//! | [`read_available`](Driver::read_available) | The machine has the bytes that were read; the next call looks again. |
+//! | `exchange`: write, read, or a time-out | [`Machine::wrote`] and [`Machine::input`] are called in the poll that moved the bytes. The reply's time limit counts from `reply_wait`, which stays; the time waited is charged by the drop of [`ServerWait`]. |
+//! | `feed`: the same, or the next piece of the message | As above. A piece goes from [`Body::poll_chunk`] to the machine without an await between the two. |
+//! | `read_last_replies` | The reads so far. Its limit counts from the failure of the transport, which stays. |
+//! | [`flush`](Driver::flush) | The unwritten output, in the machine. |
+//!
+//! [`Machine::step`] gives each event once. It is returned without an await after it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -12,7 +29,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::clock::{Clock, FAR, Limit, LimitKind};
 use super::not_sent;
@@ -22,7 +39,7 @@ use crate::message::Body;
 use crate::proto::{AbortReason, Chunk, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
 
-/// After a write failed, a reply may still be waiting to be read: why the server closed.
+/// How long replies are read after a write failed: they say why the server closed.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// How much is read at a time; replies are short.
@@ -35,23 +52,19 @@ pub(super) struct Driver {
     buffer: Box<[u8]>,
     /// Something was written and not flushed.
     unflushed: bool,
-    /// Nothing more can be read.
-    read_eof: bool,
-    /// Why the transport broke, if it did.
-    io_error: Option<io::Error>,
+    /// Why and when the transport failed, if it did.
+    io_error: Option<(io::Error, Instant)>,
     /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of
     /// that.
     abort_error: Option<Error>,
-    /// When the server was last heard.
+    /// When bytes of the server last arrived.
     pub(super) last_read_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
     stalled_since: Instant,
-    /// The reply that is waited for, by its phase and number, and since when.
-    wait: Option<(Phase, u64, Instant)>,
-    /// Since when a wait lasts of which the clock was not told; the future that waited may be gone.
-    waiting_since: Option<(Phase, Instant)>,
-    /// How long this message has waited for the server, all in all; and those before it, where they
-    /// waited longer than they may.
+    /// The reply that is awaited, by its phase and number, and since when.
+    reply_wait: Option<(Phase, u64, Instant)>,
+    /// How long the server was waited for while it took this message; and the excess of the
+    /// messages before it over what the lowest rate allows.
     body_wait: Duration,
     pub(super) timeouts: Timeouts,
     pub(super) clock: Clock,
@@ -69,21 +82,19 @@ impl Driver {
             transport: Transport::Plain(stream),
             buffer: vec![0; READ_SIZE].into(),
             unflushed: false,
-            read_eof: false,
             io_error: None,
             abort_error: None,
             last_read_at: Instant::now(),
             stalled_since: Instant::now(),
-            wait: None,
-            waiting_since: None,
+            reply_wait: None,
             body_wait: Duration::ZERO,
             timeouts,
             clock,
         }
     }
 
-    /// Until the machine has more to say than that it waits. What it wants of the message comes
-    /// from `body`, if that is given.
+    /// Drives I/O until the machine yields a step other than `Wait`. The pieces of the message come
+    /// from `body`, if it is given.
     pub(super) async fn next(&mut self, body: Option<&mut Body>) -> Result<Step> {
         match self.drive(body, |_| false).await? {
             Some(step) => Ok(step),
@@ -91,7 +102,7 @@ impl Driver {
         }
     }
 
-    /// The same, or until another transaction can begin.
+    /// Drives I/O like [`next`](Self::next), but returns `None` once another transaction can start.
     pub(super) async fn next_or_startable(
         &mut self,
         body: Option<&mut Body>,
@@ -105,8 +116,9 @@ impl Driver {
         stop_when: impl Fn(&Machine) -> bool,
     ) -> Result<Option<Step>> {
         loop {
+            self.read_last_replies().await;
             let step = self.step()?;
-            // What came before the next command was written does not answer it.
+            // Bytes that arrived before the next command was written do not answer it.
             if matches!(step, Step::Wait { .. } | Step::Body { .. })
                 && self.machine.should_read_first()
                 && self.read_available().await
@@ -122,20 +134,7 @@ impl Driver {
                 }
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
-                (Step::Wait { phase }, _) => {
-                    // One limit for a reply as a whole, however many reads and calls it takes.
-                    let replies = self.machine.replies();
-                    let since = match self.wait {
-                        Some((before, replies_before, since))
-                            if before == phase && replies_before == replies =>
-                        {
-                            since
-                        }
-                        _ => Instant::now(),
-                    };
-                    self.wait = Some((phase, replies, since));
-                    self.exchange(phase, since).await?;
-                }
+                (Step::Wait { phase }, _) => self.exchange(phase).await,
                 (step, _) => return Ok(Some(step)),
             }
         }
@@ -150,12 +149,15 @@ impl Driver {
         body.report_progress(self.machine.message_bytes_gone(), all_gone);
     }
 
-    /// Until all that the machine has of the message is with the transport and more may be given,
-    /// or something else is to be told.
+    /// Writes and flushes what the machine has of the message, until it asks for more of it or
+    /// yields another step.
     pub(super) async fn flush_body(&mut self) -> Result<Step> {
         loop {
+            self.read_last_replies().await;
             match self.step()? {
-                Step::Body { .. } if !self.machine.output().is_empty() => self.feed(None).await?,
+                Step::Body { .. } if self.unflushed || !self.machine.output().is_empty() => {
+                    self.feed(None).await?;
+                }
                 // Without PIPELINING, the answer to a chunk comes before the next one goes.
                 Step::Wait { .. } => self.feed(None).await?,
                 step => return Ok(step),
@@ -163,8 +165,8 @@ impl Driver {
         }
     }
 
-    /// Until nothing that was sent before is unanswered. What came unasked since is looked at
-    /// first: a connection that the server has given up says so before anything is sent on it.
+    /// Drives I/O until every command sent before is answered. Reads first what arrived since: a
+    /// session that the server has ended meanwhile fails here, before anything is sent in it.
     pub(super) async fn until_ready(&mut self) -> Result<()> {
         self.read_available().await;
         self.body_wait = Duration::ZERO;
@@ -178,20 +180,21 @@ impl Driver {
                         None => error,
                     });
                 }
-                // The answer to something that nobody waits for any more.
+                // The answer to an earlier call, which has ended.
                 _ => {}
             }
         }
     }
 
-    /// Takes what has come, without waiting for more, and says whether something has.
+    /// Reads what has arrived, without waiting for more. `true` if anything was read.
     pub(super) async fn read_available(&mut self) -> bool {
-        // The runtime asks the system what has come only when tasks rest.
+        // A socket is readable only after the runtime has polled the system for events, which it
+        // does between two polls of its tasks.
         tokio::task::yield_now().await;
         poll_fn(|cx| Poll::Ready(self.poll_read(cx).is_ready())).await
     }
 
-    /// Gives a command, and waits for its reply.
+    /// Gives a command to the machine, and waits for its reply.
     pub(super) async fn ask(
         &mut self,
         give: impl FnOnce(&mut Machine) -> Result<(), ProtocolError>,
@@ -206,7 +209,7 @@ impl Driver {
         }
     }
 
-    /// Until all that is to be said has left, or cannot.
+    /// Writes and flushes all output, or as much as a transport that fails takes.
     pub(super) async fn flush(&mut self) {
         poll_fn(|cx| {
             loop {
@@ -221,8 +224,9 @@ impl Driver {
         .await;
     }
 
-    /// The same, as far as it can leave at once; the end of the session, too, if these are the last
-    /// words.
+    /// Writes what the transport takes without waiting, and shuts it down if `last`. Called in
+    /// `Drop`, where nothing can be awaited: a waker that does nothing is enough, as nothing waits
+    /// for the transport afterwards, or a later call polls it with a waker of its own.
     #[cfg(feature = "pool")]
     pub(super) fn try_flush(&mut self, last: bool) {
         let mut cx = Context::from_waker(Waker::noop());
@@ -239,76 +243,74 @@ impl Driver {
             Err(error) => {
                 let error = Error::from(error);
                 Err(match self.io_error.take() {
-                    Some(cause) => error.with_io_error(cause).redacted(self.machine.secrets()),
+                    Some((cause, _)) => {
+                        error.with_io_error(cause).redacted(self.machine.secrets())
+                    }
                     None => error,
                 })
             }
         }
     }
 
-    /// Writes and reads until something happens, or this reply has taken too long.
-    async fn exchange(&mut self, phase: Phase, since: Instant) -> Result<()> {
-        self.charge_wait();
+    /// Writes and reads until something happens, or the awaited reply is overdue.
+    async fn exchange(&mut self, phase: Phase) {
+        // One limit for a reply as a whole, however many reads and calls it takes.
+        let replies = self.machine.replies();
+        let since = match self.reply_wait {
+            Some((before, count, since)) if before == phase && count == replies => since,
+            _ => Instant::now(),
+        };
+        self.reply_wait = Some((phase, replies, since));
         let limit = self.clock.limit(phase, since, &self.timeouts);
-        self.waiting_since = Some((phase, Instant::now()));
         let mut sleep = pin!(sleep_until(limit.at));
-        let in_time = poll_fn(|cx| match self.poll_io(cx) {
+        let wait = ServerWait::start(self, Some(WaitFor::Reply(phase)));
+        let in_time = poll_fn(|cx| match wait.driver.poll_io(cx) {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
         })
         .await;
-        self.charge_wait();
-        if in_time {
-            return self.read_remaining().await;
-        }
-        self.time_out(phase, limit.why);
-        Ok(())
-    }
-
-    /// Tells the clock how long the server was waited for.
-    fn charge_wait(&mut self) {
-        if let Some((phase, since)) = self.waiting_since.take() {
-            self.clock.spend(phase, since);
+        drop(wait);
+        if !in_time {
+            self.time_out(phase, limit.why);
         }
     }
 
-    /// Writes the message and reads, and gives the machine the next piece if it comes first. Only
-    /// the time counts in which the server could have taken something: a slow source is no fault of
-    /// the server's.
+    /// Writes the message and reads, or gives the next piece to the machine if it comes first. Only
+    /// the time in which the server could have taken something counts: a slow source is not the
+    /// server's fault.
     async fn feed(&mut self, mut body: Option<&mut Body>) -> Result<()> {
         enum Event {
             Io,
             Chunk(Option<Result<Chunk>>),
             TooSlow(LimitKind),
         }
-        let began = Instant::now();
-        let mut server_is_slow = false;
         let mut sleep: Option<(Pin<Box<Sleep>>, LimitKind)> = None;
+        let mut wait = ServerWait::start(self, None);
         let event = poll_fn(|cx| {
-            // As long as the machine asks for more, what is there comes first: few large writes
-            // cost less than many small ones.
+            // As long as the machine asks for more, pieces that are there come first: few large
+            // writes cost less than many small ones.
             if let Some(body) = body.as_deref_mut()
                 && let Poll::Ready(chunk) = body.poll_chunk(cx)
             {
                 return Poll::Ready(Event::Chunk(chunk));
             }
-            if self.poll_io(cx).is_ready() {
+            if wait.driver.poll_io(cx).is_ready() {
                 return Poll::Ready(Event::Io);
             }
-            // Without a piece to wait for, it is an answer to a chunk that is waited for.
-            server_is_slow = body.is_none() || !self.machine.output().is_empty();
+            // Without a source of pieces, the answer to a chunk is awaited.
+            let server_is_slow = body.is_none() || !wait.driver.machine.output().is_empty();
+            wait.wait_for = server_is_slow.then_some(WaitFor::Body);
             let (timer, why) = sleep.get_or_insert_with(|| {
-                let limit = self.body_limit(server_is_slow);
+                let limit = wait.driver.body_limit(server_is_slow);
                 (Box::pin(sleep_until(limit.at)), limit.why)
             });
             timer.as_mut().poll(cx).map(|()| Event::TooSlow(*why))
         })
         .await;
-        if server_is_slow {
-            self.body_wait += began.elapsed();
-        }
+        let server_is_slow = wait.wait_for.is_some();
+        drop(wait);
         match event {
-            Event::Io => self.read_remaining().await,
+            Event::Io => Ok(()),
             Event::Chunk(Some(Ok(chunk))) => {
                 if !server_is_slow {
                     self.stalled_since = Instant::now();
@@ -316,7 +318,7 @@ impl Driver {
                 Ok(self.machine.body(chunk)?)
             }
             Event::Chunk(None) => Ok(self.machine.finish()?),
-            // What is missing must not look like the end: the session ends before the final dot.
+            // A truncated message must not look complete: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
                 self.machine
                     .abort(AbortReason::InputFailed(error.message().to_owned()));
@@ -330,7 +332,7 @@ impl Driver {
         }
     }
 
-    /// When a server that takes nothing, or too little in all, has had its time.
+    /// When a server that takes nothing, or too little in all, is overdue.
     fn body_limit(&self, server_is_slow: bool) -> Limit {
         if !server_is_slow {
             return self.clock.body_limit(None, &self.timeouts);
@@ -346,19 +348,19 @@ impl Driver {
             .body_limit(Some(stalled.min(Instant::now() + left)), &self.timeouts)
     }
 
-    /// How long the server may take for what was given of the message, by the lowest rate.
+    /// How long the server may take for the bytes given so far, by the lowest rate.
     fn time_at_min_rate(&self) -> Duration {
         Duration::from_secs(self.machine.message_bytes() / self.timeouts.min_rate.max(1))
     }
 
-    /// Begins a message. What the one before it had left of its time is not for this one; what it
-    /// lacked, is.
+    /// Starts a transaction. Time that the message before it did not use is not carried over; its
+    /// excess is.
     pub(super) fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
         self.body_wait = self.body_wait.saturating_sub(self.time_at_min_rate());
         Ok(self.machine.begin(transaction)?)
     }
 
-    /// Writes what the transport takes and reads what is there. Ready, if anything came of it.
+    /// Writes what the transport takes and reads what is there. Ready if either made progress.
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wrote = self.poll_write(cx);
         let read = self.poll_read(cx);
@@ -373,7 +375,7 @@ impl Driver {
         while self.io_error.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
             let output = self.machine.output();
             let written = if output.is_empty() {
-                // Before a reply is waited for, everything must have left.
+                // Before a reply is awaited, everything must have left.
                 Pin::new(&mut self.transport)
                     .poll_flush(cx)
                     .map_ok(|()| None)
@@ -387,13 +389,13 @@ impl Driver {
             match written {
                 Poll::Pending => break,
                 Poll::Ready(Ok(None)) => self.unflushed = false,
-                Poll::Ready(Ok(Some(0))) => self.io_error = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(Some(0))) => self.transport_failed(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(Some(n))) => {
                     self.machine.wrote(n);
                     self.unflushed = true;
                     self.stalled_since = Instant::now();
                 }
-                Poll::Ready(Err(error)) => self.io_error = Some(error),
+                Poll::Ready(Err(error)) => self.transport_failed(error),
             }
             progress = Poll::Ready(());
         }
@@ -401,44 +403,48 @@ impl Driver {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read_eof {
+        // No more than the machine takes is read, so no byte is left over. A machine that is full
+        // has to be asked for its next step before more is read.
+        let room = self.machine.input_room().min(self.buffer.len());
+        if self.machine.is_input_ended() || room == 0 {
             return Poll::Pending;
         }
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer));
-        let bytes = buffer.filled();
-        match read {
-            // The machine looks at what it has before it is given more, so it has room.
-            Ok(()) if !bytes.is_empty() && self.machine.input(bytes) == bytes.len() => {
+        let mut buffer = ReadBuf::new(&mut self.buffer[..room]);
+        match ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => self.machine.input_ended(),
+            Ok(()) => {
+                let taken = self.machine.input(buffer.filled());
+                debug_assert_eq!(taken, buffer.filled().len(), "the machine has room");
                 self.last_read_at = Instant::now();
-                return Poll::Ready(());
             }
-            Ok(()) => {}
             Err(error) => {
-                self.io_error.get_or_insert(error);
+                self.transport_failed(error);
+                self.machine.input_ended();
             }
         }
-        self.read_eof = true;
-        self.machine.input_ended();
         Poll::Ready(())
     }
 
-    /// After a write failed, whatever the server said before it closed is read: it is the reason,
-    /// and the failure only its consequence.
-    async fn read_remaining(&mut self) -> Result<()> {
-        if self.io_error.is_some() && !self.read_eof {
-            let reading = poll_fn(|cx| {
-                while !self.read_eof {
-                    ready!(self.poll_read(cx));
-                }
-                Poll::Ready(())
-            });
-            // In vain or not: the connection is broken.
-            let _: Result<(), _> = timeout(DRAIN_TIME, reading).await;
-            self.read_eof = true;
-            self.machine.input_ended();
-        }
-        Ok(())
+    /// Records why the transport failed first, and when.
+    fn transport_failed(&mut self, error: io::Error) {
+        self.io_error.get_or_insert_with(|| (error, Instant::now()));
+    }
+
+    /// After a write failed, reads the replies that the server sent before it closed: they are the
+    /// reason, and the failure is the consequence.
+    async fn read_last_replies(&mut self) {
+        let Some(&(_, failed_at)) = self.io_error.as_ref() else {
+            return;
+        };
+        let reading = poll_fn(|cx| {
+            while !self.machine.is_input_ended() && self.machine.input_room() > 0 {
+                ready!(self.poll_read(cx));
+            }
+            Poll::Ready(())
+        });
+        // Whether the server closed or not, the connection is broken.
+        let _: Result<(), _> = timeout_at(failed_at + DRAIN_TIME, reading).await;
+        self.machine.input_ended();
     }
 
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
@@ -449,7 +455,42 @@ impl Driver {
     }
 }
 
-/// What took too long, in words.
+/// A wait for the server. Its time is charged when it ends, also if the future that waits is
+/// dropped.
+struct ServerWait<'d> {
+    driver: &'d mut Driver,
+    since: Instant,
+    /// `None` while the server is not what is waited for.
+    wait_for: Option<WaitFor>,
+}
+
+enum WaitFor {
+    Reply(Phase),
+    /// The server takes the message.
+    Body,
+}
+
+impl<'d> ServerWait<'d> {
+    fn start(driver: &'d mut Driver, wait_for: Option<WaitFor>) -> Self {
+        ServerWait {
+            driver,
+            since: Instant::now(),
+            wait_for,
+        }
+    }
+}
+
+impl Drop for ServerWait<'_> {
+    fn drop(&mut self) {
+        match self.wait_for {
+            Some(WaitFor::Reply(phase)) => self.driver.clock.spend(phase, self.since),
+            Some(WaitFor::Body) => self.driver.body_wait += self.since.elapsed(),
+            None => {}
+        }
+    }
+}
+
+/// The message of a time-out.
 pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
     let what = match phase {
         Phase::Setup => "the message was not prepared",

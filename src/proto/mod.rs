@@ -339,15 +339,25 @@ impl Machine {
     /// these mean.
     #[must_use = "bytes that were not taken must be given again"]
     pub fn input(&mut self, bytes: &[u8]) -> usize {
-        let room = (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len());
-        let taken = bytes.len().min(room);
+        let taken = bytes.len().min(self.input_room());
         self.input.extend_from_slice(&bytes[..taken]);
         taken
+    }
+
+    /// The number of bytes that [`input`](Self::input) takes now.
+    pub(crate) fn input_room(&self) -> usize {
+        (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len())
     }
 
     /// No more bytes will come: the server closed the connection, or it broke.
     pub fn input_ended(&mut self) {
         self.input_ended = true;
+    }
+
+    /// [`input_ended`](Self::input_ended) was called.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_input_ended(&self) -> bool {
+        self.input_ended
     }
 
     // ---- What is next ----

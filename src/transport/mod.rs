@@ -48,7 +48,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) enum Transport {
     Plain(Box<dyn Stream>),
     Tls(Box<TlsStream<Box<dyn Stream>>>),
-    /// Moved into a handshake that has not returned it.
+    /// The handshake has the stream. It returns it with TLS; if it fails, or its future is dropped,
+    /// the stream is closed, and every read and write here fails with `NotConnected`.
     Taken,
 }
 
