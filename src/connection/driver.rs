@@ -243,9 +243,7 @@ impl Driver {
             Err(error) => {
                 let error = Error::from(error);
                 Err(match self.io_error.take() {
-                    Some((cause, _)) => {
-                        error.with_io_error(cause).redacted(self.machine.secrets())
-                    }
+                    Some((cause, _)) => error.with_io_error(cause).redacted(self.machine.secrets()),
                     None => error,
                 })
             }

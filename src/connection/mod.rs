@@ -9,6 +9,7 @@ mod auth;
 mod call;
 pub(crate) mod clock;
 mod commands;
+mod data_writer;
 mod driver;
 mod errors;
 mod fallback;
@@ -40,7 +41,7 @@ use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
 use submission::Submission;
 
-pub use commands::DataWriter;
+pub use data_writer::DataWriter;
 #[cfg(feature = "pool")]
 pub(crate) use send_all::send_all;
 pub(crate) use setup::{client_name, open, within};
