@@ -9,7 +9,7 @@ use crate::connection::clock::Clock;
 use crate::connection::prepare_by;
 use crate::error::{Error, Result};
 use crate::message::{Body, Message};
-use crate::receipt::{Receipt, Recipient};
+use crate::receipt::{Delivery, Receipt};
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
 #[cfg(feature = "retries")]
@@ -138,14 +138,13 @@ impl Client {
         if let Some(retries) = &self.retries {
             let attempt = |envelope, body| attempt(envelope, body, clock.clone());
             let all_or_nothing = self.endpoint.all_or_nothing;
-            let mut result =
-                retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await;
-            if let Ok(receipt) = &mut result {
-                receipt.elapsed = started.elapsed();
-            }
-            return result;
+            let result = retry::send(retries, &clock, all_or_nothing, envelope, body, attempt);
+            return result
+                .await
+                .map(|receipt| receipt.with_elapsed(started.elapsed()));
         }
-        attempt(envelope, body, clock).await
+        let result = attempt(envelope, body, clock).await;
+        result.map(|receipt| receipt.with_elapsed(started.elapsed()))
     }
 
     async fn attempt(
@@ -163,9 +162,7 @@ impl Client {
             .send_prepared(envelope, body, started, Some(&self.endpoint))
             .await;
         connection.quit_detached().await;
-        let mut receipt = result?;
-        receipt.elapsed = started.elapsed();
-        Ok(receipt)
+        result
     }
 }
 
@@ -176,17 +173,17 @@ pub(crate) fn with_recipients(
     envelope: &Envelope,
     started: Instant,
 ) -> Error {
-    let mut receipt = error
+    let receipt = error
         .take_receipt()
         .unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
-    let transient = error.is_transient();
-    let untried = |address| Recipient {
-        transient,
-        ..Recipient::untried(address)
-    };
-    receipt.recipients = envelope.recipients().iter().cloned().map(untried).collect();
-    receipt.reply = error.reply().cloned();
-    receipt.elapsed = started.elapsed();
+    let untried = Delivery::untried(
+        envelope.recipients(),
+        error.is_transient(),
+        error.reply().cloned(),
+    );
+    let receipt = receipt
+        .with_untried(untried)
+        .with_elapsed(started.elapsed());
     error.with_receipt(receipt)
 }
 

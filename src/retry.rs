@@ -12,8 +12,7 @@ use crate::Envelope;
 use crate::connection::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Body;
-use crate::proto::Transcript;
-use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
 
 /// When and how often a [`Client`](crate::Client) retries a message after a transient failure: no
 /// connection, a connection lost or a time-out reached before the whole message was sent, a 4xx
@@ -103,14 +102,10 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
 
 /// The combined result of all attempts.
 struct RetryState {
-    /// In the order of the whole envelope.
-    recipients: Vec<Recipient>,
+    total: Attempts,
     /// The indexes of the recipients of the current attempt.
     current: Vec<usize>,
     attempts: u32,
-    round_trips: u32,
-    transactions: u32,
-    transcript: Transcript,
     /// The receipt of the last attempt in which a recipient was accepted.
     accepted: Option<Receipt>,
     /// The error of the first attempt after which an outcome was unknown.
@@ -122,17 +117,9 @@ struct RetryState {
 impl RetryState {
     fn new(envelope: &Envelope) -> Self {
         RetryState {
-            recipients: envelope
-                .recipients()
-                .iter()
-                .cloned()
-                .map(Recipient::untried)
-                .collect(),
+            total: Attempts::new(envelope.recipients()),
             current: (0..envelope.recipients().len()).collect(),
             attempts: 0,
-            round_trips: 0,
-            transactions: 0,
-            transcript: Transcript::default(),
             accepted: None,
             unknown: None,
             incomplete_reason: None,
@@ -143,18 +130,18 @@ impl RetryState {
     fn record(&mut self, result: Result<Receipt>) -> Result<Receipt> {
         self.attempts += 1;
         match result {
-            Ok(mut receipt) => {
+            Ok(receipt) => {
                 self.incomplete_reason = receipt.incomplete_reason.clone();
-                self.keep(&mut receipt);
+                self.total.add(&self.current, &receipt);
                 self.accepted = Some(receipt.clone());
                 Ok(receipt)
             }
             Err(mut error) => {
                 // Unless the receipt has another outcome for the recipient.
-                self.current
-                    .iter()
-                    .for_each(|index| self.recipients[*index].transient = error.is_transient());
-                let Some(mut receipt) = error.take_receipt() else {
+                self.current.iter().for_each(|index| {
+                    self.total.recipients[*index].transient = error.is_transient()
+                });
+                let Some(receipt) = error.take_receipt() else {
                     self.incomplete_reason = Some(error.to_string());
                     return Err(error);
                 };
@@ -164,20 +151,10 @@ impl RetryState {
                     .iter()
                     .any(untried)
                     .then(|| error.to_string());
-                self.keep(&mut receipt);
+                self.total.add(&self.current, &receipt);
                 Err(error.with_receipt(receipt))
             }
         }
-    }
-
-    fn keep(&mut self, receipt: &mut Receipt) {
-        for (&index, recipient) in self.current.iter().zip(&receipt.recipients) {
-            self.recipients[index].update(recipient.clone());
-        }
-        self.round_trips += receipt.round_trips;
-        self.transactions += receipt.transactions;
-        receipt.transcript.precede(&self.transcript);
-        self.transcript = receipt.transcript.clone();
     }
 
     /// Keeps the unknown outcome while other recipients are retried.
@@ -193,11 +170,11 @@ impl RetryState {
     fn remaining(&self, all_or_nothing: bool) -> Vec<usize> {
         let is_final =
             |recipient: &Recipient| !recipient.outcome.is_accepted() && !recipient.is_transient();
-        if all_or_nothing && self.recipients.iter().any(is_final) {
+        if all_or_nothing && self.total.recipients.iter().any(is_final) {
             return Vec::new();
         }
-        (0..self.recipients.len())
-            .filter(|index| self.recipients[*index].is_transient())
+        (0..self.total.recipients.len())
+            .filter(|index| self.total.recipients[*index].is_transient())
             .collect()
     }
 
@@ -214,23 +191,12 @@ impl RetryState {
             (None, result, _) => result,
         };
         match result {
-            Ok(mut receipt) => {
-                receipt.incomplete_reason = self.incomplete_reason.take();
-                Ok(self.complete(receipt))
-            }
+            Ok(receipt) => Ok(self.total.into_receipt(receipt, self.incomplete_reason)),
             Err(mut error) => Err(match error.take_receipt() {
-                Some(receipt) => error.with_receipt(self.complete(receipt)),
+                Some(receipt) => error.with_receipt(self.total.into_receipt(receipt, None)),
                 None => error,
             }),
         }
-    }
-
-    fn complete(self, mut receipt: Receipt) -> Receipt {
-        receipt.recipients = self.recipients;
-        receipt.round_trips = self.round_trips;
-        receipt.transactions = self.transactions;
-        receipt.transcript = self.transcript;
-        receipt
     }
 }
 

@@ -156,7 +156,7 @@ impl Connection {
             tried.extend(suitable.or(offered.is_empty().then_some(Mechanism::Plain)));
         }
         let is_named = !order.is_empty();
-        let is_verified = self.tls.as_ref().is_some_and(|tls| tls.is_verified());
+        let is_verified = self.tls().is_some_and(|tls| tls.is_verified());
         let mut refused: Option<Error> = None;
         let mut names = String::new();
         let mut left = VecDeque::from(tried);
@@ -200,7 +200,7 @@ impl Connection {
     ) -> Result<LoginResult> {
         match self.driver.next(None).await? {
             Step::Login { reply, .. } if reply.is_positive() => {
-                self.mechanism = Some(mechanism);
+                self.info_mut().mechanism = Some(mechanism);
                 Ok(LoginResult::Accepted(reply))
             }
             Step::Login {
@@ -235,7 +235,7 @@ impl Connection {
 
     async fn require_protection(&mut self) -> Result<()> {
         self.driver.until_ready().await?;
-        if let Some(tls) = &self.tls
+        if let Some(tls) = self.tls()
             && !tls.is_verified()
             && !self.auth_in_clear
         {

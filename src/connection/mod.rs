@@ -21,6 +21,7 @@ mod setup;
 mod submission;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -33,7 +34,7 @@ use crate::proto::{
     Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
     Transcript,
 };
-use crate::receipt::Receipt;
+use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, Envelope, trace};
 use call::CallGuard;
@@ -73,10 +74,8 @@ pub(crate) use setup::{client_name, open, within};
 /// ```
 pub struct Connection {
     driver: Driver,
-    server: String,
-    tls: Option<TlsInfo>,
-    plaintext_reason: Option<String>,
-    mechanism: Option<Mechanism>,
+    /// Shared with the messages in flight, for their receipts.
+    info: Arc<SessionInfo>,
     /// The user of the last login; empty where it has none.
     user: String,
     /// Those that a login may use, in this order; empty for any.
@@ -91,7 +90,7 @@ pub struct Connection {
     /// After this time without a word of the server's, the answer to MAIL is awaited before more is
     /// sent.
     check_after_idle: Duration,
-    /// Of the machine's round trips, those that the next receipt need not tell of.
+    /// The count of round trips when the current message started.
     round_trips_before: u32,
     /// A call was started and not completed: it is running, or its future was dropped. Set and
     /// cleared by [`CallGuard`] alone.
@@ -159,7 +158,7 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
         let mut call = CallGuard::start(self)?;
-        let server = call.server.clone();
+        let server = call.info.server.clone();
         let submitting = call.submit(envelope, body, started, endpoint);
         let result = trace::in_span("send", &server, submitting).await;
         call.complete_with(result)
@@ -179,12 +178,11 @@ impl Connection {
         {
             self.sender_accepted = submission.sender_accepted();
         }
-        let mut receipt = self.receipt(started);
-        match submission.end(&mut receipt, &self.facts()) {
-            Ok(()) => {
-                receipt.bytes = self.driver.machine.message_bytes();
-                Ok(receipt)
-            }
+        submission.set_bytes(self.driver.machine.message_bytes());
+        let (delivery, result) = submission.finish(&self.facts());
+        let receipt = self.receipt(&self.info, delivery, self.message_start(started));
+        match result {
+            Ok(()) => Ok(receipt),
             Err(error) => Err(error.with_receipt(receipt)),
         }
     }
@@ -279,7 +277,7 @@ impl Connection {
 
     /// Of TLS, the machine knows only that it is there.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
-        match &self.tls {
+        match self.tls() {
             Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => {
                 let message = "the message is to go by TLS alone, all the way (REQUIRETLS), and \
                     this connection has a certificate that was not verified";
@@ -382,18 +380,18 @@ impl Connection {
 
     /// What protects the connection; `None` where it is plaintext.
     pub fn tls(&self) -> Option<&TlsInfo> {
-        self.tls.as_ref()
+        self.info.tls.as_ref()
     }
 
     /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is
     /// not encrypted.
     pub fn plaintext_reason(&self) -> Option<&str> {
-        self.plaintext_reason.as_deref()
+        self.info.plaintext_reason.as_deref()
     }
 
     /// The mechanism that logged in, if any did.
     pub fn mechanism(&self) -> Option<Mechanism> {
-        self.mechanism
+        self.info.mechanism
     }
 
     /// The dialogue so far, without secrets.
@@ -421,9 +419,9 @@ impl Connection {
             port: machine.port(),
             lmtp: machine.protocol() == Protocol::Lmtp,
             secure: machine.is_secure(),
-            fell_back: self.plaintext_reason.is_some(),
+            fell_back: self.info.plaintext_reason.is_some(),
             offered: machine.capabilities(),
-            logged_in: self.mechanism,
+            logged_in: self.info.mechanism,
             user: &self.user,
             tried: None,
             fault: None,
@@ -433,20 +431,41 @@ impl Connection {
         }
     }
 
-    fn receipt(&self, started: Instant) -> Receipt {
-        Receipt {
-            server: self.server.clone(),
-            recipients: Vec::new(),
-            reply: None,
-            incomplete_reason: None,
-            transactions: 0,
-            tls: self.tls.clone(),
-            plaintext_reason: self.plaintext_reason.clone(),
-            mechanism: self.mechanism,
-            bytes: 0,
-            round_trips: self.driver.machine.round_trips() - self.round_trips_before,
-            elapsed: started.elapsed(),
-            transcript: self.driver.machine.transcript().clone(),
+    fn info_mut(&mut self) -> &mut SessionInfo {
+        Arc::make_mut(&mut self.info)
+    }
+
+    /// The start of a message whose call started at `at`.
+    fn message_start(&self, at: Instant) -> MessageStart {
+        MessageStart {
+            at,
+            round_trips: self.round_trips_before,
+        }
+    }
+
+    /// The receipt of a message that started there; `info` is of the session that it was sent in.
+    fn receipt(&self, info: &SessionInfo, delivery: Delivery, start: MessageStart) -> Receipt {
+        let effort = Effort {
+            round_trips: self.round_trips() - start.round_trips,
+            elapsed: start.at.elapsed(),
+            transcript: self.transcript().clone(),
+        };
+        Receipt::new(info, delivery, effort)
+    }
+}
+
+/// Where a message started, in time and in the count of round trips.
+#[derive(Clone, Copy)]
+struct MessageStart {
+    at: Instant,
+    round_trips: u32,
+}
+
+impl MessageStart {
+    fn now(connection: &Connection) -> Self {
+        MessageStart {
+            at: Instant::now(),
+            round_trips: connection.round_trips(),
         }
     }
 }

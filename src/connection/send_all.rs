@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 use std::ops::DerefMut;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use futures::future::{Either, select};
 use futures::stream::{self, Stream, StreamExt as _};
-use tokio::time::Instant;
 
 use super::call::CallGuard;
 use super::clock::Clock;
 use super::submission::{SharedError, Submission};
-use super::{Connection, not_sent, prepare_by};
+use super::{Connection, MessageStart, not_sent, prepare_by};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
 use crate::proto::Step;
-use crate::receipt::Receipt;
+use crate::receipt::{Delivery, Receipt, SessionInfo};
 use crate::{Endpoint, Envelope};
 
 /// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is
@@ -141,16 +141,16 @@ type Prepared = Box<(Envelope, Body)>;
 
 struct Preparing<'m> {
     prepared: Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'm>>,
-    receipt: Receipt,
-    started: Instant,
+    start: MessageStart,
     clock: Clock,
 }
 
 /// A message that was taken from the stream and whose outcome was not given.
 struct InFlight {
     stage: Stage,
-    receipt: Receipt,
-    started: Instant,
+    start: MessageStart,
+    /// The session that it is sent in.
+    session: Arc<SessionInfo>,
     /// Its time limits, until they are those of the connection: while it is the first without an
     /// outcome.
     clock: Option<Clock>,
@@ -185,7 +185,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 return self
                     .in_flight
                     .pop_front()
-                    .map(|message| message.finished(&self.connection));
+                    .map(|message| message.finish(&self.connection));
             }
             if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
                 self.end_call();
@@ -347,27 +347,20 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     }
 
     fn prepare(&mut self, message: Message<'m>) {
-        let started = Instant::now();
+        let start = MessageStart::now(&self.connection);
         let clock = Clock::start(&self.connection.driver.timeouts);
-        let mut receipt = self.connection.receipt(started);
-        // Until it is finished: where the count stood.
-        receipt.round_trips = self.connection.round_trips();
         let by = clock.clone();
         let prepared = Box::pin(async move { prepare_by(&by, message).await.map(Box::new) });
         self.preparing = Some(Preparing {
             prepared,
-            receipt,
-            started,
+            start,
             clock,
         });
     }
 
     fn prepared(&mut self, prepared: Result<Prepared>) {
         let Some(Preparing {
-            receipt,
-            started,
-            mut clock,
-            ..
+            start, mut clock, ..
         }) = self.preparing.take()
         else {
             return;
@@ -384,8 +377,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         };
         self.in_flight.push_back(InFlight {
             stage,
-            receipt,
-            started,
+            start,
+            session: self.connection.info.clone(),
             clock: Some(clock),
             retry_copy: None,
         });
@@ -440,12 +433,14 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         };
         let Some(InFlight {
             stage: Stage::Started(submission),
+            session,
             retry_copy,
             ..
         }) = self.in_flight.get_mut(index)
         else {
             return;
         };
+        session.clone_from(&self.connection.info);
         let Some(prepared) = retry_copy.take() else {
             return;
         };
@@ -485,7 +480,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         };
         let bytes = self.connection.driver.machine.message_bytes();
         if let Some(message) = self.message(number) {
-            message.receipt.bytes = bytes;
+            message.set_bytes(bytes);
         }
     }
 
@@ -587,27 +582,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             submission.connection_lost(shared.error(), 0);
             message.stage = Stage::Started(submission);
         }
-        let (error, receipt, started) = if let Some(Preparing {
-            receipt, started, ..
-        }) = self.preparing.take()
-        {
-            (shared.error(), receipt, started)
+        let (error, start) = if let Some(Preparing { start, .. }) = self.preparing.take() {
+            (shared.error(), start)
         } else if let Some(error) = shared.unused()
             && !self.end_reported
         {
             // Between two messages: no message has failed, but the next cannot be sent.
-            let started = Instant::now();
-            let mut receipt = self.connection.receipt(started);
-            receipt.round_trips = self.connection.round_trips();
-            (error, receipt, started)
+            (error, MessageStart::now(&self.connection))
         } else {
             return;
         };
         let stage = Stage::Failed(error);
         self.in_flight.push_back(InFlight {
             stage,
-            receipt,
-            started,
+            start,
+            session: self.connection.info.clone(),
             clock: None,
             retry_copy: None,
         });
@@ -651,23 +640,24 @@ impl InFlight {
         }
     }
 
-    fn finished(mut self, connection: &Connection) -> Result<Receipt> {
-        self.receipt.elapsed = self.started.elapsed();
-        self.receipt.round_trips = connection.round_trips() - self.receipt.round_trips;
-        self.receipt.transcript = connection.transcript().clone();
-        let result = match self.stage {
-            Stage::Started(submission) => submission.end(&mut self.receipt, &connection.facts()),
-            Stage::Failed(error) => Err(error),
-            Stage::Queued(..) => Err(not_sent(Step::Closed)),
+    /// The message was written, with this size.
+    fn set_bytes(&mut self, bytes: u64) {
+        if let Stage::Started(submission) = &mut self.stage {
+            submission.set_bytes(bytes);
+        }
+    }
+
+    fn finish(self, connection: &Connection) -> Result<Receipt> {
+        let facts = connection.facts();
+        let (delivery, result) = match self.stage {
+            Stage::Started(submission) => submission.finish(&facts),
+            Stage::Failed(error) => (Delivery::default(), Err(error)),
+            Stage::Queued(..) => (Delivery::default(), Err(not_sent(Step::Closed))),
         };
+        let receipt = connection.receipt(&self.session, delivery, self.start);
         match result {
-            Ok(()) => Ok(self.receipt),
-            Err(error) => {
-                self.receipt.bytes = 0;
-                Err(error
-                    .advised(&connection.facts())
-                    .with_receipt(self.receipt))
-            }
+            Ok(()) => Ok(receipt),
+            Err(error) => Err(error.advised(&facts).with_receipt(receipt)),
         }
     }
 }

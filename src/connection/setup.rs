@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -11,6 +12,7 @@ use super::clock::Clock;
 use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
+use crate::receipt::{Delivery, SessionInfo};
 use crate::tls::{Connector, Security, TlsMode, channel_binding};
 use crate::transport::{Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};
@@ -123,7 +125,7 @@ impl Connection {
                 .transcript_mut()
                 .precede(&receipt.transcript);
         }
-        session.plaintext_reason = Some(error.to_string());
+        session.info_mut().plaintext_reason = Some(error.to_string());
         Ok(session)
     }
 
@@ -156,10 +158,10 @@ impl Connection {
                 endpoint.timeouts.clone(),
                 clock,
             ),
-            server: endpoint.server_name(),
-            tls: None,
-            plaintext_reason: None,
-            mechanism: None,
+            info: Arc::new(SessionInfo {
+                server: endpoint.server_name(),
+                ..SessionInfo::default()
+            }),
             user: String::new(),
             mechanisms: endpoint.login.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
@@ -204,8 +206,8 @@ impl Connection {
                 Err(error) => return Err(self.as_late_tls_alert(error)),
             }
         }
-        if security == Security::Opportunistic && self.tls.is_none() {
-            self.plaintext_reason = Some("the server does not offer STARTTLS".into());
+        if security == Security::Opportunistic && self.tls().is_none() {
+            self.info_mut().plaintext_reason = Some("the server does not offer STARTTLS".into());
         }
         Ok(())
     }
@@ -242,7 +244,7 @@ impl Connection {
                     self.driver.machine.set_channel_binding(channel);
                 }
                 self.driver.transport = Transport::Tls(Box::new(stream));
-                self.tls = Some(info);
+                self.info_mut().tls = Some(info);
                 Ok(())
             }
             Err(error) => {
@@ -257,12 +259,12 @@ impl Connection {
     /// handshake.
     fn as_late_tls_alert(&self, error: Error) -> Error {
         let first_inside_tls =
-            self.tls.is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
+            self.tls().is_some() && matches!(error.phase(), Phase::Greeting | Phase::Hello);
         match std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<io::Error>())
         {
             Some(source) if first_inside_tls => {
-                crate::tls::late_alert(source, &self.server).unwrap_or(error)
+                crate::tls::late_alert(source, &self.info.server).unwrap_or(error)
             }
             _ => error,
         }
@@ -283,9 +285,11 @@ impl Connection {
 
     /// The error with what is known of the session.
     fn with_session(&self, error: Error) -> Error {
-        error
-            .advised(&self.facts())
-            .with_receipt(self.receipt(Instant::now()))
+        error.advised(&self.facts()).with_receipt(self.receipt(
+            &self.info,
+            Delivery::default(),
+            self.message_start(Instant::now()),
+        ))
     }
 }
 

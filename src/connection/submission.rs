@@ -8,7 +8,7 @@ use super::outcome::TransactionOutcome;
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{Reply, Step};
-use crate::receipt::{Outcome, Receipt, Recipient};
+use crate::receipt::{Delivery, Outcome, Recipient};
 use crate::{Address, Envelope};
 
 /// A message on its way, in one part or several. Each part is a transaction of its own, with an
@@ -31,6 +31,8 @@ pub(super) struct Submission {
     /// No further part has more than so many.
     overflow_max: usize,
     is_repeatable: bool,
+    /// The size of the message, once it was sent.
+    bytes: u64,
     #[cfg(feature = "pool")]
     sender_accepted: bool,
 }
@@ -67,6 +69,7 @@ impl Submission {
             overflow_size: 0,
             overflow_max: usize::MAX,
             is_repeatable,
+            bytes: 0,
             #[cfg(feature = "pool")]
             sender_accepted: false,
         }
@@ -109,6 +112,11 @@ impl Submission {
     /// The transaction of the part that [begins](Self::next_batch) was opened.
     pub(super) fn on_transaction_started(&mut self) {
         self.transactions += 1;
+    }
+
+    /// The message was written, with this size.
+    pub(super) fn set_bytes(&mut self, bytes: u64) {
+        self.bytes = bytes;
     }
 
     /// There is another part to begin now, after the first one.
@@ -227,14 +235,15 @@ impl Submission {
         (self.started, self.finished) = (self.batches.len(), self.batches.len());
     }
 
-    /// What became of the message goes into the receipt. It has failed where nobody gets it, or
-    /// nobody knows.
-    pub(super) fn end(self, receipt: &mut Receipt, session: &Facts<'_>) -> Result<()> {
+    /// The delivery, for the receipt; and the error, if no recipient accepted the message, or the
+    /// outcome is unknown.
+    pub(super) fn finish(self, session: &Facts<'_>) -> (Delivery, Result<()>) {
         let session = &Facts {
             recipients: self.recipients,
             ..*session
         };
         let several = self.batches.len() > 1;
+        let mut reply = None;
         let mut recipients: Vec<Option<Recipient>> = Vec::new();
         let mut failure: Option<Error> = None;
         let mut untried_reason = None;
@@ -247,7 +256,7 @@ impl Submission {
             ..
         } in self.batches
         {
-            receipt.reply = outcome.reply.clone().or(receipt.reply.take());
+            reply = outcome.reply.clone().or(reply);
             is_over_limit |= !outcome.over_limit().is_empty();
             if let Some(Err(error)) = result {
                 let error = error.advised(&outcome.facts(session));
@@ -291,24 +300,27 @@ impl Submission {
                 }
             }
         }
-        receipt.recipients = recipients.into_iter().flatten().collect();
-        receipt.transactions = self.transactions;
+        let mut delivery = Delivery {
+            recipients: recipients.into_iter().flatten().collect(),
+            reply,
+            incomplete_reason: None,
+            transactions: self.transactions,
+            bytes: 0,
+        };
+        let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();
         match failure {
             Some(error)
-                if error.outcome_unknown()
-                    || !receipt
-                        .recipients
-                        .iter()
-                        .any(|one| one.outcome.is_accepted()) =>
+                if error.outcome_unknown() || !delivery.recipients.iter().any(is_accepted) =>
             {
-                Err(error)
+                (delivery, Err(error))
             }
             _ => {
                 let once = is_over_limit && !self.is_repeatable;
                 let untried_reason = untried_reason.filter(|_| is_incomplete);
-                receipt.incomplete_reason =
+                delivery.incomplete_reason =
                     untried_reason.or_else(|| once.then(|| errors::ONCE.to_owned()));
-                Ok(())
+                delivery.bytes = self.bytes;
+                (delivery, Ok(()))
             }
         }
     }

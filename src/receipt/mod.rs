@@ -1,5 +1,6 @@
 //! The result of sending a message: the [`Receipt`], with an outcome for each recipient.
 
+mod build;
 mod certificate;
 mod tls;
 
@@ -9,6 +10,9 @@ use std::time::Duration;
 use crate::Address;
 use crate::proto::{Mechanism, Reply, Transcript};
 
+#[cfg(feature = "retries")]
+pub(crate) use build::Attempts;
+pub(crate) use build::{Delivery, Effort, SessionInfo};
 pub use certificate::Certificate;
 pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
@@ -55,24 +59,6 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The receipt of a session that has just begun.
-    pub(crate) fn nothing_sent(server: &str) -> Self {
-        Receipt {
-            server: server.to_owned(),
-            recipients: Vec::new(),
-            reply: None,
-            incomplete_reason: None,
-            transactions: 0,
-            tls: None,
-            plaintext_reason: None,
-            mechanism: None,
-            bytes: 0,
-            round_trips: 0,
-            elapsed: Duration::ZERO,
-            transcript: Transcript::default(),
-        }
-    }
-
     /// Whether the message was accepted for every recipient.
     pub fn all_accepted(&self) -> bool {
         self.recipients

@@ -1,0 +1,162 @@
+//! How a [`Receipt`] is built: from what is known of the session, of the delivery, and of what
+//! sending took. A new field of the receipt goes into one of these, and is set in one place more:
+//! by the connection, the submission, or the retries.
+
+use std::time::Duration;
+
+use super::{Receipt, Recipient};
+use crate::Address;
+use crate::proto::{Mechanism, Reply, Transcript};
+use crate::receipt::TlsInfo;
+
+/// What is known of a session, for the receipts of its messages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionInfo {
+    pub(crate) server: String,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) plaintext_reason: Option<String>,
+    pub(crate) mechanism: Option<Mechanism>,
+}
+
+/// What the server decided about a message.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) reply: Option<Reply>,
+    pub(crate) incomplete_reason: Option<String>,
+    pub(crate) transactions: u32,
+    pub(crate) bytes: u64,
+}
+
+/// What sending a message took.
+#[derive(Debug, Default)]
+pub(crate) struct Effort {
+    pub(crate) round_trips: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) transcript: Transcript,
+}
+
+impl Delivery {
+    /// The delivery of a message for which there was no session.
+    pub(crate) fn untried(recipients: &[Address], transient: bool, reply: Option<Reply>) -> Self {
+        let untried = |address: &Address| Recipient {
+            transient,
+            ..Recipient::untried(address.clone())
+        };
+        Delivery {
+            recipients: recipients.iter().map(untried).collect(),
+            reply,
+            ..Delivery::default()
+        }
+    }
+}
+
+impl Receipt {
+    pub(crate) fn new(session: &SessionInfo, delivery: Delivery, effort: Effort) -> Self {
+        let SessionInfo {
+            server,
+            tls,
+            plaintext_reason,
+            mechanism,
+        } = session.clone();
+        let Delivery {
+            recipients,
+            reply,
+            incomplete_reason,
+            transactions,
+            bytes,
+        } = delivery;
+        let Effort {
+            round_trips,
+            elapsed,
+            transcript,
+        } = effort;
+        Receipt {
+            server,
+            recipients,
+            reply,
+            incomplete_reason,
+            transactions,
+            tls,
+            plaintext_reason,
+            mechanism,
+            bytes,
+            round_trips,
+            elapsed,
+            transcript,
+        }
+    }
+
+    /// The receipt of a call that reached no server.
+    pub(crate) fn nothing_sent(server: &str) -> Self {
+        let session = SessionInfo {
+            server: server.to_owned(),
+            ..SessionInfo::default()
+        };
+        Receipt::new(&session, Delivery::default(), Effort::default())
+    }
+
+    /// The receipt of a session that failed before it was ready, as that of a message that was to
+    /// be sent in it.
+    pub(crate) fn with_untried(mut self, untried: Delivery) -> Self {
+        self.recipients = untried.recipients;
+        self.reply = untried.reply;
+        self
+    }
+
+    /// The time from the call to its end, at the end of the call.
+    pub(crate) fn with_elapsed(mut self, elapsed: Duration) -> Self {
+        self.elapsed = elapsed;
+        self
+    }
+}
+
+/// All attempts to send one message, added up.
+#[cfg(feature = "retries")]
+pub(crate) struct Attempts {
+    /// In the order of the whole envelope.
+    pub(crate) recipients: Vec<Recipient>,
+    transactions: u32,
+    round_trips: u32,
+    transcript: Transcript,
+}
+
+#[cfg(feature = "retries")]
+impl Attempts {
+    pub(crate) fn new(recipients: &[Address]) -> Self {
+        Attempts {
+            recipients: recipients.iter().cloned().map(Recipient::untried).collect(),
+            transactions: 0,
+            round_trips: 0,
+            transcript: Transcript::default(),
+        }
+    }
+
+    /// Adds an attempt for the recipients with these indices.
+    pub(crate) fn add(&mut self, recipients: &[usize], attempt: &Receipt) {
+        for (&index, recipient) in recipients.iter().zip(&attempt.recipients) {
+            self.recipients[index].update(recipient.clone());
+        }
+        self.round_trips += attempt.round_trips;
+        self.transactions += attempt.transactions;
+        let mut transcript = attempt.transcript.clone();
+        transcript.precede(&self.transcript);
+        self.transcript = transcript;
+    }
+
+    /// The receipt of all attempts, by that of the attempt that decided the result.
+    pub(crate) fn into_receipt(
+        self,
+        decisive: Receipt,
+        incomplete_reason: Option<String>,
+    ) -> Receipt {
+        Receipt {
+            recipients: self.recipients,
+            incomplete_reason,
+            transactions: self.transactions,
+            round_trips: self.round_trips,
+            transcript: self.transcript,
+            ..decisive
+        }
+    }
+}
