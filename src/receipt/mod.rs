@@ -2,6 +2,7 @@
 
 mod build;
 mod certificate;
+mod queue_id;
 mod tls;
 
 use std::borrow::Cow;
@@ -71,6 +72,16 @@ impl Receipt {
         self.recipients
             .iter()
             .filter(|recipient| !recipient.outcome.is_accepted())
+    }
+
+    /// The id under which the server queued the message, from its final [reply](Self::reply), for
+    /// the log and for questions to the administrator of the server. `None` where the reply has
+    /// none that is known.
+    ///
+    /// No standard says where the id is. Known are the replies of Postfix, Exim, Sendmail, qmail,
+    /// OpenSMTPD, Dovecot and Exchange, and of Gmail, Microsoft 365 and Amazon SES.
+    pub fn queue_id(&self) -> Option<&str> {
+        self.reply.as_ref().and_then(queue_id::in_reply)
     }
 }
 
