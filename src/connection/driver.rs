@@ -516,3 +516,133 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
         LimitKind::Deadline(limit) => format!("{what} before the deadline of {limit:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::proto::{ClientName, Settings};
+
+    /// A transport that fails to write, and on which nothing can be read.
+    struct BrokenWrites;
+
+    impl AsyncRead for BrokenWrites {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for BrokenWrites {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn driver(stream: impl Stream + 'static, timeouts: &Timeouts) -> Driver {
+        let name = ClientName::new("client.example.org").unwrap();
+        Driver::new(
+            Machine::new(Settings::new(name)),
+            Box::new(stream),
+            timeouts.clone(),
+            Clock::start(timeouts),
+        )
+    }
+
+    /// Drops the future of `next` again and again, until it is ready in time.
+    async fn next_with_drops(driver: &mut Driver, each: Duration) -> Result<Step> {
+        loop {
+            if let Ok(step) = timeout(each, driver.next(None)).await {
+                return step;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_next_does_not_renew_the_wait_after_a_failed_write() {
+        let mut driver = driver(BrokenWrites, &Timeouts::default());
+        let greeting = b"220 mail.example.org\r\n";
+        assert_eq!(driver.machine.input(greeting), greeting.len());
+        let started = Instant::now();
+        let error = next_with_drops(&mut driver, Duration::from_millis(300)).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Closed);
+        let elapsed = started.elapsed();
+        assert!(
+            elapsed >= DRAIN_TIME && elapsed < 2 * DRAIN_TIME,
+            "{elapsed:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_next_is_charged_for_its_wait_and_for_no_more() {
+        let (stream, _server) = duplex(1024);
+        let mut timeouts = Timeouts::default();
+        timeouts.total_wait = Some(Duration::from_secs(60));
+        let mut driver = driver(stream, &timeouts);
+        for _ in 0..3 {
+            let next = timeout(Duration::from_secs(5), driver.next(None)).await;
+            assert!(next.is_err());
+            // Not a wait for the server.
+            sleep(Duration::from_secs(100)).await;
+        }
+        let now = Instant::now();
+        let left = driver.clock.limit(Phase::Command, now, &timeouts).at - now;
+        assert!(
+            left <= Duration::from_secs(45) && left > Duration::from_secs(44),
+            "{left:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_next_does_not_renew_the_limit_of_a_reply() {
+        let (stream, _server) = duplex(1024);
+        let timeouts = Timeouts::uniform(Duration::from_secs(20));
+        let mut driver = driver(stream, &timeouts);
+        let started = Instant::now();
+        let error = next_with_drops(&mut driver, Duration::from_secs(3)).await;
+        let error = error.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Timeout, Phase::Greeting)
+        );
+        let elapsed = started.elapsed();
+        assert!(
+            elapsed >= Duration::from_secs(20) && elapsed < Duration::from_secs(24),
+            "{elapsed:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn input_that_the_machine_has_no_room_for_is_not_its_end() {
+        let (stream, mut server) = duplex(1024 * 1024);
+        let mut driver = driver(stream, &Timeouts::default());
+        let flood = vec![b'x'; 512 * 1024];
+        tokio::io::AsyncWriteExt::write_all(&mut server, &flood)
+            .await
+            .unwrap();
+        // Reads without a step between them, until the machine is full.
+        while driver.read_available().await {}
+        assert!(driver.machine.input_room() == 0 && !driver.machine.is_input_ended());
+        // The line is too long, which is what is wrong.
+        let error = driver.next(None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    }
+}

@@ -3,6 +3,8 @@
 #[cfg(feature = "testing")]
 mod connection;
 #[cfg(feature = "testing")]
+mod data_writer;
+#[cfg(feature = "testing")]
 mod dialogues;
 #[cfg(feature = "testing")]
 mod end_to_end;
