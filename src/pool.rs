@@ -330,7 +330,7 @@ impl Pool {
     async fn acquire(&self, clock: Clock) -> Result<(PooledConnection, bool)> {
         let mut pooled = self.acquire_slot(&clock).await?;
         if let Some(kept) = &mut pooled.slot.connection {
-            kept.begin_message(clock);
+            kept.start_message(clock);
             if kept.is_ready().await {
                 return Ok((pooled, true));
             }

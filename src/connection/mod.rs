@@ -1,9 +1,17 @@
-//! A [`Connection`]: a session with a server, and the small API on it.
+//! A [`Connection`]: a session with a server.
 //!
-//! `setup.rs` brings it about, `auth.rs` logs in, `commands.rs` gives it step by step,
-//! `submission.rs` and `outcome.rs` tell what becomes of a message, `keeping.rs` is for those who
-//! keep it, and `driver.rs` is the one place where bytes, time and the machine meet. What may be
-//! said when, the machine knows.
+//! | File | Subject |
+//! |---|---|
+//! | `setup.rs` | connecting, TLS, from a stream to a session that is ready |
+//! | `auth.rs`, `fallback.rs` | the login: which mechanism, and which one after it |
+//! | `submission.rs`, `outcome.rs`, `errors.rs` | one message: its transactions, the outcome for each recipient, and the error |
+//! | `send_all.rs` | many messages in flight |
+//! | `commands.rs`, `data_writer.rs` | the session step by step |
+//! | `reuse.rs` | what a pool asks of an idle connection |
+//! | `driver.rs`, `clock.rs` | bytes, time and the machine; cancel safety of each await point |
+//! | `call.rs` | the mark of a call in progress |
+//!
+//! What may be sent when is decided by the [machine](crate::proto::Machine) alone.
 
 mod auth;
 mod call;
@@ -49,8 +57,25 @@ pub(crate) use setup::{client_name, open, within};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.
 ///
-/// A future of a connection's that is dropped before it ended leaves the session in the middle of
-/// something; the connection knows that and refuses further use.
+/// # Cancel safety
+///
+/// A call is an `async` method of this type, a [`DataWriter`] from [`data`](Self::data) to its
+/// [`finish`](DataWriter::finish), or the stream of [`send_all`](Self::send_all) while messages are
+/// in flight. Dropping the future, the writer or the stream before its end is safe, and ends the
+/// use of the connection: the server may be in the middle of a reply or of a message, so every later
+/// call fails with [`ErrorKind::Closed`], and nothing more is written. No part of a message looks
+/// complete to the server, and no task continues in the background. The message may have been
+/// delivered if the future had written its end; [`send_all`](Self::send_all) and the
+/// [hand-over](Error::outcome_unknown) have the details.
+///
+/// | Dropped future | It leaves |
+/// |---|---|
+/// | [`connect`](Self::connect), [`from_stream`](Self::from_stream) | no connection: the socket or stream is closed without QUIT |
+/// | [`send`](Self::send) | while the message is prepared, a usable connection; later, one that refuses further use, and the message sent, not sent, or in doubt |
+/// | [`login`](Self::login), [`login_with`](Self::login_with), [`mail`](Self::mail), [`rcpt`](Self::rcpt), [`data`](Self::data), [`reset`](Self::reset), [`noop`](Self::noop), [`verify`](Self::verify), [`command`](Self::command) | a connection that refuses further use |
+/// | [`DataWriter`] | a message that is not sent, and a connection that refuses further use |
+/// | the stream of [`send_all`](Self::send_all) | while no message is in flight, a usable connection; else one that refuses further use |
+/// | [`quit`](Self::quit) | nothing: the connection is closed, with or without QUIT |
 ///
 /// ```no_run
 /// use envoi::{Connection, Credentials, Endpoint};
@@ -76,18 +101,18 @@ pub struct Connection {
     driver: Driver,
     /// Shared with the messages in flight, for their receipts.
     info: Arc<SessionInfo>,
-    /// The user of the last login; empty where it has none.
+    /// The user of the last login; empty if it has none.
     user: String,
-    /// Those that a login may use, in this order; empty for any.
+    /// The mechanisms that a login may use, in this order; empty for any.
     mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
     all_or_nothing: bool,
     #[cfg(feature = "pool")]
     connected_at: Instant,
-    /// The server accepted MAIL of the last message, or of a part of it.
+    /// The server accepted MAIL in a transaction of the last message.
     #[cfg(feature = "pool")]
     sender_accepted: bool,
-    /// After this time without a word of the server's, the answer to MAIL is awaited before more is
+    /// After this time without bytes from the server, the reply to MAIL is awaited before more is
     /// sent.
     check_after_idle: Duration,
     /// The count of round trips when the current message started.
@@ -109,47 +134,55 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Sends a message, and waits for the server's final word on it.
+    /// Sends a message, and waits for the server's final reply.
     ///
-    /// # Errors
+    /// # Several transactions
     ///
-    /// An error, where the message was accepted for nobody, or nobody knows
-    /// ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome for each recipient. Where
-    /// it was accepted for some, the receipt tells who got it. A refused message leaves the
-    /// connection ready for the next one.
+    /// A server may announce that it takes fewer recipients in a transaction than the message has
+    /// (LIMITS, RFC 9422). The message is then sent in several transactions, unless it is read from
+    /// a stream, or is sent [to all or none](crate::Endpoint::all_or_nothing): then it fails before
+    /// anything is sent.
     ///
-    /// A server may say that it takes fewer recipients at once (LIMITS, RFC 9422). The message then
-    /// goes in several parts, unless it is read from a stream, or goes [to all or
-    /// none](crate::Endpoint::all_or_nothing): then sending fails before anything is sent.
-    ///
-    /// It may also say so when it has accepted as many as it takes: by 452, or 552, to RCPT, with
-    /// the enhanced code X.5.3 or none (RFC 5321, 4.5.3.1.10). Those recipients then get the
-    /// message in a further transaction, and so on, for as long as each transaction gains a
-    /// recipient, as the same replies may mean that a disk is full. Where the server refuses the
-    /// message as well (552 to RCPT, then 554: Exim's `recipients_max_reject`), it goes to as many
-    /// recipients at a time as were accepted. [`Receipt::transactions`] counts them. A message that
-    /// is read from a stream goes to those alone who were accepted at first, and
+    /// A server may also reply 452 or 552 to RCPT, with the enhanced code X.5.3 or none, once it has
+    /// accepted as many recipients as it takes (RFC 5321, 4.5.3.1.10). Those recipients get the
+    /// message in a further transaction, and so on, as long as each transaction gains a recipient,
+    /// as the same replies may mean that a disk is full. If the server refuses the message as well
+    /// (552 to RCPT, then 554: Exim's `recipients_max_reject`), each transaction has as many
+    /// recipients as were accepted. [`Receipt::transactions`] counts the transactions. A message
+    /// that is read from a stream is sent only to the recipients accepted at first, and
     /// [`Receipt::incomplete_reason`] says so. [`send_all`](Self::send_all),
     /// [`Client::send`](crate::Client::send) and `Pool::send` do the same; single
     /// [steps](Self::rcpt) do not.
+    ///
+    /// # Errors
+    ///
+    /// An error means that no recipient was accepted, or that the outcome is
+    /// [unknown](Error::outcome_unknown); [`Error::receipt`] has the outcome for each recipient. If
+    /// some recipients were accepted, the [`Receipt`] has the outcome for each. A refused message
+    /// leaves the connection ready for the next one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the message is prepared, before anything is sent, it leaves a usable
+    /// connection. Dropped later, it leaves one that refuses further use; the message was not sent,
+    /// unless all of it had been written: then it may have been delivered.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);
         let (envelope, body) = prepare_by(&clock, message.into()).await?;
         clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
-        self.begin_message(clock);
+        self.start_message(clock);
         self.send_prepared(envelope, body, started, None).await
     }
 
-    /// The next message is to go by this clock, and its receipt to tell of its own round trips
-    /// alone.
-    pub(crate) fn begin_message(&mut self, clock: Clock) {
+    /// Sets the time limits of the next message, and where its round trips start to count.
+    pub(crate) fn start_message(&mut self, clock: Clock) {
         self.driver.clock = clock;
         self.round_trips_before = self.driver.machine.round_trips();
     }
 
-    /// Where the server takes fewer messages in a session than this one has parts, and `endpoint`
-    /// is given, more connections are made.
+    /// Sends a message that was prepared. If the server takes fewer transactions in a session than
+    /// the message needs, further connections are made to `endpoint`.
     pub(crate) async fn send_prepared(
         &mut self,
         envelope: Envelope,
@@ -164,7 +197,7 @@ impl Connection {
         call.complete_with(result)
     }
 
-    /// From MAIL to the final reply, for each part.
+    /// Sends all transactions of the message, and builds its receipt.
     async fn submit(
         &mut self,
         envelope: Envelope,
@@ -239,9 +272,9 @@ impl Connection {
         self.start_transaction(transaction).await
     }
 
-    /// Another session goes on in place of this one, which is over.
+    /// Replaces this session, which has ended, by a new one.
     pub(crate) async fn renew(&mut self, endpoint: &Endpoint) -> Result<()> {
-        // In a box, as it is large and mostly not needed.
+        // Boxed, as the future is large and rarely needed.
         let mut next =
             Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
         next.driver.machine.follow(&self.driver.machine);
@@ -251,8 +284,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The parts that the message goes in: several, where the server limits recipients and the body
-    /// can be had again.
+    /// Splits the recipients into transactions: several if the server limits them and the body can
+    /// be read again.
     fn new_submission(&self, envelope: &Envelope, body: &Body) -> Submission {
         let limits = match self.all_or_nothing || !body.can_restart() {
             true => ServerLimits::default(),
@@ -275,7 +308,7 @@ impl Connection {
         self.driver.start_transaction(transaction)
     }
 
-    /// Of TLS, the machine knows only that it is there.
+    /// Checks REQUIRETLS (RFC 8689): the machine knows that TLS is active, not whether it was verified.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
         match self.tls() {
             Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => {
@@ -288,7 +321,7 @@ impl Connection {
         }
     }
 
-    /// A transaction for some recipients of the envelope.
+    /// Makes a transaction for some recipients of the envelope.
     fn transaction(
         &self,
         envelope: &Envelope,
@@ -296,7 +329,7 @@ impl Connection {
         body: &mut Body,
     ) -> Transaction {
         let mut transaction = Transaction::open(envelope.reverse_path().cloned());
-        // The replies to all parts of a message are held together.
+        // The replies in all transactions of a message are held together.
         transaction.reply_budget =
             REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
         transaction.recipients = recipients;
@@ -307,11 +340,15 @@ impl Connection {
         transaction
     }
 
-    /// Asks whether the server is still there (NOOP).
+    /// Checks that the server still answers (NOOP).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`] and others, where it is not; the connection is of no more use then.
+    /// [`ErrorKind::Closed`] and others if it does not; the connection cannot be used any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn verify(&mut self) -> Result<()> {
         let reply = self.noop().await?;
         if reply.is_positive() {
@@ -326,23 +363,27 @@ impl Connection {
         Err(error.advised(&self.facts()))
     }
 
-    /// Ends the session politely, and waits for the server to agree. Whatever comes of it changes
-    /// nothing, and takes no longer than [`Timeouts::quit`](crate::Timeouts::quit).
+    /// Sends QUIT, and waits for the reply for at most [`Timeouts::quit`](crate::Timeouts::quit).
+    /// Neither the reply nor a failure changes the outcome of anything sent before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped at any point, it closes the connection; QUIT may not have been sent.
     pub async fn quit(mut self) {
         if !self.in_call {
             self.send_quit(true).await;
         }
     }
 
-    /// The same without waiting for the answer, which would only take time.
+    /// Sends QUIT without waiting for the reply.
     pub(crate) async fn quit_detached(mut self) {
         if !self.in_call {
             self.send_quit(false).await;
         }
     }
 
-    /// Says QUIT, if anything may be said: after a failure only if that is a refusal. Without
-    /// `wait`, not after a command whose answer is awaited either.
+    /// Sends QUIT where it is in order: not after I/O errors, time-outs and violations, and without
+    /// `wait` not while the reply to another command is outstanding.
     async fn send_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
@@ -363,22 +404,22 @@ impl Connection {
                 .await
                 .map_err(|error| Error::connection_lost(Phase::Quit, error))
         };
-        // An answer that does not come, or a connection that ends without one, is no failure of
-        // anything that was sent.
+        // A missing reply, or a connection that ends without one, does not concern anything that
+        // was sent before.
         let _: Result<Result<()>, _> = timeout(limit, quitting).await;
     }
 
-    /// The server's first words.
+    /// The server's greeting.
     pub fn greeting(&self) -> Option<&Reply> {
         self.driver.machine.greeting()
     }
 
-    /// What the server offers, by its newest answer to EHLO.
+    /// The extensions that the server offers, by its latest reply to EHLO.
     pub fn capabilities(&self) -> &Capabilities {
         self.driver.machine.capabilities()
     }
 
-    /// What protects the connection; `None` where it is plaintext.
+    /// The negotiated TLS; `None` for plaintext.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.info.tls.as_ref()
     }
@@ -389,7 +430,7 @@ impl Connection {
         self.info.plaintext_reason.as_deref()
     }
 
-    /// The mechanism that logged in, if any did.
+    /// The SASL mechanism that logged in; `None` without a login.
     pub fn mechanism(&self) -> Option<Mechanism> {
         self.info.mechanism
     }
@@ -399,18 +440,18 @@ impl Connection {
         self.driver.machine.transcript()
     }
 
-    /// How many more messages the server takes in this session (LIMITS, RFC 9422); `None` where it
-    /// sets no limit. Beyond it, sending fails with [`ErrorKind::Closed`].
+    /// The number of further messages that the server takes in this session (LIMITS, RFC 9422);
+    /// `None` without a limit. Beyond it, sending fails with [`ErrorKind::Closed`].
     pub fn messages_left(&self) -> Option<usize> {
         self.driver.machine.transactions_left()
     }
 
-    /// How often the server had to be waited for, from the greeting on.
+    /// The number of round trips, from the greeting on.
     pub fn round_trips(&self) -> u32 {
         self.driver.machine.round_trips()
     }
 
-    /// What is known of the session, for the advice about what failed in it.
+    /// The facts of the session, for advice about a failure in it.
     fn facts(&self) -> Facts<'_> {
         let machine = &self.driver.machine;
         Facts {
@@ -454,7 +495,7 @@ impl Connection {
     }
 }
 
-/// Where a message started, in time and in the count of round trips.
+/// When the call that sends a message started, and the count of round trips then.
 #[derive(Clone, Copy)]
 struct MessageStart {
     at: Instant,
@@ -470,7 +511,7 @@ impl MessageStart {
     }
 }
 
-/// Prepares a message within the deadline of the call, which has begun.
+/// Prepares a message within the deadline of the call.
 pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(Envelope, Body)> {
     let Some((at, length)) = clock.deadline() else {
         return message.prepare().await;
@@ -486,7 +527,7 @@ pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(E
     }
 }
 
-/// A step that came where the message's fate or an answer was awaited.
+/// The error for a step that came in place of an expected one.
 fn not_sent(step: Step) -> Error {
     match step {
         Step::Rejected { phase, reply } => errors::refusal(phase, reply, None, &[]),

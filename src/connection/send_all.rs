@@ -1,4 +1,4 @@
-//! Many messages in a row, without waiting for the answer to one before the next goes.
+//! Many messages in flight: the next one is sent before the reply to the one before arrives.
 
 use std::collections::VecDeque;
 use std::ops::DerefMut;
@@ -18,36 +18,43 @@ use crate::proto::Step;
 use crate::receipt::{Delivery, Receipt, SessionInfo};
 use crate::{Endpoint, Envelope};
 
-/// So many messages may be under way. More would gain nothing: at 100 ms there and back, this is
-/// 640 messages a second.
+/// The maximum number of messages in flight. More would gain nothing: at a round-trip time of 100
+/// ms, this is 640 messages a second.
 const WINDOW: usize = 64;
 
 impl Connection {
-    /// Sends the messages of a stream, and gives what became of each, in their order.
+    /// Sends the messages of a stream, and yields the outcome of each, in their order.
     ///
-    /// Where the server takes PIPELINING, a message does not wait for the answer to the one before:
-    /// so throughput does not depend on the distance. With CHUNKING (RFC 3030), small messages
-    /// follow one another without a pause; otherwise the commands of the next ride with the end of the
-    /// one before. At most 64 are under way.
+    /// If the server offers PIPELINING, a message does not wait for the reply to the one before, so
+    /// latency does not limit throughput. With CHUNKING (RFC 3030), small messages follow one
+    /// another without a pause; otherwise the commands of the next one are sent with the end of the
+    /// one before. At most 64 messages are in flight.
     ///
-    /// A message that fails does not keep the next from going. When the connection is lost, each
-    /// message that was begun still gets its outcome, [unknown](Error::outcome_unknown) or not
-    /// sent, and the stream ends; messages that were not asked for yet are not touched. If it is
-    /// lost between two messages, a last error says so. Dropped before its end, the stream leaves a
-    /// connection that refuses further use.
+    /// A message that fails does not stop the others. If the connection is lost, each message that
+    /// was started gets its outcome, [unknown](Error::outcome_unknown) or not sent, and the stream
+    /// ends; messages that were not yet taken from `messages` are untouched. If it is lost between
+    /// two messages, a last error says so.
     ///
-    /// What was not sent because the session ended has an error that is
+    /// A message that was not sent because the session ended has an error that is
     /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
     /// [reply](Error::reply) or with [`ErrorKind::Closed`]: it can be sent over another connection,
-    /// as `Pool::send_all` does by itself. A server that answers 421 and closes has not processed
-    /// the messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
-    /// [`proto`](crate::proto#after-421) has the details. Exim closes no connection at its limit of
-    /// 1,000 messages, and answers 421 to each MAIL beyond it.
+    /// as `Pool::send_all` does. A server that replies 421 and closes has not processed the messages
+    /// whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
+    /// [`proto`](crate::proto#after-421) has the details. Exim does not close at its limit of 1,000
+    /// messages, and replies 421 to each MAIL beyond it.
     ///
-    /// Each message has the time limits of its own, from when it is taken from the stream; the
+    /// Each message has time limits of its own, from when it is taken from the stream; the
     /// [deadline](crate::Timeouts::deadline) includes the time in which the messages before it are
-    /// answered. A limit that passes ends the session. It holds also while `messages` or the
-    /// preparation of the next one is slow.
+    /// answered. A limit that is reached ends the session, also while `messages` or the preparation
+    /// of the next one is slow.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future of the next outcome (`StreamExt::next`) is cancel-safe: nothing is lost, and the
+    /// next poll continues. While it is not polled, nothing is sent or read, and time limits go on.
+    /// Dropping the stream while messages are in flight leaves a connection that refuses further
+    /// use; those messages may have been delivered or not. Dropping it at any other time leaves a
+    /// usable connection.
     ///
     /// ```no_run
     /// use envoi::{Connection, Message, Result};
@@ -75,11 +82,11 @@ impl Connection {
     }
 }
 
-/// By which another connection is made, and how many messages go over each at most.
+/// The endpoint of further connections, and the maximum number of messages over each.
 pub(crate) type Renewal = (Endpoint, usize);
 
-/// Sends the messages over this connection; with a `renewal`, over another one in its place once
-/// the server has ended its session or takes no more in it.
+/// Sends the messages over this connection. With a `renewal`, another one replaces it once the server
+/// has ended the session or takes no more messages in it.
 pub(crate) fn send_all<'c, 'm: 'c>(
     connection: impl DerefMut<Target = Connection> + 'c,
     messages: impl Stream<Item = Message<'m>> + 'c,
@@ -98,7 +105,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
         open_transactions: VecDeque::new(),
         session_ended: false,
         session_full: false,
-        // A connection that was kept may prove dead.
+        // A connection from a pool may turn out to be closed: that is no reason to give up.
         has_answered: true,
         end_reported: false,
     };
@@ -107,36 +114,36 @@ pub(crate) fn send_all<'c, 'm: 'c>(
     })
 }
 
-/// Messages on their way, in order.
+/// The state of the stream.
 struct SendAll<'m, C, S> {
     connection: C,
     renewal: Option<Renewal>,
     messages: Pin<Box<S>>,
-    /// The stream has ended, or the connection, and no other follows.
+    /// No more messages are taken: the stream has ended, or the connection, without a successor.
     input_ended: bool,
-    /// The message that was taken from the stream last, until it is prepared.
+    /// The message taken from the stream last, until it is prepared.
     preparing: Option<Preparing<'m>>,
     /// A call is open on the connection, for the open transactions.
     in_call: bool,
-    /// The message that is being given, by its number.
+    /// The message whose body is being sent, by its number.
     uploading: Option<(usize, Body)>,
     in_flight: VecDeque<InFlight>,
-    /// How many messages were under way before these. The first one has this number.
+    /// The number of the first message in flight.
     first_number: usize,
-    /// The numbers of the messages of the transactions that have no outcome, in the order in which
-    /// they began. A further part of a message may begin after the messages that follow it.
+    /// The message numbers of the transactions without an outcome, in the order in which they were
+    /// started. A further transaction of a message may start after those of later messages.
     open_transactions: VecDeque<usize>,
-    /// The session has ended, and another one is to follow.
+    /// The session has ended, and has no successor yet.
     session_ended: bool,
     /// The session has fewer transactions left than the next message needs.
     session_full: bool,
-    /// The server has given its final reply to a message in this session.
+    /// The server has sent the final reply to a message in this session.
     has_answered: bool,
-    /// The outcome of some message says that the session has ended.
+    /// The outcome of a message says that the session has ended.
     end_reported: bool,
 }
 
-/// A message as it can be sent.
+/// A message that is ready to be sent.
 type Prepared = Box<(Envelope, Body)>;
 
 struct Preparing<'m> {
@@ -145,25 +152,23 @@ struct Preparing<'m> {
     clock: Clock,
 }
 
-/// A message that was taken from the stream and whose outcome was not given.
+/// A message that was taken from the stream, and whose outcome was not yielded yet.
 struct InFlight {
     stage: Stage,
     start: MessageStart,
     /// The session that it is sent in.
     session: Arc<SessionInfo>,
-    /// Its time limits, until they are those of the connection: while it is the first without an
-    /// outcome.
+    /// The time limits of the message, until it is the first without an outcome: from then on the
+    /// connection has them.
     clock: Option<Clock>,
-    /// The message from its beginning, where another part may follow, or it may go over another
-    /// connection.
+    /// The message from its beginning, if a further transaction may follow, or another connection.
     retry_copy: Option<Prepared>,
 }
 
 enum Stage {
-    /// It has not begun.
     Queued(Prepared),
     Started(Submission),
-    /// It could not be prepared, or there was no connection for it any more.
+    /// It could not be prepared, or no connection was available for it.
     Failed(Error),
 }
 
@@ -182,6 +187,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 .is_some_and(|message| message.is_over() && !message.can_be_retried())
             {
                 self.first_number += 1;
+                if self.open_transactions.is_empty() {
+                    self.end_call();
+                }
                 return self
                     .in_flight
                     .pop_front()
@@ -197,27 +205,27 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         }
     }
 
-    /// Takes the next message, or gives more of the one that is being given, or takes an answer to
-    /// those under way.
+    /// Makes one step: takes the next message, sends more of the current one, or takes a reply.
     async fn advance(&mut self) -> Result<()> {
-        self.follow_first();
-        let goes_on =
+        self.apply_first_clock();
+        let has_further =
             |message: &InFlight| message.submission().is_some_and(Submission::has_next_batch);
-        let another_part = self.in_flight.iter().position(goes_on);
+        let further_batch = self.in_flight.iter().position(has_further);
         let is_queued = self.in_flight.iter().any(InFlight::is_queued);
-        // The further parts of a message go over another connection then.
+        // Further transactions of the message go over another connection then.
         let is_exhausted = self.renewal.is_some()
-            && another_part.is_some()
+            && further_batch.is_some()
             && self.connection.driver.machine.transactions_left() == Some(0);
-        let is_idle = self.open_transactions.is_empty() && (another_part.is_none() || is_exhausted);
+        let is_idle =
+            self.open_transactions.is_empty() && (further_batch.is_none() || is_exhausted);
         if is_idle {
             self.end_call();
-            let has_next = is_queued || another_part.is_some();
-            // After a 421 the end of the session is still to come.
+            let has_next = is_queued || further_batch.is_some();
+            // After a 421 the end of the session has not been read yet.
             let has_ended = self.in_flight.iter().any(InFlight::can_be_retried);
             if self.session_ended || self.is_session_used_up() && !has_ended {
                 if !has_next {
-                    // No connection is made unless another message comes, and by its time limits.
+                    // A new connection is made only for another message, in its time limits.
                     return self.take_next(true).await;
                 }
                 self.renew().await?;
@@ -235,29 +243,29 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             }
             return Ok(());
         }
-        let may_begin = driver.machine.may_begin();
-        if let Some(index) = another_part
-            && may_begin
+        let can_start = driver.machine.may_begin();
+        if let Some(index) = further_batch
+            && can_start
             && (is_idle || !is_exhausted)
         {
             self.start_batch(self.first_number + index);
             return Ok(());
         }
-        if is_queued && may_begin && !self.is_session_used_up() {
+        if is_queued && can_start && !self.is_session_used_up() {
             self.start_queued();
             return Ok(());
         }
         let is_full =
             self.input_ended || self.in_flight.len() >= WINDOW || self.is_session_used_up();
         let takes_more = !is_full || self.preparing.is_some();
-        if another_part.is_some() || is_queued || !takes_more || !may_begin {
+        if further_batch.is_some() || is_queued || !takes_more || !can_start {
             let step = self.connection.driver.next(None).await?;
             return self.on_step(step);
         }
         self.take_next(is_idle).await
     }
 
-    /// Takes what comes next: a message, or that it is prepared, or an answer.
+    /// Handles the next [`Arrival`].
     async fn take_next(&mut self, is_idle: bool) -> Result<()> {
         match self.next_arrival(is_idle).await? {
             Arrival::Message(Some(message)) => self.prepare(*message),
@@ -268,8 +276,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         Ok(())
     }
 
-    /// The next message, or that it is prepared. While others are unanswered, what the server says
-    /// may come first.
+    /// Waits for the next message, or until it is prepared, and meanwhile for replies to the
+    /// messages in flight. The future that loses is dropped, which is safe:
+    /// [`Driver::next`](super::driver::Driver::next) is cancel-safe, and the stream and the
+    /// preparation continue with their next poll.
     async fn next_arrival(&mut self, is_idle: bool) -> Result<Arrival<'m>> {
         let (messages, preparing) = (&mut self.messages, &mut self.preparing);
         let source = async {
@@ -281,29 +291,29 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         if is_idle {
             return Ok(source.await);
         }
-        let heard = pin!(self.connection.driver.next(None));
-        match select(pin!(source), heard).await {
-            Either::Left((came, _)) => Ok(came),
+        let step = pin!(self.connection.driver.next(None));
+        match select(pin!(source), step).await {
+            Either::Left((arrival, _)) => Ok(arrival),
             Either::Right((step, _)) => Ok(Arrival::Step(step?)),
         }
     }
 
-    /// The time limits are those of the first message without an outcome. It was taken before the
-    /// others, so that no deadline comes before its own.
-    fn follow_first(&mut self) {
+    /// Sets the time limits to those of the first message without an outcome. It was taken before
+    /// the others, so no deadline is earlier than its own.
+    fn apply_first_clock(&mut self) {
         let first = self.in_flight.iter_mut().find(|message| !message.is_over());
         if let Some(clock) = first.and_then(|message| message.clock.take()) {
             self.connection.driver.clock = clock;
         }
     }
 
-    /// Another connection takes the place of this one, in whose session no more messages go.
+    /// Replaces the connection by another one.
     async fn renew(&mut self) -> Result<()> {
         let Some((endpoint, _)) = &self.renewal else {
             return Ok(());
         };
         self.connection.send_quit(false).await;
-        // Until it is there.
+        // Until the other one is connected.
         self.session_ended = true;
         self.connection.renew(endpoint).await?;
         (
@@ -315,9 +325,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         Ok(())
     }
 
-    /// Until nothing is outstanding on the connection.
+    /// Waits until no reply is outstanding on the connection.
     async fn wait_until_ready(&mut self, has_next: bool) -> Result<()> {
-        // A message has time limits of its own already.
+        // A message has time limits already.
         let mut call = match has_next {
             true => CallGuard::start(&mut self.connection)?,
             false => CallGuard::start_step(&mut self.connection)?,
@@ -327,22 +337,23 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         result
     }
 
-    /// Nothing is in progress on the connection: a stream that is dropped now leaves it usable.
+    /// Completes the call for the open transactions: there is none, and a stream that is dropped
+    /// now leaves a usable connection.
     fn end_call(&mut self) {
         self.uploading = None;
-        // Not a call that was given up before this stream.
+        // A call that was given up before this stream stays incomplete.
         if std::mem::take(&mut self.in_call) {
             CallGuard::resume(&mut self.connection).complete();
         }
     }
 
-    /// No more messages are to begin in this session, but may in the next.
+    /// No more messages can be started in this session; in the next one they can.
     fn is_session_used_up(&self) -> bool {
         let machine = &self.connection.driver.machine;
-        let begun = machine.transactions_begun();
+        let started = machine.transactions_begun();
         self.renewal.as_ref().is_some_and(|(_, most)| {
-            begun > 0
-                && (self.session_full || machine.transactions_left() == Some(0) || begun >= *most)
+            started > 0
+                && (self.session_full || machine.transactions_left() == Some(0) || started >= *most)
         })
     }
 
@@ -384,7 +395,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         });
     }
 
-    /// Begins the first message that waits.
+    /// Starts the first queued message.
     fn start_queued(&mut self) {
         let Some(index) = self.in_flight.iter().position(InFlight::is_queued) else {
             return;
@@ -397,7 +408,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         let machine = &self.connection.driver.machine;
         let session = machine.check_session(submission.batch_count());
         let session = match session.map_err(Error::from) {
-            // It has more parts than a session takes: the last ones go over other connections.
+            // More transactions than a session takes: the last ones go over other connections.
             Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => {
                 Ok(())
             }
@@ -412,21 +423,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             self.session_full = true;
             return;
         }
-        // After one that no session of this server takes, others may go.
+        // A message that no session of this server takes does not stop the others.
         self.input_ended |= session
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Closed);
-        let may_begin = session
+        let can_start = session
             .map_err(|error| submission.connection_lost(error, 0))
             .is_ok();
         (message.stage, message.retry_copy) =
-            (Stage::Started(submission), may_begin.then_some(prepared));
-        if may_begin {
+            (Stage::Started(submission), can_start.then_some(prepared));
+        if can_start {
             self.start_batch(self.first_number + index);
         }
     }
 
-    /// Begins the next part of the message with this number.
+    /// Starts the next transaction of the message with this number.
     fn start_batch(&mut self, number: usize) {
         let Some(index) = number.checked_sub(self.first_number) else {
             return;
@@ -454,13 +465,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
                 submission.on_transaction_started();
-                // A message to one recipient goes in one part.
+                // A message to one recipient needs one transaction.
                 if envelope.recipients().len() > 1 || self.renewal.is_some() {
                     *retry_copy = body.restart().map(|body| Box::new((envelope, body)));
                 }
                 self.open_transactions.push_back(number);
                 self.uploading = Some((number, body));
-                // Until no transaction is open.
+                // The call lasts until no transaction is open.
                 CallGuard::resume(&mut self.connection).leave_open();
                 self.in_call = true;
             }
@@ -473,7 +484,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         }
     }
 
-    /// The message that was being given, or a part of it, has gone.
+    /// The body of the current message was written.
     fn finish_upload(&mut self) {
         let Some((number, _)) = self.uploading.take() else {
             return;
@@ -484,23 +495,23 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         }
     }
 
-    /// The message with this number, unless it is finished.
+    /// The message in flight with this number.
     fn message(&mut self, number: usize) -> Option<&mut InFlight> {
         number
             .checked_sub(self.first_number)
             .and_then(|index| self.in_flight.get_mut(index))
     }
 
-    /// An event is about the first transaction that has no outcome; the end of the session, about
-    /// all of those.
+    /// Handles an event: it concerns the first transaction without an outcome; the end of the
+    /// session concerns all of them.
     fn on_step(&mut self, step: Step) -> Result<()> {
         if step == Step::Closed {
             return Err(not_sent(step));
         }
         let is_sent = matches!(step, Step::Accepted { .. });
         if is_sent && self.open_transactions.len() == 1 {
-            // Where the next transaction waits for this answer, nothing else says that all of the
-            // message went.
+            // If the next transaction waits for this reply, nothing else shows that the whole
+            // message was written.
             self.finish_upload();
         }
         self.has_answered |=
@@ -518,23 +529,22 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         let unanswered = submission.unanswered();
         submission.on_step(step);
         let is_answered = submission.unanswered() < unanswered;
-        let is_told = submission.is_over() && submission.is_untouched();
+        let reports_end = submission.is_over() && submission.is_untouched();
         if is_answered {
             self.open_transactions.pop_front();
         }
-        self.end_reported |= is_told;
+        self.end_reported |= reports_end;
         Ok(())
     }
 
-    /// The connection is lost. The first transactions without an outcome may have been carried out,
-    /// the others were not.
+    /// Handles the loss of the connection. The first transactions without an outcome may have been
+    /// completed by the server; the others were not.
     fn connection_lost(&mut self, error: Error) {
         self.end_call();
-        // A session in which no message was answered is not followed by another: that would be for
-        // ever.
-        let goes_on = self.renewal.is_some() && self.has_answered && !self.session_ended;
+        // A session without a reply to a message has no successor: the attempts would not end.
+        let continues = self.renewal.is_some() && self.has_answered && !self.session_ended;
         self.session_ended = true;
-        self.input_ended |= !goes_on;
+        self.input_ended |= !continues;
         let open_transactions = std::mem::take(&mut self.open_transactions);
         let unknown = self
             .connection
@@ -554,13 +564,13 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 submission.connection_lost(shared.error(), unknown);
             }
         }
-        match goes_on {
+        match continues {
             true => self.requeue_untouched(),
             false => self.give_up(shared),
         }
     }
 
-    /// What was not sent because the session ended goes over another connection.
+    /// Queues the messages that were not sent because the session ended for another connection.
     fn requeue_untouched(&mut self) {
         for message in &mut self.in_flight {
             if message.can_be_retried()
@@ -571,7 +581,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         }
     }
 
-    /// What has not begun does not begin any more.
+    /// Ends all messages that were not started.
     fn give_up(&mut self, mut shared: SharedError) {
         for message in &mut self.in_flight {
             message.retry_copy = None;
@@ -587,7 +597,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         } else if let Some(error) = shared.unused()
             && !self.end_reported
         {
-            // Between two messages: no message has failed, but the next cannot be sent.
+            // Between two messages: none has failed, but the next one cannot be sent.
             (error, MessageStart::now(&self.connection))
         } else {
             return;
@@ -616,12 +626,12 @@ impl InFlight {
         matches!(self.stage, Stage::Queued(..))
     }
 
-    /// The session ended before the server took anything of it, and another one may follow.
+    /// The session ended before the server took anything of the message, and it can be sent again.
     fn can_be_retried(&self) -> bool {
         self.retry_copy.is_some() && self.submission().is_some_and(Submission::is_untouched)
     }
 
-    /// It waits no longer.
+    /// Takes the message out of the queue.
     fn take_queued(&mut self) -> Option<Prepared> {
         let failed = Stage::Failed(not_sent(Step::Closed));
         match std::mem::replace(&mut self.stage, failed) {

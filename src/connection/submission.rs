@@ -1,5 +1,5 @@
-//! The course of a message to its recipients: one transaction, or several, where the server takes
-//! fewer recipients at once.
+//! The submission of one message: in one transaction, or in several if the server takes fewer
+//! recipients at once.
 
 use std::collections::VecDeque;
 
@@ -11,24 +11,24 @@ use crate::proto::{Reply, Step};
 use crate::receipt::{Delivery, Outcome, Recipient};
 use crate::{Address, Envelope};
 
-/// A message on its way, in one part or several. Each part is a transaction of its own, with an
-/// outcome of its own. Parts end in the order in which they begin.
+/// A message that is being sent, in one or more transactions, each for a batch of the recipients
+/// and with an outcome of its own. Batches finish in the order in which they are started.
 pub(super) struct Submission {
     batches: Vec<RecipientBatch>,
-    /// How many recipients the message has.
+    /// The number of recipients of the message.
     recipients: usize,
-    /// How many of them have begun.
+    /// The number of batches that were started.
     started: usize,
-    /// How many of them have an outcome.
+    /// The number of batches that have an outcome.
     finished: usize,
-    /// How many transactions were opened for them.
+    /// The number of transactions that were started.
     transactions: u32,
-    /// Of the parts that had more recipients than the server takes in a transaction, the recipients
-    /// that were left over: for further parts.
+    /// For each batch with more recipients than the server takes in a transaction, the recipients
+    /// beyond that: they form further batches.
     overflow: VecDeque<VecDeque<(usize, Address)>>,
-    /// The next further part has so many recipients at most.
+    /// The maximum size of the next overflow batch.
     overflow_size: usize,
-    /// No further part has more than so many.
+    /// The maximum size of every overflow batch.
     overflow_max: usize,
     is_repeatable: bool,
     /// The size of the message, once it was sent.
@@ -38,19 +38,19 @@ pub(super) struct Submission {
 }
 
 struct RecipientBatch {
-    /// Where its recipients stand in the envelope.
+    /// The indices of the recipients in the envelope.
     places: Vec<usize>,
     recipients: Vec<Address>,
-    /// It follows a part whose recipients were too many.
+    /// It follows a batch with too many recipients.
     is_overflow: bool,
     outcome: TransactionOutcome,
-    /// What became of it.
+    /// The result, once the transaction has one.
     result: Option<Result<()>>,
 }
 
 impl Submission {
-    /// `parts` has the places of the recipients in the envelope, each in one part. More parts may
-    /// follow where the message can be repeated.
+    /// `parts` has the indices of the recipients in the envelope, each in one batch. Overflow
+    /// batches may follow if the message can be repeated.
     pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
         let batch = |places: Vec<usize>| {
             let recipients = places
@@ -75,7 +75,7 @@ impl Submission {
         }
     }
 
-    /// The recipients of the next part, which begins now.
+    /// Starts the next batch, and returns its recipients.
     pub(super) fn next_batch(&mut self) -> Option<Vec<Address>> {
         if self.started == self.batches.len() {
             let batch = self.overflow_batch()?;
@@ -86,8 +86,8 @@ impl Submission {
         Some(std::mem::take(&mut batch.recipients))
     }
 
-    /// Of one group, as it keeps to the server's LIMITS. Its size depends on what became of the
-    /// parts before.
+    /// Takes an overflow batch from one group, as the groups keep to the LIMITS of the server. Its
+    /// size depends on the outcomes of the batches before.
     fn overflow_batch(&mut self) -> Option<RecipientBatch> {
         if !self.has_overflow() {
             return None;
@@ -104,12 +104,12 @@ impl Submission {
         })
     }
 
-    /// All parts that have begun have ended, and recipients are left over.
+    /// All started batches have finished, and recipients are left for another one.
     fn has_overflow(&self) -> bool {
         self.unanswered() == 0 && !self.overflow.is_empty()
     }
 
-    /// The transaction of the part that [begins](Self::next_batch) was opened.
+    /// The transaction of the [next batch](Self::next_batch) was started.
     pub(super) fn on_transaction_started(&mut self) {
         self.transactions += 1;
     }
@@ -119,17 +119,17 @@ impl Submission {
         self.bytes = bytes;
     }
 
-    /// There is another part to begin now, after the first one.
+    /// Another batch can be started now, after the first one.
     pub(super) fn has_next_batch(&self) -> bool {
         (1..self.batches.len()).contains(&self.started) || self.has_overflow()
     }
 
-    /// In how many parts it goes.
+    /// The number of batches so far.
     pub(super) fn batch_count(&self) -> usize {
         self.batches.len()
     }
 
-    /// How many parts have begun and have no outcome.
+    /// The number of batches that were started and have no outcome.
     pub(super) fn unanswered(&self) -> usize {
         self.started - self.finished
     }
@@ -138,13 +138,14 @@ impl Submission {
         self.finished == self.batches.len() && self.overflow.is_empty()
     }
 
-    /// The server accepted MAIL of some part.
+    /// The server accepted MAIL in a transaction.
     #[cfg(feature = "pool")]
     pub(super) fn sender_accepted(&self) -> bool {
         self.sender_accepted
     }
 
-    /// The session ended before the server took anything of it: all of it can go over another one.
+    /// The session ended before the server took anything of the message: all of it can be sent in
+    /// another one.
     pub(super) fn is_untouched(&self) -> bool {
         let ended = |error: &Error| match error.reply() {
             Some(reply) => reply.code() == 421,
@@ -160,7 +161,7 @@ impl Submission {
         self.batches.iter().all(is_untouched)
     }
 
-    /// Takes an event, which is about the first part without an outcome.
+    /// Handles an event, which concerns the first batch without an outcome.
     pub(super) fn on_step(&mut self, step: Step) {
         #[cfg(feature = "pool")]
         if let Step::Sender { reply } = &step {
@@ -175,10 +176,10 @@ impl Submission {
         }
     }
 
-    /// The part that ended last may have had too many recipients. Each further part must have
-    /// gained one, as 452 may also say that the server is out of space. It tries no more than twice
-    /// as many as the one before, so that a server cannot make a large message ask for all of its
-    /// recipients again and again.
+    /// Collects the recipients that were too many for the batch that finished last. Each overflow
+    /// batch must have gained a recipient, as 452 may also mean that the server is out of space. It
+    /// has at most twice as many as the one before, so a server cannot make a large message repeat
+    /// all of its recipients again and again.
     fn collect_overflow(&mut self) {
         let batch = &self.batches[self.finished - 1];
         let mut overflow = batch.outcome.over_limit().to_vec();
@@ -195,7 +196,7 @@ impl Submission {
         } else if let Some(Err(error)) = &batch.result
             && let refused @ [_, ..] = batch.outcome.refused_with_too_many(error)
         {
-            // One more than these, and all are refused again.
+            // With one more than these, all would be refused again.
             self.overflow_max = self.overflow_max.min(refused.len());
             overflow.extend(refused);
             overflow.sort_unstable();
@@ -215,11 +216,11 @@ impl Submission {
         }
     }
 
-    /// The session ended, or the next part could not begin. Of the parts without an outcome, the
-    /// first so many may have been delivered.
+    /// Handles the end of the session, or a batch that could not be started. Of the batches without
+    /// an outcome, the first `unknown` may have been delivered.
     pub(super) fn connection_lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
-        // Those who were left over are told of this error, too.
+        // The remaining recipients get this error, too.
         let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.overflow)
             .into_iter()
             .flatten()
@@ -261,13 +262,13 @@ impl Submission {
             if let Some(Err(error)) = result {
                 let error = error.advised(&outcome.facts(session));
                 outcome.ended_by(&error);
-                // Not so where the session ended before its MAIL was answered.
+                // Not if the session ended before the reply to MAIL.
                 if several
                     && error.kind() == ErrorKind::Refused
                     && error.phase() == Phase::Mail
                     && let Some(reply) = error.reply()
                 {
-                    // There may be no error that tells of it.
+                    // The message as a whole may succeed, without an error that says this.
                     outcome
                         .recipients
                         .iter_mut()
@@ -278,7 +279,7 @@ impl Submission {
                     .iter()
                     .any(|recipient| recipient.outcome == Outcome::NotTried);
                 is_incomplete |= untried;
-                // The parts after a 421 only found the session closed.
+                // The batches after a 421 only found the session closed.
                 if untried || error.reply().is_some_and(|reply| reply.code() == 421) {
                     untried_reason.get_or_insert_with(|| error.to_string());
                 }

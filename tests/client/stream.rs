@@ -244,6 +244,19 @@ async fn a_connection_refuses_use_after_a_dropped_send_all() {
     assert!(error.to_string().contains("given up"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_dropped_after_its_outcomes_leaves_a_usable_connection() {
+    let (mut connection, _serving) = connect(true, Duration::from_secs(1), None).await;
+    for taken in [1, 3] {
+        let messages = stream::iter((0..taken).map(|_| message("you@example.com")));
+        let mut outcomes = pin!(connection.send_all(messages.chain(stream::pending())));
+        for _ in 0..taken {
+            assert!(outcomes.next().await.unwrap().is_ok());
+        }
+    }
+    assert!(connection.send(message("you@example.com")).await.is_ok());
+}
+
 #[tokio::test]
 async fn send_all_delivers_to_the_embedded_server() {
     let server = Server::start().await.unwrap();
