@@ -594,8 +594,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dropped_next_is_charged_for_its_wait_and_for_no_more() {
         let (stream, _server) = duplex(1024);
-        let mut timeouts = Timeouts::default();
-        timeouts.total_wait = Some(Duration::from_secs(60));
+        let timeouts = Timeouts {
+            total_wait: Some(Duration::from_secs(60)),
+            ..Timeouts::default()
+        };
         let mut driver = driver(stream, &timeouts);
         for _ in 0..3 {
             let next = timeout(Duration::from_secs(5), driver.next(None)).await;

@@ -125,9 +125,9 @@ pub struct Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("server", &self.server)
-            .field("tls", &self.tls.as_ref().map(|tls| &tls.version))
-            .field("mechanism", &self.mechanism)
+            .field("server", &self.info.server)
+            .field("tls", &self.tls().map(|tls| &tls.version))
+            .field("mechanism", &self.info.mechanism)
             .field("machine", &self.driver.machine)
             .finish_non_exhaustive()
     }

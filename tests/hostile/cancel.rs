@@ -87,8 +87,8 @@ async fn assert_given_up(
             .unwrap_or_else(|| panic!("{context}: it goes on"));
         assert!(error.to_string().contains("given up"), "{context}: {error}");
     }
-    let letters = stream::iter([letter(9, &["late@example.com"], 10)]);
-    let outcomes: Vec<_> = connection.send_all(letters).collect().await;
+    let messages = stream::iter([text_message(9, &["late@example.com"], 10)]);
+    let outcomes: Vec<_> = connection.send_all(messages).collect().await;
     let [Err(error)] = &outcomes[..] else {
         panic!("{context}: {outcomes:?}");
     };
