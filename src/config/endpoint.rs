@@ -223,8 +223,8 @@ impl Endpoint {
     ///
     /// async fn token(request: TokenRequest) -> Result<String, std::io::Error> {
     ///     match request {
-    ///         TokenRequest::Current => Ok("a cached token, if it is valid for some minutes".into()),
     ///         TokenRequest::Fresh => Ok("a new one from the identity provider".into()),
+    ///         _ => Ok("a cached token, if it is valid for some minutes".into()),
     ///     }
     /// }
     ///
