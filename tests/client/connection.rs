@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
@@ -11,20 +10,9 @@ use envoi::{
     Outcome, Phase, Timeouts,
 };
 use futures::FutureExt as _;
+use support::{hello, hello_to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-
-fn hello_to(to: Vec<&'static str>) -> MessageBuilder<'static> {
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to(to)
-        .subject("Hello")
-        .text_body("Hello.\n.dot\n")
-}
-
-fn hello() -> MessageBuilder<'static> {
-    hello_to(vec!["you@example.com"])
-}
 
 #[tokio::test]
 async fn a_streamed_attachment_arrives_after_starttls_and_login() {
@@ -105,7 +93,7 @@ async fn one_connection_sends_whole_messages_and_single_steps() {
     connection.verify().await.unwrap();
 
     let error = connection
-        .send(hello_to(vec!["nobody@example.com"]))
+        .send(hello_to(&["nobody@example.com"]))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -158,7 +146,7 @@ async fn one_refused_recipient_does_not_fail_the_other() {
         .await
         .unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap();
-    let two = || hello_to(vec!["nobody@example.com", "you@example.com"]);
+    let two = || hello_to(&["nobody@example.com", "you@example.com"]);
     let receipt = Client::new(endpoint.clone()).send(two()).await.unwrap();
     assert!(!receipt.all_accepted());
     assert!(

@@ -10,9 +10,8 @@ use std::time::Duration;
 use envoi::proto::{ClientName, Content, Transaction};
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
-use envoi::{
-    Address, Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts,
-};
+use envoi::{Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
+use support::address;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
 use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
@@ -260,8 +259,4 @@ fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
             send.expect
         );
     }
-}
-
-fn address(address: &str) -> Address {
-    Address::new(address).unwrap()
 }

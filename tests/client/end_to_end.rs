@@ -4,8 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
-use envoi::{Address, Attachment, Connection, Endpoint, Envelope, Message};
+use envoi::{Attachment, Connection, Endpoint, Envelope, Message};
 
+use support::address;
 use support::decoder::normalised;
 
 const SIZES: [usize; 5] = [0, 1, 32_767, 32_768, 32_769];
@@ -16,10 +17,6 @@ async fn server_and_connection() -> (Server, Connection) {
         .await
         .unwrap();
     (server, connection)
-}
-
-fn address(address: &str) -> Address {
-    Address::new(address).unwrap()
 }
 
 #[tokio::test]

@@ -7,15 +7,7 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
 use envoi::{Attachment, Client, Endpoint, Error, ErrorKind, Message, Outcome, Receipt};
 use futures::stream::{self, StreamExt as _};
-
-fn message(to: &[&str]) -> MessageBuilder<'static> {
-    let to: Vec<String> = to.iter().map(|name| (*name).to_owned()).collect();
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to(to)
-        .subject("Hello")
-        .text_body("Hello.\n")
-}
+use support::hello_to;
 
 fn server(limits: &str) -> Builder {
     Server::builder()
@@ -60,7 +52,7 @@ async fn a_message_is_split_at_rcptmax() {
         .await
         .unwrap();
     let receipt = client(&server)
-        .send(message(&[
+        .send(hello_to(&[
             "a@x.org", "b@y.org", "c@x.org", "d@y.org", "e@x.org",
         ]))
         .await
@@ -89,7 +81,7 @@ async fn a_message_is_split_at_rcptmax() {
 
     // A part without accepted recipients does not stop the other parts.
     let receipt = client(&server)
-        .send(message(&["c@x.org", "C@x.org", "d@y.org"]))
+        .send(hello_to(&["c@x.org", "C@x.org", "d@y.org"]))
         .await
         .unwrap();
     assert_eq!(recipients(&receipt), ["550", "550", "4"]);
@@ -99,7 +91,7 @@ async fn a_message_is_split_at_rcptmax() {
 async fn recipients_of_a_domain_stay_together_under_rcptdomainmax() {
     let server = server("RCPTDOMAINMAX=1").start().await.unwrap();
     let receipt = client(&server)
-        .send(message(&["a@x.org", "b@y.org", "c@X.org"]))
+        .send(hello_to(&["a@x.org", "b@y.org", "c@X.org"]))
         .await
         .unwrap();
     assert_eq!(recipients(&receipt), ["1", "2", "1"]);
@@ -124,12 +116,12 @@ async fn a_message_that_cannot_be_split_is_refused_before_mail() {
     let once = Attachment::reader("a", "a/b", tokio::io::empty());
     fails(
         client(&server)
-            .send(Message::from(message(&to)).attach(once))
+            .send(Message::from(hello_to(&to)).attach(once))
             .await
             .unwrap_err(),
     );
     let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
-    fails(Client::new(endpoint).send(message(&to)).await.unwrap_err());
+    fails(Client::new(endpoint).send(hello_to(&to)).await.unwrap_err());
     assert!(
         server
             .connections()
@@ -145,22 +137,22 @@ async fn a_session_at_mailmax_is_refused_before_mail() {
     assert_eq!(connection.messages_left(), Some(2));
     // More parts than any session takes.
     let error = connection
-        .send(message(&["a@x.org", "b@x.org", "c@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org", "c@x.org"]))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    let _ = connection.send(message(&["a@x.org"])).await.unwrap();
+    let _ = connection.send(hello_to(&["a@x.org"])).await.unwrap();
     // More than this one takes now.
     let error = connection
-        .send(message(&["a@x.org", "b@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org"]))
         .await
         .unwrap_err();
     assert!(
         error.kind() == ErrorKind::Closed && error.is_transient(),
         "{error}"
     );
-    let _ = connection.send(message(&["b@x.org"])).await.unwrap();
-    let error = connection.send(message(&["c@x.org"])).await.unwrap_err();
+    let _ = connection.send(hello_to(&["b@x.org"])).await.unwrap();
+    let error = connection.send(hello_to(&["c@x.org"])).await.unwrap_err();
     assert!(error.to_string().contains("new connection"), "{error}");
     connection.verify().await.unwrap();
     connection.quit().await;
@@ -171,7 +163,7 @@ async fn a_session_at_mailmax_is_refused_before_mail() {
 async fn a_client_opens_a_connection_for_every_mailmax_messages() {
     let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
     let to = ["a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org"];
-    let receipt = client(&server).send(message(&to)).await.unwrap();
+    let receipt = client(&server).send(hello_to(&to)).await.unwrap();
     assert!(receipt.all_accepted());
     assert_eq!(recipients(&receipt), ["1", "2", "3", "4", "5"]);
     assert_eq!(server.connections().len(), 3);
@@ -193,7 +185,12 @@ async fn a_pool_opens_a_connection_for_every_mailmax_messages() {
     let server = server("MAILMAX=2 RCPTMAX=1").start().await.unwrap();
     let pool = client(&server).pool(1);
     let to = ["b@x.org", "c@x.org", "d@x.org", "e@x.org", "f@x.org"];
-    let messages = [message(&["a@x.org"]), message(&to), message(&["g@x.org"])].map(Message::from);
+    let messages = [
+        hello_to(&["a@x.org"]),
+        hello_to(&to),
+        hello_to(&["g@x.org"]),
+    ]
+    .map(Message::from);
     let outcomes: Vec<_> = pool.send_all(stream::iter(messages)).collect().await;
     let all: Vec<_> = outcomes
         .iter()
@@ -215,7 +212,7 @@ async fn stored_replies_are_bounded_over_all_parts() {
     let server = server("RCPTMAX=2").answer(refuse).start().await.unwrap();
     let to: Vec<String> = (0..RECIPIENTS).map(|n| format!("user{n}@x.org")).collect();
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
-    let error = client(&server).send(message(&to)).await.unwrap_err();
+    let error = client(&server).send(hello_to(&to)).await.unwrap_err();
     let kept =
         error
             .receipt()
@@ -246,7 +243,7 @@ async fn a_connection_lost_between_parts_leaves_later_recipients_untried() {
         .await
         .unwrap();
     let receipt = client(&server)
-        .send(message(&["a@x.org", "b@x.org", "c@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org", "c@x.org"]))
         .await
         .unwrap();
     assert_eq!(recipients(&receipt), ["1", "421", "not tried"]);
@@ -264,13 +261,13 @@ async fn send_all_obeys_the_limits() {
     let mut connection = client(&server).connect().await.unwrap();
     let once = Attachment::reader("a", "a/b", tokio::io::empty());
     let messages = [
-        message(&["a@x.org", "b@x.org", "no@x.org", "c@x.org", "d@x.org"]).into(),
-        message(&["e@x.org"]).into(),
-        Message::from(message(&["f@x.org", "g@x.org", "h@x.org"])).attach(once),
-        message(&["i@x.org"]).into(),
+        hello_to(&["a@x.org", "b@x.org", "no@x.org", "c@x.org", "d@x.org"]).into(),
+        hello_to(&["e@x.org"]).into(),
+        Message::from(hello_to(&["f@x.org", "g@x.org", "h@x.org"])).attach(once),
+        hello_to(&["i@x.org"]).into(),
         // One more than the session takes; what follows is not touched.
-        message(&["j@x.org"]).into(),
-        message(&["k@x.org"]).into(),
+        hello_to(&["j@x.org"]).into(),
+        hello_to(&["k@x.org"]).into(),
     ];
     let outcomes: Vec<_> = connection.send_all(stream::iter(messages)).collect().await;
     let kinds: Vec<_> = outcomes
@@ -338,7 +335,7 @@ async fn recipients_beyond_452_are_served_by_further_transactions() {
             "452 4.5.3",
         ] {
             let server = takes(2, too_many, way()).start().await.unwrap();
-            let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+            let receipt = client(&server).send(hello_to(&FIVE)).await.unwrap();
             assert!(receipt.all_accepted(), "{too_many}: {receipt:?}");
             assert_eq!((receipt.transactions, receipt.incomplete_reason), (3, None));
             assert_eq!(
@@ -369,7 +366,7 @@ async fn recipients_beyond_452_are_served_by_further_transactions() {
         .unwrap();
     let mut connection = client(&server).connect().await.unwrap();
     let receipt = connection
-        .send(message(&[
+        .send(hello_to(&[
             "a@x.org",
             "no@x.org",
             "b@x.org",
@@ -396,7 +393,7 @@ async fn advice_counts_all_recipients_of_the_message() {
     });
     let server = one_alone.start().await.unwrap();
     let receipt = client(&server)
-        .send(message(&["a@x.org", "b@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org"]))
         .await
         .unwrap();
     assert_eq!(
@@ -414,7 +411,7 @@ async fn a_server_may_take_fewer_recipients_than_it_announced() {
         .start()
         .await
         .unwrap();
-    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    let receipt = client(&server).send(hello_to(&FIVE)).await.unwrap();
     assert!(receipt.all_accepted(), "{receipt:?}");
     assert_eq!(
         arrived(&server),
@@ -429,12 +426,12 @@ async fn a_server_may_take_fewer_recipients_than_it_announced() {
         .start()
         .await
         .unwrap();
-    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    let receipt = client(&server).send(hello_to(&FIVE)).await.unwrap();
     assert!(receipt.all_accepted(), "{receipt:?}");
     assert_eq!((receipt.transactions, server.connections().len()), (3, 3));
     // A connection of the caller's has no other.
     let mut connection = client(&server).connect().await.unwrap();
-    let receipt = connection.send(message(&FIVE)).await.unwrap();
+    let receipt = connection.send(hello_to(&FIVE)).await.unwrap();
     assert_eq!(recipients(&receipt)[2..], ["452"; 3]);
     assert!(receipt.incomplete_reason.unwrap().contains("LIMITS"));
     assert!(receipt.recipients[2].is_transient());
@@ -456,7 +453,7 @@ async fn other_refusals_cause_no_further_transaction() {
     ] {
         let server = takes(1, reply, plain()).start().await.unwrap();
         let receipt = client(&server)
-            .send(message(&["a@x.org", "b@x.org"]))
+            .send(hello_to(&["a@x.org", "b@x.org"]))
             .await
             .unwrap();
         assert_eq!(
@@ -473,7 +470,7 @@ async fn other_refusals_cause_no_further_transaction() {
     // Before any recipient was accepted, it is not one either.
     let server = takes(0, TOO_MANY, plain()).start().await.unwrap();
     let error = client(&server)
-        .send(message(&["a@x.org", "b@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org"]))
         .await
         .unwrap_err();
     assert_eq!(
@@ -492,7 +489,7 @@ async fn further_transactions_stop_when_none_gains_a_recipient() {
             .then(|| "452 No space".to_owned())
     };
     let server = plain().answer(full).start().await.unwrap();
-    let receipt = client(&server).send(message(&FIVE)).await.unwrap();
+    let receipt = client(&server).send(hello_to(&FIVE)).await.unwrap();
     assert_eq!(recipients(&receipt), ["1", "452", "452", "452", "452"]);
     assert_eq!((receipt.transactions, transactions(&server)), (2, 2));
     assert!(receipt.recipients[4].is_transient());
@@ -505,7 +502,7 @@ async fn further_transactions_stop_when_none_gains_a_recipient() {
         refused(line).or(is_second.then(|| TOO_MANY.to_owned()))
     };
     let server = plain().answer(answer).start().await.unwrap();
-    let error = client(&server).send(message(&FIVE)).await.unwrap_err();
+    let error = client(&server).send(hello_to(&FIVE)).await.unwrap_err();
     assert_eq!(error.reply().unwrap().code(), 554);
     assert_eq!(transactions(&server), 1);
 
@@ -532,7 +529,7 @@ async fn further_transactions_stop_when_none_gains_a_recipient() {
         None
     };
     let server = plain().answer(answer).start().await.unwrap();
-    let receipt = client(&server).send(message(&to)).await.unwrap();
+    let receipt = client(&server).send(hello_to(&to)).await.unwrap();
     assert_eq!(
         recipients(&receipt)
             .iter()
@@ -557,7 +554,7 @@ async fn further_transactions_cost_linear_work() {
         .unwrap();
     let to: Vec<String> = (0..NUMBER).map(|n| format!("a{n}@x.org")).collect();
     let receipt = client(&server)
-        .send(message(&to.iter().map(String::as_str).collect::<Vec<_>>()))
+        .send(hello_to(&to.iter().map(String::as_str).collect::<Vec<_>>()))
         .await
         .unwrap();
     assert!(receipt.all_accepted());
@@ -575,7 +572,7 @@ async fn a_one_shot_stream_is_sent_to_the_first_accepted_recipients_only() {
     for too_many in [TOO_MANY, "552 5.5.3 Too many recipients"] {
         let server = takes(1, too_many, plain()).start().await.unwrap();
         let once = Attachment::reader("a", "a/b", tokio::io::empty());
-        let to = message(&["a@x.org", "b@x.org"]);
+        let to = hello_to(&["a@x.org", "b@x.org"]);
         let receipt = client(&server)
             .send(Message::from(to).attach(once))
             .await
@@ -593,7 +590,7 @@ async fn a_one_shot_stream_is_sent_to_the_first_accepted_recipients_only() {
     let server = takes(1, TOO_MANY, plain()).start().await.unwrap();
     let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
     let error = Client::new(endpoint)
-        .send(message(&["a@x.org", "b@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org"]))
         .await
         .unwrap_err();
     assert_eq!(
@@ -616,7 +613,7 @@ async fn a_session_that_ends_before_a_further_transaction_keeps_the_outcomes() {
     };
     let server = plain().answer(answer).start().await.unwrap();
     let receipt = client(&server)
-        .send(message(&["a@x.org", "b@x.org"]))
+        .send(hello_to(&["a@x.org", "b@x.org"]))
         .await
         .unwrap();
     assert_eq!(recipients(&receipt), ["1", "421"]);
@@ -688,7 +685,7 @@ async fn send_all_keeps_outcomes_when_cut_before_a_further_transaction() {
         let server = plain().answer(answer).start().await.unwrap();
         let mut connection = client(&server).connect().await.unwrap();
         let messages = (0..4).map(|n| {
-            message(
+            hello_to(
                 &["a", "b", "c"]
                     .map(|to| format!("{to}{n}@x.org"))
                     .each_ref()
@@ -748,7 +745,7 @@ async fn a_message_refused_for_too_many_recipients_is_split() {
                 _ => None,
             };
             let server = way().answer(answer).start().await.unwrap();
-            let result = client(&server).send(message(&FIVE)).await;
+            let result = client(&server).send(hello_to(&FIVE)).await;
             if takes == 0 {
                 let error = result.unwrap_err();
                 assert_eq!(
@@ -782,7 +779,7 @@ async fn a_message_refused_for_too_many_recipients_is_split() {
         plain().refuse_message("a@x.org", "554 5.7.1 Spam"),
     );
     let server = server.start().await.unwrap();
-    let error = client(&server).send(message(&FIVE)).await.unwrap_err();
+    let error = client(&server).send(hello_to(&FIVE)).await.unwrap_err();
     assert_eq!(
         (error.reply().unwrap().code(), transactions(&server)),
         (554, 1),

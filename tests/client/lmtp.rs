@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use envoi::mail_builder::MessageBuilder;
 use envoi::proto::Protocol;
 use envoi::testing::{Builder, Server};
 use envoi::{Address, Client, Endpoint, ErrorKind, Message, Outcome, Phase};
@@ -18,14 +17,7 @@ fn builder() -> Builder {
 }
 
 fn message(to: &[&str]) -> Message<'static> {
-    let to: Vec<String> = to.iter().map(|address| (*address).to_owned()).collect();
-    Message::from(
-        MessageBuilder::new()
-            .from("me@example.org")
-            .to(to)
-            .subject("Hello")
-            .text_body("Hello.\n"),
-    )
+    support::hello_to(to).into()
 }
 
 /// `250`, `552`, `?` and `-` for the recipients.

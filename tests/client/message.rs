@@ -17,6 +17,7 @@ use envoi::message::Body;
 use envoi::proto::{Capabilities, Content, Limits, Output, ReplyParser, Stuffer};
 use envoi::{Address, Attachment, Envelope, Error, ErrorKind, LineEnds, Message, Phase};
 use proptest::prelude::*;
+use support::noise;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// A reader that gives pieces of the sizes told, and waits between them.
@@ -221,15 +222,6 @@ fn envelope() -> Envelope {
         [Address::new("b@example.org").unwrap()],
     )
     .unwrap()
-}
-
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..size).map(next).collect()
 }
 
 fn in_temporary_folder(name: &str) -> PathBuf {

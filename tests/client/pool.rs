@@ -13,23 +13,12 @@ use envoi::{
 };
 use futures::future::{BoxFuture, Either, join_all, select};
 use futures::{FutureExt as _, StreamExt as _};
+use support::{hello, hello_to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time;
-
-fn hello() -> MessageBuilder<'static> {
-    hello_to("you@example.com")
-}
-
-fn hello_to(to: &'static str) -> MessageBuilder<'static> {
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to(to)
-        .subject("Hello")
-        .text_body("Hello.")
-}
 
 /// It can be read once only.
 fn stream() -> Message<'static> {
@@ -210,7 +199,7 @@ async fn waiting_callers_are_served_in_order() {
     let server = plain().start().await.unwrap();
     let pool = pool(&server, 1);
     let used = pool.get().await.unwrap();
-    let mut sending = join_all(TO.iter().map(|to| pool.send(hello_to(to))));
+    let mut sending = join_all(TO.iter().map(|to| pool.send(hello_to(&[to]))));
     // All come to the queue, in this order.
     assert!((&mut sending).now_or_never().is_none());
     drop(used);
@@ -879,7 +868,7 @@ async fn a_connection_returned_in_mid_transaction_is_closed() {
     ];
     for (what, is_kept, used) in uses {
         let refuse = |line: &str| {
-            line.starts_with("MAIL FROM:<refused@")
+            line.starts_with("MAIL FROM:<nobody@")
                 .then(|| "550 5.1.8 Not you".to_owned())
         };
         let server = plain().answer(refuse).start().await.unwrap();
@@ -910,7 +899,10 @@ async fn a_refused_message_does_not_delay_the_next() {
             .unwrap();
         let pool = pool(&server, 1);
         sent(&pool).await;
-        let error = pool.send(hello_to("nobody@example.com")).await.unwrap_err();
+        let error = pool
+            .send(hello_to(&["nobody@example.com"]))
+            .await
+            .unwrap_err();
         assert_eq!(
             (error.kind(), error.outcome_unknown()),
             (ErrorKind::Refused, false)

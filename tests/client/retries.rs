@@ -6,20 +6,9 @@ use std::time::Duration;
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server};
 use envoi::{Client, Endpoint, Error, ErrorKind, Message, Outcome, Receipt, RetryPolicy};
+use support::{hello, hello_to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-
-fn hello() -> MessageBuilder<'static> {
-    hello_to(vec!["you@example.com"])
-}
-
-fn hello_to(to: Vec<&'static str>) -> MessageBuilder<'static> {
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to(to)
-        .subject("Hello")
-        .text_body("Hello.")
-}
 
 fn at_once(count: usize) -> RetryPolicy {
     let mut retries = RetryPolicy::new(count);
@@ -116,7 +105,7 @@ async fn only_recipients_without_the_message_are_retried() {
         .await
         .unwrap();
     let to = vec!["you@example.com", "nobody@example.com", "later@example.com"];
-    let receipt = client(&server, 5).send(hello_to(to)).await.unwrap();
+    let receipt = client(&server, 5).send(hello_to(&to)).await.unwrap();
     assert_eq!(outcomes(&receipt), [250, 550, 250]);
     let messages = server.messages();
     let recipients: Vec<_> = messages
@@ -139,7 +128,7 @@ async fn a_partial_success_keeps_its_outcomes_when_retries_fail() {
     .await
     .unwrap();
     let receipt = client(&server, 5)
-        .send(hello_to(vec!["you@example.com", "later@example.com"]))
+        .send(hello_to(&["you@example.com", "later@example.com"]))
         .await
         .unwrap();
     assert_eq!(outcomes(&receipt), [250, 550]);
@@ -149,7 +138,7 @@ async fn a_partial_success_keeps_its_outcomes_when_retries_fail() {
 
 #[tokio::test]
 async fn all_or_nothing_retries_all_recipients_or_none() {
-    let to = || hello_to(vec!["you@example.com", "later@example.com"]);
+    let to = || hello_to(&["you@example.com", "later@example.com"]);
     let server = answering("RCPT TO:<later@example.com>", &["450 4.2.1 Busy"])
         .start()
         .await
@@ -343,7 +332,7 @@ fn asked(server: &Server) -> Vec<Vec<String>> {
 }
 
 fn two() -> MessageBuilder<'static> {
-    hello_to(vec!["a@example.com", "b@example.com"])
+    hello_to(&["a@example.com", "b@example.com"])
 }
 
 #[tokio::test]
@@ -374,7 +363,7 @@ async fn a_part_lost_before_its_message_is_retried() {
         .start()
         .await
         .unwrap();
-    let three = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+    let three = hello_to(&["a@example.com", "b@example.com", "c@example.com"]);
     let receipt = client(&server, 3).send(three).await.unwrap();
     assert_eq!(outcomes(&receipt), [250, 250, 250]);
     assert_eq!(server.messages().len(), 3);
@@ -487,7 +476,7 @@ async fn a_refused_second_session_is_retried() {
             .start()
             .await
             .unwrap();
-        let to = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+        let to = hello_to(&["a@example.com", "b@example.com", "c@example.com"]);
         let receipt = client(&server, 5).send(to).await.unwrap();
         let permanent = refusal.starts_with('5');
         assert_eq!(
@@ -518,7 +507,7 @@ async fn only_transiently_refused_parts_are_retried() {
     let server = answering("RCPT TO:<c@", &["450 4.2.1 Busy"])
         .refuse_recipient("a@example.com", "550 5.1.1 No");
     let server = server.offer("LIMITS RCPTMAX=1").start().await.unwrap();
-    let to = hello_to(vec!["a@example.com", "b@example.com", "c@example.com"]);
+    let to = hello_to(&["a@example.com", "b@example.com", "c@example.com"]);
     let receipt = client(&server, 3).send(to).await.unwrap();
     assert_eq!(outcomes(&receipt), [550, 250, 250]);
     assert_eq!(asked(&server), [vec!["a", "b", "c"], vec!["c"]]);

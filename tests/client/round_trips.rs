@@ -22,12 +22,7 @@ const BEGIN: &str = "<!-- written by tests/client/round_trips.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
 fn hello() -> MessageBuilder<'static> {
-    let to = vec!["you@example.com", "carl@example.com"];
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to(to)
-        .subject("Hello")
-        .text_body("Hello.")
+    support::hello_to(&["you@example.com", "carl@example.com"])
 }
 
 /// Counts on the wire: each time that something comes after something went. The greeting comes

@@ -17,13 +17,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 fn message(to: &str) -> Message<'static> {
-    Message::from(
-        MessageBuilder::new()
-            .from("me@example.org")
-            .to(to.to_owned())
-            .subject("Hello")
-            .text_body("Hello.\n"),
-    )
+    support::hello_to(&[to]).into()
 }
 
 /// A server that takes everything, but answers only what had come when it looked: every answer is

@@ -5,10 +5,9 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use envoi::tls::Security;
-use envoi::{
-    Address, Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts,
-};
+use envoi::{Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts};
 use futures::StreamExt as _;
+use support::address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
@@ -17,10 +16,6 @@ const WIRE: usize = 16 * 1024;
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-fn address(address: &str) -> Address {
-    Address::new(address).unwrap()
 }
 
 fn message(bytes: usize) -> Message<'static> {

@@ -4,20 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use envoi::mail_builder::MessageBuilder;
 use envoi::testing::Server;
 use envoi::tls::{Security, Trust};
 use envoi::{Client, Connection, Endpoint, Proxy, ProxyHeader};
+use support::hello;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-
-fn hello() -> MessageBuilder<'static> {
-    MessageBuilder::new()
-        .from("me@example.org")
-        .to("you@example.com")
-        .subject("Hello")
-        .text_body("Hello.")
-}
 
 /// What each client asked the proxy for.
 type Asked = Arc<Mutex<Vec<String>>>;

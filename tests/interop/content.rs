@@ -8,17 +8,9 @@ use envoi::{Address, Attachment, Client, Envelope, ErrorKind, LineEnds, Message,
 
 use crate::servers::{ALICE, Tap, both, postfix, someone, with_crlf};
 use crate::settings::hello;
+use support::noise;
 
 /// Bytes that differ at every place.
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..size).map(next).collect()
-}
-
 fn envelope_to(to: &Address) -> Envelope {
     Envelope::new(Address::new("alice@envoi.test").unwrap(), [to.clone()]).unwrap()
 }

@@ -13,10 +13,7 @@ use futures::stream::{self, StreamExt as _};
 
 use crate::servers::{ALICE, NO_LOGIN, Tap, dovecot, postfix, someone};
 use crate::settings::hello;
-
-fn address(text: &str) -> Address {
-    Address::new(text).unwrap()
-}
+use support::address;
 
 /// Its mailbox is full, which Dovecot says when the message is there.
 fn full() -> Address {

@@ -5,10 +5,7 @@ use envoi::{Address, Client, Connection, Endpoint, Envelope, ErrorKind, Message,
 
 use crate::servers::{ALICE, Server, both, few, lockstep, someone};
 use crate::settings::hello;
-
-fn address(address: &str) -> Address {
-    Address::new(address).unwrap()
-}
+use support::address;
 
 fn unknown_user() -> Address {
     address("nobody@envoi.test")

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use envoi::Phase;
 use envoi::proto::{
     ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction,
 };
-use envoi::{Address, Phase};
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
+use support::{address, text};
 
 fn dialogues() -> Vec<(String, Dialogue)> {
     read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))
@@ -399,15 +400,6 @@ impl<'a> Player<'a> {
         self.outcomes
             .resize(self.dialogue.sends.len(), "nothing".into());
     }
-}
-
-fn address(address: &str) -> Address {
-    Address::new(address).unwrap()
-}
-
-/// For people to read: what is wrong with a long message shows at its beginning.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use envoi::proto::{AbortReason, Machine, Mechanism, ProtocolError, RawCommand, StartTls, Step};
 use envoi::{Credentials, Error, ErrorKind, Phase};
 
-use super::{Client, address, transaction};
+use support::address;
+
+use super::{Client, transaction};
 
 #[test]
 fn a_failure_names_the_awaited_reply() {

@@ -3,7 +3,9 @@
 use envoi::proto::{Content, Step};
 use envoi::{Error, ErrorKind, Phase};
 
-use super::{Client, address, transaction};
+use support::address;
+
+use super::{Client, transaction};
 
 #[test]
 fn the_state_of_a_message_is_reported() {

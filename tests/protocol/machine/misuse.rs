@@ -3,7 +3,9 @@
 use envoi::proto::{Content, RawCommand, Step, Transaction};
 use envoi::{Error, ErrorKind, Phase};
 
-use super::{Client, address, transaction};
+use support::address;
+
+use super::{Client, transaction};
 
 #[test]
 fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {

@@ -9,7 +9,8 @@ mod misuse;
 mod units;
 
 use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
-use envoi::{Address, Envelope, Error};
+use envoi::{Envelope, Error};
+use support::address;
 
 /// A machine and what it said.
 #[derive(Debug)]
@@ -105,10 +106,6 @@ impl Client {
         assert_eq!(self.machine.step().unwrap(), Step::Closed);
         error
     }
-}
-
-fn address(text: &str) -> Address {
-    Address::new(text).unwrap()
 }
 
 fn transaction() -> Transaction {
