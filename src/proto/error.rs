@@ -727,3 +727,54 @@ impl AbortReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_another_origin_keeps_a_secret() {
+        let mut secrets = Secrets::default();
+        secrets.add_with_base64("correct-horse");
+        let text = || "no such user: correct-horse".to_owned();
+        for reason in [
+            Reason::HelloRefused {
+                command: "EHLO",
+                client_name: text(),
+            },
+            Reason::UnsolicitedInput(text()),
+            Reason::InjectedBeforeTls(text()),
+            Reason::ConnectionEnded {
+                before: Missing::RestOfReply(text()),
+                secure: true,
+            },
+            Reason::Aborted(AbortReason::TimedOut(text())),
+            Reason::Aborted(AbortReason::ConnectionFailed(text())),
+            Reason::Aborted(AbortReason::InputFailed(text())),
+            Reason::StartTlsNotOffered {
+                offered: vec!["PIPELINING".into(), text()],
+                greeting: None,
+                port: None,
+                protocol: Protocol::Smtp,
+            },
+            Reason::MechanismNotOffered {
+                mechanism: Mechanism::Plain,
+                offered: vec![text(), "LOGIN".into()],
+                starttls_unused: false,
+                port: None,
+                protocol: Protocol::Smtp,
+            },
+            Reason::LoginUnusable(text()),
+            Reason::LoginNotVerified {
+                mechanism: Mechanism::Plain,
+                failure: text(),
+            },
+        ] {
+            let error = ProtocolError::new(Phase::Auth, reason).redacted(&secrets);
+            for shown in [error.to_string(), format!("{error:?}")] {
+                let is_redacted = shown.contains("***") && !shown.contains("horse");
+                assert!(is_redacted, "{shown}");
+            }
+        }
+    }
+}
