@@ -160,7 +160,6 @@ mod server_limits;
 mod settings;
 mod step;
 #[cfg(test)]
-#[cfg(feature = "client")]
 mod tests;
 mod transaction;
 mod transcript;

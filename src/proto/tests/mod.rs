@@ -1,0 +1,4 @@
+//! Tests that need what is private to the machine.
+
+#[cfg(feature = "client")]
+mod client;
