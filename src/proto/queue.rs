@@ -18,7 +18,7 @@ pub(super) struct CommandQueue {
     pub(super) queue: Queue,
     /// The ends, among all bytes ever written, of the commands that the transport has not taken
     /// whole: as many entries at the back of the queue are theirs.
-    unsent: VecDeque<u64>,
+    pub(super) unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
 }
 
@@ -87,7 +87,7 @@ impl CommandQueue {
 /// The replies that are outstanding, in the order of their commands.
 #[derive(Default)]
 pub(super) struct Queue {
-    entries: VecDeque<PendingReply>,
+    pub(super) entries: VecDeque<PendingReply>,
     /// How many of them another transaction has to wait for.
     barriers: usize,
 }

@@ -1,6 +1,6 @@
 //! What only the client asks of a machine.
 
-use super::super::{ClientName, Machine, Settings, Step};
+use crate::proto::{ClientName, Machine, Settings, Step};
 
 fn machine() -> Machine {
     Machine::new(Settings::new(ClientName::new("me").unwrap()))

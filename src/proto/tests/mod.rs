@@ -2,3 +2,4 @@
 
 #[cfg(feature = "client")]
 mod client;
+mod exhaustion;
