@@ -142,8 +142,9 @@
 //! ```
 
 mod capabilities;
+mod client_name;
 mod commands;
-mod dot;
+mod data;
 mod encode;
 mod error;
 mod limits;
@@ -170,8 +171,9 @@ use std::fmt;
 use bytes::BytesMut;
 
 pub use capabilities::{Capabilities, FutureReleaseLimits, Keyword};
-pub use dot::{Chunk, Content, Stuffer};
-pub use encode::{ClientName, ClientNameError, CommandFault, RawCommand, RawCommandError};
+pub use client_name::{ClientName, ClientNameError};
+pub use data::{Chunk, Content, Stuffer};
+pub use encode::{CommandFault, RawCommand, RawCommandError};
 pub use error::{AbortReason, Missing, OutOfTurn, ProtocolError, Reason};
 pub use limits::Limits;
 pub use output::Output;
