@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode};
 use bytes::{Bytes, BytesMut};
 use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{
-    ClientName, Limits, Machine, Output, ReplyParser, Settings, Step, Stuffer, Transaction,
+    ClientName, Event, Limits, Machine, Output, ReplyParser, Settings, Step, Stuffer, Transaction,
 };
 use envoi::{Address, Attachment, Envelope, Message};
 
@@ -312,7 +312,7 @@ fn session() {
                     machine.body(message.clone()).expect("it is asked for");
                     machine.finish().expect("it is asked for");
                 }
-                Step::Accepted { .. } => sent = true,
+                Step::Event(Event::Accepted { .. }) => sent = true,
                 Step::Closed => break,
                 _ => {}
             }

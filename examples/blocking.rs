@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use envoi::proto::{AbortReason, ClientName, Machine, Settings, Step, Transaction};
+use envoi::proto::{AbortReason, ClientName, Event, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope, Phase};
 
 fn main() -> ExitCode {
@@ -40,11 +40,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     session.quit();
     for step in steps? {
         match step {
-            Step::Recipient { index, reply } | Step::RecipientResult { index, reply } => {
+            Step::Event(Event::Recipient { index, reply })
+            | Step::Event(Event::RecipientResult { index, reply }) => {
                 println!("{}: {reply}", envelope.recipients()[index]);
             }
-            Step::Accepted { reply } => println!("sent: {reply}"),
-            Step::Rejected { phase, reply } => println!("not sent, refused at {phase}: {reply}"),
+            Step::Event(Event::Accepted { reply }) => println!("sent: {reply}"),
+            Step::Event(Event::Rejected { phase, reply }) => {
+                println!("not sent, refused at {phase}: {reply}")
+            }
             _ => {}
         }
     }
@@ -76,7 +79,7 @@ impl Session {
         })
     }
 
-    /// Sends a message, and returns the results; [`Step::Accepted`] or [`Step::Rejected`] is the
+    /// Sends a message, and returns the results; [`Event::Accepted`] or [`Event::Rejected`] is the
     /// last one.
     pub fn send(&mut self, envelope: &Envelope, message: String) -> envoi::Result<Vec<Step>> {
         while self.next()? != Step::Ready {}
@@ -92,7 +95,9 @@ impl Session {
                 step => {
                     let last = matches!(
                         step,
-                        Step::Accepted { .. } | Step::Rejected { .. } | Step::Closed
+                        Step::Event(Event::Accepted { .. })
+                            | Step::Event(Event::Rejected { .. })
+                            | Step::Closed
                     );
                     steps.push(step);
                     if last {

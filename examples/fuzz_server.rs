@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
+use envoi::proto::{ClientName, Event, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope, ErrorKind};
 
 /// After this silence, the server hangs or waits for more input.
@@ -121,8 +121,10 @@ pub fn session(mut stream: TcpStream, envelope: &Envelope, seed: u64) -> std::io
                 Some(text) => machine.body(text).expect("a message was asked for"),
                 None => machine.finish().expect("a message was asked for"),
             },
-            Ok(Step::Accepted { .. }) => return Ok(Seen::Sent),
-            Ok(Step::Rejected { reply, .. }) => return Ok(Seen::Refused(reply.to_string())),
+            Ok(Step::Event(Event::Accepted { .. })) => return Ok(Seen::Sent),
+            Ok(Step::Event(Event::Rejected { reply, .. })) => {
+                return Ok(Seen::Refused(reply.to_string()));
+            }
             Ok(Step::Closed) => return Ok(Seen::Closed),
             Ok(_) => {}
             Err(error) => {

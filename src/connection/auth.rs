@@ -12,7 +12,7 @@ use crate::config::login::LoginWith;
 use crate::config::token::{TokenRequest, TokenSource};
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{Mechanism, Reply, SaslExchange, Step};
+use crate::proto::{Event, Mechanism, Reply, SaslExchange, Step};
 use crate::text::quoted;
 use crate::{Credentials, trace};
 
@@ -199,15 +199,15 @@ impl Connection {
         user: &str,
     ) -> Result<LoginResult> {
         match self.driver.next(None).await? {
-            Step::Login { reply, .. } if reply.is_positive() => {
+            Step::Event(Event::Login { reply, .. }) if reply.is_positive() => {
                 self.info_mut().mechanism = Some(mechanism);
                 Ok(LoginResult::Accepted(reply))
             }
-            Step::Login {
+            Step::Event(Event::Login {
                 reply,
                 reason,
                 fault,
-            } => {
+            }) => {
                 let why = Reason::new(&reply, reason.is_some(), fault);
                 let whose = if user.is_empty() {
                     String::new()

@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 use super::call::CallGuard;
 use super::not_sent;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{Reply, Step};
+use crate::proto::{Event, Reply, Step};
 
 /// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the
 /// message is not sent, and the connection refuses further use.
@@ -144,8 +144,8 @@ impl<'c> DataWriter<'c> {
             driver.machine.finish()?;
             loop {
                 match driver.next(None).await? {
-                    Step::RecipientResult { index, reply } => each(index, &reply),
-                    Step::Accepted { reply } => return Ok(reply),
+                    Step::Event(Event::RecipientResult { index, reply }) => each(index, &reply),
+                    Step::Event(Event::Accepted { reply }) => return Ok(reply),
                     step => return Err(not_sent(step)),
                 }
             }

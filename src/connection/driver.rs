@@ -36,7 +36,7 @@ use super::not_sent;
 use crate::Timeouts;
 use crate::error::{Error, Phase, Result};
 use crate::message::Body;
-use crate::proto::{AbortReason, Chunk, Machine, ProtocolError, Reply, Step, Transaction};
+use crate::proto::{AbortReason, Chunk, Event, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
 
 /// How long replies are read after a write failed: they say why the server closed.
@@ -143,7 +143,9 @@ impl Driver {
     fn report_progress(&self, step: &Step, body: &mut Body) {
         let all_gone = match step {
             Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,
-            Step::Wait { .. } | Step::Accepted { .. } => self.machine.output().is_empty(),
+            Step::Wait { .. } | Step::Event(Event::Accepted { .. }) => {
+                self.machine.output().is_empty()
+            }
             _ => return,
         };
         body.report_progress(self.machine.message_bytes_gone(), all_gone);
@@ -202,9 +204,9 @@ impl Driver {
         self.until_ready().await?;
         give(&mut self.machine)?;
         match self.next(None).await? {
-            Step::Sender { reply } | Step::Recipient { reply, .. } | Step::Reply { reply } => {
-                Ok(reply)
-            }
+            Step::Event(Event::Sender { reply })
+            | Step::Event(Event::Recipient { reply, .. })
+            | Step::Event(Event::Reply { reply }) => Ok(reply),
             step => Err(not_sent(step)),
         }
     }

@@ -39,7 +39,7 @@ use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::proto::{
-    Capabilities, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
+    Capabilities, Event, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
     Transcript,
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
@@ -530,7 +530,7 @@ pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(E
 /// The error for a step that came in place of an expected one.
 fn not_sent(step: Step) -> Error {
     match step {
-        Step::Rejected { phase, reply } => errors::refusal(phase, reply, None, &[]),
+        Step::Event(Event::Rejected { phase, reply }) => errors::refusal(phase, reply, None, &[]),
         Step::Closed => Error::new(ErrorKind::Closed, Phase::Setup, "the session is over"),
         step => Error::new(
             ErrorKind::Protocol,

@@ -4,7 +4,7 @@ use super::{errors, not_sent};
 use crate::Address;
 use crate::diagnose::{self, Advice, Facts};
 use crate::error::{Error, Phase, Result};
-use crate::proto::{Reply, Step};
+use crate::proto::{Event, Reply, Step};
 use crate::receipt::{Outcome, Recipient};
 
 /// A message in one transaction, as far as the server has told about it.
@@ -38,8 +38,9 @@ impl TransactionOutcome {
     /// Takes an event. `Some`, where it was the last one about this message.
     pub(super) fn on_step(&mut self, step: Step) -> Option<Result<()>> {
         match step {
-            Step::Recipient { index, ref reply } | Step::RecipientResult { index, ref reply } => {
-                self.decided[index] = matches!(step, Step::RecipientResult { .. });
+            Step::Event(Event::Recipient { index, ref reply })
+            | Step::Event(Event::RecipientResult { index, ref reply }) => {
+                self.decided[index] = matches!(step, Step::Event(Event::RecipientResult { .. }));
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
                 let is_final = self.decided[index];
                 let is_over_limit =
@@ -59,7 +60,7 @@ impl TransactionOutcome {
                 };
                 None
             }
-            Step::Accepted { reply } => {
+            Step::Event(Event::Accepted { reply }) => {
                 for recipient in self
                     .recipients
                     .iter_mut()
@@ -70,7 +71,7 @@ impl TransactionOutcome {
                 self.reply = Some(reply);
                 Some(Ok(()))
             }
-            Step::Rejected { phase, reply } => {
+            Step::Event(Event::Rejected { phase, reply }) => {
                 match phase {
                     // The replies to RCPT behind it only say that MAIL was missing.
                     Phase::Mail => self

@@ -14,7 +14,7 @@ use super::submission::{SharedError, Submission};
 use super::{Connection, MessageStart, not_sent, prepare_by};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Body, Message};
-use crate::proto::Step;
+use crate::proto::{Event, Step};
 use crate::receipt::{Delivery, Receipt, SessionInfo};
 use crate::{Endpoint, Envelope};
 
@@ -508,14 +508,14 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        let is_sent = matches!(step, Step::Accepted { .. });
+        let is_sent = matches!(step, Step::Event(Event::Accepted { .. }));
         if is_sent && self.open_transactions.len() == 1 {
             // If the next transaction waits for this reply, nothing else shows that the whole
             // message was written.
             self.finish_upload();
         }
-        self.has_answered |=
-            is_sent || matches!(&step, Step::Rejected { reply, .. } if reply.code() != 421);
+        self.has_answered |= is_sent
+            || matches!(&step, Step::Event(Event::Rejected { reply, .. }) if reply.code() != 421);
         let Some(&number) = self.open_transactions.front() else {
             return Ok(());
         };

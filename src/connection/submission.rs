@@ -7,7 +7,7 @@ use super::errors;
 use super::outcome::TransactionOutcome;
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{Reply, Step};
+use crate::proto::{Event, Reply, Step};
 use crate::receipt::{Delivery, Outcome, Recipient};
 use crate::{Address, Envelope};
 
@@ -164,7 +164,7 @@ impl Submission {
     /// Handles an event, which concerns the first batch without an outcome.
     pub(super) fn on_step(&mut self, step: Step) {
         #[cfg(feature = "pool")]
-        if let Step::Sender { reply } = &step {
+        if let Step::Event(Event::Sender { reply }) = &step {
             self.sender_accepted |= reply.is_positive();
         }
         if let Some(batch) = self.batches.get_mut(self.finished) {

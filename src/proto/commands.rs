@@ -59,7 +59,7 @@ impl Machine {
         mechanisms
     }
 
-    /// Logs in. [`Step::Login`](super::Step::Login) has the result.
+    /// Logs in. [`Event::Login`](super::Event::Login) has the result.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Machine {
         self.start_login(exchange)
     }
 
-    /// Logs in by a mechanism of another maker. [`Step::Login`](super::Step::Login) has the result.
+    /// Logs in by a mechanism of another maker. [`Event::Login`](super::Event::Login) has the result.
     ///
     /// # Errors
     ///
@@ -165,10 +165,10 @@ impl Machine {
             .check_session(self.transactions_started, more)
     }
 
-    /// Begins to send a message. What follows: [`Step::Sender`](super::Step::Sender), a
-    /// [`Step::Recipient`](super::Step::Recipient) for each, [`Step::Body`](super::Step::Body),
-    /// perhaps a [`Step::RecipientResult`](super::Step::RecipientResult) for each, and at last
-    /// [`Step::Accepted`](super::Step::Accepted) or [`Step::Rejected`](super::Step::Rejected).
+    /// Begins to send a message. What follows: [`Event::Sender`](super::Event::Sender), a
+    /// [`Event::Recipient`](super::Event::Recipient) for each, [`Step::Body`](super::Step::Body),
+    /// perhaps a [`Event::RecipientResult`](super::Event::RecipientResult) for each, and at last
+    /// [`Event::Accepted`](super::Event::Accepted) or [`Event::Rejected`](super::Event::Rejected).
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Machine {
     }
 
     /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt).
-    /// [`Step::Sender`](super::Step::Sender) has the answer; if it is negative, no transaction is
+    /// [`Event::Sender`](super::Event::Sender) has the answer; if it is negative, no transaction is
     /// open.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Machine {
     }
 
     /// Adds a recipient to the transaction that [`mail`](Self::mail) opened.
-    /// [`Step::Recipient`](super::Step::Recipient) has the answer. A negative one ends a
+    /// [`Event::Recipient`](super::Event::Recipient) has the answer. A negative one ends a
     /// transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
     ///
     /// # Errors
@@ -223,7 +223,7 @@ impl Machine {
     }
 
     /// Asks to give the message of the transaction that [`mail`](Self::mail) opened.
-    /// [`Step::Body`](super::Step::Body) or [`Step::Rejected`](super::Step::Rejected) follows.
+    /// [`Step::Body`](super::Step::Body) or [`Event::Rejected`](super::Event::Rejected) follows.
     ///
     /// # Errors
     ///
@@ -288,8 +288,8 @@ impl Machine {
         }
     }
 
-    /// Ends the message. [`Step::Accepted`](super::Step::Accepted) or
-    /// [`Step::Rejected`](super::Step::Rejected) follows.
+    /// Ends the message. [`Event::Accepted`](super::Event::Accepted) or
+    /// [`Event::Rejected`](super::Event::Rejected) follows.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Drops the transaction that is open, if one is. [`Step::Reply`](super::Step::Reply) has the
+    /// Drops the transaction that is open, if one is. [`Event::Reply`](super::Event::Reply) has the
     /// answer.
     ///
     /// # Errors
@@ -355,7 +355,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks whether the server is there. [`Step::Reply`](super::Step::Reply) has the answer.
+    /// Asks whether the server is there. [`Event::Reply`](super::Event::Reply) has the answer.
     ///
     /// # Errors
     ///
@@ -366,7 +366,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a command of the caller's. [`Step::Reply`](super::Step::Reply) has the answer.
+    /// Gives a command of the caller's. [`Event::Reply`](super::Event::Reply) has the answer.
     ///
     /// # Errors
     ///

@@ -38,7 +38,7 @@
 //! [`Step::Body`] then comes before the answers to the recipients. A large one that is [binary](Content::Binary) goes in several chunks,
 //! once the recipients are answered; any other goes behind DATA, which costs no more and which every server takes.
 //!
-//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Step::RecipientResult`] comes before [`Step::Accepted`].
+//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Event::RecipientResult`] comes before [`Event::Accepted`].
 //! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
 //!
 //! What may be *written* is the machine's state. What will be *read* is its queue: each command that
@@ -80,7 +80,7 @@
 //!   server may have said why it closed.
 //! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
 //! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
-//!   the outcome of a message is unknown by then. [`Step::Rejected`] follows for a message that was
+//!   the outcome of a message is unknown by then. [`Event::Rejected`] follows for a message that was
 //!   refused before.
 //! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be
 //!   read without waiting, and ask for the next step, before anything is written: what is there was
@@ -93,7 +93,7 @@
 //! # A session
 //!
 //! ```
-//! use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
+//! use envoi::proto::{ClientName, Machine, Settings, Event, Step, Transaction};
 //! use envoi::{Address, Envelope};
 //!
 //! // What a server would send: here it is known beforehand.
@@ -131,8 +131,8 @@
 //!             machine.finish()?;
 //!         }
 //!         // Events.
-//!         Step::Recipient { reply, .. } => assert!(reply.is_positive()),
-//!         Step::Accepted { reply } => break reply,
+//!         Step::Event(Event::Recipient { reply, .. }) => assert!(reply.is_positive()),
+//!         Step::Event(Event::Accepted { reply }) => break reply,
 //!         _ => {}
 //!     }
 //! };
@@ -147,6 +147,7 @@ mod commands;
 mod data;
 mod encode;
 mod error;
+mod event;
 mod limits;
 mod output;
 pub(crate) mod params;
@@ -175,6 +176,7 @@ pub use client_name::{ClientName, ClientNameError};
 pub use data::{Chunk, Content, Stuffer};
 pub use encode::{CommandFault, RawCommand, RawCommandError};
 pub use error::{AbortReason, Missing, OutOfTurn, ProtocolError, Reason};
+pub use event::Event;
 pub use limits::Limits;
 pub use output::Output;
 pub use params::ParameterError;
@@ -230,7 +232,7 @@ pub struct Machine {
     state: State,
     wire: CommandQueue,
     secrets: Secrets,
-    events: VecDeque<Step>,
+    events: VecDeque<Event>,
     /// The output, as long as it is held back.
     nothing: Output,
     input: BytesMut,
@@ -373,7 +375,7 @@ impl Machine {
     pub fn step(&mut self) -> Result<Step, ProtocolError> {
         loop {
             if let Some(event) = self.events.pop_front() {
-                return Ok(event);
+                return Ok(Step::Event(event));
             }
             match self.state {
                 State::Closed => return self.failure.take().map_or(Ok(Step::Closed), Err),
@@ -401,7 +403,7 @@ impl Machine {
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         let begun = self.transactions.front().filter(|front| front.complete);
         if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
-            self.events.push_back(Step::Rejected {
+            self.events.push_back(Event::Rejected {
                 phase,
                 reply: reply.clone(),
             });
@@ -443,7 +445,7 @@ impl Machine {
     }
 
     /// Ends the session for a reason that the driver gives, such as a time-out, and returns the
-    /// error for it. [`step`](Self::step) then says [`Step::Rejected`] for a message that the
+    /// error for it. [`step`](Self::step) then says [`Event::Rejected`] for a message that the
     /// server had refused before, which the error is not about, and [`Step::Closed`].
     pub fn abort(&mut self, reason: AbortReason) -> ProtocolError {
         let reason = Reason::Aborted(reason.printable());

@@ -5,7 +5,7 @@ use super::encode::Command;
 use super::queue::PendingReply;
 use super::transaction::{FinalReplies, Framing, TransactionState};
 use super::{
-    Capabilities, Content, Machine, Phase, Protocol, Reply, State, Step, Stuffer, Transaction,
+    Capabilities, Content, Event, Machine, Phase, Protocol, Reply, State, Stuffer, Transaction,
 };
 
 impl Machine {
@@ -118,7 +118,7 @@ impl Machine {
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
         self.rset_due = true;
-        self.events.push_back(Step::Rejected {
+        self.events.push_back(Event::Rejected {
             phase: Phase::Body,
             reply,
         });
@@ -135,7 +135,7 @@ impl Machine {
             self.rset_due = true;
         }
         if progress.complete {
-            self.events.push_back(Step::Rejected { phase, reply });
+            self.events.push_back(Event::Rejected { phase, reply });
         }
     }
 

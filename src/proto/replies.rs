@@ -9,8 +9,8 @@ use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
 use super::{
-    Capabilities, Machine, Missing, Phase, Protocol, ProtocolError, Reason, Reply, ReplyParser,
-    StartTls, State, Step, Stuffer, speaks_tls,
+    Capabilities, Event, Machine, Missing, Phase, Protocol, ProtocolError, Reason, Reply,
+    ReplyParser, StartTls, State, Stuffer, speaks_tls,
 };
 use crate::text::{beginning, printable};
 
@@ -137,7 +137,7 @@ impl Machine {
                     };
                     ProtocolError::new(Phase::Auth, reason)
                 })?;
-                self.events.push_back(Step::Login {
+                self.events.push_back(Event::Login {
                     reply,
                     reason: None,
                     fault: None,
@@ -163,7 +163,7 @@ impl Machine {
                 // Its end was not sent, and must not be: the rest of the message would be read as
                 // commands.
                 self.close();
-                self.events.push_back(Step::Rejected {
+                self.events.push_back(Event::Rejected {
                     phase: Phase::Body,
                     reply,
                 });
@@ -175,7 +175,7 @@ impl Machine {
             PendingReply::AutoRset
                 if reply.is_positive() || is_refusal && self.state == State::Ending => {}
             PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
-                self.events.push_back(Step::Reply { reply })
+                self.events.push_back(Event::Reply { reply })
             }
             PendingReply::Quit => self.close(),
             expected => {
@@ -247,7 +247,7 @@ impl Machine {
             .front()
             .filter(|progress| progress.is_handed_over(self.wire.written));
         if let Some((phase, reply)) = refused.and_then(TransactionState::refusal) {
-            self.events.push_back(Step::Rejected {
+            self.events.push_back(Event::Rejected {
                 phase,
                 reply: reply.clone(),
             });
@@ -292,7 +292,7 @@ impl Machine {
             Phase::Rcpt
         };
         let (phase, reply) = front.reason(phase, shutdown.clone());
-        self.events.push_back(Step::Rejected { phase, reply });
+        self.events.push_back(Event::Rejected { phase, reply });
         self.transactions.pop_front();
         // The server closed before it answered their MAIL, as 421 had announced.
         self.transactions
@@ -339,10 +339,10 @@ impl Machine {
             | PendingReply::EndOfData { .. } => {
                 // What became of it is certain, even if all of it has gone.
                 self.transactions.pop_front();
-                self.events.push_back(Step::Rejected { phase, reply });
+                self.events.push_back(Event::Rejected { phase, reply });
             }
             PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
-                self.events.push_back(Step::Reply { reply })
+                self.events.push_back(Event::Reply { reply })
             }
             // What these were about was told before.
             PendingReply::EmptyMessage
@@ -446,7 +446,7 @@ impl Machine {
         let reason = login
             .reason()
             .map(|reason| self.without_secrets(&reason, REASON_SHOWN));
-        self.events.push_back(Step::Login {
+        self.events.push_back(Event::Login {
             reply,
             reason,
             fault: login.fault(),
@@ -473,7 +473,7 @@ impl Machine {
                 progress.mail_refusal = Some(reply.clone());
             }
         }
-        self.events.push_back(Step::Sender { reply });
+        self.events.push_back(Event::Sender { reply });
     }
 
     fn on_rcpt(&mut self, index: usize, reply: Reply) {
@@ -485,7 +485,7 @@ impl Machine {
                 progress.last_rcpt_refusal = Some(reply.clone());
             }
         }
-        self.events.push_back(Step::Recipient { index, reply });
+        self.events.push_back(Event::Recipient { index, reply });
     }
 
     /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
@@ -508,7 +508,7 @@ impl Machine {
             // must not ask for one (RFC 2033, 4.2).
             Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
                 self.close();
-                self.events.push_back(Step::Rejected { phase, reply });
+                self.events.push_back(Event::Rejected { phase, reply });
             }
             Some((phase, reply)) => {
                 self.transactions.pop_front();
@@ -516,7 +516,7 @@ impl Machine {
                 self.stuffer.finish(&mut self.wire.output);
                 self.wire.transcript.client(".");
                 self.wire.outstanding(PendingReply::EmptyMessage);
-                self.events.push_back(Step::Rejected { phase, reply });
+                self.events.push_back(Event::Rejected { phase, reply });
             }
         }
     }
@@ -542,7 +542,7 @@ impl Machine {
             let one_for_all_follows = progress.final_replies == FinalReplies::EachAndOne;
             // Before the one for all, the server has taken the message for nobody.
             if !(one_for_all_follows && reply.is_positive()) {
-                self.events.push_back(Step::RecipientResult {
+                self.events.push_back(Event::RecipientResult {
                     index,
                     reply: reply.clone(),
                 });
@@ -572,14 +572,14 @@ impl Machine {
             let verdicts = progress.accepted.iter().zip(&progress.verdicts);
             let taken = verdicts.filter(|(_, reply)| reply.is_positive());
             self.events
-                .extend(taken.map(|(&index, reply)| Step::RecipientResult {
+                .extend(taken.map(|(&index, reply)| Event::RecipientResult {
                     index,
                     reply: reply.clone(),
                 }));
         }
         let reply = progress.conclusion(last);
         if reply.is_positive() && progress.refusal().is_none() {
-            self.events.push_back(Step::Accepted { reply });
+            self.events.push_back(Event::Accepted { reply });
             return;
         }
         let (phase, reply) = progress.reason(Phase::EndOfData, reply);
@@ -589,7 +589,7 @@ impl Machine {
         if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
             self.rset_due = true;
         }
-        self.events.push_back(Step::Rejected { phase, reply });
+        self.events.push_back(Event::Rejected { phase, reply });
     }
 }
 

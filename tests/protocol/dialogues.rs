@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use envoi::Phase;
 use envoi::proto::{
-    ChannelBinding, ClientName, Machine, Protocol, Settings, StartTls, Step, Transaction,
+    ChannelBinding, ClientName, Event, Machine, Protocol, Settings, StartTls, Step, Transaction,
 };
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
@@ -342,23 +342,25 @@ impl<'a> Player<'a> {
 
     fn on_event(&mut self, event: Step) {
         match event {
-            Step::Login { reply, reason, .. } if !reply.is_positive() => {
+            Step::Event(Event::Login { reply, reason, .. }) if !reply.is_positive() => {
                 self.said_of_login = reason;
                 self.outcomes.push(format!("refused auth {}", reply.code()));
                 self.give_up();
             }
-            Step::Sender { reply } if self.dialogue.steps && !reply.is_positive() => {
+            Step::Event(Event::Sender { reply }) if self.dialogue.steps && !reply.is_positive() => {
                 self.open = None;
                 self.outcomes.push(format!("refused mail {}", reply.code()));
             }
-            Step::Recipient { index, reply } => {
+            Step::Event(Event::Recipient { index, reply }) => {
                 self.recipients[self.outcomes.len()][index] = reply.code().to_string();
             }
-            Step::RecipientResult { index, reply } => {
+            Step::Event(Event::RecipientResult { index, reply }) => {
                 self.verdicts[self.outcomes.len()][index] = reply.code().to_string();
             }
-            Step::Accepted { reply } => self.outcomes.push(format!("sent {}", reply.code())),
-            Step::Rejected { phase, reply } => {
+            Step::Event(Event::Accepted { reply }) => {
+                self.outcomes.push(format!("sent {}", reply.code()))
+            }
+            Step::Event(Event::Rejected { phase, reply }) => {
                 self.outcomes
                     .push(format!("refused {phase} {}", reply.code()));
                 self.quit();

@@ -1,6 +1,6 @@
 //! What only the client asks of a machine.
 
-use crate::proto::{ClientName, Machine, Settings, Step};
+use crate::proto::{ClientName, Event, Machine, Settings, Step};
 
 fn machine() -> Machine {
     Machine::new(Settings::new(ClientName::new("me").unwrap()))
@@ -50,7 +50,7 @@ fn a_session_knows_whether_it_is_between_transactions() {
         assert!(!machine.is_between_transactions());
         assert!(matches!(
             feed(&mut machine, "550 No\r\n"),
-            Step::Sender { .. }
+            Step::Event(Event::Sender { .. })
         ));
     }
 }

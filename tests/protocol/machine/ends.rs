@@ -1,6 +1,8 @@
 //! How sessions end before their time, and what is known then.
 
-use envoi::proto::{AbortReason, Machine, Mechanism, ProtocolError, RawCommand, StartTls, Step};
+use envoi::proto::{
+    AbortReason, Event, Machine, Mechanism, ProtocolError, RawCommand, StartTls, Step,
+};
 use envoi::{Credentials, Error, ErrorKind, Phase};
 
 use support::address;
@@ -236,10 +238,10 @@ fn no_transaction_starts_after_421() {
     client.read(b"421 Bye\r\n");
     assert!(matches!(
         client.machine.step().unwrap(),
-        Step::Rejected {
+        Step::Event(Event::Rejected {
             phase: Phase::Mail,
             ..
-        }
+        })
     ));
     assert!(!client.machine.may_begin());
     assert_eq!(
@@ -260,7 +262,7 @@ fn no_transaction_starts_after_421() {
 fn unanswered_messages_are_not_sent_after_421_and_close() {
     let not_sent = |steps: &[Step], phases: &[Phase]| {
         let told = steps.iter().filter_map(|step| match step {
-            Step::Rejected { phase, .. } => Some(*phase),
+            Step::Event(Event::Rejected { phase, .. }) => Some(*phase),
             _ => None,
         });
         assert_eq!(told.collect::<Vec<_>>(), phases, "{steps:?}");
@@ -337,7 +339,7 @@ fn replies_after_421_are_read() {
     let steps = client
         .feed(&format!("{refused}250 Ok\r\n").repeat(4))
         .unwrap();
-    let not_sent = |step: &&Step| matches!(step, Step::Rejected { phase: Phase::Mail, reply } if reply.code() == 421);
+    let not_sent = |step: &&Step| matches!(step, Step::Event(Event::Rejected { phase: Phase::Mail, reply }) if reply.code() == 421);
     assert_eq!(steps.iter().filter(not_sent).count(), 4, "{steps:?}");
     assert_eq!(
         (steps.last(), client.machine.unconfirmed_messages()),
@@ -350,17 +352,20 @@ fn replies_after_421_are_read() {
         .feed(&format!("{refused}250 Ok\r\n{}", "250 Ok\r\n".repeat(3)))
         .unwrap();
     assert!(
-        matches!(steps[..], [.., Step::Accepted { .. }, Step::Wait { .. }]),
+        matches!(
+            steps[..],
+            [.., Step::Event(Event::Accepted { .. }), Step::Wait { .. }]
+        ),
         "{steps:?}"
     );
     let said = client.wire.clone();
     client.machine.input_ended();
     assert!(matches!(
         client.machine.step(),
-        Ok(Step::Rejected {
+        Ok(Step::Event(Event::Rejected {
             phase: Phase::Mail,
             ..
-        })
+        }))
     ));
     assert_eq!(
         client
@@ -416,7 +421,10 @@ fn a_message_with_an_accepted_recipient_is_unknown_after_421() {
         .feed("250 Ok\r\n250 Ok\r\n421 Bye\r\n250 queued\r\n")
         .unwrap();
     assert!(
-        matches!(steps[..], [.., Step::Accepted { .. }, Step::Closed]),
+        matches!(
+            steps[..],
+            [.., Step::Event(Event::Accepted { .. }), Step::Closed]
+        ),
         "{steps:?}"
     );
     let mut client = two_recipients();
@@ -428,10 +436,10 @@ fn a_message_with_an_accepted_recipient_is_unknown_after_421() {
     client.machine.input_ended();
     assert!(matches!(
         client.machine.step(),
-        Ok(Step::Rejected {
+        Ok(Step::Event(Event::Rejected {
             phase: Phase::Rcpt,
             ..
-        })
+        }))
     ));
     assert_eq!(
         (
@@ -459,10 +467,10 @@ fn a_timeout_or_violation_after_421_leaves_messages_unknown() {
     client.read(b"354 Go\r\n");
     assert!(matches!(
         client.machine.step(),
-        Ok(Step::Rejected {
+        Ok(Step::Event(Event::Rejected {
             phase: Phase::Mail,
             ..
-        })
+        }))
     ));
     let error = client.steps().unwrap_err();
     assert_eq!(
@@ -507,10 +515,10 @@ fn a_refusal_stands_after_the_whole_message_was_written() {
     client.machine.input_ended();
     assert!(matches!(
         client.machine.step(),
-        Ok(Step::Rejected {
+        Ok(Step::Event(Event::Rejected {
             phase: Phase::Rcpt,
             ..
-        })
+        }))
     ));
     assert!(!client.machine.outcome_unknown());
     let error = client.machine.step().map_err(Error::from).unwrap_err();
@@ -542,7 +550,7 @@ fn a_refusal_stands_after_a_timeout() {
             assert!(!error.outcome_unknown(), "{replies:?}");
             let refused = client.steps().unwrap();
             assert!(
-                matches!(&refused[..], [Step::Rejected { phase: at, reply }, Step::Closed]
+                matches!(&refused[..], [Step::Event(Event::Rejected { phase: at, reply }), Step::Closed]
                     if *at == phase && reply.code() == code),
                 "{replies:?}: {refused:?}"
             );
@@ -571,10 +579,10 @@ fn a_refusal_stands_after_a_timeout() {
     assert!(matches!(
         client.steps().unwrap()[..],
         [
-            Step::Rejected {
+            Step::Event(Event::Rejected {
                 phase: Phase::Rcpt,
                 ..
-            },
+            }),
             Step::Closed
         ]
     ));
@@ -589,10 +597,10 @@ fn a_421_before_the_end_of_data_is_in_phase_body() {
     client.read(b"421 Bye\r\n");
     assert!(matches!(
         client.machine.step(),
-        Ok(Step::Rejected {
+        Ok(Step::Event(Event::Rejected {
             phase: Phase::Body,
             ..
-        })
+        }))
     ));
     assert_eq!(client.machine.step().unwrap(), Step::Closed);
     assert!(!client.machine.transcript().to_string().contains("RSET"));

@@ -1,6 +1,6 @@
 //! Who can log in, how, and what is no challenge.
 
-use envoi::proto::{Mechanism, SaslExchange, SaslFailure, SaslSession, Step};
+use envoi::proto::{Event, Mechanism, SaslExchange, SaslFailure, SaslSession, Step};
 use envoi::{Credentials, Error, ErrorKind, Phase};
 
 use super::Client;
@@ -30,7 +30,10 @@ fn a_custom_mechanism_logs_in() {
     client.feed("334 aGVsbG8=\r\n").unwrap();
     let steps = client.feed("535 5.7.8 No\r\n").unwrap();
     assert!(
-        matches!(&steps[..], [Step::Login { reason: None, .. }, Step::Ready]),
+        matches!(
+            &steps[..],
+            [Step::Event(Event::Login { reason: None, .. }), Step::Ready]
+        ),
         "{steps:?}"
     );
     assert!(client.wire.ends_with("AUTH X-ECHO\r\naGVsbG8=\r\n"));

@@ -1,6 +1,6 @@
 //! How messages go, and how far they are.
 
-use envoi::proto::{Content, Step};
+use envoi::proto::{Content, Event, Step};
 use envoi::{Error, ErrorKind, Phase};
 
 use support::address;
@@ -35,7 +35,10 @@ fn the_state_of_a_message_is_reported() {
     assert!(client.machine.outcome_unknown());
     let steps = client.feed("250 queued\r\n").unwrap();
     assert!(
-        matches!(&steps[..], [Step::Accepted { .. }, Step::Ready]),
+        matches!(
+            &steps[..],
+            [Step::Event(Event::Accepted { .. }), Step::Ready]
+        ),
         "{steps:?}"
     );
     assert!(!client.machine.outcome_unknown());
@@ -202,10 +205,10 @@ fn a_refused_chunk_is_noted_unless_it_was_the_last() {
         assert!(
             matches!(
                 steps[0],
-                Step::Rejected {
+                Step::Event(Event::Rejected {
                     phase: Phase::Body,
                     ..
-                }
+                })
             ),
             "{steps:?}"
         );
@@ -232,7 +235,7 @@ fn rset_separates_chunks_that_may_be_refused() {
     assert_eq!(
         steps
             .iter()
-            .filter(|step| matches!(step, Step::Accepted { .. }))
+            .filter(|step| matches!(step, Step::Event(Event::Accepted { .. })))
             .count(),
         2,
         "{steps:?}"
@@ -248,10 +251,10 @@ fn rset_separates_chunks_that_may_be_refused() {
             steps[..],
             [
                 ..,
-                Step::Rejected {
+                Step::Event(Event::Rejected {
                     phase: Phase::Rcpt,
                     ..
-                },
+                }),
                 Step::Closed
             ]
         ),
@@ -272,7 +275,9 @@ fn long_replies_to_recipients_are_shortened() {
     for (code, next) in [(250, "MAIL"), (250, "RCPT"), (354, "DATA")] {
         for line in long(code).split_inclusive('\n') {
             for step in client.feed(line).unwrap() {
-                if let Step::Sender { reply } | Step::Recipient { reply, .. } = step {
+                if let Step::Event(Event::Sender { reply })
+                | Step::Event(Event::Recipient { reply, .. }) = step
+                {
                     assert!(
                         reply.text().len() < 4096 && reply.text().ends_with('…'),
                         "{next}"
@@ -288,7 +293,7 @@ fn long_replies_to_recipients_are_shortened() {
         .split_inclusive('\n')
         .for_each(|line| last = client.feed(line).unwrap());
     assert!(
-        matches!(&last[0], Step::Accepted { reply } if reply.text().len() < 4096),
+        matches!(&last[0], Step::Event(Event::Accepted { reply }) if reply.text().len() < 4096),
         "{last:?}"
     );
 }
@@ -310,7 +315,7 @@ fn stored_replies_are_bounded_over_all_recipients() {
     for _ in 0..RECIPIENTS {
         let steps = client.feed(&long).unwrap();
         kept.extend(steps.iter().filter_map(|step| match step {
-            Step::Recipient { reply, .. } => Some(reply.text().len()),
+            Step::Event(Event::Recipient { reply, .. }) => Some(reply.text().len()),
             _ => None,
         }));
     }

@@ -1,6 +1,6 @@
 //! What may be asked for, and when.
 
-use envoi::proto::{Content, RawCommand, Step, Transaction};
+use envoi::proto::{Content, Event, RawCommand, Step, Transaction};
 use envoi::{Error, ErrorKind, Phase};
 
 use support::address;
@@ -34,7 +34,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     }
     let steps = client.feed("250 2.0.0 Ok\r\n").unwrap();
     assert!(
-        matches!(&steps[..], [Step::Reply { .. }, Step::Ready]),
+        matches!(&steps[..], [Step::Event(Event::Reply { .. }), Step::Ready]),
         "{steps:?}"
     );
     let error = client
@@ -64,7 +64,7 @@ fn a_call_in_the_wrong_state_is_refused_and_changes_nothing() {
     client.machine.rcpt(address("you@example.com")).unwrap();
     let steps = client.feed("250 2.1.5 Ok\r\n").unwrap();
     assert!(
-        matches!(steps[0], Step::Recipient { index: 0, .. }),
+        matches!(steps[0], Step::Event(Event::Recipient { index: 0, .. })),
         "{steps:?}"
     );
 }
@@ -78,7 +78,7 @@ fn a_command_with_pending_events_is_refused() {
     client.read(b"550 5.7.1 No\r\n");
     assert!(matches!(
         client.machine.step().unwrap(),
-        Step::Sender { .. }
+        Step::Event(Event::Sender { .. })
     ));
     let error = client.machine.noop().map_err(Error::from).unwrap_err();
     assert!(
@@ -87,10 +87,10 @@ fn a_command_with_pending_events_is_refused() {
     );
     assert!(matches!(
         client.machine.step().unwrap(),
-        Step::Rejected {
+        Step::Event(Event::Rejected {
             phase: Phase::Mail,
             ..
-        }
+        })
     ));
     client.machine.noop().unwrap();
 }

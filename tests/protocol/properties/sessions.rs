@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use envoi::proto::{
-    ClientName, Content, Mechanism, RawCommand, Settings, StartTls, Step, Transaction,
+    ClientName, Content, Event, Mechanism, RawCommand, Settings, StartTls, Step, Transaction,
 };
 use envoi::{Address, Envelope, Phase};
 use proptest::collection::vec;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::plan::{Answer, FOR_WISHES, Message, Plan, address, plan};
 use super::server::Server;
-use support::session::{Cut, Event, Session, Wish, normalised};
+use support::session::{Cut, Observed, Session, Wish, normalised};
 
 enum Task {
     Login(Mechanism),
@@ -59,7 +59,7 @@ fn transaction(message: &Message) -> Transaction {
     transaction
 }
 
-fn play(plan: &Plan, cut: Cut) -> (Vec<Event>, Vec<u8>) {
+fn play(plan: &Plan, cut: Cut) -> (Vec<Observed>, Vec<u8>) {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.protocol = plan.protocol;
     settings.starttls = plan.starttls;
@@ -179,12 +179,12 @@ proptest! {
             offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
         let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
-        let sent = events.iter().filter(|event| matches!(event, Event::Step(Step::Accepted { .. }))).count();
+        let sent = events.iter().filter(|event| matches!(event, Observed::Step(Step::Event(Event::Accepted { .. })))).count();
         prop_assert_eq!(sent, plan.messages.len(), "{:?}", events);
         // A login may not be offered, or not be allowed in clear.
-        let is_failure = |event: &Event| match event {
-            Event::Failed { phase, .. } => *phase != Phase::Auth,
-            Event::Step(_) => false,
+        let is_failure = |event: &Observed| match event {
+            Observed::Failed { phase, .. } => *phase != Phase::Auth,
+            Observed::Step(_) => false,
         };
         prop_assert!(!events.iter().any(is_failure), "{:?}", events);
         prop_assert!(wire.ends_with(b"\r\nQUIT\r\n"));
@@ -236,7 +236,7 @@ fn a_chunk_is_not_written_whole_before_finish() {
     session.feed(b"250 2.0.0 Ok: queued\r\n");
     assert!(matches!(
         session.conclude().0.last(),
-        Some(Event::Step(Step::Accepted { .. }))
+        Some(Observed::Step(Step::Event(Event::Accepted { .. })))
     ));
 
     // More than was announced: the error says that nothing was sent, and so it is.

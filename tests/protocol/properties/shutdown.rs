@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use envoi::proto::{ClientName, Machine, Settings, Step, Transaction};
+use envoi::proto::{ClientName, Event, Machine, Settings, Step, Transaction};
 use envoi::{Address, Envelope};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -128,8 +128,8 @@ fn collect(machine: &mut Machine, told: &mut Vec<Seen>) {
     loop {
         assert!(told.len() <= MESSAGES);
         match machine.step() {
-            Ok(Step::Accepted { .. }) => told.push(Seen::Sent),
-            Ok(Step::Rejected { .. }) => told.push(Seen::NotSent),
+            Ok(Step::Event(Event::Accepted { .. })) => told.push(Seen::Sent),
+            Ok(Step::Event(Event::Rejected { .. })) => told.push(Seen::NotSent),
             Ok(Step::Wait { .. } | Step::Ready | Step::Closed) | Err(_) => break,
             Ok(_) => {}
         }

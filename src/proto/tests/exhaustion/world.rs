@@ -8,8 +8,8 @@ use super::server::{Class, News, Received, Server, Truth};
 use super::{Configuration, Framing, Kind};
 use crate::address::Address;
 use crate::proto::{
-    AbortReason, ClientName, Content, Machine, Mechanism, Phase, Protocol, ProtocolError, Reason,
-    Reply, Settings, StartTls, State, Step, Transaction,
+    AbortReason, ClientName, Content, Event, Machine, Mechanism, Phase, Protocol, ProtocolError,
+    Reason, Reply, Settings, StartTls, State, Step, Transaction,
 };
 use crate::{Credentials, Envelope};
 
@@ -432,18 +432,20 @@ impl World {
     fn on_event(&mut self, event: Step) {
         let line = |reply: &Reply| format!("{} {}", reply.code(), reply.lines().join("\n"));
         let news = match &event {
-            Step::Login { reply, .. } => News::Login(line(reply)),
-            Step::Sender { reply } => News::Sender(line(reply)),
-            Step::Recipient { index, reply } => News::Recipient(*index, line(reply)),
-            Step::RecipientResult { index, reply } => News::Result(*index, line(reply)),
-            Step::Reply { reply } => News::Reply(line(reply)),
-            Step::Accepted { reply } => {
+            Step::Event(Event::Login { reply, .. }) => News::Login(line(reply)),
+            Step::Event(Event::Sender { reply }) => News::Sender(line(reply)),
+            Step::Event(Event::Recipient { index, reply }) => News::Recipient(*index, line(reply)),
+            Step::Event(Event::RecipientResult { index, reply }) => {
+                News::Result(*index, line(reply))
+            }
+            Step::Event(Event::Reply { reply }) => News::Reply(line(reply)),
+            Step::Event(Event::Accepted { reply }) => {
                 let truth = self.truth();
                 assert_eq!(truth, Truth::Accepted(line(reply)));
                 self.settled += 1;
                 return;
             }
-            Step::Rejected { phase, reply } => {
+            Step::Event(Event::Rejected { phase, reply }) => {
                 self.on_rejected(*phase, line(reply));
                 return;
             }
@@ -451,8 +453,8 @@ impl World {
         };
         if self.configuration.by_steps {
             match &event {
-                Step::Sender { reply } if !reply.is_positive() => self.give_up(),
-                Step::Recipient { reply, .. }
+                Step::Event(Event::Sender { reply }) if !reply.is_positive() => self.give_up(),
+                Step::Event(Event::Recipient { reply, .. })
                     if !reply.is_positive() && self.configuration.all_or_nothing =>
                 {
                     self.give_up();

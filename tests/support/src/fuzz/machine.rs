@@ -11,7 +11,7 @@ use envoi::proto::{
     ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction,
 };
 
-use crate::session::{Cut, Event, Session, Wish};
+use crate::session::{Cut, Observed, Session, Wish};
 
 /// What the first letters say. Chunks have three bytes for each `k`.
 fn settings(letters: &[u8]) -> Settings {
@@ -76,7 +76,7 @@ fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
     (transaction, wishes)
 }
 
-fn play(script: &[u8], cut: Cut) -> (Vec<Event>, Vec<u8>) {
+fn play(script: &[u8], cut: Cut) -> (Vec<Observed>, Vec<u8>) {
     let mut records = script.split(|byte| *byte == b'^');
     let mut session = Session::new(settings(records.next().unwrap_or_default()), cut);
     for record in records {

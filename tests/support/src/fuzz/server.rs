@@ -5,10 +5,10 @@
 //! What must hold at every turn is checked by the session that `machine` uses, too.
 
 use arbitrary::{Arbitrary, Unstructured};
-use envoi::proto::{ClientName, Content, Mechanism, Settings, StartTls, Step, Transaction};
+use envoi::proto::{ClientName, Content, Event, Mechanism, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Envelope};
 
-use crate::session::{Cut, Event, Session, Wish, normalised};
+use crate::session::{Cut, Observed, Session, Wish, normalised};
 
 /// More turns than any session here needs: behind the last one the server is gone.
 const TURNS: usize = 40;
@@ -382,7 +382,7 @@ fn wishes(message: &Message) -> Vec<Wish> {
         .collect()
 }
 
-fn play(script: &Script) -> Vec<Event> {
+fn play(script: &Script) -> Vec<Observed> {
     let lengths = script
         .cut
         .iter()
@@ -438,7 +438,9 @@ pub fn check(data: &[u8]) {
     let outcomes = events.iter().filter(|event| {
         matches!(
             event,
-            Event::Step(Step::Accepted { .. } | Step::Rejected { .. })
+            Observed::Step(
+                Step::Event(Event::Accepted { .. }) | Step::Event(Event::Rejected { .. })
+            )
         )
     });
     assert!(outcomes.count() <= script.messages.len());

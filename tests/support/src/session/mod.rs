@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use envoi::proto::{
-    AbortReason, Machine, Mechanism, Protocol, ProtocolError, RawCommand, Reply, Settings, Step,
-    Transaction,
+    AbortReason, Event, Machine, Mechanism, Protocol, ProtocolError, RawCommand, Reply, Settings,
+    Step, Transaction,
 };
 use envoi::{Address, Credentials, Error, ErrorKind, Phase};
 
@@ -37,7 +37,7 @@ pub enum Cut {
 
 /// What the caller of a machine gets to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Observed {
     Step(Step),
     Failed {
         kind: ErrorKind,
@@ -54,7 +54,7 @@ pub struct Session {
     cut: Cut,
     /// What the machine wants by its last step.
     pub want: Step,
-    events: Vec<Event>,
+    events: Vec<Observed>,
     /// What the transport took.
     pub wire: Vec<u8>,
     protected: bool,
@@ -310,7 +310,7 @@ impl Session {
     }
 
     /// Checks all that was written, and gives what there is to compare: the events and the bytes.
-    pub fn conclude(self) -> (Vec<Event>, Vec<u8>) {
+    pub fn conclude(self) -> (Vec<Observed>, Vec<u8>) {
         // Behind the end of a message there are commands again; where it has none, there is nothing
         // more.
         let behind_data = self.transfers.iter().filter(|transfer| !transfer.in_chunks);
@@ -370,7 +370,7 @@ impl Session {
                 Ok(event) => {
                     self.check_event(&event);
                     self.told += 1;
-                    self.events.push(Event::Step(event));
+                    self.events.push(Observed::Step(event));
                 }
                 Err(error) => {
                     let error = Error::from(error);
@@ -459,19 +459,19 @@ impl Session {
     fn check_event(&mut self, event: &Step) {
         let taken = self.wire.len();
         match event {
-            Step::Login { .. } => {
+            Step::Event(Event::Login { .. }) => {
                 self.logins = self
                     .logins
                     .checked_sub(1)
                     .expect("a login that was asked for")
             }
-            Step::Reply { .. } => {
+            Step::Event(Event::Reply { .. }) => {
                 self.replies = self
                     .replies
                     .checked_sub(1)
                     .expect("a command that was given")
             }
-            Step::Sender { reply } => {
+            Step::Event(Event::Sender { reply }) => {
                 let transfer = self
                     .replied_mut()
                     .expect("a sender belongs to a transaction");
@@ -479,7 +479,7 @@ impl Session {
                 transfer.is_unopened = !reply.is_positive();
                 transfer.is_doomed = transfer.by_steps && !reply.is_positive();
             }
-            Step::Recipient { index, reply } => {
+            Step::Event(Event::Recipient { index, reply }) => {
                 let open = self.transfers.iter().position(|transfer| !transfer.is_over);
                 let open = open.expect("a recipient belongs to a transaction");
                 let end = self
@@ -506,7 +506,7 @@ impl Session {
                     && transfer.transaction.all_or_nothing
                     && !reply.is_positive();
             }
-            Step::RecipientResult { index, reply } => {
+            Step::Event(Event::RecipientResult { index, reply }) => {
                 assert!(reply.is_positive() || reply.is_transient() || reply.is_permanent());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self
@@ -526,7 +526,7 @@ impl Session {
                 );
                 transfer.verdicts.push((*index, reply.is_positive()));
             }
-            Step::Accepted { reply } => {
+            Step::Event(Event::Accepted { reply }) => {
                 assert!(reply.is_positive());
                 let is_lmtp = self.protocol == Protocol::Lmtp;
                 let transfer = self
@@ -562,7 +562,7 @@ impl Session {
                 );
                 (transfer.is_sent, transfer.is_over) = (true, true);
             }
-            Step::Rejected { phase, reply } => {
+            Step::Event(Event::Rejected { phase, reply }) => {
                 assert!(reply.is_transient() || reply.is_permanent());
                 let transfer = self
                     .replied_mut()
@@ -603,7 +603,7 @@ impl Session {
                 .iter_mut()
                 .for_each(|transfer| transfer.is_over = true);
         }
-        self.events.push(Event::Failed {
+        self.events.push(Observed::Failed {
             kind: error.kind(),
             phase: error.phase(),
             message: without_quoted_rest(error),
