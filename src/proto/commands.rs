@@ -1,5 +1,6 @@
 //! What the driver can ask for, and when: anything else is out of turn.
 
+use super::data::OutgoingMessage;
 use super::encode::Command;
 use super::error::Result;
 use super::queue::PendingReply;
@@ -29,11 +30,10 @@ impl Machine {
             self.close();
             return Err(error);
         }
-        self.settings.secure = true;
+        self.secure = true;
         self.capabilities = Capabilities::default();
         self.parser = ReplyParser::new(self.settings.limits.clone());
-        self.state = State::Opening;
-        self.say_hello();
+        self.send_hello();
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl Machine {
                 && mechanism.exchange(credentials).is_ok()
         };
         let mut mechanisms: Vec<_> = Mechanism::ALL.iter().copied().filter(usable).collect();
-        if !self.settings.secure {
+        if !self.secure {
             mechanisms.sort_by_key(|mechanism| mechanism.shows_secret());
         }
         mechanisms
@@ -92,7 +92,7 @@ impl Machine {
 
     fn require_login(&mut self, mechanism: Mechanism) -> Result<()> {
         self.require_ready("a login")?;
-        if !self.settings.secure && !self.settings.auth_in_clear {
+        if !self.secure && !self.settings.auth_in_clear {
             let reason = Reason::LoginInClear(self.settings.protocol);
             return Err(ProtocolError::new(Phase::Auth, reason));
         }
@@ -104,7 +104,7 @@ impl Machine {
             let reason = Reason::MechanismNotOffered {
                 mechanism,
                 offered,
-                starttls_unused: !self.settings.secure && self.capabilities.offers("STARTTLS"),
+                starttls_unused: !self.secure && self.capabilities.offers("STARTTLS"),
                 port: self.port(),
                 protocol: self.settings.protocol,
             };
@@ -118,10 +118,12 @@ impl Machine {
             settings: &self.settings,
             capabilities: &self.capabilities,
             channel: self.channel.as_ref(),
+            secure: self.secure,
         };
         let (login, line, shown) = Login::begin(exchange, &session, &mut self.secrets)
             .map_err(ProtocolError::login_unusable)?;
         self.wire.push_secret(line, &shown, login);
+        self.state = State::Authenticating;
         Ok(())
     }
 
@@ -155,7 +157,7 @@ impl Machine {
     /// The session goes on, and no transaction is open in it; an answer may be awaited.
     #[cfg(feature = "client")]
     pub(crate) fn is_between_transactions(&self) -> bool {
-        self.state == State::Ready
+        self.state.is_between_transactions()
     }
 
     /// So many more transactions can follow in this session.
@@ -249,43 +251,34 @@ impl Machine {
     /// [`Reason::SizeDiffers`] for more bytes than a chunk was announced with.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<(), ProtocolError> {
         self.require_body("a piece of the message")?;
-        let chunk = chunk.into();
-        let may_be_any = self.capabilities.offers("8BITMIME") || self.stuffer.is_verbatim();
-        if !may_be_any && !chunk.is_seven_bit() {
+        let piece = chunk.into();
+        if let Some(reason) = self.unfit(&piece) {
             self.close();
-            return Err(ProtocolError::new(Phase::Body, Reason::EightBitFound));
+            return Err(ProtocolError::new(Phase::Body, reason));
         }
-        // No text has it (RFC 2045, 2.8). Who drops it may read an end of the message where there
-        // was none.
-        if !self.stuffer.is_verbatim() && chunk.has_nul() {
-            self.close();
-            return Err(ProtocolError::new(Phase::Body, Reason::NulInText));
-        }
-        let size = match self.framing() {
-            Framing::Chunk(size) => size,
-            Framing::Data => {
-                self.stuffer.push(chunk, &mut self.wire.output);
-                return Ok(());
-            }
+        let framing = self.framing();
+        self.message.push(piece, framing, &mut self.wire.output);
+        match framing {
+            Framing::Chunk(size) if self.message.bytes() >= size => Err(self.size_differs(size)),
+            Framing::Data | Framing::Chunk(_) => Ok(()),
             Framing::Chunks => {
-                self.stuffer.push(chunk, &mut self.chunk_buffer);
                 self.flush_chunks();
-                return Ok(());
+                Ok(())
             }
-        };
-        // With its last byte the chunk is a message to the server: the last piece waits until it is
-        // known to be the last.
-        if chunk.bytes().is_empty() {
-            return Ok(());
         }
-        if let Some(before) = self.last_chunk.replace(chunk) {
-            self.stuffer.push(before, &mut self.wire.output);
+    }
+
+    /// Why this piece must not be sent.
+    fn unfit(&self, piece: &Chunk) -> Option<Reason> {
+        if self.message.is_verbatim() {
+            return None;
         }
-        if self.stuffer.bytes() < size {
-            Ok(())
-        } else {
-            Err(self.not_as_announced(size))
+        if !self.capabilities.offers("8BITMIME") && !piece.is_seven_bit() {
+            return Some(Reason::EightBitFound);
         }
+        // Text has no NUL (RFC 2045, 2.8). A server that drops it may read an end of the message
+        // where there was none.
+        piece.has_nul().then_some(Reason::NulInText)
     }
 
     /// Ends the message. [`Event::Accepted`](super::Event::Accepted) or
@@ -305,32 +298,16 @@ impl Machine {
                 Reason::OutOfTurn { call, cause },
             ));
         }
-        if let Some(last) = self.last_chunk.take() {
-            self.stuffer.push(last, &mut self.wire.output);
-        }
         let framing = self.framing();
-        let output = if framing == Framing::Chunks {
-            &mut self.chunk_buffer
-        } else {
-            &mut self.wire.output
-        };
-        self.stuffer.finish(output);
+        self.message.finish(framing, &mut self.wire.output);
+        let bytes = self.message.bytes();
         self.wire
             .transcript
-            .note(&format!("the message, {} bytes", self.stuffer.bytes()));
+            .note(&format!("the message, {bytes} bytes"));
         match framing {
-            Framing::Chunk(size) if self.stuffer.bytes() != size => {
-                return Err(self.not_as_announced(size));
-            }
+            Framing::Chunk(size) if bytes != size => return Err(self.size_differs(size)),
             Framing::Chunk(_) => {}
-            Framing::Chunks => {
-                let rest = self.chunk_buffer.len();
-                self.wire.push(
-                    Command::BdatLast(rest as u64),
-                    PendingReply::EndOfData { begins_at: 0 },
-                );
-                self.chunk_buffer.move_to(rest, &mut self.wire.output);
-            }
+            Framing::Chunks => self.send_last_chunk(),
             Framing::Data => self.wire.transcript.client("."),
         }
         let end = self.wire.end();
@@ -395,29 +372,24 @@ impl Machine {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
         }
-        let of_no_interest = |expected: &PendingReply| {
-            matches!(
-                expected,
-                PendingReply::DiscardedChunk | PendingReply::EmptyMessage | PendingReply::AutoRset
-            )
-        };
-        let is_pipelined =
-            self.capabilities.offers("PIPELINING") && self.wire.queue.all(of_no_interest);
+        let is_pipelined = self.capabilities.offers("PIPELINING")
+            && self.wire.queue.all(PendingReply::is_of_no_interest);
         if !is_pipelined || self.wire.queue.is_empty() {
             self.require_quiet("QUIT")?;
         }
         self.rset_due = false;
         self.wire.push(Command::Quit, PendingReply::Quit);
+        self.state = State::Quitting;
         Ok(())
     }
 
     fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
-        self.say_due_rset();
+        self.send_due_rset();
         let follows_others = complete && !self.wire.queue.is_empty() && self.may_begin();
         if !follows_others {
             self.require_ready("a transaction")?;
         }
-        transaction.check(&self.capabilities, self.settings.secure)?;
+        transaction.check(&self.capabilities, self.secure)?;
         self.check_session(1)?;
         if follows_others && self.framing() != Framing::Data {
             // If the chunk before is refused, its transaction may still be open.
@@ -426,14 +398,14 @@ impl Machine {
         self.transactions
             .push_back(TransactionState::new(transaction, complete));
         self.transactions_started += 1;
-        self.stuffer = Stuffer::new();
+        self.message = OutgoingMessage::new(Stuffer::new());
         self.state = State::Transaction;
         self.advance();
         Ok(())
     }
 
     /// What is beyond the size, or missing, would be read as commands, or commands as the message.
-    fn not_as_announced(&mut self, announced: u64) -> ProtocolError {
+    fn size_differs(&mut self, announced: u64) -> ProtocolError {
         self.close();
         ProtocolError::new(Phase::Body, Reason::SizeDiffers { announced })
     }
@@ -445,6 +417,9 @@ impl Machine {
         Err(match self.state {
             _ if self.failure.is_some() => self.failed(Reason::SessionOver),
             State::Closed | State::Refused | State::Ending => self.failed(Reason::SessionOver),
+            State::Authenticating | State::Quitting => {
+                self.out_of_turn(call, OutOfTurn::Unanswered)
+            }
             _ => self.out_of_turn(call, OutOfTurn::State),
         })
     }
@@ -464,7 +439,7 @@ impl Machine {
     /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
     fn require_ready(&mut self, call: &'static str) -> Result<()> {
         self.require(State::Ready, call)?;
-        self.say_due_rset();
+        self.send_due_rset();
         self.require_quiet(call)
     }
 
@@ -473,7 +448,7 @@ impl Machine {
         if self.state != State::Transaction {
             self.require(State::Ready, call)?;
         }
-        self.say_due_rset();
+        self.send_due_rset();
         self.require_quiet(call)
     }
 

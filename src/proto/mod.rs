@@ -160,6 +160,8 @@ mod reply;
 pub(crate) mod sasl;
 mod server_limits;
 mod settings;
+mod shutdown;
+mod state;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -193,9 +195,11 @@ pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
 
+use data::OutgoingMessage;
 use error::Result;
 use queue::{CommandQueue, PendingReply};
 pub(crate) use redact::Secrets;
+use state::State;
 #[cfg(feature = "client")]
 pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, TransactionState};
@@ -208,28 +212,12 @@ const HIGH_WATER: usize = 256 * 1024;
 /// What is unread beyond an incomplete line is at most this.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// What may be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing: the session is being set up, and the machine itself knows what to say.
-    Opening,
-    /// Nothing until the TLS handshake is made.
-    Upgrade,
-    Ready,
-    /// MAIL, RCPT and DATA, as far as [`UploadProgress`] has come.
-    Transaction,
-    Body,
-    /// Nothing but QUIT: the server refused the session.
-    Refused,
-    /// Nothing any more: 421 came, and messages that were handed over wait for their replies.
-    Ending,
-    Closed,
-}
-
 /// The client's side of an SMTP session. [The module](self) tells how it is driven.
 pub struct Machine {
     settings: Settings,
     state: State,
+    /// TLS is active.
+    secure: bool,
     wire: CommandQueue,
     secrets: Secrets,
     events: VecDeque<Event>,
@@ -246,13 +234,10 @@ pub struct Machine {
     transactions: VecDeque<TransactionState>,
     /// How many transactions have begun in this session.
     transactions_started: usize,
-    stuffer: Stuffer,
-    /// RSET is to be said, unless QUIT is.
+    /// The message that is being written, or was written last.
+    message: OutgoingMessage,
+    /// RSET is due, unless QUIT comes before it.
     rset_due: bool,
-    /// The newest piece of the one chunk that a message is.
-    last_chunk: Option<Chunk>,
-    /// The chunk that is being filled, of several.
-    chunk_buffer: Output,
     /// Something went since the last reply came.
     round_trip_pending: bool,
     round_trips: u32,
@@ -280,7 +265,8 @@ impl Machine {
     /// A machine at the beginning of a session: it waits for the greeting.
     pub fn new(settings: Settings) -> Self {
         Machine {
-            state: State::Opening,
+            state: State::Greeting,
+            secure: settings.secure,
             wire: CommandQueue::new(PendingReply::Greeting),
             secrets: Secrets::default(),
             events: VecDeque::new(),
@@ -293,10 +279,8 @@ impl Machine {
             channel: None,
             transactions: VecDeque::new(),
             transactions_started: 0,
-            stuffer: Stuffer::new(),
+            message: OutgoingMessage::new(Stuffer::new()),
             rset_due: false,
-            last_chunk: None,
-            chunk_buffer: Output::default(),
             // The connection itself was asked for.
             round_trip_pending: true,
             round_trips: 0,
@@ -385,7 +369,7 @@ impl Machine {
             let is_refused = self.state == State::Refused;
             match self.failure.take().map_or_else(|| self.take_reply(), Err) {
                 Ok(true) => {}
-                Ok(false) if self.rset_due => self.say_due_rset(),
+                Ok(false) if self.rset_due => self.send_due_rset(),
                 Ok(false) => return Ok(self.next_step()),
                 // QUIT may follow.
                 Err(error) if self.state == State::Refused && !is_refused => {
@@ -470,7 +454,7 @@ impl Machine {
 
     /// The session is protected by TLS.
     pub fn is_secure(&self) -> bool {
-        self.settings.secure
+        self.secure
     }
 
     /// How often the server had to be waited for: each first reply after something was written, the
@@ -487,15 +471,15 @@ impl Machine {
 
     /// The bytes of the message that went last or is going, without added dots and the final one.
     pub fn message_bytes(&self) -> u64 {
-        self.stuffer.bytes()
+        self.message.bytes()
     }
 
     /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were
     /// added or commands wait, too, it may be a few bytes more than that.
     pub fn message_bytes_gone(&self) -> u64 {
-        self.stuffer
+        self.message
             .bytes()
-            .saturating_sub((self.wire.output.len() + self.chunk_buffer.len()) as u64)
+            .saturating_sub((self.wire.output.len() + self.message.chunk_len()) as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -577,19 +561,21 @@ impl Machine {
 
     fn close(&mut self) {
         if self.state == State::Body {
-            let bytes = self.stuffer.bytes();
-            self.wire
-                .transcript
-                .note(&format!("{bytes} bytes of the message, and not its end"));
+            self.note_incomplete(self.message.bytes());
         }
         self.unconfirmed_messages += self.handed_over().count();
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
         self.rset_due = false;
-        self.last_chunk = None;
-        self.chunk_buffer.clear();
+        self.message.discard();
         self.transactions.clear();
+    }
+
+    /// Notes in the transcript how much of a message was given, whose end was not.
+    fn note_incomplete(&mut self, bytes: u64) {
+        let note = format!("{bytes} bytes of the message, and not its end");
+        self.wire.transcript.note(&note);
     }
 
     /// How the message goes that is being given, or went last of those that are under way.

@@ -1,99 +1,129 @@
 //! What is said without being asked for: the commands of a transaction, each as soon as it may be
 //! written, and the chunks of a message.
 
+use super::data::OutgoingMessage;
 use super::encode::Command;
 use super::queue::PendingReply;
-use super::transaction::{FinalReplies, Framing, TransactionState};
-use super::{
-    Capabilities, Content, Event, Machine, Phase, Protocol, Reply, State, Stuffer, Transaction,
-};
+use super::transaction::{FinalReplies, Framing, Next, TransactionState};
+use super::{Capabilities, Content, Event, Machine, Phase, Protocol, Reply, State, Stuffer};
 
 impl Machine {
-    /// Writes as much of the transaction as may be written now: all up to DATA in one go where the
-    /// server takes PIPELINING, else one command after each reply.
+    /// Writes as much of the transaction as may be written now: everything up to DATA at once if
+    /// the server offers PIPELINING, else one command after each reply.
     pub(super) fn advance(&mut self) {
         if self.state == State::Body {
             return self.flush_chunks();
         }
         let pipelining = self.capabilities.offers("PIPELINING");
-        while self.state == State::Transaction && (pipelining || self.wire.queue.is_empty()) {
-            let Some(progress) = self.transactions.back_mut() else {
-                return;
-            };
-            if let Some((phase, reply)) = progress.refusal()
-                && !progress.data_written
-            {
-                // The answers to what is under way are awaited first.
-                if self.wire.queue.is_empty() {
-                    let reply = reply.clone();
-                    self.end_transaction(phase, reply);
-                }
-                return;
+        while self.state == State::Transaction
+            && (pipelining || self.wire.queue.is_empty())
+            && self.send_next()
+        {}
+    }
+
+    /// Writes the next command of the transaction, if it may be written, and says whether it did.
+    fn send_next(&mut self) -> bool {
+        let Some(state) = self.transactions.back_mut() else {
+            return false;
+        };
+        if state.next != Next::Done
+            && let Some((phase, reply)) = state.refusal()
+        {
+            // The replies to what was sent are awaited first.
+            if self.wire.queue.is_empty() {
+                let reply = reply.clone();
+                self.end_transaction(phase, reply);
             }
-            let Transaction {
-                recipients,
-                all_or_nothing,
-                ..
-            } = &progress.transaction;
-            if !progress.mail_written {
-                progress.mail_written = true;
-                progress.final_replies = progress
-                    .transaction
-                    .final_replies(self.settings.protocol, &self.capabilities);
-                self.wire.push(
-                    mail_command(progress, &self.capabilities),
-                    PendingReply::Mail,
-                );
-            } else if progress.transaction.await_sender && !progress.mail_answered {
-                return;
-            } else if let Some(recipient) = recipients.get(progress.written) {
-                let (utf8, delivery) = (progress.utf8, &progress.transaction.delivery);
-                self.wire.push(
-                    Command::Rcpt {
-                        recipient,
-                        utf8,
-                        delivery,
-                    },
-                    PendingReply::Rcpt(progress.written),
-                );
-                progress.written += 1;
-            } else if progress.complete && !progress.data_written {
-                let framing = progress.best_framing(&self.capabilities);
-                // Of many bytes that nobody will get, none should go.
-                let waits = *all_or_nothing || framing == Framing::Chunks;
-                if waits && !progress.all_answered() {
-                    return;
-                }
-                (progress.data_written, progress.framing) = (true, framing);
-                if framing == Framing::Data {
-                    self.wire.push(Command::Data, PendingReply::Data);
-                    return;
-                }
-                self.stuffer = match progress.transaction.content {
-                    Content::Binary => Stuffer::verbatim(),
-                    _ => Stuffer::without_dots(),
-                };
-                self.state = State::Body;
-                if let Framing::Chunk(size) = framing {
-                    self.wire.push(
-                        Command::BdatLast(size),
-                        PendingReply::EndOfData { begins_at: 0 },
-                    );
-                }
-            } else {
-                return;
+            return false;
+        }
+        let awaits_mail = state.transaction.await_sender && state.mail_reply.is_none();
+        match state.next {
+            Next::Mail => self.send_mail(),
+            Next::Rcpt(_) if awaits_mail => return false,
+            Next::Rcpt(index) if index < state.transaction.recipients.len() => {
+                self.send_rcpt(index);
             }
+            Next::Rcpt(_) if state.complete => return self.send_data(),
+            Next::Rcpt(_) | Next::Done => return false,
+        }
+        true
+    }
+
+    fn send_mail(&mut self) {
+        let Some(state) = self.transactions.back_mut() else {
+            return;
+        };
+        state.next = Next::Rcpt(0);
+        state.final_replies = state
+            .transaction
+            .final_replies(self.settings.protocol, &self.capabilities);
+        let command = mail_command(state, &self.capabilities);
+        self.wire.push(command, PendingReply::Mail);
+    }
+
+    fn send_rcpt(&mut self, index: usize) {
+        let Some(state) = self.transactions.back_mut() else {
+            return;
+        };
+        state.next = Next::Rcpt(index + 1);
+        let command = Command::Rcpt {
+            recipient: &state.transaction.recipients[index],
+            utf8: state.utf8,
+            delivery: &state.transaction.delivery,
+        };
+        self.wire.push(command, PendingReply::Rcpt(index));
+    }
+
+    /// Writes DATA, or opens the message that goes in chunks without it. Says whether it did.
+    fn send_data(&mut self) -> bool {
+        let Some(state) = self.transactions.back_mut() else {
+            return false;
+        };
+        let framing = state.best_framing(&self.capabilities);
+        // Of many bytes that no recipient will get, none should be sent.
+        let waits = state.transaction.all_or_nothing || framing == Framing::Chunks;
+        if waits && !state.all_answered() {
+            return false;
+        }
+        (state.next, state.framing) = (Next::Done, framing);
+        let stuffer = match state.transaction.content {
+            Content::Binary => Stuffer::verbatim(),
+            _ => Stuffer::without_dots(),
+        };
+        match framing {
+            Framing::Data => {
+                self.wire.push(Command::Data, PendingReply::Data);
+                return true;
+            }
+            Framing::Chunk(size) => self.wire.push(
+                Command::BdatLast(size),
+                PendingReply::EndOfData { begins_at: 0 },
+            ),
+            Framing::Chunks => {}
+        }
+        self.message = OutgoingMessage::new(stuffer);
+        self.state = State::Body;
+        true
+    }
+
+    /// Writes the chunks that are full. They all have one size, however the message was given.
+    pub(super) fn flush_chunks(&mut self) {
+        let size = self.settings.chunk_size.max(1);
+        while self.message.chunk_len() >= size && self.can_send_chunk() {
+            self.wire
+                .push(Command::Bdat(size as u64), PendingReply::Chunk);
+            self.message.move_chunk(size, &mut self.wire.output);
         }
     }
 
-    /// Passes the chunks on that are full. They are all of one size, however the message was given.
-    pub(super) fn flush_chunks(&mut self) {
-        let size = self.settings.chunk_size.max(1);
-        while self.chunk_buffer.len() >= size && self.can_send_chunk() {
-            self.wire
-                .push(Command::Bdat(size as u64), PendingReply::Chunk);
-            self.chunk_buffer.move_to(size, &mut self.wire.output);
-        }
+    /// Writes the rest of the message as its last chunk.
+    pub(super) fn send_last_chunk(&mut self) {
+        let rest = self.message.chunk_len();
+        self.wire.push(
+            Command::BdatLast(rest as u64),
+            PendingReply::EndOfData { begins_at: 0 },
+        );
+        self.message.move_chunk(rest, &mut self.wire.output);
     }
 
     /// Another chunk may go: without PIPELINING, not before the one before it was answered.
@@ -107,14 +137,11 @@ impl Machine {
     /// wait, as their size was said.
     pub(super) fn chunk_refused(&mut self, reply: Reply) {
         if self.state == State::Body {
-            let bytes = self.stuffer.bytes() - self.chunk_buffer.len() as u64;
-            self.wire
-                .transcript
-                .note(&format!("{bytes} bytes of the message, and not its end"));
+            self.note_incomplete(self.message.bytes() - self.message.chunk_len() as u64);
         }
         self.transactions.pop_front();
-        self.chunk_buffer.clear();
-        self.wire.queue.make_chunks_vain();
+        self.message.discard();
+        self.wire.queue.discard_chunks();
         self.state = State::Ready;
         // Its transaction may still be open (RFC 3030, 2).
         self.rset_due = true;
@@ -141,13 +168,15 @@ impl Machine {
 
     /// RSET for a transaction that has failed and that the server may have open. It is said as late
     /// as that, since QUIT ends the transaction, too (RFC 5321, 4.1.1.10).
-    pub(super) fn say_due_rset(&mut self) {
+    pub(super) fn send_due_rset(&mut self) {
         if std::mem::take(&mut self.rset_due) {
             self.wire.push(Command::Rset, PendingReply::AutoRset);
         }
     }
 
-    pub(super) fn say_hello(&mut self) {
+    /// Writes EHLO, or LHLO in LMTP.
+    pub(super) fn send_hello(&mut self) {
+        self.state = State::Hello;
         let name = &self.settings.client_name;
         match self.settings.protocol {
             Protocol::Smtp => self.wire.push(Command::Ehlo(name), PendingReply::Ehlo),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::encode::Command;
 use super::sasl::{Login, SecretLine};
 use super::transcript::Transcript;
-use super::{Output, Phase};
+use super::{Output, Phase, Reply};
 
 /// The machine's side of the dialogue.
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Queue {
     }
 
     /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
-    pub(super) fn make_chunks_vain(&mut self) {
+    pub(super) fn discard_chunks(&mut self) {
         for expected in &mut self.entries {
             if matches!(
                 expected,
@@ -183,7 +183,46 @@ pub(super) enum PendingReply {
     Quit,
 }
 
+/// What a reply means to the command that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The command was carried out.
+    Success,
+    /// The client is to go on: with a response, with the message, or by reading a reply for each
+    /// recipient (PRDR).
+    GoOn,
+    /// The command was refused, for now or for good.
+    Refusal,
+}
+
 impl PendingReply {
+    /// What this reply means, or `None` if the command cannot have it as an answer.
+    pub(super) fn meaning(&self, reply: &Reply) -> Option<Meaning> {
+        use PendingReply as P;
+        match (self, reply.code()) {
+            // The caller judges these, or they matter no more.
+            (P::Reset | P::Noop | P::Command | P::Quit, _) => Some(Meaning::Success),
+            (P::Greeting | P::StartTls, 220) => Some(Meaning::Success),
+            (P::Ehlo | P::Helo | P::Lhlo, 250) => Some(Meaning::Success),
+            (P::Greeting | P::StartTls | P::Ehlo | P::Helo | P::Lhlo, 200..=299) => None,
+            (P::Data, 200..=299) => None,
+            (_, 200..=299) => Some(Meaning::Success),
+            (P::Login(_), 334) | (P::Data, 300..=399) | (P::EndOfData { .. }, 353) => {
+                Some(Meaning::GoOn)
+            }
+            (_, 400..=599) => Some(Meaning::Refusal),
+            _ => None,
+        }
+    }
+
+    /// The outcome of what it belongs to was reported before.
+    pub(super) fn is_of_no_interest(&self) -> bool {
+        matches!(
+            self,
+            PendingReply::DiscardedChunk | PendingReply::EmptyMessage | PendingReply::AutoRset
+        )
+    }
+
     /// It does not answer a transaction that was given whole: another one must not begin before it
     /// is answered.
     fn is_barrier(&self) -> bool {

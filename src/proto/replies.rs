@@ -2,19 +2,21 @@
 
 use std::mem;
 
+use super::data::OutgoingMessage;
 use super::encode::Command;
 use super::error::Result;
-use super::queue::PendingReply;
+use super::queue::{Meaning, PendingReply};
 use super::reply::unfinished;
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
 use super::{
-    Capabilities, Event, Machine, Missing, Phase, Protocol, ProtocolError, Reason, Reply,
-    ReplyParser, StartTls, State, Stuffer, speaks_tls,
+    Capabilities, Event, Machine, Phase, Protocol, ProtocolError, Reason, Reply, StartTls, State,
+    Stuffer, speaks_tls,
 };
 use crate::text::{beginning, printable};
 
-/// So many characters are shown of why a login failed, much of which the server says.
+/// The maximum length in characters of the reason for a failed login, most of which the server
+/// wrote.
 const REASON_SHOWN: usize = 400;
 
 impl Machine {
@@ -52,7 +54,7 @@ impl Machine {
         ProtocolError::new(self.phase(), reason)
     }
 
-    fn on_whole_reply(&mut self, mut reply: Reply) -> Result<()> {
+    pub(super) fn on_whole_reply(&mut self, mut reply: Reply) -> Result<()> {
         // A challenge is answered as it came, also where it happens to hold what is a secret.
         let challenge = if reply.code() == 334 {
             reply.lines().concat()
@@ -72,342 +74,142 @@ impl Machine {
         if reply.code() != 421 && !self.wire.is_front_sent() {
             return Err(unsolicited(phase, reply));
         }
-        let Some(expected) = self.wire.queue.pop_front() else {
-            if self.rset_due && reply.code() == 421 {
-                // As if RSET had been said already: what it is about was told before.
-                self.end_by_shutdown(reply);
-                return Ok(());
-            }
-            return Err(unsolicited(phase, reply));
+        let Some(pending) = self.wire.queue.pop_front() else {
+            return self.on_unsolicited(phase, reply);
         };
-        if expected.is_of_transaction()
-            && let Some(progress) = self.transactions.front_mut()
-        {
-            progress.keep(&mut reply, self.settings.limits.kept_reply_bytes);
-        }
+        self.shorten(&pending, &mut reply);
         if reply.code() == 421 {
-            if !self.reads_on_after(&expected) {
-                return self.on_shutdown(expected, phase, reply);
+            if !self.reads_on_after(&pending) {
+                return self.on_shutdown(pending, phase, reply);
             }
             self.start_ending(&reply);
         }
-        let is_refusal = reply.is_transient() || reply.is_permanent();
-        match expected {
-            PendingReply::Greeting if reply.code() == 220 => {
-                self.greeting = Some(reply);
-                self.say_hello();
-            }
-            PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if reply.code() == 250 => {
-                self.capabilities = Capabilities::from_reply(&reply);
-                self.after_hello()?;
-            }
-            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this
-            // client.
-            PendingReply::Ehlo if matches!(reply.code(), 500 | 502 | 504) => {
-                self.wire.push(
-                    Command::Helo(&self.settings.client_name),
-                    PendingReply::Helo,
-                );
-            }
-            PendingReply::Lhlo if matches!(reply.code(), 500 | 502 | 504) => {
-                return Err(self.refused(Phase::Hello, Reason::LhloUnknown, reply));
-            }
-            PendingReply::StartTls if reply.code() == 220 => self.state = State::Upgrade,
-            PendingReply::StartTls if is_refusal => {
-                return Err(self.refused(Phase::StartTls, Reason::StartTlsRefused, reply));
-            }
-            PendingReply::Greeting if is_refusal => {
-                return Err(self.refused(Phase::Greeting, Reason::SessionRefused, reply));
-            }
-            PendingReply::Ehlo | PendingReply::Helo | PendingReply::Lhlo if is_refusal => {
-                let reason = Reason::HelloRefused {
-                    command: match self.settings.protocol {
-                        Protocol::Lmtp => "LHLO",
-                        Protocol::Smtp => "EHLO",
-                    },
-                    client_name: self.settings.client_name.as_str().to_owned(),
-                };
-                return Err(self.refused(Phase::Hello, reason, reply));
-            }
-            PendingReply::Login(login) if reply.is_positive() => {
-                login.verify().map_err(|failure| {
-                    let reason = Reason::LoginNotVerified {
-                        mechanism: login.mechanism(),
-                        failure: self.without_secrets(&failure.to_string(), REASON_SHOWN),
-                    };
-                    ProtocolError::new(Phase::Auth, reason)
-                })?;
-                self.events.push_back(Event::Login {
-                    reply,
-                    reason: None,
-                    fault: None,
-                });
-            }
-            PendingReply::Login(login) if is_refusal => self.login_refused(&login, reply),
-            PendingReply::Login(login) if reply.code() == 334 => {
-                self.on_challenge(login, challenge)?
-            }
-            PendingReply::Mail if reply.is_positive() || is_refusal => self.on_mail(reply),
-            PendingReply::Rcpt(index) if reply.is_positive() || is_refusal => {
-                self.on_rcpt(index, reply)
-            }
-            PendingReply::Data if reply.is_intermediate() => self.on_go_ahead(),
-            PendingReply::Data if is_refusal => self.end_transaction(Phase::Data, reply),
-            PendingReply::EndOfData { .. }
-                if self.outcome_unknown()
-                    && (reply.is_positive() || is_refusal || self.may_announce_each(&reply)) =>
-            {
-                self.on_final_reply(reply);
-            }
-            PendingReply::EndOfData { .. } if is_refusal => {
-                // Its end was not sent, and must not be: the rest of the message would be read as
-                // commands.
-                self.close();
-                self.events.push_back(Event::Rejected {
-                    phase: Phase::Body,
-                    reply,
-                });
-            }
-            PendingReply::Chunk if reply.is_positive() => {}
-            PendingReply::Chunk if is_refusal => self.chunk_refused(reply),
-            PendingReply::EmptyMessage | PendingReply::DiscardedChunk
-                if reply.is_positive() || is_refusal => {}
-            PendingReply::AutoRset
-                if reply.is_positive() || is_refusal && self.state == State::Ending => {}
-            PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
-                self.events.push_back(Event::Reply { reply })
-            }
-            PendingReply::Quit => self.close(),
-            expected => {
-                let reason = Reason::UnexpectedReply {
-                    expected: expected.wanted(),
-                    reply,
-                };
-                // Unanswered it is still: what became of a message is unknown then.
-                self.wire.queue.push_front(expected);
-                return Err(ProtocolError::new(phase, reason));
-            }
-        }
+        self.on_answer(pending, phase, reply, challenge)?;
         match self.state {
-            State::Ending if !self.awaits_verdict() => self.conclude_ending(),
+            State::Ending if !self.awaits_final_reply() => self.conclude_ending(),
             _ => self.advance(),
         }
         Ok(())
     }
 
-    /// The server refused the session, which is still there for QUIT.
-    fn refused(&mut self, phase: Phase, reason: Reason, reply: Reply) -> ProtocolError {
-        self.state = State::Refused;
-        ProtocolError::refused(phase, reason, reply)
-    }
-
-    /// Messages that were handed over after this command may have replies after the 421 that
-    /// answers it, or the message may have one itself whose RCPT this was.
-    fn reads_on_after(&self, expected: &PendingReply) -> bool {
-        let front = self
-            .transactions
-            .front()
-            .filter(|progress| progress.is_handed_over(self.wire.written));
-        let others = self.handed_over().nth(1).is_some();
-        match (expected, front) {
-            (_, None) => false,
-            (PendingReply::Rcpt(_), Some(progress)) => others || progress.may_yet_be_sent(),
-            (PendingReply::Mail, Some(_)) => others,
-            (PendingReply::EndOfData { .. }, Some(progress)) => {
-                others && progress.is_last_reply_next()
-            }
-            // What it was about has its outcome, and all that was handed over follows it.
-            (PendingReply::AutoRset, Some(_)) => true,
-            _ => false,
+    /// A reply that answers no command.
+    fn on_unsolicited(&mut self, phase: Phase, reply: Reply) -> Result<()> {
+        if !self.rset_due || reply.code() != 421 {
+            return Err(unsolicited(phase, reply));
         }
-    }
-
-    /// Nothing is written any more, but replies are read.
-    fn start_ending(&mut self, reply: &Reply) {
-        self.state = State::Ending;
-        self.shutdown.get_or_insert_with(|| reply.clone());
-        self.wire.output.clear();
-        self.last_chunk = None;
-        self.chunk_buffer.clear();
-    }
-
-    /// A message that was handed over may still be accepted. Only the first one has had replies.
-    fn awaits_verdict(&self) -> bool {
-        let mut handed_over = self.handed_over();
-        handed_over
-            .next()
-            .is_some_and(|front| front.refusal().is_none())
-            || handed_over.next().is_some()
-    }
-
-    /// All that was handed over has its outcome, or is refused for certain.
-    fn conclude_ending(&mut self) {
-        let refused = self
-            .transactions
-            .front()
-            .filter(|progress| progress.is_handed_over(self.wire.written));
-        if let Some((phase, reply)) = refused.and_then(TransactionState::refusal) {
-            self.events.push_back(Event::Rejected {
-                phase,
-                reply: reply.clone(),
-            });
-            self.transactions.pop_front();
-        }
-        if let Some(reply) = self.shutdown.take() {
-            self.end_by_shutdown(reply);
-        }
-    }
-
-    /// The session is over by this 421: what was begun and has no outcome fails because of it.
-    fn end_by_shutdown(&mut self, reply: Reply) {
-        if !self
-            .transactions
-            .front()
-            .is_some_and(|progress| progress.complete)
-        {
-            self.shutdown = Some(reply);
-            return self.close();
-        }
-        let (phase, reason) = match self.outcome_unknown() {
-            true => (Phase::EndOfData, Reason::ShutDownBeforeConfirmation),
-            false => (Phase::Mail, Reason::ShutDownBeforeMessage),
-        };
-        self.failure = Some(ProtocolError::refused(phase, reason, reply));
-    }
-
-    /// The server closed after a 421. Only the first message can have had replies since.
-    fn on_end_after(&mut self, shutdown: Reply, error: ProtocolError) {
-        let Some(front) = self.transactions.front() else {
-            return self.close();
-        };
-        if front.refusal().is_none() && !front.accepted.is_empty() {
-            // It may have been accepted, too. The reply to the message itself is missing.
-            self.transactions.truncate(1);
-            self.failure = Some(error.with_reply(shutdown));
-            return;
-        }
-        let phase = if front.answered == 0 {
-            Phase::Mail
-        } else {
-            Phase::Rcpt
-        };
-        let (phase, reply) = front.reason(phase, shutdown.clone());
-        self.events.push_back(Event::Rejected { phase, reply });
-        self.transactions.pop_front();
-        // The server closed before it answered their MAIL, as 421 had announced.
-        self.transactions
-            .iter_mut()
-            .for_each(|progress| progress.ends_at = None);
-        self.end_by_shutdown(shutdown);
-    }
-
-    /// 421: the server ends the session, whatever was asked (RFC 5321, 3.8).
-    fn on_shutdown(&mut self, expected: PendingReply, phase: Phase, reply: Reply) -> Result<()> {
-        let (phase, reply) = match self.transactions.front() {
-            Some(progress) => progress.reason(phase, reply),
-            None => (phase, reply),
-        };
-        let shutdown = reply.clone();
-        match expected {
-            PendingReply::Greeting
-            | PendingReply::Ehlo
-            | PendingReply::Helo
-            | PendingReply::Lhlo
-            | PendingReply::StartTls => {
-                return Err(ProtocolError::refused(phase, Reason::Unavailable, reply));
-            }
-            PendingReply::Login(login) => self.login_refused(&login, reply),
-            // In LMTP it answers for one recipient; for the others, no answer will come. So it is
-            // with PRDR; there, also in place of the last reply it is no word on the message.
-            PendingReply::EndOfData { .. }
-                if self.outcome_unknown() && self.has_several_final_replies() =>
-            {
-                let is_for_all = |front: &TransactionState| {
-                    front.next_verdict().is_none() && front.refusal().is_none()
-                };
-                let is_for_all = self.transactions.front().is_some_and(is_for_all);
-                if is_for_all || self.on_final_reply(reply.clone()) {
-                    let reason = Reason::ShutDownBetweenRecipients;
-                    self.failure = Some(ProtocolError::refused(phase, reason, reply));
-                    return Ok(());
-                }
-            }
-            PendingReply::Mail
-            | PendingReply::Rcpt(_)
-            | PendingReply::Data
-            | PendingReply::Chunk
-            | PendingReply::EndOfData { .. } => {
-                // What became of it is certain, even if all of it has gone.
-                self.transactions.pop_front();
-                self.events.push_back(Event::Rejected { phase, reply });
-            }
-            PendingReply::Reset | PendingReply::Noop | PendingReply::Command => {
-                self.events.push_back(Event::Reply { reply })
-            }
-            // What these were about was told before.
-            PendingReply::EmptyMessage
-            | PendingReply::DiscardedChunk
-            | PendingReply::AutoRset
-            | PendingReply::Quit => {}
-        }
-        self.end_by_shutdown(shutdown);
+        // As if it answered RSET, which is due: the outcome of its message was reported before.
+        self.end_by_shutdown(reply);
         Ok(())
     }
 
-    /// A reply for each recipient will come, or has begun to (LMTP, PRDR).
-    fn has_several_final_replies(&self) -> bool {
-        let for_each = |front: &TransactionState| {
-            matches!(
-                front.final_replies,
-                FinalReplies::Each | FinalReplies::EachAndOne
-            )
-        };
-        self.transactions.front().is_some_and(for_each)
+    /// Replies in a transaction are held for each of its recipients, so together they are bounded.
+    fn shorten(&mut self, pending: &PendingReply, reply: &mut Reply) {
+        if pending.is_of_transaction()
+            && let Some(state) = self.transactions.front_mut()
+        {
+            state.keep(reply, self.settings.limits.kept_reply_bytes);
+        }
     }
 
-    fn on_end(&mut self) -> Result<()> {
-        // As the reply to a message, it says nothing for certain.
-        let answers_message = self.outcome_unknown()
-            && matches!(
-                self.wire.queue.front(),
-                Some(PendingReply::EndOfData { .. })
-            );
-        if !answers_message && let Some(reply) = self.parser.unterminated_421(&self.input) {
-            self.input.clear();
-            self.parser = ReplyParser::new(self.settings.limits.clone());
-            return self.on_whole_reply(reply);
-        }
-        let before = if !self.input.is_empty() || self.parser.is_mid_reply() {
-            Missing::RestOfReply(self.unread())
-        } else {
-            match self.wire.queue.front() {
-                // It is over either way.
-                Some(PendingReply::Quit) => {
-                    self.close();
-                    return Ok(());
-                }
-                _ if self.phase() == Phase::Body => Missing::RestOfMessage,
-                Some(PendingReply::EndOfData { .. }) => Missing::FinalReply,
-                Some(expected) => Missing::Reply(expected.wanted()),
-                None => Missing::Nothing,
+    fn on_answer(
+        &mut self,
+        pending: PendingReply,
+        phase: Phase,
+        reply: Reply,
+        challenge: &str,
+    ) -> Result<()> {
+        let Some(meaning) = self.meaning(&pending, &reply) else {
+            let expected = pending.wanted();
+            // It stays unanswered: the outcome of a message that it belongs to is unknown.
+            self.wire.queue.push_front(pending);
+            let reason = Reason::UnexpectedReply { expected, reply };
+            return Err(ProtocolError::new(phase, reason));
+        };
+        use PendingReply as P;
+        match pending {
+            P::Greeting | P::Ehlo | P::Helo | P::Lhlo | P::StartTls => {
+                return self.on_setup_reply(pending, meaning, reply);
             }
-        };
-        let error = self.failed(Reason::ConnectionEnded {
-            before,
-            secure: self.settings.secure,
-        });
-        if let Some(shutdown) = self.shutdown.take() {
-            self.on_end_after(shutdown, error);
-            return Ok(());
+            P::Login(login) => return self.on_login_reply(login, meaning, reply, challenge),
+            P::Mail => self.on_mail_reply(reply),
+            P::Rcpt(index) => self.on_rcpt_reply(index, reply),
+            P::Data => self.on_data_reply(meaning, reply),
+            P::Chunk => self.on_chunk_reply(meaning, reply),
+            P::EndOfData { .. } => self.on_message_reply(reply),
+            P::Reset | P::Noop | P::Command => self.events.push_back(Event::Reply { reply }),
+            P::EmptyMessage | P::DiscardedChunk | P::AutoRset => {}
+            P::Quit => self.close(),
         }
-        Err(error)
+        Ok(())
     }
 
-    /// The session is set up as far as this answer goes: TLS next, or ready.
+    /// What the reply means, or `None` if the command cannot have it as an answer now.
+    fn meaning(&self, pending: &PendingReply, reply: &Reply) -> Option<Meaning> {
+        let meaning = pending.meaning(reply)?;
+        let is_possible = match (pending, meaning) {
+            (PendingReply::EndOfData { .. }, Meaning::Success) => self.outcome_unknown(),
+            (PendingReply::EndOfData { .. }, Meaning::GoOn) => {
+                self.outcome_unknown() && self.may_answer_for_each()
+            }
+            (PendingReply::AutoRset, Meaning::Refusal) => self.state == State::Ending,
+            _ => true,
+        };
+        is_possible.then_some(meaning)
+    }
+
+    // ---- Session ----
+
+    fn on_setup_reply(
+        &mut self,
+        pending: PendingReply,
+        meaning: Meaning,
+        reply: Reply,
+    ) -> Result<()> {
+        use PendingReply as P;
+        match (&pending, meaning) {
+            (P::Greeting, Meaning::Success) => {
+                self.greeting = Some(reply);
+                self.send_hello();
+            }
+            (P::StartTls, Meaning::Success) => self.state = State::Upgrade,
+            (_, Meaning::Success) => {
+                self.capabilities = Capabilities::from_reply(&reply);
+                self.after_hello()?;
+            }
+            // The server does not know EHLO (RFC 5321, 3.2); any other refusal is meant for this
+            // client.
+            (P::Ehlo, _) if is_unknown_command(&reply) => {
+                let name = &self.settings.client_name;
+                self.wire.push(Command::Helo(name), P::Helo);
+            }
+            _ => return Err(self.session_refused(&pending, reply)),
+        }
+        Ok(())
+    }
+
+    /// The server refused the session, in which QUIT may still be sent.
+    fn session_refused(&mut self, pending: &PendingReply, reply: Reply) -> ProtocolError {
+        self.state = State::Refused;
+        let reason = match pending {
+            PendingReply::Greeting => Reason::SessionRefused,
+            PendingReply::StartTls => Reason::StartTlsRefused,
+            PendingReply::Lhlo if is_unknown_command(&reply) => Reason::LhloUnknown,
+            _ => Reason::HelloRefused {
+                command: match self.settings.protocol {
+                    Protocol::Lmtp => "LHLO",
+                    Protocol::Smtp => "EHLO",
+                },
+                client_name: self.settings.client_name.as_str().to_owned(),
+            },
+        };
+        ProtocolError::refused(pending.phase(), reason, reply)
+    }
+
+    /// The server's capabilities are known: STARTTLS is next, or the session is set up.
     fn after_hello(&mut self) -> Result<()> {
-        let offered = self.capabilities.offers("STARTTLS");
-        let wanted = !self.settings.secure && self.settings.starttls != StartTls::Never;
-        if wanted && offered {
+        let wanted = !self.secure && self.settings.starttls != StartTls::Never;
+        if wanted && self.capabilities.offers("STARTTLS") {
+            self.state = State::StartTls;
             self.wire.push(Command::StartTls, PendingReply::StartTls);
         } else if wanted && self.settings.starttls == StartTls::Required {
             self.state = State::Refused;
@@ -420,6 +222,37 @@ impl Machine {
         } else {
             self.state = State::Ready;
         }
+        Ok(())
+    }
+
+    // ---- Login ----
+
+    fn on_login_reply(
+        &mut self,
+        login: Login,
+        meaning: Meaning,
+        reply: Reply,
+        challenge: &str,
+    ) -> Result<()> {
+        match meaning {
+            Meaning::GoOn => return self.on_challenge(login, challenge),
+            Meaning::Refusal => self.login_refused(&login, reply),
+            Meaning::Success => {
+                if let Err(failure) = login.verify() {
+                    let reason = Reason::LoginNotVerified {
+                        mechanism: login.mechanism(),
+                        failure: self.without_secrets(&failure.to_string(), REASON_SHOWN),
+                    };
+                    return Err(ProtocolError::new(Phase::Auth, reason));
+                }
+                self.events.push_back(Event::Login {
+                    reply,
+                    reason: None,
+                    fault: None,
+                });
+            }
+        }
+        self.state = State::Ready;
         Ok(())
     }
 
@@ -442,7 +275,7 @@ impl Machine {
         Ok(())
     }
 
-    fn login_refused(&mut self, login: &Login, reply: Reply) {
+    pub(super) fn login_refused(&mut self, login: &Login, reply: Reply) {
         let reason = login
             .reason()
             .map(|reason| self.without_secrets(&reason, REASON_SHOWN));
@@ -453,50 +286,34 @@ impl Machine {
         });
     }
 
-    /// What the server sent and nothing was made of, as far as it is shown.
-    pub(super) fn unread(&self) -> String {
-        unfinished(self.parser.begun(), &self.input, &self.secrets)
-    }
+    // ---- Transaction ----
 
-    /// The beginning of a text of the server's. It is cut last: a half of a secret would not be
-    /// found.
-    fn without_secrets(&self, text: &str, chars: usize) -> String {
-        let text = printable(text);
-        let redacted = self.secrets.redacted(&text);
-        beginning(redacted.as_deref().unwrap_or(&text), chars).to_owned()
-    }
-
-    fn on_mail(&mut self, reply: Reply) {
-        if let Some(progress) = self.transactions.front_mut() {
-            progress.mail_answered = true;
-            if !reply.is_positive() {
-                progress.mail_refusal = Some(reply.clone());
-            }
+    fn on_mail_reply(&mut self, reply: Reply) {
+        if let Some(state) = self.transactions.front_mut() {
+            state.mail_reply = Some(reply.clone());
         }
         self.events.push_back(Event::Sender { reply });
     }
 
-    fn on_rcpt(&mut self, index: usize, reply: Reply) {
-        if let Some(progress) = self.transactions.front_mut() {
-            progress.answered += 1;
+    fn on_rcpt_reply(&mut self, index: usize, reply: Reply) {
+        if let Some(state) = self.transactions.front_mut() {
+            state.answered += 1;
             if reply.is_positive() {
-                progress.accepted.push(index);
+                state.accepted.push(index);
             } else {
-                progress.last_rcpt_refusal = Some(reply.clone());
+                state.last_rcpt_refusal = Some(reply.clone());
             }
         }
         self.events.push_back(Event::Recipient { index, reply });
     }
 
-    /// 354: the message, or, where nobody is there to get one, its end alone (RFC 2920, 3.1).
-    fn on_go_ahead(&mut self) {
-        self.stuffer = Stuffer::new();
-        let refusal = self
-            .transactions
-            .front()
-            .and_then(TransactionState::refusal)
-            .map(|(phase, reply)| (phase, reply.clone()));
-        match refusal {
+    fn on_data_reply(&mut self, meaning: Meaning, reply: Reply) {
+        if meaning == Meaning::Refusal {
+            return self.end_transaction(Phase::Data, reply);
+        }
+        self.message = OutgoingMessage::new(Stuffer::new());
+        let front = self.transactions.front();
+        match front.and_then(TransactionState::refusal) {
             None => {
                 self.state = State::Body;
                 let begins_at = self.wire.end();
@@ -504,51 +321,76 @@ impl Machine {
                     .queue
                     .push_back(PendingReply::EndOfData { begins_at });
             }
-            // How often an LMTP server answers to an empty message for nobody, nothing says: it
-            // must not ask for one (RFC 2033, 4.2).
-            Some((phase, reply)) if self.settings.protocol == Protocol::Lmtp => {
-                self.close();
-                self.events.push_back(Event::Rejected { phase, reply });
-            }
             Some((phase, reply)) => {
-                self.transactions.pop_front();
-                self.state = State::Ready;
-                self.stuffer.finish(&mut self.wire.output);
-                self.wire.transcript.client(".");
-                self.wire.outstanding(PendingReply::EmptyMessage);
-                self.events.push_back(Event::Rejected { phase, reply });
+                let reply = reply.clone();
+                self.end_unwanted_message(phase, reply);
             }
         }
     }
 
-    /// 353: the server will answer for each recipient first (PRDR).
-    fn may_announce_each(&self, reply: &Reply) -> bool {
-        let is_asked_for = |progress: &TransactionState| {
-            progress.final_replies == FinalReplies::OneOr353 && progress.refusal().is_none()
-        };
-        reply.code() == 353 && self.transactions.front().is_some_and(is_asked_for)
+    /// Ends the message that the server asked for although no recipient was accepted (RFC 2920,
+    /// 3.1).
+    fn end_unwanted_message(&mut self, phase: Phase, reply: Reply) {
+        if self.settings.protocol == Protocol::Lmtp {
+            // Such a server does not keep to RFC 2033, 4.2, and no RFC says how many replies it
+            // gives to an empty message.
+            self.close();
+        } else {
+            self.transactions.pop_front();
+            self.state = State::Ready;
+            self.message.finish(Framing::Data, &mut self.wire.output);
+            self.wire.transcript.client(".");
+            self.wire.outstanding(PendingReply::EmptyMessage);
+        }
+        self.events.push_back(Event::Rejected { phase, reply });
     }
 
-    /// An answer to the message: as such, or for one of its recipients. Says whether another one
+    // ---- Message ----
+
+    fn on_chunk_reply(&mut self, meaning: Meaning, reply: Reply) {
+        if meaning == Meaning::Refusal {
+            self.chunk_refused(reply);
+        }
+    }
+
+    fn on_message_reply(&mut self, reply: Reply) {
+        if self.outcome_unknown() {
+            self.on_final_reply(reply);
+            return;
+        }
+        // The end of the message was not sent and must not be: the server would read the rest of
+        // the message as commands.
+        self.close();
+        let phase = Phase::Body;
+        self.events.push_back(Event::Rejected { phase, reply });
+    }
+
+    /// The server may answer 353: it will answer for each recipient first (PRDR).
+    fn may_answer_for_each(&self) -> bool {
+        self.transactions.front().is_some_and(|state| {
+            state.final_replies == FinalReplies::OneOr353 && state.refusal().is_none()
+        })
+    }
+
+    /// A reply to the whole message: for all recipients, or for one. Returns whether another one
     /// must follow.
-    fn on_final_reply(&mut self, reply: Reply) -> bool {
-        let Some(progress) = self.transactions.front_mut() else {
+    pub(super) fn on_final_reply(&mut self, reply: Reply) -> bool {
+        let Some(state) = self.transactions.front_mut() else {
             return false;
         };
         let another_follows = if reply.is_intermediate() {
-            progress.final_replies = FinalReplies::EachAndOne;
+            state.final_replies = FinalReplies::EachAndOne;
             true
-        } else if let Some(index) = progress.next_verdict() {
-            let one_for_all_follows = progress.final_replies == FinalReplies::EachAndOne;
-            // Before the one for all, the server has taken the message for nobody.
+        } else if let Some(index) = state.next_verdict() {
+            let one_for_all_follows = state.final_replies == FinalReplies::EachAndOne;
+            // The server accepts the message for no recipient before the reply for all.
             if !(one_for_all_follows && reply.is_positive()) {
-                self.events.push_back(Event::RecipientResult {
-                    index,
-                    reply: reply.clone(),
-                });
+                let reply = reply.clone();
+                self.events
+                    .push_back(Event::RecipientResult { index, reply });
             }
-            progress.verdicts.push(reply.clone());
-            one_for_all_follows || progress.next_verdict().is_some()
+            state.verdicts.push(reply.clone());
+            one_for_all_follows || state.next_verdict().is_some()
         } else {
             false
         };
@@ -562,35 +404,51 @@ impl Machine {
         another_follows
     }
 
-    /// The verdict on the message. On one that went with its commands, it may only say that nobody
-    /// was there to get it.
+    /// The last reply to the message. To one that went with its commands it may only mean that no
+    /// recipient was accepted.
     fn conclude(&mut self, last: Reply) {
-        let Some(progress) = self.transactions.pop_front() else {
+        let Some(state) = self.transactions.pop_front() else {
             return;
         };
-        if progress.final_replies == FinalReplies::EachAndOne && last.is_positive() {
-            let verdicts = progress.accepted.iter().zip(&progress.verdicts);
-            let taken = verdicts.filter(|(_, reply)| reply.is_positive());
-            self.events
-                .extend(taken.map(|(&index, reply)| Event::RecipientResult {
-                    index,
-                    reply: reply.clone(),
-                }));
+        if state.final_replies == FinalReplies::EachAndOne && last.is_positive() {
+            let results = state.accepted.iter().zip(&state.verdicts);
+            let positive = results.filter(|(_, reply)| reply.is_positive());
+            self.events.extend(positive.map(|(&index, reply)| {
+                let reply = reply.clone();
+                Event::RecipientResult { index, reply }
+            }));
         }
-        let reply = progress.conclusion(last);
-        if reply.is_positive() && progress.refusal().is_none() {
-            self.events.push_back(Event::Accepted { reply });
-            return;
+        let reply = state.conclusion(last);
+        if reply.is_positive() && state.refusal().is_none() {
+            return self.events.push_back(Event::Accepted { reply });
         }
-        let (phase, reply) = progress.reason(Phase::EndOfData, reply);
-        // After a chunk that was refused, only RSET is sure to end the transaction (RFC 3030, 2).
-        // Where another message follows already, RSET went before it.
-        let may_be_open = progress.framing != Framing::Data && phase != Phase::Mail;
-        if may_be_open && self.transactions.is_empty() && self.state != State::Ending {
-            self.rset_due = true;
-        }
+        let (phase, reply) = state.reason(Phase::EndOfData, reply);
+        // After a refused chunk, only RSET is sure to end the transaction (RFC 3030, 2). Where
+        // another message follows already, RSET went before it.
+        let may_be_open = state.framing != Framing::Data && phase != Phase::Mail;
+        self.rset_due |= may_be_open && self.transactions.is_empty() && self.state != State::Ending;
         self.events.push_back(Event::Rejected { phase, reply });
     }
+
+    // ---- Texts ----
+
+    /// What came and is not a reply yet, as far as it is shown.
+    pub(super) fn unread(&self) -> String {
+        unfinished(self.parser.begun(), &self.input, &self.secrets)
+    }
+
+    /// The beginning of a text that the server wrote. It is cut last: half a secret would not be
+    /// found.
+    fn without_secrets(&self, text: &str, chars: usize) -> String {
+        let text = printable(text);
+        let redacted = self.secrets.redacted(&text);
+        beginning(redacted.as_deref().unwrap_or(&text), chars).to_owned()
+    }
+}
+
+/// The server does not know the command.
+fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code(), 500 | 502 | 504)
 }
 
 /// A reply that no command asked for; 421 may come unasked (RFC 5321, 3.8).

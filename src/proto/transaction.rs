@@ -157,11 +157,10 @@ pub(super) struct TransactionState {
     pub(super) complete: bool,
     /// SMTPUTF8 was asked for with MAIL.
     pub(super) utf8: bool,
-    pub(super) mail_written: bool,
-    pub(super) mail_answered: bool,
-    pub(super) data_written: bool,
-    /// How many RCPT were written and answered.
-    pub(super) written: usize,
+    /// The command that is written next.
+    pub(super) next: Next,
+    pub(super) mail_reply: Option<Reply>,
+    /// How many RCPT were answered.
     pub(super) answered: usize,
     /// The recipients that were accepted.
     pub(super) accepted: Vec<usize>,
@@ -170,11 +169,20 @@ pub(super) struct TransactionState {
     pub(super) final_replies: FinalReplies,
     /// The replies to the message for the first ones of those that were accepted.
     pub(super) verdicts: Vec<Reply>,
-    pub(super) mail_refusal: Option<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
     pub(super) framing: Framing,
     /// Where the message ends, of all bytes of the session, once it was given whole.
     pub(super) ends_at: Option<u64>,
+}
+
+/// The command of a transaction that is written next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Mail,
+    /// RCPT for this recipient, if there is one; else DATA or BDAT, once all recipients are known.
+    Rcpt(usize),
+    /// DATA or BDAT was written.
+    Done,
 }
 
 /// How the message goes.
@@ -213,16 +221,13 @@ impl TransactionState {
             utf8: transaction.needs_utf8(),
             transaction,
             complete,
-            mail_written: false,
-            mail_answered: false,
-            data_written: false,
-            written: 0,
+            next: Next::Mail,
+            mail_reply: None,
             answered: 0,
             accepted: Vec::new(),
             domains: HashSet::new(),
             final_replies: FinalReplies::One,
             verdicts: Vec::new(),
-            mail_refusal: None,
             last_rcpt_refusal: None,
             framing: Framing::Data,
             ends_at: None,
@@ -320,7 +325,11 @@ impl TransactionState {
 
     /// Why the message will not be sent, if that is certain by now.
     pub(super) fn refusal(&self) -> Option<(Phase, &Reply)> {
-        if let Some(reply) = &self.mail_refusal {
+        if let Some(reply) = self
+            .mail_reply
+            .as_ref()
+            .filter(|reply| !reply.is_positive())
+        {
             return Some((Phase::Mail, reply));
         }
         let reply = self.last_rcpt_refusal.as_ref()?;

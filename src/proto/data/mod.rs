@@ -1,11 +1,13 @@
 //! The bytes of a message, and the two ways to frame them: with DATA (RFC 5321) and in chunks (RFC
 //! 3030).
 
+mod chunking;
 mod dot_stuffing;
 
 use bytes::Bytes;
 use memchr::memchr;
 
+pub(super) use chunking::OutgoingMessage;
 pub use dot_stuffing::Stuffer;
 
 /// Which bytes a message contains, if that is known before it is sent.

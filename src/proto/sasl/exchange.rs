@@ -121,6 +121,8 @@ pub struct SaslSession<'a> {
     pub capabilities: &'a Capabilities,
     /// The channel binding, if the driver has set one.
     pub channel: Option<&'a ChannelBinding>,
+    /// Whether TLS is active.
+    pub secure: bool,
 }
 
 /// Bytes that both ends of a TLS connection know, but not a third party with a separate connection

@@ -41,6 +41,7 @@ impl Setting {
             settings,
             capabilities,
             channel,
+            secure: true,
         };
         let exchange = mechanism.exchange(credentials).unwrap();
         let mut secrets = Secrets::default();
@@ -608,6 +609,7 @@ mod with_feature {
             settings,
             capabilities,
             channel: None,
+            secure: true,
         };
         for (mechanism, credentials) in [
             (Mechanism::OAuthBearer, token),
@@ -689,6 +691,7 @@ mod with_feature {
             settings,
             capabilities,
             channel: None,
+            secure: true,
         };
         let exchange = Mechanism::ScramSha1Plus.exchange(&user()).unwrap();
         assert!(Login::begin(exchange, &session, &mut Secrets::default()).is_err());

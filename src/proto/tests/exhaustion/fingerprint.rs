@@ -28,14 +28,13 @@ pub fn hash(machine: &Machine, hasher: &mut impl Hasher) {
         input_ended,
         parser,
         transactions,
-        stuffer,
+        message,
         rset_due,
-        last_chunk,
-        chunk_buffer,
+        secure,
         shutdown,
         failure,
         // Settings, and what follows from the replies that the model of the server has, too.
-        settings,
+        settings: _,
         secrets: _,
         nothing: _,
         greeting: _,
@@ -53,10 +52,9 @@ pub fn hash(machine: &Machine, hasher: &mut impl Hasher) {
     hash_queue(wire, hasher);
     (&input[..], input_ended).hash(hasher);
     (parser.is_mid_reply(), rset_due, failure.is_some()).hash(hasher);
-    (settings.secure, capabilities.keywords().len()).hash(hasher);
+    (secure, capabilities.keywords().len()).hash(hasher);
     hash_reply(shutdown.as_ref(), hasher);
-    format!("{stuffer:?} {last_chunk:?}").hash(hasher);
-    output(chunk_buffer).hash(hasher);
+    format!("{message:?}").hash(hasher);
     for transaction in transactions {
         hash_transaction(transaction, wire.written, hasher);
     }
@@ -92,26 +90,22 @@ fn hash_transaction(state: &TransactionState, written: u64, hasher: &mut impl Ha
         utf8: _,
         domains: _,
         complete,
-        mail_written,
-        mail_answered,
-        data_written,
-        written: rcpts_written,
+        next,
+        mail_reply,
         answered,
         accepted,
         final_replies,
         verdicts,
-        mail_refusal,
         last_rcpt_refusal,
         framing,
         ends_at,
     } = state;
-    (complete, mail_written, mail_answered, data_written).hash(hasher);
-    (rcpts_written, answered, accepted).hash(hasher);
-    format!("{final_replies:?} {framing:?}").hash(hasher);
+    (complete, answered, accepted).hash(hasher);
+    format!("{next:?} {final_replies:?} {framing:?}").hash(hasher);
     for reply in verdicts {
         hash_reply(Some(reply), hasher);
     }
-    hash_reply(mail_refusal.as_ref(), hasher);
+    hash_reply(mail_reply.as_ref(), hasher);
     hash_reply(last_rcpt_refusal.as_ref(), hasher);
     ends_at.map(|end| end.saturating_sub(written)).hash(hasher);
 }
