@@ -1,53 +1,132 @@
-//! The SMTP client as a machine without a socket: what may be said, and when.
+//! The client's side of SMTP and LMTP as a state machine: deterministic, without I/O and without a
+//! clock.
 //!
-//! [`Machine`] is deterministic. It knows no network, no clock, no async and no TLS library: the
-//! caller, called the driver here, carries bytes to and from the server and asks for the next
-//! [`Step`]. The same bytes give the same events, however they are cut. `Connection` is such
-//! a driver on tokio; `examples/blocking.rs` is one on a socket of the standard library.
+//! A [`Machine`] conducts one session. It knows which command may be sent when, what each reply
+//! means, and what became of each message. It knows no socket, no async runtime and no TLS library:
+//! a driver carries bytes between the machine and the server, and measures time. `Connection` is
+//! such a driver on tokio; `examples/blocking.rs` is one on a socket of the standard library. The
+//! same bytes give the same events, however they are cut.
 //!
-//! # The life of a session
+//! # The life cycle
 //!
-//! The server greets, and the machine says EHLO; to a server that knows no EHLO it says HELO. ([In LMTP](Protocol::Lmtp) it is LHLO.) If TLS
-//! is wanted it says STARTTLS, and asks the driver for the handshake ([`Step::Upgrade`]). All that was learnt
-//! in clear is then forgotten and EHLO is said again. From [`Step::Ready`] on, the driver can
-//! [log in](Machine::login), [begin a transaction](Machine::begin), give a [command](Machine::command), or
-//! [quit](Machine::quit).
+//! The server greets, and the machine sends EHLO; LHLO [in LMTP](Protocol::Lmtp), and HELO to a
+//! server that does not know EHLO. If TLS is wanted it sends STARTTLS and asks the driver for the
+//! handshake. Everything learnt in clear text is then forgotten, and EHLO is sent again. From then
+//! on, the caller can log in, send messages, give other commands, and quit.
+//!
+//! ## What is written
+//!
+//! What may be written is the machine's state:
 //!
 //! ```text
-//!             220           250            (no STARTTLS wanted)
-//!  Greeting ──────► Hello ───────────────────────────────────────► Ready ──quit──► Closed
-//!                    ▲ │ STARTTLS   220               upgraded()    ▲ │
-//!                    │ └──────────► StartTls ──► Upgrade ──┐        │ │ begin()
-//!                    └──── EHLO again ─────────────────────┘        │ ▼
-//!                                                     Sent, NotSent │ Transaction: MAIL, RCPT…, DATA
-//!                                                                   │ │ 354
-//!                                                                   │ ▼
-//!                                                                   └ Body: pieces, then the final dot
+//!  Greeting
+//!     │ 220
+//!     ▼           250                      quit()            221
+//!   Hello ──────────────────────► Ready ──────────► Quitting ────► Closed
+//!    │ ▲                          │ ▲ │
+//!    │ │ upgraded()       login() │ │ │ begin(), mail()
+//!    │ └─────────┐                ▼ │ │
+//!    │ 250, TLS  │   Authenticating─┤ │                the result
+//!    │ is wanted │                  │ ▼
+//!    ▼     220   │                  ├─Transaction      a refusal; reset()
+//!  StartTls ► Upgrade               │ │ 354, or BDAT in place of DATA
+//!                                   │ ▼
+//!                                   └─Body             finish(); a refusal
 //!
-//!  Greeting, Hello, StartTls ──a refusal, or STARTTLS is missing──► Refused ──quit──► Closed
-//!
-//!  Ready, Transaction, Body ──421, and messages were handed over──► Ending ──their replies──► Closed
-//!  any ──another 421, or any other failure──► Closed
+//!  Greeting, Hello, StartTls ──refused, or STARTTLS is missing──► Refused ──quit()──► Quitting
+//!  Ready, Transaction, Body ──421, and messages were handed over──► Ending ──replies──► Closed
+//!  any ──another 421, or another failure──► Closed
 //! ```
 //!
-//! In Refused, the server is still there, and nothing but QUIT may be said. In Ending, nothing is
-//! said: the machine reads [what is left](#after-421).
+//! In Transaction, MAIL, RCPT and DATA go together if the server offers PIPELINING (RFC 2920), and
+//! one after another else. [`Machine::begin`] writes them all; after [`Machine::mail`], the caller
+//! gives each recipient and asks for DATA.
 //!
-//! A small message whose [size](Transaction::size) is known goes together with the commands where the server offers CHUNKING
-//! (BDAT, RFC 3030), and there is no DATA and no final dot: with PIPELINING,
-//! [`Step::Body`] then comes before the answers to the recipients. A large one that is [binary](Content::Binary) goes in several chunks,
-//! once the recipients are answered; any other goes behind DATA, which costs no more and which every server takes.
+//! BDAT (RFC 3030) takes the place of DATA where the server offers CHUNKING: a small message whose
+//! [size](Transaction::size) is known goes as one chunk together with its commands, so that, with
+//! PIPELINING, [`Step::Body`] comes before the replies to the recipients. A large
+//! [binary](Content::Binary) message goes in several chunks once the recipients are answered. Any
+//! other message goes with DATA, which costs no more and which every server takes.
 //!
-//! In LMTP, and with PRDR in SMTP, the server answers to the message for each recipient: [`Event::RecipientResult`] comes before [`Event::Accepted`].
-//! PRDR (draft-hall-prdr) is asked for where it is offered and there is more than one recipient.
+//! ## What is read
 //!
-//! What may be *written* is the machine's state. What will be *read* is its queue: each command that
-//! waits for a reply stands in it, so a reply belongs to one command, whether commands were sent in
-//! a group (PIPELINING, RFC 2920) or one by one. A reply that is there before its command was
-//! written whole was not asked for, and is a violation; what is unread then holds the
-//! [output](Machine::output) back until it is known what it is. Several transactions can be under
-//! way ([`Machine::may_begin`]). Some empty lines before a reply are skipped. 421 may come at any
-//! point and ends the session.
+//! What will be read is a queue. Each command enters it when it is put into the output, so a reply
+//! belongs to one command:
+//!
+//! ```text
+//!      a reply
+//!         │ answers the oldest command, if that was sent
+//!         ▼
+//!    ┌─────────┬──────┬──────┬──────┬──────┐
+//!    │ message │ MAIL │ RCPT │ RCPT │ DATA │ ◄── a command
+//!    └─────────┴──────┴──────┴──────┴──────┘
+//!     the first  the second message,
+//!     message    which is being written
+//! ```
+//!
+//! - The reply to the message is final, and leads to [`Event::Accepted`] or [`Event::Rejected`]. It
+//!   comes after [`Machine::finish`], when the state is Ready again. The next message may be begun
+//!   before it comes, as [`Machine::may_begin`] says.
+//! - In LMTP, and with PRDR in SMTP (draft-hall-prdr), the message stays in front for several
+//!   replies: an [`Event::RecipientResult`] for each recipient comes before the outcome. PRDR is
+//!   asked for where it is offered and there is more than one recipient.
+//! - A reply that comes before its command was written whole was not asked for. It is a violation,
+//!   and ends the session. What is unread then holds the [output](Machine::output) back until its
+//!   meaning is known.
+//! - 421 may come at any point and ends the session.
+//! - Some empty lines before a reply are skipped.
+//!
+//! ## What may be called
+//!
+//! | Call | Greeting, Hello, StartTls | Upgrade | Ready | Authenticating | Transaction | Body | Quitting | Refused | Ending, Closed |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | [`upgraded`](Machine::upgraded) | – | yes | – | – | – | – | – | over | over |
+//! | [`login`](Machine::login) | – | – | yes | – | – | – | – | over | over |
+//! | [`begin`](Machine::begin) | – | – | yes | – | – | – | – | over | over |
+//! | [`mail`](Machine::mail) | – | – | yes | – | – | – | – | over | over |
+//! | [`rcpt`](Machine::rcpt) | – | – | – | – | yes | – | – | over | over |
+//! | [`data`](Machine::data) | – | – | – | – | yes | – | – | over | over |
+//! | [`body`](Machine::body) | – | – | – | – | – | yes | – | over | over |
+//! | [`finish`](Machine::finish) | – | – | – | – | – | yes | – | over | over |
+//! | [`reset`](Machine::reset) | – | – | yes | – | yes | – | – | over | over |
+//! | [`noop`](Machine::noop) | – | – | yes | – | yes | – | – | over | over |
+//! | [`command`](Machine::command) | – | – | yes | – | yes | – | – | over | over |
+//! | [`quit`](Machine::quit) | – | – | yes | – | yes | – | – | yes | over |
+//!
+//! "–" is [`Reason::OutOfTurn`] and changes nothing; "over" is [`Reason::SessionOver`]. In Ready
+//! and in Transaction, a call is out of turn, too, while a reply is outstanding or an event was not
+//! taken. [`Machine::abort`] may be called at any time.
+//!
+//! # Driving a machine
+//!
+//! ```text
+//! ┌──────────────────────────────────────────────────────────────────────────┐
+//! │ After each change (bytes read, bytes written, a call), call `step` until │
+//! │ it returns an instruction. Follow it: that is the next change.           │
+//! └──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Step::Event`] reports what the server answered, once. All other steps are instructions, which
+//! are repeated until they are followed. Following [`Step::Wait`] takes care:
+//!
+//! - **Write, then read.** [`Machine::step`] itself may add to the [output](Machine::output): write
+//!   it after `Wait`, before waiting for a reply. Report each partial write with
+//!   [`Machine::wrote`]; the outcome of a message depends on it.
+//! - **Read while writing.** A server may answer, or refuse, before it has read everything. A
+//!   driver that only writes does not notice, and both may wait for each other. (What fits into the
+//!   socket's buffer may be written first.)
+//! - **Read before writing** where [`Machine::should_read_first`] says so, without waiting: what is
+//!   there was not asked for, and does not answer the next command. It may be the 421 with which
+//!   the server has ended the session meanwhile.
+//! - **Report the end.** Call [`Machine::input_ended`] when nothing more can be read. When a write
+//!   fails, read on for a moment: the server may have said why it closed.
+//! - **Measure time.** `Wait` names the phase, on which the time-out depends. [`Machine::abort`]
+//!   ends the session, and returns whether the outcome of a message is unknown.
+//!   [`Event::Rejected`] follows for a message that was refused before.
+//!
+//! After [`Step::Upgrade`], read nothing but TLS from the socket. QUIT may follow an error by which
+//! the server refused the session, and goes in place of RSET right after a message was rejected.
+//! After any other error, [`Machine::quit`] returns [`Reason::SessionOver`].
 //!
 //! # After 421
 //!
@@ -60,84 +139,82 @@
 //! close at most the first of these messages has had replies. It stays
 //! [unknown](Machine::outcome_unknown) if one of its recipients was accepted and its own final
 //! reply is missing. The others were not sent: the server had closed the channel, as 421 announced,
-//! before it answered their MAIL, and what has no accepted recipient cannot be delivered.
+//! before it answered their MAIL, and a message without an accepted recipient cannot be delivered.
 //!
 //! A time-out or a violation after 421 is not that close: each message that was handed over is
 //! unknown then, unless its MAIL or all of its recipients were refused before. So it is after 421
 //! in place of one of several replies to a message (LMTP, PRDR), unless that leaves no recipient
-//! who may have it: nothing says that it stands for the others, too. The machine does not read on
+//! who may have it: nothing says that 421 stands for the others, too. The machine does not read on
 //! there.
 //!
-//! # What a driver does
-//!
-//! It calls [`Machine::step`] until that says [`Step::Wait`], then carries bytes, then calls it again. It owes the machine:
-//!
-//! - **Writing.** `step` itself may put something into the [output](Machine::output): write *after* it said `Wait`, before a reply
-//!   is waited for. [`Machine::wrote`] is told of each partial write, as what became of a message depends on it.
-//! - **Reading while writing.** A server may answer, or refuse, before it has read everything. A driver that only writes
-//!   does not hear it, and the two may wait for each other. (What fits into the socket's buffer may be written first.)
-//! - **The end.** [`Machine::input_ended`] when nothing more can be read. When writing fails, read on for a moment: the
-//!   server may have said why it closed.
-//! - **The handshake**, when `step` says [`Step::Upgrade`]: nothing but TLS may be read from the socket from there on.
-//! - **The time.** `Wait` names the phase, the driver has the clock; [`Machine::abort`] ends the session and says whether
-//!   the outcome of a message is unknown by then. [`Event::Rejected`] follows for a message that was
-//!   refused before.
-//! - **A look before a command.** Where [`Machine::should_read_first`] says so, take what can be
-//!   read without waiting, and ask for the next step, before anything is written: what is there was
-//!   not asked for, and does not answer what follows. It may also be the last word (421) of a
-//!   server that has ended the session meanwhile.
-//! - **QUIT.** After a message that was not sent, and after an error by which the server refused
-//!   the session, [`Machine::quit`] may be called at once. After any other error it says that the
-//!   session is over.
-//!
-//! # A session
+//! # Example
 //!
 //! ```
-//! use envoi::proto::{ClientName, Machine, Settings, Event, Step, Transaction};
+//! use envoi::proto::{ClientName, Event, Machine, Phase, Settings, Step, Transaction};
 //! use envoi::{Address, Envelope};
 //!
-//! // What a server would send: here it is known beforehand.
-//! let mut server = [
-//!     "220 mail.example.org ESMTP\r\n",
-//!     "250-mail.example.org\r\n250 PIPELINING\r\n",
-//!     "250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 Go ahead\r\n",
-//!     "250 2.0.0 Ok: queued as 4F2\r\n",
-//! ]
-//! .into_iter();
-//! let mut sent = Vec::new();
+//! /// Takes the output, as a socket would.
+//! fn written(machine: &mut Machine) -> String {
+//!     let text = String::from_utf8_lossy(machine.output().front()).into_owned();
+//!     machine.wrote(text.len());
+//!     text
+//! }
 //!
 //! let mut machine = Machine::new(Settings::new(ClientName::new("client.example.org")?));
-//! let envelope = Envelope::new(Address::new("me@example.org")?, [Address::new("you@example.com")?])?;
-//! let mut begun = false;
-//! let final_words = loop {
-//!     match machine.step()? {
-//!         // Write what the machine has to say, and read.
-//!         Step::Wait { .. } => {
-//!             while !machine.output().is_empty() {
-//!                 let n = machine.output().front().len();
-//!                 sent.extend_from_slice(machine.output().front());
-//!                 machine.wrote(n);
-//!             }
-//!             let bytes = server.next().expect("the server has an answer");
-//!             assert_eq!(machine.input(bytes.as_bytes()), bytes.len());
-//!         }
-//!         Step::Ready if !begun => {
-//!             machine.begin(Transaction::new(&envelope))?;
-//!             begun = true;
-//!         }
-//!         // Body.
-//!         Step::Body { .. } => {
-//!             machine.body("Subject: hello\r\n\r\n.hidden\r\n")?;
-//!             machine.finish()?;
-//!         }
-//!         // Events.
-//!         Step::Event(Event::Recipient { reply, .. }) => assert!(reply.is_positive()),
-//!         Step::Event(Event::Accepted { reply }) => break reply,
-//!         _ => {}
-//!     }
+//! let wait = |phase| Step::Wait { phase };
+//!
+//! // Greeting.
+//! assert_eq!(machine.step()?, wait(Phase::Greeting));
+//! let _ = machine.input(b"220 mail.example.org ESMTP\r\n");
+//!
+//! // Hello.
+//! assert_eq!(machine.step()?, wait(Phase::Hello));
+//! assert_eq!(written(&mut machine), "EHLO client.example.org\r\n");
+//! let _ = machine.input(b"250-mail.example.org\r\n250 PIPELINING\r\n");
+//!
+//! // Ready.
+//! assert_eq!(machine.step()?, Step::Ready);
+//! let recipients = [Address::new("you@example.com")?];
+//! let envelope = Envelope::new(Address::new("me@example.org")?, recipients)?;
+//! machine.begin(Transaction::new(&envelope))?;
+//!
+//! // Transaction.
+//! assert_eq!(machine.step()?, wait(Phase::Mail));
+//! assert_eq!(
+//!     written(&mut machine),
+//!     "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nDATA\r\n"
+//! );
+//! let _ = machine.input(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 Go ahead\r\n");
+//! assert!(matches!(machine.step()?, Step::Event(Event::Sender { .. })));
+//! let Step::Event(Event::Recipient { index: 0, reply }) = machine.step()? else {
+//!     panic!("the recipient is answered");
 //! };
-//! assert_eq!(final_words.text(), "Ok: queued as 4F2");
-//! assert!(String::from_utf8_lossy(&sent).ends_with("DATA\r\nSubject: hello\r\n\r\n..hidden\r\n.\r\n"));
+//! assert!(reply.is_positive());
+//!
+//! // Body.
+//! assert!(matches!(machine.step()?, Step::Body { .. }));
+//! machine.body("Subject: hello\r\n\r\n.hidden\r\n")?;
+//! machine.finish()?;
+//!
+//! // Ready, and the message awaits its reply.
+//! assert_eq!(machine.step()?, wait(Phase::Body));
+//! assert_eq!(written(&mut machine), "Subject: hello\r\n\r\n..hidden\r\n.\r\n");
+//! assert!(machine.outcome_unknown());
+//! let _ = machine.input(b"250 2.0.0 Ok: queued as 4F2\r\n");
+//! let Step::Event(Event::Accepted { reply }) = machine.step()? else {
+//!     panic!("the message is accepted");
+//! };
+//! assert_eq!(reply.text(), "Ok: queued as 4F2");
+//!
+//! // Quitting.
+//! assert_eq!(machine.step()?, Step::Ready);
+//! machine.quit()?;
+//! assert_eq!(machine.step()?, wait(Phase::Quit));
+//! assert_eq!(written(&mut machine), "QUIT\r\n");
+//! let _ = machine.input(b"221 2.0.0 Bye\r\n");
+//!
+//! // Closed.
+//! assert_eq!(machine.step()?, Step::Closed);
 //! # Ok::<(), envoi::Error>(())
 //! ```
 
