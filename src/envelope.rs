@@ -77,8 +77,8 @@ impl Envelope {
         &self.recipients
     }
 
-    /// Whether every address [can be written in ASCII](Address::to_ascii). Otherwise the server must
-    /// offer SMTPUTF8.
+    /// Whether every address [can be written in ASCII](Address::to_ascii). Otherwise the server
+    /// must offer SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.reverse_path
             .iter()

@@ -47,8 +47,8 @@ pub enum ErrorKind {
     /// The server lacks an extension that the message needs, or the message exceeds its size limit.
     Unsupported,
     /// The pool was closed, as at the end of a program. Nothing was sent, and the message can go
-    /// through another pool. The error is transient, but `RetryPolicy` does not retry it, since this
-    /// pool stays closed.
+    /// through another pool. The error is transient, but `RetryPolicy` does not retry it, since
+    /// this pool stays closed.
     PoolClosed,
 }
 
@@ -196,8 +196,8 @@ impl Error {
         self
     }
 
-    /// Adds the I/O error for which the connection ended: as the source, and to the message where it
-    /// says more than that the connection ended.
+    /// Adds the I/O error for which the connection ended: as the source, and to the message where
+    /// it says more than that the connection ended.
     #[cfg(feature = "client")]
     pub(crate) fn with_io_error(mut self, cause: std::io::Error) -> Self {
         use std::io::ErrorKind as E;
@@ -269,8 +269,8 @@ impl Error {
     }
 
     /// Whether the message may have been delivered: it was handed over whole, and no well-formed
-    /// final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither a
-    /// retry nor giving up is safe.
+    /// final reply came (RFC 5321, 4.1.1.4 and 6.1), or, in LMTP, not for every recipient. Neither
+    /// a retry nor giving up is safe.
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
     }

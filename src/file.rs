@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 /// long enough for a program that computes its output, and short enough for a user who waits.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The maximum size of a secret. Files up to this size are read into one allocation, because growing
-/// it would leave copies.
+/// The maximum size of a secret. Files up to this size are read into one allocation, because
+/// growing it would leave copies.
 const SECRET_BUFFER: u64 = 64 * 1024;
 
 /// If fewer bytes are free, `read_to_end` reads into a buffer of its own, which is not wiped.

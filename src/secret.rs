@@ -4,8 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A password or token. `Debug` prints `Secret(***)`, there is no `Display`, and its memory is wiped
-/// when it is dropped.
+/// A password or token. `Debug` prints `Secret(***)`, there is no `Display`, and its memory is
+/// wiped when it is dropped.
 ///
 /// ```
 /// let password = envoi::Secret::new("correct horse battery staple");

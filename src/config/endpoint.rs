@@ -66,12 +66,12 @@ impl Endpoint {
     /// | `smtps://user:password@host:465` | TLS from the first byte; the port may be left out |
     /// | `smtp://host:25?tls=opportunistic` | TLS if it works, else plaintext (see the receipt) |
     /// | `smtp://host:25?tls=none` | never TLS |
-    /// | `lmtp://host:24` | [LMTP](Self::lmtp), with TLS only if `?tls=` requests it; optional port |
+    /// | `lmtp://host:24` | [LMTP](Self::lmtp), TLS only if `?tls=` requests it; optional port |
     /// | `lmtp+unix:///run/dovecot/lmtp` | [LMTP at a Unix socket](Self::lmtp_unix) |
     ///
-    /// User, password, host and path are percent-encoded; an IPv6 address is in brackets. The keys after
-    /// the `?` are `tls`, `auth` (a mechanism, or several in order of preference, separated by
-    /// commas), `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a
+    /// User, password, host and path are percent-encoded; an IPv6 address is in brackets. The keys
+    /// after the `?` are `tls`, `auth` (a mechanism, or several in order of preference, separated
+    /// by commas), `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a
     /// folder; may be repeated), `trust-password-file` (the file with the key stores' password),
     /// `pin` (the SHA-256 of the server's public key: checked in addition to `trust`, or, without
     /// it, the only check), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
@@ -224,7 +224,7 @@ impl Endpoint {
     /// async fn token(request: TokenRequest) -> Result<String, std::io::Error> {
     ///     match request {
     ///         TokenRequest::Fresh => Ok("a new one from the identity provider".into()),
-    ///         _ => Ok("a cached token, if it is valid for some minutes".into()),
+    ///         _ => Ok("a cached token that is still valid".into()),
     ///     }
     /// }
     ///

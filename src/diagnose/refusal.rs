@@ -46,7 +46,8 @@ pub(crate) struct Facts<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Advice {
     pub(crate) text: Cow<'static, str>,
-    /// Whether the request will be refused again until something is changed, whatever the code says.
+    /// Whether the request will be refused again until something is changed, whatever the code
+    /// says.
     pub(crate) lasts: bool,
 }
 

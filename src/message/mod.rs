@@ -51,7 +51,7 @@ use progress::{ProgressCallback, ProgressReporter};
 ///
 /// | Found | What happens |
 /// |---|---|
-/// | a BOM, blank lines or an mbox line (`From alice@example.org …`) before the first field | removed |
+/// | a BOM, blank lines or an mbox line (`From …`) before the first field | removed |
 /// | Bcc and Resent-Bcc, in any case, folded, with blanks before the colon | removed |
 /// | a field without a value that must have one (`Cc:`, `Content-Type:`) | removed |
 /// | LF alone as line end | becomes CRLF, unless [`LineEnds`] says otherwise: then refused |

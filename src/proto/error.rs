@@ -529,7 +529,7 @@ impl fmt::Display for Reason {
             Reason::InjectedBeforeTls(unread) => {
                 return write!(
                     f,
-                    "bytes came in clear behind the server's go-ahead for TLS, as if they \
+                    "bytes came in clear after the server's go-ahead for TLS, as if they \
                         belonged inside it: {unread:?}"
                 );
             }

@@ -62,11 +62,11 @@ impl Secrets {
         self.add(Zeroizing::new(secret.to_owned()));
         // HTML forms encode a blank like this.
         if secret.contains(' ') {
-            self.add(made(secret.len(), |form| {
+            self.add(build_form(secret.len(), |form| {
                 form.extend(secret.chars().map(|c| if c == ' ' { '+' } else { c }))
             }));
         }
-        let mut hex = made(2 * secret.len(), |form| {
+        let mut hex = build_form(2 * secret.len(), |form| {
             secret
                 .bytes()
                 .try_for_each(|byte| write!(form, "{byte:02x}"))
@@ -377,7 +377,7 @@ fn surrogates(text: &[u8]) -> Option<char> {
 }
 
 /// A form of a secret, allocated for `bytes` bytes: a growing buffer would leave copies in memory.
-fn made(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
+fn build_form(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
     let mut form = Zeroizing::new(String::with_capacity(bytes));
     make(&mut form);
     form
@@ -385,7 +385,7 @@ fn made(bytes: usize, make: impl FnOnce(&mut String)) -> Zeroizing<String> {
 
 /// Escapes like `Debug`, without the quotes.
 fn escaped(text: &str) -> Zeroizing<String> {
-    let quoted = made(10 * text.len() + 2, |form| {
+    let quoted = build_form(10 * text.len() + 2, |form| {
         write!(form, "{text:?}").unwrap_or_default()
     });
     Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
@@ -615,7 +615,7 @@ mod tests {
         );
     }
 
-    /// The same limits as `find_in`.
+    /// Uses the limits of `find_in`.
     fn bytes_in_views(view: &View, times: usize) -> usize {
         let inner =
             inner_marks(times).filter_map(|(mark, times)| Some((view.unescaped(mark)?, times)));
@@ -652,7 +652,8 @@ mod tests {
                 prop_assert!(secrets.redacted(&printable(text.as_str())).is_some(), "{:?}", text);
             }
             let _ = secrets.redacted_cut(&printable(format!("{after}{before}")));
-            let mut redacted: Vec<String> = lines.iter().map(|line| printable(line.as_str())).collect();
+            let shown = lines.iter().map(|line| printable(line.as_str()));
+            let mut redacted: Vec<String> = shown.collect();
             secrets.redact_lines(&mut redacted, |line| line.strip_prefix("5.7.8").unwrap_or(line));
             prop_assert_eq!(redacted.len(), lines.len());
             prop_assert!(redacted.iter().all(|line| secrets.redacted(line).is_none()));

@@ -193,8 +193,8 @@ impl fmt::Display for EnhancedCode {
     }
 }
 
-/// Whether these are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major version
-/// 3.
+/// Whether these are the first bytes of TLS: a record's type (RFC 8446, 5.1), then the major
+/// version 3.
 pub(crate) fn speaks_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x14..=0x18] | [0x14..=0x18, 0x03, ..])
 }

@@ -225,7 +225,8 @@ mod tests {
             rcpt_max in prop::option::of(1..6usize),
             rcpt_domain_max in prop::option::of(1..4usize),
         ) {
-            let to: Vec<Address> = domains.iter().map(|n| Address::new(format!("a@d{n}")).unwrap()).collect();
+            let address = |n: &_| Address::new(format!("a@d{n}")).unwrap();
+            let to: Vec<Address> = domains.iter().map(address).collect();
             let limits = limits(rcpt_max, rcpt_domain_max);
             let parts = limits.parts(&to);
             for part in &parts {

@@ -72,17 +72,19 @@ impl<'a> Store<'a> {
             return Ok(None);
         };
         let password = password.ok_or_else(|| keystore::wrong_password(false))?;
-        let sealed = EncryptedPrivateKeyInfo::from_der(key).map_err(|_| damaged())?;
-        let algorithm = &sealed.encryption_algorithm;
+        let encrypted = EncryptedPrivateKeyInfo::from_der(key).map_err(|_| damaged())?;
+        let algorithm = &encrypted.encryption_algorithm;
         let parameters = algorithm
             .parameters
             .as_ref()
             .and_then(|parameters| parameters.decode_as().ok());
         let plain = match (algorithm.oid, parameters) {
-            (JKS_KEY_PROTECTION, _) => jks_key(sealed.encrypted_data.as_bytes(), password.expose()),
+            (JKS_KEY_PROTECTION, _) => {
+                jks_key(encrypted.encrypted_data.as_bytes(), password.expose())
+            }
             (JCEKS_KEY_PROTECTION, Some(parameters)) => jceks_key(
                 &parameters,
-                sealed.encrypted_data.as_bytes(),
+                encrypted.encrypted_data.as_bytes(),
                 password.expose(),
             ),
             (other, _) => {
@@ -128,13 +130,13 @@ fn check(content: &[u8], password: &str) -> [u8; CHECK_SUM] {
 
 /// Decrypts a key of JKS: a salt, the key XORed with a stream of SHA-1 hashes that starts with the
 /// salt, and the hash of password and key. `None` if the hash does not match.
-fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
+fn jks_key(encrypted: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
     let password = utf16(password);
-    let (salt, rest) = sealed.split_at_checked(CHECK_SUM)?;
-    let (sealed, check_sum) = rest.split_at_checked(rest.len().checked_sub(CHECK_SUM)?)?;
-    let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
+    let (salt, rest) = encrypted.split_at_checked(CHECK_SUM)?;
+    let (encrypted, check_sum) = rest.split_at_checked(rest.len().checked_sub(CHECK_SUM)?)?;
+    let mut plain = Zeroizing::new(Vec::with_capacity(encrypted.len()));
     let mut stream: [u8; CHECK_SUM] = salt.try_into().ok()?;
-    for block in sealed.chunks(CHECK_SUM) {
+    for block in encrypted.chunks(CHECK_SUM) {
         stream = Sha1::new()
             .chain_update(&*password)
             .chain_update(stream)
@@ -154,7 +156,7 @@ fn jks_key(sealed: &[u8], password: &str) -> Option<Zeroizing<Vec<u8>>> {
 /// `None` if the padding is wrong.
 fn jceks_key(
     parameters: &Pkcs12PbeParams,
-    sealed: &[u8],
+    encrypted: &[u8],
     password: &str,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let mut salt: [u8; 8] = parameters.salt.as_bytes().try_into().ok()?;
@@ -183,7 +185,7 @@ fn jceks_key(
     let (key, iv) = derived.split_at_checked(24)?;
     let cipher = cbc::Decryptor::<des::TdesEde3>::new_from_slices(key, iv).ok()?;
     cipher
-        .decrypt_padded_vec::<Pkcs7>(sealed)
+        .decrypt_padded_vec::<Pkcs7>(encrypted)
         .ok()
         .map(Zeroizing::new)
 }

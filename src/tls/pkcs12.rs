@@ -154,8 +154,8 @@ impl<'a> Store<'a> {
                 DATA => store.read_bags(part.content.decode_as::<OctetString>()?.as_bytes())?,
                 ENCRYPTED_DATA => {
                     let part = part.content.decode_as::<EncryptedData>()?.enc_content_info;
-                    if let Some(sealed) = part.encrypted_content {
-                        let bags = store.decrypt(&part.content_enc_alg, sealed.as_bytes())?;
+                    if let Some(encrypted) = part.encrypted_content {
+                        let bags = store.decrypt(&part.content_enc_alg, encrypted.as_bytes())?;
                         store.password_verified = true;
                         store.read_bags(&bags)?;
                     }
@@ -245,7 +245,7 @@ impl<'a> Store<'a> {
     fn decrypt(
         &self,
         algorithm: &AlgorithmIdentifierOwned,
-        sealed: &[u8],
+        encrypted: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let parameters = algorithm
             .parameters
@@ -257,7 +257,7 @@ impl<'a> Store<'a> {
             if !matches!(parameters.kdf, Kdf::Pbkdf2(_)) {
                 return Err(OpenError::Unsupported("scrypt".into()));
             }
-            return match parameters.decrypt(self.password.utf8, sealed) {
+            return match parameters.decrypt(self.password.utf8, encrypted) {
                 Ok(plain) => Ok(Zeroizing::new(plain)),
                 Err(pkcs5::Error::DecryptFailed) => Err(OpenError::WrongPassword),
                 Err(error) => Err(OpenError::Unsupported(error.to_string())),
@@ -268,16 +268,16 @@ impl<'a> Store<'a> {
             .map_err(|_| OpenError::Malformed("a negative count".into()))?;
         match algorithm.oid {
             pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => {
-                self.pbes1::<des::TdesEde3>(&parameters, 24, sealed)
+                self.pbes1::<des::TdesEde3>(&parameters, 24, encrypted)
             }
             pkcs12::PKCS_12_PBE_WITH_SHAAND2_KEY_TRIPLE_DES_CBC => {
-                self.pbes1::<des::TdesEde2>(&parameters, 16, sealed)
+                self.pbes1::<des::TdesEde2>(&parameters, 16, encrypted)
             }
             pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => {
-                self.pbes1::<rc2::Rc2>(&parameters, 16, sealed)
+                self.pbes1::<rc2::Rc2>(&parameters, 16, encrypted)
             }
             pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => {
-                self.pbes1::<rc2::Rc2>(&parameters, 5, sealed)
+                self.pbes1::<rc2::Rc2>(&parameters, 5, encrypted)
             }
             other => Err(OpenError::Unsupported(format!("the encryption {other}"))),
         }
@@ -288,7 +288,7 @@ impl<'a> Store<'a> {
         &self,
         parameters: &Pkcs12PbeParams,
         key_length: usize,
-        sealed: &[u8],
+        encrypted: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (salt, rounds) = (parameters.salt.as_bytes(), parameters.iterations);
         let derive = |purpose, length| {
@@ -308,7 +308,7 @@ impl<'a> Store<'a> {
         let cipher =
             cipher.map_err(|_| OpenError::Malformed("a key of the wrong length".into()))?;
         cipher
-            .decrypt_padded_vec::<Pkcs7>(sealed)
+            .decrypt_padded_vec::<Pkcs7>(encrypted)
             .map(Zeroizing::new)
             .map_err(|_| OpenError::WrongPassword)
     }
@@ -383,11 +383,12 @@ impl<'a> Store<'a> {
         stored: &StoredKey,
     ) -> Result<Option<PrivateKeyDer<'static>>, OpenError> {
         let key = if stored.is_encrypted {
-            let sealed = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
-            self.work.take(rounds_of(&sealed.encryption_algorithm), 1)?;
+            let encrypted = EncryptedPrivateKeyInfo::from_der(&stored.key)?;
+            self.work
+                .take(rounds_of(&encrypted.encryption_algorithm), 1)?;
             self.decrypt(
-                &sealed.encryption_algorithm,
-                sealed.encrypted_data.as_bytes(),
+                &encrypted.encryption_algorithm,
+                encrypted.encrypted_data.as_bytes(),
             )?
         } else {
             stored.key.clone()
@@ -785,7 +786,7 @@ mod tests {
                 oid: pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC,
                 parameters: Some(Any::encode_from(&parameters).unwrap()),
             };
-            let sealed = EncryptedData {
+            let encrypted = EncryptedData {
                 version: pkcs12::cms::content_info::CmsVersion::V0,
                 enc_content_info: pkcs12::cms::enveloped_data::EncryptedContentInfo {
                     content_type: DATA,
@@ -796,7 +797,7 @@ mod tests {
             };
             ContentInfo {
                 content_type: ENCRYPTED_DATA,
-                content: Any::encode_from(&sealed).unwrap(),
+                content: Any::encode_from(&encrypted).unwrap(),
             }
         };
         let store = |rounds: [i32; 2]| {

@@ -80,8 +80,8 @@ impl TlsSettings {
     }
 
     /// Sets the crypto provider, for example one that is validated by FIPS 140; the default is that
-    /// of the feature `aws-lc-rs`, else of `ring`. A build without both features needs this setting:
-    /// without a provider, TLS fails before connecting, with
+    /// of the feature `aws-lc-rs`, else of `ring`. A build without both features needs this
+    /// setting: without a provider, TLS fails before connecting, with
     /// [`ErrorKind::Config`](crate::ErrorKind::Config). The default provider of the process is
     /// never used.
     ///

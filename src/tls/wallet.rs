@@ -117,10 +117,10 @@ impl<'a> Wallet<'a> {
 
 /// Decrypts a key of 16 bytes and the blocks after it.
 fn aes(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let (key, sealed) = bytes.split_at_checked(16)?;
+    let (key, encrypted) = bytes.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Aes128>::new_from_slices(key, &IV).ok()?;
     cipher
-        .decrypt_padded_vec::<NoPadding>(sealed)
+        .decrypt_padded_vec::<NoPadding>(encrypted)
         .ok()
         .filter(|secret| !secret.is_empty())
         .map(Zeroizing::new)
@@ -128,10 +128,10 @@ fn aes(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Decrypts a key of 8 bytes and the rest, both in hexadecimal digits.
 fn des(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let (key, sealed) = digits.split_at_checked(16)?;
+    let (key, encrypted) = digits.split_at_checked(16)?;
     let cipher = cbc::Decryptor::<Des>::new_from_slices(&unhex(key)?, &[0; 8]).ok()?;
     cipher
-        .decrypt_padded_vec::<Pkcs7>(&unhex(sealed)?)
+        .decrypt_padded_vec::<Pkcs7>(&unhex(encrypted)?)
         .ok()
         .map(Zeroizing::new)
 }

@@ -108,7 +108,7 @@ impl Proxy {
         Ok(self)
     }
 
-    /// Redacts the login, which the proxy, or a server that poses as another behind it, may echo.
+    /// Redacts the login, which the proxy, or an impostor of the server, may echo.
     pub(crate) fn hide(&self, secrets: &mut Secrets) {
         if let Some((_, password)) = &self.login {
             secrets.add_with_base64(password.expose());

@@ -93,7 +93,7 @@ impl Stuffer {
         }
         let bytes = chunk.bytes;
         // Bytes before `gone` are in the output, bytes before `next` have been scanned.
-        let (mut gone, mut next) = (0, 0);
+        let (mut written, mut next) = (0, 0);
         if self.after_cr {
             self.end_cr(&mut next, &bytes, output);
         }
@@ -102,9 +102,9 @@ impl Stuffer {
                 && self.at_line_start
                 && bytes.get(next) == Some(&b'.')
             {
-                self.emit(bytes.slice(gone..next), output);
+                self.emit(bytes.slice(written..next), output);
                 output.put_slice(b".");
-                gone = next;
+                written = next;
             }
             let Some(found) = memchr2(b'\r', b'\n', &bytes[next..]) else {
                 self.at_line_start &= next == bytes.len();
@@ -114,9 +114,9 @@ impl Stuffer {
             next = end + 1;
             self.at_line_start = true;
             if bytes[end] == b'\n' {
-                self.emit(bytes.slice(gone..end), output);
+                self.emit(bytes.slice(written..end), output);
                 self.emit_slice(b"\r\n", output);
-                gone = next;
+                written = next;
             } else if next == bytes.len() {
                 self.after_cr = true;
                 self.at_line_start = false;
@@ -124,12 +124,12 @@ impl Stuffer {
             } else if bytes[next] == b'\n' {
                 next += 1;
             } else {
-                self.emit(bytes.slice(gone..next), output);
+                self.emit(bytes.slice(written..next), output);
                 self.emit_slice(b"\n", output);
-                gone = next;
+                written = next;
             }
         }
-        self.emit(bytes.slice(gone..), output);
+        self.emit(bytes.slice(written..), output);
     }
 
     /// Ends the message: completes its last line if necessary, and adds the final dot (RFC 5321,

@@ -46,10 +46,10 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub(super) struct Login {
     exchange: Box<dyn SaslExchange>,
     /// The initial response, if it was too long for the command.
-    held_back: Option<Zeroizing<Vec<u8>>>,
+    deferred: Option<Zeroizing<Vec<u8>>>,
     challenges: usize,
     /// Why the client cancelled the login.
-    given_up: Option<String>,
+    cancel_reason: Option<String>,
 }
 
 impl Login {
@@ -68,9 +68,9 @@ impl Login {
         let verb = format!("AUTH {}", exchange.mechanism());
         let mut login = Login {
             exchange,
-            held_back: None,
+            deferred: None,
             challenges: 0,
-            given_up: None,
+            cancel_reason: None,
         };
         let (line, shown) = match initial {
             None => (secret_line(&verb, b""), verb),
@@ -81,7 +81,7 @@ impl Login {
             Some(response) => {
                 let line = secret_line(&format!("{verb} "), &response);
                 if line.len() > COMMAND {
-                    login.held_back = Some(response);
+                    login.deferred = Some(response);
                     (secret_line(&verb, b""), verb)
                 } else {
                     login.keep_secret(&response, secrets);
@@ -119,7 +119,7 @@ impl Login {
             }
             Err(failure) => {
                 // The first reason counts.
-                self.given_up.get_or_insert(failure.to_string());
+                self.cancel_reason.get_or_insert(failure.to_string());
                 (secret_line("*", b""), "*")
             }
         }
@@ -131,7 +131,7 @@ impl Login {
     ///
     /// The login cannot have succeeded, or the server did not prove its identity.
     pub(super) fn verify(&self) -> Result<(), SaslFailure> {
-        match &self.given_up {
+        match &self.cancel_reason {
             Some(reason) => Err(reason.clone().into()),
             None => self.exchange.verify(),
         }
@@ -140,21 +140,24 @@ impl Login {
     /// Handles a failure reported by the server: its reason, if the exchange knows more than the
     /// reply says.
     pub(super) fn reason(&self) -> Option<String> {
-        self.given_up.clone().or_else(|| self.exchange.reason())
+        self.cancel_reason
+            .clone()
+            .or_else(|| self.exchange.reason())
     }
 
     /// Handles a failure reported by the server: the fault, if it is not about the credentials.
     pub(super) fn fault(&self) -> Option<ExchangeFault> {
-        self.exchange
-            .fault()
-            .or(self.given_up.is_some().then_some(ExchangeFault::Broken))
+        self.exchange.fault().or(self
+            .cancel_reason
+            .is_some()
+            .then_some(ExchangeFault::Broken))
     }
 
     fn response(&mut self, challenge: &str) -> Result<Zeroizing<Vec<u8>>, SaslFailure> {
-        if let Some(reason) = &self.given_up {
+        if let Some(reason) = &self.cancel_reason {
             return Err(reason.clone().into());
         }
-        if let Some(initial) = self.held_back.take() {
+        if let Some(initial) = self.deferred.take() {
             return Ok(initial);
         }
         let challenge = match LENIENT.decode(challenge.trim()) {

@@ -1,7 +1,7 @@
 //! SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, without sending it.
 //!
 //! ```text
-//! C: n,,n=user,r=nonce                          the client's first message, behind its GS2 header
+//! C: n,,n=user,r=nonce                          the client's first message, after its GS2 header
 //! S: r=nonce and the server's,s=salt,i=4096
 //! C: c=header and binding,r=both nonces,p=proof
 //! S: v=the server's proof, or e=error           answered by nothing
@@ -133,13 +133,13 @@ enum State {
 struct Failure(ExchangeFault, String);
 
 impl From<&str> for Failure {
-    fn from(words: &str) -> Self {
-        Failure(ExchangeFault::Broken, words.into())
+    fn from(text: &str) -> Self {
+        Failure(ExchangeFault::Broken, text.into())
     }
 }
 
-fn distrusted(words: impl Into<String>) -> Failure {
-    Failure(ExchangeFault::Distrusted, words.into())
+fn distrusted(text: impl Into<String>) -> Failure {
+    Failure(ExchangeFault::Distrusted, text.into())
 }
 
 /// What the second message is computed from.
@@ -204,8 +204,8 @@ impl Scram {
     /// The response to `r=…,s=…,i=…`, and the expected server proof.
     fn prove(&self, first: &First, challenge: &str) -> Result<(Vec<u8>, State), Failure> {
         let malformed = || {
-            let words = format!("the server's first message is not as SCRAM has it: {challenge:?}");
-            Failure(ExchangeFault::Broken, words)
+            let text = format!("the server's first message is not as SCRAM has it: {challenge:?}");
+            Failure(ExchangeFault::Broken, text)
         };
         if challenge.starts_with("m=") {
             return Err("the server demands an extension of SCRAM that is not known".into());
@@ -222,9 +222,9 @@ impl Scram {
             .strip_prefix(&first.nonce)
             .is_some_and(|own| !own.is_empty() && own.bytes().all(|b| b.is_ascii_graphic()))
         {
-            let words = "the server's nonce does not continue the client's: the answer belongs to \
+            let text = "the server's nonce does not continue the client's: the answer belongs to \
                 another login";
-            return Err(distrusted(words));
+            return Err(distrusted(text));
         }
         let salt = BASE64.decode(salt).map_err(|_| malformed())?;
         let iterations = iterations.parse::<u32>().map_err(|_| malformed())?;
@@ -237,10 +237,10 @@ impl Scram {
         }
         if iterations > *first.iterations.end() {
             let limit = first.iterations.end();
-            let words = format!(
+            let text = format!(
                 "the server wants the password hashed {iterations} times, and the limit is {limit}"
             );
-            return Err(Failure(ExchangeFault::Broken, words));
+            return Err(Failure(ExchangeFault::Broken, text));
         }
 
         let salted = self.hash.salted(&self.password, &salt, iterations);
@@ -377,9 +377,9 @@ impl SaslExchange for Scram {
                 self.state = state;
                 Ok(response)
             }
-            Err(Failure(fault, words)) => {
+            Err(Failure(fault, text)) => {
                 self.fault = Some(fault);
-                Err(words.into())
+                Err(text.into())
             }
         }
     }
@@ -429,7 +429,7 @@ impl SaslExchange for Scram {
 /// The text for a server error (RFC 5802, 7), and the fault that it indicates.
 fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
     use ExchangeFault::{Broken, Distrusted};
-    let (words, fault) = match error {
+    let (text, fault) = match error {
         "invalid-proof" => ("the password is wrong", None),
         "unknown-user" => ("the server does not know the user", None),
         "server-does-support-channel-binding" => (
@@ -452,7 +452,7 @@ fn refusal(error: &str) -> (String, Option<ExchangeFault>) {
         }
         other => return (format!("the server says {other:?}"), None),
     };
-    (words.into(), fault)
+    (text.into(), fault)
 }
 
 /// 144 bits: neither guessable nor repeated.

@@ -225,7 +225,11 @@ fn unsuitable_credentials_are_refused_with_the_reason() {
     for (mechanism, credentials, says) in [
         (Mechanism::External, &password, "a password"),
         (Mechanism::Plain, &Credentials::token("u", "t"), "a token"),
-        (Mechanism::Anonymous, &Credentials::external(), "neither"),
+        (
+            Mechanism::Anonymous,
+            &Credentials::external(),
+            "an external login",
+        ),
         (
             Mechanism::Login,
             &password.clone().authorize_as("bob"),

@@ -11,7 +11,7 @@ async fn a_missing_intermediate_is_named() {
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
     let error = failure(&other, &[&server]).await;
-    says(
+    assert_says(
         &error,
         &[
             "the certificate of mail.example.com, \"CN=mail.example.com\", was issued by \
@@ -32,7 +32,7 @@ async fn a_missing_intermediate_is_named() {
     access.set_criticality(false);
     params.custom_extensions = vec![access];
     let error = failure(&other, &[&Party::new(params, Some(&middle))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "most likely left out an intermediate certificate",
@@ -40,7 +40,7 @@ async fn a_missing_intermediate_is_named() {
         ],
     );
     // With the right root, the intermediate is still missing.
-    says(
+    assert_says(
         &failure(&root, &[&server]).await,
         &["\"CN=Middle\", which is missing"],
     );
@@ -80,7 +80,7 @@ async fn an_unknown_issuer_of_an_intermediate_is_named() {
     let middle = Party::authority("Middle", Some(&root));
     let server = Party::server(Some(&middle));
     let error = failure(&other, &[&server, &middle]).await;
-    says(
+    assert_says(
         &error,
         &[
             "leads to \"CN=Middle\", whose issuer \"CN=Root\" is missing",
@@ -90,7 +90,7 @@ async fn an_unknown_issuer_of_an_intermediate_is_named() {
     assert_eq!(cause(&error).index, Some(1));
     // The root is sent too, which proves nothing.
     let error = failure(&other, &[&server, &middle, &root]).await;
-    says(
+    assert_says(
         &error,
         &["was issued under \"CN=Root\", which is not among what is trusted"],
     );
@@ -110,7 +110,7 @@ async fn a_self_signed_certificate_is_named() {
         let error = failure(&other, &[&server]).await;
         assert_eq!(cause(&error).problem, CertificateProblem::SelfSigned);
         let fingerprint = &cause(&error).chain[0].sha256;
-        says(
+        assert_says(
             &error,
             &[
                 "\"CN=mail.example.com\", is self-signed: no authority vouches for it",
@@ -150,7 +150,7 @@ async fn expired_and_not_yet_valid_certificates_are_refused() {
     params.not_after = (SystemTime::now() - Duration::from_secs(3 * 86_400 + 60)).into();
     params.not_before = rcgen::date_time_ymd(2001, 1, 1);
     let error = failure(&root, &[&Party::new(params.clone(), Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "the certificate of mail.example.com, \"CN=mail.example.com\", expired 3 days ago, at \
@@ -158,7 +158,7 @@ async fn expired_and_not_yet_valid_certificates_are_refused() {
             "(now it is 2",
         ],
     );
-    says(
+    assert_says(
         &error,
         &["The server's administrator must install a new one"],
     );
@@ -170,7 +170,7 @@ async fn expired_and_not_yet_valid_certificates_are_refused() {
     params.not_after = rcgen::date_time_ymd(4000, 1, 1);
     params.not_before = (SystemTime::now() + Duration::from_secs(5 * 3600 + 60)).into();
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "is not valid yet: it will be in 5 hours, from 2",
@@ -189,14 +189,14 @@ async fn an_expired_intermediate_is_named() {
     params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     let middle = Party::new(params, Some(&root));
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(
+    assert_says(
         &error,
         &[
             "a certificate in the chain that mail.example.com sent, \"CN=Middle\" (not the \
                 server's own), expired",
         ],
     );
-    says(&error, &["at 2002-01-01T00:00:00Z"]);
+    assert_says(&error, &["at 2002-01-01T00:00:00Z"]);
     assert_eq!(cause(&error).index, Some(1));
 }
 
@@ -208,18 +208,18 @@ async fn a_wrong_name_lists_the_names_of_the_certificate() {
         .collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let error = failure(&root, &[&Party::new(named("mx", &names), Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "is for mx1.example.net, mx2.example.net, ",
             "mx8.example.net and 12 more, not for mail.example.com",
         ],
     );
-    says(&error, &["server-name= in the URL"]);
+    assert_says(&error, &["server-name= in the URL"]);
     assert_eq!(cause(&error).problem, CertificateProblem::WrongName);
 
     let error = failure(&root, &[&Party::new(named(HOST, &[]), Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "\"CN=mail.example.com\", names no server at all",
@@ -236,7 +236,7 @@ async fn a_wrong_signature_is_refused() {
     );
     let error = failure(&old, &[&Party::server(Some(&new))]).await;
     assert_eq!(cause(&error).problem, CertificateProblem::BadSignature);
-    says(
+    assert_says(
         &error,
         &[
             "says that \"CN=Root\" issued it, but its signature is not by the key",
@@ -252,19 +252,19 @@ async fn a_certificate_for_another_purpose_is_refused() {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
     assert_eq!(cause(&error).problem, CertificateProblem::WrongPurpose);
-    says(&error, &["lacks serverAuth"]);
+    assert_says(&error, &["lacks serverAuth"]);
 
     let mut params = named(HOST, &[HOST]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &["is that of an authority (CA:TRUE), not of a server"],
     );
 
     let server = Party::server(Some(&root));
     let error = failure(&root, &[&Party::server(Some(&server)), &server]).await;
-    says(&error, &["issued by one that may not issue any"]);
+    assert_says(&error, &["issued by one that may not issue any"]);
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
     .await
     .unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::WrongKey);
-    says(
+    assert_says(
         &error,
         &[&format!(
             "the key of mail.example.com is {pin}, and not the one that is pinned, {other}"
@@ -354,7 +354,7 @@ async fn a_pinned_key_is_required_or_sufficient() {
     )
     .await
     .unwrap_err();
-    says(
+    assert_says(
         &error,
         &[&format!("Pin the hash of its key instead, which is {pin}")],
     );
@@ -390,7 +390,7 @@ async fn a_pin_with_an_empty_store_is_refused() {
     let mut store = settings.trust.read(crate::file::time_limit()).unwrap();
     assert!(!store.only_pins);
     (store.roots, store.summary) = Default::default();
-    says(
+    assert_says(
         &store.require_anchors().unwrap_err(),
         &["no trusted certificate was found", "ca-certificates"],
     );
@@ -456,7 +456,7 @@ async fn a_revoked_certificate_is_refused() {
     .await
     .unwrap_err();
     assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
-    says(
+    assert_says(
         &error,
         &["was revoked by its issuer. Do not send anything to it"],
     );

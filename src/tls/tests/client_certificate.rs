@@ -121,7 +121,7 @@ fn faults_of_a_client_certificate_are_named() {
             (error.kind(), error.phase()),
             (ErrorKind::Config, Phase::Setup)
         );
-        says(&error, &["the client certificate", text]);
+        assert_says(&error, &["the client certificate", text]);
         let settings = TlsSettings::new(Trust::empty().path(&ca)).client_certificate(own);
         assert_eq!(
             Connector::new(&settings, VerifyMode::Verified)
@@ -134,7 +134,7 @@ fn faults_of_a_client_certificate_are_named() {
         .password_file("/none/password")
         .load()
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["the file \"/none/password\" with the key store's password cannot be read"],
     );
@@ -146,7 +146,7 @@ fn faults_of_a_client_key_are_named() {
     let weak = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/tests/weak");
     let own = ClientCertificate::file(weak.join("short-leaf.pem")).key(weak.join("short-leaf.key"));
     let text = "short-leaf.key holds an RSA key of 1024 bits; 2048 are needed. Use a key for RSA";
-    says(&own.load().unwrap_err(), &[text]);
+    assert_says(&own.load().unwrap_err(), &[text]);
     let pem = |label, base64| format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n");
     let sec1 = "MHQCAQEEIOjej+QTZNR+Zz3e2BwKpixYNPqcEHCmyYtrX67v/WuLoAcGBSuBBAAK\n\
                 oUQDQgAEsxjr33mKB4Kwq4gDqoum5FJqk6LLf0BhDHetGToqAU3VlOShPVOvty1F\n\
@@ -171,7 +171,7 @@ fn faults_of_a_client_key_are_named() {
         ),
     ] {
         let own = ClientCertificate::file(store("client.pem")).key_pem(key);
-        says(&own.load().unwrap_err(), &[text, "ECDSA (P-256, P-384)"]);
+        assert_says(&own.load().unwrap_err(), &[text, "ECDSA (P-256, P-384)"]);
     }
 }
 
@@ -194,7 +194,7 @@ async fn a_demanded_client_certificate_is_named() {
         let settings = trusting(&root).min_version(version).max_version(version);
         let error = first_reply(&settings, &config).await.unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-        says(&error, &[text, "TlsSettings::client_certificate"]);
+        assert_says(&error, &[text, "TlsSettings::client_certificate"]);
 
         let other = Party::new(named("client", &[]), Some(&Party::authority("Other", None)));
         let other = ClientCertificate::pem(&other.pem).key_pem(&other.key);
@@ -202,7 +202,7 @@ async fn a_demanded_client_certificate_is_named() {
             .await
             .unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-        says(&error, &["does not accept the client certificate"]);
+        assert_says(&error, &["does not accept the client certificate"]);
 
         let client = Party::new(named("client", &[]), Some(&root));
         let client = ClientCertificate::pem(&client.pem).key_pem(&client.key);

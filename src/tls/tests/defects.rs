@@ -49,7 +49,7 @@ async fn a_short_key_of_an_authority_is_named() {
     let [leaf, key] = LEAF_OF_SHORT_ROOT;
     for chain in [&[leaf, SHORT_ROOT][..], &[leaf]] {
         let error = failure_with(SHORT_ROOT, chain, key).await;
-        says(
+        assert_says(
             &error,
             &[
                 "\"CN=Short Root\"",
@@ -90,7 +90,7 @@ fn a_short_key_of_a_server_is_named() {
 async fn a_sha1_signature_is_named() {
     let [leaf, key] = SHA1_LEAF;
     let error = failure_with(ROOT, &[leaf], key).await;
-    says(
+    assert_says(
         &error,
         &[
             "the certificate of mail.example.com",
@@ -100,7 +100,7 @@ async fn a_sha1_signature_is_named() {
     assert_eq!(cause(&error).index, Some(0));
     let [leaf, key] = LEAF_OF_SHA1_MIDDLE;
     let error = failure_with(ROOT, &[leaf, SHA1_MIDDLE], key).await;
-    says(
+    assert_says(
         &error,
         &["\"CN=Old Middle\" (not the server's own), is signed with sha1WithRSAEncryption"],
     );
@@ -118,7 +118,7 @@ async fn an_authority_not_for_servers_is_named() {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
     let middle = Party::new(params, Some(&root));
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(
+    assert_says(
         &error,
         &[
             "\"CN=Middle\" (not the server's own), is not meant for a server",
@@ -154,7 +154,7 @@ async fn violated_name_constraints_are_named() {
             &[&Party::server(Some(&middle)), &middle],
         )
         .await;
-        says(
+        assert_says(
             &error,
             &[
                 "\"CN=Limited\"",
@@ -170,7 +170,7 @@ async fn violated_name_constraints_are_named() {
     ];
     let middle = limited(Some(&root), limits);
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(
+    assert_says(
         &error,
         &[
             "may not issue any for this name (name constraints)",
@@ -206,7 +206,7 @@ async fn an_unknown_critical_extension_is_named() {
     params.custom_extensions = vec![extension(&[2, 5, 29, 36])];
     let middle = Party::new(params, Some(&root));
     let error = failure(&root, &[&Party::server(Some(&middle)), &middle]).await;
-    says(
+    assert_says(
         &error,
         &[
             "\"CN=Middle\" (not the server's own),",
@@ -226,7 +226,7 @@ async fn path_length_and_reversed_dates_are_named() {
     let upper = Party::new(params, Some(&root));
     let lower = Party::authority("Lower", Some(&upper));
     let error = failure(&root, &[&Party::server(Some(&lower)), &lower, &upper]).await;
-    says(
+    assert_says(
         &error,
         &[
             "\"CN=Upper\" (not the server's own), has more authorities below it",
@@ -242,7 +242,7 @@ async fn path_length_and_reversed_dates_are_named() {
     params.not_before = rcgen::date_time_ymd(2030, 1, 1);
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let error = failure(&root, &[&Party::new(params, Some(&root))]).await;
-    says(
+    assert_says(
         &error,
         &[
             "ends before it begins (valid from 2030-01-01T00:00:00Z until 2020-01-01T00:00:00Z)",

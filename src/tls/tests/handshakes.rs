@@ -87,7 +87,7 @@ async fn hosts_with_dots_brackets_and_addresses_are_verified() {
         .handshake("127.0.0.2", serve(&config), TlsMode::Implicit)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["is for mail.example.com, 127.0.0.1, ::1, not for the IP address 127.0.0.2"],
     );
@@ -96,7 +96,7 @@ async fn hosts_with_dots_brackets_and_addresses_are_verified() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    says(
+    assert_says(
         &error,
         &["\"mail server\" is not a name that a certificate can contain"],
     );
@@ -135,7 +135,7 @@ async fn no_common_version_is_named() {
             .unwrap();
         let settings = trusting(&root).min_version(ours).max_version(ours);
         let error = connect(&connector(&settings), config).await.unwrap_err();
-        says(
+        assert_says(
             &error,
             &[
                 "have no version of TLS in common",
@@ -150,7 +150,7 @@ async fn no_common_version_is_named() {
         VerifyMode::Verified,
     )
     .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["the minimum version of TLS, TLSv1.3, is above the maximum, TLSv1.2"],
     );
@@ -176,7 +176,7 @@ async fn no_common_cipher_is_named() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls);
-    says(
+    assert_says(
         &error,
         &["no cipher suite, key exchange or signature in common"],
     );
@@ -303,7 +303,7 @@ async fn a_peer_without_tls_is_named() {
             (ErrorKind::Tls, Phase::Tls),
             "{error}"
         );
-        says(&error, parts);
+        assert_says(&error, parts);
         assert!(error.hint().is_some(), "{error}");
         assert!(error.source().is_some(), "{error}");
     }
@@ -346,7 +346,7 @@ async fn a_custom_rustls_config_is_used() {
     let error = connect(&connector(&settings), server_config(&[&server]))
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["the certificate of mail.example.com was not accepted: "],
     );

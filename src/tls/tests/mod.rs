@@ -134,7 +134,7 @@ fn cause(error: &Error) -> &CertificateFailure {
 }
 
 #[track_caller]
-fn says(error: &Error, parts: &[&str]) {
+fn assert_says(error: &Error, parts: &[&str]) {
     let text = error.to_string();
     for part in parts {
         assert!(text.contains(part), "{part:?} is missing in: {text}");

@@ -85,7 +85,7 @@ async fn old_tls_versions_are_named() {
             .await
             .unwrap_err();
         assert_eq!((error.kind(), error.phase()), (ErrorKind::Tls, Phase::Tls));
-        says(
+        assert_says(
             &error,
             &[
                 "the server speaks TLSv1.1 or older, this client offers TLSv1.3 and TLSv1.2",
@@ -98,7 +98,7 @@ async fn old_tls_versions_are_named() {
     let error = handshake(&server, &settings, VerifyMode::Verified)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["the server speaks TLSv1.2 or older, this client offers TLSv1.3. Allow TLS 1.2, too"],
     );
@@ -107,7 +107,7 @@ async fn old_tls_versions_are_named() {
     let error = handshake(&server, &settings, VerifyMode::Verified)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["the server speaks another, this client offers TLSv1.2. Allow TLS 1.3, too"],
     );
@@ -125,7 +125,7 @@ async fn no_common_cipher_with_openssl_is_named() {
     let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["have no cipher suite, key exchange or signature in common (the server refused at once)"],
     );
@@ -140,7 +140,7 @@ async fn a_client_certificate_demanded_by_openssl_is_named() {
     let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &[
             "broke off the TLS handshake after it had shown its certificate",
@@ -156,7 +156,7 @@ async fn a_client_certificate_demanded_by_openssl_is_named() {
         .await
         .unwrap();
     let error = late_alert(&stream.read_u8().await.unwrap_err(), HOST).unwrap();
-    says(
+    assert_says(
         &error,
         &["demands a client certificate, and none was sent (TLS alert certificate_required, 116)"],
     );
@@ -180,7 +180,7 @@ async fn an_x509_v1_certificate_is_named() {
         let error = handshake(&server, &settings, VerifyMode::Verified)
             .await
             .unwrap_err();
-        says(
+        assert_says(
             &error,
             &["\"CN=client\", is of an old form (X.509 version 1 or 2) without server names"],
         );
@@ -226,7 +226,7 @@ async fn a_key_of_1024_bits_is_named() {
         let error = handshake(&server, &settings, VerifyMode::Verified)
             .await
             .unwrap_err();
-        says(
+        assert_says(
             &error,
             &[
                 "\"CN=mail.example.com\", has an RSA key of 1024 bits; 2048 are needed",
@@ -267,7 +267,7 @@ async fn an_unknown_critical_extension_of_openssl_is_named() {
     let error = handshake(&server, &trusting(&root), VerifyMode::Verified)
         .await
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &["\"CN=mail.example.com\", has a critical extension that is not supported: 1.2.3.4.5"],
     );

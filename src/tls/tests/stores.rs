@@ -67,7 +67,7 @@ fn check(folder: &Path) {
     ] {
         let path = folder.join(name);
         let error = config_error(Trust::empty().file(&path).password("wrong"));
-        says(
+        assert_says(
             &error,
             &[
                 name,
@@ -76,7 +76,7 @@ fn check(folder: &Path) {
             ],
         );
         if name.ends_with("p12") {
-            says(
+            assert_says(
                 &config_error(Trust::empty().file(&path)),
                 &["that needs a password, and none was given"],
             );
@@ -103,7 +103,7 @@ fn check(folder: &Path) {
                 .path(&path)
                 .password("p\u{e4}ssw\u{f6}rd\u{1f601}"),
         );
-        says(&error, &[name, "that the password given does not open"]);
+        assert_says(&error, &[name, "that the password given does not open"]);
     }
     for name in ["keys.jks", "keys.jceks"] {
         let own = ClientCertificate::file(folder.join(name)).password("changeit");
@@ -118,7 +118,7 @@ fn check(folder: &Path) {
         .password("changeit")
         .load()
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &[
             "other-key.jks is a key store (JKS) whose key has another password",
@@ -135,11 +135,11 @@ fn check(folder: &Path) {
         own.load().map(|certificate| certificate.subject)
     };
     assert_eq!(own("changeit").unwrap(), "CN=client");
-    says(
+    assert_says(
         &own("").unwrap_err(),
         &["that needs a password, and none was given"],
     );
-    says(
+    assert_says(
         &own("wrong").unwrap_err(),
         &["that the password given does not open"],
     );
@@ -148,7 +148,7 @@ fn check(folder: &Path) {
             .file(folder.join("key-alone.p12"))
             .password("changeit"),
     );
-    says(
+    assert_says(
         &error,
         &[
             "is a key store that holds a key, but no certificate",
@@ -171,7 +171,7 @@ fn check(folder: &Path) {
         .unwrap();
     other[object + 3] = 6;
     let error = config_error(Trust::empty().pem(other));
-    says(
+    assert_says(
         &error,
         &[
             "is a Java key store (JKS) with a secret key, whose end is not found",
@@ -186,7 +186,7 @@ fn check(folder: &Path) {
         "keys.jceks",
     ] {
         let error = config_error(Trust::empty().file(folder.join(name)).password("changeit"));
-        says(
+        assert_says(
             &error,
             &[
                 "holds a key with its certificates, but no trusted certificate",
@@ -227,7 +227,7 @@ fn an_oracle_wallet_is_read() {
 
     // The auto-login form alone, of which there is only the beginning.
     let error = config_error(Trust::empty().path(path));
-    says(
+    assert_says(
         &error,
         &[
             "cwallet.sso is an auto-login wallet of Oracle",
@@ -235,7 +235,7 @@ fn an_oracle_wallet_is_read() {
             "Use the ewallet.p12 beside it",
         ],
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().path(path.join("cwallet.sso"))),
         &["is an auto-login wallet of Oracle"],
     );
@@ -264,7 +264,7 @@ fn an_oracle_wallet_is_read() {
     }
     // The folder was given for the wallet, so a failure to open it is an error.
     let error = config_error(Trust::empty().path(path).password("wrong"));
-    says(
+    assert_says(
         &error,
         &[
             "ewallet.p12 is a key store that the password given does not open; ",
@@ -337,7 +337,7 @@ fn a_wallet_made_by_orapki_is_read() {
     other[3] = b'7';
     assert_eq!(Trust::empty().pem(&other).load().unwrap().anchors.len(), 10);
     other[3] = b'9';
-    says(
+    assert_says(
         &config_error(Trust::empty().pem(&other)),
         &[
             "is an auto-login wallet",
@@ -370,12 +370,12 @@ fn a_wallet_made_by_orapki_is_read() {
         origins(Trust::empty().path(&p12).password("asdf1234")).0,
         std::slice::from_ref(&p12_name)
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().path(&p12)),
         &["that needs a password, and none was given"],
     );
     fs::remove_file(&sso).unwrap();
-    says(
+    assert_says(
         &config_error(Trust::empty().path(&folder)),
         &["ewallet.p12 is a key store that needs a password"],
     );
@@ -511,12 +511,12 @@ fn every_form_of_auto_login_is_read() {
         }
     }
     let unknown = wallet_of(b'6', &[&[4][..], &[0; 32]].concat(), &store);
-    says(
+    assert_says(
         &config_error(Trust::empty().pem(unknown)),
         &["is hidden in a way that is not known (04)"],
     );
     let wrong = wallet_of(b'6', &aes, &with_password(b"another"));
-    says(
+    assert_says(
         &config_error(Trust::empty().pem(wrong)),
         &["is an auto-login wallet of Oracle (cwallet.sso) that is damaged"],
     );
@@ -541,7 +541,7 @@ fn a_local_auto_login_wallet_is_read() {
                 "on this host, {host:?}, for this user, {:?}",
                 whoami::username().unwrap()
             );
-            says(
+            assert_says(
                 &error,
                 &[
                     "is an auto-login local wallet of Oracle",
@@ -561,7 +561,7 @@ fn secret_bags_are_skipped() {
         subjects(Trust::empty().path(&path).password("changeit1")),
         expected
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().path(&path).password("wrong")),
         &["that the password given does not open"],
     );
@@ -600,7 +600,7 @@ fn a_wallet_is_read_as_client_certificate() {
     let error = ClientCertificate::file(wallet.path().join("cwallet.sso"))
         .load()
         .unwrap_err();
-    says(
+    assert_says(
         &error,
         &[
             "cwallet.sso is an auto-login wallet of Oracle (cwallet.sso) without a key that has a \
@@ -608,7 +608,7 @@ fn a_wallet_is_read_as_client_certificate() {
         ],
     );
     let error = ClientCertificate::file(stored_folder()).load().unwrap_err();
-    says(
+    assert_says(
         &error,
         &["ewallet.p12 is a key store that needs a password, and none was given"],
     );
@@ -658,7 +658,7 @@ fn a_damaged_store_is_an_error() {
         .position(|window| window == b"X.509")
         .unwrap();
     jks[type_at + 5..type_at + 9].fill(0xFF);
-    says(
+    assert_says(
         &config_error(Trust::empty().pem(jks)),
         &["is a Java key store (JKS) that is damaged"],
     );

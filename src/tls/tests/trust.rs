@@ -104,21 +104,21 @@ fn files_without_a_certificate_are_named() {
         let path = folder.path().join("file.pem");
         fs::write(&path, content).unwrap();
         let error = config_error(Trust::empty().file(&path));
-        says(&error, &[text, &path.display().to_string()]);
+        assert_says(&error, &[text, &path.display().to_string()]);
     }
-    says(
+    assert_says(
         &config_error(Trust::empty().file(folder.path().join("none"))),
         &["/none: No such file"],
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().path(folder.path().join("none"))),
         &["/none: No such file", "Check the path"],
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().file(folder.path())),
         &["use Trust::folder or Trust::path"],
     );
-    says(
+    assert_says(
         &config_error(Trust::empty()),
         &["no trusted certificate was found"],
     );
@@ -134,13 +134,13 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn folders_skip_files_without_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let a = Party::authority("A", None);
-    says(
+    assert_says(
         &config_error(Trust::empty().folder(folder.path())),
         &["holds no certificate: it is empty"],
     );
     fs::write(folder.path().join("README"), "no certificate").unwrap();
     fs::create_dir(folder.path().join("more")).unwrap();
-    says(
+    assert_says(
         &config_error(Trust::empty().path(folder.path())),
         &["holds no certificate; README holds no certificate; more is not a file"],
     );
@@ -171,7 +171,7 @@ fn folders_are_read_up_to_a_limit() {
         file.set_len(16 * 1024 * 1024).unwrap();
     }
     let error = config_error(Trust::empty().folder(folder.path()));
-    says(
+    assert_says(
         &error,
         &[
             "has more than 10000 files, or 256 MiB, which is too much for a trust store",
@@ -194,7 +194,7 @@ fn folders_are_read_up_to_a_limit() {
             .ends_with("film.mp4 was skipped: it cannot be read: it is larger than 16 MiB"),
         "{summary}"
     );
-    says(
+    assert_says(
         &config_error(Trust::empty().file(&large)),
         &["it is larger than 16 MiB, and so no trust store"],
     );
@@ -258,6 +258,6 @@ fn malformed_pins_are_refused() {
         "sha1//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     ] {
         let error = config_error(Trust::empty().pin(pin));
-        says(&error, &["is not a pin", "openssl x509"]);
+        assert_says(&error, &["is not a pin", "openssl x509"]);
     }
 }
