@@ -35,9 +35,9 @@ pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its is
     or trust= in the URL), and leave out what makes verification optional (tls=opportunistic). Or \
     say by name that the password may go to a server that proves nothing (auth-in-clear=yes).";
 
-const INJECTED: &str = "Something between you and the server may be tampering with the connection, \
-    or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. Use implicit \
-    TLS (smtps://, port 465) if the server has it.";
+const INJECTED: &str = "Something between you and the server may be tampering with the \
+    connection, or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. \
+    Use implicit TLS (smtps://, port 465) if the server has it.";
 
 const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, or the port \
     or socket where it speaks LMTP.";
@@ -228,8 +228,8 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
                 blocked in many networks, 587 and 465 are not."
         }
         Phase::Greeting if secure => {
-            let advice = "TLS works, but no mail server sends a greeting inside it: check the host and the \
-                    port.";
+            let advice = "TLS works, but no mail server sends a greeting inside it: check the \
+                host and the port.";
             return format!(
                 "{advice} A mail server that is overloaded may also need more time ({setting})."
             );

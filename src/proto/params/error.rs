@@ -41,11 +41,9 @@ impl fmt::Display for ParameterError {
             ParameterError::DeliverBy(time) => {
                 write!(f, "{time:?} is not a time to deliver a message within")
             }
-            ParameterError::HoldFor(time) => write!(
-                f,
-                "{time:?} is not a time to hold a message \
-                for"
-            ),
+            ParameterError::HoldFor(time) => {
+                write!(f, "{time:?} is not a time to hold a message for")
+            }
             ParameterError::HoldUntil => {
                 f.write_str("a message cannot be held until a time before 1970 or after 9999")
             }
