@@ -16,7 +16,7 @@ impl Secret {
     /// Reads a secret from a file, without one line end at its end. The file is UTF-8, or UTF-16
     /// with a byte order mark, as PowerShell writes it.
     ///
-    /// It blocks. The end of a FIFO or a device is awaited for at most 5 seconds.
+    /// Blocks on file I/O. A FIFO or a device is read to EOF, for at most 5 seconds.
     ///
     /// # Errors
     ///
@@ -45,13 +45,13 @@ impl Secret {
         Secret::read(path.as_ref(), "the password", now + time.min(century))
     }
 
-    /// Reads a secret from a reader, such as standard input, to its end, in the form of
-    /// [`from_file`](Self::from_file). It blocks as the reader does, without a time-out.
+    /// Reads a secret from a reader, such as standard input, to EOF, in the format of
+    /// [`from_file`](Self::from_file). Blocks as the reader does, without a time-out.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the reader fails, gives more than 64 KiB,
-    /// or what it gives is not text.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the reader fails, returns more than 64 KiB,
+    /// or what it returns is not text.
     ///
     /// ```
     /// assert!(envoi::Secret::from_reader(&b"secret\n"[..])? == envoi::Secret::new("secret"));
@@ -75,7 +75,7 @@ impl Secret {
     /// The maximum size of a file with a secret, in bytes.
     const LIMIT: u64 = 64 * 1024;
 
-    /// Reads a file until then at most; `what` names the secret in an error.
+    /// Reads a file until `until` at most; `what` describes the secret in errors.
     pub(crate) fn read(path: &Path, what: &str, until: Instant) -> Result<Self> {
         let cannot = |error: io::Error| {
             let shown = quoted(&path.to_string_lossy());

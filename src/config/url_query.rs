@@ -30,7 +30,7 @@ impl TlsSettings {
             [pin] => keys.push(("pin", pin.clone())),
             pins => calls.extend(pins.iter().map(|pin| format!(".pin({pin:?})"))),
         }
-        // By itself a URL means the system's store; with these keys it does not.
+        // A URL without these keys means the system's store; with them it does not.
         match (trust.system, keys.is_empty()) {
             (true, false) => calls.insert(0, ".system_trust()".into()),
             (false, true) => all = false,

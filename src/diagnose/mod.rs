@@ -1,8 +1,8 @@
 //! Advice for humans: what to do next about a failure.
 //!
-//! The texts say the next step, not the theory. They depend on plain facts only: replies, phases,
-//! names. Where the facts come from, this module does not know. `tests/failures/snapshots` shows
-//! each text beside the failure that it is for.
+//! The texts state the next step, not the theory. They depend on plain facts only: replies, phases,
+//! names. This module does not know where the facts come from. `tests/failures/snapshots` shows
+//! each text together with its failure.
 
 #[cfg(feature = "client")]
 pub(crate) mod certificate;

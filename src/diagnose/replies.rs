@@ -866,7 +866,8 @@ const FULL: &str = "The recipient's mailbox is full: only its owner can change t
     recipient another way.";
 const NO_ROOM: &str = "The server has no room for the message at the moment: try again later, and \
     tell its administrator if that lasts.";
-const NO_MORE_RECIPIENTS: &str = "The server takes no further recipient for now, though the message has only one: it counts them over several messages. Wait, then send to fewer in that \
+const NO_MORE_RECIPIENTS: &str = "The server takes no further recipient for now, though the \
+    message has only one: it counts them over several messages. Wait, then send to fewer in that \
     time.";
 const FEWER_RECIPIENTS: &str =
     "The server takes fewer recipients in one message: send it to the others in another message.";

@@ -202,7 +202,7 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
             "Open it without them (Transaction::open), and give each by rcpt."
         }
         Reason::NulInText => NUL,
-        // The advice about a negative reply depends on more that the session knows.
+        // The advice about a negative reply depends on other facts of the session as well.
         Reason::SessionRefused
         | Reason::HelloRefused { .. }
         | Reason::StartTlsRefused
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!((error.kind(), error.hint()), (ErrorKind::Timeout, None));
         let unknown = error.with_outcome_unknown(true);
         assert_eq!(unknown.hint(), Some(UNKNOWN));
-        // Another part of the message, which was not handed over.
+        // Another transaction of the message, which had not been sent.
         let known = unknown.clone().with_outcome_unknown(false);
         assert!(unknown.outcome_unknown() && !known.outcome_unknown());
         assert_eq!(known.hint(), Some(for_end(Phase::Body, false)));

@@ -75,11 +75,12 @@ impl Receipt {
     }
 
     /// The id under which the server queued the message, from its final [reply](Self::reply), for
-    /// the log and for questions to the administrator of the server. `None` where the reply has
-    /// none that is known.
+    /// logs and for questions to the server's administrator. `None` if the reply is not of a known
+    /// form.
     ///
-    /// No standard says where the id is. Known are the replies of Postfix, Exim, Sendmail, qmail,
-    /// OpenSMTPD, Dovecot and Exchange, and of Gmail, Microsoft 365 and Amazon SES.
+    /// There is no standard for the position of the id. The replies of Postfix, Exim, Sendmail,
+    /// qmail, OpenSMTPD, Dovecot and Exchange, and of Gmail, Microsoft 365 and Amazon SES are
+    /// known.
     pub fn queue_id(&self) -> Option<&str> {
         self.reply.as_ref().and_then(queue_id::in_reply)
     }

@@ -1,5 +1,5 @@
-//! The queue id in the final reply to a message. RFC 5321 has no place for it, so each server has a
-//! form of its own.
+//! Finds the queue id in the final reply to a message. RFC 5321 does not specify it, so each server
+//! has its own form.
 
 use crate::proto::Reply;
 
@@ -20,7 +20,7 @@ fn in_line(line: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// Postfix, and many services that use its words.
+/// Postfix, and many services with the same text.
 fn queued_as<'a>(words: &[&'a str]) -> Option<&'a str> {
     words.windows(3).find_map(|three| match three {
         [queued, word, id] if is(queued, "queued") && is(word, "as") => Some(*id),
@@ -33,7 +33,7 @@ fn with_key<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
     words.iter().find_map(|word| word.strip_prefix(key))
 }
 
-/// Servers whose replies are known by their last words.
+/// Servers whose replies are recognized by their last words.
 fn by_end<'a>(words: &[&'a str]) -> Option<&'a str> {
     match words {
         // Sendmail and OpenSMTPD.
@@ -42,13 +42,13 @@ fn by_end<'a>(words: &[&'a str]) -> Option<&'a str> {
         {
             Some(*id).filter(|id| has_digit(id))
         }
-        // Gmail; before the id is the time.
+        // Gmail; the time comes before the id.
         [.., id, "-", "gsmtp"] => Some(id),
-        // qmail: the number that its log has, after the time.
+        // qmail: the number in its log, after the time.
         [.., ok, _, "qp", id] if is(ok, "ok") => Some(id),
         // Dovecot's LMTP.
         [.., recipient, id, "Saved"] if recipient.starts_with('<') => Some(id),
-        // Amazon SES: nothing but a long id.
+        // Amazon SES: only a long id.
         [ok, id] if is(ok, "ok") && is_long_id(id) => Some(id),
         _ => None,
     }

@@ -74,8 +74,7 @@ struct Diagnoser<'a> {
     host: &'a str,
     store: &'a TrustStore,
     now: SystemTime,
-    /// The places in the chain of the server's certificate and of its issuers, as far as they were
-    /// sent.
+    /// The indexes in the chain of the server's certificate and of its issuers, if they were sent.
     path: Vec<usize>,
 }
 
