@@ -94,6 +94,10 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves the certificates as they were.
     pub async fn reload_trust(&self) -> Result<TrustSummary> {
         self.endpoint.reload_trust().await
     }
@@ -103,6 +107,10 @@ impl Client {
     /// # Errors
     ///
     /// See [`Connection::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Connection::connect`].
     pub async fn connect(&self) -> Result<Connection> {
         Connection::connect(&self.endpoint).await
     }
@@ -116,6 +124,11 @@ impl Client {
     /// that the outcome is unknown ([`Error::outcome_unknown`]); [`Error::receipt`] has the outcome
     /// for each recipient. If some recipients were accepted and others refused, the result is a
     /// receipt, which lists both.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it closes its connection, and no further attempt is made. The
+    /// message was not sent, unless all of it had been written: then it may have been delivered.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.send_by(message.into(), attempt).await

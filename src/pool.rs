@@ -188,6 +188,12 @@ impl Pool {
     /// See [`Client::send`]. [`ErrorKind::Timeout`] if all connections were in use for longer than
     /// the [limit](PoolConfig::acquire_timeout) or until the deadline; [`ErrorKind::PoolClosed`] if
     /// the pool was [closed](Self::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for a connection, it gives up its place in the queue. Dropped later,
+    /// it closes its connection, whose place in the pool is free again; the message was not sent,
+    /// unless all of it had been written: then it may have been delivered.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
         self.client().send_by(message.into(), attempt).await
@@ -316,6 +322,11 @@ impl Pool {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it gives up its place in the queue, or closes the connection that it
+    /// was setting up.
     pub async fn get(&self) -> Result<PooledConnection> {
         let _call = self.start_call()?;
         self.ready_connection().await

@@ -1,4 +1,4 @@
-//! Logging in: which mechanism, and which next.
+//! The login: which mechanism, and which one next.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ use crate::text::quoted;
 use crate::{Credentials, trace};
 
 impl Connection {
-    /// Logs in, with the mechanism given or the best one that both sides know and the credentials
-    /// fit.
+    /// Logs in with `mechanism`, or with the best one that both sides support and that suits the
+    /// credentials.
     ///
     /// # Which mechanism is tried next
     ///
@@ -46,6 +46,10 @@ impl Connection {
     /// [`ErrorKind::Insecure`], where the connection does not protect the credentials;
     /// [`ErrorKind::Auth`], where no mechanism can be used, the server refuses, or cannot prove who
     /// it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn login(
         &mut self,
         mechanism: Option<Mechanism>,
@@ -57,18 +61,22 @@ impl Connection {
         call.complete_with(result)
     }
 
-    /// Logs in by a mechanism of another maker.
+    /// Logs in with a mechanism that is implemented by the caller.
     ///
     /// # Errors
     ///
     /// As for [`login`](Self::login).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn login_with(&mut self, exchange: impl SaslExchange + 'static) -> Result<Reply> {
         let mut call = CallGuard::start_step(self)?;
         let result = call.login_by_exchange(Box::new(exchange)).await;
         call.complete_with(result)
     }
 
-    /// As the endpoint says.
+    /// Logs in as the endpoint says, if it has credentials.
     pub(crate) async fn log_in(&mut self, endpoint: &Endpoint) -> Result<()> {
         let Some(with) = endpoint.login.chosen()? else {
             return Ok(());
@@ -100,7 +108,8 @@ impl Connection {
             .map_err(|error| error.advised(&self.facts()))
     }
 
-    /// The token's source takes its own time: of the limits, only the deadline is one for it.
+    /// Logs in with a token. Of the time limits, only the deadline holds for the source of the
+    /// token.
     async fn login_with_token(
         &mut self,
         endpoint: &Endpoint,
@@ -122,7 +131,8 @@ impl Connection {
             .await
     }
 
-    /// With one of these mechanisms, in this order; without any, with those that there are.
+    /// Logs in with one of these mechanisms, tried in this order; if there are none, with one of
+    /// all.
     async fn try_mechanisms(
         &mut self,
         order: &[Mechanism],
@@ -133,7 +143,7 @@ impl Connection {
         let usable = self.driver.machine.mechanisms(credentials);
         let mut tried = match order {
             [] => usable,
-            // Whether it can be used, the machine says better.
+            // If it cannot be used, the machine's error says why.
             [only] => vec![*only],
             order => order
                 .iter()
@@ -143,8 +153,8 @@ impl Connection {
         };
         let offered = self.driver.machine.capabilities().auth();
         if tried.is_empty() {
-            // The machine says why this one cannot be used, if one is of the right sort, and if no
-            // login is offered at all.
+            // The machine's error says why a suitable one cannot be used, or that no login is
+            // offered at all.
             let suits = |mechanism: &Mechanism| {
                 let is_allowed = order.is_empty() || order.contains(mechanism);
                 is_allowed
@@ -191,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// `names` are all that were tried.
+    /// Waits for the result of a login. `names` has all mechanisms that were tried.
     async fn run_login(
         &mut self,
         mechanism: Mechanism,
@@ -247,14 +257,14 @@ impl Connection {
     }
 }
 
-/// What the server says of a login.
+/// The result of one attempt to log in.
 enum LoginResult {
     Accepted(Reply),
     Refused(Error, Reason),
 }
 
-/// The server refused the token, and another one may do. One that was granted too little (RFC 6750,
-/// 3.1) will be granted no more.
+/// The server refused the token, and a fresh one may be accepted. A token with insufficient scope
+/// (RFC 6750, 3.1) would be refused again.
 fn is_stale(error: &Error) -> bool {
     error.kind() == ErrorKind::Auth
         && error.reply().is_some_and(|reply| reply.code() == 535)

@@ -1,5 +1,4 @@
-//! The session step by step, as test tools and old APIs have it: MAIL, RCPT, DATA, and each with
-//! its reply.
+//! The session step by step: MAIL, RCPT, DATA and others, each with its reply.
 
 use super::call::CallGuard;
 use super::{Connection, DataWriter, not_sent};
@@ -8,9 +7,9 @@ use crate::error::Result;
 use crate::proto::{Machine, RawCommand, Reply, Step, Transaction};
 
 impl Connection {
-    /// MAIL: opens a transaction without recipients, for a reverse-path (`None` is the null one),
-    /// or with more that is to be said of the message, as a [`Transaction`] has it. A negative
-    /// reply is returned like a positive one, and opens none.
+    /// Sends MAIL: opens a transaction without recipients, for a reverse-path (`None` is the null
+    /// one), or with further parameters, as a [`Transaction`]. A negative reply is returned like a
+    /// positive one, and opens no transaction.
     ///
     /// ```no_run
     /// use envoi::delivery::Notify;
@@ -33,6 +32,10 @@ impl Connection {
     /// not offer; [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn mail(&mut self, transaction: impl Into<Transaction>) -> Result<Reply> {
         let transaction = transaction.into();
         self.check_tls(&transaction)?;
@@ -41,8 +44,8 @@ impl Connection {
         call.complete_with(result)
     }
 
-    /// RCPT: adds a recipient to the open transaction. A negative reply is returned like a positive
-    /// one.
+    /// Sends RCPT: adds a recipient to the open transaction. A negative reply is returned like a
+    /// positive one.
     ///
     /// # Errors
     ///
@@ -50,6 +53,10 @@ impl Connection {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
     /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) where the session ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn rcpt(&mut self, recipient: Address) -> Result<Reply> {
         let mut call = CallGuard::start_step(self)?;
         let driver = &mut call.driver;
@@ -58,12 +65,17 @@ impl Connection {
         call.complete_with(result)
     }
 
-    /// DATA: asks to give the message, and returns what takes it.
+    /// Sends DATA, and returns the writer that takes the message.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server does not want it;
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) where the server refuses it;
     /// [`ErrorKind::Request`](crate::ErrorKind::Request) where no recipient was accepted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, the future or the writer leaves a message that is not sent, and a
+    /// connection that refuses further use. [`DataWriter`] has the details.
     pub async fn data(&mut self) -> Result<DataWriter<'_>> {
         let mut call = CallGuard::start_step(self)?;
         let asked = async {
@@ -75,36 +87,44 @@ impl Connection {
             }
         };
         match asked.await {
-            // The call goes on until the writer has finished.
+            // The call lasts until the writer is finished.
             Ok(()) => Ok(DataWriter::new(call)),
             Err(error) => call.complete_with(Err(error)),
         }
     }
 
-    /// RSET: drops the open transaction.
+    /// Sends RSET: drops the open transaction.
     ///
     /// # Errors
     ///
     /// Where the session ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn reset(&mut self) -> Result<Reply> {
         let mut call = CallGuard::start_step(self)?;
         let result = call.driver.ask(Machine::reset).await;
         call.complete_with(result)
     }
 
-    /// NOOP.
+    /// Sends NOOP.
     ///
     /// # Errors
     ///
     /// Where the session ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn noop(&mut self) -> Result<Reply> {
         let mut call = CallGuard::start_step(self)?;
         let result = call.driver.ask(Machine::noop).await;
         call.complete_with(result)
     }
 
-    /// Gives any other command, and returns the answer, be it positive or not: VRFY and EXPN (with
-    /// the parameter SMTPUTF8 behind a name beyond ASCII, RFC 6531, 3.7.4.2), HELP, ETRN …
+    /// Sends any other command, and returns the reply, positive or negative: VRFY and EXPN (with
+    /// the parameter SMTPUTF8 after a name beyond ASCII, RFC 6531, 3.7.4.2), HELP, ETRN …
     ///
     /// ```no_run
     /// # async fn example(mut connection: envoi::Connection) -> envoi::Result<()> {
@@ -121,6 +141,10 @@ impl Connection {
     /// changes the session's state, as DATA, AUTH or QUIT do;
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a line beyond ASCII without
     /// SMTPUTF8; others where the session ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves a connection that refuses further use.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
         let command = RawCommand::new(line)?;
         let mut call = CallGuard::start_step(self)?;

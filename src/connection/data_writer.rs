@@ -24,7 +24,9 @@ use crate::proto::{Event, Reply, Step};
 /// is inside the [`io::Error`]; [`io::Error::downcast`] returns it.
 ///
 /// ```no_run
-/// # async fn example(mut connection: envoi::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// # use envoi::Connection;
+/// # type Failure = Box<dyn std::error::Error>;
+/// # async fn example(mut connection: Connection) -> Result<(), Failure> {
 /// use envoi::Address;
 ///
 /// connection.mail(Address::new("alice@example.org")?).await?;
@@ -39,13 +41,13 @@ use crate::proto::{Event, Reply, Step};
 ///
 /// # Cancel safety
 ///
-/// - [`write`](Self::write), [`finish`](Self::finish) and [`finish_each`](Self::finish_each) are not
-///   cancel-safe, as each of them says.
+/// - [`write`](Self::write), [`finish`](Self::finish) and [`finish_each`](Self::finish_each) are
+///   not cancel-safe, as each of them says.
 /// - A dropped future of [`AsyncWriteExt::write`](tokio::io::AsyncWriteExt::write) or `flush` has
 ///   written nothing that it did not report.
-/// - A dropped future of [`copy`](tokio::io::copy) or `write_all` has written an unknown part of its
-///   data, which the writer cannot notice. Drop the writer then, and do not call `finish`: it would
-///   send a truncated message.
+/// - A dropped future of [`copy`](tokio::io::copy) or `write_all` has written an unknown part of
+///   its data, which the writer cannot notice. Drop the writer then, and do not call `finish`: it
+///   would send a truncated message.
 #[must_use = "the message is sent by `finish` only"]
 pub struct DataWriter<'c> {
     state: State<'c>,

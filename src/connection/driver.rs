@@ -10,13 +10,16 @@
 //! Everything that must survive is in the driver, the machine or the [`Body`], and changes only
 //! between two await points:
 //!
-//! | Await point | What a drop there leaves |
-//! |---|---|
-//! | [`read_available`](Driver::read_available) | The machine has the bytes that were read; the next call looks again. |
-//! | `exchange`: write, read, or a time-out | [`Machine::wrote`] and [`Machine::input`] are called in the poll that moved the bytes. The reply's time limit counts from `reply_wait`, which stays; the time waited is charged by the drop of [`ServerWait`]. |
-//! | `feed`: the same, or the next piece of the message | As above. A piece goes from [`Body::poll_chunk`] to the machine without an await between the two. |
-//! | `read_last_replies` | The reads so far. Its limit counts from the failure of the transport, which stays. |
-//! | [`flush`](Driver::flush) | The unwritten output, in the machine. |
+//! - [`read_available`](Driver::read_available): The machine has the bytes that were read; the next
+//!   call looks again.
+//! - `exchange`: write, read, or a time-out: [`Machine::wrote`] and [`Machine::input`] are called
+//!   in the poll that moved the bytes. The reply's time limit counts from `reply_wait`, which
+//!   stays; the time waited is charged by the drop of [`ServerWait`].
+//! - `feed`: the same, or the next piece of the message: As above. A piece goes from
+//!   [`Body::poll_chunk`] to the machine without an await between the two.
+//! - `read_last_replies`: The reads so far. Its limit counts from the failure of the transport,
+//!   which stays.
+//! - [`flush`](Driver::flush): The unwritten output, in the machine.
 //!
 //! [`Machine::step`] gives each event once. It is returned without an await after it.
 

@@ -1,11 +1,11 @@
-//! What is said of a message that was not taken.
+//! The errors of a message that was not accepted.
 
 use crate::Address;
 use crate::error::{Error, ErrorKind, Phase};
 use crate::proto::Reply;
 use crate::receipt::{Outcome, Recipient};
 
-/// Why recipients are left over that would need another transaction.
+/// Why recipients remain that would need another transaction.
 pub(super) const ONCE: &str = "the server takes fewer recipients at once than the message has, \
     and the message is read from a stream, so \
     that it could not be sent again for the others";
@@ -13,7 +13,7 @@ pub(super) const ONCE: &str = "the server takes fewer recipients at once than th
 /// What 421 means for a message that was not sent (RFC 5321, 3.8).
 pub(super) const ENDED_BEFORE: &str = "the server ended the session before it took the message";
 
-/// The server refused, in this phase. Without `recipients`, where they are not known here.
+/// The server refused in this phase. `recipients` is empty if they are not known here.
 pub(super) fn refusal(
     phase: Phase,
     reply: Reply,
@@ -21,7 +21,7 @@ pub(super) fn refusal(
     recipients: &[Recipient],
 ) -> Error {
     let message = match phase {
-        // 421 is about the session, not about what was asked (RFC 5321, 3.8).
+        // 421 is about the session, not about the command (RFC 5321, 3.8).
         _ if reply.code() == 421 => ENDED_BEFORE.into(),
         Phase::Mail => match sender {
             Some(address) => format!("the server refused the sender {address}"),
@@ -38,9 +38,9 @@ pub(super) fn refusal(
     Error::refused(ErrorKind::Refused, phase, message, reply)
 }
 
-/// The connection ended when the message was handed over, and before the answer came.
+/// The connection ended after the whole message was written and before the reply.
 pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
-    // In LMTP, what became of it for some may be known.
+    // In LMTP, the outcome of some recipients may be known.
     let unknown = recipients
         .iter()
         .filter(|recipient| recipient.outcome == Outcome::Unknown);
@@ -50,7 +50,7 @@ pub(super) fn unknown(error: Error, recipients: &[Recipient]) -> Error {
     ))
 }
 
-/// So many recipients are named in an error.
+/// The maximum number of recipients that an error names.
 const NAMED: usize = 10;
 
 fn refused_recipients(recipients: &[Recipient]) -> String {

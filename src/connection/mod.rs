@@ -1,15 +1,14 @@
 //! A [`Connection`]: a session with a server.
 //!
-//! | File | Subject |
-//! |---|---|
-//! | `setup.rs` | connecting, TLS, from a stream to a session that is ready |
-//! | `auth.rs`, `fallback.rs` | the login: which mechanism, and which one after it |
-//! | `submission.rs`, `outcome.rs`, `errors.rs` | one message: its transactions, the outcome for each recipient, and the error |
-//! | `send_all.rs` | many messages in flight |
-//! | `commands.rs`, `data_writer.rs` | the session step by step |
-//! | `reuse.rs` | what a pool asks of an idle connection |
-//! | `driver.rs`, `clock.rs` | bytes, time and the machine; cancel safety of each await point |
-//! | `call.rs` | the mark of a call in progress |
+//! - `setup.rs`: connecting, TLS, from a stream to a session that is ready
+//! - `auth.rs`, `fallback.rs`: the login: which mechanism, and which one after it
+//! - `submission.rs`, `outcome.rs`, `errors.rs`: one message: its transactions, the outcome for
+//!   each recipient, and the error
+//! - `send_all.rs`: many messages in flight
+//! - `commands.rs`, `data_writer.rs`: the session step by step
+//! - `reuse.rs`: what a pool asks of an idle connection
+//! - `driver.rs`, `clock.rs`: bytes, time and the machine; cancel safety of each await point
+//! - `call.rs`: the mark of a call in progress
 //!
 //! What may be sent when is decided by the [machine](crate::proto::Machine) alone.
 
@@ -62,20 +61,23 @@ pub(crate) use setup::{client_name, open, within};
 /// A call is an `async` method of this type, a [`DataWriter`] from [`data`](Self::data) to its
 /// [`finish`](DataWriter::finish), or the stream of [`send_all`](Self::send_all) while messages are
 /// in flight. Dropping the future, the writer or the stream before its end is safe, and ends the
-/// use of the connection: the server may be in the middle of a reply or of a message, so every later
-/// call fails with [`ErrorKind::Closed`], and nothing more is written. No part of a message looks
-/// complete to the server, and no task continues in the background. The message may have been
-/// delivered if the future had written its end; [`send_all`](Self::send_all) and the
-/// [hand-over](Error::outcome_unknown) have the details.
+/// use of the connection: the server may be in the middle of a reply or of a message, so every
+/// later call fails with [`ErrorKind::Closed`], and nothing more is written. No part of a message
+/// looks complete to the server, and no task continues in the background. The message may have been
+/// delivered if the future had written its end; [`send_all`](Self::send_all) and
+/// [`Error::outcome_unknown`] have the details.
 ///
-/// | Dropped future | It leaves |
-/// |---|---|
-/// | [`connect`](Self::connect), [`from_stream`](Self::from_stream) | no connection: the socket or stream is closed without QUIT |
-/// | [`send`](Self::send) | while the message is prepared, a usable connection; later, one that refuses further use, and the message sent, not sent, or in doubt |
-/// | [`login`](Self::login), [`login_with`](Self::login_with), [`mail`](Self::mail), [`rcpt`](Self::rcpt), [`data`](Self::data), [`reset`](Self::reset), [`noop`](Self::noop), [`verify`](Self::verify), [`command`](Self::command) | a connection that refuses further use |
-/// | [`DataWriter`] | a message that is not sent, and a connection that refuses further use |
-/// | the stream of [`send_all`](Self::send_all) | while no message is in flight, a usable connection; else one that refuses further use |
-/// | [`quit`](Self::quit) | nothing: the connection is closed, with or without QUIT |
+/// - [`connect`](Self::connect), [`from_stream`](Self::from_stream): no connection: the socket or
+///   stream is closed without QUIT
+/// - [`send`](Self::send): while the message is prepared, a usable connection; later, one that
+///   refuses further use, and the message sent, not sent, or in doubt
+/// - [`login`](Self::login), [`login_with`](Self::login_with), [`mail`](Self::mail),
+///   [`rcpt`](Self::rcpt), [`data`](Self::data), [`reset`](Self::reset), [`noop`](Self::noop),
+///   [`verify`](Self::verify), [`command`](Self::command): a connection that refuses further use
+/// - [`DataWriter`]: a message that is not sent, and a connection that refuses further use
+/// - the stream of [`send_all`](Self::send_all): while no message is in flight, a usable
+///   connection; else one that refuses further use
+/// - [`quit`](Self::quit): nothing: the connection is closed, with or without QUIT
 ///
 /// ```no_run
 /// use envoi::{Connection, Credentials, Endpoint};
@@ -143,8 +145,8 @@ impl Connection {
     /// a stream, or is sent [to all or none](crate::Endpoint::all_or_nothing): then it fails before
     /// anything is sent.
     ///
-    /// A server may also reply 452 or 552 to RCPT, with the enhanced code X.5.3 or none, once it has
-    /// accepted as many recipients as it takes (RFC 5321, 4.5.3.1.10). Those recipients get the
+    /// A server may also reply 452 or 552 to RCPT, with the enhanced code X.5.3 or none, once it
+    /// has accepted as many recipients as it takes (RFC 5321, 4.5.3.1.10). Those recipients get the
     /// message in a further transaction, and so on, as long as each transaction gains a recipient,
     /// as the same replies may mean that a disk is full. If the server refuses the message as well
     /// (552 to RCPT, then 554: Exim's `recipients_max_reject`), each transaction has as many
@@ -308,7 +310,8 @@ impl Connection {
         self.driver.start_transaction(transaction)
     }
 
-    /// Checks REQUIRETLS (RFC 8689): the machine knows that TLS is active, not whether it was verified.
+    /// Checks REQUIRETLS (RFC 8689): the machine knows that TLS is active, not whether it was
+    /// verified.
     fn check_tls(&self, transaction: &Transaction) -> Result<()> {
         match self.tls() {
             Some(tls) if transaction.delivery.requires_tls() && !tls.is_verified() => {

@@ -1,4 +1,4 @@
-//! What becomes of a message on its way: the machine's steps → an outcome for each recipient.
+//! The outcome of a transaction: from the machine's steps to an outcome for each recipient.
 
 use super::{errors, not_sent};
 use crate::Address;
@@ -7,23 +7,23 @@ use crate::error::{Error, Phase, Result};
 use crate::proto::{Event, Reply, Step};
 use crate::receipt::{Outcome, Recipient};
 
-/// A message in one transaction, as far as the server has told about it.
+/// The outcome of one transaction so far.
 pub(super) struct TransactionOutcome {
     sender: Option<Address>,
     /// In the envelope's order.
     pub(super) recipients: Vec<Recipient>,
-    /// Those whose outcome is final, whatever follows.
+    /// Whether the outcome of each recipient is final, whatever follows.
     decided: Vec<bool>,
-    /// The recipients whose RCPT was accepted, whatever became of the message.
+    /// The indices of the recipients whose RCPT was accepted, whatever happened afterwards.
     accepted: Vec<usize>,
-    /// The recipients that were refused as too many for the transaction.
+    /// The indices of the recipients that were refused as too many for the transaction.
     over_limit: Vec<usize>,
-    /// The server's final words: on the message, or on why it was not sent.
+    /// The final reply: to the message, or the refusal because of which it was not sent.
     pub(super) reply: Option<Reply>,
 }
 
 impl TransactionOutcome {
-    /// Of a message that the server was not asked about yet.
+    /// The outcome before anything was sent.
     pub(super) fn new(sender: Option<Address>, recipients: Vec<Address>) -> Self {
         TransactionOutcome {
             sender,
@@ -35,7 +35,7 @@ impl TransactionOutcome {
         }
     }
 
-    /// Takes an event. `Some`, where it was the last one about this message.
+    /// Handles an event. `Some` if it was the last one about this message.
     pub(super) fn on_step(&mut self, step: Step) -> Option<Result<()>> {
         match step {
             Step::Event(Event::Recipient { index, ref reply })
@@ -73,7 +73,7 @@ impl TransactionOutcome {
             }
             Step::Event(Event::Rejected { phase, reply }) => {
                 match phase {
-                    // The replies to RCPT behind it only say that MAIL was missing.
+                    // The replies to RCPT after it only say that MAIL was missing.
                     Phase::Mail => self
                         .recipients
                         .iter_mut()
@@ -94,15 +94,14 @@ impl TransactionOutcome {
         }
     }
 
-    /// The session ended before the message had its final reply: the error, as it is to be told of
-    /// this message.
+    /// Handles the end of the session before the final reply. Returns the error for this message.
     pub(super) fn connection_lost(&mut self, error: Error) -> Error {
         self.reply = error.reply().cloned();
         if !error.outcome_unknown() {
             self.set_accepted_to(&Outcome::NotTried);
             return error;
         }
-        // A small message may have gone whole before the replies to RCPT came.
+        // A small message may have been written whole before the replies to RCPT arrived.
         let undecided = self
             .recipients
             .iter_mut()
@@ -112,14 +111,14 @@ impl TransactionOutcome {
         errors::unknown(error, &self.recipients)
     }
 
-    /// What is known of the message, besides what is known of the session.
+    /// The facts of the message, added to those of the session.
     pub(super) fn facts<'a>(&'a self, session: &Facts<'a>) -> Facts<'a> {
         let sender = self.sender.as_ref().map(Address::as_str);
         Facts { sender, ..*session }
     }
 
-    /// Adds what to do for each recipient that does not get the message. `error` is what ended it
-    /// for all who were left.
+    /// Adds a hint for each recipient that does not get the message. `error` is why the transaction
+    /// failed for the remaining ones.
     pub(super) fn advise(&mut self, session: &Facts<'_>, error: Option<&Error>) {
         let refused_in = error.map_or(Phase::Rcpt, Error::phase);
         let mut before: Option<(Phase, Reply, Advice)> = None;
@@ -146,7 +145,7 @@ impl TransactionOutcome {
                 reply: Some(reply),
                 ..self.facts(session)
             };
-            // Most are refused for the same reason.
+            // Most recipients are refused for the same reason.
             let known = before.take_if(|(at, same, _)| *at == phase && same == reply);
             let advice = known
                 .map(|(_, _, advice)| advice)
@@ -175,7 +174,7 @@ impl TransactionOutcome {
         self.sender.as_ref()
     }
 
-    /// The recipients, by their numbers, that the server refused as too many for this transaction.
+    /// The indices of the recipients that the server refused as too many for this transaction.
     pub(super) fn over_limit(&self) -> &[usize] {
         &self.over_limit
     }
@@ -184,7 +183,10 @@ impl TransactionOutcome {
     /// message for that. It does so where it takes too many recipients for a sign of spam (Exim's
     /// `recipients_max_reject`): 552 to RCPT, 554 to DATA.
     pub(super) fn refused_with_too_many(&self, error: &Error) -> &[usize] {
-        let is_552 = |index: &usize| matches!(&self.recipients[*index].outcome, Outcome::Refused(reply) if reply.code() == 552);
+        let is_552 = |index: &usize| {
+            let outcome = &self.recipients[*index].outcome;
+            matches!(outcome, Outcome::Refused(reply) if reply.code() == 552)
+        };
         let names_recipients =
             |reply: &Reply| reply.text().to_ascii_lowercase().contains("recipients");
         let is_refused = error.reply().is_some_and(|reply| {
@@ -197,19 +199,22 @@ impl TransactionOutcome {
         }
     }
 
-    /// Some recipient has a verdict of its own (LMTP, PRDR).
+    /// A recipient has a final reply of its own (LMTP, PRDR).
     pub(super) fn has_recipient_result(&self) -> bool {
         self.decided.contains(&true)
     }
 
-    /// Some RCPT was refused with what may be a limit to the recipients, and none was accepted.
+    /// A RCPT was refused for what may be a limit on recipients, and none was accepted.
     pub(super) fn may_be_at_limit(&self) -> bool {
-        let at_limit = |recipient: &Recipient| matches!(&recipient.outcome, Outcome::Refused(reply) if is_recipient_limit(reply));
+        let at_limit = |recipient: &Recipient| {
+            let outcome = &recipient.outcome;
+            matches!(outcome, Outcome::Refused(reply) if is_recipient_limit(reply))
+        };
         self.accepted.is_empty() && self.recipients.iter().any(at_limit)
     }
 
-    /// The transaction ended by this error: those who were not tried may get the message later, or
-    /// not, for its sake.
+    /// Handles the error that ended the transaction: it decides whether the recipients that were
+    /// not tried may get the message later.
     pub(super) fn ended_by(&mut self, error: &Error) {
         let refused = |recipient: &Recipient| matches!(recipient.outcome, Outcome::Refused(_));
         let transient = match error.phase() {
@@ -222,7 +227,7 @@ impl TransactionOutcome {
                 .all(Recipient::is_transient),
             _ => error.is_transient(),
         };
-        // A code for the moment, for what will not pass by itself.
+        // A transient code for what is permanent.
         let lasts = error
             .reply()
             .filter(|reply| reply.is_transient() && error.is_permanent());

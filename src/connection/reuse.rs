@@ -1,4 +1,4 @@
-//! What a connection that is kept between messages is asked, and told, by whoever keeps it.
+//! What a pool needs to know and to do about an idle connection.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::Step;
 
 impl Connection {
-    /// No call was given up in the middle, no transaction is open, and the session has not ended,
-    /// for all that was heard.
+    /// No call was given up, no transaction is open, and the session has not ended, by what was
+    /// read so far.
     pub(crate) fn is_between_messages(&self) -> bool {
         !self.in_call && self.driver.machine.is_between_transactions()
     }
 
-    /// The same by all that has come meanwhile: the server has not ended the session, nor said what
-    /// nobody asked for.
+    /// Reads what has arrived meanwhile: the server has not ended the session, nor sent anything
+    /// unsolicited.
     pub(crate) async fn is_alive(&mut self) -> bool {
         self.driver.read_available().await;
-        // An answer may still be awaited: to the RSET behind a refused message.
+        // The reply to RSET after a refused message may still be outstanding.
         matches!(self.driver.step(), Ok(Step::Ready | Step::Wait { .. }))
     }
 
-    /// Waits for the answers to what was sent before, such as RSET after a refused message. `false`
-    /// where the session ends instead: nothing was said of the next message then.
+    /// Waits for outstanding replies, such as that to RSET after a refused message. `false` if the
+    /// session ends instead: nothing of the next message was sent then.
     pub(crate) async fn is_ready(&mut self) -> bool {
         let Ok(mut call) = CallGuard::start(self) else {
             return false;
@@ -46,24 +46,24 @@ impl Connection {
         ended && !self.sender_accepted && !error.outcome_unknown()
     }
 
-    /// Since when there is this session.
+    /// The time since the session was set up.
     pub(crate) fn age(&self) -> Duration {
         self.connected_at.elapsed()
     }
 
-    /// How many messages have gone or failed in this session.
+    /// The number of messages that were started in this session.
     pub(crate) fn messages_started(&self) -> usize {
         self.driver.machine.transactions_begun()
     }
 
-    /// What is left to be said of the last message, as far as it can be written at once.
+    /// Writes what is left of the last message's dialogue, without waiting.
     pub(crate) fn flush_now(&mut self) {
-        // An error ends the session, which is noticed before it is used again.
+        // An error ends the session, which the next check of the connection finds.
         let _ = self.driver.step();
         self.driver.try_flush(false);
     }
 
-    /// Says QUIT, as far as it can be written at once: for those who cannot wait.
+    /// Sends QUIT without waiting, for `Drop`.
     pub(crate) fn try_quit(mut self) {
         if !self.in_call && self.driver.machine.quit().is_ok() {
             self.driver.try_flush(true);

@@ -38,8 +38,8 @@ impl Connection {
     /// A message that was not sent because the session ended has an error that is
     /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
     /// [reply](Error::reply) or with [`ErrorKind::Closed`]: it can be sent over another connection,
-    /// as `Pool::send_all` does. A server that replies 421 and closes has not processed the messages
-    /// whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
+    /// as `Pool::send_all` does. A server that replies 421 and closes has not processed the
+    /// messages whose MAIL it did not answer (RFC 5321, 3.8; RFC 2920, 3.2);
     /// [`proto`](crate::proto#after-421) has the details. Exim does not close at its limit of 1,000
     /// messages, and replies 421 to each MAIL beyond it.
     ///
@@ -85,8 +85,8 @@ impl Connection {
 /// The endpoint of further connections, and the maximum number of messages over each.
 pub(crate) type Renewal = (Endpoint, usize);
 
-/// Sends the messages over this connection. With a `renewal`, another one replaces it once the server
-/// has ended the session or takes no more messages in it.
+/// Sends the messages over this connection. With a `renewal`, another one replaces it once the
+/// server has ended the session or takes no more messages in it.
 pub(crate) fn send_all<'c, 'm: 'c>(
     connection: impl DerefMut<Target = Connection> + 'c,
     messages: impl Stream<Item = Message<'m>> + 'c,

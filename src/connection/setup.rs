@@ -1,4 +1,4 @@
-//! From nothing to a session that is ready: connected, secured as the policy says, logged in.
+//! Setup of a session: connecting, TLS by the policy, and the login.
 
 use std::io;
 use std::net::IpAddr;
@@ -23,23 +23,31 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Whatever can go wrong on the way, with the phase: no connection ([`ErrorKind::Connect`]), no
+    /// Every failure on the way, with its phase: no connection ([`ErrorKind::Connect`]), no
     /// TLS as demanded ([`ErrorKind::Tls`]), a refused session ([`ErrorKind::Refused`]) or login
     /// ([`ErrorKind::Auth`]), a trust store that cannot be read ([`ErrorKind::Config`]) …
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it closes the socket, without QUIT.
     pub async fn connect(endpoint: &Endpoint) -> Result<Connection> {
         let clock = Clock::start(&endpoint.timeouts);
         Connection::connect_by(endpoint, clock).await
     }
 
-    /// Conducts the session over a stream of the caller's, which is connected to the server
-    /// already. The endpoint's host is the name that the server's certificate is checked against.
-    /// Unless the endpoint has a [name for the client](Endpoint::client_name), EHLO says
-    /// `[127.0.0.1]`: the stream need not have an address.
+    /// Sets up the session over a stream that the caller has connected to the server. The
+    /// endpoint's host is the name that the server's certificate is checked against. Unless the
+    /// endpoint has a [name for the client](Endpoint::client_name), EHLO says `[127.0.0.1]`: the
+    /// stream need not have an address.
     ///
     /// # Errors
     ///
     /// As for [`connect`](Self::connect). With opportunistic TLS, a handshake that fails is an
     /// error here, as there is only one stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it drops the stream, without QUIT.
     pub async fn from_stream(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         endpoint: &Endpoint,
@@ -96,15 +104,15 @@ impl Connection {
         session.logged_in(endpoint).await
     }
 
-    /// Plaintext, after TLS failed for this reason: one connection to the same address, and never a
-    /// loop.
+    /// Falls back to plaintext after TLS failed with this error: by one connection to the same
+    /// address, once.
     async fn fall_back(
         endpoint: &Endpoint,
         peer: &Destination,
         mut error: Error,
         mut clock: Clock,
     ) -> Result<Connection> {
-        // Whatever goes wrong now, there would be no need for it if TLS worked.
+        // A failure now would not have happened if TLS worked.
         let also = |second: Error| {
             second.context(format!(
                 "without TLS, which failed first ({})",
@@ -129,7 +137,7 @@ impl Connection {
         Ok(session)
     }
 
-    /// From a connected stream to a session that is ready.
+    /// Sets up a session over a connected stream.
     pub(crate) async fn establish(
         endpoint: &Endpoint,
         stream: Box<dyn Stream>,
@@ -277,13 +285,13 @@ impl Connection {
         }
     }
 
-    /// The session that this error ended says QUIT, where it is in order.
+    /// Sends QUIT where it is in order, after this error ended the session.
     async fn abandoned(&mut self, error: Error) -> Error {
         self.send_quit(false).await;
         self.with_session(error)
     }
 
-    /// The error with what is known of the session.
+    /// The error with advice and the receipt of the session.
     fn with_session(&self, error: Error) -> Error {
         error.advised(&self.facts()).with_receipt(self.receipt(
             &self.info,
@@ -319,13 +327,13 @@ async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Opti
         })
 }
 
-/// The one that the endpoint has, or this end's address, where that means something to the server.
+/// The client name of the endpoint, or the local address if the server can make use of it.
 pub(crate) fn client_name(endpoint: &Endpoint, local_addr: Option<IpAddr>) -> ClientName {
     let literal = || ClientName::literal(local_addr.unwrap_or([127, 0, 0, 1].into()));
     endpoint.client_name.clone().unwrap_or_else(literal)
 }
 
-/// Connects as the endpoint says, in its time.
+/// Connects as the endpoint says, within its time limits.
 pub(crate) async fn open(
     clock: &mut Clock,
     endpoint: &Endpoint,
@@ -337,14 +345,14 @@ pub(crate) async fn open(
     opened.map_err(|error| endpoint.route.with_proxy_context(error, at_proxy))
 }
 
-/// TLS that was wanted and not had: with [`Security::Opportunistic`], and nothing secret to send,
-/// plaintext will do.
+/// TLS failed, and plaintext is allowed: with [`Security::Opportunistic`], and nothing secret to
+/// send.
 fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
     let about_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
     about_tls && error.kind() != ErrorKind::Protocol && !endpoint.demands_trust()
 }
 
-/// Sets a limit to something that the machine has no part in.
+/// Sets the time limit for a phase outside the machine.
 pub(crate) async fn within<T>(
     clock: &mut Clock,
     endpoint: &Endpoint,
