@@ -82,7 +82,7 @@
 //! | Feature | |
 //! |---|---|
 //! | `client` (default) | sockets; without it, [`proto`] alone, without tokio and rustls |
-//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS: see [`TlsSettings`](tls::TlsSettings) |
+//! | `aws-lc-rs` (default), `ring` | the cryptography of TLS, see [`tls::TlsSettings`] |
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
 //! | `sasl` | the mechanisms SCRAM and CRAM-MD5 |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
