@@ -1,4 +1,4 @@
-//! What the driver can ask for, and when: anything else is out of turn.
+//! The calls of a machine, as the [table](super#what-may-be-called) has them.
 
 use super::data::OutgoingMessage;
 use super::encode::Command;
@@ -14,9 +14,10 @@ use super::{
 use crate::address::Address;
 use crate::secret::Credentials;
 
+/// # The caller's calls
 impl Machine {
-    /// The TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was made. All that
-    /// was learnt in clear is forgotten (RFC 3207, 4.2).
+    /// Reports that the TLS handshake that [`Step::Upgrade`](super::Step::Upgrade) asked for was
+    /// made. Everything learnt in clear text is forgotten (RFC 3207, 4.2).
     ///
     /// # Errors
     ///
@@ -37,14 +38,14 @@ impl Machine {
         Ok(())
     }
 
-    /// What ties a login to the TLS connection, for the mechanisms that can be tied to one. To be
-    /// told after the handshake.
+    /// Sets what ties a login to the TLS connection, for mechanisms with channel binding. To be
+    /// called after the handshake.
     pub fn set_channel_binding(&mut self, channel: ChannelBinding) {
         self.channel = Some(channel);
     }
 
-    /// The mechanisms that can log in here with these credentials, the best one first: the server
-    /// offers them, and this build has them. Those that show the password come last outside TLS.
+    /// The mechanisms that can log in with these credentials, the best one first: the server offers
+    /// them, and this build has them. Outside TLS, those that show the password come last.
     pub fn mechanisms(&self, credentials: &Credentials) -> Vec<Mechanism> {
         let offered = self.capabilities.auth();
         let usable = |mechanism: &Mechanism| {
@@ -59,7 +60,7 @@ impl Machine {
         mechanisms
     }
 
-    /// Logs in. [`Event::Login`](super::Event::Login) has the result.
+    /// Logs in. [`Event::Login`](super::Event::Login) reports the result.
     ///
     /// # Errors
     ///
@@ -80,7 +81,8 @@ impl Machine {
         self.start_login(exchange)
     }
 
-    /// Logs in by a mechanism of another maker. [`Event::Login`](super::Event::Login) has the result.
+    /// Logs in with a mechanism that is not part of envoi. [`Event::Login`](super::Event::Login)
+    /// reports the result.
     ///
     /// # Errors
     ///
@@ -127,9 +129,9 @@ impl Machine {
         Ok(())
     }
 
-    /// A transaction can begin now: nothing is outstanding, or, where the server takes PIPELINING,
-    /// nothing but the answers to messages that were given whole. So many messages can be under
-    /// way; their events come in their order.
+    /// Whether [`begin`](Self::begin) may be called now: no reply is outstanding or, if the server
+    /// offers PIPELINING, only replies to messages that were given whole. Several messages can be
+    /// in flight that way; their events come in order.
     pub fn may_begin(&self) -> bool {
         let queue = &self.wire.queue;
         let is_free = queue.is_empty() && !self.rset_due;
@@ -139,8 +141,8 @@ impl Machine {
             && (is_free || queue.lets_follow() && self.capabilities.offers("PIPELINING"))
     }
 
-    /// How many more transactions the server takes in this session; `None` where it [sets no
-    /// limit](Capabilities::limits).
+    /// The number of further transactions that the server takes in this session; `None` if it
+    /// [sets no limit](Capabilities::limits).
     pub fn transactions_left(&self) -> Option<usize> {
         self.capabilities
             .limits()
@@ -148,34 +150,35 @@ impl Machine {
             .map(|max| max.saturating_sub(self.transactions_started))
     }
 
-    /// So many have begun in this session.
+    /// The number of transactions that were begun in this session.
     #[cfg(feature = "client")]
     pub(crate) fn transactions_begun(&self) -> usize {
         self.transactions_started
     }
 
-    /// The session goes on, and no transaction is open in it; an answer may be awaited.
+    /// Whether the session goes on and no transaction is open in it. A reply may be outstanding.
     #[cfg(feature = "client")]
     pub(crate) fn is_between_transactions(&self) -> bool {
         self.state.is_between_transactions()
     }
 
-    /// So many more transactions can follow in this session.
+    /// Checks that as many more transactions can follow in this session.
     pub(crate) fn check_session(&self, more: usize) -> Result<()> {
         self.capabilities
             .limits()
             .check_session(self.transactions_started, more)
     }
 
-    /// Begins to send a message. What follows: [`Event::Sender`](super::Event::Sender), a
-    /// [`Event::Recipient`](super::Event::Recipient) for each, [`Step::Body`](super::Step::Body),
-    /// perhaps a [`Event::RecipientResult`](super::Event::RecipientResult) for each, and at last
+    /// Begins a transaction with all its recipients. [`Event::Sender`](super::Event::Sender)
+    /// follows, an [`Event::Recipient`](super::Event::Recipient) for each,
+    /// [`Step::Body`](super::Step::Body), in LMTP and with PRDR an
+    /// [`Event::RecipientResult`](super::Event::RecipientResult) for each, and at last
     /// [`Event::Accepted`](super::Event::Accepted) or [`Event::Rejected`](super::Event::Rejected).
     ///
     /// # Errors
     ///
     /// One of the reasons for which the server cannot take this message, by what it offers: nothing
-    /// was sent then, and the machine stays ready. [`Reason::SessionFull`] where no more
+    /// is sent then, and the machine stays ready. [`Reason::SessionFull`] where no more
     /// transactions are [left](Self::transactions_left). [`Reason::NoRecipient`] without a
     /// recipient.
     pub fn begin(&mut self, transaction: Transaction) -> Result<(), ProtocolError> {
@@ -185,9 +188,9 @@ impl Machine {
         self.start(transaction, true)
     }
 
-    /// Opens a transaction step by step: its recipients follow by [`rcpt`](Self::rcpt).
-    /// [`Event::Sender`](super::Event::Sender) has the answer; if it is negative, no transaction is
-    /// open.
+    /// Opens a transaction whose recipients follow by [`rcpt`](Self::rcpt).
+    /// [`Event::Sender`](super::Event::Sender) reports the reply; if it is negative, the
+    /// transaction is not open.
     ///
     /// # Errors
     ///
@@ -201,8 +204,8 @@ impl Machine {
     }
 
     /// Adds a recipient to the transaction that [`mail`](Self::mail) opened.
-    /// [`Event::Recipient`](super::Event::Recipient) has the answer. A negative one ends a
-    /// transaction for [all or nothing](Transaction::all_or_nothing): none is open then.
+    /// [`Event::Recipient`](super::Event::Recipient) reports the reply. A negative one ends a
+    /// transaction for [all or nothing](Transaction::all_or_nothing).
     ///
     /// # Errors
     ///
@@ -224,7 +227,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks to give the message of the transaction that [`mail`](Self::mail) opened.
+    /// Asks for the message of the transaction that [`mail`](Self::mail) opened.
     /// [`Step::Body`](super::Step::Body) or [`Event::Rejected`](super::Event::Rejected) follows.
     ///
     /// # Errors
@@ -240,8 +243,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and dots doubled
-    /// where it goes behind DATA.
+    /// Gives a piece of the message, of any size. Line ends are made CRLF here, and with DATA dots
+    /// are doubled.
     ///
     /// # Errors
     ///
@@ -318,8 +321,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Drops the transaction that is open, if one is. [`Event::Reply`](super::Event::Reply) has the
-    /// answer.
+    /// Drops the open transaction, if there is one. [`Event::Reply`](super::Event::Reply) reports
+    /// the reply.
     ///
     /// # Errors
     ///
@@ -332,7 +335,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks whether the server is there. [`Event::Reply`](super::Event::Reply) has the answer.
+    /// Sends NOOP. [`Event::Reply`](super::Event::Reply) reports the reply.
     ///
     /// # Errors
     ///
@@ -343,7 +346,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a command of the caller's. [`Event::Reply`](super::Event::Reply) has the answer.
+    /// Sends another command. [`Event::Reply`](super::Event::Reply) reports the reply.
     ///
     /// # Errors
     ///
@@ -360,14 +363,14 @@ impl Machine {
 
     /// Ends the session. [`Step::Closed`](super::Step::Closed) follows.
     ///
-    /// It can also be called after an error by which the server refused the session, and right
-    /// after a message that was not sent: QUIT then goes in place of the RSET that would follow,
-    /// or, with PIPELINING, with what is unanswered of it.
+    /// It may also be called after an error by which the server refused the session, and right
+    /// after a message was rejected: QUIT then goes in place of the RSET that would follow or, with
+    /// PIPELINING, together with what is unanswered of the message.
     ///
     /// # Errors
     ///
-    /// [`Reason::OutOfTurn`]. [`Reason::SessionOver`] where nothing may be said any more: the
-    /// server ended the session, or something but a refusal did.
+    /// [`Reason::OutOfTurn`]. [`Reason::SessionOver`] where nothing may be sent any more: the
+    /// server ended the session, or something else than a refusal did.
     pub fn quit(&mut self) -> Result<(), ProtocolError> {
         if !matches!(self.state, State::Transaction | State::Refused) {
             self.require(State::Ready, "QUIT")?;
@@ -404,7 +407,8 @@ impl Machine {
         Ok(())
     }
 
-    /// What is beyond the size, or missing, would be read as commands, or commands as the message.
+    /// Ends the session: the server would read what exceeds the size as commands or, if bytes are
+    /// missing, commands as the message.
     fn size_differs(&mut self, announced: u64) -> ProtocolError {
         self.close();
         ProtocolError::new(Phase::Body, Reason::SizeDiffers { announced })
@@ -436,14 +440,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Ready, and nothing outstanding: what was sent before is answered, and nothing came unasked.
+    /// Checks that the state is Ready and nothing is outstanding.
     fn require_ready(&mut self, call: &'static str) -> Result<()> {
         self.require(State::Ready, call)?;
         self.send_due_rset();
         self.require_quiet(call)
     }
 
-    /// Ready, or between the steps of a transaction.
+    /// Checks that the state is Ready or Transaction and nothing is outstanding.
     fn require_idle(&mut self, call: &'static str) -> Result<()> {
         if self.state != State::Transaction {
             self.require(State::Ready, call)?;
@@ -452,8 +456,8 @@ impl Machine {
         self.require_quiet(call)
     }
 
-    /// Nothing is outstanding, and nothing came that was not asked for: a 421 gives the error its
-    /// text.
+    /// Checks that nothing is outstanding and nothing came that was not asked for. The error for a
+    /// 421 has its text.
     fn require_quiet(&mut self, call: &'static str) -> Result<()> {
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
             return Err(self.out_of_turn(call, OutOfTurn::Unanswered));

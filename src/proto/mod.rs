@@ -281,15 +281,15 @@ use state::State;
 pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, TransactionState};
 
-/// When so much waits to be written, the machine asks for no more of the message. It is what is
-/// written at once, too: with less, the calls to the system cost more than the encryption; more
-/// gains nothing.
+/// The number of bytes in the output from which on the machine does not ask for more of the
+/// message. As many are written at once: with fewer, the system calls cost more than the
+/// encryption, and more gain nothing.
 const HIGH_WATER: usize = 256 * 1024;
 
-/// What is unread beyond an incomplete line is at most this.
+/// The maximum of unread bytes beyond an incomplete line.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// The client's side of an SMTP session. [The module](self) tells how it is driven.
+/// The client's side of an SMTP session. [The module](self) describes how to drive it.
 pub struct Machine {
     settings: Settings,
     state: State,
@@ -298,7 +298,7 @@ pub struct Machine {
     wire: CommandQueue,
     secrets: Secrets,
     events: VecDeque<Event>,
-    /// The output, as long as it is held back.
+    /// Shown in place of the output while that is held back.
     nothing: Output,
     input: BytesMut,
     input_ended: bool,
@@ -306,24 +306,24 @@ pub struct Machine {
     greeting: Option<Reply>,
     capabilities: Capabilities,
     channel: Option<ChannelBinding>,
-    /// The transactions that have no outcome yet: replies are for the first, and the last is the
-    /// one being written.
+    /// The transactions without an outcome: replies belong to the first, and the last is being
+    /// written.
     transactions: VecDeque<TransactionState>,
-    /// How many transactions have begun in this session.
+    /// The number of transactions that were begun in this session.
     transactions_started: usize,
     /// The message that is being written, or was written last.
     message: OutgoingMessage,
     /// RSET is due, unless QUIT comes before it.
     rset_due: bool,
-    /// Something went since the last reply came.
+    /// Something was written since the last reply came.
     round_trip_pending: bool,
     round_trips: u32,
     replies: u64,
-    /// How many messages had been handed over and not answered when the session ended.
+    /// The number of messages that had been handed over and not answered when the session ended.
     unconfirmed_messages: usize,
     /// The 421 after which the machine reads on, or which ended the session.
     shutdown: Option<Reply>,
-    /// What ends the session, when the events before it were told.
+    /// What ends the session, once the events before it were returned.
     failure: Option<ProtocolError>,
 }
 
@@ -339,7 +339,7 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine at the beginning of a session: it waits for the greeting.
+    /// Creates a machine at the beginning of a session, which waits for the greeting.
     pub fn new(settings: Settings) -> Self {
         Machine {
             state: State::Greeting,
@@ -358,7 +358,7 @@ impl Machine {
             transactions_started: 0,
             message: OutgoingMessage::new(Stuffer::new()),
             rset_due: false,
-            // The connection itself was asked for.
+            // The greeting answers the connection.
             round_trip_pending: true,
             round_trips: 0,
             replies: 0,
@@ -368,71 +368,17 @@ impl Machine {
             settings,
         }
     }
+}
 
-    // ---- Bytes ----
-
-    /// What waits to be written. Nothing, as long as something is unread that came before it was
-    /// asked for: [`step`](Self::step) says what that means.
-    pub fn output(&self) -> &Output {
-        if self.is_held() {
-            &self.nothing
-        } else {
-            &self.wire.output
-        }
-    }
-
-    /// All that was sent is answered: what can be read now was not asked for, and must be known
-    /// before the [output](Self::output) is written. The driver reads what is there, without
-    /// waiting for it, and asks for the next step.
-    pub fn should_read_first(&self) -> bool {
-        !self.wire.output.is_empty() && self.wire.is_quiet()
-    }
-
-    /// The transport took so many bytes of the output: it answers for them, if only in a buffer.
-    ///
-    /// # Panics
-    ///
-    /// Where so many did not wait.
-    pub fn wrote(&mut self, n: usize) {
-        self.wire.wrote(n);
-        self.round_trip_pending |= n > 0;
-    }
-
-    /// Stores bytes that the server sent, and says how many it took: all, unless more than the
-    /// [limits](Limits) allow are unread. Give the rest when [`step`](Self::step) has said what
-    /// these mean.
-    #[must_use = "bytes that were not taken must be given again"]
-    pub fn input(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(self.input_room());
-        self.input.extend_from_slice(&bytes[..taken]);
-        taken
-    }
-
-    /// The number of bytes that [`input`](Self::input) takes now.
-    pub(crate) fn input_room(&self) -> usize {
-        (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len())
-    }
-
-    /// No more bytes will come: the server closed the connection, or it broke.
-    pub fn input_ended(&mut self) {
-        self.input_ended = true;
-    }
-
-    /// [`input_ended`](Self::input_ended) was called.
-    #[cfg(feature = "client")]
-    pub(crate) fn is_input_ended(&self) -> bool {
-        self.input_ended
-    }
-
-    // ---- What is next ----
-
-    /// What is next. To be called until it says `Wait`, after each change.
+/// # The driver's loop
+impl Machine {
+    /// Returns what is next: an instruction for the driver, or an event.
     ///
     /// # Errors
     ///
-    /// What ends the session before its time: a refusal of the greeting, EHLO or STARTTLS, a
-    /// reply out of order or past a limit, or the end of the input. It comes after all events that
-    /// came before it, and [`Step::Closed`] follows.
+    /// The reason for which the session ended before its time: a refusal of the greeting, EHLO or
+    /// STARTTLS, a reply out of order or past a limit, or the end of the input. All events that
+    /// came before it are returned first, and [`Step::Closed`] follows.
     pub fn step(&mut self) -> Result<Step, ProtocolError> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -458,101 +404,138 @@ impl Machine {
         }
     }
 
-    /// Ends the session by this error. A message that was refused for certain before stays refused,
-    /// whatever else of it has no answer: without an accepted MAIL and an accepted recipient there
-    /// is no delivery (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
-    fn fail(&mut self, error: ProtocolError) -> ProtocolError {
-        let begun = self.transactions.front().filter(|front| front.complete);
-        if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
-            self.events.push_back(Event::Rejected {
-                phase,
-                reply: reply.clone(),
-            });
-            self.transactions.pop_front();
+    /// The bytes that wait to be written. None while something is unread that came before it was
+    /// asked for: [`step`](Self::step) returns what that means.
+    pub fn output(&self) -> &Output {
+        if self.is_held() {
+            &self.nothing
+        } else {
+            &self.wire.output
         }
-        let outcome_unknown = self.outcome_unknown();
-        self.close();
-        error
-            .with_outcome_unknown(outcome_unknown)
-            .redacted(&self.secrets)
     }
 
-    /// The message was handed over whole, and its final reply has not come, or not for every
-    /// recipient: it may have been delivered, or not. From the final dot on, until a well-formed
-    /// reply.
-    pub fn outcome_unknown(&self) -> bool {
-        self.transactions
-            .front()
-            .is_some_and(|progress| progress.is_handed_over(self.wire.written))
+    /// Returns whether the driver must read what is there, without waiting for more, and call
+    /// [`step`](Self::step) before it writes the [output](Self::output): everything that was sent
+    /// is answered, so what can be read now was not asked for.
+    pub fn should_read_first(&self) -> bool {
+        !self.wire.output.is_empty() && self.wire.is_quiet()
     }
 
-    /// How many messages had been handed over whole and had no final reply when the session ended.
-    /// Of [several](Self::may_begin) that were begun they are the first ones without one.
-    pub fn unconfirmed_messages(&self) -> usize {
-        self.unconfirmed_messages
+    /// Reports that the transport accepted `n` bytes of the output, if only into a buffer.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n` is more than the length of the output.
+    pub fn wrote(&mut self, n: usize) {
+        self.wire.wrote(n);
+        self.round_trip_pending |= n > 0;
     }
 
-    /// The 421 that ended the session, where no error told it.
+    /// Stores bytes that the server sent, and returns the number of bytes taken: all, unless more
+    /// than the [limits](Limits) allow are unread. Give the rest after the next call to
+    /// [`step`](Self::step).
+    #[must_use = "bytes that were not taken must be given again"]
+    pub fn input(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.input_room());
+        self.input.extend_from_slice(&bytes[..taken]);
+        taken
+    }
+
+    /// The number of bytes that [`input`](Self::input) takes now.
+    pub(crate) fn input_room(&self) -> usize {
+        (self.settings.limits.line + READ_AHEAD).saturating_sub(self.input.len())
+    }
+
+    /// Reports that no more bytes will come: the server closed the connection, or the connection
+    /// failed.
+    pub fn input_ended(&mut self) {
+        self.input_ended = true;
+    }
+
+    /// Whether [`input_ended`](Self::input_ended) was called.
     #[cfg(feature = "client")]
-    pub(crate) fn shutdown(&self) -> Option<&Reply> {
-        self.shutdown.as_ref()
-    }
-
-    /// The messages that were handed over and have no outcome; those that follow them were not.
-    fn handed_over(&self) -> impl Iterator<Item = &TransactionState> {
-        self.transactions
-            .iter()
-            .take_while(|progress| progress.is_handed_over(self.wire.written))
+    pub(crate) fn is_input_ended(&self) -> bool {
+        self.input_ended
     }
 
     /// Ends the session for a reason that the driver gives, such as a time-out, and returns the
-    /// error for it. [`step`](Self::step) then says [`Event::Rejected`] for a message that the
+    /// error for it. [`step`](Self::step) then returns [`Event::Rejected`] for a message that the
     /// server had refused before, which the error is not about, and [`Step::Closed`].
     pub fn abort(&mut self, reason: AbortReason) -> ProtocolError {
         let reason = Reason::Aborted(reason.printable());
         self.fail(ProtocolError::new(self.phase(), reason))
     }
+}
 
-    /// The server's first words, once it has said them.
+/// # Facts about the session, at any time
+impl Machine {
+    /// The server's greeting, once it has come.
     pub fn greeting(&self) -> Option<&Reply> {
         self.greeting.as_ref()
     }
 
-    /// What the newest answer to EHLO offered; empty before it and after STARTTLS.
+    /// What the last reply to EHLO offered; empty before it and after STARTTLS.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
-    /// What is spoken in this session.
+    /// The protocol of this session.
     #[cfg(feature = "client")]
     pub(crate) fn protocol(&self) -> Protocol {
         self.settings.protocol
     }
 
-    /// The session is protected by TLS.
+    /// Whether TLS is active.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// How often the server had to be waited for: each first reply after something was written, the
-    /// greeting included.
+    /// The server's port, if it is known.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.settings.server.as_ref().map(|(_, port)| *port)
+    }
+
+    /// Whether the outcome of a message is unknown: it was handed over whole, and a well-formed
+    /// final reply has not come, or not for every recipient. It may have been delivered, or not.
+    pub fn outcome_unknown(&self) -> bool {
+        self.transactions
+            .front()
+            .is_some_and(|state| state.is_handed_over(self.wire.written))
+    }
+
+    /// The number of messages that had been handed over whole and had no final reply when the
+    /// session ended. Of [several](Self::may_begin) that were begun they are the first ones without
+    /// an outcome.
+    pub fn unconfirmed_messages(&self) -> usize {
+        self.unconfirmed_messages
+    }
+
+    /// The 421 that ended the session, if no error reported it.
+    #[cfg(feature = "client")]
+    pub(crate) fn shutdown(&self) -> Option<&Reply> {
+        self.shutdown.as_ref()
+    }
+
+    /// The number of round trips: of replies that were the first one after something was written,
+    /// the greeting included.
     pub fn round_trips(&self) -> u32 {
         self.round_trips
     }
 
-    /// How many replies came. A time limit is one for each, also where several come one after
-    /// another in a phase.
+    /// The number of replies. A time-out applies to each of them, also where several come in one
+    /// phase.
     pub fn replies(&self) -> u64 {
         self.replies
     }
 
-    /// The bytes of the message that went last or is going, without added dots and the final one.
+    /// The bytes of the message that is being written, or was written last, without added dots and
+    /// the final one.
     pub fn message_bytes(&self) -> u64 {
         self.message.bytes()
     }
 
-    /// Of [these](Self::message_bytes), the ones that the transport has taken. Where dots were
-    /// added or commands wait, too, it may be a few bytes more than that.
+    /// The part of [these bytes](Self::message_bytes) that the transport has accepted, less a few
+    /// bytes where dots were added or commands wait, too.
     pub fn message_bytes_gone(&self) -> u64 {
         self.message
             .bytes()
@@ -564,37 +547,36 @@ impl Machine {
         &self.wire.transcript
     }
 
-    /// This session goes on with what another one began: its transcript and round trips come first.
+    #[cfg(feature = "client")]
+    pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
+        &mut self.wire.transcript
+    }
+
+    /// Makes this session continue another one, whose transcript and round trips come before its
+    /// own.
     #[cfg(feature = "client")]
     pub(crate) fn follow(&mut self, before: &Machine) {
         self.wire.transcript.precede(&before.wire.transcript);
         self.round_trips += before.round_trips;
     }
 
-    /// What nobody may see, though it is no part of the dialogue.
+    /// The secrets to redact, to which the client adds those that are not part of the dialogue.
     #[cfg(feature = "client")]
     pub(crate) fn secrets_mut(&mut self) -> &mut Secrets {
         &mut self.secrets
     }
 
-    /// What must not be shown.
+    /// The secrets to redact.
     #[cfg(feature = "client")]
     pub(crate) fn secrets(&self) -> &Secrets {
         &self.secrets
     }
+}
 
-    /// The port of the server, where it is known.
-    pub(crate) fn port(&self) -> Option<u16> {
-        self.settings.server.as_ref().map(|(_, port)| *port)
-    }
-
-    #[cfg(feature = "client")]
-    pub(crate) fn transcript_mut(&mut self) -> &mut Transcript {
-        &mut self.wire.transcript
-    }
-
+impl Machine {
     // ---- State ----
 
+    /// The next instruction.
     fn next_step(&self) -> Step {
         match self.state {
             State::Upgrade => Step::Upgrade,
@@ -614,6 +596,7 @@ impl Machine {
         }
     }
 
+    /// The phase that the session is in, for time-outs and errors.
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
             Some(PendingReply::Chunk) if self.outcome_unknown() => Phase::EndOfData,
@@ -626,16 +609,53 @@ impl Machine {
         }
     }
 
-    /// The server sent something that is not yet a whole reply.
+    /// Whether the server sent something that is not a whole reply yet.
     fn is_unread(&self) -> bool {
         !self.input.is_empty() || self.parser.is_mid_reply()
     }
 
-    /// Nothing is written before it is known what this means.
+    /// Whether the output is held back until the meaning of what is unread is known.
     fn is_held(&self) -> bool {
         self.is_unread() && self.wire.is_quiet()
     }
 
+    /// The framing of the message that is being written, or was written last.
+    fn framing(&self) -> Framing {
+        self.transactions
+            .back()
+            .map_or(Framing::Data, |state| state.framing)
+    }
+
+    /// The messages that were handed over and have no outcome. Those that follow were not handed
+    /// over.
+    fn handed_over(&self) -> impl Iterator<Item = &TransactionState> {
+        self.transactions
+            .iter()
+            .take_while(|state| state.is_handed_over(self.wire.written))
+    }
+
+    // ---- The end ----
+
+    /// Ends the session by this error. A message that was refused for certain before stays refused,
+    /// whatever else of it is unanswered: without an accepted MAIL and an accepted recipient
+    /// nothing is delivered (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
+    fn fail(&mut self, error: ProtocolError) -> ProtocolError {
+        let begun = self.transactions.front().filter(|front| front.complete);
+        if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
+            self.events.push_back(Event::Rejected {
+                phase,
+                reply: reply.clone(),
+            });
+            self.transactions.pop_front();
+        }
+        let outcome_unknown = self.outcome_unknown();
+        self.close();
+        error
+            .with_outcome_unknown(outcome_unknown)
+            .redacted(&self.secrets)
+    }
+
+    /// Ends the session.
     fn close(&mut self) {
         if self.state == State::Body {
             self.note_incomplete(self.message.bytes());
@@ -649,19 +669,13 @@ impl Machine {
         self.transactions.clear();
     }
 
-    /// Notes in the transcript how much of a message was given, whose end was not.
+    /// Notes in the transcript how much was given of a message without its end.
     fn note_incomplete(&mut self, bytes: u64) {
         let note = format!("{bytes} bytes of the message, and not its end");
         self.wire.transcript.note(&note);
     }
 
-    /// How the message goes that is being given, or went last of those that are under way.
-    fn framing(&self) -> Framing {
-        self.transactions
-            .back()
-            .map_or(Framing::Data, |progress| progress.framing)
-    }
-
+    /// The error for bytes that came in clear text after the go-ahead for TLS.
     fn injected(&self) -> ProtocolError {
         ProtocolError::new(Phase::StartTls, Reason::InjectedBeforeTls(self.unread()))
     }

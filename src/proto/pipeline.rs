@@ -1,5 +1,4 @@
-//! What is said without being asked for: the commands of a transaction, each as soon as it may be
-//! written, and the chunks of a message.
+//! The commands of a transaction and the chunks of a message, each written as soon as it may be.
 
 use super::data::OutgoingMessage;
 use super::encode::Command;
@@ -126,15 +125,16 @@ impl Machine {
         self.message.move_chunk(rest, &mut self.wire.output);
     }
 
-    /// Another chunk may go: without PIPELINING, not before the one before it was answered.
+    /// Whether another chunk may be written: without PIPELINING, the one before it must be
+    /// answered.
     pub(super) fn can_send_chunk(&self) -> bool {
         self.framing() != Framing::Chunks
             || self.wire.queue.is_empty()
             || self.capabilities.offers("PIPELINING")
     }
 
-    /// The server refuses the message in its middle. Nothing more of it goes than the chunks that
-    /// wait, as their size was said.
+    /// The server refused the message in its middle. The chunks in the output are still written, as
+    /// their sizes were announced.
     pub(super) fn chunk_refused(&mut self, reply: Reply) {
         if self.state == State::Body {
             self.note_incomplete(self.message.bytes() - self.message.chunk_len() as u64);
@@ -151,7 +151,7 @@ impl Machine {
         });
     }
 
-    /// The message will not be sent. A transaction that the server has open is dropped there, too.
+    /// Ends a transaction whose message will not be sent. If the server has it open, RSET is due.
     pub(super) fn end_transaction(&mut self, phase: Phase, reply: Reply) {
         let Some(progress) = self.transactions.pop_front() else {
             return;
@@ -166,8 +166,8 @@ impl Machine {
         }
     }
 
-    /// RSET for a transaction that has failed and that the server may have open. It is said as late
-    /// as that, since QUIT ends the transaction, too (RFC 5321, 4.1.1.10).
+    /// Writes RSET if a transaction failed that the server may have open. It is not written before,
+    /// since QUIT ends the transaction, too (RFC 5321, 4.1.1.10).
     pub(super) fn send_due_rset(&mut self) {
         if std::mem::take(&mut self.rset_due) {
             self.wire.push(Command::Rset, PendingReply::AutoRset);

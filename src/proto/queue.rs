@@ -1,5 +1,5 @@
-//! What was said, and what will be answered: a command goes into the output and its answer into the
-//! queue in one step.
+//! The commands that were sent and the replies that are outstanding: a command enters the output
+//! and its reply the queue in one step.
 
 use std::collections::VecDeque;
 
@@ -12,18 +12,18 @@ use super::{Output, Phase, Reply};
 #[derive(Default)]
 pub(super) struct CommandQueue {
     pub(super) output: Output,
-    /// All bytes that the transport ever took.
+    /// The number of bytes of the session that the transport accepted.
     pub(super) written: u64,
-    /// What is outstanding; its front is what the next reply answers.
+    /// The outstanding replies; the next one answers the front.
     pub(super) queue: Queue,
-    /// The ends, among all bytes ever written, of the commands that the transport has not taken
-    /// whole: as many entries at the back of the queue are theirs.
+    /// The ends, counted from the beginning of the session, of the commands that the transport has
+    /// not accepted whole. They are the newest ones in the queue.
     pub(super) unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
 }
 
 impl CommandQueue {
-    /// The server is to speak first, and this is what it is to say.
+    /// Creates a queue for a server that speaks first.
     pub(super) fn new(first: PendingReply) -> Self {
         let mut wire = CommandQueue::default();
         wire.queue.push_back(first);
@@ -38,14 +38,14 @@ impl CommandQueue {
         self.outstanding(expected);
     }
 
-    /// A line of a login, and what is to be shown of it.
+    /// Adds a line of a login. The transcript has `shown` in its place.
     pub(super) fn push_secret(&mut self, line: SecretLine, shown: &str, login: Login) {
         self.output.put_secret(line);
         self.transcript.client(shown);
         self.outstanding(PendingReply::Login(login));
     }
 
-    /// The command at the end of the output will have this answer.
+    /// Adds the reply to the command at the end of the output.
     pub(super) fn outstanding(&mut self, mut expected: PendingReply) {
         if let PendingReply::EndOfData { begins_at } = &mut expected {
             *begins_at = self.end();
@@ -54,12 +54,12 @@ impl CommandQueue {
         self.queue.push_back(expected);
     }
 
-    /// Where the output ends, among all bytes ever written.
+    /// The end of the output, counted from the beginning of the session.
     pub(super) fn end(&self) -> u64 {
         self.written + self.output.len() as u64
     }
 
-    /// The transport took so many bytes of the output.
+    /// The transport accepted `n` bytes of the output.
     pub(super) fn wrote(&mut self, n: usize) {
         self.output.advance(n);
         self.written += n as u64;
@@ -68,14 +68,14 @@ impl CommandQueue {
         }
     }
 
-    /// The command that the next reply answers went whole: before that, the server cannot have read
-    /// it.
+    /// Whether the command that the next reply answers was written whole. Before that, the server
+    /// cannot have read it.
     pub(super) fn is_front_sent(&self) -> bool {
         self.queue.len() > self.unsent.len()
     }
 
-    /// The server has answered all that it was sent, and nothing of the message that it waits for
-    /// went.
+    /// Whether the server has answered everything that it was sent, and nothing was written of a
+    /// message that it waits for.
     pub(super) fn is_quiet(&self) -> bool {
         match self.queue.front() {
             Some(PendingReply::EndOfData { begins_at }) => self.written <= *begins_at,
@@ -88,7 +88,7 @@ impl CommandQueue {
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) entries: VecDeque<PendingReply>,
-    /// How many of them another transaction has to wait for.
+    /// The number of replies that another transaction has to wait for.
     barriers: usize,
 }
 
@@ -109,8 +109,8 @@ impl Queue {
         self.entries.front()
     }
 
-    /// All of them answer transactions that were given whole, so that another one may follow (RFC
-    /// 2920).
+    /// Whether all of them answer transactions that were given whole, so that another one may
+    /// follow (RFC 2920).
     pub(super) fn lets_follow(&self) -> bool {
         self.barriers == 0
     }
@@ -131,7 +131,7 @@ impl Queue {
         Some(expected)
     }
 
-    /// The message was refused in its middle: the answers to the rest of its chunks mean nothing.
+    /// Ignores the replies to the remaining chunks of a message that was refused in its middle.
     pub(super) fn discard_chunks(&mut self) {
         for expected in &mut self.entries {
             if matches!(
@@ -153,7 +153,7 @@ impl Queue {
     }
 }
 
-/// What a reply will answer.
+/// An outstanding reply, by the command that it answers.
 pub(super) enum PendingReply {
     Greeting,
     Ehlo,
@@ -166,16 +166,16 @@ pub(super) enum PendingReply {
     Data,
     /// A chunk of the message that is not the last one.
     Chunk,
-    /// The message of the first transaction, which begins there. It stays in front until the last
-    /// of its replies.
+    /// The message of the first transaction, which begins at this byte of the session. It stays in
+    /// front until the last of its replies.
     EndOfData {
         begins_at: u64,
     },
-    /// The lone dot behind a 354 that came although no recipient was accepted (RFC 2920, 3.1).
+    /// The lone dot after a 354 that came although no recipient was accepted (RFC 2920, 3.1).
     EmptyMessage,
     /// A chunk of a message that was refused before it.
     DiscardedChunk,
-    /// RSET on the machine's own behalf.
+    /// RSET that the machine sends by itself.
     AutoRset,
     Reset,
     Noop,
@@ -215,7 +215,7 @@ impl PendingReply {
         }
     }
 
-    /// The outcome of what it belongs to was reported before.
+    /// Whether the outcome of what it belongs to was reported before.
     pub(super) fn is_of_no_interest(&self) -> bool {
         matches!(
             self,
@@ -223,8 +223,8 @@ impl PendingReply {
         )
     }
 
-    /// It does not answer a transaction that was given whole: another one must not begin before it
-    /// is answered.
+    /// Whether another transaction must wait for it, as it does not answer one that was given
+    /// whole.
     fn is_barrier(&self) -> bool {
         !matches!(
             self,
@@ -235,7 +235,7 @@ impl PendingReply {
         )
     }
 
-    /// A copy of the reply is held for each recipient, or may be.
+    /// Whether a copy of the reply may be held for each recipient.
     pub(super) fn is_of_transaction(&self) -> bool {
         use PendingReply as E;
         matches!(
@@ -262,7 +262,7 @@ impl PendingReply {
         }
     }
 
-    /// What would be in order, for the message about what is not.
+    /// The reply that is in order, for errors.
     pub(super) fn wanted(&self) -> &'static str {
         match self {
             PendingReply::Greeting => "the greeting (220)",

@@ -59,7 +59,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A reply for each recipient will come, or has begun to (LMTP, PRDR).
+    /// Whether the message has a reply for each recipient (LMTP, PRDR).
     fn has_several_final_replies(&self) -> bool {
         let for_each = |front: &TransactionState| {
             matches!(
@@ -70,8 +70,8 @@ impl Machine {
         self.transactions.front().is_some_and(for_each)
     }
 
-    /// Messages that were handed over after this command may have replies after the 421 that
-    /// answers it, or the message may have one itself whose RCPT this was.
+    /// Whether replies may follow the 421 that answers this command: to messages that were handed
+    /// over after it, or to the message whose RCPT it was.
     pub(super) fn reads_on_after(&self, pending: &PendingReply) -> bool {
         let front = self
             .transactions
@@ -89,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// Nothing is written any more, but replies are read.
+    /// Stops writing, and reads on.
     pub(super) fn start_ending(&mut self, reply: &Reply) {
         self.state = State::Ending;
         self.shutdown.get_or_insert_with(|| reply.clone());
@@ -97,7 +97,8 @@ impl Machine {
         self.message.discard();
     }
 
-    /// A message that was handed over may still be accepted. Only the first one has had replies.
+    /// Whether a message that was handed over may still be accepted. Only the first one has had
+    /// replies.
     pub(super) fn awaits_final_reply(&self) -> bool {
         let mut handed_over = self.handed_over();
         handed_over
@@ -106,7 +107,8 @@ impl Machine {
             || handed_over.next().is_some()
     }
 
-    /// All that was handed over has its outcome, or is refused for certain.
+    /// Ends the session once each message that was handed over has its outcome or is refused for
+    /// certain.
     pub(super) fn conclude_ending(&mut self) {
         let refused = self
             .transactions
@@ -124,7 +126,7 @@ impl Machine {
         }
     }
 
-    /// The session is over by this 421: what was begun and has no outcome fails because of it.
+    /// Ends the session by this 421, for which a transaction without an outcome fails.
     pub(super) fn end_by_shutdown(&mut self, reply: Reply) {
         if !self
             .transactions

@@ -1,4 +1,4 @@
-//! One mail transaction: what is asked for, and how far it came (RFC 5321, 3.3).
+//! One mail transaction: what is asked for, and its state (RFC 5321, 3.3).
 
 use std::collections::HashSet;
 
@@ -12,9 +12,9 @@ use crate::envelope::Envelope;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Transaction {
-    /// Where bounces go; `None` is the null reverse-path.
+    /// The address for bounces; `None` is the null reverse-path.
     pub reverse_path: Option<Address>,
-    /// Whom the message is for.
+    /// The recipients of the message.
     pub recipients: Vec<Address>,
     /// The size of the message, where it is known, as RFC 1870 counts it: with CRLF at the line
     /// ends, without added dots and the final one. It is declared, and checked against the server's
@@ -28,15 +28,15 @@ pub struct Transaction {
     pub utf8_headers: bool,
     /// What is asked of the server beyond taking the message.
     pub delivery: DeliveryOptions,
-    /// Send to every recipient or to none, by what the server says to RCPT. Where it answers for
-    /// each recipient once more behind the message, as in LMTP, those that it refuses then do not
-    /// keep the message from the others.
+    /// Send to every recipient or to none, by the replies to RCPT. Where the server answers for
+    /// each recipient once more after the message, as in LMTP, a refusal then does not keep the
+    /// message from the others.
     pub all_or_nothing: bool,
-    /// Wait for the answer to MAIL before anything else goes, also where the server takes
-    /// PIPELINING: for a connection that was idle for long, whose server may be gone without a
-    /// sign. A small message that went with MAIL, as one chunk, would have an unknown outcome then.
+    /// Wait for the reply to MAIL before anything else is sent, also with PIPELINING: for a
+    /// connection that was idle for long, whose server may be gone without notice. A small message
+    /// that went with MAIL, as one chunk, would have an unknown outcome then.
     pub await_sender: bool,
-    /// So many bytes of replies are kept before each further one is shortened to a few.
+    /// The bytes of replies that are kept before each further one is shortened to a few.
     pub(crate) reply_budget: usize,
 }
 
@@ -47,7 +47,7 @@ pub(crate) const REPLY_BUDGET: usize = 1024 * 1024;
 const REPLY_FLOOR: usize = 256;
 
 impl Transaction {
-    /// A transaction for an envelope, and for a message of which nothing is known.
+    /// Creates a transaction for an envelope and a message of which nothing is known.
     pub fn new(envelope: &Envelope) -> Self {
         Transaction {
             recipients: envelope.recipients().to_vec(),
@@ -55,7 +55,7 @@ impl Transaction {
         }
     }
 
-    /// A transaction that gets its recipients one by one.
+    /// Creates a transaction that gets its recipients one by one.
     pub fn open(reverse_path: Option<Address>) -> Self {
         Transaction {
             reverse_path,
@@ -70,9 +70,9 @@ impl Transaction {
         }
     }
 
-    /// SMTPUTF8 is asked for where there is no way without it: then every server on the way needs
-    /// it, and the message is lost at one that does not have it. A domain beyond ASCII has a form
-    /// for all of them.
+    /// Whether SMTPUTF8 is asked for: only if the message cannot be sent without it, as it bounces
+    /// at the first server on its way that does not know SMTPUTF8. A domain beyond ASCII has a form
+    /// in ASCII.
     pub(super) fn needs_utf8(&self) -> bool {
         self.utf8_headers || self.first_non_ascii().is_some()
     }
@@ -85,7 +85,7 @@ impl Transaction {
             .find(|address| address.to_ascii().is_none())
     }
 
-    /// The server can take this message, as far as it said what it can.
+    /// Checks that the server can take this message, by what it offers.
     pub(super) fn check(&self, server: &Capabilities, secure: bool) -> Result<()> {
         self.find_obstacle(server, secure).map_or(Ok(()), |reason| {
             Err(ProtocolError::new(Phase::Mail, reason))
@@ -120,8 +120,8 @@ impl Transaction {
         limits.or_else(|| self.delivery.find_obstacle(server))
     }
 
-    /// PRDR is of use with more than one recipient. It is not for a message to all or none: without
-    /// it the server cannot take that for some only.
+    /// PRDR is asked for if there is more than one recipient, and not for a message to all or none,
+    /// which the server could then accept for some only.
     pub(super) fn final_replies(&self, protocol: Protocol, server: &Capabilities) -> FinalReplies {
         match protocol {
             Protocol::Lmtp => FinalReplies::Each,
@@ -149,7 +149,7 @@ impl From<Address> for Transaction {
     }
 }
 
-/// How far the transaction under way came.
+/// The state of a transaction without an outcome.
 #[derive(Debug)]
 pub(super) struct TransactionState {
     pub(super) transaction: Transaction,
@@ -160,14 +160,14 @@ pub(super) struct TransactionState {
     /// The command that is written next.
     pub(super) next: Next,
     pub(super) mail_reply: Option<Reply>,
-    /// How many RCPT were answered.
+    /// The number of RCPT that were answered.
     pub(super) answered: usize,
     /// The recipients that were accepted.
     pub(super) accepted: Vec<usize>,
     /// The domains of the recipients that were given one by one, where the server limits them.
     pub(super) domains: HashSet<String>,
     pub(super) final_replies: FinalReplies,
-    /// The replies to the message for the first ones of those that were accepted.
+    /// The replies to the message for the first of the accepted recipients.
     pub(super) verdicts: Vec<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
     pub(super) framing: Framing,
@@ -185,24 +185,24 @@ pub(super) enum Next {
     Done,
 }
 
-/// How the message goes.
+/// How the message is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Behind DATA.
+    /// With DATA, up to the final dot.
     Data,
-    /// As one chunk of so many bytes (RFC 3030), together with the commands.
+    /// As one chunk of this many bytes (RFC 3030), together with the commands.
     Chunk(u64),
-    /// As chunks of which the last one has what is left. A refusal then comes in time, and the
-    /// session goes on.
+    /// As several chunks. The session goes on after a refusal in the middle.
     Chunks,
 }
 
-/// What the server will say behind the message.
+/// The replies that follow the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FinalReplies {
     /// One reply for all recipients (RFC 5321, 4.1.1.4).
     One,
-    /// The same; or, as PRDR was asked for, 353, and then what follows that.
+    /// One reply for all recipients or, as PRDR was asked for, 353 and then
+    /// [`EachAndOne`](Self::EachAndOne).
     OneOr353,
     /// A reply for each accepted recipient, and one for the message (draft-hall-prdr).
     EachAndOne,
@@ -210,9 +210,8 @@ pub(super) enum FinalReplies {
     Each,
 }
 
-/// A message up to this size goes as a chunk together with the commands, if it can: its sender then
-/// waits once. A larger one gains nothing by it, as DATA costs no more than chunks do; so only what
-/// must goes as chunks.
+/// The maximum size of a message that goes as one chunk together with its commands, in one round
+/// trip. A larger one gains nothing by chunks, as DATA costs no more.
 const SMALL: u64 = 64 * 1024;
 
 impl TransactionState {
@@ -240,7 +239,7 @@ impl TransactionState {
         *budget = budget.saturating_sub(reply.shorten(most.min((*budget).max(REPLY_FLOOR))));
     }
 
-    /// How the message can best go.
+    /// The best framing that the server offers.
     pub(super) fn best_framing(&self, server: &Capabilities) -> Framing {
         match self.transaction.size {
             _ if !server.offers("CHUNKING") => Framing::Data,
@@ -251,13 +250,12 @@ impl TransactionState {
         }
     }
 
-    /// Its last byte is among the first so many of the session, which the transport took.
+    /// Whether its last byte is among the first `written` bytes of the session.
     pub(super) fn is_handed_over(&self, written: u64) -> bool {
         self.ends_at.is_some_and(|end| written >= end)
     }
 
-    /// The next reply to the message is the last one, and says what becomes of it, also where it is
-    /// 421.
+    /// Whether the next reply to the message is the last one and decides on it, even if it is 421.
     pub(super) fn is_last_reply_next(&self) -> bool {
         let left = self.accepted.len().saturating_sub(self.verdicts.len());
         match self.final_replies {
@@ -267,19 +265,19 @@ impl TransactionState {
         }
     }
 
-    /// Another recipient than the next one was accepted or may be, and so the message.
+    /// Whether the message may be accepted even if the next recipient is refused.
     pub(super) fn may_yet_be_sent(&self) -> bool {
         let others =
             !self.accepted.is_empty() || self.answered + 1 < self.transaction.recipients.len();
         others && self.refusal().is_none()
     }
 
-    /// Every recipient was written and answered.
+    /// Whether every recipient was answered.
     pub(super) fn all_answered(&self) -> bool {
         self.answered == self.transaction.recipients.len()
     }
 
-    /// Whom the next reply to the message is for, if it is for one recipient.
+    /// The recipient that the next reply to the message is for, if it is for one.
     pub(super) fn next_verdict(&self) -> Option<usize> {
         let for_each = matches!(
             self.final_replies,
@@ -291,9 +289,9 @@ impl TransactionState {
             .filter(|_| for_each && self.refusal().is_none())
     }
 
-    /// What was said of the message in all, when this was said last. It was taken if it was for one
-    /// recipient at least; Exim ends with 250 also where it was refused for each, for some of them
-    /// for good and for others for the moment.
+    /// The final reply, given the last one. The message is accepted if it is for one recipient at
+    /// least: Exim ends with 250 also where each recipient was refused, some permanently and others
+    /// for the moment.
     pub(super) fn conclusion(&self, last: Reply) -> Reply {
         let taken = self.verdicts.iter().rfind(|verdict| verdict.is_positive());
         match (self.final_replies, taken) {
@@ -305,7 +303,7 @@ impl TransactionState {
         }
     }
 
-    /// Why it was not sent: this, unless there was a reason before.
+    /// Why the message was rejected: by this reply, unless one before it was decisive.
     pub(super) fn reason(&self, phase: Phase, reply: Reply) -> (Phase, Reply) {
         match self.refusal() {
             Some((phase, refusal)) => (phase, refusal.clone()),
@@ -313,8 +311,8 @@ impl TransactionState {
         }
     }
 
-    /// Why no recipient gets the message, if that is certain, also where it has gone and the server
-    /// says no more.
+    /// The refusal by which certainly no recipient gets the message, even if it was handed over and
+    /// no further reply comes.
     pub(super) fn final_refusal(&self) -> Option<(Phase, &Reply)> {
         let all_refused = self.verdicts.len() == self.accepted.len()
             && !self.verdicts.iter().any(Reply::is_positive);
@@ -323,7 +321,7 @@ impl TransactionState {
             .or(verdict.map(|reply| (Phase::EndOfData, reply)))
     }
 
-    /// Why the message will not be sent, if that is certain by now.
+    /// The refusal by which the message will not be accepted, if that is certain.
     pub(super) fn refusal(&self) -> Option<(Phase, &Reply)> {
         if let Some(reply) = self
             .mail_reply

@@ -646,7 +646,7 @@ impl Server {
         let all_results = record.results.len() == self.accepted(message).len();
         let taken = record.results.iter().rfind(|result| result.yes);
         match (&record.last, record.results.last()) {
-            // With PRDR it is no word on the message.
+            // With PRDR, 421 does not say what became of the message.
             (Some(last), Some(_)) if last.shutdown && taken.is_some() => Truth::Open,
             (Some(last), Some(result)) if (last.yes || last.shutdown) && taken.is_none() => {
                 rejected(Phase::EndOfData, result)
