@@ -7,7 +7,9 @@ use super::errors;
 use super::outcome::TransactionOutcome;
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{Event, Reply, Step};
+#[cfg(feature = "pool")]
+use crate::proto::Event;
+use crate::proto::{Reply, Step};
 use crate::receipt::{Delivery, Outcome, Recipient};
 use crate::{Address, Envelope};
 

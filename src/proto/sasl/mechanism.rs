@@ -209,7 +209,7 @@ impl Mechanism {
     }
 
     /// Whether the mechanism uses a token instead of a password.
-    #[cfg(any(feature = "client", test))]
+    #[cfg(any(feature = "client", all(test, feature = "sasl")))]
     pub(crate) fn takes_token(self) -> bool {
         self.has(|row| row.proof == ProofKind::Token)
     }
