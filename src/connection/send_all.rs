@@ -105,7 +105,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
         open_transactions: VecDeque::new(),
         session_ended: false,
         session_full: false,
-        // A connection from a pool may turn out to be closed: that is no reason to give up.
+        // A connection from a pool may turn out to be closed: another one may follow.
         has_answered: true,
         end_reported: false,
     };

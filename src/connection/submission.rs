@@ -374,7 +374,7 @@ impl SharedError {
         })
     }
 
-    /// The error itself, where nobody has got it.
+    /// The error itself, if it was not returned yet.
     pub(super) fn unused(self) -> Option<Error> {
         self.error
     }

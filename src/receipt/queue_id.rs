@@ -33,7 +33,7 @@ fn with_key<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
     words.iter().find_map(|word| word.strip_prefix(key))
 }
 
-/// Servers whose replies are recognized by their last words.
+/// Servers whose replies are recognized by their end.
 fn by_end<'a>(words: &[&'a str]) -> Option<&'a str> {
     match words {
         // Sendmail and OpenSMTPD.
