@@ -84,7 +84,7 @@ impl Machine {
             }
             self.start_ending(&reply);
         }
-        self.on_answer(pending, phase, reply, challenge)?;
+        self.on_answer(pending, reply, challenge)?;
         match self.state {
             State::Ending if !self.awaits_final_reply() => self.conclude_ending(),
             _ => self.advance(),
@@ -111,24 +111,14 @@ impl Machine {
         }
     }
 
-    fn on_answer(
-        &mut self,
-        pending: PendingReply,
-        phase: Phase,
-        reply: Reply,
-        challenge: &str,
-    ) -> Result<()> {
+    fn on_answer(&mut self, pending: PendingReply, reply: Reply, challenge: &str) -> Result<()> {
         let Some(meaning) = self.meaning(&pending, &reply) else {
-            let expected = pending.wanted();
-            // It stays unanswered: the outcome of a message that it belongs to is unknown.
-            self.wire.queue.push_front(pending);
-            let reason = Reason::UnexpectedReply { expected, reply };
-            return Err(ProtocolError::new(phase, reason));
+            return Err(self.unexpected(pending, reply));
         };
         use PendingReply as P;
         match pending {
             P::Greeting | P::Ehlo | P::Helo | P::Lhlo | P::StartTls => {
-                return self.on_setup_reply(pending, meaning, reply);
+                return self.on_setup_reply(&pending, meaning, reply);
             }
             P::Login(login) => return self.on_login_reply(login, meaning, reply, challenge),
             P::Mail => self.on_mail_reply(reply),
@@ -141,6 +131,14 @@ impl Machine {
             P::Quit => self.close(),
         }
         Ok(())
+    }
+
+    /// The error for a reply that the command cannot have. The command stays unanswered: the
+    /// outcome of a message that it belongs to is unknown.
+    fn unexpected(&mut self, pending: PendingReply, reply: Reply) -> ProtocolError {
+        let expected = pending.wanted();
+        self.wire.queue.push_front(pending);
+        self.failed(Reason::UnexpectedReply { expected, reply })
     }
 
     /// What the reply means, or `None` if the command cannot have it as an answer now.
@@ -159,14 +157,9 @@ impl Machine {
 
     // ---- Session ----
 
-    fn on_setup_reply(
-        &mut self,
-        pending: PendingReply,
-        meaning: Meaning,
-        reply: Reply,
-    ) -> Result<()> {
+    fn on_setup_reply(&mut self, to: &PendingReply, meaning: Meaning, reply: Reply) -> Result<()> {
         use PendingReply as P;
-        match (&pending, meaning) {
+        match (to, meaning) {
             (P::Greeting, Meaning::Success) => {
                 self.greeting = Some(reply);
                 self.send_hello();
@@ -182,7 +175,7 @@ impl Machine {
                 let name = &self.settings.client_name;
                 self.wire.push(Command::Helo(name), P::Helo);
             }
-            _ => return Err(self.session_refused(&pending, reply)),
+            _ => return Err(self.session_refused(to, reply)),
         }
         Ok(())
     }
@@ -237,22 +230,27 @@ impl Machine {
         match meaning {
             Meaning::GoOn => return self.on_challenge(login, challenge),
             Meaning::Refusal => self.login_refused(&login, reply),
-            Meaning::Success => {
-                if let Err(failure) = login.verify() {
-                    let reason = Reason::LoginNotVerified {
-                        mechanism: login.mechanism(),
-                        failure: self.without_secrets(&failure.to_string(), REASON_SHOWN),
-                    };
-                    return Err(ProtocolError::new(Phase::Auth, reason));
-                }
-                self.events.push_back(Event::Login {
-                    reply,
-                    reason: None,
-                    fault: None,
-                });
-            }
+            Meaning::Success => self.login_accepted(&login, reply)?,
         }
         self.state = State::Ready;
+        Ok(())
+    }
+
+    /// The server accepted the login. In some mechanisms it must prove that it knows the password.
+    fn login_accepted(&mut self, login: &Login, reply: Reply) -> Result<()> {
+        if let Err(failure) = login.verify() {
+            let reason = Reason::LoginNotVerified {
+                mechanism: login.mechanism(),
+                failure: self.without_secrets(&failure.to_string(), REASON_SHOWN),
+            };
+            return Err(ProtocolError::new(Phase::Auth, reason));
+        }
+        let (reason, fault) = (None, None);
+        self.events.push_back(Event::Login {
+            reply,
+            reason,
+            fault,
+        });
         Ok(())
     }
 
@@ -382,15 +380,7 @@ impl Machine {
             state.final_replies = FinalReplies::EachAndOne;
             true
         } else if let Some(index) = state.next_verdict() {
-            let one_for_all_follows = state.final_replies == FinalReplies::EachAndOne;
-            // The server accepts the message for no recipient before the reply for all.
-            if !(one_for_all_follows && reply.is_positive()) {
-                let reply = reply.clone();
-                self.events
-                    .push_back(Event::RecipientResult { index, reply });
-            }
-            state.verdicts.push(reply.clone());
-            one_for_all_follows || state.next_verdict().is_some()
+            self.on_result(index, &reply)
         } else {
             false
         };
@@ -402,6 +392,22 @@ impl Machine {
             self.conclude(reply);
         }
         another_follows
+    }
+
+    /// A reply to the whole message for one recipient. Returns whether another one must follow.
+    fn on_result(&mut self, index: usize, reply: &Reply) -> bool {
+        let Some(state) = self.transactions.front_mut() else {
+            return false;
+        };
+        let one_for_all_follows = state.final_replies == FinalReplies::EachAndOne;
+        // The server accepts the message for no recipient before the reply for all.
+        if !(one_for_all_follows && reply.is_positive()) {
+            let reply = reply.clone();
+            self.events
+                .push_back(Event::RecipientResult { index, reply });
+        }
+        state.verdicts.push(reply.clone());
+        one_for_all_follows || state.next_verdict().is_some()
     }
 
     /// The last reply to the message. To one that went with its commands it may only mean that no
