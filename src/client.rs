@@ -188,7 +188,7 @@ pub(crate) fn with_recipients(
 ) -> Error {
     let receipt = error
         .take_receipt()
-        .unwrap_or_else(|| Receipt::nothing_sent(&endpoint.server_name()));
+        .unwrap_or_else(|| Receipt::new(endpoint.server_name()));
     let untried = Delivery::untried(
         envelope.recipients(),
         error.is_transient(),

@@ -111,7 +111,24 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, phase: Phase, message: impl Into<String>) -> Self {
+    /// An error of this kind. envoi makes its own; programs need it to test how they handle errors,
+    /// or to return from code that stands in for a client.
+    ///
+    /// ```
+    /// use envoi::{Error, ErrorKind, Phase};
+    ///
+    /// /// The code under test: what goes back into the queue.
+    /// fn again(error: &Error) -> bool {
+    ///     error.is_transient() && !error.outcome_unknown()
+    /// }
+    ///
+    /// let lost = Error::new(ErrorKind::Closed, Phase::EndOfData, "the connection was closed");
+    /// assert!(!again(&lost.with_outcome_unknown(true)));
+    /// let busy = Error::new(ErrorKind::Refused, Phase::Mail, "the server refused the sender");
+    /// assert!(again(&busy.with_reply("451 4.3.0 Try again later".parse()?)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(kind: ErrorKind, phase: Phase, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
             phase,
@@ -142,7 +159,9 @@ impl Error {
         Self::new(kind, phase, message).with_reply(reply)
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    /// Sets the [hint](Self::hint).
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(printable(hint.into()));
         self
     }
@@ -153,7 +172,9 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_reply(mut self, reply: Reply) -> Self {
+    /// Sets the server's [reply](Self::reply).
+    #[must_use]
+    pub fn with_reply(mut self, reply: Reply) -> Self {
         self.0.reply = Some(reply);
         self
     }
@@ -215,17 +236,17 @@ impl Error {
         self.with_source(cause)
     }
 
-    #[cfg(feature = "client")]
-    pub(crate) fn with_source(
-        mut self,
-        source: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
+    /// Sets the [source](StdError::source).
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into().into());
         self
     }
 
+    /// Sets the [receipt](Self::receipt).
     #[cfg(feature = "client")]
-    pub(crate) fn with_receipt(mut self, receipt: crate::Receipt) -> Self {
+    #[must_use]
+    pub fn with_receipt(mut self, receipt: crate::Receipt) -> Self {
         self.0.receipt = Some(Box::new(receipt));
         self
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures::future::{join_all, ready};
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
+use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 

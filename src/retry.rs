@@ -221,7 +221,7 @@ mod tests {
             let attempt = |_, _| {
                 at.push(Instant::now());
                 let error = Error::new(ErrorKind::Connect, Phase::Connect, "no");
-                std::future::ready(Err(error.with_receipt(Receipt::nothing_sent("there"))))
+                std::future::ready(Err(error.with_receipt(Receipt::new("there"))))
             };
             let clock = Clock::start(timeouts);
             let result = super::send(

@@ -156,3 +156,68 @@ mod testing {
         assert_eq!(scram.start().await.is_ok(), cfg!(feature = "sasl"));
     }
 }
+
+/// Every public type is `Debug`, which `missing_debug_implementations` checks as well, and can be
+/// sent to another task. Values can be shared between tasks.
+mod traits {
+    use std::fmt::Debug;
+
+    fn is_send<T: Debug + Send>() {}
+    fn is_shared<T: Debug + Send + Sync>() {}
+
+    macro_rules! all {
+        ($check:ident: $($type:ty),* $(,)?) => { $($check::<$type>();)* };
+    }
+
+    #[test]
+    fn protocol_types_are_debug_send_and_sync() {
+        use envoi::delivery::*;
+        use envoi::proto::*;
+        use envoi::*;
+
+        all!(is_shared: Address, Credentials, DeliveryOptions, Envelope, Error, ErrorKind, Phase);
+        all!(is_shared: Secret, DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify);
+        all!(is_shared: OriginalRecipient, Priority, Capabilities, ChannelBinding, ClientName);
+        all!(is_shared: Content, EnhancedCode, ExchangeFault, Limits, Machine, Mechanism, Protocol);
+        all!(is_shared: RawCommand, Reply, ReplyError, ReplyParser, SaslSession<'_>, Settings);
+        all!(is_shared: StartTls, Step, Transaction, Transcript, Box<dyn SaslExchange>);
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn client_types_are_debug_and_send() {
+        use envoi::tls::*;
+        use envoi::*;
+
+        all!(is_shared: Client, Endpoint, LineEnds, Outcome, Receipt, Recipient, SocketOptions);
+        all!(is_shared: Timeouts, TokenRequest, UploadProgress, Anchor, Certificate);
+        all!(is_shared: CertificateFailure, CertificateProblem, ClientCertificate, Security);
+        all!(is_shared: TlsInfo, TlsSettings, TlsVersion, Trust, TrustSummary);
+        all!(is_send: Attachment, Body, Connection, DataWriter<'_>, Message<'_>);
+    }
+
+    #[cfg(feature = "pool")]
+    #[test]
+    fn pool_types_are_debug_and_send() {
+        all!(is_shared: envoi::Pool, envoi::PoolConfig);
+        all!(is_send: envoi::PooledConnection);
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn testing_types_are_debug_and_send() {
+        use envoi::testing::*;
+        all!(is_shared: Builder, ReceivedMessage, Server, Session);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let credentials = envoi::Credentials::new("alice", "hunter2");
+        let shown = format!("{credentials:?} {:?}", envoi::Secret::new("hunter2"));
+        assert!(
+            shown.contains("alice") && shown.ends_with(" Secret(***)"),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

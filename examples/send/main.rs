@@ -97,7 +97,7 @@ async fn send(
     }
     let client = Client::new(endpoint).retries(retries);
     if options.binary {
-        message = message.binary();
+        message = message.binary(true);
     }
     if options.progress {
         message = message.progress(progress::bar());
@@ -131,7 +131,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
         endpoint = endpoint.password(password);
     }
     if options.all_or_nothing {
-        endpoint = endpoint.all_or_nothing();
+        endpoint = endpoint.all_or_nothing(true);
     }
     if let Some(url) = &options.proxy {
         endpoint = endpoint.proxy(Proxy::from_url(url)?);
@@ -234,7 +234,7 @@ fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
         delivery = delivery.priority(number.parse()?);
     }
     if options.require_tls {
-        delivery = delivery.require_tls();
+        delivery = delivery.require_tls(true);
     }
     Ok(delivery)
 }

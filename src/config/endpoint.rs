@@ -10,9 +10,11 @@ use std::time::Duration;
 use crate::config::connectors::Connectors;
 use crate::config::login::LoginSettings;
 use crate::config::token::{TokenRequest, TokenSource};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::idna;
-use crate::proto::{ClientName, Limits, Mechanism, Protocol, SaslExchange, SaslFailure};
+use crate::proto::{
+    ClientName, ClientNameError, Limits, Mechanism, Protocol, SaslExchange, SaslFailure,
+};
 use crate::text::{printable, quoted};
 use crate::tls::{
     ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode,
@@ -32,10 +34,10 @@ use crate::{Credentials, Secret, Timeouts};
 /// // STARTTLS on port 587, the usual way for programs:
 /// let submission = Endpoint::new("mail.example.org")
 ///     .credentials(Credentials::new("alice@example.org", "secret"));
-/// assert_eq!(submission.port_number(), 587);
+/// assert_eq!(submission.get_port(), 587);
 /// // TLS from the first byte:
 /// let implicit = Endpoint::new("mail.example.org").security(Security::Implicit);
-/// assert_eq!(implicit.port_number(), 465);
+/// assert_eq!(implicit.get_port(), 465);
 /// ```
 #[derive(Clone)]
 #[must_use = "a method returns the changed value"]
@@ -48,7 +50,7 @@ pub struct Endpoint {
     pub(crate) route: Route,
     pub(crate) security: Security,
     pub(crate) tls: Arc<Connectors>,
-    pub(crate) client_name: Option<ClientName>,
+    pub(crate) client_name: Option<Result<ClientName, ClientNameError>>,
     pub(crate) login: LoginSettings,
     pub(crate) auth_in_clear: bool,
     pub(crate) all_or_nothing: bool,
@@ -118,7 +120,7 @@ impl Endpoint {
     /// use envoi::Endpoint;
     /// use envoi::tls::Security;
     ///
-    /// assert_eq!(Endpoint::lmtp("mailbox.example.org").port_number(), 24);
+    /// assert_eq!(Endpoint::lmtp("mailbox.example.org").get_port(), 24);
     /// let protected = Endpoint::lmtp("mailbox.example.org").security(Security::Required);
     /// ```
     pub fn lmtp(host: impl Into<String>) -> Self {
@@ -305,22 +307,28 @@ impl Endpoint {
     }
 
     /// Allows credentials to be sent without TLS, where an eavesdropper can read them.
-    pub fn auth_in_clear(mut self) -> Self {
-        self.auth_in_clear = true;
+    pub fn auth_in_clear(mut self, yes: bool) -> Self {
+        self.auth_in_clear = yes;
         self
     }
 
     /// Sets the client name for EHLO; the default is the local address, in brackets.
-    pub fn client_name(mut self, name: ClientName) -> Self {
-        self.client_name = Some(name);
+    /// A name that cannot stand there makes connecting fail with [`ErrorKind::Config`].
+    ///
+    /// ```
+    /// let endpoint = envoi::Endpoint::new("mail.example.org").client_name("client.example.org");
+    /// assert_eq!(endpoint.get_client_name().unwrap().as_str(), "client.example.org");
+    /// ```
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = Some(ClientName::new(name));
         self
     }
 
     /// Sends a message to all of its recipients or to none. By default, a refused recipient does
     /// not prevent delivery to the others. The replies to RCPT decide: in LMTP, a recipient that
     /// the server refuses after the message does not revoke the delivery to the others.
-    pub fn all_or_nothing(mut self) -> Self {
-        self.all_or_nothing = true;
+    pub fn all_or_nothing(mut self, yes: bool) -> Self {
+        self.all_or_nothing = yes;
         self
     }
 
@@ -380,7 +388,7 @@ impl Endpoint {
 
     /// The address of the server.
     pub(crate) fn destination(&self) -> Destination {
-        let host_and_port = || Destination::Host(self.host.clone(), self.port_number());
+        let host_and_port = || Destination::Host(self.host.clone(), self.get_port());
         self.local.clone().unwrap_or_else(host_and_port)
     }
 
@@ -398,12 +406,68 @@ impl Endpoint {
     }
 
     /// The port to connect to.
-    pub fn port_number(&self) -> u16 {
+    pub fn get_port(&self) -> u16 {
         self.port.unwrap_or(match (self.protocol, self.security) {
             (Protocol::Lmtp, _) => 24,
             (Protocol::Smtp, Security::Implicit) => 465,
             (Protocol::Smtp, _) => 587,
         })
+    }
+
+    /// Whether and how TLS protects the connection.
+    pub fn get_security(&self) -> Security {
+        self.security
+    }
+
+    /// The TLS settings.
+    pub fn get_tls(&self) -> &TlsSettings {
+        &self.tls.settings
+    }
+
+    /// The name that this client gives itself in EHLO, if one was set that can stand there.
+    pub fn get_client_name(&self) -> Option<&ClientName> {
+        self.client_name.as_ref()?.as_ref().ok()
+    }
+
+    /// The mechanisms that a login may use, in their order; empty for any.
+    pub fn get_mechanisms(&self) -> &[Mechanism] {
+        &self.login.mechanisms
+    }
+
+    /// Whether the credentials may cross the network without protection.
+    pub fn get_auth_in_clear(&self) -> bool {
+        self.auth_in_clear
+    }
+
+    /// Whether a message goes to all of its recipients or to none.
+    pub fn get_all_or_nothing(&self) -> bool {
+        self.all_or_nothing
+    }
+
+    /// The time limits.
+    pub fn get_timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The bounds on what the server sends.
+    pub fn get_limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The idle time after which a message begins with MAIL alone.
+    pub fn get_check_after_idle(&self) -> Duration {
+        self.check_after_idle
+    }
+
+    /// The options of the sockets.
+    pub fn get_socket_options(&self) -> &SocketOptions {
+        &self.route.tcp.options
+    }
+
+    /// The proxy.
+    #[cfg(feature = "proxy")]
+    pub fn get_proxy(&self) -> Option<&Proxy> {
+        self.route.proxy.as_ref()
     }
 
     /// Checks what can be checked before connecting.
@@ -423,6 +487,13 @@ impl Endpoint {
                 "Leave the pin out; or have TLS used (tls=required in the URL, or \
                     Security::Required).",
             ));
+        }
+        if let Some(Err(error)) = &self.client_name {
+            return Err(
+                Error::new(ErrorKind::Config, Phase::Setup, error.to_string())
+                    .with_hint("Give up to 255 printable ASCII characters without a blank.")
+                    .with_source(error.clone()),
+            );
         }
         self.login.check()
     }
@@ -450,6 +521,15 @@ impl Endpoint {
     /// Reads the trust store again.
     pub(crate) async fn reload_trust(&self) -> Result<TrustSummary> {
         self.tls.reload(self.verify_mode()).await
+    }
+}
+
+impl std::str::FromStr for Endpoint {
+    type Err = Error;
+
+    /// Reads a URL as [`from_url`](Self::from_url) does.
+    fn from_str(url: &str) -> Result<Self> {
+        Endpoint::from_url(url)
     }
 }
 

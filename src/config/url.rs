@@ -187,7 +187,7 @@ fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<End
                     .map(str::parse)
                     .collect::<Result<Vec<_>, _>>()?,
             ),
-            "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(),
+            "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(true),
             "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),
             "helo" => endpoint.client_name(ClientName::new(value)?),
             "trust" => {
@@ -350,7 +350,7 @@ mod tests {
         ] {
             let endpoint = parse(url).unwrap();
             assert_eq!(
-                (endpoint.host(), endpoint.port_number()),
+                (endpoint.host(), endpoint.get_port()),
                 (host, port),
                 "{url}"
             );

@@ -494,7 +494,7 @@ impl Connection {
             elapsed: start.at.elapsed(),
             transcript: self.transcript().clone(),
         };
-        Receipt::new(info, delivery, effort)
+        Receipt::build(info, delivery, effort)
     }
 }
 

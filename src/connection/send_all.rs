@@ -6,7 +6,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures::future::{Either, select};
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
+use futures_core::Stream;
 
 use super::call::CallGuard;
 use super::clock::Clock;

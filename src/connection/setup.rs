@@ -157,7 +157,7 @@ impl Connection {
         };
         settings.secure = security == Security::Implicit;
         settings.auth_in_clear = endpoint.auth_in_clear;
-        settings.server = Some((endpoint.host.clone(), endpoint.port_number()));
+        settings.server = Some((endpoint.host.clone(), endpoint.get_port()));
         settings.limits = endpoint.limits.clone();
         let mut session = Connection {
             driver: Driver::new(
@@ -330,7 +330,7 @@ async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Opti
 /// The client name of the endpoint, or the local address if the server can make use of it.
 pub(crate) fn client_name(endpoint: &Endpoint, local_addr: Option<IpAddr>) -> ClientName {
     let literal = || ClientName::literal(local_addr.unwrap_or([127, 0, 0, 1].into()));
-    endpoint.client_name.clone().unwrap_or_else(literal)
+    endpoint.get_client_name().cloned().unwrap_or_else(literal)
 }
 
 /// Connects as the endpoint says, within its time limits.

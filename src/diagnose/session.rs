@@ -34,7 +34,8 @@ impl From<ProtocolError> for Error {
 
 impl Error {
     /// Sets whether the message may have been delivered, with the advice for it.
-    pub(crate) fn with_outcome_unknown(mut self, unknown: bool) -> Self {
+    #[must_use]
+    pub fn with_outcome_unknown(mut self, unknown: bool) -> Self {
         let was_unknown = self.outcome_unknown();
         self.set_outcome_unknown(unknown);
         match unknown {

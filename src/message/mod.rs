@@ -212,10 +212,10 @@ impl<'x> Message<'x> {
     ///     .from("alice@example.org")
     ///     .to("bob@example.com")
     ///     .text_body("As promised.");
-    /// let message = Message::from(mail).attach(Attachment::file("film.mp4")).binary();
+    /// let message = Message::from(mail).attach(Attachment::file("film.mp4")).binary(true);
     /// ```
-    pub fn binary(mut self) -> Self {
-        self.may_be_binary = true;
+    pub fn binary(mut self, yes: bool) -> Self {
+        self.may_be_binary = yes;
         self
     }
 
@@ -243,6 +243,31 @@ impl<'x> Message<'x> {
     pub fn progress(mut self, callback: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(callback));
         self
+    }
+
+    /// The attachments that are streamed.
+    pub fn get_attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// The envelope, where one was set.
+    pub fn get_envelope(&self) -> Option<&Envelope> {
+        self.envelope.as_ref()
+    }
+
+    /// The delivery options.
+    pub fn get_delivery(&self) -> &DeliveryOptions {
+        &self.delivery
+    }
+
+    /// What becomes of line ends that are not CRLF.
+    pub fn get_line_ends(&self) -> LineEnds {
+        self.line_ends
+    }
+
+    /// Whether attachments may go without base64.
+    pub fn get_binary(&self) -> bool {
+        self.may_be_binary
     }
 
     /// Checks the message, inspects its files, and serializes it. Sending starts with this; call it

@@ -84,7 +84,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
             .collect();
         keys.push(("auth", names.join(",")));
     }
-    if let Some(name) = &endpoint.client_name {
+    if let Some(name) = endpoint.get_client_name() {
         keys.push(("helo", name.as_str().to_owned()));
     }
 

@@ -388,7 +388,7 @@ impl Target<'_> {
     /// purpose and take note of clients that send something before it.
     fn greeting_delay(&self) -> Duration {
         let limit = self.prober.endpoint.timeouts.greeting;
-        match self.endpoint.port_number() {
+        match self.endpoint.get_port() {
             25 => limit.mul_f32(0.75),
             465 => Duration::from_millis(100).min(limit / 2),
             _ => Duration::from_secs(1).min(limit / 2),

@@ -67,6 +67,12 @@ impl fmt::Display for ClientNameError {
 
 impl std::error::Error for ClientNameError {}
 
+impl From<ClientName> for String {
+    fn from(name: ClientName) -> String {
+        name.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

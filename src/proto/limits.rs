@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 /// Limits for what a server can make the machine store. No real server comes near the defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// The maximum length of a line of a reply, and of a challenge, in bytes. RFC 5321 has 512, and

@@ -3,6 +3,7 @@
 //! This module parses the syntax of a reply (RFC 5321, 4.2) and of its enhanced status code (RFC
 //! 2034, RFC 3463). It does not know which command a reply belongs to, nor what it means there.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::{fmt, mem};
 
@@ -23,6 +24,29 @@ pub struct Reply {
     code: u16,
     /// Shared by the copies, of which each recipient may have one.
     lines: Arc<Vec<String>>,
+}
+
+impl FromStr for Reply {
+    type Err = ReplyError;
+
+    /// Reads a whole reply, of which the last line needs no line end.
+    ///
+    /// ```
+    /// let reply: envoi::proto::Reply = "550 5.1.1 No such user".parse()?;
+    /// assert_eq!((reply.code(), reply.text().as_str()), (550, "No such user"));
+    /// let reply: envoi::proto::Reply = "250-mail.example.org\n250 SIZE".parse()?;
+    /// assert_eq!(reply.lines(), ["mail.example.org", "SIZE"]);
+    /// # Ok::<(), envoi::proto::ReplyError>(())
+    /// ```
+    fn from_str(text: &str) -> Result<Self, ReplyError> {
+        let mut input = BytesMut::from(text);
+        input.extend_from_slice(b"\n");
+        let reply = ReplyParser::new(Limits::default()).parse(&mut input)?;
+        // What follows is one line end at most.
+        reply
+            .filter(|_| matches!(&input[..], b"" | b"\n"))
+            .ok_or_else(|| ReplyError::NotAReply(text.to_owned()))
+    }
 }
 
 impl Reply {

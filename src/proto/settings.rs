@@ -27,7 +27,7 @@ pub enum Protocol {
 }
 
 /// The settings of a session of the machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
     /// SMTP or LMTP.

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::envelope::Envelope;
 
 /// What the machine must know to offer a message to the server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transaction {
     /// The address for bounces; `None` is the null reverse-path.

@@ -26,7 +26,7 @@ const REPLY_LINES: usize = 60;
 /// C: AUTH PLAIN ***
 /// S: 235 2.7.0 Authentication successful
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
     /// Shared with the copies in receipts.
     head: Vec<Arc<str>>,

@@ -52,7 +52,7 @@ impl Delivery {
 }
 
 impl Receipt {
-    pub(crate) fn new(session: &SessionInfo, delivery: Delivery, effort: Effort) -> Self {
+    pub(crate) fn build(session: &SessionInfo, delivery: Delivery, effort: Effort) -> Self {
         let SessionInfo {
             server,
             tls,
@@ -87,13 +87,34 @@ impl Receipt {
         }
     }
 
-    /// The receipt of a call that reached no server.
-    pub(crate) fn nothing_sent(server: &str) -> Self {
+    /// The receipt of a message that was not sent yet to any recipient. Programs need it only to test
+    /// how they handle receipts; the fields are public.
+    ///
+    /// ```
+    /// use envoi::{Address, Outcome, Receipt, Recipient};
+    ///
+    /// /// The code under test.
+    /// fn bounced(receipt: &Receipt) -> Vec<&str> {
+    ///     let refused = |recipient: &&Recipient| matches!(recipient.outcome, Outcome::Refused(_));
+    ///     receipt.recipients.iter().filter(refused).map(|r| r.address.as_str()).collect()
+    /// }
+    ///
+    /// let mut receipt = Receipt::new("mail.example.org");
+    /// for (address, outcome) in [
+    ///     ("alice@example.com", Outcome::Accepted("250 2.1.5 Ok".parse()?)),
+    ///     ("bob@example.com", Outcome::Refused("550 5.1.1 No such user".parse()?)),
+    /// ] {
+    ///     receipt.recipients.push(Recipient::new(Address::new(address)?, outcome));
+    /// }
+    /// assert_eq!(bounced(&receipt), ["bob@example.com"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(server: impl Into<String>) -> Self {
         let session = SessionInfo {
-            server: server.to_owned(),
+            server: server.into(),
             ..SessionInfo::default()
         };
-        Receipt::new(&session, Delivery::default(), Effort::default())
+        Receipt::build(&session, Delivery::default(), Effort::default())
     }
 
     /// The receipt of a session that failed before it was ready, as that of a message that was to

@@ -18,7 +18,7 @@ pub use certificate::Certificate;
 pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
 /// The result of sending a message: an outcome for each recipient, and how the message was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a message that was accepted for one recipient may have been refused for another: \
     look at `recipients`"]
 #[non_exhaustive]
@@ -87,7 +87,7 @@ impl Receipt {
 }
 
 /// A recipient and the outcome for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recipient {
     /// The address as it was given.
@@ -105,6 +105,18 @@ pub struct Recipient {
 }
 
 impl Recipient {
+    /// A recipient with its outcome. A refusal with 4xx is [transient](Self::is_transient).
+    pub fn new(address: Address, outcome: Outcome) -> Self {
+        let transient = matches!(&outcome, Outcome::Refused(reply) if reply.is_transient());
+        Recipient {
+            address,
+            outcome,
+            final_reply: None,
+            transient,
+            hint: None,
+        }
+    }
+
     /// A recipient that the server has not been told about.
     pub(crate) fn untried(address: Address) -> Self {
         Recipient {

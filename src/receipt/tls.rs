@@ -10,7 +10,7 @@ use super::Certificate;
 /// message was sent.
 ///
 /// `Display` writes it in one line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsInfo {
     /// The protocol version: `TLSv1.2` or `TLSv1.3`.
@@ -80,7 +80,7 @@ impl fmt::Display for TlsInfo {
 ///     Some(failure.chain.iter().map(|certificate| certificate.to_pem()).collect())
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CertificateFailure {
     /// What is wrong.

@@ -187,14 +187,14 @@ impl Builder {
     }
 
     /// Offers AUTH without TLS too.
-    pub fn auth_in_clear(mut self) -> Self {
-        self.settings.auth_in_clear = true;
+    pub fn auth_in_clear(mut self, yes: bool) -> Self {
+        self.settings.auth_in_clear = yes;
         self
     }
 
     /// Refuses MAIL before a login, with 530.
-    pub fn require_login(mut self) -> Self {
-        self.settings.require_login = true;
+    pub fn require_login(mut self, yes: bool) -> Self {
+        self.settings.require_login = yes;
         self
     }
 
@@ -259,8 +259,8 @@ impl Builder {
 
     /// Offers PRDR: a client that asks for it gets a reply for each recipient after the message, as
     /// Exim sends it.
-    pub fn prdr(mut self) -> Self {
-        self.settings.prdr = true;
+    pub fn prdr(mut self, yes: bool) -> Self {
+        self.settings.prdr = yes;
         self
     }
 
@@ -304,15 +304,15 @@ impl Builder {
 
     /// Refuses a message with bytes beyond ASCII, with 554, unless MAIL declared them by
     /// `BODY=8BITMIME` (RFC 6152), `BODY=BINARYMIME` or `SMTPUTF8`.
-    pub fn check_eight_bit(mut self) -> Self {
-        self.settings.checks.eight_bit = true;
+    pub fn check_eight_bit(mut self, yes: bool) -> Self {
+        self.settings.checks.eight_bit = yes;
         self
     }
 
     /// Refuses a message with a line of more than 998 bytes before its CRLF, with 554 (RFC 5321,
     /// 4.5.3.1.6), unless MAIL declared `BODY=BINARYMIME`.
-    pub fn check_line_length(mut self) -> Self {
-        self.settings.checks.line_length = true;
+    pub fn check_line_length(mut self, yes: bool) -> Self {
+        self.settings.checks.line_length = yes;
         self
     }
 
@@ -338,14 +338,14 @@ impl Builder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn check_size(mut self) -> Self {
-        self.settings.checks.size = true;
+    pub fn check_size(mut self, yes: bool) -> Self {
+        self.settings.checks.size = yes;
         self
     }
 
     /// Discards the contents of messages and keeps only their size. For benchmarks.
-    pub fn discard(mut self) -> Self {
-        self.settings.discard = true;
+    pub fn discard(mut self, yes: bool) -> Self {
+        self.settings.discard = yes;
         self
     }
 

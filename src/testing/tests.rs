@@ -77,7 +77,7 @@ async fn starttls(server: &Server) -> TlsStream<TcpStream> {
 async fn message_is_captured_over_starttls_after_login() {
     let server = Server::builder()
         .login("alice", "dummy123")
-        .require_login()
+        .require_login(true)
         .start()
         .await
         .unwrap();
@@ -162,7 +162,7 @@ async fn untrusted_certificate_is_recorded_as_failure() {
 async fn starttls_discards_earlier_state() {
     let server = Server::builder()
         .login("a", "b")
-        .auth_in_clear()
+        .auth_in_clear(true)
         .start()
         .await
         .unwrap();
@@ -273,10 +273,10 @@ async fn commands_out_of_order_or_malformed_are_refused() {
 async fn logins_work_in_every_form() {
     let server = Server::builder()
         .plaintext()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .login("a", "b")
         .login("c", "d")
-        .require_login()
+        .require_login(true)
         .start()
         .await
         .unwrap();
@@ -397,10 +397,14 @@ async fn large_message_is_kept_or_discarded() {
     body.extend_from_slice(b".\r\n");
     for is_kept in [true, false] {
         let builder = Server::builder().plaintext();
-        let server = if is_kept { builder } else { builder.discard() }
-            .start()
-            .await
-            .unwrap();
+        let server = if is_kept {
+            builder
+        } else {
+            builder.discard(true)
+        }
+        .start()
+        .await
+        .unwrap();
         let mut stream = connect(&server).await;
         stream.write_all(b"HELO me\r\n").await.unwrap();
         stream.write_all(TRANSACTION.as_bytes()).await.unwrap();
@@ -589,7 +593,7 @@ async fn url_has_login_and_trust() {
     let plain = Server::builder()
         .plaintext()
         .login("a", "b")
-        .auth_in_clear()
+        .auth_in_clear(true)
         .start()
         .await
         .unwrap();
@@ -662,7 +666,7 @@ async fn lmtp_replies_for_each_recipient() {
 async fn prdr_replies_for_each_recipient() {
     let builder = Server::builder()
         .plaintext()
-        .prdr()
+        .prdr(true)
         .refuse_message("full@b", "552 5.2.2 Full");
     let server = builder.start().await.unwrap();
     let message = "DATA\r\nx\r\n.\r\n";
@@ -732,9 +736,9 @@ async fn commands_between_chunks_drop_the_message() {
 async fn requested_checks_are_applied() {
     let server = Server::builder()
         .plaintext()
-        .check_eight_bit()
-        .check_line_length()
-        .check_size();
+        .check_eight_bit(true)
+        .check_line_length(true)
+        .check_size(true);
     let server = server
         .offer("CHUNKING")
         .offer("BINARYMIME")

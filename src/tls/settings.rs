@@ -98,6 +98,31 @@ impl TlsSettings {
         self
     }
 
+    /// Whom to trust.
+    pub fn get_trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The oldest version allowed.
+    pub fn get_min_version(&self) -> TlsVersion {
+        self.min
+    }
+
+    /// The newest version allowed.
+    pub fn get_max_version(&self) -> TlsVersion {
+        self.max
+    }
+
+    /// The name to verify, where it is not that of the host.
+    pub fn get_server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The certificate of the client.
+    pub fn get_client_certificate(&self) -> Option<&ClientCertificate> {
+        self.client_certificate.as_ref()
+    }
+
     /// Whether a key is pinned.
     pub(crate) fn has_pins(&self) -> bool {
         self.config.is_none() && !self.trust.pins.is_empty()

@@ -151,6 +151,11 @@ async fn probe_reports_lmtp_servers() {
             .collect::<Vec<_>>(),
         [24]
     );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn probe_refuses_a_unix_socket() {
     let error = envoi::probe(&Endpoint::lmtp_unix("/run/lmtp.sock"))
         .await
         .unwrap_err();
@@ -382,7 +387,7 @@ async fn probe_fails_without_tls_if_the_policy_requires_it() {
 async fn probe_never_sends_a_password_in_clear() {
     let server = Server::builder()
         .plaintext()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .login("alice", PASSWORD)
         .start()
         .await

@@ -189,7 +189,7 @@ async fn send_reads_the_password_from_a_file_or_variable() {
     let server = Server::builder()
         .implicit_tls()
         .login("alice", PASSWORD)
-        .require_login()
+        .require_login(true)
         .start()
         .await
         .unwrap();
@@ -1012,7 +1012,7 @@ async fn send_logs_in_with_each_mechanism() {
 async fn send_never_sends_credentials_in_clear() {
     let server = Server::builder()
         .plaintext()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .login("alice", PASSWORD)
         .start()
         .await

@@ -154,7 +154,7 @@ async fn one_refused_recipient_does_not_fail_the_other() {
     );
     assert!(receipt.recipients[1].outcome.is_accepted());
 
-    let error = Client::new(endpoint.all_or_nothing())
+    let error = Client::new(endpoint.all_or_nothing(true))
         .send(two())
         .await
         .unwrap_err();
@@ -349,7 +349,7 @@ async fn a_password_that_the_server_echoes_is_not_shown() {
     ])
     .await;
     let endpoint = plaintext(port)
-        .auth_in_clear()
+        .auth_in_clear(true)
         .user("alice")
         .password("hunter22");
     let error = Connection::connect(&endpoint).await.unwrap_err();
@@ -483,7 +483,7 @@ fn binary_server() -> envoi::testing::Builder {
 fn film(content: &[u8]) -> Message<'static> {
     Message::from(hello())
         .attach(Attachment::bytes("film.mp4", "video/mp4", content.to_vec()))
-        .binary()
+        .binary(true)
 }
 
 #[tokio::test]
@@ -504,7 +504,7 @@ async fn binary_messages_are_sent_unchanged_in_chunks() {
         );
         for message in [
             film(&content),
-            Message::from(hello()).attach(stream).binary(),
+            Message::from(hello()).attach(stream).binary(true),
         ] {
             let receipt = client.send(message).await.unwrap();
             let captured = server.next_message().await;
@@ -774,7 +774,9 @@ async fn an_error_names_at_most_ten_recipients_and_their_number() {
         .start()
         .await
         .unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     let to = (0..1000).map(|n| Address::new(format!("bad{n}@example.com")).unwrap());
     let to = [Address::new("good@example.com").unwrap()]
         .into_iter()

@@ -75,10 +75,10 @@ async fn converse(
             Tls::Implicit => Security::Implicit,
         });
     if dialogue.auth_in_clear {
-        endpoint = endpoint.auth_in_clear();
+        endpoint = endpoint.auth_in_clear(true);
     }
     if dialogue.sends.iter().any(|send| send.all_or_nothing) {
-        endpoint = endpoint.all_or_nothing();
+        endpoint = endpoint.all_or_nothing(true);
     }
     if dialogue.sends.iter().any(|send| send.await_sender) {
         endpoint = endpoint.check_after_idle(std::time::Duration::ZERO);

@@ -120,7 +120,9 @@ async fn a_message_that_cannot_be_split_is_refused_before_mail() {
             .await
             .unwrap_err(),
     );
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     fails(Client::new(endpoint).send(hello_to(&to)).await.unwrap_err());
     assert!(
         server
@@ -588,7 +590,9 @@ async fn a_one_shot_stream_is_sent_to_the_first_accepted_recipients_only() {
     }
     // To all or none: the server cannot take it for all.
     let server = takes(1, TOO_MANY, plain()).start().await.unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     let error = Client::new(endpoint)
         .send(hello_to(&["a@x.org", "b@x.org"]))
         .await

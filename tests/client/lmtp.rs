@@ -102,7 +102,7 @@ async fn lmtp_delivers_over_tls_after_a_login() {
     let server = builder()
         .starttls()
         .login("alice", "secret")
-        .require_login()
+        .require_login(true)
         .start()
         .await
         .unwrap();
@@ -290,7 +290,7 @@ async fn single_steps_report_each_recipients_reply() {
 async fn prdr_reports_each_recipients_reply() {
     let builder = Server::builder()
         .plaintext()
-        .prdr()
+        .prdr(true)
         .refuse_message(FULL, "552 5.2.2 Mailbox full");
     let server = builder
         .refuse_message("picky@example.com", "450 4.7.1 Not today")

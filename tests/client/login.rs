@@ -32,7 +32,7 @@ async fn server(mechanisms: &[Mechanism]) -> Server {
     let server = Server::builder()
         .login("alice", PASSWORD)
         .token("alice", TOKEN)
-        .require_login();
+        .require_login(true);
     server
         .mechanisms(mechanisms.iter().copied())
         .start()
@@ -244,7 +244,7 @@ async fn mechanisms_are_tried_in_the_callers_order() {
 async fn without_tls_mechanisms_that_reveal_the_password_come_last() {
     let server = Server::builder()
         .plaintext()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .login("alice", PASSWORD)
         .mechanisms(ALL);
     let server = server.answer(|command| {
@@ -260,7 +260,7 @@ async fn without_tls_mechanisms_that_reveal_the_password_come_last() {
         connect(&endpoint).await.unwrap_err().kind(),
         ErrorKind::Insecure
     );
-    let connection = connect(&endpoint.auth_in_clear()).await.unwrap();
+    let connection = connect(&endpoint.auth_in_clear(true)).await.unwrap();
     assert_eq!(connection.mechanism(), Some(Mechanism::CramMd5));
     let session = &server.connections()[1];
     let tried: Vec<_> = session
@@ -520,11 +520,13 @@ async fn without_verified_tls_a_broken_exchange_ends_the_login() {
     for challenge in BROKEN {
         let server = faulty("SCRAM", challenge)
             .plaintext()
-            .auth_in_clear()
+            .auth_in_clear(true)
             .start()
             .await
             .unwrap();
-        let clear = endpoint(&server).security(Security::None).auth_in_clear();
+        let clear = endpoint(&server)
+            .security(Security::None)
+            .auth_in_clear(true);
         let error = connect(&clear.credentials(Credentials::new("alice", PASSWORD)))
             .await
             .unwrap_err();
@@ -538,7 +540,7 @@ async fn without_verified_tls_a_broken_exchange_ends_the_login() {
         let server = faulty("SCRAM", challenge).start().await.unwrap();
         let unverified = endpoint(&server)
             .trust(Trust::dangerous_accept_any_certificate())
-            .auth_in_clear();
+            .auth_in_clear(true);
         let error = connect(&unverified.credentials(Credentials::new("alice", PASSWORD)))
             .await
             .unwrap_err();

@@ -130,7 +130,7 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
 /// The same in the form for a server that takes any bytes.
 fn binary_bytes_of(message: Message<'_>) -> Vec<u8> {
     run(async {
-        let (_, mut body) = message.binary().prepare().await.unwrap();
+        let (_, mut body) = message.binary(true).prepare().await.unwrap();
         let encoded = body.content();
         body.negotiate(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
         assert_eq!(body.content(), Content::Binary);
@@ -786,7 +786,7 @@ fn an_impossible_size_does_not_overflow() {
             Message::from(mail())
                 .attach(attachment())
                 .attach(attachment()),
-            Message::from(mail()).attach(attachment()).binary(),
+            Message::from(mail()).attach(attachment()).binary(true),
         ] {
             let (_, mut body) = run(message.prepare()).unwrap();
             assert!(body.size().unwrap() >= size, "{size}");
@@ -1093,18 +1093,18 @@ fn only_leaf_parts_are_sent_as_binary() {
     let attached =
         || Message::from(mail().text_body("Text")).attach(Attachment::bytes("a", "a/b", vec![0]));
     let both = "250-CHUNKING\r\n250 BINARYMIME\r\n";
-    assert_eq!(content(attached().binary(), both), Content::Binary);
+    assert_eq!(content(attached().binary(true), both), Content::Binary);
     assert_eq!(content(attached(), both), Content::SevenBit);
     assert_eq!(
-        content(attached().binary(), "250 CHUNKING\r\n"),
+        content(attached().binary(true), "250 CHUNKING\r\n"),
         Content::SevenBit
     );
     assert_eq!(
-        content(attached().binary(), "250 BINARYMIME\r\n"),
+        content(attached().binary(true), "250 BINARYMIME\r\n"),
         Content::SevenBit
     );
     assert_eq!(
-        content(Message::from(mail().text_body("Text")).binary(), both),
+        content(Message::from(mail().text_body("Text")).binary(true), both),
         Content::SevenBit
     );
     // Text has the line ends that it would have behind DATA.

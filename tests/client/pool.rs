@@ -151,6 +151,7 @@ async fn a_pool_sends_what_a_client_can_send() {
         Server::builder().login("alice", "p@ss"),
         Server::builder().implicit_tls().login("alice", "p@ss"),
         Server::builder().lmtp(),
+        #[cfg(unix)]
         Server::builder().lmtp_unix(),
     ] {
         let server = server.start().await.unwrap();

@@ -143,7 +143,9 @@ async fn all_or_nothing_retries_all_recipients_or_none() {
         .start()
         .await
         .unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     let receipt = Client::new(endpoint)
         .retries(at_once(5))
         .send(to())
@@ -158,7 +160,9 @@ async fn all_or_nothing_retries_all_recipients_or_none() {
         .start()
         .await
         .unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     let error = Client::new(endpoint)
         .retries(at_once(5))
         .send(to())
@@ -440,7 +444,9 @@ async fn a_permanent_failure_after_a_partial_success_ends_the_attempts() {
             line.starts_with("RCPT TO:<b@")
                 .then(|| "450 4.2.1 Busy".to_owned())
         };
-        let server = Server::builder().login("alice", "secret").require_login();
+        let server = Server::builder()
+            .login("alice", "secret")
+            .require_login(true);
         let server = server
             .mechanisms([envoi::proto::Mechanism::Plain])
             .answer(answer)
@@ -563,7 +569,9 @@ async fn all_or_nothing_reports_every_refusal() {
         .start()
         .await
         .unwrap();
-    let endpoint = Endpoint::from_url(&server.url()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&server.url())
+        .unwrap()
+        .all_or_nothing(true);
     let error = Client::new(endpoint)
         .retries(at_once(5))
         .send(two())

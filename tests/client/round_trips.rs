@@ -140,11 +140,11 @@ async fn count(server: Builder, handshake: u32) -> (u32, u32) {
 
 #[tokio::test]
 async fn round_trips_match_the_table_in_the_docs() {
-    let plain = |server: Builder| server.login("alice", "secret").auth_in_clear();
+    let plain = |server: Builder| server.login("alice", "secret").auth_in_clear(true);
     let scram = |server: Builder| {
         server
             .login("alice", "secret")
-            .auth_in_clear()
+            .auth_in_clear(true)
             .mechanisms([Mechanism::ScramSha256, Mechanism::ScramSha256Plus])
     };
     let logins: [(&str, &dyn Fn(Builder) -> Builder); 3] = [

@@ -43,7 +43,7 @@ fn at_once(name: &'static str, limits: Script) -> Case {
             .text_body("Hello.\n")
             .into()
     })
-    .with(|endpoint, _| endpoint.all_or_nothing())
+    .with(|endpoint, _| endpoint.all_or_nothing(true))
 }
 
 fn untrusted(world: &World) -> ServerConfig {
@@ -111,7 +111,7 @@ async fn unsupported_requests_have_their_pinned_texts() {
             Phase::Mail,
             76,
         )
-        .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
+        .message(|| hello().delivery(DeliveryOptions::new().require_tls(true))),
         case(
             "REQUIRETLS is not offered",
             Server::Implicit(NOTHING),
@@ -120,7 +120,7 @@ async fn unsupported_requests_have_their_pinned_texts() {
             Phase::Mail,
             69,
         )
-        .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
+        .message(|| hello().delivery(DeliveryOptions::new().require_tls(true))),
         case(
             "REQUIRETLS with an untrusted certificate",
             Server::StartTls(
@@ -135,7 +135,7 @@ async fn unsupported_requests_have_their_pinned_texts() {
             Phase::Mail,
             76,
         )
-        .message(|| hello().delivery(DeliveryOptions::new().require_tls())),
+        .message(|| hello().delivery(DeliveryOptions::new().require_tls(true))),
     ];
     play("extensions", cases).await;
 }

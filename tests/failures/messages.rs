@@ -199,7 +199,7 @@ async fn message_failures_have_their_pinned_texts() {
             69,
         )
         .message(to_three)
-        .with(|endpoint, _| endpoint.all_or_nothing()),
+        .with(|endpoint, _| endpoint.all_or_nothing(true)),
         rcpt(
             "relaying denied, Postfix",
             &[("RCPT", "554 5.7.1 <you@example.com>: Relay access denied")],

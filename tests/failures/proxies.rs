@@ -17,7 +17,7 @@ const REFUSED_LOGIN: &[u8] = &[1, 1];
 const NO_METHOD: &[u8] = &[5, 0xff];
 
 fn through(endpoint: Endpoint, scheme: &str) -> Endpoint {
-    let proxy = Proxy::from_url(&format!("{scheme}127.0.0.1:{}", endpoint.port_number())).unwrap();
+    let proxy = Proxy::from_url(&format!("{scheme}127.0.0.1:{}", endpoint.get_port())).unwrap();
     endpoint.port(587).proxy(proxy)
 }
 

@@ -280,7 +280,7 @@ async fn single_steps_can_be_cancelled_after_each_poll() {
         for polls in 1.. {
             let context = format!("{name}, {polls} polls");
             let (client, state, serving) = wire(LINE, true);
-            let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear())
+            let mut connection = Connection::from_stream(client, &endpoint().auth_in_clear(true))
                 .await
                 .unwrap();
             if before > 0 {

@@ -51,7 +51,7 @@ impl TcpServer {
                 }
             }
         });
-        let endpoint = behavior.endpoint().port(port).auth_in_clear();
+        let endpoint = behavior.endpoint().port(port).auth_in_clear(true);
         TcpServer {
             endpoint,
             state,
@@ -232,7 +232,7 @@ async fn a_token_source_can_be_cancelled_after_each_poll() {
     let behavior = ServerBehavior::default();
     let endpoint = behavior
         .endpoint()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .user("alice")
         .mechanism(Mechanism::XOAuth2)
         .token_source(source);

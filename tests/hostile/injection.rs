@@ -413,7 +413,7 @@ async fn log_in(mechanism: Mechanism, credentials: Credentials) -> (Result<(), E
     ]);
     acts.extend([send_reply("535 5.7.8 no\r\n"), Act::Listen]);
     let endpoint = plain()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .mechanism(mechanism)
         .credentials(credentials);
     let meeting = meet(acts, async |stream| {
@@ -557,7 +557,8 @@ fn invalid_requests_fail_before_connecting() {
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Request);
     // RFC 4616, 2 (PLAIN); RFC 4013, 2.3 (SCRAM); RFC 6750, 2.1 (tokens); RFC 4422, 3.4.1 (who is
     // acted for).
-    let login = |user: &str, password: &str| plain().auth_in_clear().user(user).password(password);
+    let login =
+        |user: &str, password: &str| plain().auth_in_clear(true).user(user).password(password);
     let url = |url: &str| Endpoint::from_url(url).unwrap();
     let tokens = |user: &str| {
         plain()

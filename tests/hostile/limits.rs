@@ -252,7 +252,7 @@ async fn endless_challenges_end_the_login() {
         ),
     ] {
         let endpoint = plain()
-            .auth_in_clear()
+            .auth_in_clear(true)
             .mechanism(mechanism)
             .credentials(credentials);
         let meeting = meet(challenged(&acts), async |stream| {
@@ -463,7 +463,7 @@ async fn a_slow_login_times_out() {
         ("AUTH", "504 5.5.4 no\r\n"),
         ("AUTH", "235 ok\r\n"),
     ];
-    let login = || plain().auth_in_clear().user("alice").password("secret");
+    let login = || plain().auth_in_clear(true).user("alice").password("secret");
     for (attack, endpoint, acts, seconds, words) in [
         (
             "challenges",
@@ -516,7 +516,7 @@ async fn a_slow_login_times_out() {
     }
     // The token's source may take its time; only what the server takes counts.
     let endpoint = plain()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .mechanism(Mechanism::XOAuth2)
         .user("alice")
         .token_source(async |_| {
@@ -661,7 +661,7 @@ async fn a_long_list_of_mechanisms_costs_linear_time() {
         "EHLO",
         &[Act::Say((names + "250 AUTH PLAIN\r\n").into()), Act::Listen],
     );
-    let endpoint = plain().auth_in_clear().user("alice").password("secret");
+    let endpoint = plain().auth_in_clear(true).user("alice").password("secret");
     let began = std::time::Instant::now();
     let meeting = meet(acts, async |stream| {
         let connecting = Connection::from_stream(stream, &endpoint);

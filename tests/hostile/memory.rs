@@ -247,7 +247,7 @@ async fn passwords_are_wiped_from_memory() {
         let endpoint = Endpoint::new("127.0.0.1")
             .port(port)
             .security(envoi::tls::Security::None)
-            .auth_in_clear()
+            .auth_in_clear(true)
             .mechanism(mechanism)
             .credentials(credentials);
         let connection = Connection::connect(&endpoint).await.unwrap();

@@ -322,7 +322,7 @@ async fn an_echoed_secret_is_hidden_in_any_form() {
             let (client, server) = duplex(16 * 1024);
             let serving = tokio::spawn(parrot(server, mechanism, secret.into(), form));
             let endpoint = plain()
-                .auth_in_clear()
+                .auth_in_clear(true)
                 .mechanism(mechanism)
                 .credentials(credentials.clone());
             let error = Connection::from_stream(client, &endpoint)
@@ -371,7 +371,7 @@ async fn a_truncated_echo_is_hidden() {
             ],
             vec![send_reply(&words.replace("{}", half)), Act::Cut],
         ];
-        let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
+        let endpoint = plain().auth_in_clear(true).user("alice").password(PASSWORD);
         let meeting = meet(acts.concat(), async |stream| {
             Connection::from_stream(stream, &endpoint).await.map(|_| ())
         })
@@ -440,7 +440,7 @@ async fn error_sources_hold_no_secret() {
             Act::Hear("AUTH"),
             Act::Cut,
         ];
-        let endpoint = plain().auth_in_clear().user("alice").password(secret);
+        let endpoint = plain().auth_in_clear(true).user("alice").password(secret);
         let words = format!("the filter says that {secret} must not pass");
         let connect = async |stream| {
             Connection::from_stream(Indiscreet(stream, words.clone()), &endpoint)
@@ -607,7 +607,7 @@ async fn an_echo_after_the_login_is_hidden() {
                 }
             }
         });
-        let endpoint = plain().auth_in_clear().user("alice").password(PASSWORD);
+        let endpoint = plain().auth_in_clear(true).user("alice").password(PASSWORD);
         let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
         let error = connection
             .send(text_message(0, &["you@example.com"], 10))
@@ -641,9 +641,9 @@ async fn an_echo_before_the_login_is_hidden() {
         .flat_map(|opening| [(opening, PASSWORD), (opening, CONTROLS)])
     {
         for endpoint in [
-            plain().auth_in_clear().user("alice").password(secret),
+            plain().auth_in_clear(true).user("alice").password(secret),
             plain()
-                .auth_in_clear()
+                .auth_in_clear(true)
                 .credentials(Credentials::new("alice", secret)),
         ] {
             let (client, mut server) = duplex(16 * 1024);
@@ -657,7 +657,7 @@ async fn an_echo_before_the_login_is_hidden() {
     }
     // A token from a source is known from the first login on.
     let endpoint = plain()
-        .auth_in_clear()
+        .auth_in_clear(true)
         .user("alice")
         .token_source(async |_| Ok::<_, Error>(TOKEN));
     let mut shown = Vec::new();

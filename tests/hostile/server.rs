@@ -396,7 +396,7 @@ pub fn binary_message(id: usize, recipients: &[&str], bytes: usize) -> Message<'
     );
     Message::from(built)
         .attach(attachment)
-        .binary()
+        .binary(true)
         .envelope(envelope(recipients))
 }
 

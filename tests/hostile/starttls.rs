@@ -247,7 +247,9 @@ async fn a_disturbed_handshake_never_leads_to_a_login_in_clear() {
                 }
                 heard
             });
-            let mut endpoint = endpoint(Security::Opportunistic).port(port).auth_in_clear();
+            let mut endpoint = endpoint(Security::Opportunistic)
+                .port(port)
+                .auth_in_clear(true);
             if logs_in {
                 endpoint = endpoint.user("alice").password("correct horse");
             }

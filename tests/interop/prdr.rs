@@ -132,7 +132,9 @@ async fn all_or_nothing_does_not_use_prdr() {
 }
 
 async fn all_or_nothing_at(exim: &Server) {
-    let endpoint = Endpoint::from_url(&exim.plain()).unwrap().all_or_nothing();
+    let endpoint = Endpoint::from_url(&exim.plain())
+        .unwrap()
+        .all_or_nothing(true);
     let to = [someone("choosy"), someone("prdr")];
     let receipt = Client::new(endpoint)
         .send(to_all(to.clone()))

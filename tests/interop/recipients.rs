@@ -81,7 +81,7 @@ async fn all_or_nothing_sends_to_all_or_none() {
 async fn all_or_nothing_at(server: &Server) {
     let endpoint = Endpoint::from_url(&server.starttls(ALICE))
         .unwrap()
-        .all_or_nothing();
+        .all_or_nothing(true);
     let mut connection = Connection::connect(&endpoint).await.unwrap();
     let to = someone("all");
     let error = connection

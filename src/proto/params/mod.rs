@@ -133,8 +133,8 @@ impl DeliveryOptions {
     /// Requires verified TLS on the whole way; otherwise the message is returned (REQUIRETLS, RFC
     /// 8689). The connection to this server must comply too, or sending fails with
     /// [`ErrorKind::Tls`](crate::ErrorKind::Tls).
-    pub fn require_tls(mut self) -> Self {
-        self.require_tls = true;
+    pub fn require_tls(mut self, yes: bool) -> Self {
+        self.require_tls = yes;
         self
     }
 
@@ -143,6 +143,41 @@ impl DeliveryOptions {
     pub fn submitter(mut self, submitter: impl Into<Option<Address>>) -> Self {
         self.submitter = Some(submitter.into());
         self
+    }
+
+    /// On what a report is sent.
+    pub fn get_notify(&self) -> Option<Notify> {
+        self.notify
+    }
+
+    /// What a report of failure returns.
+    pub fn get_returned(&self) -> Option<&DsnReturn> {
+        self.returned.as_ref()
+    }
+
+    /// The name of the message in reports.
+    pub fn get_envelope_id(&self) -> Option<&EnvelopeId> {
+        self.envelope_id.as_ref()
+    }
+
+    /// The time by which it is to be delivered.
+    pub fn get_deliver_by(&self) -> Option<&DeliverBy> {
+        self.deliver_by.as_ref()
+    }
+
+    /// How long it is to be held.
+    pub fn get_hold(&self) -> Option<&FutureRelease> {
+        self.hold.as_ref()
+    }
+
+    /// The priority.
+    pub fn get_priority(&self) -> Option<&Priority> {
+        self.priority.as_ref()
+    }
+
+    /// Whether it must go by verified TLS alone.
+    pub fn get_require_tls(&self) -> bool {
+        self.require_tls
     }
 
     fn for_recipient(&mut self, address: Address) -> &mut ForRecipient {

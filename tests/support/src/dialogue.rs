@@ -327,7 +327,7 @@ fn wish(
                 SystemTime::UNIX_EPOCH + seconds(time),
             )?),
             ("priority", [number]) => delivery.priority(number.parse()?),
-            ("require-tls", ["yes"]) => delivery.require_tls(),
+            ("require-tls", ["yes"]) => delivery.require_tls(true),
             ("submitter", ["<>"]) => delivery.submitter(None),
             ("submitter", [from]) => delivery.submitter(address(from)?),
             _ => return Ok(None),

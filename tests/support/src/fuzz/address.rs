@@ -126,7 +126,7 @@ fn check_url(url: &str) {
     match Endpoint::from_url(url) {
         Ok(endpoint) => {
             assert!(!format!("{endpoint:?}").contains(SECRET), "{url:?}");
-            assert!(!endpoint.host().is_empty() && endpoint.port_number() > 0);
+            assert!(!endpoint.host().is_empty() && endpoint.get_port() > 0);
         }
         Err(error) => check_error(&error, url),
     }

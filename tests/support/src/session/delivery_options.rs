@@ -80,7 +80,7 @@ impl Wish {
                     .unwrap(),
             ),
             Wish::Priority => delivery.priority(Priority::new(-3).unwrap()),
-            Wish::RequireTls => delivery.require_tls(),
+            Wish::RequireTls => delivery.require_tls(true),
             Wish::Submitter => delivery.submitter(Address::new(SUBMITTER).unwrap()),
             Wish::NoSubmitter => delivery.submitter(None),
         }
