@@ -1,8 +1,5 @@
 //! A gigabyte goes to a slow reader over TLS in a few megabytes of memory: `send` as a process,
 //! whose memory the kernel counts.
-//!
-//! It is run as it was built last: `cargo build --examples --all-features` comes before this test
-//! where only this one is run.
 
 use std::fs::File;
 use std::path::Path;

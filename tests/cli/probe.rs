@@ -1,7 +1,4 @@
 //! `envoi::probe` and the `probe` example: what they find out about servers of many kinds.
-//!
-//! `cargo test` builds the example first. `cargo test --test probe` alone does not: then
-//! `cargo build --example probe` comes before.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,7 +1,4 @@
 //! The `send` example as a program: what it delivers, says and exits with.
-//!
-//! `cargo test` builds it first. `cargo test --test send` alone does not: then
-//! `cargo build --example send` comes before.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
