@@ -339,7 +339,12 @@ fn replies_after_421_are_read() {
     let steps = client
         .feed(&format!("{refused}250 Ok\r\n").repeat(4))
         .unwrap();
-    let not_sent = |step: &&Step| matches!(step, Step::Event(Event::Rejected { phase: Phase::Mail, reply }) if reply.code() == 421);
+    let not_sent = |step: &&Step| match step {
+        Step::Event(Event::Rejected { phase, reply }) => {
+            *phase == Phase::Mail && reply.code() == 421
+        }
+        _ => false,
+    };
     assert_eq!(steps.iter().filter(not_sent).count(), 4, "{steps:?}");
     assert_eq!(
         (steps.last(), client.machine.unconfirmed_messages()),
@@ -550,8 +555,11 @@ fn a_refusal_stands_after_a_timeout() {
             assert!(!error.outcome_unknown(), "{replies:?}");
             let refused = client.steps().unwrap();
             assert!(
-                matches!(&refused[..], [Step::Event(Event::Rejected { phase: at, reply }), Step::Closed]
-                    if *at == phase && reply.code() == code),
+                matches!(
+                    &refused[..],
+                    [Step::Event(Event::Rejected { phase: at, reply }), Step::Closed]
+                        if *at == phase && reply.code() == code
+                ),
                 "{replies:?}: {refused:?}"
             );
             assert_eq!(client.machine.unconfirmed_messages(), 0);

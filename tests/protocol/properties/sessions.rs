@@ -179,7 +179,10 @@ proptest! {
             offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
         let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
-        let sent = events.iter().filter(|event| matches!(event, Observed::Step(Step::Event(Event::Accepted { .. })))).count();
+        let is_accepted = |event: &&Observed| {
+            matches!(event, Observed::Step(Step::Event(Event::Accepted { .. })))
+        };
+        let sent = events.iter().filter(is_accepted).count();
         prop_assert_eq!(sent, plan.messages.len(), "{:?}", events);
         // A login may not be offered, or not be allowed in clear.
         let is_failure = |event: &Observed| match event {

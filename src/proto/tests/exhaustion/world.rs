@@ -13,7 +13,7 @@ use crate::proto::{
 };
 use crate::{Credentials, Envelope};
 
-/// So many characters of a reply are its first half.
+/// The number of characters in the first half of a reply.
 const HALF: usize = 5;
 
 /// What the caller of the machine can ask for.
@@ -54,11 +54,11 @@ pub enum Move {
     Call(Call),
     /// The transport takes the next command, message or chunk, or what is left of it.
     Write,
-    /// The same without its last byte.
+    /// The transport takes that without its last byte.
     WriteMost,
     /// The server answers what it received.
     Reply(Class),
-    /// The same, and where a message is rejected the caller gives QUIT at once.
+    /// The server answers, and the caller quits as soon as a message is rejected.
     ReplyAndQuit(Class),
     /// The first half of the answer comes.
     Half(Class),
