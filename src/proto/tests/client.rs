@@ -1,6 +1,8 @@
 //! What only the client asks of a machine.
 
-use crate::proto::{ClientName, Event, Machine, Settings, Step};
+#[cfg(feature = "pool")]
+use crate::proto::Event;
+use crate::proto::{ClientName, Machine, Settings, Step};
 
 fn machine() -> Machine {
     Machine::new(Settings::new(ClientName::new("me").unwrap()))
