@@ -597,8 +597,8 @@ mod tests {
 
     #[test]
     fn invisible_characters_in_an_address_are_refused() {
-        for c in "\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\u{202e}\u{2060}\u{2066}\
-                  \u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0041}\u{e0100}"
+        for c in "\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\
+                  \u{202e}\u{2060}\u{2066}\u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0041}\u{e0100}"
             .chars()
         {
             for address in [
@@ -609,7 +609,8 @@ mod tests {
                 format!("alice@example.org{c}"),
                 format!("\"alice{c}smith\"@example.org"),
             ] {
-                for error in [Address::new(address.clone()), Address::lenient(address)].map(Result::unwrap_err) {
+                let results = [Address::new(address.clone()), Address::lenient(address)];
+                for error in results.map(Result::unwrap_err) {
                     let named = format!("it contains U+{:04X}, which is not visible", u32::from(c));
                     assert!(error.to_string().contains(&named), "{error}");
                 }

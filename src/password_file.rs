@@ -25,7 +25,9 @@ impl Secret {
     ///
     /// ```no_run
     /// let password = envoi::Secret::from_file("/run/secrets/smtp-password")?;
-    /// let endpoint = envoi::Endpoint::new("mail.example.org").user("alice@example.org").password(password);
+    /// let endpoint = envoi::Endpoint::new("mail.example.org")
+    ///     .user("alice@example.org")
+    ///     .password(password);
     /// # Ok::<(), envoi::Error>(())
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {

@@ -1248,11 +1248,12 @@ mod tests {
                         "STARTTLS is used",
                         "wants TLS",
                     ];
+                    let delayed = ["later", "for the moment", "at the moment"];
                     let contradicts = login && told(&login_advised)
                     || !login && phase != Auth && told(&login_assumed)
                     || secure && (told(&tls_advised) || advice.lasts)
                     // Some servers do so for greylisting.
-                    || reply.is_permanent() && !text.contains("list") && told(&["later", "for the moment", "at the moment"])
+                    || reply.is_permanent() && !text.contains("list") && told(&delayed)
                     || !matches!(phase, Auth | Hello) && told(&["Check user name and password"])
                     || (fell_back || lmtp || !offers) && told(&["leave out tls=none"])
                     || lmtp && told(&["smtps://", "587", "465", "smtp://"])
