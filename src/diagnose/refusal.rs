@@ -600,7 +600,7 @@ mod tests {
                 (
                     Rcpt,
                     "452 4.5.3 Error: too many recipients",
-                    "the message has one alone",
+                    "the message has only one",
                 ),
                 (
                     EndOfData,
