@@ -598,7 +598,8 @@ mod tests {
     #[test]
     fn invisible_characters_in_an_address_are_refused() {
         for c in "\u{85}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\
-                  \u{202e}\u{2060}\u{2066}\u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0041}\u{e0100}"
+                  \u{202e}\u{2060}\u{2066}\u{206f}\u{2800}\u{3000}\u{3164}\u{fe0f}\
+                  \u{feff}\u{ffa0}\u{e0041}\u{e0100}"
             .chars()
         {
             for address in [

@@ -87,8 +87,8 @@ impl Receipt {
         }
     }
 
-    /// The receipt of a message that was not sent yet to any recipient. Programs need it only to test
-    /// how they handle receipts; the fields are public.
+    /// The receipt of a message that was not sent yet to any recipient. Programs need it only to
+    /// test how they handle receipts; the fields are public.
     ///
     /// ```
     /// use envoi::{Address, Outcome, Receipt, Recipient};

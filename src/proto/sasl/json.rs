@@ -255,7 +255,8 @@ mod tests {
                         prop_assert_eq!(read, &text)
                     }
                     (Value::Other(read), value) => {
-                        prop_assert_eq!(serde_json::from_str::<serde_json::Value>(read).unwrap(), value)
+                        let read: serde_json::Value = serde_json::from_str(read).unwrap();
+                        prop_assert_eq!(read, value)
                     }
                     (read, value) => prop_assert!(false, "{:?} {}", read, value),
                 }
