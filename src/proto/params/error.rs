@@ -39,10 +39,10 @@ impl fmt::Display for ParameterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ParameterError::DeliverBy(time) => {
-                write!(f, "{time:?} is not a time to deliver a message within")
+                write!(f, "{time:?} is not a valid delivery time")
             }
             ParameterError::HoldFor(time) => {
-                write!(f, "{time:?} is not a time to hold a message for")
+                write!(f, "{time:?} is not a valid hold time")
             }
             ParameterError::HoldUntil => {
                 f.write_str("a message cannot be held until a time before 1970 or after 9999")
@@ -54,25 +54,21 @@ impl fmt::Display for ParameterError {
                 write!(f, "{} is not a priority", quoted(text))
             }
             ParameterError::Notify(word) => {
-                write!(f, "{} is not what a report can be sent on", quoted(word))
+                write!(f, "{} is not a NOTIFY value", quoted(word))
             }
             ParameterError::DsnReturn(word) => {
-                write!(f, "{} is not what a report can bring back", quoted(word))
+                write!(f, "{} is not a RET value", quoted(word))
             }
             ParameterError::EnvelopeId(id) => {
-                write!(
-                    f,
-                    "{} cannot be the name of a message in reports",
-                    quoted(id)
-                )
+                write!(f, "{} is not a valid envelope identifier", quoted(id))
             }
             ParameterError::OriginalRecipient(address_type, address) => {
                 let shown = quoted(&format!("{address_type};{address}"));
-                write!(f, "{shown} cannot be an original recipient")
+                write!(f, "{shown} is not a valid original recipient")
             }
             ParameterError::NotARecipient(address) => write!(
                 f,
-                "reports are asked for {address}, which is not a recipient of the message"
+                "options are set for {address}, which is not a recipient of the message"
             ),
         }
     }

@@ -71,6 +71,22 @@ struct ForRecipient {
     original: Option<OriginalRecipient>,
 }
 
+impl ForRecipient {
+    /// Options without a value.
+    fn new(address: Address) -> Self {
+        ForRecipient {
+            address,
+            notify: None,
+            original: None,
+        }
+    }
+
+    /// Whether an option needs DSN.
+    fn needs_dsn(&self) -> bool {
+        self.notify.is_some() || self.original.is_some()
+    }
+}
+
 impl DeliveryOptions {
     /// Creates options that request nothing.
     pub fn new() -> Self {
@@ -184,11 +200,7 @@ impl DeliveryOptions {
         let recipients = Arc::make_mut(&mut self.recipients);
         recipients
             .entry(address.mailbox_key())
-            .or_insert(ForRecipient {
-                address,
-                notify: None,
-                original: None,
-            })
+            .or_insert_with(|| ForRecipient::new(address))
     }
 
     /// Checks that per-recipient options name recipients of the envelope.
@@ -217,17 +229,12 @@ impl DeliveryOptions {
 
     /// The first requested option that the server does not offer, or not to this extent.
     pub(super) fn find_obstacle(&self, server: &Capabilities) -> Option<Reason> {
-        let asks_for_reports = self.notify.is_some()
+        let needs_dsn = self.notify.is_some()
             || self.returned.is_some()
             || self.envelope_id.is_some()
-            || !self.recipients.is_empty();
+            || self.recipients.values().any(ForRecipient::needs_dsn);
         for (is_asked_for, keyword, rfc, need) in [
-            (
-                asks_for_reports,
-                "DSN",
-                3461,
-                "reports of delivery are asked for",
-            ),
+            (needs_dsn, "DSN", 3461, "reports of delivery are asked for"),
             (
                 self.deliver_by.is_some(),
                 "DELIVERBY",
@@ -310,15 +317,13 @@ impl DeliveryOptions {
         match &self.submitter {
             Some(Some(address)) => {
                 let ascii = address.to_ascii();
-                write!(
-                    f,
-                    " AUTH={}",
-                    Xtext(ascii.as_deref().unwrap_or(address).as_str())
-                )
+                let text = ascii.as_deref().unwrap_or(address).as_str();
+                write!(f, " AUTH={}", Xtext(text))?;
             }
-            Some(None) => f.write_str(" AUTH=<>"),
-            None => Ok(()),
+            Some(None) => f.write_str(" AUTH=<>")?,
+            None => {}
         }
+        Ok(())
     }
 
     /// The parameters of RCPT for this recipient, each with a blank before it; `spelt` is the
@@ -338,13 +343,33 @@ impl DeliveryOptions {
             write!(f, " NOTIFY={notify}")?;
         }
         match own.and_then(|own| own.original.as_ref()) {
-            Some(original) => write!(f, " ORCPT={original}"),
+            Some(original) => write!(f, " ORCPT={original}")?,
             // The server may rewrite the address: a report still names the one that the sender
             // knows.
             None if notify.is_some_and(|notify| notify != Notify::NEVER) => {
-                write!(f, " ORCPT={}", OriginalRecipient::address(spelt))
+                write!(f, " ORCPT={}", OriginalRecipient::address(spelt))?;
             }
-            None => Ok(()),
+            None => {}
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_for_a_recipient_without_dsn_do_not_need_dsn() {
+        let bob = Address::new("bob@example.com").unwrap();
+        let mut options = DeliveryOptions::new();
+        options.for_recipient(bob.clone());
+        assert!(options.find_obstacle(&Capabilities::default()).is_none());
+
+        let options = options.notify_for(bob, Notify::NEVER);
+        assert!(matches!(
+            options.find_obstacle(&Capabilities::default()),
+            Some(Reason::ExtensionNotOffered { keyword: "DSN", .. })
+        ));
     }
 }
