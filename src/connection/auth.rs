@@ -285,13 +285,14 @@ fn nothing_in_common(order: &[Mechanism], credentials: &Credentials, offered: &[
     let offers = offered.join(", ");
     let message =
         format!("no mechanism in common for these credentials: the server offers {offers}{wanted}");
-    let missing = Mechanism::ALL.iter().copied().find(|mechanism| {
-        !mechanism.is_built() && is_offered(*mechanism, offered) && mechanism.suits(credentials)
-    });
+    let missing = Mechanism::ALL
+        .iter()
+        .filter(|mechanism| is_offered(**mechanism, offered) && mechanism.suits(credentials))
+        .find_map(|mechanism| Some((mechanism, mechanism.missing_feature()?)));
     let error = Error::new(ErrorKind::Auth, Phase::Auth, message);
-    if let Some(mechanism) = missing {
+    if let Some((mechanism, feature)) = missing {
         return error.with_hint(format!(
-            "For {mechanism}, build envoi with its feature `sasl`."
+            "For {mechanism}, build envoi with its feature `{feature}`."
         ));
     }
     let suitable = Mechanism::ALL

@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use super::listener::{BoundListener, accept};
+use super::session::auth;
 use super::{Identity, Server, Shared};
 use crate::proto::{Mechanism, Protocol};
 
@@ -354,15 +355,11 @@ impl Builder {
     /// # Errors
     ///
     /// The temporary folder cannot be created, or the server cannot bind to a port of the loopback
-    /// interface; [`Unsupported`](io::ErrorKind::Unsupported) where the build lacks a feature that
-    /// is needed: `aws-lc-rs` or `ring` for TLS, `sasl` for SCRAM and CRAM-MD5.
+    /// interface; [`Unsupported`](io::ErrorKind::Unsupported) if the server does not implement a
+    /// mechanism, or this build lacks a feature that is needed: `aws-lc-rs` or `ring` for TLS, the
+    /// feature of a [mechanism](Self::mechanisms).
     pub async fn start(self) -> io::Result<Server> {
-        if let Some(mechanism) = self.missing_mechanism() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("a server with {mechanism} needs envoi's feature `sasl`"),
-            ));
-        }
+        self.check_mechanisms()?;
         let folder = tempfile::Builder::new().prefix("envoi-").tempdir()?;
         let identity = self.identity()?;
         let ca_file = folder.path().join("ca.pem");
@@ -414,9 +411,16 @@ impl Builder {
         }
     }
 
-    /// Which of the mechanisms this build does not have.
-    fn missing_mechanism(&self) -> Option<Mechanism> {
+    /// Checks that the server can handle each mechanism that it is to offer.
+    fn check_mechanisms(&self) -> io::Result<()> {
         let mut mechanisms = self.settings.mechanisms.iter().copied();
-        mechanisms.find(|mechanism| !mechanism.is_built())
+        let Some(mechanism) = mechanisms.find(|mechanism| !auth::is_handled(*mechanism)) else {
+            return Ok(());
+        };
+        let message = match mechanism.missing_feature() {
+            Some(feature) => format!("a server with {mechanism} needs envoi's feature `{feature}`"),
+            None => format!("the server for tests does not implement {mechanism}"),
+        };
+        Err(io::Error::new(io::ErrorKind::Unsupported, message))
     }
 }

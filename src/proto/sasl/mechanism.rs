@@ -60,13 +60,13 @@ macro_rules! mechanisms {
                         new: {
                             #[cfg(all($(feature = $feature)?))]
                             {
-                                Some(|mechanism, credentials| {
+                                Ok(|mechanism, credentials| {
                                     Ok(Box::new($new(mechanism, credentials)?))
                                 })
                             }
                             #[cfg(not(all($(feature = $feature)?)))]
                             {
-                                None
+                                Err(concat!($($feature)?))
                             }
                         },
                     } }),)*
@@ -89,8 +89,8 @@ struct Properties {
     shows_secret: bool,
     /// Whether it can express that the user acts for another user.
     authorizes: bool,
-    /// Starts an exchange; `None` if this build lacks the mechanism.
-    new: Option<Constructor>,
+    /// Starts an exchange; or the feature that this build lacks for the mechanism.
+    new: Result<Constructor, &'static str>,
 }
 
 type Constructor = fn(Mechanism, &Credentials) -> Result<Box<dyn SaslExchange>, SaslFailure>;
@@ -205,7 +205,13 @@ impl Mechanism {
 
     /// Whether this build of envoi can log in with it.
     pub fn is_built(self) -> bool {
-        self.has(|row| row.new.is_some())
+        self.has(|row| row.new.is_ok())
+    }
+
+    /// The feature that this build lacks for the mechanism.
+    #[cfg(feature = "client")]
+    pub(crate) fn missing_feature(self) -> Option<&'static str> {
+        self.properties()?.new.err()
     }
 
     /// Whether the mechanism uses a token instead of a password.
@@ -311,12 +317,12 @@ impl Mechanism {
             );
         }
         match self.properties().map(|row| row.new) {
-            Some(Some(new)) => new(self, credentials),
-            Some(None) => Err(format!(
-                "this build has no {self}: envoi needs its feature `sasl` for it"
+            Some(Ok(new)) => new(self, credentials),
+            Some(Err(feature)) => Err(format!(
+                "{self} needs envoi's feature `{feature}`, which is not enabled"
             )
             .into()),
-            None => Err(format!("{self} is not a mechanism that envoi has").into()),
+            None => Err(format!("{self} is not a mechanism that envoi implements").into()),
         }
     }
 }

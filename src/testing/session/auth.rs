@@ -24,6 +24,47 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The server side of a mechanism.
+enum Handler {
+    Plain,
+    Login,
+    #[cfg(feature = "sasl")]
+    CramMd5,
+    #[cfg(feature = "sasl")]
+    Scram,
+    Token,
+}
+
+impl Handler {
+    /// The handler of a mechanism. A mechanism without one cannot be offered.
+    fn of(mechanism: Mechanism) -> Option<Handler> {
+        match mechanism {
+            Mechanism::Plain => Some(Handler::Plain),
+            Mechanism::Login => Some(Handler::Login),
+            #[cfg(feature = "sasl")]
+            Mechanism::CramMd5 => Some(Handler::CramMd5),
+            #[cfg(feature = "sasl")]
+            Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha1Plus
+            | Mechanism::ScramSha256
+            | Mechanism::ScramSha1 => Some(Handler::Scram),
+            #[cfg(not(feature = "sasl"))]
+            Mechanism::CramMd5
+            | Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha1Plus
+            | Mechanism::ScramSha256
+            | Mechanism::ScramSha1 => None,
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => Some(Handler::Token),
+            Mechanism::External | Mechanism::Anonymous | Mechanism::Other(_) => None,
+        }
+    }
+}
+
+/// Whether the server can handle this mechanism in this build.
+pub(in crate::testing) fn is_handled(mechanism: Mechanism) -> bool {
+    Handler::of(mechanism).is_some()
+}
+
 const INVALID: Failure = Failure::Reply("535 5.7.8 Authentication credentials invalid");
 
 impl ServerSession {
@@ -65,22 +106,21 @@ impl ServerSession {
             Some((mechanism, initial)) => (mechanism, Some(initial)),
             None => (argument, None),
         };
-        let mechanism = match mechanism.parse::<Mechanism>() {
-            Ok(mechanism) if offered.contains(&mechanism.as_str()) => mechanism,
-            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
+        let known = mechanism.parse::<Mechanism>().ok();
+        let Some((mechanism, handler)) = known
+            .filter(|mechanism| offered.contains(&mechanism.as_str()))
+            .and_then(|mechanism| Some((mechanism, Handler::of(mechanism)?)))
+        else {
+            return Ok("504 5.5.4 Unrecognized authentication type");
         };
-        let user = match mechanism {
-            Mechanism::Plain => self.plain(initial).await,
-            Mechanism::Login => self.login(initial).await,
+        let user = match handler {
+            Handler::Plain => self.plain(initial).await,
+            Handler::Login => self.login(initial).await,
             #[cfg(feature = "sasl")]
-            Mechanism::CramMd5 => self.cram_md5().await,
+            Handler::CramMd5 => self.cram_md5().await,
             #[cfg(feature = "sasl")]
-            Mechanism::ScramSha256Plus
-            | Mechanism::ScramSha1Plus
-            | Mechanism::ScramSha256
-            | Mechanism::ScramSha1 => self.scram(mechanism, initial).await,
-            Mechanism::OAuthBearer | Mechanism::XOAuth2 => self.token(initial).await,
-            _ => return Ok("504 5.5.4 Unrecognized authentication type"),
+            Handler::Scram => self.scram(mechanism, initial).await,
+            Handler::Token => self.token(initial).await,
         };
         match user {
             Ok(user) => {

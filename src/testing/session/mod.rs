@@ -1,6 +1,6 @@
 //! A connection: the server side of the dialogue.
 
-mod auth;
+pub(super) mod auth;
 mod lines;
 mod message;
 #[cfg(feature = "sasl")]

@@ -47,7 +47,7 @@ fn a_custom_mechanism_logs_in() {
     assert!(
         error
             .message()
-            .contains("X-ECHO is not a mechanism that envoi has"),
+            .contains("X-ECHO is not a mechanism that envoi implements"),
         "{error}"
     );
 }
