@@ -36,15 +36,15 @@ const USUAL_LMTP_PORTS: [u16; 1] = [24];
 /// Checks the server of an endpoint: at its port if one is set, otherwise at 25, 465 and 587, or at
 /// 24 for LMTP. See [the module](self) for what is checked.
 ///
-/// The endpoint decides about trust, credentials, and what is wanted, which is a connection with
-/// TLS by default. Its [time-outs](Endpoint::timeouts) apply to each step. The default time-outs
+/// The endpoint defines the trust, the credentials and the required security (TLS by default). Its
+/// [time-outs](Endpoint::timeouts) apply to each step. The default time-outs
 /// are meant for mail that can wait, so ten seconds are used in their place. A port takes at most
 /// four times as long in total.
 ///
 /// # Errors
 ///
-/// Only if nothing can be checked: the endpoint is a Unix socket, its host name is not valid, or it
-/// has a user without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)); or a trust
+/// Only if nothing can be checked: the endpoint has no TCP port, as a Unix socket, its host name is
+/// not valid, or it has a user without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)); or a trust
 /// store cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). A server that does not
 /// answer is not an error: see [`Port::failure`].
 ///
@@ -65,8 +65,8 @@ const USUAL_LMTP_PORTS: [u16; 1] = [24];
 pub async fn probe(endpoint: &Endpoint) -> Result<Report> {
     endpoint.check()?;
     let destination = endpoint.destination();
-    if destination.is_local() {
-        let message = format!("only TCP ports can be probed, and {destination} has none");
+    if !destination.has_port() {
+        let message = format!("only TCP ports can be probed, and {destination} has no port");
         return Err(Error::request(message)
             .with_hint("Send a message instead: the transcript and the error show what happens."));
     }
@@ -230,7 +230,19 @@ impl Port {
             Some(Phase::StartTls) => 3,
             Some(Phase::Hello) => 2,
             Some(Phase::Greeting) => 1,
-            Some(_) => 0,
+            Some(
+                Phase::Setup
+                | Phase::Connect
+                | Phase::Mail
+                | Phase::Rcpt
+                | Phase::Data
+                | Phase::Body
+                | Phase::EndOfData
+                | Phase::Reset
+                | Phase::Noop
+                | Phase::Command
+                | Phase::Quit,
+            ) => 0,
         };
         (
             self.is_usable(),

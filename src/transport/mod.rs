@@ -48,8 +48,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) enum Transport {
     Plain(Box<dyn Stream>),
     Tls(Box<TlsStream<Box<dyn Stream>>>),
-    /// The handshake has the stream. It returns it with TLS; if it fails, or its future is dropped,
-    /// the stream is closed, and every read and write here fails with `NotConnected`.
+    /// The stream was moved into the handshake, which puts it back as `Tls`. If the handshake
+    /// fails, or its future is dropped, the stream is closed, and every read and write here fails
+    /// with `NotConnected`.
     Taken,
 }
 
@@ -120,12 +121,12 @@ impl Destination {
         }
     }
 
-    /// Whether it is a program on this machine, without a port and not reached through a proxy.
-    pub(crate) fn is_local(&self) -> bool {
+    /// Whether it is a TCP port, which can be probed and reached through a proxy.
+    pub(crate) fn has_port(&self) -> bool {
         match self {
-            Destination::Host(..) | Destination::Address(_) => false,
+            Destination::Host(..) | Destination::Address(_) => true,
             #[cfg(unix)]
-            Destination::Unix(_) => true,
+            Destination::Unix(_) => false,
         }
     }
 }
@@ -160,7 +161,7 @@ pub(crate) struct Connected {
     /// What was connected to, for another connection to the same address.
     pub(crate) peer: Destination,
     /// The local address, for EHLO. `None` if it means nothing to the server: through a proxy, or
-    /// at a Unix socket.
+    /// without a TCP port.
     pub(crate) local_addr: Option<IpAddr>,
 }
 
@@ -172,9 +173,11 @@ impl Route {
     /// [`ErrorKind::Request`](crate::ErrorKind::Request).
     pub(crate) fn check(&self, destination: &Destination) -> Result<()> {
         #[cfg(feature = "proxy")]
-        if destination.is_local() && (self.proxy.is_some() || self.header.is_some()) {
-            let message = "a Unix socket is not reached through a proxy, and takes no header of \
-                the PROXY protocol";
+        if !destination.has_port() && (self.proxy.is_some() || self.header.is_some()) {
+            let message = format!(
+                "{destination} has no TCP port: it cannot be reached through a proxy or with a \
+                    header of the PROXY protocol"
+            );
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
         let _ = destination;
