@@ -332,7 +332,12 @@ impl Error {
             _ if self.is_transient() => 75,
             ErrorKind::Tls => 76,
             ErrorKind::Auth => 77,
-            _ => 69,
+            ErrorKind::Connect
+            | ErrorKind::Closed
+            | ErrorKind::Timeout
+            | ErrorKind::Refused
+            | ErrorKind::Unsupported
+            | ErrorKind::PoolClosed => 69,
         }
     }
 }

@@ -253,7 +253,16 @@ fn into_io(error: Error) -> io::Error {
         ErrorKind::Timeout => io::ErrorKind::TimedOut,
         ErrorKind::Closed => io::ErrorKind::BrokenPipe,
         ErrorKind::Input => io::ErrorKind::InvalidData,
-        _ => io::ErrorKind::Other,
+        ErrorKind::Request
+        | ErrorKind::Config
+        | ErrorKind::Connect
+        | ErrorKind::Protocol
+        | ErrorKind::Tls
+        | ErrorKind::Insecure
+        | ErrorKind::Auth
+        | ErrorKind::Refused
+        | ErrorKind::Unsupported
+        | ErrorKind::PoolClosed => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
 }

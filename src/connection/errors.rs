@@ -33,7 +33,18 @@ pub(super) fn refusal(
             "the server refused {} while it was being sent",
             message_to(recipients)
         ),
-        _ => format!("the server refused {}", message_to(recipients)),
+        Phase::Setup
+        | Phase::Connect
+        | Phase::Tls
+        | Phase::Greeting
+        | Phase::Hello
+        | Phase::StartTls
+        | Phase::Auth
+        | Phase::EndOfData
+        | Phase::Reset
+        | Phase::Noop
+        | Phase::Command
+        | Phase::Quit => format!("the server refused {}", message_to(recipients)),
     };
     Error::refused(ErrorKind::Refused, phase, message, reply)
 }

@@ -79,7 +79,20 @@ impl TransactionOutcome {
                         .iter_mut()
                         .for_each(|recipient| recipient.outcome = Outcome::NotTried),
                     Phase::Rcpt => self.set_accepted_to(&Outcome::NotTried),
-                    _ => self.set_accepted_to(&Outcome::Refused(reply.clone())),
+                    Phase::Data
+                    | Phase::Body
+                    | Phase::Setup
+                    | Phase::Connect
+                    | Phase::Tls
+                    | Phase::Greeting
+                    | Phase::Hello
+                    | Phase::StartTls
+                    | Phase::Auth
+                    | Phase::EndOfData
+                    | Phase::Reset
+                    | Phase::Noop
+                    | Phase::Command
+                    | Phase::Quit => self.set_accepted_to(&Outcome::Refused(reply.clone())),
                 }
                 self.reply = Some(reply.clone());
                 Some(Err(errors::refusal(
@@ -217,15 +230,16 @@ impl TransactionOutcome {
     /// not tried may get the message later.
     pub(super) fn ended_by(&mut self, error: &Error) {
         let refused = |recipient: &Recipient| matches!(recipient.outcome, Outcome::Refused(_));
-        let transient = match error.phase() {
-            // Several recipients may have been refused where the message was to go to all or none,
-            // for different reasons.
-            Phase::Rcpt if error.reply().is_some() => self
+        // Several recipients may have been refused where the message was to go to all or none, for
+        // different reasons.
+        let transient = if error.phase() == Phase::Rcpt && error.reply().is_some() {
+            let mut recipients = self
                 .recipients
                 .iter()
-                .filter(|recipient| refused(recipient))
-                .all(Recipient::is_transient),
-            _ => error.is_transient(),
+                .filter(|recipient| refused(recipient));
+            recipients.all(Recipient::is_transient)
+        } else {
+            error.is_transient()
         };
         // A transient code for what is permanent.
         let lasts = error

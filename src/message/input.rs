@@ -314,18 +314,17 @@ fn read_error(path: &Path, phase: Phase, error: io::Error) -> Error {
         phase,
         format!("cannot read the file {shown}: {error}"),
     );
-    let hint = match (phase, error.kind()) {
-        (Phase::Setup, io::ErrorKind::NotFound) => {
-            "Check its name and folder; a relative path begins at the current one."
-        }
-        (Phase::Setup, io::ErrorKind::PermissionDenied) => {
-            "Let this program's user read the file and its folders."
-        }
-        (Phase::Setup, _) => "Check that the file can be read, by copying it.",
-        _ => {
+    let is_sending = phase != Phase::Setup;
+    let hint = match error.kind() {
+        _ if is_sending => {
             "Nothing was delivered. The file could be read before: send it again when nothing \
                 moves or deletes it."
         }
+        io::ErrorKind::NotFound => {
+            "Check its name and folder; a relative path begins at the current one."
+        }
+        io::ErrorKind::PermissionDenied => "Let this program's user read the file and its folders.",
+        _ => "Check that the file can be read, by copying it.",
     };
     failure.with_hint(hint).with_source(error)
 }

@@ -1,6 +1,6 @@
-//! How a [`Receipt`] is built: from what is known of the session, of the delivery, and of what
-//! sending took. A new field of the receipt goes into one of these, and is set in one place more:
-//! by the connection, the submission, or the retries.
+//! Builds a [`Receipt`] from facts about the session, the delivery and the effort. A new field goes
+//! into one of these three, which the connection or the submission fills in; [`Attempts`] decides
+//! what it is for a message that was retried.
 
 use std::time::Duration;
 
@@ -171,13 +171,40 @@ impl Attempts {
         decisive: Receipt,
         incomplete_reason: Option<String>,
     ) -> Receipt {
+        let Attempts {
+            recipients,
+            transactions,
+            round_trips,
+            transcript,
+        } = self;
+        // In full, so that a new field is either summed or taken from the decisive attempt.
+        let Receipt {
+            server,
+            recipients: _,
+            reply,
+            incomplete_reason: _,
+            transactions: _,
+            tls,
+            plaintext_reason,
+            mechanism,
+            bytes,
+            round_trips: _,
+            elapsed,
+            transcript: _,
+        } = decisive;
         Receipt {
-            recipients: self.recipients,
+            server,
+            recipients,
+            reply,
             incomplete_reason,
-            transactions: self.transactions,
-            round_trips: self.round_trips,
-            transcript: self.transcript,
-            ..decisive
+            transactions,
+            tls,
+            plaintext_reason,
+            mechanism,
+            bytes,
+            round_trips,
+            elapsed,
+            transcript,
         }
     }
 }
