@@ -162,6 +162,7 @@ mod testing {
 mod traits {
     use std::fmt::Debug;
 
+    #[cfg(feature = "client")]
     fn is_send<T: Debug + Send>() {}
     fn is_shared<T: Debug + Send + Sync>() {}
 

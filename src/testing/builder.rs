@@ -326,9 +326,9 @@ impl Builder {
     ///
     /// let server =
     ///     envoi::testing::Server::builder()
-    ///         .check_size()
-    ///         .check_eight_bit()
-    ///         .check_line_length()
+    ///         .check_size(true)
+    ///         .check_eight_bit(true)
+    ///         .check_line_length(true)
     ///         .start()
     ///         .await?;
     /// let mail = MessageBuilder::new()
