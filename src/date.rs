@@ -56,7 +56,7 @@ pub(crate) fn from_text(text: &str) -> Option<SystemTime> {
         return None;
     }
     let time = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-    // An impossible date or time is not formatted the same.
+    // Reject impossible dates: formatting the result must give the input back.
     (to_text(time).eq_ignore_ascii_case(text))
         .then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(time))
 }

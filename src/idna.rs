@@ -21,7 +21,7 @@ pub(crate) fn checked(name: &str) -> Option<Cow<'_, str>> {
             .get(..4)
             .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
     };
-    // ASCII labels may be such as IDNA does not allow (`_dmarc`, `r3---sn`).
+    // IDNA forbids some ASCII labels that DNS uses (`_dmarc`, `r3---sn`).
     let is_valid = !name.is_ascii()
         || name
             .split('.')

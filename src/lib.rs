@@ -94,7 +94,7 @@
 //! | `testing` | the module [`testing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Items of a feature cannot be linked to without it.
+// Doc links to feature-gated items break if the feature is off.
 #![cfg_attr(
     not(all(
         feature = "client",

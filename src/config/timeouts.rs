@@ -7,7 +7,7 @@ use crate::error::Phase;
 /// Time-outs. Each one bounds the wait for a reply as a whole: a server that sends single bytes
 /// does not extend it.
 ///
-/// The defaults are those of RFC 5321, 4.5.3.2, which suit a server that is slow but alive.
+/// The defaults are those of RFC 5321, 4.5.3.2, which suit a slow but responsive server.
 /// [`Timeouts::uniform`] sets a single time-out for everything, for interactive programs.
 ///
 /// ```

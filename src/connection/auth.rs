@@ -22,30 +22,30 @@ impl Connection {
     ///
     /// # Which mechanism is tried next
     ///
-    /// Where the server says that the mechanism is wrong, and not the password, the next one is
-    /// tried. So it is inside verified TLS where an exchange breaks, as what the server sent cannot
-    /// be understood, but only a mechanism that does not show the password. The login ends
+    /// If the server rejects the mechanism and not the password, the next mechanism is tried. If an
+    /// exchange breaks inside verified TLS, the next mechanism is also tried, but only one that
+    /// does not reveal the password. The login ends
     ///
-    /// - where the server says that user, password or token is wrong;
-    /// - where the server does not prove who it is, as SCRAM has it do: a foreign nonce, a wrong
+    /// - if the server rejects the user, the password or the token;
+    /// - if the server does not prove its identity, as SCRAM requires: a foreign nonce, a wrong
     ///   signature, too few rounds of hashing, another TLS connection;
-    /// - after a mechanism with -PLUS, which is tied to the TLS connection, whatever the reason
-    ///   (RFC 5802, 6), unless the mechanisms to be used [were named](crate::Endpoint::mechanisms).
+    /// - after a mechanism with -PLUS, which is bound to the TLS connection, for any reason (RFC
+    ///   5802, 6), unless the mechanisms to use [were named](crate::Endpoint::mechanisms).
     ///
-    /// Another server that stands between, with a certificate that is trusted here, can offer what
-    /// it likes and refuse what it likes. It gets the password by offering PLAIN or LOGIN alone,
-    /// and by refusing each mechanism that does not show the password as not known. It cannot get
-    /// past -PLUS that it offers, and it is noticed by a server that offers -PLUS where it takes
-    /// that out of the offer and SCRAM is used, unless the connection has nothing to be tied to
-    /// (TLS 1.2 with a certificate signed by Ed25519 or RSASSA-PSS). It gains nothing by breaking
-    /// an exchange. To rule all of this out, name the mechanism: `auth=SCRAM-SHA-256-PLUS` in the
-    /// URL, or [`Endpoint::mechanism`](crate::Endpoint::mechanism).
+    /// An attacker between client and server whose certificate is trusted can offer and refuse any
+    /// mechanism. It gets the password by offering only PLAIN or LOGIN, or by rejecting every
+    /// mechanism that does not reveal the password as unknown. It gains nothing by breaking an
+    /// exchange. An attacker cannot relay a -PLUS login. If it removes -PLUS from the offer, SCRAM
+    /// lets the real server detect that, unless channel binding is unavailable (TLS 1.2 with a
+    /// certificate signed by Ed25519 or RSASSA-PSS). To prevent all of this, name the mechanism:
+    /// `auth=SCRAM-SHA-256-PLUS` in the URL, or
+    /// [`Endpoint::mechanism`](crate::Endpoint::mechanism).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Insecure`], where the connection does not protect the credentials;
-    /// [`ErrorKind::Auth`], where no mechanism can be used, the server refuses, or cannot prove who
-    /// it is; [`ErrorKind::Request`] for credentials that the mechanism does not take.
+    /// [`ErrorKind::Insecure`] if the connection does not protect the credentials;
+    /// [`ErrorKind::Auth`] if no mechanism can be used, or the server refuses the login or does not
+    /// prove its identity; [`ErrorKind::Request`] if the mechanism cannot use the credentials.
     ///
     /// # Cancel safety
     ///

@@ -45,9 +45,9 @@ impl LimitKind {
             LimitKind::Waiting(_) => {
                 "Timeouts::total_wait, which timeout= in the URL sets to four times its own value"
             }
-            LimitKind::Deadline(_) => "a longer deadline",
+            LimitKind::Deadline(_) => "the deadline",
         };
-        diagnose::for_silence(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
+        diagnose::hint_for_timeout(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
     }
 }
 

@@ -8,7 +8,7 @@
 //! - `commands.rs`, `data_writer.rs`: the session step by step
 //! - `reuse.rs`: what a pool asks of an idle connection
 //! - `driver.rs`, `clock.rs`: bytes, time and the machine; cancel safety of each await point
-//! - `call.rs`: the mark of a call in progress
+//! - `call.rs`: the guard for a call in progress
 //!
 //! What may be sent when is decided by the [machine](crate::proto::Machine) alone.
 
@@ -69,8 +69,8 @@ pub(crate) use setup::{client_name, open, within};
 ///
 /// - [`connect`](Self::connect), [`from_stream`](Self::from_stream): no connection: the socket or
 ///   stream is closed without QUIT
-/// - [`send`](Self::send): while the message is prepared, a usable connection; later, one that
-///   refuses further use, and the message sent, not sent, or in doubt
+/// - [`send`](Self::send): during preparation, leaves a usable connection; afterwards, an unusable
+///   one, and the message was sent, not sent, or has an unknown outcome
 /// - [`login`](Self::login), [`login_with`](Self::login_with), [`mail`](Self::mail),
 ///   [`rcpt`](Self::rcpt), [`data`](Self::data), [`reset`](Self::reset), [`noop`](Self::noop),
 ///   [`verify`](Self::verify), [`command`](Self::command): a connection that refuses further use
@@ -385,8 +385,8 @@ impl Connection {
         }
     }
 
-    /// Sends QUIT where it is in order: not after I/O errors, time-outs and violations, and without
-    /// `wait` not while the reply to another command is outstanding.
+    /// Sends QUIT if allowed: never after an I/O error, time-out or violation; if `wait` is false,
+    /// also not while a reply is outstanding.
     async fn send_quit(&mut self, wait: bool) {
         let limit = self.driver.timeouts.quit;
         let driver = &mut self.driver;
@@ -479,7 +479,7 @@ impl Connection {
         Arc::make_mut(&mut self.info)
     }
 
-    /// The start of a message whose call started at `at`.
+    /// Snapshot taken when the call began, at `at`.
     fn message_start(&self, at: Instant) -> MessageStart {
         MessageStart {
             at,
@@ -487,7 +487,7 @@ impl Connection {
         }
     }
 
-    /// The receipt of a message that started there; `info` is of the session that it was sent in.
+    /// Builds the receipt; `info` describes the session used.
     fn receipt(&self, info: &SessionInfo, delivery: Delivery, start: MessageStart) -> Receipt {
         let effort = Effort {
             round_trips: self.round_trips() - start.round_trips,
@@ -498,7 +498,7 @@ impl Connection {
     }
 }
 
-/// When the call that sends a message started, and the count of round trips then.
+/// Snapshot taken when the call that sends a message began.
 #[derive(Clone, Copy)]
 struct MessageStart {
     at: Instant,

@@ -52,7 +52,8 @@ impl Connection {
     /// # Cancel safety
     ///
     /// The future of the next outcome (`StreamExt::next`) is cancel-safe: nothing is lost, and the
-    /// next poll continues. While it is not polled, nothing is sent or read, and time limits go on.
+    /// next poll continues. While it is not polled, nothing is sent or read, and time-outs keep
+    /// running.
     /// Dropping the stream while messages are in flight leaves a connection that refuses further
     /// use; those messages may have been delivered or not. Dropping it at any other time leaves a
     /// usable connection.
@@ -120,7 +121,8 @@ struct SendAll<'m, C, S> {
     connection: C,
     renewal: Option<Renewal>,
     messages: Pin<Box<S>>,
-    /// No more messages are taken: the stream has ended, or the connection, without a successor.
+    /// No more messages are taken: the stream ended, or the connection ended and cannot be
+    /// replaced.
     input_ended: bool,
     /// The message taken from the stream last, until it is prepared.
     preparing: Option<Preparing<'m>>,
@@ -134,7 +136,7 @@ struct SendAll<'m, C, S> {
     /// The message numbers of the transactions without an outcome, in the order in which they were
     /// started. A further transaction of a message may start after those of later messages.
     open_transactions: VecDeque<usize>,
-    /// The session has ended, and has no successor yet.
+    /// The session has ended, and was not replaced yet.
     session_ended: bool,
     /// The session has fewer transactions left than the next message needs.
     session_full: bool,
@@ -159,8 +161,8 @@ struct InFlight {
     start: MessageStart,
     /// The session that it is sent in.
     session: Arc<SessionInfo>,
-    /// The time limits of the message, until it is the first without an outcome: from then on the
-    /// connection has them.
+    /// The time limits of the message; moved to the connection when this becomes the oldest pending
+    /// message.
     clock: Option<Clock>,
     /// The message from its beginning, if a further transaction may follow, or another connection.
     retry_copy: Option<Prepared>,

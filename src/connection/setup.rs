@@ -69,9 +69,8 @@ impl Connection {
     }
 
     pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        // Not in a box: freed before the message goes, it leaves the heap in a state in which glibc
-        // gives pages back and fetches them again all the time, which doubles the time that TLS
-        // takes.
+        // Not boxed: freeing the box before the body is sent makes glibc return and refetch pages,
+        // which doubles the time of TLS.
         let connecting = Connection::connect_in(endpoint, clock);
         trace::in_span("connect", &endpoint.server_name(), connecting).await
     }

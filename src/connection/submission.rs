@@ -370,7 +370,7 @@ impl SharedError {
                 reply.clone(),
             ),
             None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
-                .with_hint(diagnose::for_end(Phase::Body, false)),
+                .with_hint(diagnose::hint_for_eof(Phase::Body, false)),
         })
     }
 

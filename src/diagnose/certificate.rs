@@ -125,12 +125,11 @@ pub(crate) fn private_authority(subject: &str, fingerprint: &str) -> String {
     )
 }
 
-/// The issuer is missing. The certificate states at which URL it is, as those of public
-/// authorities do, which issue by an intermediate.
+/// The issuer is missing. The certificate states its URL, as certificates of public authorities do.
 pub(crate) fn missing_intermediate(url: &str) -> String {
     format!(
         "The server most likely left out an intermediate certificate: its administrator must \
-         install the full chain (by the certificate's own account, the missing one is at {url})."
+         install the full chain (the certificate says that the missing one is at {url})."
     )
 }
 

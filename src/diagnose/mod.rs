@@ -23,17 +23,17 @@ use crate::proto::{Phase, Protocol, Reply};
 pub(crate) use refusal::{Advice, Facts, for_refusal};
 
 const INSECURE: &str = "Use a connection with TLS (smtp:// with STARTTLS on port 587, or smtps:// \
-    on port 465), or say by name that the password may cross the network in clear \
+    on port 465), or explicitly allow the password to cross the network unencrypted \
     (auth-in-clear=yes).";
 
-const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or say by name that the password \
-    may cross the network in clear (auth-in-clear=yes).";
+const INSECURE_LMTP: &str = "Use TLS (tls=required in the URL), or explicitly allow the \
+    password to cross the network unencrypted (auth-in-clear=yes).";
 
 /// TLS is active but not verified.
 #[cfg(feature = "client")]
 pub(crate) const UNVERIFIED: &str = "Have the certificate verified: trust its issuer (Trust::path, \
     or trust= in the URL), and leave out what makes verification optional (tls=opportunistic). Or \
-    say by name that the password may go to a server that proves nothing (auth-in-clear=yes).";
+    explicitly allow the password to go to an unverified server (auth-in-clear=yes).";
 
 const INJECTED: &str = "Something between you and the server may be tampering with the \
     connection, or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. \
@@ -140,7 +140,7 @@ pub(crate) const REQUIRE_TLS: &str = "Use verified TLS for it: smtps://, or smtp
 // ---- No reply ----
 
 /// What was received instead of a reply in this phase looks like another known protocol.
-fn for_stranger(phase: Phase, line: &str) -> &'static str {
+fn hint_for_other_protocol(phase: Phase, line: &str) -> &'static str {
     let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word));
     if begins(&["HTTP/", "<"]) {
         "That is a web server: check the host and the port."
@@ -184,7 +184,7 @@ fn is_offer(line: &str) -> bool {
 }
 
 /// The connection ended in this phase; `secure` if inside TLS.
-pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
+pub(crate) fn hint_for_eof(phase: Phase, secure: bool) -> &'static str {
     match phase {
         Phase::Greeting if secure => {
             "TLS works, but no mail server sends a greeting inside it: check the host and the \
@@ -195,8 +195,8 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
                 the server or a firewall may refuse this client's address."
         }
         Phase::Body => {
-            "The message is not delivered, as its end did not go: it can be sent again. If that \
-                fails, too, the server's log says why."
+            "The message is not delivered, because its end was not sent: it can be sent again. If \
+                that fails, too, the server's log says why."
         }
         Phase::Setup
         | Phase::Connect
@@ -221,7 +221,12 @@ pub(crate) fn for_end(phase: Phase, secure: bool) -> &'static str {
 /// A time-out in this phase; `secure` if inside TLS. `setting` allows more time; it is named unless
 /// it is the time-out of the phase.
 #[cfg(feature = "client")]
-pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase: bool) -> String {
+pub(crate) fn hint_for_timeout(
+    phase: Phase,
+    secure: bool,
+    setting: &str,
+    is_of_phase: bool,
+) -> String {
     let hint = match phase {
         Phase::Connect => {
             "Check host and port, and whether a firewall drops connections to this port: 25 is \
@@ -230,9 +235,7 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
         Phase::Greeting if secure => {
             let advice = "TLS works, but no mail server sends a greeting inside it: check the \
                 host and the port.";
-            return format!(
-                "{advice} A mail server that is overloaded may also need more time ({setting})."
-            );
+            return format!("{advice} For an overloaded mail server, increase {setting}.");
         }
         Phase::Greeting => {
             "If this port speaks TLS from the first byte (as 465 does), use smtps://: the server \
@@ -245,7 +248,7 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
         }
         Phase::Body => {
             "The server is overloaded, or the network is slow or was lost. The message is not \
-                delivered, as its end did not go: it can be sent again."
+                delivered, because its end was not sent: it can be sent again."
         }
         Phase::EndOfData => UNKNOWN,
         Phase::Setup
@@ -260,19 +263,19 @@ pub(crate) fn for_silence(phase: Phase, secure: bool, setting: &str, is_of_phase
         | Phase::Command
         | Phase::Quit => {
             let later = "The server is overloaded, or the network was lost: try again later.";
-            return format!("{later} {SLOW} needs more time ({setting}).");
+            return format!("{later} {SLOW}, increase {setting}.");
         }
     };
     match is_of_phase {
         true => hint.to_owned(),
-        false => format!("{hint} {SLOW} needs more time ({setting})."),
+        false => format!("{hint} {SLOW}, increase {setting}."),
     }
 }
 
 #[cfg(feature = "client")]
-const SLOW: &str = "A server that is slow and alive";
+const SLOW: &str = "For a slow server";
 
 /// The message was not prepared before the deadline.
 #[cfg(feature = "client")]
 pub(crate) const SLOW_SOURCE: &str = "Its files or streams are slow to read: the deadline includes \
-    that. Nothing was sent; allow more time (a longer deadline).";
+    that. Nothing was sent; increase the deadline.";

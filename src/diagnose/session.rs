@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    DISTRUSTED, INJECTED, INSECURE, INSECURE_LMTP, NO_LMTP, NUL, REQUIRE_TLS, UNKNOWN, for_end,
-    for_stranger, no_mechanism, starttls_missing,
+    DISTRUSTED, INJECTED, INSECURE, INSECURE_LMTP, NO_LMTP, NUL, REQUIRE_TLS, UNKNOWN,
+    hint_for_eof, hint_for_other_protocol, no_mechanism, starttls_missing,
 };
 #[cfg(feature = "client")]
 use super::{Facts, for_refusal};
@@ -40,7 +40,7 @@ impl Error {
         self.set_outcome_unknown(unknown);
         match unknown {
             true => self.with_hint(UNKNOWN),
-            false if was_unknown => self.with_hint(for_end(Phase::Body, false)),
+            false if was_unknown => self.with_hint(hint_for_eof(Phase::Body, false)),
             false => self,
         }
     }
@@ -69,7 +69,7 @@ impl Error {
     pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
         let message = format!("the connection failed: {cause}");
         Error::new(ErrorKind::Closed, phase, message)
-            .with_hint(for_end(phase, false))
+            .with_hint(hint_for_eof(phase, false))
             .with_source(cause)
     }
 }
@@ -140,14 +140,14 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
         Reason::MalformedReply {
             error: ReplyError::NotAReply(line),
             ..
-        } => for_stranger(phase, line),
+        } => hint_for_other_protocol(phase, line),
         Reason::MalformedReply { .. }
         | Reason::UnexpectedReply { .. }
         | Reason::UnsolicitedReply(_)
         | Reason::ChallengeTooLong { .. }
-        | Reason::TooManyChallenges { .. } => for_stranger(phase, ""),
+        | Reason::TooManyChallenges { .. } => hint_for_other_protocol(phase, ""),
         Reason::InjectedBeforeTls(_) => INJECTED,
-        Reason::ConnectionEnded { secure, .. } => for_end(phase, *secure),
+        Reason::ConnectionEnded { secure, .. } => hint_for_eof(phase, *secure),
         Reason::StartTlsNotOffered {
             offered,
             greeting,
@@ -370,6 +370,6 @@ mod tests {
         // Another transaction of the message, which had not been sent.
         let known = unknown.clone().with_outcome_unknown(false);
         assert!(unknown.outcome_unknown() && !known.outcome_unknown());
-        assert_eq!(known.hint(), Some(for_end(Phase::Body, false)));
+        assert_eq!(known.hint(), Some(hint_for_eof(Phase::Body, false)));
     }
 }

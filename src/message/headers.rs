@@ -109,8 +109,7 @@ pub(super) fn check_message<'x>(headers: &mut Vec<(Cow<'x, str>, HeaderType<'x>)
 /// adds those that it does not find.
 fn normalize_names(headers: &mut Headers<'_>) {
     for (name, _) in headers {
-        // A name that is already spelt so is not replaced, since some are recognized by their
-        // address.
+        // mail-builder compares some names by pointer, so a name with the right spelling is kept.
         if let Some(known) = section::unique_field_name(name)
             && name != known
         {
@@ -515,7 +514,7 @@ fn check_mailboxes(name: &str, mailboxes: &Mailboxes<'_>) -> Result<()> {
     }
 }
 
-/// Whether nothing in the text ends the address early, so that another one could follow (RFC 5322,
+/// Whether the text cannot terminate the address early, so that another one could follow (RFC 5322,
 /// 3.4). mail-builder writes it unchanged.
 fn is_one_address(email: &str) -> bool {
     let (mut in_quotes, mut is_escaped) = (false, false);

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// The maximum depth of parts within parts, and of lists and groups within lists.
 const MAX_DEPTH: usize = 100;
 
-/// Checks the nesting of a message, and drops one that is nested too deep without recursion.
+/// Checks the nesting of a message, and drops, iteratively, a message nested too deep.
 ///
 /// # Errors
 ///

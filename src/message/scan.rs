@@ -31,7 +31,7 @@ pub(super) struct MessageInfo {
     pub(super) bare: Option<BareLineEnd>,
     /// The first line with a NUL, which is not allowed in text (RFC 2045, 2.8).
     pub(super) nul: Option<u64>,
-    /// The number of bytes of `size` that are missing CRs and LFs.
+    /// Bytes of `size` added to repair line ends.
     added: u64,
 }
 
@@ -299,17 +299,17 @@ mod tests {
             ("a\r\r\nbc", 3 + 2 + 4, 2, Some((1, b'\r'))),
             ("a\r\nb\r\nc\nd", 12, 1, Some((3, b'\n'))),
         ] {
-            for cut in 0..=message.len() {
-                let (head, tail) = message.as_bytes().split_at(cut);
+            for split in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(split);
                 let info = info(&[head, tail]);
-                assert_eq!(info.size, Some(size), "{message:?}, cut at {cut}");
+                assert_eq!(info.size, Some(size), "{message:?}, split at {split}");
                 assert_eq!(
                     info.longest_line,
                     Some(longest),
-                    "{message:?}, cut at {cut}"
+                    "{message:?}, split at {split}"
                 );
                 let bare = bare.map(|(line, byte)| BareLineEnd { line, byte });
-                assert_eq!(info.bare, bare, "{message:?}, cut at {cut}");
+                assert_eq!(info.bare, bare, "{message:?}, split at {split}");
             }
         }
     }
@@ -323,9 +323,13 @@ mod tests {
             ("a\rb\n\0", Some(3)),
             ("a\r\0", Some(2)),
         ] {
-            for cut in 0..=message.len() {
-                let (head, tail) = message.as_bytes().split_at(cut);
-                assert_eq!(info(&[head, tail]).nul, line, "{message:?}, cut at {cut}");
+            for split in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(split);
+                assert_eq!(
+                    info(&[head, tail]).nul,
+                    line,
+                    "{message:?}, split at {split}"
+                );
             }
         }
     }

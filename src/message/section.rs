@@ -100,7 +100,7 @@ pub(super) struct Section {
     pub(super) unique_fields: Vec<&'static str>,
 }
 
-/// Finds the end of the header section, however the message is cut into pieces.
+/// Finds the end of the header section, however the message is split into pieces.
 #[derive(Default)]
 pub(super) struct EndFinder {
     /// The start of the current line.

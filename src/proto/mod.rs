@@ -5,7 +5,7 @@
 //! means, and what became of each message. It knows no socket, no async runtime and no TLS library:
 //! a driver carries bytes between the machine and the server, and measures time. `Connection` is
 //! such a driver on tokio; `examples/blocking.rs` is one on a socket of the standard library. The
-//! same bytes give the same events, however they are cut.
+//! same bytes give the same events, however they are split.
 //!
 //! # The life cycle
 //!
@@ -39,7 +39,7 @@
 //! ```
 //!
 //! In Transaction, MAIL, RCPT and DATA go together if the server offers PIPELINING (RFC 2920), and
-//! one after another else. [`Machine::begin`] writes them all; after [`Machine::mail`], the caller
+//! otherwise one after another. [`Machine::begin`] writes them all; after [`Machine::mail`], the caller
 //! gives each recipient and asks for DATA.
 //!
 //! BDAT (RFC 3030) takes the place of DATA where the server offers CHUNKING: a small message whose
@@ -71,8 +71,8 @@
 //!   replies: an [`Event::RecipientResult`] for each recipient comes before the outcome. PRDR is
 //!   asked for where it is offered and there is more than one recipient.
 //! - A reply that comes before its command was written whole was not asked for. It is a violation,
-//!   and ends the session. What is unread then holds the [output](Machine::output) back until its
-//!   meaning is known.
+//!   and ends the session. Until these bytes are parsed, [`output`](Machine::output) returns
+//!   nothing.
 //! - 421 may come at any point and ends the session.
 //! - Some empty lines before a reply are skipped.
 //!
@@ -107,7 +107,7 @@
 //! ```
 //!
 //! [`Step::Event`] reports what the server answered, once. All other steps are instructions, which
-//! are repeated until they are followed. Following [`Step::Wait`] takes care:
+//! are repeated until they are followed. [`Step::Wait`] has these rules:
 //!
 //! - **Write, then read.** [`Machine::step`] itself may add to the [output](Machine::output): write
 //!   it after `Wait`, before waiting for a reply. Report each partial write with
@@ -131,9 +131,9 @@
 //! # After 421
 //!
 //! 421 says "Service not available, closing transmission channel" (RFC 5321, 4.2.3). Nothing is
-//! written after it. Where messages had been handed over after the command that it answers, the
-//! machine reads on until each of them has its reply or the server has closed the connection:
-//! Exim, for example, answers 421 to each MAIL beyond its limit, and does not close.
+//! written after it. If complete messages were already written after the command that 421 answers,
+//! the machine reads on until each of them has its reply or the server closes the connection: Exim,
+//! for example, answers 421 to each MAIL beyond its limit, and does not close.
 //!
 //! A server answers commands in the order in which it received them (RFC 2920, 3.2), so at the
 //! close at most the first of these messages has had replies. It stays
@@ -141,11 +141,10 @@
 //! reply is missing. The others were not sent: the server had closed the channel, as 421 announced,
 //! before it answered their MAIL, and a message without an accepted recipient cannot be delivered.
 //!
-//! A time-out or a violation after 421 is not that close: each message that was handed over is
-//! unknown then, unless its MAIL or all of its recipients were refused before. So it is after 421
-//! in place of one of several replies to a message (LMTP, PRDR), unless that leaves no recipient
-//! who may have it: nothing says that 421 stands for the others, too. The machine does not read on
-//! there.
+//! A time-out or violation after 421 does not count as the close: every message handed over is then
+//! unknown, unless its MAIL or all its recipients were refused. The same holds if 421 replaces one
+//! of several replies (LMTP, PRDR), unless no recipient can then have the message. The machine does
+//! not read on in that case.
 //!
 //! # Example
 //!
@@ -281,9 +280,8 @@ use state::State;
 pub(crate) use transaction::REPLY_BUDGET;
 use transaction::{Framing, TransactionState};
 
-/// The number of bytes in the output from which on the machine does not ask for more of the
-/// message. As many are written at once: with fewer, the system calls cost more than the
-/// encryption, and more gain nothing.
+/// High-water mark of the output, in bytes: above it, the machine requests no more of the body.
+/// Smaller writes cost more in system calls; larger ones gain nothing.
 const HIGH_WATER: usize = 256 * 1024;
 
 /// The maximum of unread bytes beyond an incomplete line.
@@ -534,8 +532,8 @@ impl Machine {
         self.message.bytes()
     }
 
-    /// The part of [these bytes](Self::message_bytes) that the transport has accepted, less a few
-    /// bytes where dots were added or commands wait, too.
+    /// The part of [these bytes](Self::message_bytes) that the transport has accepted; approximate:
+    /// may be low by the added dots and queued commands.
     pub fn message_bytes_gone(&self) -> u64 {
         self.message
             .bytes()
@@ -636,9 +634,9 @@ impl Machine {
 
     // ---- The end ----
 
-    /// Ends the session by this error. A message that was refused for certain before stays refused,
-    /// whatever else of it is unanswered: without an accepted MAIL and an accepted recipient
-    /// nothing is delivered (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC 3030, 2).
+    /// Ends the session by this error. A message whose MAIL or whose recipients were all refused
+    /// stays refused, even if other replies are missing (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC
+    /// 3030, 2).
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         let begun = self.transactions.front().filter(|front| front.complete);
         if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {

@@ -619,11 +619,11 @@ mod tests {
             let at_once = whole
                 .parse(&mut BytesMut::from(bytes.as_str()))
                 .map(|reply| reply.is_some());
-            let (mut cut, mut input, mut one_by_one) =
+            let (mut split, mut input, mut one_by_one) =
                 (ReplyParser::new(limits.clone()), BytesMut::new(), Ok(false));
             for byte in bytes.bytes() {
                 input.extend_from_slice(&[byte]);
-                one_by_one = cut.parse(&mut input).map(|reply| reply.is_some());
+                one_by_one = split.parse(&mut input).map(|reply| reply.is_some());
                 if one_by_one.is_err() {
                     break;
                 }

@@ -161,8 +161,8 @@ impl Builder {
         self
     }
 
-    /// Offers these mechanisms instead of PLAIN and LOGIN. Those two, OAUTHBEARER, XOAUTH2, and,
-    /// with the feature `sasl`, SCRAM and CRAM-MD5 are supported.
+    /// Offers these mechanisms instead of PLAIN and LOGIN: any that this build of envoi implements,
+    /// except EXTERNAL and ANONYMOUS.
     ///
     /// ```
     /// # #[cfg(not(feature = "sasl"))]

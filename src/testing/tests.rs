@@ -323,18 +323,18 @@ async fn end_of_message_is_found_in_every_cut() {
     let mut stream = connect(&server).await;
     stream.write_all(b"EHLO me\r\n").await.unwrap();
     let body = b"x\r\n.y\r\n.\r\nNOOP\r\n";
-    for cut in 0..=body.len() {
+    for split in 0..=body.len() {
         stream.write_all(TRANSACTION.as_bytes()).await.unwrap();
         read_until(&mut stream, "354 End data with <CR><LF>.<CR><LF>\r\n").await;
-        stream.write_all(&body[..cut]).await.unwrap();
+        stream.write_all(&body[..split]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(2)).await;
-        stream.write_all(&body[cut..]).await.unwrap();
+        stream.write_all(&body[split..]).await.unwrap();
         let replies = read_until(&mut stream, "250 2.0.0 Ok\r\n").await;
-        assert!(replies.contains("queued as"), "{cut}: {replies}");
+        assert!(replies.contains("queued as"), "{split}: {replies}");
         assert_eq!(
             server.next_message().await.read().unwrap(),
             b"x\r\ny\r\n",
-            "{cut}"
+            "{split}"
         );
     }
 }
@@ -359,7 +359,7 @@ fn decode_line_by_line(input: &[u8]) -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn dots_are_removed_for_any_line_ends_and_cuts() {
+fn dots_are_removed_for_any_line_ends_and_splits() {
     let alphabet = b".\r\na";
     for n in 0..4usize.pow(6) {
         let mut input: Vec<u8> = (0..6)
@@ -368,16 +368,18 @@ fn dots_are_removed_for_any_line_ends_and_cuts() {
         input.extend_from_slice(b"\r\n.\r\nNOOP");
         let (message, end) = decode_line_by_line(&input);
         let text = String::from_utf8_lossy(&message).replace("\r\n", "");
-        for cut in 0..=input.len() {
+        for split in 0..=input.len() {
             let mut decoder = body::Decoder::default();
             let mut out = Vec::new();
-            let found = decoder
-                .decode(&input[..cut], &mut out)
-                .or_else(|| decoder.decode(&input[cut..], &mut out).map(|end| cut + end));
+            let found = decoder.decode(&input[..split], &mut out).or_else(|| {
+                decoder
+                    .decode(&input[split..], &mut out)
+                    .map(|end| split + end)
+            });
             assert_eq!(
                 (&out, found),
                 (&message, Some(end)),
-                "{:?} {cut}",
+                "{:?} {split}",
                 String::from_utf8_lossy(&input)
             );
             assert_eq!(

@@ -565,7 +565,7 @@ async fn each_message_has_its_own_deadline() {
         );
         let hint = error.hint().unwrap();
         assert!(
-            unknown || hint.contains("a longer deadline") && !hint.contains("timeout="),
+            unknown || hint.contains("increase the deadline") && !hint.contains("timeout="),
             "{hint}"
         );
     }
@@ -671,7 +671,7 @@ fn the_deadline_includes_preparing_the_message() {
                 "the message was not prepared before the deadline of 50ms"
             );
             assert!(
-                error.is_transient() && error.hint().unwrap().contains("a longer deadline"),
+                error.is_transient() && error.hint().unwrap().contains("increase the deadline"),
                 "{error}"
             );
         }

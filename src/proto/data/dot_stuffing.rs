@@ -211,13 +211,13 @@ mod tests {
             ("a\r\n\r\n", "a\r\n\r\n.\r\n"),
         ] {
             let dots = stuffed(&[message.as_bytes()]).1;
-            for cut in 0..=message.len() {
-                let (head, tail) = message.as_bytes().split_at(cut);
+            for split in 0..=message.len() {
+                let (head, tail) = message.as_bytes().split_at(split);
                 let (bytes, length) = stuffed(&[head, b"", tail]);
                 assert_eq!(
                     String::from_utf8_lossy(&bytes),
                     wire,
-                    "{message:?} cut at {cut}"
+                    "{message:?} split at {split}"
                 );
                 assert_eq!(length, dots);
             }

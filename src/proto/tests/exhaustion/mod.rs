@@ -1,5 +1,5 @@
-//! The machine, proved by exhaustion: every sequence of calls, replies and cuts, against a model of
-//! a server that keeps to the RFCs.
+//! The machine, proved by exhaustion: every sequence of calls, replies and splits, against a model
+//! of a server that keeps to the RFCs.
 //!
 //! Two messages to two recipients are sent in each configuration. Each state is reached again by
 //! the moves that led to it, and states that nothing distinguishes are one. What must hold at every
@@ -7,7 +7,7 @@
 //! call out of turn changes nothing; no command is out of order; machine and server never wait for
 //! each other; and every path ends.
 //!
-//! `ENVOI_EXHAUSTION=3` takes three messages to three recipients, and every cut in every
+//! `ENVOI_EXHAUSTION=3` takes three messages to three recipients, and every split in every
 //! configuration.
 
 mod fingerprint;
@@ -50,8 +50,8 @@ struct Configuration {
     by_steps: bool,
     /// The session itself, from the greeting on: TLS, login, QUIT.
     session: bool,
-    /// Commands and replies are cut, too, and not only messages, their final replies and 421.
-    cuts: bool,
+    /// Commands and replies are split, too, and not only messages, their final replies and 421.
+    splits: bool,
     messages: usize,
     recipients: usize,
 }
@@ -70,7 +70,7 @@ impl Configuration {
             by_steps: false,
             session: false,
             // A chunk goes with all of its commands, which makes for many states.
-            cuts: deeper.is_some() || framing != Framing::Chunk || !pipelining,
+            splits: deeper.is_some() || framing != Framing::Chunk || !pipelining,
             messages: size,
             recipients: size,
         }

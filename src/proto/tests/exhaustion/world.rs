@@ -179,13 +179,13 @@ impl World {
             if unit > 0 {
                 moves.push(Move::Write);
             }
-            if unit > 1 && (self.configuration.cuts || self.server.is_in_message()) {
+            if unit > 1 && (self.configuration.splits || self.server.is_in_message()) {
                 moves.push(Move::WriteMost);
             }
             for class in self.server.choices() {
                 moves.push(Move::Reply(class));
                 let is_final = matches!(self.server.todo.front(), Some(Received::End(_)));
-                if self.configuration.cuts || is_final || class == Class::Shutdown {
+                if self.configuration.splits || is_final || class == Class::Shutdown {
                     moves.push(Move::Half(class));
                 }
                 if class == Class::No {
