@@ -404,12 +404,12 @@ impl Pool {
         let hint = match why {
             LimitKind::Deadline(_) => {
                 "Nothing was sent; it can be tried again. Allow more connections, if the server \
-                    takes so many at once (PoolConfig), or a \
+                    allows that many at once (PoolConfig), or a \
                  later deadline (Timeouts), or give fewer messages at a time."
             }
             _ => {
                 "Nothing was sent; it can be tried again. Allow more connections, if the server \
-                    takes so many at once, or a longer wait \
+                    allows that many at once, or a longer wait \
                  (PoolConfig), or give fewer messages at a time."
             }
         };

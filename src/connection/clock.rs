@@ -18,14 +18,14 @@ pub(crate) struct Clock {
     waited_for_login: Duration,
 }
 
-/// When a wait must end, and which limit says so.
+/// When a wait must end, and the limit that ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) at: Instant,
     pub(crate) why: LimitKind,
 }
 
-/// With all the time that it gives, of which only a part may be left.
+/// The kind of a limit, with its whole duration, part of which may be used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitKind {
     Phase(Duration),
@@ -51,7 +51,7 @@ impl LimitKind {
     }
 }
 
-/// Further away than anybody waits, and within what the timer can count.
+/// Longer than any real wait, and within the range of the timer.
 pub(crate) const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Clock {

@@ -1,17 +1,17 @@
-//! After a login that was not accepted: which mechanisms may be tried next.
+//! Decides which mechanisms may be tried after a failed login.
 //!
 //! | The attempt ended because | Next |
 //! |---|---|
-//! | the server says that user, password or token is wrong, or that it cannot tell now | none |
-//! | the server did not prove who it is, or the TLS connection is another one | none |
+//! | the server rejects the user, the password or the token, or cannot decide now | none |
+//! | the server did not prove its identity, or the TLS connection is another one | none |
 //! | the session ended (421) | none |
 //! | anything else, of a mechanism with -PLUS | one that the caller names, by the rows below |
 //! | the server does not know the mechanism | any |
-//! | the server does not allow the mechanism here | not one that shows the password after one that did |
-//! | the exchange broke, inside verified TLS | one that does not show the password, after one that did not |
+//! | the server does not allow the mechanism here | not one that reveals the password after one that did |
+//! | the exchange broke, inside verified TLS | one that does not reveal the password, after one that did not |
 //! | the exchange broke, elsewhere | none |
 //!
-//! Each failure counts, not the last one alone: what was ruled out once stays so.
+//! All failures count, not only the last: a mechanism that was ruled out stays ruled out.
 
 use crate::proto::{ExchangeFault, Mechanism, Reply};
 

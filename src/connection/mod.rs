@@ -76,7 +76,7 @@ pub(crate) use setup::{client_name, open, within};
 ///   [`verify`](Self::verify), [`command`](Self::command): a connection that refuses further use
 /// - [`DataWriter`]: a message that is not sent, and a connection that refuses further use
 /// - the stream of [`send_all`](Self::send_all): while no message is in flight, a usable
-///   connection; else one that refuses further use
+///   connection; otherwise, one that refuses further use
 /// - [`quit`](Self::quit): nothing: the connection is closed, with or without QUIT
 ///
 /// ```no_run

@@ -544,7 +544,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// completed by the server; the others were not.
     fn connection_lost(&mut self, error: Error) {
         self.end_call();
-        // A session without a reply to a message has no successor: the attempts would not end.
+        // A session without a reply to a message is not replaced: the attempts would not end.
         let continues = self.renewal.is_some() && self.has_answered && !self.session_ended;
         self.session_ended = true;
         self.input_ended |= !continues;

@@ -39,8 +39,8 @@ const INJECTED: &str = "Something between you and the server may be tampering wi
     connection, or the server's software is old and faulty (see CVE-2011-0411). Nothing was sent. \
     Use implicit TLS (smtps://, port 465) if the server has it.";
 
-const NO_LMTP: &str = "This server speaks SMTP, as it seems: use smtp:// or smtps://, or the port \
-    or socket where it speaks LMTP.";
+const NO_LMTP: &str = "This server seems to speak SMTP: use smtp:// or smtps://, or the port or \
+    socket where it speaks LMTP.";
 
 const UNKNOWN: &str = "The message was handed over whole: it may have been delivered, or not. Look \
     for it in the server's log, or ask the recipient, before you send it again.";

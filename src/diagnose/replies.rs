@@ -835,7 +835,7 @@ const ON_BLOCK_LIST_LOGGED_IN: &str = "The network address that the mail comes f
     list: find out why in the list that the server names, and have it removed. If it is the \
     server's own address, its administrator must do so.";
 const NO_NAME: &str = "The network address that you send from has no name in DNS, or one that does \
-    not lead back to it: have its reverse entry (PTR) set by whoever gave you the address, or send \
+    not lead back to it: have its reverse entry (PTR) set by the provider of the address, or send \
     through your provider's submission server (port 587, with a login).";
 const NO_NAME_LOGGED_IN: &str = "The network address that the mail comes from has no name in DNS, \
     or one that does not lead back to it: have its reverse entry (PTR) set by the provider of the \

@@ -557,7 +557,7 @@ async fn probe_reports_silence_after_the_handshake() {
         &report,
         ErrorKind::Timeout,
         Phase::Greeting,
-        "no mail server greets behind it",
+        "no mail server sends a greeting inside it",
     );
     // What TLS showed is there.
     assert!(only(&report).tls.as_ref().unwrap().is_verified());

@@ -15,14 +15,14 @@ fn dialogues() -> Vec<(String, Dialogue)> {
     read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))
 }
 
-/// How bytes are cut: the sizes are used one after another, over and over. Empty: not at all.
+/// How bytes are split: the sizes are used one after another, over and over. Empty: not at all.
 #[derive(Clone, Default)]
-struct Cuts {
+struct Splits {
     sizes: Vec<usize>,
     used: usize,
 }
 
-impl Cuts {
+impl Splits {
     fn next(&mut self, at_most: usize) -> usize {
         if self.sizes.is_empty() {
             return at_most;
@@ -56,11 +56,11 @@ struct Player<'a> {
     given: usize,
     /// More of what the server says can be read without waiting.
     unheard: bool,
-    cuts: Cuts,
+    splits: Splits,
 }
 
 impl<'a> Player<'a> {
-    fn new(name: &'a str, dialogue: &'a Dialogue, cuts: Cuts) -> Self {
+    fn new(name: &'a str, dialogue: &'a Dialogue, splits: Splits) -> Self {
         let mut settings = Settings::new(ClientName::new(&*dialogue.helo).unwrap());
         if dialogue.is_lmtp {
             settings.protocol = Protocol::Lmtp;
@@ -96,7 +96,7 @@ impl<'a> Player<'a> {
             open: None,
             given: 0,
             unheard: false,
-            cuts,
+            splits,
         }
     }
 
@@ -220,7 +220,7 @@ impl<'a> Player<'a> {
     /// The server's bytes, in pieces; the machine does by itself what follows from each.
     fn receive(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let size = self.cuts.next(bytes.len());
+            let size = self.splits.next(bytes.len());
             let taken = self.machine.input(&bytes[..size]);
             bytes = &bytes[taken..];
             self.unheard = !bytes.is_empty();
@@ -257,7 +257,7 @@ impl<'a> Player<'a> {
         let wrote = !self.machine.output().is_empty();
         while !self.machine.output().is_empty() {
             let front = self.machine.output().front();
-            let size = self.cuts.next(front.len());
+            let size = self.splits.next(front.len());
             self.said.extend_from_slice(&front[..size]);
             self.machine.wrote(size);
         }
@@ -330,7 +330,7 @@ impl<'a> Player<'a> {
             self.given = usize::MAX;
             self.machine.finish()
         } else {
-            let size = self.cuts.next(end - self.given);
+            let size = self.splits.next(end - self.given);
             self.given += size;
             self.machine
                 .body(message[self.given - size..self.given].to_vec())
@@ -407,31 +407,31 @@ impl<'a> Player<'a> {
 #[test]
 fn every_dialogue_gives_its_outcomes() {
     for (name, dialogue) in dialogues() {
-        Player::new(&name, &dialogue, Cuts::default()).play();
+        Player::new(&name, &dialogue, Splits::default()).play();
     }
 }
 
 #[test]
 fn every_dialogue_gives_the_same_events_byte_by_byte() {
     for (name, dialogue) in dialogues() {
-        let whole = Player::new(&name, &dialogue, Cuts::default()).play();
-        let cut = Player::new(
+        let whole = Player::new(&name, &dialogue, Splits::default()).play();
+        let split = Player::new(
             &name,
             &dialogue,
-            Cuts {
+            Splits {
                 sizes: vec![1],
                 used: 0,
             },
         )
         .play();
-        assert_eq!(whole, cut, "{name}");
+        assert_eq!(whole, split, "{name}");
     }
 }
 
-/// The dialogues, and what comes of each where nothing is cut.
+/// The dialogues, and what comes of each where nothing is split.
 static WHOLE: LazyLock<Vec<(String, Dialogue, Played)>> = LazyLock::new(|| {
     let played = |(name, dialogue): (String, Dialogue)| {
-        let whole = Player::new(&name, &dialogue, Cuts::default()).play();
+        let whole = Player::new(&name, &dialogue, Splits::default()).play();
         (name, dialogue, whole)
     };
     dialogues().into_iter().map(played).collect()
@@ -440,12 +440,12 @@ static WHOLE: LazyLock<Vec<(String, Dialogue, Played)>> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// The same bytes give the same events, whole sessions long, however both sides' bytes are cut.
+    /// The same bytes give the same events, whole sessions long, however both sides' bytes are split.
     #[test]
     fn every_dialogue_gives_the_same_events_in_any_cut(sizes in prop::collection::vec(1..40usize, 1..12)) {
         for (name, dialogue, whole) in WHOLE.iter() {
-            let cut = Player::new(name, dialogue, Cuts { sizes: sizes.clone(), used: 0 }).play();
-            prop_assert_eq!(whole, &cut, "{}", name);
+            let split = Player::new(name, dialogue, Splits { sizes: sizes.clone(), used: 0 }).play();
+            prop_assert_eq!(whole, &split, "{}", name);
         }
     }
 }

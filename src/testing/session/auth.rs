@@ -31,7 +31,7 @@ enum Handler {
     #[cfg(feature = "sasl")]
     CramMd5,
     #[cfg(feature = "sasl")]
-    Scram,
+    Scram(Mechanism),
     Token,
 }
 
@@ -47,7 +47,7 @@ impl Handler {
             Mechanism::ScramSha256Plus
             | Mechanism::ScramSha1Plus
             | Mechanism::ScramSha256
-            | Mechanism::ScramSha1 => Some(Handler::Scram),
+            | Mechanism::ScramSha1 => Some(Handler::Scram(mechanism)),
             #[cfg(not(feature = "sasl"))]
             Mechanism::CramMd5
             | Mechanism::ScramSha256Plus
@@ -107,10 +107,8 @@ impl ServerSession {
             None => (argument, None),
         };
         let known = mechanism.parse::<Mechanism>().ok();
-        let Some((mechanism, handler)) = known
-            .filter(|mechanism| offered.contains(&mechanism.as_str()))
-            .and_then(|mechanism| Some((mechanism, Handler::of(mechanism)?)))
-        else {
+        let is_offered = |mechanism: &Mechanism| offered.contains(&mechanism.as_str());
+        let Some(handler) = known.filter(is_offered).and_then(Handler::of) else {
             return Ok("504 5.5.4 Unrecognized authentication type");
         };
         let user = match handler {
@@ -119,7 +117,7 @@ impl ServerSession {
             #[cfg(feature = "sasl")]
             Handler::CramMd5 => self.cram_md5().await,
             #[cfg(feature = "sasl")]
-            Handler::Scram => self.scram(mechanism, initial).await,
+            Handler::Scram(mechanism) => self.scram(mechanism, initial).await,
             Handler::Token => self.token(initial).await,
         };
         match user {

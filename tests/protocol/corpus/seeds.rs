@@ -4,7 +4,7 @@ use envoi::proto::Content;
 
 use support::dialogue::{Dialogue, Send, Tls, Turn};
 
-/// All that the server says, behind the byte that says how it is cut.
+/// All that the server says, behind the byte that says how it is split.
 pub fn reply(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     vec![[b"\x06".to_vec(), said_by_server(dialogue).concat()].concat()]
 }
@@ -35,7 +35,7 @@ pub fn dot(dialogue: &Dialogue) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The messages behind the place where they are cut.
+/// The messages behind the place where they are split.
 #[cfg(feature = "keystores")]
 pub fn message(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     messages(dialogue)

@@ -13,7 +13,7 @@ fn implicit_tls_is_recognised_in_the_greeting() {
     client.read(&[0x15]);
     assert!(
         client.steps().is_ok(),
-        "one byte is not enough to tell, or what is told would hang on the cut"
+        "one byte is not enough to tell, or what is told would depend on the split"
     );
     client.read(&[0x03, 0x01, 0x00, 0x02, 0x02, 0x28]);
     let error = client.steps().unwrap_err();

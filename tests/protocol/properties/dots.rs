@@ -54,7 +54,7 @@ fn text(size: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Value
 proptest! {
     #[test]
     fn stuffed_text_is_decoded_unchanged(text in text(0..200), lengths in vec(0usize..20, 1..5)) {
-        // A cut that gets nowhere would go on for ever.
+        // A split that gets nowhere would go on for ever.
         let lengths = [lengths, vec![1]].concat();
         check(&text, &lengths);
         check(&text, &[1]);

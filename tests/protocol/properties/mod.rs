@@ -1,4 +1,4 @@
-//! What must hold for any server, any message and any cut of the bytes.
+//! What must hold for any server, any message and any split of the bytes.
 
 mod dots;
 mod plan;

@@ -1,5 +1,5 @@
 //! Whole sessions: a server that answers as it was told, well or badly, and a client that sends
-//! messages. However the server's bytes are cut, the same happens.
+//! messages. However the server's bytes are split, the same happens.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::plan::{Answer, FOR_WISHES, Message, Plan, address, plan};
 use super::server::Server;
-use support::session::{Cut, Observed, Session, Wish, normalised};
+use support::session::{Observed, Session, Split, Wish, normalised};
 
 enum Task {
     Login(Mechanism),
@@ -59,7 +59,7 @@ fn transaction(message: &Message) -> Transaction {
     transaction
 }
 
-fn play(plan: &Plan, cut: Cut) -> (Vec<Observed>, Vec<u8>) {
+fn play(plan: &Plan, split: Split) -> (Vec<Observed>, Vec<u8>) {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.protocol = plan.protocol;
     settings.starttls = plan.starttls;
@@ -74,7 +74,7 @@ fn play(plan: &Plan, cut: Cut) -> (Vec<Observed>, Vec<u8>) {
         .map(|message| message.pieces.concat().len())
         .max();
     settings.chunk_size = plan.chunk_size.max(largest.unwrap_or_default() / 100);
-    let mut session = Session::new(settings, cut);
+    let mut session = Session::new(settings, split);
     let mut server = Server::new(plan);
     let mut tasks = tasks(plan);
     let (mut current, mut given) = (0, 0);
@@ -149,17 +149,17 @@ proptest! {
 
     #[test]
     fn any_cut_of_the_bytes_gives_the_same_events(plan in plan(), lengths in vec(1usize..40, 1..6)) {
-        let (events, wire) = play(&plan, Cut::Nowhere);
-        for cut in [Cut::Everywhere, Cut::Into(lengths.clone())] {
-            let (cut_events, cut_wire) = play(&plan, cut);
-            prop_assert_eq!(&cut_events, &events);
-            prop_assert!(cut_wire == wire, "the same bytes go");
+        let (events, wire) = play(&plan, Split::Nowhere);
+        for split in [Split::Everywhere, Split::Into(lengths.clone())] {
+            let (split_events, split_wire) = play(&plan, split);
+            prop_assert_eq!(&split_events, &events);
+            prop_assert!(split_wire == wire, "the same bytes go");
         }
         // What is answered in between may have gone before the session fails, and changes nothing
         // else.
-        let (cut_events, cut_wire) = play(&plan, Cut::AndAnswered(lengths));
-        prop_assert_eq!(&cut_events, &events);
-        prop_assert!(cut_wire.starts_with(&wire), "the same bytes go first");
+        let (split_events, split_wire) = play(&plan, Split::AndAnswered(lengths));
+        prop_assert_eq!(&split_events, &events);
+        prop_assert!(split_wire.starts_with(&wire), "the same bytes go first");
     }
 
     #[test]
@@ -178,7 +178,7 @@ proptest! {
             offer.others.extend(is_binary.then_some(["CHUNKING", "BINARYMIME"]).into_iter().flatten());
             offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
-        let (events, wire) = play(&plan, Cut::AndAnswered(lengths));
+        let (events, wire) = play(&plan, Split::AndAnswered(lengths));
         let is_accepted = |event: &&Observed| {
             matches!(event, Observed::Step(Step::Event(Event::Accepted { .. })))
         };
@@ -199,7 +199,7 @@ proptest! {
 fn nothing_received_in_clear_survives_the_handshake() {
     let mut settings = Settings::new(ClientName::new("client.example.org").unwrap());
     settings.starttls = StartTls::Required;
-    let mut session = Session::new(settings, Cut::Nowhere);
+    let mut session = Session::new(settings, Split::Nowhere);
     session.feed(b"220 mail.example.org\r\n");
     session.take(usize::MAX);
     session.feed(b"250-mail.example.org\r\n250 STARTTLS\r\n220 Go ahead\r\n");
@@ -214,7 +214,7 @@ fn a_chunk_is_not_written_whole_before_finish() {
     let session_in_chunk = || {
         let mut session = Session::new(
             Settings::new(ClientName::new("client.example.org").unwrap()),
-            Cut::Nowhere,
+            Split::Nowhere,
         );
         session.feed(b"220 mail.example.org\r\n");
         session.take(usize::MAX);

@@ -103,9 +103,9 @@ fn serve(acts: &[Act]) -> (String, HashSet<usize>, bool) {
     (replies, delivered, false)
 }
 
-fn events(mut machine: Machine, replies: &str, cut: usize) -> Vec<Seen> {
+fn events(mut machine: Machine, replies: &str, split: usize) -> Vec<Seen> {
     let mut told = Vec::new();
-    for piece in replies.as_bytes().chunks(cut) {
+    for piece in replies.as_bytes().chunks(split) {
         assert_eq!(machine.input(piece), piece.len());
         collect(&mut machine, &mut told);
     }
@@ -149,7 +149,7 @@ proptest! {
             1 => Just(Act::GoOn),
             1 => Just(Act::BreakDown),
         ], 0..20),
-        cut in 1usize..60,
+        split in 1usize..60,
     ) {
         // A server that does not end the session by its 421 and breaks down later is none that SMTP
         // has words for.
@@ -157,7 +157,7 @@ proptest! {
         let breaks_down = acts.iter().position(|act| *act == Act::BreakDown);
         prop_assume!(goes_on.zip(breaks_down).is_none_or(|(goes_on, breaks_down)| goes_on > breaks_down));
         let (replies, delivered, by_shutdown) = serve(&acts);
-        let told = events(all_under_way(), &replies, cut);
+        let told = events(all_under_way(), &replies, split);
         for (message, told) in told.iter().enumerate() {
             match told {
                 Seen::Sent => prop_assert!(delivered.contains(&message), "{told:?}: {replies}"),

@@ -30,11 +30,11 @@ fn wire(mut stuffer: Stuffer, text: &[u8], lengths: &[usize]) -> (Vec<u8>, u64) 
 }
 
 pub fn check(data: &[u8]) {
-    let Some((cut, text)) = data.split_at_checked(4) else {
+    let Some((split, text)) = data.split_at_checked(4) else {
         return;
     };
-    // A cut that gets nowhere would go on for ever.
-    let lengths: Vec<usize> = cut
+    // A split that gets nowhere would go on for ever.
+    let lengths: Vec<usize> = split
         .iter()
         .map(|byte| usize::from(*byte))
         .chain([1])

@@ -1,5 +1,5 @@
-//! Any caller and any server: what must hold is checked at every turn, and any cut of the server's
-//! bytes makes the same happen.
+//! Any caller and any server: what must hold is checked at every turn, and any split of the
+//! server's bytes makes the same happen.
 //!
 //! An input is a script that can be read and written by hand. It starts with the settings, a letter
 //! for each. `^` and a letter begin what is done next; what follows, up to the next `^`, goes along
@@ -11,7 +11,7 @@ use envoi::proto::{
     ClientName, Content, Limits, Mechanism, Protocol, RawCommand, Settings, StartTls, Transaction,
 };
 
-use crate::session::{Cut, Observed, Session, Wish};
+use crate::session::{Observed, Session, Split, Wish};
 
 /// What the first letters say. Chunks have three bytes for each `k`.
 fn settings(letters: &[u8]) -> Settings {
@@ -76,9 +76,9 @@ fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
     (transaction, wishes)
 }
 
-fn play(script: &[u8], cut: Cut) -> (Vec<Observed>, Vec<u8>) {
+fn play(script: &[u8], split: Split) -> (Vec<Observed>, Vec<u8>) {
     let mut records = script.split(|byte| *byte == b'^');
-    let mut session = Session::new(settings(records.next().unwrap_or_default()), cut);
+    let mut session = Session::new(settings(records.next().unwrap_or_default()), split);
     for record in records {
         let Some((letter, rest)) = record.split_first() else {
             continue;
@@ -128,15 +128,15 @@ fn play(script: &[u8], cut: Cut) -> (Vec<Observed>, Vec<u8>) {
 }
 
 pub fn check(script: &[u8]) {
-    let whole = play(script, Cut::Nowhere);
-    assert_eq!(play(script, Cut::Everywhere), whole);
+    let whole = play(script, Split::Nowhere);
+    assert_eq!(play(script, Split::Everywhere), whole);
     let lengths: Vec<usize> = script
         .iter()
         .take(5)
         .map(|byte| 1 + usize::from(byte % 16))
         .chain([3])
         .collect();
-    assert_eq!(play(script, Cut::Into(lengths.clone())), whole);
+    assert_eq!(play(script, Split::Into(lengths.clone())), whole);
     // Here more may be written before a step of the script's, so only what must hold always does.
-    play(script, Cut::AndAnswered(lengths));
+    play(script, Split::AndAnswered(lengths));
 }

@@ -2,7 +2,7 @@
 //! reader takes for one, without Bcc and in UTF-8, and the rest of the text with its line ends made
 //! CRLF; and what was said of it beforehand is true.
 //!
-//! The first byte says where a stream is cut: behind so many bytes of the message.
+//! The first byte says where a stream is split: behind so many bytes of the message.
 
 use std::io::Cursor;
 use std::pin::pin;
@@ -105,13 +105,13 @@ fn has_bare_line_end(text: &[u8]) -> bool {
 }
 
 pub fn check(data: &[u8]) {
-    let Some((cut, text)) = data.split_first() else {
+    let Some((split, text)) = data.split_first() else {
         return;
     };
     if text.len() >= BLOCK {
         return;
     }
-    let (head, tail) = text.split_at(usize::from(*cut).min(text.len()));
+    let (head, tail) = text.split_at(usize::from(*split).min(text.len()));
     let bytes = || Message::raw(text.to_vec());
     let stream =
         || Message::raw_stream(Cursor::new(head.to_vec()).chain(Cursor::new(tail.to_vec())));
@@ -163,7 +163,7 @@ pub fn check(data: &[u8]) {
         ),
         (None, Content::Unknown, false)
     );
-    assert_eq!(sent(of_stream).unwrap(), message, "cut at {cut}");
+    assert_eq!(sent(of_stream).unwrap(), message, "split at {split}");
 
     // Who may change nothing refuses what is bare, and changes nothing otherwise.
     match prepared(bytes(), LineEnds::Refuse) {
@@ -172,7 +172,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(
                 prepared(stream(), LineEnds::Refuse).and_then(sent).unwrap(),
                 message,
-                "cut at {cut}"
+                "split at {split}"
             );
         }
         Err(error) => {

@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use envoi::proto::{ClientName, Content, Event, Mechanism, Settings, StartTls, Step, Transaction};
 use envoi::{Address, Envelope};
 
-use crate::session::{Cut, Observed, Session, Wish, normalised};
+use crate::session::{Observed, Session, Split, Wish, normalised};
 
 /// More turns than any session here needs: behind the last one the server is gone.
 const TURNS: usize = 40;
@@ -21,7 +21,7 @@ struct Script {
     messages: [Message; 3],
     /// How large chunks are, where that is not left as it is.
     chunk_size: Option<u8>,
-    cut: [u8; 3],
+    split: [u8; 3],
     turns: Vec<Turn>,
 }
 
@@ -384,11 +384,11 @@ fn wishes(message: &Message) -> Vec<Wish> {
 
 fn play(script: &Script) -> Vec<Observed> {
     let lengths = script
-        .cut
+        .split
         .iter()
         .map(|length| 1 + usize::from(length % 32))
         .collect();
-    let mut session = Session::new(settings(script), Cut::AndAnswered(lengths));
+    let mut session = Session::new(settings(script), Split::AndAnswered(lengths));
     let mut ears = Ears::default();
     let mut turns = script.turns.iter().take(TURNS);
     let mut messages = script.messages.iter();

@@ -25,7 +25,7 @@ const PASSWORD: &str = "correct-horse#7";
 
 /// How the server's bytes reach the machine.
 #[derive(Clone, Debug)]
-pub enum Cut {
+pub enum Split {
     /// All that is there at once.
     Nowhere,
     Everywhere,
@@ -51,7 +51,7 @@ pub enum Observed {
 pub struct Session {
     machine: Machine,
     protocol: Protocol,
-    cut: Cut,
+    split: Split,
     /// What the machine wants by its last step.
     pub want: Step,
     events: Vec<Observed>,
@@ -74,13 +74,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(settings: Settings, cut: Cut) -> Self {
+    pub fn new(settings: Settings, split: Split) -> Self {
         let (protected, auth_in_clear, chunk_size) =
             (settings.secure, settings.auth_in_clear, settings.chunk_size);
         let mut session = Session {
             protocol: settings.protocol,
             machine: Machine::new(settings),
-            cut,
+            split,
             want: Step::Ready,
             events: Vec::new(),
             wire: Vec::new(),
@@ -105,11 +105,11 @@ impl Session {
 
     /// The server says this.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let (lengths, answered) = match self.cut.clone() {
-            Cut::Nowhere => (vec![bytes.len().max(1)], false),
-            Cut::Everywhere => (vec![1], false),
-            Cut::Into(lengths) => (lengths, false),
-            Cut::AndAnswered(lengths) => (lengths, true),
+        let (lengths, answered) = match self.split.clone() {
+            Split::Nowhere => (vec![bytes.len().max(1)], false),
+            Split::Everywhere => (vec![1], false),
+            Split::Into(lengths) => (lengths, false),
+            Split::AndAnswered(lengths) => (lengths, true),
         };
         let mut rest = bytes;
         for length in lengths.into_iter().cycle() {
@@ -124,7 +124,7 @@ impl Session {
                 self.fed += taken;
                 self.settle();
                 if self.want == Step::Closed {
-                    // What came with it is there however it was cut, and a QUIT after a refusal
+                    // What came with it is there however it was split, and a QUIT after a refusal
                     // looks at it.
                     for rest in [&piece[taken..], rest] {
                         let taken = self.machine.input(rest);
@@ -819,7 +819,7 @@ fn secrets() -> [Vec<u8>; 4] {
     ]
 }
 
-/// What came in clear behind the go-ahead for TLS is quoted as far as it was there, which the cut
+/// What came in clear behind the go-ahead for TLS is quoted as far as it was there, which the split
 /// decides.
 fn without_quoted_rest(error: &Error) -> String {
     match error.message().split_once(": \"") {
