@@ -43,10 +43,11 @@ const USUAL_LMTP_PORTS: [u16; 1] = [24];
 ///
 /// # Errors
 ///
-/// Only if nothing can be checked: the endpoint has no TCP port, as a Unix socket, its host name is
-/// not valid, or it has a user without a password ([`ErrorKind::Request`](crate::ErrorKind::Request)); or a trust
-/// store cannot be read ([`ErrorKind::Config`](crate::ErrorKind::Config)). A server that does not
-/// answer is not an error: see [`Port::failure`].
+/// Only if nothing can be checked: the endpoint has no TCP port (a Unix socket), its host name is
+/// not valid, or it has a user without a password
+/// ([`ErrorKind::Request`](crate::ErrorKind::Request)); or a trust store cannot be read
+/// ([`ErrorKind::Config`](crate::ErrorKind::Config)). A server that does not answer is not an
+/// error: see [`Port::failure`].
 ///
 /// ```no_run
 /// use envoi::{Credentials, Endpoint};
