@@ -50,20 +50,22 @@ impl RawCommand {
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .next()
             .unwrap_or_default();
+        let managed = MANAGED
+            .into_iter()
+            .find(|managed| managed.eq_ignore_ascii_case(verb));
         let fault = if let Some(c) = line.chars().find(|c| c.is_control()) {
             CommandFault::ControlCharacter(c)
         } else if verb.is_empty() {
             CommandFault::NoVerb
         } else if line.len() > MAX_COMMAND {
             CommandFault::TooLong
-        } else if MANAGED
-            .iter()
-            .any(|managed| managed.eq_ignore_ascii_case(verb))
-        {
-            CommandFault::Managed(verb.to_ascii_uppercase())
+        } else if let Some(managed) = managed {
+            CommandFault::Managed(managed.to_owned())
         } else {
             return Ok(RawCommand(line));
         };
+        // What follows AUTH may be a password.
+        let line = managed.map_or(line, str::to_owned);
         Err(RawCommandError { line, fault })
     }
 
@@ -95,7 +97,8 @@ pub enum CommandFault {
 }
 
 impl RawCommandError {
-    /// The line.
+    /// The line; of a command for which envoi has methods, the verb alone, as what follows AUTH is
+    /// a secret.
     pub fn line(&self) -> &str {
         &self.line
     }
@@ -224,6 +227,18 @@ fn ascii_or_utf8(address: &Address, utf8: bool) -> Cow<'_, Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_about_a_login_shows_no_password() {
+        for line in ["AUTH PLAIN c2VjcmV0", "auth PLAIN c2VjcmV0\r\n"] {
+            let error = RawCommand::new(line).unwrap_err();
+            let shown = format!("{error} {error:?} {}", error.line());
+            assert!(
+                !shown.contains("c2VjcmV0") && shown.contains("AUTH"),
+                "{shown}"
+            );
+        }
+    }
 
     #[test]
     fn raw_commands_are_single_lines() {
