@@ -23,7 +23,7 @@ fn in_line(line: &str) -> Option<&str> {
 /// Postfix, and many services with the same text.
 fn queued_as<'a>(words: &[&'a str]) -> Option<&'a str> {
     words.windows(3).find_map(|three| match three {
-        [queued, word, id] if is(queued, "queued") && is(word, "as") => Some(*id),
+        [queued, word, id] if is(queued, "queued") && is(word, "as") && has_digit(id) => Some(*id),
         _ => None,
     })
 }
@@ -40,14 +40,14 @@ fn by_end<'a>(words: &[&'a str]) -> Option<&'a str> {
         [.., id, a, b, c, d]
             if is(a, "message") && is(b, "accepted") && is(c, "for") && is(d, "delivery") =>
         {
-            Some(*id).filter(|id| has_digit(id))
+            Some(*id).filter(|id| has_digit(id) && !is_status(id))
         }
         // Gmail; the time comes before the id.
         [.., id, "-", "gsmtp"] => Some(id),
         // qmail: the number in its log, after the time.
         [.., ok, _, "qp", id] if is(ok, "ok") => Some(id),
         // Dovecot's LMTP.
-        [.., recipient, id, "Saved"] if recipient.starts_with('<') => Some(id),
+        [.., recipient, id, "Saved"] if recipient.starts_with('<') && !is_status(id) => Some(id),
         // Amazon SES: only a long id.
         [ok, id] if is(ok, "ok") && is_long_id(id) => Some(id),
         _ => None,
@@ -60,6 +60,12 @@ fn is(word: &str, expected: &str) -> bool {
 
 fn has_digit(word: &str) -> bool {
     word.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a word begins as an enhanced status code does (RFC 3463), such as `2.0.0`.
+fn is_status(word: &str) -> bool {
+    let (class, rest) = word.split_once('.').unwrap_or_default();
+    class.len() == 1 && has_digit(class) && rest.contains('.')
 }
 
 fn is_long_id(word: &str) -> bool {
@@ -135,6 +141,10 @@ mod tests {
             ("250 OK", None),
             ("250 Message accepted for delivery", None),
             ("250 2.0.0 OK Message accepted for delivery", None),
+            ("250 2.0.0 Message accepted for delivery", None),
+            ("250 2.0.0-x Message accepted for delivery", None),
+            ("250 2.0.0 <you@example.com> 2.1.5 Saved", None),
+            ("250 Message queued as soon as possible", None),
             ("250 Great success", None),
             ("250 Ok thanks-for-your-message", None),
             ("250 queued as", None),
