@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Secret;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::SaslFailure;
+use crate::proto::{SaslFailure, Secrets};
 
 /// Why a [token source](crate::Endpoint::token_source) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,13 @@ impl TokenSource {
     pub(crate) async fn ask(&self, request: TokenRequest) -> Result<Secret> {
         let token = (self.source)(request).await.map_err(|error| {
             let message = format!("no token can be had to log in with: {error}");
-            Error::new(ErrorKind::Auth, Phase::Auth, message).with_source(error)
+            let error = Error::new(ErrorKind::Auth, Phase::Auth, message).with_source(error);
+            // The source may name the token that the server refused.
+            let mut secrets = Secrets::default();
+            if let Some(last) = self.last() {
+                secrets.add_with_base64(last.expose());
+            }
+            error.redacted(&secrets)
         })?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
         Ok(token)

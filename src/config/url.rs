@@ -115,7 +115,8 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
             return Err(fault("the bracket around the IPv6 address is not closed"));
         };
         if address.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(fault(format!("{} is not an IPv6 address", quoted(address))));
+            // It may be part of a password.
+            return Err(fault("what stands in brackets is not an IPv6 address"));
         }
         match rest {
             "" => (address.to_owned(), None),

@@ -715,6 +715,32 @@ async fn a_token_with_insufficient_scope_is_not_renewed() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn an_error_of_the_token_source_does_not_show_the_refused_token() {
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .token("alice", TOKEN);
+    let server = server
+        .mechanisms([Mechanism::OAuthBearer])
+        .start()
+        .await
+        .unwrap();
+    let source = |request| async move {
+        match request {
+            TokenRequest::Current => Ok("S3cr3tTok"),
+            _ => Err(std::io::Error::other("S3cr3tTok is expired")),
+        }
+    };
+    let error = connect(&endpoint(&server).user("alice").token_source(source))
+        .await
+        .unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(
+        shown.contains("*** is expired") && !shown.contains("S3cr3tTok"),
+        "{shown}"
+    );
+}
+
 /// A mechanism that envoi has not: the server asks, and the answer is the question backwards.
 struct Backwards(Arc<Mutex<Option<String>>>);
 
