@@ -95,7 +95,7 @@ impl<'c> DataWriter<'c> {
             let (mut call, flushed) = state.into_idle().await?;
             let written = async {
                 flushed?;
-                call.driver.machine.body(piece)?;
+                call.driver.give_piece(piece)?;
                 flush(&mut call).await
             };
             let result = written.await;
@@ -213,7 +213,7 @@ impl AsyncWrite for DataWriter<'_> {
             let given = match call.driver.step() {
                 Ok(Step::Body { room }) => {
                     let piece = &buf[..buf.len().min(room)];
-                    let body = call.driver.machine.body(Bytes::copy_from_slice(piece));
+                    let body = call.driver.give_piece(Bytes::copy_from_slice(piece));
                     body.map(|()| piece.len()).map_err(Error::from)
                 }
                 Ok(Step::Wait { .. }) => {

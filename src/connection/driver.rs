@@ -143,6 +143,15 @@ impl Driver {
         }
     }
 
+    /// Gives a piece of the message from the caller. While nothing waits for the server, it is the
+    /// caller who takes the time.
+    pub(super) fn give_piece(&mut self, piece: impl Into<Chunk>) -> Result<(), ProtocolError> {
+        if self.machine.output().is_empty() {
+            self.stalled_since = Instant::now();
+        }
+        self.machine.body(piece)
+    }
+
     fn report_progress(&self, step: &Step, body: &mut Body) {
         let all_gone = match step {
             Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,

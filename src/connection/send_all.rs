@@ -328,16 +328,16 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         Ok(())
     }
 
-    /// Waits until no reply is outstanding on the connection.
+    /// Waits until no reply is outstanding on the connection. No message is in flight, so a stream
+    /// that is dropped meanwhile leaves a usable connection: the next call waits in its turn.
     async fn wait_until_ready(&mut self, has_next: bool) -> Result<()> {
         // A message has time limits already.
-        let mut call = match has_next {
+        let call = match has_next {
             true => CallGuard::start(&mut self.connection)?,
             false => CallGuard::start_step(&mut self.connection)?,
         };
-        let result = call.driver.until_ready().await;
         call.complete();
-        result
+        self.connection.driver.until_ready().await
     }
 
     /// Completes the call for the open transactions: there is none, and a stream that is dropped

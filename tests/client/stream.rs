@@ -13,6 +13,7 @@ use envoi::{
     Attachment, Client, Connection, Endpoint, Error, ErrorKind, Message, Outcome, Phase,
     PoolConfig, Receipt, Timeouts,
 };
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
@@ -249,6 +250,35 @@ async fn a_stream_dropped_after_its_outcomes_leaves_a_usable_connection() {
         }
     }
     assert!(connection.send(message("you@example.com")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stream_dropped_without_messages_in_flight_leaves_a_usable_connection() {
+    let (mut connection, _serving) = connect(true, Duration::from_millis(1), None).await;
+    {
+        let mut outcomes = pin!(connection.send_all(stream::pending::<Message<'_>>()));
+        assert!(outcomes.next().now_or_never().is_none());
+    }
+    assert!(connection.send(message("you@example.com")).await.is_ok());
+
+    // The reply to RSET is outstanding when the stream is dropped.
+    let server = Server::builder()
+        .plaintext()
+        .refuse_recipient("bob@example.com", "550 5.1.1 No such user")
+        .start()
+        .await
+        .unwrap();
+    let mut connection = Connection::connect(&Endpoint::from_url(&server.url()).unwrap())
+        .await
+        .unwrap();
+    {
+        let messages = stream::iter([message("bob@example.com")]).chain(stream::pending());
+        let mut outcomes = pin!(connection.send_all(messages));
+        assert!(outcomes.next().await.unwrap().is_err());
+        assert!(outcomes.next().now_or_never().is_none());
+    }
+    assert!(connection.send(message("you@example.com")).await.is_ok());
+    assert!(connection.noop().await.unwrap().is_positive());
 }
 
 #[tokio::test]
