@@ -39,8 +39,8 @@
 //! ```
 //!
 //! In Transaction, MAIL, RCPT and DATA go together if the server offers PIPELINING (RFC 2920), and
-//! otherwise one after another. [`Machine::begin`] writes them all; after [`Machine::mail`], the caller
-//! gives each recipient and asks for DATA.
+//! otherwise one after another. [`Machine::begin`] writes them all; after [`Machine::mail`], the
+//! caller gives each recipient and asks for DATA.
 //!
 //! BDAT (RFC 3030) takes the place of DATA where the server offers CHUNKING: a small message whose
 //! [size](Transaction::size) is known goes as one chunk together with its commands, so that, with

@@ -1244,7 +1244,8 @@ proptest! {
             Some(expected) => prop_assert_eq!(ready_in_every_way(&message, piece), expected),
             None => {
                 for error in refused_in_every_way(&message, piece, LineEnds::Normalize) {
-                    prop_assert_eq!((error.kind(), error.phase()), (ErrorKind::Request, Phase::Setup));
+                    prop_assert_eq!(error.kind(), ErrorKind::Request);
+                    prop_assert_eq!(error.phase(), Phase::Setup);
                 }
             }
         }
@@ -1267,7 +1268,8 @@ proptest! {
             streamed = streamed.attach(match way {
                 0 => Attachment::bytes("a.bin", "a/b", data),
                 1 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)),
-                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)).size(size as u64),
+                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece))
+                    .size(size as u64),
                 _ => {
                     let path = in_temporary_folder(&format!("any-{size}"));
                     std::fs::write(&path, data).unwrap();
@@ -1289,7 +1291,8 @@ proptest! {
         let mut streamed = Vec::new();
         for (size, piece, way) in parts {
             let data = noise(size);
-            let part = MimePart::new("a/b", data.clone()).attachment("a.bin").transfer_encoding("binary");
+            let part = MimePart::new("a/b", data.clone()).attachment("a.bin")
+                .transfer_encoding("binary");
             // mail-builder's own go before those that are streamed.
             if way == 4 {
                 in_memory.insert(in_memory.len() - streamed.len(), part);
@@ -1300,7 +1303,8 @@ proptest! {
             streamed.push(match way {
                 0 => Attachment::bytes("a.bin", "a/b", data),
                 1 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)),
-                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece)).size(size as u64),
+                2 => Attachment::reader("a.bin", "a/b", Pieces::new(&data, piece))
+                    .size(size as u64),
                 _ => {
                     let path = in_temporary_folder(&format!("any-binary-{size}"));
                     std::fs::write(&path, data).unwrap();
@@ -1312,8 +1316,10 @@ proptest! {
         let whole = self::mail().body(whole).write_to_vec().unwrap();
         // mail-builder leaves a CR alone in text. Nothing of the noise is text, and what it has is
         // not changed.
-        let (text, noise) = whole.split_at(whole.windows(8).position(|bytes| bytes == b"a.bin\"\r\n").unwrap());
-        let expected = with_plain_boundaries(&[&normalized(text)[..normalized(text).len() - 2], noise].concat());
+        let end = whole.windows(8).position(|bytes| bytes == b"a.bin\"\r\n").unwrap();
+        let (text, noise) = whole.split_at(end);
+        let text = normalized(text);
+        let expected = with_plain_boundaries(&[&text[..text.len() - 2], noise].concat());
         let message = streamed.into_iter().fold(Message::from(mail), Message::attach);
         prop_assert_eq!(with_plain_boundaries(&binary_bytes_of(message)), expected);
     }

@@ -38,12 +38,14 @@ proptest! {
             let limits = format!("LIMITS RCPTMAX={recipients} RCPTDOMAINMAX={domains} \
                 MAILMAX={messages}");
             let refused = to.iter().filter(|(_, is_refused)| *is_refused);
-            let builder = refused.fold(Server::builder().plaintext().offer(limits), |builder, (address, _)| {
+            let builder = Server::builder().plaintext().offer(limits);
+            let builder = refused.fold(builder, |builder, (address, _)| {
                 builder.refuse_recipient(address, "550 5.1.1 No")
             });
             let server = builder.start().await.unwrap();
             let names: Vec<String> = to.iter().map(|(address, _)| address.clone()).collect();
-            let mail = MessageBuilder::new().from("me@example.org").to(names).subject("Hello").text_body("Hello.");
+            let mail = MessageBuilder::new().from("me@example.org").to(names).subject("Hello")
+                .text_body("Hello.");
             let receipt = Client::from_url(&server.url()).unwrap().send(mail).await.unwrap();
             (receipt, server.messages())
         });
@@ -52,12 +54,14 @@ proptest! {
         for ((address, is_refused), told) in to.iter().zip(&receipt.recipients) {
             prop_assert_eq!(told.address.as_str(), address);
             prop_assert_eq!(matches!(told.outcome, Outcome::Accepted(_)), !is_refused, "{}", address);
-            let copies = arrived.iter().filter(|message| message.recipients.contains(address)).count();
+            let copies = arrived.iter().filter(|message| message.recipients.contains(address))
+                .count();
             prop_assert_eq!(copies, usize::from(!is_refused), "{}", address);
         }
         for message in &arrived {
             prop_assert!(message.recipients.len() <= recipients);
-            let found: HashSet<String> = message.recipients.iter().map(|address| domain(address)).collect();
+            let found: HashSet<String> = message.recipients.iter()
+                .map(|address| domain(address)).collect();
             prop_assert!(found.len() <= domains, "{:?}", found);
         }
     }

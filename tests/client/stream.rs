@@ -91,7 +91,7 @@ async fn far_away(
                         .unwrap();
                     return messages;
                 }
-                Some("RCPT") if line.contains("nobody") => answers += "550 5.1.1 no\r\n",
+                Some("RCPT") if line.contains("<nobody@") => answers += "550 5.1.1 no\r\n",
                 Some("QUIT") => answers += "221 bye\r\n",
                 _ => answers += "250 2.1.0 Ok\r\n",
             }

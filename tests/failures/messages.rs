@@ -1,4 +1,5 @@
-//! Refused senders, recipients and messages, with the replies of real servers, and unknown outcomes.
+//! Refused senders, recipients and messages, with the replies of real servers, and unknown
+//! outcomes.
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase};
@@ -650,7 +651,7 @@ async fn send_all_reports_the_texts_of_a_single_send() {
     let world = World::new();
     let script = &[
         ("MAIL FROM:<bad@", "550 5.1.7 No"),
-        ("RCPT TO:<nobody@", "550 5.1.1 No such user"),
+        ("RCPT TO:<refused@", "550 5.1.1 No such user"),
         ("RCPT TO:<last@", "421 4.3.2 Going down"),
     ];
     let running = start(&Server::Plain(script), &world).await;
@@ -659,7 +660,7 @@ async fn send_all_reports_the_texts_of_a_single_send() {
     let messages = [
         ("me", "you"),
         ("bad", "you"),
-        ("me", "nobody"),
+        ("me", "refused"),
         ("me", "last"),
     ]
     .map(|(from, to)| {
@@ -679,7 +680,7 @@ async fn send_all_reports_the_texts_of_a_single_send() {
     for (text, begins) in texts[1..].iter().zip([
         "the server refused the sender bad@example.org; the server said: 550 5.1.7 No. The server \
             does not take this",
-        "the server refused the recipient nobody@example.com; the server said: 550 5.1.1 No such \
+        "the server refused the recipient refused@example.com; the server said: 550 5.1.1 No such \
             user. There is no such",
         "the server ended the session before it took the message; the server said: 421 4.3.2 \
             Going down. The server is",

@@ -31,8 +31,8 @@ enum Part {
     Reset,
 }
 
-/// The client sends a message through a proxy that plays this part: what came of it, and how long it
-/// took.
+/// The client sends a message through a proxy that plays this part: what came of it, and how long
+/// it took.
 async fn meet(scheme: &str, part: Part) -> (Error, Duration) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -245,7 +245,7 @@ impl ServerSession {
                     prdr = line.ends_with(" PRDR") || line.contains(" PRDR ");
                     self.reply("250 ok\r\n").await?;
                 }
-                "RCPT" if line.contains("nobody") => self.reply("550 no\r\n").await?,
+                "RCPT" if line.contains("<nobody@") => self.reply("550 no\r\n").await?,
                 "RCPT" => {
                     recipients.push(
                         line["RCPT TO:<".len()..]

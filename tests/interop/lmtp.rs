@@ -375,8 +375,8 @@ fn in_clear(port: u16) -> String {
 }
 
 /// Dovecot checks them itself here, and not for Postfix as in `logins.rs`. 2.3 has no SCRAM with
-/// channel binding (-PLUS), 2.4 has; until that is packaged, `tests/client/login.rs` has a server that
-/// knows it.
+/// channel binding (-PLUS), 2.4 has; until that is packaged, `tests/client/login.rs` has a server
+/// that knows it.
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn dovecots_strongest_mechanism_is_chosen() {

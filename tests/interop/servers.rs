@@ -375,8 +375,8 @@ fn start() -> Result<Servers, String> {
             Ok(servers) => return Ok(servers),
             Err(error) => _ = write!(why, "\n{}: {error}", folder.display()),
         }
-        // Another program may have taken a port before the servers could; another failure would only
-        // come again.
+        // Another program may have taken a port before the servers could; another failure would
+        // only come again.
         if ports
             .iter()
             .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())

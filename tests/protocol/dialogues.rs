@@ -440,11 +440,13 @@ static WHOLE: LazyLock<Vec<(String, Dialogue, Played)>> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// The same bytes give the same events, whole sessions long, however both sides' bytes are split.
+    /// The same bytes give the same events, whole sessions long, however both sides' bytes are
+    /// split.
     #[test]
     fn every_dialogue_gives_the_same_events_in_any_cut(sizes in prop::collection::vec(1..40usize, 1..12)) {
         for (name, dialogue, whole) in WHOLE.iter() {
-            let split = Player::new(name, dialogue, Splits { sizes: sizes.clone(), used: 0 }).play();
+            let split = Player::new(name, dialogue, Splits { sizes: sizes.clone(), used: 0 })
+                .play();
             prop_assert_eq!(whole, &split, "{}", name);
         }
     }

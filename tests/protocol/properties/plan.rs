@@ -166,7 +166,8 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]);
     prop_oneof![
         8 => vec(text, 0..5).prop_map(|parts| parts.concat().into_bytes()),
-        1 => (4000usize..6000).prop_map(|length| b".line\r\n".iter().copied().cycle().take(length).collect()),
+        1 => (4000usize..6000).prop_map(|length| b".line\r\n".iter().copied().cycle()
+            .take(length).collect()),
     ]
 }
 
@@ -178,7 +179,8 @@ fn message() -> impl Strategy<Value = Message> {
         2 => Just(Content::Unknown),
     ];
     let recipients = vec((0usize..4).prop_map(address), 1..5);
-    let wishes = prop_oneof![2 => Just(Vec::new()), 1 => prop::sample::subsequence(Wish::ALL.to_vec(), 1..6)];
+    let wishes = prop_oneof![2 => Just(Vec::new()), 1 => prop::sample::subsequence(Wish::ALL
+        .to_vec(), 1..6)];
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
     (recipients, wishes, content, flags, vec(piece(), 0..4)).prop_flat_map(
         |(recipients, wishes, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {

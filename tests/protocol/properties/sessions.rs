@@ -174,8 +174,10 @@ proptest! {
         let is_special = plan.messages.iter().any(|message| !message.wishes.is_empty());
         for offer in &mut plan.offers {
             (offer.starttls, offer.eight_bit) = (true, true);
-            offer.others.retain(|keyword| *keyword != "SIZE 1000" && !keyword.to_uppercase().starts_with("LIMITS"));
-            offer.others.extend(is_binary.then_some(["CHUNKING", "BINARYMIME"]).into_iter().flatten());
+            offer.others.retain(|keyword| *keyword != "SIZE 1000" && !keyword.to_uppercase()
+                .starts_with("LIMITS"));
+            offer.others.extend(is_binary.then_some(["CHUNKING", "BINARYMIME"]).into_iter()
+                .flatten());
             offer.others.extend(is_special.then_some(FOR_WISHES).into_iter().flatten());
         }
         let (events, wire) = play(&plan, Split::AndAnswered(lengths));

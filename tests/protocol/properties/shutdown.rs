@@ -155,7 +155,8 @@ proptest! {
         // has words for.
         let goes_on = acts.iter().position(|act| *act == Act::GoOn);
         let breaks_down = acts.iter().position(|act| *act == Act::BreakDown);
-        prop_assume!(goes_on.zip(breaks_down).is_none_or(|(goes_on, breaks_down)| goes_on > breaks_down));
+        prop_assume!(goes_on.zip(breaks_down)
+            .is_none_or(|(goes_on, breaks_down)| goes_on > breaks_down));
         let (replies, delivered, by_shutdown) = serve(&acts);
         let told = events(all_under_way(), &replies, split);
         for (message, told) in told.iter().enumerate() {
