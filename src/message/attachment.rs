@@ -138,6 +138,26 @@ impl Attachment {
         self
     }
 
+    /// The name that the recipient sees.
+    pub fn get_name(&self) -> &str {
+        &self.label.name
+    }
+
+    /// The content type.
+    pub fn get_content_type(&self) -> &str {
+        &self.label.content_type
+    }
+
+    /// The size in bytes, if it was stated.
+    pub fn get_size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// The Content-ID by which the HTML body refers to the attachment.
+    pub fn get_inline(&self) -> Option<&str> {
+        self.label.content_id.as_deref()
+    }
+
     /// Inspects the source.
     pub(super) async fn inspect(self) -> Result<InspectedAttachment> {
         let Attachment { label, size, data } = self;
@@ -286,5 +306,25 @@ mod tests {
                 (name, content_type)
             );
         }
+    }
+
+    #[test]
+    fn getters_return_what_was_set() {
+        let attachment = Attachment::bytes("a.txt", "text/plain", "abc");
+        assert_eq!(attachment.get_name(), "a.txt");
+        assert_eq!(attachment.get_content_type(), "text/plain");
+        assert_eq!(
+            (attachment.get_size(), attachment.get_inline()),
+            (None, None)
+        );
+        let attachment = attachment
+            .name("b.png")
+            .content_type("image/png")
+            .size(3)
+            .inline("logo");
+        assert_eq!(attachment.get_name(), "b.png");
+        assert_eq!(attachment.get_content_type(), "image/png");
+        assert_eq!(attachment.get_size(), Some(3));
+        assert_eq!(attachment.get_inline(), Some("logo"));
     }
 }

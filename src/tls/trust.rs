@@ -198,6 +198,48 @@ impl Trust {
         }
     }
 
+    /// Whether the system's store is used.
+    pub fn get_system(&self) -> bool {
+        self.system
+    }
+
+    /// Whether Mozilla's root certificates are used.
+    #[cfg(feature = "mozilla-roots")]
+    pub fn get_mozilla(&self) -> bool {
+        self.mozilla
+    }
+
+    /// The paths of the files and folders, as they were given.
+    pub fn get_paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::File(path) | Source::Folder(path) | Source::Path(path) => Some(path.as_path()),
+            Source::Bytes(_) => None,
+        })
+    }
+
+    /// The pins, as they were given.
+    pub fn get_pins(&self) -> &[String] {
+        &self.pins
+    }
+
+    /// The files of revocation lists.
+    pub fn get_revocation_lists(&self) -> &[PathBuf] {
+        &self.revocation_lists
+    }
+
+    /// Whether any certificate is accepted.
+    pub fn get_accepts_any_certificate(&self) -> bool {
+        self.accepts_any_certificate
+    }
+
+    /// The file that the password of the key stores is read from.
+    pub fn get_password_file(&self) -> Option<&Path> {
+        match self.password.as_ref()? {
+            Password::File(path) => Some(path),
+            Password::Given(_) => None,
+        }
+    }
+
     /// Changing the anchors must not drop a pin.
     pub(crate) fn with_pins_of(mut self, other: &Trust) -> Self {
         self.pins.extend(other.pins.iter().cloned());

@@ -45,7 +45,8 @@ const MAX_SHOWN: usize = 100;
 #[must_use = "a method returns the changed value"]
 pub struct Proxy {
     kind: ProxyKind,
-    at: Destination,
+    host: String,
+    port: u16,
     login: Option<(String, Secret)>,
 }
 
@@ -64,7 +65,8 @@ impl Proxy {
     pub(crate) fn new(kind: ProxyKind, host: String, port: u16) -> Self {
         Proxy {
             kind,
-            at: Destination::Host(host, port),
+            host,
+            port,
             login: None,
         }
     }
@@ -106,6 +108,25 @@ impl Proxy {
         }
         self.login = Some((user, password));
         Ok(self)
+    }
+
+    /// The host of the proxy; a non-ASCII name as A-labels (`xn--…`).
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port of the proxy.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The user name of the login, if there is a login.
+    pub fn get_user(&self) -> Option<&str> {
+        self.login.as_ref().map(|(user, _)| user.as_str())
+    }
+
+    fn at(&self) -> Destination {
+        Destination::Host(self.host.clone(), self.port)
     }
 
     /// Redacts the login, which the proxy, or an impostor of the server, may echo.
@@ -158,7 +179,7 @@ impl Proxy {
         };
         let mut failure = None;
         for destination in beyond {
-            let (mut stream, _) = tcp.open(&self.at).await.map_err(|error| {
+            let (mut stream, _) = tcp.open(&self.at()).await.map_err(|error| {
                 let context = format!("the proxy {self}");
                 error.context(context).with_hint(advice::CHECK_PROXY)
             })?;
@@ -425,7 +446,7 @@ impl fmt::Display for Proxy {
             ProxyKind::Socks5h => "socks5h",
             ProxyKind::Http => "http",
         };
-        write!(f, "{scheme}://{}", self.at)
+        write!(f, "{scheme}://{}", self.at())
     }
 }
 
@@ -435,8 +456,22 @@ impl fmt::Debug for Proxy {
         let login = self.login.is_some();
         f.debug_struct("Proxy")
             .field("kind", &self.kind)
-            .field("at", &self.at)
+            .field("at", &self.at())
             .field("login", &login)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn getters_return_what_was_set() {
+        let proxy = Proxy::from_url("socks5h://proxy.example.org").unwrap();
+        assert_eq!((proxy.host(), proxy.port()), ("proxy.example.org", 1080));
+        assert_eq!(proxy.get_user(), None);
+        let proxy = proxy.login("alice", "secret").unwrap();
+        assert_eq!(proxy.get_user(), Some("alice"));
     }
 }

@@ -261,3 +261,30 @@ fn malformed_pins_are_refused() {
         assert_says(&error, &["is not a pin", "openssl x509"]);
     }
 }
+
+#[test]
+fn getters_return_what_was_set() {
+    let trust = Trust::empty();
+    assert!(!trust.get_system() && !trust.get_accepts_any_certificate());
+    assert_eq!(trust.get_paths().count(), 0);
+    let trust = Trust::system()
+        .file("a.pem")
+        .pem("in memory")
+        .folder("b")
+        .path("c")
+        .pin("sha256//pin")
+        .revocation_list("d.crl")
+        .password_file("e");
+    assert!(trust.get_system());
+    assert_eq!(trust.get_password_file(), Some(std::path::Path::new("e")));
+    let paths: Vec<_> = trust.get_paths().collect();
+    assert_eq!(paths, ["a.pem", "b", "c"].map(std::path::Path::new));
+    assert_eq!(trust.get_pins(), ["sha256//pin"]);
+    assert_eq!(
+        trust.get_revocation_lists(),
+        [std::path::PathBuf::from("d.crl")]
+    );
+    #[cfg(feature = "mozilla-roots")]
+    assert!(!trust.get_mozilla() && trust.with_mozilla().get_mozilla());
+    assert!(Trust::dangerous_accept_any_certificate().get_accepts_any_certificate());
+}
