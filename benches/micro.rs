@@ -52,7 +52,7 @@ fn main() {
                 }),
             ),
             (
-                "memchr: each dot behind a CRLF found",
+                "memchr: each dot after a CRLF found",
                 Box::new(|| {
                     let finder = memmem::Finder::new(b"\r\n.");
                     for piece in &pieces {
@@ -137,7 +137,7 @@ fn compare<const N: usize>(bytes: usize, mut contenders: [Contender; N]) {
 fn text() -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("text");
-    support::write_ready(&path, 800 * 78);
+    support::write_raw(&path, 800 * 78, Some(50));
     std::fs::read(path).expect("what was written")
 }
 

@@ -2,8 +2,9 @@
 //! memory to the same sink.
 //!
 //! ```text
-//! cargo bench --bench throughput                      # everything: some minutes
-//! cargo bench --bench throughput -- 50 --rounds 3     # 50 MB alone, and the small messages
+//! cargo bench --bench throughput                        # everything: some minutes
+//! cargo bench --bench throughput -- 500 attachment tls  # 500 MB, the rows with these words
+//! cargo bench --bench throughput -- 1 --rounds 1        # a quick run
 //! ```
 //!
 //! envoi and the loop take turns, each in a process of its own, so that changes of the machine's
@@ -11,8 +12,9 @@
 //! third process on the same cores. envoi's time is that of its whole work, from creating the
 //! runtime to the reply to QUIT; the loop's begins when its bytes are in memory.
 //!
-//! On a busy machine the ratio approaches 1. It is meaningful only if the bare loop runs at full
-//! speed. Single rounds are between half and twice the median.
+//! A row has the medians, then the ratios of single rounds: of the speed, where 1 is the loop's and
+//! the lowest is the worst round, and of the CPU time, where the highest is the worst. On a busy
+//! machine both ratios approach 1. They are meaningful only if the loop runs at full speed.
 
 mod support;
 
@@ -23,9 +25,17 @@ use envoi::{Address, Attachment, Client, Envelope, Message};
 use futures::StreamExt as _;
 use support::bare::Bare;
 use support::sink::{Arrived, Sink};
-use support::{Run, median};
+use support::{Arguments, Rounds};
 
 const SIZES: [u64; 4] = [1, 50, 500, 1000];
+/// The large messages, and their names. In `raw/N`, one line in N begins with a dot.
+const LARGE: [(&str, &str); 5] = [
+    ("attachment", "attachment"),
+    ("bdat", "attachment by BDAT"),
+    ("raw", "raw without dots"),
+    ("raw/500", "raw, a dot in 500 lines"),
+    ("raw/1", "raw, a dot on each line"),
+];
 /// The number of small messages, and the size of their text in bytes.
 const COUNT: usize = 5_000;
 const TEXT: usize = 1_000;
@@ -33,85 +43,63 @@ const TEXT: usize = 1_000;
 const WINDOW: usize = 64;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments = support::arguments();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["sink", ..] => support::sink::serve(arguments[1..].to_vec()),
         ["envoi", what, url, file] => support::report(|| by_envoi(what, url, file)),
         ["bare", what, port, ca_file, file] => by_a_bare_loop(what, port, ca_file, file),
-        _ => suite(&words),
+        _ => suite(&Arguments::parse(&words)),
     }
 }
 
-fn suite(arguments: &[&str]) {
-    let (mut sizes, mut rounds) = (Vec::new(), None);
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        match *argument {
-            "--rounds" => rounds = rest.next().and_then(|number| number.parse().ok()),
-            size => sizes.push(
-                size.parse()
-                    .unwrap_or_else(|_| panic!("not a size in MB: {size}")),
-            ),
-        }
-    }
-    if sizes.is_empty() {
-        sizes = SIZES.into();
-    }
+fn suite(arguments: &Arguments) {
     // The first accepts messages by DATA, the second by BDAT.
     let mut sinks = [&[][..], &["CHUNKING"]]
         .map(|more| Sink::start(&[&["PIPELINING", "8BITMIME", "SIZE 0"], more].concat()));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    println!(
-        "{:31}{:^24} {:^14}   ratio to the limit",
-        "", "envoi", "bare loop"
-    );
-    println!(
-        "{:31}{:>8} {:>7} {:>7} {:>7} {:>7}",
-        "", "MB/s", "CPU s", "peak MB", "MB/s", "CPU s"
-    );
+    let sizes = match &arguments.sizes[..] {
+        [] => &SIZES,
+        sizes => sizes,
+    };
+    head("MB/s");
     for megabytes in sizes {
-        let rounds = rounds.unwrap_or(match megabytes {
-            0..=10 => 15,
-            11..=100 => 9,
-            101..=500 => 3,
-            _ => 2,
-        });
-        for what in ["attachment", "chunks", "ready"] {
+        for (what, name) in LARGE {
+            let name = format!("{name}, {megabytes} MB");
+            if selected(arguments, &name).next().is_none() {
+                continue;
+            }
             let work = Work::large(what, megabytes * 1_000_000, folder.path());
-            let (name, sink) = if what == "chunks" {
-                ("by BDAT", 1)
-            } else {
-                (what, 0)
-            };
-            for tls in [false, true] {
-                work.compare(
-                    &format!("{name}, {megabytes} MB"),
-                    &mut sinks[sink],
-                    tls,
-                    rounds,
-                );
+            for (name, tls) in selected(arguments, &name) {
+                let sink = &mut sinks[usize::from(what == "bdat")];
+                work.compare(&name, sink, tls, arguments.rounds);
             }
         }
     }
-    println!(
-        "{:31}{:>8} {:>7} {:>7} {:>7} {:>7}",
-        "", "mess./s", "CPU s", "peak MB", "mess./s", "CPU s"
-    );
+    head("mess./s");
     for (what, name) in [("one", "one by one"), ("stream", "as a stream")] {
         let work = Work::small(what, folder.path());
-        for tls in [false, true] {
-            work.compare(
-                &format!("{COUNT} of 1 KB {name}"),
-                &mut sinks[1],
-                tls,
-                rounds.unwrap_or(5),
-            );
+        for (name, tls) in selected(arguments, &format!("{COUNT} of 1 KB {name}")) {
+            work.compare(&name, &mut sinks[1], tls, arguments.rounds);
         }
     }
+}
+
+fn head(rate: &str) {
+    println!(
+        "{:39}{:^24} {:^14}  {:^19}  {:^19}",
+        "", "envoi", "bare loop", "speed, of the loop", "CPU, of the loop"
+    );
+    println!(
+        "{:39}{rate:>8} {:>7} {:>7} {rate:>7} {:>7}  median (range)      median (range)",
+        "", "CPU s", "peak MB", "CPU s"
+    );
+}
+
+/// The rows of a name, in plaintext and over TLS, that the arguments select.
+fn selected(arguments: &Arguments, name: &str) -> impl Iterator<Item = (String, bool)> {
+    let rows = [("plain", false), ("TLS", true)].map(|(how, tls)| (format!("{name}, {how}"), tls));
+    rows.into_iter().filter(|(name, _)| arguments.select(name))
 }
 
 /// The task of both.
@@ -129,8 +117,8 @@ struct Work {
 impl Work {
     fn large(what: &'static str, size: u64, folder: &Path) -> Work {
         let (file, wire) = (folder.join("attachment.bin"), folder.join("wire"));
-        match what {
-            "ready" => support::write_ready(&file, size),
+        match what.split_once('/').unwrap_or((what, "")) {
+            ("raw", dots) => support::write_raw(&file, size, dots.parse().ok()),
             _ => support::write_noise(&file, size),
         }
         let bytes = runtime().block_on(write_wire(message(what, &file), &wire));
@@ -168,39 +156,32 @@ impl Work {
             true => format!("smtps://localhost:{port}?trust={ca_file}"),
         };
         let (file, wire) = (self.file.to_string_lossy(), self.wire.to_string_lossy());
-        let mut both: [Vec<Run>; 2] = Default::default();
-        for _ in 0..rounds {
-            both[0].push(support::run(&["envoi", self.what, &url, &file]));
+        let rounds = Rounds::measure(rounds, || {
+            let envoi = support::run(&["envoi", self.what, &url, &file]);
             self.check(sink.arrived(), tls);
-            both[1].push(support::run(&["bare", self.what, &port, &ca_file, &wire]));
+            let bare = support::run(&["bare", self.what, &port, &ca_file, &wire]);
             self.check(sink.arrived(), tls);
-        }
-        let of_both =
-            |figure: fn(&Run) -> f64| both.each_ref().map(|runs| median(runs.iter().map(figure)));
+            [envoi, bare]
+        });
         let amount = if self.messages > 1 {
             self.messages as f64
         } else {
             self.bytes as f64 / 1e6
         };
-        let rate = of_both(|run| run.seconds).map(|seconds| amount / seconds);
-        let (cpu, peak) = (of_both(|run| run.cpu), of_both(|run| run.peak));
-        let mut ratios: Vec<f64> = both[0]
-            .iter()
-            .zip(&both[1])
-            .map(|(envoi, bare)| bare.seconds / envoi.seconds)
-            .collect();
-        ratios.sort_by(f64::total_cmp);
+        let rate = rounds.medians(|run| amount / run.seconds);
+        let (cpu, peak) = (
+            rounds.medians(|run| run.cpu),
+            rounds.medians(|run| run.peak),
+        );
         println!(
-            "{:31}{:8.0} {:7.3} {:7.1} {:7.0} {:7.3}   {:.2} (from {:.2} to {:.2})",
-            format!("{name}, {}", if tls { "TLS" } else { "plain" }),
+            "{name:39}{:8.0} {:7.3} {:7.1} {:7.0} {:7.3}  {:19}  {}",
             rate[0],
             cpu[0],
             peak[0],
             rate[1],
             cpu[1],
-            median(ratios.iter().copied()),
-            ratios[0],
-            ratios[rounds - 1],
+            rounds.speed(),
+            rounds.cpu(),
         );
     }
 
@@ -225,10 +206,10 @@ fn message(what: &str, file: &Path) -> Message<'static> {
     };
     let address = |text: &str| Address::new(text).expect("an address");
     match what {
-        "attachment" | "chunks" => {
+        "attachment" | "bdat" => {
             Message::from(mail().text_body("Attached.")).attach(Attachment::file(file))
         }
-        "ready" => Message::raw_file(file).envelope(
+        raw if raw.starts_with("raw") => Message::raw_file(file).envelope(
             Envelope::new(address("me@example.org"), [address("you@example.com")])
                 .expect("an envelope"),
         ),
@@ -308,7 +289,7 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
     let ca_file = Some(Path::new(ca_file)).filter(|_| ca_file != "none");
     let connect = || Bare::connect(port, ca_file);
     match what {
-        "attachment" | "ready" => support::report(|| {
+        what if what == "attachment" || what.starts_with("raw") => support::report(|| {
             connect().message(&wire);
             1
         }),
@@ -320,7 +301,7 @@ fn by_a_bare_loop(what: &str, port: &str, ca_file: &str, wire: &str) {
                 content.len()
             );
             let one = [commands.as_bytes(), content].concat();
-            if what == "chunks" {
+            if what == "bdat" {
                 return support::report(|| {
                     connect().exchange(&one, 3);
                     1

@@ -4,6 +4,7 @@
 pub mod bare;
 pub mod sink;
 
+use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -66,6 +67,110 @@ pub fn run(arguments: &[&str]) -> Run {
     }
 }
 
+/// The arguments of a bench: `--rounds N`, sizes in MB, and words that select rows.
+pub struct Arguments {
+    pub rounds: usize,
+    pub sizes: Vec<u64>,
+    pub words: Vec<String>,
+}
+
+impl Arguments {
+    /// Nine rounds, or as many as the arguments say.
+    pub fn parse(arguments: &[&str]) -> Self {
+        let mut parsed = Arguments {
+            rounds: 9,
+            sizes: Vec::new(),
+            words: Vec::new(),
+        };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match (*argument, argument.parse()) {
+                ("--rounds", _) => {
+                    let number = rest.next().and_then(|number| number.parse().ok());
+                    parsed.rounds = number.filter(|rounds| *rounds > 0).expect("--rounds N");
+                }
+                (_, Ok(size)) => parsed.sizes.push(size),
+                (word, Err(_)) => parsed.words.push(word.to_lowercase()),
+            }
+        }
+        parsed
+    }
+
+    /// Whether a row is selected: its name contains each word.
+    pub fn select(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.words.iter().all(|word| name.contains(word))
+    }
+}
+
+/// The program's arguments, without the one that cargo adds.
+pub fn arguments() -> Vec<String> {
+    let arguments = std::env::args().skip(1);
+    arguments.filter(|argument| argument != "--bench").collect()
+}
+
+/// Runs of envoi and of its limit. Both run once in each round, so that changes of the machine's
+/// speed affect both.
+pub struct Rounds(Vec<[Run; 2]>);
+
+impl Rounds {
+    /// `round` runs envoi, then the limit.
+    pub fn measure(count: usize, mut round: impl FnMut() -> [Run; 2]) -> Self {
+        Rounds((0..count).map(|_| round()).collect())
+    }
+
+    /// The medians of a figure, of envoi and of the limit.
+    pub fn medians(&self, figure: impl Fn(&Run) -> f64) -> [f64; 2] {
+        [0, 1].map(|which| median(self.0.iter().map(|round| figure(&round[which]))))
+    }
+
+    /// The ratio of envoi's speed to the limit's in each round.
+    pub fn speed(&self) -> Spread {
+        Spread::of(
+            self.0
+                .iter()
+                .map(|[envoi, limit]| limit.seconds / envoi.seconds),
+        )
+    }
+
+    /// The ratio of envoi's CPU time to the limit's in each round.
+    pub fn cpu(&self) -> Spread {
+        Spread::of(self.0.iter().map(|[envoi, limit]| envoi.cpu / limit.cpu))
+    }
+}
+
+/// The lowest, the median and the highest of several figures.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    pub lowest: f64,
+    pub median: f64,
+    pub highest: f64,
+}
+
+impl Spread {
+    /// There must be at least one figure.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        Spread {
+            lowest: figures[0],
+            median: figures[figures.len() / 2],
+            highest: figures[figures.len() - 1],
+        }
+    }
+}
+
+/// As `0.95 (0.87 to 1.02)`.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = f.precision().unwrap_or(2);
+        let (lowest, median, highest) = (self.lowest, self.median, self.highest);
+        f.pad(&format!(
+            "{median:.places$} ({lowest:.places$} to {highest:.places$})"
+        ))
+    }
+}
+
 /// The CPU time of this process so far, user and system.
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
@@ -104,25 +209,20 @@ pub fn write_noise(path: &Path, size: u64) {
     });
 }
 
-/// Writes a raw message: text in lines of 76 characters, one in fifty of which begins with a dot.
-pub fn write_ready(path: &Path, size: u64) {
-    let header = b"From: <me@example.org>\r\nTo: <you@example.com>\r\nSubject: Ready\r\n\r\n";
-    let mut text = header.to_vec();
+/// Writes a raw message: text in lines of 76 characters, one in `dots` of which begins with a dot.
+pub fn write_raw(path: &Path, size: u64, dots: Option<u32>) {
+    let header = b"From: <me@example.org>\r\nTo: <you@example.com>\r\nSubject: Raw\r\n\r\n";
+    let words = " line.of text".repeat(6);
+    let mut body = Vec::new();
     for number in 0_u32.. {
-        let dot = if number.is_multiple_of(50) { '.' } else { ' ' };
-        text.extend_from_slice(
-            format!(
-                "{dot}{number:09}{}\r\n",
-                " line.of text".repeat(6).split_at(66).0
-            )
-            .as_bytes(),
-        );
-        if text.len() > BLOCK {
+        if body.len() > BLOCK {
             break;
         }
+        let has_dot = dots.is_some_and(|dots| number.is_multiple_of(dots));
+        let first = if has_dot { '.' } else { ' ' };
+        body.extend_from_slice(format!("{first}{number:09}{}\r\n", &words[..66]).as_bytes());
     }
-    let body = text.split_off(header.len());
-    let mut next = text;
+    let mut next = header.to_vec();
     write_blocks(path, size, || std::mem::replace(&mut next, body.clone()));
 }
 
@@ -142,7 +242,5 @@ fn write_blocks(path: &Path, size: u64, mut block: impl FnMut() -> Vec<u8>) {
 }
 
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.into_iter().collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    Spread::of(figures).median
 }

@@ -58,7 +58,7 @@ fn main() {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             let target = target(port, ca_file);
             support::report(|| {
-                runtime.block_on(clients::large(who, target, what == "ready", file.as_ref()));
+                runtime.block_on(clients::large(who, target, what == "raw", file.as_ref()));
                 1
             });
         }
@@ -94,7 +94,7 @@ fn all(arguments: &[&str]) {
     }
     let load_before = results::load();
     let mut large = Vec::new();
-    for what in ["attachment", "ready"] {
+    for what in ["attachment", "raw"] {
         for tls in [false, true] {
             large.extend(large_messages(what, tls, megabytes, rounds));
         }
@@ -130,8 +130,8 @@ fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("attachment.bin");
     let size = megabytes * 1_000_000;
-    let expected = if what == "ready" {
-        support::write_ready(&file, size);
+    let expected = if what == "raw" {
+        support::write_raw(&file, size, Some(500));
         size
     } else {
         support::write_noise(&file, size);
