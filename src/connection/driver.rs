@@ -143,13 +143,18 @@ impl Driver {
         }
     }
 
-    /// Gives a piece of the message from the caller. While nothing waits for the server, it is the
-    /// caller who takes the time.
+    /// Gives a piece of the message to the machine. While nothing waits for the server, it is the
+    /// source of the message that takes the time.
     pub(super) fn give_piece(&mut self, piece: impl Into<Chunk>) -> Result<(), ProtocolError> {
-        if self.machine.output().is_empty() {
+        if !self.has_unsent() {
             self.stalled_since = Instant::now();
         }
         self.machine.body(piece)
+    }
+
+    /// Whether the transport has not taken and flushed everything yet.
+    fn has_unsent(&self) -> bool {
+        self.unflushed || !self.machine.output().is_empty()
     }
 
     fn report_progress(&self, step: &Step, body: &mut Body) {
@@ -169,9 +174,7 @@ impl Driver {
         loop {
             self.read_last_replies().await;
             match self.step()? {
-                Step::Body { .. } if self.unflushed || !self.machine.output().is_empty() => {
-                    self.feed(None).await?;
-                }
+                Step::Body { .. } if self.has_unsent() => self.feed(None).await?,
                 // Without PIPELINING, the answer to a chunk comes before the next one goes.
                 Step::Wait { .. } => self.feed(None).await?,
                 step => return Ok(step),
@@ -228,8 +231,7 @@ impl Driver {
         poll_fn(|cx| {
             loop {
                 let progress = self.poll_write(cx);
-                if self.io_error.is_some() || (self.machine.output().is_empty() && !self.unflushed)
-                {
+                if self.io_error.is_some() || !self.has_unsent() {
                     return Poll::Ready(());
                 }
                 ready!(progress);
@@ -310,7 +312,7 @@ impl Driver {
                 return Poll::Ready(Event::Io);
             }
             // Without a source of pieces, the answer to a chunk is awaited.
-            let server_is_slow = body.is_none() || !wait.driver.machine.output().is_empty();
+            let server_is_slow = body.is_none() || wait.driver.has_unsent();
             wait.wait_for = server_is_slow.then_some(WaitFor::Body);
             let (timer, why) = sleep.get_or_insert_with(|| {
                 let limit = wait.driver.body_limit(server_is_slow);
@@ -319,16 +321,10 @@ impl Driver {
             timer.as_mut().poll(cx).map(|()| Event::TooSlow(*why))
         })
         .await;
-        let server_is_slow = wait.wait_for.is_some();
         drop(wait);
         match event {
             Event::Io => Ok(()),
-            Event::Chunk(Some(Ok(chunk))) => {
-                if !server_is_slow {
-                    self.stalled_since = Instant::now();
-                }
-                Ok(self.machine.body(chunk)?)
-            }
+            Event::Chunk(Some(Ok(chunk))) => Ok(self.give_piece(chunk)?),
             Event::Chunk(None) => Ok(self.machine.finish()?),
             // A truncated message must not look complete: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
@@ -384,7 +380,7 @@ impl Driver {
             return Poll::Ready(());
         }
         let mut progress = Poll::Pending;
-        while self.io_error.is_none() && (self.unflushed || !self.machine.output().is_empty()) {
+        while self.io_error.is_none() && self.has_unsent() {
             let output = self.machine.output();
             let written = if output.is_empty() {
                 // Before a reply is awaited, everything must have left.

@@ -257,6 +257,29 @@ async fn a_slow_message_source_causes_no_timeout() {
     assert!(took >= seconds(10_000));
 }
 
+/// The message comes in pieces, two at a time, and each time before the server's limit is over.
+#[tokio::test(start_paused = true)]
+async fn pieces_of_the_message_do_not_renew_the_timeout_of_a_server_that_reads_nothing() {
+    let (mut source, reader) = duplex(1_000_000);
+    let writing = tokio::spawn(async move {
+        source.write_all(b"A: b\r\n\r\n").await.unwrap();
+        while source.write_all(&[b'x'; 57 * 1024]).await.is_ok() {
+            // The next one is there as soon as this one was taken.
+            source.write_all(&[b'x'; 57 * 1024]).await.unwrap();
+            sleep(seconds(100)).await;
+        }
+    });
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")]).unwrap();
+    let slow = Message::raw_stream(reader).envelope(envelope);
+    let outcome = send(Timeouts::default(), slow, async |mut stream| {
+        converse(&mut stream, &UP_TO_DATA).await;
+        stream.write_all(b"354 go\r\n").await.unwrap();
+        std::future::pending().await
+    });
+    assert_timeout(&outcome.await, Phase::Body, seconds(180));
+    writing.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_uniform_timeout_bounds_the_total_wait() {
     // Each answer comes just in time, and together they take more than four times the limit.
