@@ -5,6 +5,7 @@
 //! 6531, 3.3 for non-ASCII letters), but not headers, servers or DNS.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -211,6 +212,13 @@ impl AddressError {
     }
 }
 
+impl From<Infallible> for AddressError {
+    /// What is an address already cannot fail to become one.
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = quoted(&self.address);
@@ -366,7 +374,7 @@ fn find_literal_fault(literal: &str) -> Option<AddressFault> {
 }
 
 /// RFC 5322, 3.2.3, and RFC 6531, 3.3 for non-ASCII characters.
-fn is_atext(c: char) -> bool {
+pub(crate) fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || !c.is_ascii()
 }
 
@@ -441,6 +449,20 @@ impl TryFrom<String> for Address {
 
     fn try_from(address: String) -> Result<Self, AddressError> {
         Address::new(address)
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = AddressError;
+
+    fn try_from(address: &String) -> Result<Self, AddressError> {
+        Address::new(address)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::str::FromStr;
 
-use crate::address::Address;
+use crate::address::{Address, AddressError};
+use crate::mailbox::Mailbox;
 
 /// The envelope of a message: the reverse-path, to which bounces are sent, and the recipients (RFC
 /// 5321, 2.3.1).
@@ -11,13 +13,12 @@ use crate::address::Address;
 /// It decides where the message goes, whatever its headers say.
 ///
 /// ```
-/// use envoi::{Address, Envelope};
+/// use envoi::Envelope;
 ///
-/// let to = Address::new("you@example.com")?;
-/// let envelope = Envelope::new(Address::new("me@example.org")?, [to])?;
-/// assert_eq!(envelope.recipients().len(), 1);
+/// let envelope = Envelope::new("me@example.org", ["you@example.com", "her@example.net"])?;
+/// assert_eq!(envelope.recipients().len(), 2);
 /// // A notification that must not bounce has the null reverse-path, `<>`.
-/// let notice = Envelope::new(None, [Address::new("you@example.com")?])?;
+/// let notice = Envelope::new(None, ["you@example.com"])?;
 /// assert!(notice.reverse_path().is_none());
 /// # Ok::<(), envoi::Error>(())
 /// ```
@@ -28,8 +29,12 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Creates an envelope from a sender (`None` is the null reverse-path) and at least one
-    /// recipient, in the given order.
+    /// Creates an envelope from a sender and at least one recipient, in the given order.
+    ///
+    /// The sender is an [`Address`], a [`Mailbox`], a text, or `None` for the null reverse-path;
+    /// see [`ReversePath`]. The recipients are addresses, mailboxes (as of a
+    /// [`MailboxList`](crate::MailboxList)) or texts. A text is an address alone; [`Mailbox`]
+    /// parses those with a name.
     ///
     /// A mailbox that is given more than once gets the message once. Two addresses are the same
     /// mailbox if their local parts are equal to the byte and their domains are the same name, in
@@ -37,19 +42,29 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`EnvelopeError::NoRecipient`].
-    pub fn new(
-        reverse_path: impl Into<Option<Address>>,
-        recipients: impl IntoIterator<Item = Address>,
-    ) -> Result<Self, EnvelopeError> {
+    /// [`EnvelopeError`]: there is no recipient, or a text is not an address.
+    pub fn new<R>(
+        reverse_path: impl TryInto<ReversePath, Error: Into<AddressError>>,
+        recipients: impl IntoIterator<Item = R>,
+    ) -> Result<Self, EnvelopeError>
+    where
+        R: TryInto<Address, Error: Into<AddressError>>,
+    {
+        let ReversePath(reverse_path) = reverse_path
+            .try_into()
+            .map_err(|error| EnvelopeError::ReversePath(error.into()))?;
+        let recipients = recipients.into_iter().map(|recipient| {
+            let address = recipient.try_into();
+            address.map_err(|error| EnvelopeError::Recipient(error.into()))
+        });
         let mut seen = HashSet::new();
-        let mut recipients: Vec<Address> = recipients.into_iter().collect();
+        let mut recipients: Vec<Address> = recipients.collect::<Result<_, _>>()?;
         recipients.retain(|recipient| seen.insert(recipient.mailbox_key()));
         if recipients.is_empty() {
             return Err(EnvelopeError::NoRecipient);
         }
         Ok(Envelope {
-            reverse_path: reverse_path.into(),
+            reverse_path,
             recipients,
         })
     }
@@ -87,26 +102,111 @@ impl Envelope {
     }
 }
 
+/// The sender in the envelope: the address for bounces, or the null reverse-path (RFC 5321, 4.5.5).
+///
+/// [`Envelope::new`] makes it from what it is given: an [`Address`], a [`Mailbox`], `None` for the
+/// null reverse-path, or a text, of which `<>` is the null reverse-path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReversePath(Option<Address>);
+
+impl From<Option<Address>> for ReversePath {
+    fn from(address: Option<Address>) -> Self {
+        ReversePath(address)
+    }
+}
+
+impl From<Address> for ReversePath {
+    fn from(address: Address) -> Self {
+        ReversePath(Some(address))
+    }
+}
+
+impl From<&Address> for ReversePath {
+    fn from(address: &Address) -> Self {
+        ReversePath(Some(address.clone()))
+    }
+}
+
+impl From<Mailbox> for ReversePath {
+    fn from(mailbox: Mailbox) -> Self {
+        ReversePath(Some(mailbox.into()))
+    }
+}
+
+impl From<&Mailbox> for ReversePath {
+    fn from(mailbox: &Mailbox) -> Self {
+        ReversePath(Some(mailbox.into()))
+    }
+}
+
+impl FromStr for ReversePath {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text {
+            "<>" => Ok(ReversePath(None)),
+            address => Ok(ReversePath(Some(Address::new(address)?))),
+        }
+    }
+}
+
+impl TryFrom<&str> for ReversePath {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for ReversePath {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for ReversePath {
+    type Error = AddressError;
+
+    fn try_from(text: &String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
 /// A reason why an envelope is not valid.
 ///
 /// [`Error::from`](crate::Error) makes it an error of the kind
 /// [`Request`](crate::ErrorKind::Request), with advice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnvelopeError {
     /// There is no recipient.
     NoRecipient,
+    /// The sender is not an address.
+    ReversePath(AddressError),
+    /// A recipient is not an address.
+    Recipient(AddressError),
 }
 
 impl fmt::Display for EnvelopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EnvelopeError::NoRecipient => f.write_str("the message has no recipient"),
+            EnvelopeError::ReversePath(error) => write!(f, "the sender: {error}"),
+            EnvelopeError::Recipient(error) => write!(f, "a recipient: {error}"),
         }
     }
 }
 
-impl std::error::Error for EnvelopeError {}
+impl std::error::Error for EnvelopeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            EnvelopeError::NoRecipient => None,
+            EnvelopeError::ReversePath(error) | EnvelopeError::Recipient(error) => Some(error),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -137,9 +237,42 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_is_made_of_texts_addresses_and_mailboxes() {
+        let bob = Address::new("bob@example.com").unwrap();
+        let named: Mailbox = "Bob <bob@example.com>".parse().unwrap();
+        let text = String::from("bob@example.com");
+        let expected = Envelope::new(Some(bob.clone()), vec![bob.clone()]).unwrap();
+        for envelope in [
+            Envelope::new("bob@example.com", ["bob@example.com"]),
+            Envelope::new(&text, std::slice::from_ref(&text)),
+            Envelope::new(text.clone(), vec![text.clone()]),
+            Envelope::new(&bob, [&bob]),
+            Envelope::new(&named, [&named]),
+            Envelope::new(
+                named.clone(),
+                crate::MailboxList::from_iter([named.clone()]),
+            ),
+        ] {
+            assert_eq!(envelope.as_ref(), Ok(&expected));
+        }
+        assert!(
+            Envelope::new("<>", [&bob])
+                .unwrap()
+                .reverse_path()
+                .is_none()
+        );
+        let error = Envelope::new("bob", [&bob]).unwrap_err();
+        assert!(matches!(error, EnvelopeError::ReversePath(_)), "{error}");
+        let error = Envelope::new("", [&bob]).unwrap_err();
+        assert!(matches!(error, EnvelopeError::ReversePath(_)), "{error}");
+        let error = Envelope::new(None, ["bob@example.com", "Bob <bob@example.com>"]).unwrap_err();
+        assert!(matches!(error, EnvelopeError::Recipient(_)), "{error}");
+    }
+
+    #[test]
     fn an_envelope_has_a_recipient() {
         assert!(
-            Envelope::new(None, [])
+            Envelope::new(None, [""; 0])
                 .unwrap_err()
                 .to_string()
                 .contains("no recipient")

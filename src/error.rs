@@ -211,7 +211,6 @@ impl Error {
     }
 
     /// Prefixes the message with what it concerns.
-    #[cfg(feature = "client")]
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = printable(format!("{what}: {}", self.0.message));
         self

@@ -69,6 +69,7 @@
 //! | [`Client`], [`Endpoint`], [`Timeouts`] | the server and its settings |
 //! | [`Connection`] | a session and its single steps |
 //! | [`message`] | messages and how they are streamed |
+//! | [`Address`], [`mailbox`] | addresses; mailboxes with names, and lists of them |
 //! | [`delivery`] | ESMTP parameters: DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY, REQUIRETLS |
 //! | [`Receipt`], [`Outcome`], [`Error`] | results |
 //! | [`tls`] | policies, trust, and what was negotiated |
@@ -136,6 +137,7 @@ mod file;
 #[cfg(feature = "client")]
 pub mod guide;
 mod idna;
+pub mod mailbox;
 #[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
@@ -173,8 +175,9 @@ pub use config::timeouts::Timeouts;
 pub use config::token::TokenRequest;
 #[cfg(feature = "client")]
 pub use connection::{Connection, DataWriter};
-pub use envelope::{Envelope, EnvelopeError};
+pub use envelope::{Envelope, EnvelopeError, ReversePath};
 pub use error::{Error, ErrorKind, Phase, Result};
+pub use mailbox::{Mailbox, MailboxError, MailboxFault, MailboxList};
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};
 #[cfg(feature = "pool")]

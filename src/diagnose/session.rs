@@ -11,6 +11,7 @@ use super::{Facts, for_refusal};
 use crate::address::{AddressError, AddressFault};
 use crate::envelope::EnvelopeError;
 use crate::error::{Error, ErrorKind};
+use crate::mailbox::{MailboxError, MailboxFault};
 use crate::proto::params::{MAX_SECONDS, ParameterError};
 use crate::proto::{
     AbortReason, ClientNameError, Mechanism, Phase, Protocol, ProtocolError, RawCommandError,
@@ -268,7 +269,35 @@ impl From<EnvelopeError> for Error {
             EnvelopeError::NoRecipient => {
                 request(&error).with_hint("Name at least one in To, Cc or Bcc.")
             }
+            EnvelopeError::ReversePath(error) => Error::from(error).context("the sender"),
+            EnvelopeError::Recipient(error) => Error::from(error).context("a recipient"),
         }
+    }
+}
+
+impl From<MailboxError> for Error {
+    /// An error of the kind [`Request`](ErrorKind::Request), with advice.
+    fn from(error: MailboxError) -> Self {
+        let hint = match error.fault() {
+            MailboxFault::Address(address) => return Error::from(address.clone()),
+            MailboxFault::NotOne => {
+                "Give one mailbox. A name with a comma, a semicolon or a colon is put in quotes: \
+                    \"Bob, Jr.\" <bob@example.org>."
+            }
+            MailboxFault::ControlCharacter(_) => {
+                "Remove it. A list is one line, with commas between the mailboxes."
+            }
+            MailboxFault::Empty
+            | MailboxFault::NoAddress
+            | MailboxFault::TextAfterAddress
+            | MailboxFault::Unterminated(_)
+            | MailboxFault::Unexpected(_) => {
+                "A mailbox looks like bob@example.org or Bob <bob@example.org>. A name with a \
+                    comma, a semicolon or a colon is put in quotes: \"Bob, Jr.\" \
+                    <bob@example.org>."
+            }
+        };
+        request(&error).with_hint(hint)
     }
 }
 

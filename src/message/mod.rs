@@ -10,6 +10,7 @@ mod body;
 mod headers;
 mod input;
 mod layout;
+mod mailboxes;
 mod nesting;
 mod progress;
 mod raw;

@@ -6,7 +6,7 @@
 //! parts decode, so that line ends are tried everywhere.
 
 use envoi::proto::{ClientName, RawCommand};
-use envoi::{Address, Endpoint, Envelope, Error, ErrorKind};
+use envoi::{Address, Endpoint, Envelope, Error, ErrorKind, Mailbox, MailboxList};
 
 const SECRET: &str = "hunter2hunter2";
 
@@ -18,9 +18,11 @@ pub fn check(data: &[u8]) {
     for part in &parts {
         let part = part.replace("%0A", "\n");
         check_address(&part);
+        check_mailboxes(&part);
         check_line(&part);
     }
     check_address(text);
+    check_mailboxes(text);
     check_line(text);
     check_url(text);
 
@@ -98,6 +100,30 @@ fn check_address(text: &str) {
     let envelope = Envelope::new(None, [strict.clone(), address]).unwrap();
     assert_eq!(envelope.recipients().len(), 1, "the same mailbox");
     assert_eq!(envelope.is_ascii(), strict.to_ascii().is_some());
+}
+
+/// A list that is parsed is printed in one line, from which the same list is parsed, and each of its
+/// mailboxes by itself.
+fn check_mailboxes(text: &str) {
+    let list = match text.parse::<MailboxList>() {
+        Ok(list) => list,
+        Err(error) => return check_error(&Error::from(error), text),
+    };
+    let printed = list.to_string();
+    assert!(!printed.contains(char::is_control), "{printed:?}");
+    assert_eq!(
+        printed.parse::<MailboxList>().as_ref(),
+        Ok(&list),
+        "{text:?}"
+    );
+    for mailbox in list.mailboxes() {
+        let printed = mailbox.to_string();
+        assert_eq!(printed.parse::<Mailbox>().as_ref(), Ok(mailbox), "{text:?}");
+        assert!(Address::new(mailbox.address().as_str()).is_ok());
+    }
+    if list.mailboxes().next().is_some() {
+        assert!(Envelope::new(None, list).is_ok());
+    }
 }
 
 /// What else is written as a line.
