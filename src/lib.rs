@@ -72,6 +72,7 @@
 //! | [`Address`], [`mailbox`] | addresses; mailboxes with names, and lists of them |
 //! | [`delivery`] | ESMTP parameters: DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY, REQUIRETLS |
 //! | [`Receipt`], [`Outcome`], [`Error`] | results |
+//! | [`Client::check`], [`CheckReport`] | whether messages can be sent, and what expires soon |
 //! | [`tls`] | policies, trust, and what was negotiated |
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
@@ -110,6 +111,8 @@
 pub mod proto;
 
 mod address;
+#[cfg(feature = "client")]
+mod check;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
@@ -165,6 +168,8 @@ mod transport;
 pub use mail_builder;
 
 pub use address::{Address, AddressError, AddressFault};
+#[cfg(feature = "client")]
+pub use check::CheckReport;
 #[cfg(feature = "client")]
 pub use client::Client;
 #[cfg(feature = "client")]

@@ -22,7 +22,7 @@ use crate::connection::clock::{Clock, FAR, Limit, LimitKind};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
-use crate::{Client, Connection, Envelope, connection};
+use crate::{CheckReport, Client, Connection, Envelope, connection};
 
 /// The limits of a [`Pool`].
 ///
@@ -331,6 +331,76 @@ impl Pool {
     pub async fn get(&self) -> Result<PooledConnection> {
         let _call = self.start_call()?;
         self.ready_connection().await
+    }
+
+    /// Checks that messages can be sent, over an idle connection, which must answer NOOP, or over a
+    /// new one if there is none. The connection is kept. As a health check it needs no connection
+    /// of its own each time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`get`](Self::get).
+    pub async fn check(&self) -> Result<CheckReport> {
+        let started = Instant::now();
+        let _call = self.start_call()?;
+        self.check_connection(started)
+            .await
+            .map(|(_, report)| report)
+    }
+
+    /// Opens connections before they are needed: as many as this, or as the pool may have. Returns
+    /// the report of the [check](Self::check) of the first one. A connection that stays unused is
+    /// closed after the [idle time-out](PoolConfig::idle_timeout), as all are.
+    ///
+    /// ```no_run
+    /// # async fn example() -> envoi::Result<()> {
+    /// let pool = envoi::Client::from_url("smtp://mail.example.org")?.pool(8);
+    /// // Before the first message, for example before a web server accepts requests:
+    /// println!("{}", pool.warm_up(4).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get). If the first connection cannot be opened, no other is tried. The
+    /// connections that were opened are kept in any case; if a server takes fewer than it was
+    /// asked for, the pool needs a lower [limit](PoolConfig::max_size).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it closes the connections that it was setting up.
+    pub async fn warm_up(&self, connections: u16) -> Result<CheckReport> {
+        let started = Instant::now();
+        let _call = self.start_call()?;
+        // Held until all are open, so that each is another one.
+        let (_first, report) = self.check_connection(started).await?;
+        let number = connections.min(self.slots.manager().limits.max_size);
+        let others = join_all((1..number).map(|_| self.check_connection(started))).await;
+        let open = 1 + others.iter().filter(|other| other.is_ok()).count();
+        match others.into_iter().find_map(Result::err) {
+            None => Ok(report),
+            Some(error) => {
+                Err(error.context(format_args!("{open} of {number} connections opened")))
+            }
+        }
+    }
+
+    /// A connection that the server still answers on, and the report on it.
+    async fn check_connection(&self, started: Instant) -> Result<(PooledConnection, CheckReport)> {
+        let client = self.client();
+        let clock = Clock::start(&client.endpoint().timeouts);
+        let (mut pooled, is_kept) = self.acquire(clock).await?;
+        // A connection that the server has given up without notice is replaced.
+        if is_kept && pooled.verify().await.is_err() {
+            pooled.renew(client.endpoint()).await?;
+        }
+        let report = CheckReport::new(&pooled, client.endpoint(), started).await?;
+        Ok((pooled, report))
     }
 
     async fn ready_connection(&self) -> Result<PooledConnection> {

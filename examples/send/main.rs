@@ -27,13 +27,13 @@ use envoi::message::decode_text;
 use envoi::proto::ClientName;
 use envoi::tls::{ClientCertificate, Trust};
 use envoi::{
-    Address, Attachment, Client, DeliveryOptions, Endpoint, Envelope, Message, Proxy, Receipt,
-    RetryPolicy, Secret, Timeouts,
+    Address, Attachment, Client, DeliveryOptions, Endpoint, Envelope, Message, Proxy, RetryPolicy,
+    Secret, Timeouts,
 };
 
 use options::Options;
 use password::is_stdin;
-use report::{Failure, Report};
+use report::{Failure, Report, Success};
 use tokio::time::timeout;
 
 #[tokio::main(flavor = "current_thread")]
@@ -61,12 +61,12 @@ async fn main() {
     std::process::exit(report.exit_code().into());
 }
 
-/// Sends the message. The file of the transcript is created first: if it cannot be written, the
-/// request is invalid.
+/// Sends the message, or checks the server. The file of the transcript is created first: if it
+/// cannot be written, the request is invalid.
 async fn send(
     options: &Options,
     transcript: &mut Option<Box<dyn Write>>,
-) -> Result<Receipt, Failure> {
+) -> Result<Success, Failure> {
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let began = Instant::now();
@@ -78,6 +78,12 @@ async fn send(
         .as_deref()
         .map(|seconds| duration(seconds, "--deadline"))
         .transpose()?;
+    if options.check {
+        if let Some(limit) = deadline {
+            endpoint = endpoint.deadline(left_of(limit, began));
+        }
+        return Ok(Success::Checked(Client::new(endpoint).check().await?));
+    }
     let reading = message(options);
     let message = match deadline {
         Some(limit) => {
@@ -90,10 +96,7 @@ async fn send(
     };
     let mut message = message.delivery(delivery);
     if let Some(limit) = deadline {
-        // In tenths of a second, as errors print it.
-        let spent = Duration::from_millis(100)
-            * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
-        endpoint = endpoint.deadline(limit.saturating_sub(spent));
+        endpoint = endpoint.deadline(left_of(limit, began));
     }
     let client = Client::new(endpoint).retries(retries);
     if options.binary {
@@ -102,7 +105,14 @@ async fn send(
     if options.progress {
         message = message.progress(progress::bar());
     }
-    Ok(client.send(message).await?)
+    Ok(Success::Sent(client.send(message).await?))
+}
+
+/// The time that is left of a limit, in tenths of a second, as errors print it.
+fn left_of(limit: Duration, began: Instant) -> Duration {
+    let spent = Duration::from_millis(100)
+        * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
+    limit.saturating_sub(spent)
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
@@ -242,7 +252,7 @@ fn delivery(options: &Options) -> Result<DeliveryOptions, Failure> {
 /// The sender and the recipients, independent of the headers, so that Bcc recipients stay
 /// hidden.
 fn envelope(options: &Options) -> Result<Envelope, Failure> {
-    let sender = match options.from.as_str() {
+    let sender = match options.from.as_deref().unwrap_or_default() {
         "" | "<>" => None,
         address => Some(Address::new(address)?),
     };

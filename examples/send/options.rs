@@ -26,8 +26,8 @@ pub struct Options {
     #[arg(long)]
     pub url: String,
     /// The sender; '' or '<>' for a notification that must not bounce, which has no From header
-    #[arg(long, value_name = "ADDRESS")]
-    pub from: String,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "check")]
+    pub from: Option<String>,
     /// Recipients
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub to: Vec<String>,
@@ -135,6 +135,9 @@ pub struct Options {
     /// The number of retries after transient failures, with growing delays
     #[arg(long, value_name = "N")]
     pub retries: Option<String>,
+    /// Connect, secure the connection and log in, and send nothing; needs no message
+    #[arg(long)]
+    pub check: bool,
     /// Show a progress bar, on a terminal
     #[arg(long)]
     pub progress: bool,
@@ -168,7 +171,6 @@ impl Options {
 
 /// Options whose capability envoi does not have yet.
 const PLANNED: &[&str] = &[
-    "--check",
     "--dane",
     "--dkim",
     "--dnssec-anchor",

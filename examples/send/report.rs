@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use envoi::proto::Reply;
-use envoi::tls::TlsInfo;
-use envoi::{Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
+use envoi::tls::{TlsInfo, UsedCertificate};
+use envoi::{CheckReport, Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
 use serde_json::{Value, json};
 
 /// Why the message was not accepted for all recipients.
@@ -144,27 +144,39 @@ impl<E: Into<Error>> From<E> for Failure {
 /// The exit code of an unknown outcome, the only one that is not in sysexits.h.
 const UNKNOWN: u8 = 79;
 
+/// What was done without an error.
+pub enum Success {
+    /// The message was accepted, at least for some recipients.
+    Sent(Receipt),
+    /// The server was checked, and nothing was sent.
+    Checked(CheckReport),
+}
+
 /// The whole result.
 pub struct Report {
     receipt: Option<Receipt>,
+    checked: Option<CheckReport>,
     failure: Option<Failure>,
     elapsed: Duration,
 }
 
 impl Report {
-    pub fn new(result: Result<Receipt, Failure>, elapsed: Duration) -> Self {
-        let (receipt, failure) = match result {
-            Ok(receipt) => {
+    pub fn new(result: Result<Success, Failure>, elapsed: Duration) -> Self {
+        let (receipt, checked, failure) = match result {
+            Ok(Success::Sent(receipt)) => {
                 let failure = Failure::partial(&receipt);
-                (Some(receipt), failure)
+                (Some(receipt), None, failure)
             }
+            Ok(Success::Checked(report)) => (Some(session(&report)), Some(report), None),
             Err(mut failure) => (
                 failure.receipt.take().map(|receipt| *receipt),
+                None,
                 Some(failure),
             ),
         };
         Report {
             receipt,
+            checked,
             failure,
             elapsed,
         }
@@ -186,6 +198,10 @@ impl Report {
     pub fn print(&self, as_json: bool) {
         if as_json {
             line(io::stdout(), self.json());
+        } else if let Some(report) = &self.checked {
+            for text in report.to_string().lines() {
+                line(io::stdout(), in_options(text));
+            }
         } else if let Some(receipt) = &self.receipt {
             self.print_receipt(receipt);
         }
@@ -259,7 +275,7 @@ impl Report {
         });
         let mechanism = receipt.and_then(|receipt| receipt.mechanism);
         let elapsed = receipt.map_or(self.elapsed, |receipt| receipt.elapsed);
-        json!({
+        let mut json = json!({
             "outcome": self.outcome(),
             "server": receipt.map(|receipt| &receipt.server),
             "reply": reply.or(failed_by).map(reply_json),
@@ -270,7 +286,11 @@ impl Report {
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
             "error": self.failure.as_ref().map(Failure::json),
-        })
+        });
+        if let Some(report) = &self.checked {
+            json["check"] = check_json(report);
+        }
+        json
     }
 
     fn outcome(&self) -> &'static str {
@@ -281,6 +301,7 @@ impl Report {
                 .any(|recipient| recipient.outcome.is_accepted())
         };
         match &self.failure {
+            None if self.checked.is_some() => "checked",
             None => "sent",
             Some(failure) if failure.exit_code == UNKNOWN => "unknown",
             Some(_) if self.receipt.as_ref().is_some_and(accepted) => "partial",
@@ -291,11 +312,13 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 23] = [
+const OPTIONS: [(&str, &str); 24] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
     ),
+    // Each run reads the files anew.
+    (", and load it again (Client::reload_trust)", ""),
     ("TlsSettings::client_certificate", "--client-cert"),
     ("ClientCertificate::file", "--client-cert"),
     ("ClientCertificate::key", "--client-key"),
@@ -371,6 +394,35 @@ fn has_permanent_refusal(receipt: &Receipt) -> bool {
         .recipients
         .iter()
         .any(|recipient| !recipient.is_transient() && !may_have_it(&recipient.outcome))
+}
+
+/// The receipt of a session in which nothing was sent.
+fn session(report: &CheckReport) -> Receipt {
+    let mut receipt = Receipt::new(report.server.as_str());
+    receipt.tls = report.tls.clone();
+    receipt.plaintext_reason = report.plaintext_reason.clone();
+    receipt.mechanism = report.mechanism;
+    receipt.round_trips = report.round_trips;
+    receipt.elapsed = report.elapsed;
+    receipt.transcript = report.transcript.clone();
+    receipt
+}
+
+fn check_json(report: &CheckReport) -> Value {
+    let certificate = |used: &UsedCertificate| {
+        json!({
+            "use": used.usage.as_str(),
+            "subject": used.certificate.subject,
+            "not_after": used.certificate.not_after_text(),
+            "expires_soon": used.expires_soon(),
+        })
+    };
+    let advice = report.advice.iter().map(|advice| in_options(advice));
+    json!({
+        "size_limit": report.capabilities.size_limit(),
+        "certificates": report.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "advice": advice.collect::<Vec<_>>(),
+    })
 }
 
 fn reply_json(reply: &Reply) -> Value {

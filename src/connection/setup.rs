@@ -247,6 +247,10 @@ impl Connection {
         match outcome {
             Ok((stream, info)) => {
                 transcript.note(&format!("TLS handshake: {}, {}", info.version, info.cipher));
+                #[cfg(feature = "tracing")]
+                connector.for_each_certificate(&info, |usage, certificate| {
+                    trace::expires_soon(usage, certificate, &endpoint.host);
+                });
                 if let Some(channel) = channel_binding(stream.get_ref().1) {
                     self.driver.machine.set_channel_binding(channel);
                 }
@@ -302,7 +306,10 @@ impl Connection {
 
 /// Reads the files for TLS, unless that was done before. The deadline holds for them; a file that
 /// is waited for has a little less, so that there is time left to name it.
-async fn connector_for<'e>(endpoint: &'e Endpoint, clock: &Clock) -> Result<Option<&'e Connector>> {
+pub(crate) async fn connector_for<'e>(
+    endpoint: &'e Endpoint,
+    clock: &Clock,
+) -> Result<Option<&'e Connector>> {
     if endpoint.security == Security::None {
         return Ok(None);
     }

@@ -156,3 +156,14 @@ pub(crate) fn no_name(wanted: &str) -> String {
          alternative name."
     )
 }
+
+/// The server's certificate has to be renewed soon.
+pub(crate) const RENEW_SERVER: &str = "Its administrator must renew it, or messages will not be \
+    sent after that.";
+
+/// The client certificate has to be renewed soon.
+pub(crate) const RENEW_CLIENT: &str = "Have it renewed, and load it again (Client::reload_trust).";
+
+/// The trust anchor that verified the server has to be replaced soon.
+pub(crate) const RENEW_ANCHOR: &str = "Get the authority's new certificate, trust it too \
+    (Trust::path, or trust= in the URL), and load it again (Client::reload_trust).";

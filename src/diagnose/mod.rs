@@ -7,6 +7,8 @@
 #[cfg(feature = "client")]
 pub(crate) mod certificate;
 #[cfg(feature = "client")]
+pub(crate) mod check;
+#[cfg(feature = "client")]
 pub(crate) mod handshake;
 #[cfg(feature = "proxy")]
 pub(crate) mod proxy;

@@ -2,6 +2,7 @@
 
 mod build;
 mod certificate;
+mod expiry;
 mod queue_id;
 mod tls;
 
@@ -15,6 +16,9 @@ use crate::proto::{Mechanism, Reply, Transcript};
 pub(crate) use build::Attempts;
 pub(crate) use build::{Delivery, Effort, SessionInfo};
 pub use certificate::Certificate;
+pub use expiry::{CertificateUse, UsedCertificate};
+#[cfg(feature = "tracing")]
+pub(crate) use expiry::{expires_soon, validity};
 pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
 /// The result of sending a message: an outcome for each recipient, and how the message was sent.

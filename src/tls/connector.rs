@@ -19,7 +19,9 @@ use super::handshake;
 use super::reasons::rustls_text;
 use super::recording::RecordingStream;
 use super::verify::Verifier;
-use super::{Certificate, CertificateFailure, TlsInfo, TlsSettings, TlsVersion, TrustSummary};
+use super::{
+    Certificate, CertificateFailure, CertificateUse, TlsInfo, TlsSettings, TlsVersion, TrustSummary,
+};
 use crate::{Error, ErrorKind, Phase, Result, file};
 
 /// What is required of the server's certificate. A connector has a single mode, so that a session
@@ -65,6 +67,8 @@ struct Loaded {
     config: Arc<ClientConfig>,
     /// `None` if the caller's configuration verifies.
     verifier: Option<Arc<Verifier>>,
+    /// The client certificate that is presented; `None` if the caller's configuration decides.
+    own: Option<Certificate>,
     server_name: Option<ServerName<'static>>,
     versions: String,
 }
@@ -112,6 +116,39 @@ impl Connector {
             .as_ref()
             .map(|verifier| verifier.store.summary.clone())
             .unwrap_or_default()
+    }
+
+    /// Calls a function with each certificate that a connection with these properties depends on.
+    pub(crate) fn for_each_certificate(
+        &self,
+        info: &TlsInfo,
+        mut each: impl FnMut(CertificateUse, &Certificate),
+    ) {
+        let loaded = self.loaded();
+        let store = loaded.verifier.as_ref().map(|verifier| &verifier.store);
+        // The dates of a server with a pinned key are not checked.
+        if let Some(peer) = info
+            .peer()
+            .filter(|_| store.is_none_or(|store| !store.only_pins))
+        {
+            each(CertificateUse::Server, peer);
+        }
+        if let Some(own) = &loaded.own {
+            each(CertificateUse::Client, own);
+        }
+        let verified_by = |certificate: &&Certificate| {
+            info.verified_by.as_ref() == Some(&certificate.subject)
+                && info.peer() != Some(certificate)
+        };
+        let anchors = store.map_or(&[][..], |store| &store.summary.anchors);
+        let anchors = anchors.iter().map(|anchor| &anchor.certificate);
+        // An anchor that was renewed may be there twice, under the same name.
+        if let Some(anchor) = anchors
+            .filter(verified_by)
+            .max_by_key(|certificate| certificate.not_after)
+        {
+            each(CertificateUse::Anchor, anchor);
+        }
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -182,6 +219,7 @@ impl Connector {
         let loaded = Loaded {
             config: Arc::new(config),
             verifier: Some(verifier.clone()),
+            own: loaded.own.clone(),
             server_name: loaded.server_name.clone(),
             versions: versions_text(&supported),
         };
@@ -204,6 +242,7 @@ impl Connector {
         config.resumption = Resumption::disabled();
         let Loaded {
             verifier,
+            own,
             server_name,
             versions,
             ..
@@ -211,6 +250,7 @@ impl Connector {
         self.replace(Loaded {
             config: Arc::new(config),
             verifier: verifier.clone(),
+            own: own.clone(),
             server_name: server_name.clone(),
             versions: versions.clone(),
         });
@@ -251,6 +291,7 @@ impl Loaded {
             return Ok(Loaded {
                 config: config.clone(),
                 verifier: None,
+                own: None,
                 server_name,
                 versions,
             });
@@ -272,6 +313,9 @@ impl Loaded {
             .map(|own| own.certified(&provider, until))
             .transpose()?;
         let config = config(&provider, &supported, &verifier)?;
+        let own_leaf = own
+            .as_ref()
+            .and_then(|own| Certificate::read(own.cert.first()?));
         let config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
             None => config.with_no_client_auth(),
@@ -279,6 +323,7 @@ impl Loaded {
         Ok(Loaded {
             config: Arc::new(config),
             verifier: Some(verifier),
+            own: own_leaf,
             server_name,
             versions,
         })

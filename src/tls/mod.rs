@@ -58,7 +58,9 @@ mod verify;
 #[cfg(feature = "keystores")]
 mod wallet;
 
-pub use crate::receipt::{Certificate, CertificateFailure, CertificateProblem, TlsInfo};
+pub use crate::receipt::{
+    Certificate, CertificateFailure, CertificateProblem, CertificateUse, TlsInfo, UsedCertificate,
+};
 pub use client_certificate::ClientCertificate;
 pub use security::{Security, TlsVersion};
 pub use settings::TlsSettings;

@@ -1301,9 +1301,69 @@ async fn send_refuses_invalid_arguments_before_connecting() {
 }
 
 #[tokio::test]
+async fn send_checks_a_server_without_a_message() {
+    let server = Server::builder()
+        .login("alice", PASSWORD)
+        .max_size(1_000_000)
+        .start()
+        .await
+        .unwrap();
+    let run = send(&["--check", "--json", "--url", &server.url()]).await;
+    run.exits_with(0);
+    let json = run.json();
+    assert_eq!(json["outcome"], "checked");
+    assert_eq!(json["server"], "localhost");
+    assert_eq!(json["recipients"], Value::Array(vec![]));
+    assert_eq!(json["auth"], "PLAIN");
+    assert_eq!(json["bytes"], 0);
+    assert_eq!(json["error"], Value::Null);
+    assert_eq!(json["tls"]["verified"], true);
+    assert_eq!(json["check"]["size_limit"], 1_000_000);
+    assert_eq!(json["check"]["advice"], Value::Array(vec![]));
+    let used = json["check"]["certificates"].as_array().unwrap();
+    let used: Vec<_> = used
+        .iter()
+        .map(|used| used["use"].as_str().unwrap())
+        .collect();
+    assert_eq!(used, ["server", "anchor"]);
+
+    // The options of a message are allowed, and not used.
+    let run = send_to(&server.url(), &["--check", "--attach", "/no/such/file"]).await;
+    run.exits_with(0);
+    for words in [
+        "localhost is ready",
+        "TLSv1.3",
+        "logged in with PLAIN",
+        "1000000 bytes",
+    ] {
+        assert!(
+            run.stdout.contains(words),
+            "{words} is not in: {}",
+            run.stdout
+        );
+    }
+    let wrong = server.url().replace(PASSWORD, "wrong");
+    let run = send(&["--check", "--json", "--url", &wrong]).await;
+    run.exits_with(77);
+    assert_eq!(run.json()["outcome"], "failed");
+    assert_eq!(run.json()["error"]["kind"], "auth");
+    assert_eq!(run.json()["recipients"], Value::Array(vec![]));
+    let run = send(&["--check", "--json", "--url", &server.url(), "--mx"]).await;
+    run.exits_with(64);
+    assert!(server.messages().is_empty());
+    for session in server.connections() {
+        assert!(!session.commands().any(|line| line.starts_with("MAIL")));
+        assert_eq!(session.commands().last(), Some("QUIT"));
+    }
+    // Without it, a sender is needed.
+    send(&["--url", &server.url(), "--to", "you@example.com"])
+        .await
+        .exits_with(64);
+}
+
+#[tokio::test]
 async fn send_names_options_that_are_not_yet_supported() {
     for option in [
-        "--check",
         "--dkim=example.org,mail,key.pem",
         "--mx",
         "--resolver=127.0.0.1:53",

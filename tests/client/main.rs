@@ -1,6 +1,8 @@
 //! The client through its public API, against servers inside the process.
 
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
+mod check;
+#[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod connection;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod data_writer;
