@@ -99,7 +99,7 @@ impl Encoder {
     /// Makes a chunk of the first `length` bytes of a block. All blocks but the last are full.
     fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
-            Form::AsIs | Form::Text(_) => Chunk::from(block.into_bytes(length)),
+            Form::AsIs | Form::Text(_) => Chunk::from(block.into_bytes(length)).scanned(),
             Form::Base64 | Form::Either => self.base64(&block.bytes[..length]),
         }
     }

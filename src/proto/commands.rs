@@ -254,8 +254,8 @@ impl Machine {
     /// [`Reason::SizeDiffers`] for more bytes than a chunk was announced with.
     pub fn body(&mut self, chunk: impl Into<Chunk>) -> Result<(), ProtocolError> {
         self.require_body("a piece of the message")?;
-        let piece = chunk.into();
-        if let Some(reason) = self.unfit(&piece) {
+        let mut piece = chunk.into();
+        if let Some(reason) = self.unfit(&mut piece) {
             self.close();
             return Err(ProtocolError::new(Phase::Body, reason));
         }
@@ -272,7 +272,7 @@ impl Machine {
     }
 
     /// Why this piece must not be sent.
-    fn unfit(&self, piece: &Chunk) -> Option<Reason> {
+    fn unfit(&self, piece: &mut Chunk) -> Option<Reason> {
         if self.message.is_verbatim() {
             return None;
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use zeroize::Zeroizing;
@@ -102,6 +103,15 @@ impl Output {
             self.put_slice(&bytes);
         } else {
             self.put_segment(bytes);
+        }
+    }
+
+    /// Adds a range of `bytes`.
+    pub(super) fn put_range(&mut self, bytes: &Bytes, range: Range<usize>) {
+        if range.len() <= COPIED {
+            self.put_slice(&bytes[range]);
+        } else {
+            self.put_segment(bytes.slice(range));
         }
     }
 

@@ -3,10 +3,12 @@
 //! A [`Stuffer`] encodes a message in pieces of any size, and ends it. It knows nothing of headers
 //! or MIME and buffers nothing: what needs no change is passed on uncopied.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use memchr::memchr2;
 
-use super::Chunk;
+use super::{Chunk, TextScan};
 use crate::proto::Output;
 
 /// Doubles dots at the beginning of lines and makes every line end CRLF: a bare LF and a bare CR
@@ -77,6 +79,10 @@ impl Stuffer {
         self.changes == Changes::Nothing
     }
 
+    fn doubles_dots(&self) -> bool {
+        self.changes == Changes::LineEndsAndDots
+    }
+
     /// The number of bytes so far, with line ends as they are sent, but without added dots (RFC
     /// 1870, 5).
     pub fn bytes(&self) -> u64 {
@@ -85,24 +91,41 @@ impl Stuffer {
 
     /// Encodes the next piece of the message into `output`.
     pub fn push(&mut self, chunk: Chunk, output: &mut Output) {
-        if chunk.bytes.is_empty() {
+        let Chunk { bytes, scan } = chunk;
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
             return;
+        };
+        if self.is_verbatim() {
+            return self.emit(&bytes, 0..bytes.len(), output);
         }
-        if chunk.is_base64_lines && self.at_line_start || self.changes == Changes::Nothing {
-            return self.emit(chunk.bytes, output);
+        let scan = scan.unwrap_or_else(|| TextScan::new(&bytes));
+        if scan.has_bare_line_end || self.after_cr != (*first == b'\n') {
+            return self.push_bare_line_ends(&bytes, output);
         }
-        let bytes = chunk.bytes;
-        // Bytes before `gone` are in the output, bytes before `next` have been scanned.
+        let mut written = 0;
+        if self.doubles_dots() {
+            let dot_at_front = self.at_line_start && *first == b'.';
+            for dot in dot_at_front.then_some(0).into_iter().chain(scan.dots) {
+                // The dot ends one range and begins the next one.
+                output.put_range(&bytes, written..dot + 1);
+                written = dot;
+            }
+        }
+        output.put_range(&bytes, written..bytes.len());
+        self.bytes += bytes.len() as u64;
+        (self.at_line_start, self.after_cr) = (*last == b'\n', *last == b'\r');
+    }
+
+    /// Encodes a piece line by line. It has bare line ends, or is the rest of one.
+    fn push_bare_line_ends(&mut self, bytes: &Bytes, output: &mut Output) {
+        // Bytes before `written` are in the output, bytes before `next` have been scanned.
         let (mut written, mut next) = (0, 0);
         if self.after_cr {
-            self.end_cr(&mut next, &bytes, output);
+            self.end_cr(&mut next, bytes, output);
         }
         loop {
-            if self.changes == Changes::LineEndsAndDots
-                && self.at_line_start
-                && bytes.get(next) == Some(&b'.')
-            {
-                self.emit(bytes.slice(written..next), output);
+            if self.doubles_dots() && self.at_line_start && bytes.get(next) == Some(&b'.') {
+                self.emit(bytes, written..next, output);
                 output.put_slice(b".");
                 written = next;
             }
@@ -114,7 +137,7 @@ impl Stuffer {
             next = end + 1;
             self.at_line_start = true;
             if bytes[end] == b'\n' {
-                self.emit(bytes.slice(written..end), output);
+                self.emit(bytes, written..end, output);
                 self.emit_slice(b"\r\n", output);
                 written = next;
             } else if next == bytes.len() {
@@ -124,12 +147,12 @@ impl Stuffer {
             } else if bytes[next] == b'\n' {
                 next += 1;
             } else {
-                self.emit(bytes.slice(written..next), output);
+                self.emit(bytes, written..next, output);
                 self.emit_slice(b"\n", output);
                 written = next;
             }
         }
-        self.emit(bytes.slice(written..), output);
+        self.emit(bytes, written..bytes.len(), output);
     }
 
     /// Ends the message: completes its last line if necessary, and adds the final dot (RFC 5321,
@@ -143,7 +166,7 @@ impl Stuffer {
         } else if !self.at_line_start {
             self.emit_slice(b"\r\n", output);
         }
-        if self.changes == Changes::LineEndsAndDots {
+        if self.doubles_dots() {
             output.put_slice(b".\r\n");
         }
         (self.at_line_start, self.after_cr) = (true, false);
@@ -159,9 +182,9 @@ impl Stuffer {
         }
     }
 
-    fn emit(&mut self, bytes: Bytes, output: &mut Output) {
-        self.bytes += bytes.len() as u64;
-        output.put_bytes(bytes);
+    fn emit(&mut self, bytes: &Bytes, range: Range<usize>, output: &mut Output) {
+        self.bytes += range.len() as u64;
+        output.put_range(bytes, range);
     }
 
     fn emit_slice(&mut self, bytes: &[u8], output: &mut Output) {

@@ -3,12 +3,13 @@
 
 mod chunking;
 mod dot_stuffing;
+mod text_scan;
 
 use bytes::Bytes;
-use memchr::memchr;
 
 pub(super) use chunking::OutgoingMessage;
 pub use dot_stuffing::Stuffer;
+use text_scan::TextScan;
 
 /// Which bytes a message contains, if that is known before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +30,27 @@ pub enum Content {
 #[derive(Clone, Debug)]
 pub struct Chunk {
     bytes: Bytes,
-    /// Whole lines of base64, which are not scanned.
-    is_base64_lines: bool,
+    /// `None` until the bytes have been scanned.
+    scan: Option<TextScan>,
 }
 
 impl Chunk {
-    /// Lines of base64 from an encoder: each ends with CRLF, and the previous piece ended with a
-    /// line end. They are not scanned for dots, line ends and 8-bit bytes.
+    /// Lines of base64 from an encoder, each of which ends with CRLF. They are not scanned for
+    /// dots, line ends and 8-bit bytes.
     #[cfg(feature = "client")]
     pub(crate) fn base64_lines(bytes: Bytes) -> Self {
         debug_assert!(bytes.is_empty() || bytes.ends_with(b"\r\n"));
         Chunk {
             bytes,
-            is_base64_lines: true,
+            scan: Some(TextScan::of_base64_lines()),
         }
+    }
+
+    /// Scans the bytes on this thread, so that the machine need not do it on its own.
+    #[cfg(feature = "client")]
+    pub(crate) fn scanned(mut self) -> Self {
+        self.scan();
+        self
     }
 
     /// The bytes of this piece, before dot-stuffing.
@@ -50,12 +58,17 @@ impl Chunk {
         &self.bytes
     }
 
-    pub(in crate::proto) fn is_seven_bit(&self) -> bool {
-        self.is_base64_lines || self.bytes.is_ascii()
+    /// What a scan of the bytes finds. They are scanned once.
+    fn scan(&mut self) -> &TextScan {
+        self.scan.get_or_insert_with(|| TextScan::new(&self.bytes))
     }
 
-    pub(in crate::proto) fn has_nul(&self) -> bool {
-        !self.is_base64_lines && memchr(0, &self.bytes).is_some()
+    pub(in crate::proto) fn is_seven_bit(&mut self) -> bool {
+        self.scan().is_ascii
+    }
+
+    pub(in crate::proto) fn has_nul(&mut self) -> bool {
+        self.scan().has_nul
     }
 }
 
@@ -63,7 +76,7 @@ impl<B: Into<Bytes>> From<B> for Chunk {
     fn from(bytes: B) -> Self {
         Chunk {
             bytes: bytes.into(),
-            is_base64_lines: false,
+            scan: None,
         }
     }
 }
