@@ -26,7 +26,7 @@ use envoi::{Address, Attachment, Envelope, Message};
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const CHANGELOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/CHANGELOG.md");
-const NAMES: [&str; 4] = ["replies", "stuffing", "encoding", "session"];
+const NAMES: [&str; 5] = ["replies", "stuffing", "raw", "encoding", "session"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args()
@@ -190,6 +190,7 @@ fn work(name: &str) {
     match name {
         "replies" => replies(),
         "stuffing" => stuffing(),
+        "raw" => raw(),
         "encoding" => encoding(),
         "session" => session(),
         name => panic!("nothing is called {name}"),
@@ -219,15 +220,20 @@ fn replies() {
     assert!(input.is_empty());
 }
 
-/// Text in lines of 76 characters, one in fifty of which begins with a dot.
-fn stuffing() {
+/// Lines of 75 characters, one in fifty of which begins with a dot.
+fn lines(count: usize) -> String {
     let line = |number: usize| {
         format!(
             "{}{number:074}\r\n",
             if number.is_multiple_of(50) { "." } else { "=" }
         )
     };
-    let text = Bytes::from((0..4_000).map(line).collect::<String>());
+    (0..count).map(line).collect()
+}
+
+/// Text in pieces.
+fn stuffing() {
+    let text = Bytes::from(lines(4_000));
     let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
     measured(&mut || {
         for start in (0..text.len()).step_by(60_000) {
@@ -239,6 +245,31 @@ fn stuffing() {
                 output.advance(output.front().len());
             }
         }
+    });
+    assert_eq!(stuffer.bytes(), text.len() as u64);
+}
+
+/// A raw message of 54 KB, checked and stuffed.
+fn raw() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let address = |text: &str| Address::new(text).expect("an address");
+    let envelope = Envelope::new(address("me@example.org"), [address("you@example.com")])
+        .expect("an envelope");
+    let text = Bytes::from(format!("Subject: Hello\r\n\r\n{}", lines(700)));
+    let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+    measured(&mut || {
+        runtime.block_on(async {
+            let message = Message::raw(text.clone()).envelope(envelope.clone());
+            let (_, mut body) = message.prepare().await.expect("the message is in order");
+            while let Some(chunk) = body.chunk().await {
+                stuffer.push(chunk.expect("memory is read"), &mut output);
+                while !output.is_empty() {
+                    output.advance(output.front().len());
+                }
+            }
+        });
     });
     assert_eq!(stuffer.bytes(), text.len() as u64);
 }
