@@ -270,6 +270,8 @@ impl Connection {
             self.send_quit(false).await;
             self.renew(endpoint).await?;
         }
+        body.find_content(self.capabilities().offers("8BITMIME"))
+            .await?;
         let transaction = self.transaction(envelope, recipients, body);
         self.start_transaction(transaction).await
     }

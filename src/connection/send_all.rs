@@ -364,7 +364,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         let start = MessageStart::now(&self.connection);
         let clock = Clock::start(&self.connection.driver.timeouts);
         let by = clock.clone();
-        let prepared = Box::pin(async move { prepare_by(&by, message).await.map(Box::new) });
+        let is_8bitmime_offered = self.connection.capabilities().offers("8BITMIME");
+        let prepared = Box::pin(async move {
+            let (envelope, mut body) = prepare_by(&by, message).await?;
+            body.find_content(is_8bitmime_offered).await?;
+            Ok(Box::new((envelope, body)))
+        });
         self.preparing = Some(Preparing {
             prepared,
             start,

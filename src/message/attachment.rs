@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use super::headers::is_composite;
-use super::input::{BLOCK, KnownFile, PartSource, Stream, TextInfo, on_blocking_thread};
+use super::input::{KnownFile, PartSource, Stream, TextInfo, on_blocking_thread};
 use super::scan::MessageScanner;
 use crate::text::quoted;
 use crate::{Error, Phase, Result};
@@ -231,14 +231,9 @@ pub(super) fn read_text(what: &str, bytes: &[u8]) -> Result<TextInfo> {
 }
 
 fn read_text_file(what: &str, file: &KnownFile) -> Result<TextInfo> {
-    let (mut scanner, mut block) = (MessageScanner::new(), vec![0; BLOCK]);
-    let mut open = file.open(Phase::Setup)?;
-    loop {
-        match open.read_block(&mut block)? {
-            0 => return end_of_text(what, &scanner),
-            length => scanner.read(&block[..length]),
-        }
-    }
+    let mut scanner = MessageScanner::new();
+    file.scan(&mut scanner, Phase::Setup)?;
+    end_of_text(what, &scanner)
 }
 
 fn end_of_text(what: &str, scanner: &MessageScanner) -> Result<TextInfo> {

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::input::{BLOCK, Batches, Encoder, Form, PartSource, Stream};
+use super::input::{BLOCK, Batches, Encoder, Form, PartSource, Stream, on_blocking_thread};
 use super::layout::Segment;
 use super::progress::{ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
-use super::scan::MessageInfo;
+use super::scan::{MessageInfo, MessageScanner};
 use crate::proto::{Capabilities, Chunk, Content, Transaction};
 use crate::{DeliveryOptions, Error, ErrorKind, Phase, Result};
 
@@ -95,9 +95,31 @@ impl Body {
             self.binary_info.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
     }
 
+    /// Determines the content of a large file for a server that may not offer 8BITMIME: whether it
+    /// takes the message must be known before anything is sent. Cancel-safe.
+    pub(crate) async fn find_content(&mut self, is_8bitmime_offered: bool) -> Result<()> {
+        if self.info.content != Content::Unknown || is_8bitmime_offered {
+            return Ok(());
+        }
+        let unchecked_file = self.segments.iter().find_map(|segment| match segment {
+            Segment::Source(PartSource::File(file), Form::Unchecked { .. }) => Some(file.clone()),
+            _ => None,
+        });
+        if let Some(file) = unchecked_file {
+            self.info.content = on_blocking_thread(move || {
+                let mut scanner = MessageScanner::new();
+                file.scan(&mut scanner, Phase::Setup)?;
+                Ok(scanner.end().content)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// The exact size on the wire in bytes, as the SIZE extension counts it (RFC 1870): every line,
     /// the last one included, ends with CRLF; doubled dots and the final dot do not count. `None`
-    /// if the message contains a stream of unknown size.
+    /// if the message contains a stream of unknown size. Of a [large raw
+    /// file](crate::Message::raw_file), the size is too small by one byte for each bare CR or LF.
     pub fn size(&self) -> Option<u64> {
         self.info().size
     }
@@ -123,8 +145,8 @@ impl Body {
 
     /// The length of the longest line in bytes, without the line end. It is at least 76 if the
     /// message contains a base64 attachment of unknown size. Servers need not accept more than 998
-    /// (RFC 5321, 4.5.3.1.6). `None` for a raw message that is a stream, and for the binary form,
-    /// which need not have lines.
+    /// (RFC 5321, 4.5.3.1.6). `None` for a raw message that is a stream or a [large
+    /// file](crate::Message::raw_file), and for the binary form, which need not have lines.
     pub fn longest_line(&self) -> Option<u64> {
         self.info().longest_line
     }
@@ -172,8 +194,9 @@ impl Body {
     /// # Errors
     ///
     /// [`ErrorKind::Input`](crate::ErrorKind::Input): a file has changed since the message was
-    /// prepared, a stream failed or does not have the stated size, or a line end is refused. Do not
-    /// end the message then: drop the connection. Every further call returns an error.
+    /// prepared, a stream failed or does not have the stated size, or a line end or a NUL is
+    /// refused. Do not end the message then: drop the connection. Every further call returns an
+    /// error.
     pub async fn chunk(&mut self) -> Option<Result<Chunk>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::attachment::Reader;
-use super::scan::LineCounter;
+use super::scan::{LineCounter, MessageScanner};
 use crate::proto::Chunk;
 use crate::text::quoted;
 use crate::{Error, ErrorKind, Phase, Result, file};
@@ -47,6 +47,10 @@ pub(super) enum Form {
     /// As text, which is not encoded. Its line ends become CRLF unless the message is sent as
     /// binary.
     Text(TextInfo),
+    /// The rest of a raw message that is checked while it is read.
+    Unchecked {
+        refuses_bare_line_ends: bool,
+    },
 }
 
 /// What is known of contents that are sent as text.
@@ -72,7 +76,7 @@ impl Form {
     /// The size of `bytes` bytes in this form.
     pub(super) fn size_of(self, bytes: u64) -> u64 {
         match self {
-            Form::AsIs | Form::Text(_) => bytes,
+            Form::AsIs | Form::Text(_) | Form::Unchecked { .. } => bytes,
             // Saturating, since a caller may state any size.
             Form::Base64 | Form::Either => {
                 let symbols = bytes.div_ceil(3).saturating_mul(4);
@@ -99,7 +103,9 @@ impl Encoder {
     /// Makes a chunk of the first `length` bytes of a block. All blocks but the last are full.
     fn chunk(&self, block: Buffer, length: usize) -> Chunk {
         match self.form {
-            Form::AsIs | Form::Text(_) => Chunk::from(block.into_bytes(length)).scanned(),
+            Form::AsIs | Form::Text(_) | Form::Unchecked { .. } => {
+                Chunk::from(block.into_bytes(length)).scanned()
+            }
             Form::Base64 | Form::Either => self.base64(&block.bytes[..length]),
         }
     }
@@ -256,6 +262,22 @@ impl KnownFile {
         KnownFile { front, ..self }
     }
 
+    /// The number of bytes that are sent.
+    pub(super) fn len(&self) -> u64 {
+        self.size - self.front
+    }
+
+    /// Scans what is sent of the file. Blocks on file I/O.
+    pub(super) fn scan(&self, scanner: &mut MessageScanner, phase: Phase) -> Result<()> {
+        let (mut open, mut block) = (self.open(phase)?, vec![0; BLOCK]);
+        loop {
+            match open.read_block(&mut block)? {
+                0 => return Ok(()),
+                length => scanner.read(&block[..length]),
+            }
+        }
+    }
+
     /// Reads a file of reported size 0. In /proc every file has this size, and only reading it
     /// shows whether it is empty.
     fn read_without_size(&self, file: File) -> Result<Bytes> {
@@ -284,7 +306,7 @@ impl KnownFile {
         let mut file = OpenFile {
             file,
             known: self.clone(),
-            left: self.size - self.front,
+            left: self.len(),
             phase,
         };
         file.check_unchanged()?;
@@ -294,6 +316,16 @@ impl KnownFile {
                 .map_err(failed)?;
         }
         Ok(file)
+    }
+
+    fn changed_error(&self, phase: Phase) -> Error {
+        let shown = quoted(&self.path.to_string_lossy());
+        Error::new(
+            ErrorKind::Input,
+            phase,
+            format!("the file {shown} has changed since it was looked at"),
+        )
+        .with_hint("Nothing was delivered. Send it again when nothing is writing to the file.")
     }
 
     fn matches(&self, metadata: &Metadata) -> bool {
@@ -372,6 +404,16 @@ impl OpenFile {
         Ok(length)
     }
 
+    /// Returns the last byte of a file that is not empty. Nothing can be read after that.
+    pub(super) fn last_byte(&mut self) -> Result<u8> {
+        let mut byte = [0];
+        self.file
+            .seek(SeekFrom::End(-1))
+            .and_then(|_| self.file.read_exact(&mut byte))
+            .map_err(|error| read_error(&self.known.path, self.phase, error))?;
+        Ok(byte[0])
+    }
+
     fn check_unchanged(&self) -> Result<()> {
         let metadata = self
             .file
@@ -380,7 +422,7 @@ impl OpenFile {
         if self.known.matches(&metadata) {
             Ok(())
         } else {
-            Err(self.file_changed())
+            Err(self.known.changed_error(self.phase))
         }
     }
 
@@ -392,16 +434,6 @@ impl OpenFile {
         );
         Error::new(ErrorKind::Input, self.phase, message)
             .with_hint(format!("Nothing was delivered. {VIRTUAL_FILE_HINT}"))
-    }
-
-    fn file_changed(&self) -> Error {
-        let shown = quoted(&self.known.path.to_string_lossy());
-        Error::new(
-            ErrorKind::Input,
-            self.phase,
-            format!("the file {shown} has changed since it was looked at"),
-        )
-        .with_hint("Nothing was delivered. Send it again when nothing is writing to the file.")
     }
 }
 
@@ -467,6 +499,7 @@ struct Batch {
 struct BatchReader {
     source: Source,
     encoder: Encoder,
+    check: Option<FileCheck>,
 }
 
 enum Source {
@@ -481,6 +514,7 @@ impl BatchReader {
         Box::new(BatchReader {
             source,
             encoder: Encoder::new(form),
+            check: FileCheck::new(form),
         })
     }
 
@@ -515,9 +549,61 @@ impl BatchReader {
                 };
                 let mut block = self.encoder.pool.take();
                 let length = file.read_block(&mut block.bytes)?;
-                Ok((length > 0).then(|| self.encoder.chunk(block, length)))
+                let mut chunk = (length > 0).then(|| self.encoder.chunk(block, length));
+                if let Some(check) = &mut self.check
+                    && check.has_fault(chunk.as_mut())
+                {
+                    return Err(check.error(known));
+                }
+                Ok(chunk)
             }
         }
+    }
+}
+
+/// Checks a raw message while it is read.
+struct FileCheck {
+    refuses_bare_line_ends: bool,
+    after_cr: bool,
+}
+
+impl FileCheck {
+    fn new(form: Form) -> Option<Self> {
+        match form {
+            Form::Unchecked {
+                refuses_bare_line_ends,
+            } => Some(FileCheck {
+                refuses_bare_line_ends,
+                after_cr: false,
+            }),
+            Form::Base64 | Form::AsIs | Form::Either | Form::Text(_) => None,
+        }
+    }
+
+    /// Whether the next chunk, or the end of the message, must not be sent.
+    fn has_fault(&mut self, chunk: Option<&mut Chunk>) -> bool {
+        let (after_cr, refuses) = (self.after_cr, self.refuses_bare_line_ends);
+        let Some(chunk) = chunk else {
+            return refuses && after_cr;
+        };
+        self.after_cr = chunk.bytes().ends_with(b"\r");
+        chunk.has_nul() || refuses && chunk.has_bare_line_end(after_cr)
+    }
+
+    /// Reads the file from its beginning, to name the line.
+    fn error(&self, file: &KnownFile) -> Error {
+        let mut scanner = MessageScanner::new();
+        let scanned = file
+            .clone()
+            .without_front(0)
+            .scan(&mut scanner, Phase::Body);
+        let checked = scanned.and_then(|()| {
+            let info = scanner.end();
+            info.check_text(self.refuses_bare_line_ends, Phase::Body)
+        });
+        checked
+            .err()
+            .unwrap_or_else(|| file.changed_error(Phase::Body))
     }
 }
 

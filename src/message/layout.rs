@@ -21,7 +21,7 @@ use super::input::{Form, PartSource, TextInfo};
 use super::scan::{MessageInfo, MessageScanner};
 use super::section::{self, Section};
 use crate::proto::{Output, Stuffer};
-use crate::{Error, Result};
+use crate::{Error, Phase, Result};
 
 /// A segment of a message.
 pub(super) enum Segment {
@@ -147,7 +147,7 @@ pub(super) fn write_segments(
         }
     }
     let mut info = scanner.end();
-    info.check_text()?;
+    info.check_text(false, Phase::Setup)?;
     info.utf8_headers = utf8_headers;
     let binary_info = has_binary.then(|| {
         let mut binary_info = binary_scanner.end().into_binary();

@@ -63,11 +63,14 @@ use progress::{ProgressCallback, ProgressReporter};
 /// | From with several addresses but no Sender, Sender with several (RFC 5322, 3.6.2) | refused |
 ///
 /// In the body of a raw message, [`LineEnds`] decides about line ends, and a NUL is refused unless
-/// the message is sent as binary. In a stream they are found only while it is sent: sending fails
-/// then with [`ErrorKind::Input`](crate::ErrorKind::Input), and as the message is not ended,
-/// nothing is delivered. Nothing else in a raw message is changed or checked. A line of more than
-/// 998 bytes is sent as it is, because servers may accept it and a signature may cover it;
-/// [`Body::longest_line`] reports it.
+/// the message is sent as binary. Nothing else in a raw message is changed or checked. A line of
+/// more than 998 bytes is sent as it is, because servers may accept it and a signature may cover
+/// it; [`Body::longest_line`] reports it.
+///
+/// In a stream, and in a [large file](Message::raw_file), a NUL or a refused line end is found only
+/// while the body is sent: sending fails then with [`ErrorKind::Input`](crate::ErrorKind::Input),
+/// and as the message is not ended, nothing is delivered. To check the body of a large file before,
+/// [prepare](Self::prepare) a message of it, and read the [`Body`] to its end.
 ///
 /// In a built message:
 ///
@@ -143,7 +146,15 @@ impl Message<'static> {
     }
 
     /// Creates a message from a file that contains a raw message. The file is read twice: to check
-    /// it, and to send it.
+    /// it before anything is sent, and to send it.
+    ///
+    /// Of a file of more than 16 MiB only the header section is checked before, and the rest while
+    /// it is sent, since reading it twice would take a considerable part of the time. The size that
+    /// is declared to the server (RFC 1870) is then that of the file: a bare CR or LF that becomes
+    /// CRLF is not counted, and messages with 8-bit text are not distinguished from others
+    /// ([`Content::Unknown`](crate::proto::Content::Unknown)). Exceptions, which are read twice
+    /// whatever their size: a file whose first lines do not end with CRLF, any file with
+    /// [`LineEnds::Keep`], and one for a server that does not offer 8BITMIME.
     pub fn raw_file(path: impl Into<PathBuf>) -> Self {
         Message::new(Source::Raw(Data::File(path.into())))
     }

@@ -7,10 +7,10 @@ use tokio::io::AsyncReadExt as _;
 use super::attachment::{Data, Reader};
 use super::input::{BLOCK, Form, KnownFile, PartSource, Stream, on_blocking_thread};
 use super::layout::Segment;
-use super::scan::{BareLineEnd, LineCounter, MessageInfo, MessageScanner};
+use super::scan::{LineCounter, MessageInfo, MessageScanner, bare_line_end};
 use super::section::{EndFinder, Section};
 use crate::proto::Content;
-use crate::{Error, ErrorKind, Phase, Result};
+use crate::{Phase, Result};
 
 /// How line ends other than CRLF in the body of a raw message are treated.
 ///
@@ -35,12 +35,18 @@ pub enum LineEnds {
     Keep,
 }
 
+/// The maximum size of a file in bytes that is read as a whole before it is sent. Most servers take
+/// no larger messages. To read a file of this size once more costs some milliseconds; for larger
+/// ones it would be a considerable part of the time in which they are sent.
+const MAX_CHECKED_BEFORE: u64 = 16 * 1024 * 1024;
+
 /// A raw message whose header section has been read.
 struct RawMessage {
     section: Section,
     /// The segments after the header section.
     rest: Vec<Segment>,
-    /// `None` for a stream, which has been read up to the body only.
+    /// `None` for a stream, which has been read up to the body only. Of a large file, only the size
+    /// is known.
     info: Option<MessageInfo>,
 }
 
@@ -67,24 +73,18 @@ pub(super) async fn prepare(
     };
     let check = (info.is_none() && line_ends == LineEnds::Refuse)
         .then(|| LineCheck::new(section.removed_lines));
-    let mut info = info.unwrap_or_else(MessageInfo::unknown);
+    let mut info = info.unwrap_or_else(|| MessageInfo::unknown(None));
     info.utf8_headers = section.is_utf8;
     let mut segments = vec![Segment::Text(section.bytes.into())];
     segments.append(&mut rest);
     match (line_ends, info.bare) {
-        (LineEnds::Refuse, Some(bare)) => Err(bare_line_end(
-            ErrorKind::Request,
-            Phase::Setup,
-            "the message",
-            bare,
-        )),
         (LineEnds::Keep, bare)
             if bare.is_some() || info.nul.is_some() || info.content == Content::Unknown =>
         {
             Ok((segments, info.into_binary(), check))
         }
         _ => {
-            info.check_text()?;
+            info.check_text(line_ends == LineEnds::Refuse, Phase::Setup)?;
             Ok((segments, info, check))
         }
     }
@@ -112,8 +112,8 @@ fn read_bytes(bytes: Bytes, line_ends: LineEnds) -> Result<RawMessage> {
     })
 }
 
-/// Reads a file for the first time; it is read again when it is sent, and must not change until
-/// then.
+/// Reads the header section of a file and, unless it is large, the rest of it, too. It is read
+/// again when it is sent, and must not change until then.
 fn read_file(file: KnownFile, line_ends: LineEnds) -> Result<RawMessage> {
     let mut open = file.open(Phase::Setup)?;
     let mut block = vec![0; BLOCK];
@@ -126,24 +126,37 @@ fn read_file(file: KnownFile, line_ends: LineEnds) -> Result<RawMessage> {
         }
     }
     let section = Section::read(&front, line_ends)?;
-    let mut scanner = scanner_after(&section);
-    scanner.read(&front[section.consumed..]);
-    drop(front);
-    loop {
-        match open.read_block(&mut block)? {
-            0 => break,
-            length => scanner.read(&block[..length]),
-        }
-    }
-    let rest = Segment::Source(
-        PartSource::File(file.without_front(section.consumed as u64)),
-        Form::AsIs,
-    );
+    let is_checked_later =
+        file.size > MAX_CHECKED_BEFORE && line_ends != LineEnds::Keep && !has_bare_line_end(&front);
+    let rest = file.without_front(section.consumed as u64);
+    let (form, info) = if is_checked_later {
+        let missing = match open.last_byte()? {
+            b'\n' => 0,
+            b'\r' => 1,
+            _ => 2,
+        };
+        let size = section.bytes.len() as u64 + rest.len() + missing;
+        let refuses_bare_line_ends = line_ends == LineEnds::Refuse;
+        let form = Form::Unchecked {
+            refuses_bare_line_ends,
+        };
+        (form, MessageInfo::unknown(Some(size)))
+    } else {
+        let mut scanner = scanner_after(&section);
+        rest.scan(&mut scanner, Phase::Setup)?;
+        (Form::AsIs, scanner.end())
+    };
     Ok(RawMessage {
         section,
-        rest: vec![rest],
-        info: Some(scanner.end()),
+        rest: vec![Segment::Source(PartSource::File(rest), form)],
+        info: Some(info),
     })
+}
+
+fn has_bare_line_end(text: &[u8]) -> bool {
+    let mut scanner = MessageScanner::new();
+    scanner.read(text);
+    scanner.has_bare_line_end()
 }
 
 /// Reads the header section of a stream, and what arrives together with it.
@@ -168,16 +181,6 @@ async fn read_stream(mut reader: Reader, line_ends: LineEnds) -> Result<RawMessa
         rest: vec![Segment::Text(rest), stream],
         info: None,
     })
-}
-
-pub(super) fn bare_line_end(kind: ErrorKind, phase: Phase, what: &str, bare: BareLineEnd) -> Error {
-    let name = if bare.byte == b'\r' { "CR" } else { "LF" };
-    Error::new(
-        kind,
-        phase,
-        format!("line {} of {what} ends with {name} alone", bare.line),
-    )
-    .with_hint("Lines end with CRLF. Nothing was sent; it can be, if line ends may be normalized.")
 }
 
 /// Checks the line ends of a stream while it is sent, for [`LineEnds::Refuse`].
@@ -207,12 +210,7 @@ impl LineCheck {
 
     fn result(&self) -> Result<()> {
         match self.lines.bare() {
-            Some(bare) => Err(bare_line_end(
-                ErrorKind::Input,
-                Phase::Body,
-                "the message",
-                bare,
-            )),
+            Some(bare) => Err(bare_line_end(Phase::Body, "the message", bare)),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use memchr::{memchr, memchr2};
 
 use super::input::TextInfo;
 use crate::diagnose;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Content;
 
 /// Scans a message once and collects its properties.
@@ -43,10 +43,10 @@ pub(super) struct BareLineEnd {
 }
 
 impl MessageInfo {
-    /// For a stream that can be read only once.
-    pub(super) fn unknown() -> Self {
+    /// For a message of which at most the size is known before it is sent.
+    pub(super) fn unknown(size: Option<u64>) -> Self {
         MessageInfo {
-            size: None,
+            size,
             content: Content::Unknown,
             utf8_headers: false,
             longest_line: None,
@@ -56,10 +56,14 @@ impl MessageInfo {
         }
     }
 
-    /// Checks that the message can be sent as text.
-    pub(super) fn check_text(&self) -> Result<()> {
-        self.nul
-            .map_or(Ok(()), |line| Err(nul("the message", line)))
+    /// Checks that the message can be sent as text, before it is sent or, in [`Phase::Body`], while
+    /// it is.
+    pub(super) fn check_text(&self, refuses_bare_line_ends: bool, phase: Phase) -> Result<()> {
+        const WHAT: &str = "the message";
+        if let Some(bare) = self.bare.filter(|_| refuses_bare_line_ends) {
+            return Err(bare_line_end(phase, WHAT, bare));
+        }
+        self.nul.map_or(Ok(()), |line| Err(nul(phase, WHAT, line)))
     }
 
     /// The properties of the same message if it is sent unchanged.
@@ -75,11 +79,30 @@ impl MessageInfo {
 }
 
 /// The error for a line with a NUL in text.
-pub(super) fn nul(what: &str, line: u64) -> Error {
-    Error::request(format!(
-        "line {line} of {what} has a NUL, which text cannot have"
+pub(super) fn nul(phase: Phase, what: &str, line: u64) -> Error {
+    let message = format!("line {line} of {what} has a NUL, which text cannot have");
+    Error::new(kind_in(phase), phase, message).with_hint(diagnose::NUL)
+}
+
+/// The error for a line end that may not be repaired.
+pub(super) fn bare_line_end(phase: Phase, what: &str, bare: BareLineEnd) -> Error {
+    let name = if bare.byte == b'\r' { "CR" } else { "LF" };
+    let message = format!("line {} of {what} ends with {name} alone", bare.line);
+    let outcome = match phase {
+        Phase::Body => "delivered",
+        _ => "sent",
+    };
+    Error::new(kind_in(phase), phase, message).with_hint(format!(
+        "Lines end with CRLF. Nothing was {outcome}; it can be, if line ends may be normalized."
     ))
-    .with_hint(diagnose::NUL)
+}
+
+/// The kind of an error in the message that is found in this phase.
+fn kind_in(phase: Phase) -> ErrorKind {
+    match phase {
+        Phase::Body => ErrorKind::Input,
+        _ => ErrorKind::Request,
+    }
 }
 
 impl MessageScanner {
@@ -110,6 +133,11 @@ impl MessageScanner {
             rest = &piece[at..];
         }
         self.lines.feed(rest);
+    }
+
+    /// Whether a line so far ends with a bare CR or LF.
+    pub(super) fn has_bare_line_end(&self) -> bool {
+        self.lines.bare.is_some()
     }
 
     /// Counts lines of base64 between two pieces. `length` is their size, if known.

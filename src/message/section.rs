@@ -6,10 +6,10 @@
 
 use memchr::memchr;
 
-use super::raw::{LineEnds, bare_line_end};
-use super::scan::{BareLineEnd, nul};
+use super::raw::LineEnds;
+use super::scan::{BareLineEnd, bare_line_end, nul};
 use crate::text::quoted;
-use crate::{Error, ErrorKind, Phase, Result};
+use crate::{Error, Phase, Result};
 
 /// The maximum size of a header section in bytes, since it is held in memory. Exim has the same
 /// limit.
@@ -316,14 +316,13 @@ impl SectionReader {
         }
         if let Some(byte) = byte {
             return Err(bare_line_end(
-                ErrorKind::Request,
                 Phase::Setup,
                 what,
                 BareLineEnd { line: number, byte },
             ));
         }
         if memchr(0, text).is_some() {
-            return Err(nul(self.what, number));
+            return Err(nul(Phase::Setup, self.what, number));
         }
         if let Err(error) = std::str::from_utf8(text) {
             let excerpt = excerpt(&text[error.valid_up_to().saturating_sub(30)..]);
@@ -472,6 +471,7 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     fn read(message: &[u8]) -> Result<String> {
         let section = Section::read(message, LineEnds::Normalize)?;

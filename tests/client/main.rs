@@ -26,6 +26,8 @@ mod partial_sends;
     feature = "testing"
 ))]
 mod pool;
+#[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
+mod raw_file;
 #[cfg(all(feature = "aws-lc-rs", feature = "retries", feature = "testing"))]
 mod retries;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]

@@ -22,7 +22,7 @@ pub enum Content {
     /// Any bytes, in lines or not, which must arrive unchanged: the server must offer BINARYMIME
     /// and CHUNKING (RFC 3030).
     Binary,
-    /// A stream whose content is not known.
+    /// Not known before the message is sent, as of a stream.
     Unknown,
 }
 
@@ -67,8 +67,15 @@ impl Chunk {
         self.scan().is_ascii
     }
 
-    pub(in crate::proto) fn has_nul(&mut self) -> bool {
+    pub(crate) fn has_nul(&mut self) -> bool {
         self.scan().has_nul
+    }
+
+    /// Whether a CR or LF is bare. `after_cr` says whether the piece before ended with a CR.
+    #[cfg(feature = "client")]
+    pub(crate) fn has_bare_line_end(&mut self, after_cr: bool) -> bool {
+        let starts_with_lf = self.bytes.starts_with(b"\n");
+        !self.bytes.is_empty() && (self.scan().has_bare_line_end || after_cr != starts_with_lf)
     }
 }
 
