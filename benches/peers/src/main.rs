@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! cd benches/peers
-//! cargo run --release                                     # some minutes
+//! cargo run --release                                     # 8 minutes
 //! cargo run --release -- --size 50 --rounds 1 --seconds 1 # a quick run
 //! cargo run --release -- --update yes                     # docs/benchmarks.md and results.svg
 //! ```
 //!
-//! Without `--update`, `results.md` and `results.svg` are written into the target folder.
+//! Without `--update`, `results.md` and `results.svg` are written into the target folder. Every
+//! comparison takes the same number of rounds, in which the clients take turns; the results are the
+//! median, the lowest and the highest.
 //!
 //! **Large messages.** An attachment from a file, and a raw message from a file; in plaintext and
-//! over TLS. The clients take turns. The whole process is timed; CPU time and peak memory are the
+//! over TLS. The whole process is timed; CPU time and peak memory are the
 //! client's own, without those of the sink. The sink (`benches/support/sink.rs`) is another process
 //! on the same cores. It counts what arrives, and a client whose message does not arrive completely
 //! ends the benchmark.
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use clients::Target;
 use support::sink::Sink;
+use support::{Run, Spread};
 
 const LARGE: [&str; 4] = ["envoi", "mail-send", "lettre", "async-smtp"];
 
@@ -78,7 +81,7 @@ fn target<'a>(port: &str, ca_file: &'a str) -> Target<'a> {
 }
 
 fn all(arguments: &[&str]) {
-    let (mut megabytes, mut rounds, mut seconds) = (500, 3, 3.0);
+    let (mut megabytes, mut rounds, mut seconds) = (500, 5, 2.0);
     let mut update = false;
     for pair in arguments.chunks(2) {
         match pair {
@@ -114,14 +117,18 @@ fn all(arguments: &[&str]) {
     }
 }
 
-/// What a client needed for a large message, in its fastest round.
+/// The runs of a client with a large message, one in each round.
 pub struct Large {
     pub what: &'static str,
     pub tls: bool,
     pub who: &'static str,
-    pub seconds: f64,
-    pub cpu: f64,
-    pub peak: f64,
+    pub runs: Vec<Run>,
+}
+
+impl Large {
+    pub fn spread(&self, figure: impl Fn(&Run) -> f64) -> Spread {
+        Spread::of(self.runs.iter().map(figure))
+    }
 }
 
 fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) -> Vec<Large> {
@@ -169,33 +176,26 @@ fn large_messages(what: &'static str, tls: bool, megabytes: u64, rounds: usize) 
             );
         }
     }
-    let results = LARGE.into_iter().zip(&runs).map(|(who, runs)| {
-        let best = runs
-            .iter()
-            .min_by(|a, b| a.whole.total_cmp(&b.whole))
-            .expect("at least one round");
-        Large {
-            what,
-            tls,
-            who,
-            seconds: best.whole,
-            cpu: best.cpu,
-            peak: best.peak,
-        }
+    let results = LARGE.into_iter().zip(runs);
+    let results = results.map(|(who, runs)| Large {
+        what,
+        tls,
+        who,
+        runs,
     });
     results.collect()
 }
 
-/// Messages per second for each of [`SMALL`] at each of [`ROUND_TRIPS`], the most in any round.
-fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> {
+/// Messages per second for each of [`SMALL`] at each of [`ROUND_TRIPS`].
+fn small_messages(seconds: f64, rounds: usize) -> Vec<[Spread; ROUND_TRIPS.len()]> {
     let mut sinks = [
         Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0"]),
         Sink::start(&["PIPELINING", "8BITMIME", "SIZE 0", "CHUNKING"]),
     ];
-    let mut best = vec![[0.0; ROUND_TRIPS.len()]; SMALL.len()];
+    let mut rates = vec![[const { Vec::new() }; ROUND_TRIPS.len()]; SMALL.len()];
     for _ in 0..rounds {
-        for ((name, who, chunking), best) in SMALL.iter().zip(&mut best) {
-            for (milliseconds, best) in ROUND_TRIPS.into_iter().zip(best) {
+        for ((name, who, chunking), rates) in SMALL.iter().zip(&mut rates) {
+            for (milliseconds, rates) in ROUND_TRIPS.into_iter().zip(rates) {
                 let sink = &mut sinks[usize::from(*chunking)];
                 let port = match milliseconds {
                     0 => sink.port(false),
@@ -212,9 +212,10 @@ fn small_messages(seconds: f64, rounds: usize) -> Vec<[f64; ROUND_TRIPS.len()]> 
                     "{name}, {milliseconds} ms: {arrived} in {:.2} s",
                     run.seconds
                 );
-                *best = f64::max(*best, arrived as f64 / run.seconds);
+                rates.push(arrived as f64 / run.seconds);
             }
         }
     }
-    best
+    let rates = rates.into_iter();
+    rates.map(|at_each| at_each.map(Spread::of)).collect()
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::support::{Run, Spread};
 use crate::{LARGE, Large, ROUND_TRIPS, SMALL};
 
 const BEGIN: &str = "<!-- written by benches/peers -->\n";
@@ -17,7 +18,7 @@ pub struct Results {
     pub seconds: f64,
     pub load_before: String,
     pub large: Vec<Large>,
-    pub small: Vec<[f64; ROUND_TRIPS.len()]>,
+    pub small: Vec<[Spread; ROUND_TRIPS.len()]>,
 }
 
 /// The load averages over one, five and fifteen minutes.
@@ -67,31 +68,33 @@ impl Results {
         paragraph(
             &mut text,
             &format!(
-                "Large messages: {megabytes} MB each, the fastest of {rounds} rounds, the time of \
-                 the whole process and the CPU time of the client. Measured on {}.",
+                "Large messages: {megabytes} MB each, {rounds} rounds: the median (and the lowest \
+                 to the highest) of the time of the whole process, the CPU time of the client, and \
+                 its peak memory. Measured on {}.",
                 machine(&self.load_before)
             ),
         );
-        text += "| time, and CPU time | attachment, plaintext | attachment, TLS | raw, plaintext \
-                 | raw, TLS | peak memory |\n";
-        text += "|---|--:|--:|--:|--:|--:|\n";
-        for who in LARGE {
-            let _ = write!(text, "| {} |", named(who));
-            let runs = || self.large.iter().filter(move |large| large.who == who);
-            for Large { seconds, cpu, .. } in runs() {
-                let _ = write!(text, " {seconds:.2} s, {cpu:.2} s |");
-            }
+        for (what, name) in [("attachment", "an attachment"), ("raw", "a raw message")] {
             let _ = writeln!(
                 text,
-                " {:.0} MB |",
-                runs().map(|large| large.peak).fold(0.0, f64::max)
+                "| {name} | plaintext, time | plaintext, CPU | TLS, time | TLS, CPU | memory |"
             );
+            text += "|---|--:|--:|--:|--:|--:|\n";
+            for who in LARGE {
+                let _ = write!(text, "| {} |", named(who));
+                let of = |tls| self.large(what, tls, who);
+                for large in [of(false), of(true)] {
+                    let (time, cpu) = (large.spread(|run| run.whole), large.spread(|run| run.cpu));
+                    let _ = write!(text, " {time} s | {cpu} s |");
+                }
+                let _ = writeln!(text, " {:.0} MB |", of(true).spread(|run| run.peak));
+            }
+            text.push('\n');
         }
-        text.push('\n');
         for tls in [true, false] {
             let (time, cpu) = (
-                self.ratio(tls, |large| large.seconds),
-                self.ratio(tls, |large| large.cpu),
+                self.ratio(tls, |run| run.whole),
+                self.ratio(tls, |run| run.cpu),
             );
             let how = if tls { "over TLS" } else { "in plaintext" };
             paragraph(
@@ -105,8 +108,8 @@ impl Results {
         paragraph(
             &mut text,
             &format!(
-                "Small messages (1 KB) per second on one connection, the most in {rounds} rounds \
-                 of {seconds} s, by round-trip time:"
+                "Small messages (1 KB) per second on one connection, in {rounds} rounds of \
+                 {seconds} s, by round-trip time:"
             ),
         );
         text += "| round-trip time |";
@@ -117,77 +120,65 @@ impl Results {
         for ((name, ..), rates) in SMALL.iter().zip(&self.small) {
             let _ = write!(text, "| {name} |");
             for rate in rates {
-                let _ = write!(text, " {rate:.*} |", usize::from(*rate < 100.0));
+                let _ = write!(text, " {rate:.*} |", usize::from(rate.median < 100.0));
             }
             text.push('\n');
         }
-        let at = ROUND_TRIPS
-            .iter()
-            .position(|milliseconds| *milliseconds == 20)
-            .expect("20 ms is among them");
+        let at = at_20_ms();
         let others = SMALL
             .iter()
             .zip(&self.small)
             .filter(|((_, who, _), _)| !who.starts_with("envoi"));
-        let best = others.map(|(_, rates)| rates[at]).fold(0.0, f64::max);
+        let best = others
+            .map(|(_, rates)| rates[at].median)
+            .fold(0.0, f64::max);
         let _ = writeln!(
             text,
             "\nAt 20 ms, against the best of the others: `send` {:.1} times, `send_all` {:.0} \
              times.",
-            self.small[2][at] / best,
-            self.small[0][at] / best,
+            self.small[2][at].median / best,
+            self.small[0][at].median / best,
         );
         text
     }
 
-    /// The ratio of the best of the others to envoi for an attachment.
-    fn ratio(&self, tls: bool, figure: fn(&Large) -> f64) -> f64 {
-        let these = || {
-            self.large
-                .iter()
-                .filter(move |large| large.what == "attachment" && large.tls == tls)
-        };
-        let ours = these()
-            .filter(|large| large.who == "envoi")
-            .map(figure)
-            .fold(f64::INFINITY, f64::min);
-        these()
-            .filter(|large| large.who != "envoi")
-            .map(figure)
-            .fold(f64::INFINITY, f64::min)
-            / ours
+    fn large(&self, what: &str, tls: bool, who: &str) -> &Large {
+        let of_this = |large: &&Large| (large.what, large.tls, large.who) == (what, tls, who);
+        self.large.iter().find(of_this).expect("all were measured")
     }
 
-    /// Four panels of bars, one below the other.
+    /// The ratio of the best of the others to envoi for an attachment, by medians.
+    fn ratio(&self, tls: bool, figure: fn(&Run) -> f64) -> f64 {
+        let [ours, others @ ..] =
+            LARGE.map(|who| self.large("attachment", tls, who).spread(figure).median);
+        others.into_iter().fold(f64::INFINITY, f64::min) / ours
+    }
+
+    /// Four panels of bars, one below the other: the medians, and the ranges as lines.
     fn draw(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        let attachments = |tls: bool, figure: fn(&Large) -> f64| -> Vec<(String, f64)> {
-            let these = self
-                .large
-                .iter()
-                .filter(|large| large.what == "attachment" && large.tls == tls);
-            these
-                .map(|large| (large.who.to_owned(), figure(large)))
-                .collect()
+        let attachments = |tls: bool, figure: fn(&Run) -> f64| -> Vec<(String, Spread)> {
+            let bar = |who: &str| {
+                let spread = self.large("attachment", tls, who).spread(figure);
+                (who.to_owned(), spread)
+            };
+            LARGE.map(bar).into()
         };
-        let at = ROUND_TRIPS
-            .iter()
-            .position(|milliseconds| *milliseconds == 20)
-            .expect("20 ms is among them");
+        let at = at_20_ms();
         let distance =
             [0, 2, 4, 5, 6].map(|row| (SMALL[row].0.replace('`', ""), self.small[row][at]));
         let megabytes = self.megabytes;
         let panels = [
             (
                 format!("Attachment of {megabytes} MB over TLS, seconds"),
-                attachments(true, |large| large.seconds),
+                attachments(true, |run| run.whole),
             ),
             (
                 format!("Attachment of {megabytes} MB in plaintext, seconds"),
-                attachments(false, |large| large.seconds),
+                attachments(false, |run| run.whole),
             ),
             (
                 format!("Peak memory for {megabytes} MB over TLS, MB"),
-                attachments(true, |large| large.peak),
+                attachments(true, |run| run.peak),
             ),
             (
                 "Small messages per second, round-trip time 20 ms".to_owned(),
@@ -211,10 +202,13 @@ impl Results {
             y += gap - 4;
             let longest = bars
                 .iter()
-                .map(|(_, value)| *value)
+                .map(|(_, spread)| spread.highest)
                 .fold(f64::MIN_POSITIVE, f64::max);
-            for (name, value) in bars {
-                let end = left + (value / longest * f64::from(width - left - 70)).max(1.0) as i32;
+            let at = |value: f64| {
+                left + (value / longest * f64::from(width - left - 70)).max(1.0) as i32
+            };
+            for (name, spread) in bars {
+                let end = at(spread.median);
                 let color = if name.starts_with("envoi") {
                     RGBColor(24, 119, 84)
                 } else {
@@ -225,9 +219,12 @@ impl Results {
                     [(left, y + 3), (end, y + row - 3)],
                     color.filled(),
                 ))?;
-                let shown = format!("{value:.*}", if value < 10.0 { 2 } else { 0 });
+                let range = [spread.lowest, spread.highest].map(|value| (at(value), y + row / 2));
+                area.draw(&PathElement::new(range, BLACK))?;
+                let places = if spread.median < 10.0 { 2 } else { 0 };
+                let shown = format!("{:.places$}", spread.median);
                 let beside = style(13.0).pos(Pos::new(HPos::Left, VPos::Center));
-                area.draw(&Text::new(shown, (end + 6, y + row / 2), beside))?;
+                area.draw(&Text::new(shown, (range[1].0 + 6, y + row / 2), beside))?;
                 y += row;
             }
             y += 4;
@@ -235,6 +232,13 @@ impl Results {
         area.present()?;
         Ok(())
     }
+}
+
+/// The position of 20 ms in [`ROUND_TRIPS`].
+fn at_20_ms() -> usize {
+    let mut round_trips = ROUND_TRIPS.iter();
+    let found = round_trips.position(|milliseconds| *milliseconds == 20);
+    found.expect("20 ms is among them")
 }
 
 /// A client and its version, from the lock file.
