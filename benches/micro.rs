@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo bench --bench micro
+//! cargo bench --bench micro -- --rounds 25
 //! ```
 //!
-//! The text has lines of 76 characters. All run in one thread and take turns; the fastest of 25
-//! turns counts.
+//! The text has lines of 76 characters. All run in one thread and take turns. A row has the median,
+//! the lowest and the highest of the rounds.
 
 mod support;
 
@@ -20,8 +21,8 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{Output, Stuffer};
 use envoi::{Attachment, Message};
 use memchr::{memchr2_iter, memmem};
+use support::{Arguments, Spread};
 
-const TURNS: usize = 25;
 /// The size of a block: 1,024 lines of base64 before encoding, as envoi reads files.
 const BLOCK: usize = 57 * 1024;
 const BLOCKS: usize = 256;
@@ -29,6 +30,9 @@ const BLOCKS: usize = 256;
 type Contender<'a> = (&'static str, Box<dyn FnMut() + 'a>);
 
 fn main() {
+    let arguments = support::arguments();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let rounds = Arguments::parse(&words).rounds;
     let text = Bytes::from(text());
     let pieces: Vec<Bytes> = (0..BLOCKS).map(|_| text.clone()).collect();
     let bytes = text.len() * BLOCKS;
@@ -37,6 +41,7 @@ fn main() {
         bytes / 1_000_000
     );
     compare(
+        rounds,
         bytes,
         [
             (
@@ -74,6 +79,7 @@ fn main() {
         .expect("a runtime");
     println!("\nbase64, {} MB before encoding", large.len() / 1_000_000);
     compare(
+        rounds,
         large.len(),
         [
             (
@@ -116,21 +122,19 @@ fn main() {
     );
 }
 
-fn compare<const N: usize>(bytes: usize, mut contenders: [Contender; N]) {
-    let mut best = [f64::INFINITY; N];
-    for _ in 0..TURNS {
-        for (best, (_, work)) in best.iter_mut().zip(&mut contenders) {
+fn compare<const N: usize>(rounds: usize, bytes: usize, mut contenders: [Contender; N]) {
+    let mut rates = [const { Vec::new() }; N];
+    for _ in 0..rounds {
+        for (rates, (_, work)) in rates.iter_mut().zip(&mut contenders) {
             let began = Instant::now();
             work();
-            *best = best.min(began.elapsed().as_secs_f64());
+            rates.push(bytes as f64 / 1e9 / began.elapsed().as_secs_f64());
         }
     }
-    let rates = best.map(|seconds| bytes as f64 / 1e9 / seconds);
+    let rates = rates.map(Spread::of);
     for ((name, _), rate) in contenders.iter().zip(rates) {
-        println!(
-            "  {rate:6.2} GB/s, {:5.2} of envoi's  {name}",
-            rate / rates[0]
-        );
+        let share = rate.median / rates[0].median;
+        println!("  {rate:23} GB/s, {share:5.2} of envoi's  {name}");
     }
 }
 

@@ -20,6 +20,8 @@
 //!
 //! **Small messages.** As many as possible in a few seconds on one kept connection, through a proxy
 //! that delays each byte by half the round-trip time. Connecting is not counted.
+//!
+//! `build-cost` compares builds of the programs in `examples`.
 
 mod clients;
 mod proxy;
