@@ -73,6 +73,7 @@
 //! | [`delivery`] | ESMTP parameters: DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY, REQUIRETLS |
 //! | [`Receipt`], [`Outcome`], [`Error`] | results |
 //! | [`Client::check`], [`CheckReport`] | whether messages can be sent, and what expires soon |
+//! | [`mailer`] | the trait [`Mailer`]: SMTP, files, `sendmail`, or memory in tests |
 //! | [`tls`] | policies, trust, and what was negotiated |
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
@@ -87,11 +88,13 @@
 //! | `aws-lc-rs` (default), `ring` | the cryptography of TLS, see [`tls::TlsSettings`] |
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
 //! | `sasl` | the mechanisms SCRAM and CRAM-MD5 |
+//! | `directory` | `mailer::Directory`: writes messages into files, for development |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
 //! | `pool` | [`Pool`] |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
 //! | `retries` | [`RetryPolicy`] |
+//! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
 //! | `tracing` | spans and events |
 //! | `testing` | the module [`testing`] |
 
@@ -142,6 +145,8 @@ pub mod guide;
 mod idna;
 pub mod mailbox;
 #[cfg(feature = "client")]
+pub mod mailer;
+#[cfg(feature = "client")]
 pub mod message;
 #[cfg(feature = "client")]
 mod password_file;
@@ -183,6 +188,8 @@ pub use connection::{Connection, DataWriter};
 pub use envelope::{Envelope, EnvelopeError, ReversePath};
 pub use error::{Error, ErrorKind, Phase, Result};
 pub use mailbox::{Mailbox, MailboxError, MailboxFault, MailboxList};
+#[cfg(feature = "client")]
+pub use mailer::Mailer;
 #[cfg(feature = "client")]
 pub use message::{Attachment, Body, LineEnds, Message, UploadProgress};
 #[cfg(feature = "pool")]

@@ -37,7 +37,7 @@ pub struct Attachment {
 }
 
 /// The header fields of an attachment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Label {
     pub(super) name: String,
     pub(super) content_type: String,
@@ -158,6 +158,16 @@ impl Attachment {
         self.label.content_id.as_deref()
     }
 
+    /// Returns a copy; `None` for an attachment from a [`reader`](Self::reader), which can be read
+    /// only once.
+    pub fn try_clone(&self) -> Option<Self> {
+        Some(Attachment {
+            label: self.label.clone(),
+            size: self.size,
+            data: self.data.try_clone()?,
+        })
+    }
+
     /// Inspects the source.
     pub(super) async fn inspect(self) -> Result<InspectedAttachment> {
         let Attachment { label, size, data } = self;
@@ -206,6 +216,17 @@ impl fmt::Debug for Attachment {
             .field("size", &self.size)
             .field("data", &self.data)
             .finish()
+    }
+}
+
+impl Data {
+    /// Returns a copy; `None` for a reader.
+    pub(super) fn try_clone(&self) -> Option<Self> {
+        match self {
+            Data::Bytes(bytes) => Some(Data::Bytes(bytes.clone())),
+            Data::File(path) => Some(Data::File(path.clone())),
+            Data::Reader(_) => None,
+        }
     }
 }
 

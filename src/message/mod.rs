@@ -12,6 +12,12 @@ mod input;
 mod layout;
 mod mailboxes;
 mod nesting;
+#[cfg(any(
+    feature = "directory",
+    all(feature = "sendmail", unix),
+    feature = "testing"
+))]
+mod outgoing;
 mod progress;
 mod raw;
 mod scan;
@@ -28,6 +34,12 @@ use tokio::io::AsyncRead;
 
 pub use attachment::Attachment;
 pub use body::Body;
+#[cfg(any(
+    feature = "directory",
+    all(feature = "sendmail", unix),
+    feature = "testing"
+))]
+pub(crate) use outgoing::OutgoingBytes;
 pub use progress::UploadProgress;
 pub use raw::LineEnds;
 pub use text::decode_text;
@@ -280,6 +292,40 @@ impl<'x> Message<'x> {
     /// Whether attachments may go without base64.
     pub fn get_binary(&self) -> bool {
         self.may_be_binary
+    }
+
+    /// Returns a copy, for another attempt to send the message or for several clients; `None` if
+    /// the message has a part that can be read only once ([`raw_stream`](Message::raw_stream),
+    /// [`Attachment::reader`]).
+    ///
+    /// A built message without a Message-ID or date gets them when it is prepared, so each copy
+    /// gets its own. Set them if the copies are attempts to send one message.
+    ///
+    /// ```
+    /// use envoi::mail_builder::MessageBuilder;
+    /// use envoi::{Attachment, Message};
+    ///
+    /// let mail = MessageBuilder::new().from("alice@example.org").to("bob@example.com");
+    /// let message = Message::from(mail.text_body("Hello."));
+    /// assert!(message.try_clone().is_some());
+    /// let stream = Attachment::reader("log.txt", "text/plain", tokio::io::empty());
+    /// assert!(message.attach(stream).try_clone().is_none());
+    /// ```
+    pub fn try_clone(&self) -> Option<Self> {
+        let source = match &self.source {
+            Source::Builder(builder) => Source::Builder(builder.clone()),
+            Source::Raw(data) => Source::Raw(data.try_clone()?),
+        };
+        let attachments = self.attachments.iter().map(Attachment::try_clone);
+        Some(Message {
+            source,
+            attachments: attachments.collect::<Option<_>>()?,
+            envelope: self.envelope.clone(),
+            delivery: self.delivery.clone(),
+            line_ends: self.line_ends,
+            may_be_binary: self.may_be_binary,
+            progress: self.progress.clone(),
+        })
     }
 
     /// Checks the message, inspects its files, and serializes it. Sending starts with this; call it

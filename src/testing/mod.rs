@@ -37,6 +37,7 @@ mod builder;
 mod certificate;
 mod listener;
 mod record;
+mod recorder;
 mod session;
 #[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
@@ -59,6 +60,7 @@ use builder::{Security, Settings};
 
 pub use builder::Builder;
 pub use record::{ReceivedMessage, Session};
+pub use recorder::{RecordedMessage, Recorder};
 
 /// The characters that are not escaped in the user, password or path of a URL.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC

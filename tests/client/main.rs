@@ -16,6 +16,13 @@ mod limits;
 mod lmtp;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod login;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "directory",
+    feature = "pool",
+    feature = "testing"
+))]
+mod mailers;
 mod message;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod partial_sends;
@@ -34,6 +41,8 @@ mod retries;
 mod round_trips;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod scripted_server;
+#[cfg(all(feature = "sendmail", unix))]
+mod sendmail;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod stream;
 mod timeouts;

@@ -1,0 +1,257 @@
+//! A [`Recorder`] keeps messages in memory.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::mailer::{Mailer, SendFuture, Submission};
+use crate::message::OutgoingBytes;
+use crate::proto::Reply;
+use crate::{
+    Address, DeliveryOptions, Envelope, Error, ErrorKind, Message, Outcome, Phase, Receipt,
+    Recipient, Result,
+};
+
+/// A [`Mailer`] for tests: keeps messages in memory instead of sending them, and fails when it is
+/// told to.
+///
+/// It uses no socket, so it is faster than a [`Server`](super::Server) and tests the program alone.
+/// Use a server to test how connections are set up and lost. Messages are checked, repaired and
+/// refused like those that are sent, and a recorded message has the bytes that would have left.
+///
+/// Clones share the messages and the failures: give one to the program and keep another.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> envoi::Result<()> {
+/// use envoi::mail_builder::MessageBuilder;
+/// use envoi::testing::Recorder;
+/// use envoi::{Error, ErrorKind, Mailer, Phase};
+///
+/// /// The program under test.
+/// async fn notify(mailer: &dyn Mailer) -> envoi::Result<()> {
+///     let mail = MessageBuilder::new()
+///         .from("alice@example.org")
+///         .to("bob@example.com")
+///         .bcc("archive@example.org")
+///         .subject("Done")
+///         .text_body("It is done.");
+///     mailer.send(mail.into()).await.map(|_| ())
+/// }
+///
+/// let recorder = Recorder::new();
+/// notify(&recorder).await?;
+/// let message = &recorder.messages()[0];
+/// assert_eq!(message.envelope.recipients().len(), 2);
+/// assert!(message.text().contains("Subject: Done\r\n"));
+/// assert!(!message.text().contains("archive"));
+///
+/// recorder.fail_next(Error::new(ErrorKind::Connect, Phase::Connect, "no route to host"));
+/// assert!(notify(&recorder).await.unwrap_err().is_transient());
+/// assert_eq!(recorder.messages().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    messages: Vec<RecordedMessage>,
+    returned: usize,
+    /// The failures of the next messages.
+    next_failures: VecDeque<Error>,
+    /// The failure of all messages.
+    failure: Option<Error>,
+    refused: Vec<(Address, Reply)>,
+}
+
+/// A message that a [`Recorder`] took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedMessage {
+    /// The envelope, with the recipients for which the message was accepted.
+    pub envelope: Envelope,
+    /// The delivery options.
+    pub delivery: DeliveryOptions,
+    /// The whole message as it would have left: with CRLF line ends, without Bcc, without
+    /// dot-stuffing.
+    pub bytes: Bytes,
+}
+
+impl RecordedMessage {
+    /// The message as text. Bytes that are not UTF-8 are replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl Recorder {
+    /// Creates a recorder that accepts every message.
+    pub fn new() -> Self {
+        Recorder::default()
+    }
+
+    /// Fails the next message with this error, and the one after it with that of the next call, and
+    /// so on. The outcomes in the error's receipt follow from the error, unless it has a receipt.
+    pub fn fail_next(&self, error: Error) {
+        self.state().next_failures.push_back(error);
+    }
+
+    /// Fails every message with this error, until the call with `None`.
+    pub fn fail_with(&self, error: impl Into<Option<Error>>) {
+        self.state().failure = error.into();
+    }
+
+    /// Refuses a recipient with this reply, such as `550 5.1.1 No such user`, while the others are
+    /// accepted. If all recipients of a message are refused, it fails.
+    ///
+    /// # Panics
+    ///
+    /// If the address or the reply is not valid, or the reply not negative.
+    pub fn refuse_recipient(&self, address: &str, reply: &str) {
+        let address = Address::new(address).unwrap_or_else(|error| panic!("{error}"));
+        let reply: Reply = reply.parse().unwrap_or_else(|error| panic!("{error}"));
+        assert!(reply.code() >= 400, "the reply {reply} refuses nothing");
+        self.state().refused.push((address, reply));
+    }
+
+    /// The messages that were accepted, in order.
+    pub fn messages(&self) -> Vec<RecordedMessage> {
+        self.state().messages.clone()
+    }
+
+    /// Waits for the next message that this method has not returned yet.
+    ///
+    /// Waits without a limit: use `tokio::time::timeout` if the message may not arrive.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it loses no message.
+    pub async fn next_message(&self) -> RecordedMessage {
+        loop {
+            // Created before the check, so that no message is missed between the two.
+            let arrival = self.shared.arrived.notified();
+            {
+                let mut state = self.state();
+                if let Some(message) = state.messages.get(state.returned).cloned() {
+                    state.returned += 1;
+                    return message;
+                }
+            }
+            arrival.await;
+        }
+    }
+
+    /// Removes all messages, also those that [`next_message`](Self::next_message) has not returned.
+    /// Failures stay.
+    pub fn clear(&self) {
+        let mut state = self.state();
+        state.messages.clear();
+        state.returned = 0;
+    }
+
+    /// Keeps a message, unless it has to fail.
+    ///
+    /// # Errors
+    ///
+    /// The error that was set; [`ErrorKind::Refused`] if all recipients are refused; and as for
+    /// [`Message::prepare`] and [`Body::chunk`](crate::Body::chunk).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it keeps nothing, and uses up no failure.
+    pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let started = Instant::now();
+        let message = message.into();
+        let delivery = message.get_delivery().clone();
+        let (envelope, body) = message.prepare().await?;
+        let mut outgoing = OutgoingBytes::new(body);
+        let mut bytes = Vec::new();
+        while let Some(piece) = outgoing.next().await? {
+            bytes.extend_from_slice(piece);
+            outgoing.report_progress(false);
+        }
+        let submission = Submission {
+            server: "recorder".to_owned(),
+            envelope: &envelope,
+            started,
+        };
+        let mut state = self.state();
+        let failure = state.next_failures.pop_front();
+        if let Some(error) = failure.or_else(|| state.failure.clone()) {
+            return Err(match error.receipt() {
+                Some(_) => error,
+                None => submission.failed(error),
+            });
+        }
+        outgoing.report_progress(true);
+        let reply = format!("250 2.0.0 Ok: queued as R{}", state.messages.len() + 1);
+        let mut receipt = submission.accepted(&reply, outgoing.bytes());
+        let mut accepted = Vec::new();
+        let mut last_refusal = None;
+        for recipient in &mut receipt.recipients {
+            let key = recipient.address.mailbox_key();
+            let is_it = |(address, _): &&(Address, Reply)| address.mailbox_key() == key;
+            match state.refused.iter().find(is_it) {
+                None => accepted.push(recipient.address.clone()),
+                Some((_, reply)) => {
+                    let outcome = Outcome::Refused(reply.clone());
+                    *recipient = Recipient::new(recipient.address.clone(), outcome);
+                    last_refusal = Some(reply.clone());
+                }
+            }
+        }
+        if accepted.is_empty()
+            && let Some(reply) = last_refusal
+        {
+            (receipt.reply, receipt.bytes) = (None, 0);
+            let message = "the server accepted no recipient";
+            let error = Error::new(ErrorKind::Refused, Phase::Rcpt, message);
+            return Err(error.with_reply(reply).with_receipt(receipt));
+        }
+        state.messages.push(RecordedMessage {
+            envelope: Envelope::new(envelope.reverse_path().cloned(), accepted)?,
+            delivery,
+            bytes: bytes.into(),
+        });
+        self.shared.arrived.notify_waiters();
+        Ok(receipt)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is never left half-written. A failed test must not make others fail.
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Recorder")
+            .field("messages", &state.messages.len())
+            .field("failure", &state.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mailer for Recorder {
+    fn send<'a>(&'a self, message: Message<'a>) -> SendFuture<'a> {
+        Box::pin(Recorder::send(self, message))
+    }
+}
