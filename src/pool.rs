@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
-use futures::future::{join_all, ready};
-use futures::stream::{self, StreamExt as _};
 use futures_core::Stream;
+use futures_util::future::{join_all, ready};
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 

@@ -5,9 +5,9 @@ use std::ops::DerefMut;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use futures::future::{Either, select};
-use futures::stream::{self, StreamExt as _};
 use futures_core::Stream;
+use futures_util::future::{Either, select};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::call::CallGuard;
 use super::clock::Clock;

@@ -18,7 +18,7 @@ mod port;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::proto::{Capabilities, Mechanism, Protocol, Reply};

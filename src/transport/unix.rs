@@ -42,7 +42,7 @@ pub(super) async fn connect(path: &Path) -> Result<UnixStream> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use futures::FutureExt as _;
+    use futures_util::FutureExt as _;
     use tokio::net::UnixListener;
 
     use super::*;
