@@ -1,6 +1,7 @@
 //! A [`Client`] sends messages to the server of an endpoint or URL, with one connection for each
 //! message.
 
+use std::pin::Pin;
 use std::str::FromStr;
 
 use tokio::time::Instant;
@@ -130,8 +131,18 @@ impl Client {
     /// Dropped before its end, it closes its connection, and no further attempt is made. The
     /// message was not sent, unless all of it had been written: then it may have been delivered.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
-        let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
-        self.send_by(message.into(), attempt).await
+        self.send_boxed(message.into()).await
+    }
+
+    /// Boxed, since the future is large and every future that awaits it would be too. As a trait
+    /// object, since its code would otherwise be compiled again in each crate that awaits it.
+    fn send_boxed<'a>(
+        &'a self,
+        message: Message<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
+        Box::pin(self.send_by(message, |envelope, body, clock, started| {
+            self.attempt(envelope, body, clock, started)
+        }))
     }
 
     /// Prepares a message and sends it, with as many attempts as the retry policy allows.
@@ -145,8 +156,7 @@ impl Client {
         self.endpoint.check()?;
         let (envelope, body) = prepare_by(&clock, message).await?;
         clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
-        // Boxed, since the future is large and every future that awaits it would be too.
-        let attempt = |envelope, body, clock| Box::pin(attempt(envelope, body, clock, started));
+        let attempt = |envelope, body, clock| attempt(envelope, body, clock, started);
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
             let attempt = |envelope, body| attempt(envelope, body, clock.clone());

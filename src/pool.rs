@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -196,8 +197,20 @@ impl Pool {
     /// it closes its connection, whose place in the pool is free again; the message was not sent,
     /// unless all of it had been written: then it may have been delivered.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
-        let attempt = |envelope, body, clock, started| self.attempt(envelope, body, clock, started);
-        self.client().send_by(message.into(), attempt).await
+        self.send_boxed(message.into()).await
+    }
+
+    /// Boxed for the reasons of `Client::send_boxed`.
+    fn send_boxed<'a>(
+        &'a self,
+        message: Message<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
+        let sending = self
+            .client()
+            .send_by(message, |envelope, body, clock, started| {
+                self.attempt(envelope, body, clock, started)
+            });
+        Box::pin(sending)
     }
 
     async fn attempt(

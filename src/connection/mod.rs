@@ -28,6 +28,7 @@ mod setup;
 mod submission;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -518,10 +519,12 @@ impl MessageStart {
 
 /// Prepares a message within the deadline of the call.
 pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(Envelope, Body)> {
+    // One future for both: the code of each would be compiled separately.
+    let preparing = pin!(message.prepare());
     let Some((at, length)) = clock.deadline() else {
-        return message.prepare().await;
+        return preparing.await;
     };
-    match timeout_at(at, message.prepare()).await {
+    match timeout_at(at, preparing).await {
         Ok(prepared) => prepared,
         Err(_) => Err(Error::new(
             ErrorKind::Timeout,
