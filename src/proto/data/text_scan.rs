@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    /// The same facts, byte by byte.
+    /// Determines the same facts byte by byte.
     fn reference(text: &[u8]) -> TextScan {
         let pairs = || text.windows(2).map(|pair| (pair[0], pair[1]));
         TextScan {
