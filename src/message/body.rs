@@ -183,7 +183,8 @@ impl Body {
 
     /// Reports that the transport has accepted `sent` bytes; all of them, if `is_last`.
     pub(crate) fn report_progress(&mut self, sent: u64, is_last: bool) {
-        let total = self.size();
+        // The size of a large raw file may be too small.
+        let total = self.size().map(|size| size.max(sent));
         if let Some(reporter) = &mut self.reporter {
             reporter.report(UploadProgress { sent, total }, is_last);
         }

@@ -1,5 +1,5 @@
-//! Raw messages: their header section is read, and what can be read twice is checked before it is
-//! sent.
+//! Raw messages: their header section is read, and their body is checked before it is sent or, of a
+//! stream or a large file, while it is sent.
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
