@@ -20,7 +20,8 @@ use crate::{RetryPolicy, retry};
 /// keep a [`Connection`] from [`connect`](Self::connect), or use `Client::pool` (feature `pool`)
 /// from several tasks.
 ///
-/// Cheap to clone; clones share the trust store and the TLS sessions.
+/// Cheap to clone. All clients of the process with equal [TLS
+/// settings](crate::tls::TlsSettings#sharing) share the trust store and the TLS sessions.
 ///
 /// ```no_run
 /// use envoi::Client;
@@ -81,8 +82,10 @@ impl Client {
         &self.endpoint
     }
 
-    /// Loads the trust anchors and the client certificate again, for later connections: use it
-    /// after a certificate was renewed, without a restart. Returns the new trust anchors.
+    /// Loads the trust anchors and the client certificate again, for later connections of all
+    /// clients with equal TLS settings. Returns the new trust anchors. A changed file is [noticed
+    /// within a minute](crate::tls::TlsSettings#sharing) anyway; use this to load it at once, or to
+    /// see whether that fails.
     ///
     /// # Errors
     ///
@@ -98,7 +101,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it leaves the certificates as they were.
+    /// Dropped before its end, it may load the certificates all the same.
     pub async fn reload_trust(&self) -> Result<TrustSummary> {
         self.endpoint.reload_trust().await
     }

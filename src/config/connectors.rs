@@ -1,19 +1,19 @@
 //! TLS settings and the connectors made from them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::OnceCell;
 
-use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::file;
-use crate::tls::{Connector, TlsSettings, TrustSummary, VerifyMode};
+use crate::error::Result;
+use crate::tls::{Connector, SharedConnector, TlsSettings, TrustSummary, VerifyMode};
 
 /// TLS settings, which do not change, and a connector for each verify mode. Other settings are
-/// another value of this type, so a cached connector always matches its settings.
+/// another value of this type, so a connector always matches its settings.
 pub(crate) struct Connectors {
     pub(crate) settings: TlsSettings,
-    verified: OnceCell<Connector>,
-    reported: OnceCell<Connector>,
+    verified: OnceCell<Arc<SharedConnector>>,
+    reported: OnceCell<Arc<SharedConnector>>,
 }
 
 impl Connectors {
@@ -26,31 +26,37 @@ impl Connectors {
         }
     }
 
-    /// Returns the connector for this verify mode. The trust store is read on first use, on a
-    /// blocking thread; a file that is not regular is read until `until` at most.
+    /// Returns the connector for this verify mode. Its files are read on first use, unless a client
+    /// with equal settings has read them and they have not changed since; a file that is not
+    /// regular is read until `until` at most.
     pub(crate) async fn get(&self, demand: VerifyMode, until: Instant) -> Result<&Connector> {
-        let connector = match demand {
+        match self.cell(demand).get() {
+            Some(shared) => Ok(shared.renewed().await),
+            None => Ok(self.load(demand, until).await?.renewed().await),
+        }
+    }
+
+    /// Reads the trust store and the client certificate again.
+    pub(crate) async fn reload(&self, demand: VerifyMode) -> Result<TrustSummary> {
+        let shared = SharedConnector::of(&self.settings, demand);
+        let summary = shared.reload().await?;
+        let _ = self.cell(demand).set(shared);
+        Ok(summary)
+    }
+
+    async fn load(&self, demand: VerifyMode, until: Instant) -> Result<&Arc<SharedConnector>> {
+        let load = || async {
+            let shared = SharedConnector::of(&self.settings, demand);
+            shared.load(until).await?;
+            Ok(shared)
+        };
+        self.cell(demand).get_or_try_init(load).await
+    }
+
+    fn cell(&self, demand: VerifyMode) -> &OnceCell<Arc<SharedConnector>> {
+        match demand {
             VerifyMode::Verified => &self.verified,
             VerifyMode::Reported => &self.reported,
-        };
-        let settings = self.settings.clone();
-        let load = || blocking(move || Connector::load(&settings, demand, until));
-        connector.get_or_try_init(load).await
+        }
     }
-
-    /// Reads the trust store again, on a blocking thread.
-    pub(crate) async fn reload(&self, demand: VerifyMode) -> Result<TrustSummary> {
-        let connector = self.get(demand, file::time_limit()).await?.clone();
-        blocking(move || connector.reload()).await
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    load: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let loaded = tokio::task::spawn_blocking(load).await;
-    loaded.map_err(|panic| {
-        let message = "the trust store could not be loaded";
-        Error::new(ErrorKind::Config, Phase::Setup, message).with_source(panic)
-    })?
 }

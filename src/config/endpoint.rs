@@ -24,8 +24,8 @@ use crate::transport::{Destination, Route, SocketOptions};
 use crate::transport::{Proxy, ProxyHeader};
 use crate::{Credentials, Secret, Timeouts};
 
-/// A server and the settings for connections to it. Cheap to clone; clones share the trust store,
-/// which is read once, and the TLS sessions.
+/// A server and the settings for connections to it. Cheap to clone. All endpoints of the process
+/// with equal [TLS settings](TlsSettings#sharing) share the trust store and the TLS sessions.
 ///
 /// ```
 /// use envoi::tls::Security;

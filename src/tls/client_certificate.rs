@@ -1,6 +1,7 @@
 //! The certificate that the client presents if a server requests one.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use super::files::FileState;
 use super::formats::{self, FormatError, KeyStore};
 use super::issuers::Issuers;
 #[cfg(feature = "keystores")]
@@ -37,7 +39,7 @@ use crate::{Error, ErrorKind, Phase, Result, Secret, file};
 /// # let _ = settings;
 /// # Ok::<(), envoi::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 #[must_use = "a method returns the changed value"]
 pub struct ClientCertificate {
     certificate: Part,
@@ -45,10 +47,18 @@ pub struct ClientCertificate {
     password: Option<Password>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Part {
     File(PathBuf),
     Bytes(Arc<[u8]>),
+}
+
+impl Hash for ClientCertificate {
+    /// Without the password.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.certificate.hash(state);
+        self.key.hash(state);
+    }
 }
 
 impl fmt::Debug for ClientCertificate {
@@ -131,6 +141,23 @@ impl ClientCertificate {
                 DAMAGED,
             ))
         })
+    }
+
+    /// The state of the files that would be read now. Blocks on file I/O.
+    pub(super) fn files(&self) -> FileState {
+        let mut files = FileState::default();
+        for part in [Some(&self.certificate), self.key.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Part::File(path) = part {
+                files.add(&strip_file_prefix(path));
+            }
+        }
+        if let Some(Password::File(path)) = &self.password {
+            files.add(path);
+        }
+        files
     }
 
     /// The chain, with the client's certificate first, and the key as the crypto provider loads it.

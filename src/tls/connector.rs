@@ -15,9 +15,11 @@ use tokio_rustls::rustls::{
     SupportedProtocolVersion,
 };
 
+use super::files::{FileState, Files};
 use super::handshake;
 use super::reasons::rustls_text;
 use super::recording::RecordingStream;
+use super::registry::trust_store;
 use super::verify::Verifier;
 use super::{
     Certificate, CertificateFailure, CertificateUse, TlsInfo, TlsSettings, TlsVersion, TrustSummary,
@@ -26,7 +28,7 @@ use crate::{Error, ErrorKind, Phase, Result, file};
 
 /// What is required of the server's certificate. A connector has a single mode, so that a session
 /// that began without verification is never resumed where verification is required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum VerifyMode {
     /// The certificate must be trusted.
     Verified,
@@ -50,14 +52,7 @@ pub(crate) type TlsStream<S> = tokio_rustls::client::TlsStream<RecordingStream<S
 /// Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    settings: TlsSettings,
-    verify_mode: VerifyMode,
-    loaded: RwLock<Arc<Loaded>>,
+    loaded: Arc<RwLock<Arc<Loaded>>>,
 }
 
 /// The loaded settings. A reload replaces them as a whole, together with the cached sessions: a
@@ -71,42 +66,37 @@ struct Loaded {
     own: Option<Certificate>,
     server_name: Option<ServerName<'static>>,
     versions: String,
+    /// The files of the client certificate; the store of the verifier has its own.
+    client_files: FileState,
 }
 
 impl Connector {
-    /// Loads the trust anchors and checks the settings, with the default time limit of
-    /// [`load`](Self::load).
+    /// Loads the trust anchors and checks the settings, for a connector that is not shared. Blocks
+    /// on file I/O for some milliseconds, or some seconds if one of the files is a FIFO or a
+    /// device.
     pub(crate) fn new(settings: &TlsSettings, verify_mode: VerifyMode) -> Result<Self> {
-        Connector::load(settings, verify_mode, file::time_limit())
+        let files = settings.files();
+        Connector::load(settings, verify_mode, files, file::time_limit())
     }
 
-    /// Loads the trust anchors and checks the settings. Blocks on file I/O for some milliseconds,
-    /// or until `until` at most if one of the files is a FIFO or a device.
-    pub(crate) fn load(
+    /// Loads the trust anchors from these files and checks the settings, until `until` at most if
+    /// one of the files is a FIFO or a device.
+    pub(super) fn load(
         settings: &TlsSettings,
         verify_mode: VerifyMode,
+        files: Files,
         until: Instant,
     ) -> Result<Self> {
-        let loaded = RwLock::new(Arc::new(Loaded::new(settings, verify_mode, until)?));
-        Ok(Connector {
-            shared: Arc::new(Shared {
-                settings: settings.clone(),
-                verify_mode,
-                loaded,
-            }),
-        })
+        Loaded::new(settings, verify_mode, files, until).map(Connector::from)
     }
 
-    /// Loads everything again for later handshakes, and returns the [anchors](Self::trusted).
-    /// Nothing changes if it fails.
-    pub(crate) fn reload(&self) -> Result<TrustSummary> {
-        let fresh = Loaded::new(
-            &self.shared.settings,
-            self.shared.verify_mode,
-            file::time_limit(),
-        )?;
-        self.replace(fresh);
-        Ok(self.trusted())
+    /// Whether it was loaded from these files, as they are.
+    pub(super) fn is_from(&self, files: &Files) -> bool {
+        let loaded = self.loaded();
+        // The caller's configuration has no files.
+        loaded.verifier.as_ref().is_none_or(|verifier| {
+            verifier.store.files.is_same(&files.trust) && loaded.client_files.is_same(&files.client)
+        })
     }
 
     /// The trust anchors; none if the caller's configuration decides.
@@ -153,19 +143,16 @@ impl Connector {
 
     fn loaded(&self) -> Arc<Loaded> {
         // Nothing panics while the lock is held, and the value is replaced as a whole.
-        self.shared
-            .loaded
+        self.loaded
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn replace(&self, fresh: Loaded) {
-        *self
-            .shared
-            .loaded
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+    /// Uses what another connector has loaded, for later handshakes of this one and its clones.
+    pub(super) fn replace_by(&self, fresh: &Connector) {
+        let fresh = fresh.loaded();
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     /// Performs the handshake with the server `host`, a name or IP address with or without a
@@ -211,27 +198,14 @@ impl Connector {
         let config = config(loaded.config.crypto_provider(), &supported, verifier)?;
         let config =
             config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
-        let Shared {
-            settings,
-            verify_mode,
-            ..
-        } = &*self.shared;
-        let loaded = Loaded {
+        Ok(Connector::from(Loaded {
             config: Arc::new(config),
             verifier: Some(verifier.clone()),
             own: loaded.own.clone(),
             server_name: loaded.server_name.clone(),
             versions: versions_text(&supported),
-        };
-        let settings = settings.clone().min_version(min).max_version(max);
-        let loaded = RwLock::new(Arc::new(loaded));
-        Ok(Connector {
-            shared: Arc::new(Shared {
-                settings,
-                verify_mode: *verify_mode,
-                loaded,
-            }),
-        })
+            client_files: FileState::default(),
+        }))
     }
 
     /// Disables resumption: each handshake is a full one, and shows the certificates of this
@@ -240,21 +214,14 @@ impl Connector {
         let loaded = self.loaded();
         let mut config = ClientConfig::clone(&loaded.config);
         config.resumption = Resumption::disabled();
-        let Loaded {
-            verifier,
-            own,
-            server_name,
-            versions,
-            ..
-        } = &*loaded;
-        self.replace(Loaded {
+        Connector::from(Loaded {
             config: Arc::new(config),
-            verifier: verifier.clone(),
-            own: own.clone(),
-            server_name: server_name.clone(),
-            versions: versions.clone(),
-        });
-        self
+            verifier: loaded.verifier.clone(),
+            own: loaded.own.clone(),
+            server_name: loaded.server_name.clone(),
+            versions: loaded.versions.clone(),
+            client_files: FileState::default(),
+        })
     }
 
     /// The ClientHello of a handshake with this host, to see how a server reacts to it.
@@ -278,8 +245,21 @@ impl Connector {
     }
 }
 
+impl From<Loaded> for Connector {
+    fn from(loaded: Loaded) -> Self {
+        Connector {
+            loaded: Arc::new(RwLock::new(Arc::new(loaded))),
+        }
+    }
+}
+
 impl Loaded {
-    fn new(settings: &TlsSettings, verify_mode: VerifyMode, until: Instant) -> Result<Self> {
+    fn new(
+        settings: &TlsSettings,
+        verify_mode: VerifyMode,
+        files: Files,
+        until: Instant,
+    ) -> Result<Self> {
         let server_name = settings
             .server_name
             .as_deref()
@@ -294,10 +274,11 @@ impl Loaded {
                 own: None,
                 server_name,
                 versions,
+                client_files: files.client,
             });
         }
         let provider = settings.provider.clone().map_or_else(provider, Ok)?;
-        let store = settings.trust.read(until)?;
+        let store = trust_store(&settings.trust, files.trust, until)?;
         if verify_mode == VerifyMode::Verified {
             store.require_anchors()?;
         }
@@ -326,6 +307,7 @@ impl Loaded {
             own: own_leaf,
             server_name,
             versions,
+            client_files: files.client,
         })
     }
 

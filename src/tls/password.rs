@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::{Result, Secret};
 
 /// The password of key stores: as given, or the file to read it from.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Password {
     Given(Secret),
     /// The first line of the file.

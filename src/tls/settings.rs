@@ -1,15 +1,35 @@
 //! The TLS settings of a client.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
+use super::files::Files;
 use super::{ClientCertificate, TlsVersion, Trust};
 
 /// The TLS settings of a client: trust anchors, versions, and the name to verify.
 ///
 /// The default trusts the [system's store](Trust::system) and allows TLS 1.2 and 1.3.
+///
+/// # Sharing
+///
+/// All clients of the process with equal settings share what was loaded: the trust anchors are
+/// parsed once, and the TLS sessions of one client are resumed by the others
+/// ([`TlsInfo::resumed`](super::TlsInfo::resumed)). Sessions are never shared between settings that
+/// differ, in trust, client certificate, key, versions, provider or server name, nor between
+/// clients that verify the server and those that only report
+/// ([`Security::Opportunistic`](super::Security::Opportunistic)). What the last eight settings
+/// loaded is kept when no client uses it any more, unless they have a password or a client
+/// certificate.
+///
+/// The files, and those of the system's store, are looked at again by each new client, and by the
+/// others when they connect and have not done so for a minute. If they have changed (size, times or
+/// inode; of a folder, those of each file in it), they are loaded again. If that fails, the new
+/// client gets the error, and the others continue with what they have. Files that are not regular
+/// are read once for each new client. The stores of macOS and Windows, which are not files, are
+/// loaded again after an hour.
 #[derive(Clone, Debug)]
 #[must_use = "a method returns the changed value"]
 pub struct TlsSettings {
@@ -20,6 +40,38 @@ pub struct TlsSettings {
     pub(crate) client_certificate: Option<ClientCertificate>,
     pub(crate) provider: Option<Arc<CryptoProvider>>,
     pub(crate) config: Option<Arc<ClientConfig>>,
+}
+
+impl PartialEq for TlsSettings {
+    /// Compares the crypto provider and the `rustls` configuration by their address.
+    fn eq(&self, other: &Self) -> bool {
+        let same_provider = match (&self.provider, &other.provider) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        let same_config = match (&self.config, &other.config) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (one, two) => one.is_none() && two.is_none(),
+        };
+        same_provider
+            && same_config
+            && (self.min, self.max) == (other.min, other.max)
+            && self.server_name == other.server_name
+            && self.client_certificate == other.client_certificate
+            && self.trust == other.trust
+    }
+}
+
+impl Eq for TlsSettings {}
+
+impl Hash for TlsSettings {
+    /// Without passwords, provider and configuration.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.trust.hash(state);
+        (self.min, self.max).hash(state);
+        self.server_name.hash(state);
+        self.client_certificate.hash(state);
+    }
 }
 
 impl Default for TlsSettings {
@@ -126,6 +178,23 @@ impl TlsSettings {
     /// Whether a key is pinned.
     pub(crate) fn has_pins(&self) -> bool {
         self.config.is_none() && !self.trust.pins.is_empty()
+    }
+
+    /// The state of the files that would be read now. Blocks on file I/O.
+    pub(super) fn files(&self) -> Files {
+        if self.config.is_some() {
+            return Files::default();
+        }
+        let client = self.client_certificate.as_ref();
+        Files {
+            trust: self.trust.files(),
+            client: client.map(ClientCertificate::files).unwrap_or_default(),
+        }
+    }
+
+    /// Whether the settings contain a password, or load a key.
+    pub(super) fn has_secrets(&self) -> bool {
+        self.trust.password.is_some() || self.client_certificate.is_some()
     }
 
     /// Whether the caller's `rustls` configuration decides about the versions.

@@ -13,9 +13,10 @@ use x509_cert::certificate::Raw;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
+use super::files::FileState;
 use super::formats::{self, FormatError};
 use super::reasons::webpki_text;
-use super::{Anchor, Certificate, TrustSummary};
+use super::{Anchor, Certificate, Trust, TrustSummary};
 use crate::diagnose::trust as advice;
 use crate::text::printable;
 use crate::{Error, ErrorKind, Phase, Result, Secret, date, file};
@@ -36,6 +37,9 @@ pub(crate) const SYSTEM: &str = "the system's store";
 /// Loaded trust anchors, both in readable form and as `webpki` needs them.
 #[derive(Debug, Default)]
 pub(super) struct TrustStore {
+    /// What was loaded, and from which files, if other clients may share it.
+    pub(super) trust: Trust,
+    pub(super) files: FileState,
     /// In the same order as `summary.anchors`.
     pub(super) roots: Vec<TrustAnchor<'static>>,
     pub(super) summary: TrustSummary,

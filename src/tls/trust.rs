@@ -1,6 +1,7 @@
 //! Trust anchors: a value that can be summarized before any connection is made.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::Certificate;
+use super::files::FileState;
 use super::password::Password;
 use super::store::{ReadContext, TrustStore, config};
 use crate::{Result, Secret, file};
@@ -32,7 +34,7 @@ use crate::{Result, Secret, file};
 /// println!("{}", both.load()?);
 /// # Ok::<(), envoi::Error>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 #[must_use = "a method returns the changed value"]
 pub struct Trust {
     pub(crate) system: bool,
@@ -59,7 +61,18 @@ impl fmt::Debug for Trust {
     }
 }
 
-#[derive(Clone, Debug)]
+impl Hash for Trust {
+    /// Without the password.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.system.hash(state);
+        self.sources.hash(state);
+        self.pins.hash(state);
+        self.revocation_lists.hash(state);
+        self.accepts_any_certificate.hash(state);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     File(PathBuf),
     Folder(PathBuf),
@@ -314,6 +327,22 @@ impl Trust {
 }
 
 impl Trust {
+    /// The state of the files that would be read now. Blocks on file I/O.
+    pub(super) fn files(&self) -> FileState {
+        let mut files = FileState::default();
+        if self.system {
+            files.add_system();
+        }
+        let lists = self.revocation_lists.iter().map(PathBuf::as_path);
+        for path in self.get_paths().chain(lists) {
+            files.add(&strip_file_prefix(path));
+        }
+        if let Some(path) = self.get_password_file() {
+            files.add(path);
+        }
+        files
+    }
+
     /// Whether only keys are given; whether the rest turns out to be empty does not matter.
     fn has_pins_alone(&self) -> bool {
         #[cfg(feature = "mozilla-roots")]

@@ -22,7 +22,7 @@ use super::{Certificate, CertificateFailure, VerifyMode};
 /// Verifies server certificates against a set of trust anchors.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) store: TrustStore,
+    pub(super) store: Arc<TrustStore>,
     pub(super) verify_mode: VerifyMode,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }

@@ -395,7 +395,7 @@ async fn a_pin_with_an_empty_store_is_refused() {
         &["no trusted certificate was found", "ca-certificates"],
     );
     let verifier = verify::Verifier {
-        store,
+        store: store.into(),
         verify_mode: VerifyMode::Verified,
         algorithms: provider().signature_verification_algorithms,
     };
@@ -465,15 +465,17 @@ async fn a_revoked_certificate_is_refused() {
     let pin = Certificate::read(&server.der).unwrap().pin();
     for trust in [Trust::empty().pin(pin), Trust::empty().pem(&server.pem)] {
         let trust = trust.revocation_list(&path);
-        let connector = connector(&TlsSettings::new(trust.clone()));
-        let error = connect(&connector, server_config(&[&server]))
+        let settings = TlsSettings::new(trust.clone());
+        let shared = SharedConnector::of(&settings, VerifyMode::Verified);
+        let connector = shared.load(file::time_limit()).await.unwrap();
+        let error = connect(connector, server_config(&[&server]))
             .await
             .unwrap_err();
         assert_eq!(cause(&error).problem, CertificateProblem::Revoked);
         list(78, 4000);
-        connector.reload().unwrap();
+        shared.reload().await.unwrap();
         assert!(
-            connect(&connector, server_config(&[&server]))
+            connect(connector, server_config(&[&server]))
                 .await
                 .unwrap()
                 .is_verified()
@@ -529,13 +531,16 @@ async fn changed_trust_files_are_loaded_again() {
     let (old, new) = (Party::authority("Old", None), Party::authority("New", None));
     let server = Party::server(Some(&new));
     std::fs::write(&path, &old.pem).unwrap();
-    let connector = connector(&TlsSettings::new(Trust::empty().path(&path)));
-    let clone = connector.clone();
+    let settings = TlsSettings::new(Trust::empty().path(&path));
+    let connector = SharedConnector::of(&settings, VerifyMode::Verified);
+    let clone = connector.load(file::time_limit()).await.unwrap().clone();
     assert!(connect(&clone, server_config(&[&server])).await.is_err());
 
     std::fs::write(&path, &new.pem).unwrap();
     assert_eq!(
-        connector.reload().unwrap().anchors[0].certificate.subject,
+        connector.reload().await.unwrap().anchors[0]
+            .certificate
+            .subject,
         "CN=New"
     );
     let config = Arc::new(server_config(&[&server]));
@@ -547,7 +552,10 @@ async fn changed_trust_files_are_loaded_again() {
 
     // A failed reload changes nothing.
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(connector.reload().unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(
+        connector.reload().await.unwrap_err().kind(),
+        ErrorKind::Config
+    );
     let (mut stream, info) = clone
         .handshake(HOST, serve(&config), TlsMode::Implicit)
         .await
@@ -557,7 +565,7 @@ async fn changed_trust_files_are_loaded_again() {
 
     // A session that other anchors verified is not resumed.
     std::fs::write(&path, &old.pem).unwrap();
-    connector.reload().unwrap();
+    connector.reload().await.unwrap();
     assert!(
         clone
             .handshake(HOST, serve(&config), TlsMode::Implicit)

@@ -6,6 +6,7 @@ mod client_certificate;
 mod defects;
 mod handshakes;
 mod openssl;
+mod shared;
 #[cfg(feature = "keystores")]
 mod stores;
 mod trust;
@@ -26,7 +27,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::*;
 use crate::proto::speaks_tls;
-use crate::{Error, ErrorKind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result, file};
 
 const HOST: &str = "mail.example.com";
 

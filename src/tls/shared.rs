@@ -1,0 +1,147 @@
+//! Connectors, which all clients of the process with equal settings share.
+
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
+
+use super::files::Files;
+use super::registry::{Registry, forget_store, lock};
+use super::store::config;
+use super::{Connector, TlsSettings, TrustSummary, VerifyMode};
+use crate::{Result, file};
+
+/// The time for which a connector is used before its files are looked at again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The maximum time that a connection waits for that.
+const CHECK_LIMIT: Duration = Duration::from_secs(1);
+
+static CONNECTORS: LazyLock<Mutex<Registry<SharedConnector>>> = LazyLock::new(Mutex::default);
+
+/// The connector of all clients with equal settings.
+pub(crate) struct SharedConnector {
+    settings: TlsSettings,
+    verify_mode: VerifyMode,
+    /// Empty until the files have been read.
+    connector: OnceLock<Connector>,
+    /// When the files were looked at. Locked while they are looked at and read.
+    checked_at: Arc<AsyncMutex<Option<Instant>>>,
+}
+
+impl SharedConnector {
+    /// The connector of these settings. Nothing is read yet.
+    pub(crate) fn of(settings: &TlsSettings, verify_mode: VerifyMode) -> Arc<Self> {
+        let mut registry = lock(&CONNECTORS);
+        let key = registry.key((settings, verify_mode));
+        let is_same = |other: &SharedConnector| {
+            other.verify_mode == verify_mode && other.settings == *settings
+        };
+        let shared = registry.find(key, is_same).unwrap_or_else(|| {
+            let new = Arc::new(SharedConnector {
+                settings: settings.clone(),
+                verify_mode,
+                connector: OnceLock::new(),
+                checked_at: Arc::default(),
+            });
+            registry.add(key, &new);
+            new
+        });
+        // Keys and passwords are wiped with the last client.
+        if !settings.has_secrets() {
+            registry.keep(shared.clone());
+        }
+        shared
+    }
+
+    /// Returns the connector for the files as they are now, for a client that has not used it
+    /// before. The files are read, on a blocking thread, unless they have been read and have not
+    /// changed since; those that are not regular until `until` at most. If that fails, nothing
+    /// changes for the clients that use the connector already.
+    ///
+    /// If the future is dropped, the thread continues.
+    pub(crate) async fn load(self: &Arc<Self>, until: Instant) -> Result<&Connector> {
+        let asked_at = Instant::now();
+        let mut checked_at = self.checked_at.clone().lock_owned().await;
+        // Another client may have looked while this one waited.
+        if checked_at.is_none_or(|at| at < asked_at) {
+            let shared = self.clone();
+            let look = move || {
+                let now = Instant::now();
+                shared.read_if_changed(until)?;
+                *checked_at = Some(now);
+                Ok(())
+            };
+            spawn_blocking(look).await.unwrap_or_else(panicked)?;
+        }
+        Ok(self.connector.get().expect("it has been loaded"))
+    }
+
+    /// Returns the connector, which has been [loaded](Self::load). If its files have not been
+    /// looked at for a minute, and have changed, they are read again. If that fails or takes long,
+    /// nothing changes.
+    pub(crate) async fn renewed(self: &Arc<Self>) -> &Connector {
+        self.renew_after(CHECK_INTERVAL).await;
+        self.connector.get().expect("it has been loaded")
+    }
+
+    pub(super) async fn renew_after(self: &Arc<Self>, interval: Duration) {
+        // If it is locked, it is being renewed.
+        let Ok(mut checked_at) = self.checked_at.clone().try_lock_owned() else {
+            return;
+        };
+        if checked_at.is_some_and(|at| at.elapsed() < interval) {
+            return;
+        }
+        let shared = self.clone();
+        let look = spawn_blocking(move || {
+            *checked_at = Some(Instant::now());
+            // What is being written, or can be read once, is not read.
+            if shared.settings.files().are_settled() {
+                let _ = shared.read_if_changed(file::time_limit());
+            }
+        });
+        let _ = timeout(CHECK_LIMIT, look).await;
+    }
+
+    /// Reads the files again, changed or not, and returns the trust anchors. Nothing changes if
+    /// that fails.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<TrustSummary> {
+        let mut checked_at = self.checked_at.clone().lock_owned().await;
+        let shared = self.clone();
+        let read = move || {
+            let now = Instant::now();
+            forget_store(&shared.settings.trust);
+            let summary = shared.read(shared.settings.files(), file::time_limit())?;
+            *checked_at = Some(now);
+            Ok(summary)
+        };
+        spawn_blocking(read).await.unwrap_or_else(panicked)
+    }
+
+    fn read_if_changed(&self, until: Instant) -> Result<()> {
+        let files = self.settings.files();
+        match self.connector.get() {
+            Some(connector) if connector.is_from(&files) => Ok(()),
+            _ => self.read(files, until).map(|_| ()),
+        }
+    }
+
+    fn read(&self, files: Files, until: Instant) -> Result<TrustSummary> {
+        let fresh = Connector::load(&self.settings, self.verify_mode, files, until)?;
+        let summary = fresh.trusted();
+        if let Err(fresh) = self.connector.set(fresh) {
+            self.connector
+                .get()
+                .expect("it has been loaded")
+                .replace_by(&fresh);
+        }
+        Ok(summary)
+    }
+}
+
+fn panicked<T>(panic: JoinError) -> Result<T> {
+    Err(config("the trust store could not be loaded").with_source(panic))
+}
