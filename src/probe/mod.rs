@@ -163,7 +163,7 @@ impl Report {
         let mut seen: Vec<&Certificate> = Vec::new();
         let mut pem = String::new();
         for port in &self.ports {
-            for certificate in port.tls.iter().flat_map(|tls| &tls.chain) {
+            for certificate in port.tls.iter().flat_map(|tls| tls.chain.iter()) {
                 if !seen.contains(&certificate) {
                     seen.push(certificate);
                     pem += &printable(format!(

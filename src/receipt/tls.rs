@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Certificate;
@@ -20,8 +21,9 @@ pub struct TlsInfo {
     /// The key exchange group: `X25519MLKEM768`. `None` if a session was resumed without a key
     /// exchange.
     pub key_exchange: Option<String>,
-    /// The certificates that the server sent, its own first.
-    pub chain: Vec<Certificate>,
+    /// The certificates that the server sent, its own first. Connections to the same server share
+    /// them.
+    pub chain: Arc<[Certificate]>,
     /// Why the server is not verified, if it need not be (see
     /// [`Security::Opportunistic`](crate::tls::Security)).
     pub not_verified_reason: Option<CertificateFailure>,

@@ -26,9 +26,15 @@ impl Certificate {
             Ok(Some((_, names))) => names.0.iter().filter_map(name_text).collect(),
             _ => Vec::new(),
         };
+        let subject = printable(certificate.subject().to_string());
+        // That of an authority, as a rule; the text takes a search for each attribute.
+        let issuer = match certificate.issuer() == certificate.subject() {
+            true => subject.clone(),
+            false => printable(certificate.issuer().to_string()),
+        };
         Some(Certificate {
-            subject: printable(certificate.subject().to_string()),
-            issuer: printable(certificate.issuer().to_string()),
+            subject,
+            issuer,
             names,
             not_before: certificate.validity().not_before.to_system_time(),
             not_after: certificate.validity().not_after.to_system_time(),
@@ -99,11 +105,17 @@ fn issuer_at(access: &AuthorityInfoAccessSyntax) -> Option<String> {
 }
 
 fn fingerprint(der: &[u8]) -> String {
-    let bytes: Vec<String> = Sha256::digest(der)
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect();
-    bytes.join(":")
+    let digits = b"0123456789ABCDEF";
+    let mut text = String::with_capacity(3 * 32);
+    for byte in Sha256::digest(der) {
+        if !text.is_empty() {
+            text.push(':');
+        }
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(digits[usize::from(digit)]));
+        }
+    }
+    text
 }
 
 /// A pin as curl and [`Trust::pin`](super::Trust::pin) write it.

@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{
     SupportedProtocolVersion,
 };
 
+use super::chains::KnownChains;
 use super::files::{FileState, Files};
 use super::handshake;
 use super::reasons::rustls_text;
@@ -66,6 +67,7 @@ struct Loaded {
     own: Option<Certificate>,
     server_name: Option<ServerName<'static>>,
     versions: String,
+    known: Arc<KnownChains>,
     /// The files of the client certificate; the store of the verifier has its own.
     client_files: FileState,
 }
@@ -204,6 +206,7 @@ impl Connector {
             own: loaded.own.clone(),
             server_name: loaded.server_name.clone(),
             versions: versions_text(&supported),
+            known: loaded.known.clone(),
             client_files: FileState::default(),
         }))
     }
@@ -220,6 +223,7 @@ impl Connector {
             own: loaded.own.clone(),
             server_name: loaded.server_name.clone(),
             versions: loaded.versions.clone(),
+            known: loaded.known.clone(),
             client_files: FileState::default(),
         })
     }
@@ -274,6 +278,7 @@ impl Loaded {
                 own: None,
                 server_name,
                 versions,
+                known: Arc::default(),
                 client_files: files.client,
             });
         }
@@ -282,11 +287,13 @@ impl Loaded {
         if verify_mode == VerifyMode::Verified {
             store.require_anchors()?;
         }
+        let known = Arc::<KnownChains>::default();
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier {
             store,
             verify_mode,
             algorithms,
+            known: known.clone(),
         });
         let own = settings
             .client_certificate
@@ -307,6 +314,7 @@ impl Loaded {
             own: own_leaf,
             server_name,
             versions,
+            known,
             client_files: files.client,
         })
     }
@@ -338,10 +346,7 @@ impl Loaded {
             key_exchange: connection
                 .negotiated_key_exchange_group()
                 .map(|group| format!("{:?}", group.name())),
-            chain: chain
-                .iter()
-                .filter_map(|der| Certificate::read(der))
-                .collect(),
+            chain: self.known.certificates(server, chain),
             not_verified_reason,
             verified_by,
             resumed,

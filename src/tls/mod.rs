@@ -32,6 +32,7 @@
 
 mod binding;
 mod certificate;
+mod chains;
 mod client_certificate;
 mod connector;
 mod defects;

@@ -51,8 +51,8 @@ pub(super) struct TrustStore {
     pub(super) accepts_any_certificate: bool,
     /// The origins without duplicates, for error messages.
     origins: Vec<String>,
-    /// The SHA-256 hashes of the certificates in `summary.anchors`.
-    seen: HashSet<[u8; 32]>,
+    /// The fingerprints of the certificates in `summary.anchors`.
+    seen: HashSet<String>,
 }
 
 /// What is needed to read the sources.
@@ -342,14 +342,13 @@ impl TrustStore {
 
     fn add(&mut self, der: &CertificateDer<'_>, origin: &str) -> Result<(), String> {
         let certificate = Certificate::read(der).ok_or("it cannot be read")?;
-        let hash = certificate.hash();
-        if self.seen.contains(&hash) {
+        if self.seen.contains(&certificate.sha256) {
             return Ok(());
         }
         let root = webpki::anchor_from_trusted_cert(der)
             .map_err(|error| webpki_text(&error))?
             .to_owned();
-        self.seen.insert(hash);
+        self.seen.insert(certificate.sha256.clone());
         self.roots.push(root);
         self.summary.anchors.push(Anchor {
             certificate,

@@ -15,6 +15,7 @@ use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+use super::chains::{self, KnownChains};
 use super::failure::VerifyError;
 use super::store::TrustStore;
 use super::{Certificate, CertificateFailure, VerifyMode};
@@ -25,6 +26,8 @@ pub(super) struct Verifier {
     pub(super) store: Arc<TrustStore>,
     pub(super) verify_mode: VerifyMode,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    /// What this verifier has accepted.
+    pub(super) known: Arc<KnownChains>,
 }
 
 impl Verifier {
@@ -35,11 +38,19 @@ impl Verifier {
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<String, CertificateFailure> {
+        if let Some(anchor) = self.known.anchor(server, chain, now) {
+            return Ok(anchor);
+        }
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(self.failure(chain, server, now, VerifyError::NoCertificate));
         };
-        self.verify_chain(leaf, intermediates, server, now)
-            .map_err(|why| self.failure(chain, server, now, why))
+        match self.verify_chain(leaf, intermediates, server, now) {
+            Ok(anchor) => {
+                self.known.add_verified(server, chain, anchor.clone(), now);
+                Ok(anchor)
+            }
+            Err(why) => Err(self.failure(chain, server, now, why)),
+        }
     }
 
     fn verify_chain(
@@ -154,10 +165,7 @@ impl Verifier {
         now: UnixTime,
         why: VerifyError,
     ) -> CertificateFailure {
-        let chain = chain
-            .iter()
-            .filter_map(|der| Certificate::read(der))
-            .collect();
+        let chain = chains::read(chain);
         CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)
     }
 }

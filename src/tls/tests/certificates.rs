@@ -398,6 +398,7 @@ async fn a_pin_with_an_empty_store_is_refused() {
         store: store.into(),
         verify_mode: VerifyMode::Verified,
         algorithms: provider().signature_verification_algorithms,
+        known: Arc::default(),
     };
     let name = rustls::pki_types::ServerName::try_from(HOST).unwrap();
     let failure = verifier.verify(

@@ -1,6 +1,7 @@
 //! Every failure here is real: a server with such a certificate is at the other end of a stream.
 
 mod certificates;
+mod chains;
 #[cfg(feature = "keystores")]
 mod client_certificate;
 mod defects;
