@@ -204,8 +204,10 @@ impl PendingReply {
             (P::Reset | P::Noop | P::Command | P::Quit, _) => Some(Meaning::Success),
             (P::Greeting | P::StartTls, 220) => Some(Meaning::Success),
             (P::Ehlo | P::Helo | P::Lhlo, 250) => Some(Meaning::Success),
+            // RFC 4954, 6.
+            (P::Login(_), 235) => Some(Meaning::Success),
             (P::Greeting | P::StartTls | P::Ehlo | P::Helo | P::Lhlo, 200..=299) => None,
-            (P::Data, 200..=299) => None,
+            (P::Login(_) | P::Data, 200..=299) => None,
             (_, 200..=299) => Some(Meaning::Success),
             (P::Login(_), 334) | (P::Data, 300..=399) | (P::EndOfData { .. }, 353) => {
                 Some(Meaning::GoOn)
