@@ -54,6 +54,14 @@ pub(crate) fn host(name: String) -> String {
     }
 }
 
+/// Whether the host is an IPv6 address, with or without a zone (RFC 4007, 11).
+#[cfg(feature = "client")]
+pub(crate) fn is_ipv6(host: &str) -> bool {
+    let (address, zone) = host.split_once('%').unwrap_or((host, "0"));
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    address.parse::<std::net::Ipv6Addr>().is_ok() && !zone.is_empty() && zone.chars().all(fine)
+}
+
 #[cfg(feature = "idna")]
 fn convert(name: &str) -> Option<String> {
     idna::domain_to_ascii_strict(name).ok()

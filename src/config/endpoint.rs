@@ -472,14 +472,19 @@ impl Endpoint {
 
     /// Checks what can be checked before connecting.
     pub(crate) fn check(&self) -> Result<()> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        if self.host.is_empty() || !self.host.chars().all(fine) {
+        self.check_host()?;
+        if self.port == Some(0) {
             return Err(
-                Error::request(format!("{} is not a valid host name", quoted(&self.host)))
-                    .with_hint("Give a name such as mail.example.org, or an IP address."),
+                Error::request("the port is 0, which is not a port of a server")
+                    .with_hint("Give a port from 1 to 65535, or leave it out."),
             );
         }
-        self.route.check(&self.destination())?;
+        let destination = self.destination();
+        if self.port.is_some() && !destination.has_port() {
+            let message = format!("{destination} has no TCP port, and one was set");
+            return Err(Error::request(message).with_hint("Leave the port out."));
+        }
+        self.route.check(&destination)?;
         if self.security == Security::None && self.tls.settings.has_pins() {
             let message =
                 "a key is pinned, and TLS is switched off, so that the server shows no key";
@@ -496,6 +501,32 @@ impl Endpoint {
             );
         }
         self.login.check()
+    }
+
+    fn check_host(&self) -> Result<()> {
+        let host = self.host.as_str();
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if !host.is_empty() && host.chars().all(fine) || idna::is_ipv6(host) {
+            return Ok(());
+        }
+        // It may be the part of a URL with the password.
+        if host.contains(['@', '/']) {
+            return Err(
+                Error::request("the host is not a name or an IP address").with_hint(
+                    "Give a name such as mail.example.org; a URL is read by Endpoint::from_url.",
+                ),
+            );
+        }
+        let hint = match host.rsplit_once(':') {
+            Some((name, port)) if name.chars().all(fine) && port.parse::<u16>().is_ok() => {
+                "Give the port apart from the host (Endpoint::port)."
+            }
+            _ if !host.is_ascii() && cfg!(not(feature = "idna")) => {
+                "Build envoi with its feature `idna`, or give the name in ASCII (xn--…)."
+            }
+            _ => "Give a name such as mail.example.org, or an IP address.",
+        };
+        Err(Error::request(format!("{} is not a valid host name", quoted(host))).with_hint(hint))
     }
 
     /// Whether the endpoint has credentials or a pinned key: opportunistic TLS is verified then,
@@ -550,6 +581,54 @@ impl std::fmt::Debug for Endpoint {
 mod tests {
     use super::*;
     use crate::file;
+
+    #[test]
+    fn hosts_and_ports_are_checked_before_connecting() {
+        for host in [
+            "mail.example.org",
+            "192.0.2.1",
+            "::1",
+            "fe80::1%eth0",
+            "_a.b",
+        ] {
+            assert!(Endpoint::new(host).check().is_ok(), "{host}");
+        }
+        for (endpoint, says) in [
+            (
+                Endpoint::new("h:25"),
+                "\"h:25\" is not a valid host name. Give the port apart",
+            ),
+            (Endpoint::new("h").port(0), "the port is 0"),
+            (Endpoint::new(""), "is not a valid host name"),
+            (Endpoint::new("a b"), "is not a valid host name"),
+            (Endpoint::new("fe80::1%a b"), "is not a valid host name"),
+            (
+                Endpoint::new("alice:secret@h"),
+                "is not a name or an IP address",
+            ),
+            (Endpoint::new("smtp://alice:secret@h"), "Endpoint::from_url"),
+            #[cfg(unix)]
+            (
+                Endpoint::lmtp_unix("/run/lmtp").port(25),
+                "/run/lmtp has no TCP port, and one was",
+            ),
+            #[cfg(unix)]
+            (
+                Endpoint::lmtp_unix("/run/lmtp").bind([127, 0, 0, 1]),
+                "cannot be connected to from an IP address",
+            ),
+        ] {
+            let error = endpoint.check().unwrap_err();
+            assert!(error.kind() == ErrorKind::Request && error.is_permanent());
+            let text = error.to_string();
+            assert!(text.contains(says) && !text.contains("secret"), "{text}");
+        }
+        #[cfg(not(feature = "idna"))]
+        {
+            let error = Endpoint::new("b\u{fc}cher.example").check().unwrap_err();
+            assert!(error.hint().unwrap().contains("`idna`"), "{error}");
+        }
+    }
 
     /// The message of the error, if the trust anchors of the endpoint cannot be loaded.
     async fn failure(endpoint: &Endpoint) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::proto::ClientName;
 use crate::text::quoted;
 use crate::tls::{Security, TlsVersion, Trust};
-use crate::{Endpoint, Secret, Timeouts};
+use crate::{Endpoint, Secret, Timeouts, idna};
 
 const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), \
     smtps://user:password@mail.example.org:465 \
@@ -114,14 +114,16 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
         let Some((address, rest)) = literal.split_once(']') else {
             return Err(fault("the bracket around the IPv6 address is not closed"));
         };
-        if address.parse::<std::net::Ipv6Addr>().is_err() {
+        // The zone of a link-local address: `%25` (RFC 6874), or `%` as people paste it.
+        let address = address.replacen("%25", "%", 1);
+        if !idna::is_ipv6(&address) {
             // It may be part of a password.
             return Err(fault("what stands in brackets is not an IPv6 address"));
         }
         match rest {
-            "" => (address.to_owned(), None),
+            "" => (address, None),
             rest => match rest.strip_prefix(':') {
-                Some(port) => (address.to_owned(), Some(port)),
+                Some(port) => (address, Some(port)),
                 None => {
                     return Err(fault(
                         "there is something between the IPv6 address and the port",
@@ -130,10 +132,20 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
             },
         }
     } else {
-        match text.split_once(':') {
-            Some((host, port)) => (decode(host, "host")?, Some(port)),
-            None => (decode(text, "host")?, None),
+        let (host, port) = match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        };
+        let host = decode(host, "host")?;
+        // Not quoted: with `:` and `@` percent-encoded, user and password are a part of it.
+        let fine = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "-._".contains(c);
+        if !host.chars().all(fine) {
+            return Err(fault(
+                "the host contains a character that host names do not have; between user, \
+                    password and host, : and @ are not percent-encoded",
+            ));
         }
+        (host, port)
     };
     if host.is_empty() {
         return Err(fault("the URL names no host"));
@@ -325,6 +337,13 @@ mod tests {
             ),
             ("smtps://[::1]:10465", "::1", 10465, Security::Implicit),
             (
+                "smtp://[fe80::1%25lo]:25",
+                "fe80::1%lo",
+                25,
+                Security::Required,
+            ),
+            ("smtp://[fe80::1%lo]", "fe80::1%lo", 587, Security::Required),
+            (
                 "smtp://[2001:db8::1]",
                 "2001:db8::1",
                 587,
@@ -505,6 +524,9 @@ mod tests {
             ("smtp+unix:///run/smtp.sock", "smtp+unix"),
             ("lmtp://u:hunter2@h/run/lmtp.sock", "path"),
             ("smtp://u:hunter2@[fe80]:25", "IPv6"),
+            ("smtp://u:hunter2@[fe80::1%25]", "IPv6"),
+            ("smtp://u%3Ahunter2%40h", "host names do not have"),
+            ("smtp://u:p@a%2Fhunter2", "host names do not have"),
         ] {
             let error = parse(url).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Request);

@@ -172,6 +172,12 @@ impl Route {
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request).
     pub(crate) fn check(&self, destination: &Destination) -> Result<()> {
+        if !destination.has_port() && self.tcp.is_bound() {
+            let message = format!(
+                "{destination} is a socket, which cannot be connected to from an IP address"
+            );
+            return Err(Error::request(message).with_hint("Leave the local address out."));
+        }
         #[cfg(feature = "proxy")]
         if !destination.has_port() && (self.proxy.is_some() || self.header.is_some()) {
             let message = format!(
@@ -180,7 +186,6 @@ impl Route {
             );
             return Err(Error::request(message).with_hint("Leave the proxy out."));
         }
-        let _ = destination;
         Ok(())
     }
 

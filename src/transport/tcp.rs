@@ -56,6 +56,11 @@ impl Tcp {
         self.local.push(address);
     }
 
+    /// Whether a local address is set.
+    pub(super) fn is_bound(&self) -> bool {
+        !self.local.is_empty()
+    }
+
     pub(super) async fn connect(&self, destination: &Destination) -> Result<Connected> {
         let (stream, address) = self.open(destination).await?;
         let local_addr = stream.local_addr().ok();

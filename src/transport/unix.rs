@@ -24,18 +24,26 @@ pub(super) async fn connect(path: &Path) -> Result<UnixStream> {
             Err(error) => break error,
         }
     };
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
+    let (kind, hint) = match error.kind() {
+        // The path does not fit into an address, or contains a NUL: it never will be connected to.
+        io::ErrorKind::InvalidInput => (
+            ErrorKind::Config,
+            "The path of a socket has about 100 bytes at most: name it by a symbolic link or a \
+                relative path.",
+        ),
+        io::ErrorKind::PermissionDenied => (
+            ErrorKind::Connect,
             "Sockets have owners and modes, as files have: this program's user must be allowed to \
-                write to it."
-        }
-        _ => {
+                write to it.",
+        ),
+        _ => (
+            ErrorKind::Connect,
             "Check the path, and that the server runs; its configuration says where it makes the \
-                socket."
-        }
+                socket.",
+        ),
     };
     let message = format!("no connection to the socket {} ({error})", path.display());
-    Err(Error::new(ErrorKind::Connect, Phase::Connect, message)
+    Err(Error::new(kind, Phase::Connect, message)
         .with_hint(hint)
         .with_source(error))
 }
@@ -46,6 +54,16 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_permanent() {
+        let path = format!("/run/{}.sock", "x".repeat(200));
+        let error = connect(Path::new(&path)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.is_permanent() && error.hint().unwrap().contains("100 bytes"));
+        let error = connect(Path::new("/nonexistent/a.sock")).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Connect && error.is_transient());
+    }
 
     #[tokio::test]
     async fn connecting_waits_for_a_full_backlog() {
