@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -158,7 +159,13 @@ impl Pool {
     fn new(client: Client, mut limits: PoolConfig) -> Self {
         limits.max_size = limits.max_size.max(1);
         let size = limits.max_size.into();
-        let pool = managed::Pool::builder(Manager { client, limits })
+        let sweep = Mutex::new((Instant::now(), 0));
+        let manager = Manager {
+            client,
+            limits,
+            sweep,
+        };
+        let pool = managed::Pool::builder(manager)
             .max_size(size)
             // LIFO: the connection used last is reused first, so that superfluous ones expire.
             .queue_mode(QueueMode::Lifo)
@@ -451,8 +458,14 @@ impl Pool {
     /// A slot of the pool, with its idle connection if it has one that is alive.
     async fn acquire_slot(&self, clock: &Clock) -> Result<PooledConnection> {
         let limits = &self.slots.manager().limits;
-        self.slots.retain(|slot, _| slot.is_reusable(limits));
         let now = Instant::now();
+        if self
+            .slots
+            .manager()
+            .is_sweep_due(now, self.slots.status().available)
+        {
+            self.slots.retain(|slot, _| slot.is_reusable(limits));
+        }
         let limit = clock.deadline_before(Limit {
             at: now + limits.acquire_timeout.min(FAR),
             why: LimitKind::Phase(limits.acquire_timeout),
@@ -539,7 +552,7 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Manager { client, limits } = self.slots.manager();
+        let Manager { client, limits, .. } = self.slots.manager();
         f.debug_struct("Pool")
             .field("client", client)
             .field("limits", limits)
@@ -649,6 +662,23 @@ impl Drop for Slot {
 struct Manager {
     client: Client,
     limits: PoolConfig,
+    /// When all idle connections were last looked at, and the number of calls since.
+    sweep: Mutex<(Instant, usize)>,
+}
+
+impl Manager {
+    /// Whether all idle connections are to be looked at. In constant time for each call, so not
+    /// before as many calls as there are connections; but in a second at the latest.
+    fn is_sweep_due(&self, now: Instant, idle: usize) -> bool {
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, calls) = &mut *sweep;
+        *calls += 1;
+        let is_due = *calls >= idle || now.duration_since(*at) >= Duration::from_secs(1);
+        if is_due {
+            *sweep = (now, 0);
+        }
+        is_due
+    }
 }
 
 impl managed::Manager for Manager {
@@ -663,9 +693,11 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, slot: &mut Slot, _: &Metrics) -> RecycleResult<Infallible> {
+        // Its limits, too: not all idle connections are looked at before each call.
+        let is_reusable = slot.is_reusable(&self.limits);
         let is_alive = match &mut slot.connection {
-            Some(connection) => connection.is_alive().await,
-            None => false,
+            Some(connection) if is_reusable => connection.is_alive().await,
+            _ => false,
         };
         if is_alive {
             Ok(())

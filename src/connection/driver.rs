@@ -25,6 +25,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 #[cfg(feature = "pool")]
 use std::task::Waker;
@@ -52,7 +53,6 @@ const READ_SIZE: usize = 8 * 1024;
 pub(super) struct Driver {
     pub(super) machine: Machine,
     pub(super) transport: Transport,
-    buffer: Box<[u8]>,
     /// Something was written and not flushed.
     unflushed: bool,
     /// Why and when the transport failed, if it did.
@@ -83,7 +83,6 @@ impl Driver {
         Driver {
             machine,
             transport: Transport::Plain(stream),
-            buffer: vec![0; READ_SIZE].into(),
             unflushed: false,
             io_error: None,
             abort_error: None,
@@ -413,11 +412,13 @@ impl Driver {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // No more than the machine takes is read, so no byte is left over. A machine that is full
         // has to be asked for its next step before more is read.
-        let room = self.machine.input_room().min(self.buffer.len());
+        let room = self.machine.input_room().min(READ_SIZE);
         if self.machine.is_input_ended() || room == 0 {
             return Poll::Pending;
         }
-        let mut buffer = ReadBuf::new(&mut self.buffer[..room]);
+        // On the stack: an idle connection holds no buffer.
+        let mut buffer = [MaybeUninit::uninit(); READ_SIZE];
+        let mut buffer = ReadBuf::uninit(&mut buffer[..room]);
         match ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => self.machine.input_ended(),
             Ok(()) => {
