@@ -21,13 +21,18 @@ impl<S: Read + Write> Stream for S {}
 impl Bare {
     /// Connects, up to the reply to EHLO; with TLS if there is a CA to trust.
     pub fn connect(port: u16, ca_file: Option<&Path>) -> Self {
+        Bare::connect_with(port, ca_file.map(trust))
+    }
+
+    /// Connects as [`connect`](Self::connect) does, with TLS if there is a configuration.
+    pub fn connect_with(port: u16, tls: Option<Arc<ClientConfig>>) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the sink is there");
         stream.set_nodelay(true).expect("a socket option");
-        let stream: Box<dyn Stream> = match ca_file {
+        let stream: Box<dyn Stream> = match tls {
             None => Box::new(stream),
-            Some(ca_file) => {
+            Some(config) => {
                 let name = ServerName::try_from("localhost").expect("a name");
-                let tls = ClientConnection::new(trust(ca_file), name).expect("a configuration");
+                let tls = ClientConnection::new(config, name).expect("a configuration");
                 Box::new(StreamOwned::new(tls, stream))
             }
         };

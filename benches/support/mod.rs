@@ -172,7 +172,7 @@ impl fmt::Display for Spread {
 }
 
 /// The CPU time of this process so far, user and system.
-fn cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
