@@ -5,14 +5,20 @@ use std::pin::Pin;
 use std::str::FromStr;
 
 use tokio::time::Instant;
+#[cfg(feature = "rate-limit")]
+use tokio::time::timeout_at;
 
 use crate::connection::clock::Clock;
 use crate::connection::prepare_by;
 use crate::error::{Error, Result};
+#[cfg(feature = "rate-limit")]
+use crate::error::{ErrorKind, Phase};
 use crate::message::{Body, Message};
 use crate::receipt::{Delivery, Receipt};
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope};
+#[cfg(feature = "rate-limit")]
+use crate::{RateLimiter, RatePermit};
 #[cfg(feature = "retries")]
 use crate::{RetryPolicy, retry};
 
@@ -46,6 +52,8 @@ pub struct Client {
     endpoint: Endpoint,
     #[cfg(feature = "retries")]
     retries: Option<RetryPolicy>,
+    #[cfg(feature = "rate-limit")]
+    rate_limiter: Option<RateLimiter>,
 }
 
 impl Client {
@@ -55,6 +63,8 @@ impl Client {
             endpoint,
             #[cfg(feature = "retries")]
             retries: None,
+            #[cfg(feature = "rate-limit")]
+            rate_limiter: None,
         }
     }
 
@@ -75,6 +85,33 @@ impl Client {
     pub fn retries(mut self, retries: RetryPolicy) -> Self {
         self.retries = Some(retries);
         self
+    }
+
+    /// Limits how many messages start in a given time: those of this client, of its later clones
+    /// and of their pools together. A call waits for its turn, within the
+    /// [deadline](crate::Timeouts::deadline) and otherwise for as long as it takes. Messages over a
+    /// [`Connection`] of the caller are not limited; see [`RateLimiter::acquire`].
+    ///
+    /// ```
+    /// use envoi::{Client, Rate};
+    ///
+    /// # fn example() -> envoi::Result<()> {
+    /// let client = Client::from_url("smtp://mail.example.org")?.rate_limit(Rate::per_second(10));
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    #[cfg(feature = "rate-limit")]
+    #[must_use]
+    pub fn rate_limit(mut self, limiter: impl Into<RateLimiter>) -> Self {
+        self.rate_limiter = Some(limiter.into());
+        self
+    }
+
+    /// The limiter that messages wait for.
+    #[cfg(feature = "rate-limit")]
+    pub fn get_rate_limit(&self) -> Option<&RateLimiter> {
+        self.rate_limiter.as_ref()
     }
 
     /// The endpoint of the server.
@@ -143,9 +180,12 @@ impl Client {
         &'a self,
         message: Message<'a>,
     ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
-        Box::pin(self.send_by(message, |envelope, body, clock, started| {
-            self.attempt(envelope, body, clock, started)
-        }))
+        Box::pin(
+            self.send_by(message, move |envelope, body, clock, started| async move {
+                self.attempt(envelope, &mut Some(body), clock, started)
+                    .await
+            }),
+        )
     }
 
     /// Prepares a message and sends it, with as many attempts as the retry policy allows.
@@ -173,22 +213,73 @@ impl Client {
         result.map(|receipt| receipt.with_elapsed(started.elapsed()))
     }
 
-    async fn attempt(
+    /// Waits until the rate limit allows a message with this envelope, within the deadline.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) async fn turn(&self, envelope: &Envelope, clock: &Clock) -> Result<Turn> {
+        let Some(limiter) = &self.rate_limiter else {
+            return Ok(Turn(None));
+        };
+        let waiting = limiter.acquire(envelope);
+        let permit = match clock.deadline() {
+            None => waiting.await,
+            Some((at, length)) => timeout_at(at, waiting).await.map_err(|_| {
+                let message =
+                    format!("the rate limit left no turn before the deadline of {length:?}");
+                Error::new(ErrorKind::Timeout, Phase::Setup, message).with_hint(
+                    "Nothing was sent; it can be tried again. Allow a higher rate, if the server \
+                        does (RateLimits), or a later deadline (Timeouts), or give fewer messages \
+                        at a time.",
+                )
+            })?,
+        };
+        Ok(Turn(Some(permit)))
+    }
+
+    #[cfg(not(feature = "rate-limit"))]
+    pub(crate) async fn turn(&self, _: &Envelope, _: &Clock) -> Result<Turn> {
+        Ok(Turn)
+    }
+
+    /// Makes one attempt to send a message over a new connection. The body is taken when the
+    /// transaction starts.
+    pub(crate) async fn attempt(
         &self,
         envelope: Envelope,
-        body: Body,
+        body: &mut Option<Body>,
         clock: Clock,
         started: Instant,
     ) -> Result<Receipt> {
-        let mut connection = match Connection::connect_by(&self.endpoint, clock).await {
+        let connect = async {
+            let turn = self.turn(&envelope, &clock).await?;
+            let connection = Connection::connect_by(&self.endpoint, clock).await?;
+            turn.start();
+            Ok(connection)
+        };
+        let mut connection = match connect.await {
             Ok(connection) => connection,
             Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
         };
+        let body = body.take().expect("an attempt has a body");
         let result = connection
             .send_prepared(envelope, body, started, Some(&self.endpoint))
             .await;
         connection.quit_detached().await;
         result
+    }
+}
+
+/// The turn of a message, which starts once a connection is ready for it.
+#[cfg(feature = "rate-limit")]
+pub(crate) struct Turn(Option<RatePermit>);
+#[cfg(not(feature = "rate-limit"))]
+pub(crate) struct Turn;
+
+impl Turn {
+    pub(crate) fn start(self) {
+        #[cfg(feature = "rate-limit")]
+        if let Some(permit) = self.0 {
+            permit.consume();
+        }
     }
 }
 

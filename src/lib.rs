@@ -94,6 +94,7 @@
 //! | `pool` | [`Pool`] |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
 //! | `retries` | [`RetryPolicy`] |
+//! | `rate-limit` | [`RateLimiter`]: messages per second, minute and hour, and for each domain |
 //! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
 //! | `tracing` | spans and events |
 //! | `testing` | the module [`testing`] |
@@ -105,6 +106,7 @@
         feature = "client",
         feature = "pool",
         feature = "proxy",
+        feature = "rate-limit",
         feature = "retries",
         feature = "testing"
     )),
@@ -154,6 +156,8 @@ mod password_file;
 mod pool;
 #[cfg(feature = "client")]
 pub mod probe;
+#[cfg(feature = "rate-limit")]
+mod rate;
 #[cfg(feature = "client")]
 mod receipt;
 #[cfg(feature = "retries")]
@@ -197,6 +201,8 @@ pub use pool::{Pool, PoolConfig, PooledConnection};
 #[cfg(feature = "client")]
 pub use probe::probe;
 pub use proto::params::DeliveryOptions;
+#[cfg(feature = "rate-limit")]
+pub use rate::{Rate, RateLimiter, RateLimits, RatePermit};
 #[cfg(feature = "client")]
 pub use receipt::{Outcome, Receipt, Recipient};
 #[cfg(feature = "retries")]

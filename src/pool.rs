@@ -7,20 +7,23 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+#[cfg(feature = "rate-limit")]
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures_core::Stream;
-use futures_util::future::{join_all, ready};
+use futures_util::future::{Either, join_all, ready, select};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::client::with_recipients;
+use crate::client::{Turn, with_recipients};
 use crate::connection::clock::{Clock, FAR, Limit, LimitKind};
+use crate::connection::{Admission, Renewal};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
@@ -212,30 +215,36 @@ impl Pool {
         &'a self,
         message: Message<'a>,
     ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
-        let sending = self
-            .client()
-            .send_by(message, |envelope, body, clock, started| {
-                self.attempt(envelope, body, clock, started)
-            });
+        let sending =
+            self.client()
+                .send_by(message, move |envelope, body, clock, started| async move {
+                    self.attempt(envelope, &mut Some(body), clock, started)
+                        .await
+                });
         Box::pin(sending)
     }
 
-    async fn attempt(
+    /// Makes one attempt to send a message. The body is taken when the transaction starts.
+    pub(crate) async fn attempt(
         &self,
         envelope: Envelope,
-        body: Body,
+        body: &mut Option<Body>,
         clock: Clock,
         started: Instant,
     ) -> Result<Receipt> {
         let endpoint = self.client().endpoint();
         let acquire = async {
+            let turn = self.turn(&envelope, &clock).await?;
             let call = self.start_call()?;
-            Ok((call, self.acquire(clock.clone()).await?))
+            let acquired = self.acquire(clock.clone()).await?;
+            turn.start();
+            Ok((call, acquired))
         };
         let (_call, (mut pooled, is_kept)) = match acquire.await {
             Ok(acquire) => acquire,
             Err(error) => return Err(with_recipients(error, endpoint, &envelope, started)),
         };
+        let body = body.take().expect("an attempt has a body");
         let again = body
             .restart()
             .filter(|_| is_kept)
@@ -306,10 +315,11 @@ impl Pool {
         messages: impl Stream<Item = Message<'m>> + 'p,
     ) -> impl Stream<Item = Result<Receipt>> + 'p {
         let manager = self.slots.manager();
-        let renewal = (
-            manager.client.endpoint().clone(),
-            manager.limits.max_messages,
-        );
+        let renewal = Renewal {
+            endpoint: manager.client.endpoint().clone(),
+            max_messages: manager.limits.max_messages,
+            admit: self.admission(),
+        };
         let got = async move {
             let got = async { Ok((self.start_call()?, self.ready_connection().await?)) };
             (got.await, messages, renewal)
@@ -326,6 +336,22 @@ impl Pool {
             }
             Err(error) => stream::once(ready(Err(error))).right_stream(),
         })
+    }
+
+    /// How each message of [`send_all`](Self::send_all) waits for the rate limit.
+    fn admission(&self) -> Option<Admission> {
+        #[cfg(feature = "rate-limit")]
+        if self.client().get_rate_limit().is_some() {
+            let pool = self.clone();
+            return Some(Arc::new(move |envelope, clock| {
+                let pool = pool.clone();
+                Box::pin(async move {
+                    pool.turn(&envelope, &clock).await?.start();
+                    Ok(envelope)
+                })
+            }));
+        }
+        None
     }
 
     /// Returns a connection for exclusive use until it is dropped: for several messages in a row
@@ -443,6 +469,19 @@ impl Pool {
         Ok((pooled, false))
     }
 
+    /// Waits for the rate limit. A pool that is closed meanwhile ends the wait.
+    async fn turn(&self, envelope: &Envelope, clock: &Clock) -> Result<Turn> {
+        let closed = async {
+            let mut calls = self.calls.subscribe();
+            let _ = calls.wait_for(|calls| calls.closed).await;
+        };
+        let turn = self.client().turn(envelope, clock);
+        match select(pin!(turn), pin!(closed)).await {
+            Either::Left((turn, _)) => turn,
+            Either::Right(_) => Err(was_closed()),
+        }
+    }
+
     fn start_call(&self) -> Result<Call<'_>> {
         let begin = |calls: &mut Calls| {
             calls.number += usize::from(!calls.closed);
@@ -522,7 +561,8 @@ impl Pool {
     /// that are waiting for a connection get one and calls that are sending finish; then the calls
     /// that are still waiting get this error. Idle connections send QUIT, which takes at most
     /// [`Timeouts::quit`](crate::Timeouts::quit). Connections from [`get`](Self::get) send it when
-    /// they are returned; `close` does not wait for them.
+    /// they are returned; `close` does not wait for them. Messages that wait for the client's rate
+    /// limit (feature `rate-limit`) get the error at once.
     ///
     /// Returns the number of calls that had not finished in time. Each of them still has its own
     /// result, so no message is lost: those that are waiting get the error at once, and those that

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_core::Stream;
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{self, StreamExt as _};
 
 use super::call::CallGuard;
@@ -84,8 +84,19 @@ impl Connection {
     }
 }
 
-/// The endpoint of further connections, and the maximum number of messages over each.
-pub(crate) type Renewal = (Endpoint, usize);
+/// How a pool sends the messages of a stream.
+pub(crate) struct Renewal {
+    /// The endpoint of further connections.
+    pub(crate) endpoint: Endpoint,
+    /// The maximum number of messages over each.
+    pub(crate) max_messages: usize,
+    /// What each message waits for before it is sent.
+    pub(crate) admit: Option<Admission>,
+}
+
+/// Waits until a message with an envelope may be sent, within the limits of its clock.
+pub(crate) type Admission =
+    Arc<dyn Fn(Envelope, Clock) -> BoxFuture<'static, Result<Envelope>> + Send + Sync>;
 
 /// Sends the messages over this connection. With a `renewal`, another one replaces it once the
 /// server has ended the session or takes no more messages in it.
@@ -312,7 +323,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Replaces the connection by another one.
     async fn renew(&mut self) -> Result<()> {
-        let Some((endpoint, _)) = &self.renewal else {
+        let Some(Renewal { endpoint, .. }) = &self.renewal else {
             return Ok(());
         };
         self.connection.send_quit(false).await;
@@ -354,9 +365,11 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     fn is_session_used_up(&self) -> bool {
         let machine = &self.connection.driver.machine;
         let started = machine.transactions_begun();
-        self.renewal.as_ref().is_some_and(|(_, most)| {
+        self.renewal.as_ref().is_some_and(|renewal| {
             started > 0
-                && (self.session_full || machine.transactions_left() == Some(0) || started >= *most)
+                && (self.session_full
+                    || machine.transactions_left() == Some(0)
+                    || started >= renewal.max_messages)
         })
     }
 
@@ -365,9 +378,16 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         let clock = Clock::start(&self.connection.driver.timeouts);
         let by = clock.clone();
         let is_8bitmime_offered = self.connection.capabilities().offers("8BITMIME");
+        let admit = self
+            .renewal
+            .as_ref()
+            .and_then(|renewal| renewal.admit.clone());
         let prepared = Box::pin(async move {
-            let (envelope, mut body) = prepare_by(&by, message).await?;
+            let (mut envelope, mut body) = prepare_by(&by, message).await?;
             body.find_content(is_8bitmime_offered).await?;
+            if let Some(admit) = admit {
+                envelope = admit(envelope, by).await?;
+            }
             Ok(Box::new((envelope, body)))
         });
         self.preparing = Some(Preparing {

@@ -33,6 +33,13 @@ mod partial_sends;
     feature = "testing"
 ))]
 mod pool;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "pool",
+    feature = "rate-limit",
+    feature = "testing"
+))]
+mod rates;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod raw_file;
 #[cfg(all(feature = "aws-lc-rs", feature = "retries", feature = "testing"))]
