@@ -94,6 +94,7 @@
 //! | `pool` | [`Pool`] |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
 //! | `retries` | [`RetryPolicy`] |
+//! | `failover` | [`Failover`]: other servers take the messages where one fails |
 //! | `rate-limit` | [`RateLimiter`]: messages per second, minute and hour, and for each domain |
 //! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
 //! | `tracing` | spans and events |
@@ -104,6 +105,7 @@
 #![cfg_attr(
     not(all(
         feature = "client",
+        feature = "failover",
         feature = "pool",
         feature = "proxy",
         feature = "rate-limit",
@@ -140,6 +142,8 @@ mod date;
 mod diagnose;
 mod envelope;
 mod error;
+#[cfg(feature = "failover")]
+mod failover;
 #[cfg(feature = "client")]
 mod file;
 #[cfg(feature = "client")]
@@ -191,6 +195,8 @@ pub use config::token::TokenRequest;
 pub use connection::{Connection, DataWriter};
 pub use envelope::{Envelope, EnvelopeError, ReversePath};
 pub use error::{Error, ErrorKind, Phase, Result};
+#[cfg(feature = "failover")]
+pub use failover::{CircuitState, Failover, FailoverPolicy, FailoverServer, ServerState};
 pub use mailbox::{Mailbox, MailboxError, MailboxFault, MailboxList};
 #[cfg(feature = "client")]
 pub use mailer::Mailer;

@@ -22,6 +22,27 @@ pub(crate) async fn in_span<T>(
     }
 }
 
+/// Reports that a server is paused after failures.
+#[cfg(feature = "failover")]
+pub(crate) fn server_paused(host: &str, pause: std::time::Duration) {
+    #[cfg(feature = "tracing")]
+    {
+        let seconds = pause.as_secs_f64();
+        tracing::warn!(host, seconds, "the server is paused after failures");
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (host, pause);
+}
+
+/// Reports that a server that was paused works again.
+#[cfg(feature = "failover")]
+pub(crate) fn server_works(host: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(host, "the server works again");
+    #[cfg(not(feature = "tracing"))]
+    let _ = host;
+}
+
 #[cfg(feature = "tracing")]
 async fn traced<T>(
     step: &'static str,

@@ -75,6 +75,14 @@ impl Clock {
         self.allowed = self.allowed.map(|allowed| allowed.saturating_add(for_each));
     }
 
+    /// The deadline of the whole call holds, too.
+    #[cfg(feature = "failover")]
+    pub(crate) fn within(mut self, whole: &Clock) -> Self {
+        let deadlines = [self.deadline, whole.deadline];
+        self.deadline = deadlines.into_iter().flatten().min();
+        self
+    }
+
     /// When a wait in this phase that began at `since` ends: by the phase's own limit, unless
     /// another one comes first.
     pub(crate) fn limit(&self, phase: Phase, since: Instant, timeouts: &Timeouts) -> Limit {

@@ -10,6 +10,13 @@ mod data_writer;
 mod dialogues;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod end_to_end;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "failover",
+    feature = "pool",
+    feature = "testing"
+))]
+mod failover;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod limits;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]

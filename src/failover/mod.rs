@@ -1,0 +1,615 @@
+//! Several servers, of which others take the messages where one fails.
+//!
+//! `circuit.rs` decides which server comes next. This module tries them, and decides from each
+//! result whether the message may go to another server.
+
+mod circuit;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+#[cfg(feature = "pool")]
+use crate::Pool;
+use crate::connection::clock::Clock;
+use crate::connection::prepare_by;
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::mailer::{Mailer, SendFuture};
+use crate::message::{Body, Message};
+use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
+use crate::{CheckReport, Client, Endpoint, Envelope, RetryPolicy, Timeouts, retry, trace};
+use circuit::{Attempt, Circuit, Circuits};
+
+/// When a server is paused, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailoverPolicy {
+    /// The number of failures in a row after which a server is paused; at least 1, by default 3.
+    pub max_failures: u32,
+    /// The first pause; 30 seconds by default. It doubles each time that the server still fails
+    /// after it.
+    pub pause: Duration,
+    /// The maximum pause; 10 minutes by default.
+    pub max_pause: Duration,
+}
+
+impl Default for FailoverPolicy {
+    fn default() -> Self {
+        FailoverPolicy {
+            max_failures: 3,
+            pause: Duration::from_secs(30),
+            max_pause: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// A server of a [`Failover`]: a [`Client`] or a `Pool`, with a weight or without.
+#[derive(Clone, Debug)]
+#[must_use = "a method returns the changed value"]
+pub struct FailoverServer {
+    route: Route,
+    weight: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+enum Route {
+    Client(Box<Client>),
+    #[cfg(feature = "pool")]
+    Pool(Pool),
+}
+
+impl FailoverServer {
+    /// Sets the share of the messages that the server takes first. A server without a weight, or
+    /// with 0, is used only where those with a weight fail.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = (weight > 0).then_some(weight);
+        self
+    }
+
+    fn client(&self) -> &Client {
+        match &self.route {
+            Route::Client(client) => client,
+            #[cfg(feature = "pool")]
+            Route::Pool(pool) => pool.client(),
+        }
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        self.client().endpoint()
+    }
+
+    /// Makes one attempt. The body is taken when the transaction starts.
+    async fn attempt(
+        &self,
+        envelope: Envelope,
+        body: &mut Option<Body>,
+        clock: Clock,
+        started: Instant,
+    ) -> Result<Receipt> {
+        match &self.route {
+            Route::Client(client) => client.attempt(envelope, body, clock, started).await,
+            #[cfg(feature = "pool")]
+            Route::Pool(pool) => pool.attempt(envelope, body, clock, started).await,
+        }
+    }
+
+    async fn check(&self) -> Result<CheckReport> {
+        match &self.route {
+            Route::Client(client) => client.check().await,
+            #[cfg(feature = "pool")]
+            Route::Pool(pool) => pool.check().await,
+        }
+    }
+}
+
+impl From<Client> for FailoverServer {
+    fn from(client: Client) -> Self {
+        FailoverServer {
+            route: Route::Client(Box::new(client)),
+            weight: None,
+        }
+    }
+}
+
+impl From<Endpoint> for FailoverServer {
+    fn from(endpoint: Endpoint) -> Self {
+        Client::new(endpoint).into()
+    }
+}
+
+#[cfg(feature = "pool")]
+impl From<Pool> for FailoverServer {
+    fn from(pool: Pool) -> Self {
+        FailoverServer {
+            route: Route::Pool(pool),
+            weight: None,
+        }
+    }
+}
+
+/// Sends messages through several servers: where one fails, the message goes to the next one, in
+/// their order or in proportion to their [weights](FailoverServer::weight).
+///
+/// Cheap to clone; clones share the state of the servers.
+///
+/// # When a message goes to the next server
+///
+/// Only where the server has taken nothing of it, for any recipient. The next server gets it for
+/// those recipients that were not refused permanently.
+///
+/// | What happened | The next server | Counts as a failure |
+/// |---|---|---|
+/// | no connection, it was lost, a time-out, a protocol violation | yes | yes |
+/// | TLS failed, the login failed or would be unprotected, a setting is unusable | yes | yes |
+/// | the server refused the session, with 4xx or 5xx, or sent 421 | yes | yes |
+/// | MAIL was refused with 4xx | yes | yes |
+/// | all recipients or the message were refused with 4xx | yes | no |
+/// | the server lacks an extension that the message needs, or it is too large | yes | no |
+/// | its pool was closed | yes | yes |
+/// | all connections of its pool were in use; its rate limit left no turn in time | yes | no |
+/// | MAIL, all recipients or the message were refused with 5xx | no | no |
+/// | some recipients were accepted, others refused | no | no |
+/// | the outcome is [unknown](Error::outcome_unknown) | no | yes |
+/// | the message is invalid, or cannot be read | no | no |
+///
+/// A message that contains a stream goes to the next server unless its transaction had started,
+/// since it can be read only once.
+///
+/// # When a server is paused
+///
+/// After some [failures in a row](FailoverPolicy), a server is paused. Other messages then try it
+/// only after all servers that are not paused. When the pause is over, one message tries it: it is
+/// used again if that succeeds, else the next pause is twice as long. A message never fails only
+/// because servers are paused.
+///
+/// ```
+/// # #[cfg(not(all(feature = "pool", feature = "testing")))]
+/// # fn main() {}
+/// # #[cfg(all(feature = "pool", feature = "testing"))]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use envoi::{Client, Failover, mail_builder::MessageBuilder, testing::Server};
+///
+/// let second = Server::start().await?;
+/// // A pool is used like a client.
+/// let failover = Failover::new([
+///     Client::from_url("smtp://localhost:1?tls=none")?.into(), // out of order
+///     Client::from_url(&second.url())?.pool(4).into(),
+/// ]);
+/// let mail = MessageBuilder::new()
+///     .from("me@example.org")
+///     .to("you@example.com")
+///     .text_body("Hello.");
+/// let receipt = failover.send(mail).await?;
+/// assert!(receipt.all_accepted());
+/// assert_eq!(second.messages().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Failover {
+    servers: Arc<[FailoverServer]>,
+    state: Arc<Mutex<State>>,
+    policy: FailoverPolicy,
+    retries: Option<RetryPolicy>,
+    deadline: Option<Duration>,
+}
+
+struct State {
+    circuits: Circuits,
+    /// The last failure of each server, without its receipt.
+    failures: Vec<Option<Error>>,
+}
+
+impl Failover {
+    /// Creates a client of these servers. Without weights, the messages go to the first one that
+    /// works.
+    pub fn new(servers: impl IntoIterator<Item = FailoverServer>) -> Self {
+        let servers: Arc<[FailoverServer]> = servers.into_iter().collect();
+        let state = State {
+            circuits: Circuits::new(servers.iter().map(|server| server.weight)),
+            failures: vec![None; servers.len()],
+        };
+        Failover {
+            servers,
+            state: Arc::new(Mutex::new(state)),
+            policy: FailoverPolicy::default(),
+            retries: None,
+            deadline: None,
+        }
+    }
+
+    /// Sets when a server is paused, and for how long.
+    #[must_use]
+    pub fn policy(mut self, policy: FailoverPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets when and how often a message is retried after it failed transiently at all servers; by
+    /// default, it is not. The retry policies of the clients do not apply.
+    #[must_use]
+    pub fn retries(mut self, retries: RetryPolicy) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    /// Sets a deadline for the whole call, with all servers and retries; none by default. The
+    /// [time-outs](Endpoint::timeouts) of each endpoint, its deadline included, apply to each
+    /// attempt.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The policy that decides when a server is paused.
+    pub fn get_policy(&self) -> &FailoverPolicy {
+        &self.policy
+    }
+
+    /// The state of each server, in their order: for a log or a health check.
+    pub fn servers(&self) -> Vec<ServerState> {
+        let now = Instant::now();
+        let state = self.state();
+        let server_state = |(index, server): (usize, &FailoverServer)| ServerState {
+            server: server.endpoint().server_name(),
+            circuit: match state.circuits.state(index) {
+                Circuit::Closed { failures } => CircuitState::Closed { failures },
+                Circuit::Open { until, .. } => CircuitState::Open {
+                    remaining: until.saturating_duration_since(now),
+                },
+                Circuit::HalfOpen { .. } => CircuitState::HalfOpen,
+            },
+            last_failure: state.failures[index].clone(),
+        };
+        self.servers.iter().enumerate().map(server_state).collect()
+    }
+
+    /// [Checks](Client::check) all servers at the same time. Returns the result of each, in their
+    /// order. The results do not change the state of the servers.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Client::check`].
+    pub async fn check(&self) -> Vec<Result<CheckReport>> {
+        join_all(self.servers.iter().map(FailoverServer::check)).await
+    }
+
+    /// Sends a message through the first server that takes it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`]. Where several servers failed, the error is that of the first one
+    /// that failed transiently, else of the last one, and its message contains the others.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Client::send`]. A message that was to show whether a paused server works leaves
+    /// that to the next one.
+    pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let started = Instant::now();
+        let limits = Timeouts {
+            total_wait: None,
+            deadline: self.deadline,
+            ..Timeouts::default()
+        };
+        let clock = Clock::start(&limits);
+        if self.servers.is_empty() {
+            return Err(Error::request("there is no server to send to")
+                .with_hint("Give Failover::new at least one."));
+        }
+        for server in &*self.servers {
+            server.endpoint().check()?;
+        }
+        let (envelope, body) = prepare_by(&clock, message.into()).await?;
+        let attempt = |envelope, body| Box::pin(self.attempt(envelope, body, &clock, started));
+        let result = match &self.retries {
+            Some(retries) => {
+                let all_or_nothing = self.all_or_nothing();
+                retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await
+            }
+            None => attempt(envelope, body).await,
+        };
+        result.map(|receipt| receipt.with_elapsed(started.elapsed()))
+    }
+
+    fn all_or_nothing(&self) -> bool {
+        let mut endpoints = self.servers.iter().map(FailoverServer::endpoint);
+        endpoints.any(Endpoint::get_all_or_nothing)
+    }
+
+    /// Tries the servers, each once, until one takes the message or it cannot go to another one.
+    async fn attempt(
+        &self,
+        envelope: Envelope,
+        body: Body,
+        clock: &Clock,
+        started: Instant,
+    ) -> Result<Receipt> {
+        let order = self.state().circuits.order(Instant::now());
+        let mut total = Attempts::new(envelope.recipients());
+        let mut current: Vec<usize> = (0..envelope.recipients().len()).collect();
+        let mut failures: Vec<(String, Error)> = Vec::new();
+        let mut body = Some(body);
+        for index in order {
+            let server = &self.servers[index];
+            // The attempt may not have come to the body.
+            let Some(own) = body.take() else { break };
+            body = own.restart();
+            let mut own = Some(own);
+            let result = self
+                .try_server(index, envelope.only(&current), &mut own, clock, started)
+                .await;
+            body = body.or(own);
+            let mut error = match result {
+                Ok(receipt) => {
+                    total.add(&current, &receipt);
+                    let reason = receipt.incomplete_reason.clone();
+                    return Ok(total.into_receipt(receipt, reason));
+                }
+                Err(error) => error,
+            };
+            let receipt = error.take_receipt();
+            if let Some(receipt) = &receipt {
+                total.add(&current, receipt);
+            }
+            let goes_on = may_go_on(&error, receipt.as_ref());
+            current.retain(|&index| may_succeed(&total.recipients[index]));
+            if let Some(receipt) = receipt {
+                error = error.with_receipt(receipt);
+            }
+            // To all or none, and not to one of them.
+            let is_refused =
+                server.endpoint().get_all_or_nothing() && current.len() < total.recipients.len();
+            let is_final = !goes_on || is_refused || current.is_empty();
+            failures.push((server.endpoint().server_name(), error));
+            if is_final || !clock.has_time_for(Duration::ZERO) {
+                return Err(combined(failures, is_final, total));
+            }
+        }
+        Err(combined(failures, false, total))
+    }
+
+    async fn try_server(
+        &self,
+        index: usize,
+        envelope: Envelope,
+        body: &mut Option<Body>,
+        whole: &Clock,
+        started: Instant,
+    ) -> Result<Receipt> {
+        let server = &self.servers[index];
+        let timeouts = server.endpoint().get_timeouts();
+        let mut clock = Clock::start(timeouts).within(whole);
+        clock.allow_for(envelope.recipients().len(), timeouts);
+        let trial = Trial::start(self, index);
+        let result = server.attempt(envelope, body, clock, started).await;
+        trial.end(&result);
+        result
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mailer for Failover {
+    fn send<'a>(&'a self, message: Message<'a>) -> SendFuture<'a> {
+        Box::pin(Failover::send(self, message))
+    }
+}
+
+impl fmt::Debug for Failover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failover")
+            .field("servers", &self.servers())
+            .field("policy", &self.policy)
+            .field("retries", &self.retries)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of a server of a [`Failover`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerState {
+    /// The host, as it was given.
+    pub server: String,
+    /// Whether it is used.
+    pub circuit: CircuitState,
+    /// Its last failure, which may be long ago, without the receipt.
+    pub last_failure: Option<Error>,
+}
+
+/// Whether a server of a [`Failover`] is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// It is used.
+    Closed {
+        /// The number of failures since the last success.
+        failures: u32,
+    },
+    /// It is paused.
+    Open {
+        /// The time until a message tries it again; zero if the next one does.
+        remaining: Duration,
+    },
+    /// The pause is over, and a message is trying it.
+    HalfOpen,
+}
+
+/// An attempt that has started and not ended. Dropped, it says nothing about the server.
+struct Trial<'f> {
+    failover: &'f Failover,
+    index: usize,
+    attempt: Attempt,
+    has_ended: bool,
+}
+
+impl<'f> Trial<'f> {
+    fn start(failover: &'f Failover, index: usize) -> Self {
+        let attempt = failover.state().circuits.start(index, Instant::now());
+        Trial {
+            failover,
+            index,
+            attempt,
+            has_ended: false,
+        }
+    }
+
+    fn end(mut self, result: &Result<Receipt>) {
+        let health = match result {
+            Ok(_) => Health::Works,
+            Err(error) => health(error),
+        };
+        let (failover, index) = (self.failover, self.index);
+        let server = || failover.servers[index].endpoint().server_name();
+        let mut state = failover.state();
+        match health {
+            Health::Works => {
+                self.has_ended = true;
+                if state.circuits.succeeded(index) {
+                    trace::server_works(&server());
+                }
+            }
+            Health::Fails => {
+                self.has_ended = true;
+                let (policy, now) = (&failover.policy, Instant::now());
+                if let Some(pause) = state.circuits.failed(index, self.attempt, policy, now) {
+                    trace::server_paused(&server(), pause);
+                }
+                state.failures[index] = result.as_ref().err().cloned().map(|mut error| {
+                    error.take_receipt();
+                    error
+                });
+            }
+            Health::Unclear => {}
+        }
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let mut state = self.failover.state();
+            let now = Instant::now();
+            state.circuits.undecided(self.index, self.attempt, now);
+        }
+    }
+}
+
+/// What a result says about the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Works,
+    Fails,
+    Unclear,
+}
+
+fn health(error: &Error) -> Health {
+    match error.kind() {
+        ErrorKind::Request | ErrorKind::Input => Health::Unclear,
+        // Waiting for a connection of a pool, or for the message itself.
+        ErrorKind::Timeout if error.phase() == Phase::Setup => Health::Unclear,
+        ErrorKind::Unsupported => Health::Works,
+        ErrorKind::Refused => {
+            let code = error.reply().map(crate::proto::Reply::code);
+            let is_of_message = is_about_message(error.phase());
+            let is_of_sender = error.phase() == Phase::Mail && error.is_transient();
+            match code {
+                Some(421) => Health::Fails,
+                _ if is_of_message && !is_of_sender => Health::Works,
+                _ => Health::Fails,
+            }
+        }
+        ErrorKind::Config
+        | ErrorKind::Connect
+        | ErrorKind::Closed
+        | ErrorKind::Timeout
+        | ErrorKind::Protocol
+        | ErrorKind::Tls
+        | ErrorKind::Insecure
+        | ErrorKind::Auth
+        | ErrorKind::PoolClosed => Health::Fails,
+    }
+}
+
+/// The phases in which the server decides about the message, not about the session.
+fn is_about_message(phase: Phase) -> bool {
+    match phase {
+        Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Body | Phase::EndOfData => true,
+        Phase::Setup
+        | Phase::Connect
+        | Phase::Tls
+        | Phase::Greeting
+        | Phase::Hello
+        | Phase::StartTls
+        | Phase::Auth
+        | Phase::Reset
+        | Phase::Noop
+        | Phase::Command
+        | Phase::Quit => false,
+    }
+}
+
+/// Whether the server has taken nothing of the message, and another one may.
+fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
+    let is_taken = |recipient: &Recipient| {
+        matches!(recipient.outcome, Outcome::Accepted(_) | Outcome::Unknown)
+    };
+    let recipients = receipt.map_or(&[][..], |receipt| &receipt.recipients);
+    if error.outcome_unknown() || recipients.iter().any(is_taken) {
+        return false;
+    }
+    match error.kind() {
+        ErrorKind::Request | ErrorKind::Input => false,
+        ErrorKind::Refused if is_about_message(error.phase()) => {
+            error.is_transient() || recipients.iter().any(Recipient::is_transient)
+        }
+        _ => true,
+    }
+}
+
+/// Whether another server may accept the message for a recipient.
+fn may_succeed(recipient: &Recipient) -> bool {
+    match recipient.outcome {
+        Outcome::NotTried => true,
+        Outcome::Refused(_) => recipient.is_transient(),
+        Outcome::Accepted(_) | Outcome::Unknown => false,
+    }
+}
+
+/// The error of all attempts. The last one decides where it is final.
+fn combined(mut failures: Vec<(String, Error)>, is_final: bool, mut total: Attempts) -> Error {
+    let last = failures.len() - 1;
+    let first_transient = failures.iter().position(|(_, error)| error.is_transient());
+    let decisive = match is_final {
+        true => last,
+        false => first_transient.unwrap_or(last),
+    };
+    let (server, mut error) = failures.remove(decisive);
+    for recipient in &mut total.recipients {
+        if recipient.outcome == Outcome::NotTried {
+            recipient.transient = error.is_transient();
+        }
+    }
+    let receipt = error
+        .take_receipt()
+        .unwrap_or_else(|| Receipt::new(server.as_str()));
+    if !failures.is_empty() {
+        let others = failures
+            .iter()
+            .map(|(server, error)| format!("{server} failed ({})", error.message()))
+            .collect::<Vec<_>>()
+            .join(", ");
+        error = error.context(format_args!("{others}, and {server}"));
+    }
+    error.with_receipt(total.into_receipt(receipt, None))
+}
