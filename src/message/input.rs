@@ -682,3 +682,40 @@ impl Stream {
         Error::new(ErrorKind::Input, Phase::Body, message).with_hint("Nothing was delivered.")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A file that is checked while it is sent is refused exactly if it would be before.
+        #[test]
+        fn a_check_in_pieces_finds_what_a_scan_of_the_whole_finds(
+            text in vec(prop::sample::select(vec![&b"\r\n"[..], b"\r", b"\n", b"\0", b"text"]), 0..9),
+            lengths in vec(1usize..6, 1..4),
+            refuses_bare_line_ends: bool,
+        ) {
+            let text = text.concat();
+            let mut scanner = MessageScanner::new();
+            scanner.read(&text);
+            let whole = scanner.end().check_text(refuses_bare_line_ends, Phase::Body);
+
+            let form = Form::Unchecked { refuses_bare_line_ends };
+            let mut check = FileCheck::new(form).expect("a form that is checked");
+            let (mut rest, mut has_fault) = (&text[..], false);
+            for length in lengths.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, next) = rest.split_at((*length).min(rest.len()));
+                has_fault |= check.has_fault(Some(&mut Bytes::copy_from_slice(piece).into()));
+                rest = next;
+            }
+            has_fault |= check.has_fault(None);
+            prop_assert_eq!(has_fault, whole.is_err());
+        }
+    }
+}
