@@ -69,8 +69,6 @@ impl Connection {
     }
 
     pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        // Not boxed: freeing the box before the body is sent makes glibc return and refetch pages,
-        // which doubles the time of TLS.
         let connecting = Connection::connect_in(endpoint, clock);
         trace::in_span("connect", &endpoint.server_name(), connecting).await
     }
