@@ -28,10 +28,10 @@ pub(super) const BLOCK: usize = 57 * 1024;
 const ENCODED_BLOCK: usize = 78 * 1024;
 
 /// The number of blocks that one call on a blocking thread reads and encodes, while as many are
-/// being sent. Waking the thread costs as much as encoding several blocks, and on a busy machine
-/// the thread may have to wait for a processor. With more blocks, the first ones would have left
-/// the processor's cache before they are encrypted.
-const BATCH: usize = 16;
+/// being sent: at least 1 MB. Waking the thread costs as much as encoding several blocks, and on a
+/// busy machine the thread may have to wait for a processor. With more blocks, the first ones would
+/// have left the processor's cache before they are encrypted.
+const BATCH: usize = 1_000_000_usize.div_ceil(BLOCK);
 
 /// The maximum size of a file whose size is reported as 0, which is held in memory.
 const MAX_WITHOUT_SIZE: u64 = 16 * 1024 * 1024;
