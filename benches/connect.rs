@@ -198,9 +198,8 @@ fn timed(work: impl FnOnce() -> u64) -> Run {
     Run {
         seconds,
         messages,
-        cpu: 0.0,
-        peak: 0.0,
         whole: seconds,
+        ..Run::default()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The resources that a run used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Run {
     /// Wall-clock time.
     pub seconds: f64,
@@ -20,6 +20,8 @@ pub struct Run {
     pub cpu: f64,
     /// Peak resident memory, in MB.
     pub peak: f64,
+    /// The number of minor page faults: of pages that were new to the process.
+    pub faults: u64,
     /// The number of messages sent.
     pub messages: u64,
     /// The time of the whole process.
@@ -27,15 +29,17 @@ pub struct Run {
 }
 
 /// Measures `work`, which returns the number of messages that it sent, and reports to the process
-/// that started this one in [`run`]. Only the memory includes earlier usage.
+/// that started this one in [`run`]. Only
+/// the memory and the page faults include earlier usage.
 pub fn report(work: impl FnOnce() -> u64) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let messages = work();
     println!(
-        "{} {} {} {messages}",
+        "{} {} {} {} {messages}",
         began.elapsed().as_secs_f64(),
         cpu_seconds() - cpu,
-        peak_megabytes()
+        peak_megabytes(),
+        minor_faults()
     );
 }
 
@@ -55,13 +59,14 @@ pub fn run(arguments: &[&str]) -> Run {
         .split_whitespace()
         .map(|figure| figure.parse().expect("a figure"))
         .collect();
-    let [seconds, cpu, peak, messages] = figures[..] else {
+    let [seconds, cpu, peak, faults, messages] = figures[..] else {
         panic!("{arguments:?} said {text:?}")
     };
     Run {
         seconds,
         cpu,
         peak,
+        faults: faults as u64,
         messages: messages as u64,
         whole,
     }
@@ -175,6 +180,15 @@ impl fmt::Display for Spread {
 pub fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// The minor page faults of all threads of this process (proc(5): minflt, the tenth field).
+fn minor_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The second field, the name in parentheses, may contain spaces.
+    let (_, fields) = stat.rsplit_once(')').expect("the name of this process");
+    let field = fields.split_whitespace().nth(7).expect("a tenth field");
+    field.parse().expect("a number")
 }
 
 /// The kernel's high-water mark (proc(5): VmHWM).
