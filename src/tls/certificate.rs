@@ -11,7 +11,7 @@ use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, SubjectAltName};
 
-use super::Certificate;
+use super::{Certificate, name};
 use crate::text::printable;
 
 impl Certificate {
@@ -26,11 +26,11 @@ impl Certificate {
             Ok(Some((_, names))) => names.0.iter().filter_map(name_text).collect(),
             _ => Vec::new(),
         };
-        let subject = printable(certificate.subject().to_string());
-        // That of an authority, as a rule; the text takes a search for each attribute.
+        let subject = printable(name::text(certificate.subject()));
+        // Most are authorities, each its own issuer.
         let issuer = match certificate.issuer() == certificate.subject() {
             true => subject.clone(),
-            false => printable(certificate.issuer().to_string()),
+            false => printable(name::text(certificate.issuer())),
         };
         Some(Certificate {
             subject,

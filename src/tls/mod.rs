@@ -45,6 +45,7 @@ mod issuers;
 mod jks;
 #[cfg(feature = "keystores")]
 mod keystore;
+mod name;
 mod password;
 #[cfg(feature = "keystores")]
 mod pkcs12;
