@@ -21,18 +21,22 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 
 /// Replaces each [unprintable](is_unprintable) character by U+FFFD, and a tab by a blank.
 pub(crate) fn printable<'a>(text: impl Into<Cow<'a, str>>) -> String {
-    let text = text.into();
+    to_printable(text.into()).into_owned()
+}
+
+/// [`printable`] without a copy of a text that has no such character.
+pub(crate) fn to_printable(text: Cow<'_, str>) -> Cow<'_, str> {
     // Nearly all text is of this kind. Without a branch for each byte, it is scanned in blocks.
     let is_plain = text
         .bytes()
         .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
     if is_plain || !text.contains(|c| shown(c) != c) {
-        return text.into_owned();
+        return text;
     }
     // Allocated in full: a growing buffer would leave copies, and the text may be a secret.
     let mut printable = String::with_capacity(text.chars().map(|c| shown(c).len_utf8()).sum());
     printable.extend(text.chars().map(shown));
-    printable
+    printable.into()
 }
 
 /// [`printable`] for bytes that should be UTF-8.

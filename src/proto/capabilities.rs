@@ -27,6 +27,8 @@ use crate::date;
 pub struct Capabilities {
     server_name: String,
     keywords: Vec<Keyword>,
+    /// Parsed once, as each transaction asks for them.
+    limits: ServerLimits,
 }
 
 /// A line of the reply to EHLO: a keyword and its parameters.
@@ -55,14 +57,17 @@ impl Capabilities {
     pub fn from_reply(reply: &Reply) -> Self {
         let mut lines = reply.lines().iter();
         let greeting = lines.next().map_or("", String::as_str);
-        Capabilities {
+        let mut capabilities = Capabilities {
             server_name: greeting
                 .split_whitespace()
                 .next()
                 .unwrap_or_default()
                 .to_owned(),
             keywords: lines.filter_map(|line| Keyword::parse(line)).collect(),
-        }
+            limits: ServerLimits::default(),
+        };
+        capabilities.limits = capabilities.parse_limits();
+        capabilities
     }
 
     /// The name in the server's greeting; empty if it sent none.
@@ -140,6 +145,10 @@ impl Capabilities {
     /// The limits of the server (LIMITS, RFC 9422). A limit that is absent or cannot be parsed is
     /// `None`.
     pub fn limits(&self) -> ServerLimits {
+        self.limits
+    }
+
+    fn parse_limits(&self) -> ServerLimits {
         let limit = |name: &str| {
             let mut named = self.words("LIMITS").filter_map(|word| word.split_once('='));
             let (_, number) = named.find(|(found, _)| found.eq_ignore_ascii_case(name))?;

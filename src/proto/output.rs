@@ -1,7 +1,7 @@
 //! The bytes to write: commands that are sent together, and pieces of the message, uncopied.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -96,6 +96,16 @@ impl Output {
 
     pub(super) fn put_slice(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
+    }
+
+    /// Adds a line with its CRLF, and returns it without.
+    pub(super) fn put_line(&mut self, line: impl fmt::Display) -> &str {
+        let start = self.tail.len();
+        // An error of `fmt` is one of `Display`, and no command has any.
+        let _ = write!(self.tail, "{line}");
+        let end = self.tail.len();
+        self.put_slice(b"\r\n");
+        str::from_utf8(&self.tail[start..end]).unwrap_or_default()
     }
 
     pub(super) fn put_bytes(&mut self, bytes: Bytes) {

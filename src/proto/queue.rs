@@ -31,10 +31,7 @@ impl CommandQueue {
     }
 
     pub(super) fn push(&mut self, command: Command<'_>, expected: PendingReply) {
-        let line = command.to_string();
-        self.output.put_slice(line.as_bytes());
-        self.output.put_slice(b"\r\n");
-        self.transcript.client(&line);
+        self.transcript.client(self.output.put_line(command));
         self.outstanding(expected);
     }
 

@@ -397,20 +397,21 @@ impl ReplyParser {
     /// [`ReplyError`], after which the parser cannot be used.
     pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
         while let Some(end) = self.line_end(input)? {
-            let line = input.split_to(end);
-            input.advance(1);
+            let line = &input[..end];
             // A bare LF also ends a line: some servers send no CR, and neither has any other use in
             // a reply.
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            if line.is_empty()
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let is_skipped = line.is_empty()
                 && self.partial.is_none()
-                && self.empty_lines < self.limits.empty_lines
-            {
+                && self.empty_lines < self.limits.empty_lines;
+            let taken = if is_skipped {
                 self.empty_lines += 1;
-                continue;
-            }
-            let is_last = self.take_line(line, end + 1)?;
-            if is_last {
+                Ok(false)
+            } else {
+                self.take_line(line, end + 1)
+            };
+            input.advance(end + 1);
+            if taken? {
                 (self.bytes, self.empty_lines) = (0, 0);
                 return Ok(self.partial.take());
             }
@@ -443,7 +444,8 @@ impl ReplyParser {
         };
         let reply = self.partial.get_or_insert_with(|| Reply {
             code,
-            lines: Arc::default(),
+            // Most replies have one line.
+            lines: Arc::new(Vec::with_capacity(1)),
         });
         if reply.code != code {
             return Err(ReplyError::CodeChanged(reply.code, printable_bytes(line)));

@@ -1,22 +1,25 @@
 //! The dialogue in readable form: bounded, without secrets and without the message.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::Reply;
-use crate::text::{beginning, printable};
+use crate::text::{beginning, to_printable};
 
 /// The number of lines kept from the beginning of a session, and of the most recent ones.
-const HEAD: usize = 100;
-const TAIL: usize = 300;
+const HEAD: usize = 2 * BLOCK;
+const TAIL: usize = 6 * BLOCK;
+/// The number of lines in a block, which copies share.
+const BLOCK: usize = 50;
 /// The maximum number of characters shown of a line, and of lines shown of a reply.
 const LINE: usize = 400;
 const REPLY_LINES: usize = 60;
 
 /// The dialogue of a session, for a log or a support request. Secrets are redacted, the message is
 /// not included, and the middle of a long session is left out. `Display` writes one line for each
-/// line of the dialogue.
+/// line of the dialogue. A copy is cheap: it shares the lines, except for the last few.
 ///
 /// ```text
 /// S: 220 mail.example.org ESMTP
@@ -28,42 +31,54 @@ const REPLY_LINES: usize = 60;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
-    /// Shared with the copies in receipts.
-    head: Vec<Arc<str>>,
-    omitted: usize,
-    tail: VecDeque<Arc<str>>,
+    /// Blocks of lines that are full: first those of the head, then as many as the tail needs.
+    blocks: VecDeque<Arc<str>>,
+    /// The number of blocks that were dropped between the head and the tail.
+    dropped: usize,
+    /// The lines after the blocks, fewer than a block has.
+    recent: String,
+    recent_lines: usize,
 }
 
 impl Transcript {
     /// The lines in order. If some were left out, a line states how many.
-    pub fn lines(&self) -> impl Iterator<Item = Arc<str>> + '_ {
-        let gap = (self.omitted > 0).then(|| format!("-- {} lines left out", self.omitted).into());
-        self.head
-            .iter()
-            .cloned()
-            .chain(gap)
-            .chain(self.tail.iter().cloned())
+    pub fn lines(&self) -> impl Iterator<Item = Cow<'_, str>> + '_ {
+        let blocks = self.blocks.iter().map(|block| &**block);
+        let mut lines = blocks.chain([&*self.recent]).flat_map(str::lines);
+        let omitted = self.omitted();
+        let head: Vec<&str> = lines.by_ref().take(HEAD).collect();
+        let gap = (omitted > 0).then(|| Cow::from(format!("-- {omitted} lines left out")));
+        // Of the first block after the head, the last lines may belong to the tail.
+        let tail = lines.skip(omitted - self.dropped * BLOCK);
+        let head = head.into_iter().map(Cow::from);
+        head.chain(gap).chain(tail.map(Cow::from))
+    }
+
+    /// The number of lines between the head and the tail.
+    fn omitted(&self) -> usize {
+        let all = (self.blocks.len() + self.dropped) * BLOCK + self.recent_lines;
+        all.saturating_sub(HEAD + TAIL)
     }
 
     /// Whether there are no lines.
     pub fn is_empty(&self) -> bool {
-        self.head.is_empty()
+        self.blocks.is_empty() && self.recent.is_empty()
     }
 
     /// Adds a remark about an event between the lines.
     pub(crate) fn note(&mut self, text: &str) {
-        self.push("--", text);
+        self.push(format_args!("-- "), text);
     }
 
     pub(super) fn client(&mut self, line: &str) {
-        self.push("C:", line);
+        self.push(format_args!("C: "), line);
     }
 
     pub(super) fn server(&mut self, reply: &Reply) {
-        let last = reply.lines().len().saturating_sub(1);
+        let (code, last) = (reply.code(), reply.lines().len().saturating_sub(1));
         for (i, line) in reply.lines().iter().enumerate().take(REPLY_LINES) {
             let mark = if i == last { ' ' } else { '-' };
-            self.push("S:", &format!("{}{mark}{line}", reply.code()));
+            self.push(format_args!("S: {code}{mark}"), line);
         }
         if last >= REPLY_LINES {
             self.note(&format!(
@@ -77,30 +92,46 @@ impl Transcript {
     #[cfg(feature = "client")]
     pub(crate) fn precede(&mut self, earlier: &Transcript) {
         let later = std::mem::replace(self, earlier.clone());
-        later.lines().for_each(|line| self.keep(line));
+        self.append(&later);
     }
 
-    fn push(&mut self, who: &str, text: &str) {
-        let text = printable(text);
-        let start = beginning(&text, LINE);
-        let line = format!(
-            "{who} {start}{}",
-            if start.len() < text.len() { "…" } else { "" }
-        );
+    /// Appends the dialogue of another connection.
+    #[cfg(feature = "client")]
+    pub(crate) fn append(&mut self, later: &Transcript) {
+        for line in later.lines() {
+            self.recent.push_str(&line);
+            self.end_line();
+        }
+    }
+
+    fn push(&mut self, before: fmt::Arguments<'_>, text: &str) {
         #[cfg(feature = "tracing")]
-        tracing::debug!(target: "envoi::dialogue", "{line}");
-        self.keep(line.into());
+        let start = self.recent.len();
+        let text = to_printable(text.into());
+        let shown = beginning(&text, LINE);
+        let _ = self.recent.write_fmt(before);
+        self.recent.push_str(shown);
+        if shown.len() < text.len() {
+            self.recent.push('…');
+        }
+        #[cfg(feature = "tracing")]
+        tracing::debug!(target: "envoi::dialogue", "{}", &self.recent[start..]);
+        self.end_line();
     }
 
-    fn keep(&mut self, line: Arc<str>) {
-        if self.head.len() < HEAD {
-            return self.head.push(line);
+    fn end_line(&mut self) {
+        self.recent.push('\n');
+        self.recent_lines += 1;
+        if self.recent_lines < BLOCK {
+            return;
         }
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-            self.omitted += 1;
+        self.blocks.push_back(self.recent.as_str().into());
+        self.recent.clear();
+        self.recent_lines = 0;
+        if self.blocks.len() > (HEAD + TAIL) / BLOCK {
+            self.blocks.remove(HEAD / BLOCK);
+            self.dropped += 1;
         }
-        self.tail.push_back(line);
     }
 }
 
