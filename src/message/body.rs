@@ -154,9 +154,7 @@ impl Body {
     /// Whether [`restart`](Self::restart) returns a copy. It does not if the message contains a
     /// stream.
     pub fn can_restart(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.try_clone().is_some())
+        !self.segments.iter().any(Segment::is_one_shot)
     }
 
     /// Returns a copy that starts at the beginning and is equal to the byte: Message-ID, date and

@@ -37,6 +37,14 @@ pub(super) enum Segment {
 }
 
 impl Segment {
+    /// Whether it is a stream, which can be read only once.
+    pub(super) fn is_one_shot(&self) -> bool {
+        matches!(
+            self,
+            Segment::Source(PartSource::Stream(_), _) | Segment::Consumed
+        )
+    }
+
     /// Returns a segment that starts at the beginning; `None` for a stream, which can be read only
     /// once.
     pub(super) fn try_clone(&self) -> Option<Self> {
