@@ -188,6 +188,8 @@ pub use client::Client;
 #[cfg(feature = "client")]
 pub use config::endpoint::Endpoint;
 #[cfg(feature = "client")]
+pub use config::send_window::SendWindow;
+#[cfg(feature = "client")]
 pub use config::timeouts::Timeouts;
 #[cfg(feature = "client")]
 pub use config::token::TokenRequest;

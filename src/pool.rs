@@ -279,8 +279,9 @@ impl Pool {
     ///
     /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one
     /// that contains a stream. If a session ends in which no message was answered, no other
-    /// connection is opened: each message in flight gets its error, and the stream ends. Up to 64
-    /// messages are kept until they are answered. The client's retry policy does not apply.
+    /// connection is opened: each message in flight gets its error, and the stream ends. The
+    /// [window](crate::Endpoint::send_window) limits the messages in flight, which are kept until
+    /// they are answered. The client's retry policy does not apply.
     ///
     /// # Errors
     ///

@@ -82,7 +82,8 @@ async fn send(
         if let Some(limit) = deadline {
             endpoint = endpoint.deadline(left_of(limit, began));
         }
-        return Ok(Success::Checked(Client::new(endpoint).check().await?));
+        let report = Client::new(endpoint).check().await?;
+        return Ok(Success::Checked(Box::new(report)));
     }
     let reading = message(options);
     let message = match deadline {
@@ -105,7 +106,8 @@ async fn send(
     if options.progress {
         message = message.progress(progress::bar());
     }
-    Ok(Success::Sent(client.send(message).await?))
+    let receipt = client.send(message).await?;
+    Ok(Success::Sent(Box::new(receipt)))
 }
 
 /// The time that is left of a limit, in tenths of a second, as errors print it.

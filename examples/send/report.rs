@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoi::proto::Reply;
@@ -147,9 +148,9 @@ const UNKNOWN: u8 = 79;
 /// What was done without an error.
 pub enum Success {
     /// The message was accepted, at least for some recipients.
-    Sent(Receipt),
+    Sent(Box<Receipt>),
     /// The server was checked, and nothing was sent.
-    Checked(CheckReport),
+    Checked(Box<CheckReport>),
 }
 
 /// The whole result.
@@ -165,9 +166,9 @@ impl Report {
         let (receipt, checked, failure) = match result {
             Ok(Success::Sent(receipt)) => {
                 let failure = Failure::partial(&receipt);
-                (Some(receipt), None, failure)
+                (Some(*receipt), None, failure)
             }
-            Ok(Success::Checked(report)) => (Some(session(&report)), Some(report), None),
+            Ok(Success::Checked(report)) => (Some(session(&report)), Some(*report), None),
             Err(mut failure) => (
                 failure.receipt.take().map(|receipt| *receipt),
                 None,
@@ -280,7 +281,7 @@ impl Report {
             "server": receipt.map(|receipt| &receipt.server),
             "reply": reply.or(failed_by).map(reply_json),
             "recipients": recipients,
-            "tls": receipt.and_then(|receipt| receipt.tls.as_ref()).map(tls_json),
+            "tls": receipt.and_then(|receipt| receipt.tls.as_deref()).map(tls_json),
             "auth": mechanism.map(|mechanism| mechanism.as_str()),
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
@@ -399,7 +400,7 @@ fn has_permanent_refusal(receipt: &Receipt) -> bool {
 /// The receipt of a session in which nothing was sent.
 fn session(report: &CheckReport) -> Receipt {
     let mut receipt = Receipt::new(report.server.as_str());
-    receipt.tls = report.tls.clone();
+    receipt.tls = report.tls.clone().map(Arc::new);
     receipt.plaintext_reason = report.plaintext_reason.clone();
     receipt.mechanism = report.mechanism;
     receipt.round_trips = report.round_trips;

@@ -22,7 +22,7 @@ use crate::tls::{
 use crate::transport::{Destination, Route, SocketOptions};
 #[cfg(feature = "proxy")]
 use crate::transport::{Proxy, ProxyHeader};
-use crate::{Credentials, Secret, Timeouts};
+use crate::{Credentials, Secret, SendWindow, Timeouts};
 
 /// A server and the settings for connections to it. Cheap to clone. All endpoints of the process
 /// with equal [TLS settings](TlsSettings#sharing) share the trust store and the TLS sessions.
@@ -57,6 +57,7 @@ pub struct Endpoint {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) check_after_idle: Duration,
+    pub(crate) send_window: SendWindow,
 }
 
 impl Endpoint {
@@ -106,6 +107,7 @@ impl Endpoint {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             check_after_idle: Duration::from_secs(30),
+            send_window: SendWindow::default(),
         }
     }
 
@@ -372,6 +374,18 @@ impl Endpoint {
         self
     }
 
+    /// Sets how many messages [`Connection::send_all`](crate::Connection::send_all) and
+    /// `Pool::send_all` have in flight.
+    ///
+    /// ```
+    /// let endpoint = envoi::Endpoint::new("mail.example.org").send_window(1_024);
+    /// assert_eq!(endpoint.get_send_window().messages, 1_024);
+    /// ```
+    pub fn send_window(mut self, window: impl Into<SendWindow>) -> Self {
+        self.send_window = window.into();
+        self
+    }
+
     /// The protocol: SMTP or LMTP.
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -457,6 +471,11 @@ impl Endpoint {
     /// The idle time after which a message begins with MAIL alone.
     pub fn get_check_after_idle(&self) -> Duration {
         self.check_after_idle
+    }
+
+    /// How many messages are in flight at once.
+    pub fn get_send_window(&self) -> SendWindow {
+        self.send_window
     }
 
     /// The options of the sockets.

@@ -5,6 +5,7 @@ pub(crate) mod endpoint;
 pub(crate) mod login;
 #[cfg(feature = "proxy")]
 mod proxy_url;
+pub(crate) mod send_window;
 pub(crate) mod timeouts;
 pub(crate) mod token;
 pub(crate) mod url;

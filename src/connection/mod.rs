@@ -4,7 +4,7 @@
 //! - `auth.rs`, `fallback.rs`: the login: which mechanism, and which one after it
 //! - `submission.rs`, `outcome.rs`, `errors.rs`: one message: its transactions, the outcome for
 //!   each recipient, and the error
-//! - `send_all.rs`: many messages in flight
+//! - `send_all.rs`, `in_flight.rs`: many messages in flight
 //! - `commands.rs`, `data_writer.rs`: the session step by step
 //! - `reuse.rs`: what a pool asks of an idle connection
 //! - `driver.rs`, `clock.rs`: bytes, time and the machine; cancel safety of each await point
@@ -20,6 +20,7 @@ mod data_writer;
 mod driver;
 mod errors;
 mod fallback;
+mod in_flight;
 mod outcome;
 #[cfg(feature = "pool")]
 mod reuse;
@@ -44,7 +45,7 @@ use crate::proto::{
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
 use crate::tls::TlsInfo;
-use crate::{Address, Endpoint, Envelope, trace};
+use crate::{Address, Endpoint, Envelope, SendWindow, trace};
 use call::CallGuard;
 use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
@@ -118,6 +119,7 @@ pub struct Connection {
     /// After this time without bytes from the server, the reply to MAIL is awaited before more is
     /// sent.
     check_after_idle: Duration,
+    send_window: SendWindow,
     /// The count of round trips when the current message started.
     round_trips_before: u32,
     /// A call was started and not completed: it is running, or its future was dropped. Set and
@@ -194,9 +196,12 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
         let mut call = CallGuard::start(self)?;
-        let server = call.info.server.clone();
-        let submitting = call.submit(envelope, body, started, endpoint);
-        let result = trace::in_span("send", &server, submitting).await;
+        let info = call.info.clone();
+        let result = {
+            // Pinned here, as each function that takes the future would move it.
+            let submitting = pin!(call.submit(envelope, body, started, endpoint));
+            trace::in_span("send", &info.server, submitting).await
+        };
         call.complete_with(result)
     }
 
@@ -215,8 +220,9 @@ impl Connection {
             self.sender_accepted = submission.sender_accepted();
         }
         submission.set_bytes(self.driver.machine.message_bytes());
+        let info = submission.session().unwrap_or(&self.info).clone();
         let (delivery, result) = submission.finish(&self.facts());
-        let receipt = self.receipt(&self.info, delivery, self.message_start(started));
+        let receipt = self.receipt(&info, delivery, self.message_start(started));
         match result {
             Ok(()) => Ok(receipt),
             Err(error) => Err(error.with_receipt(receipt)),
@@ -242,7 +248,7 @@ impl Connection {
             {
                 return submission.connection_lost(error, 0);
             }
-            submission.on_transaction_started();
+            submission.on_transaction_started(&self.info);
             while submission.unanswered() > 0 {
                 match self.driver.next(Some(&mut body)).await {
                     Ok(step) => submission.on_step(step),
@@ -280,8 +286,23 @@ impl Connection {
     /// Replaces this session, which has ended, by a new one.
     pub(crate) async fn renew(&mut self, endpoint: &Endpoint) -> Result<()> {
         // Boxed, as the future is large and rarely needed.
-        let mut next =
-            Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone())).await?;
+        let connecting = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone()));
+        let mut next = match connecting.await {
+            Ok(next) => next,
+            Err(error) => {
+                // What was not sent failed there.
+                let failed = match error.receipt() {
+                    Some(receipt) => receipt.clone(),
+                    None => Receipt::new(endpoint.server_name()),
+                };
+                self.driver
+                    .machine
+                    .transcript_mut()
+                    .append(&failed.transcript);
+                self.info = Arc::new(failed.into());
+                return Err(error);
+            }
+        };
         next.driver.machine.follow(&self.driver.machine);
         next.round_trips_before = self.round_trips_before;
         next.in_call = self.in_call;
@@ -427,7 +448,7 @@ impl Connection {
 
     /// The negotiated TLS; `None` for plaintext.
     pub fn tls(&self) -> Option<&TlsInfo> {
-        self.info.tls.as_ref()
+        self.info.tls.as_deref()
     }
 
     /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is

@@ -1,6 +1,6 @@
 //! Many messages in flight: the next one is sent before the reply to the one before arrives.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::DerefMut;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,17 +11,14 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::call::CallGuard;
 use super::clock::Clock;
-use super::submission::{SharedError, Submission};
-use super::{Connection, MessageStart, not_sent, prepare_by};
-use crate::error::{Error, ErrorKind, Result};
+use super::in_flight::{InFlight, Prepared};
+use super::{Connection, MessageStart, errors, not_sent, prepare_by};
+use crate::diagnose;
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::proto::{Event, Step};
-use crate::receipt::{Delivery, Receipt, SessionInfo};
+use crate::receipt::Receipt;
 use crate::{Endpoint, Envelope};
-
-/// The maximum number of messages in flight. More would gain nothing: at a round-trip time of 100
-/// ms, this is 640 messages a second.
-const WINDOW: usize = 64;
 
 impl Connection {
     /// Sends the messages of a stream, and yields the outcome of each, in their order.
@@ -29,7 +26,7 @@ impl Connection {
     /// If the server offers PIPELINING, a message does not wait for the reply to the one before, so
     /// latency does not limit throughput. With CHUNKING (RFC 3030), small messages follow one
     /// another without a pause; otherwise the commands of the next one are sent with the end of the
-    /// one before. At most 64 messages are in flight.
+    /// one before. [`Endpoint::send_window`] limits the messages in flight; the default is 64.
     ///
     /// A message that fails does not stop the others. If the connection is lost, each message that
     /// was started gets its outcome, [unknown](Error::outcome_unknown) or not sent, and the stream
@@ -105,23 +102,24 @@ pub(crate) fn send_all<'c, 'm: 'c>(
     messages: impl Stream<Item = Message<'m>> + 'c,
     renewal: Option<Renewal>,
 ) -> impl Stream<Item = Result<Receipt>> + 'c {
-    let state = SendAll {
+    // Boxed, since `unfold` moves it with each outcome.
+    let state = Box::new(SendAll {
+        in_flight: InFlight::new(connection.send_window),
         connection,
         renewal,
         messages: Box::pin(messages.fuse()),
         input_ended: false,
+        taken: None,
         preparing: None,
         in_call: false,
         uploading: None,
-        in_flight: VecDeque::new(),
-        first_number: 0,
         open_transactions: VecDeque::new(),
         session_ended: false,
         session_full: false,
         // A connection from a pool may turn out to be closed: another one may follow.
         has_answered: true,
         end_reported: false,
-    };
+    });
     stream::unfold(state, |mut state| async move {
         state.next().await.map(|outcome| (outcome, state))
     })
@@ -135,15 +133,15 @@ struct SendAll<'m, C, S> {
     /// No more messages are taken: the stream ended, or the connection ended and cannot be
     /// replaced.
     input_ended: bool,
-    /// The message taken from the stream last, until it is prepared.
+    /// The message taken from the stream last, until its preparation starts.
+    taken: Option<Message<'m>>,
+    /// The preparation of that message.
     preparing: Option<Preparing<'m>>,
     /// A call is open on the connection, for the open transactions.
     in_call: bool,
     /// The message whose body is being sent, by its number.
     uploading: Option<(usize, Body)>,
-    in_flight: VecDeque<InFlight>,
-    /// The number of the first message in flight.
-    first_number: usize,
+    in_flight: InFlight,
     /// The message numbers of the transactions without an outcome, in the order in which they were
     /// started. A further transaction of a message may start after those of later messages.
     open_transactions: VecDeque<usize>,
@@ -157,37 +155,16 @@ struct SendAll<'m, C, S> {
     end_reported: bool,
 }
 
-/// A message that is ready to be sent.
-type Prepared = Box<(Envelope, Body)>;
-
 struct Preparing<'m> {
-    prepared: Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'm>>,
+    future: Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'm>>,
     start: MessageStart,
     clock: Clock,
 }
 
-/// A message that was taken from the stream, and whose outcome was not yielded yet.
-struct InFlight {
-    stage: Stage,
-    start: MessageStart,
-    /// The session that it is sent in.
-    session: Arc<SessionInfo>,
-    /// The time limits of the message; moved to the connection when this becomes the oldest pending
-    /// message.
-    clock: Option<Clock>,
-    /// The message from its beginning, if a further transaction may follow, or another connection.
-    retry_copy: Option<Prepared>,
-}
-
-enum Stage {
-    Queued(Prepared),
-    Started(Submission),
-    /// It could not be prepared, or no connection was available for it.
-    Failed(Error),
-}
-
-enum Arrival<'m> {
-    Message(Option<Box<Message<'m>>>),
+enum Arrival {
+    /// The next message was taken from the stream.
+    Message,
+    InputEnded,
     Prepared(Result<Prepared>),
     Step(Step),
 }
@@ -195,19 +172,11 @@ enum Arrival<'m> {
 impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAll<'m, C, S> {
     async fn next(&mut self) -> Option<Result<Receipt>> {
         loop {
-            if self
-                .in_flight
-                .front()
-                .is_some_and(|message| message.is_over() && !message.can_be_retried())
-            {
-                self.first_number += 1;
+            if let Some(message) = self.in_flight.pop_finished() {
                 if self.open_transactions.is_empty() {
                     self.end_call();
                 }
-                return self
-                    .in_flight
-                    .pop_front()
-                    .map(|message| message.finish(&self.connection));
+                return Some(message.finish(&self.connection));
             }
             if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
                 self.end_call();
@@ -221,22 +190,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// Makes one step: takes the next message, sends more of the current one, or takes a reply.
     async fn advance(&mut self) -> Result<()> {
-        self.apply_first_clock();
-        let has_further =
-            |message: &InFlight| message.submission().is_some_and(Submission::has_next_batch);
-        let further_batch = self.in_flight.iter().position(has_further);
-        let is_queued = self.in_flight.iter().any(InFlight::is_queued);
+        // No deadline of a message is earlier than that of one before it.
+        if let Some(clock) = self.in_flight.first_clock() {
+            self.connection.driver.clock = clock;
+        }
+        let further = self.in_flight.first_with_further();
         // Further transactions of the message go over another connection then.
         let is_exhausted = self.renewal.is_some()
-            && further_batch.is_some()
+            && further.is_some()
             && self.connection.driver.machine.transactions_left() == Some(0);
-        let is_idle =
-            self.open_transactions.is_empty() && (further_batch.is_none() || is_exhausted);
+        let is_idle = self.open_transactions.is_empty() && (further.is_none() || is_exhausted);
         if is_idle {
             self.end_call();
-            let has_next = is_queued || further_batch.is_some();
+            let has_next = self.in_flight.has_queued() || further.is_some();
             // After a 421 the end of the session has not been read yet.
-            let has_ended = self.in_flight.iter().any(InFlight::can_be_retried);
+            let has_ended = self.in_flight.has_untouched();
             if self.session_ended || self.is_session_used_up() && !has_ended {
                 if !has_next {
                     // A new connection is made only for another message, in its time limits.
@@ -258,21 +226,20 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             return Ok(());
         }
         let can_start = driver.machine.may_begin();
-        if let Some(index) = further_batch
+        if let Some(number) = further
             && can_start
             && (is_idle || !is_exhausted)
         {
-            self.start_batch(self.first_number + index);
+            self.start_batch(number);
             return Ok(());
         }
-        if is_queued && can_start && !self.is_session_used_up() {
+        if can_start && self.in_flight.can_start_queued() && !self.is_session_used_up() {
             self.start_queued();
             return Ok(());
         }
-        let is_full =
-            self.input_ended || self.in_flight.len() >= WINDOW || self.is_session_used_up();
+        let is_full = self.input_ended || !self.in_flight.has_room() || self.is_session_used_up();
         let takes_more = !is_full || self.preparing.is_some();
-        if further_batch.is_some() || is_queued || !takes_more || !can_start {
+        if further.is_some() || self.in_flight.has_queued() || !takes_more || !can_start {
             let step = self.connection.driver.next(None).await?;
             return self.on_step(step);
         }
@@ -282,8 +249,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// Handles the next [`Arrival`].
     async fn take_next(&mut self, is_idle: bool) -> Result<()> {
         match self.next_arrival(is_idle).await? {
-            Arrival::Message(Some(message)) => self.prepare(*message),
-            Arrival::Message(None) => self.input_ended = true,
+            Arrival::Message => {
+                if let Some(message) = self.taken.take() {
+                    self.prepare(message);
+                }
+            }
+            Arrival::InputEnded => self.input_ended = true,
             Arrival::Prepared(prepared) => self.prepared(prepared),
             Arrival::Step(step) => self.on_step(step)?,
         }
@@ -294,12 +265,17 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// messages in flight. The future that loses is dropped, which is safe:
     /// [`Driver::next`](super::driver::Driver::next) is cancel-safe, and the stream and the
     /// preparation continue with their next poll.
-    async fn next_arrival(&mut self, is_idle: bool) -> Result<Arrival<'m>> {
-        let (messages, preparing) = (&mut self.messages, &mut self.preparing);
+    async fn next_arrival(&mut self, is_idle: bool) -> Result<Arrival> {
+        let (messages, taken) = (&mut self.messages, &mut self.taken);
+        let preparing = &mut self.preparing;
         let source = async {
-            match preparing {
-                Some(preparing) => Arrival::Prepared(preparing.prepared.as_mut().await),
-                None => Arrival::Message(messages.next().await.map(Box::new)),
+            if let Some(Preparing { future, .. }) = preparing {
+                return Arrival::Prepared(future.as_mut().await);
+            }
+            *taken = messages.next().await;
+            match taken {
+                Some(_) => Arrival::Message,
+                None => Arrival::InputEnded,
             }
         };
         if is_idle {
@@ -309,15 +285,6 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         match select(pin!(source), step).await {
             Either::Left((arrival, _)) => Ok(arrival),
             Either::Right((step, _)) => Ok(Arrival::Step(step?)),
-        }
-    }
-
-    /// Sets the time limits to those of the first message without an outcome. It was taken before
-    /// the others, so no deadline is earlier than its own.
-    fn apply_first_clock(&mut self) {
-        let first = self.in_flight.iter_mut().find(|message| !message.is_over());
-        if let Some(clock) = first.and_then(|message| message.clock.take()) {
-            self.connection.driver.clock = clock;
         }
     }
 
@@ -382,7 +349,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             .renewal
             .as_ref()
             .and_then(|renewal| renewal.admit.clone());
-        let prepared = Box::pin(async move {
+        let future = Box::pin(async move {
             let (mut envelope, mut body) = prepare_by(&by, message).await?;
             body.find_content(is_8bitmime_offered).await?;
             if let Some(admit) = admit {
@@ -391,7 +358,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             Ok(Box::new((envelope, body)))
         });
         self.preparing = Some(Preparing {
-            prepared,
+            future,
             start,
             clock,
         });
@@ -404,86 +371,56 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         else {
             return;
         };
-        let stage = match prepared {
+        match prepared {
             Ok(prepared) => {
                 clock.allow_for(
                     prepared.0.recipients().len(),
                     &self.connection.driver.timeouts,
                 );
-                Stage::Queued(prepared)
+                self.in_flight.push(prepared, start, clock);
             }
-            Err(error) => Stage::Failed(error),
-        };
-        self.in_flight.push_back(InFlight {
-            stage,
-            start,
-            session: self.connection.info.clone(),
-            clock: Some(clock),
-            retry_copy: None,
-        });
+            Err(error) => self.in_flight.push_failed(error, start),
+        }
     }
 
     /// Starts the first queued message.
     fn start_queued(&mut self) {
-        let Some(index) = self.in_flight.iter().position(InFlight::is_queued) else {
+        let Some(message) = self.in_flight.first_queued() else {
             return;
         };
-        let message = &mut self.in_flight[index];
-        let Some(prepared) = message.take_queued() else {
-            return;
-        };
-        let mut submission = self.connection.new_submission(&prepared.0, &prepared.1);
+        let mut submission = message.new_submission(&self.connection);
         let machine = &self.connection.driver.machine;
-        let session = machine.check_session(submission.batch_count());
-        let session = match session.map_err(Error::from) {
-            // More transactions than a session takes: the last ones go over other connections.
-            Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Unsupported => {
-                Ok(())
+        let checked = machine
+            .check_session(submission.batch_count())
+            .map_err(Error::from);
+        match checked {
+            Err(error) if self.renewal.is_some() && error.kind() == ErrorKind::Closed => {
+                self.session_full = true;
             }
-            session => session,
-        };
-        if self.renewal.is_some()
-            && session
-                .as_ref()
-                .is_err_and(|error| error.kind() == ErrorKind::Closed)
-        {
-            message.stage = Stage::Queued(prepared);
-            self.session_full = true;
-            return;
-        }
-        // A message that no session of this server takes does not stop the others.
-        self.input_ended |= session
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Closed);
-        let can_start = session
-            .map_err(|error| submission.connection_lost(error, 0))
-            .is_ok();
-        (message.stage, message.retry_copy) =
-            (Stage::Started(submission), can_start.then_some(prepared));
-        if can_start {
-            self.start_batch(self.first_number + index);
+            // More transactions than a session takes: with a renewal, the last ones go over other
+            // connections.
+            Err(error) if self.renewal.is_none() || error.kind() != ErrorKind::Unsupported => {
+                // A message that no session of this server takes does not stop the others.
+                self.input_ended |= error.kind() == ErrorKind::Closed;
+                message.prepared = None;
+                submission.connection_lost(error, 0);
+                self.in_flight.start_queued(submission);
+            }
+            _ => {
+                let number = self.in_flight.start_queued(submission);
+                self.start_batch(number);
+            }
         }
     }
 
     /// Starts the next transaction of the message with this number.
     fn start_batch(&mut self, number: usize) {
-        let Some(index) = number.checked_sub(self.first_number) else {
+        let Some((submission, prepared)) = self.in_flight.started(number) else {
             return;
         };
-        let Some(InFlight {
-            stage: Stage::Started(submission),
-            session,
-            retry_copy,
-            ..
-        }) = self.in_flight.get_mut(index)
-        else {
+        let Some((envelope, mut body)) = prepared.take().map(|prepared| *prepared) else {
             return;
         };
-        session.clone_from(&self.connection.info);
-        let Some(prepared) = retry_copy.take() else {
-            return;
-        };
-        let (envelope, mut body) = *prepared;
         let Some(recipients) = submission.next_batch() else {
             return;
         };
@@ -492,10 +429,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             .transaction(&envelope, recipients, &mut body);
         match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
-                submission.on_transaction_started();
+                submission.on_transaction_started(&self.connection.info);
                 // A message to one recipient needs one transaction.
                 if envelope.recipients().len() > 1 || self.renewal.is_some() {
-                    *retry_copy = body.restart().map(|body| Box::new((envelope, body)));
+                    *prepared = body.restart().map(|body| Box::new((envelope, body)));
                 }
                 self.open_transactions.push_back(number);
                 self.uploading = Some((number, body));
@@ -505,29 +442,21 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             }
             Err(error) => {
                 if error.kind() == ErrorKind::Closed {
-                    *retry_copy = Some(Box::new((envelope, body)));
+                    *prepared = Some(Box::new((envelope, body)));
                 }
                 submission.connection_lost(error, 0);
             }
         }
+        self.in_flight.update(number);
     }
 
-    /// The body of the current message was written.
+    /// The body of the current message was written, or no more of it will be.
     fn finish_upload(&mut self) {
-        let Some((number, _)) = self.uploading.take() else {
-            return;
-        };
-        let bytes = self.connection.driver.machine.message_bytes();
-        if let Some(message) = self.message(number) {
-            message.set_bytes(bytes);
+        if let Some((number, _)) = self.uploading.take()
+            && let Some((submission, _)) = self.in_flight.started(number)
+        {
+            submission.set_bytes(self.connection.driver.machine.message_bytes());
         }
-    }
-
-    /// The message in flight with this number.
-    fn message(&mut self, number: usize) -> Option<&mut InFlight> {
-        number
-            .checked_sub(self.first_number)
-            .and_then(|index| self.in_flight.get_mut(index))
     }
 
     /// Handles an event: it concerns the first transaction without an outcome; the end of the
@@ -536,166 +465,114 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         if step == Step::Closed {
             return Err(not_sent(step));
         }
-        let is_sent = matches!(step, Step::Event(Event::Accepted { .. }));
-        if is_sent && self.open_transactions.len() == 1 {
-            // If the next transaction waits for this reply, nothing else shows that the whole
-            // message was written.
-            self.finish_upload();
-        }
-        self.has_answered |= is_sent
-            || matches!(&step, Step::Event(Event::Rejected { reply, .. }) if reply.code() != 421);
+        self.has_answered |= match &step {
+            Step::Event(Event::Accepted { .. }) => true,
+            Step::Event(Event::Rejected { reply, .. }) => reply.code() != 421,
+            _ => false,
+        };
         let Some(&number) = self.open_transactions.front() else {
             return Ok(());
         };
-        let Some(InFlight {
-            stage: Stage::Started(submission),
-            ..
-        }) = self.message(number)
-        else {
+        let Some((submission, _)) = self.in_flight.started(number) else {
             return Ok(());
         };
         let unanswered = submission.unanswered();
         submission.on_step(step);
-        let is_answered = submission.unanswered() < unanswered;
-        let reports_end = submission.is_over() && submission.is_untouched();
-        if is_answered {
-            self.open_transactions.pop_front();
+        if submission.unanswered() == unanswered {
+            return Ok(());
         }
-        self.end_reported |= reports_end;
+        self.end_reported |= submission.is_over() && submission.is_untouched();
+        if self.open_transactions.len() == 1 {
+            // The message that was being sent is this one.
+            self.finish_upload();
+        }
+        self.open_transactions.pop_front();
+        self.in_flight.update(number);
         Ok(())
     }
 
     /// Handles the loss of the connection. The first transactions without an outcome may have been
     /// completed by the server; the others were not.
     fn connection_lost(&mut self, error: Error) {
+        self.finish_upload();
         self.end_call();
         // A session without a reply to a message is not replaced: the attempts would not end.
         let continues = self.renewal.is_some() && self.has_answered && !self.session_ended;
         self.session_ended = true;
         self.input_ended |= !continues;
-        let open_transactions = std::mem::take(&mut self.open_transactions);
+        let mut open_transactions = std::mem::take(&mut self.open_transactions);
         let unknown = self
             .connection
             .driver
             .machine
             .unconfirmed_messages()
             .min(open_transactions.len());
-        let mut shared = SharedError::new(error);
-        for (number, message) in (self.first_number..).zip(&mut self.in_flight) {
-            if let Stage::Started(submission) = &mut message.stage
-                && !submission.is_over()
-            {
-                let unknown = open_transactions
-                    .range(..unknown)
-                    .filter(|open| **open == number)
-                    .count();
-                submission.connection_lost(shared.error(), unknown);
+        let mut unknown_of: HashMap<usize, usize> = HashMap::new();
+        for number in open_transactions.drain(..unknown) {
+            *unknown_of.entry(number).or_default() += 1;
+        }
+        let mut end = SessionEnd::new(error);
+        for (number, submission) in self.in_flight.all_started() {
+            if !submission.is_over() {
+                let unknown = unknown_of.remove(&number).unwrap_or_default();
+                submission.connection_lost(end.next_error(), unknown);
             }
         }
         match continues {
-            true => self.requeue_untouched(),
-            false => self.give_up(shared),
-        }
-    }
-
-    /// Queues the messages that were not sent because the session ended for another connection.
-    fn requeue_untouched(&mut self) {
-        for message in &mut self.in_flight {
-            if message.can_be_retried()
-                && let Some(retry_copy) = message.retry_copy.take()
-            {
-                message.stage = Stage::Queued(retry_copy);
-            }
+            true => self.in_flight.requeue_untouched(),
+            false => self.give_up(end),
         }
     }
 
     /// Ends all messages that were not started.
-    fn give_up(&mut self, mut shared: SharedError) {
-        for message in &mut self.in_flight {
-            message.retry_copy = None;
-            let Some(prepared) = message.take_queued() else {
-                continue;
-            };
-            let mut submission = self.connection.new_submission(&prepared.0, &prepared.1);
-            submission.connection_lost(shared.error(), 0);
-            message.stage = Stage::Started(submission);
-        }
-        let (error, start) = if let Some(Preparing { start, .. }) = self.preparing.take() {
-            (shared.error(), start)
-        } else if let Some(error) = shared.unused()
+    fn give_up(&mut self, mut end: SessionEnd) {
+        let connection = &self.connection;
+        self.in_flight.give_up(|message| {
+            let mut submission = message.new_submission(connection);
+            submission.connection_lost(end.next_error(), 0);
+            submission
+        });
+        if let Some(Preparing { start, .. }) = self.preparing.take() {
+            self.in_flight.push_failed(end.next_error(), start);
+        } else if let Some(error) = end.cause
             && !self.end_reported
         {
             // Between two messages: none has failed, but the next one cannot be sent.
-            (error, MessageStart::now(&self.connection))
-        } else {
-            return;
-        };
-        let stage = Stage::Failed(error);
-        self.in_flight.push_back(InFlight {
-            stage,
-            start,
-            session: self.connection.info.clone(),
-            clock: None,
-            retry_copy: None,
-        });
+            let start = MessageStart::now(connection);
+            self.in_flight.push_failed(error, start);
+        }
     }
 }
 
-impl InFlight {
-    fn is_over(&self) -> bool {
-        match &self.stage {
-            Stage::Queued(..) => false,
-            Stage::Started(submission) => submission.is_over(),
-            Stage::Failed(_) => true,
-        }
-    }
+/// Why the session ended, for all messages that were not sent for that reason.
+struct SessionEnd {
+    /// The error itself, with its cause, for the first of them.
+    cause: Option<Error>,
+    /// One that says the same, for the others.
+    consequence: Error,
+}
 
-    fn is_queued(&self) -> bool {
-        matches!(self.stage, Stage::Queued(..))
-    }
-
-    /// The session ended before the server took anything of the message, and it can be sent again.
-    fn can_be_retried(&self) -> bool {
-        self.retry_copy.is_some() && self.submission().is_some_and(Submission::is_untouched)
-    }
-
-    /// Takes the message out of the queue.
-    fn take_queued(&mut self) -> Option<Prepared> {
-        let failed = Stage::Failed(not_sent(Step::Closed));
-        match std::mem::replace(&mut self.stage, failed) {
-            Stage::Queued(prepared) => Some(prepared),
-            other => {
-                self.stage = other;
-                None
-            }
-        }
-    }
-
-    fn submission(&self) -> Option<&Submission> {
-        match &self.stage {
-            Stage::Started(submission) => Some(submission),
-            _ => None,
-        }
-    }
-
-    /// The message was written, with this size.
-    fn set_bytes(&mut self, bytes: u64) {
-        if let Stage::Started(submission) = &mut self.stage {
-            submission.set_bytes(bytes);
-        }
-    }
-
-    fn finish(self, connection: &Connection) -> Result<Receipt> {
-        let facts = connection.facts();
-        let (delivery, result) = match self.stage {
-            Stage::Started(submission) => submission.finish(&facts),
-            Stage::Failed(error) => (Delivery::default(), Err(error)),
-            Stage::Queued(..) => (Delivery::default(), Err(not_sent(Step::Closed))),
+impl SessionEnd {
+    fn new(error: Error) -> Self {
+        let consequence = match error.reply().filter(|reply| reply.code() == 421) {
+            Some(reply) => Error::refused(
+                ErrorKind::Closed,
+                Phase::Mail,
+                errors::ENDED_BEFORE,
+                reply.clone(),
+            ),
+            None => Error::new(ErrorKind::Closed, Phase::Body, error.message())
+                .with_hint(diagnose::hint_for_eof(Phase::Body, false)),
         };
-        let receipt = connection.receipt(&self.session, delivery, self.start);
-        match result {
-            Ok(()) => Ok(receipt),
-            Err(error) => Err(error.advised(&facts).with_receipt(receipt)),
+        SessionEnd {
+            cause: Some(error),
+            consequence,
         }
+    }
+
+    fn next_error(&mut self) -> Error {
+        self.cause
+            .take()
+            .unwrap_or_else(|| self.consequence.clone())
     }
 }

@@ -176,6 +176,7 @@ impl Connection {
             #[cfg(feature = "pool")]
             sender_accepted: false,
             check_after_idle: endpoint.check_after_idle,
+            send_window: endpoint.send_window,
             round_trips_before: 0,
             in_call: false,
         };
@@ -253,7 +254,7 @@ impl Connection {
                     self.driver.machine.set_channel_binding(channel);
                 }
                 self.driver.transport = Transport::Tls(Box::new(stream));
-                self.info_mut().tls = Some(info);
+                self.info_mut().tls = Some(Arc::new(info));
                 Ok(())
             }
             Err(error) => {

@@ -2,15 +2,16 @@
 //! recipients at once.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::errors;
 use super::outcome::TransactionOutcome;
-use crate::diagnose::{self, Facts};
+use crate::diagnose::Facts;
 use crate::error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "pool")]
 use crate::proto::Event;
-use crate::proto::{Reply, Step};
-use crate::receipt::{Delivery, Outcome, Recipient};
+use crate::proto::Step;
+use crate::receipt::{Delivery, Outcome, Recipient, SessionInfo};
 use crate::{Address, Envelope};
 
 /// A message that is being sent, in one or more transactions, each for a batch of the recipients
@@ -33,8 +34,10 @@ pub(super) struct Submission {
     /// The maximum size of every overflow batch.
     overflow_max: usize,
     is_repeatable: bool,
-    /// The size of the message, once it was sent.
+    /// The bytes of the message that were sent.
     bytes: u64,
+    /// The session of the last transaction.
+    session: Option<Arc<SessionInfo>>,
     #[cfg(feature = "pool")]
     sender_accepted: bool,
 }
@@ -72,6 +75,7 @@ impl Submission {
             overflow_max: usize::MAX,
             is_repeatable,
             bytes: 0,
+            session: None,
             #[cfg(feature = "pool")]
             sender_accepted: false,
         }
@@ -111,14 +115,23 @@ impl Submission {
         self.unanswered() == 0 && !self.overflow.is_empty()
     }
 
-    /// The transaction of the [next batch](Self::next_batch) was started.
-    pub(super) fn on_transaction_started(&mut self) {
+    /// The transaction of the [next batch](Self::next_batch) was started in this session.
+    pub(super) fn on_transaction_started(&mut self, session: &Arc<SessionInfo>) {
         self.transactions += 1;
+        self.session = Some(session.clone());
     }
 
-    /// The message was written, with this size.
+    /// The session of the last transaction that was started.
+    pub(super) fn session(&self) -> Option<&Arc<SessionInfo>> {
+        self.session.as_ref()
+    }
+
+    /// Sets the bytes that were sent in the last transaction. Without one, these are of another
+    /// message.
     pub(super) fn set_bytes(&mut self, bytes: u64) {
-        self.bytes = bytes;
+        if self.transactions > 0 {
+            self.bytes = bytes;
+        }
     }
 
     /// Another batch can be started now, after the first one.
@@ -308,7 +321,7 @@ impl Submission {
             reply,
             incomplete_reason: None,
             transactions: self.transactions,
-            bytes: 0,
+            bytes: self.bytes,
         };
         let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();
         match failure {
@@ -322,7 +335,6 @@ impl Submission {
                 let untried_reason = untried_reason.filter(|_| is_incomplete);
                 delivery.incomplete_reason =
                     untried_reason.or_else(|| once.then(|| errors::ONCE.to_owned()));
-                delivery.bytes = self.bytes;
                 (delivery, Ok(()))
             }
         }
@@ -339,43 +351,5 @@ impl RecipientBatch {
             outcome,
             result: None,
         }
-    }
-}
-
-/// What ended the session, for everything that ended with it.
-pub(super) struct SharedError {
-    message: String,
-    /// The 421 that ended it, if one did.
-    shutdown: Option<Reply>,
-    error: Option<Error>,
-}
-
-impl SharedError {
-    pub(super) fn new(error: Error) -> Self {
-        let shutdown = error.reply().filter(|reply| reply.code() == 421).cloned();
-        SharedError {
-            message: error.message().to_owned(),
-            shutdown,
-            error: Some(error),
-        }
-    }
-
-    /// The first one gets the error itself, with its cause; the others one that says the same.
-    pub(super) fn error(&mut self) -> Error {
-        self.error.take().unwrap_or_else(|| match &self.shutdown {
-            Some(reply) => Error::refused(
-                ErrorKind::Closed,
-                Phase::Mail,
-                errors::ENDED_BEFORE,
-                reply.clone(),
-            ),
-            None => Error::new(ErrorKind::Closed, Phase::Body, self.message.as_str())
-                .with_hint(diagnose::hint_for_eof(Phase::Body, false)),
-        })
-    }
-
-    /// The error itself, if it was not returned yet.
-    pub(super) fn unused(self) -> Option<Error> {
-        self.error
     }
 }

@@ -444,7 +444,7 @@ impl Port {
 
 /// What had been negotiated before the error.
 fn tls_info(error: &Error) -> Option<&TlsInfo> {
-    error.receipt().and_then(|receipt| receipt.tls.as_ref())
+    error.receipt().and_then(|receipt| receipt.tls.as_deref())
 }
 
 /// Peeks at the first bytes. Returns none if the server closes the connection.

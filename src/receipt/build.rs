@@ -2,6 +2,7 @@
 //! into one of these three, which the connection or the submission fills in; [`Attempts`] decides
 //! what it is for a message that was retried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Receipt, Recipient};
@@ -13,7 +14,7 @@ use crate::receipt::TlsInfo;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionInfo {
     pub(crate) server: String,
-    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) tls: Option<Arc<TlsInfo>>,
     pub(crate) plaintext_reason: Option<String>,
     pub(crate) mechanism: Option<Mechanism>,
 }
@@ -34,6 +35,17 @@ pub(crate) struct Effort {
     pub(crate) round_trips: u32,
     pub(crate) elapsed: Duration,
     pub(crate) transcript: Transcript,
+}
+
+impl From<Receipt> for SessionInfo {
+    fn from(receipt: Receipt) -> Self {
+        SessionInfo {
+            server: receipt.server,
+            tls: receipt.tls,
+            plaintext_reason: receipt.plaintext_reason,
+            mechanism: receipt.mechanism,
+        }
+    }
 }
 
 impl Delivery {

@@ -7,6 +7,7 @@ mod queue_id;
 mod tls;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Address;
@@ -45,13 +46,17 @@ pub struct Receipt {
     /// to RCPT (RFC 5321, 4.5.3.1.10; see [`Connection::send`](crate::Connection::send)). Includes
     /// all attempts if the message was retried; 0 if none was started.
     pub transactions: u32,
-    /// What protected the connection; `None` for plaintext.
-    pub tls: Option<TlsInfo>,
+    /// What protected the connection; `None` for plaintext, and if no connection was made. Of a
+    /// message that was sent over several connections, what protected the last one. Shared by the
+    /// receipts of a session.
+    pub tls: Option<Arc<TlsInfo>>,
     /// Why an opportunistic connection is not encrypted.
     pub plaintext_reason: Option<String>,
     /// The SASL mechanism of the login, if there was one.
     pub mechanism: Option<Mechanism>,
-    /// The bytes of the message that were sent, without dot-stuffing and the final dot.
+    /// The bytes of the message that were sent, without dot-stuffing and the final dot; of a
+    /// message in several transactions, those of the last one. If sending failed before the end of
+    /// the message, up to 256 KiB of them may not have left.
     pub bytes: u64,
     /// The number of times that sending had to wait for the server: for this message alone on a
     /// [`Connection`](crate::Connection) that is kept open by the caller or a pool, otherwise since

@@ -11,7 +11,7 @@ use envoi::testing::{Builder, Server};
 use envoi::tls::Security;
 use envoi::{
     Attachment, Client, Connection, Endpoint, Error, ErrorKind, Message, Outcome, Phase,
-    PoolConfig, Receipt, Timeouts,
+    PoolConfig, Receipt, SendWindow, Timeouts,
 };
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
@@ -537,6 +537,113 @@ async fn receipts_count_the_bytes_with_and_without_pipelining() {
             );
         }
     }
+}
+
+/// Where less than the message was refused, none of it was sent; a chunk goes with its commands.
+#[tokio::test(start_paused = true)]
+async fn the_receipt_of_an_error_counts_the_bytes_that_were_sent() {
+    for chunking in [true, false] {
+        let (mut connection, _serving) = connect(chunking, Duration::from_millis(1), None).await;
+        let messages = || ["one@example.com", "nobody@example.com"].map(message);
+        let mut outcomes: Outcomes = connection
+            .send_all(stream::iter(messages()))
+            .collect()
+            .await;
+        for message in messages() {
+            outcomes.push(connection.send(message).await);
+        }
+        for outcome in outcomes {
+            match outcome {
+                Ok(receipt) => assert!(receipt.bytes > 0),
+                Err(error) => {
+                    let bytes = error.receipt().unwrap().bytes;
+                    assert_eq!(bytes > 0, chunking, "{bytes} bytes, chunking: {chunking}");
+                }
+            }
+        }
+    }
+}
+
+/// The number of a hundred messages whose outcome is unknown when no reply comes.
+async fn unknown_with(window: SendWindow) -> usize {
+    let (client, server) = duplex(1024 * 1024);
+    tokio::spawn(silent(server, "250-CHUNKING\r\n250 PIPELINING\r\n"));
+    let endpoint = Endpoint::new("silent.example.org")
+        .security(Security::None)
+        .timeouts(Timeouts::uniform(Duration::from_secs(1)))
+        .send_window(window);
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
+    let many = stream::iter(0..100).map(|_| message("you@example.com"));
+    let outcomes: Outcomes = connection.send_all(many).collect().await;
+    let errors = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err());
+    errors.filter(|error| error.outcome_unknown()).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_window_bounds_what_becomes_unknown() {
+    assert_eq!(unknown_with(SendWindow::default()).await, 64);
+    for messages in [0, 1, 7, 100] {
+        let window = SendWindow::new(messages);
+        assert_eq!(unknown_with(window).await, messages.max(1));
+    }
+    let (_, body) = message("you@example.com").prepare().await.unwrap();
+    let size = body.size().unwrap();
+    for (bytes, unknown) in [(0, 1), (size / 2, 1), (size * 7 / 2, 3), (u64::MAX, 64)] {
+        let mut window = SendWindow::default();
+        window.bytes = Some(bytes);
+        assert_eq!(unknown_with(window).await, unknown, "{bytes} bytes");
+    }
+}
+
+/// With a limit of bytes, all messages are sent, larger ones and those of unknown size alone.
+#[tokio::test(start_paused = true)]
+async fn a_window_of_bytes_stops_no_message() {
+    let (client, server) = duplex(1024 * 1024);
+    let serving = tokio::spawn(far_away(server, true, Duration::from_millis(1), None));
+    let mut window = SendWindow::new(8);
+    window.bytes = Some(1_000);
+    let endpoint = Endpoint::new("far.example.org")
+        .security(Security::None)
+        .send_window(window);
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
+    let messages = stream::iter(0..30).map(|n| match n % 3 {
+        0 => message("you@example.com"),
+        1 => support::hello_to(&["you@example.com"])
+            .text_body("A line.\n".repeat(1_000))
+            .into(),
+        _ => message("you@example.com").attach(Attachment::reader(
+            "a.txt",
+            "text/plain",
+            &b"content"[..],
+        )),
+    });
+    let outcomes: Outcomes = connection.send_all(messages).collect().await;
+    assert!(outcomes.iter().all(|outcome| outcome.is_ok()));
+    connection.quit().await;
+    assert_eq!(serving.await.unwrap(), 30);
+}
+
+/// A message that no other connection could be made for has the facts of that attempt.
+#[tokio::test]
+async fn a_failed_renewal_is_in_the_receipt() {
+    let server = Server::start().await.unwrap();
+    let mut limits = PoolConfig::new(1);
+    limits.max_messages = 1;
+    let pool = Client::from_url(&server.url()).unwrap().pool(limits);
+    let messages = stream::unfold((0, Some(server)), |(n, mut server)| async move {
+        if n > 0 {
+            // No connection is accepted any more.
+            server = None;
+        }
+        Some((message("you@example.com"), (n + 1, server)))
+    });
+    let outcomes: Outcomes = pool.send_all(messages.take(2)).collect().await;
+    assert!(outcomes[0].as_ref().unwrap().tls.is_some());
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+    let receipt = error.receipt().unwrap();
+    assert_eq!(receipt.recipients.len(), 1);
+    assert!(receipt.tls.is_none(), "{receipt:?}");
 }
 
 /// Greets, offers this, and says no more.

@@ -58,7 +58,7 @@ async fn opportunistic_tls_accepts_and_reports_any_certificate() {
     let (receipt, heard) = send(StartTls(unknown, &[]), &world, |endpoint| endpoint).await;
     let tls = receipt.unwrap().tls.expect("TLS is used");
     assert!(!tls.is_verified() && tls.verified_by.is_none());
-    let reason = tls.not_verified_reason.unwrap();
+    let reason = tls.not_verified_reason.as_ref().unwrap();
     assert!(
         reason
             .to_string()
