@@ -56,6 +56,8 @@ pub struct DataWriter<'c> {
 enum State<'c> {
     /// The next piece can be given.
     Idle(CallGuard<'c>),
+    /// The message has failed, and every later call fails for the same reason.
+    Failed(CallGuard<'c>, Error),
     /// [`AsyncWrite`] waits for the server to take what was written.
     Flushing(Flushing<'c>),
     /// The future of a `write` has the call: it is running, or it was dropped, and then the call is
@@ -99,8 +101,8 @@ impl<'c> DataWriter<'c> {
                 flush(&mut call).await
             };
             let result = written.await;
-            let result = result.map_err(|error| error.advised(&call.facts()));
-            self.state = State::Idle(call);
+            let (state, result) = State::after(call, result);
+            self.state = state;
             result
         }
     }
@@ -160,14 +162,30 @@ impl<'c> DataWriter<'c> {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut CallGuard<'c>>> {
         if let State::Flushing(flushing) = &mut self.state {
             let (call, result) = ready!(flushing.as_mut().poll(cx));
-            let result = result.map_err(|error| error.advised(&call.facts()));
-            self.state = State::Idle(call);
+            let (state, result) = State::after(call, result);
+            self.state = state;
             result.map_err(into_io)?;
         }
         Poll::Ready(match &mut self.state {
             State::Idle(call) => Ok(call),
+            State::Failed(_, error) => Err(into_io(error.clone())),
             _ => Err(into_io(write_was_cancelled())),
         })
+    }
+
+    /// Ends the message by this error.
+    fn fail(&mut self, error: Error) -> io::Error {
+        match mem::replace(&mut self.state, State::Writing) {
+            State::Idle(call) => {
+                let error = error.advised(&call.facts());
+                self.state = State::Failed(call, error.clone());
+                into_io(error)
+            }
+            other => {
+                self.state = other;
+                into_io(error)
+            }
+        }
     }
 
     fn start_flush(&mut self) {
@@ -184,10 +202,19 @@ impl<'c> DataWriter<'c> {
 }
 
 impl<'c> State<'c> {
+    /// The state after a piece was given with this result, to which advice is added.
+    fn after(call: CallGuard<'c>, result: Result<()>) -> (Self, Result<()>) {
+        match result.map_err(|error| error.advised(&call.facts())) {
+            Ok(()) => (State::Idle(call), Ok(())),
+            Err(error) => (State::Failed(call, error.clone()), Err(error)),
+        }
+    }
+
     /// The call, and the result of a flush that was in progress.
     async fn into_idle(self) -> Result<(CallGuard<'c>, Result<()>)> {
         match self {
             State::Idle(call) => Ok((call, Ok(()))),
+            State::Failed(call, error) => Ok((call, Err(error))),
             State::Flushing(flushing) => Ok(flushing.await),
             State::Writing => Err(write_was_cancelled()),
         }
@@ -223,8 +250,7 @@ impl AsyncWrite for DataWriter<'_> {
                 Ok(step) => Err(not_sent(step)),
                 Err(error) => Err(error),
             };
-            let facts = call.facts();
-            return Poll::Ready(given.map_err(|error| into_io(error.advised(&facts))));
+            return Poll::Ready(given.map_err(|error| writer.fail(error)));
         }
     }
 

@@ -80,7 +80,14 @@ async fn a_failed_copy_into_a_data_writer_has_the_error() {
         "{error}"
     );
     assert_eq!(error.reply().unwrap().code(), 552);
-    assert!(writer.finish().await.is_err());
+    // Every later call has the same reason.
+    let error = writer.write_all(b"more").await.unwrap_err();
+    let error = error.downcast::<Error>().unwrap();
+    assert_eq!(error.reply().unwrap().code(), 552);
+    let error = DataWriter::write(&mut writer, "more").await.unwrap_err();
+    assert_eq!(error.reply().unwrap().code(), 552);
+    let error = writer.finish().await.unwrap_err();
+    assert_eq!(error.reply().unwrap().code(), 552);
     drop(connection);
     serving.await.unwrap();
 }
