@@ -1,5 +1,7 @@
 //! The outcome of a transaction: from the machine's steps to an outcome for each recipient.
 
+use std::collections::BTreeSet;
+
 use super::{errors, not_sent};
 use crate::Address;
 use crate::diagnose::{self, Advice, Facts};
@@ -12,8 +14,9 @@ pub(super) struct TransactionOutcome {
     sender: Option<Address>,
     /// In the envelope's order.
     pub(super) recipients: Vec<Recipient>,
-    /// Whether the outcome of each recipient is final, whatever follows.
-    decided: Vec<bool>,
+    /// The indices of the recipients whose outcome is final, whatever follows: those with a final
+    /// reply of their own (LMTP, PRDR).
+    decided: BTreeSet<usize>,
     /// The indices of the recipients whose RCPT was accepted, whatever happened afterwards.
     accepted: Vec<usize>,
     /// The indices of the recipients that were refused as too many for the transaction.
@@ -27,7 +30,7 @@ impl TransactionOutcome {
     pub(super) fn new(sender: Option<Address>, recipients: Vec<Address>) -> Self {
         TransactionOutcome {
             sender,
-            decided: vec![false; recipients.len()],
+            decided: BTreeSet::new(),
             accepted: Vec::new(),
             over_limit: Vec::new(),
             recipients: recipients.into_iter().map(Recipient::untried).collect(),
@@ -40,9 +43,11 @@ impl TransactionOutcome {
         match step {
             Step::Event(Event::Recipient { index, ref reply })
             | Step::Event(Event::RecipientResult { index, ref reply }) => {
-                self.decided[index] = matches!(step, Step::Event(Event::RecipientResult { .. }));
+                let is_final = matches!(step, Step::Event(Event::RecipientResult { .. }));
+                if is_final {
+                    self.decided.insert(index);
+                }
                 let (reply, is_positive) = (reply.clone(), reply.is_positive());
-                let is_final = self.decided[index];
                 let is_over_limit =
                     !self.accepted.is_empty() && !is_final && is_recipient_limit(&reply);
                 if is_over_limit {
@@ -52,7 +57,7 @@ impl TransactionOutcome {
                 }
                 self.recipients[index].transient = is_over_limit || reply.is_transient();
                 self.recipients[index].final_reply =
-                    (is_positive && self.decided[index]).then(|| reply.clone());
+                    (is_positive && is_final).then(|| reply.clone());
                 self.recipients[index].outcome = if is_positive {
                     Outcome::Accepted(reply)
                 } else {
@@ -115,12 +120,11 @@ impl TransactionOutcome {
             return error;
         }
         // A small message may have been written whole before the replies to RCPT arrived.
-        let undecided = self
-            .recipients
-            .iter_mut()
-            .zip(&self.decided)
-            .filter(|(_, decided)| !**decided);
-        undecided.for_each(|(recipient, _)| recipient.outcome.become_unknown());
+        for (index, recipient) in self.recipients.iter_mut().enumerate() {
+            if !self.decided.contains(&index) {
+                recipient.outcome.become_unknown();
+            }
+        }
         errors::unknown(error, &self.recipients)
     }
 
@@ -147,7 +151,7 @@ impl TransactionOutcome {
                 }
             };
             let phase = match refused_in {
-                _ if self.decided[index] => Phase::EndOfData,
+                _ if self.decided.contains(&index) => Phase::EndOfData,
                 Phase::Mail | Phase::Rcpt => refused_in,
                 // The recipient was refused by RCPT, before the message was by this reply.
                 _ if self.reply.as_ref() != Some(reply) => Phase::Rcpt,
@@ -214,7 +218,7 @@ impl TransactionOutcome {
 
     /// A recipient has a final reply of its own (LMTP, PRDR).
     pub(super) fn has_recipient_result(&self) -> bool {
-        self.decided.contains(&true)
+        !self.decided.is_empty()
     }
 
     /// A RCPT was refused for what may be a limit on recipients, and none was accepted.
