@@ -1,5 +1,5 @@
-//! No server can make the work grow faster than the number of recipients: instructions are counted
-//! by valgrind, for some and for four times as many.
+//! No server can make the work grow faster than the number of recipients, or of messages in flight:
+//! instructions are counted by valgrind, for some and for four times as many.
 
 use std::process::Command;
 
@@ -48,12 +48,12 @@ fn assert_linear(task: &str) {
     let (some, many) = (steps(task, SOME), steps(task, 4 * SOME));
     let growth = many as f64 / some as f64;
     println!(
-        "{task}: {some} instructions, {many} for four times as many recipients: {growth:.2} times \
-            as many"
+        "{task}: {some} instructions, {many} for four times as many recipients or messages: \
+            {growth:.2} times as many"
     );
     assert!(
         growth < 4.3,
-        "{task}: {some} instructions, and {many} for four times as many recipients"
+        "{task}: {some} instructions, and {many} for four times as many"
     );
 }
 
@@ -78,6 +78,10 @@ linear! {
     verdicts_for_each
     single_steps
     a_session_that_ends_in_between
+    messages_in_flight
+    messages_in_flight_in_two_parts
+    messages_in_flight_that_are_lost
+    messages_in_flight_that_are_refused
 }
 
 /// What `steps` runs in valgrind.
@@ -107,11 +111,19 @@ async fn run(task: &str, size: usize) {
         "one_domain_at_a_time" => "250-LIMITS RCPTDOMAINMAX=1\r\n",
         "single_steps" => "250-LIMITS RCPTDOMAINMAX=1000000\r\n",
         "reports_for_each" => "250-DSN\r\n",
+        "messages_in_flight_in_two_parts" => "250-CHUNKING\r\n250-LIMITS RCPTMAX=1\r\n",
+        _ if task.starts_with("messages_in_flight") => "250-CHUNKING\r\n",
         _ => "",
     };
     let server = Server {
         offers: format!("250-mail.example.org\r\n{offers}250 PIPELINING\r\n"),
-        refuses: task == "all_refused",
+        refuses: matches!(task, "all_refused" | "messages_in_flight_that_are_refused"),
+        replies_from: if task.starts_with("messages_in_flight") {
+            size
+        } else {
+            0
+        },
+        replies: task != "messages_in_flight_that_are_lost",
         most: if task == "too_many_for_one_transaction" {
             10
         } else {
@@ -131,7 +143,9 @@ async fn run(task: &str, size: usize) {
     } else {
         Endpoint::new
     };
-    let endpoint = new("mail.example.org").security(Security::None);
+    let endpoint = new("mail.example.org")
+        .security(Security::None)
+        .send_window(size);
     let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
 
     let recipients: Vec<Address> = (0..size)
@@ -153,6 +167,10 @@ async fn run(task: &str, size: usize) {
         writer.finish().await.unwrap();
         return;
     }
+    if task.starts_with("messages_in_flight") {
+        let parts = if task.ends_with("two_parts") { 2 } else { 1 };
+        return many_in_flight(&mut connection, &recipients[..parts], size, task).await;
+    }
     let envelope = Envelope::new(None, recipients).unwrap();
     let mail = MessageBuilder::new()
         .from("me@example.org")
@@ -173,9 +191,29 @@ async fn run(task: &str, size: usize) {
     }
 }
 
+/// Sends as many messages as the window has, which are in flight together.
+async fn many_in_flight(connection: &mut Connection, to: &[Address], size: usize, task: &str) {
+    let envelope = Envelope::new(None, to.to_vec()).unwrap();
+    let message = || Message::raw("Subject: x\r\n\r\nHello.\r\n").envelope(envelope.clone());
+    let messages = stream::iter((0..size).map(|_| message()));
+    let outcomes: Vec<_> = connection.send_all(messages).collect().await;
+    assert_eq!(outcomes.len(), size);
+    for outcome in outcomes {
+        match task {
+            "messages_in_flight_that_are_lost" => assert!(outcome.unwrap_err().outcome_unknown()),
+            "messages_in_flight_that_are_refused" => assert!(outcome.unwrap_err().is_permanent()),
+            _ => assert!(outcome.unwrap().all_accepted()),
+        }
+    }
+}
+
 struct Server {
     offers: String,
     refuses: bool,
+    /// The number of messages after which it replies; it holds the replies before.
+    replies_from: usize,
+    /// Whether it replies then, or closes.
+    replies: bool,
     /// So many recipients in a transaction.
     most: usize,
     /// So many messages in a session.
@@ -188,12 +226,13 @@ impl Server {
         stream.write_all(b"220 mail.example.org\r\n").await.unwrap();
         let (mut buffer, mut input) = (vec![0; 64 * 1024], Vec::new());
         let (mut accepted, mut messages, mut in_data) = (0, 0, false);
+        let (mut answers, mut in_session) = (String::new(), false);
         loop {
             match stream.read(&mut buffer).await {
                 Ok(0) | Err(_) => return,
                 Ok(n) => input.extend_from_slice(&buffer[..n]),
             }
-            let (mut answers, mut at) = (String::new(), 0);
+            let mut at = 0;
             while let Some(end) = memchr::memchr(b'\n', &input[at..]) {
                 let line = &input[at..=at + end];
                 let size = match line.strip_prefix(b"BDAT ") {
@@ -220,6 +259,7 @@ impl Server {
                 } else if in_data {
                 } else if line.starts_with(b"EHLO") || line.starts_with(b"LHLO") {
                     answers += &self.offers;
+                    in_session = false;
                 } else if line.starts_with(b"MAIL") && messages >= self.ends_after {
                     answers += "421 4.3.2 Bye\r\n";
                     stream.write_all(answers.as_bytes()).await.unwrap();
@@ -230,6 +270,7 @@ impl Server {
                     } else {
                         "452 4.5.3 Too many\r\n"
                     };
+                    in_session = true;
                 } else if line == b"DATA\r\n" {
                     in_data = accepted > 0;
                     answers += if in_data {
@@ -244,14 +285,19 @@ impl Server {
                         accepted
                     };
                     accepted += usize::from(line.starts_with(b"RCPT"));
+                    in_session = true;
                     answers += "250 2.1.0 Ok\r\n";
                 }
                 at += end + 1 + size;
             }
             input.drain(..at);
-            if stream.write_all(answers.as_bytes()).await.is_err() {
+            if in_session && messages < self.replies_from {
+                continue;
+            }
+            if in_session && !self.replies || stream.write_all(answers.as_bytes()).await.is_err() {
                 return;
             }
+            answers.clear();
         }
     }
 }
