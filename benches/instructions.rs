@@ -22,11 +22,19 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::proto::{
     ClientName, Event, Limits, Machine, Output, ReplyParser, Settings, Step, Stuffer, Transaction,
 };
+use envoi::tls::Security;
 use envoi::{Address, Attachment, Envelope, Message};
+use envoi::{Connection, Endpoint};
+use futures::StreamExt as _;
+
+#[path = "support/replies.rs"]
+mod replies;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const CHANGELOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/CHANGELOG.md");
-const NAMES: [&str; 5] = ["replies", "stuffing", "raw", "encoding", "session"];
+const NAMES: [&str; 7] = [
+    "replies", "stuffing", "raw", "encoding", "session", "send", "send-all",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args()
@@ -193,6 +201,8 @@ fn work(name: &str) {
         "raw" => raw(),
         "encoding" => encoding(),
         "session" => session(),
+        "send" => small_messages(false),
+        "send-all" => small_messages(true),
         name => panic!("nothing is called {name}"),
     }
 }
@@ -350,4 +360,51 @@ fn session() {
         }
     });
     assert!(sent);
+}
+
+/// A hundred small messages over one connection, whose server replies at once. The message is built
+/// before.
+fn small_messages(as_stream: bool) {
+    const COUNT: usize = 100;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let endpoint = Endpoint::new("mail.example.org").security(Security::None);
+    let stream = replies::Replies::default();
+    let connected = runtime.block_on(Connection::from_stream(stream, &endpoint));
+    let mut connection = connected.expect("the server replies");
+    let text = format!(
+        "Subject: Hello\r\n\r\n{}",
+        "A short line of text.\r\n".repeat(40)
+    );
+    let text = Bytes::from(text);
+    let envelope = Envelope::new(
+        Address::new("me@example.org").expect("an address"),
+        [Address::new("you@example.com").expect("an address")],
+    );
+    let envelope = envelope.expect("an envelope");
+    let mut messages = vec![];
+    messages.resize_with(COUNT, || {
+        Message::raw(text.clone()).envelope(envelope.clone())
+    });
+    let mut sent = 0;
+    measured(&mut || {
+        let messages = std::mem::take(&mut messages);
+        runtime.block_on(async {
+            if as_stream {
+                let mut outcomes =
+                    std::pin::pin!(connection.send_all(futures::stream::iter(messages)));
+                while let Some(outcome) = outcomes.next().await {
+                    sent += usize::from(outcome.expect("it is taken").all_accepted());
+                }
+            } else {
+                for message in messages {
+                    let outcome = connection.send(message).await;
+                    sent += usize::from(outcome.expect("it is taken").all_accepted());
+                }
+            }
+        });
+    });
+    assert_eq!(sent, COUNT);
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each benchmark uses a part.
 
 pub mod bare;
+pub mod delay;
 pub mod sink;
 
 use std::fmt;
@@ -170,9 +171,9 @@ impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places = f.precision().unwrap_or(2);
         let (lowest, median, highest) = (self.lowest, self.median, self.highest);
-        f.pad(&format!(
-            "{median:.places$} ({lowest:.places$} to {highest:.places$})"
-        ))
+        let text = format!("{median:.places$} ({lowest:.places$} to {highest:.places$})");
+        // `pad` would take the precision for a length.
+        write!(f, "{text:width$}", width = f.width().unwrap_or_default())
     }
 }
 
