@@ -132,7 +132,7 @@ impl From<Rate> for RateLimits {
 /// one limiter to several clients where a rate holds for all of them.
 ///
 /// A message counts once, however many recipients and transactions it has, and once for each domain
-/// of its recipients, in lower case. Each attempt of a [retried](crate::Client::retries) message
+/// of its recipients, whose spelling does not matter. Each attempt of a [retried](crate::Client::retries) message
 /// counts. It counts from when it has its turn: where it then waits for a connection, it stays
 /// counted until it starts, and for the whole time of the rate after that. If no connection can be
 /// had, it was not counted.
@@ -195,9 +195,9 @@ impl RateLimiter {
     pub async fn acquire(&self, envelope: &Envelope) -> RatePermit {
         let mut entries = Vec::new();
         if !self.0.limits.per_domain.is_empty() {
-            let domain = |recipient: &Address| recipient.domain().to_ascii_lowercase();
             // In one order for all messages, so that no two wait for each other.
-            let domains: BTreeSet<String> = envelope.recipients().iter().map(domain).collect();
+            let recipients = envelope.recipients().iter();
+            let domains: BTreeSet<String> = recipients.map(Address::domain_key).collect();
             for domain in domains {
                 let scope = self.0.domain(domain);
                 entries.push(scope.enter().await);
@@ -469,7 +469,11 @@ mod tests {
         let mut at = Vec::new();
         for to in [
             &["a@one.example"][..],
-            &["a@two.example", "b@two.example", "c@TWO.example"],
+            &[
+                "a@zw\u{f6}lf.example",
+                "b@ZW\u{d6}LF.example",
+                "c@xn--zwlf-6qa.example",
+            ],
             &["b@one.example"],
             &["a@three.example"],
             &["a@four.example", "a@one.example"],

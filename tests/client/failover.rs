@@ -11,6 +11,7 @@ use envoi::{
     CircuitState, Client, Endpoint, Envelope, ErrorKind, Failover, FailoverPolicy, FailoverServer,
     Message, Outcome, RetryPolicy, Timeouts,
 };
+use futures::future::{Either, select};
 use support::{address, hello, hello_to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -236,6 +237,41 @@ async fn a_server_that_fails_is_paused_and_tried_again() {
     assert_eq!(send(&failover).await, (4, 5));
     assert_eq!(failures(&failover), [0, 0]);
     assert_eq!(first.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_trial_that_is_dropped_leaves_the_server_to_the_next_message() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://{}?tls=none", listener.local_addr().unwrap());
+    let second = plain().start().await.unwrap();
+    let mut policy = FailoverPolicy::default();
+    policy.max_failures = 1;
+    policy.pause = Duration::ZERO;
+    let failover = Failover::new([server(&url), server(&second.url())]).policy(policy);
+    let refuse = async || {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"421 Not now\r\n").await.unwrap();
+    };
+    let circuit = || failover.servers()[0].circuit;
+    let next = CircuitState::Open {
+        remaining: Duration::ZERO,
+    };
+    let (sent, ()) = tokio::join!(failover.send(hello()), refuse());
+    assert!(sent.unwrap().all_accepted());
+    assert_eq!(circuit(), next);
+
+    let trial = Box::pin(failover.send(hello()));
+    let accept = Box::pin(listener.accept());
+    let Either::Right((accepted, trial)) = select(trial, accept).await else {
+        panic!("the server has not greeted");
+    };
+    assert_eq!(circuit(), CircuitState::HalfOpen);
+    drop(trial);
+    assert_eq!(circuit(), next);
+    drop(accepted);
+    let (sent, ()) = tokio::join!(failover.send(hello()), refuse());
+    assert!(sent.unwrap().all_accepted());
+    assert_eq!(second.messages().len(), 2);
 }
 
 #[tokio::test]

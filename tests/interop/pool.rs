@@ -173,3 +173,50 @@ fn arrived(server: &Server, to: &Address) -> Vec<usize> {
     numbers.sort_unstable();
     numbers
 }
+
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn a_check_works_with_each_server_and_sends_nothing() {
+    for server in both() {
+        for url in [server.starttls(ALICE), server.implicit(ALICE)] {
+            let pool = Client::from_url(&url).unwrap().pool(2);
+            let report = pool.warm_up(2).await.unwrap();
+            assert!(report.tls.as_ref().unwrap().is_verified(), "{report}");
+            assert!(report.mechanism.is_some() && report.capabilities.size_limit().is_some());
+            assert_eq!(report.certificates.len(), 2, "{:?}", report.certificates);
+            // Both connections answer NOOP.
+            assert!(pool.check().await.is_ok());
+            let to = someone("check");
+            send(&pool, &to).await;
+            let _ = server.delivered(&to).await;
+            pool.close().await;
+        }
+    }
+    for url in dovecot().lmtp() {
+        let report = Client::from_url(&url).unwrap().check().await.unwrap();
+        assert!(report.advice.is_empty(), "{report}");
+    }
+}
+
+#[cfg(feature = "failover")]
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn the_next_server_takes_what_the_first_refuses_for_the_moment() {
+    let [exim, postfix] = [exim(), postfix()];
+    // The password is wrong at the first; nothing listens at the second.
+    let wrong = exim.starttls(ALICE).replace("dummy", "wrong");
+    let closed = "smtp://127.0.0.1:1?tls=none";
+    let urls = [
+        wrong,
+        closed.to_owned(),
+        postfix.starttls(ALICE),
+        exim.plain(),
+    ];
+    let servers = urls.iter().map(|url| Client::from_url(url).unwrap().into());
+    let failover = envoi::Failover::new(servers);
+    let to = someone("failover");
+    let receipt = failover.send(hello(&to)).await.unwrap();
+    assert!(receipt.all_accepted());
+    assert_eq!(receipt.transactions, 1);
+    let _ = postfix.delivered(&to).await;
+}
