@@ -34,9 +34,12 @@ pub(crate) fn for_session(facts: &SessionFacts<'_>) -> Vec<String> {
              (tls=required)."
         )),
         (None, None) if facts.tls_is_off && is_exposed && facts.offered.offers("STARTTLS") => {
-            advice.push(format!(
-                "The connection is not encrypted, and could be: {USE_STARTTLS}"
-            ));
+            // LMTP is without TLS by default.
+            let setting = match facts.lmtp {
+                true => "Say tls=required.",
+                false => "Leave out tls=none.",
+            };
+            advice.push(format!("{COULD_BE_ENCRYPTED} {setting}"));
         }
         _ => {}
     }
@@ -54,7 +57,8 @@ pub(crate) fn for_session(facts: &SessionFacts<'_>) -> Vec<String> {
 
 const INSTEAD: &str = "use TLS, or a mechanism that does not show it (SCRAM).";
 
-const USE_STARTTLS: &str = "the server offers STARTTLS. Leave out tls=none.";
+const COULD_BE_ENCRYPTED: &str =
+    "The connection is not encrypted, and could be: the server offers STARTTLS.";
 
 const NO_LOGIN: &str = "The server offers a login, and the endpoint has no credentials: without a \
     login, it may refuse recipients of other domains.";
