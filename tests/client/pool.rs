@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::testing::{Builder, Server, Session};
+use envoi::tls::{TlsSettings, TlsVersion, Trust};
 use envoi::{
     Address, Client, Endpoint, Envelope, ErrorKind, Message, Outcome, Phase, Pool, PoolConfig,
     PooledConnection, RetryPolicy,
@@ -36,6 +37,50 @@ fn plain() -> Builder {
 
 fn pool(server: &Server, limits: impl Into<PoolConfig>) -> Pool {
     Client::from_url(&server.url()).unwrap().pool(limits)
+}
+
+#[tokio::test]
+async fn connections_of_pools_and_clients_resume_tls_sessions() {
+    let server = Server::start().await.unwrap();
+    let settings = || TlsSettings::new(Trust::empty().pem(server.ca_pem()));
+    let client = || {
+        let endpoint = Endpoint::from_url(&server.url()).unwrap();
+        Client::new(endpoint.tls(settings()))
+    };
+    let pool = client().pool(2);
+    let first = pool.get().await.unwrap();
+    assert!(!first.tls().unwrap().resumed);
+    let second = pool.get().await.unwrap();
+    assert!(second.tls().unwrap().resumed);
+    // Another pool, and a client, with equal settings.
+    let other = client().pool(1);
+    assert!(other.get().await.unwrap().tls().unwrap().resumed);
+    let receipt = client().send(hello()).await.unwrap();
+    assert!(receipt.tls.unwrap().resumed);
+    // With other settings, nothing is resumed.
+    let endpoint = Endpoint::from_url(&server.url()).unwrap();
+    let strict = settings().min_version(TlsVersion::Tls13);
+    let receipt = Client::new(endpoint.tls(strict)).send(hello()).await;
+    assert!(!receipt.unwrap().tls.unwrap().resumed);
+}
+
+/// With more idle connections than calls.
+#[tokio::test]
+async fn an_expired_connection_is_released_when_the_pool_is_used() {
+    let server = plain().start().await.unwrap();
+    let mut limits = PoolConfig::new(8);
+    limits.idle_timeout = Duration::from_millis(500);
+    let pool = pool(&server, limits);
+    // Within a second, a call looks at the connections that it takes; later, at all.
+    for (round, after) in [(1, 600), (2, 1500)] {
+        let all = join_all((0..8).map(|_| pool.get())).await;
+        assert!(all.iter().all(Result::is_ok));
+        drop(all);
+        later(Duration::from_millis(after)).await;
+        drop(pool.get().await.unwrap());
+        let connections = || server.connections().into_iter();
+        until(|| connections().filter(said_quit).count() >= 8 * round).await;
+    }
 }
 
 /// In so many round trips.

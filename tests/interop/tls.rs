@@ -5,11 +5,34 @@ use std::error::Error as _;
 use envoi::tls::{CertificateFailure, CertificateProblem, ClientCertificate};
 use envoi::{Client, Endpoint, ErrorKind, Phase};
 
-use crate::servers::{NO_LOGIN, Server, someone, special};
+use crate::servers::{ALICE, NO_LOGIN, Server, postfix, someone, special};
 use crate::settings::hello;
 
 fn endpoint(server: &Server) -> Endpoint {
     Endpoint::from_url(&server.starttls(NO_LOGIN)).unwrap()
+}
+
+/// Each is a client of its own, made from the same URL.
+#[tokio::test]
+#[ignore = "needs real servers"]
+async fn clients_with_equal_settings_resume_sessions() {
+    for url in [
+        special("TLS12").starttls(NO_LOGIN),
+        postfix().starttls(ALICE),
+    ] {
+        let (mut clients, mut resumed) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let client = Client::from_url(&url).unwrap();
+            let receipt = client.send(hello(&someone("resumed"))).await.unwrap();
+            let tls = receipt.tls.unwrap();
+            assert!(tls.is_verified());
+            resumed.push(tls.resumed);
+            // More than eight others may connect meanwhile.
+            clients.push(client);
+        }
+        // Another test may have connected before.
+        assert_eq!(resumed[1..], [true, true], "{url}");
+    }
 }
 
 #[tokio::test]

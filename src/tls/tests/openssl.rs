@@ -286,3 +286,30 @@ async fn handshakes_with_openssl_succeed() {
         assert!(info.is_verified());
     }
 }
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn clients_with_equal_settings_resume_sessions_of_openssl() {
+    let root = Party::authority("Root", None);
+    for option in ["-tls1_2", "-tls1_3"] {
+        // It returns each line reversed: the tickets of TLS 1.3 have come before the first one.
+        let server = start(&Party::server(Some(&root)), &[option, "-rev"]);
+        let _shared = SharedConnector::of(&trusting(&root), VerifyMode::Verified);
+        for resumed in [false, true, true] {
+            let client = SharedConnector::of(&trusting(&root), VerifyMode::Verified);
+            let connector = client.load(file::time_limit()).await.unwrap();
+            let stream = TcpStream::connect(&server.address).await.unwrap();
+            let handshake = connector.handshake(HOST, stream, TlsMode::Implicit);
+            let (mut stream, info) = handshake.await.unwrap();
+            stream.write_all(b"hello\n").await.unwrap();
+            stream.read_exact(&mut [0; 6]).await.unwrap();
+            assert_eq!(
+                (info.resumed, info.is_verified()),
+                (resumed, true),
+                "{option}"
+            );
+            stream.shutdown().await.unwrap();
+        }
+        // The next server has another key for its tickets.
+    }
+}
