@@ -9,7 +9,11 @@
 //! Both take turns. In one process, each round opens a connection; the handshake is a full one, or
 //! resumes the session of the round before. In fresh processes, each round starts a process, and
 //! the time is that of its work: it includes the runtime, the trust store and the start-up of the
-//! cryptography. The loop blocks; it has no runtime.
+//! cryptography.
+//!
+//! In one process, the loop runs on the same runtime, with tokio-rustls; the second row is for a
+//! loop that blocks, which spares the wake-ups of the runtime's threads. In fresh processes, the
+//! loop blocks, and starts no runtime.
 
 mod support;
 
@@ -22,7 +26,7 @@ use envoi::tls::rustls::client::Resumption;
 use envoi::tls::rustls::{ClientConfig, ClientConnection};
 use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Client, Endpoint, Message};
-use support::bare::{Bare, trust};
+use support::bare::{AsyncBare, Bare, trust};
 use support::sink::Sink;
 use support::{Arguments, Rounds, Run, Spread};
 use tokio::runtime::Runtime;
@@ -84,7 +88,7 @@ fn suite(arguments: &Arguments) {
     let ca_file = sink.ca_file.to_str().expect("a path in UTF-8").to_owned();
     let port = sink.port(true).to_string();
     println!(
-        "{:34}{:>9} {:>9}   time of the loop / time of envoi, worst to best",
+        "{:36}{:>9} {:>9}   time of the loop / time of envoi, worst to best",
         "", "envoi µs", "loop µs"
     );
     let mut row = |name: &str, rounds, round: &mut dyn FnMut() -> [Run; 2]| {
@@ -99,7 +103,7 @@ fn suite(arguments: &Arguments) {
             round
         });
         let [envoi, bare] = rounds.medians(|run| run.seconds * 1e6);
-        println!("{name:34}{envoi:9.0} {bare:9.0}   {}", rounds.speed());
+        println!("{name:36}{envoi:9.0} {bare:9.0}   {}", rounds.speed());
     };
 
     let runtime = runtime();
@@ -107,24 +111,23 @@ fn suite(arguments: &Arguments) {
     full.resumption = Resumption::disabled();
     let full = Arc::new(full);
     let same = client(&port, TlsSettings::default().rustls_config(full.clone()));
-    row(
-        "one process, full handshake",
-        arguments.rounds * 20,
-        &mut || {
-            [
-                timed(|| by_envoi(&runtime, &same)),
-                timed(|| by_a_bare_loop(&port, full.clone())),
-            ]
-        },
-    );
-    let resuming = trust(Path::new(&ca_file));
     let own = client(&port, TlsSettings::new(Trust::empty().path(&ca_file)));
-    row("one process, resumed", arguments.rounds * 20, &mut || {
-        [
-            timed(|| by_envoi(&runtime, &own)),
-            timed(|| by_a_bare_loop(&port, resuming.clone())),
-        ]
-    });
+    let resuming = trust(Path::new(&ca_file));
+    for (name, client, config) in [
+        ("full handshake", &same, &full),
+        ("resumed session", &own, &resuming),
+    ] {
+        let envoi = || timed(|| by_envoi(&runtime, client));
+        let rounds = arguments.rounds * 20;
+        row(&format!("one process, {name}"), rounds, &mut || {
+            let bare = || by_tokio_rustls(&runtime, &port, config.clone());
+            [envoi(), timed(bare)]
+        });
+        row(&format!("{name}, loop that blocks"), rounds, &mut || {
+            let bare = || by_a_bare_loop(&port, config.clone());
+            [envoi(), timed(bare)]
+        });
+    }
     row("fresh processes", arguments.rounds, &mut || {
         ["envoi", "bare"].map(|which| support::run(&[which, &port, &ca_file]))
     });
@@ -165,8 +168,24 @@ fn by_envoi(runtime: &Runtime, client: &Client) -> u64 {
     1
 }
 
-/// The same commands in the same writes as envoi's.
 fn by_a_bare_loop(port: &str, tls: Arc<ClientConfig>) -> u64 {
+    let mut bare = Bare::connect_with(port.parse().expect("a port"), Some(tls));
+    bare.exchange(&wire(), 3);
+    bare.exchange(b"QUIT\r\n", 0);
+    1
+}
+
+fn by_tokio_rustls(runtime: &Runtime, port: &str, tls: Arc<ClientConfig>) -> u64 {
+    runtime.block_on(async {
+        let mut bare = AsyncBare::connect(port.parse().expect("a port"), tls).await;
+        bare.exchange(&wire(), 3).await;
+        bare.exchange(b"QUIT\r\n", 0).await;
+    });
+    1
+}
+
+/// The same commands as envoi's, in one write.
+fn wire() -> Vec<u8> {
     let text = "A short line of text.\r\n".repeat(TEXT / 23);
     let header = format!(
         "From: <me@example.org>\r\nTo: <you@example.com>\r\n{}\r\n",
@@ -176,10 +195,7 @@ fn by_a_bare_loop(port: &str, tls: Arc<ClientConfig>) -> u64 {
         "MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nBDAT {} LAST\r\n{header}{text}",
         header.len() + text.len()
     );
-    let mut bare = Bare::connect_with(port.parse().expect("a port"), Some(tls));
-    bare.exchange(commands.as_bytes(), 3);
-    bare.exchange(b"QUIT\r\n", 0);
-    1
+    commands.into_bytes()
 }
 
 fn without_trust() -> Arc<ClientConfig> {

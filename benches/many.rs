@@ -18,15 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoi::mail_builder::MessageBuilder;
-use envoi::tls::rustls::pki_types::ServerName;
 use envoi::{Attachment, Client, Message, Pool, PoolConfig};
 use futures::stream::{self, StreamExt as _};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::bare::AsyncBare;
 use support::sink::Sink;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 const IDLE: u64 = 2_000;
 const SENDERS: usize = 200;
@@ -177,10 +173,11 @@ fn message(file: &Path) -> Message<'static> {
 
 async fn by_tokio_rustls(what: &str, count: usize, port: &str, ca_file: &str, file: &str) {
     let port = port.parse().expect("a port");
-    let connector = TlsConnector::from(support::bare::trust(Path::new(ca_file)));
-    drop(connect(&connector, port).await);
+    let config = support::bare::trust(Path::new(ca_file));
+    let connect = || AsyncBare::connect(port, config.clone());
+    drop(connect().await);
     let start = Usage::now();
-    let connections = stream::iter(0..count).map(|_| connect(&connector, port));
+    let connections = stream::iter(0..count).map(|_| connect());
     let all: Vec<_> = connections.buffer_unordered(AT_ONCE).collect().await;
     if what == "idle" {
         return start.print(count);
@@ -191,13 +188,13 @@ async fn by_tokio_rustls(what: &str, count: usize, port: &str, ca_file: &str, fi
     let line = [&[b'x'; 76][..], b"\r\n"].concat();
     let text = line.repeat(file.len().div_ceil(57));
     let wire: Arc<[u8]> = [&text[..], b".\r\n"].concat().into();
-    let senders = all.into_iter().map(|mut stream| {
+    let senders = all.into_iter().map(|mut bare| {
         let wire = wire.clone();
         tokio::spawn(async move {
             let commands = b"MAIL FROM:<me@example.org>\r\nRCPT TO:<you@example.com>\r\nDATA\r\n";
             for _ in 0..MESSAGES {
-                exchange(&mut stream, commands, 3).await;
-                exchange(&mut stream, &wire, 1).await;
+                bare.exchange(commands, 3).await;
+                bare.exchange(&wire, 1).await;
             }
         })
     });
@@ -205,32 +202,6 @@ async fn by_tokio_rustls(what: &str, count: usize, port: &str, ca_file: &str, fi
         sender.await.expect("it sends");
     }
     start.print(count);
-}
-
-async fn connect(connector: &TlsConnector, port: u16) -> TlsStream<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await;
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, stream.expect("the sink is there"));
-    let mut stream = stream.await.expect("a handshake");
-    exchange(&mut stream, b"", 1).await;
-    exchange(&mut stream, b"EHLO bare\r\n", 1).await;
-    stream
-}
-
-/// Writes the bytes, and reads a number of replies.
-async fn exchange(stream: &mut TlsStream<TcpStream>, wire: &[u8], replies: usize) {
-    stream.write_all(wire).await.expect("the sink reads");
-    stream.flush().await.expect("the sink reads");
-    let (mut seen, mut text) = (0, String::new());
-    while seen < replies {
-        let mut buffer = [0; 1024];
-        let read = stream.read(&mut buffer).await.expect("the sink answers");
-        text.push_str(std::str::from_utf8(&buffer[..read]).expect("ASCII"));
-        let whole = text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'));
-        seen = whole.filter(|line| line.as_bytes()[3] == b' ').count();
-    }
 }
 
 /// What this process uses.

@@ -6,6 +6,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -82,6 +85,39 @@ impl Bare {
                 self.stream.read_line(&mut line).expect("the sink answers");
             }
             assert!(line.starts_with(['2', '3']), "the sink refuses: {line}");
+        }
+    }
+}
+
+/// The same over tokio-rustls, for benches with many connections, or of a new one.
+pub struct AsyncBare(TlsStream<tokio::net::TcpStream>);
+
+impl AsyncBare {
+    /// Connects, up to the reply to EHLO.
+    pub async fn connect(port: u16, tls: Arc<ClientConfig>) -> Self {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        let stream = stream.expect("the sink is there");
+        stream.set_nodelay(true).expect("a socket option");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connecting = TlsConnector::from(tls).connect(name, stream);
+        let mut bare = AsyncBare(connecting.await.expect("a handshake"));
+        bare.exchange(b"", 1).await;
+        bare.exchange(b"EHLO bare\r\n", 1).await;
+        bare
+    }
+
+    /// Writes the bytes, and reads a number of replies.
+    pub async fn exchange(&mut self, wire: &[u8], replies: usize) {
+        self.0.write_all(wire).await.expect("the sink reads");
+        self.0.flush().await.expect("the sink reads");
+        let (mut seen, mut text) = (0, Vec::new());
+        while seen < replies {
+            let mut buffer = [0; 1024];
+            let read = self.0.read(&mut buffer).await.expect("the sink answers");
+            text.extend_from_slice(&buffer[..read]);
+            let whole = text.split_inclusive(|byte| *byte == b'\n');
+            let is_last = |line: &&[u8]| line.ends_with(b"\n") && line[3] == b' ';
+            seen = whole.filter(is_last).count();
         }
     }
 }
