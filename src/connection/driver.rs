@@ -380,13 +380,14 @@ impl Driver {
         }
         let mut progress = Poll::Pending;
         while self.io_error.is_none() && self.has_unsent() {
-            let output = self.machine.output();
-            let written = if output.is_empty() {
-                // Before a reply is awaited, everything must have left.
+            let gone = self.transport.encrypted_bytes_gone();
+            let written = if self.unflushed {
+                // What TLS still has goes first, so that it does not add short records to it.
                 Pin::new(&mut self.transport)
                     .poll_flush(cx)
                     .map_ok(|()| None)
             } else {
+                let output = self.machine.output();
                 let mut slices = [IoSlice::new(&[]); 16];
                 let filled = output.io_slices(&mut slices);
                 Pin::new(&mut self.transport)
@@ -394,7 +395,8 @@ impl Driver {
                     .map_ok(Some)
             };
             match written {
-                Poll::Pending => break,
+                Poll::Pending if self.transport.encrypted_bytes_gone() == gone => break,
+                Poll::Pending => self.stalled_since = Instant::now(),
                 Poll::Ready(Ok(None)) => self.unflushed = false,
                 Poll::Ready(Ok(Some(0))) => self.transport_failed(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(Some(n))) => {

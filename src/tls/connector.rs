@@ -174,6 +174,7 @@ impl Connector {
         let stream = RecordingStream {
             inner: stream,
             received: Some(Vec::new()),
+            written: 0,
         };
         let connect = TlsConnector::from(loaded.config.clone())
             .connect(server.clone(), stream)

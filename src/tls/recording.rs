@@ -1,4 +1,4 @@
-//! A stream that records the server's first bytes.
+//! A stream that records the server's first bytes, and counts those of the client.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,12 +10,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const MAX_RECORDED: usize = 1024;
 
 /// A stream that records the server's first bytes until the handshake is complete. If they are not
-/// TLS, they explain the failure.
+/// TLS, they explain the failure. It counts what was written, which rustls does not tell.
 #[derive(Debug)]
 pub(crate) struct RecordingStream<S> {
     pub(super) inner: S,
     /// `None` once the handshake is complete.
     pub(super) received: Option<Vec<u8>>,
+    /// The number of bytes that `inner` has taken.
+    pub(crate) written: u64,
+}
+
+impl<S> RecordingStream<S> {
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(length)) = written {
+            self.written += length as u64;
+        }
+        written
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
@@ -40,7 +51,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -48,7 +60,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -62,6 +62,15 @@ impl Transport {
             Transport::Taken => Err(io::ErrorKind::NotConnected.into()),
         }
     }
+
+    /// The bytes that have left TLS; a flush that is pending may have written some. Without TLS,
+    /// [`poll_write`](AsyncWrite::poll_write) tells.
+    pub(crate) fn encrypted_bytes_gone(&self) -> u64 {
+        match self {
+            Transport::Tls(stream) => stream.get_ref().0.written,
+            Transport::Plain(_) | Transport::Taken => 0,
+        }
+    }
 }
 
 impl AsyncRead for Transport {

@@ -4,12 +4,14 @@
 use std::io::Cursor;
 use std::time::Duration;
 
-use envoi::tls::Security;
+use envoi::testing::Server;
+use envoi::tls::{Security, TlsSettings, Trust};
 use envoi::{Connection, Endpoint, Envelope, Error, ErrorKind, LineEnds, Message, Phase, Timeouts};
 use futures::StreamExt as _;
 use support::address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
 
 /// The capacity of the wire for unread bytes.
 const WIRE: usize = 16 * 1024;
@@ -227,6 +229,57 @@ async fn a_server_below_the_minimum_rate_times_out() {
         "{error}"
     );
     assert!(took > seconds(180) && took < seconds(1200), "{took:?}");
+}
+
+/// What TLS has encrypted is more than the server takes in the time in which it must take a byte.
+#[tokio::test(start_paused = true)]
+async fn each_byte_that_leaves_tls_renews_the_timeout_of_the_body() {
+    let certified = Server::start().await.unwrap();
+    let (client, wire) = duplex(WIRE);
+    let (mut from_client, mut to_client) = tokio::io::split(wire);
+    let (network, server) = duplex(WIRE);
+    let (mut from_server, mut to_server) = tokio::io::split(network);
+    let upwards = tokio::spawn(async move {
+        let mut buffer = [0; 1000];
+        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+            to_server.write_all(&buffer[..length]).await.unwrap();
+            sleep(seconds(1)).await;
+        }
+    });
+    let downwards = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+    });
+    let acceptor = TlsAcceptor::from(certified.tls_config());
+    let serving = tokio::spawn(async move {
+        let mut stream = acceptor.accept(server).await.unwrap();
+        for line in UP_TO_DATA.iter().chain(&["354 go\r\n"]) {
+            stream.write_all(line.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            if !line.starts_with("354") {
+                let _heard = stream.read(&mut [0; 4096]).await.unwrap();
+            }
+        }
+        let mut message = Vec::new();
+        while !message.ends_with(b"\r\n.\r\n") {
+            stream.read_buf(&mut message).await.unwrap();
+        }
+        stream.write_all(b"250 Ok\r\n").await.unwrap();
+        stream.flush().await.unwrap();
+        message.len()
+    });
+    let mut timeouts = Timeouts::default();
+    timeouts.body = seconds(20);
+    let endpoint = Endpoint::new("localhost")
+        .security(Security::Implicit)
+        .tls(TlsSettings::new(Trust::empty().pem(certified.ca_pem())))
+        .timeouts(timeouts);
+    let mut connection = Connection::from_stream(client, &endpoint).await.unwrap();
+    let began = Instant::now();
+    let _receipt = connection.send(message(200_000)).await.unwrap();
+    assert!(serving.await.unwrap() > 200_000);
+    assert!(began.elapsed() > seconds(180), "{:?}", began.elapsed());
+    upwards.abort();
+    downwards.abort();
 }
 
 #[tokio::test(start_paused = true)]
