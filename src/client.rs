@@ -1,9 +1,9 @@
 //! A [`Client`] sends messages to the server of an endpoint or URL, with one connection for each
 //! message.
 
-use std::pin::Pin;
 use std::str::FromStr;
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 #[cfg(feature = "rate-limit")]
 use tokio::time::timeout_at;
@@ -176,10 +176,7 @@ impl Client {
 
     /// Boxed, since the future is large and every future that awaits it would be too. As a trait
     /// object, since its code would otherwise be compiled again in each crate that awaits it.
-    fn send_boxed<'a>(
-        &'a self,
-        message: Message<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
+    fn send_boxed<'a>(&'a self, message: Message<'a>) -> BoxFuture<'a, Result<Receipt>> {
         Box::pin(
             self.send_by(message, move |envelope, body, clock, started| async move {
                 self.attempt(envelope, &mut Some(body), clock, started)

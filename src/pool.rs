@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 #[cfg(feature = "rate-limit")]
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures_core::Stream;
-use futures_util::future::{Either, join_all, ready, select};
+use futures_util::future::{BoxFuture, Either, join_all, ready, select};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -211,10 +211,7 @@ impl Pool {
     }
 
     /// Boxed for the reasons of `Client::send_boxed`.
-    fn send_boxed<'a>(
-        &'a self,
-        message: Message<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 'a>> {
+    fn send_boxed<'a>(&'a self, message: Message<'a>) -> BoxFuture<'a, Result<Receipt>> {
         let sending =
             self.client()
                 .send_by(message, move |envelope, body, clock, started| async move {
@@ -636,8 +633,7 @@ impl fmt::Debug for PooledConnection {
 impl PooledConnection {
     async fn connect(&mut self, clock: Clock) -> Result<()> {
         let connecting = Connection::connect_by(self.pool.client().endpoint(), clock);
-        // Boxed, since both are large.
-        self.slot.connection = Some(Box::new(Box::pin(connecting).await?));
+        self.slot.connection = Some(Box::new(connecting.await?));
         Ok(())
     }
 }

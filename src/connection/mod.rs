@@ -285,8 +285,7 @@ impl Connection {
 
     /// Replaces this session, which has ended, by a new one.
     pub(crate) async fn renew(&mut self, endpoint: &Endpoint) -> Result<()> {
-        // Boxed, as the future is large and rarely needed.
-        let connecting = Box::pin(Connection::connect_by(endpoint, self.driver.clock.clone()));
+        let connecting = Connection::connect_by(endpoint, self.driver.clock.clone());
         let mut next = match connecting.await {
             Ok(next) => next,
             Err(error) => {

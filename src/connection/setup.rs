@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
@@ -68,9 +69,16 @@ impl Connection {
         session.logged_in(endpoint).await
     }
 
-    pub(crate) async fn connect_by(endpoint: &Endpoint, clock: Clock) -> Result<Connection> {
-        let connecting = Connection::connect_in(endpoint, clock);
-        trace::in_span("connect", &endpoint.server_name(), connecting).await
+    /// Boxed, since the future is large and every future that awaits it would be too. As a trait
+    /// object, since its code would otherwise be compiled again in each crate that awaits it.
+    pub(crate) fn connect_by(
+        endpoint: &Endpoint,
+        clock: Clock,
+    ) -> BoxFuture<'_, Result<Connection>> {
+        Box::pin(async move {
+            let connecting = Connection::connect_in(endpoint, clock);
+            trace::in_span("connect", &endpoint.server_name(), connecting).await
+        })
     }
 
     async fn connect_in(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
