@@ -77,7 +77,7 @@ fn main() {
         }
         ["part", number] => {
             let (_, part) = PARTS[number.parse::<usize>().expect("a number")];
-            println!("{} {} 0 0", part().as_secs_f64(), part().as_secs_f64());
+            println!("{} {}", part().as_secs_f64(), part().as_secs_f64());
         }
         _ => suite(&Arguments::parse(&words)),
     }
@@ -139,11 +139,11 @@ fn suite(arguments: &Arguments) {
     for (number, (name, _)) in PARTS.iter().enumerate() {
         if arguments.select(name) {
             let number = number.to_string();
-            let runs: Vec<Run> = (0..arguments.rounds)
-                .map(|_| support::run(&["part", &number]))
+            let runs: Vec<_> = (0..arguments.rounds)
+                .map(|_| support::figures(&["part", &number]))
                 .collect();
-            let first = Spread::of(runs.iter().map(|run| run.seconds * 1e6));
-            let second = Spread::of(runs.iter().map(|run| run.cpu * 1e6));
+            let first = Spread::of(runs.iter().map(|run| run[0] * 1e6));
+            let second = Spread::of(runs.iter().map(|run| run[1] * 1e6));
             println!("{name:44}{:12.0}   {:12.0}", first.median, second.median);
         }
     }

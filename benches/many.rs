@@ -13,7 +13,6 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,7 +65,7 @@ fn suite(idle: u64) {
         let (port, count) = (sink.port(true).to_string(), count.to_string());
         let ca_file = sink.ca_file.to_str().expect("a path in UTF-8");
         let file = file.to_str().expect("a path in UTF-8");
-        figures(&["child", which, what, &count, &port, ca_file, file])
+        support::figures(&["child", which, what, &count, &port, ca_file, file])
     };
     println!("{:46}{:>9} {:>13}", "", "envoi", "tokio-rustls");
     for (what, count, name) in [
@@ -90,20 +89,6 @@ fn suite(idle: u64) {
             format!("taken from {count} idle ones, µs each")
         );
     }
-}
-
-/// The figures that another run of this program prints.
-fn figures(arguments: &[&str]) -> Vec<f64> {
-    let program = std::env::current_exe().expect("this program's own path");
-    let output = Command::new(program)
-        .args(arguments)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("it can be run again");
-    assert!(output.status.success(), "{arguments:?} failed");
-    let text = String::from_utf8(output.stdout).expect("figures");
-    let figures = text.split_whitespace().map(|figure| figure.parse());
-    figures.collect::<Result<_, _>>().expect("figures")
 }
 
 async fn child(arguments: &[&str]) {

@@ -44,24 +44,27 @@ pub fn report(work: impl FnOnce() -> u64) {
     );
 }
 
-/// Runs this program again with other arguments, and returns what it reports.
-pub fn run(arguments: &[&str]) -> Run {
+/// Runs this program again with other arguments, and returns the figures that it prints.
+pub fn figures(arguments: &[&str]) -> Vec<f64> {
     let program = std::env::current_exe().expect("this program's own path");
-    let began = Instant::now();
     let output = Command::new(program)
         .args(arguments)
         .stderr(Stdio::inherit())
         .output()
         .expect("it can be run again");
-    let whole = began.elapsed().as_secs_f64();
     assert!(output.status.success(), "{arguments:?} failed");
     let text = String::from_utf8(output.stdout).expect("figures");
-    let figures: Vec<f64> = text
-        .split_whitespace()
-        .map(|figure| figure.parse().expect("a figure"))
-        .collect();
+    let figures = text.split_whitespace().map(|figure| figure.parse());
+    figures.collect::<Result<_, _>>().expect("figures")
+}
+
+/// Runs this program again with other arguments, and returns what it [reports](report).
+pub fn run(arguments: &[&str]) -> Run {
+    let began = Instant::now();
+    let figures = figures(arguments);
+    let whole = began.elapsed().as_secs_f64();
     let [seconds, cpu, peak, faults, messages] = figures[..] else {
-        panic!("{arguments:?} said {text:?}")
+        panic!("{arguments:?} said {figures:?}")
     };
     Run {
         seconds,
