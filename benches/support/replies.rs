@@ -1,5 +1,5 @@
-//! A server in memory that replies at once: it takes what is written, and every reply can be read in
-//! the same poll. What is measured with it is the client alone.
+//! A server in memory that replies at once: it takes what is written, and every reply can be read
+//! in the same poll. What is measured with it is the client alone.
 
 use std::io;
 use std::pin::Pin;
