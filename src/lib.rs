@@ -88,6 +88,7 @@
 //! | `aws-lc-rs` (default), `ring` | the cryptography of TLS, see [`tls::TlsSettings`] |
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
 //! | `sasl` | the mechanisms SCRAM and CRAM-MD5 |
+//! | `blocking` | the module `blocking`: the client for programs without async |
 //! | `directory` | `mailer::Directory`: writes messages into files, for development |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
@@ -118,6 +119,8 @@
 pub mod proto;
 
 mod address;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 #[cfg(feature = "client")]
 mod check;
 #[cfg(feature = "client")]

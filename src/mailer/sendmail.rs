@@ -41,8 +41,8 @@ const STDERR_TIME: Duration = Duration::from_secs(1);
 /// line with only a dot does not end the message (`-i`). The message is streamed, in constant
 /// memory.
 ///
-/// Exit status 0 means that the MTA has queued the message for all recipients: the receipt says that
-/// each was accepted. The MTA reports later failures by a bounce, to the reverse-path.
+/// Exit status 0 means that the MTA has queued the message for all recipients: the receipt says
+/// that each was accepted. The MTA reports later failures by a bounce, to the reverse-path.
 /// [`Receipt::queue_id`](crate::Receipt::queue_id) is `None`, as the program prints none.
 /// [`Receipt::server`](crate::Receipt::server) is the path of the program.
 ///
@@ -80,8 +80,8 @@ impl Default for Sendmail {
 }
 
 impl Sendmail {
-    /// Creates a mailer that runs another program with the same interface. A name without a slash is
-    /// looked up in `PATH`.
+    /// Creates a mailer that runs another program with the same interface. A name without a slash
+    /// is looked up in `PATH`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Sendmail {
             program: program.into(),
@@ -144,8 +144,8 @@ impl Sendmail {
     /// # Cancel safety
     ///
     /// Dropped before its end, it kills the program and all processes that it has
-    /// started, before they can take the end of the pipe for the end of the message. The message was not
-    /// sent, unless all of it had been written: then it may be queued.
+    /// started, before they can take the end of the pipe for the end of the message. The message
+    /// was not sent, unless all of it had been written: then it may be queued.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
         let message = message.into();
@@ -308,8 +308,8 @@ impl Mailer for Sendmail {
     }
 }
 
-/// The program while it runs. Dropped before its end, it is killed before its stdin is closed, or it
-/// would take the message for complete.
+/// The program while it runs. Dropped before its end, it is killed before its stdin is closed, or
+/// it would take the message for complete.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,

@@ -1,5 +1,12 @@
 //! The client through its public API, against servers inside the process.
 
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "blocking",
+    feature = "pool",
+    feature = "testing"
+))]
+mod blocking;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod check;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
