@@ -69,6 +69,11 @@ impl FailoverServer {
         self
     }
 
+    /// The share of the messages; `None` for a server that is used only where others fail.
+    pub fn get_weight(&self) -> Option<u32> {
+        self.weight
+    }
+
     fn client(&self) -> &Client {
         match &self.route {
             Route::Client(client) => client,
@@ -249,6 +254,16 @@ impl Failover {
     /// The policy that decides when a server is paused.
     pub fn get_policy(&self) -> &FailoverPolicy {
         &self.policy
+    }
+
+    /// The policy that decides whether a message is retried, if one was set.
+    pub fn get_retries(&self) -> Option<&RetryPolicy> {
+        self.retries.as_ref()
+    }
+
+    /// The deadline for the whole call, if one was set.
+    pub fn get_deadline(&self) -> Option<Duration> {
+        self.deadline
     }
 
     /// The state of each server, in their order: for a log or a health check.
