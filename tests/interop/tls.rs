@@ -30,8 +30,9 @@ async fn clients_with_equal_settings_resume_sessions() {
             // More than eight others may connect meanwhile.
             clients.push(client);
         }
-        // Another test may have connected before.
-        assert_eq!(resumed[1..], [true, true], "{url}");
+        // Another test may have connected before. With TLS 1.3, a ticket is used once (RFC 8446,
+        // C.4), and Postfix sends no other one when a session is resumed.
+        assert!(resumed[1..].contains(&true), "{url}: {resumed:?}");
     }
 }
 
